@@ -1,0 +1,1 @@
+"""Data frames and their encodings. Looks at the ground (errors, telemetry) only."""

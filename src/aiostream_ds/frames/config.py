@@ -1,0 +1,239 @@
+"""What goes with the values: how a field is displayed, and what a frame says about itself.
+
+Structs as Grafana's JSON has them: snake_case here, camelCase on the wire, defaults left out.
+Imports msgspec only. Nothing is checked when a struct is made; `check` does that.
+"""
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+__all__ = [
+    "DataLink",
+    "EnumConfig",
+    "FieldConfig",
+    "FrameMeta",
+    "Inspect",
+    "InternalLink",
+    "LinkRange",
+    "LinkTransformation",
+    "MappingResult",
+    "Notice",
+    "RangeMapping",
+    "RangeOptions",
+    "SpecialMapping",
+    "SpecialOptions",
+    "Stat",
+    "Threshold",
+    "Thresholds",
+    "TypeConfig",
+    "ValueMapping",
+    "check",
+]
+
+UInt16 = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """The settings that all structs here share."""
+
+
+class MappingResult(_Wire, frozen=True, kw_only=True):
+    """What is shown instead of a value; `index` only orders the editor's list."""
+
+    text: str = ""
+    color: str = ""
+    index: int = 0
+
+
+class ValueMapping(_Wire, frozen=True, kw_only=True, tag_field="type", tag="value"):
+    """Single values, written as text, and what is shown for each."""
+
+    options: Mapping[str, MappingResult]
+
+
+class RangeOptions(_Wire, frozen=True, kw_only=True):
+    """Both ends belong to the range; None leaves that end open."""
+
+    from_: float | None = msgspec.field(default=None, name="from")
+    to: float | None = None
+    result: MappingResult
+
+
+class RangeMapping(_Wire, frozen=True, kw_only=True, tag_field="type", tag="range"):
+    """A range of numbers and what is shown for it."""
+
+    options: RangeOptions
+
+
+class SpecialOptions(_Wire, frozen=True, kw_only=True):
+    """Which special value is meant, and what is shown for it."""
+
+    match: Literal["true", "false", "null", "nan", "null+nan", "empty"]
+    result: MappingResult
+
+
+class SpecialMapping(_Wire, frozen=True, kw_only=True, tag_field="type", tag="special"):
+    """A special value (true, null, NaN …) and what is shown for it."""
+
+    options: SpecialOptions
+
+
+class Threshold(_Wire, frozen=True, kw_only=True):
+    """One step: it holds from `value` on. None (or -inf) is the first step, below all others."""
+
+    value: float | None
+    color: str = ""
+    state: str = ""
+
+
+class Thresholds(_Wire, frozen=True, kw_only=True):
+    """Steps by rising value; percentages are of the range from `min` to `max` of the field."""
+
+    mode: Literal["absolute", "percentage"]
+    steps: tuple[Threshold, ...]
+
+
+class LinkTransformation(_Wire, frozen=True, kw_only=True):
+    """How a link gets variables out of a field's text."""
+
+    type: Literal["regex", "logfmt"]
+    field: str = ""
+    expression: str = ""
+    map_value: str = ""
+
+
+class LinkRange(_Wire, frozen=True, kw_only=True):
+    """The time range that a link opens; both ends are aware datetimes."""
+
+    from_: AwareDatetime = msgspec.field(name="from")
+    to: AwareDatetime
+
+
+class InternalLink(_Wire, frozen=True, kw_only=True):
+    """A link into Explore: a query of another data source."""
+
+    query: Any = None
+    datasource_uid: str = ""
+    datasource_name: str = ""
+    panels_state: Any = None
+    transformations: tuple[LinkTransformation, ...] | None = None
+    time_range: LinkRange | None = None
+
+
+class DataLink(_Wire, frozen=True, kw_only=True):
+    """What a click on a value opens."""
+
+    title: str = ""
+    target_blank: bool = False
+    url: str = ""
+    internal: InternalLink | None = None
+
+
+class EnumConfig(_Wire, frozen=True, kw_only=True):
+    """What each index of an enum field means: position 0 belongs to index 0."""
+
+    text: tuple[str, ...]
+    color: tuple[str, ...] = ()
+    icon: tuple[str, ...] = ()
+    description: tuple[str, ...] = ()
+
+
+class TypeConfig(_Wire, frozen=True, kw_only=True):
+    """What only fields of one type have."""
+
+    enum: EnumConfig | None = None
+
+
+class FieldConfig(_Wire, frozen=True, kw_only=True):
+    """How Grafana displays a field. Everything may be left out.
+
+    `unit` is one of Grafana's unit ids ("celsius", "ms"). `interval` is the expected step between
+    values in the field's own unit, for a time field milliseconds. A `min` or `max` that is not
+    finite counts as left out.
+    """
+
+    display_name: str = ""
+    display_name_from_ds: str = msgspec.field(default="", name="displayNameFromDS")
+    path: str = ""
+    description: str = ""
+    filterable: bool | None = None
+    writeable: bool | None = None
+    unit: str = ""
+    decimals: UInt16 | None = None
+    min: float | None = None
+    max: float | None = None
+    interval: float | None = None
+    mappings: tuple[ValueMapping | RangeMapping | SpecialMapping, ...] = ()
+    thresholds: Thresholds | None = None
+    color: Mapping[str, Any] | None = None
+    links: tuple[DataLink, ...] = ()
+    no_value: str = ""
+    type: TypeConfig | None = None
+    custom: Mapping[str, Any] | None = None
+
+
+class Stat(FieldConfig, frozen=True, kw_only=True):
+    """One number about the query itself (rows read, time taken), shown in the query inspector."""
+
+    value: float
+
+
+class Inspect(enum.IntEnum):
+    """The tab of the panel inspector that a notice opens; a number on the wire."""
+
+    NONE = 0
+    META = 1
+    ERROR = 2
+    DATA = 3
+    STATS = 4
+
+
+class Notice(_Wire, frozen=True, kw_only=True):
+    """A remark in the corner of the panel."""
+
+    severity: Literal["info", "warning", "error"]
+    text: str
+    link: str = ""
+    inspect: Inspect = Inspect.NONE
+
+
+class FrameMeta(_Wire, frozen=True, kw_only=True):
+    """What a frame says about itself.
+
+    `type` promises a structure ("timeseries-wide", "timeseries-long", "timeseries-multi",
+    "numeric-wide", "numeric-long", "numeric-multi", "log-lines", "table", "directory-listing") and
+    `type_version` its version, as (major, minor). `channel` is the live channel, without the
+    organisation, that Grafana subscribes to for the rows that follow. `unique_row_id_fields` are
+    indexes of the fields that together identify a row.
+    """
+
+    type: str = ""
+    type_version: tuple[UInt16, UInt16] | None = None
+    path: str = ""
+    path_separator: str = ""
+    custom: Any = None
+    stats: tuple[Stat, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    channel: str = ""
+    preferred_visualisation_type: str = ""
+    preferred_visualisation_plugin_id: str = ""
+    executed_query_string: str = ""
+    data_topic: str = ""
+    unique_row_id_fields: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()
+
+
+def check(value: FieldConfig | FrameMeta) -> None:
+    """Refuse what Grafana could not read back: one bad notice makes a whole response unreadable.
+
+    Raises:
+        ValueError: names the key and what it allows.
+    """
+    try:
+        msgspec.json.decode(msgspec.json.encode(value), type=type(value))
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,104 @@
+"""Round trips of any frame through Arrow and JSON, and what both must have in common."""
+
+from datetime import datetime
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds.frames import arrow, json
+from aiostream_ds.frames.frame import Field, FieldType, Frame
+
+from ..strategies import DATETIMES, VALUES, fields, frames, instant, same
+
+
+@given(frames())
+def test_any_frame_comes_back_from_arrow(frame: Frame) -> None:
+    assert same(arrow.decode(arrow.encode(frame)), frame)
+
+
+@given(frames())
+def test_any_frame_comes_back_from_json(frame: Frame) -> None:
+    assert same(json.decode(json.encode(frame)), frame)
+
+
+@pytest.mark.parametrize("field_type", FieldType, ids=lambda each: each.name)
+@given(drawn=st.data())
+def test_a_field_of_each_type_comes_back_from_both(
+    field_type: FieldType, drawn: st.DataObject
+) -> None:
+    frame = Frame(drawn.draw(fields(types=st.just(field_type))))
+    assert same(arrow.decode(arrow.encode(frame)), frame)
+    assert same(json.decode(json.encode(frame)), frame)
+
+
+@given(frames())
+def test_schema_and_data_are_the_two_halves_of_the_whole(frame: Frame) -> None:
+    whole = b'{"schema":%b,"data":%b}' % (json.schema(frame), json.data(frame.fields))
+    assert json.encode(frame) == whole
+    packet = json.packet(frame)
+    assert same(json.decode(b'{"data":%b}' % packet.data, packet.schema), frame)
+    assert packet.rows == frame.rows
+
+
+@given(frames())
+def test_entities_name_exactly_the_rows_that_json_cannot_hold(frame: Frame) -> None:
+    data = orjson.loads(json.data(frame.fields))
+    lookups = data.get("entities") or [None] * len(frame.fields)
+    assert ("entities" in data) == any(lookups)
+    for field, column, lookup in zip(frame.fields, data["values"], lookups, strict=True):
+        named = {row: key for key, rows in (lookup or {}).items() for row in rows}
+        for row, value in enumerate(field.values):
+            if field.type in (FieldType.FLOAT32, FieldType.FLOAT64) and value is not None:
+                kind = {"nan": "NaN", "inf": "Inf", "-inf": "NegInf"}.get(str(value))
+                assert named.get(row) == kind
+                assert (column[row] is None) == (kind is not None)
+            else:
+                assert row not in named
+
+
+@given(st.lists(DATETIMES, max_size=6))
+def test_a_time_is_milliseconds_rounded_down_and_the_nanoseconds_that_remain(
+    times: list[datetime],
+) -> None:
+    field = Field("t", times, FieldType.TIME)
+    expected = [instant(time) for time in times]
+    assert field.values == [milliseconds for milliseconds, _ in expected]
+    below = [nanos for _, nanos in expected]
+    assert field.nanos == (below if any(below) else None)
+
+
+@given(frames())
+def test_equal_schemas_have_equal_fingerprints_whatever_the_order_of_their_keys(
+    frame: Frame,
+) -> None:
+    turned = Frame(
+        *(
+            Field(
+                field.name,
+                [],
+                field.type,
+                labels=dict(reversed(list(field.labels.items()))),
+                config=field.config,
+                nullable=field.nullable,
+            )
+            for field in frame.fields
+        ),
+        name=frame.name,
+        ref_id=frame.ref_id,
+        meta=frame.meta,
+    )
+    assert json.packet(turned).schema.fingerprint == json.packet(frame).schema.fingerprint
+
+
+@given(st.sampled_from(sorted(VALUES, key=str)), st.data())
+def test_an_inferred_type_encodes_like_the_declared_one(
+    field_type: FieldType, drawn: st.DataObject
+) -> None:
+    inferred = {FieldType.INT64, FieldType.FLOAT64, FieldType.STRING, FieldType.BOOL}
+    if field_type not in inferred:
+        field_type = FieldType.FLOAT64
+    values = drawn.draw(st.lists(VALUES[field_type], min_size=1, max_size=5))
+    guess, declared = Frame(Field("v", values)), Frame(Field("v", values, field_type))
+    assert json.encode(guess) == json.encode(declared)

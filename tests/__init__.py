@@ -1,0 +1,1 @@
+"""The tests: one folder per kind, packages so that two folders may have files of one name."""

@@ -1,0 +1,37 @@
+"""The Go programs, built before the first test so that no test's time limit contains a build."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from ..requirements import require
+from .driver import BuildError, build_host, build_program, go_missing
+
+PROGRAMS = {"host_binary": "host", "sdk0147_binary": "sdk0147"}  # fixture: Go module
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly or go_missing():
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture, module in PROGRAMS.items():
+        if fixture in wanted:
+            with contextlib.suppress(BuildError):  # raised again where the fixture is used
+                build_program(module)
+
+
+@pytest.fixture(scope="session")
+def host_binary() -> Path:
+    """The executable for ``driver.Host``."""
+    reason = go_missing()
+    require("go", reason is None, reason or "")
+    return build_host()
+
+
+@pytest.fixture(scope="session")
+def sdk0147_binary() -> Path:
+    """Prints what Grafana 9.4's SDK declares."""
+    reason = go_missing()
+    require("go", reason is None, reason or "")
+    return build_program("sdk0147")

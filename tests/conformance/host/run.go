@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
+)
+
+// run is one RunStream: its packets as they came, and what a browser would have made of them.
+type run struct {
+	group  string
+	cancel context.CancelFunc
+	opened time.Time
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at each change
+	packets [][]byte
+	schemas [][]byte // for each packet, the schema in force: its own or an earlier one
+	read    int      // where the next fetch starts
+	first   float64  // ms from opening to the first packet
+	ended   bool
+	err     error // nil when the plugin ended the stream with OK
+	held    bool
+	columns []string // names and types of the schema in force; nil: none yet
+	schema  []byte   // its JSON
+	counts  counts
+}
+
+// counts is what "stats" answers.
+type counts struct {
+	Packets int
+	Rows    int
+	Bytes   int
+	Schemas int // packets that carry a schema
+	Changes int // schemas whose names or types differ from the one before
+	// Mismatches: data with another number of columns than the schema: "push message mismatch".
+	Mismatches int
+	// Guessed: data before any schema, whose columns a browser guesses.
+	Guessed int
+	// Bad: not JSON, neither schema nor data, or columns of unequal length.
+	Bad int
+}
+
+func newRun(group string, initial []byte, held bool) *run {
+	r := &run{group: group, changed: make(chan struct{}), opened: time.Now(), held: held}
+	if initial != nil {
+		r.inspect(initial)
+		r.counts = counts{}
+	}
+	return r
+}
+
+// receive reads the stream to its end.
+func (r *run) receive(ctx context.Context, stream pluginv2.Stream_RunStreamClient) {
+	for {
+		r.mu.Lock()
+		held, changed := r.held, r.changed
+		r.mu.Unlock()
+		if held {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+			}
+		}
+		packet, err := stream.Recv()
+		if err != nil {
+			r.end(err)
+			return
+		}
+		r.mu.Lock()
+		if len(r.packets) == 0 {
+			r.first = since(r.opened)
+		}
+		r.packets = append(r.packets, packet.Data)
+		r.schemas = append(r.schemas, r.inspect(packet.Data))
+		r.notify()
+		r.mu.Unlock()
+	}
+}
+
+func (r *run) end(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	if !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	r.notify()
+}
+
+func (r *run) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// await returns when the condition holds, asked with the lock held, or when ctx is done.
+func (r *run) await(ctx context.Context, condition func() bool) error {
+	for {
+		r.mu.Lock()
+		reached, changed := condition(), r.changed
+		r.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// inspect counts a packet as Grafana's browser code would take it, and returns the schema in force.
+func (r *run) inspect(packet []byte) []byte {
+	r.counts.Packets++
+	r.counts.Bytes += len(packet)
+	var parts struct {
+		Schema *struct {
+			Fields []struct {
+				Name string `json:"name"`
+				Type string `json:"type"`
+			} `json:"fields"`
+		} `json:"schema"`
+		Data *struct {
+			Values [][]json.RawMessage `json:"values"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(packet, &parts) != nil || parts.Schema == nil && parts.Data == nil {
+		r.counts.Bad++
+		return r.schema
+	}
+	if parts.Schema != nil {
+		columns := []string{}
+		for _, field := range parts.Schema.Fields {
+			columns = append(columns, field.Name+"\x00"+field.Type)
+		}
+		r.counts.Schemas++
+		if r.columns != nil && !slices.Equal(columns, r.columns) {
+			r.counts.Changes++
+		}
+		r.columns, r.schema = columns, schemaOf(packet)
+	}
+	if parts.Data != nil {
+		r.inspectValues(parts.Data.Values)
+	}
+	return r.schema
+}
+
+func (r *run) inspectValues(values [][]json.RawMessage) {
+	switch {
+	case r.columns == nil:
+		r.counts.Guessed++
+	case len(values) != len(r.columns):
+		r.counts.Mismatches++
+	}
+	if len(values) == 0 {
+		return
+	}
+	r.counts.Rows += len(values[0])
+	for _, column := range values {
+		if len(column) != len(values[0]) {
+			r.counts.Bad++
+			return
+		}
+	}
+}

@@ -1,0 +1,400 @@
+"""The wire: Grafana's gRPC calls come in, replies and stream packets go out.
+
+Knows grpclib 0.4.9: `grpclib.server.Server` listens, `http2.py` is the connection below; the calls
+are driven here, one task each, cancelled once, answered always. What a call means is service.py's.
+May import frames, channels and the ground.
+
+    accepted ──▶ running ──▶ answered      status and message in the trailers
+                    └──▶ reset             by the host or a lost connection: cancelled, no answer
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol, cast
+
+from grpclib import GRPCError, Status
+from grpclib.config import Configuration
+from grpclib.encoding.base import CodecBase
+from grpclib.metadata import decode_timeout, encode_grpc_message
+from grpclib.protocol import AbstractHandler, Stream
+from grpclib.server import Server as _GrpclibServer
+
+from aiostream_ds.frames.packet import Packet, Schema, render
+from aiostream_ds.grafana.http2 import TURN, Headers, Http2Protocol, Http2Stream, StreamClosedError
+from aiostream_ds.telemetry import redact
+
+__all__ = [
+    "LEAVE_TIMEOUT",
+    "RECEIVE_LIMIT",
+    "Call",
+    "Codec",
+    "GRPCError",
+    "Method",
+    "Reader",
+    "Server",
+    "Status",
+    "both_streams",
+    "frame_packet",
+    "send_packets",
+    "server_stream",
+    "unary",
+]
+
+RECEIVE_LIMIT = 64 * 1024 * 1024
+"""Bytes of one message that Grafana may send; a longer one is answered RESOURCE_EXHAUSTED."""
+
+LEAVE_TIMEOUT = 0.2
+"""Seconds that `Server.wait_closed` gives the host to read the last bytes and close."""
+
+_TEXT_LIMIT = 4_000  # characters of a grpc-message: hosts refuse header lists above 64 KiB
+_REPLY_HEADERS: Headers = [(":status", "200"), ("content-type", "application/grpc+proto")]
+_NOT_METADATA = frozenset({"content-type", "te", "user-agent"})
+
+_log = logging.getLogger("aiostream_ds.grafana")
+
+
+class Codec(CodecBase):
+    """betterproto2 messages to bytes and back; a reply that is bytes already goes out as it is.
+
+    A request type needs only a `parse(bytes)`, so a faster decoder can stand in for a message.
+    """
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """Raises TypeError for anything but bytes and `message_type`."""
+        if isinstance(message, bytes):
+            return message
+        if isinstance(message, message_type):
+            return bytes(message)
+        raise TypeError(f"the reply is {message!r}; it must be bytes or {message_type.__name__}")
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """Raises what the parser raises."""
+        return message_type.parse(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One line of the table that `Server` answers from; `unary` and its siblings make it."""
+
+    kind: Literal["unary", "server_stream", "both_streams"]
+    func: Callable[[Any, "Call"], Awaitable[Any]]
+    request_type: type
+    reply_type: type
+
+
+def unary(
+    func: Callable[[Any, "Call"], Awaitable[Any]], request_type: type, reply_type: type
+) -> Method:
+    """`func(request, call)` returns the reply: a `reply_type` or its bytes."""
+    return Method("unary", func, request_type, reply_type)
+
+
+def server_stream(
+    func: Callable[[Any, "Call"], Awaitable[None]], request_type: type, reply_type: type
+) -> Method:
+    """`func(request, call)` sends by `await call.send(...)`; the stream ends when it returns."""
+    return Method("server_stream", func, request_type, reply_type)
+
+
+def both_streams(
+    func: Callable[[None, "Call"], Awaitable[None]], request_type: type, reply_type: type
+) -> Method:
+    """`func(None, call)` reads by `await call.receive()` and sends by `await call.send(...)`."""
+    return Method("both_streams", func, request_type, reply_type)
+
+
+async def _unknown(_: None, call: "Call") -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, f"the plugin has no method {call.path}")
+
+
+_UNKNOWN = both_streams(_unknown, bytes, bytes)
+
+
+class Call:
+    """One gRPC call, as the function that answers it sees it.
+
+    `path` is "/package.Service/Method". `metadata` has lower-case names; values sent twice are
+    joined by a comma. `peer` is the host's address, "unix" on a UNIX socket. `deadline` is the time
+    of the event loop at which the host gives up, None for never. `sent` is True once a message is
+    on its way: what goes wrong from then on can only end the call.
+    """
+
+    __slots__ = (
+        "_server",
+        "_stream",
+        "_when_done",
+        "deadline",
+        "metadata",
+        "method",
+        "path",
+        "peer",
+        "sent",
+    )
+
+    def __init__(self, stream: Http2Stream, headers: Headers, server: "Server") -> None:
+        self._stream = stream
+        self._server = server
+        self.sent = False
+        self._when_done: Callable[[], None] | None = None
+        self.deadline: float | None = None
+        self.metadata: dict[str, str] = {}
+        for name, value in headers:
+            if name == ":path":
+                self.path = value
+            elif not name.startswith((":", "grpc-")) and name not in _NOT_METADATA:
+                known = self.metadata.get(name)
+                self.metadata[name] = value if known is None else f"{known},{value}"
+        self.method = server.methods.get(self.path, _UNKNOWN)
+        address = stream.connection.get_peer().addr()
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+
+    async def receive(self) -> Any:
+        """The next message of the host, decoded; None when it sends no more.
+
+        Raises GRPCError for a compressed, too long, cut or undecodable message.
+        """
+        body = await self._receive_body()
+        if body is None:
+            return None
+        wanted = self.method.request_type
+        try:
+            return self._server.codec.decode(body, wanted)
+        except Exception as error:
+            raise GRPCError(
+                Status.INTERNAL, f"the request is no {wanted.__name__}: {error}"
+            ) from error
+
+    async def _receive_body(self) -> bytes | None:
+        limit = self._server.receive_limit
+        try:
+            head = await self._stream.recv_data(5)
+            if not head:
+                return None
+            if head[0]:
+                raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not read")
+            size = int.from_bytes(head[1:], "big")
+            if size > limit:
+                message = f"the message has {size} bytes; at most {limit} are read"
+                raise GRPCError(Status.RESOURCE_EXHAUSTED, message)
+            body = await self._stream.recv_data(size)
+        except AssertionError:  # grpclib's word for a stream that ends too early
+            body, size = b"", 1
+        if len(body) != size:
+            raise GRPCError(Status.INTERNAL, "the stream ended inside a message")
+        return body
+
+    async def send(self, message: Any) -> None:
+        """Send one message, of the method's reply type or its bytes; waits for HTTP/2 windows.
+
+        Raises TypeError for another type.
+        """
+        data = self._server.codec.encode(message, self.method.reply_type)
+        await self.write(b"\0" + len(data).to_bytes(4, "big") + data)
+
+    async def write(self, data: bytes | bytearray) -> None:
+        """Send messages that have their gRPC prefix already, one or many at once."""
+        if not self.sent:
+            self._stream.write_headers(_REPLY_HEADERS, end=False)
+            self.sent = True
+        await self._stream.write(data)
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once, when the answer has been written."""
+        self._when_done = callback
+
+    def finish(self, status: Status, message: str = "") -> None:
+        """End the call with a status; does nothing when the host has ended it."""
+        if self._stream.closable:
+            headers = [] if self.sent else list(_REPLY_HEADERS)
+            headers.append(("grpc-status", str(status.value)))
+            if message:
+                text = redact(message)[:_TEXT_LIMIT]
+                headers.append(("grpc-message", encode_grpc_message(text)))
+            self._stream.write_headers(headers, end=True)
+        callback, self._when_done = self._when_done, None
+        if callback is not None:
+            callback()
+
+
+class Reader(Protocol):
+    """What `send_packets` needs of a channel's subscription."""
+
+    def take(self) -> Sequence[tuple[Schema | None, Packet]]:
+        """Everything that waits, each with its schema when this reader has not had it yet."""
+
+    async def wait(self) -> bool:
+        """True when something waits, False at the end; raises the stream's error."""
+
+    def leave(self) -> None:
+        """Stop reading; may be called twice."""
+
+
+def frame_packet(payload: bytes) -> bytes:
+    """`payload` as the gRPC message `StreamPacket{data: payload}`, prefix included."""
+    size = len(payload)
+    head = b"\x0a"
+    while size > 0x7F:
+        head += bytes((size & 0x7F | 0x80,))
+        size >>= 7
+    head += bytes((size,))
+    return b"\0%b%b%b" % ((len(head) + len(payload)).to_bytes(4, "big"), head, payload)
+
+
+async def send_packets(call: Call, reader: Reader) -> None:
+    """Send what `reader` brings until it ends, then leave; the body of a RunStream call.
+
+    What waits together leaves together, and the loop gets a turn every 64 KiB, so that a busy
+    stream starves nobody and a cancellation is seen. Raises what `reader.wait` raises.
+    """
+    try:
+        while await reader.wait():
+            batch = bytearray()
+            for schema, packet in reader.take():
+                batch += frame_packet(render(schema, packet))
+                if len(batch) >= TURN:
+                    await call.write(batch)
+                    await asyncio.sleep(0)
+                    batch = bytearray()
+            if batch:
+                await call.write(batch)
+    finally:
+        reader.leave()
+
+
+class Server(_GrpclibServer):
+    """Answers a host's calls from a table `{path: Method}`; made inside the running loop.
+
+    `start` is grpclib's. A call that still runs at `close` is cancelled once, answered UNAVAILABLE,
+    and `wait_closed` ends the connections too.
+    """
+
+    def __init__(
+        self, methods: Mapping[str, Method], *, receive_limit: int = RECEIVE_LIMIT
+    ) -> None:
+        # no keepalive: silence on a local socket is not death
+        super().__init__((), codec=Codec(), config=Configuration(_keepalive_time=None))
+        self.methods = dict(methods)
+        self.receive_limit = receive_limit
+        self.codec = self._codec
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.connections: set[Http2Protocol] = set()
+
+    def _protocol_factory(self) -> Http2Protocol:
+        return Http2Protocol(_Calls(self), self._config, self.connections)
+
+    @property
+    def sockets(self) -> Sequence[Any]:
+        """The listening sockets; empty before `start` and after `close`."""
+        return getattr(self._server, "sockets", ())
+
+    def close(self) -> None:
+        """Stop listening and cancel every call, without waiting.
+
+        Raises RuntimeError when the server was never started.
+        """
+        super().close()
+        for connection in self.connections:
+            connection.handler.close()
+
+    async def wait_closed(self) -> None:
+        """Wait for the cancelled calls, however long they take, then end the connections."""
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+        connections = tuple(self.connections)
+        for connection in connections:
+            connection.outbox.end()
+        if connections:
+            await asyncio.wait([c.lost for c in connections], timeout=LEAVE_TIMEOUT)
+        for connection in connections:
+            connection.outbox.abort()
+
+
+class _Calls(AbstractHandler):
+    """The calls of one connection. O(1) for each: thousands of streams live on one."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._uncancelled: dict[Stream, asyncio.Task[None]] = {}
+        self._closing = False
+
+    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], None]) -> None:
+        answer = self._answer(cast("Http2Stream", stream), headers)
+        task = asyncio.get_running_loop().create_task(answer)
+        self._uncancelled[stream] = task
+        self._server.tasks.add(task)
+        # in a callback: a task that is cancelled before its first step never runs its `finally`
+        task.add_done_callback(partial(self._ended, stream, release_stream))
+
+    def _ended(
+        self, stream: Stream, release_stream: Callable[[], None], task: "asyncio.Task[None]"
+    ) -> None:
+        self._uncancelled.pop(stream, None)
+        self._server.tasks.discard(task)
+        release_stream()
+        cast("Http2Stream", stream).forget()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a call could not be answered", exc_info=error)
+
+    def cancel(self, stream: Stream) -> None:
+        task = self._uncancelled.pop(stream, None)
+        if task is not None:  # else it is over, or cancelled already
+            task.cancel()
+
+    def close(self) -> None:
+        self._closing = True
+        for stream in tuple(self._uncancelled):
+            self.cancel(stream)
+
+    async def _answer(self, stream: Http2Stream, headers: Headers) -> None:
+        fields = dict(headers)
+        if fields.get(":method") != "POST" or ":path" not in fields:
+            return stream.refuse("405")
+        if fields.get("content-type") not in ("application/grpc", "application/grpc+proto"):
+            return stream.refuse("415")
+        call = Call(stream, headers, self._server)
+        status, message = Status.OK, ""
+        try:
+            if self._closing:
+                raise GRPCError(Status.UNAVAILABLE, "the plugin is stopping")
+            await _serve(call, fields.get("grpc-timeout"))
+        except StreamClosedError:
+            return None  # the host reset the stream while we were writing
+        except GRPCError as error:
+            status, message = error.status, error.message or ""
+        except asyncio.CancelledError:
+            call.finish(Status.UNAVAILABLE, "the plugin ended the call")
+            raise
+        except (Exception, SystemExit) as error:
+            _log.exception("%s failed", call.path)
+            status, message = Status.INTERNAL, f"{type(error).__name__}: {error}"
+        call.finish(status, message)
+
+
+async def _serve(call: Call, grpc_timeout: str | None) -> None:
+    method = call.method
+    if grpc_timeout is not None:
+        try:
+            call.deadline = asyncio.get_running_loop().time() + decode_timeout(grpc_timeout)
+        except ValueError:
+            message = f"grpc-timeout is {grpc_timeout!r}; it must be digits and one of HMSmun"
+            raise GRPCError(Status.INVALID_ARGUMENT, message) from None
+    try:
+        async with asyncio.timeout_at(call.deadline) as scope:
+            if method.kind == "both_streams":
+                await method.func(None, call)
+                return
+            request = await call.receive()
+            if request is None:
+                raise GRPCError(Status.INTERNAL, f"{call.path} was called without a message")
+            reply = await method.func(request, call)
+            if method.kind == "unary":
+                await call.send(reply)
+    except TimeoutError:
+        if scope.expired():
+            raise GRPCError(Status.DEADLINE_EXCEEDED, f"{call.path} took too long") from None
+        raise

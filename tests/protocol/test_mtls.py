@@ -1,0 +1,166 @@
+"""AutoMTLS with Python's own TLS client in the part of the host."""
+
+import asyncio
+import base64
+import os
+import ssl
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from grpclib.client import Channel, UnaryUnaryMethod
+
+from aiostream_ds.grafana import goplugin, mtls, wire
+from aiostream_ds.grafana._pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
+from aiostream_ds.grafana.goplugin import Handshake, Listener, Refused
+
+x509 = pytest.importorskip("cryptography.x509")
+
+pytestmark = pytest.mark.mtls
+
+
+class Host:
+    """A host's own certificate, and TLS that trusts only the one in the handshake line."""
+
+    def __init__(self, tmp_path):
+        # the two sides make their certificates alike, in go-plugin and here
+        _, pem, self.password = mtls._make_certificate()
+        self.file = tmp_path / f"{os.urandom(4).hex()}.pem"
+        self.file.write_bytes(pem)
+        self.certificate = pem.partition(b"-----BEGIN ENCRYPTED")[0].decode()
+
+    def context(self, line, *, show=True):
+        der = decode(line.split("|")[5])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=der)
+        context.set_alpn_protocols(["h2"])
+        if show:
+            context.load_cert_chain(self.file, password=self.password)
+        return context
+
+
+def decode(field):
+    return base64.b64decode(field + "=" * (-len(field) % 4), validate=True)
+
+
+@asynccontextmanager
+async def serving(host, tmp_path):
+    server = wire.Server(goplugin.services(None))
+    handshake = Handshake(client_cert=host.certificate, socket_dir=str(tmp_path))
+    listener = await goplugin.listen(server, handshake)
+    try:
+        yield listener, server
+    finally:
+        server.close()
+        await server.wait_closed()
+        listener.close()
+
+
+async def answer_to(listener, context):
+    """What a client gets that connects and waits: bytes, or the end."""
+    reader, writer = await asyncio.open_unix_connection(
+        listener.address, ssl=context, server_hostname="localhost"
+    )
+    try:
+        return await reader.read(100)
+    finally:
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except (ssl.SSLError, OSError):
+            pass
+
+
+async def test_a_call_goes_through_tls_with_both_certificates(tmp_path):
+    host = Host(tmp_path)
+    async with serving(host, tmp_path) as (listener, server):
+        context = host.context(listener.line)
+        channel = Channel(path=listener.address, ssl=context, codec=wire.Codec())
+        channel._config = channel._config.__class__(ssl_target_name_override="localhost")
+        channel._config = channel._config.__for_client__()
+        check = UnaryUnaryMethod(
+            channel, "/grpc.health.v1.Health/Check", HealthCheckRequest, HealthCheckResponse
+        )
+        reply = await check(HealthCheckRequest(service="plugin"))
+        assert reply.status.name == "SERVING"
+        (connection,) = server.connections
+        tls = connection.outbox.get_extra_info("ssl_object")
+        assert tls.selected_alpn_protocol() == "h2"
+        assert tls.version() in {"TLSv1.2", "TLSv1.3"}
+        channel.close()
+
+
+async def test_the_owner_of_another_certificate_is_refused(tmp_path):
+    host, stranger = Host(tmp_path), Host(tmp_path)
+    async with serving(host, tmp_path) as (listener, server):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            assert await answer_to(listener, stranger.context(listener.line)) == b""
+            raise ConnectionError("ended without a word")
+        assert not server.connections
+
+
+async def test_a_client_without_a_certificate_is_refused(tmp_path):
+    host = Host(tmp_path)
+    async with serving(host, tmp_path) as (listener, server):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            assert await answer_to(listener, host.context(listener.line, show=False)) == b""
+            raise ConnectionError("ended without a word")
+        assert not server.connections
+
+
+async def test_plain_http2_is_refused(tmp_path):
+    host = Host(tmp_path)
+    async with serving(host, tmp_path) as (listener, server):
+        reader, writer = await asyncio.open_unix_connection(listener.address)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        answer = await reader.read()
+        assert not answer.startswith(b"\0")  # at most a TLS alert, no SETTINGS frame
+        writer.close()
+        await writer.wait_closed()
+        assert not server.connections
+
+
+async def test_older_tls_is_refused(tmp_path):
+    context, _ = mtls.server_context(Host(tmp_path).certificate)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert context.verify_mode == ssl.CERT_REQUIRED
+
+
+def test_the_line_carries_the_certificate_as_go_reads_it(tmp_path):
+    handshake = Handshake(client_cert=Host(tmp_path).certificate, socket_dir=str(tmp_path))
+    listener = Listener(handshake)
+    field = listener.line.split("|")[5]
+    listener.close()
+    assert len(field) > 50  # shorter ones the host ignores
+    assert "=" not in field
+    certificate = x509.load_der_x509_certificate(decode(field))
+    assert certificate.public_key().curve.name == "secp521r1"
+    assert certificate.issuer == certificate.subject
+    names = {a.rfc4514_attribute_name: a.value for a in certificate.subject}
+    assert names == {"O": "HashiCorp", "CN": "localhost"}
+    extensions = certificate.extensions
+    alternative = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert alternative.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.digital_signature and usage.key_encipherment
+    assert usage.key_agreement and usage.key_cert_sign
+    purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert {p.dotted_string for p in purposes} == {"1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"}
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    assert end - start == timedelta(hours=262_980)
+    assert timedelta(seconds=29) < datetime.now(UTC) - start < timedelta(seconds=60)
+
+
+def test_no_key_stays_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    certificate = Host(tmp_path).certificate
+    before = set(tmp_path.iterdir())
+    mtls.server_context(certificate)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("text", ["nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_variable_that_holds_no_certificate_is_named(tmp_path, text):
+    with pytest.raises(Refused, match="PLUGIN_CLIENT_CERT"):
+        Listener(Handshake(client_cert=text, socket_dir=str(tmp_path)))

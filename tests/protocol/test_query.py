@@ -1,0 +1,438 @@
+"""QueryData: what a panel asks, and what it gets."""
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+import anyio
+import msgspec
+import pytest
+
+from aiostream_ds import (
+    DataSource,
+    DownstreamError,
+    FieldConfig,
+    Frame,
+    Live,
+    NotFound,
+    PermissionDenied,
+    Query,
+    Row,
+    Rows,
+    Span,
+    User,
+    query,
+    stream,
+)
+from aiostream_ds.frames import arrow, json
+from aiostream_ds.grafana import queries, service
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.testing import QueryFailed, serve_in_memory
+from tests.protocol.calls import ANN, a_query, chunks, query_data
+
+JSON = pb.DataFrameFormat.JSON
+ARROW = pb.DataFrameFormat.ARROW
+
+
+class Reading(Row):
+    time: int
+    celsius: Annotated[float, FieldConfig(unit="celsius")]
+
+
+class Compare(Query):
+    agg: Literal["mean", "max"] = "mean"
+    size: int = 1
+
+
+class Sensors(DataSource):
+    """`asked` keeps what the hooks were given."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.asked: list[tuple] = []
+        Sensors.last = self
+
+    @stream("sensors/{id}")
+    async def sensor(self, id: str) -> Rows[Reading]:
+        yield Reading(time=1, celsius=1.0)
+
+    @sensor.history
+    async def past(self, span: Span, id: str) -> list[Reading]:
+        self.asked.append((span, id))
+        if id == "down":
+            raise DownstreamError("the broker is down")
+        if id == "none":
+            return None
+        return [Reading(time=1000 * i, celsius=i / 2) for i in range(min(span.limit, 5))]
+
+    @sensor.subscribe
+    async def may_read(self, user: User | None, id: str) -> None:
+        if id == "private" and (user is None or user.role != "Admin"):
+            raise PermissionDenied("admins only")
+
+    @stream("free/{id}")
+    async def free(self, id: str):
+        yield {"value": 1}
+
+    @query
+    async def compare(self, q: Compare) -> Frame:
+        return Frame.from_columns({"n": list(range(q.size)), "agg": [q.agg] * q.size})
+
+    @query
+    async def two(self, q: Compare) -> list[Frame]:
+        return [Frame.from_columns({"n": [1]}), Frame.from_columns({"n": [2]})]
+
+    @query
+    async def follow(self, q: Compare) -> Live:
+        return Live(Sensors.sensor, id="kitchen").with_history(Frame.from_columns({"n": [1, 2]}))
+
+    @query
+    async def private(self, q: Compare) -> Live:
+        return Live(Sensors.sensor, id="private")
+
+    @query
+    async def wrong(self, q: Compare):
+        return {"not": "a frame"}
+
+    @query
+    async def bug(self, q: Compare):
+        raise KeyError("oops")
+
+    @query
+    async def kept(self, q: Compare) -> Frame:
+        return KEPT
+
+
+KEPT = Frame.from_columns({"n": [1]})
+
+
+def decoded(response):
+    return [json.decode(frame) for frame in response.frames]
+
+
+async def failure(kind, fields=None, **options):
+    async with serve_in_memory(Sensors) as grafana:
+        response = (await query_data(grafana, a_query("A", kind, fields, **options)))["A"]
+    assert response.frames == []
+    return response.status, response.error_source, response.error
+
+
+# -- many at once ----------------------------------------------------------------------------------
+
+
+async def test_queries_of_a_panel_run_at_the_same_time():
+    class Meeting(DataSource):
+        """Each query waits until both are there."""
+
+        async def _meet(self):
+            self.count = getattr(self, "count", 0) + 1
+            self.both = getattr(self, "both", None) or anyio.Event()
+            if self.count == 2:
+                self.both.set()
+            await self.both.wait()
+            return Frame.from_columns({"n": [1]})
+
+        @query
+        async def first(self, q: Query) -> Frame:
+            return await self._meet()
+
+        @query
+        async def second(self, q: Query) -> Frame:
+            return await self._meet()
+
+    async with serve_in_memory(Meeting) as grafana:
+        answers = await query_data(grafana, a_query("A", "first"), a_query("B", "second"))
+    assert {name: answer.status for name, answer in answers.items()} == {"A": 200, "B": 200}
+
+
+async def test_one_failing_query_leaves_its_neighbours_alone():
+    async with serve_in_memory(Sensors) as grafana:
+        answers = await query_data(
+            grafana,
+            a_query("A", "compare"),
+            a_query("B", "bug"),
+            a_query("C", "sensor", {"id": "down"}),
+            a_query("D", "two"),
+        )
+    assert {name: answer.status for name, answer in answers.items()} == {
+        "A": 200, "B": 500, "C": 502, "D": 200,
+    }  # fmt: skip
+    assert answers["B"].error_source == "plugin"
+    assert answers["C"].error_source == "downstream"
+    assert answers["A"].error == "" and answers["A"].error_source == ""
+
+
+async def test_frames_carry_the_ref_id_of_their_query():
+    async with serve_in_memory(Sensors) as grafana:
+        answers = await query_data(grafana, a_query("X", "two"), a_query("Y", "compare"))
+    assert [f.ref_id for f in decoded(answers["X"])] == ["X", "X"]
+    assert [f.ref_id for f in decoded(answers["Y"])] == ["Y"]
+
+
+async def test_a_frame_that_the_author_keeps_is_not_changed():
+    async with serve_in_memory(Sensors) as grafana:
+        answers = await query_data(grafana, a_query("X", "kept"), a_query("Y", "kept"))
+    assert decoded(answers["X"])[0].ref_id == "X"
+    assert decoded(answers["Y"])[0].ref_id == "Y"
+    assert KEPT.ref_id == "" and KEPT.meta is None
+
+
+# -- formats ---------------------------------------------------------------------------------------
+
+
+async def test_frames_are_arrow_unless_json_is_asked_for():
+    async with serve_in_memory(Sensors) as grafana:
+        plain = (await query_data(grafana, a_query("A", "compare", {"size": 3}), form=ARROW))["A"]
+        text = (await query_data(grafana, a_query("A", "compare", {"size": 3})))["A"]
+    assert (plain.format, text.format) == (ARROW, JSON)
+    assert arrow.decode(plain.frames[0]).fields[0].values[:] == [0, 1, 2]
+    assert json.decode(text.frames[0]).fields[0].values == [0, 1, 2]
+
+
+async def test_chunks_are_whole_frames_with_numbers_and_status():
+    async with serve_in_memory(Sensors) as grafana:
+        sent = await chunks(grafana, a_query("A", "two"), a_query("B", "bug"))
+    of_a = [c for c in sent if c.ref_id == "A"]
+    (of_b,) = [c for c in sent if c.ref_id == "B"]
+    assert [(c.frame_id, c.status, c.format) for c in of_a] == [("0", 200, JSON), ("1", 200, JSON)]
+    assert [json.decode(c.frame).fields[0].values for c in of_a] == [[1], [2]]
+    assert (of_b.status, of_b.error_source, of_b.frame) == (500, "plugin", b"")
+
+
+async def test_chunks_larger_than_the_window_do_not_run_into_each_other():
+    async with serve_in_memory(Sensors) as grafana:
+        sent = await chunks(
+            grafana, *(a_query(name, "compare", {"size": 9_000}) for name in "ABCDEF")
+        )
+    assert sorted(c.ref_id for c in sent) == list("ABCDEF")
+    assert all(json.decode(c.frame).rows == 9_000 for c in sent)
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+async def test_a_stream_query_is_its_history_and_names_the_channel():
+    async with serve_in_memory(Sensors, uid="u1") as grafana:
+        (frame,) = await grafana.query({"queryType": "sensor", "id": "kitchen"})
+    assert frame.meta.channel == "ds/u1/sensors/kitchen"
+    assert [f.name for f in frame.fields] == ["time", "celsius"]
+    assert frame.fields[1].config.unit == "celsius"
+    assert frame.rows == 5
+
+
+async def test_without_streaming_the_frame_names_no_channel():
+    async with serve_in_memory(Sensors) as grafana:
+        asked = {"queryType": "sensor", "id": "kitchen", "withStreaming": False}
+        (frame,) = await grafana.query(asked)
+        (live,) = await grafana.query({"queryType": "follow", "withStreaming": False})
+    assert frame.meta is None and frame.rows == 5
+    assert live.meta is None and live.rows == 2
+
+
+async def test_the_history_hook_gets_range_and_limit():
+    start = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    async with serve_in_memory(Sensors) as grafana:
+        (frame,) = await grafana.query(
+            {"queryType": "sensor", "id": "kitchen"},
+            start=start, end=start + timedelta(hours=1), max_data_points=3,
+        )  # fmt: skip
+        asked = Sensors.last.asked
+        await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=10_000_000))
+        await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=-1))
+    assert asked[0] == (Span(start=start, end=start + timedelta(hours=1), limit=3), "kitchen")
+    assert frame.rows == 3
+    assert [span.limit for span, _ in asked[1:]] == [queries.HISTORY_LIMIT, 1]
+
+
+async def test_a_range_outside_the_calendar_is_a_bad_query():
+    status, source, message = await failure("sensor", {"id": "x"}, end=1 << 62)
+    assert (status, source) == (400, "downstream")
+    assert str(1 << 62) in message
+
+
+async def test_a_stream_without_history_says_so_where_nothing_follows():
+    async with serve_in_memory(Sensors) as grafana:
+        (live,) = await grafana.query({"queryType": "free", "id": "x"})
+        (still,) = await grafana.query({"queryType": "free", "id": "x", "withStreaming": False})
+    assert live.meta.channel == "ds/test/free/x" and not live.meta.notices
+    assert "no history" in still.meta.notices[0].text
+
+
+@pytest.mark.parametrize("kind", ["sensor", "private"])
+async def test_who_may_not_subscribe_may_not_read_the_history(kind):
+    async with serve_in_memory(Sensors) as grafana:
+        for user in (ANN, None):
+            with pytest.raises(QueryFailed, match="admins only") as failed:
+                await grafana.query({"queryType": kind, "id": "private"}, user=user)
+            assert failed.value.status == 403
+        assert Sensors.last.asked == []
+        assert await grafana.query({"queryType": kind, "id": "private"})  # the double's admin
+
+
+async def test_live_names_its_channel_and_keeps_its_rows():
+    async with serve_in_memory(Sensors) as grafana:
+        (frame,) = await grafana.query({"queryType": "follow"})
+    assert frame.meta.channel == "ds/test/sensors/kitchen"
+    assert frame.fields[0].values[:] == [1, 2]
+
+
+async def test_the_only_stream_answers_a_query_without_a_type():
+    class One(DataSource):
+        @stream("ticks")
+        async def ticks(self):
+            yield {"n": 1}
+
+    async with serve_in_memory(One) as grafana:
+        (frame,) = await grafana.query({})
+    assert frame.meta.channel == "ds/test/ticks"
+
+
+# -- wrong ones ------------------------------------------------------------------------------------
+
+
+async def test_a_wrong_return_is_a_bug_that_says_what_is_allowed():
+    status, source, message = await failure("wrong")
+    assert (status, source) == (500, "plugin")
+    assert "allowed: a Frame, a Live, a list of them" in message
+    status, source, message = await failure("sensor", {"id": "none"})
+    assert (status, source) == (500, "plugin")
+    assert "past returned None; allowed: a Frame, a list of rows" in message
+
+
+async def test_a_bad_frame_fails_its_query_and_names_the_field():
+    class Bad(DataSource):
+        @query
+        async def bad(self, q: Query) -> Frame:
+            return Frame.from_columns({"a": [1, 2], "b": [1]})
+
+    async with serve_in_memory(Bad) as grafana:
+        with pytest.raises(QueryFailed, match="'b' has 1 values"):
+            await grafana.query({})
+
+
+BROKEN = {
+    "not JSON": (b"{", "not JSON"),
+    "bad UTF-8": (b'{"a":"\xff"}', "not JSON"),
+    "endless nesting": (b'{"a":' * 50_000, "not JSON"),
+    "a list": (b"[]", "JSON list, not an object"),
+    "null": (b"null", "not an object"),
+    "10 MB": (b'{"a":"' + b"x" * 10_000_000 + b'"}', "10,000,008 bytes, at most 1,048,576"),
+}
+
+
+@pytest.mark.parametrize("body, text", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("kind", ["compare", "sensor", ""])
+async def test_broken_json_is_a_bad_query(kind, body, text):
+    status, source, message = await failure(kind, json=body)
+    assert (status, source) == (400, "downstream")
+    assert text in message
+
+
+async def test_an_unknown_query_type_names_those_there_are():
+    status, _, message = await failure("compere")
+    assert status == 400
+    assert "'compere' is none of" in message and "'compare'" in message and "'sensor'" in message
+
+
+async def test_a_bad_field_is_named_with_what_is_allowed():
+    status, _, message = await failure("compare", {"agg": "median"})
+    assert status == 400
+    assert "agg" in message and "median" in message
+
+
+async def test_a_path_that_no_channel_can_hold_is_a_bad_query():
+    status, source, message = await failure("sensor", {"id": "kit chen"})
+    assert (status, source) == (400, "downstream")
+    assert "kit chen" in message
+
+
+async def test_zero_bytes_of_json_are_an_empty_query():
+    async with serve_in_memory(Sensors) as grafana:
+        answer = (await query_data(grafana, a_query("A", "compare", json=b"")))["A"]
+    assert answer.status == 200
+
+
+async def test_the_query_type_may_stand_in_the_json_only():
+    async with serve_in_memory(Sensors) as grafana:
+        body = msgspec.json.encode({"queryType": "two"})
+        answer = (await query_data(grafana, a_query("A", "", json=body)))["A"]
+    assert len(answer.frames) == 2
+
+
+async def test_an_exception_group_of_one_is_that_one():
+    class Grouped(DataSource):
+        @query
+        async def grouped(self, q: Query) -> Frame:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._fail)
+            return Frame()
+
+        async def _fail(self):
+            raise NotFound("no such topic")
+
+    async with serve_in_memory(Grouped) as grafana:
+        with pytest.raises(QueryFailed, match="no such topic") as failed:
+            await grafana.query({})
+    assert failed.value.status == 404
+
+
+# -- large ones ------------------------------------------------------------------------------------
+
+
+async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
+    inside, go_on = asyncio.Event(), threading.Event()
+    loop, encode = asyncio.get_running_loop(), json.encode
+
+    def slow(frame):
+        loop.call_soon_threadsafe(inside.set)
+        assert go_on.wait(5)
+        return encode(frame)
+
+    monkeypatch.setattr(service.json, "encode", slow)
+
+    class Both(DataSource):
+        @stream("ticks")
+        async def ticks(self):
+            while True:
+                yield {"n": 1}
+                await anyio.sleep(0)
+
+        @query
+        async def large(self, q: Query) -> Frame:
+            return Frame.from_columns({"n": list(range(queries.INLINE_ROWS + 1))})
+
+    async with serve_in_memory(Both) as grafana:
+        viewer = await grafana.follow("ticks")
+        asked = asyncio.create_task(grafana.query({"queryType": "large"}, as_json=True))
+        await inside.wait()
+        await viewer.take(100)  # while the encoder stands still
+        go_on.set()
+        (frame,) = await asked
+    assert frame.rows == queries.INLINE_ROWS + 1
+
+
+async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
+    main = threading.get_ident()
+    seen = []
+
+    class Long(DataSource):
+        @stream("ticks")
+        async def ticks(self) -> Rows[Reading]:
+            yield Reading(time=1, celsius=1.0)
+
+        @ticks.history
+        async def past(self, span: Span) -> list[Reading]:
+            return [Reading(time=i, celsius=0.5) for i in range(queries.INLINE_ROWS + 1)]
+
+    original = queries.RowEncoder.frame
+
+    def frame(self, rows):
+        seen.append(threading.get_ident() != main)
+        return original(self, rows)
+
+    monkeypatch.setattr(queries.RowEncoder, "frame", frame)
+    async with serve_in_memory(Long) as grafana:
+        (answer,) = await grafana.query({}, as_json=True)
+    assert answer.rows == queries.INLINE_ROWS + 1
+    assert seen == [True]

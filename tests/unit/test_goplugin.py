@@ -1,0 +1,203 @@
+"""The environment a host sets, the line it gets, the socket's life, the end of the parent."""
+
+import asyncio
+import os
+import socket
+import stat
+import sys
+
+import anyio
+import pytest
+
+from aiostream_ds.grafana import goplugin
+from aiostream_ds.grafana.goplugin import Handshake, Listener, Refused, read_handshake
+from aiostream_ds.grafana.wire import Server
+
+COOKIE = {"grafana_plugin_type": "datasource"}
+
+
+# -- the environment -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("environ", [{}, {"grafana_plugin_type": "app"}, {"PATH": "/bin"}])
+def test_without_the_cookie_a_human_is_told_what_this_is(environ):
+    with pytest.raises(Refused, match="Grafana starts it"):
+        read_handshake(environ)
+
+
+@pytest.mark.parametrize("versions", ["2", "1,2", "3,2", " 2 ", "2,x", ""])
+def test_a_host_that_speaks_our_version_is_accepted(versions):
+    assert read_handshake({**COOKIE, "PLUGIN_PROTOCOL_VERSIONS": versions}).parent == os.getppid()
+
+
+@pytest.mark.parametrize("versions", ["1", "3", "1,3", "22", "x"])
+def test_a_host_of_other_versions_is_refused_with_both_named(versions):
+    with pytest.raises(Refused, match=rf"'{versions}'.* 2\."):
+        read_handshake({**COOKIE, "PLUGIN_PROTOCOL_VERSIONS": versions})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("PLUGIN_CLIENT_CERT", "-----BEGIN", "client_cert", "-----BEGIN"),
+        ("PLUGIN_MULTIPLEX_GRPC", "true", "multiplex", True),
+        ("PLUGIN_MULTIPLEX_GRPC", "", "multiplex", False),
+        ("PLUGIN_UNIX_SOCKET_DIR", "/d", "socket_dir", "/d"),
+        ("PLUGIN_UNIX_SOCKET_GROUP", "staff", "socket_group", "staff"),
+        ("PLUGIN_MAX_PORT", "25000", "max_port", 25000),
+    ],
+)
+def test_each_variable_is_read(name, value, field, expected):
+    assert getattr(read_handshake({**COOKIE, name: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [("x", "1"), ("-1", "5"), ("1", "70000"), ("9", "8"), ("9", "")]
+)
+def test_a_bad_range_of_ports_is_named(low, high):
+    with pytest.raises(Refused, match="PLUGIN_M(IN|AX)_PORT"):
+        read_handshake({**COOKIE, "PLUGIN_MIN_PORT": low, "PLUGIN_MAX_PORT": high})
+
+
+# -- the socket and its line ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    """Our directories are made here."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_the_line_has_six_fields_and_ends_with_the_empty_certificate(temporary):
+    listener = Listener(Handshake())
+    core, version, network, address, protocol, certificate = listener.line.split("|")
+    assert (core, version, network, protocol, certificate) == ("1", "2", "unix", "grpc", "")
+    assert address == listener.address
+    listener.close()
+
+
+def test_only_a_host_that_asks_gets_a_seventh_field(temporary):
+    listener = Listener(Handshake(multiplex=True))
+    assert listener.line.split("|")[5:] == ["", "false"]
+    listener.close()
+
+
+def test_our_directory_is_private_and_goes_with_the_socket(temporary):
+    listener = Listener(Handshake())
+    (directory,) = temporary.iterdir()
+    assert directory.name.startswith("plugin")
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(listener.address).st_mode) == 0o600
+    assert os.path.dirname(listener.address) == str(directory)
+    listener.close()
+    listener.close()
+    assert not list(temporary.iterdir())
+
+
+def test_the_hosts_directory_is_used_and_kept(tmp_path):
+    listener = Listener(Handshake(socket_dir=str(tmp_path)))
+    assert [str(path) for path in tmp_path.iterdir()] == [listener.address]
+    listener.close()
+    assert tmp_path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_group_gets_the_socket(tmp_path):
+    listener = Listener(Handshake(socket_dir=str(tmp_path), socket_group=str(os.getgid())))
+    found = os.stat(listener.address)
+    assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, os.getgid())
+    listener.close()
+
+
+def test_a_group_can_reach_the_socket_in_our_directory(temporary):
+    listener = Listener(Handshake(socket_group=str(os.getgid())))
+    assert stat.S_IMODE(os.stat(os.path.dirname(listener.address)).st_mode) == 0o770
+    listener.close()
+
+
+def test_an_unknown_group_is_named_and_nothing_stays(temporary):
+    with pytest.raises(Refused, match="'no-such-group'"):
+        Listener(Handshake(socket_group="no-such-group"))
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "a|b"])
+def test_a_directory_that_no_socket_can_live_in_is_named(tmp_path, name):
+    directory = tmp_path / name
+    directory.mkdir()
+    with pytest.raises(Refused, match="set PLUGIN_UNIX_SOCKET_DIR"):
+        Listener(Handshake(socket_dir=str(directory)))
+
+
+def test_a_missing_directory_is_refused(tmp_path):
+    with pytest.raises(Refused, match="No UNIX socket could be made"):
+        Listener(Handshake(socket_dir=str(tmp_path / "none")))
+
+
+def test_a_long_temporary_directory_is_avoided(monkeypatch, tmp_path):
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    listener = Listener(Handshake())
+    assert os.path.exists(listener.address)
+    assert not list(long.iterdir())
+    listener.close()
+
+
+def test_without_unix_sockets_the_first_free_port_is_taken(monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with socket.socket(socket.AF_INET) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        listener = Listener(Handshake(min_port=port, max_port=65535))
+        assert listener.line.startswith("1|2|tcp|127.0.0.1:")
+        assert int(listener.address.partition(":")[2]) > port
+        listener.close()
+        with pytest.raises(Refused, match=f"No port from {port} to {port}"):
+            Listener(Handshake(min_port=port, max_port=port))
+
+
+async def test_the_server_serves_where_the_line_says_after_any_disconnect(temporary):
+    server = Server(goplugin.services(None))
+    listener = await goplugin.listen(server, Handshake())
+    for _ in range(2):
+        _, writer = await asyncio.open_unix_connection(listener.address)
+        writer.close()
+        await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+    listener.close()
+
+
+# -- TLS that cannot be had ----------------------------------------------------------------------
+
+
+def test_tls_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(Refused, match=r"aiostream-ds\[mtls\]"):
+        Listener(Handshake(client_cert="-----BEGIN CERTIFICATE-----"))
+
+
+# -- the parent ----------------------------------------------------------------------------------
+
+
+async def test_the_end_of_a_parent_that_is_gone_is_seen_at_once():
+    with anyio.fail_after(1):
+        await goplugin.parent_exit(os.getppid() + 1)
+
+
+async def test_a_living_parent_keeps_us():
+    with anyio.move_on_after(0.02) as scope:
+        await goplugin.parent_exit(os.getppid())
+    assert scope.cancelled_caught
+
+
+@pytest.mark.virtual
+async def test_without_pidfd_the_parent_is_looked_at_again_and_again(monkeypatch):
+    parents = iter([7, 7, 7, 1])
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    start = anyio.current_time()
+    await goplugin.parent_exit(7)
+    assert anyio.current_time() - start == pytest.approx(3 * goplugin.POLL_INTERVAL)

@@ -1,0 +1,247 @@
+"""frame_packet, Codec, and every inside of grpclib and h2 that wire.py and http2.py rely on."""
+
+import asyncio
+import inspect
+import struct
+
+import h2.connection
+import h2.events
+import h2.settings
+import pytest
+from grpclib.protocol import Buffer, Connection, EventsProcessor, H2Protocol, Stream
+from grpclib.server import Server as GrpclibServer
+
+from aiostream_ds.grafana import http2, wire
+from aiostream_ds.grafana._pb import pluginv2 as pb
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 16_383, 16_384, 70_000, 2_097_152])
+def test_a_framed_packet_is_what_betterproto_makes_of_it(size):
+    payload = b"x" * size
+    body = bytes(pb.StreamPacket(data=payload))
+    assert wire.frame_packet(payload) == b"\0" + struct.pack(">I", len(body)) + body
+
+
+def test_the_codec_reads_what_it_writes():
+    codec = wire.Codec()
+    message = pb.PublishStreamResponse(data=b"abc")
+    data = codec.encode(message, pb.PublishStreamResponse)
+    assert codec.decode(data, pb.PublishStreamResponse) == message
+
+
+def test_the_codec_lets_ready_bytes_pass():
+    assert wire.Codec().encode(b"ready", pb.StreamPacket) == b"ready"
+
+
+@pytest.mark.parametrize("reply", [None, "text", pb.StreamPacket()])
+def test_the_codec_names_a_reply_of_the_wrong_type(reply):
+    with pytest.raises(TypeError, match="must be bytes or PublishStreamResponse"):
+        wire.Codec().encode(reply, pb.PublishStreamResponse)
+
+
+# -- one connection in memory --------------------------------------------------------------------
+
+
+class FakeTransport(asyncio.Transport):
+    def __init__(self):
+        super().__init__()
+        self.written = []
+        self.closed = False
+
+    def write(self, data):
+        self.written.append(bytes(data))
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    abort = close
+
+
+def connect(transport, methods=None):
+    server = wire.Server(methods or {})
+    protocol = server._protocol_factory()
+    protocol.connection_made(transport)
+    protocol.outbox.flush()
+    return server, protocol
+
+
+def client():
+    peer = h2.connection.H2Connection()
+    peer.initiate_connection()
+    return peer
+
+
+def request(peer, number, path="/none"):
+    headers = [
+        (":method", "POST"),
+        (":path", path),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    peer.send_headers(number, headers)
+
+
+async def test_the_first_settings_lift_the_limit_of_100_streams():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    events = client().receive_data(b"".join(transport.written))
+    changed = [e for e in events if isinstance(e, h2.events.RemoteSettingsChanged)]
+    code = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
+    assert changed[0].changed_settings[code].new_value == http2.STREAMS_LIMIT
+    # what is announced is what h2 enforces
+    assert protocol.connection._connection.local_settings.max_concurrent_streams == 2**31 - 1
+
+
+async def test_writes_of_one_turn_leave_in_one_write():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    for _ in range(10):
+        protocol.outbox.write(b"abc")
+    assert transport.written == []
+    await asyncio.sleep(0)
+    assert transport.written == [b"abc" * 10]
+
+
+async def test_64_kib_leave_at_once():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    protocol.outbox.write(b"x" * http2.TURN)
+    assert len(transport.written) == 1
+
+
+async def test_data_frames_made_by_hand_keep_the_accounts_of_both_windows():
+    got_headers = asyncio.Event()
+
+    async def run(_, call):
+        await call.send(b"x" * 40_000)  # three frames
+        got_headers.set()
+        await asyncio.Event().wait()
+
+    transport = FakeTransport()
+    table = {"/s": wire.both_streams(run, pb.StreamPacket, pb.StreamPacket)}
+    server, protocol = connect(transport, table)
+    peer = client()
+    request(peer, 1, "/s")
+    protocol.data_received(peer.data_to_send())
+    await got_headers.wait()
+    protocol.outbox.flush()
+    events = peer.receive_data(b"".join(transport.written))
+    received = [e for e in events if isinstance(e, h2.events.DataReceived)]
+    assert [len(e.data) for e in received] == [16_384, 16_384, 40_005 - 2 * 16_384]
+    connection = protocol.connection._connection
+    assert connection.outbound_flow_control_window == 65_535 - 40_005
+    assert connection.streams[1].outbound_flow_control_window == 65_535 - 40_005
+    assert connection.local_flow_control_window(1) == 65_535 - 40_005
+    protocol.connection_lost(None)
+    await asyncio.wait(server.tasks)
+
+
+async def test_ended_streams_leave_h2s_books():
+    transport = FakeTransport()
+    server, protocol = connect(transport)
+    peer = client()
+    for number in range(1, 41, 2):
+        request(peer, number)
+    protocol.data_received(peer.data_to_send())
+    connection = protocol.connection._connection
+    assert connection.open_inbound_streams == 20
+    await asyncio.wait(server.tasks)
+    await asyncio.sleep(0)
+    assert connection.open_inbound_streams == 0
+    assert len(protocol.processor.streams) == 0
+    # a late frame on such a stream is still told from one on a stream that never was
+    assert connection._stream_is_closed_by_reset(1)
+
+
+async def test_a_call_reset_in_the_same_read_is_forgotten_though_it_never_ran():
+    called = []
+    transport = FakeTransport()
+
+    async def run(_, call):
+        called.append(call)
+
+    table = {"/s": wire.both_streams(run, pb.StreamPacket, pb.StreamPacket)}
+    server, protocol = connect(transport, table)
+    peer = client()
+    request(peer, 1, "/s")
+    peer.reset_stream(1)
+    protocol.data_received(peer.data_to_send())
+    await asyncio.wait(server.tasks)
+    await asyncio.sleep(0)
+    assert not called
+    assert not server.tasks
+    assert len(protocol.processor.streams) == 0
+    assert len(protocol.connection._connection.streams) == 0
+
+
+async def test_a_window_update_of_the_connection_wakes_only_who_waits():
+    transport = FakeTransport()
+    server, protocol = connect(transport)
+    stream = protocol.connection.create_stream(stream_id=1)
+    idle = protocol.connection.create_stream(stream_id=3)
+    waiting = asyncio.ensure_future(protocol.connection.wait_for_window(stream))
+    await asyncio.sleep(0)
+    assert protocol.connection.blocked == {stream}
+    peer = client()
+    peer.increment_flow_control_window(1000)
+    protocol.data_received(peer.data_to_send())
+    await waiting
+    assert not protocol.connection.blocked
+    assert not idle.window_updated.is_set()
+
+
+# -- what grpclib and h2 must still look like ----------------------------------------------------
+
+
+def test_h2_still_asks_the_property_for_its_count_of_streams():
+    source = inspect.getsource(h2.connection.H2Connection._receive_headers_frame)
+    assert "self.open_inbound_streams" in source
+    assert "local_settings.max_concurrent_streams" in source
+
+
+def test_h2_still_books_closed_streams_as_forget_does():
+    source = inspect.getsource(h2.connection.H2Connection._open_streams)
+    assert "self._closed_streams[stream_id] = stream.closed_by" in source
+
+
+def test_h2_sends_data_only_after_changing_both_windows():
+    source = inspect.getsource(h2.connection.H2Connection.send_data)
+    assert "self.outbound_flow_control_window -= frame_size" in source
+
+
+async def test_grpclibs_buffer_still_ends_a_cut_message_with_an_assertion():
+    buffer = Buffer(lambda size: None)
+    buffer.add(b"abc", 3)
+    buffer.eof()
+    with pytest.raises(AssertionError):
+        await buffer.read(5)
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (Connection, "flush create_stream is_closing get_peer feed ack"),
+        (Stream, "recv_data closable init_stream"),
+        (EventsProcessor, "process process_data_received process_window_updated close"),
+        (EventsProcessor, "process_remote_settings_changed process_stream_reset register"),
+        (H2Protocol, "connection_made data_received connection_lost"),
+        (GrpclibServer, "_protocol_factory start close wait_closed"),
+    ],
+)
+def test_grpclib_still_has_what_is_overridden_or_called(owner, names):
+    assert [name for name in names.split() if not hasattr(owner, name)] == []
+
+
+def test_grpclib_still_cancels_through_the_handler_only_when_a_stream_has_no_wrapper():
+    # one cancellation per call: the wrapper would be a second one
+    assert "if self.wrapper is not None" in inspect.getsource(Stream.__terminated__)
+    assert "self.handler.cancel(stream)" in inspect.getsource(EventsProcessor.process_stream_reset)

@@ -1,0 +1,349 @@
+"""One channel: who reads it, and the life of the stream that fills it.
+
+    opening ──▶ running ⇄ lingering ──▶ closing ──▶ closed
+       │           └─ returned, raised ────────────────▲
+       └─ nobody left, superseded ─────────────────────┘
+
+opening: the predecessor still closes, no task exists yet. closing: told to end; the key is free for
+nobody until the task is done. stuck: closing, and alive after a second cancel. An end of its own
+goes straight to closed, in the task's last step. Imports its own room, `frames` and the ground.
+"""
+
+import asyncio
+import contextvars
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import NamedTuple, Protocol
+
+from aiostream_ds.channels.mailbox import ChannelClosed, Subscription
+from aiostream_ds.channels.policy import Policy
+from aiostream_ds.frames.packet import Packet, Schema
+
+__all__ = ["Channel", "ChannelKey", "Observer", "Owner", "Runner", "State"]
+
+log = logging.getLogger("aiostream_ds.channels")
+
+Runner = Callable[["Channel"], Awaitable[None]]
+"""A stream: a coroutine function that emits packets into its channel until it is cancelled."""
+
+_LONGEST_WAIT = 8
+"""A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
+
+
+class ChannelKey(NamedTuple):
+    """Which channel: the instance that owns it, and the path within it."""
+
+    instance: Hashable
+    path: str
+
+
+class State(enum.Enum):
+    """Where a channel is in its life; the picture is in the docstring of this module."""
+
+    OPENING = "opening"
+    RUNNING = "running"
+    LINGERING = "lingering"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Observer:
+    """Is told what happens, one call an event. Methods must be quick and must not raise."""
+
+    def on_start(self, key: ChannelKey) -> None:
+        """The stream's task was made."""
+
+    def on_end(self, key: ChannelKey, error: BaseException | None) -> None:
+        """The stream's task is over; `error` is what it raised, also while it was closing."""
+
+    def on_join(self, key: ChannelKey) -> None:
+        """A reader joined."""
+
+    def on_leave(self, key: ChannelKey) -> None:
+        """A reader left, or was ended."""
+
+    def on_fail(self, key: ChannelKey, error: Exception) -> None:
+        """The stream was failed from without, by a row that cannot be encoded; it ends later."""
+
+    def on_packet(self, key: ChannelKey, packet: Packet) -> None:
+        """The stream emitted a packet, whoever listens."""
+
+    def on_behind(self, key: ChannelKey) -> None:
+        """The first packet of a reader that is behind was dropped: an episode begins."""
+
+    def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
+        """The episode is over: the reader fetched the rest, or is gone. What was dropped in it."""
+
+    def on_stuck(self, key: ChannelKey, seconds: float) -> None:
+        """The stream was told to end so many seconds ago, cancelled twice, and is still alive."""
+
+
+class Owner(Protocol):
+    """What a channel asks of the registry it belongs to, and tells it."""
+
+    loop: asyncio.AbstractEventLoop
+    observer: Observer
+    close_timeout: float
+
+    def _retire(self, channel: "Channel") -> None: ...
+    def _forget(self, channel: "Channel") -> None: ...
+    def _give_up_waiting(self, former: "Channel") -> None: ...
+
+
+class Channel:
+    """What a runner sees: where to emit, and whether someone wants rows.
+
+    `on_hungry` is the runner's to set: it is called when a mailbox ran dry and before a reader
+    joins, and should emit what the runner holds back. It is never called inside `emit`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cancels",
+        "_closing_since",
+        "_policy",
+        "_readers",
+        "_owner",
+        "_room",
+        "_run",
+        "_task",
+        "_timer",
+        "generation",
+        "key",
+        "on_hungry",
+        "schema",
+        "state",
+    )
+
+    def __init__(
+        self, owner: Owner, key: ChannelKey, run: Runner, policy: Policy,
+        generation: int,
+    ) -> None:  # fmt: skip
+        self.key = key
+        self.generation = generation
+        self.state = State.OPENING
+        self.schema: Schema | None = None
+        self.on_hungry: Callable[[], None] | None = None
+        self._owner = owner
+        self._run = run
+        self._policy = policy
+        self._readers: dict[Subscription, None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._cancels = 0
+        self._closing_since = 0.0
+
+    # For the runner
+
+    @property
+    def open(self) -> bool:
+        """Whether rows are asked for: the stream runs and was not told to end."""
+        return self.state is State.RUNNING or self.state is State.LINGERING
+
+    @property
+    def hungry(self) -> bool:
+        """Whether some reader has fetched all it was given, or nobody listens."""
+        return not self._readers or any(not reader._queue for reader in self._readers)
+
+    @property
+    def full(self) -> bool:
+        """Whether the policy is "block" and some reader's mailbox is full."""
+        return self._policy.buffer.full == "block" and any(r._is_full() for r in self._readers)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether some reader's mailbox is half full."""
+        return any(reader._is_crowded() for reader in self._readers)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the stream is closing, was cancelled twice and is still alive."""
+        return self.state is State.CLOSING and self._cancels > 2
+
+    def emit(self, *packets: Packet) -> None:
+        """Give packets to every reader. Never waits.
+
+        Packets of one call belong together: a mailbox that is full drops older ones, never these.
+        A packet without rows only changes the schema that later rows, and `peek`, bring along.
+
+        Raises:
+            ChannelClosed: the channel is told to close, or closed.
+        """
+        if not self.open:
+            raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
+        observer = self._owner.observer
+        for packet in packets:
+            self.schema = packet.schema
+            observer.on_packet(self.key, packet)
+        filled = [packet for packet in packets if packet.rows]
+        if not filled:
+            return
+        for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
+            reader._put(filled)
+
+    def fail(self, error: Exception) -> None:
+        """End every reader with `error` now; the runner is cancelled and closes in its own time."""
+        if self.open:
+            self._owner.observer.on_fail(self.key, error)
+            self._end_readers(error)
+            self._close()
+
+    async def room(self) -> None:
+        """Wait until no reader is full; returns at once unless the policy is "block"."""
+        while self.open and self.full:
+            self._room = self._owner.loop.create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    # For the mailboxes
+
+    def _now(self) -> float:
+        return self._owner.loop.time()
+
+    def _waiter(self) -> asyncio.Future[None]:
+        return self._owner.loop.create_future()
+
+    def _drained(self) -> None:
+        self._make_room()
+        self._ask()
+
+    def _left(self, reader: Subscription) -> None:
+        if self._readers.pop(reader, self) is self:
+            return
+        self._owner.observer.on_leave(self.key)
+        self._make_room()
+        if self._readers:
+            return
+        if self.state is State.OPENING:
+            self._finish(None)
+        elif self.state is State.RUNNING:
+            if self._policy.linger > 0:
+                self.state = State.LINGERING
+                self._timer = self._owner.loop.call_later(self._policy.linger, self._close)
+            else:
+                self._close()
+
+    def _behind(self) -> None:
+        self._owner.observer.on_behind(self.key)
+
+    def _dropped(self, rows: int, packets: int) -> None:
+        self._owner.observer.on_drop(self.key, rows, packets)
+
+    # Life
+
+    def _ask(self) -> None:
+        """Let the runner emit what it holds back."""
+        if self.on_hungry is None or not self.open:
+            return
+        try:
+            self.on_hungry()
+        except Exception as error:  # the runner's fault, not the reader's who happened to come by
+            self.fail(error)
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done() and not self.full:
+            self._room.set_result(None)
+
+    def _add(self) -> Subscription:
+        reader = Subscription(self, self._policy.buffer)
+        self._readers[reader] = None
+        if self.state is State.LINGERING:
+            self._stop_timer()
+            self.state = State.RUNNING
+        self._owner.observer.on_join(self.key)
+        return reader
+
+    def _start(self) -> None:
+        self.state = State.RUNNING
+        self._owner.observer.on_start(self.key)
+        # An empty context: the first reader's user and trace must not leak into the shared stream.
+        task = self._owner.loop.create_task(
+            self._drive(), name=f"stream {self.key.path}", context=contextvars.Context()
+        )
+        if self.state is not State.CLOSED:  # an eager task may be over already
+            self._task = task
+            task.add_done_callback(self._done)
+
+    async def _drive(self) -> None:
+        error: BaseException | None = None
+        try:
+            await self._run(self)
+        except asyncio.CancelledError as caught:
+            if self.state is not State.CLOSING:
+                error = _cancelled_from_within(caught)
+        except (Exception, SystemExit) as caught:  # one stream never ends the plugin
+            error = caught
+        try:
+            # In the last step of the task, so that join never meets a channel that is over.
+            self._finish(error)
+        finally:
+            del error  # error → traceback → this frame → error would be a cycle
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if self.state is State.CLOSED:
+            return
+        # Cancelled before its first step, or ended by a signal: `_drive` did not get to its end.
+        error = None if task.cancelled() else task.exception()
+        if self.state is not State.CLOSING and error is None:
+            error = _cancelled_from_within(None)
+        try:
+            self._finish(error)
+        finally:
+            del error
+
+    def _close(self) -> None:
+        self._stop_timer()
+        self.state = State.CLOSING
+        self._closing_since = self._now()
+        self._owner._retire(self)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is None:
+            return
+        self._cancels += 1
+        wait = self._owner.close_timeout * min(2 ** (self._cancels - 1), _LONGEST_WAIT)
+        self._timer = self._owner.loop.call_later(wait, self._cancel_again)
+        self._task.cancel()
+
+    def _cancel_again(self) -> None:
+        self._timer = None
+        self._cancel()
+        if self._cancels == 3:
+            seconds = self._now() - self._closing_since
+            log.error("stream %s does not end; cancelled %.1f s ago", self.key.path, seconds)
+            self._owner.observer.on_stuck(self.key, seconds)
+            self._owner._give_up_waiting(self)
+
+    def _finish(self, error: BaseException | None) -> None:
+        self._stop_timer()
+        asked = self.state is State.CLOSING
+        started = self.state is not State.OPENING
+        self.state, self._task, self.on_hungry = State.CLOSED, None, None
+        if error is not None and asked:
+            log.error("stream %s failed while it closed", self.key.path, exc_info=error)
+        self._end_readers(error)
+        if started:
+            self._owner.observer.on_end(self.key, error)
+        self._owner._forget(self)
+
+    def _end_readers(self, error: BaseException | None) -> None:
+        readers, self._readers = self._readers, {}
+        for reader in readers:
+            reader._end(error)
+            self._owner.observer.on_leave(self.key)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _cancelled_from_within(cause: BaseException | None) -> RuntimeError:
+    error = RuntimeError("the stream was cancelled, but not by its readers: what it awaited was")
+    error.__cause__ = cause
+    return error

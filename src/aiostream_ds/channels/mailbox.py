@@ -1,0 +1,318 @@
+"""What one reader of a channel has not fetched yet, and how its subscription ends.
+
+    queued packets ──take()──▶ sent          the schema joins its rows at take(), exactly when this
+          └────── dropped                    reader has another one: dropping never loses a schema
+
+A mailbox is used from one event loop; nothing in it waits but `wait`. Imports `frames` and the
+ground.
+"""
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from typing import ClassVar, Protocol
+
+from msgspec import Struct
+
+from aiostream_ds.channels.policy import SCHEMA_REPEAT, Buffer
+from aiostream_ds.frames.packet import Packet, Schema
+
+__all__ = [
+    "ChannelClosed",
+    "ChannelError",
+    "Feed",
+    "ShuttingDown",
+    "SlowSubscriber",
+    "StreamFailed",
+    "StreamStuck",
+    "Subscription",
+    "SubscriptionStatistics",
+    "Superseded",
+    "Waiter",
+]
+
+
+class ChannelError(Exception):
+    """Why a subscription ended, or could not begin. Grafana may call again: `grpc_status`."""
+
+    grpc_status: ClassVar[str] = "UNAVAILABLE"
+
+
+class ChannelClosed(ChannelError):
+    """A packet was emitted into a channel that is told to close."""
+
+
+class SlowSubscriber(ChannelError):
+    """This reader was behind, and the policy is `full="fail"`."""
+
+
+class Superseded(ChannelError):
+    """The settings changed: the stream of the older settings has ended."""
+
+
+class StreamStuck(ChannelError):
+    """The former stream of this path has been cancelled and does not end."""
+
+
+class ShuttingDown(ChannelError):
+    """The plugin is stopping."""
+
+
+class StreamFailed(ChannelError):
+    """The stream raised: `__cause__` is what it raised. Each reader gets an error of its own."""
+
+    grpc_status = "INTERNAL"
+
+
+class Waiter(Protocol):
+    """The future of an event loop, as far as a mailbox uses one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: None, /) -> None: ...
+    def __await__(self) -> Generator[object, None, None]: ...
+
+
+class Feed(Protocol):
+    """What a mailbox asks of its channel and tells it."""
+
+    def _now(self) -> float: ...
+    def _waiter(self) -> Waiter: ...
+    def _drained(self) -> None: ...
+    def _left(self, reader: "Subscription") -> None: ...
+    def _behind(self) -> None: ...
+    def _dropped(self, rows: int, packets: int) -> None: ...
+
+
+class SubscriptionStatistics(Struct, frozen=True):
+    """What became of the packets of one subscription; bytes are those of the encoded data."""
+
+    queued_packets: int
+    queued_rows: int
+    queued_bytes: int
+    sent_packets: int
+    sent_rows: int
+    sent_bytes: int
+    dropped_packets: int
+    dropped_rows: int
+    dropped_bytes: int
+
+
+class Subscription:
+    """One reader of a channel. Iterating gives what `take` gives, and waits in between.
+
+    The registry makes it; whoever joined must `leave` it, also after it has ended.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_dropped_bytes",
+        "_dropped_packets",
+        "_dropped_rows",
+        "_ended",
+        "_episode_packets",
+        "_episode_rows",
+        "_error",
+        "_feed",
+        "_queue",
+        "_queued_bytes",
+        "_queued_rows",
+        "_repeat_at",
+        "_schema",
+        "_sent_bytes",
+        "_sent_packets",
+        "_sent_rows",
+        "_wake_up",
+    )
+
+    def __init__(self, feed: Feed, buffer: Buffer) -> None:
+        self._feed: Feed | None = feed
+        self._buffer = buffer
+        self._queue: deque[Packet] = deque()
+        self._queued_rows = self._queued_bytes = 0
+        self._sent_packets = self._sent_rows = self._sent_bytes = 0
+        self._dropped_packets = self._dropped_rows = self._dropped_bytes = 0
+        self._episode_packets = self._episode_rows = 0  # dropped since the last take
+        self._schema: Schema | None = None  # the last one that went out
+        self._repeat_at = feed._now() + SCHEMA_REPEAT
+        self._ended = False
+        self._error: BaseException | None = None
+        self._wake_up: Waiter | None = None
+
+    # For the reader
+
+    def take(self) -> list[tuple[Schema | None, Packet]]:
+        """All that is queued, oldest first, each packet with its schema when the reader needs it.
+
+        Never waits. Gives the rest also after the stream has ended, nothing after `leave`.
+        """
+        queue = self._queue
+        if not queue:
+            return []
+        feed = self._feed
+        current = self._schema
+        if feed is not None:
+            now = feed._now()
+            if now >= self._repeat_at:
+                self._repeat_at = now + SCHEMA_REPEAT
+                current = None
+        taken: list[tuple[Schema | None, Packet]] = []
+        for packet in queue:
+            schema = packet.schema
+            if schema is current:
+                taken.append((None, packet))
+            elif current is not None and schema.fingerprint == current.fingerprint:
+                taken.append((None, packet))
+            else:
+                current = schema
+                taken.append((schema, packet))
+        self._schema = current
+        self._sent_packets += len(queue)
+        self._sent_rows += self._queued_rows
+        self._sent_bytes += self._queued_bytes
+        queue.clear()
+        self._queued_rows = self._queued_bytes = 0
+        self._end_episode()
+        if feed is not None:
+            feed._drained()
+        return taken
+
+    async def wait(self) -> bool:
+        """True when `take` has something; False when the stream has ended, or after `leave`.
+
+        Raises:
+            ChannelError: why the stream ended, if not by its author's return. Told once, after
+                everything that was queued has been taken; then the answer is False.
+            RuntimeError: another task waits already.
+        """
+        while not self._queue:
+            if self._ended:
+                error, self._error = self._error, None
+                if error is not None:
+                    raise _told(error)
+                return False
+            feed = self._feed
+            if self._wake_up is not None or feed is None:
+                raise RuntimeError("one task at a time waits for a subscription")
+            self._wake_up = feed._waiter()
+            del feed
+            try:
+                await self._wake_up
+            finally:
+                self._wake_up = None
+        return True
+
+    def leave(self) -> None:
+        """Give up what is queued and leave the channel. Never waits; a second call does nothing."""
+        feed = self._feed
+        self._discard(len(self._queue), counted=False)
+        self._end(None)
+        if feed is not None:
+            feed._left(self)
+
+    def statistics(self) -> SubscriptionStatistics:
+        """The counts as they are now."""
+        return SubscriptionStatistics(
+            queued_packets=len(self._queue),
+            queued_rows=self._queued_rows,
+            queued_bytes=self._queued_bytes,
+            sent_packets=self._sent_packets,
+            sent_rows=self._sent_rows,
+            sent_bytes=self._sent_bytes,
+            dropped_packets=self._dropped_packets,
+            dropped_rows=self._dropped_rows,
+            dropped_bytes=self._dropped_bytes,
+        )
+
+    def __aiter__(self) -> "Subscription":
+        return self
+
+    async def __anext__(self) -> list[tuple[Schema | None, Packet]]:
+        if not await self.wait():
+            raise StopAsyncIteration
+        return self.take()
+
+    # For the channel
+
+    def _put(self, packets: Sequence[Packet]) -> None:
+        queue, buffer = self._queue, self._buffer
+        older = len(queue)
+        for packet in packets:
+            queue.append(packet)
+            self._queued_rows += packet.rows
+            self._queued_bytes += len(packet.data)
+        if buffer.full == "latest":
+            self._discard(len(queue) - 1)
+        elif older and self._over():
+            # What came just now stays: a reader that keeps up has had no chance to fetch it.
+            if buffer.full == "drop_oldest":
+                while older and self._over():
+                    self._discard(1)
+                    older -= 1
+            elif buffer.full == "fail":
+                self._fall_out()
+                return
+        self._wake()
+
+    def _over(self) -> bool:
+        return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
+
+    def _is_full(self) -> bool:
+        return bool(self._queue) and (
+            self._queued_rows >= self._buffer.rows or self._queued_bytes >= self._buffer.bytes
+        )
+
+    def _is_crowded(self) -> bool:
+        return (
+            2 * self._queued_rows >= self._buffer.rows
+            or 2 * self._queued_bytes >= self._buffer.bytes
+        )
+
+    def _fall_out(self) -> None:
+        feed, rows = self._feed, self._queued_rows
+        self._discard(len(self._queue))
+        self._end(SlowSubscriber(f"{rows} rows waited for this reader; at most {self._buffer.rows}"
+                                 f" rows and {self._buffer.bytes} bytes may"))  # fmt: skip
+        if feed is not None:
+            feed._left(self)
+
+    def _discard(self, count: int, *, counted: bool = True) -> None:
+        """Drop the oldest packets. `counted`: the reader loses them, it has not left on its own."""
+        for _ in range(count):
+            packet = self._queue.popleft()
+            size = len(packet.data)
+            self._queued_rows -= packet.rows
+            self._queued_bytes -= size
+            self._dropped_packets += 1
+            self._dropped_rows += packet.rows
+            self._dropped_bytes += size
+            if counted:
+                first = not self._episode_packets
+                self._episode_packets += 1
+                self._episode_rows += packet.rows
+                if first and self._feed is not None and self._buffer.full != "latest":
+                    self._feed._behind()
+
+    def _end_episode(self) -> None:
+        if self._episode_packets:
+            rows, packets = self._episode_rows, self._episode_packets
+            self._episode_rows = self._episode_packets = 0
+            if self._feed is not None:
+                self._feed._dropped(rows, packets)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._end_episode()
+        self._feed, self._ended, self._error = None, True, error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wake_up is not None and not self._wake_up.done():
+            self._wake_up.set_result(None)
+
+
+def _told(error: BaseException) -> ChannelError:
+    """The error as one reader gets it: a new object, so that no two readers share a traceback."""
+    if isinstance(error, ChannelError):
+        return type(error)(*error.args)
+    failed = StreamFailed(str(error) or type(error).__name__)
+    failed.__cause__ = error
+    return failed

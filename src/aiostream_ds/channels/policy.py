@@ -1,0 +1,189 @@
+"""Every number of the rooms `channels` and the pump: buffers, retries, limits and timeouts.
+
+Values are frozen and checked when they are made. Each constant and each field carries one line of
+description that `described()` gives out, so that docs/behaviour.md is generated and cannot lie.
+"""
+
+import math
+import random
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "BATCH_ROWS",
+    "CLOSE_TIMEOUT",
+    "CROWDED_TURNS",
+    "FIRST_BATCH",
+    "SCHEMA_REPEAT",
+    "TURN_BYTES",
+    "Buffer",
+    "Described",
+    "Full",
+    "Policy",
+    "Retry",
+    "described",
+]
+
+CLOSE_TIMEOUT: Annotated[
+    float,
+    Meta(
+        description="Seconds after which a stream that was told to end is cancelled a second time;"
+        " after twice as long again it counts as stuck."
+    ),
+] = 1.0
+
+BATCH_ROWS: Annotated[
+    int,
+    Meta(description="Most rows that are merged into one packet while the author does not wait."),
+] = 1_000
+
+TURN_BYTES: Annotated[
+    int,
+    Meta(description="Encoded bytes after which a stream that never waits gives others a turn."),
+] = 64 * 1024
+
+FIRST_BATCH: Annotated[
+    int,
+    Meta(description="Most yields in the first packet of a run, before their size is known."),
+] = 64
+
+CROWDED_TURNS: Annotated[
+    int,
+    Meta(
+        description="Turns of the event loop that a stream which never waits gives a half-full"
+        " reader before rows may be dropped."
+    ),
+] = 8
+
+SCHEMA_REPEAT: Annotated[
+    float,
+    Meta(description="Seconds after which rows carry the schema again, to repair a lost one."),
+] = 30.0
+
+Full = Literal["drop_oldest", "latest", "block", "fail"]
+"""What happens when a reader's mailbox is full."""
+
+
+def _check_int(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; allowed is a whole number of at least {least}")
+
+
+def _check_float(name: str, value: object, least: float, most: float = math.inf) -> None:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or not least <= value <= most
+    ):
+        top = "" if most == math.inf else f" and at most {most:g}"
+        raise ValueError(f"{name} is {value!r}; allowed is a number of at least {least:g}{top}")
+
+
+class Buffer(Struct, frozen=True):
+    """The bounds of one reader's mailbox, and what happens when it is full.
+
+    The newest batch always stays, even one that is larger than the bounds: it is what a reader
+    that keeps up is about to fetch.
+
+    Raises:
+        ValueError: a bound below 1, or a `full` that is not one of the four.
+    """
+
+    rows: Annotated[int, Meta(description="Most rows that wait for one reader.")] = 10_000
+    bytes: Annotated[int, Meta(description="Most encoded bytes that wait for one reader.")] = (
+        1 << 20
+    )
+    full: Annotated[
+        Full,
+        Meta(
+            description="When a reader is behind: drop_oldest drops its oldest packets, latest"
+            " keeps one packet, block makes the author wait, fail ends this reader."
+        ),
+    ] = "drop_oldest"
+
+    def __post_init__(self) -> None:
+        _check_int("Buffer.rows", self.rows, 1)
+        _check_int("Buffer.bytes", self.bytes, 1)
+        if self.full not in get_args(Full):
+            allowed = ", ".join(get_args(Full))
+            raise ValueError(f"Buffer.full is {self.full!r}; allowed are {allowed}")
+
+
+class Retry(Struct, frozen=True):
+    """How long a stream whose outside system failed waits before it is run again.
+
+    Raises:
+        ValueError: a delay that is no number of seconds, `max_delay` below `min_delay`, a factor
+            below 1 or a jitter outside 0 to 1.
+    """
+
+    min_delay: Annotated[float, Meta(description="Seconds before the first retry.")] = 0.5
+    max_delay: Annotated[float, Meta(description="Most seconds between two retries.")] = 30.0
+    factor: Annotated[float, Meta(description="Each delay is this many times the last.")] = 2.0
+    jitter: Annotated[
+        float,
+        Meta(description="Share of a delay that chance may take away, so that not all come back"
+             " at once."),
+    ] = 0.2  # fmt: skip
+
+    def __post_init__(self) -> None:
+        _check_float("Retry.min_delay", self.min_delay, 0.0)
+        _check_float("Retry.max_delay", self.max_delay, self.min_delay)
+        _check_float("Retry.factor", self.factor, 1.0)
+        _check_float("Retry.jitter", self.jitter, 0.0, 1.0)
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row.
+
+        Raises:
+            ValueError: `failures` is below 1.
+        """
+        _check_int("failures", failures, 1)
+        try:
+            seconds = min(self.max_delay, self.min_delay * float(self.factor) ** (failures - 1))
+        except OverflowError:
+            seconds = self.max_delay
+        return seconds * (1.0 - self.jitter * random.random())
+
+
+class Policy(Struct, frozen=True):
+    """How one channel treats its readers.
+
+    Raises:
+        ValueError: `linger` is no number of seconds, `buffer` is no Buffer.
+    """
+
+    buffer: Annotated[Buffer, Meta(description="The mailbox of each reader.")] = Buffer()
+    linger: Annotated[
+        float,
+        Meta(description="Seconds that a stream runs on after its last reader has left."),
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.buffer, Buffer):
+            raise ValueError(f"Policy.buffer is {self.buffer!r}; allowed is a Buffer")
+        _check_float("Policy.linger", self.linger, 0.0)
+
+
+class Described(NamedTuple):
+    """One number: its name, its default and one line about it."""
+
+    name: str
+    default: Any
+    description: str
+
+
+def described() -> Iterator[Described]:
+    """Every constant and every field of this module, in the order in which they are written."""
+    module = sys.modules[__name__]
+    for name, hint in get_type_hints(module, include_extras=True).items():
+        yield Described(name, getattr(module, name), hint.__metadata__[0].description)
+    for owner in (Buffer, Retry, Policy):
+        hints = get_type_hints(owner, include_extras=True)
+        for name, value in zip(owner.__struct_fields__, owner.__struct_defaults__, strict=True):
+            text = hints[name].__metadata__[0].description
+            yield Described(f"{owner.__name__}.{name}", value, text)

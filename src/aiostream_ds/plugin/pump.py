@@ -1,0 +1,204 @@
+"""Drives one run of one author's generator: yields → batch → packets → channel.
+
+A batch ends when the author waits. The driver is a plain `async for`, and `_watched` sees each of
+its real suspensions: then the batch leaves if some reader has nothing left; else it grows until a
+mailbox runs dry, a reader joins, the batch is as large as a packet may be, or the run ends. No
+timer, no task and no await for a row. Imports `channels`, `frames` and the ground.
+"""
+
+import asyncio
+import types
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from typing import Any
+
+from aiostream_ds.channels.channel import Channel, Runner
+from aiostream_ds.channels.policy import BATCH_ROWS, CROWDED_TURNS, FIRST_BATCH, TURN_BYTES
+from aiostream_ds.frames.packet import Packet
+
+__all__ = ["Encode", "YieldInScope", "drive"]
+
+Encode = Callable[[list[Any]], Iterable[Packet]]
+"""Turns what was yielded into packets: all of it, or it raises and remembers nothing of it."""
+
+
+class YieldInScope(RuntimeError):
+    """The author's generator yields where it must not: in a timeout, or while it is closed."""
+
+
+def drive(
+    open_rows: Callable[[], AsyncGenerator[Any, None]],
+    encode: Encode,
+    *,
+    rows: int = BATCH_ROWS,
+    turn_bytes: int = TURN_BYTES,
+) -> Runner:
+    """A runner that runs one generator once and emits what it yields.
+
+    Rows leave before an error that follows them. What the generator raises comes out of the runner
+    unchanged; a yield that cannot be encoded fails the channel, for the author cannot catch that.
+    Cancelling the runner's task cancels the author where it waits, or closes the generator at its
+    yield; its `finally` runs in the same task, to its end.
+
+    Args:
+        open_rows: makes the generator; called at each run of the runner.
+        encode: see `Encode`.
+        rows: most rows in one packet of single rows.
+        turn_bytes: encoded bytes after which an author who never waits gives others a turn.
+
+    Raises:
+        ValueError: `rows` or `turn_bytes` is below 1.
+    """
+    if rows < 1 or turn_bytes < 1:
+        raise ValueError(f"rows is {rows} and turn_bytes {turn_bytes}; allowed is 1 and more")
+
+    async def run(channel: Channel) -> None:
+        pump = _Pump(channel, encode, rows, turn_bytes)
+        channel.on_hungry = pump.flush
+        try:
+            await _watched(pump.pull(open_rows()), pump.author_waits)
+        except asyncio.CancelledError as error:
+            if pump.was_interrupted() and channel.open and _nobody_cancels():
+                # A scope around a yield threw into us; closing the generator has taken it back.
+                raise YieldInScope(
+                    "the stream yields inside a timeout or cancel scope; "
+                    "put the timeout around the awaits between the yields"
+                ) from error
+            raise
+        finally:
+            pump.flush()
+            channel.on_hungry = None
+
+    return run
+
+
+def _nobody_cancels() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() == 0
+
+
+@types.coroutine
+def _watched(
+    work: Coroutine[Any, Any, None], waits: Callable[[], None]
+) -> Generator[Any, Any, None]:
+    """Run `work`; call `waits` each time it truly suspends."""
+    try:
+        signal = work.send(None)
+        while True:
+            waits()
+            try:
+                answer = yield signal
+            except BaseException as error:
+                signal = work.throw(error)
+            else:
+                signal = work.send(answer)
+    except StopIteration:
+        return
+
+
+class _Pump:
+    """The batch of one run, and how large it may grow."""
+
+    __slots__ = (
+        "_batch",
+        "_channel",
+        "_encode",
+        "_in_own_wait",
+        "_limit",
+        "_rows",
+        "_size",
+        "_turn_bytes",
+    )
+
+    def __init__(self, channel: Channel, encode: Encode, rows: int, turn_bytes: int) -> None:
+        self._channel = channel
+        self._encode = encode
+        self._rows = rows
+        self._turn_bytes = turn_bytes
+        self._batch: list[Any] = []
+        self._size = min(rows, FIRST_BATCH)  # yields that make a packet
+        self._limit = self._size  # 0: the next yield must look before the author goes on
+        self._in_own_wait = False
+
+    async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
+        """Read the generator to its end, and close it in the task that read it."""
+        batch = self._batch
+        append = batch.append
+        try:
+            async for row in rows:
+                append(row)
+                if len(batch) >= self._limit:
+                    if not self._channel.open:
+                        return  # the author swallowed the cancellation
+                    self._in_own_wait = True
+                    await self._breathe()
+                    self._in_own_wait = False
+        finally:
+            try:
+                await rows.aclose()
+            except RuntimeError as error:
+                if "ignored GeneratorExit" not in str(error):
+                    raise
+                # Python has marked it closed: nobody can run what follows that yield.
+                raise YieldInScope("the stream yields in its finally while it is closed") from error
+
+    def flush(self) -> None:
+        """Emit the batch. Never raises: a yield that cannot be encoded fails the channel."""
+        rows = self._batch[:]
+        if not rows:
+            return
+        self._batch.clear()  # first: emitting may lead back here
+        channel = self._channel
+        if not channel.open:
+            self._limit = 0
+            return
+        error: Exception | None = None
+        try:
+            packets = list(self._encode(rows))
+        except Exception:
+            packets, error = self._encode_singly(rows)
+        channel.emit(*packets)
+        if error is None:
+            self._measure(len(rows), packets)
+        else:
+            channel.fail(error)
+            del error  # error → traceback → frames → error would be a cycle
+        self._limit = self._size if channel.open and not channel.full else 0
+
+    def author_waits(self) -> None:
+        """The author awaits something, or the pump itself does."""
+        if self._batch and self._channel.hungry:
+            self.flush()
+
+    def was_interrupted(self) -> bool:
+        """Whether the exception came while the pump waited, not the author."""
+        return self._in_own_wait
+
+    async def _breathe(self) -> None:
+        channel = self._channel
+        if self._limit:
+            self.flush()
+            await asyncio.sleep(0)  # nobody starves, and a reader that keeps up fetches
+            for _ in range(CROWDED_TURNS):
+                if not channel.crowded:
+                    break
+                await asyncio.sleep(0)
+        await channel.room()
+        self._limit = self._size
+
+    def _encode_singly(self, rows: list[Any]) -> tuple[list[Packet], Exception | None]:
+        """The packets before the first bad row, and its error."""
+        packets: list[Packet] = []
+        for row in rows:
+            try:
+                packets.extend(self._encode([row]))
+            except Exception as error:
+                return packets, error
+        return packets, None
+
+    def _measure(self, yields: int, packets: list[Packet]) -> None:
+        """A yield may be a row or a whole frame: let the next batch be about one turn's worth."""
+        rows = sum(packet.rows for packet in packets)
+        size = sum(len(packet.data) for packet in packets)
+        by_rows = yields * self._rows // max(rows, 1)
+        by_bytes = yields * self._turn_bytes // max(size, 1)
+        self._size = max(1, min(self._rows, by_rows, by_bytes))

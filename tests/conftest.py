@@ -1,0 +1,50 @@
+"""What every test gets: virtual time by mark, and a look at what it left behind.
+
+`@pytest.mark.virtual` (or `pytestmark`) runs an async test on a loop whose clock jumps instead of
+waiting. After each async test no task may be left; a virtual test may not block its loop either.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import pytest
+import pytest_asyncio
+from blockbuster import blockbuster_ctx
+
+from aiostream_ds.testing.vloop import VirtualLoop
+
+_TURNS = 20  # of the loop, in which what was told to end may end
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual: the test runs in virtual time")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("virtual") is not None:
+        return {"virtual": VirtualLoop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and asyncio.iscoroutinefunction(item.function):
+        if "nothing_left" not in item.fixturenames:
+            item.fixturenames.insert(0, "nothing_left")
+
+
+@pytest_asyncio.fixture
+async def nothing_left(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    if request.node.get_closest_marker("virtual") is not None:
+        with blockbuster_ctx("aiostream_ds"):
+            yield
+    else:
+        yield
+    for _ in range(_TURNS):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            return
+        await asyncio.sleep(0)
+    pytest.fail(f"the test left {len(left)} tasks: " + "\n".join(map(repr, left)))

@@ -1,0 +1,352 @@
+"""Proof that the tests have eyes: each planted fault must be caught by the machine or by a test.
+
+A fault is one replaced piece of source. "machine" means that the state machine finds it within
+its histories; otherwise the named test of tests/unit must fail.
+"""
+
+import asyncio
+import inspect
+import logging
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from aiostream_ds.testing.vloop import VirtualLoop
+from tests.channel_parts import Parts, planted
+from tests.registry_machine import RegistryMachine
+from tests.unit import test_pump, test_registry
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+HISTORIES = 2_000
+
+FAULTS = {
+    # name: (module, what stands there, what stands there instead, who must see it)
+    "leave does not close": (
+        "channel",
+        "            else:\n                self._close()\n",
+        "",
+        "machine",
+    ),
+    "linger forgets its timer": (
+        "channel",
+        "            self._stop_timer()\n            self.state = State.RUNNING",
+        "            self.state = State.RUNNING",
+        "test_lingering",
+    ),
+    "no second cancellation": (
+        "channel",
+        "        self._timer = None\n        self._cancel()\n",
+        "        self._timer = None\n        self._cancels += 1\n",
+        "machine",
+    ),
+    "a stuck stream is not reported": (
+        "channel",
+        "            self._owner._give_up_waiting(self)\n",
+        "",
+        "test_a_stream_that_never_ends",
+    ),
+    "a task cancelled before its first step is forgotten": (
+        "channel",
+        "        if self.state is State.CLOSED:\n            return\n",
+        "        return\n",
+        "machine",
+    ),
+    "a stream ends only in the callback": (
+        "channel",
+        "            self._finish(error)\n        finally:\n            del error  #",
+        "            self._end_readers(error)\n        finally:\n            del error  #",
+        "test_the_turn_in_which",
+    ),
+    "an error ends as a return": (
+        "channel",
+        "(Exception, SystemExit) as caught:  # one stream never ends the plugin\n"
+        "            error = caught",
+        "(Exception, SystemExit):\n            error = None",
+        "machine",
+    ),
+    "sys.exit ends the plugin": (
+        "channel",
+        "except (Exception, SystemExit) as caught",
+        "except Exception as caught",
+        "machine",
+    ),
+    "the readers' context leaks": (
+        "channel",
+        ", context=contextvars.Context()",
+        "",
+        "test_a_stream_knows_no_context",
+    ),
+    "an error keeps its frames": (
+        "channel",
+        "            del error  # error → traceback → this frame → error would be a cycle",
+        "            pass",
+        "test_nothing_of_an_ended_stream",
+    ),
+    "a bad row does not fail the channel": (
+        "channel",
+        "            self._end_readers(error)\n            self._close()\n",
+        "",
+        "test_a_bad_row_ends_the_readers",
+    ),
+    "emit goes round the living readers": (
+        "channel",
+        "in tuple(self._readers):",
+        "in self._readers:",
+        "machine",
+    ),
+    "room is not made when a reader leaves": (
+        "channel",
+        "        self._owner.observer.on_leave(self.key)\n        self._make_room()\n",
+        "        self._owner.observer.on_leave(self.key)\n",
+        "test_a_full_reader_that_leaves",
+    ),
+    "room is not made when a reader fetches": (
+        "channel",
+        "        self._make_room()\n        self._ask()\n",
+        "        self._ask()\n",
+        "test_block_holds_the_author",
+    ),
+    "a dry mailbox does not ask": (
+        "channel",
+        "        self._make_room()\n        self._ask()\n",
+        "        self._make_room()\n",
+        "test_rows_are_merged",
+    ),
+    "join does not flush first": (
+        "registry",
+        "            channel._ask()  # rows",
+        "            pass  # rows",
+        "test_rows_held_back",
+    ),
+    "join does not look again": (
+        "registry",
+        "            channel = self._open.get(key)  # one of",
+        "            pass  # ",
+        "test_a_join_whose_flush",
+    ),
+    "a successor does not wait": (
+        "registry",
+        "        if former is None:\n            channel._start()",
+        "        if True:\n            channel._start()",
+        "machine",
+    ),
+    "a closing stream is forgotten": (
+        "registry",
+        "        self._closing[channel.key] = channel\n",
+        "",
+        "machine",
+    ),
+    "a successor is never started": (
+        "registry",
+        "                else:\n                    waiting._start()\n",
+        "",
+        "machine",
+    ),
+    "older settings win": (
+        "registry",
+        "channel.generation < generation:\n            self._end(channel, S",
+        "channel.generation != generation:\n            self._end(channel, S",
+        "test_newer_settings_end",
+    ),
+    "newer settings do not end the older stream": (
+        "registry",
+        "        if channel is not None and channel.generation < generation:\n",
+        "        if False:\n",
+        "machine",
+    ),
+    "older settings start a stream": (
+        "registry",
+        "        if generation < newest:\n",
+        "        if False:\n",
+        "machine",
+    ),
+    "a waiting stream of older settings starts": (
+        "registry",
+        "if waiting.generation < self._newest.get(key.instance, waiting.generation):",
+        "if False:",
+        "test_a_waiting_stream_of_older",
+    ),
+    "rows before a settings change are lost": (
+        "registry",
+        "        channel._ask()\n        channel._end_readers(error)",
+        "        channel._end_readers(error)",
+        "test_rows_before_newer_settings",
+    ),
+    "supersede spares them all": (
+        "registry",
+        "            if channel.generation < generation:\n",
+        "            if False:\n",
+        "machine",
+    ),
+    "a stuck key can be joined": (
+        "registry",
+        "former is not None and former.stuck",
+        "False",
+        "test_a_stream_that_never_ends",
+    ),
+    "the end comes before what is queued": (
+        "mailbox",
+        "        while not self._queue:\n",
+        "        while not self._queue or self._ended:\n",
+        "machine",
+    ),
+    "the end wakes nobody": (
+        "mailbox",
+        "self._feed, self._ended, self._error = None, True, error\n        self._wake()",
+        "self._feed, self._ended, self._error = None, True, error",
+        "machine",
+    ),
+    "the schema is joined when it is queued": (
+        "mailbox",
+        "                current = schema\n                taken.append((schema, packet))",
+        "                taken.append((schema, packet)) if self._schema is None else "
+        "taken.append((None, packet))\n                current = schema",
+        "machine",
+    ),
+    "dropping takes the newest": (
+        "mailbox",
+        "self._queue.popleft()",
+        "self._queue.pop()",
+        "machine",
+    ),
+    "a mailbox has no bound": (
+        "mailbox",
+        "        elif older and self._over():",
+        "        elif False:",
+        "machine",
+    ),
+    "one batch counts as being behind": (
+        "mailbox",
+        "        elif older and self._over():",
+        "        elif self._over():\n            older = len(queue) - 1",
+        "test_many_packets_of_one_batch",
+    ),
+    "a slow reader stays in its channel": (
+        "mailbox",
+        "        if feed is not None:\n            feed._left(self)\n\n    def _discard",
+        "\n    def _discard",
+        "machine",
+    ),
+    "the batch is sent twice": (
+        "pump",
+        "        self._batch.clear()  # first",
+        "        pass  # first",
+        "machine",
+    ),
+    "rows before an error are lost": (
+        "pump",
+        "            pump.flush()\n            channel.on_hungry = None",
+        "            channel.on_hungry = None",
+        "machine",
+    ),
+    "a bad row takes its batch along": (
+        "pump",
+        "            packets, error = self._encode_singly(rows)",
+        "            packets, error = [], self._encode_singly(rows)[1]",
+        "machine",
+    ),
+    "the generator is not closed": (
+        "pump",
+        "                await rows.aclose()\n",
+        "                pass\n",
+        "machine",
+    ),
+    "the author's wait is not seen": (
+        "pump",
+        "        if self._batch and self._channel.hungry:",
+        "        if False:",
+        "machine",
+    ),
+    "a full reader is not seen": (
+        "pump",
+        "channel.open and not channel.full else 0",
+        "channel.open else 0",
+        "test_block_holds_the_author",
+    ),
+    "a closing channel does not stop the author": (
+        "pump",
+        "                    if not self._channel.open:\n                        return  #",
+        "                    if False:\n                        return  #",
+        "test_a_swallowed_cancellation",
+    ),
+    "an author who never waits starves the others": (
+        "pump",
+        "            await asyncio.sleep(0)  # nobody starves",
+        "            pass  # nobody",
+        "test_an_author_who_never_waits",
+    ),
+    "a timeout around a yield is taken for a cancellation": (
+        "pump",
+        "pump.was_interrupted() and channel.open",
+        "False and channel.open",
+        "test_a_timeout_that_strikes",
+    ),
+}
+
+
+def machine_of(parts: Parts) -> type[RegistryMachine]:
+    return type("PlantedMachine", (RegistryMachine,), {"parts": parts})
+
+
+def run_machine(parts: Parts) -> None:
+    run_state_machine_as_test(
+        machine_of(parts),
+        settings=settings(
+            max_examples=HISTORIES,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        ),
+    )
+
+
+def run_test(name: str, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """Run each unit test whose name begins so, with these parts, within some virtual hours."""
+    found = 0
+    for module in (test_registry, test_pump):
+        for key, test in vars(module).items():
+            if not key.startswith(name):
+                continue
+            found += 1
+            wanted = inspect.signature(test).parameters
+            given = {"parts": parts, "caplog": caplog, "scope": "asyncio.timeout"}
+            loop = VirtualLoop()
+            try:
+                work = test(**{each: given[each] for each in wanted})
+                loop.run_until_complete(asyncio.wait_for(work, 10_000))
+            finally:
+                loop.close()
+    if not found:
+        raise LookupError(f"no test begins with {name!r}")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_planted_fault_is_caught(fault, caplog, monkeypatch):
+    monkeypatch.setattr("aiostream_ds.testing.vloop._PATIENCE", 0.05)
+    part, old, new, witness = FAULTS[fault]
+    parts = planted(part, old, new)
+    logging.disable(logging.CRITICAL)
+    try:
+        with pytest.raises(BaseException) as caught:
+            if witness == "machine":
+                run_machine(parts)
+            else:
+                run_test(witness, parts, caplog)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert not isinstance(caught.value, (LookupError, KeyboardInterrupt)), caught.value
+
+
+def test_the_machine_finds_nothing_in_the_modules_as_they_are():
+    run_machine(planted("pump", "The batch of one run", "The batch of a run"))
+
+
+@pytest.mark.parametrize("witness", sorted({fault[3] for fault in FAULTS.values()} - {"machine"}))
+def test_each_witness_passes_with_the_modules_as_they_are(witness, caplog):
+    run_test(witness, planted("pump", "The batch of one run", "The batch of a run"), caplog)

@@ -1,0 +1,376 @@
+"""How yields become packets, and how the author's generator is driven and closed."""
+
+import asyncio
+
+import anyio
+import orjson
+import pytest
+
+from aiostream_ds.channels.channel import ChannelKey
+from aiostream_ds.channels.policy import Buffer, Policy
+from aiostream_ds.frames.packet import Packet, Schema
+from tests.channel_parts import REAL, SCHEMA, Parts, encode, packet, rows_of
+
+pytestmark = pytest.mark.virtual
+KEY = ChannelKey("instance", "path")
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return REAL
+
+
+def packets_of(taken):
+    return [orjson.loads(packet.data)[0] for _, packet in taken]
+
+
+async def all_of(subscription):
+    """Each packet's rows, and the error at the end."""
+    got = []
+    try:
+        async for taken in subscription:
+            got += packets_of(taken)
+    except Exception as error:
+        return got, error
+    return got, None
+
+
+async def test_rows_without_a_wait_between_them_are_one_packet(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        yield 2
+        await asyncio.sleep(1)
+        yield 3
+        yield 4
+
+    got, error = await all_of(registry.join(KEY, parts.stream(generator)))
+    assert got == [[1, 2], [3, 4]] and error is None
+
+
+async def test_rows_are_merged_while_every_reader_is_busy(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(5):
+            yield number
+            await asyncio.sleep(1)
+        await asyncio.Event().wait()
+
+    reader = registry.join(KEY, parts.stream(generator))
+    await asyncio.sleep(10)
+    assert packets_of(reader.take()) == [[0]]
+    assert packets_of(reader.take()) == [[1, 2, 3, 4]]
+    await registry.aclose()
+
+
+async def test_a_batch_leaves_at_the_wait_when_one_reader_of_two_is_idle(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(3):
+            yield number
+            await asyncio.sleep(1)
+        await asyncio.Event().wait()
+
+    slow = registry.join(KEY, parts.stream(generator))
+    fast = registry.join(KEY, parts.stream(generator))
+    for number in range(3):
+        assert packets_of(await anext(fast)) == [[number]]
+    assert packets_of(slow.take()) == [[0], [1], [2]]
+    await registry.aclose()
+
+
+async def test_a_packet_has_at_most_so_many_rows(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(25):
+            yield number
+
+    got, _ = await all_of(registry.join(KEY, parts.stream(generator, rows=10)))
+    assert [len(rows) for rows in got] == [10, 10, 5]
+
+
+async def test_an_author_who_never_waits_starves_nobody_and_drops_nothing(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    policy = Policy(Buffer(rows=50))
+    reader = registry.join(KEY, parts.stream(generator, rows=40), policy)
+    got = []
+    async for taken in reader:
+        got += rows_of(taken)
+        if len(got) >= 5000:
+            break
+    counts = reader.statistics()
+    reader.leave()
+    assert got == list(range(len(got))) and counts.dropped_rows == 0
+    await registry.aclose()
+
+
+async def test_an_author_who_never_waits_starves_nobody_when_no_reader_is_left(parts):
+    registry, count = parts.registry.ChannelRegistry(), 0
+
+    async def generator():
+        nonlocal count
+        for _ in range(100_000):
+            count += 1
+            yield count
+
+    reader = registry.join(KEY, parts.stream(generator), Policy(linger=10))
+    await anext(reader)
+    reader.leave()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert registry.peek(KEY).state.value == "lingering" and count < 20_000
+    await registry.aclose()
+
+
+async def test_heavy_yields_are_not_merged_beyond_one_turn(parts):
+    registry = parts.registry.ChannelRegistry()
+    sizes = []
+
+    def heavy(rows):
+        sizes.append(len(rows))
+        return [Packet(SCHEMA, b"x" * 30_000, 100) for _ in rows]
+
+    async def generator():
+        for number in range(200):
+            yield number
+
+    run = parts.pump.drive(generator, heavy)
+    reader = registry.join(KEY, run)
+    task = asyncio.create_task(_count(reader))
+    assert await task == 200 * 100 and reader.statistics().dropped_rows == 0
+    assert sizes[0] == 64 and set(sizes[1:]) == {2}, "64 KiB a turn once the size is known"
+
+
+async def _count(reader):
+    total = 0
+    async for taken in reader:
+        total += sum(packet.rows for _, packet in taken)
+    return total
+
+
+async def test_many_packets_of_one_batch_all_reach_a_reader_that_keeps_up(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(30):
+            yield number
+        await asyncio.Event().wait()
+
+    def singly(rows):
+        return [packet([row]) for row in rows]
+
+    reader = registry.join(KEY, parts.pump.drive(generator, singly), Policy(Buffer(rows=5)))
+    assert rows_of(await anext(reader)) == list(range(30))
+    await registry.aclose()
+
+
+async def test_a_half_full_reader_gets_more_turns_before_rows_are_dropped(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(400):
+            yield number
+
+    reader = registry.join(KEY, parts.stream(generator, rows=40), Policy(Buffer(rows=60)))
+    got = []
+    async for taken in reader:
+        got += rows_of(taken)
+        for _ in range(5):  # a reader that needs some turns to send what it took
+            await asyncio.sleep(0)
+    assert got == list(range(400))
+
+
+async def test_a_bad_row_loses_neither_the_rows_before_it_nor_its_name(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        yield 2
+        yield "bad"
+        yield 3
+
+    got, error = await all_of(registry.join(KEY, parts.stream(generator)))
+    assert sum(got, []) == [1, 2]
+    assert isinstance(error, parts.mailbox.StreamFailed) and "'bad'" in str(error)
+
+
+async def test_a_batch_that_only_fails_together_is_sent_row_by_row(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    def alone(rows):
+        if len(rows) > 1:
+            raise ValueError("one at a time")
+        return encode(rows)
+
+    async def generator():
+        yield 1
+        yield 2
+
+    got = await all_of(registry.join(KEY, parts.pump.drive(generator, alone)))
+    assert got == ([[1], [2]], None)
+
+
+async def test_the_error_of_the_author_comes_out_of_the_runner_unchanged(parts):
+    registry, seen, wrong = parts.registry.ChannelRegistry(), [], ValueError("wrong")
+
+    async def generator():
+        yield 1
+        raise wrong
+
+    async def supervised(channel):
+        try:
+            await parts.stream(generator)(channel)
+        except ValueError as error:
+            seen.append(error)
+
+    assert await all_of(registry.join(KEY, supervised)) == ([[1]], None)
+    assert seen == [wrong]
+
+
+async def test_the_runner_can_run_again_in_one_channel(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+
+    async def twice(channel):
+        run = parts.stream(generator)
+        await run(channel)
+        await run(channel)
+        assert channel.on_hungry is None
+
+    assert await all_of(registry.join(KEY, twice)) == ([[1], [1]], None)
+
+
+@pytest.mark.parametrize("scope", ["asyncio.timeout", "anyio.move_on_after", "anyio.fail_after"])
+async def test_a_timeout_around_a_yield_works_while_the_author_waits(parts, scope):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        try:
+            if scope == "asyncio.timeout":
+                async with asyncio.timeout(1):
+                    while True:
+                        yield 1
+                        await asyncio.sleep(0.3)
+            with anyio.move_on_after(1) if "move" in scope else anyio.fail_after(1):
+                while True:
+                    yield 1
+                    await anyio.sleep(0.3)
+        except TimeoutError:
+            pass
+        yield 2
+
+    got, error = await all_of(registry.join(KEY, parts.stream(generator)))
+    assert got == [[1]] * 4 + [[2]] and error is None
+
+
+@pytest.mark.parametrize("scope", ["asyncio.timeout", "anyio.move_on_after"])
+async def test_a_timeout_that_strikes_while_the_pump_waits_is_told_in_one_sentence(parts, scope):
+    registry, log = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        try:
+            if scope == "asyncio.timeout":
+                async with asyncio.timeout(1):
+                    while True:
+                        for _ in range(25):
+                            yield 1
+                        await asyncio.sleep(0.1)
+            with anyio.move_on_after(1):
+                while True:
+                    for _ in range(25):
+                        yield 1
+                    await anyio.sleep(0.1)
+        finally:
+            log.append("finally")
+            await asyncio.sleep(0.5)
+            log.append("end")
+
+    policy = Policy(Buffer(rows=20, full="block"))
+    reader = registry.join(KEY, parts.stream(generator, rows=30), policy)
+    await asyncio.sleep(3)
+    got, error = await all_of(reader)
+    assert isinstance(error.__cause__, parts.pump.YieldInScope)
+    assert "timeout or cancel scope" in str(error)
+    assert log == ["finally", "end"]
+    assert len(sum(got, [])) == 26, "the row that waited for room is not lost"
+
+
+async def test_a_yield_in_finally_while_closing_is_told_and_frees_the_key(parts, caplog):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        try:
+            while True:
+                yield 1
+        finally:
+            yield 2
+
+    reader = registry.join(KEY, parts.stream(generator, rows=10))
+    await anext(reader)
+    reader.leave()
+    await asyncio.sleep(1)
+    assert registry.running == 0 and "yields in its finally" in caplog.text
+    caplog.clear()
+
+
+async def test_the_generator_is_closed_by_the_task_that_read_it(parts):
+    registry, tasks = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        tasks.append(asyncio.current_task())
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 1000)
+                try:
+                    while True:
+                        yield 1
+                        await anyio.sleep(0.1)
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            tasks.append(asyncio.current_task())
+
+    reader = registry.join(KEY, parts.stream(generator))
+    await anext(reader)
+    await anext(reader)
+    reader.leave()
+    await asyncio.sleep(1)
+    assert len(tasks) == 2 and tasks[0] is tasks[1] and registry.running == 0
+
+
+async def test_a_schema_change_inside_a_batch_gives_packets_in_their_order(parts):
+    registry = parts.registry.ChannelRegistry()
+    schemas = {kind: Schema(kind.encode(), kind) for kind in "ab"}
+
+    def by_kind(rows):
+        return [packet([row], schemas[row[0]]) for row in rows]
+
+    async def generator():
+        yield "a1"
+        yield "b1"
+        yield "a2"
+
+    reader = registry.join(KEY, parts.pump.drive(generator, by_kind))
+    taken = await anext(reader)
+    assert [(schema and schema.fingerprint) for schema, _ in taken] == ["a", "b", "a"]
+    assert rows_of(taken) == ["a1", "b1", "a2"]
+    assert await all_of(reader) == ([], None)
+
+
+def test_sizes_below_one_are_refused(parts):
+    for sizes in ({"rows": 0}, {"turn_bytes": 0}):
+        with pytest.raises(ValueError, match="allowed is 1 and more"):
+            parts.pump.drive(lambda: None, encode, **sizes)

@@ -1,0 +1,863 @@
+"""One rule of the registry a test; the planted faults run the same tests with broken parts."""
+
+import asyncio
+import contextvars
+import gc
+import logging
+import sys
+import weakref
+
+import anyio
+import pytest
+
+from aiostream_ds.channels.channel import ChannelKey, State
+from aiostream_ds.channels.policy import Buffer, Policy
+from aiostream_ds.frames.packet import Schema
+from tests.channel_parts import REAL, Parts, packet, rows_of
+
+pytestmark = pytest.mark.virtual
+KEY = ChannelKey("instance", "path")
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return REAL
+
+
+def rows(*values):
+    """A generator that yields these and waits for ever."""
+
+    async def generator():
+        for value in values:
+            yield value
+        await asyncio.Event().wait()
+
+    return generator
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+async def first(subscription):
+    return rows_of(await anext(subscription))
+
+
+async def end_of(subscription):
+    """The rows that come, and the error that ends them."""
+    got = []
+    try:
+        async for taken in subscription:
+            got += rows_of(taken)
+    except Exception as error:
+        return got, error
+    return got, None
+
+
+async def test_first_join_starts_and_last_leave_runs_finally_to_its_end(parts):
+    registry, log = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        log.append("start")
+        try:
+            number = 0
+            while True:
+                yield number
+                number += 1
+                await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(0.5)
+            log.append("end")
+
+    one = registry.join(KEY, parts.stream(generator))
+    two = registry.join(KEY, parts.stream(generator))
+    assert registry.running == 1 and registry.subscriptions == 2
+    assert await first(one) == await first(two) == [0]
+    one.leave()
+    assert await first(two) == [1]
+    two.leave()
+    two.leave()
+    assert registry.running == 1 and registry.subscriptions == 0
+    three = registry.join(KEY, parts.stream(generator))
+    assert registry.peek(KEY).state.value == "opening"
+    assert await first(three) == [0]
+    assert log == ["start", "end", "start"]
+    assert await registry.aclose() == ()
+    assert log == ["start", "end", "start", "end"] and registry.running == 0
+
+
+async def test_last_leave_cancels_once_before_the_close_timeout(parts):
+    registry, seen = parts.registry.ChannelRegistry(close_timeout=5), []
+
+    async def generator():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append(asyncio.current_task().cancelling())
+            await asyncio.sleep(4)
+            seen.append(asyncio.current_task().cancelling())
+            raise
+
+    reader = registry.join(KEY, parts.stream(generator))
+    await first(reader)
+    reader.leave()
+    await asyncio.sleep(10)
+    assert seen == [1, 1] and registry.running == 0
+
+
+async def test_leave_before_the_first_step_never_runs_the_author_and_frees_the_key(parts):
+    registry, log = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        log.append(1)
+        yield 1
+
+    registry.join(KEY, parts.stream(generator)).leave()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert log == [] and registry.running == 0 and not registry._closing
+    assert await first(registry.join(KEY, parts.stream(generator))) == [1]
+    await registry.aclose()
+
+
+async def test_a_third_join_still_waits_for_the_first_stream(parts):
+    registry, live = parts.registry.ChannelRegistry(close_timeout=5), []
+
+    async def generator():
+        live.append(1)
+        most.append(len(live))
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(3)
+            live.pop()
+
+    most: list[int] = []
+    one = registry.join(KEY, parts.stream(generator))
+    await first(one)
+    one.leave()
+    await asyncio.sleep(1)
+    registry.join(KEY, parts.stream(generator)).leave()
+    three = registry.join(KEY, parts.stream(generator))
+    await first(three)
+    assert most == [1, 1]
+    await registry.aclose(10)
+
+
+async def test_a_swallowed_cancellation_ends_the_stream_at_its_next_yield(parts):
+    registry = parts.registry.ChannelRegistry(close_timeout=50)
+
+    async def generator():
+        while True:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                pass
+            yield 1
+
+    reader = registry.join(KEY, parts.stream(generator))
+    await first(reader)
+    reader.leave()
+    await asyncio.sleep(3)
+    assert registry.running == 0
+
+
+async def test_a_stream_that_never_ends_is_stuck_and_never_runs_twice(parts):
+    seen, free = [], asyncio.Event()
+
+    class Watch(parts.channel.Observer):
+        def on_stuck(self, key, seconds):
+            seen.append((key, seconds))
+
+    registry = parts.registry.ChannelRegistry(close_timeout=5, observer=Watch())
+    cancels = []
+
+    async def generator():
+        yield 1
+        while not free.is_set():
+            try:
+                await free.wait()
+            except asyncio.CancelledError:
+                cancels.append(now() - start)
+
+    one = registry.join(KEY, parts.stream(generator))
+    await first(one)
+    start = now()
+    one.leave()
+    _, error = await end_of(registry.join(KEY, parts.stream(generator)))
+    assert isinstance(error, parts.mailbox.StreamStuck) and now() == start + 15
+    assert seen == [(KEY, 15)]
+    with pytest.raises(parts.mailbox.StreamStuck, match="path"):
+        registry.join(KEY, parts.stream(generator))
+    await asyncio.sleep(120)
+    assert cancels == [0, 5, 15, 35, 75, 115]
+    free.set()
+    await asyncio.sleep(0.1)
+    two = registry.join(KEY, parts.stream(generator))
+    assert await first(two) == [1] and len(seen) == 1
+    await registry.aclose()
+
+
+async def test_lingering_keeps_the_stream_for_the_next_reader(parts):
+    registry, starts = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        starts.append(now())
+        while True:
+            yield len(starts)
+            await asyncio.sleep(1)
+
+    policy = Policy(linger=5)
+    registry.join(KEY, parts.stream(generator), policy)
+    for reader in tuple(registry.peek(KEY)._readers):
+        await first(reader)
+        reader.leave()
+    assert registry.peek(KEY).state.value == "lingering" and registry.running == 1
+    await asyncio.sleep(4)
+    two = registry.join(KEY, parts.stream(generator), policy)
+    await asyncio.sleep(4)
+    assert await first(two) == [1] and await first(two) == [1] * 3 and len(starts) == 1
+    two.leave()
+    await asyncio.sleep(4.9)
+    assert registry.running == 1
+    await asyncio.sleep(0.2)
+    assert registry.running == 0
+
+
+async def test_an_error_reaches_every_reader_after_the_rows_before_it(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        await asyncio.sleep(1)
+        yield 2
+        raise ValueError("broken")
+
+    one = registry.join(KEY, parts.stream(generator))
+    two = registry.join(KEY, parts.stream(generator))
+    ends = [await end_of(one), await end_of(two)]
+    assert [got for got, _ in ends] == [[1, 2], [1, 2]]
+    for _, error in ends:
+        assert isinstance(error, parts.mailbox.StreamFailed) and str(error) == "broken"
+        assert isinstance(error.__cause__, ValueError)
+    assert ends[0][1] is not ends[1][1]
+    assert await one.wait() is False
+
+
+async def test_a_return_ends_every_reader_without_an_error(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+
+    assert await end_of(registry.join(KEY, parts.stream(generator))) == ([1], None)
+    assert registry.peek(KEY) is None
+
+
+async def test_the_turn_in_which_a_stream_ends_a_join_starts_anew(parts):
+    registry, starts = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        starts.append(1)
+        yield 1
+        await asyncio.sleep(1)
+
+    registry.join(KEY, parts.stream(generator))
+    await asyncio.sleep(1)  # wakes in the turn in which the author does
+    task = registry.peek(KEY)._task
+    while not task.done():
+        await asyncio.sleep(0)
+    assert registry.peek(KEY) is None
+    assert await first(registry.join(KEY, parts.stream(generator))) == [1] and len(starts) == 2
+    await registry.aclose()
+
+
+async def test_a_bad_row_ends_the_readers_at_once_even_if_finally_hangs(parts):
+    registry = parts.registry.ChannelRegistry(close_timeout=5)
+
+    async def generator():
+        try:
+            yield 1
+            yield 2
+            yield "bad"
+            yield 4
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(3)
+
+    start = now()
+    got, error = await end_of(registry.join(KEY, parts.stream(generator)))
+    assert got == [1, 2] and isinstance(error.__cause__, TypeError) and now() == start
+    two = registry.join(KEY, parts.stream(rows(5)))
+    assert registry.peek(KEY).state.value == "opening"
+    assert await first(two) == [5] and now() == start + 3
+    await registry.aclose()
+
+
+async def test_a_bad_row_ends_an_author_who_catches_errors(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        number = 0
+        while True:
+            try:
+                number += 1
+                yield number if number < 3 else "bad"
+                await asyncio.sleep(1)
+            except Exception:
+                pass
+
+    got, error = await end_of(registry.join(KEY, parts.stream(generator)))
+    assert got == [1, 2] and isinstance(error, parts.mailbox.StreamFailed)
+    await asyncio.sleep(5)
+    assert registry.running == 0
+
+
+async def test_a_join_whose_flush_ends_the_channel_waits_for_the_next_stream(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        await asyncio.sleep(1)
+        yield "bad"  # held back: the reader has not fetched row 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.5)
+
+    one = registry.join(KEY, parts.stream(generator))
+    await asyncio.sleep(2)
+    two = registry.join(KEY, parts.stream(rows(7)))
+    assert registry.peek(KEY).state.value == "opening" and registry.subscriptions == 1
+    assert (await end_of(one))[0] == [1]
+    assert await first(two) == [7]
+    await registry.aclose()
+
+
+async def test_rows_held_back_for_a_slow_reader_leave_before_a_join(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        await asyncio.sleep(1)
+        yield 2
+        await asyncio.sleep(1)
+        yield 3
+        await asyncio.Event().wait()
+
+    slow = registry.join(KEY, parts.stream(generator))
+    await asyncio.sleep(1.5)
+    late = registry.join(KEY, parts.stream(generator))
+    await asyncio.sleep(1)
+    assert rows_of(late.take()) == [3]
+    assert rows_of(slow.take()) == [1, 2, 3]
+    await registry.aclose()
+
+
+async def test_newer_settings_end_the_older_stream_first(parts):
+    registry, live = parts.registry.ChannelRegistry(close_timeout=5), []
+
+    def settings(name):
+        async def generator():
+            assert not live
+            live.append(name)
+            try:
+                while True:
+                    yield name
+                    await asyncio.sleep(1)
+            finally:
+                await asyncio.sleep(2)
+                live.remove(name)
+
+        return parts.stream(generator)
+
+    old = registry.join(KEY, settings("old"), generation=1)
+    assert await first(old) == ["old"]
+    new = registry.join(KEY, settings("new"), generation=2)
+    assert isinstance((await end_of(old))[1], parts.mailbox.Superseded)
+    assert await first(new) == ["new"]
+    late = registry.join(KEY, settings("old"), generation=1)
+    assert await first(late) == ["new"] and registry.running == 1
+    await registry.aclose()
+
+
+async def test_older_settings_never_start_a_stream(parts):
+    registry = parts.registry.ChannelRegistry()
+    other = ChannelKey("instance", "other")
+    registry.join(KEY, parts.stream(rows(1)), generation=2)
+    with pytest.raises(parts.mailbox.Superseded):
+        registry.join(other, parts.stream(rows(1)), generation=1)
+    registry.join(ChannelKey("stranger", "path"), parts.stream(rows(1)), generation=1)
+    await registry.aclose()
+
+
+async def test_a_waiting_stream_of_older_settings_is_not_started(parts):
+    registry, started = parts.registry.ChannelRegistry(), []
+
+    async def slow_end():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.5)
+
+    async def generator():
+        started.append(1)
+        yield 1
+
+    one = registry.join(KEY, parts.stream(slow_end), generation=1)
+    await first(one)
+    one.leave()
+    waiting = registry.join(KEY, parts.stream(generator), generation=1)
+    registry.join(ChannelKey("instance", "other"), parts.stream(rows(1)), generation=2)
+    assert isinstance((await end_of(waiting))[1], parts.mailbox.Superseded) and not started
+    await registry.aclose()
+
+
+async def test_supersede_ends_the_older_streams_of_one_instance(parts):
+    registry = parts.registry.ChannelRegistry()
+    old = registry.join(KEY, parts.stream(rows(1)), generation=1)
+    new = registry.join(ChannelKey("instance", "new"), parts.stream(rows(1)), generation=2)
+    stranger = registry.join(ChannelKey("stranger", "path"), parts.stream(rows(1)), generation=1)
+    await asyncio.sleep(1)
+    registry.supersede("instance", 2)
+    got, error = await end_of(old)
+    assert got == [1] and isinstance(error, parts.mailbox.Superseded)
+    assert await first(new) == await first(stranger) == [1]
+    with pytest.raises(parts.mailbox.Superseded):
+        registry.join(KEY, parts.stream(rows(1)), generation=1)
+    await registry.aclose()
+
+
+async def test_close_instance_ends_all_its_streams_and_forgets_its_settings(parts):
+    registry = parts.registry.ChannelRegistry()
+    one = registry.join(KEY, parts.stream(rows(1)), generation=7)
+    registry.close_instance("instance")
+    assert isinstance((await end_of(one))[1], parts.mailbox.Superseded)
+    two = registry.join(KEY, parts.stream(rows(2)), generation=1)
+    assert await first(two) == [2]
+    await registry.aclose()
+
+
+async def test_a_stream_knows_no_context_of_its_first_reader(parts):
+    user = contextvars.ContextVar("user", default="nobody")
+    registry, seen = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        seen.append(user.get())
+        yield 1
+
+    user.set("alice")
+    await end_of(registry.join(KEY, parts.stream(generator)))
+    assert seen == ["nobody"]
+
+
+async def test_sys_exit_in_a_stream_is_an_error_of_that_stream(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        sys.exit(3)
+
+    got, error = await end_of(registry.join(KEY, parts.stream(generator)))
+    assert got == [1] and isinstance(error.__cause__, SystemExit)
+
+
+async def test_a_cancelled_future_in_the_author_is_told_as_an_error(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        yield 1
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    got, error = await end_of(registry.join(KEY, parts.stream(generator)))
+    assert got == [1] and "what it awaited" in str(error)
+
+
+async def test_an_error_in_finally_while_closing_is_logged_and_frees_the_key(parts, caplog):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("in finally")
+
+    reader = registry.join(KEY, parts.stream(generator))
+    await first(reader)
+    reader.leave()
+    with caplog.at_level(logging.ERROR):
+        await asyncio.sleep(1)
+    assert registry.running == 0 and "failed while it closed" in caplog.text
+    caplog.clear()
+
+
+async def test_the_stream_of_an_outer_cancellation_tells_its_readers(parts):
+    registry = parts.registry.ChannelRegistry()
+    reader = registry.join(KEY, parts.stream(rows(1)))
+    registry.peek(KEY)._task.cancel()  # before its first step
+    assert isinstance((await end_of(reader))[1], parts.mailbox.StreamFailed)
+    assert registry.running == 0
+
+
+async def test_shutdown_ends_a_thousand_streams_and_leaves_no_task(parts):
+    registry, ended = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.5)
+            ended.append(1)
+
+    async def handler(number):
+        subscription = registry.join(ChannelKey("i", str(number)), parts.stream(generator))
+        try:
+            async for _ in subscription:
+                pass
+        except parts.mailbox.ShuttingDown:
+            return "told"
+        finally:
+            subscription.leave()
+
+    handlers = [asyncio.create_task(handler(number)) for number in range(1000)]
+    await asyncio.sleep(1)
+    for task in handlers[:500]:
+        task.cancel()
+        task.cancel()
+    await asyncio.sleep(0.1)
+    assert all(task.done() for task in handlers[:500]) and registry.subscriptions == 500
+    assert await registry.aclose(5) == ()
+    results = await asyncio.gather(*handlers, return_exceptions=True)
+    assert results[500:] == ["told"] * 500 and len(ended) == 1000
+    assert len(asyncio.all_tasks()) == 1
+    with pytest.raises(parts.mailbox.ShuttingDown):
+        registry.join(KEY, parts.stream(generator))
+
+
+async def test_shutdown_names_the_streams_that_do_not_end(parts):
+    registry, free = parts.registry.ChannelRegistry(), asyncio.Event()
+
+    async def generator():
+        yield 1
+        while not free.is_set():
+            try:
+                await free.wait()
+            except asyncio.CancelledError:
+                pass
+
+    await first(registry.join(KEY, parts.stream(generator)))
+    await first(registry.join(ChannelKey("i", "good"), parts.stream(rows(1))))
+    start = now()
+    assert await registry.aclose(2) == (KEY,) and now() == start + 2
+    free.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert registry.running == 0
+
+
+async def test_nothing_of_an_ended_stream_stays_in_memory(parts):
+    registry, alive = parts.registry.ChannelRegistry(), []
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(200):
+
+            async def generator(number=number):
+                try:
+                    yield 1
+                    if number % 3 == 0:
+                        raise ValueError
+                    if number % 3 == 1:
+                        yield "bad"
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0.1)
+
+            reader = registry.join(KEY, parts.stream(generator))
+            channel = registry.peek(KEY)
+            alive += [weakref.ref(channel), weakref.ref(channel._task)]
+            del channel
+            await first(reader)
+            try:
+                if number % 3 != 2:
+                    await anext(reader)
+            except parts.mailbox.StreamFailed:
+                pass
+            reader.leave()
+            del reader, generator
+            await asyncio.sleep(0.2)
+        assert sum(reference() is not None for reference in alive) == 0
+    finally:
+        gc.enable()
+
+
+async def test_a_reader_that_is_too_slow_may_be_the_last_inside_emit(parts):
+    registry, log = parts.registry.ChannelRegistry(), []
+
+    async def generator():
+        try:
+            while True:
+                yield 1
+        finally:
+            await asyncio.sleep(0.5)
+            log.append("end")
+
+    policy = Policy(Buffer(rows=25, full="fail"))
+    reader = registry.join(KEY, parts.stream(generator, rows=10), policy)
+    await asyncio.sleep(2)
+    assert isinstance((await end_of(reader))[1], parts.mailbox.SlowSubscriber)
+    assert log == ["end"] and registry.running == 0
+
+
+async def test_block_holds_the_author_while_another_reader_is_idle(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        number = 0
+        while True:
+            for _ in range(8):
+                number += 1
+                yield number
+            await asyncio.sleep(1)
+
+    policy = Policy(Buffer(rows=20, full="block"))
+    slow = registry.join(KEY, parts.stream(generator, rows=10), policy)
+    fast = registry.join(KEY, parts.stream(generator, rows=10), policy)
+    task = asyncio.create_task(end_of(fast))
+    await asyncio.sleep(50)
+    assert slow.statistics().queued_rows <= 19 + 10 + 1  # what fits, a batch, the row that sees it
+    assert rows_of(slow.take()) == list(range(1, 26))
+    await asyncio.sleep(1)
+    assert slow.statistics().queued_rows
+    slow.leave()
+    await asyncio.sleep(5)
+    assert fast.statistics().sent_rows > 40, "a reader that left holds nobody"
+    await registry.aclose()
+    assert isinstance((await task)[1], parts.mailbox.ShuttingDown)
+
+
+async def test_a_full_reader_that_leaves_frees_the_author(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(100):
+            yield number
+            await asyncio.sleep(0.1)
+
+    policy = Policy(Buffer(rows=5, full="block"))
+    slow = registry.join(KEY, parts.stream(generator), policy)
+    fast = registry.join(KEY, parts.stream(generator), policy)
+    task = asyncio.create_task(end_of(fast))
+    await asyncio.sleep(20)
+    assert fast.statistics().sent_rows < 10
+    slow.leave()
+    assert await task == (list(range(100)), None)
+
+
+async def test_each_reader_has_the_schema_before_its_rows(parts):
+    registry = parts.registry.ChannelRegistry()
+    schemas = [Schema(b"%d" % number, str(number)) for number in range(2)]
+
+    async def run(channel):
+        for number in (0, 0, 1, 0):
+            channel.emit(packet([number], schemas[number]))
+            await asyncio.sleep(1)
+
+    slow = registry.join(KEY, run, Policy(Buffer(rows=1)))
+    await asyncio.sleep(1.5)
+    late = registry.join(KEY, run)
+    assert registry.peek(KEY).schema is schemas[0]
+    await asyncio.sleep(1)
+    assert [schema for schema, _ in late.take()] == [schemas[1]]
+    await asyncio.sleep(1)
+    assert registry.peek(KEY).schema is schemas[0]
+    assert [schema for schema, _ in late.take()] == [schemas[0]]
+    assert [schema for schema, _ in slow.take()] == [schemas[0]]
+    assert slow.statistics().dropped_rows == 3
+    await registry.aclose()
+
+
+async def test_a_packet_without_rows_changes_the_schema_and_is_not_delivered(parts):
+    registry = parts.registry.ChannelRegistry()
+    new = Schema(b"new", "new")
+
+    async def run(channel):
+        channel.emit(packet([], new))
+        await asyncio.Event().wait()
+
+    reader = registry.join(KEY, run)
+    await asyncio.sleep(1)
+    assert reader.take() == [] and registry.peek(KEY).schema is new
+    await registry.aclose()
+
+
+async def test_emitting_into_a_closing_channel_raises(parts):
+    registry, seen = parts.registry.ChannelRegistry(), []
+
+    async def run(channel):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                channel.emit(packet([1]))
+            except parts.mailbox.ChannelClosed as error:
+                seen.append(str(error))
+
+    reader = registry.join(KEY, run)
+    await asyncio.sleep(1)
+    reader.leave()
+    await asyncio.sleep(1)
+    assert seen == ["path: the channel is closing"]
+
+
+async def test_an_error_of_on_hungry_fails_the_channel_not_the_reader_who_came_by(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        def broken():
+            raise ValueError("runner")
+
+        channel.emit(packet([1]))
+        channel.on_hungry = broken
+        await asyncio.Event().wait()
+
+    reader = registry.join(KEY, run)
+    await asyncio.sleep(1)
+    assert rows_of(reader.take()) == [1]
+    assert isinstance((await end_of(reader))[1], parts.mailbox.StreamFailed)
+    await asyncio.sleep(0)
+    assert registry.running == 0
+
+
+async def test_on_hungry_is_never_called_inside_emit(parts):
+    registry, inside, calls = parts.registry.ChannelRegistry(), False, []
+
+    async def run(channel):
+        nonlocal inside
+        channel.on_hungry = lambda: calls.append(inside)
+        for _ in range(3):
+            inside = True
+            channel.emit(packet([1]), packet([2]))
+            inside = False
+            await asyncio.sleep(1)
+
+    policy = Policy(Buffer(rows=3, full="fail"))
+    slow = registry.join(KEY, run, policy)
+    fast = registry.join(KEY, run, policy)
+    task = asyncio.create_task(end_of(fast))
+    await task
+    assert isinstance((await end_of(slow))[1], parts.mailbox.SlowSubscriber)
+    assert calls and not any(calls)
+
+
+async def test_the_observer_is_told_each_event_once(parts):
+    log = []
+
+    class Watch(parts.channel.Observer):
+        def on_start(self, key):
+            log.append("start")
+
+        def on_end(self, key, error):
+            log.append(("end", type(error)))
+
+        def on_join(self, key):
+            log.append("join")
+
+        def on_leave(self, key):
+            log.append("leave")
+
+        def on_packet(self, key, packet):
+            log.append(("packet", packet.rows))
+
+        def on_fail(self, key, error):
+            log.append(("fail", type(error)))
+
+    registry = parts.registry.ChannelRegistry(observer=Watch())
+
+    async def generator():
+        yield 1
+        await asyncio.sleep(1)
+        yield 2
+        yield "bad"
+        await asyncio.sleep(1)
+
+    one = registry.join(KEY, parts.stream(generator))
+    two = registry.join(KEY, parts.stream(generator))
+    await first(one)
+    two.leave()
+    await end_of(one)
+    one.leave()
+    await asyncio.sleep(1)
+    assert log == [
+        "join",
+        "start",
+        "join",
+        ("packet", 1),
+        "leave",
+        ("packet", 1),
+        ("fail", TypeError),
+        "leave",
+        ("end", type(None)),
+    ]
+
+
+async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(parts):
+    registry, log = parts.registry.ChannelRegistry(close_timeout=5), []
+
+    async def generator():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            with anyio.move_on_after(0.1):
+                await anyio.sleep(1)
+            try:
+                async with asyncio.timeout(0.1):
+                    await asyncio.sleep(1)
+            except TimeoutError:
+                log.append("timeout")
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 1)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(asyncio.sleep(1))
+            log.append("end")
+
+    reader = registry.join(KEY, parts.stream(generator))
+    await first(reader)
+    reader.leave()
+    await asyncio.sleep(4)
+    assert log == ["timeout", "end"] and registry.running == 0
+
+
+def test_the_states_have_the_words_of_the_picture():
+    assert [state.value for state in State] == [
+        "opening",
+        "running",
+        "lingering",
+        "closing",
+        "closed",
+    ]
+
+
+async def test_rows_before_newer_settings_are_not_lost(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(3):
+            yield number
+            await asyncio.sleep(1)
+        await asyncio.Event().wait()
+
+    old = registry.join(KEY, parts.stream(generator), generation=1)
+    await asyncio.sleep(5)
+    registry.supersede("instance", 2)
+    got, error = await end_of(old)
+    assert got == [0, 1, 2] and isinstance(error, parts.mailbox.Superseded)
+    await registry.aclose()

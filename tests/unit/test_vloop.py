@@ -1,0 +1,65 @@
+"""Virtual time: the clock of the tests themselves."""
+
+import asyncio
+import time
+
+import pytest
+
+from aiostream_ds.testing.vloop import Deadlock, VirtualLoop
+
+
+@pytest.fixture
+def loop():
+    loop = VirtualLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.mark.virtual
+async def test_an_hour_of_sleep_takes_no_time():
+    really, virtually = time.monotonic(), asyncio.get_running_loop().time()
+    await asyncio.sleep(3600)
+    assert asyncio.get_running_loop().time() == virtually + 3600
+    assert time.monotonic() - really < 1
+
+
+def test_a_loop_that_would_wait_for_ever_says_so(loop, monkeypatch):
+    monkeypatch.setattr("aiostream_ds.testing.vloop._PATIENCE", 0.01)
+    with pytest.raises(Deadlock):
+        loop.run_until_complete(asyncio.Event().wait())
+
+
+@pytest.mark.virtual
+async def test_the_clock_stands_still_while_a_thread_works():
+    loop = asyncio.get_running_loop()
+    now, timer = loop.time(), asyncio.create_task(asyncio.sleep(3600))
+    await loop.run_in_executor(None, time.sleep, 0.01)
+    assert not timer.done() and loop.time() == now
+    timer.cancel()
+
+
+def test_a_step_is_one_turn(loop):
+    seen = []
+    loop.call_soon(lambda: (seen.append(1), loop.call_soon(seen.append, 2)))
+    loop.step()
+    assert seen == [1]
+    loop.step()
+    assert seen == [1, 2]
+
+
+def test_settling_runs_what_is_ready_and_no_timer(loop):
+    seen = []
+    loop.call_soon(lambda: loop.call_soon(seen.append, "ready"))
+    loop.call_later(0.001, seen.append, "timer")
+    now = loop.time()
+    loop.settle()
+    assert seen == ["ready"] and loop.time() == now
+
+
+def test_advancing_fires_timers_in_their_order_each_at_its_time(loop):
+    seen, start = [], loop.time()
+    for delay in (3, 1, 2, 9):
+        loop.call_later(delay, lambda delay=delay: seen.append((delay, loop.time() - start)))
+    loop.advance(5)
+    assert seen == [(1, 1), (2, 2), (3, 3)]
+    assert loop.time() == start + 5

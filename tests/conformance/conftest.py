@@ -1,14 +1,16 @@
 """The Go programs, built before the first test so that no test's time limit contains a build."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ..requirements import require
-from .driver import BuildError, build_host, build_program, go_missing
+from .driver import BuildError, build_program, go_missing
 
-PROGRAMS = {"host_binary": "host", "sdk0147_binary": "sdk0147"}  # fixture: Go module
+PROGRAMS = {"host_binary": "host", "sdk0147_binary": "sdk0147", "goldens": "goldens"}
+"""Which fixture needs which Go module."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -22,16 +24,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def host_binary() -> Path:
-    """The executable for ``driver.Host``."""
+def go_program() -> Callable[[str], Path]:
+    """Builds a Go module of this folder, or skips where there is no Go."""
     reason = go_missing()
     require("go", reason is None, reason or "")
-    return build_host()
+    return build_program
 
 
 @pytest.fixture(scope="session")
-def sdk0147_binary() -> Path:
+def host_binary(go_program: Callable[[str], Path]) -> Path:
+    """The executable for ``driver.Host``."""
+    return go_program("host")
+
+
+@pytest.fixture(scope="session")
+def sdk0147_binary(go_program: Callable[[str], Path]) -> Path:
     """Prints what Grafana 9.4's SDK declares."""
-    reason = go_missing()
-    require("go", reason is None, reason or "")
-    return build_program("sdk0147")
+    return go_program("sdk0147")

@@ -196,11 +196,6 @@ def build_program(module: str) -> Path:
     return outcome
 
 
-def build_host() -> Path:
-    """The executable for ``Host``; see ``build_program``."""
-    return build_program("host")
-
-
 @functools.cache
 def _build_once(module: str) -> Path | BuildError:
     cache = Path(os.environ.get(CACHE_VARIABLE) or HERE.parent / ".cache")

@@ -1,51 +1,27 @@
 """Frames that Python encoded, read by Grafana's SDK and compared with the SDK's own frames.
 
-The Go program in goldens/ knows the frames; it is built once and kept in the cache directory
-(AIOSTREAM_DS_CACHE, or tests/.cache), under the hash of its sources.
+The Go program in goldens/ knows the frames.
 """
 
-import hashlib
-import os
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aiostream_ds.frames import arrow, json
 
-from ..requirements import require
-
-# The first build may have to download the SDK.
-pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.go
 
 HERE = Path(__file__).parent
-SOURCES = HERE / "goldens"
 GOLDEN = HERE / "golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
 
 @pytest.fixture(scope="session")
-def goldens() -> Path:
+def goldens(go_program: Callable[[str], Path]) -> Path:
     """The program of goldens/, built."""
-    require("go", shutil.which("go") is not None, "no Go toolchain: `go` is not on PATH")
-    digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
-        digest.update(path.name.encode() + path.read_bytes())
-    cache = Path(os.environ.get("AIOSTREAM_DS_CACHE") or HERE.parent / ".cache")
-    cache.mkdir(parents=True, exist_ok=True)
-    (cache / ".gitignore").write_text("*\n")
-    binary = cache / f"goldens-{digest.hexdigest()[:20]}"
-    if not binary.exists():
-        fresh = cache / f"{binary.name}.{os.getpid()}"
-        subprocess.run(
-            ["go", "build", "-trimpath", "-o", fresh, "."],
-            cwd=SOURCES,
-            env={**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"},
-            check=True,
-        )
-        fresh.rename(binary)
-    return binary
+    return go_program("goldens")
 
 
 def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

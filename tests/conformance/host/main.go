@@ -24,7 +24,7 @@
 //	run       ctx? path run? data? headers? initial? hold?     open a stream, answer at once
 //	packets   run n? from? timeout_ms? text? decode?           wait for n packets more
 //	stats     run | group                      resume run      cancel run
-//	openmany  ctx? pattern n group? timeout_ms?                cancelmany group
+//	openmany  ctx? pattern n group? waiting? timeout_ms?       cancelmany group
 //
 // ctx: {orgId,pluginId,uid,name,id,url,jsonData,secure,updated,user,namespace,config,datasource,app}
 // with sane defaults. jsonData, data, body and a query's json are any JSON value, or a string whose

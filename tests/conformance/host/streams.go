@@ -288,11 +288,12 @@ type manyArguments struct {
 	Ctx       json.RawMessage `json:"ctx"`
 	Pattern   string          `json:"pattern"` // %d stands for 0 … n-1; path and name of each run
 	N         int             `json:"n"`
-	Group     string          `json:"group"` // default: the pattern
+	Group     string          `json:"group"`   // default: the pattern
+	Waiting   int             `json:"waiting"` // most that wait for a first packet; 0: all
 	TimeoutMS int64           `json:"timeout_ms"`
 }
 
-// openMany opens n streams at once and answers when each has received its first packet.
+// openMany opens n streams and answers when each has received its first packet.
 func openMany(h *host, ctx context.Context, arguments *manyArguments) (answer, error) {
 	if !strings.Contains(arguments.Pattern, "%d") || arguments.N < 1 {
 		return nil, failf("Host", "openmany: pattern %q needs a %%d, and n=%d at least 1",
@@ -306,6 +307,12 @@ func openMany(h *host, ctx context.Context, arguments *manyArguments) (answer, e
 	began := time.Now()
 	runs := []*run{}
 	for i := range arguments.N {
+		if arguments.Waiting > 0 && i >= arguments.Waiting {
+			one := runs[i-arguments.Waiting]
+			if one.await(ctx, func() bool { return one.ended || len(one.packets) > 0 }) != nil {
+				return nil, failf("Timeout", "stream %d had no first packet in time", i-arguments.Waiting)
+			}
+		}
 		path := strings.ReplaceAll(arguments.Pattern, "%d", strconv.Itoa(i))
 		one := &runArguments{Run: path}
 		one.Path, one.Ctx = path, arguments.Ctx

@@ -1,0 +1,231 @@
+"""What an author's code may do to the process, seen by a real go-plugin host."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from .driver import Host, HostError
+from .test_packaged import gone
+
+pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
+
+PLUGINS = Path(__file__).parent / "plugins"
+
+
+def executable(path: Path, file: Path) -> Path:
+    """A plugin's executable for an author's file, as scripts/package writes one."""
+    path.write_text(
+        f"#!{sys.executable} -IBXutf8\n"
+        f"import runpy\nrunpy.run_path({str(file)!r}, run_name='__main__')\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest_asyncio.fixture
+async def host(host_binary: Path, tmp_path: Path) -> AsyncIterator[Host]:
+    async with Host(host_binary) as host:
+        await host.start(executable(tmp_path / "gpx_lab", PLUGINS / "lab.py"))
+        yield host
+
+
+async def counts(host: Host) -> dict[str, Any]:
+    message = (await host.call("resource", path="counts", method="GET"))["messages"][0]
+    found: dict[str, Any] = json.loads(message["body"])
+    return found
+
+
+async def metric(host: Host, name: str) -> float:
+    text: str = (await host.call("metrics"))["text"]
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+async def log_text(host: Host) -> str:
+    return str((await host.call("logs"))["stderr"])
+
+
+async def test_fifty_viewers_share_one_run_and_the_last_one_ends_it_at_once(host: Host) -> None:
+    names = [f"viewer {n}" for n in range(50)]
+    for name in names:
+        await host.call("run", path="shared/a", run=name)
+    for name in names:
+        assert await host.packets(name, 3)
+    assert (await counts(host))["runs"] == 1
+    assert await metric(host, "aiostream_ds_streams_running ") == 1
+    assert await metric(host, "aiostream_ds_subscriptions ") == 50
+    for name in names[:-1]:
+        await host.call("cancel", run=name)
+    assert (await counts(host))["finals"] == []
+    left = time.time()
+    await host.call("cancel", run=names[-1])
+    finals = (await counts(host))["finals"]
+    assert len(finals) == 1
+    assert finals[0] - left < 0.1
+    await host.call("run", path="shared/a", run="again")
+    await host.packets("again", 1)
+    assert (await counts(host))["runs"] == 2
+
+
+async def test_five_thousand_channels_are_open_while_health_answers_within_half_a_second(
+    host: Host,
+) -> None:
+    opening = asyncio.create_task(
+        host.call("openmany", pattern="waits/%d", n=5000, group="g", waiting=200, timeout_ms=50_000)
+    )
+    slowest = 0.0
+    while not opening.done():
+        started = time.monotonic()
+        await host.call("health")
+        slowest = max(slowest, time.monotonic() - started)
+        await asyncio.wait([opening], timeout=0.02)
+    await opening
+    assert slowest < 0.5
+    assert await metric(host, "aiostream_ds_streams_running ") == 5000
+    await host.call("cancelmany", group="g")
+    async with asyncio.timeout(5):  # the resets are on their way: Grafana does not wait for them
+        while await metric(host, "aiostream_ds_streams_running ") > 0:
+            pass
+
+
+async def test_the_hook_decides_for_each_viewer(host: Host) -> None:
+    ada, bob = ({"user": {"login": login}} for login in ("ada", "bob"))
+    for path, ctx, expected in (
+        ("closed/a", ada, "OK"),
+        ("closed/a", bob, "PERMISSION_DENIED"),
+        ("closed/a", {"user": None}, "PERMISSION_DENIED"),
+        ("closed/nowhere", ada, "NOT_FOUND"),
+        ("x/closed/a", ada, "NOT_FOUND"),
+    ):
+        assert (await host.call("subscribe", path=path, ctx=ctx))["status"] == expected, path
+    query = [{"refId": "A", "queryType": "closed", "json": {"name": "a"}}]
+    answer = (await host.call("query", queries=query, ctx=bob))["responses"]["A"]
+    assert answer["status"] == 403
+
+
+async def test_prints_long_lines_and_children_become_log_lines(host: Host) -> None:
+    await host.call("run", path="prints", run="prints")
+    await host.packets("prints", 1)
+    text = await log_text(host)
+    for said in (
+        "printed while the module is imported",
+        "printed by a stream",
+        "written to descriptor 1",
+        "printed by a child",
+        "1000000 characters",
+    ):
+        assert said in text
+    assert (await host.call("health"))["status"] == "OK"
+
+
+async def test_an_error_in_finally_is_logged_and_harms_nobody(host: Host) -> None:
+    await host.call("run", path="raises", run="raises")
+    await host.packets("raises", 1)
+    await host.call("cancel", run="raises")
+    assert len((await counts(host))["finals"]) == 1
+    assert "raised in finally" in await log_text(host)
+
+
+async def test_a_stream_that_will_not_end_never_gets_a_second_run(host: Host) -> None:
+    await host.call("run", path="swallows", run="first")
+    await host.packets("first", 1)
+    await host.call("cancel", run="first")
+    await host.call("run", path="swallows", run="second")
+    ended = await host.call("packets", run="second", n=1, timeout_ms=20_000)
+    assert ended["ended"]
+    assert ended["code"] == "Unavailable"
+    assert "swallows" in ended["error"]
+    assert (await counts(host))["runs"] == 1
+    assert await metric(host, "aiostream_ds_streams_stuck_total") == 1
+    assert (await host.call("shutdown"))["ms"] < 500
+
+
+async def test_blocking_the_loop_is_reported_with_the_line_that_does(host: Host) -> None:
+    await host.call("run", path="blocks", run="blocks")
+    await host.packets("blocks", 2)
+    text = await log_text(host)
+    assert "the event loop is blocked" in text
+    assert "time.sleep(1.2)" in text
+
+
+async def test_a_bug_reaches_the_viewers_after_the_rows_before_it(host: Host) -> None:
+    await host.call("run", path="breaks/3", run="first")
+    answer = await host.call("packets", run="first", n=99, decode=True)
+    assert answer["ended"]
+    assert answer["code"] == "Internal"
+    assert "the author's bug" in answer["error"]
+    rows = [n for frame in answer["frames"] for n in frame["fields"][1]["values"]]
+    assert rows == [0, 1, 2]
+    started = time.monotonic()
+    await host.call("run", path="breaks/3", run="second")
+    await host.call("packets", run="second", n=99)
+    assert time.monotonic() - started > 0.3
+    assert (await counts(host))["runs"] == 2
+
+
+async def test_a_child_process_does_not_keep_the_host_waiting(host: Host) -> None:
+    await host.call("run", path="child", run="child")
+    frame = (await host.frames("child", 1))[0]
+    child = int(frame["fields"][1]["values"][0])
+    try:
+        stopped = await host.call("stop")
+        assert stopped["ms"] < 1000
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+async def test_a_resource_streams_its_body_in_pieces(host: Host) -> None:
+    messages = (await host.call("resource", path="pieces/3", method="GET"))["messages"]
+    assert [m["code"] for m in messages][:1] == [200]
+    assert len(messages) == 3
+    echoed = await host.call("resource", path="echo", method="POST", body={"a": 1})
+    assert json.loads(echoed["messages"][0]["body"])["body"] == {"a": 1}
+    missing = await host.call("resource", path="nope", method="GET")
+    assert missing["messages"][0]["code"] == 404
+
+
+async def test_two_sigterms_end_what_one_would_drain(host: Host) -> None:
+    await host.call("run", path="swallows", run="swallows")
+    await host.packets("swallows", 1)
+    pid = (await counts(host))["pid"]
+    os.kill(pid, signal.SIGINT)
+    assert (await host.call("health"))["status"] == "OK"
+    os.kill(pid, signal.SIGTERM)
+    await asyncio.sleep(0)
+    with contextlib.suppress(HostError):
+        await host.call("health")
+    os.kill(pid, signal.SIGTERM)
+    assert await gone(pid, 1.0)
+
+
+STYLES = {
+    "plain": "",
+    "future": "from __future__ import annotations\n",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_the_clock_runs_unchanged_in_each_annotation_style(
+    host_binary: Path, tmp_path: Path, style: str
+) -> None:
+    source = (PLUGINS.parents[2] / "examples/clock.py").read_text()
+    head, quotes, rest = source.partition("\n\nfrom datetime")
+    file = tmp_path / "clock.py"
+    file.write_text(head + "\n\n" + STYLES[style] + "from datetime" + rest if quotes else source)
+    async with Host(host_binary) as host:
+        await host.start(executable(tmp_path / "gpx_clock", file))
+        assert (await host.call("subscribe", path="ticks/50"))["status"] == "OK"
+        assert (await host.call("subscribe", path="ticks/0"))["status"] == "NOT_FOUND"
+        await host.call("run", path="ticks/50", run="ticks")
+        frame = (await host.frames("ticks", 3))[0]
+        assert [field["name"] for field in frame["fields"]] == ["time", "value"]

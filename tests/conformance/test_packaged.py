@@ -1,0 +1,211 @@
+"""The packaged plugin under a real go-plugin host, started as Grafana starts it."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ..requirements import require
+from .driver import Host, HostError
+
+pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
+
+ROOT = Path(__file__).parents[2]
+WALK = {"queryType": "walk", "hz": 10, "seed": 1}
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The executable in the directory that scripts/package lays."""
+    out = tmp_path_factory.mktemp("plugins") / "aiostream-ds-datasource"
+    environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
+    subprocess.run([ROOT / "scripts/package", out], check=True, env=environ, capture_output=True)
+    (executable,) = out.glob("gpx_aiostream_ds_*")
+    return executable
+
+
+@pytest_asyncio.fixture
+async def host(host_binary: Path, packaged: Path) -> AsyncIterator[Host]:
+    async with Host(host_binary) as host:
+        await host.start(packaged)
+        yield host
+
+
+async def ask(host: Host, **model: Any) -> dict[str, Any]:
+    """The answer to one query with this model."""
+    now = round(time.time() * 1000)
+    query = {"refId": "A", "json": model, "from": now - 60_000, "to": now}
+    query |= {"queryType": model.pop("queryType", ""), "maxDataPoints": 1000}
+    answer: dict[str, Any] = (await host.call("query", queries=[query]))["responses"]["A"]
+    return answer
+
+
+async def gone(pid: int, within: float) -> bool:
+    """Whether the process ends in so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while Path(f"/proc/{pid}").exists():
+                await asyncio.sleep(0.02)
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("env", ["full", "empty"])
+@pytest.mark.parametrize("automtls", [False, True], ids=["plain", "automtls"])
+async def test_it_starts_in_any_environment_and_is_healthy(
+    host_binary: Path, packaged: Path, env: str, automtls: bool
+) -> None:
+    if automtls:
+        require("mtls", _has_cryptography(), "the package cryptography is missing")
+    async with Host(host_binary) as host:
+        started = await host.start(packaged, env=env, automtls=automtls)
+        assert started["network"] == "unix"
+        assert (await host.call("health"))["status"] == "OK"
+        assert (await host.call("grpchealth", service="plugin"))["status"] == "SERVING"
+
+
+def _has_cryptography() -> bool:
+    try:
+        import cryptography  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+async def test_the_walk_goes_on_live_where_its_history_ends(host: Host) -> None:
+    answer = await ask(host, **WALK)
+    assert answer["status"] == 200
+    (frame,) = answer["frames"]
+    assert [field["type"] for field in frame["fields"]] == ["time.Time", "float64"]
+    uid, _, path = frame["meta"]["channel"].removeprefix("ds/").partition("/")
+    assert path == "walk/10/1"
+    subscribed = await host.call("subscribe", path=path, ctx={"uid": uid})
+    assert subscribed["status"] == "OK"
+    assert list(subscribed["data"]) == ["schema"]
+    await host.call("run", path=path, run="walk", initial=subscribed["data"], ctx={"uid": uid})
+    live = await host.frames("walk", 5)
+    history = list(zip(*(field["values"] for field in frame["fields"]), strict=True))
+    rows = [
+        row
+        for packet in live
+        for row in zip(*(field["values"] for field in packet["fields"]), strict=True)
+    ]
+    steps = [abs(b[1] - a[1]) for a, b in zip(history, history[1:], strict=False)]
+    assert rows[0][0] > history[-1][0]
+    assert all(b[0] > a[0] for a, b in zip(rows, rows[1:], strict=False))
+    gap = len(history) and (await _ticks_between(history[-1][0], rows[0][0]))
+    assert abs(rows[0][1] - history[-1][1]) <= max(steps) * 2 * max(1, gap)
+    stats = await host.call("stats", run="walk")
+    assert (stats["mismatches"], stats["bad"]) == (0, 0)
+    again = await ask(host, **WALK)
+    known = {
+        tuple(row) for row in zip(*(f["values"] for f in again["frames"][0]["fields"]), strict=True)
+    }
+    assert set(rows) <= known | set(rows[-1:])
+
+
+async def _ticks_between(first: str, second: str) -> int:
+    from datetime import datetime
+
+    a, b = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (first, second))
+    return round((b - a).total_seconds() * 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"hz": -1}, "hz = -1"),
+        ({"hz": "x"}, "hz = 'x'"),
+        ({"hz": 1e99}, "hz = 1e+99"),
+        ({"hz": 1001}, "hz = 1001"),
+        ({"queryType": "wolk"}, "'wolk' is none of: 'walk'"),
+        ({"padding": "x" * 10_000_000}, "bytes, at most"),
+    ],
+    ids=["hz -1", "hz x", "hz 1e99", "hz 1001", "unknown type", "10 MB"],
+)
+async def test_a_bad_query_is_a_clear_400_and_the_process_lives(
+    host: Host, model: dict[str, Any], said: str
+) -> None:
+    answer = await ask(host, **{**WALK, **model})
+    assert answer["status"] == 400
+    assert said in answer["error"]
+    assert answer["errorSource"] == "downstream"
+    assert (await ask(host, **WALK))["status"] == 200
+
+
+async def test_a_query_that_is_no_json_fails_alone(host: Host) -> None:
+    bad = {"refId": "A", "json": "{", "queryType": "walk"}
+    good = {"refId": "B", "json": WALK, "queryType": "walk"}
+    responses = (await host.call("query", queries=[bad, good]))["responses"]
+    assert responses["A"]["status"] == 400
+    assert "not JSON" in responses["A"]["error"]
+    assert responses["B"]["status"] == 200
+
+
+async def test_frames_come_as_json_and_in_chunks_when_asked(host: Host) -> None:
+    query = {"refId": "A", "json": WALK, "queryType": "walk"}
+    answer = (await host.call("query", queries=[query], format="JSON"))["responses"]["A"]
+    assert [field["name"] for field in answer["frames"][0]["fields"]] == ["time", "value"]
+    chunks = (await host.call("chunked", queries=[query]))["chunks"]
+    assert [chunk["status"] for chunk in chunks] == [200]
+
+
+async def test_an_unknown_path_is_not_found_and_publishing_is_denied(host: Host) -> None:
+    assert (await host.call("subscribe", path="nope"))["status"] == "NOT_FOUND"
+    assert (await host.call("subscribe", path="walk/0/1"))["status"] == "NOT_FOUND"
+    assert (await host.call("subscribe", path="walk/010/1"))["status"] == "NOT_FOUND"
+    published = await host.call("publish", path="walk/10/1", data={"v": 1})
+    assert published["status"] == "PERMISSION_DENIED"
+
+
+async def test_host_metrics_of_this_machine(host: Host) -> None:
+    ctx = {"uid": "h", "jsonData": {"source": "host", "interval": 0.1}}
+    assert (await host.call("health", ctx=ctx))["status"] == "OK"
+    await host.call("run", path="cpu", run="cpu", ctx=ctx)
+    frame = (await host.frames("cpu", 1))[0]
+    busy = next(field for field in frame["fields"] if field["name"] == "busy")
+    assert busy["config"]["unit"] == "percent"
+    assert 0 <= busy["values"][0] <= 100
+    denied = await host.call("subscribe", path="net/bm9zdWNobmlj", ctx=ctx)
+    assert denied["status"] == "NOT_FOUND"
+
+
+async def test_an_unknown_source_is_said_by_save_and_test(host: Host) -> None:
+    answer = await host.call("health", ctx={"uid": "x", "jsonData": {"source": "demoo"}})
+    assert answer["status"] == "ERROR"
+    assert "'demoo' is none of 'demo', 'host'" in answer["message"]
+
+
+async def test_shutdown_is_answered_and_the_process_gone_within_half_a_second(
+    host_binary: Path, packaged: Path
+) -> None:
+    async with Host(host_binary) as host:
+        await host.start(packaged)
+        await host.call("run", path="walk/100/1", run="walk")
+        await host.packets("walk", 1)
+        assert (await host.call("shutdown"))["ms"] < 500
+
+
+async def test_nothing_is_left_two_seconds_after_the_host_was_killed(
+    host_binary: Path, packaged: Path
+) -> None:
+    async with Host(host_binary) as host:
+        pid = (await host.start(packaged))["pid"]
+        await host.call("run", path="walk/100/1", run="walk")
+        await host.packets("walk", 1)
+        host.kill()
+        assert await gone(pid, 2.0)
+
+
+async def test_a_compressed_message_is_refused_and_the_process_lives(host: Host) -> None:
+    with pytest.raises(HostError) as caught:
+        await host.call("compressed")
+    assert caught.value.code == "Unimplemented"
+    assert (await host.call("health"))["status"] == "OK"

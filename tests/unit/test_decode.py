@@ -1,0 +1,95 @@
+"""The fast decoder and betterproto2's own agree on every request, and cut ones are refused."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.decode import Decoder, remembering
+
+texts = st.text(max_size=20)
+int64 = st.integers(-(2**63), 2**63 - 1)
+maps = st.dictionaries(texts, texts, max_size=3)
+settings = st.builds(
+    pb.DataSourceInstanceSettings,
+    id=int64, name=texts, uid=texts, basic_auth_enabled=st.booleans(),
+    json_data=st.binary(max_size=300), decrypted_secure_json_data=maps, last_updated_ms=int64,
+)  # fmt: skip
+contexts = st.builds(
+    pb.PluginContext,
+    org_id=int64, plugin_id=texts, user=st.none() | st.builds(pb.User, login=texts, role=texts),
+    data_source_instance_settings=st.none() | settings, grafana_config=maps, namespace=texts,
+)  # fmt: skip
+queries = st.builds(
+    pb.DataQuery,
+    ref_id=texts, max_data_points=int64, json=st.binary(max_size=50), query_type=texts,
+    time_range=st.none() | st.builds(pb.TimeRange, from_epoch_ms=int64, to_epoch_ms=int64),
+)  # fmt: skip
+REQUESTS: dict[type, st.SearchStrategy[Any]] = {
+    pb.QueryDataRequest: st.builds(
+        pb.QueryDataRequest,
+        plugin_context=st.none() | contexts, headers=maps,
+        queries=st.lists(queries, max_size=3), format=st.sampled_from(pb.DataFrameFormat),
+    ),
+    pb.RunStreamRequest: st.builds(
+        pb.RunStreamRequest,
+        plugin_context=st.none() | contexts, path=texts, data=st.binary(max_size=20), headers=maps,
+    ),
+    pb.CallResourceRequest: st.builds(
+        pb.CallResourceRequest,
+        path=texts, method=texts, body=st.binary(max_size=400),
+        headers=st.dictionaries(
+            texts, st.builds(pb.StringList, values=st.lists(texts, max_size=3)), max_size=3
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
+def test_it_decodes_what_the_message_class_decodes(kind: Any) -> None:
+    decoder = Decoder(kind, {pb.PluginContext: remembering(pb.PluginContext)})
+
+    @given(REQUESTS[kind])
+    def check(message: Any) -> None:
+        data = bytes(message)
+        assert decoder.parse(data) == kind.parse(data) == message
+        assert decoder.parse(data) == message
+
+    check()
+
+
+def test_a_message_that_is_cut_short_is_refused_at_every_length() -> None:
+    message = pb.RunStreamRequest(
+        plugin_context=pb.PluginContext(org_id=300, user=pb.User(login="ada")), path="x" * 200
+    )
+    data = bytes(message)
+    decoder = Decoder(pb.RunStreamRequest)
+    whole = len(bytes(pb.RunStreamRequest(plugin_context=message.plugin_context)))
+    for length in range(1, len(data)):
+        if length != whole:
+            with pytest.raises(ValueError, match="cut short"):
+                decoder.parse(data[:length])
+
+
+def test_fields_of_newer_hosts_are_passed_over() -> None:
+    data = bytes(pb.RunStreamRequest(path="walk"))
+    newer = b"\xf8\x01\x07" + b"\xfa\x01\x03new" + b"\xf9\x01" + b"8" * 8 + b"\xfd\x01" + b"4" * 4
+    assert Decoder(pb.RunStreamRequest).parse(data + newer).path == "walk"
+
+
+@pytest.mark.parametrize("data", [b"\x0b", b"\x08" + b"\xff" * 10 + b"\x01"], ids=["group", "big"])
+def test_what_is_no_protobuf_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="wire type|64 bits"):
+        Decoder(pb.RunStreamRequest).parse(data)
+
+
+def test_the_same_bytes_give_the_same_context_and_memory_stays_bounded() -> None:
+    parse = remembering(pb.PluginContext)
+    first = bytes(pb.PluginContext(plugin_id="a"))
+    kept = parse(first)
+    assert parse(bytes(first)) is kept
+    for number in range(1000):
+        assert parse(bytes(pb.PluginContext(org_id=number))).org_id == number
+    assert parse(first) == kept

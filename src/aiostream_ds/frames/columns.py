@@ -71,7 +71,7 @@ _KINDS = {
 FLOATS = frozenset({FieldType.FLOAT32, FieldType.FLOAT64})
 # Times must fit 64 bits of nanoseconds in Grafana: from 1677-09-21 to 2262-04-11, here in ms.
 _TIME_LIMIT = (2**63 - 1) // 1_000_000 - 1
-_RANGES = {
+RANGES = {
     FieldType.INT8: (-(2**7), 2**7 - 1),
     FieldType.INT16: (-(2**15), 2**15 - 1),
     FieldType.INT32: (-(2**31), 2**31 - 1),
@@ -85,7 +85,7 @@ _RANGES = {
 }
 _FLOAT32_LIMIT: float = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
 _CLASSES: dict[FieldType, type] = {
-    **dict.fromkeys(_RANGES, int),
+    **dict.fromkeys(RANGES, int),
     **dict.fromkeys(FLOATS, float),
     FieldType.STRING: str,
     FieldType.BOOL: bool,
@@ -238,7 +238,7 @@ def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
         values = values.astype(f"f{size}")
     natural = _ARRAY_TYPES[f"{kind}{size}"]
     if wanted is not None and wanted is not natural:
-        if kind not in ("iuf" if wanted in FLOATS else "iu" if wanted in _RANGES else ""):
+        if kind not in ("iuf" if wanted in FLOATS else "iu" if wanted in RANGES else ""):
             return _read_list(name, values.tolist(), wanted)
         _check_array(name, values, wanted)
         values = values.astype(_DTYPES[wanted])
@@ -302,7 +302,7 @@ def check(name: str, column: Column, texts: int | None = None) -> None:
 def _check_array(name: str, values: Any, field_type: FieldType, texts: int | None = None) -> None:
     if not len(values):
         return
-    if field_type in _RANGES:
+    if field_type in RANGES:
         low, high = _range(field_type, texts)
         if int(values.min()) < low or int(values.max()) > high:
             allowed = f"{low} to {high} for {field_type.value}"
@@ -348,7 +348,7 @@ def _check_list(
 
 
 def _range(field_type: FieldType, texts: int | None) -> tuple[int, int]:
-    low, high = _RANGES[field_type]
+    low, high = RANGES[field_type]
     if field_type is FieldType.ENUM and texts is not None:
         high = min(high, texts - 1)
     return low, high

@@ -4,6 +4,7 @@ Imports its own room only: config (what goes with the values) and columns (the v
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from aiostream_ds.frames import columns, config
@@ -11,6 +12,26 @@ from aiostream_ds.frames.columns import Column, FieldType, FrameError
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
+
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+_SOUND: Mapping[FieldType, set[type]] = {
+    FieldType.FLOAT64: {float},
+    FieldType.INT64: {int},
+    FieldType.TIME: {int},
+    FieldType.BOOL: {bool},
+}
+
+
+def _is_sound(values: Any, wanted: FieldType) -> bool:
+    """Whether these are, as they stand, values of the type without a None: the quick yes to what
+    reading and checking would find. False says nothing."""
+    if values.__class__ is not list or set(map(type, values)) != _SOUND.get(wanted):
+        return False
+    if wanted is FieldType.TIME or wanted is FieldType.INT64:
+        low, high = columns.RANGES[wanted]
+        return bool(low <= min(values) and max(values) <= high)
+    return True
 
 
 class Field:
@@ -37,7 +58,7 @@ class Field:
             fit the type is asked by `Frame.check`.
     """
 
-    __slots__ = ("config", "labels", "name", "nanos", "nullable", "type", "values")
+    __slots__ = ("_sound", "config", "labels", "name", "nanos", "nullable", "type", "values")
 
     def __init__(
         self,
@@ -50,14 +71,24 @@ class Field:
         nullable: bool | None = None,
         nanos: Any = None,
     ) -> None:
-        column = columns.read(name, values, type, nanos)
         self.name = name
-        self.values: Any = column.values
+        self.labels: Mapping[str, str] = _NO_LABELS if labels is None else labels
+        self.config = config
+        self.values: Any
+        self.nanos: Any
+        # The values that passed their check here already: a packet of one row has no time for two.
+        self._sound: Any = None
+        if type is not None and nanos is None and _is_sound(values, type):
+            self.values = self._sound = values
+            self.type = type
+            self.nullable = False if nullable is None else nullable
+            self.nanos = None
+            return
+        column = columns.read(name, values, type, nanos)
+        self.values = column.values
         self.type = column.type
         self.nullable = column.nullable if nullable is None else nullable
-        self.nanos: Any = column.nanos
-        self.labels: Mapping[str, str] = {} if labels is None else labels
-        self.config = config
+        self.nanos = column.nanos
 
     def __len__(self) -> int:
         return len(self.values)
@@ -115,7 +146,7 @@ class Frame:
     @property
     def rows(self) -> int:
         """How many rows there are: the length of the first field, 0 without fields."""
-        return len(self.fields[0]) if self.fields else 0
+        return len(self.fields[0].values) if self.fields else 0
 
     def check(self) -> None:
         """Refuse what Grafana could not read. The encoders ask unless they are told it was done.
@@ -170,17 +201,23 @@ def check_data(fields: Sequence[Field]) -> None:
     Raises:
         FrameError: a value does not fit its field, or the fields are not equally long.
     """
+    rows = len(fields[0].values) if fields else 0
     for field in fields:
-        texts = None
-        if field.config is not None and field.config.type is not None and field.config.type.enum:
-            texts = len(field.config.type.enum.text)
-        column = Column(field.values, field.type, field.nullable, field.nanos)
-        columns.check(field.name, column, texts)
-        if len(field) != len(fields[0]):
+        if field.values is not field._sound:
+            _check_field(field)
+        if len(field.values) != rows:
             raise FrameError(
-                f"field {field.name!r} has {len(field)} values; allowed is {len(fields[0])}, as"
+                f"field {field.name!r} has {len(field)} values; allowed is {rows}, as"
                 f" many as field {fields[0].name!r} has"
             )
+
+
+def _check_field(field: Field) -> None:
+    texts = None
+    if field.config is not None and field.config.type is not None and field.config.type.enum:
+        texts = len(field.config.type.enum.text)
+    column = Column(field.values, field.type, field.nullable, field.nanos)
+    columns.check(field.name, column, texts)
 
 
 def _check_text(value: object, what: str) -> None:

@@ -1,0 +1,110 @@
+"""Annotations of an author's functions as objects, at the moment the class is created.
+
+Three styles have to work: plain ones, strings (`from __future__ import annotations`, or quoted),
+and Python 3.14's deferred ones. Standard library only.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import FrameType, SimpleNamespace
+from typing import Annotated, Any, NewType, get_args, get_origin, get_type_hints
+
+__all__ = ["Unresolved", "base_type", "parameters", "resolve", "signature", "unwrap"]
+
+_MEMO = "__ds_annotations__"
+
+
+class Unresolved:
+    """An annotation that names something unknown where the class is created."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def resolve(function: Callable[..., Any], owner: type) -> dict[str, Any]:
+    """The annotations by parameter name; what cannot be resolved is an `Unresolved`.
+
+    Names are looked up as the text was written: classes in the body of `owner`, then functions
+    around it, which still run while it is created, then the module.
+    """
+    function = inspect.unwrap(function)
+    known: dict[str, Any] | None = vars(function).get(_MEMO)
+    if known is not None:
+        return known
+    if sys.version_info >= (3, 14):
+        import annotationlib  # exists from 3.14 on
+
+        raw = annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+    else:
+        raw = getattr(function, "__annotations__", {})
+    module = getattr(function, "__globals__", {})
+    names = _names(module) | {
+        name: value
+        for base in reversed(owner.__mro__)
+        for name, value in vars(base).items()
+        if isinstance(value, type)
+    }
+    found = {name: _evaluate(value, module, names) for name, value in raw.items()}
+    if not any(isinstance(value, Unresolved) for value in found.values()):
+        # For subclasses, which may be created when a function around this class is long over.
+        setattr(function, _MEMO, found)
+    return found
+
+
+def _evaluate(value: Any, module: dict[str, Any], names: dict[str, Any]) -> Any:
+    """`value` with the texts in it replaced by what they name, however deep they are."""
+    holder = SimpleNamespace(__annotations__={"value": value})
+    try:
+        return get_type_hints(holder, module, names, include_extras=True)["value"]
+    except Exception:  # the author's own text: it may raise anything
+        text = value if isinstance(value, str) else getattr(value, "__forward_arg__", None)
+        return Unresolved(text or inspect.formatannotation(value))
+
+
+def _names(module: dict[str, Any]) -> dict[str, Any]:
+    """Names local to the functions of this module that run now."""
+    names: dict[str, Any] = {}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals is module and frame.f_locals is not frame.f_globals:
+            names = {**frame.f_locals, **names}
+        frame = frame.f_back
+    return names
+
+
+def unwrap(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type inside `Annotated[...]`, `NewType` and `type X = ...`, and all metadata."""
+    metadata: tuple[Any, ...] = ()
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *extras = get_args(annotation)
+            metadata += tuple(extras)
+        elif isinstance(annotation, NewType):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":  # typing's from Python 3.12 on
+            annotation = annotation.__value__
+        else:
+            return annotation, metadata
+
+
+def base_type(annotation: Any) -> Any:
+    """The type inside `Annotated[...]` and the like."""
+    return unwrap(annotation)[0]
+
+
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature, also of a function whose annotations cannot be evaluated."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters after `self`, by name."""
+    return dict(list(signature(function).parameters.items())[1:])

@@ -1,0 +1,375 @@
+"""A `DataSource` class becomes its `Plan`, once, when the class is created.
+
+Collected over the bases, oldest first. Marks belong to names: a plain override of a query, a
+resource or a hook keeps its mark, so that a subclass cannot lose a permission check by accident; a
+stream is overridden by marking it again; `= None` removes a stream, query or resource, never a
+hook. Every mistake is a TypeError here, which names class and member, not at the first request.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from aiostream_ds.channels.path import Pattern
+from aiostream_ds.errors import BadQuery
+from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
+from aiostream_ds.plugin.marks import Marks, Stream, marks_of
+from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.plugin.plan import (
+    RESERVED_PATH,
+    RESERVED_RESOURCE,
+    Plan,
+    PublishPlan,
+    QueryPlan,
+    ResourcePlan,
+    StreamPlan,
+)
+from aiostream_ds.plugin.rows import row_columns
+from aiostream_ds.plugin.settings import (
+    FrozenMeta,
+    Settings,
+    check_settings,
+    check_type,
+    convert,
+)
+
+__all__ = ["compile_plan"]
+
+_KINDS: Mapping[str, type] = {"segment": str, "any": str, "rest": str, "int": int, "float": float}
+
+_OWN_NAMES = ("health", "instance", "lifespan", "plan", "settings")
+
+_Field = tuple[str, Any] | tuple[str, Any, Any]
+"""A path's field as msgspec wants it: name, type, and the default if there is one."""
+
+
+def compile_plan(owner: type, settings: type[Settings]) -> Plan:
+    """The plan of a DataSource class. Raises TypeError for every mistake in the class."""
+    return _Compiler(owner).compile(settings)
+
+
+class _Compiler:
+    """One class on its way: its members by name, and what is marked on each name."""
+
+    def __init__(self, owner: type) -> None:
+        self._owner = owner
+        self._members: dict[str, Any] = {}
+        self._marks: dict[str, Marks] = {}
+        for base in reversed(owner.__mro__):
+            for name, value in vars(base).items():
+                self._collect(name, value)
+        self._streams = {n: v for n, v in self._members.items() if isinstance(v, Stream)}
+
+    def compile(self, settings: type[Settings]) -> Plan:
+        self._check_life()
+        hooks = self._hooks()
+        streams = {name: self._stream(s, hooks[name]) for name, s in self._streams.items()}
+        self._check_paths(streams)
+        queries = dict(self._queries())
+        for name in queries.keys() & streams.keys():
+            raise self._wrong(
+                queries[name].method, f"the stream {name!r} answers this query type already"
+            )
+        resources = tuple(self._resources())
+        try:
+            check_settings(settings)
+        except TypeError as error:
+            raise self._wrong("settings", str(error)) from error
+        return Plan(
+            streams=MappingProxyType(streams),
+            queries=MappingProxyType(queries),
+            resources=resources,
+            settings=settings,
+        )
+
+    def _wrong(self, name: str, text: str) -> TypeError:
+        return TypeError(f"{self._owner.__module__}.{self._owner.__qualname__}.{name}: {text}")
+
+    # Members and their marks
+
+    def _collect(self, name: str, value: Any) -> None:
+        """One more member, which may override an older one."""
+        former, kept = self._members.get(name), self._marks.get(name, Marks())
+        own = marks_of(value)
+        if value is None:
+            if kept.hooks:
+                text = "a hook is a permission check; override it, do not remove it"
+                raise self._wrong(name, text)
+            kept = own
+        elif isinstance(value, Stream):
+            if value.name != name:
+                text = f"the stream {value.name!r} keeps its own name; mark a method of this name"
+                raise self._wrong(name, text)
+            if kept.hooks:
+                raise self._wrong(name, "hides a hook; give the stream another name")
+            kept = own
+        elif isinstance(former, Stream):
+            raise self._wrong(
+                name,
+                f"hides the stream {former.pattern.text!r}; mark it with @stream again, "
+                "or write `= None` to remove the stream",
+            )
+        elif not inspect.isfunction(value):
+            if kept != Marks() or marks_of(getattr(value, "__wrapped__", value)) != Marks():
+                raise self._wrong(name, f"a marked method is a plain `async def`, not {value!r}")
+        elif own.query is None and own.resource is None:
+            kept = kept._replace(hooks=tuple(dict.fromkeys(kept.hooks + own.hooks)))
+        else:
+            # Another mark may not take the place of a hook: both are found, and refused below.
+            kept = own._replace(hooks=tuple(dict.fromkeys(kept.hooks + own.hooks)))
+        if (bool(kept.hooks), kept.query is not None, kept.resource is not None).count(True) > 1:
+            raise self._wrong(name, "is marked twice; a hook, a query and a resource are three")
+        if name in _OWN_NAMES and (isinstance(value, Stream) or kept != Marks()):
+            raise self._wrong(name, "every data source has this name; call it something else")
+        self._members[name] = value
+        self._marks[name] = kept
+
+    def _check_life(self) -> None:
+        if not inspect.iscoroutinefunction(self._members["health"]):
+            raise self._wrong("health", "is an `async def` that returns a Health")
+        lifespan = self._members["lifespan"]
+        if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
+            raise self._wrong("lifespan", "put @asynccontextmanager above it, and a `yield` in it")
+
+    def _check_parameters(self, name: str, function: Callable[..., Any], positional: int) -> None:
+        """The framework gives `positional` arguments by position, the rest by name."""
+        taken = list(signature(function).parameters.values())
+        for index, parameter in enumerate(taken):
+            by_name = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            by_position = parameter.kind in (
+                parameter.POSITIONAL_ONLY,
+                parameter.POSITIONAL_OR_KEYWORD,
+            )
+            if not (by_position if index <= positional else by_name):
+                how = "position" if index <= positional else "name"
+                raise self._wrong(name, f"{str(parameter)!r} has to take one value by {how}")
+        if not taken:
+            raise self._wrong(name, "is called on the instance; its first parameter is `self`")
+
+    # Streams and their hooks
+
+    def _hooks(self) -> dict[str, dict[str, str]]:
+        """For each stream: hook kind to method name."""
+        found: dict[str, dict[str, str]] = {name: {} for name in self._streams}
+        for name, marks in self._marks.items():
+            for target, kind in marks.hooks:
+                if target not in self._streams:
+                    if target in self._members and self._members[target] is None:
+                        continue  # the stream was removed by `= None`, its hooks go with it
+                    text = f"is a {kind} hook of {target!r}, which is no stream of this class"
+                    raise self._wrong(name, text)
+                other = found[target].setdefault(kind, name)
+                if other != name:
+                    raise self._wrong(name, f"{target!r} has a {kind} hook already: {other!r}")
+                self._check_hook(name, kind, self._streams[target])
+        return found
+
+    def _check_hook(self, name: str, kind: str, stream: Stream[Any, Any]) -> None:
+        hook = self._members[name]
+        if not inspect.iscoroutinefunction(hook):
+            raise self._wrong(name, f"a {kind} hook is an `async def` without a yield")
+        self._check_parameters(name, hook, 1)
+        first = {"history": "span", "subscribe": "user", "publish": "data"}[kind]
+        taken = list(parameters(hook))
+        expected = [first, *stream.pattern.fields]
+        if len(taken) != len(expected) or set(taken[1:]) != set(stream.pattern.fields):
+            raise self._wrong(
+                name, f"takes ({', '.join(taken)}); its stream gives ({', '.join(expected)})"
+            )
+
+    def _stream(self, stream: Stream[Any, Any], hooks: dict[str, str]) -> StreamPlan:
+        name = stream.name
+        if not inspect.isasyncgenfunction(stream.run):
+            raise self._wrong(name, "a stream is an async generator: `async def` with a `yield`")
+        if stream.pattern.first == RESERVED_PATH:
+            text = f"the path {stream.pattern.text!r} begins with {RESERVED_PATH!r}"
+            raise self._wrong(name, f"{text}, which is reserved")
+        fields = self._path_fields(name, stream.run, stream.pattern, set())
+        for field, *_ in fields:
+            if field in Query.__struct_fields__:
+                text = f"{field!r} in the path {stream.pattern.text!r} is a field of every query"
+                raise self._wrong(name, text)
+        try:
+            path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
+            query_type = _query_class(name, fields)
+            check_type(query_type)
+        except (TypeError, ValueError) as error:
+            raise self._wrong(name, str(error)) from error
+        return StreamPlan(
+            name=name,
+            pattern=stream.pattern,
+            linger=stream.linger,
+            buffer=stream.buffer,
+            retry=stream.retry,
+            row=self._row(stream),
+            path_type=path_type,
+            query_type=query_type,
+            history=hooks.get("history"),
+            subscribe=hooks.get("subscribe"),
+            publish=self._publish(hooks["publish"]) if "publish" in hooks else None,
+        )
+
+    def _publish(self, name: str) -> PublishPlan:
+        method = self._members[name]
+        kind = resolve(method, self._owner).get(next(iter(parameters(method))), Any)
+        if isinstance(kind, Unresolved):
+            raise self._wrong(name, f"the annotation of its data, {_unknown(kind)}")
+        try:
+            check_type(kind)
+        except TypeError as error:
+            raise self._wrong(name, f"{kind!r} cannot be read from JSON: {error}") from error
+        return PublishPlan(name, kind)
+
+    def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
+        """The Row class in `Rows[Reading]`, `AsyncIterator[Reading]`, `Rows[list[Reading]]`."""
+        annotation = resolve(stream.run, self._owner).get("return")
+        if isinstance(annotation, Unresolved):
+            raise self._wrong(stream.name, f"the annotation of its rows, {_unknown(annotation)}")
+        for kind in get_args(base_type(annotation))[:1]:
+            kind = base_type(kind)
+            if get_origin(kind) is list:
+                kind = base_type(get_args(kind)[0])
+            if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row:
+                try:
+                    row_columns(kind)
+                except TypeError as error:
+                    raise self._wrong(stream.name, str(error)) from error
+                return kind
+        return None
+
+    def _path_fields(
+        self, name: str, function: Callable[..., Any], pattern: Pattern, other: set[str]
+    ) -> list[_Field]:
+        """The path's fields with annotations and defaults. `other` are names beside the path's."""
+        self._check_parameters(name, function, 0)
+        taken, hints = parameters(function), resolve(function, self._owner)
+        for parameter in taken.keys() - pattern.fields.keys() - other:
+            text = f"takes {parameter!r}, which the path {pattern.text!r} does not name"
+            raise self._wrong(name, text)
+        fields: list[_Field] = []
+        for field, kind in pattern.fields.items():
+            if field not in taken:
+                text = f"the path {pattern.text!r} names {field!r}, the method does not"
+                raise self._wrong(name, text)
+            annotation = hints.get(field, _KINDS[kind])
+            self._check_kind(name, field, kind, annotation)
+            default = taken[field].default
+            if default is inspect.Parameter.empty:
+                fields.append((field, annotation))
+            else:
+                self._check_default(name, field, kind, annotation, default)
+                fields.append((field, annotation, default))
+        return fields
+
+    def _check_kind(self, name: str, field: str, kind: str, annotation: Any) -> None:
+        expected = _KINDS[kind]
+        if isinstance(annotation, Unresolved):
+            raise self._wrong(name, f"the annotation of {field!r}, {_unknown(annotation)}")
+        base = base_type(annotation)
+        literal = get_origin(base) is Literal and all(type(v) is expected for v in get_args(base))
+        if base is not expected and not literal:
+            shown = getattr(base, "__name__", repr(base))
+            raise self._wrong(
+                name, f"{_braces(field, kind)} is {expected.__name__}, the method says {shown}"
+            )
+
+    def _check_default(
+        self, name: str, field: str, kind: str, annotation: Any, default: Any
+    ) -> None:
+        try:
+            Pattern(_braces(field, kind)).format(**{field: default})
+            convert(default, annotation)
+        except (BadQuery, ValueError, TypeError) as error:
+            text = f"the default {default!r} of {field!r}: {error}"
+            raise self._wrong(name, text) from None
+
+    def _check_paths(self, streams: dict[str, StreamPlan]) -> None:
+        seen: list[StreamPlan] = []
+        for stream in streams.values():
+            for other in seen:
+                if stream.pattern.overlaps(other.pattern):
+                    raise self._wrong(
+                        stream.name,
+                        f"{stream.pattern.text!r} and {other.pattern.text!r} of {other.name!r} "
+                        "match the same path",
+                    )
+            seen.append(stream)
+
+    # Queries and resources
+
+    def _queries(self) -> Iterator[tuple[str, QueryPlan]]:
+        seen: dict[str, str] = {}
+        for name, marks in self._marks.items():
+            query_type, method = marks.query, self._members[name]
+            if query_type is None:
+                continue
+            if not inspect.iscoroutinefunction(method) or len(parameters(method)) != 1:
+                raise self._wrong(name, "a query is an `async def` with one argument, its Query")
+            self._check_parameters(name, method, 1)
+            kind = base_type(resolve(method, self._owner).get(next(iter(parameters(method)))))
+            if isinstance(kind, Unresolved):
+                raise self._wrong(name, f"the annotation of its argument, {_unknown(kind)}")
+            if not (isinstance(kind, type) and issubclass(kind, Query)):
+                raise self._wrong(name, f"annotate its argument with a Query class, not {kind!r}")
+            if query_type in seen:
+                text = f"{seen[query_type]!r} answers the query type {query_type!r} already"
+                raise self._wrong(name, text)
+            try:
+                check_type(kind)
+            except TypeError as error:
+                text = f"{kind.__name__} cannot be read from JSON: {error}"
+                raise self._wrong(name, text) from error
+            seen[query_type] = name
+            yield query_type, QueryPlan(name, kind)
+
+    def _resources(self) -> Iterator[ResourcePlan]:
+        seen: list[ResourcePlan] = []
+        for name, marks in self._marks.items():
+            mark, method = marks.resource, self._members[name]
+            if mark is None:
+                continue
+            generator = inspect.isasyncgenfunction(method)
+            if not (generator or inspect.iscoroutinefunction(method)):
+                raise self._wrong(name, "a resource is an `async def`")
+            if mark.pattern.first == RESERVED_RESOURCE:
+                text = f"the path {mark.pattern.text!r} begins with {RESERVED_RESOURCE!r}"
+                raise self._wrong(name, f"{text}, which is reserved")
+            if "request" in mark.pattern.fields:
+                raise self._wrong(name, "'request' is the HTTP request; call the field otherwise")
+            fields = self._path_fields(name, method, mark.pattern, {"request"})
+            plan = ResourcePlan(
+                method=name,
+                http_method=mark.method,
+                pattern=mark.pattern,
+                path_type=msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True),
+                wants_request="request" in parameters(method),
+                is_generator=generator,
+            )
+            for other in seen:
+                if other.http_method == plan.http_method and other.pattern.overlaps(plan.pattern):
+                    raise self._wrong(
+                        name,
+                        f"{plan.pattern.text!r} and {other.pattern.text!r} of {other.method!r} "
+                        "match the same path",
+                    )
+            seen.append(plan)
+            yield plan
+
+
+def _unknown(annotation: Unresolved) -> str:
+    return f"{annotation}, is not known here: import or define it where it exists at run time"
+
+
+def _braces(field: str, kind: str) -> str:
+    return f"{{{field}}}" if kind == "segment" else f"{{{field}:{kind}}}"
+
+
+def _query_class(name: str, fields: list[_Field]) -> type[Query]:
+    """A Query with the path's fields: what a panel's query of this stream is decoded as."""
+    namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
+    namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
+    made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
+    return made

@@ -1,0 +1,91 @@
+"""`DataSource`: the class an author subclasses. Grafana's unit is one configured data source; each
+gets one object of the class, with its own settings and life."""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+
+from aiostream_ds.plugin.compiler import compile_plan
+from aiostream_ds.plugin.model import Health, InstanceSettings
+from aiostream_ds.plugin.plan import Plan
+from aiostream_ds.plugin.settings import Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    S = DefaultTypeVar("S", bound=Settings, default=Settings)
+else:
+    S = TypeVar("S", bound=Settings)
+
+__all__ = ["DataSource"]
+
+
+class DataSource(Generic[S]):
+    """One configured data source.
+
+    Subclass it, mark methods with `@stream`, `@query` and `@resource`, and hand the class to
+    `serve`. `DataSource[Broker]` says that its settings are a `Broker`; without brackets it has
+    none. Missing methods are missing capabilities, nothing has to be implemented. Mistakes in the
+    class (a path argument the method does not take, two patterns for one path) are a TypeError when
+    the class is created.
+    """
+
+    plan: ClassVar[Plan]
+    settings: S
+    instance: InstanceSettings
+
+    def __init__(self, settings: S, instance: InstanceSettings) -> None:
+        self.settings = settings
+        self.instance = instance
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.plan = compile_plan(cls, _settings_type(cls))
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """What lives as long as the data source: connections, caches, a task group.
+
+        Entered before the first call of this instance, left when its settings change or the process
+        ends; both in one task, so a task group around the `yield` is fine. Raise ConfigError or
+        DownstreamError when it cannot work: each call then fails with that message, and the next
+        one tries again.
+        """
+        yield
+
+    async def health(self) -> Health:
+        """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`."""
+        return Health()
+
+
+def _settings_type(cls: type) -> type[Settings]:
+    """The argument of `DataSource[...]`, through bases and through generic bases."""
+    found: type[Settings] = Settings
+    for kind in _arguments(cls, {}):
+        if isinstance(kind, TypeVar):
+            kind = kind.__bound__ or Settings
+        if not (isinstance(kind, type) and issubclass(kind, Settings)):
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__}.settings: DataSource[...] takes a Settings "
+                f"class, not {kind!r}"
+            )
+        if issubclass(kind, found):
+            found = kind
+        elif not issubclass(found, kind):
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__}.settings: its bases have both "
+                f"{found.__name__} and {kind.__name__}, and neither is a subclass of the other"
+            )
+    return found
+
+
+def _arguments(cls: type, given: Mapping[Any, Any]) -> Iterator[Any]:
+    """What each base says: several bases may be data sources."""
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin = get_origin(base) or base
+        arguments = tuple(given.get(a, a) for a in get_args(base))
+        if origin is DataSource:
+            yield arguments[0] if arguments else Settings
+        elif isinstance(origin, type) and issubclass(origin, DataSource):
+            names = getattr(cast("Any", origin), "__parameters__", ())
+            yield from _arguments(origin, dict(zip(names, arguments, strict=False)))

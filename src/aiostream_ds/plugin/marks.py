@@ -1,0 +1,291 @@
+"""The marks an author puts on methods: `@stream` with its hooks, `@query`, `@resource`; and `Live`.
+
+A mark only stores a record; `compiler.py` collects them when the class is created. Hooks hang on
+their stream like a property's setter, so each path is written once. A hook mark names its stream
+and is kept on the hook function, never on the stream object: a subclass would else change its base.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import MethodType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+    overload,
+)
+
+from aiostream_ds.channels.path import Pattern
+from aiostream_ds.channels.policy import Buffer, Policy, Retry
+from aiostream_ds.frames.frame import Frame
+from aiostream_ds.plugin.annotations import signature
+from aiostream_ds.plugin.model import Query, Span, User
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    RowT = DefaultTypeVar("RowT", default=Any)
+else:
+    RowT = TypeVar("RowT")
+
+__all__ = [
+    "HookMark",
+    "Live",
+    "Marks",
+    "ResourceMark",
+    "Rows",
+    "Stream",
+    "marks_of",
+    "query",
+    "resource",
+    "stream",
+]
+
+P = ParamSpec("P")
+D = TypeVar("D")
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+A = TypeVar("A")
+Q = TypeVar("Q", bound=Query)
+AnswerT = TypeVar("AnswerT", bound="Frame | Live | Sequence[Frame | Live]")
+R_co = TypeVar("R_co", covariant=True)
+
+HTTPMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+
+Rows = AsyncIterator[RowT]
+"""What a stream method returns: `Rows`, or `Rows[Reading]` when it yields one `Row` class."""
+
+
+class HookMark(NamedTuple):
+    """This function is the `kind` hook of the stream with this name."""
+
+    stream: str
+    kind: str
+
+
+class ResourceMark(NamedTuple):
+    """This function answers this HTTP method on this path."""
+
+    method: str
+    pattern: Pattern
+
+
+class Marks(NamedTuple):
+    """All that is marked on one function. `query` is the query type that it answers."""
+
+    hooks: tuple[HookMark, ...] = ()
+    query: str | None = None
+    resource: ResourceMark | None = None
+
+
+_MARKS = "__ds_marks__"
+
+
+def marks_of(value: object) -> Marks:
+    """What is marked on `value`, which may be anything."""
+    found = getattr(value, "__dict__", {}).get(_MARKS)
+    return found if isinstance(found, Marks) else Marks()
+
+
+def _mark(mark: str, function: F, marks: Marks) -> F:
+    if not inspect.isfunction(function):
+        raise TypeError(f"@{mark} marks a method, an `async def` in the class, not {function!r}")
+    setattr(function, _MARKS, marks)
+    return function
+
+
+class Stream(Generic[P, R_co]):
+    """A marked stream. On the class it is this object; on an instance, the bound method."""
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        run: Callable[..., Any],
+        *,
+        linger: float,
+        buffer: Buffer,
+        retry: Retry,
+    ) -> None:
+        self.pattern = pattern
+        self.run = run
+        self.linger = linger
+        self.buffer = buffer
+        self.retry = retry
+        self.name: str = getattr(run, "__name__", repr(run))
+        self.__doc__ = run.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> "Stream[P, R_co]": ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None) -> Callable[P, AsyncIterator[R_co]]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else MethodType(self.run, instance)
+
+    def history(
+        self, hook: Callable[Concatenate[D, Span, P], Awaitable[Frame | Sequence[Any]]], /
+    ) -> Callable[Concatenate[D, Span, P], Awaitable[Frame | Sequence[Any]]]:
+        """Mark the method that gives the rows of a time span, oldest first.
+
+        Called for each QueryData of this stream (a panel's first load, a refresh, an alert rule).
+        """
+        return self._hook("history", hook)
+
+    def subscribe(
+        self, hook: Callable[Concatenate[D, User | None, P], Awaitable[None]], /
+    ) -> Callable[Concatenate[D, User | None, P], Awaitable[None]]:
+        """Mark the method that lets a viewer in, or raises PermissionDenied or NotFound.
+
+        Called each time a browser subscribes, with its own user; also before its history is read.
+        """
+        return self._hook("subscribe", hook)
+
+    def publish(
+        self, hook: Callable[Concatenate[D, T, P], Awaitable[A]], /
+    ) -> Callable[Concatenate[D, T, P], Awaitable[A]]:
+        """Mark the method that takes what a user publishes; the annotation of `data` decodes it.
+
+        Called for each PublishStream. Without this hook publishing is denied.
+        """
+        return self._hook("publish", hook)
+
+    def _hook(self, kind: str, hook: F) -> F:
+        marks = marks_of(hook)
+        hooks = (*marks.hooks, HookMark(self.name, kind))
+        return _mark(f"{self.name}.{kind}", hook, marks._replace(hooks=hooks))
+
+    def path(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The channel path for these arguments.
+
+        Raises BadQuery for values no path can hold, TypeError for arguments the method lacks.
+        """
+        bound = signature(self.run).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        return self.pattern.format(**{name: bound.arguments[name] for name in self.pattern.fields})
+
+
+class _StreamMark(Protocol):
+    def __call__(self, run: Callable[Concatenate[D, P], AsyncIterator[T]], /) -> Stream[P, T]: ...
+
+
+_BUFFER, _RETRY = Buffer(), Retry()
+
+
+def stream(
+    pattern: str, *, linger: float = 0.0, buffer: Buffer = _BUFFER, retry: Retry = _RETRY
+) -> _StreamMark:
+    """Mark an async generator as the stream of all paths that match `pattern`.
+
+    One running stream serves all viewers of one path. `linger` is how many seconds it goes on
+    after the last one left; `buffer` bounds what a slow reader may be behind; `retry` is the
+    back-off when the method raises DownstreamError. Whatever changes the rows has to be in the
+    path.
+
+    Raises TypeError for a pattern or an option that makes no sense.
+    """
+
+    def mark(run: Callable[..., Any], /) -> Any:
+        if not inspect.isfunction(run):
+            raise TypeError(f"@stream marks a method, an `async def` in the class, not {run!r}")
+        try:
+            Policy(buffer=buffer, linger=linger)
+        except ValueError as error:
+            raise _wrong(run, str(error)) from None
+        if not isinstance(retry, Retry):
+            raise _wrong(run, f"retry is {retry!r}; allowed is a Retry")
+        return Stream(_pattern(pattern, run), run, linger=linger, buffer=buffer, retry=retry)
+
+    if not isinstance(pattern, str):
+        raise TypeError(f'write @stream("path/{{field}}") with a path pattern, not {pattern!r}')
+    return mark
+
+
+def _pattern(text: str, function: Callable[..., Any]) -> Pattern:
+    try:
+        return Pattern(text)
+    except ValueError as error:
+        raise _wrong(function, str(error)) from None
+
+
+def _wrong(function: Callable[..., Any], text: str) -> TypeError:
+    """A mark cannot be made: the qualified name of the function is that of class and member."""
+    return TypeError(f"{function.__module__}.{function.__qualname__}: {text}")
+
+
+class _QueryMark(Protocol):
+    def __call__(
+        self, method: Callable[[D, Q], Awaitable[AnswerT]], /
+    ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
+
+
+@overload
+def query(
+    method: Callable[[D, Q], Awaitable[AnswerT]], /
+) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
+@overload
+def query(name: str, /) -> _QueryMark: ...
+def query(method: Any, /) -> Any:
+    """Mark a method that answers queries whose `queryType` is its name, or the given one.
+
+    Its argument is annotated with a `Query` class, which decodes and checks the query. It returns a
+    `Frame`, a `Live`, or a list of them.
+
+    Raises TypeError for a name that is empty, or a mark on what is no method.
+    """
+    if not isinstance(method, str):
+        name = getattr(method, "__name__", "")
+        return _mark("query", method, marks_of(method)._replace(query=name))
+    if not method:
+        raise TypeError('write @query, or @query("name") with a name that is not empty')
+    name = method
+
+    def mark(method: F) -> F:
+        return _mark("query", method, marks_of(method)._replace(query=name))
+
+    return mark
+
+
+def resource(path: str, *, method: HTTPMethod = "GET") -> Callable[[F], F]:
+    """Mark a method that answers HTTP requests to the data source, `…/resources/<path>`.
+
+    It takes the path's fields and, if it wants it, `request`. It returns anything that can be JSON,
+    a `Response`, or yields bytes (an async generator) for a body in pieces.
+
+    Raises TypeError for a path or an HTTP method that makes no sense.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f'write @resource("path/{{field}}") with a path, not {path!r}')
+
+    def mark(function: F) -> F:
+        if method not in get_args(HTTPMethod):
+            allowed = ", ".join(get_args(HTTPMethod))
+            raise _wrong(function, f"the HTTP method {method!r} is none of {allowed}")
+        made = ResourceMark(method, _pattern(path, function))
+        return _mark("resource", function, marks_of(function)._replace(resource=made))
+
+    return mark
+
+
+class Live:
+    """A query's answer "follow this channel": the stream and its path arguments, checked by types.
+
+    return Live(Sensors.sensor, id=q.sensor).with_history(frame)
+    """
+
+    __slots__ = ("history", "path", "stream")
+
+    def __init__(self, stream: Stream[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        self.stream: str = stream.name
+        self.path = stream.path(*args, **kwargs)
+        self.history: Frame | None = None
+
+    def with_history(self, frame: Frame) -> "Live":
+        """The same, with rows to draw before the first live one. Same columns as the stream's."""
+        self.history = frame
+        return self

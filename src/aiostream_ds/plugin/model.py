@@ -1,0 +1,188 @@
+"""Grafana's request words as frozen structs: who asks, for what, and what an author answers with.
+
+Nothing here knows protobuf or a running server. Imports: msgspec, ground, frames, settings.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, dataclass_transform
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from aiostream_ds.errors import BadQuery
+from aiostream_ds.plugin.settings import FrozenMeta, convert
+
+__all__ = [
+    "Health",
+    "InstanceSettings",
+    "PluginContext",
+    "Query",
+    "Request",
+    "Response",
+    "Row",
+    "Span",
+    "TimeRange",
+    "User",
+]
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """The signed-in user of a call. Background work (alerting) has none: hooks get None then."""
+
+    login: str = ""
+    name: str = ""
+    email: str = ""
+    role: str = ""
+    """"Viewer", "Editor" or "Admin"; treat it as an open set."""
+
+
+class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One configured data source as Grafana describes it, secrets not included."""
+
+    uid: str = ""
+    name: str = ""
+    id: int = 0
+    url: str = ""
+    user: str = ""
+    database: str = ""
+    basic_auth_enabled: bool = False
+    basic_auth_user: str = ""
+    updated_ms: int = 0
+    """When an admin last saved it, Unix ms; negative (Go's zero time) when never."""
+
+
+class PluginContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, for which configured data source, with which Grafana."""
+
+    plugin_id: str = ""
+    plugin_version: str = ""
+    org_id: int = 0
+    namespace: str = ""
+    user: User | None = None
+    user_agent: str = ""
+    grafana_config: Mapping[str, str] = {}
+    instance: InstanceSettings | None = None
+
+
+class TimeRange(msgspec.Struct, frozen=True, kw_only=True):
+    """The time range of a panel. Bounds are Unix ms on the wire, aware datetimes to read."""
+
+    from_ms: int = 0
+    to_ms: int = 0
+
+    @property
+    def start(self) -> datetime:
+        """The earlier bound, in UTC. Raises BadQuery when it lies outside datetime's years."""
+        return _moment(self.from_ms)
+
+    @property
+    def end(self) -> datetime:
+        """The later bound, in UTC. Raises BadQuery when it lies outside datetime's years."""
+        return _moment(self.to_ms)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _moment(ms: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        raise BadQuery(f"the time {ms} ms is outside the years 1 to 9999") from None
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
+class Query(msgspec.Struct, metaclass=FrozenMeta, rename="camel", frozen=True, kw_only=True):
+    """One query of a panel. Subclass it for own fields; they come from the panel's query editor.
+
+    Give every own field a default: saved dashboards hold queries of older versions of the class.
+    """
+
+    ref_id: str = "A"
+    query_type: str = ""
+    max_data_points: int = 100
+    """How many rows the panel can draw."""
+    interval_ms: int = 1000
+    """The time between two points at that many rows."""
+    time_range: TimeRange = TimeRange()
+    with_streaming: bool = True
+    """Whether the panel is to follow the channel after the history."""
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `history` hook is asked for: the rows with start <= time <= end, at most `limit`.
+
+    When there are more rows than `limit`, the newest count: the live rows continue them.
+    """
+
+    start: datetime
+    end: datetime
+    limit: int
+
+
+class Row(msgspec.Struct, gc=False):
+    """A row with a schema that is known before the first one is yielded.
+
+        class Reading(Row):
+            time: datetime
+            celsius: Annotated[float, FieldConfig(unit="celsius")]
+            note: str | None = None
+
+    Types: bool, int, float, str, datetime (aware), dict or list (as JSON), each also `| None`.
+    Without a datetime field a column `time` is put in front and stamped when the row is sent.
+    """
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The answer to Save & test: green when `ok`, else red, with a message and details."""
+
+    ok: bool = True
+    message: str = "OK"
+    details: dict[str, Any] = {}
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request to a `@resource`, as Grafana forwards it."""
+
+    method: str = "GET"
+    path: str = ""
+    url: str = ""
+    headers: Mapping[str, list[str]] = {}
+    body: bytes = b""
+    user: User | None = None
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The URL's parameters."""
+        return parse_qs(urlsplit(self.url).query, keep_blank_values=True)
+
+    def header(self, name: str, default: str = "") -> str:
+        """The first value of a header, whatever its case."""
+        return next(
+            (v[0] for k, v in self.headers.items() if k.lower() == name.lower() and v), default
+        )
+
+    def json(self, kind: Any = Any) -> Any:
+        """The body, decoded as `kind`. Raises BadQuery when it is no JSON or does not fit."""
+        try:
+            value = msgspec.json.decode(self.body)
+        except msgspec.DecodeError as error:
+            raise BadQuery(f"the request body is not JSON: {error}") from None
+        try:
+            return convert(value, kind)
+        except ValueError as error:
+            raise BadQuery(f"request body: {error}") from None
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `@resource` answers when JSON with status 200 is not enough."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str | list[str]] = {}
+
+    def __post_init__(self) -> None:
+        if not 100 <= self.status <= 599:
+            # Grafana hands the number to Go's response writer, which panics on anything else.
+            raise ValueError(f"the response status {self.status} is none of 100 to 599")

@@ -1,0 +1,140 @@
+"""What a `DataSource` class can do, as a frozen `Plan`: the class body is the routing table.
+
+`compiler.py` makes the plan when the class is created; the service asks it at each call.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from aiostream_ds.channels.path import Pattern
+from aiostream_ds.channels.policy import Buffer, Retry
+from aiostream_ds.errors import BadQuery, NotFound
+from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.plugin.settings import Settings, convert
+
+__all__ = [
+    "RESERVED_PATH",
+    "RESERVED_RESOURCE",
+    "Plan",
+    "PublishPlan",
+    "QueryPlan",
+    "ResourcePlan",
+    "StreamPlan",
+]
+
+RESERVED_PATH = "x"
+"""First segment of the exact view of a channel; no author's path may begin with it."""
+
+RESERVED_RESOURCE = "seam"
+"""First segment of the resources that the frontend asks; no author's may begin with it."""
+
+
+def _begins(path: str, reserved: str) -> bool:
+    return path.partition("/")[0] == reserved
+
+
+def _checked(path: str, values: dict[str, Any], path_type: type[msgspec.Struct]) -> dict[str, Any]:
+    try:
+        return msgspec.structs.asdict(convert(values, path_type))
+    except ValueError as error:
+        raise NotFound(f"path {path!r}: {error}") from None
+
+
+class PublishPlan(msgspec.Struct, frozen=True):
+    """The publish hook's method name and the type its data is decoded as."""
+
+    method: str
+    data: Any
+
+
+class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream: how its paths are read and written, and which methods belong to it."""
+
+    name: str
+    pattern: Pattern
+    linger: float
+    buffer: Buffer
+    retry: Retry
+    row: type[Row] | None
+    path_type: type[msgspec.Struct]
+    query_type: type[Query]
+    history: str | None
+    subscribe: str | None
+    publish: PublishPlan | None
+
+    def arguments(self, path: str) -> dict[str, Any] | None:
+        """The method's arguments for `path`; None when the path is not this stream's.
+
+        Raises NotFound for a value that the annotations do not allow.
+        """
+        values = None if _begins(path, RESERVED_PATH) else self.pattern.match(path)
+        return None if values is None else _checked(path, values, self.path_type)
+
+    def path(self, query: Query) -> str:
+        """The path that a query's fields ask for. Raises BadQuery for what no path can hold."""
+        path = self.pattern.format(**{f: getattr(query, f) for f in self.pattern.fields})
+        if _begins(path, RESERVED_PATH):
+            raise BadQuery(f"the path {path!r} begins with {RESERVED_PATH!r}, which is reserved")
+        return path
+
+
+class QueryPlan(msgspec.Struct, frozen=True):
+    """A `@query` method and the class its queries are decoded as."""
+
+    method: str
+    query_type: type[Query]
+
+
+class ResourcePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A `@resource` method, its route, and whether it wants the request."""
+
+    method: str
+    http_method: str
+    pattern: Pattern
+    path_type: type[msgspec.Struct]
+    wants_request: bool
+    is_generator: bool
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a DataSource class can do."""
+
+    streams: Mapping[str, StreamPlan]
+    queries: Mapping[str, QueryPlan]
+    resources: tuple[ResourcePlan, ...]
+    settings: type[Settings]
+
+    def match(self, path: str) -> tuple[StreamPlan, dict[str, Any]]:
+        """The stream of a channel path and its arguments. Raises NotFound when there is none."""
+        for stream in self.streams.values():
+            arguments = stream.arguments(path)
+            if arguments is not None:
+                return stream, arguments
+        patterns = ", ".join(repr(s.pattern.text) for s in self.streams.values()) or "none"
+        raise NotFound(f"no stream at {path!r}; the paths are: {patterns}")
+
+    def query(self, query_type: str) -> StreamPlan | QueryPlan:
+        """What answers this `queryType`; "" means the only one there is. Raises BadQuery."""
+        found: dict[str, StreamPlan | QueryPlan] = {**self.queries, **self.streams}
+        if query_type in found:
+            return found[query_type]
+        if not query_type and len(found) == 1:
+            return next(iter(found.values()))
+        names = ", ".join(repr(name) for name in found) or "none"
+        raise BadQuery(f"the query type {query_type!r} is none of: {names}")
+
+    def resource(self, method: str, path: str) -> tuple[ResourcePlan, dict[str, Any]] | None:
+        """The resource that answers, and its path's values; None when there is none.
+
+        Raises NotFound for a value that the annotations do not allow.
+        """
+        if _begins(path, RESERVED_RESOURCE):
+            return None
+        for plan in self.resources:
+            if plan.http_method == method:
+                values = plan.pattern.match(path)
+                if values is not None:
+                    return plan, _checked(path, values, plan.path_type)
+        return None

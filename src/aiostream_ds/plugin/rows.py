@@ -1,0 +1,294 @@
+"""Rows become columns: what an author yields (dict, Row, list of them, Frame) as packets.
+
+One encoder serves one channel; it remembers the columns that it has seen. Column types of dicts are
+found from their values and only ever widen (unknown → any, int → float, a new key → a new column);
+a value that fits neither is a TypeError that names column and value. `encode` is all or nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from aiostream_ds.frames import json
+from aiostream_ds.frames.config import FieldConfig
+from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds.plugin.annotations import unwrap
+from aiostream_ds.plugin.model import Row
+
+__all__ = ["RowEncoder", "row_columns"]
+
+TIME = "time"
+"""The column that is stamped when the rows have none of their own."""
+
+_TYPES: dict[Any, FieldType] = {
+    bool: FieldType.BOOL,
+    int: FieldType.INT64,
+    float: FieldType.FLOAT64,
+    str: FieldType.STRING,
+    datetime: FieldType.TIME,
+    dict: FieldType.JSON,
+    list: FieldType.JSON,
+}
+_NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column of rows; `type` None: nothing but None was seen yet."""
+
+    type: FieldType | None
+    nullable: bool = True
+    config: FieldConfig | None = None
+
+    def field(self, name: str, values: list[Any]) -> Field:
+        kind = self.type or FieldType.FLOAT64
+        return Field(name, values, kind, nullable=self.nullable, config=self.config)
+
+
+class _Layout:
+    """The columns of one kind of row, and their schema. TypeError when no time can be told."""
+
+    __slots__ = ("columns", "schema", "stamped")
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        times = any(c.type is FieldType.TIME for c in columns.values())
+        named = columns.get(TIME)
+        if not times and named is not None and named.type is not None:
+            raise TypeError(
+                f"the column {TIME!r} holds {named.type.value}; allowed are aware datetimes, ints "
+                "of Unix ms, or no such column: then the rows are stamped when they are sent"
+            )
+        self.columns = columns
+        self.stamped = not times and TIME not in columns
+        body = json.schema(Frame(*self.fields({name: [] for name in columns}, 0)))
+        self.schema = Schema(body, json.fingerprint(body))
+
+    def fields(self, values: Mapping[str, list[Any]], rows: int) -> list[Field]:
+        """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
+        found = [column.field(name, values[name]) for name, column in self.columns.items()]
+        if self.stamped:
+            now = time.time_ns() // 1_000_000
+            found.insert(0, Field(TIME, [now] * rows, FieldType.TIME, nullable=False))
+        return found
+
+
+class RowEncoder:
+    """Encodes the rows of one channel. `row` is the class they are of, when that is known."""
+
+    __slots__ = ("_dicts", "_last", "_rows")
+
+    def __init__(self, row: type[Row] | None = None) -> None:
+        self._rows: dict[type[Row], _Layout] = {}
+        self._dicts: _Layout | None = None
+        self._last: _Layout | None = None
+        if row is not None:
+            self._last = self._rows[row] = _Layout(row_columns(row))
+
+    @property
+    def schema(self) -> Schema | None:
+        """The schema of the next rows as far as it is known."""
+        return self._last.schema if self._last is not None else None
+
+    def encode(self, rows: list[Any]) -> list[Packet]:
+        """The packets of these rows, in order: more than one when the kind of row changes.
+
+        Raises TypeError or ValueError, and then has changed nothing.
+        """
+        before = (self._dicts, self._last)
+        try:
+            return [packet for part in self._frames(rows) for packet in self._packets(part)]
+        except Exception:
+            self._dicts, self._last = before
+            raise
+
+    def frame(self, rows: Sequence[Any]) -> Frame:
+        """A history's rows as one frame, for a query's answer.
+
+        Raises TypeError when they are of several kinds, or have no time of their own.
+        """
+        if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
+            raise TypeError(f"a history is a Frame or a list of rows, not {rows!r}")
+        parts = list(self._frames(list(rows)))
+        if len(parts) > 1:
+            raise TypeError("a history is rows of one kind, or one Frame")
+        if not parts:
+            last = self._last
+            return Frame(*last.fields(dict.fromkeys(last.columns, []), 0) if last else ())
+        part = parts[0]
+        if isinstance(part, Frame):
+            return part
+        if self._last is not None and self._last.stamped:
+            raise TypeError(
+                f"rows of a history need a time of their own: no {TIME!r} in {rows[0]!r}"
+            )
+        return Frame(*part[1])
+
+    def _packets(self, part: "Frame | tuple[Schema, list[Field], int]") -> Iterator[Packet]:
+        if isinstance(part, Frame):
+            yield json.packet(part)
+        else:
+            schema, fields, rows = part
+            yield Packet(schema, json.data(fields), rows)
+
+    def _frames(self, rows: list[Any]) -> "Iterator[Frame | tuple[Schema, list[Field], int]]":
+        for kind, group in groupby(_flat(rows), key=type):
+            part = list(group)
+            if issubclass(kind, Frame):
+                yield from part
+                continue
+            if issubclass(kind, Row):
+                layout, values = self._row_values(kind, part)
+            elif issubclass(kind, Mapping):
+                layout, values = self._dict_values(part)
+            else:
+                raise TypeError(
+                    f"a stream yields a dict, a Row, a Frame or a list of rows, not {part[0]!r}"
+                )
+            self._last = layout
+            yield layout.schema, layout.fields(values, len(part)), len(part)
+
+    def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[_Layout, dict[str, list[Any]]]:
+        layout = self._rows.get(kind)
+        if layout is None:
+            layout = self._rows[kind] = _Layout(row_columns(kind))
+        return layout, {name: [getattr(row, name) for row in rows] for name in layout.columns}
+
+    def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[_Layout, dict[str, list[Any]]]:
+        columns = dict(self._dicts.columns) if self._dicts is not None else {}
+        for row in rows:
+            if not row.keys() <= columns.keys():
+                columns.update((key, Column(None)) for key in row if key not in columns)
+        values: dict[str, list[Any]] = {}
+        for name, column in columns.items():
+            column_values = [row.get(name) for row in rows]
+            kind, values[name] = _widen(name, column.type, column_values)
+            if kind is not column.type:
+                columns[name] = Column(kind)
+        if self._dicts is None or columns != self._dicts.columns:
+            self._dicts = _Layout(columns)
+        return self._dicts, values
+
+
+def _flat(rows: list[Any]) -> Iterator[Any]:
+    """A yielded list is as many rows."""
+    for row in rows:
+        if isinstance(row, list | tuple):
+            yield from row
+        else:
+            yield row
+
+
+def _widen(
+    name: Any, known: FieldType | None, values: list[Any]
+) -> tuple[FieldType | None, list[Any]]:
+    """The column's type once these values are in it, and the values as plain Python."""
+    if not isinstance(name, str):
+        raise TypeError(f"the column {name!r} is no str")
+    found = set(map(type, values))
+    found.discard(type(None))
+    if not found <= _TYPES.keys():
+        values = [_plain(name, value) for value in values]
+        found = set(map(type, values)) - {type(None)}
+    types = {
+        kind: FieldType.TIME if name == TIME and kind is int else _TYPES[kind] for kind in found
+    }
+    kinds = set(types.values())
+    if known is not None:
+        kinds.add(known)
+    if len(kinds) <= 1:
+        return (kinds.pop() if kinds else None), values
+    if kinds <= _NUMBERS:
+        return FieldType.FLOAT64, values
+    present = [value for value in values if value is not None]
+    first = known or types[type(present[0])]
+    allowed = _NUMBERS if first in _NUMBERS else {first}
+    odd = next(value for value in present if types[type(value)] not in allowed)
+    expected = " or ".join(sorted(kind.value for kind in allowed & kinds))
+    raise TypeError(f"the column {name!r} holds {expected}, not {odd!r} ({type(odd).__name__})")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of a subclass or of numpy as what it stands for."""
+    if value is None or type(value) in _TYPES:
+        return value
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and hasattr(value, "item"):
+        # datetime64 is told from its count of units by nobody who reads the bare number
+        if getattr(value, "shape", ()) == () and dtype.kind not in "mMO":
+            value = value.item()
+    for kind, make in _PLAIN.items():
+        if isinstance(value, kind):
+            return make(value)
+    raise TypeError(
+        f"the column {name!r} cannot hold {value!r} ({type(value).__name__}); "
+        "allowed: bool, int, float, str, datetime, dict, list, None"
+    )
+
+
+def _datetime(value: datetime) -> datetime | None:
+    if value != value:
+        return None  # the "not a time" of pandas
+    return datetime(
+        value.year, value.month, value.day, value.hour, value.minute, value.second,
+        value.microsecond, value.tzinfo, fold=value.fold,
+    )  # fmt: skip
+
+
+# The base classes' own methods: an Enum that is a str or an int has another __str__.
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    bool: bool,
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    datetime: _datetime,
+    Mapping: dict,
+    list: list,
+    tuple: list,
+}
+
+
+def row_columns(row: type[Row]) -> dict[str, Column]:
+    """The columns of a Row class. Raises TypeError for a field whose type no column can have."""
+    try:
+        hints = get_type_hints(row, include_extras=True)
+    except NameError as error:
+        text = "import or define it where it exists at run time"
+        raise TypeError(f"{row.__qualname__}: {error}; {text}") from error
+    columns = {}
+    for name in row.__struct_fields__:
+        kinds, config = _options(hints[name])
+        found = {_TYPES.get(kind) for kind in kinds if kind is not type(None)}
+        if found == _NUMBERS:
+            found = {FieldType.FLOAT64}
+        kind = found.pop() if len(found) == 1 else None
+        if kind is None:
+            raise TypeError(
+                f"{row.__qualname__}.{name}: {hints[name]!r} is no column type; allowed: bool, "
+                "int, float, str, datetime, dict, list, each also `| None`"
+            )
+        if name == TIME and kind is FieldType.INT64:
+            kind = FieldType.TIME
+        columns[name] = Column(kind, type(None) in kinds, config)
+    return columns
+
+
+def _options(annotation: Any) -> tuple[set[Any], FieldConfig | None]:
+    """The plain types that an annotation allows, the type of None among them, and its config."""
+    base, metadata = unwrap(annotation)
+    config = next((each for each in metadata if isinstance(each, FieldConfig)), None)
+    origin = get_origin(base)
+    if origin is Literal:
+        return set(map(type, get_args(base))), config
+    if origin not in (Union, UnionType):
+        return {origin or base}, config
+    kinds: set[Any] = set()
+    for each in get_args(base):
+        found, inner = _options(each)
+        kinds |= found
+        config = config or inner
+    return kinds, config

@@ -1,0 +1,185 @@
+"""What happens when a run of a stream fails. A channel that people watch is never silently dead.
+
+DownstreamError   passing: the method is called again, after the stream's back-off, without end
+other PluginError lasting: said once; the channel stays open and silent until Grafana cancels it
+                  (ending it would leave the viewers unsubscribed, an error would be retried)
+anything else     a bug: logged with its traceback, readers get the error at once. Grafana calls
+                  again at once too, so the next run waits first, longer after each failure
+
+Imports channels, frames, the pump and the ground.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable
+from math import inf
+from typing import Any
+
+import anyio
+
+from aiostream_ds.channels.channel import Channel, ChannelKey, Runner
+from aiostream_ds.channels.policy import Retry
+from aiostream_ds.errors import PluginError
+from aiostream_ds.frames.packet import Packet
+from aiostream_ds.plugin.pump import Encode, drive
+from aiostream_ds.telemetry import Counters
+
+__all__ = ["BUG_RETRY", "BugDelays", "supervise"]
+
+log = logging.getLogger(__name__)
+
+BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
+"""The back-off after a bug. Grafana itself restarts at once a stream that ran for over 100 ms."""
+
+_REMEMBERED = 1_000
+"""Channels whose failures are remembered; the oldest is forgotten first."""
+
+
+class BugDelays:
+    """How long the next run of each channel waits after a bug in the one before."""
+
+    __slots__ = ("_failures",)
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
+
+    def failed(self, key: Hashable, ran: float, now: float) -> None:
+        """One more failure; after a run longer than the longest wait, the first again."""
+        count = self._failures.pop(key, (0, 0.0))[0]
+        count = 1 if ran > BUG_RETRY.max_delay else count + 1
+        self._failures[key] = count, now + BUG_RETRY.delay(count)
+        while len(self._failures) > _REMEMBERED:
+            self._failures.popitem(last=False)
+
+    def pending(self, key: Hashable, now: float) -> float:
+        """Seconds that a run which starts now has to wait."""
+        found = self._failures.get(key)
+        return max(0.0, found[1] - now) if found is not None else 0.0
+
+
+def supervise(
+    open_rows: Callable[[], AsyncGenerator[Any, None]],
+    encode: Encode,
+    key: ChannelKey,
+    retry: Retry,
+    delays: BugDelays,
+    counters: Counters,
+) -> Runner:
+    """A runner that drives the author's method, and drives it again as its errors ask."""
+
+    async def supervised(channel: Channel) -> None:
+        run = _Run(channel, encode, key, retry, delays, counters)
+        await run.wait_for_turn()
+        drive_once = drive(open_rows, run.encode)
+        while True:
+            run.begin()
+            try:
+                await drive_once(channel)
+                return
+            except (Exception, SystemExit, anyio.get_cancelled_exc_class()) as error:
+                wait = run.explain(error)
+                if wait is None:
+                    raise
+            finally:
+                run.settle()
+            await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
+
+    return supervised
+
+
+class _Run:
+    """What one run has to say and to remember."""
+
+    __slots__ = (
+        "_bad",
+        "_channel",
+        "_counters",
+        "_delays",
+        "_encode",
+        "_failures",
+        "_key",
+        "_retry",
+        "_started",
+        "_where",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        encode: Encode,
+        key: ChannelKey,
+        retry: Retry,
+        delays: BugDelays,
+        counters: Counters,
+    ) -> None:
+        self._channel = channel
+        self._encode = encode
+        self._key = key
+        self._retry = retry
+        self._delays = delays
+        self._counters = counters
+        self._where = {"path": key.path}
+        self._started = 0.0
+        self._failures = 0
+        self._bad = False
+
+    def encode(self, rows: list[Any]) -> Iterable[Packet]:
+        """The encoder; a row that it refuses ends the run, by the channel, and counts as a bug."""
+        # A refused batch is tried again row by row: the last call says whether one of them is bad.
+        self._bad = True
+        packets = self._encode(rows)
+        self._bad = False
+        return packets
+
+    async def wait_for_turn(self) -> None:
+        wait = self._delays.pending(self._key, anyio.current_time())
+        if wait > 0:
+            log.info("the stream failed before; it starts in %.1f s", wait, extra=self._where)
+            await anyio.sleep(wait)
+
+    def begin(self) -> None:
+        self._started = anyio.current_time()
+
+    def explain(self, error: BaseException) -> float | None:
+        """Say what happened. Seconds until the next try, inf for a silent one; None: it is over."""
+        if not self._channel.open:
+            return None  # it was told to end; whatever it raises then is no reason to go on
+        declared = _declared(error)
+        if declared is None:
+            self._bad = True
+            self._counters.count_error("bug")
+            log.error("stream failed", exc_info=error, extra=self._where)
+            return None
+        if declared.lasting:
+            self._counters.count_error("lasting")
+            log.error(
+                "stream refused: %s; silent until the settings change or its viewers leave",
+                declared, exc_info=declared.__cause__, extra=self._where,
+            )  # fmt: skip
+            return inf
+        lasted = anyio.current_time() - self._started > self._retry.max_delay
+        self._failures = 1 if lasted else self._failures + 1
+        wait = self._retry.delay(self._failures)
+        self._counters.count_error("downstream")
+        self._counters.retries += 1
+        log.warning(
+            "stream interrupted: %s; again in %.1f s (attempt %d)",
+            declared, wait, self._failures, exc_info=declared.__cause__, extra=self._where,
+        )  # fmt: skip
+        return wait
+
+    def settle(self) -> None:
+        if self._bad:
+            self._bad = False
+            now = anyio.current_time()
+            self._delays.failed(self._key, now - self._started, now)
+
+
+def _declared(error: BaseException) -> PluginError | None:
+    """The author's own error, also out of a task group; one that lasts if there are several."""
+    if isinstance(error, PluginError):
+        return error
+    if not isinstance(error, BaseExceptionGroup) or error.split(PluginError)[1] is not None:
+        return None
+    inner = [found for each in error.exceptions if (found := _declared(each)) is not None]
+    return next((each for each in inner if each.lasting), inner[0])

@@ -1,0 +1,107 @@
+"""However rows are cut into batches, the same rows arrive: none lost, none twice, in order."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds import Frame, Row
+from aiostream_ds.frames import json
+from aiostream_ds.frames.packet import Packet
+from aiostream_ds.plugin.rows import RowEncoder
+
+
+class Reading(Row):
+    time: datetime
+    value: float
+    note: str | None = None
+
+
+TIMES = st.integers(0, 2**41)
+VALUES = {
+    "i": st.integers(-(2**53), 2**53) | st.none(),
+    "f": st.integers(-1000, 1000) | st.floats(allow_nan=False) | st.none(),
+    "s": st.text(st.characters(codec="utf-8"), max_size=5) | st.none(),
+    "b": st.booleans() | st.none(),
+    "j": st.lists(st.integers(0, 9), max_size=3) | st.none(),
+}
+DICTS = st.fixed_dictionaries({"time": TIMES}, optional=VALUES)
+READINGS = st.builds(
+    Reading,
+    time=TIMES.map(lambda ms: datetime.fromtimestamp(ms // 1000, UTC)),
+    value=st.floats(allow_nan=False),
+    note=st.none() | VALUES["s"],
+)
+ROWS = st.lists(DICTS | READINGS, max_size=25)
+BAD = st.sampled_from([{"time": 1, "i": "x"}, {"time": 1, "new": b""}, {1: 2}, None, 5, [[{}]]])
+
+
+def said(frame: Frame) -> list[dict[str, Any]]:
+    """The rows of a frame without what is None: a batch knows no keys that come later."""
+    table = {field.name: list(field.values) for field in frame.fields}
+    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+    return [{k: v for k, v in row.items() if v is not None} for row in rows]
+
+
+def expected(rows: list[Any]) -> list[dict[str, Any]]:
+    dicts = [
+        row
+        if isinstance(row, dict)
+        else {"time": int(row.time.timestamp() * 1000), "value": row.value, "note": row.note}
+        for row in rows
+    ]
+    return [{k: v for k, v in row.items() if v is not None} for row in dicts]
+
+
+def received(packets: list[Packet]) -> list[dict[str, Any]]:
+    rows = []
+    for packet in packets:
+        frame = json.decode(b'{"data":%b}' % packet.data, packet.schema)
+        assert packet.rows == frame.rows
+        rows += said(frame)
+    return rows
+
+
+@given(st.lists(ROWS, max_size=6))
+def test_any_batches_carry_all_rows_in_order(batches):
+    encoder = RowEncoder()
+    packets = [packet for batch in batches for packet in encoder.encode(batch)]
+    assert received(packets) == expected([row for batch in batches for row in batch])
+
+
+@given(ROWS, st.data())
+def test_a_list_in_place_of_its_rows_changes_nothing(rows, data):
+    cut = data.draw(st.integers(0, len(rows)))
+    nested = [rows[:cut], *rows[cut:]]
+    one, other = RowEncoder().encode(rows), RowEncoder().encode(nested)
+    assert [(p.schema.body, p.data) for p in one] == [(p.schema.body, p.data) for p in other]
+
+
+@given(ROWS, ROWS, ROWS, BAD)
+def test_a_failed_batch_is_as_if_it_had_never_been(before, failing, after, bad):
+    tried, untouched = RowEncoder(), RowEncoder()
+    tried.encode(before)
+    untouched.encode(before)
+    # The first row says what "i" is, so that a text in it does not fit.
+    failing = [{"time": 0, "i": 1}, *failing, bad]
+    try:
+        tried.encode(failing)
+    except (TypeError, ValueError):
+        pass
+    else:
+        raise AssertionError("the batch was to fail")
+    one, other = tried.encode(after), untouched.encode(after)
+    assert [(p.schema.body, p.data) for p in one] == [(p.schema.body, p.data) for p in other]
+
+
+@given(st.lists(DICTS, min_size=1, max_size=10), st.lists(DICTS, max_size=10))
+def test_schemas_only_grow(first, second):
+    encoder = RowEncoder()
+    names = []
+    for batch in (first, second):
+        for packet in encoder.encode(batch):
+            frame = json.decode(b'{"data":%b}' % packet.data, packet.schema)
+            found = [field.name for field in frame.fields]
+            assert found[: len(names)] == names
+            names = found

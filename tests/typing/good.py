@@ -1,0 +1,204 @@
+"""Right uses of the public API: neither type checker may report a line. Never run."""
+# pyright: strict
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Generic, Literal, TypeVar, assert_type
+
+from msgspec import Meta, Struct
+
+from aiostream_ds import (
+    BadQuery,
+    Buffer,
+    ConfigError,
+    DataSource,
+    DownstreamError,
+    Field,
+    FieldConfig,
+    FieldType,
+    Frame,
+    Health,
+    Live,
+    NotFound,
+    PermissionDenied,
+    Query,
+    Request,
+    Response,
+    Retry,
+    Row,
+    Rows,
+    Secret,
+    Settings,
+    Span,
+    User,
+    query,
+    resource,
+    secret,
+    serve,
+    stream,
+)
+
+
+class Broker(Settings):
+    url: str
+    keep_alive: Annotated[int, Meta(ge=1)] = 60
+    password: Secret = secret()
+    token: Secret | None = None
+
+
+class Reading(Row):
+    time: datetime
+    celsius: Annotated[float, FieldConfig(unit="celsius")]
+    note: str | None = None
+
+
+class Command(Struct):
+    on: bool
+
+
+class Compare(Query):
+    sensors: list[str] = []
+    agg: Literal["mean", "max"] = "mean"
+
+
+class Sensors(DataSource[Broker]):
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        assert_type(self.settings, Broker)
+        yield
+
+    @stream(
+        "sensors/{id}",
+        linger=1,
+        buffer=Buffer(rows=1_000, full="drop_oldest"),
+        retry=Retry(max_delay=30),
+    )
+    async def sensor(self, id: str) -> Rows[Reading]:
+        if not id:
+            raise DownstreamError("nobody there")
+        yield Reading(datetime.now(UTC), celsius=20.5)
+
+    @sensor.history
+    async def past(self, span: Span, id: str) -> list[Reading]:
+        return [Reading(span.start, 1.0)][: span.limit]
+
+    @sensor.subscribe
+    async def may_read(self, user: User | None, id: str) -> None:
+        if user is None:
+            raise PermissionDenied("nobody")
+        raise NotFound(f"no sensor {id!r} for {user.login}")
+
+    @sensor.publish
+    async def command(self, data: Command, id: str) -> dict[str, bool]:
+        return {id: data.on}
+
+    @stream("ticks/{hz:int}/{factor:float}")
+    async def ticks(self, hz: int, factor: float = 1.0) -> Rows:
+        yield {"value": hz * factor}
+
+    @ticks.history
+    async def ticked(self, span: Span, hz: int, factor: float = 1.0) -> Frame:
+        return Frame(Field("time", [span.start]), Field("value", [hz * factor]))
+
+    @stream("lists/{topic:any}")
+    async def lists(self, topic: str) -> AsyncIterator[list[Reading]]:
+        yield [Reading(datetime.now(UTC), 1.0)]
+
+    @stream("frames/{rest:rest}")
+    async def frames(self, rest: str) -> AsyncGenerator[Frame]:
+        yield Frame(Field("n", [1], FieldType.INT64, nullable=False))
+
+    @query
+    async def compare(self, q: Compare) -> Live:
+        assert_type(q.max_data_points, int)
+        return Live(Sensors.sensor, id=q.sensors[0]).with_history(Frame())
+
+    @query("both")
+    async def more(self, q: Compare) -> list[Frame | Live]:
+        return [Frame(), Live(Sensors.ticks, 10)]
+
+    @query("frames")
+    async def some(self, q: Compare) -> list[Frame]:
+        if q.with_streaming:
+            raise BadQuery("no")
+        return [Frame()]
+
+    @query("either")
+    async def either(self, q: Query) -> Frame | Live:
+        return Frame() if q.time_range.start < q.time_range.end else Live(Sensors.sensor, "a")
+
+    @resource("sensors")
+    async def names(self) -> list[str]:
+        return [self.settings.url]
+
+    @resource("sensors/{id}", method="POST")
+    async def show(self, id: str, request: Request) -> Response:
+        return Response(body=id.encode(), status=200, headers={"X-Path": request.path})
+
+    @resource("dump")
+    async def dump(self) -> AsyncIterator[bytes]:
+        yield b""
+
+    async def health(self) -> Health:
+        if not self.settings.password.reveal():
+            raise ConfigError("no password")
+        return Health(message="fine", details={"seen": 3})
+
+    async def inside(self) -> None:
+        async for reading in self.sensor("a"):
+            assert_type(reading, Reading)
+        async for ticks in self.ticks(1):
+            print(ticks["value"])
+        await self.may_read(None, "a")
+        answer = await self.compare(Compare(ref_id="B"))
+        assert_type(answer, Live)
+        assert_type(Sensors.sensor.path(id="a"), str)
+
+
+class More(Sensors):
+    @stream("sensors/{id}", linger=5)
+    async def sensor(self, id: str) -> Rows[Reading]:
+        async for row in super().sensor(id):
+            yield row
+
+    async def may_read(self, user: User | None, id: str) -> None:
+        await super().may_read(user, id)
+
+    async def compare(self, q: Compare) -> Live:
+        return await super().compare(q)
+
+
+class Guarded(Sensors):
+    @Sensors.ticks.subscribe
+    async def may_tick(self, user: User | None, hz: int, factor: float = 1.0) -> None: ...
+
+
+class Plain(DataSource):
+    @stream("walk")
+    async def walk(self) -> Rows:
+        assert_type(self.settings, Settings)
+        yield {"value": 1}
+
+
+S = TypeVar("S", bound=Broker)
+
+
+class Open(DataSource[S], Generic[S]):
+    @stream("open")
+    async def opened(self) -> Rows:
+        yield {"value": self.settings.keep_alive}
+
+
+class Special(Broker):
+    extra: int = 1
+
+
+class Closed(Open[Special]):
+    async def health(self) -> Health:
+        return Health(message=str(self.settings.extra))
+
+
+if __name__ == "__main__":
+    serve(Sensors)
+    serve({"sensors": Sensors, "plain": Plain, "late": "package.module:Class"}, by="source")

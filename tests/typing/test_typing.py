@@ -1,0 +1,74 @@
+"""The public API as mypy and pyright see it, both strict: right uses pass, wrong ones are named."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+HERE = Path(__file__).parent
+Report = dict[tuple[str, int], str]
+"""For each file and line, what a checker says of it."""
+
+
+def mypy(folder: Path) -> Report:
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file", ""),
+            *("--cache-dir", str(folder), "--no-error-summary", "--hide-error-context"),
+            *("--no-pretty", "good.py", "wrong.py"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1 and not run.stderr, run.stdout + run.stderr
+    found = re.finditer(r"^(\w+\.py):(\d+): error: (.*)$", run.stdout, re.M)
+    return {(each[1], int(each[2])): each[3] for each in found}
+
+
+def pyright(folder: Path) -> Report:
+    (folder / "pyrightconfig.json").write_text('{"include": ["good.py", "wrong.py"]}')
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pyright", "--project", str(folder)),
+            *("--pythonpath", sys.executable, "--outputjson"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    return {
+        (Path(each["file"]).name, each["range"]["start"]["line"] + 1): each["message"]
+        for each in json.loads(run.stdout)["generalDiagnostics"]
+        if each["severity"] == "error"
+    }
+
+
+@pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    check: Callable[[Path], Report] = request.param
+    folder = tmp_path_factory.mktemp("typing")
+    for name in ("good.py", "wrong.py"):
+        shutil.copy(HERE / name, folder)
+    return check(folder)
+
+
+def test_right_uses_pass(report: Report) -> None:
+    assert {line: text for (name, line), text in report.items() if name == "good.py"} == {}
+
+
+def test_each_wrong_use_is_reported_on_its_own_line_and_nothing_else(report: Report) -> None:
+    lines = (HERE / "wrong.py").read_text().splitlines()
+    marked = {number: line for number, line in enumerate(lines, 1) if "# wrong: " in line}
+    said = {line: text for (name, line), text in report.items() if name == "wrong.py"}
+    missed = {line: text for line, text in marked.items() if line not in said}
+    beside = {line: text for line, text in said.items() if line not in marked}
+    assert (missed, beside) == ({}, {})
+    assert len(marked) >= 16

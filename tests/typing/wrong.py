@@ -1,0 +1,151 @@
+"""Wrong uses of the public API: both type checkers must report each marked line. Never run."""
+# pyright: strict
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from aiostream_ds import (
+    Buffer,
+    DataSource,
+    Frame,
+    Health,
+    Live,
+    Query,
+    Response,
+    Retry,
+    Row,
+    Rows,
+    Secret,
+    Settings,
+    Span,
+    User,
+    query,
+    resource,
+    secret,
+    serve,
+    stream,
+)
+
+
+class Broker(Settings):
+    url: str
+    keep_alive: int = 60
+    password: Secret = secret()
+
+
+class Reading(Row):
+    time: datetime
+    celsius: float
+
+
+class Pick(Query):
+    sensor: str = ""
+
+
+class Sensors(DataSource[Broker]):
+    @stream("sensors/{id}")
+    async def sensor(self, id: str) -> Rows[Reading]:
+        yield Reading(datetime.now(UTC), 20.5)
+
+    @stream("ticks/{hz:int}")
+    async def ticks(self, hz: int) -> Rows:
+        yield {"value": hz}
+
+    @stream("rows")
+    async def rows(self) -> Rows[Reading]:
+        yield {"celsius": 1.0}  # wrong: another row than the annotation says
+
+    @stream("value/{x:int}")  # wrong: not a generator
+    async def value(self, x: int) -> int:
+        return x
+
+    @sensor.subscribe  # wrong: the hook takes what the path does not give
+    async def may_read(self, user: User | None, id: int) -> None: ...
+
+    @ticks.subscribe  # wrong: there may be no user
+    async def may_tick(self, user: User, hz: int) -> None: ...
+
+    @ticks.history  # wrong: the span comes first
+    async def ticked(self, hz: int, span: Span) -> Frame:
+        return Frame()
+
+    @sensor.history  # wrong: not a frame and not rows
+    async def past(self, span: Span, id: str) -> int:
+        return 1
+
+    @query  # wrong: not a Query
+    async def text(self, q: str) -> Frame:
+        return Frame()
+
+    @query("number")  # wrong: not a frame and not a Live
+    async def number(self, q: Pick) -> int:
+        return 1
+
+    @resource("a", method="FETCH")  # wrong: no such HTTP method
+    async def fetch(self) -> None: ...
+
+    def health(self) -> Health:  # wrong: not async
+        return Health()
+
+    @query
+    async def pick(self, q: Pick) -> Live:
+        print(q.sensors)  # wrong: no such field
+        print(self.settings.keepalive)  # wrong: no such setting
+        print(self.settings.password + "")  # wrong: a secret is no text
+        async for row in self.sensor("a"):
+            print(row.fahrenheit)  # wrong: no such column
+        async for row in self.ticks("a"):  # wrong: the argument's type
+            print(row)
+        return Live(Sensors.sensor, id=q.sensor)
+
+
+def live() -> list[Any]:
+    return [
+        Live(Sensors.sensor, nope="a"),  # wrong: no such path argument
+        Live(Sensors.sensor, id=3),  # wrong: its type
+        Live(Sensors.ticks),  # wrong: it is missing
+        Live(Pick, id="a"),  # wrong: not a stream
+        Live(Sensors.sensor, id="a").with_history([]),  # wrong: not a frame
+        Sensors.ticks.path("a"),  # wrong: its type
+    ]
+
+
+def values() -> list[Any]:
+    return [
+        Broker(),  # wrong: the required setting is missing
+        Broker("x"),  # wrong: settings have no order
+        Broker(url=3),  # wrong: its type
+        Broker(url="x", nope=3),  # wrong: no such setting
+        Reading(datetime.now(UTC)),  # wrong: a column is missing
+        Reading(datetime.now(UTC), "warm"),  # wrong: the column's type
+        Buffer(full="explode"),  # wrong: no such policy
+        Retry(max="1"),  # wrong: no such option
+        Response(status="200"),  # wrong: its type
+    ]
+
+
+def change(broker: Broker, q: Pick) -> None:
+    broker.url = "y"  # wrong: settings are frozen
+    q.sensor = "y"  # wrong: queries are frozen
+
+
+class Other(DataSource):
+    @stream("a", share="everything")  # wrong: no such option
+    async def a(self) -> AsyncIterator[Any]:
+        yield 1
+
+    @stream("b", buffer="latest")  # wrong: not a Buffer
+    async def b(self) -> Rows:
+        yield 1
+
+    @stream  # wrong: it takes a path
+    async def c(self) -> Rows:
+        yield 1
+
+
+class NotSettings(DataSource[int]):  # wrong: not a Settings class
+    pass
+
+
+serve(Broker)  # wrong: not a DataSource class

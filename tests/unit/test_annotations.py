@@ -1,0 +1,227 @@
+"""The same class in every style of annotation, and names that are not there."""
+
+import sys
+import textwrap
+from collections.abc import Callable
+from types import ModuleType
+from typing import Annotated, Any, NewType
+
+import pytest
+from msgspec import Meta
+
+from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, unwrap
+
+IMPORTS = """
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Literal
+from msgspec import Meta, Struct
+from aiostream_ds import DataSource, Frame, Live, Query, Row, Rows, Settings, Span, User
+from aiostream_ds import query, resource, stream
+if TYPE_CHECKING:
+    from aiostream_ds import Hidden
+"""
+CLASSES = """
+Hz = Annotated[int, Meta(ge=1, le=100)]
+class Own(Settings):
+    url: str = "u"
+class Reading(Row):
+    time: datetime
+    value: float | None = None
+class Pick(Query):
+    name: str = "a"
+class Command(Struct):
+    on: bool
+"""
+SOURCE = """
+class Source(DataSource[Own]):
+    @stream("rows/{hz:int}/{kind}")
+    async def rows(self, hz: {Hz}, kind: {Literal}) -> {Rows}:
+        yield Reading(datetime.now())
+    @rows.history
+    async def past(self, span: {Span}, hz: {Hz}, kind: {Literal}) -> {list}:
+        return []
+    @rows.publish
+    async def command(self, data: {Command}, hz: {Hz}, kind: {Literal}) -> None: ...
+    @query
+    async def pick(self, q: {Pick}) -> {Frame}:
+        return Frame()
+    @resource("show/{n:int}")
+    async def show(self, n: {int}) -> object: ...
+"""
+TEXTS = {
+    "Hz": "Hz",
+    "Literal": 'Literal["a", "b"]',
+    "Rows": "Rows[Reading]",
+    "Span": "Span",
+    "list": "list[Reading]",
+    "Command": "Command",
+    "Pick": "Pick",
+    "Frame": "Frame | Live",
+    "int": "int",
+}
+PARTLY = {**TEXTS, "Rows": "Rows['Reading']", "Command": "Annotated['Command', 'what']"}
+FUTURE = "from __future__ import annotations\n"
+
+
+def source(texts: dict[str, str]) -> str:
+    made = SOURCE
+    for name, text in texts.items():
+        made = made.replace(f": {{{name}}}", f": {text}").replace(f"> {{{name}}}", f"> {text}")
+    return made
+
+
+def in_function(text: str) -> str:
+    body = textwrap.indent(text, "    ")
+    return f"def make():{body}    return Source\nSource = make()\n"
+
+
+QUOTED = {name: repr(text) for name, text in TEXTS.items()}
+STYLES = {
+    "plain": IMPORTS + CLASSES + source(TEXTS),
+    "future": FUTURE + IMPORTS + CLASSES + source(TEXTS),
+    "quoted": IMPORTS + CLASSES + source(QUOTED),
+    "partly quoted": IMPORTS + CLASSES + source(PARTLY),
+    "local": IMPORTS + in_function(CLASSES + source(TEXTS)),
+    "local future": FUTURE + IMPORTS + in_function(CLASSES + source(TEXTS)),
+    "local quoted": IMPORTS + in_function(CLASSES + source(QUOTED)),
+    "all local": in_function(IMPORTS + CLASSES + source(TEXTS)),
+}
+
+
+@pytest.fixture(autouse=True)
+def written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "written_by_an_author", ModuleType("written_by_an_author"))
+
+
+def run(text: str) -> dict[str, Any]:
+    names = vars(sys.modules["written_by_an_author"])
+    exec(compile(text, "<author>", "exec", dont_inherit=True), names)
+    return names
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_class_has_the_same_plan_in_every_style(style):
+    plan = run(STYLES[style])["Source"].plan
+    rows = plan.streams["rows"]
+    assert plan.settings.__name__ == "Own"
+    assert rows.row.__name__ == "Reading"
+    assert rows.arguments("rows/5/a") == {"hz": 5, "kind": "a"}
+    with pytest.raises(Exception, match="hz = 101: Expected int <= 100"):
+        rows.arguments("rows/101/a")
+    with pytest.raises(Exception, match="kind = 'c'"):
+        rows.arguments("rows/5/c")
+    assert base_type(rows.publish.data).__name__ == "Command"
+    assert plan.queries["pick"].query_type.__name__ == "Pick"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_subclass_made_elsewhere_has_the_same_plan(style):
+    base = run(STYLES[style])["Source"]
+    later = type("Later", (base,), {})
+    assert later.plan.streams["rows"].row is base.plan.streams["rows"].row
+    assert later.plan.streams["rows"].publish == base.plan.streams["rows"].publish
+
+
+DEFERRED = pytest.param(
+    str,
+    id="deferred",
+    marks=pytest.mark.skipif(
+        sys.version_info < (3, 14), reason="annotations are deferred from Python 3.14 on"
+    ),
+)
+
+
+@pytest.mark.parametrize("spell", [pytest.param(repr, id="quoted"), DEFERRED])
+@pytest.mark.parametrize(
+    "member, name, text",
+    [
+        ("rows", "Hz", "Hidden"),
+        ("rows", "Rows", "Rows[Hidden]"),
+        ("command", "Command", "Hidden"),
+        ("command", "Command", "list[Hidden]"),
+        ("pick", "Pick", "Hidden"),
+        ("show", "int", "Hidden"),
+    ],
+)
+def test_a_name_that_only_type_checkers_see_is_a_type_error_that_names_it(
+    spell: Callable[[str], str], member, name, text
+):
+    with pytest.raises(TypeError) as caught:
+        run(IMPORTS + CLASSES + source({**TEXTS, name: spell(text)}))
+    said = str(caught.value)
+    assert said.startswith(f"written_by_an_author.Source.{member}: ")
+    assert "Hidden" in said and "not known here" in said
+
+
+@pytest.mark.parametrize("spell", [pytest.param(repr, id="quoted"), DEFERRED])
+@pytest.mark.parametrize("name", ["Span", "list", "Frame"])
+def test_an_annotation_that_nobody_reads_may_name_what_only_type_checkers_see(
+    spell: Callable[[str], str], name
+):
+    made = run(IMPORTS + CLASSES + source({**TEXTS, name: spell("Hidden")}))["Source"]
+    assert made.plan.streams["rows"].history == "past"
+    assert made.rows.path(5, kind="a") == "rows/5/a"
+
+
+def test_a_row_with_a_column_that_only_type_checkers_know_is_a_type_error():
+    classes = CLASSES.replace("value: float | None", "value: 'Hidden | None'")
+    with pytest.raises(TypeError, match="Source.rows: Reading: name 'Hidden' is not defined"):
+        run(IMPORTS + classes + source(TEXTS))
+
+
+@pytest.mark.parametrize("future", ["", FUTURE], ids=["plain", "future"])
+def test_a_class_in_the_body_of_the_data_source_is_found(future):
+    text = """
+class Source(DataSource):
+    class Reading(Row):
+        time: datetime
+    @stream("rows")
+    async def rows(self) -> Rows[Reading]:
+        yield Source.Reading(datetime.now())
+"""
+    made = run(future + IMPORTS + "class Reading: ...\n" + text)["Source"]
+    assert made.plan.streams["rows"].row is made.Reading
+
+
+def test_a_method_s_name_does_not_hide_a_type():
+    text = """
+class Source(DataSource):
+    @query
+    async def int(self, q: Query) -> Frame: ...
+    @stream("rows/{n:int}")
+    async def rows(self, n: int) -> Rows:
+        yield {}
+"""
+    assert run(FUTURE + IMPORTS + text)["Source"].plan.streams["rows"].arguments("rows/3")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` statements exist from 3.12 on")
+def test_a_type_statement_is_what_it_stands_for():
+    classes = CLASSES.replace("Hz = ", "type Hz = ").replace("value: float", "value: Celsius")
+    classes = "type Celsius = float\n" + classes
+    plan = run(IMPORTS + classes + source(TEXTS))["Source"].plan
+    with pytest.raises(Exception, match="hz = 101"):
+        plan.streams["rows"].arguments("rows/101/a")
+
+
+def test_unwrap_gives_the_type_and_all_metadata():
+    celsius = NewType("celsius", float)
+    assert unwrap(Annotated[celsius, 1]) == (float, (1,))
+    assert unwrap(NewType("hot", Annotated[Annotated[int, 1], 2])) == (int, (1, 2))  # type: ignore[misc]
+    assert unwrap(list[int]) == (list[int], ())
+
+
+def test_what_cannot_be_resolved_shows_as_it_was_written():
+    def method(self: Any, one: "Nowhere", two: "list[Nowhere]", three: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    found = resolve(method, object)
+    assert [type(found[name]) for name in ("one", "two", "three")] == [Unresolved, Unresolved, type]
+    assert (repr(found["one"]), repr(found["two"])) == ("Nowhere", "list[Nowhere]")
+    assert list(parameters(method)) == ["one", "two", "three"]
+
+
+def test_meta_survives():
+    def method(self: Any, hz: "Annotated[int, Meta(ge=1)]") -> None: ...
+
+    assert unwrap(resolve(method, object)["hz"])[1] == (Meta(ge=1),)

@@ -1,0 +1,717 @@
+"""Classes and their plans: what is inherited, and each mistake that is refused."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import pytest
+from msgspec import Meta
+
+from aiostream_ds import (
+    Buffer,
+    DataSource,
+    Frame,
+    Health,
+    Query,
+    Request,
+    Retry,
+    Row,
+    Rows,
+    Secret,
+    Settings,
+    Span,
+    User,
+    query,
+    resource,
+    stream,
+)
+from aiostream_ds.plugin.plan import QueryPlan
+
+
+class Reading(Row):
+    value: float
+
+
+class Pick(Query):
+    name: str = ""
+
+
+class Base(DataSource):
+    @stream("a/{id}", linger=1, buffer=Buffer(rows=7), retry=Retry(max_delay=3))
+    async def a(self, id: str) -> Rows[Reading]:
+        yield Reading(1)
+
+    @stream("b/{n:int}")
+    async def b(self, n: Annotated[int, Meta(ge=1)] = 5) -> Rows:
+        yield {}
+
+    @a.subscribe
+    async def may(self, user: User | None, id: str) -> None: ...
+
+    @a.history
+    async def past(self, span: Span, id: str) -> list[Reading]:
+        return []
+
+    @b.publish
+    async def push(self, data: int, n: int) -> None: ...
+
+    @query
+    async def pick(self, q: Pick) -> Frame:
+        return Frame()
+
+    @resource("r/{id}")
+    async def show(self, id: str) -> None: ...
+
+    @resource("r/{id}", method="POST")
+    async def store(self, id: str, request: Request) -> AsyncIterator[bytes]:
+        yield b""
+
+
+def test_a_plan_holds_all_that_was_marked():
+    plan = Base.plan
+    a, b = plan.streams["a"], plan.streams["b"]
+    assert (a.name, a.pattern.text, a.linger, a.row) == ("a", "a/{id}", 1, Reading)
+    assert (a.buffer, a.retry) == (Buffer(rows=7), Retry(max_delay=3))
+    assert (a.subscribe, a.history, a.publish) == ("may", "past", None)
+    assert (b.row, b.subscribe, b.history) == (None, None, None)
+    assert b.publish is not None and (b.publish.method, b.publish.data) == ("push", int)
+    assert plan.queries == {"pick": QueryPlan("pick", Pick)} and plan.settings is Settings
+    shown = [(r.method, r.http_method, r.wants_request, r.is_generator) for r in plan.resources]
+    assert shown == [("show", "GET", False, False), ("store", "POST", True, True)]
+
+
+def test_a_plan_cannot_be_changed():
+    with pytest.raises(TypeError):
+        Base.plan.streams["c"] = Base.plan.streams["a"]  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        Base.plan.settings = Settings  # type: ignore[misc]
+
+
+# Inheritance
+
+
+def test_a_plain_override_keeps_the_mark_of_query_resource_and_hook():
+    class Sub(Base):
+        async def may(self, user: User | None, id: str) -> None: ...
+        async def past(self, span: Span, id: str) -> list[Reading]:
+            return []
+
+        async def pick(self, q: Pick) -> Frame:
+            return Frame()
+
+        async def show(self, id: str) -> None: ...
+
+    assert Sub.plan.streams["a"].subscribe == "may" and Sub.plan.streams["a"].history == "past"
+    assert Sub.plan.queries == Base.plan.queries
+    assert [r.method for r in Sub.plan.resources] == ["show", "store"]
+
+
+def test_a_mixin_s_plain_override_keeps_the_mark_too():
+    class Mixin:
+        async def may(self, user: User | None, id: str) -> None: ...
+
+    class Sub(Mixin, Base):
+        pass
+
+    assert Sub.plan.streams["a"].subscribe == "may" and Sub.may is Mixin.may
+
+
+def test_an_overridden_stream_keeps_its_hooks():
+    class Sub(Base):
+        @stream("other/{id}")
+        async def a(self, id: str) -> Rows:
+            yield {}
+
+    found = Sub.plan.streams["a"]
+    assert (found.pattern.text, found.subscribe, found.history) == ("other/{id}", "may", "past")
+
+
+def test_a_stream_overridden_with_other_fields_than_its_hooks_take_is_refused():
+    with pytest.raises(TypeError, match="Sub.may: takes .user, id.; its stream gives .user, other"):
+
+        class Sub(Base):
+            @stream("other/{other}")
+            async def a(self, other: str) -> Rows:
+                yield {}
+
+
+def test_none_removes_a_stream_with_its_hooks_a_query_and_a_resource():
+    class Sub(Base):
+        a = None  # type: ignore[assignment]
+        pick = None  # type: ignore[assignment]
+        show = None  # type: ignore[assignment]
+
+    assert set(Sub.plan.streams) == {"b"} and not Sub.plan.queries
+    assert [r.method for r in Sub.plan.resources] == ["store"]
+    assert set(Base.plan.streams) == {"a", "b"}
+
+
+def test_a_removed_stream_that_comes_back_has_its_hooks_again():
+    class Gone(Base):
+        a = None  # type: ignore[assignment]
+
+    class Back(Gone):
+        @stream("a/{id}")
+        async def a(self, id: str) -> Rows:
+            yield {}
+
+    assert Back.plan.streams["a"].subscribe == "may"
+
+
+def test_a_hook_of_a_subclass_changes_neither_base_nor_siblings():
+    class One(Base):
+        @Base.b.subscribe
+        async def guard(self, user: User | None, n: int) -> None: ...
+
+    class Two(Base):
+        pass
+
+    assert One.plan.streams["b"].subscribe == "guard"
+    assert Base.plan.streams["b"].subscribe is None and Two.plan.streams["b"].subscribe is None
+
+
+def test_a_hook_marked_anew_in_a_subclass_still_guards_what_it_guarded():
+    class Both(Base):
+        @stream("c/{id}")
+        async def c(self, id: str) -> Rows:
+            yield {}
+
+        @c.subscribe
+        async def may(self, user: User | None, id: str) -> None: ...
+
+    assert Both.plan.streams["a"].subscribe == Both.plan.streams["c"].subscribe == "may"
+
+
+def test_one_function_may_be_the_hook_of_two_streams():
+    class Two(DataSource):
+        @stream("a/{id}")
+        async def a(self, id: str) -> Rows:
+            yield {}
+
+        @stream("b/{id}")
+        async def b(self, id: str) -> Rows:
+            yield {}
+
+        @a.subscribe
+        @b.subscribe
+        async def may(self, user: User | None, id: str) -> None: ...
+
+    assert [s.subscribe for s in Two.plan.streams.values()] == ["may", "may"]
+
+
+OVERRIDES: dict[str, tuple[str, Any]] = {
+    "a hook by None": ("may", None),
+    "a hook by a number": ("may", 5),
+    "a hook by a staticmethod": ("may", staticmethod(lambda user, id: None)),
+    "a hook by a stream": ("may", "stream"),
+    "a hook by a query": ("may", "query"),
+    "a stream by a method": ("a", lambda self, id: None),
+    "a stream by a number": ("a", 5),
+    "a query by a property": ("pick", property(lambda self: None)),
+    "a resource by a class": ("show", int),
+    "a stream under another name": ("alias", Base.a),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_no_mark_is_lost_by_hiding(case):
+    name, value = OVERRIDES[case]
+
+    async def may(self: Any) -> Any:
+        yield {}
+
+    async def ask(self: Any, q: Pick) -> Any: ...
+
+    if value in ("stream", "query"):
+        value = stream("m")(may) if value == "stream" else query(ask)
+    with pytest.raises(TypeError, match=f"test_compiler.Sub.{name}: "):
+        type("Sub", (Base,), {name: value, "__module__": __name__})
+
+
+def test_a_staticmethod_around_a_marked_function_is_refused():
+    with pytest.raises(TypeError, match="Sub.may: a marked method is a plain `async def`"):
+
+        class Sub(DataSource):
+            @stream("a")
+            async def a(self) -> Rows:
+                yield {}
+
+            @staticmethod
+            @a.subscribe
+            async def may(user: Any) -> None: ...
+
+
+# Mistakes. Each row: the member that is named, what is said, and the class body.
+
+Body = Callable[[], dict[str, Any]]
+WRONG: list[tuple[str, str, Body]] = []
+
+
+def wrong(member: str, message: str) -> Callable[[Body], Body]:
+    def add(body: Body) -> Body:
+        WRONG.append((member, message, body))
+        return body
+
+    return add
+
+
+def a_stream(path: str, run: Any, name: str = "s") -> dict[str, Any]:
+    run.__name__ = name
+    return {name: stream(path)(run)}
+
+
+def hooked(kind: str, hook: Any) -> dict[str, Any]:
+    async def run(self, id): yield {}  # fmt: skip
+
+    members = a_stream("s/{id}", run)
+    return members | {"hook": getattr(members["s"], kind)(hook)}
+
+
+@wrong("s", "the path 's/{id}' names 'id', the method does not")
+def _():
+    async def run(self): yield {}  # fmt: skip
+
+    return a_stream("s/{id}", run)
+
+
+@wrong("s", "takes 'other', which the path 's' does not name")
+def _():
+    async def run(self, other): yield {}  # fmt: skip
+
+    return a_stream("s", run)
+
+
+@wrong("s", "'**rest' has to take one value by name")
+def _():
+    async def run(self, id, **rest): yield {}  # fmt: skip
+
+    return a_stream("s/{id}", run)
+
+
+@wrong("s", "'id' has to take one value by name")
+def _():
+    async def run(self, id, /): yield {}  # fmt: skip
+
+    return a_stream("s/{id}", run)
+
+
+@wrong("s", "its first parameter is `self`")
+def _():
+    async def run(): yield {}  # fmt: skip
+
+    return a_stream("s", run)
+
+
+@wrong("s", "a stream is an async generator")
+def _():
+    async def run(self): ...
+
+    return a_stream("s", run)  # fmt: skip
+
+
+@wrong("s", "a stream is an async generator")
+def _():
+    def run(self): yield {}  # fmt: skip
+
+    return a_stream("s", run)
+
+
+@wrong("s", "{n:int} is int, the method says str")
+def _():
+    async def run(self, n: str): yield {}  # fmt: skip
+
+    return a_stream("s/{n:int}", run)
+
+
+@wrong("s", "{n} is str, the method says int")
+def _():
+    async def run(self, n: int): yield {}  # fmt: skip
+
+    return a_stream("s/{n}", run)
+
+
+@wrong("s", "{n} is str, the method says")
+def _():
+    async def run(self, n: Literal["a", 1]): yield {}  # fmt: skip
+
+    return a_stream("s/{n}", run)
+
+
+@wrong("s", "the default 0 of 'n': Expected int >= 1")
+def _():
+    async def run(self, n: Annotated[int, Meta(ge=1)] = 0): yield {}  # fmt: skip
+
+    return a_stream("s/{n:int}", run)
+
+
+@wrong("s", "the default None of 'n': ")
+def _():
+    async def run(self, n: int = None): yield {}  # type: ignore[assignment]  # fmt: skip
+
+    return a_stream("s/{n:int}", run)
+
+
+@wrong("s", "the default 'a b' of 'id': ")
+def _():
+    async def run(self, id: str = "a b"): yield {}  # fmt: skip
+
+    return a_stream("s/{id}", run)
+
+
+@wrong("s", "begins with 'x', which is reserved")
+def _():
+    async def run(self, id): yield {}  # fmt: skip
+
+    return a_stream("x/{id}", run)
+
+
+@wrong("s", "'ref_id' in the path 's/{ref_id}' is a field of every query")
+def _():
+    async def run(self, ref_id): yield {}  # fmt: skip
+
+    return a_stream("s/{ref_id}", run)
+
+
+@wrong("s", "Multiple fields rename to the same name")
+def _():
+    async def run(self, refId): yield {}  # fmt: skip
+
+    return a_stream("s/{refId}", run)
+
+
+@wrong("two", "'s/{id}' and 's/{other}' of 'one' match the same path")
+def _():
+    async def one(self, other): yield {}  # fmt: skip
+
+    async def two(self, id): yield {}  # fmt: skip
+
+    return a_stream("s/{other}", one, "one") | a_stream("s/{id}", two, "two")
+
+
+@wrong("s", "Odd.thing: ")
+def _():
+    class Odd(Row):
+        thing: complex
+
+    async def run(self) -> Rows[Odd]: yield Odd(1j)  # fmt: skip
+
+    return a_stream("s", run)
+
+
+@pytest.mark.parametrize("name", ["plan", "settings", "instance", "lifespan", "health"])
+def test_the_names_that_every_data_source_has_are_taken(name):
+    async def run(self): yield {}  # fmt: skip
+
+    async def answer(self, q: Pick): ...
+
+    answer.__name__ = name
+    for members in (a_stream("s", run, name), {name: query(answer)}):  # type: ignore[type-var]
+        with pytest.raises(TypeError, match=f"Sub.{name}: every data source has this name"):
+            type("Sub", (DataSource,), members)
+
+
+@wrong("hook", "takes (user); its stream gives (user, id)")
+def _():
+    async def hook(self, user): ...
+
+    return hooked("subscribe", hook)
+
+
+@wrong("hook", "takes (span, other); its stream gives (span, id)")
+def _():
+    async def hook(self, span, other): ...
+
+    return hooked("history", hook)
+
+
+@wrong("hook", "takes (id, data); its stream gives (data, id)")
+def _():
+    async def hook(self, id, data): ...
+
+    return hooked("publish", hook)
+
+
+@wrong("hook", "'id' has to take one value by name")
+def _():
+    async def hook(self, user, id, /): ...
+
+    return hooked("subscribe", hook)
+
+
+@wrong("hook", "'user' has to take one value by position")
+def _():
+    async def hook(self, *, user, id): ...
+
+    return hooked("subscribe", hook)
+
+
+@wrong("hook", "a history hook is an `async def` without a yield")
+def _():
+    async def hook(self, span, id): yield {}  # fmt: skip
+
+    return hooked("history", hook)
+
+
+@wrong("hook", "a subscribe hook is an `async def` without a yield")
+def _():
+    def hook(self, user, id): ...
+
+    return hooked("subscribe", hook)
+
+
+@wrong("second", "'s' has a subscribe hook already: 'hook'")
+def _():
+    async def hook(self, user, id): ...
+    async def second(self, user, id): ...
+
+    members = hooked("subscribe", hook)
+    return members | {"second": members["s"].subscribe(second)}
+
+
+@wrong("hook", "is a history hook of 's', which is no stream of this class")
+def _():
+    async def hook(self, span, id): ...
+
+    return {"hook": hooked("history", hook)["hook"]}
+
+
+@wrong("hook", "is marked twice")
+def _():
+    async def hook(self, q: Pick, id): ...
+
+    return hooked("subscribe", query(hook))  # type: ignore[type-var]
+
+
+@wrong("hook", "cannot be read from JSON")
+def _():
+    async def hook(self, data: Frame, id): ...
+
+    return hooked("publish", hook)
+
+
+@wrong("q", "a query is an `async def` with one argument")
+def _():
+    async def q(self): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "a query is an `async def` with one argument")
+def _():
+    def q(self, one: Pick): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "'one: tests.unit.test_compiler.Pick' has to take one value by position")
+def _():
+    async def q(self, *, one: Pick): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "annotate its argument with a Query class, not None")
+def _():
+    async def q(self, one): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "annotate its argument with a Query class, not <class 'str'>")
+def _():
+    async def q(self, one: str): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("other", "'q' answers the query type 'q' already")
+def _():
+    async def q(self, one: Pick): ...
+    async def other(self, one: Pick): ...
+
+    return {"q": query(q), "other": query("q")(other)}  # type: ignore[type-var]
+
+
+@wrong("q", "the stream 's' answers this query type already")
+def _():
+    async def run(self): yield {}  # fmt: skip
+
+    async def q(self, one: Pick): ...
+
+    return a_stream("s", run) | {"q": query("s")(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "Odd cannot be read from JSON")
+def _():
+    class Odd(Query):
+        frame: Frame | None = None
+
+    async def q(self, one: Odd): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("r", "a resource is an `async def`")
+def _():
+    def r(self): ...
+
+    return {"r": resource("r")(r)}
+
+
+@wrong("r", "begins with 'seam', which is reserved")
+def _():
+    async def r(self): ...
+
+    return {"r": resource("seam/rows")(r)}
+
+
+@wrong("r", "takes 'other', which the path 'r' does not name")
+def _():
+    async def r(self, other, request): ...
+
+    return {"r": resource("r")(r)}
+
+
+@wrong("r", "{n:int} is int, the method says str")
+def _():
+    async def r(self, n: str): ...
+
+    return {"r": resource("r/{n:int}")(r)}
+
+
+@wrong("r", "'request' is the HTTP request")
+def _():
+    async def r(self, request): ...
+
+    return {"r": resource("r/{request}")(r)}
+
+
+@wrong("other", "'r/b' and 'r/{id}' of 'r' match the same path")
+def _():
+    async def r(self, id): ...
+    async def other(self): ...
+
+    return {"r": resource("r/{id}")(r), "other": resource("r/b")(other)}
+
+
+@wrong("health", "is an `async def` that returns a Health")
+def _():
+    def health(self): ...
+
+    return {"health": health}
+
+
+@wrong("lifespan", "put @asynccontextmanager above it")
+def _():
+    async def lifespan(self): yield  # fmt: skip
+
+    return {"lifespan": lifespan}
+
+
+@pytest.mark.parametrize("member, message, body", WRONG, ids=[w[1][:50] for w in WRONG])
+def test_a_mistake_is_a_type_error_that_names_class_and_member(member, message, body):
+    members = body() | {"__module__": "mine", "__qualname__": "Mine"}
+    with pytest.raises(TypeError) as caught:
+        type("Mine", (DataSource,), members)
+    assert str(caught.value).startswith(f"mine.Mine.{member}: ")
+    assert message in str(caught.value)
+
+
+def test_two_methods_may_answer_one_path_by_different_http_methods():
+    assert Base.plan.resource("GET", "r/a") is not None
+    assert Base.plan.resource("POST", "r/a") is not None
+
+
+# Settings
+
+
+class Own(Settings):
+    url: str = ""
+
+
+class Special(Own):
+    more: int = 0
+
+
+S = TypeVar("S", bound=Own)
+
+
+class Open(DataSource[S], Generic[S]):
+    pass
+
+
+class Closed(Open[Special]):
+    pass
+
+
+class Mixin(DataSource):
+    async def health(self) -> Health:
+        return Health()
+
+
+class Mixed(Mixin, Closed):
+    pass
+
+
+def test_the_settings_class_is_found_through_bases_generics_and_mixins():
+    assert Mixin.plan.settings is Settings and Open.plan.settings is Own
+    assert Closed.plan.settings is Special and Mixed.plan.settings is Special
+    assert type("Sub", (Mixed,), {}).plan.settings is Special
+
+
+def test_two_settings_classes_that_have_nothing_in_common_are_refused():
+    class Other(Settings):
+        pass
+
+    class One(DataSource[Own]):
+        pass
+
+    class Two(DataSource[Other]):
+        pass
+
+    with pytest.raises(TypeError, match="Three.settings: its bases have both Own and Other"):
+        type("Three", (One, Two), {})
+
+
+def test_settings_that_are_none_are_refused():
+    with pytest.raises(TypeError, match="takes a Settings class, not <class 'int'>"):
+
+        class Wrong(DataSource[int]):  # type: ignore[type-var]
+            pass
+
+
+def test_settings_that_cannot_be_read_are_refused():
+    class Deep(Settings):
+        secrets: list[Secret] = []
+
+    with pytest.raises(TypeError, match="Wrong.settings: Deep has a Secret inside"):
+
+        class Wrong(DataSource[Deep]):
+            pass
+
+
+async def test_lifespan_and_health_may_be_overridden_or_left():
+    class Sub(DataSource):
+        @asynccontextmanager
+        async def lifespan(self):
+            yield
+
+    made = Sub(Settings(), None)  # type: ignore[arg-type]
+    async with made.lifespan():
+        assert await made.health() == Health(ok=True)
+
+
+def test_rows_without_a_class_leave_the_schema_open():
+    async def run(self) -> Rows[Row]: yield {}  # fmt: skip
+
+    made = type("Made", (DataSource,), a_stream("s", run))
+    assert made.plan.streams["s"].row is None
+
+
+@pytest.mark.parametrize("kind", [list[Reading], Annotated[Reading, "what"]])
+def test_a_row_class_is_found_inside(kind):
+    async def run(self): yield {}  # fmt: skip
+
+    run.__annotations__["return"] = AsyncIterator[kind]
+    made = type("Made", (DataSource,), a_stream("s", run))
+    assert made.plan.streams["s"].row is Reading

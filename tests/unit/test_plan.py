@@ -1,0 +1,142 @@
+"""What a plan answers: the stream of a path, the method of a query, the resource of a URL."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from aiostream_ds import (
+    BadQuery,
+    Buffer,
+    DataSource,
+    Frame,
+    NotFound,
+    Query,
+    Request,
+    Retry,
+    Row,
+    Rows,
+    Span,
+    User,
+    query,
+    resource,
+    stream,
+)
+from aiostream_ds.plugin.plan import QueryPlan
+
+
+class Reading(Row):
+    value: float
+
+
+class Pick(Query):
+    name: str = ""
+
+
+class Base(DataSource):
+    @stream("a/{id}", linger=1, buffer=Buffer(rows=7), retry=Retry(max_delay=3))
+    async def a(self, id: str) -> Rows[Reading]:
+        yield Reading(1)
+
+    @stream("b/{n:int}")
+    async def b(self, n: Annotated[int, Meta(ge=1)] = 5) -> Rows:
+        yield {}
+
+    @a.subscribe
+    async def may(self, user: User | None, id: str) -> None: ...
+
+    @a.history
+    async def past(self, span: Span, id: str) -> list[Reading]:
+        return []
+
+    @b.publish
+    async def push(self, data: int, n: int) -> None: ...
+
+    @query
+    async def pick(self, q: Pick) -> Frame:
+        return Frame()
+
+    @resource("r/{id}")
+    async def show(self, id: str) -> None: ...
+
+    @resource("r/{id}", method="POST")
+    async def store(self, id: str, request: Request) -> AsyncIterator[bytes]:
+        yield b""
+
+
+def test_match_finds_the_stream_and_its_checked_arguments():
+    found, arguments = Base.plan.match("b/7")
+    assert (found.name, arguments) == ("b", {"n": 7})
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("c", "no stream at 'c'; the paths are: 'a/{id}', 'b/{n:int}'"),
+        ("b/07", "no stream"),
+        ("x/a/1", "no stream"),
+        ("b/0", "path 'b/0': n = 0: Expected int >= 1"),
+    ],
+)
+def test_a_path_that_nobody_serves_is_not_found(path, message):
+    with pytest.raises(NotFound) as caught:
+        Base.plan.match(path)
+    assert message in caught.value.message
+
+
+def test_a_stream_s_query_has_the_path_s_fields_with_their_defaults():
+    b = Base.plan.streams["b"]
+    made = msgspec.convert({"refId": "B"}, b.query_type)
+    assert b.path(made) == "b/5"
+    assert b.path(msgspec.convert({"n": 6}, b.query_type)) == "b/6"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"n": 0}, b.query_type)
+
+
+def test_the_exact_view_of_a_channel_cannot_be_asked_for_by_a_field():
+    class Wide(DataSource):
+        @stream("{a}/{b}")
+        async def wide(self, a: str, b: str) -> Rows:
+            yield {}
+
+    wide = Wide.plan.streams["wide"]
+    assert wide.arguments("y/b") == {"a": "y", "b": "b"} and wide.arguments("x/b") is None
+    with pytest.raises(BadQuery, match="'x/b' begins with 'x'"):
+        wide.path(msgspec.convert({"a": "x", "b": "b"}, wide.query_type))
+
+
+def test_a_query_type_picks_and_an_empty_one_means_the_only_one():
+    assert Base.plan.query("pick") == QueryPlan("pick", Pick)
+    assert Base.plan.query("a") is Base.plan.streams["a"]
+    only = type("Only", (Base,), {"b": None, "pick": None})
+    assert only.plan.query("") is only.plan.streams["a"]
+
+
+@pytest.mark.parametrize("query_type", ["", "nope"])
+def test_an_unknown_query_type_is_a_bad_query_that_lists_the_known(query_type):
+    with pytest.raises(BadQuery, match=f"'{query_type}' is none of: 'pick', 'a', 'b'"):
+        Base.plan.query(query_type)
+
+
+def test_a_resource_is_found_by_method_and_path_and_its_values_are_checked():
+    class Shown(DataSource):
+        @resource("{kind}/{n:int}")
+        async def show(self, kind: Literal["a", "b"], n: int) -> None: ...
+
+    plan = Shown.plan
+    found = plan.resource("GET", "a/3")
+    assert found is not None and found[1] == {"kind": "a", "n": 3}
+    assert plan.resource("POST", "a/3") is None and plan.resource("GET", "a") is None
+    with pytest.raises(NotFound, match="kind = 'c'"):
+        plan.resource("GET", "c/3")
+
+
+def test_a_reserved_resource_is_nobody_s():
+    class Wide(DataSource):
+        @resource("{p:rest}")
+        async def show(self, p: str) -> None: ...
+
+    assert Wide.plan.resource("GET", "seam/rows") is None
+    assert Wide.plan.resource("GET", "seams/rows") is not None

@@ -6,12 +6,14 @@ Imports the standard library and orjson. numpy is never imported: its arrays are
 `dtype` and handled through their own methods.
 """
 
+import contextlib
 import enum
 import reprlib
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import inf
+from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
 
@@ -111,6 +113,7 @@ _DTYPES = {
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_get_microsecond = attrgetter("microsecond")
 
 
 def is_array(values: object) -> bool:
@@ -206,7 +209,13 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | None]:
-    times: list[Any] = []
+    if set(map(type, values)) == {datetime}:
+        with contextlib.suppress(TypeError):  # a naive one: below it is found and named
+            times = [(value - _EPOCH) // _MILLISECOND for value in values]
+            if not any(part % 1000 for part in set(map(_get_microsecond, values))):
+                return times, None
+            return times, [value.microsecond % 1000 * 1000 for value in values]
+    times = []
     nanos: list[int] = []
     for row, value in enumerate(values):
         if not isinstance(value, datetime):

@@ -10,7 +10,6 @@ import atexit
 import codecs
 import contextlib
 import faulthandler
-import io
 import logging
 import os
 import select
@@ -50,9 +49,8 @@ class StandardStreams:
         self.log = cast("IO[str]", self._file)
         self._end = os.urandom(16).hex()  # a line that nobody else writes
         self._closed = False
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        _reopen("stdout", 1)
+        _reopen("stderr", 2)
         with contextlib.suppress(OSError, RuntimeError):
             faulthandler.enable(self._stderr)  # a crash takes the thread with it
         if hasattr(os, "register_at_fork"):
@@ -103,6 +101,18 @@ class StandardStreams:
             )
             with contextlib.suppress(OSError):  # the host is gone; writers must not block on us
                 self.log.write(formatter.format(record) + "\n")
+
+
+def _reopen(name: str, descriptor: int) -> None:
+    """A new sys.stdout or sys.stderr: the old one may stand at a place in a file, a pipe has none.
+    What was printed so far becomes log lines too."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        getattr(sys, name).flush()
+    fresh = open(
+        descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+    )
+    setattr(sys, name, fresh)
+    setattr(sys, f"__{name}__", fresh)
 
 
 class _LogFile:

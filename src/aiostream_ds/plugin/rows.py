@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -35,6 +36,14 @@ _TYPES: dict[Any, FieldType] = {
     dict: FieldType.JSON,
     list: FieldType.JSON,
 }
+_ACCEPTED: dict[FieldType | None, frozenset[type]] = {
+    FieldType.BOOL: frozenset({bool, type(None)}),
+    FieldType.INT64: frozenset({int, type(None)}),
+    FieldType.FLOAT64: frozenset({float, int, type(None)}),
+    FieldType.STRING: frozenset({str, type(None)}),
+    FieldType.TIME: frozenset({datetime, type(None)}),
+    FieldType.JSON: frozenset({dict, list, type(None)}),
+}
 _NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
 
 
@@ -53,9 +62,9 @@ class Column(msgspec.Struct, frozen=True):
 class _Layout:
     """The columns of one kind of row, and their schema. TypeError when no time can be told."""
 
-    __slots__ = ("columns", "schema", "stamped")
+    __slots__ = ("_accepted", "_getters", "columns", "schema", "stamped")
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
+    def __init__(self, columns: Mapping[str, Column], row: type[Row] | None = None) -> None:
         times = any(c.type is FieldType.TIME for c in columns.values())
         named = columns.get(TIME)
         if not times and named is not None and named.type is not None:
@@ -65,29 +74,58 @@ class _Layout:
             )
         self.columns = columns
         self.stamped = not times and TIME not in columns
-        body = json.schema(Frame(*self.fields({name: [] for name in columns}, 0)))
+        body = json.schema(Frame(*self.fields([[] for _ in columns], 0)))
         self.schema = Schema(body, json.fingerprint(body))
+        getter: Callable[[str], Callable[[Any], Any]] = attrgetter if row else itemgetter
+        self._getters = [getter(name) for name in columns]
+        # Of a Row, whose types are declared, the field itself refuses what does not fit.
+        self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
-    def fields(self, values: Mapping[str, list[Any]], rows: int) -> list[Field]:
+    def read(self, rows: list[Any]) -> list[list[Any]] | None:
+        """The values of rows that fit these columns as they are, by column; None: look closer."""
+        if self._accepted is None:
+            return [list(map(get, rows)) for get in self._getters]
+        if set(map(len, rows)) != {len(self._getters)}:
+            return None
+        try:
+            values = [list(map(get, rows)) for get in self._getters]
+        except KeyError:
+            return None
+        for column, accepted in zip(values, self._accepted, strict=True):
+            if accepted is None or not accepted.issuperset(map(type, column)):
+                return None
+        return values
+
+    def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
         """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
-        found = [column.field(name, values[name]) for name, column in self.columns.items()]
+        pairs = zip(self.columns.items(), values, strict=True)
+        found = [column.field(name, own) for (name, column), own in pairs]
         if self.stamped:
             now = time.time_ns() // 1_000_000
             found.insert(0, Field(TIME, [now] * rows, FieldType.TIME, nullable=False))
         return found
 
 
+def _accepted(name: str, column: Column) -> frozenset[type] | None:
+    """The types of a dict's values that fit the column as they stand; None: not known yet."""
+    found = _ACCEPTED.get(column.type)
+    if found is not None and name == TIME and column.type is FieldType.TIME:
+        return found | {int}
+    return found
+
+
 class RowEncoder:
     """Encodes the rows of one channel. `row` is the class they are of, when that is known."""
 
-    __slots__ = ("_dicts", "_last", "_rows")
+    __slots__ = ("_dicts", "_frames_like", "_last", "_rows")
 
     def __init__(self, row: type[Row] | None = None) -> None:
         self._rows: dict[type[Row], _Layout] = {}
         self._dicts: _Layout | None = None
         self._last: _Layout | None = None
+        self._frames_like = json.FrameEncoder()
         if row is not None:
-            self._last = self._rows[row] = _Layout(row_columns(row))
+            self._last = self._rows[row] = _Layout(row_columns(row), row)
 
     @property
     def schema(self) -> Schema | None:
@@ -99,12 +137,29 @@ class RowEncoder:
 
         Raises TypeError or ValueError, and then has changed nothing.
         """
+        kinds = set(map(type, rows))
+        if len(kinds) == 1:
+            packets = self._encode_alike(kinds.pop(), rows)
+            if packets is not None:
+                return packets
         before = (self._dicts, self._last)
         try:
             return [packet for part in self._frames(rows) for packet in self._packets(part)]
         except Exception:
             self._dicts, self._last = before
             raise
+
+    def _encode_alike(self, kind: type, rows: list[Any]) -> list[Packet] | None:
+        """The usual case: rows of one kind that bring nothing new. None: look closer."""
+        if kind is Frame:
+            return list(map(self._frames_like.packet, rows))
+        layout = self._dicts if kind is dict else self._rows.get(kind)
+        values = layout.read(rows) if layout is not None else None
+        if layout is None or values is None:
+            return None
+        packet = Packet(layout.schema, json.data(layout.fields(values, len(rows))), len(rows))
+        self._last = layout
+        return [packet]
 
     def frame(self, rows: Sequence[Any]) -> Frame:
         """A history's rows as one frame, for a query's answer.
@@ -118,7 +173,7 @@ class RowEncoder:
             raise TypeError("a history is rows of one kind, or one Frame")
         if not parts:
             last = self._last
-            return Frame(*last.fields(dict.fromkeys(last.columns, []), 0) if last else ())
+            return Frame(*last.fields([[] for _ in last.columns], 0) if last else ())
         part = parts[0]
         if isinstance(part, Frame):
             return part
@@ -130,7 +185,7 @@ class RowEncoder:
 
     def _packets(self, part: "Frame | tuple[Schema, list[Field], int]") -> Iterator[Packet]:
         if isinstance(part, Frame):
-            yield json.packet(part)
+            yield self._frames_like.packet(part)
         else:
             schema, fields, rows = part
             yield Packet(schema, json.data(fields), rows)
@@ -152,21 +207,22 @@ class RowEncoder:
             self._last = layout
             yield layout.schema, layout.fields(values, len(part)), len(part)
 
-    def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[_Layout, dict[str, list[Any]]]:
+    def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[_Layout, list[list[Any]]]:
         layout = self._rows.get(kind)
         if layout is None:
-            layout = self._rows[kind] = _Layout(row_columns(kind))
-        return layout, {name: [getattr(row, name) for row in rows] for name in layout.columns}
+            layout = self._rows[kind] = _Layout(row_columns(kind), kind)
+        return layout, layout.read(rows) or []
 
-    def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[_Layout, dict[str, list[Any]]]:
+    def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[_Layout, list[list[Any]]]:
         columns = dict(self._dicts.columns) if self._dicts is not None else {}
         for row in rows:
             if not row.keys() <= columns.keys():
                 columns.update((key, Column(None)) for key in row if key not in columns)
-        values: dict[str, list[Any]] = {}
+        values: list[list[Any]] = []
         for name, column in columns.items():
             column_values = [row.get(name) for row in rows]
-            kind, values[name] = _widen(name, column.type, column_values)
+            kind, plain = _widen(name, column.type, column_values)
+            values.append(plain)
             if kind is not column.type:
                 columns[name] = Column(kind)
         if self._dicts is None or columns != self._dicts.columns:

@@ -36,12 +36,12 @@ define(["react", "@grafana/data", "@grafana/runtime", "@grafana/ui"], function (
   var GRAFANAS_OWN = ["refId", "key", "datasource", "hide"];
 
   function QueryEditor(props) {
-    var own = { queryType: "walk", hz: 10, seed: 1, withStreaming: true };
+    var own = { queryType: "", withStreaming: true };
     var saved = {};
     Object.keys(props.query).forEach(function (name) {
       if (GRAFANAS_OWN.indexOf(name) < 0) { saved[name] = props.query[name]; }
     });
-    if (saved.queryType) { own = saved; }
+    if (Object.keys(saved).length) { own = saved; }
     return h(JsonBox, {
       label: "Query: the stream (queryType), its fields, withStreaming",
       value: own,
@@ -56,8 +56,8 @@ define(["react", "@grafana/data", "@grafana/runtime", "@grafana/ui"], function (
   function ConfigEditor(props) {
     var options = props.options;
     return h(JsonBox, {
-      label: 'Settings: {"source": "demo"} or {"source": "host", "interval": 1}',
-      value: Object.assign({ source: "demo" }, options.jsonData),
+      label: 'Settings (jsonData), for example {"source": "host"}',
+      value: options.jsonData || {},
       onChange: function (value) {
         props.onOptionsChange(Object.assign({}, options, { jsonData: value }));
       },

@@ -1,0 +1,64 @@
+"""A Python class is a Grafana streaming data source. The public names; each is documented where it
+is defined, and docs/ tells the story."""
+
+from aiostream_ds.channels.policy import Buffer, Retry
+from aiostream_ds.errors import (
+    BadQuery,
+    ConfigError,
+    DownstreamError,
+    NotFound,
+    PermissionDenied,
+    PluginError,
+)
+from aiostream_ds.frames.config import FieldConfig, FrameMeta
+from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds.grafana.runtime import serve
+from aiostream_ds.plugin.datasource import DataSource
+from aiostream_ds.plugin.marks import Live, Rows, query, resource, stream
+from aiostream_ds.plugin.model import (
+    Health,
+    InstanceSettings,
+    Query,
+    Request,
+    Response,
+    Row,
+    Span,
+    TimeRange,
+    User,
+)
+from aiostream_ds.plugin.settings import Secret, Settings, secret
+
+__all__ = [
+    "BadQuery",
+    "Buffer",
+    "ConfigError",
+    "DataSource",
+    "DownstreamError",
+    "Field",
+    "FieldConfig",
+    "FieldType",
+    "Frame",
+    "FrameMeta",
+    "Health",
+    "InstanceSettings",
+    "Live",
+    "NotFound",
+    "PermissionDenied",
+    "PluginError",
+    "Query",
+    "Request",
+    "Response",
+    "Retry",
+    "Row",
+    "Rows",
+    "Secret",
+    "Settings",
+    "Span",
+    "TimeRange",
+    "User",
+    "query",
+    "resource",
+    "secret",
+    "serve",
+    "stream",
+]

@@ -46,7 +46,7 @@ class PluginError(Exception):
     @property
     def message(self) -> str:
         """What the user reads."""
-        return str(self.args[0])
+        return str(self.args[0]) if self.args else type(self).__name__
 
 
 class BadQuery(PluginError):

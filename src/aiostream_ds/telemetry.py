@@ -9,6 +9,7 @@ line per event; `grafana/metrics.py` renders them as Prometheus text when asked.
 import contextlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ __all__ = ["Counters", "JsonLines", "TextLines", "configure", "keep_secret", "re
 
 LINE_LIMIT = 60 * 1024
 """Bytes of one log line: Grafana's reader cuts at 64 KiB, and a cut line is no JSON any more."""
+
+_LINE_PARTS = {"@message": LINE_LIMIT // 4, "error": LINE_LIMIT // 2}
+"""What the long parts of a line that is over the limit are cut to; the rest stays as it is."""
 
 _LEVELS = {
     "DEBUG": "debug",
@@ -70,7 +74,7 @@ class Counters:
 
     def durations(self) -> Iterator[tuple[str, list[int], float]]:
         """For each endpoint the count of each bucket (the last: everything above) and the sum."""
-        for endpoint, (counts, total) in self._durations.items():
+        for endpoint, (counts, total) in tuple(self._durations.items()):
             yield endpoint, counts, total
 
 
@@ -93,15 +97,35 @@ def keep_secret(secret: Revealing) -> None:
 
 def redact(text: str) -> str:
     """`text` with every living secret replaced: for the log and for messages to users."""
-    for secret in tuple(_secrets.values()):
-        value = secret.reveal()
-        if value in text:
-            text = text.replace(value, "***")
+    found = (reference() for reference in _secrets.valuerefs())
+    values = {secret.reveal() for secret in found if secret is not None}
+    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(value, "***")
     return text
 
 
-def _jsonable(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) else str(value)
+def _jsonable(value: Any) -> str | int | float | bool:
+    """A value as Go's JSON reader takes it: no NaN, no number that it has no type for."""
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    try:
+        return redact(str(value))
+    except Exception as error:
+        return f"<{type(value).__name__}: {type(error).__name__} when it was printed>"
+
+
+def _cut(text: str, limit: int, *, keep_end: bool) -> str:
+    """`text`, shorter by as much as its JSON has more bytes than `limit`."""
+    kept = text
+    while (size := len(json.dumps(kept))) > limit:
+        count = len(kept) * limit // size
+        kept = kept[-count:] if keep_end else kept[:count]
+    if kept is text:
+        return text
+    note = f"({len(text)} characters)"
+    return f"{note} … {kept}" if keep_end else f"{kept} … {note}"
 
 
 class JsonLines(logging.Formatter):
@@ -118,16 +142,19 @@ class JsonLines(logging.Formatter):
         }
         for key, value in vars(record).items():
             if key not in _STANDARD and not key.startswith("@"):
-                line[key] = redact(value) if isinstance(value, str) else _jsonable(value)
+                line[key] = _jsonable(value)
         if record.exc_info:
             line["error"] = redact(self.formatException(record.exc_info))
-        text = json.dumps(line, ensure_ascii=False)
-        if len(text.encode("utf-8", "replace")) > LINE_LIMIT:
-            for key in ("error", "@message"):
-                if isinstance(line.get(key), str):
-                    # JSON may spell one character in six, UTF-8 in four: an eighth always fits
-                    line[key] = f"{line[key][: LINE_LIMIT // 8]} … ({len(line[key])} characters)"
-            text = json.dumps({k: v for k, v in line.items() if k.startswith("@") or k == "error"})
+        text = json.dumps(
+            line
+        )  # ASCII: its length is its size, and a lone surrogate can be written
+        if len(text) > LINE_LIMIT:
+            line = {k: v for k, v in line.items() if k.startswith("@") or k == "error"}
+            for key, limit in _LINE_PARTS.items():
+                if key in line:
+                    # what a traceback is about stands at its end
+                    line[key] = _cut(line[key], limit, keep_end=key == "error")
+            text = json.dumps(line)
         return text
 
 
@@ -153,12 +180,14 @@ def configure(stream: IO[str] | None = None, *, text: bool = False, level: str =
 
     Raises ValueError for a level that is no level.
     """
-    names = ("DEBUG", "INFO", "WARNING", "ERROR")
-    if level.upper() not in names:
-        raise ValueError(f"the log level {level!r} is none of {', '.join(names).lower()}")
+    wanted = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING"}
+    wanted["error"] = "ERROR"
+    if level.lower() not in wanted:
+        raise ValueError(f"the log level {level!r} is none of debug, info, warn, error")
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(TextLines() if text else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(wanted[level.lower()])
+    logging.getLogger("hpack").setLevel("INFO")  # it writes a line for each header
     logging.captureWarnings(True)

@@ -1,10 +1,11 @@
 """The calls of Grafana that its double does not make by itself: many queries in one request, many
 RunStreams on one path, broken messages."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
+from h2.exceptions import StreamClosedError
 
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.plugin.model import User
@@ -69,7 +70,10 @@ async def run_stream(grafana, path, user=ANN, context=None):
     async with rpc.open() as call:
         context = context or grafana.context(user)
         await call.send_message(pb.RunStreamRequest(plugin_context=context, path=path), end=True)
-        yield call
+        try:
+            yield call
+        finally:
+            await leave(call)
 
 
 @asynccontextmanager
@@ -86,4 +90,14 @@ async def resource_call(grafana, path, method="GET"):
             plugin_context=grafana.context(ANN), path=path, method=method, url=path
         )
         await call.send_message(request, end=True)
-        yield call
+        try:
+            yield call
+        finally:
+            await leave(call)
+
+
+async def leave(call):
+    """Resets a call that is not over; grpclib would else wait for its end."""
+    if not call._cancel_done:
+        with suppress(StreamClosedError):
+            await call.cancel()

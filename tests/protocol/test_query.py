@@ -396,7 +396,7 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
         async def ticks(self):
             while True:
                 yield {"n": 1}
-                await anyio.sleep(0)
+                await anyio.sleep(0.0005)
 
         @query
         async def large(self, q: Query) -> Frame:

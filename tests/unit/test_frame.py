@@ -54,7 +54,7 @@ class Celsius(float):
         ([], FieldType.FLOAT64, True),
         ([None, None], FieldType.FLOAT64, True),
         (range(3), FieldType.INT64, False),
-        ((value for value in "ab"), FieldType.STRING, False),
+        pytest.param((v for v in "ab"), FieldType.STRING, False, id="generator"),
         ([Color.RED], FieldType.STRING, False),
         ([Level.HIGH], FieldType.INT64, False),
         ([Celsius(1)], FieldType.FLOAT64, False),

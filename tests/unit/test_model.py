@@ -88,3 +88,11 @@ def test_a_body_that_does_not_fit_is_a_bad_query(body, message):
 def test_health_is_good_by_default_and_shares_no_details():
     one, other = Health(), Health()
     assert one.ok and one.message == "OK" and one.details is not other.details
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"a":"\xff"}', b"[" * 100_000], ids=["cut", "text", "deep"]
+)
+def test_a_body_that_is_no_json_is_a_bad_query(body):
+    with pytest.raises(BadQuery, match="not JSON"):
+        Request(body=body).json()

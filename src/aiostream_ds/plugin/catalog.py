@@ -59,7 +59,7 @@ class Catalog:
             return first
         try:
             settings = msgspec.json.decode(json_data)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the data source's jsonData is not JSON: {error}") from None
         name = settings.get(self._by) if isinstance(settings, dict) else None
         return first if name is None or name == "" else name

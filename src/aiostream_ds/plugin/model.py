@@ -167,7 +167,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         """The body, decoded as `kind`. Raises BadQuery when it is no JSON or does not fit."""
         try:
             value = msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:  # also: text that is no UTF-8
             raise BadQuery(f"the request body is not JSON: {error}") from None
         try:
             return convert(value, kind)

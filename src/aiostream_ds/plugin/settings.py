@@ -161,7 +161,7 @@ def decode_settings(kind: type[Settings], json_data: bytes, secure: dict[str, st
     """
     try:
         plain = msgspec.json.decode(json_data) if json_data.strip() else {}
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the data source's jsonData is not JSON: {error}") from None
     if not isinstance(plain, dict):
         raise ConfigError("the data source's jsonData is not a JSON object")

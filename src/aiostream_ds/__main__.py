@@ -1,0 +1,8 @@
+"""`python -m aiostream_ds` is `aiostream-ds dev`: the built-in plugin, live in this terminal."""
+
+import sys
+
+from aiostream_ds.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["dev", *sys.argv[1:]]))

@@ -1,0 +1,47 @@
+"""The command `aiostream-ds`: one file a subcommand, imported when it is called.
+
+Exit status: 0 done, 1 failed (with a sentence on stderr), 2 called wrongly.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from aiostream_ds.cli.target import CommandError
+from aiostream_ds.errors import PluginError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "dev": "serve a data source for development and watch its rows",
+    "tail": "print the live rows of one path",
+    "run": "be the plugin process that Grafana starts",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="aiostream-ds", description="Python classes as Grafana streaming data sources."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        if name in words[:1]:
+            import_module(f"aiostream_ds.cli.{name}").arguments(command)
+    parsed = parser.parse_args(words)
+    try:
+        status: int = import_module(f"aiostream_ds.cli.{parsed.command}").run(parsed)
+    except (CommandError, PluginError) as error:
+        print(f"aiostream-ds {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # `… | head` has read enough; Python must not complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return status

@@ -1,0 +1,78 @@
+"""Live rows in a terminal: one line a row, times of day, units in the head."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from grpclib.exceptions import GRPCError
+
+from aiostream_ds.cli.target import CommandError
+from aiostream_ds.frames.frame import Field, FieldType
+from aiostream_ds.grafana.application import Application
+from aiostream_ds.testing.grafana import open_grafana
+from aiostream_ds.testing.viewer import Refused, Viewer
+
+__all__ = ["show"]
+
+HEAD_EVERY = 40
+"""Rows after which the head is printed again."""
+
+
+async def show(
+    application: Application,
+    path: str,
+    settings: dict[str, Any],
+    secure: dict[str, str],
+    *,
+    count: int = 0,
+    raw: bool = False,
+) -> None:
+    """Follow `path` as a viewer does and print its rows; for ever, or `count` of them.
+
+    Raises CommandError when the subscription is refused.
+    """
+    async with open_grafana(application, settings=settings, secure=secure, uid="local") as grafana:
+        try:
+            viewer = await grafana.follow(path)
+        except (Refused, GRPCError) as error:
+            text = error.message if isinstance(error, GRPCError) else error
+            raise CommandError(f"{path}: refused ({text}); the log line above says why") from None
+        await _print_rows(viewer, count, raw)
+
+
+async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:
+    shown = 0
+    head: list[str] = []
+    while not count or shown < count:
+        row = await viewer.next()
+        if raw:
+            print(msgspec.json.encode(row).decode(), flush=True)
+        else:
+            fields = viewer.fields
+            names = [_head(field) for field in fields]
+            if names != head or shown % HEAD_EVERY == 0:
+                head = names
+                print(_line(head, head), flush=True)
+            print(_line([_cell(field, row[field.name]) for field in fields], head), flush=True)
+        shown += 1
+
+
+def _head(field: Field) -> str:
+    unit = field.config.unit if field.config is not None else ""
+    return f"{field.name} [{unit}]" if unit else field.name
+
+
+def _line(cells: Sequence[str], head: Sequence[str]) -> str:
+    widths = (max(len(name), 12) for name in head)
+    return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+
+
+def _cell(field: Field, value: Any) -> str:
+    if value is None:
+        return "-"
+    if field.type is FieldType.TIME:
+        return datetime.fromtimestamp(value / 1000).strftime("%H:%M:%S.%f")[:-3]
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,86 @@
+"""One plugin, put together: registry, instances, counters and the services over them.
+
+The process that Grafana starts, the development command and the test harness all open the same.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+from aiostream_ds.channels.registry import ChannelRegistry
+from aiostream_ds.grafana.instance import Instances
+from aiostream_ds.grafana.metrics import CountingObserver
+from aiostream_ds.grafana.service import GrafanaService
+from aiostream_ds.grafana.wire import Method
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.telemetry import Counters
+
+__all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_application"]
+
+DRAIN = 5.0
+"""Seconds that running streams and lifespans get to end when the plugin is asked to stop."""
+
+IDLE_SWEEP = 600.0
+"""Seconds between two looks for instances that nobody uses any more."""
+
+
+class Application:
+    """A living plugin."""
+
+    def __init__(self, registry: ChannelRegistry, instances: Instances, counters: Counters) -> None:
+        self.registry = registry
+        self.instances = instances
+        self.counters = counters
+
+    def methods(self) -> Mapping[str, Method]:
+        """The table of Grafana's services for a server."""
+        return GrafanaService(self.instances, self.registry, self.counters).methods()
+
+    async def close(self, drain: float = DRAIN) -> bool:
+        """Streams end first (their `finally` runs), then the lifespans. Whether all did in time."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(drain):
+            stuck = await self.registry.aclose(drain / 2)
+            await self.instances.aclose()
+            return not stuck
+        return False
+
+
+@asynccontextmanager
+async def background_tasks() -> AsyncGenerator[TaskGroup]:
+    """Tasks that live as long as the block and are cancelled at its end. What the block raises
+    comes out as it is: the caller's error is not a task's, and needs no group around it."""
+    raised: Exception | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield tasks
+            except Exception as error:
+                raised = error
+            tasks.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
+    finally:
+        del raised  # error → traceback → this frame → error would be a cycle
+
+
+@asynccontextmanager
+async def open_application(catalog: Catalog) -> AsyncGenerator[Application]:
+    """Opens a plugin, and closes it on leaving."""
+    counters = Counters()
+    registry = ChannelRegistry(observer=CountingObserver(counters))
+    async with background_tasks() as tasks:
+        instances = Instances(catalog, registry, tasks)
+        application = Application(registry, instances, counters)
+        tasks.start_soon(_sweep, instances)
+        try:
+            yield application
+        finally:
+            await application.close()
+
+
+async def _sweep(instances: Instances) -> None:
+    while True:
+        await anyio.sleep(IDLE_SWEEP)
+        instances.close_idle(anyio.current_time())

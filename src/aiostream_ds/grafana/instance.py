@@ -1,0 +1,207 @@
+"""One living object per configured data source; replaced when its settings change.
+
+    opening ──▶ live ──▶ retired ──▶ closed        retired: newer settings took over, or idle
+       └─ failed (said to every waiting call; the next call tries again)
+
+Each instance is entered and left in one task of its own, so that an author's `lifespan` may hold a
+task group. A call with newer settings opens a new instance; streams of the old one are ended with
+an error that makes Grafana restart them on the new one; the old one closes after a grace.
+"""
+
+import logging
+from typing import Any, NamedTuple
+
+import anyio
+from anyio.abc import TaskGroup
+
+from aiostream_ds.channels.registry import ChannelRegistry
+from aiostream_ds.errors import ConfigError, DownstreamError, PluginError
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.convert import plugin_context, unwrap
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.plugin.datasource import DataSource
+from aiostream_ds.plugin.model import PluginContext
+from aiostream_ds.plugin.settings import decode_settings
+from aiostream_ds.plugin.supervisor import BugDelays
+
+__all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "Instance", "InstanceKey", "Instances"]
+
+log = logging.getLogger(__name__)
+
+CLOSE_GRACE = 5.0
+"""Seconds that a replaced instance lives on, for calls that have it in hand."""
+
+IDLE_TIMEOUT = 3600.0
+"""Seconds without a call or a running stream after which an instance is closed."""
+
+
+class InstanceKey(NamedTuple):
+    """Which configured data source: plugin, tenant (namespace, else org), uid."""
+
+    plugin_id: str
+    tenant: str
+    uid: str
+
+
+class Instance:
+    """A living data source and what belongs to its streams."""
+
+    __slots__ = (
+        "_error",
+        "_ready",
+        "_retired",
+        "closed",
+        "delays",
+        "generation",
+        "key",
+        "source",
+        "updated_ms",
+        "used_at",
+    )
+
+    def __init__(self, key: InstanceKey, updated_ms: int, generation: int) -> None:
+        self.key = key
+        self.generation = generation
+        self.updated_ms = updated_ms
+        self.delays = BugDelays()
+        self.source: DataSource[Any]
+        self.closed = False
+        self.used_at = 0.0
+        self._ready = anyio.Event()
+        self._retired = anyio.Event()
+        self._error: BaseException | None = None
+
+
+class Instances:
+    """All instances of this process. `tasks` is where their lives run."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        registry: ChannelRegistry,
+        tasks: TaskGroup,
+        *,
+        close_grace: float = CLOSE_GRACE,
+    ) -> None:
+        self._catalog = catalog
+        self._registry = registry
+        self._tasks = tasks
+        self._close_grace = close_grace
+        self._current: dict[InstanceKey, Instance] = {}
+        self._generation = 0
+        self._living: set[Instance] = set()
+        self._closing = anyio.Event()
+        self._empty = anyio.Event()
+
+    async def get(self, context: pb.PluginContext | None) -> Instance:
+        """The instance for a call, opened when it is the first or has newer settings.
+
+        Raises what the author's lifespan raised, and ConfigError when the settings cannot work or
+        the call names no data source.
+        """
+        settings = context.data_source_instance_settings if context is not None else None
+        if context is None or settings is None:
+            raise ConfigError("the call names no data source: this plugin serves data sources only")
+        if self._closing.is_set():
+            raise DownstreamError("the plugin is stopping")
+        tenant = context.namespace or str(context.org_id)
+        key = InstanceKey(context.plugin_id, tenant, settings.uid or str(settings.id))
+        instance = self._current.get(key)
+        if instance is None or instance.closed or instance.updated_ms < settings.last_updated_ms:
+            former, instance = instance, self._new(key, settings.last_updated_ms)
+            self._current[key] = instance
+            self._living.add(instance)
+            self._tasks.start_soon(self._live, instance, context, settings, former)
+        instance.used_at = anyio.current_time()
+        await instance._ready.wait()
+        if instance._error is not None:
+            raise _again(instance._error)
+        return instance
+
+    def _new(self, key: InstanceKey, updated_ms: int) -> Instance:
+        self._generation += 1
+        return Instance(key, updated_ms, self._generation)
+
+    async def aclose(self) -> None:
+        """Ends every lifespan; returns when all have."""
+        self._closing.set()
+        for instance in tuple(self._living):
+            instance._retired.set()
+        if self._living:
+            await self._empty.wait()
+
+    def close_idle(self, now: float) -> None:
+        """Retires what nobody has used for IDLE_TIMEOUT: Grafana does not tell of deletions."""
+        for key, instance in tuple(self._current.items()):
+            if not self._registry.is_busy(key) and now - instance.used_at > IDLE_TIMEOUT:
+                del self._current[key]
+                self._registry.close_instance(key)
+                instance._retired.set()
+
+    async def _live(
+        self,
+        instance: Instance,
+        context: pb.PluginContext,
+        settings: pb.DataSourceInstanceSettings,
+        former: Instance | None,
+    ) -> None:
+        try:
+            source = self._make(plugin_context(context), settings)
+            async with source.lifespan():
+                instance.source = source
+                instance._ready.set()
+                self._retire(former, instance)
+                await instance._retired.wait()
+                with anyio.move_on_after(self._close_grace):
+                    await self._closing.wait()
+        except Exception as error:
+            self._fail(instance, unwrap(error), former)
+        finally:
+            instance.closed = True
+            instance._ready.set()
+            self._living.discard(instance)
+            if self._closing.is_set() and not self._living:
+                self._empty.set()
+            if self._current.get(instance.key) is instance:
+                del self._current[instance.key]
+
+    def _make(
+        self, context: PluginContext, settings: pb.DataSourceInstanceSettings
+    ) -> DataSource[Any]:
+        kind = self._catalog.pick(settings.json_data)
+        decoded = decode_settings(
+            kind.plan.settings, settings.json_data, settings.decrypted_secure_json_data
+        )
+        if context.instance is None:
+            raise ConfigError("the call names no data source")
+        return kind(decoded, context.instance)
+
+    def _retire(self, former: Instance | None, newer: Instance) -> None:
+        self._registry.supersede(newer.key, newer.generation)
+        if former is not None:
+            former._retired.set()
+
+    def _fail(self, instance: Instance, error: BaseException, former: Instance | None) -> None:
+        where = {"datasource": instance.key.uid}
+        if not instance._ready.is_set():
+            instance._error = error
+            self._retire(former, instance)
+            if not isinstance(error, PluginError):
+                log.error("the data source cannot be opened", exc_info=error, extra=where)
+        else:
+            # The lifespan itself failed while the instance was in use: whoever comes next reopens.
+            log.error("the data source's lifespan failed", exc_info=error, extra=where)
+            self._registry.supersede(instance.key, instance.generation + 1)
+
+
+def _again(error: BaseException) -> BaseException:
+    """A fresh exception for each waiting call: one object must not collect many tracebacks."""
+    fresh: BaseException
+    if isinstance(error, PluginError):
+        kind = type(error)
+        fresh = kind.__new__(kind, *error.args)  # an author's class may have an __init__ of its own
+        vars(fresh).update(vars(error))
+    else:
+        fresh = RuntimeError(f"the data source cannot be opened: {type(error).__name__}: {error}")
+    fresh.__cause__ = error
+    return fresh

@@ -1,0 +1,134 @@
+"""Prometheus text for CollectMetrics: what has been counted, and what runs at this moment.
+
+The core counts; this file only names and renders. prometheus-client is imported when first asked.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry, Observer
+from aiostream_ds.frames.packet import Packet
+from aiostream_ds.telemetry import Counters
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+__all__ = ["CountingObserver", "Gauges", "exposition"]
+
+
+log = logging.getLogger(__name__)
+
+
+class CountingObserver(Observer):
+    """The registry's events as counts."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def on_start(self, key: ChannelKey) -> None:
+        """One more run."""
+        self._counters.starts += 1
+
+    def on_packet(self, key: ChannelKey, packet: Packet) -> None:
+        """One packet was emitted, whatever the number of its readers."""
+        self._counters.packets += 1
+        self._counters.rows += packet.rows
+        self._counters.bytes += len(packet.data)
+
+    def on_fail(self, key: ChannelKey, error: Exception) -> None:
+        """A row that cannot be encoded: the author's bug, which no `except` of theirs can see."""
+        self._counters.count_error("bug")
+        log.error("stream failed: a row cannot be sent", exc_info=error, extra={"path": key.path})
+
+    def on_behind(self, key: ChannelKey) -> None:
+        """A reader falls behind: said once for each time, counted row by row."""
+        self._counters.drop_episodes += 1
+        log.warning("a reader is behind: its oldest rows are dropped", extra={"path": key.path})
+
+    def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
+        """Rows that a slow reader never got, once it has caught up or left."""
+        self._counters.rows_dropped += rows
+
+    def on_stuck(self, key: ChannelKey, seconds: float) -> None:
+        """A stream that does not end."""
+        self._counters.stuck += 1
+
+
+class Gauges(NamedTuple):
+    """What the registry holds at one moment."""
+
+    running: int
+    subscriptions: int
+
+    @classmethod
+    def of(cls, registry: ChannelRegistry) -> Self:
+        """The gauges of now."""
+        return cls(registry.running, registry.subscriptions)
+
+
+def exposition(gauges: Gauges, counters: Counters) -> bytes:
+    """The text that Grafana passes on at /metrics/plugins/<id>. Reads files: call it in a thread,
+    with gauges that were taken in the loop's."""
+    from prometheus_client import (
+        CollectorRegistry,
+        GCCollector,
+        PlatformCollector,
+        ProcessCollector,
+        generate_latest,
+    )
+
+    class Collector:
+        def collect(self) -> "Iterator[Metric]":
+            return _families(gauges, counters)
+
+    found = CollectorRegistry()
+    found.register(Collector())
+    ProcessCollector(registry=found)
+    PlatformCollector(registry=found)
+    GCCollector(registry=found)
+    return generate_latest(found)
+
+
+def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+
+    def counter(name: str, text: str, value: int) -> Any:
+        return CounterMetricFamily(f"aiostream_ds_{name}", text, value=value)
+
+    def gauge(name: str, text: str, value: int) -> Any:
+        return GaugeMetricFamily(f"aiostream_ds_{name}", text, value=value)
+
+    yield gauge("streams_running", "Running streams: one for each channel.", gauges.running)
+    yield gauge("subscriptions", "RunStream calls that read a channel now.", gauges.subscriptions)
+    yield counter("stream_starts", "Runs of stream methods.", counters.starts)
+    yield counter("packets", "Packets emitted into channels.", counters.packets)
+    yield counter("bytes", "Bytes of those packets' data.", counters.bytes)
+    yield counter("rows", "Rows of those packets.", counters.rows)
+    yield counter("rows_dropped", "Rows that slow readers never got.", counters.rows_dropped)
+    yield counter("stream_retries", "Restarts after a DownstreamError.", counters.retries)
+    yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
+    errors = CounterMetricFamily(
+        "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
+    )
+    for kind in ("downstream", "lasting", "bug"):
+        errors.add_metric([kind], counters.stream_errors.get(kind, 0))
+    yield errors
+    requests = CounterMetricFamily(
+        "aiostream_ds_requests", "Calls that Grafana made.", labels=["endpoint", "status"]
+    )
+    for (endpoint, status), count in tuple(counters.requests.items()):
+        requests.add_metric([endpoint, status], count)
+    yield requests
+    durations = HistogramMetricFamily(
+        "aiostream_ds_request_duration_seconds", "How long they took.", labels=["endpoint"]
+    )
+    for endpoint, counts, total in counters.durations():
+        bounds = [*map(str, Counters.BUCKETS), "+Inf"]
+        sums = [sum(counts[: i + 1]) for i in range(len(counts))]
+        durations.add_metric([endpoint], list(zip(bounds, sums, strict=True)), total)
+    yield durations

@@ -1,0 +1,228 @@
+"""`serve()`: the life of the process, from the first line of main to its exit status.
+
+    started ──▶ serving ──▶ draining ──▶ gone
+                  └─ Shutdown called, SIGTERM, or the host is gone
+
+Under Grafana: SIGINT is ignored (Ctrl-C in a terminal reaches the whole group, and Grafana
+decides), the connection may drop and come back, and nothing of ours outlives the host. Exit status
+0: asked to stop; 1: could not start.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import IO, NoReturn
+
+import anyio
+
+from aiostream_ds import telemetry
+from aiostream_ds.errors import ConfigError
+from aiostream_ds.grafana import goplugin, standalone
+from aiostream_ds.grafana.application import (
+    DRAIN,
+    Application,
+    background_tasks,
+    open_application,
+)
+from aiostream_ds.grafana.streams import StandardStreams
+from aiostream_ds.grafana.watchdog import watch_loop
+from aiostream_ds.grafana.wire import Server
+from aiostream_ds.plugin.catalog import Catalog, Target
+
+__all__ = ["SHUTDOWN_DRAIN", "serve", "serve_loaded", "serve_standalone"]
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_DRAIN = 0.25
+"""Seconds that streams get to end when the host called Shutdown (it kills after 2 s) or died."""
+
+KEEP_ALIVE = 10.0
+"""Seconds between two lines by which a copy that hands on an address shows that it lives."""
+
+
+def serve(target: Target, *, by: str | None = None) -> NoReturn:
+    """Be the plugin process that Grafana starts; the last line of an author's program.
+
+    `target` is a DataSource class, or several by name, of which the setting that `by` names picks
+    one. With the argument `--standalone` it serves on a free port of this machine for a debugger;
+    without, it expects to be started by Grafana, and says so otherwise.
+
+    Raises TypeError for a target that is neither.
+    """
+    catalog = Catalog(target, by)
+    serve_loaded(lambda: catalog)
+
+
+def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
+    """The same for a plugin that is loaded only when stdout is safe: what its modules print, and
+    the traceback of one that cannot be imported, are log lines then."""
+    directory = Path(sys.argv[0]).resolve().parent
+    if {"-standalone", "--standalone"} & set(sys.argv[1:]):
+        _log_to(None)
+        with suppress(KeyboardInterrupt):
+            asyncio.run(serve_standalone(load(), directory))
+        _leave(0)
+    try:
+        handshake = goplugin.read_handshake(os.environ)
+    except goplugin.Refused as refused:
+        sys.stderr.write(f"{refused}\n")
+        _leave(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    streams = StandardStreams()
+    address = standalone.elsewhere(os.environ, directory)
+    if address:
+        streams.announce(f"1|{goplugin.PROTOCOL_VERSION}|tcp|{address}|grpc")
+        _idle(handshake.parent)
+    status = 0
+    try:
+        _log_to(streams.log)
+        asyncio.run(_managed(load(), handshake, streams))
+    except goplugin.Refused as refused:
+        log.error("the plugin cannot start: %s", refused)
+        status = 1
+    except BaseException:
+        log.exception("the plugin ends by an error")
+        status = 1
+    streams.close()
+    _leave(status)
+
+
+async def _managed(
+    catalog: Catalog, handshake: goplugin.Handshake, streams: StandardStreams
+) -> None:
+    stop = anyio.Event()
+    async with open_application(catalog) as application:
+        server = Server({**application.methods(), **goplugin.services(stop.set)})
+        listener = await goplugin.listen(server, handshake)
+        async with background_tasks() as tasks:
+            tasks.start_soon(watch_loop)
+            tasks.start_soon(_when, lambda: goplugin.parent_exit(handshake.parent), stop)
+            asked = _on_sigterm(stop)
+            streams.announce(listener.line)
+            log.info("serving on %s", listener.address)
+            await stop.wait()
+        drain = DRAIN if asked.is_set() else SHUTDOWN_DRAIN
+        if not await _end(application, server, drain):
+            log.warning("not everything ended within %.2f s", drain)
+        listener.close()
+        streams.close()
+        # From inside: a task or a thread that does not end must not keep the process.
+        _leave(0)
+
+
+async def _end(application: Application, server: Server, drain: float) -> bool:
+    """Streams first, so that their calls end with a reason; then the server."""
+    ended = await application.close(drain)
+    server.close()
+    with anyio.move_on_after(SHUTDOWN_DRAIN):
+        await server.wait_closed()
+    return ended
+
+
+async def _when(event: Callable[[], Awaitable[None]], stop: anyio.Event) -> None:
+    await event()
+    log.info("the host is gone")
+    stop.set()
+
+
+def _on_sigterm(stop: anyio.Event) -> anyio.Event:
+    """The first SIGTERM drains, the second ends the process at once."""
+    asked = anyio.Event()
+
+    def handle() -> None:
+        if asked.is_set():
+            _leave(0)
+        asked.set()
+        stop.set()
+
+    with suppress(NotImplementedError):  # Windows has no signal handlers in its loop
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, handle)
+    return asked
+
+
+async def serve_standalone(
+    catalog: Catalog,
+    directory: Path,
+    ready: Callable[[Application, str], Awaitable[None]] | None = None,
+) -> None:
+    """Serve on TCP for a debugger or a Grafana beside us, until cancelled or ended by a signal.
+
+    The address is GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When `directory` holds
+    a plugin.json, the files that make a running Grafana attach are kept there meanwhile. `ready`
+    is called with the plugin and its address, and ends the serving when it returns.
+    """
+    identifier = standalone.plugin_id(directory)
+    wanted = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
+    async with open_application(catalog) as application:
+        server = Server({**application.methods(), **goplugin.services(None)})
+        listening = _listen(wanted)
+        await server.start(sock=listening)
+        address = "{}:{}".format(*listening.getsockname()[:2])
+        async with background_tasks() as tasks:
+            tasks.start_soon(watch_loop)
+            with standalone.announced(directory, address) if identifier else nullcontext():
+                stop = anyio.Event()
+                _on_sigterm(stop)
+                if ready is not None:
+                    tasks.start_soon(_until_done, ready, application, address, stop)
+                else:
+                    log.info("serving on %s; Ctrl-C ends it", address)
+                await stop.wait()
+        await _end(application, server, DRAIN)
+
+
+async def _until_done(
+    ready: Callable[[Application, str], Awaitable[None]],
+    application: Application,
+    address: str,
+    stop: anyio.Event,
+) -> None:
+    await ready(application, address)
+    stop.set()
+
+
+def _listen(wanted: str) -> socket.socket:
+    name, _, port = (wanted or "127.0.0.1:0").rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"the address {wanted!r} is not HOST:PORT")
+    try:
+        return socket.create_server((name or "127.0.0.1", int(port)))
+    except OSError as error:
+        raise ConfigError(f"the address {wanted!r} cannot be listened on: {error}") from error
+
+
+def _idle(parent: int) -> NoReturn:
+    """This copy only handed on an address: it stays until the host ends it."""
+    while os.getppid() == parent:
+        sys.stderr.write("the plugin runs standalone, elsewhere\n")
+        for _ in range(int(KEEP_ALIVE / goplugin.POLL_INTERVAL)):
+            time.sleep(goplugin.POLL_INTERVAL)
+            if os.getppid() != parent:
+                break
+    _leave(0)
+
+
+def _log_to(stream: IO[str] | None) -> None:
+    """JSON lines to the host, text to a terminal (None). `log_level` of Grafana's ini section
+    [plugin.<id>] arrives as GF_PLUGIN_LOG_LEVEL."""
+    level = os.environ.get("GF_PLUGIN_LOG_LEVEL", "info")
+    try:
+        telemetry.configure(stream, text=stream is None, level=level)
+    except ValueError as error:
+        telemetry.configure(stream, text=stream is None)
+        log.warning("GF_PLUGIN_LOG_LEVEL: %s; it is info now", error)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit now: a thread or a stream that does not end must not keep the process."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

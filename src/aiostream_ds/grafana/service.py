@@ -1,0 +1,347 @@
+"""Everything that Grafana asks of a data source: Data, Stream, Resource, Diagnostics.
+
+Each method is one RPC: decode, find the instance, let the author's code answer, encode. What an
+author raises becomes the answer of that query or call, never the end of the process.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from aiostream_ds.channels.policy import Policy
+from aiostream_ds.channels.registry import ChannelError, ChannelKey, ChannelRegistry, StreamFailed
+from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError
+from aiostream_ds.frames import arrow, json
+from aiostream_ds.frames.frame import Frame
+from aiostream_ds.frames.packet import render
+from aiostream_ds.grafana import convert, queries, resources
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.instance import Instance, Instances
+from aiostream_ds.grafana.metrics import Gauges, exposition
+from aiostream_ds.grafana.wire import (
+    Call,
+    GRPCError,
+    Method,
+    Status,
+    send_packets,
+    server_stream,
+    unary,
+)
+from aiostream_ds.plugin.model import Health
+from aiostream_ds.plugin.plan import StreamPlan
+from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds.plugin.settings import convert as read
+from aiostream_ds.plugin.supervisor import supervise
+from aiostream_ds.telemetry import Counters, redact
+
+__all__ = ["GrafanaService"]
+
+log = logging.getLogger(__name__)
+
+
+class GrafanaService:
+    """The handlers of all `pluginv2` services over one set of instances and one registry."""
+
+    def __init__(self, instances: Instances, registry: ChannelRegistry, counters: Counters) -> None:
+        self._instances = instances
+        self._registry = registry
+        self._counters = counters
+        self._arrow_ready = False
+
+    def methods(self) -> Mapping[str, Method]:
+        """The table that the server answers from."""
+        return {
+            "/pluginv2.Data/QueryData": unary(
+                self.query_data, pb.QueryDataRequest, pb.QueryDataResponse
+            ),
+            "/pluginv2.Data/QueryChunkedData": server_stream(
+                self.query_chunked_data, pb.QueryChunkedDataRequest, pb.QueryChunkedDataResponse
+            ),
+            "/pluginv2.Resource/CallResource": server_stream(
+                self.call_resource, pb.CallResourceRequest, pb.CallResourceResponse
+            ),
+            "/pluginv2.Diagnostics/CheckHealth": unary(
+                self.check_health, pb.CheckHealthRequest, pb.CheckHealthResponse
+            ),
+            "/pluginv2.Diagnostics/CollectMetrics": unary(
+                self.collect_metrics, pb.CollectMetricsRequest, pb.CollectMetricsResponse
+            ),
+            "/pluginv2.Stream/SubscribeStream": unary(
+                self.subscribe_stream, pb.SubscribeStreamRequest, pb.SubscribeStreamResponse
+            ),
+            "/pluginv2.Stream/RunStream": server_stream(
+                self.run_stream, pb.RunStreamRequest, pb.StreamPacket
+            ),
+            "/pluginv2.Stream/PublishStream": unary(
+                self.publish_stream, pb.PublishStreamRequest, pb.PublishStreamResponse
+            ),
+        }
+
+    # -- queries -----------------------------------------------------------------------------
+
+    async def query_data(self, request: pb.QueryDataRequest, call: Call) -> pb.QueryDataResponse:
+        """All queries of a panel at once; one that fails leaves its neighbours alone."""
+        responses: dict[str, pb.DataResponse] = {}
+
+        async def one(message: pb.DataQuery) -> None:
+            responses[message.ref_id] = await self._data_response(request, message)
+
+        async with anyio.create_task_group() as tasks:
+            for message in request.queries:
+                tasks.start_soon(one, message)
+        return pb.QueryDataResponse(responses=responses)
+
+    async def _data_response(
+        self, request: pb.QueryDataRequest, message: pb.DataQuery
+    ) -> pb.DataResponse:
+        try:
+            with self._counted("queryData"):
+                frames = await self._answer(request.plugin_context, message)
+                encoded = [await self._encode(frame, request.format) for frame in frames]
+            return pb.DataResponse(frames=encoded, status=200, format=request.format)
+        except Exception as error:
+            failed = self._outcome(error, "query", message.ref_id)
+            return pb.DataResponse(
+                status=failed.status, error=failed.message, error_source=failed.source
+            )
+
+    async def query_chunked_data(self, request: pb.QueryChunkedDataRequest, call: Call) -> None:
+        """The same answers, each query's frames sent as soon as it is answered."""
+
+        sending = anyio.Lock()  # a message that waits for the window is not to be cut by another
+
+        async def one(message: pb.DataQuery) -> None:
+            async with aclosing(self._chunks(request, message)) as chunks:
+                async for chunk in chunks:
+                    async with sending:
+                        await call.send(chunk)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for message in request.queries:
+                    tasks.start_soon(one, message)
+        except ExceptionGroup as group:
+            raise convert.unwrap(group) from None
+
+    async def _chunks(
+        self, request: pb.QueryChunkedDataRequest, message: pb.DataQuery
+    ) -> AsyncGenerator[pb.QueryChunkedDataResponse]:
+        try:
+            with self._counted("queryChunkedData"):
+                frames = await self._answer(request.plugin_context, message)
+                encoded = [await self._encode(frame, request.format) for frame in frames]
+        except Exception as error:
+            failed = self._outcome(error, "query", message.ref_id)
+            yield pb.QueryChunkedDataResponse(
+                ref_id=message.ref_id,
+                status=failed.status,
+                error=failed.message,
+                error_source=failed.source,
+            )
+            return
+        for number, frame in enumerate(encoded):
+            yield pb.QueryChunkedDataResponse(
+                ref_id=message.ref_id,
+                frame_id=str(number),
+                frame=frame,
+                status=200,
+                format=request.format,
+            )
+
+    async def _answer(self, context: pb.PluginContext | None, message: pb.DataQuery) -> list[Frame]:
+        instance = await self._instances.get(context)
+        return await queries.answer(instance, convert.plugin_context(context), message)
+
+    async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> bytes:
+        encode = json.encode if form == pb.DataFrameFormat.JSON else arrow.encode
+        if encode is arrow.encode and not self._arrow_ready:
+            # pyarrow's import alone would stall every stream for some 200 ms
+            encoded = await anyio.to_thread.run_sync(encode, frame)
+            self._arrow_ready = True
+            return encoded
+        if frame.rows > queries.INLINE_ROWS:
+            return await anyio.to_thread.run_sync(encode, frame)
+        return encode(frame)
+
+    # -- resources and diagnostics -------------------------------------------------------------
+
+    async def call_resource(self, request: pb.CallResourceRequest, call: Call) -> None:
+        """One HTTP request; the body may come in pieces."""
+        try:
+            with self._counted("callResource"):
+                instance = await self._instances.get(request.plugin_context)
+                context = convert.plugin_context(request.plugin_context)
+                await resources.answer(instance, context, request, call)
+        except Exception as error:
+            failed = self._outcome(error, "resource", request.path)
+            if call.sent:  # the status is out: all that is left is to end the call with an error
+                raise convert.grpc_error(error) from None
+            await call.send(resources.failure(failed.status, failed.message))
+
+    async def check_health(
+        self, request: pb.CheckHealthRequest, call: Call
+    ) -> pb.CheckHealthResponse:
+        """Save & test."""
+        health = pb.CheckHealthResponseHealthStatus
+        try:
+            with self._counted("checkHealth"):
+                instance = await self._instances.get(request.plugin_context)
+                answer = await instance.source.health()
+                if not isinstance(answer, Health):
+                    raise TypeError(f"health returned {answer!r}; allowed is a Health")
+                return pb.CheckHealthResponse(
+                    status=health.OK if answer.ok else health.ERROR,
+                    message=redact(answer.message),
+                    json_details=msgspec.json.encode(answer.details) if answer.details else b"",
+                )
+        except Exception as error:
+            failed = self._outcome(error, "health", "")
+            return pb.CheckHealthResponse(status=health.ERROR, message=failed.message)
+
+    async def collect_metrics(
+        self, request: pb.CollectMetricsRequest, call: Call
+    ) -> pb.CollectMetricsResponse:
+        """Prometheus text, of the streams that run now too."""
+        gauges = Gauges.of(self._registry)
+        text = await anyio.to_thread.run_sync(exposition, gauges, self._counters)
+        return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
+
+    # -- streams -------------------------------------------------------------------------------
+
+    async def subscribe_stream(
+        self, request: pb.SubscribeStreamRequest, call: Call
+    ) -> pb.SubscribeStreamResponse:
+        """May this viewer follow this path? The initial data is the schema, never rows: Grafana
+        hands it out again at each reconnect, and rows would then appear twice."""
+        answer = pb.SubscribeStreamResponseStatus
+        try:
+            with self._counted("subscribeStream"):
+                instance = await self._instances.get(request.plugin_context)
+                stream, arguments = instance.source.plan.match(request.path)
+                user = convert.plugin_context(request.plugin_context).user
+                await queries.authorize(instance, user, stream, arguments)
+        except Exception as error:
+            return pb.SubscribeStreamResponse(status=answer[self._refusal(error, request.path)])
+        running = self._registry.peek(ChannelKey(instance.key, request.path))
+        schema = running.schema if running is not None else None
+        schema = schema or RowEncoder(stream.row).schema
+        return pb.SubscribeStreamResponse(
+            status=answer.OK, data=render(schema, None) if schema is not None else b""
+        )
+
+    async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:
+        """Joins the path's one running stream and forwards its packets until either side ends."""
+        try:
+            instance = await self._instances.get(request.plugin_context)
+            stream, arguments = instance.source.plan.match(request.path)
+            subscription = self._join(instance, stream, arguments, request.path)
+        except Exception as error:
+            if not isinstance(error, ChannelError):
+                self._outcome(error, "stream", request.path)
+            raise _stream_error(error) from None
+        try:
+            await send_packets(call, subscription)
+        except ChannelError as error:
+            raise _stream_error(error) from None
+        finally:
+            subscription.leave()
+
+    def _join(
+        self, instance: Instance, stream: StreamPlan, arguments: dict[str, Any], path: str
+    ) -> Any:
+        key = ChannelKey(instance.key, path)
+        encoder = RowEncoder(stream.row)
+        method = getattr(instance.source, stream.name)
+        run = supervise(
+            lambda: method(**arguments), encoder.encode,
+            key, stream.retry, instance.delays, self._counters,
+        )  # fmt: skip
+        policy = Policy(buffer=stream.buffer, linger=stream.linger)
+        return self._registry.join(key, run, policy, instance.generation)
+
+    async def publish_stream(
+        self, request: pb.PublishStreamRequest, call: Call
+    ) -> pb.PublishStreamResponse:
+        """A user sends data into a channel: denied unless the stream has a publish hook."""
+        answer = pb.PublishStreamResponseStatus
+        try:
+            with self._counted("publishStream"):
+                data = await self._publish(request)
+        except Exception as error:
+            return pb.PublishStreamResponse(status=answer[self._refusal(error, request.path)])
+        return pb.PublishStreamResponse(status=answer.OK, data=data)
+
+    async def _publish(self, request: pb.PublishStreamRequest) -> bytes:
+        instance = await self._instances.get(request.plugin_context)
+        stream, arguments = instance.source.plan.match(request.path)
+        if stream.publish is None:
+            raise PermissionDenied(f"nothing may be published to {request.path!r}")
+        user = convert.plugin_context(request.plugin_context).user
+        await queries.authorize(instance, user, stream, arguments)
+        try:
+            value = read(convert.parse(request.data, "it"), stream.publish.data)
+        except (ValueError, BadQuery) as error:
+            raise BadQuery(f"published data: {error}") from None
+        result = await getattr(instance.source, stream.publish.method)(value, **arguments)
+        return b"" if result is None else msgspec.json.encode(result)
+
+    # -- common --------------------------------------------------------------------------------
+
+    def _counted(self, endpoint: str) -> "_Counted":
+        return _Counted(self._counters, endpoint)
+
+    def _refusal(self, error: Exception, path: str) -> str:
+        """The status that refuses a subscription or publication. Raises GRPCError for the rest."""
+        self._outcome(error, "channel", path)
+        inner = convert.unwrap(error)
+        if isinstance(inner, PluginError) and inner.subscribe_status:
+            return inner.subscribe_status
+        raise convert.grpc_error(inner) from None
+
+    def _outcome(self, error: Exception, what: str, name: str) -> convert.Outcome:
+        failed = convert.outcome(error)
+        if failed.bug:
+            log.error("%s %r failed", what, name, exc_info=error)
+        else:
+            cause = convert.unwrap(error).__cause__
+            log.info("%s %r: %s", what, name, failed.message, exc_info=cause)
+        return failed
+
+
+class _Counted:
+    """Counts one call and how long it took, as `ok` or by the class of what it raised."""
+
+    __slots__ = ("_counters", "_endpoint", "_started")
+
+    def __init__(self, counters: Counters, endpoint: str) -> None:
+        self._counters = counters
+        self._endpoint = endpoint
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        if kind is None:
+            status = "ok"
+        elif not issubclass(kind, Exception):
+            status = "cancelled"
+        else:
+            inner = convert.unwrap(error)
+            status = inner.source if isinstance(inner, PluginError) else "plugin"
+        self._counters.count_request(self._endpoint, status, time.perf_counter() - self._started)
+
+
+def _stream_error(error: Exception) -> GRPCError:
+    """A failed run as the gRPC error that makes Grafana start it again."""
+    if isinstance(error, StreamFailed):
+        cause = error.__cause__ or error
+        return convert.grpc_error(cause)
+    if isinstance(error, ChannelError):
+        return GRPCError(Status.UNAVAILABLE, str(error) or type(error).__name__)
+    return convert.grpc_error(error)

@@ -1,0 +1,21 @@
+"""The built-in plugin: an admin picks a source in the settings, nobody writes code."""
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from aiostream_ds.grafana.runtime import serve
+
+__all__ = ["PLUGIN_ID", "SOURCES", "main"]
+
+PLUGIN_ID = "aiostream-ds-datasource"
+
+SOURCES: Mapping[str, str] = {
+    "demo": "aiostream_ds.sources.demo:Demo",
+    "host": "aiostream_ds.sources.host:Host",
+}
+"""The values of the setting `source`; the first is the default."""
+
+
+def main() -> NoReturn:
+    """What the packaged executable runs."""
+    serve(SOURCES, by="source")

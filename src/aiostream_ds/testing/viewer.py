@@ -1,0 +1,96 @@
+"""A browser tab that follows one channel, with Grafana's rules and its flaws.
+
+It keeps the last schema, appends data-only packets to it, and breaks where Grafana's frontend
+would: a packet whose column count is not the schema's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import msgspec
+
+from aiostream_ds.frames import json
+from aiostream_ds.frames.frame import Field
+from aiostream_ds.frames.packet import Schema
+
+__all__ = ["Refused", "Viewer"]
+
+
+class Refused(Exception):
+    """The subscription or publication was refused; `status` is NOT_FOUND or PERMISSION_DENIED."""
+
+    def __init__(self, status: str, path: str) -> None:
+        super().__init__(f"{status}: {path!r}")
+        self.status = status
+
+
+class _Message(msgspec.Struct):
+    schema: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class Viewer:
+    """One viewer of one channel. Made by `Grafana.follow`.
+
+    `rows` holds every row seen so far as dicts (times as Unix ms), `packets` the raw JSON,
+    `fields` the columns of the last packet with rows.
+    """
+
+    def __init__(self, path: str, leave: Callable[["Viewer"], None]) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self.packets: list[bytes] = []
+        self.fields: tuple[Field, ...] = ()
+        self.schema_changes = 0
+        self._leave = leave
+        self._schema: Schema | None = None
+        self._read = 0
+        self._more = anyio.Event()
+        self.broken: str | None = None
+
+    def leave(self) -> None:
+        """Close the tab. Grafana notices at its next presence checks, 10 to 15 s later."""
+        self._leave(self)
+
+    async def next(self) -> dict[str, Any]:
+        """The next row; waits for it."""
+        return (await self.take(1))[0]
+
+    async def take(self, count: int) -> list[dict[str, Any]]:
+        """The next `count` rows; waits for them. Raises ValueError once the panel is broken."""
+        while len(self.rows) < self._read + count:
+            if self.broken is not None:
+                raise ValueError(self.broken)
+            await self._more.wait()
+        rows = self.rows[self._read : self._read + count]
+        self._read += count
+        return rows
+
+    def push(self, payload: bytes) -> None:
+        """One message arrives; one that would break the panel is kept in `broken`."""
+        self.packets.append(payload)
+        parts = msgspec.json.decode(payload, type=_Message)
+        if parts.schema:
+            body = bytes(parts.schema)
+            fingerprint = json.fingerprint(body)
+            if self._schema is None or self._schema.fingerprint != fingerprint:
+                self.schema_changes += 1
+                self._schema = Schema(body, fingerprint)
+        if not parts.data:
+            return
+        try:
+            frame = json.decode(payload, self._schema)
+        except ValueError as error:
+            self.broken = f"push message mismatch: {error}"
+            self._wake()
+            return
+        self.fields = frame.fields
+        names = [field.name for field in frame.fields]
+        columns = [field.values for field in frame.fields]
+        self.rows.extend(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = anyio.Event()

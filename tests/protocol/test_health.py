@@ -1,0 +1,103 @@
+"""CheckHealth: Save & test."""
+
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from aiostream_ds import ConfigError, DataSource, DownstreamError, Health, Secret, Settings, secret
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.testing import serve_in_memory
+from tests.protocol.calls import unary
+
+pytestmark = pytest.mark.virtual
+
+Light = pb.CheckHealthResponseHealthStatus
+
+
+class Broker(Settings):
+    url: str
+    password: Secret = secret()
+
+
+def answering(answer):
+    class Answering(DataSource[Broker]):
+        async def health(self) -> Health:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer(self) if callable(answer) else answer
+
+    return Answering
+
+
+async def check(kind, settings=None, secure=None, context=None):
+    settings = {"url": "x"} if settings is None else settings
+    async with serve_in_memory(kind, settings=settings, secure=secure) as grafana:
+        request = pb.CheckHealthRequest(plugin_context=context or grafana.context(None))
+        return await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
+
+
+async def test_a_class_without_the_method_is_green():
+    class Plain(DataSource):
+        pass
+
+    reply = await check(Plain)
+    assert (reply.status, reply.message, reply.json_details) == (Light.OK, "OK", b"")
+
+
+async def test_message_and_details_are_shown():
+    reply = await check(answering(Health(message="3 topics", details={"topics": ["a"]})))
+    assert (reply.status, reply.message) == (Light.OK, "3 topics")
+    assert msgspec.json.decode(reply.json_details) == {"topics": ["a"]}
+
+
+async def test_not_ok_is_red():
+    reply = await check(answering(Health(ok=False, message="no topics")))
+    assert (reply.status, reply.message) == (Light.ERROR, "no topics")
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (DownstreamError("no route to host"), "no route to host"),
+        (ConfigError("the url has no scheme"), "the url has no scheme"),
+        (KeyError("oops"), "the plugin failed: KeyError: 'oops'"),
+    ],
+)
+async def test_what_is_raised_is_red_with_its_message(error, text):
+    reply = await check(answering(error))
+    assert (reply.status, reply.message) == (Light.ERROR, text)
+
+
+@pytest.mark.parametrize("answer", [None, True, "OK"])
+async def test_an_answer_that_is_no_health_is_a_bug_that_says_so(answer):
+    reply = await check(answering(answer))
+    assert reply.status == Light.ERROR
+    assert f"health returned {answer!r}; allowed is a Health" in reply.message
+
+
+async def test_settings_that_are_missing_are_red_and_named():
+    reply = await check(answering(Health()), settings={})
+    assert reply.status == Light.ERROR and "url" in reply.message
+
+
+async def test_a_failing_lifespan_is_red():
+    class Closed(DataSource):
+        @asynccontextmanager
+        async def lifespan(self):
+            raise DownstreamError("the broker is down")
+            yield
+
+    reply = await check(Closed)
+    assert (reply.status, reply.message) == (Light.ERROR, "the broker is down")
+
+
+async def test_no_secret_is_shown():
+    told = answering(lambda self: Health(message=f"as {self.settings.password.reveal()}"))
+    reply = await check(told, secure={"password": "hunter22"})
+    assert reply.message == "as ***"
+
+
+async def test_a_call_for_no_data_source_is_red():
+    reply = await check(answering(Health()), context=pb.PluginContext(plugin_id="p"))
+    assert reply.status == Light.ERROR and "names no data source" in reply.message

@@ -1,0 +1,265 @@
+"""One living object per configured data source, through its settings' changes."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import pytest
+from grpclib import GRPCError, Status
+
+from aiostream_ds import DataSource, DownstreamError, Settings, stream
+from aiostream_ds.grafana.instance import CLOSE_GRACE, IDLE_TIMEOUT
+from aiostream_ds.testing import serve_in_memory
+from tests.protocol.calls import ANN, run_stream
+
+pytestmark = pytest.mark.virtual
+
+
+class Broker(Settings):
+    url: str = "one"
+
+
+class Journal:
+    """What happened to the instances of one test, in order."""
+
+    def __init__(self):
+        self.events = []
+        self.tasks = {}
+        self.fail = None
+        self.gate = None
+        self.break_ = None
+
+    def __contains__(self, event):
+        return event in self.events
+
+
+@pytest.fixture
+def journal():
+    return Journal()
+
+
+def data_source(journal):
+    class Source(DataSource[Broker]):
+        @asynccontextmanager
+        async def lifespan(self):
+            journal.events.append(f"open {self.settings.url}")
+            journal.tasks[self.settings.url] = asyncio.current_task()
+            if journal.gate is not None:
+                await journal.gate.wait()
+            if journal.fail is not None:
+                raise journal.fail
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._work)
+                yield
+                tasks.cancel_scope.cancel()
+            assert journal.tasks[self.settings.url] is asyncio.current_task()
+            journal.events.append(f"close {self.settings.url}")
+
+        async def _work(self):
+            if journal.break_ is not None:
+                await journal.break_.wait()
+                raise OSError("connection lost")
+            await anyio.sleep_forever()
+
+        @stream("ticks")
+        async def ticks(self):
+            try:
+                while True:
+                    yield {"url": self.settings.url}
+                    await anyio.sleep(1)
+            finally:
+                journal.events.append(f"end {self.settings.url}")
+
+    return Source
+
+
+def context(grafana, url, updated_ms, config=None):
+    """The plugin context of a call that knows these settings."""
+    grafana._settings, grafana._updated_ms = {"url": url}, updated_ms
+    found = grafana.context(ANN)
+    found.grafana_config = config or {}
+    return found
+
+
+async def url(call):
+    packet = (await call.recv_message()).data
+    return packet.partition(b'"values"')[2].split(b'"')[1].decode()
+
+
+async def status(call):
+    with suppress(GRPCError):
+        while await call.recv_message() is not None:
+            pass
+    try:
+        await call.recv_trailing_metadata()
+    except GRPCError as error:
+        return error.status
+
+
+async def test_a_lifespan_is_entered_once_and_left_once(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        for _ in range(3):
+            assert (await grafana.health())[0]
+        assert journal.events == ["open one"]
+    assert journal.events == ["open one", "close one"]
+
+
+async def test_first_calls_at_once_open_one_instance(journal):
+    journal.gate = asyncio.Event()
+    async with serve_in_memory(data_source(journal)) as grafana:
+        calls = [asyncio.create_task(grafana.health()) for _ in range(20)]
+        await anyio.sleep(1)
+        assert journal.events == ["open one"] and not any(call.done() for call in calls)
+        journal.gate.set()
+        assert all(ok for ok, _ in await asyncio.gather(*calls))
+    assert journal.events == ["open one", "close one"]
+
+
+async def test_a_caller_that_goes_away_during_opening_breaks_nothing(journal):
+    journal.gate = asyncio.Event()
+    async with serve_in_memory(data_source(journal)) as grafana:
+        first, second = (asyncio.create_task(grafana.health()) for _ in range(2))
+        await anyio.sleep(1)
+        first.cancel()
+        await anyio.sleep(1)
+        journal.gate.set()
+        assert (await second)[0]
+    assert journal.events == ["open one", "close one"]
+
+
+async def test_newer_settings_replace_and_the_old_closes_after_the_grace(journal):
+    async with serve_in_memory(data_source(journal), settings={"url": "one"}) as grafana:
+        async with run_stream(grafana, "ticks", context=context(grafana, "one", 1)) as old:
+            assert await url(old) == "one"
+            async with run_stream(grafana, "ticks", context=context(grafana, "two", 2)) as new:
+                assert await url(new) == "two"
+                assert await status(old) == Status.UNAVAILABLE
+                assert journal.events == ["open one", "open two", "end one"]
+                await anyio.sleep(CLOSE_GRACE - 0.5)
+                assert "close one" not in journal
+                await anyio.sleep(1)
+                assert "close one" in journal
+                assert await url(new) == "two"
+
+
+async def test_viewers_follow_the_stream_onto_the_new_settings(journal):
+    async with serve_in_memory(data_source(journal), settings={"url": "one"}) as grafana:
+        viewer = await grafana.follow("ticks")
+        assert (await viewer.next())["url"] == "one"
+        await grafana.change_settings({"url": "two"})
+        while (await viewer.next())["url"] != "two":
+            pass
+        assert viewer.broken is None
+
+
+async def test_older_settings_never_replace_newer_ones(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        async with run_stream(grafana, "ticks", context=context(grafana, "new", 5)) as new:
+            assert await url(new) == "new"
+            async with run_stream(grafana, "ticks", context=context(grafana, "old", 4)) as old:
+                assert await url(old) == "new"
+        assert "open old" not in journal
+
+
+async def test_of_two_quick_saves_the_later_wins_whatever_opens_first(journal):
+    journal.gate = asyncio.Event()
+    async with serve_in_memory(data_source(journal)) as grafana:
+        first = asyncio.create_task(grafana.plugin.instances.get(context(grafana, "a", 1)))
+        await anyio.sleep(0.1)
+        second = asyncio.create_task(grafana.plugin.instances.get(context(grafana, "b", 2)))
+        await anyio.sleep(0.1)
+        journal.gate.set()
+        await asyncio.gather(first, second)
+        async with run_stream(grafana, "ticks", context=context(grafana, "b", 2)) as call:
+            assert await url(call) == "b"
+            await anyio.sleep(CLOSE_GRACE + 1)
+            assert "close a" in journal and "close b" not in journal
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [(DownstreamError("the broker is down"), "the broker is down"), (KeyError("k"), "KeyError")],
+)
+async def test_a_failing_lifespan_fails_each_call_and_the_next_tries_again(journal, error, text):
+    journal.fail = error
+    async with serve_in_memory(data_source(journal)) as grafana:
+        for count in (1, 2):
+            ok, message = await grafana.health()
+            assert not ok and text in message
+            assert len(journal.events) == count
+        journal.fail = None
+        assert (await grafana.health())[0]
+
+
+async def test_an_error_class_with_its_own_arguments_reaches_every_caller(journal):
+    class Unreachable(DownstreamError):
+        def __init__(self, host, port):
+            super().__init__(f"{host}:{port} cannot be reached")
+
+    journal.fail = Unreachable("h", 1)
+    async with serve_in_memory(data_source(journal)) as grafana:
+        assert await grafana.health() == (False, "h:1 cannot be reached")
+
+
+async def test_settings_that_cannot_be_opened_end_the_old_streams_too(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        async with run_stream(grafana, "ticks", context=context(grafana, "one", 1)) as old:
+            await url(old)
+            journal.fail = DownstreamError("no")
+            with pytest.raises(DownstreamError):
+                await grafana.plugin.instances.get(context(grafana, "two", 2))
+            assert await status(old) == Status.UNAVAILABLE
+
+
+async def test_a_lifespan_that_fails_later_is_opened_again_by_the_next_call(journal):
+    journal.break_ = asyncio.Event()
+    async with serve_in_memory(data_source(journal)) as grafana:
+        async with run_stream(grafana, "ticks") as call:
+            await call.recv_message()
+            journal.break_.set()
+            assert await status(call) == Status.UNAVAILABLE
+        journal.break_ = None
+        assert (await grafana.health())[0]
+    assert journal.events.count("open one") == 2
+
+
+async def test_an_idle_instance_is_closed_and_opened_again_when_asked(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        await grafana.health()
+        await anyio.sleep(IDLE_TIMEOUT * 1.5)
+        assert journal.events == ["open one", "close one"]
+        assert (await grafana.health())[0]
+
+
+async def test_an_instance_with_a_running_stream_is_never_idle(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        instance = await grafana.plugin.instances.get(grafana.context(ANN))
+        async with run_stream(grafana, "ticks") as call:
+            await call.recv_message()
+            grafana.plugin.instances.close_idle(anyio.current_time() + 10 * IDLE_TIMEOUT)
+            assert await grafana.plugin.instances.get(grafana.context(ANN)) is instance
+
+
+async def test_a_changed_grafana_config_ends_nothing(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        for level in ("1", "2"):
+            call_context = context(grafana, "one", 1, config={"LEVEL": level})
+            assert await grafana.plugin.instances.get(call_context)
+    assert journal.events == ["open one", "close one"]
+
+
+async def test_data_sources_live_apart_by_uid_and_tenant(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        contexts = [grafana.context(ANN) for _ in range(4)]
+        contexts[1].data_source_instance_settings.uid = "other"
+        contexts[2].org_id = 2
+        contexts[3].namespace = "stacks-3"
+        found = {id(await grafana.plugin.instances.get(c)) for c in contexts}
+    assert len(found) == 4
+
+
+async def test_a_stopping_plugin_opens_nothing(journal):
+    async with serve_in_memory(data_source(journal)) as grafana:
+        await grafana.plugin.close()
+        assert await grafana.health() == (False, "the plugin is stopping")
+    assert journal.events == []

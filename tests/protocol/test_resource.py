@@ -1,0 +1,203 @@
+"""CallResource: HTTP requests, answered at once or in pieces."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from grpclib import GRPCError, Status
+
+from aiostream_ds import DataSource, NotFound, Request, Response, resource
+from aiostream_ds.testing import serve_in_memory
+from tests.protocol.calls import resource_call
+
+pytestmark = pytest.mark.virtual
+
+
+class Api(DataSource):
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.go_on = asyncio.Event()
+        self.closed = asyncio.Event()
+        Api.last = self
+
+    @resource("sensors/{id}")
+    async def show(self, id: str):
+        if id == "none":
+            raise NotFound(f"no sensor {id!r}")
+        return {"id": id}
+
+    @resource("sensors/{id}", method="PUT")
+    async def change(self, id: str, request: Request):
+        return {
+            "body": request.json(dict[str, int]), "agent": request.header("user-AGENT"),
+            "query": request.query, "user": request.user.login, "path": request.path,
+        }  # fmt: skip
+
+    @resource("text")
+    async def text(self) -> Response:
+        headers = {"Content-Type": "text/plain", "X-Two": ["a", "b"]}
+        return Response(status=418, body=b"short and stout", headers=headers)
+
+    @resource("raw")
+    async def raw(self) -> bytes:
+        return b"\x00\x01"
+
+    @resource("empty")
+    async def empty(self) -> Response:
+        return Response(status=204)
+
+    @resource("pieces")
+    async def pieces(self) -> AsyncIterator[bytes]:
+        try:
+            yield b"one "
+            await self.go_on.wait()
+            yield b"two"
+        finally:
+            self.closed.set()
+
+    @resource("no-pieces")
+    async def no_pieces(self) -> AsyncIterator[bytes]:
+        for piece in ():
+            yield piece
+
+    @resource("fails-early")
+    async def fails_early(self) -> AsyncIterator[bytes]:
+        raise NotFound("nothing to send")
+        yield b""
+
+    @resource("fails-late")
+    async def fails_late(self) -> AsyncIterator[bytes]:
+        yield b"one"
+        raise KeyError("oops")
+
+    @resource("not-bytes")
+    async def not_bytes(self) -> AsyncIterator[bytes]:
+        yield "text"
+
+    @resource("returned")
+    async def returned(self):
+        return self.pieces()
+
+    @resource("no-json")
+    async def no_json(self):
+        return object()
+
+    @resource("bug")
+    async def bug(self):
+        raise KeyError("oops")
+
+
+async def ask(path, **options) -> Response:
+    async with serve_in_memory(Api) as grafana:
+        return await grafana.resource(path, **options)
+
+
+def message(response) -> str:
+    assert response.headers["Content-Type"] == ["application/json"]
+    return msgspec.json.decode(response.body)["message"]
+
+
+async def test_a_value_is_answered_as_json():
+    answer = await ask("sensors/kitchen")
+    assert (answer.status, answer.body) == (200, b'{"id":"kitchen"}')
+    assert answer.headers["Content-Type"] == ["application/json"]
+
+
+async def test_the_request_is_there_for_whoever_takes_it():
+    answer = await ask(
+        "sensors/a?x=1&x=2", method="PUT", body=b'{"n": 5}', headers={"User-Agent": ["curl"]}
+    )
+    assert msgspec.json.decode(answer.body) == {
+        "body": {"n": 5}, "agent": "curl", "query": {"x": ["1", "2"]}, "user": "admin",
+        "path": "sensors/a",
+    }  # fmt: skip
+
+
+async def test_a_bad_body_is_400():
+    answer = await ask("sensors/a", method="PUT", body=b"{")
+    assert answer.status == 400 and "not JSON" in message(answer)
+
+
+async def test_a_response_keeps_status_headers_and_body():
+    answer = await ask("text")
+    assert (answer.status, answer.body) == (418, b"short and stout")
+    assert answer.headers == {"Content-Type": ["text/plain"], "X-Two": ["a", "b"]}
+
+
+async def test_bytes_are_sent_as_they_are():
+    answer = await ask("raw")
+    assert (answer.status, answer.body) == (200, b"\x00\x01")
+    assert answer.headers["Content-Type"] == ["application/octet-stream"]
+
+
+@pytest.mark.parametrize("path", ["empty", "no-pieces"])
+async def test_nothing_is_204(path):
+    answer = await ask(path)
+    assert (answer.status, answer.body, answer.headers) == (204, b"", {})
+
+
+async def test_each_piece_is_sent_before_the_next_is_made():
+    async with serve_in_memory(Api) as grafana, resource_call(grafana, "pieces") as call:
+        first = await call.recv_message()
+        assert (first.code, first.body) == (200, b"one ")
+        assert not Api.last.closed.is_set()
+        Api.last.go_on.set()
+        second = await call.recv_message()
+        assert (second.code, second.headers, second.body) == (0, {}, b"two")
+        assert await call.recv_message() is None
+        assert Api.last.closed.is_set()
+
+
+async def test_a_caller_that_goes_away_closes_the_pieces():
+    async with serve_in_memory(Api) as grafana:
+        async with resource_call(grafana, "pieces") as call:
+            await call.recv_message()
+            await call.cancel()
+        await Api.last.closed.wait()
+
+
+async def test_an_error_before_the_first_piece_is_an_http_error():
+    answer = await ask("fails-early")
+    assert answer.status == 404 and message(answer) == "nothing to send"
+
+
+async def test_an_error_after_the_first_piece_ends_the_call_and_is_logged(caplog):
+    async with serve_in_memory(Api) as grafana, resource_call(grafana, "fails-late") as call:
+        assert (await call.recv_message()).body == b"one"
+        with pytest.raises(GRPCError, match="KeyError") as failed:
+            await call.recv_message()
+            await call.recv_trailing_metadata()
+    assert failed.value.status == Status.INTERNAL
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.exc_info[0] is KeyError
+
+
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("not-bytes", "yields bytes, not 'text'"),
+        ("returned", "`async def` with a `yield`"),
+        ("no-json", "cannot be JSON"),
+        ("bug", "KeyError: 'oops'"),
+    ],
+)
+async def test_a_mistake_of_the_author_is_500_and_says_what(path, text):
+    answer = await ask(path)
+    assert answer.status == 500 and text in message(answer)
+
+
+async def test_a_missing_thing_is_404():
+    answer = await ask("sensors/none")
+    assert answer.status == 404 and message(answer) == "no sensor 'none'"
+
+
+@pytest.mark.parametrize("path, method", [("nowhere", "GET"), ("raw", "POST"), ("", "GET")])
+async def test_a_missing_route_is_404_and_lists_those_there_are(path, method):
+    answer = await ask(path, method=method)
+    assert answer.status == 404
+    assert "GET sensors/{id}, PUT sensors/{id}, GET text" in message(answer)
+
+
+async def test_slashes_around_the_path_do_not_matter():
+    assert (await ask("/raw/")).status == 200

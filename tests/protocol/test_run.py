@@ -1,0 +1,219 @@
+"""RunStream: many readers, one run."""
+
+import asyncio
+import contextvars
+from contextlib import AsyncExitStack, suppress
+
+import anyio
+import pytest
+from grpclib import GRPCError, Status
+
+from aiostream_ds import DataSource, DownstreamError, NotFound, User, stream
+from aiostream_ds.testing import serve_in_memory
+from tests.protocol.calls import ANN, BEN, run_stream
+
+pytestmark = pytest.mark.virtual
+
+
+class Ticker(DataSource):
+    """`begun` and `ended` count runs; a row each second."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.begun = self.ended = 0
+        self.over = asyncio.Event()
+        Ticker.last = self
+
+    @stream("ticks/{id}")
+    async def ticks(self, id: str):
+        self.begun += 1
+        run = self.begun
+        try:
+            for n in range(1_000_000):
+                yield {"run": run, "n": n}
+                await anyio.sleep(1)
+        finally:
+            await anyio.sleep(0.01)
+            self.ended += 1
+            self.over.set()
+
+
+async def ended(call) -> GRPCError:
+    """Reads to the end; the error with which the call ends."""
+    try:
+        while await call.recv_message() is not None:
+            pass
+        await call.recv_trailing_metadata()
+    except GRPCError as error:
+        return error
+    return GRPCError(Status.OK)
+
+
+async def test_fifty_calls_on_one_path_share_one_run():
+    async with serve_in_memory(Ticker) as grafana, AsyncExitStack() as calls:
+        opened = [
+            await calls.enter_async_context(run_stream(grafana, "ticks/a")) for _ in range(50)
+        ]
+        first = [(await call.recv_message()).data for call in opened]
+        metrics = await grafana.metrics()
+        assert Ticker.last.begun == 1
+        assert metrics["aiostream_ds_streams_running"] == 1
+        assert metrics["aiostream_ds_subscriptions"] == 50
+        assert b'"schema"' in first[0]
+        second = {(await call.recv_message()).data for call in opened[:10]}
+        assert len(second) == 1
+
+
+async def test_the_last_leave_ends_the_run_once_and_to_its_end():
+    async with serve_in_memory(Ticker) as grafana:
+        async with run_stream(grafana, "ticks/a") as one:
+            await one.recv_message()
+            async with run_stream(grafana, "ticks/a") as two:
+                await two.recv_message()
+            await anyio.sleep(3)
+            assert (Ticker.last.begun, Ticker.last.ended) == (1, 0)
+        await Ticker.last.over.wait()
+        await anyio.sleep(60)
+        assert (Ticker.last.begun, Ticker.last.ended) == (1, 1)
+        assert (await grafana.metrics())["aiostream_ds_streams_running"] == 0
+
+
+async def test_who_comes_back_gets_a_new_run_with_its_schema():
+    async with serve_in_memory(Ticker) as grafana:
+        for run in (1, 2, 3):
+            async with run_stream(grafana, "ticks/a") as call:
+                packet = (await call.recv_message()).data
+            assert b'"schema"' in packet and f"[{run}]".encode() in packet
+        await Ticker.last.over.wait()
+        await anyio.sleep(1)
+        assert (Ticker.last.begun, Ticker.last.ended) == (3, 3)
+
+
+@pytest.mark.parametrize("packets", range(6))
+async def test_a_reset_after_any_packet_leaves_nothing_behind(packets):
+    async with serve_in_memory(Ticker) as grafana:
+        async with run_stream(grafana, "ticks/a") as call:
+            for _ in range(packets):
+                await call.recv_message()
+        await anyio.sleep(1)
+        assert grafana.plugin.registry.running == 0
+        assert grafana.plugin.registry.subscriptions == 0
+        last = getattr(Ticker, "last", None)
+        assert packets == 0 or (last.begun, last.ended) == (1, 1)
+
+
+async def test_different_paths_run_apart():
+    async with serve_in_memory(Ticker) as grafana:
+        async with run_stream(grafana, "ticks/a") as a, run_stream(grafana, "ticks/b") as b:
+            await a.recv_message()
+            await b.recv_message()
+            assert Ticker.last.begun == 2
+
+
+async def test_the_first_viewers_identity_stays_out_of_the_shared_run():
+    who = contextvars.ContextVar("who", default="nobody")
+
+    class Curious(DataSource):
+        @stream("who")
+        async def who(self):
+            yield {"who": who.get()}
+            await anyio.sleep_forever()
+
+        @who.subscribe
+        async def tell(self, user: User | None) -> None:
+            who.set(user.login)
+
+    async with serve_in_memory(Curious) as grafana:
+        who.set("the test")
+        ann, ben = await grafana.follow("who", ANN), await grafana.follow("who", BEN)
+        assert (await ann.next())["who"] == "nobody"
+        assert ben.packets == [] or b"ann" not in b"".join(ben.packets)
+
+
+async def test_an_unknown_path_fails_the_call():
+    async with serve_in_memory(Ticker) as grafana:
+        async with run_stream(grafana, "nowhere") as call:
+            error = await ended(call)
+    assert error.status == Status.NOT_FOUND and "'ticks/{id}'" in error.message
+
+
+async def test_a_normal_return_ends_the_call_well_after_its_rows():
+    class Short(DataSource):
+        @stream("short")
+        async def short(self):
+            yield {"n": 1}
+            yield {"n": 2}
+
+    async with serve_in_memory(Short) as grafana:
+        async with run_stream(grafana, "short") as call:
+            packet = (await call.recv_message()).data
+            assert (await ended(call)).status == Status.OK
+    assert b"[1,2]" in packet
+
+
+async def test_rows_before_a_bug_arrive_and_the_call_fails():
+    class Faulty(DataSource):
+        @stream("faulty")
+        async def faulty(self):
+            yield {"n": 1}
+            raise KeyError("oops")
+
+    async with serve_in_memory(Faulty) as grafana:
+        async with run_stream(grafana, "faulty") as call:
+            packet = (await call.recv_message()).data
+            error = await ended(call)
+    assert b"[1]" in packet
+    assert error.status == Status.INTERNAL and "KeyError" in error.message
+
+
+async def test_a_stream_whose_world_fails_stays_open_and_comes_back():
+    class Flaky(DataSource):
+        runs = 0
+
+        @stream("flaky")
+        async def flaky(self):
+            type(self).runs += 1
+            if self.runs < 4:
+                raise DownstreamError("gone for a while")
+            yield {"run": self.runs}
+            await anyio.sleep_forever()
+
+    async with serve_in_memory(Flaky) as grafana:
+        async with run_stream(grafana, "flaky") as call:
+            assert b"[4]" in (await call.recv_message()).data
+        metrics = await grafana.metrics()
+    assert metrics['aiostream_ds_stream_errors_total{kind="downstream"}'] == 3
+    assert metrics["aiostream_ds_stream_retries_total"] == 3
+
+
+async def test_a_lasting_error_leaves_the_call_open_and_silent():
+    class Lost(DataSource):
+        runs = 0
+
+        @stream("lost")
+        async def lost(self):
+            type(self).runs += 1
+            raise NotFound("the topic was deleted")
+            yield
+
+    async with serve_in_memory(Lost) as grafana:
+        async with run_stream(grafana, "lost") as call:
+            with suppress(TimeoutError), anyio.fail_after(3600):
+                await ended(call)
+                pytest.fail("the call has ended")
+        assert Lost.runs == 1
+        metrics = await grafana.metrics()
+    assert metrics['aiostream_ds_stream_errors_total{kind="lasting"}'] == 1
+
+
+async def test_a_stopping_plugin_ends_calls_with_an_error_that_is_retried():
+    async with serve_in_memory(Ticker) as grafana:
+        async with run_stream(grafana, "ticks/a") as call:
+            await call.recv_message()
+            assert await grafana.plugin.close()
+            error = await ended(call)
+        async with run_stream(grafana, "ticks/a") as call:
+            again = await ended(call)
+    assert error.status == Status.UNAVAILABLE
+    assert again.status == Status.UNAVAILABLE
+    assert (Ticker.last.begun, Ticker.last.ended) == (1, 1)

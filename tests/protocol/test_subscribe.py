@@ -1,0 +1,171 @@
+"""SubscribeStream: may this viewer follow this path, and what does it need to begin?"""
+
+import anyio
+import msgspec
+import pytest
+from grpclib import GRPCError, Status
+
+from aiostream_ds import (
+    ConfigError,
+    DataSource,
+    DownstreamError,
+    NotFound,
+    PermissionDenied,
+    Row,
+    Rows,
+    User,
+    stream,
+)
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.testing import Refused, serve_in_memory
+from tests.protocol.calls import ANN, run_stream, subscribe
+
+pytestmark = pytest.mark.virtual
+
+Answer = pb.SubscribeStreamResponseStatus
+
+
+class Reading(Row):
+    time: int
+    celsius: float
+
+
+class Ill(Exception):
+    pass
+
+
+RAISED = {
+    "denied": PermissionDenied("not you"),
+    "missing": NotFound("no such sensor"),
+    "config": ConfigError("no url is set"),
+    "down": DownstreamError("the broker is down"),
+    "bug": Ill("a fault of ours"),
+}
+
+
+class Sensors(DataSource):
+    @stream("sensors/{id}")
+    async def sensor(self, id: str) -> Rows[Reading]:
+        yield Reading(time=1, celsius=1.5)
+        await anyio.sleep_forever()
+
+    @sensor.subscribe
+    async def may_read(self, user: User | None, id: str) -> None:
+        self.users = [*getattr(self, "users", ()), user]
+        Sensors.last = self
+        if id in RAISED:
+            raise RAISED[id]
+        if id == "group":
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._refuse)
+
+    async def _refuse(self) -> None:
+        raise PermissionDenied("not you")
+
+    @stream("loose/{n:int}")
+    async def loose(self, n: int):
+        yield {"value": n}
+        await anyio.sleep_forever()
+
+
+def names(data: bytes) -> list[str]:
+    return [field["name"] for field in msgspec.json.decode(data)["schema"]["fields"]]
+
+
+async def test_initial_data_is_the_schema_that_a_row_class_declares_before_any_row():
+    async with serve_in_memory(Sensors) as grafana:
+        reply = await subscribe(grafana, "sensors/kitchen")
+    assert reply.status == Answer.OK
+    assert names(reply.data) == ["time", "celsius"]
+
+
+async def test_initial_data_never_has_rows():
+    async with serve_in_memory(Sensors) as grafana:
+        viewer = await grafana.follow("sensors/kitchen")
+        await viewer.next()
+        reply = await subscribe(grafana, "sensors/kitchen")
+    assert set(msgspec.json.decode(reply.data)) == {"schema"}
+
+
+async def test_initial_data_is_empty_while_no_schema_is_known():
+    async with serve_in_memory(Sensors) as grafana:
+        reply = await subscribe(grafana, "loose/1")
+    assert (reply.status, reply.data) == (Answer.OK, b"")
+
+
+async def test_initial_data_is_the_schema_of_the_running_channel():
+    async with serve_in_memory(Sensors) as grafana:
+        viewer = await grafana.follow("loose/1")
+        await viewer.next()
+        reply = await subscribe(grafana, "loose/1")
+        other = await subscribe(grafana, "loose/2")
+    assert names(reply.data) == ["time", "value"]
+    assert other.data == b""
+
+
+@pytest.mark.parametrize("path", ["", "nowhere", "sensors", "sensors/a/b", "loose/x", "loose/007"])
+async def test_a_path_of_no_stream_is_not_found(path):
+    async with serve_in_memory(Sensors) as grafana:
+        assert (await subscribe(grafana, path)).status == Answer.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "sensor, status",
+    [
+        ("denied", Answer.PERMISSION_DENIED),
+        ("missing", Answer.NOT_FOUND),
+        ("group", Answer.PERMISSION_DENIED),
+    ],
+)
+async def test_the_hook_refuses_by_raising(sensor, status):
+    async with serve_in_memory(Sensors) as grafana:
+        reply = await subscribe(grafana, f"sensors/{sensor}")
+    assert (reply.status, reply.data) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    "sensor, status, text",
+    [
+        ("config", Status.FAILED_PRECONDITION, "no url is set"),
+        ("down", Status.UNAVAILABLE, "the broker is down"),
+        ("bug", Status.INTERNAL, "Ill: a fault of ours"),
+    ],
+)
+async def test_what_is_no_refusal_fails_the_call(sensor, status, text):
+    async with serve_in_memory(Sensors) as grafana:
+        with pytest.raises(GRPCError) as failed:
+            await subscribe(grafana, f"sensors/{sensor}")
+    assert failed.value.status == status
+    assert text in failed.value.message
+
+
+async def test_a_bug_in_the_hook_is_logged_with_its_traceback(caplog):
+    async with serve_in_memory(Sensors) as grafana:
+        with pytest.raises(GRPCError):
+            await subscribe(grafana, "sensors/bug")
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.exc_info[0] is Ill
+
+
+async def test_the_hook_is_asked_for_each_viewer_with_its_own_user():
+    async with serve_in_memory(Sensors) as grafana:
+        await subscribe(grafana, "sensors/kitchen", ANN)
+        await subscribe(grafana, "sensors/kitchen", None)
+        users = Sensors.last.users
+    assert [user and (user.login, user.role) for user in users] == [("ann", "Viewer"), None]
+
+
+async def test_a_refused_viewer_starts_nothing():
+    async with serve_in_memory(Sensors) as grafana:
+        with pytest.raises(Refused, match="PERMISSION_DENIED"):
+            await grafana.follow("sensors/denied")
+        assert grafana.plugin.registry.running == 0
+
+
+async def test_a_call_without_a_data_source_says_so():
+    async with serve_in_memory(Sensors) as grafana:
+        async with run_stream(grafana, "loose/1", context=pb.PluginContext(org_id=1)) as call:
+            with pytest.raises(GRPCError, match="names no data source") as failed:
+                await call.recv_message()
+                await call.recv_trailing_metadata()
+    assert failed.value.status == Status.FAILED_PRECONDITION

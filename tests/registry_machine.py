@@ -1,0 +1,535 @@
+"""Any history of joins, leaves, authors and readers, and what must hold after each event.
+
+The rules are plain functions, so the machine owns its loop: calls to the registry are made outside
+it, and `step`, `settle` and `advance` run it. The numbers in comments are the nine promises of
+docs/internals.md.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections import deque
+from typing import Any, ClassVar
+
+import orjson
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from aiostream_ds.channels.policy import Buffer, Policy
+from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds.testing.vloop import VirtualLoop
+from tests.channel_parts import REAL, Parts
+
+KEYS = (("i", "a"), ("i", "b"), ("j", "a"))
+SCHEMAS = tuple(Schema(b"%d" % number, str(number)) for number in range(3))
+MANNERS = (
+    "clean",
+    "awaits in finally",
+    "longer than the close timeout in finally",
+    "raises in finally",
+    "yields in finally",
+    "catches errors",
+    "swallows one cancellation",
+    "swallows all cancellations",
+)
+FULL = ("drop_oldest", "latest", "block", "fail")
+ROWS = 10  # of a mailbox
+BATCH = 4  # yields in a packet
+HEAVY = 3  # rows in one heavy yield
+CLOSE_TIMEOUT = 5
+
+COMMANDS = st.one_of(
+    st.tuples(st.just("rows"), st.sampled_from([1, 2, 5, 9, 30])),
+    st.tuples(st.just("slow rows"), st.integers(1, 5), st.sampled_from([0, 1])),
+    st.tuples(st.just("heavy"), st.integers(1, 6)),
+    st.tuples(
+        st.just("rows, then"),
+        st.integers(1, 6),
+        st.sampled_from(["raise", "return", "bad", "schema"]),
+    ),
+    st.sampled_from(
+        [("schema",), ("raise",), ("return",), ("bad",), ("timeout",), ("stray cancel",), ("exit",)]
+    ),
+)
+
+
+class Author:
+    """One run of one author's generator, told by the machine what to do."""
+
+    numbers = itertools.count()
+
+    def __init__(self, machine: "RegistryMachine", key: Any, manner: str, generation: int) -> None:
+        self.machine, self.key, self.manner, self.generation = machine, key, manner, generation
+        self.number = next(self.numbers)
+        self.commands: deque[tuple[Any, ...]] = deque()
+        self.wake: asyncio.Future[None] | None = None
+        self.schema = 0
+        self.yielded: list[int] = []  # each row, in order
+        self.encoded: list[int] = []  # those that were emitted
+        self.due: int | None = None  # rows before the first thing that ends the run
+        self.causes: set[str] = set()
+        self.starts = self.ends = self.swallowed = 0
+        self.abandoned = self.returned = self.removed = False
+
+    def tell(self, command: tuple[Any, ...]) -> None:
+        self.commands.append(command)
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)
+
+    async def next_command(self) -> tuple[Any, ...]:
+        while not self.commands:
+            self.wake = asyncio.get_running_loop().create_future()
+            try:
+                await self.wake
+            finally:
+                self.wake = None
+        return self.commands.popleft()
+
+    def row(self, count: int = 1) -> tuple[int, int, int, int]:
+        first = len(self.yielded)
+        self.yielded.extend(range(first, first + count))
+        return (self.number, first, count, self.schema)
+
+    def swallows(self) -> bool:
+        if self.manner == "swallows one cancellation":
+            return not self.swallowed
+        return self.manner == "swallows all cancellations" and not self.machine.free
+
+    def ends_by(self, cause: str) -> None:
+        self.causes.add(cause)
+        if self.due is None:
+            self.due = len(self.yielded)
+
+    async def rows(self) -> Any:
+        machine = self.machine
+        self.starts += 1
+        if machine.live[self.key] is not None:  # promise 1
+            machine.fault(f"two live generators of {self.key}")
+        machine.live[self.key] = self
+        try:
+            while True:
+                try:
+                    command, *numbers = await self.next_command()
+                    if command == "rows, then":
+                        for _ in range(numbers[0]):
+                            yield self.row()
+                        command = numbers[1]
+                    if command == "rows":
+                        for _ in range(numbers[0]):
+                            yield self.row()
+                    elif command == "slow rows":
+                        for _ in range(numbers[0]):
+                            yield self.row()
+                            await asyncio.sleep(numbers[1])
+                    elif command == "heavy":
+                        for _ in range(numbers[0]):
+                            yield self.row(HEAVY)
+                    elif command == "schema":
+                        self.schema = (self.schema + 1) % len(SCHEMAS)
+                    elif command == "raise":
+                        if self.manner != "catches errors":
+                            self.ends_by("raised")
+                        raise ValueError("raised")
+                    elif command == "exit":
+                        self.ends_by("exit")
+                        sys.exit("exit")
+                    elif command == "return":
+                        self.ends_by("returned")
+                        self.returned = True
+                        return
+                    elif command == "bad":
+                        self.ends_by("bad")
+                        yield "bad"
+                    elif command == "stray cancel":
+                        other = asyncio.get_running_loop().create_future()
+                        other.cancel()
+                        if not self.swallows():
+                            self.ends_by("stray")
+                        await other
+                    elif command == "timeout":
+                        self.causes.add("scope")
+                        try:
+                            async with asyncio.timeout(0.5):
+                                while True:
+                                    yield self.row()
+                                    await asyncio.sleep(0.2)
+                        except TimeoutError:
+                            pass
+                except asyncio.CancelledError:
+                    if not self.swallows():
+                        raise
+                    self.swallowed += 1
+                    if self.manner == "swallows one cancellation":
+                        self.commands.appendleft(("rows", 1))
+                except ValueError:
+                    if self.manner != "catches errors":
+                        raise
+        finally:
+            try:
+                if self.manner in ("awaits in finally", "swallows one cancellation"):
+                    await asyncio.sleep(1)
+                elif self.manner == "longer than the close timeout in finally":
+                    try:
+                        await asyncio.sleep(CLOSE_TIMEOUT + 3)
+                    except asyncio.CancelledError:
+                        pass
+                elif self.manner == "yields in finally":
+                    if isinstance(sys.exc_info()[1], GeneratorExit):
+                        self.causes.add("scope")
+                        self.abandoned = True  # nobody can run what follows this yield
+                        machine.live[self.key] = None
+                        yield "lost"
+                    else:
+                        row = self.row()
+                        if self.due is not None and "bad" not in self.causes:
+                            self.due += 1
+                        yield row
+            finally:
+                if not self.abandoned:
+                    self.ends += 1
+                    machine.live[self.key] = None
+                    if self.manner == "raises in finally":
+                        self.causes.add("finally")
+                        raise RuntimeError("finally")
+
+    def encode(self, rows: list[Any]) -> list[Packet]:
+        if "bad" in rows:
+            raise TypeError("bad")
+        packets = []
+        for schema, group in itertools.groupby(rows, key=lambda row: row[3]):
+            numbers = [n for row in group for n in range(row[1], row[1] + row[2])]
+            self.encoded.extend(numbers)
+            data = orjson.dumps([[self.number, schema, number] for number in numbers])
+            packets.append(Packet(SCHEMAS[schema], data, len(numbers)))
+        return packets
+
+
+class Reader:
+    """One subscription, read when the machine says so, or by a task of its own."""
+
+    def __init__(self, machine: "RegistryMachine", subscription: Any, author: Author) -> None:
+        self.machine, self.subscription, self.author = machine, subscription, author
+        self.full = subscription._buffer.full
+        self.base = len(author.encoded)
+        self.received: list[int] = []
+        self.schema: Schema | None = None
+        self.error: Any = None
+        self.over = self.left = False
+        self.task: asyncio.Task[None] | None = None
+
+    def got(self, taken: list[tuple[Schema | None, Packet]]) -> None:
+        for schema, packet in taken:
+            if schema is not None:
+                self.schema = schema
+            assert self.schema is packet.schema, "rows without their schema"  # promise 3
+            for number, schema_number, row in orjson.loads(packet.data):
+                assert SCHEMAS[schema_number] is self.schema, "a row under another schema"
+                assert number == self.author.number, "a row of another run"
+                assert not self.received or row > self.received[-1], (
+                    "rows out of order"
+                )  # promise 4
+                self.received.append(row)
+
+    async def read(self) -> None:
+        try:
+            async for taken in self.subscription:
+                self.got(taken)
+            self.over = True
+        except self.machine.parts.mailbox.ChannelError as error:
+            self.error = error
+        finally:
+            self.subscription.leave()
+
+    def learn_the_end(self) -> None:
+        """What a reader that reads by hand would be told now, for it has ended."""
+        self.got(self.subscription.take())
+        try:
+            self.subscription.wait().send(None)
+        except StopIteration as stop:
+            assert stop.value is False
+            self.over = True
+        except self.machine.parts.mailbox.ChannelError as error:
+            self.error = error
+        else:
+            raise AssertionError("an ended subscription waits")
+
+    def check(self) -> None:
+        counts = self.subscription.statistics()
+        if self.left:
+            return
+        attached = self.subscription._feed is not None
+        if attached:  # promise 4
+            emitted = len(self.author.encoded) - self.base
+            total = counts.sent_rows + counts.dropped_rows + counts.queued_rows
+            assert total == emitted, f"{emitted} rows emitted, {total} accounted for"
+        if self.full == "latest":
+            assert counts.queued_packets <= 1
+        else:
+            most = max(ROWS, BATCH * HEAVY)
+            if self.full == "block":
+                most = ROWS + BATCH * HEAVY + HEAVY
+            assert counts.queued_rows <= most, f"{counts.queued_rows} rows wait"
+        if self.full == "block" or (self.task is not None and self.full != "latest"):
+            assert counts.dropped_rows == 0, "a reader that keeps up lost rows"
+        if counts.queued_rows and attached:
+            newest = orjson.loads(self.subscription._queue[-1].data)[-1][2]
+            assert newest == self.author.encoded[-1], "the newest rows were dropped"
+        if counts.dropped_rows == 0:
+            expected = self.author.encoded[self.base :][: len(self.received)]
+            assert self.received == expected, "rows differ from those emitted"
+
+    def check_the_end(self) -> None:
+        """Why it ended, and that nothing was lost before that."""
+        mailbox, author, error = self.machine.parts.mailbox, self.author, self.error
+        if self.over:
+            assert author.returned, "told that the author returned"  # promise 9
+        elif isinstance(error, mailbox.StreamFailed):
+            cause = error.__cause__
+            known = {
+                ValueError: "raised",
+                TypeError: "bad",
+                SystemExit: "exit",
+                self.machine.parts.pump.YieldInScope: "scope",
+            }
+            name = known.get(type(cause), "finally" if str(cause) == "finally" else "stray")
+            assert name in author.causes, f"told {cause!r}, the author did {author.causes}"
+        elif isinstance(error, mailbox.Superseded):
+            assert author.generation < self.machine.most[author.key[0]] or author.removed
+        elif isinstance(error, mailbox.SlowSubscriber):
+            assert self.full == "fail" and self.task is None
+        elif isinstance(error, mailbox.StreamStuck):
+            assert self.machine.observer.stuck
+        else:
+            assert isinstance(error, mailbox.ShuttingDown) and self.machine.closed, repr(error)
+        if (self.over or isinstance(error, mailbox.StreamFailed)) and author.due is not None:
+            assert author.encoded[: author.due] == author.yielded[: author.due], (
+                "rows before the end were lost"
+            )
+            if self.subscription.statistics().dropped_rows == 0:
+                assert (
+                    self.received[: author.due] == author.yielded[self.base :][: len(self.received)]
+                ), "rows are missing"
+                assert len(self.received) >= author.due - self.base, "rows before the end are lost"
+
+
+def _observer(parts: Parts, machine: "RegistryMachine") -> Any:
+    class Observer(parts.channel.Observer):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            self.starts = self.ends = self.joins = self.leaves = self.stuck = 0
+
+        def on_start(self, key: Any) -> None:
+            self.starts += 1
+            channel = machine.registry._open[key]
+            if channel.generation < machine.known.get(key.instance, 0):
+                machine.fault("a stream of older settings starts")
+
+        def on_end(self, key: Any, error: BaseException | None) -> None:
+            self.ends += 1
+
+        def on_join(self, key: Any) -> None:
+            self.joins += 1
+
+        def on_leave(self, key: Any) -> None:
+            self.leaves += 1
+
+        def on_stuck(self, key: Any, seconds: float) -> None:
+            self.stuck += 1
+
+    return Observer()
+
+
+class RegistryMachine(RuleBasedStateMachine):
+    """All rules; subclasses bring other `parts`."""
+
+    parts: ClassVar[Parts] = REAL
+    readers = Bundle("readers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualLoop()
+        self.faults: list[str] = []
+        self.loop.set_exception_handler(lambda _, context: self.fault(str(context)))
+        self.live: dict[Any, Author | None] = dict.fromkeys(KEYS)
+        self.known: dict[str, int] = {}  # the newest settings that the registry has heard of
+        self.most: dict[str, int] = {"i": 0, "j": 0}
+        self.authors: dict[Any, Author] = {}  # by channel
+        self.all: list[Reader] = []
+        self.free = self.closed = False
+        self.observer = _observer(self.parts, self)
+        self.registry = self.parts.registry.ChannelRegistry(
+            close_timeout=CLOSE_TIMEOUT, observer=self.observer, loop=self.loop
+        )
+
+    def fault(self, text: str) -> None:
+        self.faults.append(text)
+
+    @rule(
+        target=readers,
+        key=st.sampled_from(KEYS),
+        manner=st.sampled_from(MANNERS),
+        by_task=st.booleans(),
+        full=st.sampled_from(FULL),
+        linger=st.sampled_from([0, 0, 3]),
+        older=st.integers(0, 1),
+    )
+    def join(self, key, manner, by_task, full, linger, older):  # type: ignore[no-untyped-def]
+        mailbox, registry = self.parts.mailbox, self.registry
+        key = self.parts.channel.ChannelKey(*key)
+        generation = max(0, self.most[key.instance] - older)
+        author = Author(self, key, manner, generation)
+        run = self.parts.pump.drive(author.rows, author.encode, rows=BATCH)
+        policy = Policy(Buffer(rows=ROWS, full=full), linger=linger)
+        try:
+            subscription = registry.join(key, run, policy, generation)
+        except mailbox.StreamStuck:
+            assert registry._closing[key].stuck
+            return multiple()
+        except mailbox.Superseded:
+            assert generation < self.known[key.instance] and key not in registry._open
+            return multiple()
+        self.known[key.instance] = max(generation, self.known.get(key.instance, 0))
+        channel = registry.peek(key)
+        assert subscription._feed is channel and not (channel._task and channel._task.done())
+        author = self.authors.setdefault(channel, author)
+        assert author.generation >= generation, "older settings won"
+        assert not author.ends, "joined a stream that is over"  # promise 8
+        reader = Reader(self, subscription, author)
+        self.all.append(reader)
+        if by_task:
+            reader.task = self.loop.create_task(reader.read())
+        return reader
+
+    @rule(reader=readers, times=st.integers(1, 2))
+    def leave(self, reader, times):  # type: ignore[no-untyped-def]
+        if reader.task is None:
+            reader.left = True
+        for _ in range(times):
+            if reader.task is not None:
+                reader.left = reader.left or not reader.task.done()
+                reader.task.cancel()
+            else:
+                reader.subscription.leave()
+
+    @rule(reader=readers)
+    def take(self, reader):  # type: ignore[no-untyped-def]
+        if reader.task is None:
+            reader.got(reader.subscription.take())
+
+    @rule(key=st.sampled_from(KEYS), command=COMMANDS, before=st.booleans(), after=st.booleans())
+    def author_does(self, key, command, before, after):  # type: ignore[no-untyped-def]
+        if before:
+            self.loop.settle()
+        author = self.live[key] or next(filter(None, self.live.values()), None)
+        if author is not None:
+            author.tell(command)
+        if after:
+            self.loop.settle()
+
+    @rule(key=st.sampled_from(KEYS), count=st.integers(1, 40), drain=st.booleans())
+    def burst(self, key, count, drain):  # type: ignore[no-untyped-def]
+        self.author_does(key, ("rows", count), True, True)
+        for reader in self.all if drain else ():
+            if reader.author.key == key and reader.task is None and not reader.left:
+                reader.got(reader.subscription.take())
+                self.loop.settle()
+
+    @rule()
+    def step(self):  # type: ignore[no-untyped-def]
+        self.loop.step()
+
+    @rule(seconds=st.sampled_from([0, 0.3, 1, 4, 6, 30]))
+    def advance(self, seconds):  # type: ignore[no-untyped-def]
+        self.loop.advance(seconds)
+
+    @rule(instance=st.sampled_from("ij"), tell=st.booleans())
+    def change_settings(self, instance, tell):  # type: ignore[no-untyped-def]
+        self.most[instance] += 1
+        if tell:
+            self.registry.supersede(instance, self.most[instance])
+            self.known[instance] = self.most[instance]
+            for key, channel in self.registry._open.items():
+                assert key.instance != instance or channel.generation >= self.known[instance]
+
+    @rule(instance=st.sampled_from("ij"))
+    def remove_instance(self, instance):  # type: ignore[no-untyped-def]
+        for author in self.authors.values():
+            author.removed |= author.key[0] == instance
+        self.registry.close_instance(instance)
+        self.known.pop(instance, None)
+        assert all(key.instance != instance for key in self.registry._open)
+
+    @invariant()
+    def holds(self):  # type: ignore[no-untyped-def]
+        assert not self.faults, self.faults
+        state = self.parts.channel.State
+        opened, closing = self.registry._open, self.registry._closing
+        for key, channel in opened.items():
+            assert channel.open or channel.state is state.OPENING
+            assert bool(channel._readers) == (channel.state is not state.LINGERING)
+            assert (channel.state is state.OPENING) == (key in closing)
+            assert all(reader._feed is channel for reader in channel._readers)
+        for channel in closing.values():
+            assert channel.state is state.CLOSING and not channel._readers
+        for reader in self.all:
+            feed = reader.subscription._feed
+            if feed is not None:  # promise 6
+                assert opened.get(reader.author.key) is feed
+                assert reader.subscription in feed._readers
+            reader.check()
+            if reader.task is not None and reader.task.done() and not reader.task.cancelled():
+                reader.task.result()
+        for author in self.authors.values():
+            assert author.ends <= author.starts <= 1  # promise 2
+        assert self.registry.running == self.observer.starts - self.observer.ends
+        assert self.registry.subscriptions == self.observer.joins - self.observer.leaves
+
+    @rule()
+    def nothing_is_withheld(self):  # type: ignore[no-untyped-def]
+        self.loop.settle()
+        state = self.parts.channel.State
+        for reader in self.all:
+            feed = reader.subscription._feed
+            if feed is None or feed.state is not state.RUNNING:
+                continue
+            author = reader.author
+            assert self.live[author.key] is author or author.abandoned  # promise 6
+            if not reader.subscription._queue:
+                assert author.encoded == author.yielded, (
+                    "an idle reader, and rows wait"
+                )  # promise 7
+        self.loop.advance(300)
+        for channel in self.registry._open.values():
+            assert channel.open, "a reader waits for a stream that does not start"
+            author = self.authors[channel]
+            if channel._readers and all(not reader._queue for reader in channel._readers):
+                assert not author.commands, "nobody is slow, and the author is held"
+
+    def teardown(self) -> None:
+        self.free = True
+        try:
+            if not self.faults:
+                self._close()
+        finally:
+            self.loop.close()
+
+    def _close(self) -> None:
+        self.loop.settle()
+        self.closed = True
+        left = self.loop.run_until_complete(self.registry.aclose(100))
+        assert left == ()
+        self.loop.settle()
+        for reader in self.all:
+            if reader.task is not None:
+                assert reader.task.done()
+            elif not reader.left:
+                reader.learn_the_end()
+            reader.check()
+            if not reader.left:
+                reader.check_the_end()
+        assert not asyncio.all_tasks(self.loop)  # promise 5
+        assert not self.faults, self.faults
+        assert not any(self.live.values())
+        for author in self.authors.values():
+            assert author.ends == author.starts or author.abandoned  # promise 2
+        assert not self.registry._open and not self.registry._closing
+        assert self.registry.running == self.registry.subscriptions == 0

@@ -1,0 +1,109 @@
+"""The source `demo`: a walk that is the same wherever and whenever it is computed."""
+
+import time
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds import InstanceSettings, Settings, Span
+from aiostream_ds.sources import demo
+from aiostream_ds.sources.demo import Demo, Walk, walk
+from aiostream_ds.testing import Refused, serve_in_memory
+
+
+def source():
+    return Demo(Settings(), InstanceSettings())
+
+
+def span(start: float, end: float, limit: int = 1000):
+    moments = (datetime.fromtimestamp(t, UTC) for t in (start, end))
+    return Span(start=next(moments), end=next(moments), limit=limit)
+
+
+@given(st.integers(), st.lists(st.floats(0, 4e9), min_size=1, max_size=5))
+def test_the_walk_is_a_function_of_seed_and_time(seed, moments):
+    remembering = Walk(seed)
+    assert [remembering.at(t) for t in moments] == [walk(seed, t) for t in moments]
+
+
+def test_the_walk_is_the_same_on_every_machine():
+    assert round(walk(1, 1_700_000_000.125), 6) == 430.70978
+
+
+@given(st.integers(0, 100), st.floats(1e9, 2e9))
+def test_the_walk_has_no_jumps(seed, seconds):
+    assert abs(walk(seed, seconds + 0.001) - walk(seed, seconds)) < 1.0
+
+
+def test_seeds_differ():
+    assert len({walk(seed, 1e9) for seed in range(100)}) == 100
+
+
+@pytest.mark.parametrize("hz", [1, 3, 10, 1000])
+async def test_history_and_live_rows_meet_on_one_grid(hz, monkeypatch):
+    now = 1_700_000_000.4321
+    monkeypatch.setattr(demo, "time", lambda: now)
+    past = await source().walked(span(now - 3, now + 60), hz, 7)
+    rows = source().walk(hz, 7)
+    opening = anext(rows)
+
+    async def sleep(seconds):
+        nonlocal now
+        now += seconds + 1e-6
+
+    monkeypatch.setattr(demo.anyio, "sleep", sleep)
+    live = [await opening, await anext(rows), await anext(rows)]
+    await rows.aclose()
+    times = [row.time for row in [*past, *live]]
+    first = past[0].time * hz // 1000 + (past[0].time * hz % 1000 > 0)
+    assert times == [(first + i) * 1000 // hz for i in range(len(times))]
+    assert (await source().walked(span(now - 9, now), hz, 7))[-3:] == live
+
+
+async def test_history_is_bounded_by_the_limit_and_the_newest_count():
+    rows = await source().walked(span(1e9, 1e9 + 3600, limit=50), 10, 1)
+    assert len(rows) == 50
+    assert rows[-1].time == 1_000_003_600_000
+
+
+async def test_history_stays_within_the_span_and_before_now():
+    rows = await source().walked(span(1e9 + 0.05, 1e9 + 1), 10, 1)
+    assert [row.time - 10**12 for row in rows] == list(range(100, 1001, 100))
+    assert await source().walked(span(time.time() + 60, time.time() + 120), 10, 1) == []
+
+
+async def test_a_long_history_is_the_same_in_a_thread(monkeypatch):
+    asked = span(1e9, 1e9 + 100)
+    inline = await source().walked(asked, 10, 1)
+    monkeypatch.setattr(demo, "INLINE_STEPS", 5)
+    assert await source().walked(asked, 10, 1) == inline
+
+
+async def test_a_stream_that_was_held_up_makes_up_for_a_minute_not_for_a_night(monkeypatch):
+    now = 1_700_000_000.0
+    monkeypatch.setattr(demo, "time", lambda: now)
+
+    async def sleep(seconds):
+        nonlocal now
+        now += 8 * 3600
+
+    monkeypatch.setattr(demo.anyio, "sleep", sleep)
+    rows = source().walk(1, 1)
+    first = await anext(rows)
+    await rows.aclose()
+    assert first.time == 1000 * (int(now) - demo.CAUGHT_UP + 1)
+
+
+@pytest.mark.parametrize("path, found", [("walk/1/1", True), ("walk/1000/5", True),
+                                         ("walk/0/1", False), ("walk/1001/1", False)])  # fmt: skip
+async def test_rates_from_1_to_1000_are_allowed(path, found):
+    async with serve_in_memory(Demo) as grafana:
+        if found:
+            viewer = await grafana.follow(path)
+            assert msgspec.json.decode(viewer.packets[0])["schema"]
+        else:
+            with pytest.raises(Refused, match="NOT_FOUND"):
+                await grafana.follow(path)

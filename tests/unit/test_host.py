@@ -1,0 +1,191 @@
+"""The source `host`: honest rates from psutil's counters."""
+
+from collections import namedtuple
+from types import SimpleNamespace
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from aiostream_ds.sources import host
+from aiostream_ds.sources.host import Host, HostSettings
+from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
+
+pytestmark = pytest.mark.virtual
+
+Times = namedtuple("Times", "user nice system idle iowait guest")
+Nic = namedtuple("Nic", "bytes_recv bytes_sent errin errout")
+Disk = namedtuple("Disk", "read_bytes write_bytes read_count write_count")
+
+
+class Machine:
+    """What psutil would say; the test moves the counters and the clock."""
+
+    def __init__(self):
+        self.clock, self.unix = 100.0, 1_700_000_000.0
+        self.cpu = Times(0, 0, 0, 0, 0, 0)
+        self.nets = {"eth0": Nic(0, 0, 0, 0), "wlan 0": Nic(0, 0, 0, 0)}
+        self.disks = {"sda": Disk(0, 0, 0, 0)}
+        self.reads = 0
+
+    def reading(self):
+        self.reads += 1
+        return SimpleNamespace(
+            clock=self.clock, time=int(self.unix * 1000), cpu=self.cpu, load=0.5,
+            memory=SimpleNamespace(used=1, available=2, total=4, percent=25.0),
+            swap=SimpleNamespace(used=3), nets=dict(self.nets), disks=dict(self.disks),
+        )  # fmt: skip
+
+    def pass_time(self, seconds):
+        self.clock += seconds
+        self.unix += seconds
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    machine = Machine()
+
+    async def run_sync(function, *args):
+        return function(*args)
+
+    monkeypatch.setattr(host, "_Reading", machine.reading)
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+    return machine
+
+
+async def two_samples(machine, seconds, **later):
+    sampler = host._Sampler()
+    await sampler.sample()
+    machine.pass_time(seconds)
+    vars(machine).update(later)
+    await sampler.sample()
+    return sampler
+
+
+async def test_rates_are_means_over_the_time_that_really_passed(machine):
+    sampler = await two_samples(
+        machine, 2.5,
+        nets={"eth0": Nic(5000, 250, 5, 0), "new": Nic(9, 9, 9, 9)},
+        disks={"sda": Disk(100, 50, 10, 5)},
+    )  # fmt: skip
+    (net,) = sampler.nets["eth0"].rows
+    assert (net.received, net.sent, net.errors) == (2000, 100, 2)
+    (disk,) = sampler.disks["sda"].rows
+    assert (disk.read, disk.written, disk.reads, disk.writes) == (40, 20, 4, 2)
+    assert not sampler.nets["new"].rows  # one reading is no rate
+
+
+async def test_a_counter_that_starts_anew_gives_zero(machine):
+    machine.nets = {"eth0": Nic(5000, 5000, 0, 0)}
+    sampler = await two_samples(machine, 1, nets={"eth0": Nic(10, 6000, 0, 0)})
+    (net,) = sampler.nets["eth0"].rows
+    assert (net.received, net.sent) == (0, 1000)
+
+
+async def test_processor_shares_are_of_the_time_between_the_samples(machine):
+    machine.cpu = Times(1000, 0, 0, 0, 0, 500)
+    sampler = await two_samples(machine, 1, cpu=Times(1020, 10, 10, 50, 10, 520))
+    (cpu,) = sampler.cpu.rows
+    assert (cpu.busy, cpu.user, cpu.system, cpu.iowait, cpu.load) == (40, 30, 10, 10, 0.5)
+
+
+async def test_a_processor_counter_that_runs_backwards_counts_as_none(machine):
+    machine.cpu = Times(0, 0, 0, 0, 10, 0)
+    sampler = await two_samples(machine, 1, cpu=Times(50, 0, 0, 50, 9, 0))
+    assert sampler.cpu.rows[0].busy == 50
+    assert sampler.cpu.rows[0].iowait == 0
+
+
+async def test_no_processor_time_at_all_is_not_a_busy_machine(machine):
+    sampler = await two_samples(machine, 0.1)
+    assert sampler.cpu.rows[0].busy == 0
+
+
+async def test_memory_is_as_it_is(machine):
+    row = (await two_samples(machine, 1)).memory.rows[0]
+    assert (row.used, row.available, row.total, row.used_share, row.swap_used) == (1, 2, 4, 25, 3)
+
+
+async def test_only_the_newest_samples_are_kept(machine, monkeypatch):
+    monkeypatch.setattr(host, "KEPT", 3)
+    sampler = host._Sampler()
+    for _ in range(10):
+        await sampler.sample()
+        machine.pass_time(1)
+    assert len(sampler.cpu.rows) == 3
+
+
+async def test_live_rows_continue_when_the_clock_is_set_back(machine):
+    sampler = await two_samples(machine, 1)
+    rows = sampler.cpu.follow()
+    follower = anyio.Event()
+    got = []
+
+    async def follow():
+        follower.set()
+        got.append(await anext(rows))
+        got.append(await anext(rows))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow)
+        await follower.wait()
+        await anyio.wait_all_tasks_blocked()
+        machine.pass_time(1)
+        machine.unix -= 3600
+        await sampler.sample()
+        machine.pass_time(1)
+        await sampler.sample()
+    assert got == list(sampler.cpu.rows)[-2:]
+    await rows.aclose()
+
+
+async def test_a_panel_that_opens_finds_history(machine):
+    async with serve_in_memory(Host, settings={"interval": 1}) as grafana:
+        await grafana.health()
+        for _ in range(5):
+            machine.pass_time(1)
+            await anyio.sleep(1)
+        async with anyio.create_task_group():
+            frames = await grafana.plugin.instances.get(grafana.context(None))
+    rows = frames.source._sampler.cpu.rows
+    assert len(rows) == 5
+    assert rows[-1].time == 1_700_000_005_000
+
+
+@pytest.mark.parametrize("kind, name", [("net", "nic"), ("disk", "device")])
+async def test_what_this_machine_has_not_is_not_found_and_what_it_has_is_named(
+    machine, kind, name, caplog
+):
+    caplog.set_level("INFO")
+    async with serve_in_memory(Host) as grafana:
+        with pytest.raises(QueryFailed) as failed:
+            await grafana.query({"queryType": kind, name: "bogus"}, as_json=True)
+        with pytest.raises(Refused, match="NOT_FOUND"):
+            await grafana.follow(f"{kind}/Ym9ndXM")
+    assert failed.value.status == 404
+    names = {"net": "eth0, wlan 0", "disk": "sda"}[kind]
+    assert f"'bogus'; there are: {names}" in str(failed.value)
+
+
+async def test_an_interface_with_a_blank_in_its_name_has_a_channel(machine):
+    async with serve_in_memory(Host) as grafana:
+        (frame,) = await grafana.query({"queryType": "net", "nic": "wlan 0"}, as_json=True)
+        await grafana.follow(frame.meta.channel.removeprefix("ds/test/"))
+
+
+async def test_sampling_ends_with_the_instance(machine):
+    async with serve_in_memory(Host, settings={"interval": 1}) as grafana:
+        await grafana.health()
+        machine.pass_time(1)
+        await anyio.sleep(3.5)
+        assert machine.reads == 4
+    await anyio.sleep(10)
+    assert machine.reads == 4
+
+
+@pytest.mark.parametrize("interval", [0, 0.01, 61, "1"])
+async def test_an_interval_that_makes_no_sense_is_refused(machine, interval):
+    async with serve_in_memory(Host, settings={"interval": interval}) as grafana:
+        ok, message = await grafana.health()
+    assert not ok and "interval" in message
+    assert HostSettings().interval == 1

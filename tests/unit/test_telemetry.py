@@ -1,0 +1,188 @@
+"""Log lines as Grafana's reader takes them, secrets kept out, and counters."""
+
+import io
+import json
+import logging
+import re
+import sys
+from enum import IntEnum
+
+import pytest
+
+from aiostream_ds import Secret, telemetry
+from aiostream_ds.telemetry import Counters, JsonLines, TextLines, redact
+
+READER_LIMIT = 64 * 1024
+
+
+def record(message="hello", *args, level=logging.INFO, error=None, **extra):
+    info = (type(error), error, error.__traceback__) if error is not None else None
+    made = logging.LogRecord("a.module", level, __file__, 1, message, args, info)
+    vars(made).update(extra)
+    return made
+
+
+def line(*args, **options):
+    text = JsonLines().format(record(*args, **options))
+    assert "\n" not in text and len(text.encode()) < READER_LIMIT
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def raised(error):
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "level, word",
+    [(10, "debug"), (20, "info"), (30, "warn"), (40, "error"), (50, "error"), (25, "info")],
+)
+def test_the_three_keys_are_strings_and_the_level_is_hclogs(level, word):
+    found = line("n is %d", 3, level=level)
+    assert (found["@message"], found["@level"], found["@module"]) == ("n is 3", word, "a.module")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found["@timestamp"])
+
+
+@pytest.mark.parametrize("message", [None, 5, {"a": 1}, b"x"])
+def test_a_message_that_is_no_text_becomes_one(message):
+    assert isinstance(line(message)["@message"], str)
+
+
+def test_the_timestamp_has_six_digits_even_at_a_whole_second():
+    made = record()
+    made.created = 1_700_000_000.0
+    assert json.loads(JsonLines().format(made))["@timestamp"] == "2023-11-14T22:13:20.000000Z"
+
+
+def test_extra_values_are_keys_beside_the_message():
+    assert line(path="a/b", tries=3, done=True)["path"] == "a/b"
+
+
+def test_an_extra_value_never_replaces_one_of_the_three():
+    assert line(**{"@message": 5, "@level": None})["@message"] == "hello"
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+class Unprintable:
+    def __str__(self):
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (10**400, str(10**400)),
+        ({"a": {1}}, "{'a': {1}}"),
+        (None, "None"),
+        (b"x", "b'x'"),
+        (Colour.RED, 1),
+        (1.5, 1.5),
+        (Unprintable(), "<Unprintable: ValueError when it was printed>"),
+    ],
+)
+def test_any_extra_value_can_be_written(value, shown):
+    assert line(value=value)["value"] == shown
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "\0", "ü", "€", "😀", "\ud800", '"'])
+def test_a_line_stays_below_what_the_reader_takes(character):
+    long = character * 200_000
+    found = line(long, error=raised(ValueError(long)), path=long)
+    assert "200000 characters" in found["@message"]
+    assert found["@message"].startswith(character * 100)
+    assert {"@level", "@timestamp", "@module", "error"} <= found.keys()
+
+
+def test_a_long_traceback_keeps_its_end():
+    found = line("failed", error=raised(ValueError("x" * 100_000 + " the end")))
+    assert found["error"].endswith("the end")
+    assert found["@message"] == "failed"
+
+
+def test_a_traceback_is_a_key_of_its_own():
+    found = line("failed", error=raised(KeyError("k")))
+    assert found["error"].startswith("Traceback") and found["error"].endswith("KeyError: 'k'")
+
+
+def test_secrets_are_replaced_wherever_they_stand():
+    kept = Secret("hunter22")
+    found = line(
+        "as %s", "hunter22", error=raised(ValueError("hunter22")), url="x:hunter22@y",
+        settings={"password": "hunter22"},
+    )  # fmt: skip
+    assert "hunter22" not in json.dumps(found)
+    assert found["@message"] == "as ***" and found["url"] == "x:***@y"
+    text = TextLines().format(record("as %s", "hunter22", error=raised(ValueError("hunter22"))))
+    assert "hunter22" not in text and "as ***" in text
+    assert kept
+
+
+def test_a_secret_that_contains_another_leaves_no_rest():
+    both = Secret("abcd"), Secret("abcdefgh"), Secret("abcd")
+    assert redact("abcdefgh abcd") == "*** ***"
+    assert both
+
+
+def test_short_secrets_are_left_alone_and_dead_ones_are_forgotten():
+    kept = Secret("abc")
+    assert redact("abc") == "abc" and kept
+    gone = Secret("only here")
+    del gone
+    assert redact("only here") == "only here"
+
+
+@pytest.fixture
+def root():
+    """The root logger, put back afterwards."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield logger
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def test_configure_sends_everything_to_one_stream(root):
+    stream = io.StringIO()
+    telemetry.configure(stream, level="warn")
+    logging.getLogger("x").info("not this")
+    logging.getLogger("x").warning("this")
+    assert [json.loads(text)["@message"] for text in stream.getvalue().splitlines()] == ["this"]
+
+
+def test_configure_writes_text_for_a_terminal(root):
+    stream = io.StringIO()
+    telemetry.configure(stream, text=True)
+    logging.getLogger("x").info("hello")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    hello\n", stream.getvalue())
+
+
+def test_configure_names_a_bad_level(root):
+    with pytest.raises(ValueError, match="'loud' is none of debug, info, warn, error"):
+        telemetry.configure(io.StringIO(), level="loud")
+
+
+def test_a_stream_that_is_gone_never_stops_the_caller(root, monkeypatch):
+    stream, errors = io.StringIO(), io.StringIO()
+    telemetry.configure(stream)
+    stream.close()
+    errors.close()
+    monkeypatch.setattr(sys, "stderr", errors)
+    logging.getLogger("x").error("into the void")
+
+
+def test_durations_fall_into_their_buckets():
+    counters = Counters()
+    for seconds in (0.001, 0.002, 100.0):
+        counters.count_request("query", "ok", seconds)
+    ((endpoint, counts, total),) = counters.durations()
+    assert (endpoint, total) == ("query", pytest.approx(100.003))
+    assert counts == [1, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert counters.requests == {("query", "ok"): 3}

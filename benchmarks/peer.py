@@ -5,10 +5,12 @@ tick/<hz>[/<i>]   one row each 1/hz s: time, and the ns at which it was made
 rows/<n>          single rows as fast as possible: time, n = 0, 1, 2 …
 fan/<hz>/<rows>   one channel of frames of rows x 5 fields
 wait/<id>         one row, then silence until cancelled
+publish active    how many ticks run
 publish done/<id> when a burst or wait with that id ended, Unix ns (0: not yet)
 query {"rows": N} a frame of N rows: time, float64, string
 """
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,12 +18,25 @@ from typing import Any
 import anyio
 import numpy as np
 
-from aiostream_ds import DataSource, Field, FieldType, Frame, Query, Row, Rows, query, serve, stream
+from aiostream_ds import (
+    Buffer,
+    DataSource,
+    Field,
+    FieldType,
+    Frame,
+    Query,
+    Row,
+    Rows,
+    query,
+    serve,
+    stream,
+)
 
 SIZE = 1 << 16
 TABLE = np.random.default_rng(1).random(SIZE + (1 << 15)) * 100
 NAMES = [f"host-{i}" for i in range(1024)]
 START_MS = 1_700_000_000_000
+WHOLE = Buffer(full="block")  # every row counts here: a slow reader holds the author up
 EPOCH = datetime.fromtimestamp(START_MS / 1000, UTC)
 
 
@@ -62,6 +77,7 @@ class Peer(DataSource):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.done: dict[str, int] = {}
+        self.ticking = 0
 
     @query("")
     async def table(self, q: Size) -> Frame:
@@ -72,13 +88,13 @@ class Peer(DataSource):
             Field("host", [NAMES[i & 1023] for i in range(q.rows)], nullable=False),
         )
 
-    @stream("burst/{shape}/{n:int}")
+    @stream("burst/{shape}/{n:int}", buffer=WHOLE)
     async def burst(self, shape: str, n: int) -> Rows:
         rows, fields = map(int, shape.split("x"))
         for k in range(n):
             yield frame(k, rows, fields)
 
-    @stream("burst/{shape}/{n:int}/{id}")
+    @stream("burst/{shape}/{n:int}/{id}", buffer=WHOLE)
     async def marked_burst(self, shape: str, n: int, id: str) -> Rows:
         rows, fields = map(int, shape.split("x"))
         try:
@@ -87,22 +103,26 @@ class Peer(DataSource):
         finally:
             self.done[id] = time.time_ns()
 
-    @stream("tick/{hz}")
-    async def tick(self, hz: str) -> Rows[Tick]:
-        period = 1 / float(hz)
-        due = anyio.current_time()
-        while True:
-            now = time.time_ns()
-            yield Tick(time=datetime.fromtimestamp(now / 1e9, UTC), ns=now)
-            due += period
-            await anyio.sleep_until(due)
-
     @stream("tick/{hz}/{i}")
-    async def numbered_tick(self, hz: str, i: str) -> Rows[Tick]:
-        async for row in self.tick(hz):
+    async def tick(self, hz: str, i: str) -> Rows[Tick]:
+        period = 1 / float(hz)
+        due = time.monotonic()
+        self.ticking += 1
+        try:
+            while True:
+                now = time.time_ns()
+                yield Tick(time=datetime.fromtimestamp(now / 1e9, UTC), ns=now)
+                due += period
+                await asyncio.sleep(due - time.monotonic())
+        finally:
+            self.ticking -= 1
+
+    @stream("tick/{hz}")
+    async def single_tick(self, hz: str) -> Rows[Tick]:
+        async for row in self.tick(hz, ""):
             yield row
 
-    @stream("rows/{n:int}")
+    @stream("rows/{n:int}", buffer=WHOLE)
     async def rows(self, n: int) -> Rows[Count]:
         moment, step = EPOCH, timedelta(milliseconds=1)
         for k in range(n):
@@ -124,6 +144,14 @@ class Peer(DataSource):
             await anyio.sleep_forever()
         finally:
             self.done[id] = time.time_ns()
+
+    @stream("active")
+    async def active(self) -> Rows:
+        yield {"ticking": self.ticking}
+
+    @active.publish
+    async def how_many(self, data: dict[str, Any]) -> int:
+        return self.ticking
 
     @stream("done/{id}")
     async def finished(self, id: str) -> Rows:

@@ -32,6 +32,7 @@ ASYNCIO = {
     "cli/tail.py",
     "grafana/http2.py",
     "grafana/runtime.py",
+    "grafana/sending.py",
     "grafana/wire.py",
     "plugin/pump.py",
 }

@@ -13,6 +13,7 @@ from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, Unary
 from aiostream_ds.frames.packet import Packet, Schema
 from aiostream_ds.grafana import wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.sending import send_packets
 from aiostream_ds.grafana.wire import GRPCError, Status
 
 Request, Reply = pb.PublishStreamRequest, pb.PublishStreamResponse
@@ -185,7 +186,7 @@ async def test_a_request_that_is_no_message_is_internal(tmp_path, caplog):
         trailers = await raw.trailers()
         await raw.close()
     assert trailers["grpc-status"] == str(Status.INTERNAL.value)
-    assert "PublishStreamRequest" in trailers["grpc-message"]
+    assert "request of /echo cannot be read" in trailers["grpc-message"]
     assert not caplog.records
 
 
@@ -395,8 +396,17 @@ class FakeReader:
         self.error = error
         self.forever = forever
         self.left = 0
+        self.on_ready = None
+
+    @property
+    def ended(self):
+        return not self.batches
 
     def take(self):
+        if self.forever and self.on_ready is not None:
+            self.on_ready()
+        if not self.batches:
+            return []
         return self.batches[0] if self.forever else self.batches.pop(0)
 
     async def wait(self):
@@ -412,7 +422,7 @@ class FakeReader:
 
 def runs(reader):
     async def run(request, call):
-        await wire.send_packets(call, reader)
+        await send_packets(call, reader)
 
     return {"/run": wire.server_stream(run, Request, pb.StreamPacket)}
 

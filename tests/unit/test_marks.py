@@ -122,11 +122,6 @@ def test_a_mark_without_its_path_says_how_it_is_written(mark, spelling):
         mark(method)
 
 
-def test_a_query_without_a_name_is_a_type_error():
-    with pytest.raises(TypeError, match="not empty"):
-        query("")
-
-
 @pytest.mark.parametrize(
     "mark",
     [stream("a"), query, query("q"), resource("a"), Sensors.sensor.subscribe],

@@ -140,3 +140,17 @@ def test_a_reserved_resource_is_nobody_s():
 
     assert Wide.plan.resource("GET", "seam/rows") is None
     assert Wide.plan.resource("GET", "seams/rows") is not None
+
+
+async def test_the_empty_name_answers_queries_that_name_no_type():
+    class Two(DataSource):
+        @query("")
+        async def either(self, q: Query) -> Frame:
+            return Frame()
+
+        @query
+        async def other(self, q: Query) -> Frame:
+            return Frame()
+
+    assert Two.plan.query("").method == "either"
+    assert Two.plan.query("other").method == "other"

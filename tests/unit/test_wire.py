@@ -11,17 +11,21 @@ import pytest
 from grpclib.protocol import Buffer, Connection, EventsProcessor, H2Protocol, Stream
 from grpclib.server import Server as GrpclibServer
 
+from aiostream_ds.frames.packet import Packet, Schema, render
 from aiostream_ds.grafana import http2, wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.sending import packet_bytes
 
 # -- messages ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 127, 128, 16_383, 16_384, 70_000, 2_097_152])
-def test_a_framed_packet_is_what_betterproto_makes_of_it(size):
-    payload = b"x" * size
+@pytest.mark.parametrize("schema", [None, Schema(b'{"fields":[]}', "1")], ids=["data", "both"])
+@pytest.mark.parametrize("size", [1, 118, 119, 127, 128, 16_374, 16_384, 70_000, 2_097_152])
+def test_a_framed_packet_is_what_betterproto_makes_of_it(size, schema):
+    packet = Packet(Schema(b"{}", "0"), b"x" * size, 1)
+    payload = render(schema, packet)
     body = bytes(pb.StreamPacket(data=payload))
-    assert wire.frame_packet(payload) == b"\0" + struct.pack(">I", len(body)) + body
+    assert packet_bytes(schema, packet) == b"\0" + struct.pack(">I", len(body)) + body
 
 
 def test_the_codec_reads_what_it_writes():

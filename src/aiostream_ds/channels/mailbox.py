@@ -8,7 +8,7 @@ ground.
 """
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import ClassVar, Protocol
 
 from msgspec import Struct
@@ -99,7 +99,9 @@ class SubscriptionStatistics(Struct, frozen=True):
 class Subscription:
     """One reader of a channel. Iterating gives what `take` gives, and waits in between.
 
-    The registry makes it; whoever joined must `leave` it, also after it has ended.
+    The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
+    the reader's to set: it is called when something can be taken and at the end, in the middle of
+    `emit`, so it only makes a note and takes later.
     """
 
     __slots__ = (
@@ -122,9 +124,11 @@ class Subscription:
         "_sent_packets",
         "_sent_rows",
         "_wake_up",
+        "on_ready",
     )
 
     def __init__(self, feed: Feed, buffer: Buffer) -> None:
+        self.on_ready: Callable[[], None] | None = None
         self._feed: Feed | None = feed
         self._buffer = buffer
         self._queue: deque[Packet] = deque()
@@ -208,6 +212,11 @@ class Subscription:
         self._end(None)
         if feed is not None:
             feed._left(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come; what is queued can still be taken."""
+        return self._ended
 
     def statistics(self) -> SubscriptionStatistics:
         """The counts as they are now."""
@@ -305,6 +314,8 @@ class Subscription:
         self._wake()
 
     def _wake(self) -> None:
+        if self.on_ready is not None:
+            self.on_ready()
         if self._wake_up is not None and not self._wake_up.done():
             self._wake_up.set_result(None)
 

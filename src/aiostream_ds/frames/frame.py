@@ -10,28 +10,12 @@ from typing import Any
 from aiostream_ds.frames import columns, config
 from aiostream_ds.frames.columns import Column, FieldType, FrameError
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
+from aiostream_ds.frames.quick import is_sound
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
 
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
-_SOUND: Mapping[FieldType, set[type]] = {
-    FieldType.FLOAT64: {float},
-    FieldType.INT64: {int},
-    FieldType.TIME: {int},
-    FieldType.BOOL: {bool},
-}
-
-
-def _is_sound(values: Any, wanted: FieldType) -> bool:
-    """Whether these are, as they stand, values of the type without a None: the quick yes to what
-    reading and checking would find. False says nothing."""
-    if values.__class__ is not list or set(map(type, values)) != _SOUND.get(wanted):
-        return False
-    if wanted is FieldType.TIME or wanted is FieldType.INT64:
-        low, high = columns.RANGES[wanted]
-        return bool(low <= min(values) and max(values) <= high)
-    return True
 
 
 class Field:
@@ -78,7 +62,7 @@ class Field:
         self.nanos: Any
         # The values that passed their check here already: a packet of one row has no time for two.
         self._sound: Any = None
-        if type is not None and nanos is None and _is_sound(values, type):
+        if type is not None and nanos is None and is_sound(values, type):
             self.values = self._sound = values
             self.type = type
             self.nullable = False if nullable is None else nullable

@@ -9,6 +9,7 @@ Imports nothing of the project.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 from grpclib.config import Configuration
@@ -72,6 +73,27 @@ class Http2Stream(Stream):
                 sent += length
             self._transport.write(b"".join(parts))
 
+    def write_now(self, data: bytes) -> bool:
+        """Write all of `data`, or nothing and return False when it would have to wait."""
+        h2, connection = self._h2_connection, self.connection
+        stream = h2.streams.get(self.number)
+        size = len(data)
+        if (
+            stream is None
+            or stream.closed
+            or size > stream.outbound_flow_control_window
+            or size > h2.outbound_flow_control_window
+            or size > h2.max_outbound_frame_size
+            or not connection.write_ready.is_set()
+            or connection.is_closing()
+        ):
+            return False
+        h2.outbound_flow_control_window -= size
+        stream.outbound_flow_control_window -= size
+        head = size.to_bytes(3, "big") + b"\0\0" + self.number.to_bytes(4, "big")
+        connection.outbox.write(head + data)
+        return True
+
     def write_headers(self, headers: Headers, *, end: bool) -> None:
         """Never waits. `end` also resets a stream on which the host may still be sending.
 
@@ -101,12 +123,13 @@ class Http2Stream(Stream):
 class Outbox:
     """The transport as grpclib sees it: what one turn of the loop writes leaves together."""
 
-    __slots__ = ("_ended", "_parts", "_scheduled", "_size", "_transport")
+    __slots__ = ("_callbacks", "_ended", "_parts", "_scheduled", "_size", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._parts: list[bytes] = []
         self._size = 0
+        self._callbacks: list[Callable[[], None]] = []
         self._scheduled = self._ended = False
 
     def write(self, data: bytes) -> None:
@@ -116,11 +139,25 @@ class Outbox:
         if self._size >= TURN:
             self.flush()
         elif not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush_later)
+            self._schedule()
+
+    def at_turns_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called before the bytes of this turn leave; it may write."""
+        self._callbacks.append(callback)
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._flush_later)
 
     def _flush_later(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
         self._scheduled = False
+        if self._callbacks:  # asked for meanwhile: their turn is the next one
+            self._schedule()
         self.flush()
 
     def flush(self) -> None:
@@ -242,6 +279,7 @@ class _Connection(Connection):
 
     def __init__(self, h2: H2Connection, outbox: Outbox, config: Configuration) -> None:
         super().__init__(h2, cast("asyncio.Transport", outbox), config=config)
+        self.outbox = outbox
         self.blocked: set[Http2Stream] = set()
 
     def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> Http2Stream:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import betterproto2
 import msgspec
 
 from aiostream_ds.channels.policy import Policy
@@ -22,14 +23,15 @@ from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import render
 from aiostream_ds.grafana import convert, queries, resources
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.decode import Decoder, remembering
 from aiostream_ds.grafana.instance import Instance, Instances
 from aiostream_ds.grafana.metrics import Gauges, exposition
+from aiostream_ds.grafana.sending import send_packets
 from aiostream_ds.grafana.wire import (
     Call,
     GRPCError,
     Method,
     Status,
-    send_packets,
     server_stream,
     unary,
 )
@@ -56,29 +58,37 @@ class GrafanaService:
 
     def methods(self) -> Mapping[str, Method]:
         """The table that the server answers from."""
+        kept: dict[type, Any] = {pb.PluginContext: remembering(pb.PluginContext)}
+
+        def one(function: Any, request: type[betterproto2.Message], reply: type) -> Method:
+            return unary(function, Decoder(request, kept), reply)
+
+        def many(function: Any, request: type[betterproto2.Message], reply: type) -> Method:
+            return server_stream(function, Decoder(request, kept), reply)
+
         return {
-            "/pluginv2.Data/QueryData": unary(
+            "/pluginv2.Data/QueryData": one(
                 self.query_data, pb.QueryDataRequest, pb.QueryDataResponse
             ),
-            "/pluginv2.Data/QueryChunkedData": server_stream(
+            "/pluginv2.Data/QueryChunkedData": many(
                 self.query_chunked_data, pb.QueryChunkedDataRequest, pb.QueryChunkedDataResponse
             ),
-            "/pluginv2.Resource/CallResource": server_stream(
+            "/pluginv2.Resource/CallResource": many(
                 self.call_resource, pb.CallResourceRequest, pb.CallResourceResponse
             ),
-            "/pluginv2.Diagnostics/CheckHealth": unary(
+            "/pluginv2.Diagnostics/CheckHealth": one(
                 self.check_health, pb.CheckHealthRequest, pb.CheckHealthResponse
             ),
-            "/pluginv2.Diagnostics/CollectMetrics": unary(
+            "/pluginv2.Diagnostics/CollectMetrics": one(
                 self.collect_metrics, pb.CollectMetricsRequest, pb.CollectMetricsResponse
             ),
-            "/pluginv2.Stream/SubscribeStream": unary(
+            "/pluginv2.Stream/SubscribeStream": one(
                 self.subscribe_stream, pb.SubscribeStreamRequest, pb.SubscribeStreamResponse
             ),
-            "/pluginv2.Stream/RunStream": server_stream(
+            "/pluginv2.Stream/RunStream": many(
                 self.run_stream, pb.RunStreamRequest, pb.StreamPacket
             ),
-            "/pluginv2.Stream/PublishStream": unary(
+            "/pluginv2.Stream/PublishStream": one(
                 self.publish_stream, pb.PublishStreamRequest, pb.PublishStreamResponse
             ),
         }

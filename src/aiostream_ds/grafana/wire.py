@@ -22,8 +22,7 @@ from grpclib.metadata import decode_timeout, encode_grpc_message
 from grpclib.protocol import AbstractHandler, Stream
 from grpclib.server import Server as _GrpclibServer
 
-from aiostream_ds.frames.packet import Packet, Schema, render
-from aiostream_ds.grafana.http2 import TURN, Headers, Http2Protocol, Http2Stream, StreamClosedError
+from aiostream_ds.grafana.http2 import Headers, Http2Protocol, Http2Stream, StreamClosedError
 from aiostream_ds.telemetry import redact
 
 __all__ = [
@@ -33,12 +32,9 @@ __all__ = [
     "Codec",
     "GRPCError",
     "Method",
-    "Reader",
     "Server",
     "Status",
     "both_streams",
-    "frame_packet",
-    "send_packets",
     "server_stream",
     "unary",
 ]
@@ -77,42 +73,57 @@ class Codec(CodecBase):
         return message_type.parse(data)
 
 
+class Decodes(Protocol):
+    """What reads a request: a message class, or a decoder of one."""
+
+    def parse(self, data: bytes, /) -> Any:
+        """The message in `data`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One line of the table that `Server` answers from; `unary` and its siblings make it."""
 
     kind: Literal["unary", "server_stream", "both_streams"]
     func: Callable[[Any, "Call"], Awaitable[Any]]
-    request_type: type
+    request_type: "Decodes"
     reply_type: type
 
 
 def unary(
-    func: Callable[[Any, "Call"], Awaitable[Any]], request_type: type, reply_type: type
+    func: Callable[[Any, "Call"], Awaitable[Any]], request_type: Decodes, reply_type: type
 ) -> Method:
     """`func(request, call)` returns the reply: a `reply_type` or its bytes."""
     return Method("unary", func, request_type, reply_type)
 
 
 def server_stream(
-    func: Callable[[Any, "Call"], Awaitable[None]], request_type: type, reply_type: type
+    func: Callable[[Any, "Call"], Awaitable[None]], request_type: Decodes, reply_type: type
 ) -> Method:
     """`func(request, call)` sends by `await call.send(...)`; the stream ends when it returns."""
     return Method("server_stream", func, request_type, reply_type)
 
 
 def both_streams(
-    func: Callable[[None, "Call"], Awaitable[None]], request_type: type, reply_type: type
+    func: Callable[[None, "Call"], Awaitable[None]], request_type: Decodes, reply_type: type
 ) -> Method:
     """`func(None, call)` reads by `await call.receive()` and sends by `await call.send(...)`."""
     return Method("both_streams", func, request_type, reply_type)
+
+
+class _Unread:
+    """The request of a method that does not exist."""
+
+    @staticmethod
+    def parse(data: bytes, /) -> bytes:
+        return data
 
 
 async def _unknown(_: None, call: "Call") -> None:
     raise GRPCError(Status.UNIMPLEMENTED, f"the plugin has no method {call.path}")
 
 
-_UNKNOWN = both_streams(_unknown, bytes, bytes)
+_UNKNOWN = both_streams(_unknown, _Unread, bytes)
 
 
 class Call:
@@ -166,7 +177,7 @@ class Call:
             return self._server.codec.decode(body, wanted)
         except Exception as error:
             raise GRPCError(
-                Status.INTERNAL, f"the request is no {wanted.__name__}: {error}"
+                Status.INTERNAL, f"the request of {self.path} cannot be read: {error}"
             ) from error
 
     async def _receive_body(self) -> bytes | None:
@@ -203,6 +214,14 @@ class Call:
             self.sent = True
         await self._stream.write(data)
 
+    def write_now(self, data: bytes) -> bool:
+        """The same without waiting, once something was sent; False when `data` cannot go now."""
+        return self.sent and self._stream.write_now(data)
+
+    def at_turns_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when this turn of the loop is over, before its bytes leave."""
+        self._stream.connection.outbox.at_turns_end(callback)
+
     def when_done(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once, when the answer has been written."""
         self._when_done = callback
@@ -219,51 +238,6 @@ class Call:
         callback, self._when_done = self._when_done, None
         if callback is not None:
             callback()
-
-
-class Reader(Protocol):
-    """What `send_packets` needs of a channel's subscription."""
-
-    def take(self) -> Sequence[tuple[Schema | None, Packet]]:
-        """Everything that waits, each with its schema when this reader has not had it yet."""
-
-    async def wait(self) -> bool:
-        """True when something waits, False at the end; raises the stream's error."""
-
-    def leave(self) -> None:
-        """Stop reading; may be called twice."""
-
-
-def frame_packet(payload: bytes) -> bytes:
-    """`payload` as the gRPC message `StreamPacket{data: payload}`, prefix included."""
-    size = len(payload)
-    head = b"\x0a"
-    while size > 0x7F:
-        head += bytes((size & 0x7F | 0x80,))
-        size >>= 7
-    head += bytes((size,))
-    return b"\0%b%b%b" % ((len(head) + len(payload)).to_bytes(4, "big"), head, payload)
-
-
-async def send_packets(call: Call, reader: Reader) -> None:
-    """Send what `reader` brings until it ends, then leave; the body of a RunStream call.
-
-    What waits together leaves together, and the loop gets a turn every 64 KiB, so that a busy
-    stream starves nobody and a cancellation is seen. Raises what `reader.wait` raises.
-    """
-    try:
-        while await reader.wait():
-            batch = bytearray()
-            for schema, packet in reader.take():
-                batch += frame_packet(render(schema, packet))
-                if len(batch) >= TURN:
-                    await call.write(batch)
-                    await asyncio.sleep(0)
-                    batch = bytearray()
-            if batch:
-                await call.write(batch)
-    finally:
-        reader.leave()
 
 
 class Server(_GrpclibServer):

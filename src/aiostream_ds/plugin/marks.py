@@ -236,13 +236,12 @@ def query(method: Any, /) -> Any:
     Its argument is annotated with a `Query` class, which decodes and checks the query. It returns a
     `Frame`, a `Live`, or a list of them.
 
-    Raises TypeError for a name that is empty, or a mark on what is no method.
+    `@query("")` answers queries that name no type. Raises TypeError for a mark on what is no
+    method.
     """
     if not isinstance(method, str):
         name = getattr(method, "__name__", "")
         return _mark("query", method, marks_of(method)._replace(query=name))
-    if not method:
-        raise TypeError('write @query, or @query("name") with a name that is not empty')
     name = method
 
     def mark(method: F) -> F:

@@ -1,0 +1,72 @@
+"""The quick way and the careful way write the same bytes; the quick one may only decline."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds.frames import json, quick
+from aiostream_ds.frames.frame import Field, FieldType
+
+zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
+times = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=zones)
+VALUES = {
+    FieldType.FLOAT64: st.floats() | st.integers(-9, 9) | st.none(),
+    FieldType.INT64: st.integers(-(2**64), 2**64) | st.none(),
+    FieldType.TIME: times | st.integers(-(2**44), 2**44) | st.none(),
+    FieldType.STRING: st.text(st.characters(), max_size=5) | st.just("null"),
+    FieldType.BOOL: st.booleans() | st.none(),
+}
+usual = st.sampled_from(list(VALUES)).flatmap(
+    lambda kind: st.tuples(st.just(kind), st.lists(VALUES[kind], min_size=1, max_size=6))
+)
+
+
+@given(st.lists(usual, min_size=1, max_size=3))
+def test_the_quick_way_writes_what_the_careful_way_writes(columns):
+    rows = min(len(values) for _, values in columns)
+    types = [kind for kind, _ in columns]
+    cut = [values[:rows] for _, values in columns]
+    written = quick.data(cut, types)
+    if written is not None:
+        fields = [
+            Field(f"c{n}", values, kind, nullable=True)
+            for n, (kind, values) in enumerate(zip(types, cut, strict=True))
+        ]
+        assert written == json.data(fields)
+        assert orjson.loads(written)
+
+
+@pytest.mark.parametrize(
+    "kind, values",
+    [
+        (FieldType.FLOAT64, [1.5, -0.0]),
+        (FieldType.INT64, [2**63 - 1, -(2**63)]),
+        (FieldType.TIME, [1_700_000_000_000]),
+        (FieldType.TIME, [datetime(2026, 11, 22, 12, 0, 0, 123456, UTC)]),
+        (FieldType.STRING, ["é", ""]),
+        (FieldType.BOOL, [True, False]),
+    ],
+)
+def test_usual_columns_take_the_quick_way(kind, values):
+    assert quick.data([values], [kind]) is not None
+
+
+@pytest.mark.parametrize(
+    "kind, values",
+    [
+        (FieldType.FLOAT64, [float("nan")]),
+        (FieldType.FLOAT64, [1]),
+        (FieldType.INT64, [2**63]),
+        (FieldType.INT64, [True]),
+        (FieldType.TIME, [datetime(2026, 11, 22)]),
+        (FieldType.TIME, [2**62]),
+        (FieldType.STRING, ["\ud800"]),
+        (FieldType.BOOL, [None]),
+        (FieldType.JSON, [{}]),
+    ],
+)
+def test_what_is_not_usual_is_left_to_the_careful_way(kind, values):
+    assert quick.data([values], [kind]) is None

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
+from urllib.parse import quote, quote_plus
 from weakref import WeakValueDictionary
 
 __all__ = ["Counters", "JsonLines", "TextLines", "configure", "keep_secret", "redact"]
@@ -98,10 +99,21 @@ def keep_secret(secret: Revealing) -> None:
 def redact(text: str) -> str:
     """`text` with every living secret replaced: for the log and for messages to users."""
     found = (reference() for reference in _secrets.valuerefs())
-    values = {secret.reveal() for secret in found if secret is not None}
+    values: set[str] = set()
+    for secret in found:
+        if secret is not None:
+            values |= _spellings(secret.reveal())
     for value in sorted(values, key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, "***")
-    return text
+    # Text that is no UTF-8 (a file name of another encoding) could go neither into a log line
+    # nor into an answer.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _spellings(value: str) -> set[str]:
+    """A secret as it stands, and as repr, JSON and URLs write it."""
+    quoted = repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)
+    return {value, *quoted}
 
 
 def _jsonable(value: Any) -> str | int | float | bool:
@@ -159,13 +171,20 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """For a terminal: time, level, message, traceback."""
+    """For a terminal: time, level, message, the path it is about, traceback or stack."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        text = super().format(record)
+        path, stack = getattr(record, "path", None), getattr(record, "stack", None)
+        if path is not None:
+            first, *more = text.split("\n", 1)
+            text = "\n".join([f"{first} [{path}]", *more])
+        if stack:
+            text = f"{text}\n{stack}".rstrip()
+        return redact(text)
 
 
 class _Handler(logging.StreamHandler[IO[str]]):

@@ -112,6 +112,8 @@ def test_a_refused_path_is_one_sentence(capsys):
         (["tail", "p", "--set", "name"], "'name' is not KEY=VALUE"),
         (["tail", "p", "--set", "=1"], "'=1' is not KEY=VALUE"),
         (["tail", "p", "--secret", "x"], "'x' is not KEY=VALUE"),
+        (["tail", "{author}"], "give a path after"),
+        (["dev", "--plugin-dir", "nowhere"], "there is no plugin.json with an id in 'nowhere'"),
         (["dev", "missing.py"], "there is no file 'missing.py'"),
         (["dev", "--set", "source=bogus"], "source = 'bogus' is none of 'demo', 'host'"),
         (["dev", "{strict}"], "with --path; there are: things/{{id}}"),
@@ -138,13 +140,74 @@ def test_a_value_is_json_where_it_can_be(capsys):
 def test_called_wrongly_is_status_2(capsys):
     assert main(["tail", "a", "b", "c"]) == 2
     assert "too many words" in capsys.readouterr().err
-    for words in ([], ["bogus"], ["tail"]):
+    for words in ([], ["bogus"], ["tail"], ["tail", "p", "--count", "0"], ["dev", "--count", "x"]):
         with pytest.raises(SystemExit) as exit:
             main(words)
         assert exit.value.code == 2
     with pytest.raises(SystemExit) as exit:
         main(["--help"])
     assert exit.value.code == 0
+
+
+ODD = """
+import time
+import anyio
+from aiostream_ds import DataSource, stream
+
+class Odd(DataSource):
+    @stream("spin")
+    async def spin(self):
+        n = 0
+        while True:
+            n += 1
+            yield {"n": n}
+
+    @stream("shows")
+    async def shows(self):
+        yield {"text": "\\x1b[31mred\\n", "json": {"a": [None]}, "small": 1e-9, "none": None}
+
+    @stream("blocks")
+    async def blocks(self):
+        yield {"n": 1}
+        await anyio.sleep(0.1)
+        time.sleep(1.2)
+        yield {"n": 2}
+"""
+
+
+@pytest.fixture
+def odd(here):
+    path = here / "odd_file.py"
+    path.write_text(ODD)
+    yield str(path)
+    sys.modules.pop("odd_file", None)
+
+
+def test_a_row_cannot_command_the_terminal_and_the_end_is_said(capsys, odd):
+    assert main(["tail", odd, "shows"]) == 0
+    captured = capsys.readouterr()
+    cells = captured.out.splitlines()[1].split()
+    assert cells[1:] == ["\\x1b[31mred\\n", '{"a":[null]}', "1e-09", "-"]
+    assert "the stream 'shows' has ended" in captured.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("tail", "{}", "spin"), ("dev", "{}", "--path", "spin")])
+def test_one_ctrl_c_ends_a_stream_that_never_waits(odd, words):
+    with command(*(word.format(odd) for word in words)) as process:
+        for _ in range(1000):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdout.close()
+        assert process.wait(10) in (0, 130)  # 0: it noticed the closed pipe first
+
+
+@pytest.mark.slow
+def test_tail_shows_the_line_that_blocks(odd):
+    with command("tail", odd, "blocks") as process:
+        output, errors = process.communicate(timeout=10)
+    assert "the event loop is blocked" in errors
+    assert "time.sleep(1.2)" in errors
 
 
 # -- dev -------------------------------------------------------------------------------------------

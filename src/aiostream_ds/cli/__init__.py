@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.errors import PluginError
@@ -26,10 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="aiostream-ds", description="Python classes as Grafana streaming data sources."
     )
+    parser.add_argument("--version", action="version", version=version("aiostream-ds"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in words[:1]:
             import_module(f"aiostream_ds.cli.{name}").arguments(command)
     parsed = parser.parse_args(words)

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from aiostream_ds import telemetry
 from aiostream_ds.cli.live import show
-from aiostream_ds.cli.target import add_settings, find_target, first_path, pairs
+from aiostream_ds.cli.target import (
+    CommandError,
+    add_settings,
+    find_target,
+    first_path,
+    pairs,
+    positive,
+)
 from aiostream_ds.grafana.application import Application
 from aiostream_ds.grafana.runtime import serve_standalone
+from aiostream_ds.grafana.standalone import plugin_id
 from aiostream_ds.plugin.catalog import Catalog
 
 __all__ = ["arguments", "run"]
@@ -26,10 +34,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--path", help="the path to watch; default: the first that needs nothing")
     command.add_argument(
-        "--plugin-dir", type=Path, default=Path("."), metavar="DIR",
+        "--plugin-dir", type=Path, metavar="DIR",
         help="an installed plugin's directory: its running Grafana is attached to this process",
     )  # fmt: skip
-    command.add_argument("--count", type=int, default=0, help="end after so many rows")
+    command.add_argument("--count", type=positive, default=0, help="end after so many rows")
     add_settings(command)
 
 
@@ -40,10 +48,17 @@ def run(parsed: argparse.Namespace) -> int:
     settings, secure = pairs(parsed.settings), pairs(parsed.secret, plain=True)
     path = parsed.path or first_path(target, by, settings)
 
+    here = Path(".")
+    directory = parsed.plugin_dir or (here if plugin_id(here) else None)
+    if directory is not None and not plugin_id(directory):
+        raise CommandError(f"there is no plugin.json with an id in {str(directory)!r}")
+
     async def ready(application: Application, address: str) -> None:
+        if directory is not None:
+            print(f"A Grafana that runs the plugin in {directory} is attached to this process.")
         print(f"Serving {parsed.file or 'the built-in plugin'} on {address}; Ctrl-C ends it.")
         print(f"Live rows of {path}:", flush=True)
         await show(application, path, settings, secure, count=parsed.count)
 
-    asyncio.run(serve_standalone(Catalog(target, by), parsed.plugin_dir, ready))
+    asyncio.run(serve_standalone(Catalog(target, by), directory, ready))
     return 0

@@ -1,9 +1,11 @@
 """Live rows in a terminal: one line a row, times of day, units in the head."""
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import anyio
 import msgspec
 from grpclib.exceptions import GRPCError
 
@@ -38,14 +40,17 @@ async def show(
         except (Refused, GRPCError) as error:
             text = error.message if isinstance(error, GRPCError) else error
             raise CommandError(f"{path}: refused ({text}); the log line above says why") from None
-        await _print_rows(viewer, count, raw)
+        try:
+            await _print_rows(viewer, count, raw)
+        except anyio.EndOfStream as ended:
+            print(f"{ended}.", file=sys.stderr)
 
 
 async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:
     shown = 0
     head: list[str] = []
     while not count or shown < count:
-        row = await viewer.next()
+        row = await viewer.next(timeout=None)
         if raw:
             print(msgspec.json.encode(row).decode(), flush=True)
         else:
@@ -55,6 +60,7 @@ async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:
                 head = names
                 print(_line(head, head), flush=True)
             print(_line([_cell(field, row[field.name]) for field in fields], head), flush=True)
+        viewer.forget()
         shown += 1
 
 
@@ -74,5 +80,15 @@ def _cell(field: Field, value: Any) -> str:
     if field.type is FieldType.TIME:
         return datetime.fromtimestamp(value / 1000).strftime("%H:%M:%S.%f")[:-3]
     if isinstance(value, float):
-        return f"{value:,.3f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        usual = value == 0 or 1e-3 <= abs(value) < 1e9
+        return f"{value:,.3f}" if usual else f"{value:.6g}"
+    if isinstance(value, bool | str):
+        return _printable(str(value))
+    if isinstance(value, int):
+        return f"{value:,}"
+    return _printable(msgspec.json.encode(value).decode())
+
+
+def _printable(text: str) -> str:
+    """What a terminal would obey instead of showing it, written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -14,7 +14,15 @@ from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.plan import Plan, StreamPlan
 from aiostream_ds.sources.plugin import SOURCES
 
-__all__ = ["CommandError", "add_settings", "find_target", "first_path", "pairs"]
+__all__ = [
+    "CommandError",
+    "add_settings",
+    "find_target",
+    "first_path",
+    "pairs",
+    "patterns",
+    "positive",
+]
 
 
 class CommandError(Exception):
@@ -98,13 +106,29 @@ def first_path(target: Target, by: str | None, settings: Mapping[str, Any]) -> s
 
     Raises CommandError, with the patterns there are, when every stream needs an argument.
     """
-    plan: Plan = Catalog(target, by).pick(msgspec.json.encode(settings)).plan
-    for stream in plan.streams.values():
+    for stream in _plan(target, by, settings).streams.values():
         path = _default_path(stream)
         if path is not None:
             return path
-    patterns = ", ".join(stream.pattern.text for stream in plan.streams.values()) or "no stream"
-    raise CommandError(f"say which path to look at, with --path; there are: {patterns}")
+    there = patterns(target, by, settings)
+    raise CommandError(f"say which path to look at, with --path; there are: {there}")
+
+
+def patterns(target: Target, by: str | None, settings: Mapping[str, Any]) -> str:
+    """The paths that there are, as a sentence has them."""
+    streams = _plan(target, by, settings).streams.values()
+    return ", ".join(stream.pattern.text for stream in streams) or "no stream"
+
+
+def positive(text: str) -> int:
+    """A number of rows on the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:
+    return Catalog(target, by).pick(msgspec.json.encode(settings)).plan
 
 
 def _default_path(stream: StreamPlan) -> str | None:

@@ -33,13 +33,22 @@ class Application:
         self.registry = registry
         self.instances = instances
         self.counters = counters
+        self._ended: bool | None = None
 
     def methods(self) -> Mapping[str, Method]:
         """The table of Grafana's services for a server."""
         return GrafanaService(self.instances, self.registry, self.counters).methods()
 
     async def close(self, drain: float = DRAIN) -> bool:
-        """Streams end first (their `finally` runs), then the lifespans. Whether all did in time."""
+        """Streams end first (their `finally` runs), then the lifespans. Whether all did in time.
+
+        A second call waits no second time.
+        """
+        if self._ended is None:
+            self._ended = await self._close(drain)
+        return self._ended
+
+    async def _close(self, drain: float) -> bool:
         with anyio.CancelScope(shield=True), anyio.move_on_after(drain):
             stuck = await self.registry.aclose(drain / 2)
             await self.instances.aclose()

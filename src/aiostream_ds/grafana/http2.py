@@ -154,7 +154,10 @@ class Outbox:
     def _flush_later(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # one stream's failure must not hold up the connection's bytes
+                _log.exception("a stream could not write")
         self._scheduled = False
         if self._callbacks:  # asked for meanwhile: their turn is the next one
             self._schedule()

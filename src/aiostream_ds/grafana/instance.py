@@ -5,10 +5,12 @@
 
 Each instance is entered and left in one task of its own, so that an author's `lifespan` may hold a
 task group. A call with newer settings opens a new instance; streams of the old one are ended with
-an error that makes Grafana restart them on the new one; the old one closes after a grace.
+an error that makes Grafana restart them on the new one; the old one closes after a grace. Older
+settings never come back, not even when the newer ones cannot be opened.
 """
 
 import logging
+from math import inf
 from typing import Any, NamedTuple
 
 import anyio
@@ -20,16 +22,20 @@ from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.convert import plugin_context, unwrap
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.plugin.datasource import DataSource
+from aiostream_ds.plugin.guard import authors_code
 from aiostream_ds.plugin.model import PluginContext
 from aiostream_ds.plugin.settings import decode_settings
 from aiostream_ds.plugin.supervisor import BugDelays
 
-__all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "Instance", "InstanceKey", "Instances"]
+__all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
 
 log = logging.getLogger(__name__)
 
 CLOSE_GRACE = 5.0
 """Seconds that a replaced instance lives on, for calls that have it in hand."""
+
+OPEN_TIMEOUT = 30.0
+"""Seconds that a lifespan gets to open; the calls that wait for it then fail, the next tries."""
 
 IDLE_TIMEOUT = 3600.0
 """Seconds without a call or a running stream after which an instance is closed."""
@@ -50,6 +56,7 @@ class Instance:
         "_error",
         "_ready",
         "_retired",
+        "_scope",
         "closed",
         "delays",
         "generation",
@@ -70,6 +77,13 @@ class Instance:
         self._ready = anyio.Event()
         self._retired = anyio.Event()
         self._error: BaseException | None = None
+        self._scope = anyio.CancelScope()
+
+    def _retire(self) -> None:
+        """Ask it to end: in its own time when it lives, at once when it is still opening."""
+        self._retired.set()
+        if not self._ready.is_set():
+            self._scope.cancel()
 
 
 class Instances:
@@ -107,11 +121,15 @@ class Instances:
         tenant = context.namespace or str(context.org_id)
         key = InstanceKey(context.plugin_id, tenant, settings.uid or str(settings.id))
         instance = self._current.get(key)
-        if instance is None or instance.closed or instance.updated_ms < settings.last_updated_ms:
-            former, instance = instance, self._new(key, settings.last_updated_ms)
-            self._current[key] = instance
+        updated = settings.last_updated_ms
+        if (
+            instance is None
+            or instance.updated_ms < updated
+            or (instance.closed and instance.updated_ms == updated)
+        ):
+            instance = self._current[key] = self._new(key, updated)
             self._living.add(instance)
-            self._tasks.start_soon(self._live, instance, context, settings, former)
+            self._tasks.start_soon(self._live, instance, context, settings)
         instance.used_at = anyio.current_time()
         await instance._ready.wait()
         if instance._error is not None:
@@ -126,7 +144,7 @@ class Instances:
         """Ends every lifespan; returns when all have."""
         self._closing.set()
         for instance in tuple(self._living):
-            instance._retired.set()
+            instance._retire()
         if self._living:
             await self._empty.wait()
 
@@ -136,34 +154,38 @@ class Instances:
             if not self._registry.is_busy(key) and now - instance.used_at > IDLE_TIMEOUT:
                 del self._current[key]
                 self._registry.close_instance(key)
-                instance._retired.set()
+                instance._retire()
 
     async def _live(
         self,
         instance: Instance,
         context: pb.PluginContext,
         settings: pb.DataSourceInstanceSettings,
-        former: Instance | None,
     ) -> None:
         try:
-            source = self._make(plugin_context(context), settings)
-            async with source.lifespan():
-                instance.source = source
-                instance._ready.set()
-                self._retire(former, instance)
-                await instance._retired.wait()
-                with anyio.move_on_after(self._close_grace):
-                    await self._closing.wait()
+            with authors_code(), instance._scope as scope:
+                scope.deadline = anyio.current_time() + OPEN_TIMEOUT
+                source = self._make(plugin_context(context), settings)
+                async with source.lifespan():
+                    scope.deadline = inf
+                    instance.source = source
+                    instance._ready.set()
+                    self._replace_older(instance)
+                    await instance._retired.wait()
+                    with anyio.move_on_after(self._close_grace):
+                        await self._closing.wait()
+            if not instance._retired.is_set():
+                raise RuntimeError("the lifespan ended by itself")
+            if not instance._ready.is_set():
+                raise DownstreamError("newer settings took over before this one was open")
         except Exception as error:
-            self._fail(instance, unwrap(error), former)
+            self._fail(instance, unwrap(error))
         finally:
             instance.closed = True
             instance._ready.set()
             self._living.discard(instance)
             if self._closing.is_set() and not self._living:
                 self._empty.set()
-            if self._current.get(instance.key) is instance:
-                del self._current[instance.key]
 
     def _make(
         self, context: PluginContext, settings: pb.DataSourceInstanceSettings
@@ -176,22 +198,26 @@ class Instances:
             raise ConfigError("the call names no data source")
         return kind(decoded, context.instance)
 
-    def _retire(self, former: Instance | None, newer: Instance) -> None:
+    def _replace_older(self, newer: Instance) -> None:
         self._registry.supersede(newer.key, newer.generation)
-        if former is not None:
-            former._retired.set()
+        for instance in tuple(self._living):
+            if instance.key == newer.key and instance.generation < newer.generation:
+                instance._retire()
 
-    def _fail(self, instance: Instance, error: BaseException, former: Instance | None) -> None:
+    def _fail(self, instance: Instance, error: BaseException) -> None:
         where = {"datasource": instance.key.uid}
-        if not instance._ready.is_set():
-            instance._error = error
-            self._retire(former, instance)
-            if not isinstance(error, PluginError):
-                log.error("the data source cannot be opened", exc_info=error, extra=where)
-        else:
+        if instance._ready.is_set():
             # The lifespan itself failed while the instance was in use: whoever comes next reopens.
             log.error("the data source's lifespan failed", exc_info=error, extra=where)
             self._registry.supersede(instance.key, instance.generation + 1)
+            return
+        if instance._scope.cancelled_caught and not instance._retired.is_set():
+            error = DownstreamError(f"the data source did not open within {OPEN_TIMEOUT:g} s")
+        if not isinstance(error, PluginError):
+            log.error("the data source cannot be opened", exc_info=error, extra=where)
+        # without its traceback, which leads to this very instance and so would keep both
+        instance._error = error.with_traceback(None)
+        self._replace_older(instance)
 
 
 def _again(error: BaseException) -> BaseException:

@@ -110,6 +110,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("bytes", "Bytes of those packets' data.", counters.bytes)
     yield counter("rows", "Rows of those packets.", counters.rows)
     yield counter("rows_dropped", "Rows that slow readers never got.", counters.rows_dropped)
+    yield counter("drop_episodes", "Times a reader fell behind.", counters.drop_episodes)
     yield counter("stream_retries", "Restarts after a DownstreamError.", counters.retries)
     yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
     errors = CounterMetricFamily(

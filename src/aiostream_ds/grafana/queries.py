@@ -49,9 +49,17 @@ async def answer(instance: Instance, context: PluginContext, message: pb.DataQue
 async def authorize(
     instance: Instance, user: User | None, stream: StreamPlan, arguments: dict[str, Any]
 ) -> None:
-    """Asks the stream's subscribe hook. Raises what it raises; no hook lets everybody in."""
+    """Asks the stream's subscribe hook. Raises what it raises; no hook lets everybody in.
+
+    A hook that returns something, False for example, has been misunderstood: nobody comes in.
+    """
     if stream.subscribe is not None:
-        await getattr(instance.source, stream.subscribe)(user, **arguments)
+        answer = await getattr(instance.source, stream.subscribe)(user, **arguments)
+        if answer is not None:
+            raise TypeError(
+                f"the hook {stream.subscribe!r} returned {answer!r}; it refuses by raising "
+                "PermissionDenied or NotFound, and lets in by returning None"
+            )
 
 
 async def _stream_frame(

@@ -101,17 +101,19 @@ async def _managed(
     async with open_application(catalog) as application:
         server = Server({**application.methods(), **goplugin.services(stop.set)})
         listener = await goplugin.listen(server, handshake)
-        async with background_tasks() as tasks:
-            tasks.start_soon(watch_loop)
-            tasks.start_soon(_when, lambda: goplugin.parent_exit(handshake.parent), stop)
-            asked = _on_sigterm(stop)
-            streams.announce(listener.line)
-            log.info("serving on %s", listener.address)
-            await stop.wait()
-        drain = DRAIN if asked.is_set() else SHUTDOWN_DRAIN
-        if not await _end(application, server, drain):
-            log.warning("not everything ended within %.2f s", drain)
-        listener.close()
+        try:
+            async with background_tasks() as tasks:
+                tasks.start_soon(watch_loop)
+                tasks.start_soon(_when, lambda: goplugin.parent_exit(handshake.parent), stop)
+                asked = _on_sigterm(stop)
+                streams.announce(listener.line)
+                log.info("serving on %s", listener.address)
+                await stop.wait()
+            drain = DRAIN if asked.is_set() else SHUTDOWN_DRAIN
+            if not await _end(application, server, drain):
+                log.warning("not everything ended within %.2f s", drain)
+        finally:
+            listener.close()
         streams.close()
         # From inside: a task or a thread that does not end must not keep the process.
         _leave(0)
@@ -149,7 +151,7 @@ def _on_sigterm(stop: anyio.Event) -> anyio.Event:
 
 async def serve_standalone(
     catalog: Catalog,
-    directory: Path,
+    directory: Path | None,
     ready: Callable[[Application, str], Awaitable[None]] | None = None,
 ) -> None:
     """Serve on TCP for a debugger or a Grafana beside us, until cancelled or ended by a signal.
@@ -158,7 +160,7 @@ async def serve_standalone(
     a plugin.json, the files that make a running Grafana attach are kept there meanwhile. `ready`
     is called with the plugin and its address, and ends the serving when it returns.
     """
-    identifier = standalone.plugin_id(directory)
+    identifier = standalone.plugin_id(directory) if directory is not None else ""
     wanted = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
     async with open_application(catalog) as application:
         server = Server({**application.methods(), **goplugin.services(None)})
@@ -167,7 +169,11 @@ async def serve_standalone(
         address = "{}:{}".format(*listening.getsockname()[:2])
         async with background_tasks() as tasks:
             tasks.start_soon(watch_loop)
-            with standalone.announced(directory, address) if identifier else nullcontext():
+            with (
+                standalone.announced(directory, address)
+                if directory is not None and identifier
+                else nullcontext()
+            ):
                 stop = anyio.Event()
                 _on_sigterm(stop)
                 if ready is not None:

@@ -133,11 +133,10 @@ class _Push:
             if taken:
                 parts = [packet_bytes(*each) for each in taken]
                 data = parts[0] if len(parts) == 1 else b"".join(parts)
-                if len(data) < TURN and self._call.write_now(data):
-                    return
-                self._rest = parts
-            elif not self._reader.ended:
-                return
-            needed.set_result(None)
+                if len(data) >= TURN or not self._call.write_now(data):
+                    self._rest = parts
+            if (self._rest or self._reader.ended) and not needed.done():
+                needed.set_result(None)
         except Exception as error:
-            needed.set_exception(error)
+            if not needed.done():
+                needed.set_exception(error)

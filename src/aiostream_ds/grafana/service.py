@@ -35,6 +35,7 @@ from aiostream_ds.grafana.wire import (
     server_stream,
     unary,
 )
+from aiostream_ds.plugin.guard import authors_code
 from aiostream_ds.plugin.model import Health
 from aiostream_ds.plugin.plan import StreamPlan
 from aiostream_ds.plugin.rows import RowEncoder
@@ -42,9 +43,13 @@ from aiostream_ds.plugin.settings import convert as read
 from aiostream_ds.plugin.supervisor import supervise
 from aiostream_ds.telemetry import Counters, redact
 
-__all__ = ["GrafanaService"]
+__all__ = ["REFUSED_WAIT", "GrafanaService"]
 
 log = logging.getLogger(__name__)
+
+
+REFUSED_WAIT = 2.0
+"""Seconds that RunStream waits before it says that the data source cannot be opened."""
 
 
 class GrafanaService:
@@ -166,7 +171,8 @@ class GrafanaService:
 
     async def _answer(self, context: pb.PluginContext | None, message: pb.DataQuery) -> list[Frame]:
         instance = await self._instances.get(context)
-        return await queries.answer(instance, convert.plugin_context(context), message)
+        with authors_code():
+            return await queries.answer(instance, convert.plugin_context(context), message)
 
     async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> bytes:
         encode = json.encode if form == pb.DataFrameFormat.JSON else arrow.encode
@@ -203,12 +209,12 @@ class GrafanaService:
             with self._counted("checkHealth"):
                 instance = await self._instances.get(request.plugin_context)
                 answer = await instance.source.health()
-                if not isinstance(answer, Health):
-                    raise TypeError(f"health returned {answer!r}; allowed is a Health")
+                if not isinstance(answer, Health) or not isinstance(answer.details, dict):
+                    raise TypeError(f"health returned {answer!r}; allowed is a Health, with a dict")
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
                     message=redact(answer.message),
-                    json_details=msgspec.json.encode(answer.details) if answer.details else b"",
+                    json_details=_redacted_json(answer.details) if answer.details else b"",
                 )
         except Exception as error:
             failed = self._outcome(error, "health", "")
@@ -248,7 +254,7 @@ class GrafanaService:
     async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:
         """Joins the path's one running stream and forwards its packets until either side ends."""
         try:
-            instance = await self._instances.get(request.plugin_context)
+            instance = await self._opened(request.plugin_context)
             stream, arguments = instance.source.plan.match(request.path)
             subscription = self._join(instance, stream, arguments, request.path)
         except Exception as error:
@@ -261,6 +267,14 @@ class GrafanaService:
             raise _stream_error(error) from None
         finally:
             subscription.leave()
+
+    async def _opened(self, context: pb.PluginContext | None) -> Instance:
+        """The instance; a failure is told late, since Grafana calls again at once for ever."""
+        try:
+            return await self._instances.get(context)
+        except Exception:
+            await anyio.sleep(REFUSED_WAIT)
+            raise
 
     def _join(
         self, instance: Instance, stream: StreamPlan, arguments: dict[str, Any], path: str
@@ -322,6 +336,10 @@ class GrafanaService:
             cause = convert.unwrap(error).__cause__
             log.info("%s %r: %s", what, name, failed.message, exc_info=cause)
         return failed
+
+
+def _redacted_json(details: dict[str, Any]) -> bytes:
+    return redact(msgspec.json.encode(details).decode()).encode()
 
 
 class _Counted:

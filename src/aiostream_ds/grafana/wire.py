@@ -311,7 +311,13 @@ class _Calls(AbstractHandler):
         self._server.tasks.discard(task)
         release_stream()
         cast("Http2Stream", stream).forget()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        try:
+            # asked also of a cancelled task: it keeps the exception, whose traceback leads to the
+            # call and its request, until somebody takes it
+            error = task.exception()
+        except asyncio.CancelledError:
+            return
+        if error is not None:
             _log.error("a call could not be answered", exc_info=error)
 
     def cancel(self, stream: Stream) -> None:
@@ -337,7 +343,7 @@ class _Calls(AbstractHandler):
                 raise GRPCError(Status.UNAVAILABLE, "the plugin is stopping")
             await _serve(call, fields.get("grpc-timeout"))
         except StreamClosedError:
-            return None  # the host reset the stream while we were writing
+            pass  # the host reset the stream while we were writing: `finish` writes nothing
         except GRPCError as error:
             status, message = error.status, error.message or ""
         except asyncio.CancelledError:

@@ -46,8 +46,9 @@ class DataSource(Generic[S]):
     async def lifespan(self) -> AsyncGenerator[None]:
         """What lives as long as the data source: connections, caches, a task group.
 
-        Entered before the first call of this instance, left when its settings change or the process
-        ends; both in one task, so a task group around the `yield` is fine. Raise ConfigError or
+        Entered before the first call of this instance, left when its settings change, when nobody
+        has used it for an hour, or when the process ends; both in one task, so a task group around
+        the `yield` is fine. Raise ConfigError or
         DownstreamError when it cannot work: each call then fails with that message, and the next
         one tries again.
         """

@@ -256,6 +256,8 @@ class Grafana:
                     started = anyio.current_time()
                     try:
                         await self._receive(run)
+                        for viewer in tuple(self._viewers.get(run.path, ())):
+                            viewer.end()
                         return  # as in Grafana: who still looks stays subscribed, and sees nothing
                     except (GRPCError, StreamTerminatedError) as error:
                         log.debug("RunStream %s ended: %r", run.path, error)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from aiostream_ds.frames import json
@@ -15,6 +16,9 @@ from aiostream_ds.frames.frame import Field
 from aiostream_ds.frames.packet import Schema
 
 __all__ = ["Refused", "Viewer"]
+
+PATIENCE = 30.0
+"""Seconds that a viewer waits for rows unless it is told otherwise."""
 
 
 class Refused(Exception):
@@ -48,28 +52,52 @@ class Viewer:
         self._read = 0
         self._more = anyio.Event()
         self.broken: str | None = None
+        self.ended = False
 
     def leave(self) -> None:
         """Close the tab. Grafana notices at its next presence checks, 10 to 15 s later."""
         self._leave(self)
 
-    async def next(self) -> dict[str, Any]:
-        """The next row; waits for it."""
-        return (await self.take(1))[0]
+    async def next(self, timeout: float | None = PATIENCE) -> dict[str, Any]:  # noqa: ASYNC109
+        """The next row; see `take`."""
+        return (await self.take(1, timeout))[0]
 
-    async def take(self, count: int) -> list[dict[str, Any]]:
-        """The next `count` rows; waits for them. Raises ValueError once the panel is broken."""
-        while len(self.rows) < self._read + count:
-            if self.broken is not None:
-                raise ValueError(self.broken)
-            await self._more.wait()
+    async def take(self, count: int, timeout: float | None = PATIENCE) -> list[dict[str, Any]]:  # noqa: ASYNC109
+        """The next `count` rows; waits for them, `timeout` seconds at most, for ever with None.
+
+        Raises TimeoutError; ValueError once the panel is broken; anyio.EndOfStream when the stream
+        has ended by its author's return, which leaves a panel silent.
+        """
+        await anyio.lowlevel.checkpoint()  # a reader of a flood has to hear of its cancellation
+        with anyio.move_on_after(timeout):
+            while len(self.rows) < self._read + count:
+                if self.broken is not None:
+                    raise ValueError(self.broken)
+                if self.ended:
+                    raise anyio.EndOfStream(f"the stream {self.path!r} has ended")
+                await self._more.wait()
+        if len(self.rows) < self._read + count:
+            found = len(self.rows) - self._read
+            raise TimeoutError(f"{self.path!r}: {found} of {count} rows came within {timeout} s")
         rows = self.rows[self._read : self._read + count]
         self._read += count
         return rows
 
+    def forget(self) -> None:
+        """Drop what was taken already, and the raw packets: for a viewer that stays for days."""
+        del self.rows[: self._read]
+        self._read = 0
+        self.packets.clear()
+
+    def end(self) -> None:
+        """The stream has ended by its author's return."""
+        self.ended = True
+        self._wake()
+
     def push(self, payload: bytes) -> None:
         """One message arrives; one that would break the panel is kept in `broken`."""
         self.packets.append(payload)
+        self.ended = False
         parts = msgspec.json.decode(payload, type=_Message)
         if parts.schema:
             body = bytes(parts.schema)

@@ -97,6 +97,42 @@ async def test_five_thousand_channels_are_open_while_health_answers_within_half_
             pass
 
 
+async def numbers(host: Host, run: str, first: int) -> list[int]:
+    """The column n of every packet of a run that has ended."""
+    frames = (await host.call("packets", run=run, n=first, decode=True))["frames"]
+    return [
+        number
+        for frame in frames
+        for field in frame["fields"]
+        if field["name"] == "n"
+        for number in field["values"]
+    ]
+
+
+async def test_a_reader_that_reads_nothing_for_a_while_loses_no_row_under_block(
+    host: Host,
+) -> None:
+    await host.call("run", path="whole/100000", run="held", hold=True)
+    for _ in range(20):
+        await host.call("health")
+    await host.call("resume", run="held")
+    assert await numbers(host, "held", 10**9) == list(range(100_000))
+    assert await metric(host, "aiostream_ds_rows_dropped_total") == 0
+
+
+async def test_what_a_slow_reader_misses_is_counted_to_the_row(host: Host) -> None:
+    await host.call("run", path="newest/100000", run="held", hold=True)
+    async with asyncio.timeout(20):  # until the author has yielded all
+        while await metric(host, "aiostream_ds_rows_total") < 100_000:
+            pass
+    await host.call("resume", run="held")
+    got = await numbers(host, "held", 10**9)
+    assert got == sorted(set(got))
+    dropped = await metric(host, "aiostream_ds_rows_dropped_total")
+    assert dropped > 0
+    assert len(got) + dropped == 100_000
+
+
 async def test_the_hook_decides_for_each_viewer(host: Host) -> None:
     ada, bob = ({"user": {"login": login}} for login in ("ada", "bob"))
     for path, ctx, expected in (

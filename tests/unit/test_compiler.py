@@ -13,7 +13,6 @@ from aiostream_ds import (
     Frame,
     Health,
     Query,
-    Request,
     Retry,
     Row,
     Rows,
@@ -27,44 +26,7 @@ from aiostream_ds import (
 )
 from aiostream_ds.plugin.plan import QueryPlan
 
-
-class Reading(Row):
-    value: float
-
-
-class Pick(Query):
-    name: str = ""
-
-
-class Base(DataSource):
-    @stream("a/{id}", linger=1, buffer=Buffer(rows=7), retry=Retry(max_delay=3))
-    async def a(self, id: str) -> Rows[Reading]:
-        yield Reading(1)
-
-    @stream("b/{n:int}")
-    async def b(self, n: Annotated[int, Meta(ge=1)] = 5) -> Rows:
-        yield {}
-
-    @a.subscribe
-    async def may(self, user: User | None, id: str) -> None: ...
-
-    @a.history
-    async def past(self, span: Span, id: str) -> list[Reading]:
-        return []
-
-    @b.publish
-    async def push(self, data: int, n: int) -> None: ...
-
-    @query
-    async def pick(self, q: Pick) -> Frame:
-        return Frame()
-
-    @resource("r/{id}")
-    async def show(self, id: str) -> None: ...
-
-    @resource("r/{id}", method="POST")
-    async def store(self, id: str, request: Request) -> AsyncIterator[bytes]:
-        yield b""
+from .marked import Base, Pick, Reading
 
 
 def test_a_plan_holds_all_that_was_marked():
@@ -503,7 +465,7 @@ def _():
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("q", "'one: tests.unit.test_compiler.Pick' has to take one value by position")
+@wrong("q", "'one: tests.unit.marked.Pick' has to take one value by position")
 def _():
     async def q(self, *, one: Pick): ...
 

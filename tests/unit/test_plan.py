@@ -1,69 +1,24 @@
 """What a plan answers: the stream of a path, the method of a query, the resource of a URL."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import pytest
-from msgspec import Meta
 
 from aiostream_ds import (
     BadQuery,
-    Buffer,
     DataSource,
     Frame,
     NotFound,
     Query,
-    Request,
-    Retry,
-    Row,
     Rows,
-    Span,
-    User,
     query,
     resource,
     stream,
 )
 from aiostream_ds.plugin.plan import QueryPlan
 
-
-class Reading(Row):
-    value: float
-
-
-class Pick(Query):
-    name: str = ""
-
-
-class Base(DataSource):
-    @stream("a/{id}", linger=1, buffer=Buffer(rows=7), retry=Retry(max_delay=3))
-    async def a(self, id: str) -> Rows[Reading]:
-        yield Reading(1)
-
-    @stream("b/{n:int}")
-    async def b(self, n: Annotated[int, Meta(ge=1)] = 5) -> Rows:
-        yield {}
-
-    @a.subscribe
-    async def may(self, user: User | None, id: str) -> None: ...
-
-    @a.history
-    async def past(self, span: Span, id: str) -> list[Reading]:
-        return []
-
-    @b.publish
-    async def push(self, data: int, n: int) -> None: ...
-
-    @query
-    async def pick(self, q: Pick) -> Frame:
-        return Frame()
-
-    @resource("r/{id}")
-    async def show(self, id: str) -> None: ...
-
-    @resource("r/{id}", method="POST")
-    async def store(self, id: str, request: Request) -> AsyncIterator[bytes]:
-        yield b""
+from .marked import Base, Pick
 
 
 def test_match_finds_the_stream_and_its_checked_arguments():

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from aiostream_ds import (
+    Buffer,
     DataSource,
     Frame,
     NotFound,
@@ -75,6 +76,18 @@ class Lab(DataSource):
             raise NotFound(name)
         if user is None or user.login != "ada":
             raise PermissionDenied("Ada's alone")
+
+    @stream("whole/{n:int}", buffer=Buffer(full="block"))
+    async def whole(self, n: int) -> Rows:
+        for i in range(n):
+            yield {"time": i, "n": i, "text": "x" * 100}
+
+    @stream("newest/{n:int}")
+    async def newest(self, n: int) -> Rows:
+        for i in range(n):
+            yield {"time": i, "n": i, "text": "x" * 100}
+            if i % 1000 == 0:
+                await anyio.sleep(0.001)
 
     @stream("prints")
     async def prints(self) -> Rows:

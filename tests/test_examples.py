@@ -1,6 +1,5 @@
 """The examples, and the built-in sources, keep to what every data source has to keep to."""
 
-import ast
 import importlib.util
 import sys
 from datetime import datetime
@@ -67,16 +66,16 @@ def serving():
 
 
 def test_the_clock_is_twelve_lines_of_code():
-    tree = ast.parse((EXAMPLES / "clock.py").read_text("utf-8"))
-    (cls,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    assert cls.end_lineno - cls.lineno + 1 <= 12
+    source = (EXAMPLES / "clock.py").read_text("utf-8")
+    code = [line for line in source.splitlines()[1:] if line]  # without the docstring
+    assert len(code) <= 12
 
 
 @pytest.mark.parametrize("style", ["plain", "future", "quoted"])
 async def test_the_clock_works_in_three_annotation_styles(style, tmp_path):
     text = (EXAMPLES / "clock.py").read_text("utf-8")
     if style == "future":
-        text = text.replace("from datetime", "from __future__ import annotations\n\nfrom datetime")
+        text = text.replace("from math", "from __future__ import annotations\n\nfrom math")
     elif style == "quoted":
         text = text.replace("hz: Annotated[int, Meta(ge=1, le=1000)]) -> Rows",
                             'hz: "Annotated[int, Meta(ge=1, le=1000)]") -> "Rows"')  # fmt: skip

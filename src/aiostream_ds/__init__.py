@@ -1,6 +1,8 @@
 """A Python class is a Grafana streaming data source. The public names; each is documented where it
 is defined, and docs/ tells the story."""
 
+from msgspec import Meta
+
 from aiostream_ds.channels.policy import Buffer, Retry
 from aiostream_ds.errors import (
     BadQuery,
@@ -42,6 +44,7 @@ __all__ = [
     "Health",
     "InstanceSettings",
     "Live",
+    "Meta",
     "NotFound",
     "PermissionDenied",
     "PluginError",

@@ -1,6 +1,9 @@
 """The Go programs, built before the first test so that no test's time limit contains a build."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import pytest
 
 from ..requirements import require
 from .driver import BuildError, build_program, go_missing
+
+ROOT = Path(__file__).parents[2]
 
 PROGRAMS = {"host_binary": "host", "sdk0147_binary": "sdk0147", "goldens": "goldens"}
 """Which fixture needs which Go module."""
@@ -41,3 +46,13 @@ def host_binary(go_program: Callable[[str], Path]) -> Path:
 def sdk0147_binary(go_program: Callable[[str], Path]) -> Path:
     """Prints what Grafana 9.4's SDK declares."""
     return go_program("sdk0147")
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The executable in the directory that scripts/package lays."""
+    out = tmp_path_factory.mktemp("plugins") / "aiostream-ds-datasource"
+    environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
+    subprocess.run([ROOT / "scripts/package", out], check=True, env=environ, capture_output=True)
+    (executable,) = out.glob("gpx_aiostream_ds_*")
+    return executable

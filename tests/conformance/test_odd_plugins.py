@@ -255,9 +255,9 @@ async def test_the_clock_runs_unchanged_in_each_annotation_style(
     host_binary: Path, tmp_path: Path, style: str
 ) -> None:
     source = (PLUGINS.parents[2] / "examples/clock.py").read_text()
-    head, quotes, rest = source.partition("\n\nfrom datetime")
+    head, quotes, rest = source.partition("\n\nfrom math")
     file = tmp_path / "clock.py"
-    file.write_text(head + "\n\n" + STYLES[style] + "from datetime" + rest if quotes else source)
+    file.write_text(head + "\n\n" + STYLES[style] + "from math" + rest if quotes else source)
     async with Host(host_binary) as host:
         await host.start(executable(tmp_path / "gpx_clock", file))
         assert (await host.call("subscribe", path="ticks/50"))["status"] == "OK"

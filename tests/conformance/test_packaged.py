@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -20,18 +17,7 @@ from .driver import Host, HostError
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
 
-ROOT = Path(__file__).parents[2]
 WALK = {"queryType": "walk", "hz": 10, "seed": 1}
-
-
-@pytest.fixture(scope="session")
-def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The executable in the directory that scripts/package lays."""
-    out = tmp_path_factory.mktemp("plugins") / "aiostream-ds-datasource"
-    environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
-    subprocess.run([ROOT / "scripts/package", out], check=True, env=environ, capture_output=True)
-    (executable,) = out.glob("gpx_aiostream_ds_*")
-    return executable
 
 
 @pytest_asyncio.fixture

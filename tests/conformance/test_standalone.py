@@ -1,0 +1,42 @@
+"""A running Grafana attached to a process that somebody debugs."""
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from .driver import Host
+
+pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
+
+
+async def test_grafanas_copy_hands_on_the_address_of_the_standalone_process(
+    host_binary: Path,
+    packaged: Path,
+    tmp_path: Path,
+) -> None:
+    directory = shutil.copytree(packaged.parent, tmp_path / packaged.parent.name)
+    dev = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "aiostream_ds", "--plugin-dir", directory, "--path", "walk/1/1"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert dev.stdout is not None
+    try:
+        while b"Serving" not in (line := await dev.stdout.readline()):
+            assert line, "it ended before it served"
+        address = (directory / "standalone.txt").read_text()
+        assert address in line.decode()
+        async with Host(host_binary) as host:
+            started = await host.start(directory / packaged.name)
+            assert (started["network"], started["address"]) == ("tcp", address)
+            assert (await host.call("health"))["status"] == "OK"
+            await host.call("run", path="walk/100/1", run="walk")
+            assert await host.packets("walk", 2)
+            await host.call("shutdown")  # of Grafana: the debugged process stays
+            assert dev.returncode is None
+    finally:
+        dev.terminate()
+        await dev.wait()
+    assert not (directory / "standalone.txt").exists()

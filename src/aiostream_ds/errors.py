@@ -22,6 +22,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "PluginError",
+    "unwrap",
 ]
 
 
@@ -86,3 +87,17 @@ class DownstreamError(PluginError):
     status = 502
     grpc_status = "UNAVAILABLE"
     lasting = False
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """What an author raised, also out of a task group's groups. Of several declared errors, one
+    that lasts; a group with a bug in it stays as it is."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    inner = [unwrap(each) for each in error.exceptions]
+    if len(inner) == 1:
+        return inner[0]
+    declared = [each for each in inner if isinstance(each, PluginError)]
+    if len(declared) < len(inner):
+        return error
+    return next((each for each in declared if each.lasting), declared[0])

@@ -9,7 +9,7 @@ import pytest
 from aiostream_ds.channels.channel import ChannelKey
 from aiostream_ds.channels.policy import Retry
 from aiostream_ds.channels.registry import ChannelRegistry, StreamFailed
-from aiostream_ds.errors import BadQuery, ConfigError, DownstreamError, NotFound
+from aiostream_ds.errors import BadQuery, ConfigError, DownstreamError, NotFound, unwrap
 from aiostream_ds.plugin.supervisor import BUG_RETRY, BugDelays, supervise
 from aiostream_ds.telemetry import Counters
 
@@ -323,3 +323,12 @@ def test_only_so_many_failures_are_remembered_and_the_oldest_goes_first():
     assert [delays.pending(key, 0.0) > 0 for key in (0, 1, 2, 3, "new")] == [
         False, True, False, True, True,
     ]  # fmt: skip
+
+
+def test_a_group_is_what_its_errors_are():
+    passing, lasting, bug = DownstreamError("away"), NotFound("gone"), OSError("bug")
+    assert unwrap(bug) is bug
+    assert unwrap(ExceptionGroup("", [ExceptionGroup("", [passing])])) is passing
+    assert unwrap(ExceptionGroup("", [passing, lasting])) is lasting
+    mixed = ExceptionGroup("", [passing, bug])
+    assert unwrap(mixed) is mixed

@@ -2,22 +2,22 @@
 
     author's values ── read ──> Column (plain list, or native one-dimensional array) ── check ──>
 
-Imports the standard library and orjson. numpy is never imported: its arrays are known by their
-`dtype` and handled through their own methods.
+Imports times, the standard library and orjson. numpy is never imported: its arrays are known by
+their `dtype` and handled through their own methods.
 """
 
-import contextlib
 import enum
 import reprlib
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from math import inf
-from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
 
 import orjson
+
+from aiostream_ds.frames.times import EPOCH, MILLISECOND, read_datetimes
 
 __all__ = ["FLOATS", "Column", "FieldType", "FrameError", "check", "is_array", "read"]
 
@@ -111,9 +111,6 @@ _DTYPES = {
     FieldType.TIME: "i8",
     FieldType.ENUM: "u2",
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-_get_microsecond = attrgetter("microsecond")
 
 
 def is_array(values: object) -> bool:
@@ -209,13 +206,9 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | None]:
-    if set(map(type, values)) == {datetime}:
-        with contextlib.suppress(TypeError):  # a naive one: below it is found and named
-            times = [(value - _EPOCH) // _MILLISECOND for value in values]
-            if not any(part % 1000 for part in set(map(_get_microsecond, values))):
-                return times, None
-            return times, [value.microsecond % 1000 * 1000 for value in values]
-    times = []
+    if set(map(type, values)) == {datetime} and (found := read_datetimes(values)):
+        return found
+    times: list[Any] = []
     nanos: list[int] = []
     for row, value in enumerate(values):
         if not isinstance(value, datetime):
@@ -223,13 +216,13 @@ def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | No
             nanos.append(0)
             continue
         try:
-            since = value - _EPOCH
+            since = value - EPOCH
         except TypeError:
             raise FrameError(
                 f"field {name!r}, row {row}: {value!r} has no time zone; give an aware datetime"
                 " such as datetime.now(UTC), or Unix milliseconds"
             ) from None
-        times.append(since // _MILLISECOND)
+        times.append(since // MILLISECOND)
         nanos.append(since.microseconds % 1000 * 1000)
     return times, nanos if any(nanos) else None
 

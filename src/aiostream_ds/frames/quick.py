@@ -5,13 +5,13 @@ json.py, which also finds the words for what is wrong. Imports the standard libr
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from aiostream_ds.frames.columns import RANGES, FieldType
+from aiostream_ds.frames.times import read_datetimes
 
 __all__ = ["data", "is_sound"]
 
@@ -22,9 +22,6 @@ _EXACT: Mapping[FieldType, set[type]] = {
     FieldType.BOOL: {bool},
 }
 _DATETIMES, _TEXTS = {datetime}, {str}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-_get_microsecond = attrgetter("microsecond")
 
 
 def is_sound(values: Any, wanted: FieldType) -> bool:
@@ -50,14 +47,13 @@ def data(columns: Sequence[list[Any]], types: Sequence[FieldType]) -> bytes | No
         if found == _TEXTS and wanted is FieldType.STRING:
             plain.append(values)
         elif found == _DATETIMES and wanted is FieldType.TIME:
-            try:
-                times = [(value - _EPOCH) // _MILLISECOND for value in values]
-            except TypeError:
-                return None  # a naive one
-            if any(part % 1000 for part in set(map(_get_microsecond, values))):
+            read = read_datetimes(values)
+            if read is None:
+                return None
+            if read[1] is not None:
                 nanos = nanos or [None] * len(columns)
-                nanos[len(plain)] = [value.microsecond % 1000 * 1000 for value in values]
-            plain.append(times)
+                nanos[len(plain)] = read[1]
+            plain.append(read[0])
         else:
             return None
     try:

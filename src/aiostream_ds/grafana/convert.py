@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiostream_ds.errors import BadQuery, PluginError
+from aiostream_ds.errors import BadQuery, PluginError, unwrap
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.wire import GRPCError, Status
 from aiostream_ds.plugin.model import InstanceSettings, PluginContext, Query, User
@@ -19,7 +19,6 @@ __all__ = [
     "plugin_context",
     "query",
     "query_model",
-    "unwrap",
 ]
 
 QUERY_LIMIT = 1 << 20
@@ -97,13 +96,6 @@ def query(model: dict[str, Any], kind: type[Query]) -> Query:
         return convert(model, kind)
     except ValueError as error:
         raise BadQuery(f"query {model['refId']}: {error}") from None
-
-
-def unwrap(error: BaseException) -> BaseException:
-    """The one error inside a task group's group of one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 class Outcome(NamedTuple):

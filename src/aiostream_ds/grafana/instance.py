@@ -17,9 +17,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aiostream_ds.channels.registry import ChannelRegistry
-from aiostream_ds.errors import ConfigError, DownstreamError, PluginError
+from aiostream_ds.errors import ConfigError, DownstreamError, PluginError, unwrap
 from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.convert import plugin_context, unwrap
+from aiostream_ds.grafana.convert import plugin_context
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.guard import authors_code

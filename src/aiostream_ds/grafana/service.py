@@ -17,7 +17,7 @@ import msgspec
 
 from aiostream_ds.channels.policy import Policy
 from aiostream_ds.channels.registry import ChannelError, ChannelKey, ChannelRegistry, StreamFailed
-from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError
+from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError, unwrap
 from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import render
@@ -142,7 +142,7 @@ class GrafanaService:
                 for message in request.queries:
                     tasks.start_soon(one, message)
         except ExceptionGroup as group:
-            raise convert.unwrap(group) from None
+            raise unwrap(group) from None
 
     async def _chunks(
         self, request: pb.QueryChunkedDataRequest, message: pb.DataQuery
@@ -323,7 +323,7 @@ class GrafanaService:
     def _refusal(self, error: Exception, path: str) -> str:
         """The status that refuses a subscription or publication. Raises GRPCError for the rest."""
         self._outcome(error, "channel", path)
-        inner = convert.unwrap(error)
+        inner = unwrap(error)
         if isinstance(inner, PluginError) and inner.subscribe_status:
             return inner.subscribe_status
         raise convert.grpc_error(inner) from None
@@ -333,7 +333,7 @@ class GrafanaService:
         if failed.bug:
             log.error("%s %r failed", what, name, exc_info=error)
         else:
-            cause = convert.unwrap(error).__cause__
+            cause = unwrap(error).__cause__
             log.info("%s %r: %s", what, name, failed.message, exc_info=cause)
         return failed
 
@@ -360,7 +360,7 @@ class _Counted:
         elif not issubclass(kind, Exception):
             status = "cancelled"
         else:
-            inner = convert.unwrap(error)
+            inner = unwrap(error)
             status = inner.source if isinstance(inner, PluginError) else "plugin"
         self._counters.count_request(self._endpoint, status, time.perf_counter() - self._started)
 

@@ -19,7 +19,7 @@ import anyio
 
 from aiostream_ds.channels.channel import Channel, ChannelKey, Runner
 from aiostream_ds.channels.policy import Retry
-from aiostream_ds.errors import PluginError
+from aiostream_ds.errors import PluginError, unwrap
 from aiostream_ds.frames.packet import Packet
 from aiostream_ds.plugin.pump import Encode, drive
 from aiostream_ds.telemetry import Counters
@@ -144,8 +144,8 @@ class _Run:
         """Say what happened. Seconds until the next try, inf for a silent one; None: it is over."""
         if not self._channel.open:
             return None  # it was told to end; whatever it raises then is no reason to go on
-        declared = _declared(error)
-        if declared is None:
+        declared = unwrap(error)
+        if not isinstance(declared, PluginError):
             self._bad = True
             self._counters.count_error("bug")
             log.error("stream failed", exc_info=error, extra=self._where)
@@ -173,13 +173,3 @@ class _Run:
             self._bad = False
             now = anyio.current_time()
             self._delays.failed(self._key, now - self._started, now)
-
-
-def _declared(error: BaseException) -> PluginError | None:
-    """The author's own error, also out of a task group; one that lasts if there are several."""
-    if isinstance(error, PluginError):
-        return error
-    if not isinstance(error, BaseExceptionGroup) or error.split(PluginError)[1] is not None:
-        return None
-    inner = [found for each in error.exceptions if (found := _declared(each)) is not None]
-    return next((each for each in inner if each.lasting), inner[0])

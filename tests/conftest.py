@@ -5,6 +5,7 @@ waiting. After each async test no task may be left; a virtual test may not block
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
@@ -29,7 +30,7 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if isinstance(item, pytest.Function) and asyncio.iscoroutinefunction(item.function):
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
         if "nothing_left" not in item.fixturenames:
             item.fixturenames.insert(0, "nothing_left")
 

@@ -221,6 +221,11 @@ def test_dev_serves_and_shows_the_first_path(capsys):
     assert head.split() == ["time", "value"] and len(rows) == 2
 
 
+def test_dev_of_a_refused_path_is_one_sentence(capsys):
+    assert main(["dev", "--path", "walk/0/1"]) == 1
+    assert "aiostream-ds dev: walk/0/1: refused (NOT_FOUND" in capsys.readouterr().err
+
+
 def test_dev_of_an_authors_file(capsys, author):
     assert main(["dev", author, "--count", "1"]) == 0
     assert "Live rows of lines/a:" in capsys.readouterr().out
@@ -250,8 +255,9 @@ def test_a_bad_standalone_address_is_named(capsys, here, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_ends_tail_quietly():
-    with command("tail", "walk/1000/1") as process:
+@pytest.mark.parametrize("words", [("tail", "walk/1000/1"), ("dev", "--path", "walk/1000/1")])
+def test_a_closed_pipe_ends_it_quietly(words):
+    with command(*words) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.wait(10) == 0

@@ -54,8 +54,8 @@ def run(parsed: argparse.Namespace) -> int:
         raise CommandError(f"there is no plugin.json with an id in {str(directory)!r}")
 
     async def ready(application: Application, address: str) -> None:
-        if directory is not None:
-            print(f"A Grafana that runs the plugin in {directory} is attached to this process.")
+        if parsed.plugin_dir is not None:
+            print(f"A Grafana that runs the plugin in {directory} attaches to this process.")
         print(f"Serving {parsed.file or 'the built-in plugin'} on {address}; Ctrl-C ends it.")
         print(f"Live rows of {path}:", flush=True)
         await show(application, path, settings, secure, count=parsed.count)

@@ -158,8 +158,10 @@ async def serve_standalone(
 
     The address is GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When `directory` holds
     a plugin.json, the files that make a running Grafana attach are kept there meanwhile. `ready`
-    is called with the plugin and its address, and ends the serving when it returns.
+    is called with the plugin and its address, and ends the serving when it returns; what it raises
+    is raised here, once everything has ended.
     """
+    failed: list[Exception] = []
     identifier = standalone.plugin_id(directory) if directory is not None else ""
     wanted = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
     async with open_application(catalog) as application:
@@ -177,20 +179,20 @@ async def serve_standalone(
                 stop = anyio.Event()
                 _on_sigterm(stop)
                 if ready is not None:
-                    tasks.start_soon(_until_done, ready, application, address, stop)
+                    tasks.start_soon(_until_done, ready(application, address), stop, failed)
                 else:
                     log.info("serving on %s; Ctrl-C ends it", address)
                 await stop.wait()
         await _end(application, server, DRAIN)
+    if failed:
+        raise failed.pop()
 
 
-async def _until_done(
-    ready: Callable[[Application, str], Awaitable[None]],
-    application: Application,
-    address: str,
-    stop: anyio.Event,
-) -> None:
-    await ready(application, address)
+async def _until_done(work: Awaitable[None], stop: anyio.Event, failed: list[Exception]) -> None:
+    try:
+        await work
+    except Exception as error:
+        failed.append(error)
     stop.set()
 
 

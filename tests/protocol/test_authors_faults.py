@@ -242,3 +242,20 @@ async def test_a_reset_run_leaves_no_cycle_that_keeps_its_call():
             assert len(kept) <= 1
         finally:
             gc.enable()
+
+
+async def test_the_living_data_source_sees_a_changed_grafana_config():
+    seen = []
+
+    class Curious(DataSource):
+        async def health(self):
+            seen.append(dict(self.grafana_config))
+            return Health()
+
+    async with serve_in_memory(Curious) as grafana:
+        for url in ("http://one", "http://two"):
+            context = grafana.context(ANN)
+            context.grafana_config = {"GF_APP_URL": url}
+            request = pb.CheckHealthRequest(plugin_context=context)
+            await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
+    assert seen == [{"GF_APP_URL": "http://one"}, {"GF_APP_URL": "http://two"}]

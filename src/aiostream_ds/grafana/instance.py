@@ -134,6 +134,8 @@ class Instances:
         await instance._ready.wait()
         if instance._error is not None:
             raise _again(instance._error)
+        if context.grafana_config and context.grafana_config != instance.source.grafana_config:
+            instance.source.grafana_config = context.grafana_config
         return instance
 
     def _new(self, key: InstanceKey, updated_ms: int) -> Instance:
@@ -196,7 +198,9 @@ class Instances:
         )
         if context.instance is None:
             raise ConfigError("the call names no data source")
-        return kind(decoded, context.instance)
+        source = kind(decoded, context.instance)
+        source.grafana_config = context.grafana_config
+        return source
 
     def _replace_older(self, newer: Instance) -> None:
         self._registry.supersede(newer.key, newer.generation)

@@ -3,6 +3,7 @@ gets one object of the class, with its own settings and life."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from aiostream_ds.plugin.compiler import compile_plan
@@ -33,6 +34,9 @@ class DataSource(Generic[S]):
     plan: ClassVar[Plan]
     settings: S
     instance: InstanceSettings
+    grafana_config: Mapping[str, str] = MappingProxyType({})
+    """What Grafana says of itself (`GF_APP_URL`, feature toggles), as the newest call had it; set
+    before `lifespan` is entered. A change of it alone ends no stream."""
 
     def __init__(self, settings: S, instance: InstanceSettings) -> None:
         self.settings = settings

@@ -14,7 +14,12 @@ from .driver import BuildError, build_program, go_missing
 
 ROOT = Path(__file__).parents[2]
 
-PROGRAMS = {"host_binary": "host", "sdk0147_binary": "sdk0147", "goldens": "goldens"}
+PROGRAMS = {
+    "host_binary": "host",
+    "sdk0147_binary": "sdk0147",
+    "goldens": "goldens",
+    "h2spec_binary": "h2spec",
+}
 """Which fixture needs which Go module."""
 
 
@@ -46,6 +51,12 @@ def host_binary(go_program: Callable[[str], Path]) -> Path:
 def sdk0147_binary(go_program: Callable[[str], Path]) -> Path:
     """Prints what Grafana 9.4's SDK declares."""
     return go_program("sdk0147")
+
+
+@pytest.fixture(scope="session")
+def h2spec_binary(go_program: Callable[[str], Path]) -> Path:
+    """Runs the cases of h2spec against a server."""
+    return go_program("h2spec")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """HTTP/2 below the calls: one connection of the host, its streams, its windows.
 
-The only file that knows the insides of h2 (4.3, 4.4) and of `grpclib.protocol` (0.4.9):
-tests/unit/test_wire.py fails when an upgrade moves what it relies on. Against grpclib it has no
-limit of 100 streams, O(1) work for each stream, DATA frames made by hand, one system call for all
-that one turn of the loop writes, and it outlives frames that it does not know.
-Imports nothing of the project.
+The only file that knows the insides of `grpclib.protocol` (0.4.9), and with floods.py those of h2
+(4.3, 4.4): tests/unit/test_wire.py fails when an upgrade moves what it relies on. Against grpclib
+it has no limit of 100 streams, O(1) work for each stream, DATA frames made by hand, one system call
+for all that one turn of the loop writes, it refuses malformed requests and floods, and it outlives
+frames that it does not know. Imports floods.py.
 """
 
 import asyncio
@@ -15,10 +15,20 @@ from typing import Any, cast
 from grpclib.config import Configuration
 from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Protocol, Stream
 from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import DataReceived, Event, RemoteSettingsChanged, WindowUpdated
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import DenialOfServiceError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
+
+from aiostream_ds.grafana.floods import GuardedConnection, malformed
 
 __all__ = ["TURN", "Headers", "Http2Protocol", "Http2Stream", "Outbox", "StreamClosedError"]
 
@@ -206,6 +216,7 @@ class Http2Protocol(H2Protocol):
     It adds itself to `connections` and leaves it when lost; `lost` is done from then on.
     """
 
+    h2: "_H2"
     outbox: Outbox
     lost: "asyncio.Future[None]"
 
@@ -229,7 +240,7 @@ class Http2Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio: say which limits hold."""
-        h2 = _H2(config=self.h2_config)
+        self.h2 = h2 = _H2(self.h2_config)
         # before the preface: the first SETTINGS frame carries it, and h2 itself holds to it
         h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS_LIMIT
         h2.local_settings.acknowledge()
@@ -240,21 +251,26 @@ class Http2Protocol(H2Protocol):
         self.lost = asyncio.get_running_loop().create_future()
         self.outbox = Outbox(cast("asyncio.Transport", transport))
         self.connection = _Connection(h2, self.outbox, self.config)
-        self.processor = _Events(self.handler, self.connection)
+        self.processor = _Events(self.handler, self.connection, h2)
         self._connections.add(self)
         self.connection.flush()
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio. A peer that breaks the protocol loses its connection, no more."""
+        if not hasattr(self.processor, "processors"):  # closed already; TLS may read on for a while
+            return
         try:
             for event in self.connection.feed(data):
                 self.processor.process(event)
+        except DenialOfServiceError as error:
+            _log.warning("the host flooded a connection, which is closed: %s", error)
+            self._cut("Flood", error.error_code)
         except ProtocolError as error:
             _log.debug("the host broke the HTTP/2 protocol: %s", error)
-            self._cut("Protocol error")
+            self._cut("Protocol error", error.error_code)
         except Exception:
             _log.exception("a connection of the host is given up")
-            self._cut("Internal error")
+            self._cut("Internal error", ErrorCodes.INTERNAL_ERROR)
         else:
             self.connection.flush()
 
@@ -264,12 +280,24 @@ class Http2Protocol(H2Protocol):
         self._connections.discard(self)
         self.lost.set_result(None)
 
-    def _cut(self, reason: str) -> None:
-        self.connection.flush()  # after a protocol error: h2 has queued a GOAWAY
+    def pause_writing(self) -> None:
+        """Called by asyncio when the host reads too slowly."""
+        super().pause_writing()
+        self.h2.floods.stalled = True
+
+    def resume_writing(self) -> None:
+        """Called by asyncio when the host has read enough."""
+        super().resume_writing()
+        self.h2.floods.stalled = False
+
+    def _cut(self, reason: str, code: ErrorCodes) -> None:
+        if self.h2.state_machine.state is not ConnectionState.CLOSED:  # else h2 has said GOAWAY
+            self.h2.close_connection(code)
+        self.connection.flush()
         self.processor.close(reason)
 
 
-class _H2(H2Connection):
+class _H2(GuardedConnection):
     """h2 without its walk over all streams at each request; `Http2Stream.forget` does its work."""
 
     @property
@@ -311,12 +339,33 @@ class _Connection(Connection):
 class _Events(EventsProcessor):
     connection: _Connection
 
+    def __init__(self, handler: AbstractHandler, connection: _Connection, h2: _H2) -> None:
+        super().__init__(handler, connection)
+        self.h2 = h2
+
     def process(self, event: Event) -> None:
         # grpclib raises for an event that it does not know; HTTP/2 says: ignore unknown frames.
         # `processors` is gone when an earlier event of the same bytes has closed the connection.
         processor = getattr(self, "processors", {}).get(type(event))
         if processor is not None:
             processor(event)
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        reason = malformed(cast("Headers", event.headers))
+        if reason is None:
+            super().process_request_received(event)
+            return
+        _log.debug("a request of the host is malformed: %s", reason)
+        stream = self.connection.create_stream(stream_id=event.stream_id)
+        if stream.closable:
+            self.h2.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self.h2.floods.count_refusal()
+        stream.forget()
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        super().process_stream_reset(event)
+        if not event.remote_reset:  # by h2, for what the host sent
+            self.h2.floods.count_refusal()
 
     def process_data_received(self, event: DataReceived) -> None:
         if event.flow_controlled_length:  # an empty frame would read as the end of the stream

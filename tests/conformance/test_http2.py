@@ -1,0 +1,104 @@
+"""h2spec against our server and against grpclib's own: no case may fail here that passes there."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import grpclib.server
+import pytest
+from grpclib.const import Cardinality, Handler
+from grpclib.protocol import AbstractHandler
+
+from aiostream_ds.grafana import http2, wire
+from aiostream_ds.grafana._pb import pluginv2 as pb
+
+pytestmark = [pytest.mark.go, pytest.mark.slow]
+
+BODY = b"x" * 100
+WAIT = "2s"  # for a frame that may not come
+
+
+class AsCalls(AbstractHandler):
+    """h2spec only asks as a browser does: every request reaches the server as one gRPC call."""
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def accept(self, stream, headers, release_stream):
+        headers = [(":method", "POST"), (":path", "/run"), ("content-type", "application/grpc")]
+        self.handler.accept(stream, [*headers, ("te", "trailers")], release_stream)
+
+    def cancel(self, stream):
+        self.handler.cancel(stream)
+
+    def close(self):
+        self.handler.close()
+
+
+class Ours(wire.Server):
+    def __init__(self):
+        method = wire.both_streams(self.run, pb.StreamPacket, pb.StreamPacket)
+        super().__init__({"/run": method})
+
+    async def run(self, _, call):
+        await call.send(BODY)
+
+    def _protocol_factory(self):
+        protocol = super()._protocol_factory()
+        protocol.handler = AsCalls(protocol.handler)
+        return protocol
+
+
+class Stock(grpclib.server.Server):
+    def __init__(self):
+        super().__init__([self], codec=wire.Codec())
+
+    def __mapping__(self):
+        types = Cardinality.STREAM_STREAM, pb.StreamPacket, pb.StreamPacket
+        return {"/run": Handler(self.run, *types)}
+
+    async def run(self, stream):
+        await stream.send_message(BODY)
+
+    def _protocol_factory(self):
+        protocol = super()._protocol_factory()
+        protocol.handler = AsCalls(protocol.handler)
+        return protocol
+
+
+async def verdicts(server, binary: Path) -> dict[str, dict[str, str]]:
+    """What h2spec says of each case."""
+    await server.start("127.0.0.1", 0)
+    port = server._server.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        binary, "127.0.0.1", str(port), "/run", WAIT, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        server.close()
+        await server.wait_closed()
+    assert process.returncode == 0
+    return {verdict.pop("name"): verdict for verdict in map(json.loads, out.splitlines())}
+
+
+@pytest.mark.timeout(120)
+async def test_no_case_of_h2spec_fails_that_stock_grpclib_passes(
+    h2spec_binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "STREAMS_LIMIT", 100)  # h2spec opens as many as there may be
+    ours = await verdicts(Ours(), h2spec_binary)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # stock has its accidents
+    stock = await verdicts(Stock(), h2spec_binary)
+    assert ours.keys() == stock.keys()
+    assert len(ours) == 146
+    failed = {
+        name: verdict["reason"] for name, verdict in ours.items() if verdict["outcome"] == "failed"
+    }
+    worse = [name for name in failed if stock[name]["outcome"] != "failed"]
+    assert not worse, "\n".join(f"{name}: {failed[name]}" for name in worse)
+    skipped = [name for name, verdict in ours.items() if verdict["outcome"] == "skipped"]
+    assert not failed and not skipped, f"failed: {failed}, skipped: {skipped}"

@@ -1,0 +1,142 @@
+"""A host that speaks HTTP/2 frame by frame with our server, in memory: no socket is waited for."""
+
+import asyncio
+import struct
+
+import h2.config
+import h2.connection
+import h2.events
+from h2.settings import SettingCodes
+
+from aiostream_ds.grafana import wire
+from aiostream_ds.grafana._pb import pluginv2 as pb
+
+QUIET = 10  # turns of the loop in which nothing is written any more
+
+
+class MemoryTransport(asyncio.Transport):
+    """Keeps what the server writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    abort = close
+
+
+class MemoryHost:
+    """One connection, and a server of its own whose "/run" is answered by `run(request, call)`."""
+
+    def __init__(self, run, **settings):
+        self.server = wire.Server(
+            {"/run": wire.server_stream(run, pb.PublishStreamRequest, pb.StreamPacket)}
+        )
+        self.transport = MemoryTransport()
+        self.protocol = self.server._protocol_factory()
+        self.protocol.connection_made(self.transport)
+        config = h2.config.H2Configuration(  # sends what is malformed, too
+            validate_outbound_headers=False, normalize_outbound_headers=False
+        )
+        self.h2 = h2.connection.H2Connection(config)
+        self.next = 1
+        self.frames = []  # (stream, bytes) of each DATA frame
+        self.ended = {}  # stream: its trailers
+        self.resets = {}  # stream: error code
+        self.events = []
+        self.h2.initiate_connection()
+        if settings:
+            self.h2.update_settings({SettingCodes[k.upper()]: v for k, v in settings.items()})
+
+    def request(self, path="/run", headers=(), message=b""):
+        """Open a stream; what is sent leaves with the next `deliver` or `turn`."""
+        number, self.next = self.next, self.next + 2
+        names = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost"}
+        names |= {"content-type": "application/grpc", "te": "trailers"}
+        self.h2.send_headers(number, [*names.items(), *headers])
+        if message is not None:
+            data = struct.pack(">BI", 0, len(message)) + message
+            self.h2.send_data(number, data, end_stream=True)
+        return number
+
+    def deliver(self, data=None):
+        """Hand the server these bytes, or what this side has to send."""
+        self.protocol.data_received(self.h2.data_to_send() if data is None else data)
+
+    async def turn(self):
+        """Deliver, and go on until the server has nothing more to say."""
+        quiet = 0
+        while quiet < QUIET:
+            if data := self.h2.data_to_send():
+                self.deliver(data)
+            await asyncio.sleep(0)
+            quiet = 0 if self.read() else quiet + 1
+
+    def read(self):
+        """Take what the server has written; True when that was anything."""
+        data, self.transport.written = bytes(self.transport.written), bytearray()
+        for event in self.h2.receive_data(data) if data else ():
+            self.events.append(event)
+            if isinstance(event, h2.events.DataReceived):
+                self.frames.append((event.stream_id, len(event.data)))
+            elif isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
+                found = {k.decode(): v.decode() for k, v in event.headers}
+                if "grpc-status" in found:
+                    self.ended[event.stream_id] = found["grpc-status"]
+            elif isinstance(event, h2.events.StreamReset):
+                self.resets[event.stream_id] = event.error_code
+        return bool(data)
+
+    def received(self, number):
+        """Bytes of DATA that a stream has brought."""
+        return sum(size for stream, size in self.frames if stream == number)
+
+    @property
+    def goaway(self):
+        """The error code with which the server has ended the connection, or None."""
+        ends = [e for e in self.events if isinstance(e, h2.events.ConnectionTerminated)]
+        return ends[-1].error_code if ends else None
+
+    async def leave(self):
+        """Lose the connection; every call is over then."""
+        self.protocol.connection_lost(None)
+        if self.server.tasks:
+            await asyncio.wait(self.server.tasks)
+
+
+class Batches:
+    """A subscription in the hands of a test: `put` makes packets wait, `left` counts goodbyes."""
+
+    def __init__(self):
+        self.waiting = []
+        self.some = asyncio.Event()
+        self.on_ready = None
+        self.ended = False
+        self.left = 0
+
+    def put(self, *packets):
+        self.waiting += [(None, packet) for packet in packets]
+        self.some.set()
+        if self.on_ready is not None:
+            self.on_ready()
+
+    def take(self):
+        taken, self.waiting = self.waiting, []
+        self.some.clear()
+        return taken
+
+    async def wait(self):
+        await self.some.wait()
+        return True
+
+    def leave(self):
+        self.left += 1

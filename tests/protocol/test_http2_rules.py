@@ -1,0 +1,439 @@
+"""RFC 9113 where our connection differs from grpclib's: DATA by hand, windows, resets, fairness.
+
+The general rules are h2spec's (tests/conformance/test_http2.py).
+"""
+
+import asyncio
+import itertools
+import socket
+
+import h2.events
+import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+
+from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds.grafana import floods, http2
+from aiostream_ds.grafana.sending import send_packets
+
+from .memory import Batches, MemoryHost
+
+SCHEMA = Schema(b"{}", "1")
+LARGE = 2**31 - 1
+
+
+def sends(size, times=1):
+    async def run(request, call):
+        for _ in range(times):
+            await call.write(b"x" * size)
+
+    return run
+
+
+# -- windows -------------------------------------------------------------------------------------
+
+
+async def test_a_closed_stream_window_lets_only_headers_out_and_then_exactly_its_bytes():
+    host = MemoryHost(sends(1000), initial_window_size=0)
+    number = host.request()
+    await host.turn()
+    assert [e.stream_id for e in host.events if isinstance(e, h2.events.ResponseReceived)] == [1]
+    assert host.frames == []
+    for step in (1, 10, 900):
+        host.h2.increment_flow_control_window(step, number)
+        await host.turn()
+    assert host.frames == [(number, 1), (number, 10), (number, 900)]
+    host.h2.increment_flow_control_window(5000, number)
+    await host.turn()
+    assert (host.received(number), host.ended[number]) == (1000, "0")
+
+
+async def test_the_connections_window_binds_all_streams_together():
+    host = MemoryHost(sends(50_000), initial_window_size=LARGE)
+    first, second = host.request(), host.request()
+    await host.turn()
+    assert host.received(first) + host.received(second) == 65_535
+    host.h2.increment_flow_control_window(10)
+    await host.turn()
+    assert host.received(first) + host.received(second) == 65_545
+    host.h2.increment_flow_control_window(100_000)
+    await host.turn()
+    assert host.ended == {first: "0", second: "0"}
+
+
+async def test_a_larger_initial_window_lets_a_waiting_stream_go_on():
+    host = MemoryHost(sends(1000), initial_window_size=300)
+    number = host.request()
+    await host.turn()
+    host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 500})
+    await host.turn()
+    assert host.frames == [(number, 300), (number, 200)]
+    host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 5000})
+    await host.turn()
+    assert (host.received(number), host.ended[number]) == (1000, "0")
+
+
+async def test_a_window_made_negative_must_be_filled_up_first():
+    host = MemoryHost(sends(1000), initial_window_size=300)
+    number = host.request()
+    await host.turn()
+    host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})  # the window is -300 now
+    host.h2.increment_flow_control_window(300, number)  # 0
+    await host.turn()
+    assert host.frames == [(number, 300)]
+    host.h2.increment_flow_control_window(7, number)
+    await host.turn()
+    assert host.frames == [(number, 300), (number, 7)]
+    await host.leave()
+
+
+async def test_pushed_packets_keep_to_a_window_made_negative_too():
+    reader = Batches()
+    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=300)
+    number = host.request()
+    reader.put(Packet(SCHEMA, b"x" * 200, 1))
+    await host.turn()  # from now on packets are pushed
+    before = host.received(number)
+    host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    await host.turn()
+    reader.put(Packet(SCHEMA, b"x", 1))
+    await host.turn()
+    assert host.received(number) == before
+    host.h2.increment_flow_control_window(1000, number)
+    await host.turn()
+    assert before < host.received(number) < before + 50
+    await host.leave()
+
+
+@pytest.mark.parametrize("size", [16_384, 20_000, 2**20])
+async def test_frames_are_as_large_as_the_host_allows_and_no_larger(size):
+    settings = {"initial_window_size": LARGE, "max_frame_size": size}
+    host = MemoryHost(sends(100_000), **settings)
+    host.h2.increment_flow_control_window(1_000_000)
+    await host.turn()
+    number = host.request()
+    await host.turn()
+    lengths = [length for _, length in host.frames]
+    assert max(lengths) == min(size, http2.TURN)
+    assert sum(lengths) == 100_000
+    assert host.ended[number] == "0"
+
+
+async def test_pushed_packets_are_split_where_a_frame_ends():
+    reader = Batches()
+    host = MemoryHost(lambda _, call: send_packets(call, reader))
+    number = host.request()
+    reader.put(Packet(SCHEMA, b"x", 1))
+    await host.turn()
+    host.frames.clear()
+    reader.put(Packet(SCHEMA, b"x" * 20_000, 1))
+    await host.turn()
+    assert len(host.frames) == 2
+    assert max(size for _, size in host.frames) == 16_384
+    assert host.received(number) > 20_000
+    await host.leave()
+
+
+async def test_a_window_beyond_all_bounds_resets_its_stream_only():
+    host = MemoryHost(sends(10, times=2), initial_window_size=0)
+    broken, whole = host.request(), host.request()
+    await host.turn()
+    overflow = b"\0\0\x04\x08\0" + broken.to_bytes(4, "big") + LARGE.to_bytes(4, "big")
+    host.deliver(overflow * 2)
+    host.h2.increment_flow_control_window(100, whole)
+    await host.turn()
+    assert host.resets == {broken: ErrorCodes.FLOW_CONTROL_ERROR}
+    assert host.ended[whole] == "0"
+    assert not host.server.tasks
+
+
+# -- a host that does not read -------------------------------------------------------------------
+
+
+def crammed_pair():
+    """Two ends of a connection that holds little."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return ours, theirs
+
+
+async def test_what_is_written_for_a_host_that_never_reads_is_bounded():
+    wrote = 0
+
+    async def run(request, call):
+        nonlocal wrote
+        while True:
+            await call.write(b"x" * 10_000)
+            wrote += 10_000
+
+    loop = asyncio.get_running_loop()
+    host = MemoryHost(run, initial_window_size=LARGE)  # its windows are no limit
+    host.h2.increment_flow_control_window(LARGE - 65_535)
+    host.request()
+    protocol = host.server._protocol_factory()
+    ours, theirs = crammed_pair()
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+    protocol.data_received(host.h2.data_to_send())
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert not protocol.connection.write_ready.is_set()
+    once = wrote
+    assert transport.get_write_buffer_size() < 4 * http2.TURN
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert wrote == once
+    transport.abort()
+    await protocol.lost
+    await asyncio.wait(host.server.tasks)
+    theirs.close()
+
+
+async def test_packets_for_a_host_that_never_reads_stay_in_the_mailbox():
+    reader = Batches()
+    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=LARGE)
+    host.request()
+    reader.put(Packet(SCHEMA, b"x", 1))
+    await host.turn()
+    host.protocol.pause_writing()
+    for _ in range(3):
+        reader.put(Packet(SCHEMA, b"x" * 100, 1))
+        await host.turn()
+    # one batch is with the call; what came after it waits where the policy can drop it
+    assert len(reader.waiting) == 2
+    before = host.received(1)
+    host.protocol.resume_writing()
+    await host.turn()
+    assert host.received(1) > before + 300
+    await host.leave()
+
+
+# -- the end of a stream, of a connection --------------------------------------------------------
+
+
+class Ends:
+    """Counts calls that are running; each says how often it was cancelled."""
+
+    def __init__(self, act):
+        self.act = act
+        self.begun = 0
+        self.cancelled = []
+
+    async def __call__(self, request, call):
+        self.begun += 1
+        try:
+            await self.act(call)
+        except asyncio.CancelledError:
+            self.cancelled.append(asyncio.current_task().cancelling())
+            raise
+
+
+async def wait_forever(call):
+    await asyncio.Event().wait()
+
+
+async def fill_the_window(call):
+    while True:
+        await call.write(b"x" * 10_000)
+
+
+async def send_and_wait(call):
+    await call.write(b"x")
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("act", [wait_forever, fill_the_window, send_and_wait])
+async def test_a_reset_ends_a_call_once_and_nothing_follows(act):
+    run = Ends(act)
+    host = MemoryHost(run)
+    number = host.request()
+    await host.turn()
+    host.h2.reset_stream(number)
+    before = list(host.frames)
+    await host.turn()
+    assert (run.begun, run.cancelled) == (1, [1])
+    assert host.frames == before
+    assert (host.goaway, host.server.tasks) == (None, set())
+    assert not host.protocol.h2.streams
+
+
+async def test_a_call_that_does_not_heed_its_reset_can_write_no_more():
+    refused = []
+
+    async def run(request, call):
+        try:
+            await call.write(b"x" * 70_000)
+        except asyncio.CancelledError:
+            with pytest.raises(http2.StreamClosedError):
+                await call.write(b"x")
+            refused.append(call.write_now(b"x"))
+
+    host = MemoryHost(run)
+    number = host.request()
+    await host.turn()
+    before = list(host.frames)
+    host.h2.increment_flow_control_window(100_000)
+    host.h2.reset_stream(number)
+    await host.turn()
+    assert refused == [False]
+    assert host.frames == before
+    assert (host.goaway, host.server.tasks) == (None, set())
+
+
+async def test_a_reset_ends_a_call_that_waits_for_its_request():
+    run = Ends(wait_forever)
+    host = MemoryHost(run)
+    number = host.request(message=None)
+    await host.turn()
+    assert len(host.server.tasks) == 1
+    host.h2.reset_stream(number)
+    await host.turn()
+    assert (run.begun, host.server.tasks) == (0, set())
+
+
+async def test_a_reset_ends_a_stream_whose_packets_are_pushed():
+    reader = Batches()
+    host = MemoryHost(lambda _, call: send_packets(call, reader))
+    number = host.request()
+    reader.put(Packet(SCHEMA, b"x", 1))
+    await host.turn()
+    before = list(host.frames)
+    reader.put(Packet(SCHEMA, b"x", 1))  # in the same turn, before it could be written
+    host.h2.reset_stream(number)
+    host.deliver()
+    await host.turn()
+    assert (reader.left, reader.on_ready) == (1, None)
+    assert host.frames == before
+    assert not host.server.tasks
+
+
+async def test_a_reset_of_a_stream_that_has_ended_is_nothing():
+    host = MemoryHost(sends(10))
+    number = host.request()
+    await host.turn()
+    assert host.ended[number] == "0"
+    reset = b"\0\0\x04\x03\0" + number.to_bytes(4, "big") + b"\0\0\0\x08"
+    host.deliver(reset * 3)
+    again = host.request()
+    await host.turn()
+    assert (host.ended[again], host.goaway) == ("0", None)
+
+
+async def test_a_goaway_ends_the_calls_and_the_connection(caplog):
+    run = Ends(send_and_wait)
+    host = MemoryHost(run)
+    for _ in range(3):
+        host.request()
+    await host.turn()
+    host.h2.close_connection()
+    host.deliver()
+    await asyncio.wait(host.server.tasks)
+    assert run.cancelled == [1, 1, 1]
+    assert host.transport.closed
+    host.protocol.connection_lost(None)
+    assert not host.server.connections
+    assert not caplog.records
+
+
+# -- fairness ------------------------------------------------------------------------------------
+
+
+async def test_no_stream_sends_more_than_two_turns_in_a_row_beside_another():
+    readers = [Batches(), Batches()]
+    unread = iter(readers)
+    host = MemoryHost(lambda _, call: send_packets(call, next(unread)), initial_window_size=LARGE)
+    host.h2.increment_flow_control_window(LARGE - 65_535)
+    for reader in readers:
+        reader.put(*[Packet(SCHEMA, b"x" * 20_000, 1)] * 100)
+    numbers = host.request(), host.request()
+    await host.turn()
+    assert [host.received(number) > 2_000_000 for number in numbers] == [True, True]
+    runs = [
+        sum(size for _, size in frames)
+        for _, frames in itertools.groupby(host.frames, key=lambda frame: frame[0])
+    ]
+    # the last run may be what one still had to send when the other was done
+    assert max(runs[:-1]) <= 2 * http2.TURN
+    await host.leave()
+
+
+async def test_a_ping_is_answered_while_a_stream_is_at_full_speed():
+    async def run(request, call):
+        while True:
+            await call.write(b"x" * http2.TURN)
+            await asyncio.sleep(0)
+
+    host = MemoryHost(run, initial_window_size=LARGE)
+    host.h2.increment_flow_control_window(LARGE - 65_535)
+    host.request()
+    host.deliver()
+    await asyncio.sleep(0)
+    host.read()
+    host.h2.ping(b"12345678")
+    host.deliver()
+    await asyncio.sleep(0)
+    host.read()
+    (ack,) = [e for e in host.events if isinstance(e, h2.events.PingAckReceived)]
+    assert ack.ping_data == b"12345678"
+    assert host.received(1) > 0
+    await host.leave()
+
+
+# -- requests that are none ----------------------------------------------------------------------
+
+WHOLE = [(":method", "POST"), (":scheme", "http"), (":path", "/run"), ("te", "trailers")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        WHOLE,
+        [*WHOLE[:3], (":authority", "x"), ("grpc-timeout", "1S"), ("x-key_1.b", "Jörg")],
+        [*WHOLE[:2], (":path", "/b"), ("a", ""), ("a", "")],
+    ],
+)
+def test_a_requests_headers_may_be(headers):
+    assert floods.malformed(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        (WHOLE[1:], ":method, :scheme and :path"),
+        ([WHOLE[0], *WHOLE], ":method, :scheme and :path"),
+        ([*WHOLE[:3], (":authority", "a"), (":authority", "b")], "must be there once"),
+        ([*WHOLE[:3], (":status", "200")], "':status'"),
+        ([*WHOLE[:3], (":protocol", "x")], "':protocol'"),
+        ([*WHOLE[:2], ("a", "b"), WHOLE[2]], "follows"),
+        ([*WHOLE[:2], (":path", "")], ":path is empty"),
+        ([*WHOLE, ("Upper", "x")], "'Upper'"),
+        ([*WHOLE, ("ümlaut", "x")], "'ümlaut'"),
+        ([*WHOLE, ("a b", "x")], "blanks"),
+        ([*WHOLE, ("a\n", "x")], "lower-case ASCII"),
+        ([*WHOLE, ("", "x")], "''"),
+        ([*WHOLE, ("connection", "close")], "'connection'"),
+        ([*WHOLE[:3], ("te", "gzip")], "'gzip'"),
+        ([], "must be there once"),
+    ],
+)
+def test_a_requests_headers_may_not_be(headers, reason):
+    assert reason in floods.malformed(headers)
+
+
+async def test_a_malformed_request_is_reset_and_the_next_one_answered(caplog):
+    host = MemoryHost(sends(10))
+    broken = host.request(headers=[("connection", "close")])
+    whole = host.request()
+    await host.turn()
+    assert host.resets == {broken: ErrorCodes.PROTOCOL_ERROR}
+    assert host.ended == {whole: "0"}
+    assert not host.protocol.h2.streams
+    assert not host.protocol.processor.streams
+    assert not caplog.records
+
+
+async def test_a_malformed_request_that_was_reset_in_the_same_read_is_forgotten():
+    host = MemoryHost(sends(10))
+    host.h2.reset_stream(host.request(headers=[("connection", "close")], message=None))
+    await host.turn()
+    assert (host.resets, host.goaway) == ({}, None)
+    assert not host.protocol.h2.streams

@@ -18,6 +18,7 @@ from aiostream_ds.grafana.runtime import serve
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.marks import Live, Rows, query, resource, stream
 from aiostream_ds.plugin.model import (
+    Columns,
     Health,
     InstanceSettings,
     Query,
@@ -33,6 +34,7 @@ from aiostream_ds.plugin.settings import Secret, Settings, secret
 __all__ = [
     "BadQuery",
     "Buffer",
+    "Columns",
     "ConfigError",
     "DataSource",
     "DownstreamError",

@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.frames import json, quick
+from aiostream_ds.frames import json
 from aiostream_ds.frames.frame import Field, FieldType
+from aiostream_ds.frames.quick import QuickWriter
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
 times = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=zones)
@@ -29,7 +31,7 @@ def test_the_quick_way_writes_what_the_careful_way_writes(columns):
     rows = min(len(values) for _, values in columns)
     types = [kind for kind, _ in columns]
     cut = [values[:rows] for _, values in columns]
-    written = quick.data(cut, types)
+    written = QuickWriter(types).data(cut)
     if written is not None:
         fields = [
             Field(f"c{n}", values, kind, nullable=True)
@@ -48,10 +50,14 @@ def test_the_quick_way_writes_what_the_careful_way_writes(columns):
         (FieldType.TIME, [datetime(2026, 11, 22, 12, 0, 0, 123456, UTC)]),
         (FieldType.STRING, ["é", ""]),
         (FieldType.BOOL, [True, False]),
+        (FieldType.FLOAT64, np.array([1.5, -0.0])),
+        (FieldType.INT64, np.array([-(2**63)])),
+        (FieldType.TIME, np.array([1_700_000_000_000])),
+        (FieldType.BOOL, np.array([True])),
     ],
 )
 def test_usual_columns_take_the_quick_way(kind, values):
-    assert quick.data([values], [kind]) is not None
+    assert QuickWriter([kind]).data([values]) is not None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,16 @@ def test_usual_columns_take_the_quick_way(kind, values):
         (FieldType.STRING, ["\ud800"]),
         (FieldType.BOOL, [None]),
         (FieldType.JSON, [{}]),
+        (FieldType.FLOAT64, np.array([float("nan")])),
+        (FieldType.FLOAT64, np.array([1.5], "f4")),
+        (FieldType.FLOAT64, np.array([1.5], ">f8")),
+        (FieldType.FLOAT64, np.array([1.5, 2.5, 3.5])[::2]),
+        (FieldType.FLOAT64, np.array([[1.5]])),
+        (FieldType.FLOAT64, np.ma.array([1.5], mask=[True])),
+        (FieldType.INT64, np.array([1], "u8")),
+        (FieldType.TIME, np.array([2**62])),
+        (FieldType.TIME, np.array([0], "M8[s]")),
     ],
 )
 def test_what_is_not_usual_is_left_to_the_careful_way(kind, values):
-    assert quick.data([values], [kind]) is None
+    assert QuickWriter([kind]).data([values]) is None

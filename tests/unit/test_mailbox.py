@@ -48,10 +48,14 @@ def mailbox(**bounds):
     return Subscription(feed, Buffer(**bounds)), feed
 
 
+def put(box, packets):
+    box._put(packets, sum(p.rows for p in packets), sum(len(p.data) for p in packets))
+
+
 def test_take_gives_all_in_order_and_then_nothing():
     box, feed = mailbox()
-    box._put([packet([1, 2]), packet([3])])
-    box._put([packet([4])])
+    put(box, [packet([1, 2]), packet([3])])
+    put(box, [packet([4])])
     assert rows_of(box.take()) == [1, 2, 3, 4]
     assert box.take() == [] and feed.log == ["drained"]
 
@@ -59,40 +63,40 @@ def test_take_gives_all_in_order_and_then_nothing():
 def test_a_schema_goes_along_when_the_reader_has_another():
     box, _ = mailbox()
     same = Schema(b"a", "a")
-    box._put([packet([1], A), packet([2], same), packet([3], B), packet([4], A)])
+    put(box, [packet([1], A), packet([2], same), packet([3], B), packet([4], A)])
     assert [schema for schema, _ in box.take()] == [A, None, B, A]
-    box._put([packet([5], same)])
+    put(box, [packet([5], same)])
     assert [schema for schema, _ in box.take()] == [None]
 
 
 def test_dropping_never_loses_a_schema():
     box, _ = mailbox(rows=1)
-    box._put([packet([1], A)])
+    put(box, [packet([1], A)])
     box.take()
-    box._put([packet([2], B)])
-    box._put([packet([3], B)])
+    put(box, [packet([2], B)])
+    put(box, [packet([3], B)])
     assert [(schema, rows_of([(schema, each)])) for schema, each in box.take()] == [(B, [3])]
 
 
 def test_the_schema_is_repeated_with_rows_after_a_while():
     box, feed = mailbox()
-    box._put([packet([1], A)])
+    put(box, [packet([1], A)])
     box.take()
     feed.now = SCHEMA_REPEAT - 1
-    box._put([packet([2], A)])
+    put(box, [packet([2], A)])
     assert box.take()[0][0] is None
     feed.now = SCHEMA_REPEAT
     assert box.take() == []
-    box._put([packet([3], A), packet([4], A)])
+    put(box, [packet([3], A), packet([4], A)])
     assert [schema for schema, _ in box.take()] == [A, None]
-    box._put([packet([5], A)])
+    put(box, [packet([5], A)])
     assert box.take()[0][0] is None
 
 
 def test_drop_oldest_keeps_the_newest_within_the_bound():
     box, feed = mailbox(rows=3)
     for number in range(5):
-        box._put([packet([number])])
+        put(box, [packet([number])])
     assert feed.log == ["behind"]
     assert rows_of(box.take()) == [2, 3, 4]
     assert feed.log == ["behind", ("dropped", 2, 2), "drained"]
@@ -105,15 +109,15 @@ def test_drop_oldest_keeps_the_newest_within_the_bound():
 def test_bytes_bound_a_mailbox_like_rows():
     box, _ = mailbox(bytes=12)
     for number in range(3):
-        box._put([packet([number])])  # 5 bytes each
+        put(box, [packet([number])])  # 5 bytes each
     assert rows_of(box.take()) == [1, 2]
 
 
 def test_the_newest_batch_stays_even_when_it_is_larger_than_the_bound():
     box, feed = mailbox(rows=3)
-    box._put([packet([1, 2]), packet([3, 4])])
+    put(box, [packet([1, 2]), packet([3, 4])])
     assert feed.log == []
-    box._put([packet([5, 6, 7, 8]), packet([9])])
+    put(box, [packet([5, 6, 7, 8]), packet([9])])
     assert rows_of(box.take()) == [5, 6, 7, 8, 9]
     assert feed.log == ["behind", ("dropped", 4, 2), "drained"]
 
@@ -121,34 +125,34 @@ def test_the_newest_batch_stays_even_when_it_is_larger_than_the_bound():
 def test_a_new_episode_is_told_anew():
     box, feed = mailbox(rows=1)
     for _ in range(2):
-        box._put([packet([1])])
-        box._put([packet([2])])
+        put(box, [packet([1])])
+        put(box, [packet([2])])
         box.take()
     assert feed.log == ["behind", ("dropped", 1, 1), "drained"] * 2
 
 
 def test_latest_keeps_one_packet_and_is_never_called_behind():
     box, feed = mailbox(full="latest")
-    box._put([packet([1])])
-    box._put([packet([2]), packet([3])])
+    put(box, [packet([1])])
+    put(box, [packet([2]), packet([3])])
     assert rows_of(box.take()) == [3]
     assert feed.log == [("dropped", 2, 2), "drained"]
 
 
 def test_block_drops_nothing_and_says_when_it_is_full():
     box, feed = mailbox(rows=2, full="block")
-    box._put([packet([1])])
+    put(box, [packet([1])])
     assert not box._is_full() and box._is_crowded()
-    box._put([packet([2])])
-    box._put([packet([3])])
+    put(box, [packet([2])])
+    put(box, [packet([3])])
     assert box._is_full() and rows_of(box.take()) == [1, 2, 3]
     assert not box._is_full() and feed.log == ["drained"]
 
 
 async def test_fail_ends_the_reader_that_is_behind():
     box, feed = mailbox(rows=2, full="fail")
-    box._put([packet([1, 2, 3])])  # one batch is not being behind
-    box._put([packet([4])])
+    put(box, [packet([1, 2, 3])])  # one batch is not being behind
+    put(box, [packet([4])])
     assert feed.log == ["behind", ("dropped", 4, 2), "left"]
     assert box.take() == []
     with pytest.raises(SlowSubscriber, match="at most 2 rows"):
@@ -157,7 +161,7 @@ async def test_fail_ends_the_reader_that_is_behind():
 
 async def test_wait_is_true_at_once_when_something_is_queued():
     box, _ = mailbox()
-    box._put([packet([1])])
+    put(box, [packet([1])])
     assert await box.wait() is True
 
 
@@ -165,8 +169,8 @@ async def test_wait_wakes_for_a_packet_and_for_the_end():
     box, _ = mailbox()
     task = asyncio.create_task(box.wait())
     await asyncio.sleep(0)
-    box._put([packet([1])])
-    box._put([packet([2])])
+    put(box, [packet([1])])
+    put(box, [packet([2])])
     assert await task is True
     box.take()
     task = asyncio.create_task(box.wait())
@@ -190,7 +194,7 @@ async def test_a_cancelled_wait_loses_nothing_and_another_may_follow():
     task = asyncio.create_task(box.wait())
     await asyncio.sleep(0)
     task.cancel()
-    box._put([packet([1])])
+    put(box, [packet([1])])
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await box.wait() and rows_of(box.take()) == [1]
@@ -199,7 +203,7 @@ async def test_a_cancelled_wait_loses_nothing_and_another_may_follow():
 async def test_what_is_queued_comes_before_the_error_and_the_error_once():
     box, _ = mailbox()
     wrong = ValueError("wrong")
-    box._put([packet([1])])
+    put(box, [packet([1])])
     box._end(wrong)
     assert await box.wait() and rows_of(box.take()) == [1]
     with pytest.raises(StreamFailed, match="wrong") as caught:
@@ -221,8 +225,8 @@ async def test_each_reader_gets_an_error_object_of_its_own():
 
 async def test_leaving_gives_up_what_is_queued_and_counts_it():
     box, feed = mailbox(rows=1)
-    box._put([packet([1])])
-    box._put([packet([2])])
+    put(box, [packet([1])])
+    put(box, [packet([2])])
     box.leave()
     box.leave()
     assert feed.log == ["behind", ("dropped", 1, 1), "left"]
@@ -232,6 +236,6 @@ async def test_leaving_gives_up_what_is_queued_and_counts_it():
 
 async def test_iterating_gives_what_take_gives_until_the_end():
     box, _ = mailbox()
-    box._put([packet([1]), packet([2])])
+    put(box, [packet([1]), packet([2])])
     box._end(None)
     assert [rows_of(taken) async for taken in box] == [[1, 2]]

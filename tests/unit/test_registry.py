@@ -773,8 +773,8 @@ async def test_the_observer_is_told_each_event_once(parts):
         def on_leave(self, key):
             log.append("leave")
 
-        def on_packet(self, key, packet):
-            log.append(("packet", packet.rows))
+        def on_emit(self, key, packets, rows, size):
+            log.append(("packet", rows))
 
         def on_fail(self, key, error):
             log.append(("fail", type(error)))

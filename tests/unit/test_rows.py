@@ -331,6 +331,81 @@ def test_a_yielded_frame_is_one_packet_as_it_is():
     assert decoded(packet).name == "f" and packet.rows == 2
 
 
+def test_columns_are_one_packet_with_the_schema_of_their_row_class():
+    encoder = RowEncoder(Reading)
+    before = encoder.schema
+    times = np.array([MS, MS + 1])
+    block = Reading.from_columns(time=times, celsius=np.array([1.5, 2.5]), note=[None, "x"])
+    packets = encoder.encode([block, block])
+    assert [packet.rows for packet in packets] == [2, 2]
+    assert all(packet.schema is before for packet in packets)
+    assert columns(decoded(packets[0])) == {
+        "time": (FieldType.TIME, [MS, MS + 1]),
+        "celsius": (FieldType.FLOAT64, [1.5, 2.5]),
+        "note": (FieldType.STRING, [None, "x"]),
+    }
+
+
+def test_columns_may_come_in_any_order_and_as_any_sequence():
+    block = Reading.from_columns(note=("a",), celsius=[1], time=[NOW])
+    assert encode(RowEncoder(), block) == {
+        "time": (FieldType.TIME, [MS]),
+        "celsius": (FieldType.FLOAT64, [1.0]),
+        "note": (FieldType.STRING, ["a"]),
+    }
+
+
+def test_columns_and_rows_of_one_class_share_their_schema():
+    encoder = RowEncoder()
+    rows = [
+        Reading(time=NOW, celsius=1.5),
+        Reading.from_columns(time=[NOW], celsius=[2.5], note=[""]),
+    ]
+    row, block = encoder.encode(rows)
+    assert row.schema is block.schema and (row.rows, block.rows) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "given, kind, message",
+    [
+        ({"time": [1]}, TypeError, "from_columns got time; it takes each of time, celsius, note"),
+        ({}, TypeError, "got nothing"),
+        ({"time": [1], "celsius": [1], "note": [""], "x": []}, TypeError, "got time, .*, x"),
+        (
+            {"time": [1, 2], "celsius": [1.5], "note": [""]},
+            ValueError,
+            "lengths {'time': 2, 'celsius': 1, 'note': 1}; all must be equally long",
+        ),
+    ],
+)
+def test_columns_that_do_not_fit_their_class_are_refused_where_they_are_made(given, kind, message):
+    with pytest.raises(kind, match=message):
+        Reading.from_columns(**given)
+
+
+@pytest.mark.parametrize("celsius", [["warm"], np.array([["a"]]), np.array([1j])])
+def test_values_that_do_not_fit_their_column_are_refused_when_they_are_encoded(celsius):
+    encoder = RowEncoder(Reading)
+    with pytest.raises(ValueError, match="celsius"):
+        encoder.encode([Reading.from_columns(time=[MS], celsius=celsius, note=[None])])
+
+
+def test_a_row_class_may_not_take_the_name_of_its_constructor_from_columns():
+    class Odd(Row):
+        time: datetime
+        from_columns: int
+
+    with pytest.raises(TypeError, match="the name is taken"):
+        row_columns(Odd)
+
+
+def test_a_history_may_be_columns():
+    block = Reading.from_columns(time=[NOW], celsius=[1.5], note=["a"])
+    assert columns(RowEncoder().frame(block)) == columns(
+        RowEncoder().frame([Reading(time=NOW, celsius=1.5, note="a")])
+    )
+
+
 def test_lists_and_tuples_are_as_many_rows():
     rows = [{"time": 1}, [{"time": 2}, {"time": 3}], ({"time": 4},), []]
     (packet,) = RowEncoder().encode(rows)
@@ -352,7 +427,9 @@ def test_nothing_is_no_packet():
 
 @pytest.mark.parametrize("row", [None, 5, "text", b"bytes", [[{}]], {1, 2}])
 def test_what_is_no_row_is_refused(row):
-    with pytest.raises(TypeError, match="a stream yields a dict, a Row, a Frame or a list of rows"):
+    with pytest.raises(
+        TypeError, match="a stream yields a dict, a Row, Columns, a Frame or a list of"
+    ):
         RowEncoder().encode([row])
 
 
@@ -413,9 +490,9 @@ def test_a_history_may_be_a_list_with_one_frame():
     [
         ([{"time": 1}, Reading(NOW, 1.0)], "rows of one kind"),
         ([{"a": 1}], "need a time of their own"),
-        (None, "a Frame or a list of rows, not None"),
-        ("text", "a Frame or a list of rows, not 'text'"),
-        ({"time": 1}, "a Frame or a list of rows"),
+        (None, "a Frame, Columns or a list of rows, not None"),
+        ("text", "a Frame, Columns or a list of rows, not 'text'"),
+        ({"time": 1}, "a Frame, Columns or a list of rows"),
     ],
 )
 def test_a_history_that_cannot_be_drawn_is_refused(rows, message):

@@ -66,8 +66,8 @@ class Observer:
     def on_fail(self, key: ChannelKey, error: Exception) -> None:
         """The stream was failed from without, by a row that cannot be encoded; it ends later."""
 
-    def on_packet(self, key: ChannelKey, packet: Packet) -> None:
-        """The stream emitted a packet, whoever listens."""
+    def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
+        """The stream emitted packets of so many rows and bytes of data, whoever listens."""
 
     def on_behind(self, key: ChannelKey) -> None:
         """The first packet of a reader that is behind was dropped: an episode begins."""
@@ -173,15 +173,22 @@ class Channel:
         """
         if not self.open:
             raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
-        observer = self._owner.observer
-        for packet in packets:
-            self.schema = packet.schema
-            observer.on_packet(self.key, packet)
-        filled = [packet for packet in packets if packet.rows]
-        if not filled:
+        if not packets:
             return
-        for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
-            reader._put(filled)
+        self.schema = packets[-1].schema
+        rows = size = 0
+        empty = False
+        for packet in packets:
+            rows += packet.rows
+            size += len(packet.data)
+            empty = empty or not packet.rows
+        self._owner.observer.on_emit(self.key, len(packets), rows, size)
+        if empty:
+            packets = tuple(packet for packet in packets if packet.rows)
+            size = sum(len(packet.data) for packet in packets)
+        if packets:
+            for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
+                reader._put(packets, rows, size)
 
     def fail(self, error: Exception) -> None:
         """End every reader with `error` now; the runner is cancelled and closes in its own time."""

@@ -242,13 +242,13 @@ class Subscription:
 
     # For the channel
 
-    def _put(self, packets: Sequence[Packet]) -> None:
+    def _put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
+        """Queue packets, which have so many rows and bytes of data in all."""
         queue, buffer = self._queue, self._buffer
         older = len(queue)
-        for packet in packets:
-            queue.append(packet)
-            self._queued_rows += packet.rows
-            self._queued_bytes += len(packet.data)
+        queue.extend(packets)
+        self._queued_rows += rows
+        self._queued_bytes += size
         if buffer.full == "latest":
             self._discard(len(queue) - 1)
         elif older and self._over():

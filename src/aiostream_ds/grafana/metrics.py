@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry, Observer
-from aiostream_ds.frames.packet import Packet
 from aiostream_ds.telemetry import Counters
 
 if TYPE_CHECKING:
@@ -30,11 +29,12 @@ class CountingObserver(Observer):
         """One more run."""
         self._counters.starts += 1
 
-    def on_packet(self, key: ChannelKey, packet: Packet) -> None:
-        """One packet was emitted, whatever the number of its readers."""
-        self._counters.packets += 1
-        self._counters.rows += packet.rows
-        self._counters.bytes += len(packet.data)
+    def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
+        """Packets were emitted, whatever the number of their readers."""
+        counters = self._counters
+        counters.packets += packets
+        counters.rows += rows
+        counters.bytes += size
 
     def on_fail(self, key: ChannelKey, error: Exception) -> None:
         """A row that cannot be encoded: the author's bug, which no `except` of theirs can see."""

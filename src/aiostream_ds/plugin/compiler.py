@@ -17,7 +17,7 @@ from aiostream_ds.channels.path import Pattern
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
 from aiostream_ds.plugin.marks import Marks, Stream, marks_of
-from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.plugin.model import Columns, Query, Row
 from aiostream_ds.plugin.plan import (
     RESERVED_PATH,
     RESERVED_RESOURCE,
@@ -224,13 +224,13 @@ class _Compiler:
         return PublishPlan(name, kind)
 
     def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
-        """The Row class in `Rows[Reading]`, `AsyncIterator[Reading]`, `Rows[list[Reading]]`."""
+        """The Row class in `Rows[Reading]`, `Rows[list[Reading]]`, `Rows[Columns[Reading]]`."""
         annotation = resolve(stream.run, self._owner).get("return")
         if isinstance(annotation, Unresolved):
             raise self._wrong(stream.name, f"the annotation of its rows, {_unknown(annotation)}")
         for kind in get_args(base_type(annotation))[:1]:
             kind = base_type(kind)
-            if get_origin(kind) is list:
+            if get_origin(kind) in (list, Columns):
                 kind = base_type(get_args(kind)[0])
             if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row:
                 try:

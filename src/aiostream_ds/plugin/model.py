@@ -5,7 +5,7 @@ Nothing here knows protobuf or a running server. Imports: msgspec, ground, frame
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, dataclass_transform
+from typing import Any, Generic, Self, TypeVar, dataclass_transform
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -14,6 +14,7 @@ from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.settings import FrozenMeta, convert
 
 __all__ = [
+    "Columns",
     "Health",
     "InstanceSettings",
     "PluginContext",
@@ -132,6 +133,53 @@ class Row(msgspec.Struct, gc=False):
     Types: bool, int, float, str, datetime (aware), dict or list (as JSON), each also `| None`.
     Without a datetime field a column `time` is put in front and stamped when the row is sent.
     """
+
+    @classmethod
+    def from_columns(cls, **columns: Any) -> "Columns[Self]":
+        """Many rows at once, each field as a list or a one-dimensional numpy array of its values.
+
+            yield Reading.from_columns(time=times, celsius=temperatures, note=[None] * len(times))
+
+        One packet, without an object for each row. Times are aware datetimes, datetime64 arrays
+        or Unix milliseconds. The values are kept, not copied: do not change them afterwards.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+            ValueError: the columns are not equally long.
+        """
+        return Columns(cls, columns)
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+class Columns(Generic[RowT]):
+    """Many rows of one class, by column; made by `Row.from_columns`, whose errors it raises."""
+
+    __slots__ = ("kind", "rows", "values")
+
+    def __init__(self, kind: type[RowT], columns: Mapping[str, Any]) -> None:
+        names = kind.__struct_fields__
+        if tuple(columns) != names:
+            if columns.keys() != set(names):
+                raise TypeError(
+                    f"{kind.__qualname__}.from_columns got {', '.join(columns) or 'nothing'}; "
+                    f"it takes each of {', '.join(names)}"
+                )
+            columns = {name: columns[name] for name in names}
+        self.kind = kind
+        self.values = values = list(columns.values())
+        self.rows = rows = len(values[0]) if values else 0
+        for each in values:
+            if len(each) != rows:
+                lengths = dict(zip(names, map(len, values), strict=True))
+                raise ValueError(
+                    f"{kind.__qualname__}.from_columns got columns of the lengths {lengths}; "
+                    "all must be equally long"
+                )
+
+    def __repr__(self) -> str:
+        return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -9,16 +9,20 @@ timer, no task and no await for a row. Imports `channels`, `frames` and the grou
 import asyncio
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from operator import attrgetter
 from typing import Any
 
 from aiostream_ds.channels.channel import Channel, Runner
 from aiostream_ds.channels.policy import BATCH_ROWS, CROWDED_TURNS, FIRST_BATCH, TURN_BYTES
 from aiostream_ds.frames.packet import Packet
 
-__all__ = ["Encode", "YieldInScope", "drive"]
+__all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
 
 Encode = Callable[[list[Any]], Iterable[Packet]]
 """Turns what was yielded into packets: all of it, or it raises and remembers nothing of it."""
+
+
+_get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 
 
 class YieldInScope(RuntimeError):
@@ -57,7 +61,7 @@ def drive(
         try:
             await _watched(pump.pull(open_rows()), pump.author_waits)
         except asyncio.CancelledError as error:
-            if pump.was_interrupted() and channel.open and _nobody_cancels():
+            if pump.was_interrupted() and channel.open and nobody_cancels():
                 # A scope around a yield threw into us; closing the generator has taken it back.
                 raise YieldInScope(
                     "the stream yields inside a timeout or cancel scope; "
@@ -71,7 +75,8 @@ def drive(
     return run
 
 
-def _nobody_cancels() -> bool:
+def nobody_cancels() -> bool:
+    """Whether nobody has asked the running task to end, though a cancellation arrived in it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() == 0
 
@@ -197,8 +202,8 @@ class _Pump:
 
     def _measure(self, yields: int, packets: list[Packet]) -> None:
         """A yield may be a row or a whole frame: let the next batch be about one turn's worth."""
-        rows = sum(packet.rows for packet in packets)
-        size = sum(len(packet.data) for packet in packets)
+        rows = sum(map(_get_rows, packets))
+        size = sum(map(len, map(_get_data, packets)))
         by_rows = yields * self._rows // max(rows, 1)
         by_bytes = yields * self._turn_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))

@@ -1,4 +1,4 @@
-"""Rows become columns: what an author yields (dict, Row, list of them, Frame) as packets.
+"""Rows become columns: what an author yields (dict, Row, Columns, list of them, Frame) as packets.
 
 One encoder serves one channel; it remembers the columns that it has seen. Column types of dicts are
 found from their values and only ever widen (unknown → any, int → float, a new key → a new column);
@@ -16,12 +16,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from aiostream_ds.frames import json, quick
+from aiostream_ds.frames import json
 from aiostream_ds.frames.config import FieldConfig
 from aiostream_ds.frames.frame import Field, FieldType, Frame
 from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds.frames.quick import QuickWriter
 from aiostream_ds.plugin.annotations import unwrap
-from aiostream_ds.plugin.model import Row
+from aiostream_ds.plugin.model import Columns, Row
 
 __all__ = ["RowEncoder", "row_columns"]
 
@@ -63,7 +64,7 @@ class Column(msgspec.Struct, frozen=True):
 class _Layout:
     """The columns of one kind of row, and their schema. TypeError when no time can be told."""
 
-    __slots__ = ("_accepted", "_getters", "_types", "columns", "schema", "stamped")
+    __slots__ = ("_accepted", "_getters", "_quick", "columns", "schema", "stamped")
 
     def __init__(self, columns: Mapping[str, Column], row: type[Row] | None = None) -> None:
         times = any(c.type is FieldType.TIME for c in columns.values())
@@ -79,9 +80,8 @@ class _Layout:
         self.schema = Schema(body, json.fingerprint(body))
         getter: Callable[[str], Callable[[Any], Any]] = attrgetter if row else itemgetter
         self._getters = [getter(name) for name in columns]
-        self._types = [column.type or FieldType.FLOAT64 for column in columns.values()]
-        if self.stamped:
-            self._types.insert(0, FieldType.TIME)
+        types = [column.type or FieldType.FLOAT64 for column in columns.values()]
+        self._quick = QuickWriter([FieldType.TIME, *types] if self.stamped else types)
         # Of a Row, whose types are declared, the field itself refuses what does not fit.
         self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
@@ -103,7 +103,7 @@ class _Layout:
     def data(self, values: list[list[Any]], rows: int) -> bytes:
         """The packet's data for these columns' values. Raises FrameError for what does not fit."""
         columns = [[_now()] * rows, *values] if self.stamped else values
-        return quick.data(columns, self._types) or json.data(self.fields(values, rows))
+        return self._quick.data(columns) or json.data(self.fields(values, rows))
 
     def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
         """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
@@ -171,6 +171,8 @@ class RowEncoder:
         """The usual case: rows of one kind that bring nothing new. None: look closer."""
         if kind is Frame:
             return list(map(self._frames_like.packet, rows))
+        if kind is Columns:
+            return self._blocks(rows)
         layout = self._dicts if kind is dict else self._rows.get(kind)
         values = layout.read(rows) if layout is not None else None
         if layout is None or values is None:
@@ -179,13 +181,30 @@ class RowEncoder:
         self._last = layout
         return [packet]
 
-    def frame(self, rows: Sequence[Any]) -> Frame:
+    def _blocks(self, blocks: list[Columns[Any]]) -> list[Packet]:
+        packets = []
+        for block in blocks:
+            layout = self._rows.get(block.kind) or self._layout(block.kind)
+            data = layout.data(block.values, block.rows)
+            packets.append(Packet(layout.schema, data, block.rows))
+        self._last = layout
+        return packets
+
+    def _layout(self, kind: type[Row]) -> _Layout:
+        layout = self._rows.get(kind)
+        if layout is None:
+            layout = self._rows[kind] = _row_layout(kind)
+        return layout
+
+    def frame(self, rows: "Sequence[Any] | Columns[Any]") -> Frame:
         """A history's rows as one frame, for a query's answer.
 
         Raises TypeError when they are of several kinds, or have no time of their own.
         """
+        if isinstance(rows, Columns):
+            rows = [rows]
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
-            raise TypeError(f"a history is a Frame or a list of rows, not {rows!r}")
+            raise TypeError(f"a history is a Frame, Columns or a list of rows, not {rows!r}")
         parts = list(self._frames(list(rows)))
         if len(parts) > 1:
             raise TypeError("a history is rows of one kind, or one Frame")
@@ -214,21 +233,25 @@ class RowEncoder:
             if issubclass(kind, Frame):
                 yield from part
                 continue
+            if kind is Columns:
+                for block in part:
+                    self._last = layout = self._layout(block.kind)
+                    yield layout.schema, layout.fields(block.values, block.rows), block.rows
+                continue
             if issubclass(kind, Row):
                 layout, values = self._row_values(kind, part)
             elif issubclass(kind, Mapping):
                 layout, values = self._dict_values(part)
             else:
                 raise TypeError(
-                    f"a stream yields a dict, a Row, a Frame or a list of rows, not {part[0]!r}"
+                    "a stream yields a dict, a Row, Columns, a Frame or a list of rows, "
+                    f"not {part[0]!r}"
                 )
             self._last = layout
             yield layout.schema, layout.fields(values, len(part)), len(part)
 
     def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[_Layout, list[list[Any]]]:
-        layout = self._rows.get(kind)
-        if layout is None:
-            layout = self._rows[kind] = _row_layout(kind)
+        layout = self._layout(kind)
         return layout, layout.read(rows) or []
 
     def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[_Layout, list[list[Any]]]:
@@ -333,6 +356,8 @@ def row_columns(row: type[Row]) -> dict[str, Column]:
     except NameError as error:
         text = "import or define it where it exists at run time"
         raise TypeError(f"{row.__qualname__}: {error}; {text}") from error
+    if "from_columns" in row.__struct_fields__:
+        raise TypeError(f"{row.__qualname__}.from_columns: the name is taken, by Row.from_columns")
     columns = {}
     for name in row.__struct_fields__:
         kinds, config = _options(hints[name])

@@ -136,6 +136,16 @@ async def test_a_query_that_is_cancelled_or_exits_leaves_its_neighbours_alone(ki
     assert found["B"].status == 200
 
 
+@pytest.mark.parametrize("kind", ["cancelled", "exits"])
+async def test_a_query_that_is_alone_and_is_cancelled_or_exits_is_a_bug_of_its_author(kind):
+    async with serve_in_memory(Odd) as grafana:
+        (found,) = (await query_data(grafana, a_query("A", kind))).values()
+        (fine,) = (await query_data(grafana, a_query("A", "fine"))).values()
+    assert found.status == 500
+    assert "author's code" in found.error
+    assert fine.status == 200
+
+
 async def test_a_run_whose_last_rows_and_end_come_in_one_turn_ends_with_them():
     async with serve_in_memory(Odd) as grafana, run_stream(grafana, "ends") as call:
         packets = [packet.data async for packet in call]

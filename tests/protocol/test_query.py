@@ -178,6 +178,38 @@ async def test_a_frame_that_the_author_keeps_is_not_changed():
     assert KEPT.ref_id == "" and KEPT.meta is None
 
 
+@pytest.mark.parametrize("names", ["A", "AB"], ids=["one query", "two queries"])
+async def test_a_call_that_grafana_takes_back_ends_its_queries(names, caplog):
+    class Hanging(DataSource):
+        """Notes how its queries end."""
+
+        waiting = 0
+        ended: list[str] = []
+
+        @query
+        async def hang(self, q: Query) -> Frame:
+            try:
+                Hanging.waiting += 1
+                if Hanging.waiting == len(names):
+                    waits.set()
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                Hanging.ended.append(q.ref_id)
+                if len(Hanging.ended) == len(names):
+                    ended.set()
+                raise
+
+    waits, ended = asyncio.Event(), asyncio.Event()
+    async with serve_in_memory(Hanging) as grafana:
+        asked = asyncio.create_task(query_data(grafana, *map(a_query, names)))
+        await waits.wait()
+        asked.cancel()
+        await ended.wait()
+        await anyio.wait_all_tasks_blocked()
+    assert sorted(Hanging.ended) == list(names)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # -- formats ---------------------------------------------------------------------------------------
 
 

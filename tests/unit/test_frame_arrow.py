@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aiostream_ds.frames import arrow
+from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.config import EnumConfig, FieldConfig, FrameMeta, TypeConfig
 from aiostream_ds.frames.frame import Field, FieldType, Frame, FrameError
 
@@ -168,11 +168,185 @@ def test_encode_checks_unless_told_that_it_was_done() -> None:
     assert pa.ipc.open_file(arrow.encode(frame, checked=True)).schema.names == ["v", "v"]
 
 
+def by_pyarrow(frame: Frame) -> bytes:
+    """The same file, written by pyarrow from end to end."""
+    batch = pa.ipc.open_file(arrow.encode(frame)).get_batch(0)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+SHAPES = {
+    "no fields": lambda rows: Frame(),
+    "numbers": lambda rows: Frame(Field("v", np.arange(rows))),
+    "with gaps": lambda rows: Frame(Field("v", [None, *range(rows)])),
+    "texts": lambda rows: Frame(Field("t", ["ü" * 9] * rows), Field("b", [True] * rows)),
+    "labels": lambda rows: Frame(Field("v", [1.5] * rows, labels={"a": "b"}), name="n"),
+    "channel": lambda rows: Frame(Field("v", []), meta=FrameMeta(channel=f"ds/uid/{rows}")),
+}
+
+
+@pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("rows", [0, 1, 7, 5000])
+def test_a_file_of_a_shape_seen_before_is_as_pyarrow_writes_it(make: Any, rows: int) -> None:
+    frame = make(rows)
+    assert arrow.encode(frame) == arrow.encode(frame) == by_pyarrow(frame)
+    assert b"".join(arrow.pieces(frame)) == arrow.encode(frame)
+
+
+def test_a_pyarrow_that_writes_otherwise_is_left_to_write_all(monkeypatch: Any) -> None:
+    frame = Frame(Field("v", [1, 2]), name="unseen before")
+    written = by_pyarrow(Frame(*frame.fields, name=frame.name))
+    arrow._layouts.clear()
+    monkeypatch.setattr(arrow, "_block", lambda before, message: b"no such block")
+    assert arrow.encode(frame) == arrow.encode(frame) == written
+    arrow._layouts.clear()
+
+
+def config(value: Any) -> Frame:
+    return Frame(Field("v", [1.5], config=FieldConfig(decimals=value)))
+
+
+UNLIKE = [
+    (Frame(Field("v", [1])), Frame(Field("v", [1.0]))),
+    (Frame(Field("v", [1])), Frame(Field("v", [1], nullable=True))),
+    (Frame(Field("v", [1])), Frame(Field("v", [1], labels={"a": "b"}))),
+    (Frame(Field("v", [1])), Frame(Field("v", [1]), name="n")),
+    (Frame(Field("v", [1])), Frame(Field("v", [1]), ref_id="B")),
+    (config(1), config(2)),
+    (Frame(meta=FrameMeta(custom=1)), Frame(meta=FrameMeta(custom=True))),
+    (Frame(meta=FrameMeta(custom=[1])), Frame(meta=FrameMeta(custom=[2]))),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), UNLIKE)
+def test_frames_of_two_shapes_are_not_taken_for_each_other(one: Frame, other: Frame) -> None:
+    for frame in (one, other, one):
+        assert same(arrow.decode(arrow.encode(frame)), frame)
+
+
+def test_what_is_refused_is_refused_after_its_like_was_written() -> None:
+    arrow.encode(config(1))
+    with pytest.raises(FrameError, match="'v': config"):
+        arrow.encode(config(True))
+    arrow.encode(Frame(Field("v", [1], labels={"a": "1"})))
+    with pytest.raises(FrameError, match="label 'a'"):
+        arrow.encode(Frame(Field("v", [1], labels={"a": 1})))  # type: ignore[dict-item]
+    twice = Frame(Field("v", [1]), Field("v", [2]))
+    arrow.encode(twice, checked=True)
+    with pytest.raises(FrameError, match="twice"):
+        arrow.encode(twice)
+
+
+def test_labels_that_change_after_a_frame_was_written_are_written() -> None:
+    labels = {"a": "1"}
+    field = Field("v", [1], labels=labels)
+    arrow.encode(Frame(field))
+    labels["a"] = "2"
+    assert arrow.decode(arrow.encode(Frame(field))).fields[0].labels == {"a": "2"}
+
+
+def test_no_more_than_a_number_of_shapes_is_kept() -> None:
+    for number in range(arrow._KEPT + 5):
+        arrow.encode(Frame(name=f"frame {number}"))
+    assert 0 < len(arrow._layouts) <= arrow._KEPT
+    before = set(arrow._layouts)
+    arrow.encode(Frame(name="x" * arrow._KEPT_BYTES))
+    assert set(arrow._layouts) == before
+
+
+MANY = [f"text {n}" for n in range(arrow._MANY)]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [MANY, ["ä€𝄞", ""] * arrow._MANY, ["a\0b", *MANY], [None, *MANY], [""] * arrow._MANY],
+    ids=["plain", "unicode", "zeros", "gaps", "empty"],
+)
+def test_many_texts_come_back_as_few_do(texts: list[str | None]) -> None:
+    column = opened(Frame(Field("t", texts))).column(0)
+    assert column.equals(pa.chunked_array([pa.array(texts, pa.string())]))
+
+
+@pytest.mark.parametrize("bad", [7, b"bytes", "\ud800"], ids=["int", "bytes", "surrogate"])
+def test_one_bad_text_among_many_is_named(bad: Any) -> None:
+    field = Field("t", [*MANY, bad], FieldType.STRING)
+    with pytest.raises(FrameError, match=f"'t', row {len(MANY)}"):
+        arrow.encode(Frame(field))
+
+
+def test_many_texts_beside_fewer_rows_are_refused() -> None:
+    frame = Frame(Field("t", MANY), Field("n", [1]))
+    with pytest.raises(FrameError, match=f"'n' has 1 values; allowed is {len(MANY)}"):
+        arrow.encode(frame)
+
+
+@pytest.mark.parametrize(
+    ("array", "field_type", "values"),
+    [
+        (pa.array([1, 2]), FieldType.INT64, [1, 2]),
+        (pa.array([1, None]), FieldType.INT64, [1, None]),
+        (pa.array([1.5, None]), FieldType.FLOAT64, [1.5, None]),
+        (pa.array([True, None]), FieldType.BOOL, [True, None]),
+        (pa.array(["a", None]), FieldType.STRING, ["a", None]),
+        (pa.array(["x", "a", "b", "y"])[1:3], FieldType.STRING, ["a", "b"]),
+        (pa.array(["a", "b"], pa.large_string()), FieldType.STRING, ["a", "b"]),
+        (pa.array(["a", "b", "a"]).dictionary_encode(), FieldType.STRING, ["a", "b", "a"]),
+        (pa.chunked_array([["a"], ["b"]]), FieldType.STRING, ["a", "b"]),
+        (pa.array([5, None], pa.timestamp("ms", "UTC")), FieldType.TIME, [5, None]),
+        (pa.array([{"a": 1}]), FieldType.JSON, [{"a": 1}]),
+        (pa.array([], pa.string()), FieldType.STRING, []),
+    ],
+    ids=lambda each: str(each.type) if hasattr(each, "to_pylist") else "",
+)
+def test_a_pyarrow_array_is_a_column(array: Any, field_type: FieldType, values: Any) -> None:
+    field = Field("v", array)
+    assert field.type is field_type
+    assert same(arrow.decode(arrow.encode(Frame(field))), Frame(Field("v", values, field_type)))
+    assert same(json.decode(json.encode(Frame(field))), Frame(Field("v", values, field_type)))
+
+
+def test_an_array_of_texts_is_kept_as_it_is() -> None:
+    texts = pa.array(["a", "b"])
+    assert Field("t", texts).values is texts
+    assert Field("t", texts, FieldType.STRING).values is texts
+
+
+NO_UTF8 = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        (Field("t", pa.array(["a", None]), nullable=False), "'t', row 1: None is not allowed"),
+        (Field("t", NO_UTF8), "'t': .*UTF8"),
+    ],
+    ids=["gap", "no UTF-8"],
+)
+def test_a_bad_array_of_texts_is_refused(field: Field, words: str) -> None:
+    for encode in (arrow.encode, json.encode):
+        with pytest.raises(FrameError, match=words):
+            encode(Frame(field))
+
+
+def test_values_that_became_another_array_are_refused() -> None:
+    field = Field("t", pa.array(["a"]))
+    field.values = pa.array([1])
+    with pytest.raises(FrameError, match="'t': an array of int64; allowed is string"):
+        arrow.encode(Frame(field))
+
+
+def test_an_array_of_texts_has_no_type_but_text() -> None:
+    with pytest.raises(FrameError, match="'t', row 0: 'a' is not allowed"):
+        arrow.encode(Frame(Field("t", pa.array(["a"]), FieldType.INT64)))
+
+
 def test_pyarrow_and_numpy_are_not_imported_before_they_are_needed() -> None:
     script = (
         "import sys; from aiostream_ds.frames import arrow, json; from aiostream_ds.frames.frame "
         "import Field, Frame; json.encode(Frame(Field('v', [1.5]))); "
-        "early = {'pyarrow', 'numpy'} & sys.modules.keys(); arrow.load(); "
+        "early = {'pyarrow', 'numpy'} & sys.modules.keys(); arrow.encode(Frame()); "
         "sys.exit(bool(early) or 'pyarrow' not in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

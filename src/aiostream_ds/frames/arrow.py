@@ -1,23 +1,32 @@
 """Frames as Arrow IPC files, the form in which QueryData answers, and back.
 
 The only module that imports pyarrow, and only inside its functions: the import takes long enough
-to hold up every stream, so whoever serves queries does it in a thread, with `load`. What is
+to hold up every stream, so whoever serves queries encodes the first frame in a thread. What is
 written is what Grafana's Go SDK writes: one file with a footer, no compression, no dictionaries.
+Everything but the record batch is the same for frames of one shape: it is made once and kept.
 """
 
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
 
+from aiostream_ds.frames.arrays import is_arrow
 from aiostream_ds.frames.columns import FieldType, FrameError, is_array
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
-from aiostream_ds.frames.frame import Field, Frame
+from aiostream_ds.frames.frame import Field, Frame, check_data, check_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["decode", "encode", "load"]
+__all__ = ["decode", "encode", "pieces"]
+
+_MANY = 10_000
+"""Texts from which on the way over pyarrow.compute pays, and its import of some 50 ms."""
+
+_KEPT, _KEPT_BYTES = 256, 16 * 1024
+"""How many layouts are kept, and up to which size each."""
 
 # Grafana's type by the name of the Arrow type.
 _TYPES = {
@@ -38,15 +47,14 @@ _TYPES = {
 }
 _NAMES = {field_type: name for name, field_type in _TYPES.items()} | {FieldType.ENUM: "uint16"}
 
+# In the footer, where the record batch lies: its offset, its head's and its body's length.
+_BLOCK = Struct("<qi4xq")
+_END_OF_BATCHES = b"\xff\xff\xff\xff\0\0\0\0"
+
 _meta_encoder = msgspec.json.Encoder(order="deterministic")
 _labels_decoder = msgspec.json.Decoder(dict[str, str])
 _config_decoder = msgspec.json.Decoder(FieldConfig)
 _meta_decoder = msgspec.json.Decoder(FrameMeta)
-
-
-def load() -> None:
-    """Import pyarrow now; meant to be called in a thread before the first query is answered."""
-    import pyarrow.ipc  # noqa: F401
 
 
 def encode(frame: Frame, *, checked: bool = False) -> bytes:
@@ -55,21 +63,35 @@ def encode(frame: Frame, *, checked: bool = False) -> bytes:
     Raises:
         FrameError: see `Frame.check`.
     """
+    return b"".join(pieces(frame, checked=checked))
+
+
+def pieces(frame: Frame, *, checked: bool = False) -> "tuple[bytes | memoryview, ...]":
+    """What `encode` returns, in pieces: so the rows of a large frame are not copied once more.
+
+    Raises:
+        FrameError: see `Frame.check`.
+    """
     import pyarrow as pa
 
+    shape = _shape(frame)
+    layout = _layouts.get(shape)
+    if layout is None:
+        if not checked:
+            check_schema(frame)
+        layout = _Layout(frame)
+        if shape is not None and not checked and layout.size <= _KEPT_BYTES:
+            if len(_layouts) >= _KEPT:
+                _layouts.clear()
+            _layouts[shape] = layout
+    texts = [_texts(field) for field in frame.fields]
     if not checked:
-        frame.check()
-    metadata: dict[str, str | bytes] = {"name": frame.name, "refId": frame.ref_id}
-    if frame.meta is not None:
-        metadata["meta"] = _meta_encoder.encode(frame.meta)
-    heads = [_head(field) for field in frame.fields]
-    arrays = [_array(field, head.type) for field, head in zip(frame.fields, heads, strict=True)]
-    schema = pa.schema(heads, metadata=metadata)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+        _check_rows(frame, texts)
+    arrays = [
+        _array(field, arrow_type) if text is None else text
+        for field, arrow_type, text in zip(frame.fields, layout.types, texts, strict=True)
+    ]
+    return layout.file(pa.RecordBatch.from_arrays(arrays, schema=layout.schema))
 
 
 def decode(content: bytes) -> Frame:
@@ -98,6 +120,120 @@ def decode(content: bytes) -> Frame:
     return frame
 
 
+class _Layout:
+    """What the files of frames of one shape have in common: the schema, and the bytes around the
+    record batch. They are taken from a file that pyarrow writes, and compared with it."""
+
+    __slots__ = ("_after", "_before", "_known", "schema", "size", "types")
+
+    def __init__(self, frame: Frame) -> None:
+        import pyarrow as pa
+
+        metadata: dict[str, str | bytes] = {"name": frame.name, "refId": frame.ref_id}
+        if frame.meta is not None:
+            metadata["meta"] = _meta_encoder.encode(frame.meta)
+        heads = [_head(field) for field in frame.fields]
+        self.types = [head.type for head in heads]
+        self.schema = pa.schema(heads, metadata=metadata)
+        empty = pa.RecordBatch.from_arrays(
+            [pa.array([], t) for t in self.types], schema=self.schema
+        )
+        sample, message = _written(empty), empty.serialize().to_pybytes()
+        before, _, after = sample.partition(message + _END_OF_BATCHES)
+        block = _block(before, message)
+        start, _, end = after.partition(block)
+        self._before = before
+        self._after = _END_OF_BATCHES + start, end
+        self._known = True
+        self._known = after.count(block) == 1 and b"".join(self.file(empty)) == sample
+        self.size = len(sample)
+
+    def file(self, batch: "pa.RecordBatch") -> tuple[bytes | memoryview, ...]:
+        """The file of this batch, in pieces."""
+        if not self._known:
+            return (_written(batch),)
+        message = memoryview(batch.serialize())
+        start, end = self._after
+        return self._before, message, b"%b%b%b" % (start, _block(self._before, message), end)
+
+
+_layouts: dict[Any, _Layout] = {}
+
+
+def _shape(frame: Frame) -> Any:
+    """A key that is equal for frames whose files have one layout; None where there is none.
+
+    Config and meta are in it as they are written: True equals 1, but is another text.
+    """
+    try:
+        shape = (
+            frame.name,
+            frame.ref_id,
+            _spelled(frame.meta),
+            *[
+                (
+                    field.name,
+                    field.type,
+                    field.nullable,
+                    frozenset(field.labels.items()),
+                    _spelled(field.config),
+                )
+                for field in frame.fields
+            ],
+        )
+        hash(shape)
+        return shape
+    except Exception:  # something in it is what `check_schema` refuses, in its own words
+        return None
+
+
+def _spelled(value: Any) -> Any:
+    return None if value is None else (type(value), _meta_encoder.encode(value))
+
+
+def _block(before: bytes, message: bytes | memoryview) -> bytes:
+    head = 8 + int.from_bytes(message[4:8], "little")
+    return _BLOCK.pack(len(before), head, len(message) - head)
+
+
+def _written(batch: "pa.RecordBatch") -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _check_rows(frame: Frame, texts: "list[pa.Array | None]") -> None:
+    """`check_data`, without a second look at what became an array of texts."""
+    fields = frame.fields
+    if len({len(field.values) for field in fields}) > 1:
+        check_data(fields)
+    check_data([field for field, text in zip(fields, texts, strict=True) if text is None])
+
+
+def _texts(field: Field) -> "pa.Array | None":
+    """Many texts as an array, joined and split again: faster than one by one, and what is no text
+    or no UTF-8 does not pass. None: they are few, or take the usual way, which says what is wrong.
+    """
+    values = field.values
+    if field.type is not FieldType.STRING or len(values) < _MANY or type(values) is not list:
+        return None
+    import pyarrow as pa
+    import pyarrow.compute
+
+    try:
+        joined = "\0".join(values)
+        if len(joined) >= 1 << 29:  # an array holds 2 GiB, and a character may take 4 bytes
+            return None
+        array = pa.compute.split_pattern(pa.array([joined], pa.string()), "\0").values
+    except (TypeError, UnicodeEncodeError):
+        return None
+    return array if len(array) == len(values) else None  # else there are zeros in the texts
+
+
 def _head(field: Field) -> "pa.Field":
     import pyarrow as pa
 
@@ -115,9 +251,13 @@ def _array(field: Field, arrow_type: "pa.DataType") -> "pa.Array":
     import pyarrow as pa
 
     values = field.values
+    if is_arrow(values):
+        return values
     if field.type is FieldType.TIME:
-        return pa.array(_nanoseconds(field), pa.int64()).view(arrow_type)
-    if field.type is FieldType.JSON:
+        values = _nanoseconds(field)
+        if is_array(values):
+            return pa.array(values).view(arrow_type)
+    elif field.type is FieldType.JSON:
         values = [
             None if value is None and field.nullable else _json(value) for value in field.values
         ]

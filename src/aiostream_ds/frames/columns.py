@@ -2,8 +2,8 @@
 
     author's values ── read ──> Column (plain list, or native one-dimensional array) ── check ──>
 
-Imports times, the standard library and orjson. numpy is never imported: its arrays are known by
-their `dtype` and handled through their own methods.
+Imports times, arrays, the standard library and orjson. numpy is never imported: its arrays are
+known by their `dtype` and handled through their own methods.
 """
 
 import enum
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
+from aiostream_ds.frames.arrays import find_fault, is_arrow, unpack
 from aiostream_ds.frames.times import EPOCH, MILLISECOND, read_datetimes
 
 __all__ = ["FLOATS", "Column", "FieldType", "FrameError", "check", "is_array", "read"]
@@ -127,8 +128,12 @@ def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) ->
     if wanted is not None and not isinstance(wanted, FieldType):
         allowed = ", ".join(f"FieldType.{each.name}" for each in FieldType)
         raise FrameError(f"field {name!r}: type {wanted!r} is not one of {allowed}")
+    if is_arrow(values):
+        values = unpack(values, texts=wanted in (None, FieldType.STRING))
     if type(values) is list:
         column = _read_list(name, values, wanted)
+    elif is_arrow(values):
+        column = Column(values, FieldType.STRING, values.null_count > 0)
     elif is_array(values):
         column = _read_array(name, values, wanted)
     elif isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
@@ -291,6 +296,9 @@ def check(name: str, column: Column, texts: int | None = None) -> None:
             )
     elif is_array(values):
         _check_array(name, values, field_type, texts)
+    elif is_arrow(values) and field_type is FieldType.STRING:
+        if fault := find_fault(values, nullable):
+            raise FrameError(f"field {name!r}{fault}")
     else:
         _check_list(name, values, field_type, nullable, texts)
     if nanos is not None:

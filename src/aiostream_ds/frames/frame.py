@@ -21,8 +21,9 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 class Field:
     """One named column of values of one type.
 
-    `values` is a list or a one-dimensional numpy array. It is kept, not copied, wherever it already
-    is in the form that is sent, so do not change it afterwards.
+    `values` is a list, a one-dimensional numpy array or a pyarrow array. It is kept, not copied,
+    wherever it already is in the form that is sent, so do not change it afterwards. For texts by
+    the hundred thousand that is a pyarrow array of strings.
 
     Where no `type` is given it follows from the values: bool, str; int is INT64; float is FLOAT64,
     ints among them included; aware datetimes are TIME; dict and list are JSON; an array has the

@@ -6,7 +6,6 @@ JSON has no NaN and no infinity: they are written as null, and `entities` says i
 Times are Unix milliseconds, and `nanos` has what is below. Imports its own room, msgspec, orjson.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite, nan
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from aiostream_ds.frames.arrays import is_arrow
 from aiostream_ds.frames.columns import FLOATS, FieldType, FrameError, is_array
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
 from aiostream_ds.frames.frame import Field, Frame, check_data, check_schema
@@ -89,6 +89,8 @@ def schema(frame: Frame, *, checked: bool = False) -> bytes:
 
 def fingerprint(schema_bytes: bytes) -> str:
     """A short hash of a schema's bytes, the same in every process."""
+    import hashlib  # only who streams needs it
+
     return hashlib.blake2b(schema_bytes, digest_size=8).hexdigest()
 
 
@@ -100,7 +102,10 @@ def data(fields: Sequence[Field], *, checked: bool = False) -> bytes:
     """
     if not checked:
         check_data(fields)
-    values = orjson.dumps([field.values for field in fields], option=orjson.OPT_SERIALIZE_NUMPY)
+    columns = [
+        field.values.to_pylist() if is_arrow(field.values) else field.values for field in fields
+    ]
+    values = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
     more = b""
     # NaN and infinities were written as null, so without a null there are none to look for; the
     # one letter is found many times faster than the word.

@@ -25,6 +25,9 @@ QUERY_LIMIT = 1 << 20
 """Bytes of one query's JSON; a panel's query is some hundred."""
 
 
+_NO_RANGE = pb.TimeRange()
+
+
 def plugin_context(context: pb.PluginContext | None) -> PluginContext:
     """Who asks, for which data source. Absent parts read as empty; no user as None."""
     if context is None:
@@ -76,7 +79,7 @@ def query_model(message: pb.DataQuery) -> dict[str, Any]:
     model = parse(message.json, "the query") if message.json.strip() else {}
     if not isinstance(model, dict):
         raise BadQuery(f"the query is a JSON {type(model).__name__}, not an object")
-    span = message.time_range or pb.TimeRange()
+    span = message.time_range if message.time_range is not None else _NO_RANGE
     inner = model.get("queryType")
     return model | {
         "refId": message.ref_id or "A",

@@ -6,8 +6,7 @@ author raises becomes the answer of that query or call, never the end of the pro
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -21,11 +20,12 @@ from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError, unwrap
 from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import render
-from aiostream_ds.grafana import convert, queries, resources
+from aiostream_ds.grafana import convert, queries, replies, resources
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.decode import Decoder, remembering
 from aiostream_ds.grafana.instance import Instance, Instances
 from aiostream_ds.grafana.metrics import Gauges, exposition
+from aiostream_ds.grafana.replies import Answer, Piece
 from aiostream_ds.grafana.sending import send_packets
 from aiostream_ds.grafana.wire import (
     Call,
@@ -100,31 +100,20 @@ class GrafanaService:
 
     # -- queries -----------------------------------------------------------------------------
 
-    async def query_data(self, request: pb.QueryDataRequest, call: Call) -> pb.QueryDataResponse:
+    async def query_data(self, request: pb.QueryDataRequest, call: Call) -> bytes:
         """All queries of a panel at once; one that fails leaves its neighbours alone."""
-        responses: dict[str, pb.DataResponse] = {}
+        answers: dict[str, Answer] = {}
 
         async def one(message: pb.DataQuery) -> None:
-            responses[message.ref_id] = await self._data_response(request, message)
+            answers[message.ref_id] = await self._query(request, message, "queryData")
 
-        async with anyio.create_task_group() as tasks:
-            for message in request.queries:
-                tasks.start_soon(one, message)
-        return pb.QueryDataResponse(responses=responses)
-
-    async def _data_response(
-        self, request: pb.QueryDataRequest, message: pb.DataQuery
-    ) -> pb.DataResponse:
-        try:
-            with self._counted("queryData"):
-                frames = await self._answer(request.plugin_context, message)
-                encoded = [await self._encode(frame, request.format) for frame in frames]
-            return pb.DataResponse(frames=encoded, status=200, format=request.format)
-        except Exception as error:
-            failed = self._outcome(error, "query", message.ref_id)
-            return pb.DataResponse(
-                status=failed.status, error=failed.message, error_source=failed.source
-            )
+        if len(request.queries) == 1:  # nearly always, and a task of its own costs more
+            await one(request.queries[0])
+        else:
+            async with anyio.create_task_group() as tasks:
+                for message in request.queries:
+                    tasks.start_soon(one, message)
+        return replies.query_data(answers)
 
     async def query_chunked_data(self, request: pb.QueryChunkedDataRequest, call: Call) -> None:
         """The same answers, each query's frames sent as soon as it is answered."""
@@ -132,10 +121,10 @@ class GrafanaService:
         sending = anyio.Lock()  # a message that waits for the window is not to be cut by another
 
         async def one(message: pb.DataQuery) -> None:
-            async with aclosing(self._chunks(request, message)) as chunks:
-                async for chunk in chunks:
-                    async with sending:
-                        await call.send(chunk)
+            answer = await self._query(request, message, "queryChunkedData")
+            for chunk in replies.chunks(message.ref_id, answer):
+                async with sending:
+                    await call.send(chunk)
 
         try:
             async with anyio.create_task_group() as tasks:
@@ -144,39 +133,27 @@ class GrafanaService:
         except ExceptionGroup as group:
             raise unwrap(group) from None
 
-    async def _chunks(
-        self, request: pb.QueryChunkedDataRequest, message: pb.DataQuery
-    ) -> AsyncGenerator[pb.QueryChunkedDataResponse]:
+    async def _query(
+        self,
+        request: pb.QueryDataRequest | pb.QueryChunkedDataRequest,
+        message: pb.DataQuery,
+        endpoint: str,
+    ) -> Answer:
         try:
-            with self._counted("queryChunkedData"):
-                frames = await self._answer(request.plugin_context, message)
+            with self._counted(endpoint):
+                instance = await self._instances.get(request.plugin_context)
+                context = convert.plugin_context(request.plugin_context)
+                with authors_code():
+                    frames = await queries.answer(instance, context, message)
                 encoded = [await self._encode(frame, request.format) for frame in frames]
+            return Answer(200, encoded, form=request.format)
         except Exception as error:
             failed = self._outcome(error, "query", message.ref_id)
-            yield pb.QueryChunkedDataResponse(
-                ref_id=message.ref_id,
-                status=failed.status,
-                error=failed.message,
-                error_source=failed.source,
-            )
-            return
-        for number, frame in enumerate(encoded):
-            yield pb.QueryChunkedDataResponse(
-                ref_id=message.ref_id,
-                frame_id=str(number),
-                frame=frame,
-                status=200,
-                format=request.format,
-            )
+            return Answer(failed.status, error=failed.message, source=failed.source)
 
-    async def _answer(self, context: pb.PluginContext | None, message: pb.DataQuery) -> list[Frame]:
-        instance = await self._instances.get(context)
-        with authors_code():
-            return await queries.answer(instance, convert.plugin_context(context), message)
-
-    async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> bytes:
-        encode = json.encode if form == pb.DataFrameFormat.JSON else arrow.encode
-        if encode is arrow.encode and not self._arrow_ready:
+    async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> Sequence[Piece]:
+        encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.pieces
+        if encode is arrow.pieces and not self._arrow_ready:
             # pyarrow's import alone would stall every stream for some 200 ms
             encoded = await anyio.to_thread.run_sync(encode, frame)
             self._arrow_ready = True
@@ -336,6 +313,10 @@ class GrafanaService:
             cause = unwrap(error).__cause__
             log.info("%s %r: %s", what, name, failed.message, exc_info=cause)
         return failed
+
+
+def _json_pieces(frame: Frame) -> Sequence[Piece]:
+    return (json.encode(frame),)
 
 
 def _redacted_json(details: dict[str, Any]) -> bytes:

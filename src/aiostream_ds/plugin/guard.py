@@ -10,18 +10,20 @@ from math import inf
 
 import anyio
 
+from aiostream_ds.plugin.pump import nobody_cancels
+
 __all__ = ["authors_code"]
 
 
 @contextmanager
 def authors_code() -> Iterator[None]:
-    """Turns SystemExit, and a cancellation that no scope around this task asked for, into
-    RuntimeError. For tasks of an anyio task group, in which every real cancellation has a scope."""
+    """Turns SystemExit, and a cancellation that nobody asked of this task, neither a scope around
+    it nor whoever started it, into RuntimeError."""
     try:
         yield
     except SystemExit as error:
         raise RuntimeError(f"the author's code called sys.exit({error.code!r})") from error
     except anyio.get_cancelled_exc_class() as error:
-        if anyio.current_effective_deadline() == -inf:
+        if anyio.current_effective_deadline() == -inf or not nobody_cancels():
             raise
         raise RuntimeError("the author's code awaited something that was cancelled") from error

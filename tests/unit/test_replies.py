@@ -1,0 +1,72 @@
+"""Answers of queries made by hand are those that the message classes make."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds.grafana import replies
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.replies import Answer
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=150)
+FORMS = st.sampled_from(pb.DataFrameFormat)
+STATUSES = st.integers(-(2**31), 2**31 - 1)
+FRAMES = st.lists(st.lists(st.binary(max_size=300), max_size=3), max_size=3)
+ANSWERS = st.builds(Answer, status=STATUSES, frames=FRAMES, error=TEXTS, source=TEXTS, form=FORMS)
+
+
+def message(answer: Answer) -> pb.DataResponse:
+    return pb.DataResponse(
+        frames=[b"".join(frame) for frame in answer.frames],
+        status=answer.status,
+        error=answer.error,
+        error_source=answer.source,
+        format=answer.form,
+    )
+
+
+@given(st.dictionaries(TEXTS, ANSWERS, max_size=3))
+def test_a_reply_is_the_message_of_its_answers(answers: dict[str, Answer]) -> None:
+    wanted = pb.QueryDataResponse(responses={key: message(a) for key, a in answers.items()})
+    reply = replies.query_data(answers)
+    assert pb.QueryDataResponse.parse(reply) == wanted
+    if "" not in answers:  # an empty key may be written or left out
+        assert reply == bytes(wanted)
+
+
+@given(TEXTS, FRAMES, FORMS)
+def test_each_frame_of_an_answer_is_a_chunk(ref_id: str, frames: Any, form: Any) -> None:
+    sent = replies.chunks(ref_id, Answer(200, frames, form=form))
+    assert [pb.QueryChunkedDataResponse.parse(each) for each in sent] == [
+        pb.QueryChunkedDataResponse(
+            ref_id=ref_id,
+            frame_id=str(number),
+            frame=b"".join(frame),
+            status=200,
+            format=form,
+        )
+        for number, frame in enumerate(frames)
+    ]
+
+
+@given(TEXTS, STATUSES, TEXTS)
+def test_an_error_is_one_chunk(ref_id: str, status: int, error: str) -> None:
+    (sent,) = replies.chunks(ref_id, Answer(status, error=error, source="plugin"))
+    assert sent == bytes(
+        pb.QueryChunkedDataResponse(
+            ref_id=ref_id, status=status, error=error, error_source="plugin"
+        )
+    )
+
+
+def test_a_frame_in_a_view_is_taken_by_its_bytes() -> None:
+    frame = [b"head", memoryview(bytes(70_000))]
+    reply = pb.QueryDataResponse.parse(replies.query_data({"A": Answer(200, [frame])}))
+    assert reply.responses["A"].frames == [b"head" + bytes(70_000)]
+
+
+def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        replies.query_data({"A": Answer(500, error="\udcff")})

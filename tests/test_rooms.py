@@ -31,6 +31,8 @@ ASYNCIO = {
     "cli/dev.py",
     "cli/tail.py",
     "grafana/http2.py",
+    "grafana/http2streams.py",
+    "grafana/outbox.py",
     "grafana/runtime.py",
     "grafana/sending.py",
     "grafana/wire.py",
@@ -40,13 +42,21 @@ ASYNCIO = {
 # Packages that few files may know, and which: a file, or a folder with everything in it.
 OUTSIDERS = {
     "cryptography": ("grafana/mtls.py",),
-    "grpclib": ("grafana/http2.py", "grafana/wire.py", "testing/", "cli/live.py"),
-    "h2": ("grafana/http2.py",),
+    "grpclib": (
+        "grafana/http2.py",
+        "grafana/http2streams.py",
+        "grafana/wire.py",
+        "testing/",
+        "cli/live.py",
+    ),
+    "h2": ("grafana/floods.py", "grafana/http2.py", "grafana/http2streams.py"),
+    "hpack": ("grafana/headers.py",),
     "numpy": ("frames/", "sources/"),
     "orjson": ("frames/",),
     "prometheus_client": ("grafana/metrics.py",),
     "psutil": ("sources/host.py",),
     "pyarrow": ("frames/arrow.py",),
+    "uvloop": ("grafana/runtime.py",),
     "ssl": ("grafana/mtls.py", "grafana/goplugin.py"),
 }
 

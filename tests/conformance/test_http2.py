@@ -18,15 +18,21 @@ BODY = b"x" * 100
 WAIT = "2s"  # for a frame that may not come
 
 
+HEADERS = [(":method", "POST"), (":path", "/run"), ("content-type", "application/grpc")]
+
+
 class AsCalls(AbstractHandler):
     """h2spec only asks as a browser does: every request reaches the server as one gRPC call."""
 
     def __init__(self, handler):
         self.handler = handler
 
-    def accept(self, stream, headers, release_stream):
-        headers = [(":method", "POST"), (":path", "/run"), ("content-type", "application/grpc")]
-        self.handler.accept(stream, [*headers, ("te", "trailers")], release_stream)
+    def accept(self, stream, headers, release_stream=None):
+        if release_stream is None:
+            head = headers._replace(method="POST", path="/run", content_type="application/grpc")
+            self.handler.accept(stream, head)
+        else:
+            self.handler.accept(stream, [*HEADERS, ("te", "trailers")], release_stream)
 
     def cancel(self, stream):
         self.handler.cancel(stream)
@@ -45,7 +51,7 @@ class Ours(wire.Server):
 
     def _protocol_factory(self):
         protocol = super()._protocol_factory()
-        protocol.handler = AsCalls(protocol.handler)
+        protocol.calls = AsCalls(protocol.calls)
         return protocol
 
 

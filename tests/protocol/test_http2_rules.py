@@ -13,7 +13,9 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.grafana import floods, http2
+from aiostream_ds.grafana import floods
+from aiostream_ds.grafana.http2streams import StreamClosedError
+from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.grafana.sending import send_packets
 
 from .memory import Batches, MemoryHost
@@ -114,7 +116,7 @@ async def test_frames_are_as_large_as_the_host_allows_and_no_larger(size):
     number = host.request()
     await host.turn()
     lengths = [length for _, length in host.frames]
-    assert max(lengths) == min(size, http2.TURN)
+    assert max(lengths) == min(size, TURN)
     assert sum(lengths) == 100_000
     assert host.ended[number] == "0"
 
@@ -178,7 +180,7 @@ async def test_what_is_written_for_a_host_that_never_reads_is_bounded():
         await asyncio.sleep(0)
     assert not protocol.connection.write_ready.is_set()
     once = wrote
-    assert transport.get_write_buffer_size() < 4 * http2.TURN
+    assert transport.get_write_buffer_size() < 4 * TURN
     for _ in range(200):
         await asyncio.sleep(0)
     assert wrote == once
@@ -263,7 +265,7 @@ async def test_a_call_that_does_not_heed_its_reset_can_write_no_more():
         try:
             await call.write(b"x" * 70_000)
         except asyncio.CancelledError:
-            with pytest.raises(http2.StreamClosedError):
+            with pytest.raises(StreamClosedError):
                 await call.write(b"x")
             refused.append(call.write_now(b"x"))
 
@@ -352,14 +354,14 @@ async def test_no_stream_sends_more_than_two_turns_in_a_row_beside_another():
         for _, frames in itertools.groupby(host.frames, key=lambda frame: frame[0])
     ]
     # the last run may be what one still had to send when the other was done
-    assert max(runs[:-1]) <= 2 * http2.TURN
+    assert max(runs[:-1]) <= 2 * TURN
     await host.leave()
 
 
 async def test_a_ping_is_answered_while_a_stream_is_at_full_speed():
     async def run(request, call):
         while True:
-            await call.write(b"x" * http2.TURN)
+            await call.write(b"x" * TURN)
             await asyncio.sleep(0)
 
     host = MemoryHost(run, initial_window_size=LARGE)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from aiostream_ds.frames.packet import Packet, Schema, render
-from aiostream_ds.grafana.http2 import TURN
+from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.grafana.wire import Call
 
 __all__ = ["Reader", "packet_bytes", "send_packets"]

@@ -12,17 +12,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 from grpclib import GRPCError, Status
 from grpclib.config import Configuration
 from grpclib.encoding.base import CodecBase
 from grpclib.metadata import decode_timeout, encode_grpc_message
-from grpclib.protocol import AbstractHandler, Stream
 from grpclib.server import Server as _GrpclibServer
 
-from aiostream_ds.grafana.http2 import Headers, Http2Protocol, Http2Stream, StreamClosedError
+from aiostream_ds.grafana.headers import Head, encode_headers
+from aiostream_ds.grafana.http2 import Http2Protocol
+from aiostream_ds.grafana.http2streams import Http2Stream, StreamClosedError
+from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.telemetry import redact
 
 __all__ = [
@@ -46,8 +47,8 @@ LEAVE_TIMEOUT = 0.2
 """Seconds that `Server.wait_closed` gives the host to read the last bytes and close."""
 
 _TEXT_LIMIT = 4_000  # characters of a grpc-message: hosts refuse header lists above 64 KiB
-_REPLY_HEADERS: Headers = [(":status", "200"), ("content-type", "application/grpc+proto")]
-_NOT_METADATA = frozenset({"content-type", "te", "user-agent"})
+_REPLY_HEADERS = encode_headers([(":status", "200"), ("content-type", "application/grpc+proto")])
+_OK = encode_headers([("grpc-status", "0")])
 
 _log = logging.getLogger("aiostream_ds.grafana")
 
@@ -130,9 +131,9 @@ class Call:
     """One gRPC call, as the function that answers it sees it.
 
     `path` is "/package.Service/Method". `metadata` has lower-case names; values sent twice are
-    joined by a comma. `peer` is the host's address, "unix" on a UNIX socket. `deadline` is the time
-    of the event loop at which the host gives up, None for never. `sent` is True once a message is
-    on its way: what goes wrong from then on can only end the call.
+    joined by a comma; it is shared by calls and must not be changed. `deadline` is the time of the
+    event loop at which the host gives up, None for never. `sent` is True once a message is on its
+    way: what goes wrong from then on can only end the call.
     """
 
     __slots__ = (
@@ -143,26 +144,24 @@ class Call:
         "metadata",
         "method",
         "path",
-        "peer",
         "sent",
     )
 
-    def __init__(self, stream: Http2Stream, headers: Headers, server: "Server") -> None:
+    def __init__(self, stream: Http2Stream, head: Head, server: "Server") -> None:
         self._stream = stream
         self._server = server
-        self.sent = False
         self._when_done: Callable[[], None] | None = None
+        self.sent = False
         self.deadline: float | None = None
-        self.metadata: dict[str, str] = {}
-        for name, value in headers:
-            if name == ":path":
-                self.path = value
-            elif not name.startswith((":", "grpc-")) and name not in _NOT_METADATA:
-                known = self.metadata.get(name)
-                self.metadata[name] = value if known is None else f"{known},{value}"
-        self.method = server.methods.get(self.path, _UNKNOWN)
-        address = stream.connection.get_peer().addr()
-        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+        self.path = head.path
+        self.metadata = head.metadata
+        self.method = server.methods.get(head.path, _UNKNOWN)
+
+    @property
+    def peer(self) -> str:
+        """The host's address: "unix" on a UNIX socket."""
+        address = self._stream.connection.outbox.get_extra_info("peername")
+        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
 
     async def receive(self) -> Any:
         """The next message of the host, decoded; None when it sends no more.
@@ -182,20 +181,17 @@ class Call:
 
     async def _receive_body(self) -> bytes | None:
         limit = self._server.receive_limit
-        try:
-            head = await self._stream.recv_data(5)
-            if not head:
-                return None
-            if head[0]:
-                raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not read")
-            size = int.from_bytes(head[1:], "big")
-            if size > limit:
-                message = f"the message has {size} bytes; at most {limit} are read"
-                raise GRPCError(Status.RESOURCE_EXHAUSTED, message)
-            body = await self._stream.recv_data(size)
-        except AssertionError:  # grpclib's word for a stream that ends too early
-            body, size = b"", 1
-        if len(body) != size:
+        head = await self._stream.read(5)
+        if not head:
+            return None
+        size = int.from_bytes(head[1:], "big")
+        if head[0]:
+            raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not read")
+        if size > limit:
+            message = f"the message has {size} bytes; at most {limit} are read"
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, message)
+        body = await self._stream.read(size) if len(head) == 5 else b""
+        if len(head) < 5 or len(body) != size:
             raise GRPCError(Status.INTERNAL, "the stream ended inside a message")
         return body
 
@@ -205,14 +201,20 @@ class Call:
         Raises TypeError for another type.
         """
         data = self._server.codec.encode(message, self.method.reply_type)
-        await self.write(b"\0" + len(data).to_bytes(4, "big") + data)
+        head = b"\0" + len(data).to_bytes(4, "big")
+        if len(data) >= TURN:  # not worth a copy
+            await self.write(head)
+            await self._stream.write(data)
+        else:
+            await self.write(head + data)
 
-    async def write(self, data: bytes | bytearray) -> None:
+    async def write(self, data: bytes) -> None:
         """Send messages that have their gRPC prefix already, one or many at once."""
         if not self.sent:
             self._stream.write_headers(_REPLY_HEADERS, end=False)
             self.sent = True
-        await self._stream.write(data)
+        if len(data) > TURN or not self._stream.write_now(data):
+            await self._stream.write(data)
 
     def write_now(self, data: bytes) -> bool:
         """The same without waiting, once something was sent; False when `data` cannot go now."""
@@ -229,15 +231,19 @@ class Call:
     def finish(self, status: Status, message: str = "") -> None:
         """End the call with a status; does nothing when the host has ended it."""
         if self._stream.closable:
-            headers = [] if self.sent else list(_REPLY_HEADERS)
-            headers.append(("grpc-status", str(status.value)))
-            if message:
-                text = redact(message)[:_TEXT_LIMIT]
-                headers.append(("grpc-message", encode_grpc_message(text)))
-            self._stream.write_headers(headers, end=True)
+            block = _OK if status is Status.OK else _failure(status, message)
+            self._stream.write_headers(block if self.sent else _REPLY_HEADERS + block, end=True)
         callback, self._when_done = self._when_done, None
         if callback is not None:
             callback()
+
+
+def _failure(status: Status, message: str) -> bytes:
+    headers = [("grpc-status", str(status.value))]
+    if message:
+        text = redact(message)[:_TEXT_LIMIT]
+        headers.append(("grpc-message", encode_grpc_message(text)))
+    return encode_headers(headers)
 
 
 class Server(_GrpclibServer):
@@ -288,29 +294,30 @@ class Server(_GrpclibServer):
             connection.outbox.abort()
 
 
-class _Calls(AbstractHandler):
+class _Calls:
     """The calls of one connection. O(1) for each: thousands of streams live on one."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._uncancelled: dict[Stream, asyncio.Task[None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._uncancelled: dict[Http2Stream, asyncio.Task[None]] = {}
         self._closing = False
 
-    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], None]) -> None:
-        answer = self._answer(cast("Http2Stream", stream), headers)
-        task = asyncio.get_running_loop().create_task(answer)
+    def accept(self, stream: Http2Stream, head: Head) -> None:
+        task = self._loop.create_task(self._answer(stream, head))
         self._uncancelled[stream] = task
         self._server.tasks.add(task)
-        # in a callback: a task that is cancelled before its first step never runs its `finally`
-        task.add_done_callback(partial(self._ended, stream, release_stream))
 
-    def _ended(
-        self, stream: Stream, release_stream: Callable[[], None], task: "asyncio.Task[None]"
-    ) -> None:
+        def end(task: "asyncio.Task[None]") -> None:
+            self._ended(stream, task)
+
+        # in a callback: a task that is cancelled before its first step never runs its `finally`
+        task.add_done_callback(end)
+
+    def _ended(self, stream: Http2Stream, task: "asyncio.Task[None]") -> None:
         self._uncancelled.pop(stream, None)
         self._server.tasks.discard(task)
-        release_stream()
-        cast("Http2Stream", stream).forget()
+        stream.forget()
         try:
             # asked also of a cancelled task: it keeps the exception, whose traceback leads to the
             # call and its request, until somebody takes it
@@ -320,7 +327,7 @@ class _Calls(AbstractHandler):
         if error is not None:
             _log.error("a call could not be answered", exc_info=error)
 
-    def cancel(self, stream: Stream) -> None:
+    def cancel(self, stream: Http2Stream) -> None:
         task = self._uncancelled.pop(stream, None)
         if task is not None:  # else it is over, or cancelled already
             task.cancel()
@@ -330,18 +337,20 @@ class _Calls(AbstractHandler):
         for stream in tuple(self._uncancelled):
             self.cancel(stream)
 
-    async def _answer(self, stream: Http2Stream, headers: Headers) -> None:
-        fields = dict(headers)
-        if fields.get(":method") != "POST" or ":path" not in fields:
+    async def _answer(self, stream: Http2Stream, head: Head) -> None:
+        if head.method != "POST":
             return stream.refuse("405")
-        if fields.get("content-type") not in ("application/grpc", "application/grpc+proto"):
+        if head.content_type not in ("application/grpc", "application/grpc+proto"):
             return stream.refuse("415")
-        call = Call(stream, headers, self._server)
+        call = Call(stream, head, self._server)
         status, message = Status.OK, ""
         try:
             if self._closing:
                 raise GRPCError(Status.UNAVAILABLE, "the plugin is stopping")
-            await _serve(call, fields.get("grpc-timeout"))
+            if head.timeout is None:
+                await _serve(call)
+            else:
+                await _serve_in_time(call, head.timeout)
         except StreamClosedError:
             pass  # the host reset the stream while we were writing: `finish` writes nothing
         except GRPCError as error:
@@ -355,25 +364,28 @@ class _Calls(AbstractHandler):
         call.finish(status, message)
 
 
-async def _serve(call: Call, grpc_timeout: str | None) -> None:
+async def _serve(call: Call) -> None:
     method = call.method
-    if grpc_timeout is not None:
-        try:
-            call.deadline = asyncio.get_running_loop().time() + decode_timeout(grpc_timeout)
-        except ValueError:
-            message = f"grpc-timeout is {grpc_timeout!r}; it must be digits and one of HMSmun"
-            raise GRPCError(Status.INVALID_ARGUMENT, message) from None
+    if method.kind == "both_streams":
+        await method.func(None, call)
+        return
+    request = await call.receive()
+    if request is None:
+        raise GRPCError(Status.INTERNAL, f"{call.path} was called without a message")
+    reply = await method.func(request, call)
+    if method.kind == "unary":
+        await call.send(reply)
+
+
+async def _serve_in_time(call: Call, grpc_timeout: str) -> None:
+    try:
+        call.deadline = asyncio.get_running_loop().time() + decode_timeout(grpc_timeout)
+    except ValueError:
+        message = f"grpc-timeout is {grpc_timeout!r}; it must be digits and one of HMSmun"
+        raise GRPCError(Status.INVALID_ARGUMENT, message) from None
     try:
         async with asyncio.timeout_at(call.deadline) as scope:
-            if method.kind == "both_streams":
-                await method.func(None, call)
-                return
-            request = await call.receive()
-            if request is None:
-                raise GRPCError(Status.INTERNAL, f"{call.path} was called without a message")
-            reply = await method.func(request, call)
-            if method.kind == "unary":
-                await call.send(reply)
+            await _serve(call)
     except TimeoutError:
         if scope.expired():
             raise GRPCError(Status.DEADLINE_EXCEEDED, f"{call.path} took too long") from None

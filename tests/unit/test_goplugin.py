@@ -65,7 +65,7 @@ def test_a_bad_range_of_ports_is_named(low, high):
 @pytest.fixture
 def temporary(monkeypatch, tmp_path):
     """Our directories are made here."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
 
 
@@ -138,7 +138,7 @@ def test_a_missing_directory_is_refused(tmp_path):
 def test_a_long_temporary_directory_is_avoided(monkeypatch, tmp_path):
     long = tmp_path / ("x" * 120)
     long.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.setenv("TMPDIR", str(long))
     listener = Listener(Handshake())
     assert os.path.exists(listener.address)
     assert not list(long.iterdir())

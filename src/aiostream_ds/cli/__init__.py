@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+from typing import Any
 
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.errors import PluginError
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="aiostream-ds", description="Python classes as Grafana streaming data sources."
     )
-    parser.add_argument("--version", action="version", version=version("aiostream-ds"))
+    parser.add_argument("--version", nargs=0, action=_Version, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name, text in _COMMANDS.items():
@@ -47,3 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     return status
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # takes as long as a tenth of a plugin's start
+
+        print(version("aiostream-ds"))
+        parser.exit()

@@ -31,17 +31,23 @@ class Decoder(Generic[T]):
     def __init__(self, kind: type[T], kept: "dict[type, Callable[[bytes], Any]] | None" = None):
         self.__name__ = kind.__name__
         self._kind = kind
+        self._kept = kept or {}
+        self._ready = False
         self._table: dict[int, _Entry] = {}
         self._template: dict[str, Any] = {}
         self._containers: list[tuple[str, type]] = []
-        described: Any = kind
+
+    def _prepare(self) -> None:
+        # Not before the first message: reading all classes would take a tenth of a plugin's start.
+        self._ready = True
+        described: Any = self._kind
         meta = described._betterproto
         for name, field in meta.meta_by_field_name.items():
             default = meta.default_gen[name]()
             self._template[name] = default
             if isinstance(default, list | dict):
                 self._containers.append((name, type(default)))
-            self._add(name, field, meta, kept or {})
+            self._add(name, field, meta, self._kept)
         self._template["_unknown_fields"] = b""
 
     def _add(self, name: str, field: Any, meta: Any, kept: dict[type, Any]) -> None:
@@ -62,6 +68,8 @@ class Decoder(Generic[T]):
         return message
 
     def _values(self, data: bytes) -> dict[str, Any]:
+        if not self._ready:
+            self._prepare()
         values = self._template.copy()
         for name, make in self._containers:
             values[name] = make()

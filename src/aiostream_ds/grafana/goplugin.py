@@ -9,14 +9,12 @@ mtls.py the certificates. May import everything below and the rest of this room.
 
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from aiostream_ds.grafana._pb import plugin as pb
 from aiostream_ds.grafana._pb.google.protobuf import Empty
@@ -66,8 +64,7 @@ class Refused(Exception):
     """This process cannot serve: the message belongs on stderr, the exit status is 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(msgspec.Struct, frozen=True):
     """What the host asked for in the environment.
 
     `client_cert` is PEM, or "" for no TLS. `multiplex` says that the host reads a seventh field.
@@ -185,7 +182,8 @@ class Listener:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
         if self._own_dir:
-            shutil.rmtree(self._own_dir, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.rmdir(self._own_dir)
         if hasattr(self, "socket"):
             self.socket.close()
 
@@ -195,17 +193,28 @@ async def listen(server: Server, handshake: Handshake) -> Listener:
 
     Raises Refused when nothing can be bound or TLS is asked for and cannot be had.
     """
-    listener = await anyio.to_thread.run_sync(Listener, handshake)
+    if handshake.client_cert:  # keys and certificates take their time
+        listener = await anyio.to_thread.run_sync(Listener, handshake)
+    else:
+        listener = Listener(handshake)
     await server.start(sock=listener.socket, ssl=listener.tls)
     return listener
 
 
 def _make_directory() -> str:
-    """A directory of our own, mode 0700, whose path leaves room for a socket's name."""
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > _ADDRESS_LIMIT - len("/plugin12345678/socket"):
-        base = "/tmp"
-    return tempfile.mkdtemp(prefix="plugin", dir=base)
+    """A directory of our own, mode 0700, whose path leaves room for a socket's name.
+
+    Not by tempfile, whose import with shutil and its compressors would slow every start.
+    """
+    name = f"plugin{os.urandom(8).hex()}"
+    wanted = os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), name)
+    if len(os.fsencode(wanted)) <= _ADDRESS_LIMIT - len("/socket"):
+        with contextlib.suppress(OSError):
+            os.mkdir(wanted, 0o700)
+            return wanted
+    path = os.path.join("/tmp", name)
+    os.mkdir(path, 0o700)
+    return path
 
 
 def _give_to_group(path: str, group: str, mode: int) -> None:

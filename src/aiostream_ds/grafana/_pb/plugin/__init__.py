@@ -25,6 +25,10 @@ class StdioDataChannel(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class ConnInfo(betterproto2.Message):
+    """
+    A connection that the host's broker offers.
+    """
+
     service_id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
     network: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -42,6 +46,10 @@ default_message_pool.register_message("plugin", "ConnInfo", ConnInfo)
 
 @dataclass(eq=False, repr=False)
 class ConnInfoKnock(betterproto2.Message):
+    """
+    Part of a multiplexed connection.
+    """
+
     knock: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     ack: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -54,6 +62,10 @@ default_message_pool.register_message("plugin", "ConnInfo.Knock", ConnInfoKnock)
 
 @dataclass(eq=False, repr=False)
 class Empty(betterproto2.Message):
+    """
+    Nothing.
+    """
+
     pass
 
 
@@ -62,6 +74,10 @@ default_message_pool.register_message("plugin", "Empty", Empty)
 
 @dataclass(eq=False, repr=False)
 class StdioData(betterproto2.Message):
+    """
+    A piece of output.
+    """
+
     channel: "StdioDataChannel" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: StdioDataChannel(0)
     )

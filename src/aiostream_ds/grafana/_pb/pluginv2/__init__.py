@@ -106,6 +106,10 @@ default_message_pool.register_message("pluginv2", "AppInstanceSettings", AppInst
 
 @dataclass(eq=False, repr=False)
 class CallResourceRequest(betterproto2.Message):
+    """
+    One HTTP request to the data source's resources.
+    """
+
     plugin_context: "PluginContext | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -130,6 +134,10 @@ default_message_pool.register_message("pluginv2", "CallResourceRequest", CallRes
 
 @dataclass(eq=False, repr=False)
 class CallResourceResponse(betterproto2.Message):
+    """
+    Its answer, or the next piece of it.
+    """
+
     code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     headers: "dict[str, StringList]" = betterproto2.field(
@@ -146,6 +154,10 @@ default_message_pool.register_message("pluginv2", "CallResourceResponse", CallRe
 
 @dataclass(eq=False, repr=False)
 class CheckHealthRequest(betterproto2.Message):
+    """
+    Whether the data source works, asked by "Save & test".
+    """
+
     plugin_context: "PluginContext | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -162,6 +174,10 @@ default_message_pool.register_message("pluginv2", "CheckHealthRequest", CheckHea
 
 @dataclass(eq=False, repr=False)
 class CheckHealthResponse(betterproto2.Message):
+    """
+    The answer, with a message for the admin.
+    """
+
     status: "CheckHealthResponseHealthStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: CheckHealthResponseHealthStatus(0)
     )
@@ -190,6 +206,10 @@ default_message_pool.register_message("pluginv2", "CollectMetricsRequest", Colle
 
 @dataclass(eq=False, repr=False)
 class CollectMetricsResponse(betterproto2.Message):
+    """
+    The plugin's own metrics.
+    """
+
     metrics: "CollectMetricsResponsePayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -200,6 +220,10 @@ default_message_pool.register_message("pluginv2", "CollectMetricsResponse", Coll
 
 @dataclass(eq=False, repr=False)
 class CollectMetricsResponsePayload(betterproto2.Message):
+    """
+    Prometheus text.
+    """
+
     prometheus: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
 
@@ -210,6 +234,10 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DataQuery(betterproto2.Message):
+    """
+    One query of a panel.
+    """
+
     ref_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     max_data_points: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -228,6 +256,10 @@ default_message_pool.register_message("pluginv2", "DataQuery", DataQuery)
 
 @dataclass(eq=False, repr=False)
 class DataResponse(betterproto2.Message):
+    """
+    The answer to one query.
+    """
+
     frames: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
 
     error: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -254,6 +286,10 @@ default_message_pool.register_message("pluginv2", "DataResponse", DataResponse)
 
 @dataclass(eq=False, repr=False)
 class DataSourceInstanceSettings(betterproto2.Message):
+    """
+    The data source as an admin has set it up.
+    """
+
     id: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -296,6 +332,10 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class PluginContext(betterproto2.Message):
+    """
+    Where a call comes from; part of nearly every request.
+    """
+
     org_id: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     plugin_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -345,6 +385,10 @@ default_message_pool.register_message("pluginv2", "PluginContext", PluginContext
 
 @dataclass(eq=False, repr=False)
 class PublishStreamRequest(betterproto2.Message):
+    """
+    What a user wants to send into a channel.
+    """
+
     plugin_context: "PluginContext | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -368,6 +412,10 @@ default_message_pool.register_message("pluginv2", "PublishStreamRequest", Publis
 
 @dataclass(eq=False, repr=False)
 class PublishStreamResponse(betterproto2.Message):
+    """
+    Whether the user may, and what goes out.
+    """
+
     status: "PublishStreamResponseStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: PublishStreamResponseStatus(0)
     )
@@ -436,6 +484,10 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class QueryDataRequest(betterproto2.Message):
+    """
+    All queries of a panel.
+    """
+
     plugin_context: "PluginContext | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -461,6 +513,10 @@ default_message_pool.register_message("pluginv2", "QueryDataRequest", QueryDataR
 
 @dataclass(eq=False, repr=False)
 class QueryDataResponse(betterproto2.Message):
+    """
+    The answers, by the queries' refId.
+    """
+
     responses: "dict[str, DataResponse]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -473,6 +529,10 @@ default_message_pool.register_message("pluginv2", "QueryDataResponse", QueryData
 
 @dataclass(eq=False, repr=False)
 class RunStreamRequest(betterproto2.Message):
+    """
+    The start of a channel: its packets are the answer.
+    """
+
     plugin_context: "PluginContext | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -496,6 +556,10 @@ default_message_pool.register_message("pluginv2", "RunStreamRequest", RunStreamR
 
 @dataclass(eq=False, repr=False)
 class StreamPacket(betterproto2.Message):
+    """
+    One packet of a channel, as JSON.
+    """
+
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
     valid JSON, never empty
@@ -546,6 +610,10 @@ default_message_pool.register_message("pluginv2", "SubscribeStreamRequest", Subs
 
 @dataclass(eq=False, repr=False)
 class SubscribeStreamResponse(betterproto2.Message):
+    """
+    Whether a user may, and the first frame.
+    """
+
     status: "SubscribeStreamResponseStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: SubscribeStreamResponseStatus(0)
     )
@@ -574,6 +642,10 @@ default_message_pool.register_message("pluginv2", "TimeRange", TimeRange)
 
 @dataclass(eq=False, repr=False)
 class User(betterproto2.Message):
+    """
+    Who asks; missing when Grafana itself does.
+    """
+
     login: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)

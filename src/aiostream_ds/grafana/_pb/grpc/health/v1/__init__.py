@@ -27,6 +27,10 @@ class HealthCheckResponseServingStatus(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class HealthCheckRequest(betterproto2.Message):
+    """
+    The name of a service; "" is the whole process.
+    """
+
     service: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -35,6 +39,10 @@ default_message_pool.register_message("grpc.health.v1", "HealthCheckRequest", He
 
 @dataclass(eq=False, repr=False)
 class HealthCheckResponse(betterproto2.Message):
+    """
+    How it is.
+    """
+
     status: "HealthCheckResponseServingStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: HealthCheckResponseServingStatus(0)
     )

@@ -3,6 +3,7 @@
 burst/<shape>/<n>[/all|/<id>]  n frames of rows x fields as fast as possible, then the end
 tick/<hz>[/<i>]   one row each 1/hz s: time, and the ns at which it was made
 rows/<n>          single rows as fast as possible: time, n = 0, 1, 2 …
+columns/<n>       the same n rows as numpy columns, 5,000 in a frame
 fan/<hz>/<rows>   one channel of frames of rows x 5 fields
 wait/<id>         one row, then silence until cancelled
 publish active    how many ticks run
@@ -12,7 +13,9 @@ query {"rows": N} a frame of N rows: time, float64, string
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,10 +23,12 @@ import numpy as np
 
 from aiostream_ds import (
     Buffer,
+    Columns,
     DataSource,
     Field,
     FieldType,
     Frame,
+    NotFound,
     Query,
     Row,
     Rows,
@@ -34,10 +39,23 @@ from aiostream_ds import (
 
 SIZE = 1 << 16
 TABLE = np.random.default_rng(1).random(SIZE + (1 << 15)) * 100
+SINGLE = TABLE.tolist()
 NAMES = [f"host-{i}" for i in range(1024)]
 START_MS = 1_700_000_000_000
+COLUMN_ROWS = 5000
 WHOLE = Buffer(full="block")  # every row counts here: a slow reader holds the author up
 EPOCH = datetime.fromtimestamp(START_MS / 1000, UTC)
+
+
+class Two(Row):
+    time: datetime
+    v1: float
+
+
+class Five(Two):
+    v2: float
+    v3: float
+    v4: float
 
 
 class Tick(Row):
@@ -54,23 +72,39 @@ class Size(Query):
     rows: int = 10
 
 
-def frame(k: int, rows: int, fields: int) -> Frame:
+def one_row(k: int) -> Columns[Two]:
+    return Two.from_columns(time=[START_MS + k], v1=[SINGLE[(k * 7) % SIZE + 1]])
+
+
+def block(k: int, rows: int) -> Columns[Five]:
     """Built fresh each time, as a plugin that reads a block of samples would."""
-    offset = (k * 7) & (SIZE - 1)
-    if rows == 1:
-        values: Any = [[float(TABLE[offset + j])] for j in range(1, fields)]
-        times: Any = [START_MS + k]
-    else:
-        values = [TABLE[offset + j : offset + j + rows] for j in range(1, fields)]
-        times = np.arange(START_MS + k, START_MS + k + rows)
-    return Frame(
-        Field("time", times, FieldType.TIME, nullable=False),
-        *(
-            Field(f"v{j}", column, FieldType.FLOAT64, nullable=False)
-            for j, column in enumerate(values, 1)
-        ),
-        name="burst",
+    at = (k * 7) % SIZE + 1
+    return Five.from_columns(
+        time=np.arange(START_MS + k, START_MS + k + rows),
+        v1=TABLE[at : at + rows],
+        v2=TABLE[at + 1 : at + 1 + rows],
+        v3=TABLE[at + 2 : at + 2 + rows],
+        v4=TABLE[at + 3 : at + 3 + rows],
     )
+
+
+def maker(shape: str) -> Callable[[int], Columns[Any]]:
+    """What makes the k-th packet of a burst."""
+    rows, _, fields = shape.partition("x")
+    made = {("1", "2"): one_row}.get((rows, fields), partial(block, rows=int(rows)))
+    if fields != "2" and fields != "5":
+        raise NotFound(f"the shape {shape!r}; there are 1x2 and <rows>x5")
+    return made
+
+
+def hosts(places: Any) -> Any:
+    """A name for each place; many of them are a pyarrow array, which need not be copied."""
+    names = places % len(NAMES)
+    if len(names) < 1000:
+        return [NAMES[i] for i in names.tolist()]
+    import pyarrow as pa  # here: a plugin that is asked for nothing large starts without it
+
+    return pa.array(NAMES).take(pa.array(names))
 
 
 class Peer(DataSource):
@@ -85,21 +119,21 @@ class Peer(DataSource):
         return Frame(
             Field("time", q.time_range.from_ms + places, FieldType.TIME, nullable=False),
             Field("value", TABLE[places & (SIZE - 1)], nullable=False),
-            Field("host", [NAMES[i & 1023] for i in range(q.rows)], nullable=False),
+            Field("host", hosts(places), nullable=False),
         )
 
     @stream("burst/{shape}/{n:int}", buffer=WHOLE)
     async def burst(self, shape: str, n: int) -> Rows:
-        rows, fields = map(int, shape.split("x"))
+        make = maker(shape)
         for k in range(n):
-            yield frame(k, rows, fields)
+            yield make(k)
 
     @stream("burst/{shape}/{n:int}/{id}", buffer=WHOLE)
     async def marked_burst(self, shape: str, n: int, id: str) -> Rows:
-        rows, fields = map(int, shape.split("x"))
+        make = maker(shape)
         try:
             for k in range(n):
-                yield frame(k, rows, fields)
+                yield make(k)
         finally:
             self.done[id] = time.time_ns()
 
@@ -128,11 +162,21 @@ class Peer(DataSource):
         for k in range(n):
             yield Count(time=moment + k * step, n=k)
 
+    @stream("columns/{n:int}", buffer=WHOLE)
+    async def columns(self, n: int) -> Rows:
+        for k in range(0, n, COLUMN_ROWS):
+            places = np.arange(k, min(n, k + COLUMN_ROWS))
+            yield Frame(
+                Field("time", START_MS + places, FieldType.TIME, nullable=False),
+                Field("n", places, FieldType.INT64, nullable=False),
+                name="columns",
+            )
+
     @stream("fan/{hz}/{rows:int}")
-    async def fan(self, hz: str, rows: int) -> Rows:
+    async def fan(self, hz: str, rows: int) -> Rows[Columns[Five]]:
         due, k = anyio.current_time(), 0
         while True:
-            yield frame(k, rows, 5)
+            yield block(k, rows)
             k += 1
             due += 1 / float(hz)
             await anyio.sleep_until(due)

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
+	"google.golang.org/grpc"
+)
+
+// durations of one kind; at gives a quantile in ms.
+type durations []time.Duration
+
+func (d durations) at(quantile float64) float64 {
+	if len(d) == 0 {
+		return -1
+	}
+	slices.Sort(d)
+	return float64(d[int(float64(len(d)-1)*quantile)].Nanoseconds()) / 1e6
+}
+
+var origin = &pluginv2.PluginContext{
+	OrgId: 1, PluginId: "bench-datasource", PluginVersion: "1.0.0", UserAgent: "Grafana/11.0.0",
+	User: &pluginv2.User{Login: "admin", Name: "Admin", Email: "admin@localhost", Role: "Admin"},
+	DataSourceInstanceSettings: &pluginv2.DataSourceInstanceSettings{
+		Id: 1, Name: "ds", Url: "http://localhost", JsonData: []byte(`{}`), Uid: "P1234567890",
+		DecryptedSecureJsonData: map[string]string{"token": "abcdef"}, LastUpdatedMS: 1700000000000},
+	GrafanaConfig: map[string]string{"GF_INSTANCE_FEATURE_TOGGLES_ENABLE": "publicDashboards"},
+}
+
+var headers = map[string]string{
+	"X-Dashboard-Uid": "abc", "X-Panel-Id": "3", "http_X-Grafana-Org-Id": "1"}
+
+type packets = grpc.ServerStreamingClient[pluginv2.StreamPacket]
+
+func (s *server) health(ctx context.Context) error {
+	answer, err := s.diag.CheckHealth(ctx,
+		&pluginv2.CheckHealthRequest{PluginContext: origin, Headers: headers})
+	if err == nil && answer.Status != pluginv2.CheckHealthResponse_OK {
+		err = fmt.Errorf("status %v", answer.Status)
+	}
+	return err
+}
+
+func (s *server) open(ctx context.Context, path string) (packets, error) {
+	return s.stream.RunStream(ctx, &pluginv2.RunStreamRequest{
+		PluginContext: origin, Path: path, Data: []byte(`{"q":1}`), Headers: headers})
+}
+
+func (s *server) publish(path string) (int64, error) {
+	ctx, cancel := context.WithTimeout(background, 20*time.Second)
+	defer cancel()
+	answer, err := s.stream.PublishStream(ctx,
+		&pluginv2.PublishStreamRequest{PluginContext: origin, Path: path, Data: []byte("{}")})
+	if err != nil {
+		return -1, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(answer.Data)), 10, 64)
+}
+
+func (s *server) subscribe(ctx context.Context) error {
+	answer, err := s.stream.SubscribeStream(ctx, &pluginv2.SubscribeStreamRequest{
+		PluginContext: origin, Path: "tick/10/0", Headers: headers})
+	if err == nil && answer.Status != pluginv2.SubscribeStreamResponse_OK {
+		err = fmt.Errorf("status %v", answer.Status)
+	}
+	return err
+}
+
+func (s *server) query(ctx context.Context, rows int) ([]byte, error) {
+	answer, err := s.data.QueryData(ctx, &pluginv2.QueryDataRequest{
+		PluginContext: origin, Headers: headers, Queries: []*pluginv2.DataQuery{{
+			RefId: "A", MaxDataPoints: 1000, IntervalMS: 1000,
+			TimeRange: &pluginv2.TimeRange{FromEpochMS: 1700000000000, ToEpochMS: 1700003600000},
+			Json:      fmt.Appendf(nil, `{"rows":%d,"refId":"A"}`, rows)}}})
+	if err != nil {
+		return nil, err
+	}
+	part := answer.Responses["A"]
+	if part == nil || part.Error != "" || len(part.Frames) != 1 {
+		return nil, fmt.Errorf("the answer is %.300s", answer.String())
+	}
+	return part.Frames[0], nil
+}
+
+// whole is an error when the Arrow frame has not the rows asked for.
+func whole(arrow []byte, rows int) error {
+	frame, err := data.UnmarshalArrowFrame(arrow)
+	if err != nil {
+		return err
+	}
+	if found := frame.Rows(); found != rows || len(frame.Fields) != 3 {
+		return fmt.Errorf("%d rows x %d fields; asked were %d x 3", found, len(frame.Fields), rows)
+	}
+	return nil
+}
+
+// tenRows is read whole once; the answers are the same, so that afterwards their length tells.
+func (s *server) tenRows(ctx context.Context) error {
+	arrow, err := s.query(ctx, 10)
+	if err != nil {
+		return err
+	}
+	if length := s.tenLength.Load(); int64(len(arrow)) == length {
+		return nil
+	} else if length != 0 {
+		return fmt.Errorf("an answer of %d bytes; the others have %d", len(arrow), length)
+	}
+	s.tenLength.Store(int64(len(arrow)))
+	return whole(arrow, 10)
+}
+
+// calls makes one call after the other from several callers. Some go before, uncounted: what is
+// loaded or made at the first call is no part of the rate.
+func (s *server) calls(callers int, lasting time.Duration, call func(context.Context) error) result {
+	var lock sync.Mutex
+	var all durations
+	r := result{}
+	for range 20 {
+		if err := call(background); err != nil {
+			return r.fail("%v", err)
+		}
+	}
+	cpu, began := s.cpu(), time.Now()
+	end := began.Add(lasting)
+	var callersDone sync.WaitGroup
+	for range callers {
+		callersDone.Go(func() {
+			var own durations
+			var failed error
+			for failed == nil && time.Now().Before(end) {
+				t := time.Now()
+				failed = call(background)
+				own = append(own, time.Since(t))
+			}
+			lock.Lock()
+			defer lock.Unlock()
+			all = append(all, own...)
+			if failed != nil {
+				r.fail("%v", failed)
+			}
+		})
+	}
+	callersDone.Wait()
+	count := float64(len(all))
+	r["calls"], r["cps"] = len(all), count/time.Since(began).Seconds()
+	r["p50_ms"], r["p99_ms"], r["srv_us"] = all.at(.5), all.at(.99), (s.cpu()-cpu)/count*1e6
+	return r
+}
+
+func (s *server) bigQuery(rows, count int) result {
+	if err := s.tenRows(background); err != nil {
+		return result{}.fail("%v", err)
+	}
+	var all durations
+	var size int
+	cpu := s.cpu()
+	for range count {
+		began := time.Now()
+		arrow, err := s.query(background, rows)
+		size, all = len(arrow), append(all, time.Since(began))
+		if err == nil {
+			err = whole(arrow, rows)
+		}
+		if err != nil {
+			return result{}.fail("%v", err)
+		}
+	}
+	_, most := s.memory()
+	return result{"bytes": size, "p50_ms": all.at(.5), "min_ms": all.at(0), "max_ms": all.at(1),
+		"srv_ms": (s.cpu() - cpu) / float64(count) * 1000, "peak_mb": most / 1024}
+}
+
+// cancels measures from the cancelling of a stream to the end of its author's code.
+func (s *server) cancels(path string, count int) result {
+	var all durations
+	for i := range count {
+		took, err := s.cancel(fmt.Sprintf(path, i), strconv.Itoa(i))
+		if err != nil {
+			return result{}.fail("stream %d: %v", i, err)
+		}
+		all = append(all, took)
+	}
+	return result{"n": len(all), "p50_ms": all.at(.5), "p99_ms": all.at(.99), "max_ms": all.at(1)}
+}
+
+func (s *server) cancel(path, id string) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	stream, err := s.open(ctx, path)
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		return 0, err
+	}
+	go func() {
+		for err == nil {
+			_, err = stream.Recv()
+		}
+	}()
+	time.Sleep(5 * time.Millisecond)
+	asked := time.Now()
+	cancel()
+	for time.Since(asked) < 3*time.Second {
+		ended, err := s.publish("done/" + id)
+		if err != nil {
+			return 0, err
+		}
+		if ended != 0 {
+			return time.Duration(ended - asked.UnixNano()), nil
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return 0, fmt.Errorf("not ended within 3 s")
+}

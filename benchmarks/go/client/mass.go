@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	atOnce    = 200 // streams that wait for their first packet
+	openLimit = time.Minute
+)
+
+// crowd is many open streams, each of which has had its first packet.
+type crowd struct {
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+	opened atomic.Int64
+	rows   atomic.Int64 // packets since each one's first
+	lock   sync.Mutex
+	failed error
+}
+
+func (c *crowd) fail(err error) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if c.failed == nil {
+		c.failed = err
+	}
+}
+
+// gather opens n channels and returns when each has had a packet, or after openLimit.
+func (s *server) gather(n int, hz float64, name string) (*crowd, error) {
+	ctx, cancel := context.WithTimeout(background, 3*openLimit)
+	c := &crowd{cancel: cancel}
+	end := time.After(openLimit)
+	places, first := make(chan struct{}, atOnce), make(chan struct{}, n)
+	late := fmt.Errorf("not all opened within %v", openLimit)
+	for i := range n {
+		select {
+		case places <- struct{}{}:
+		case <-end:
+			return c, late
+		}
+		c.all.Go(func() {
+			opened := false
+			free := sync.OnceFunc(func() { <-places })
+			defer free()
+			stream, err := s.open(ctx, fmt.Sprintf("tick/%g/%s%d", hz, name, i))
+			for err == nil {
+				if _, err = stream.Recv(); err != nil {
+					break
+				}
+				if opened {
+					c.rows.Add(1)
+					continue
+				}
+				opened = true
+				c.opened.Add(1)
+				free()
+				first <- struct{}{}
+			}
+			if ctx.Err() == nil {
+				c.fail(err)
+			}
+		})
+	}
+	for range n {
+		select {
+		case <-first:
+		case <-end:
+			return c, late
+		}
+	}
+	return c, nil
+}
+
+func (c *crowd) leave(s *server) error {
+	c.cancel()
+	c.all.Wait()
+	return s.settle()
+}
+
+// probe calls until the end is closed, and at least so often.
+func probe(least int, end <-chan struct{}, call func(context.Context) error) (durations, error) {
+	var all durations
+	for ended := false; !ended || len(all) < least; time.Sleep(10 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(background, 5*time.Second)
+		began := time.Now()
+		err := call(ctx)
+		all = append(all, time.Since(began))
+		cancel()
+		if err != nil {
+			return all, err
+		}
+		select {
+		case <-end:
+			ended = true
+		default:
+		}
+	}
+	return all, nil
+}
+
+// mass opens n channels that say nothing for ten seconds, with health checks meanwhile and after.
+func (s *server) mass(n int) result {
+	r := result{"n": n}
+	if alone, err := s.gather(1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
+		return r.fail("%v", err)
+	}
+	before, _ := s.memory()
+	var meanwhile durations
+	var unwell error
+	var probing sync.WaitGroup
+	opened := make(chan struct{})
+	probing.Go(func() { meanwhile, unwell = probe(1, opened, s.health) })
+	cpu, began := s.cpu(), time.Now()
+	c, err := s.gather(n, 0.1, "")
+	r["open_s"], r["open_cpu_s"] = time.Since(began).Seconds(), s.cpu()-cpu
+	close(opened)
+	probing.Wait()
+	after, _ := s.memory()
+	closed := make(chan struct{})
+	close(closed)
+	open, unwellOpen := probe(100, closed, s.health)
+	r["channel_kb"], r["rss_mb"] = (after-before)/float64(max(1, c.opened.Load())), after/1024
+	r["opening_p50_ms"], r["opening_p99_ms"] = meanwhile.at(.5), meanwhile.at(.99)
+	r["open_p50_ms"], r["open_p99_ms"] = open.at(.5), open.at(.99)
+	cpu = s.cpu()
+	time.Sleep(2 * time.Second)
+	r["idle_cpu_pct"] = (s.cpu() - cpu) / 2 * 100
+	cpu, began = s.cpu(), time.Now()
+	left := c.leave(s)
+	r["close_s"], r["close_cpu_s"] = time.Since(began).Seconds(), s.cpu()-cpu
+	for _, failed := range []error{err, c.failed, unwell, unwellOpen, left} {
+		if failed != nil {
+			r.fail("%v", failed)
+		}
+	}
+	if c.opened.Load() != int64(n) {
+		r.fail("%d of %d opened", c.opened.Load(), n)
+	}
+	return r
+}
+
+// growth is what a packet and an open cost at n channels: 500 packets a second in all, however
+// many channels there are, for a whole period at least, and a thousand opens.
+func (s *server) growth(n int, lasting time.Duration) result {
+	const total = 500 // what one Go ticker still does
+	r := result{"n": n}
+	hz := total / float64(n)
+	lasting = max(lasting, time.Duration(float64(time.Second)/hz))
+	if alone, err := s.gather(1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
+		return r.fail("%v", err)
+	}
+	var opening float64
+	rounds := max(1, 1000/n)
+	for i := range rounds {
+		cpu := s.cpu()
+		c, err := s.gather(n, 0.01, fmt.Sprintf("r%d-", i))
+		opening += s.cpu() - cpu
+		if left := c.leave(s); err != nil || left != nil {
+			return r.fail("%v, %v", err, left)
+		}
+	}
+	r["open_us"] = opening / float64(rounds*n) * 1e6
+	c, err := s.gather(n, hz, "")
+	if err != nil {
+		return r.fail("%v", err)
+	}
+	time.Sleep(2 * time.Second)
+	cpu, before := s.cpu(), c.rows.Load()
+	time.Sleep(lasting)
+	used, packets := s.cpu()-cpu, c.rows.Load()-before
+	if err := c.leave(s); err != nil {
+		return r.fail("%v", err)
+	}
+	if c.failed != nil {
+		return r.fail("%v", c.failed)
+	}
+	r.timely(float64(packets), total*lasting.Seconds())
+	r["packets"], r["packet_us"] = packets, used/float64(max(1, packets))*1e6
+	return r
+}

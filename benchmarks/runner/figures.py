@@ -1,0 +1,83 @@
+"""What is measured: the figures, their units and what must be reached. Imports nothing of ours."""
+
+from dataclasses import dataclass
+
+__all__ = ["FIGURES", "OURS", "REFERENCE", "WORKLOADS", "Figure"]
+
+OURS = "ours"
+REFERENCE = "go"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the results: a key of what the load client says of a workload.
+
+    `must` and `stretch` are ratios to the reference, or plain values when `plain`; at least so
+    much when `more`, else at most. None: no aim. The reference is another server or workload where
+    `against` says so: (server, workload, key).
+    """
+
+    workload: str
+    key: str
+    unit: str
+    text: str
+    more: bool
+    must: float | None
+    stretch: float | None
+    against: tuple[str, str, str] | None = None
+    plain: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload} {self.key}"
+
+    @property
+    def base(self) -> tuple[str, str, str]:
+        return self.against or (REFERENCE, self.workload, self.key)
+
+    def reached(self, value: float, aim: float | None) -> bool:
+        """Whether a ratio, or a plain value, is what was aimed at."""
+        return aim is not None and (value >= aim if self.more else value <= aim)
+
+
+def _rate(
+    workload: str, text: str, must: float, stretch: float, key: str = "pps", unit: str = "packets/s"
+) -> Figure:
+    return Figure(workload, key, unit, text, True, must, stretch)
+
+
+FIGURES = (
+    _rate("b1x2", "one stream, packets of 1 row x 2 fields", 1.3, 1.6),
+    _rate("b100x5", "one stream, 100 x 5", 3, 4.5),
+    _rate("b10000x5", "one stream, 10,000 x 5", 3, 3.5),
+    _rate("rows", "rows yielded one by one, one stream", 4, 8, "rps", "rows/s"),
+    Figure(
+        *("columns", "rps", "rows/s", "numpy columns of 5,000 rows; Go: its `rows`", True),
+        *(None, 40, (REFERENCE, "rows", "rps")),
+    ),
+    Figure("columns", "rps", "rows/s", "the same against Go's own columns", True, None, None),
+    _rate("b1x2s8", "eight streams at once, 1 x 2", 1.1, 1.5),
+    _rate("b100x5s8", "eight streams at once, 100 x 5", 2, 3),
+    Figure(
+        "fan1000", "srv_us", "µs CPU a packet", "1,000 readers, 100 rows at 10 Hz", False, 0.4, 0.2
+    ),
+    Figure("mix", "p99_ms", "ms, p99", "ten 10 Hz channels beside a burst", False, 1.5, 1),
+    _rate("sub16", "SubscribeStream, 16 callers", 0.6, 1.5, "cps", "calls/s"),
+    _rate("q10c8", "QueryData of 10 rows, 8 callers", 0.6, 1.3, "cps", "calls/s"),
+    Figure("q1m", "p50_ms", "ms", "QueryData of 1,000,000 rows", False, 0.45, 0.36),
+    Figure("t1000", "cpu_pct", "% CPU", "1,000 channels at 10 Hz", False, 1, 0.66),
+    Figure(
+        "t1000", "p99_ms", "ms, p99", "the same: how old a row is at the client", False, 1.5, 1.2
+    ),
+    Figure("m10000", "open_s", "s", "opening 10,000 channels", False, 2.5, 1),
+    Figure("m10000", "opening_p99_ms", "ms, p99", "a health check while they open", False, 2, 1),
+    Figure("m10000", "open_p99_ms", "ms, p99", "a health check while they are open", False, 2, 1),
+    Figure("m10000", "channel_kb", "KB", "memory of a channel", False, 20, 9, plain=True),
+    Figure(
+        *("cold", "health_ms", "ms", "exec to the first health answer; ratio to the bare Python"),
+        *(False, 1.5, 1.1, ("python", "bare", "end_ms")),
+    ),
+)
+
+WORKLOADS = (*dict.fromkeys(f.workload for f in FIGURES),)
+"""In the order in which they run; `bare` belongs to `cold`."""

@@ -1,0 +1,201 @@
+"""Writes the results: a table for readers, and the medians as JSON."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .figures import FIGURES, OURS, WORKLOADS, Figure
+from .ratios import BEHIND, Measurement, Outcome, outcome, spread
+
+__all__ = ["Run", "number", "table", "write"]
+
+COLUMNS = (OURS, "go-json", "rust", "grpc.aio")
+
+LEGEND = """\
+Go is the reference: a plugin on the SDK for Go that sends frames with `SendFrame`. The other \
+columns are ratios to it, each the median of the ratios of single rounds, with the least and the \
+most in brackets; a ratio above 1 is good where more is better (↑), below 1 where less is (↓). \
+*ours* is `benchmarks/peer`, a class on the public API; *go-json* is a Go plugin that makes its \
+JSON by hand and sends bytes; *rust* is the SDK for Rust, *grpc.aio* Google's gRPC for Python \
+with orjson. The client counts every packet and row, and a measurement with anything missing does \
+not count.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A whole run: what was measured and on what."""
+
+    measurements: Sequence[Measurement]
+    facts: Mapping[str, str]
+    versions: Mapping[str, str]
+    skipped: Mapping[str, str]
+
+
+def number(value: float) -> str:
+    """Three digits that mean something: 1,234 or 12.3 or 0.0123."""
+    if abs(value) >= 1000:
+        digits = max(0, len(f"{abs(value):.0f}") - 3)
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.3g}"
+
+
+def _ratio(found: Outcome | None, figure: Figure) -> str:
+    if found is None:
+        return "–"
+    shown = found.value if figure.plain else found.ratio
+    if shown is None:
+        return "**does not count**" if found.error else "–"
+    text = f"{number(shown.median)} ({number(shown.least)}–{number(shown.most)})"
+    return text if shown.whole else f"{text}, **{shown.counted} of {shown.rounds} count**"
+
+
+def _reference(run: Run, figure: Figure) -> str:
+    server, workload, key = figure.base
+    found = spread(
+        m.value(key) for m in run.measurements if (m.server, m.workload) == (server, workload)
+    )
+    return number(found.median) if found else "–"
+
+
+def _aim(figure: Figure, aim: float | None) -> str:
+    if aim is None:
+        return "–"
+    return f"{'≥' if figure.more else '≤'} {aim:g}{' KB' if figure.plain else ''}"
+
+
+def table(run: Run) -> Iterator[str]:
+    """The lines of the table."""
+    columns = [c for c in COLUMNS if any(m.server == c for m in run.measurements)]
+    yield f"| workload | unit | Go | {' | '.join(columns)} | must | stretch | reached |"
+    yield "| --- | --- | ---: |" + " ---: |" * len(columns) + " --- | --- | --- |"
+    for figure in FIGURES:
+        own = outcome(run.measurements, figure)
+        if own is None:
+            continue
+        others = (outcome(run.measurements, figure, name) for name in columns)
+        cells = " | ".join(_ratio(found, figure) for found in others)
+        unit = f"{figure.unit} {'↑' if figure.more else '↓'}"
+        aims = f"{_aim(figure, figure.must)} | {_aim(figure, figure.stretch)}"
+        yield (
+            f"| `{figure.workload}` {figure.text} | {unit} | {_reference(run, figure)} "
+            f"| {cells} | {aims} | {_reached(own, figure)} |"
+        )
+
+
+def _reached(own: Outcome, figure: Figure) -> str:
+    if figure.must is None and figure.stretch is None:
+        return ""
+    if own.reached(figure, figure.stretch):
+        return "stretch"
+    return "must" if own.reached(figure, figure.must) else "**no**"
+
+
+def _costs(run: Run) -> Iterator[str]:
+    """Processor time is steadier than rates, and shows where the client was the limit."""
+    servers = [*dict.fromkeys(m.server for m in run.measurements if m.server != "python")]
+    yield f"| workload | {' | '.join(servers)} | the client, with ours |"
+    yield "| --- |" + " ---: |" * (len(servers) + 1)
+    for workload in WORKLOADS:
+        cells = []
+        for server, key in [*((s, "srv_us") for s in servers), (OURS, "cli_us")]:
+            found = spread(
+                m.value(key)
+                for m in run.measurements
+                if (m.server, m.workload) == (server, workload)
+            )
+            cells.append(number(found.median) if found else "–")
+        if cells[0] != "–":
+            yield f"| `{workload}` | {' | '.join(cells)} |"
+
+
+def _page(run: Run) -> Iterator[str]:
+    yield "# Results"
+    yield ""
+    yield "Written by `scripts/bench`; docs/performance.md says what they mean."
+    yield ""
+    for name, fact in run.facts.items():
+        yield f"- {name}: {fact}"
+    yield "- versions: " + ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    for name, why in run.skipped.items():
+        yield f"- {name} is missing: {why}"
+    yield ""
+    yield LEGEND
+    yield from table(run)
+    yield ""
+    yield "## Processor time"
+    yield ""
+    yield "µs of the server's processors for a packet, row or call (medians)."
+    yield ""
+    yield from _costs(run)
+    failed = [m for m in run.measurements if m.error]
+    if failed:
+        yield ""
+        yield "## What does not count"
+        yield ""
+    for m in failed:
+        yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {m.error[:300]}"
+    yield from _late(run)
+
+
+def _late(run: Run) -> Iterator[str]:
+    late = [m for m in run.measurements if not m.error and m.behind > BEHIND]
+    if late:
+        yield ""
+        yield "## What fell behind"
+        yield ""
+        yield "These made fewer packets than were due, and so had less to do; nothing was lost."
+        yield ""
+    for server, workload in dict.fromkeys((m.server, m.workload) for m in late):
+        shares = [m.behind for m in late if (m.server, m.workload) == (server, workload)]
+        share = f"{min(shares):.0%} to {max(shares):.0%}"
+        yield f"- `{workload}` {server}: {share}, in {len(shares)} rounds"
+
+
+def _medians(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for server, workload in dict.fromkeys((m.server, m.workload) for m in run.measurements):
+        of_it = [m for m in run.measurements if (m.server, m.workload) == (server, workload)]
+        keys = dict.fromkeys(k for m in of_it for k, v in m.seen.items() if not isinstance(v, str))
+        medians = {key: spread(m.value(key) for m in of_it) for key in keys}
+        found.setdefault(workload, {})[server] = {
+            key: float(f"{value.median:.5g}") for key, value in medians.items() if value
+        }
+    return found
+
+
+def _ratios(run: Run) -> dict[str, dict[str, list[float]]]:
+    """Figure → server → [median, least, most] of the ratios."""
+    servers = dict.fromkeys(m.server for m in run.measurements)
+    found: dict[str, dict[str, list[float]]] = {}
+    for figure in FIGURES:
+        for server in servers:
+            of_it = outcome(run.measurements, figure, server)
+            if server != figure.base[0] and of_it and of_it.ratio:
+                three = (of_it.ratio.median, of_it.ratio.least, of_it.ratio.most)
+                name = f"{figure.name} / {' '.join(figure.base)}"
+                found.setdefault(name, {})[server] = [float(f"{v:.4g}") for v in three]
+    return found
+
+
+def write(run: Run, folder: Path) -> Path:
+    """results.md and results.json; each is whole or not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "facts": dict(run.facts),
+        "versions": dict(run.versions),
+        "skipped": dict(run.skipped),
+        "medians": _medians(run),
+        "ratios": _ratios(run),
+    }
+    page = "\n".join(_page(run)) + "\n"
+    for name, text in (
+        ("results.json", json.dumps(content, indent=1) + "\n"),
+        ("results.md", page),
+    ):
+        draft = folder / f".{name}"
+        draft.write_text(text, "utf-8")
+        os.replace(draft, folder / name)
+    return folder / "results.md"

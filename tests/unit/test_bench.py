@@ -1,0 +1,132 @@
+"""What scripts/bench makes of measurements: ratios, aims, the table and the picture."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.runner import growth, report
+from benchmarks.runner.figures import FIGURES, OURS, WORKLOADS, Figure
+from benchmarks.runner.ratios import Measurement, outcome, spread
+
+MORE = Figure("b1x2", "pps", "packets/s", "packets", True, 1.3, 1.6)
+LESS = Figure("t1000", "p99_ms", "ms", "age", False, 1.5, 1.2)
+PLAIN = Figure("m10000", "channel_kb", "KB", "memory", False, 20, 9, plain=True)
+COLD = Figure("cold", "health_ms", "ms", "start", False, 1.5, 1.1, ("python", "bare", "end_ms"))
+
+
+def measured(workload: str, **servers: list[dict[str, Any]]) -> list[Measurement]:
+    return [
+        Measurement(number, workload, server, seen)
+        for server, rounds in servers.items()
+        for number, seen in enumerate(rounds)
+    ]
+
+
+def rates(*values: float) -> list[dict[str, Any]]:
+    return [{"pps": value} for value in values]
+
+
+def test_the_ratio_is_the_median_of_ratios_of_rounds_and_not_of_medians():
+    found = outcome(measured("b1x2", go=rates(100, 200, 400), ours=rates(200, 200, 400)), MORE)
+    assert found is not None and found.ratio is not None
+    assert (found.ratio.median, found.ratio.least, found.ratio.most) == (1, 1, 2)
+
+
+def test_a_round_with_anything_missing_does_not_count_for_either_side():
+    ours = [{"pps": 300.0}, {"pps": 900.0, "error": "3 packets of 4 arrived"}, {"pps": 300.0}]
+    found = outcome(measured("b1x2", go=rates(100, 100, 100), ours=ours), MORE)
+    assert found is not None and found.ratio is not None
+    assert (found.ratio.median, found.ratio.counted, found.ratio.rounds) == (3, 2, 3)
+    assert found.error == "3 packets of 4 arrived"
+    assert not found.reached(MORE, MORE.must), "an aim is reached when every round counts"
+    go = [{"pps": 100.0, "error": "gone"}]
+    found = outcome(measured("b1x2", go=go, ours=rates(100)), MORE)
+    assert found is not None and found.ratio is None
+
+
+def test_ours_does_not_count_when_its_clocks_fell_behind_but_a_peer_does():
+    late = [{"p99_ms": 1.0, "behind": 0.2}]
+    in_time = [{"p99_ms": 1.0, "behind": 0.01}]
+    found = outcome(measured("t1000", go=in_time, ours=late), LESS)
+    assert found is not None and found.ratio is None and "20%" in found.error
+    found = outcome(measured("t1000", go=late, ours=in_time), LESS)
+    assert found is not None and found.reached(LESS, LESS.must)
+
+
+@pytest.mark.parametrize(("ratio", "reached"), [(1.2, True), (1.21, False), (0.5, True)])
+def test_where_less_is_better_an_aim_is_an_upper_bound(ratio: float, reached: bool):
+    seen = measured("t1000", go=[{"p99_ms": 1.0}], ours=[{"p99_ms": ratio}])
+    found = outcome(seen, LESS)
+    assert found is not None and found.reached(LESS, LESS.stretch) is reached
+
+
+def test_a_plain_figure_is_judged_without_the_reference():
+    found = outcome(measured("m10000", ours=[{"channel_kb": 8.0}]), PLAIN)
+    assert found is not None and found.ratio is None
+    assert found.reached(PLAIN, PLAIN.stretch)
+
+
+def test_a_figure_may_have_another_reference():
+    seen = measured("cold", ours=[{"health_ms": 150.0}], go=[{"health_ms": 10.0}])
+    found = outcome([*seen, Measurement(0, "bare", "python", {"end_ms": 100.0})], COLD)
+    assert found is not None and found.ratio is not None and found.ratio.median == 1.5
+
+
+def test_what_was_not_measured_has_no_outcome():
+    assert outcome(measured("b1x2", go=rates(1)), MORE) is None
+    assert spread([None, None]) is None
+
+
+def test_the_table_says_what_is_reached_and_what_does_not_count():
+    seen = measured("b1x2", go=rates(100, 100), ours=rates(140, 150))
+    seen += measured("rows", go=[{"rps": 100.0}], ours=[{"error": "row 7 where 6 was due"}])
+    lines = [*report.table(report.Run(seen, {}, {}, {}))]
+    (packets,) = (line for line in lines if line.startswith("| `b1x2`"))
+    assert "1.45 (1.4–1.5)" in packets and packets.endswith("| must |")
+    (rows,) = (line for line in lines if line.startswith("| `rows`"))
+    assert "**does not count**" in rows and rows.endswith("| **no** |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_written_results_hold_the_table_and_the_failures(tmp_path):
+    seen = measured("b1x2", go=rates(100), ours=[{"error": "4 of 5 arrived"}])
+    page = report.write(
+        report.Run(seen, {"rounds": "1"}, {"Go": "1.26"}, {"rust": "no cargo"}), tmp_path
+    )
+    text = page.read_text("utf-8")
+    assert "round 1: 4 of 5 arrived" in text and "rust is missing: no cargo" in text
+    assert '"pps": 100.0' in (tmp_path / "results.json").read_text("utf-8")
+
+
+def test_every_workload_is_measured_once_and_is_one_of_the_clients():
+    client = (Path(__file__).parents[2] / "benchmarks/go/client/main.go").read_text("utf-8")
+    known = set(re.findall(r'^\t"(\w+)":\s+func', client, re.M)) | {"cold", "bare"}
+    assert {*WORKLOADS, *(figure.base[1] for figure in FIGURES)} <= known
+    assert {f"g{n}" for n in growth.CHANNELS} <= known
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(123456, "123,000"), (1234, "1,230"), (12.34, "12.3"), (0.01234, "0.0123")]
+)
+def test_numbers_have_three_digits_that_mean_something(value: float, text: str):
+    assert report.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "above"), [(0, 1), (0.7, 0.8), (1, 1), (3, 4), (47, 50), (81, 100), (230, 250)]
+)
+def test_an_axis_ends_at_the_next_round_number(value: float, above: float):
+    assert growth.top(value) == pytest.approx(above)
+
+
+def test_the_picture_is_well_formed_and_leaves_out_what_does_not_count():
+    series = {
+        "packet_us": {OURS: [20.0, 21.0, 22.0, None], "go": [30.0, 31.0, 32.0, 33.0]},
+        "open_us": {OURS: [None] * 4, "go": [100.0, 110.0, 120.0, 130.0]},
+    }
+    root = ET.fromstring(growth.draw(series))
+    circles = [e.get("class") for e in root.iter() if e.tag.endswith("circle")]
+    keys = 2  # each panel names both lines by a dot
+    assert circles.count("ours") == 3 + keys and circles.count("go") == 8 + keys

@@ -13,7 +13,7 @@ from aiostream_ds.frames.frame import Field, FieldType
 from aiostream_ds.frames.quick import QuickWriter
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
-times = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=zones)
+times = st.datetimes(timezones=zones)
 VALUES = {
     FieldType.FLOAT64: st.floats() | st.integers(-9, 9) | st.none(),
     FieldType.INT64: st.integers(-(2**64), 2**64) | st.none(),
@@ -24,6 +24,15 @@ VALUES = {
 usual = st.sampled_from(list(VALUES)).flatmap(
     lambda kind: st.tuples(st.just(kind), st.lists(VALUES[kind], min_size=1, max_size=6))
 )
+
+
+@given(st.lists(usual, min_size=1, max_size=3))
+def test_one_row_is_written_as_a_column_of_one(columns):
+    types = [kind for kind, _ in columns]
+    row = [values[0] for _, values in columns]
+    written = QuickWriter(types).row(row)
+    if written is not None:
+        assert written == QuickWriter(types).data([[value] for value in row])
 
 
 @given(st.lists(usual, min_size=1, max_size=3))
@@ -69,6 +78,9 @@ def test_usual_columns_take_the_quick_way(kind, values):
         (FieldType.INT64, [True]),
         (FieldType.TIME, [datetime(2026, 11, 22)]),
         (FieldType.TIME, [2**62]),
+        (FieldType.TIME, [datetime(1600, 1, 1, tzinfo=UTC)]),
+        (FieldType.TIME, [datetime(2026, 1, 1, tzinfo=UTC), datetime(2300, 1, 1, tzinfo=UTC)]),
+        (FieldType.TIME, [datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))]),
         (FieldType.STRING, ["\ud800"]),
         (FieldType.BOOL, [None]),
         (FieldType.JSON, [{}]),
@@ -85,3 +97,5 @@ def test_usual_columns_take_the_quick_way(kind, values):
 )
 def test_what_is_not_usual_is_left_to_the_careful_way(kind, values):
     assert QuickWriter([kind]).data([values]) is None
+    if len(values) == 1 and isinstance(values, list):
+        assert QuickWriter([kind]).row(values) is None

@@ -14,6 +14,7 @@ import contextvars
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from aiostream_ds.channels.mailbox import ChannelClosed, Subscription
@@ -26,6 +27,8 @@ log = logging.getLogger("aiostream_ds.channels")
 
 Runner = Callable[["Channel"], Awaitable[None]]
 """A stream: a coroutine function that emits packets into its channel until it is cancelled."""
+
+_get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 
 _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
@@ -100,6 +103,7 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
+        "_blocks",
         "_cancels",
         "_closing_since",
         "_policy",
@@ -128,6 +132,7 @@ class Channel:
         self._owner = owner
         self._run = run
         self._policy = policy
+        self._blocks = policy.buffer.full == "block"
         self._readers: dict[Subscription, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -145,12 +150,15 @@ class Channel:
     @property
     def hungry(self) -> bool:
         """Whether some reader has fetched all it was given, or nobody listens."""
-        return not self._readers or any(not reader._queue for reader in self._readers)
+        for reader in self._readers:  # a loop: nearly every packet of every stream comes by here
+            if not reader._queue:
+                return True
+        return not self._readers
 
     @property
     def full(self) -> bool:
         """Whether the policy is "block" and some reader's mailbox is full."""
-        return self._policy.buffer.full == "block" and any(r._is_full() for r in self._readers)
+        return self._blocks and any(reader._is_full() for reader in self._readers)
 
     @property
     def crowded(self) -> bool:
@@ -162,8 +170,8 @@ class Channel:
         """Whether the stream is closing, was cancelled twice and is still alive."""
         return self.state is State.CLOSING and self._cancels > 2
 
-    def emit(self, *packets: Packet) -> None:
-        """Give packets to every reader. Never waits.
+    def emit(self, *packets: Packet) -> tuple[int, int]:
+        """Give packets to every reader. Never waits. Returns how many rows and bytes they have.
 
         Packets of one call belong together: a mailbox that is full drops older ones, never these.
         A packet without rows only changes the schema that later rows, and `peek`, bring along.
@@ -174,21 +182,19 @@ class Channel:
         if not self.open:
             raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
         if not packets:
-            return
+            return 0, 0
         self.schema = packets[-1].schema
-        rows = size = 0
-        empty = False
-        for packet in packets:
-            rows += packet.rows
-            size += len(packet.data)
-            empty = empty or not packet.rows
+        counts = list(map(_get_rows, packets))
+        rows, size = sum(counts), sum(map(len, map(_get_data, packets)))
         self._owner.observer.on_emit(self.key, len(packets), rows, size)
-        if empty:
-            packets = tuple(packet for packet in packets if packet.rows)
-            size = sum(len(packet.data) for packet in packets)
-        if packets:
+        filled, filled_size = packets, size
+        if 0 in counts:
+            filled = tuple(packet for packet in packets if packet.rows)
+            filled_size = sum(len(packet.data) for packet in filled)
+        if filled:
             for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
-                reader._put(packets, rows, size)
+                reader._put(filled, rows, filled_size)
+        return rows, size
 
     def fail(self, error: Exception) -> None:
         """End every reader with `error` now; the runner is cancelled and closes in its own time."""
@@ -215,8 +221,10 @@ class Channel:
         return self._owner.loop.create_future()
 
     def _drained(self) -> None:
-        self._make_room()
-        self._ask()
+        if self._room is not None:
+            self._make_room()
+        if self.on_hungry is not None:
+            self._ask()
 
     def _left(self, reader: Subscription) -> None:
         if self._readers.pop(reader, self) is self:

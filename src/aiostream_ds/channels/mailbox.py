@@ -175,7 +175,8 @@ class Subscription:
         self._sent_bytes += self._queued_bytes
         queue.clear()
         self._queued_rows = self._queued_bytes = 0
-        self._end_episode()
+        if self._episode_packets:
+            self._end_episode()
         if feed is not None:
             feed._drained()
         return taken

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import orjson
 
 from aiostream_ds.frames.arrays import find_fault, is_arrow, unpack
-from aiostream_ds.frames.times import EPOCH, MILLISECOND, read_datetimes
+from aiostream_ds.frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
 __all__ = ["FLOATS", "Column", "FieldType", "FrameError", "check", "is_array", "read"]
 
@@ -72,8 +72,6 @@ _KINDS = {
     FieldType.ENUM: "enum",
 }
 FLOATS = frozenset({FieldType.FLOAT32, FieldType.FLOAT64})
-# Times must fit 64 bits of nanoseconds in Grafana: from 1677-09-21 to 2262-04-11, here in ms.
-_TIME_LIMIT = (2**63 - 1) // 1_000_000 - 1
 RANGES = {
     FieldType.INT8: (-(2**7), 2**7 - 1),
     FieldType.INT16: (-(2**15), 2**15 - 1),
@@ -84,7 +82,7 @@ RANGES = {
     FieldType.UINT32: (0, 2**32 - 1),
     FieldType.UINT64: (0, 2**64 - 1),
     FieldType.ENUM: (0, 2**16 - 1),
-    FieldType.TIME: (-_TIME_LIMIT, _TIME_LIMIT),
+    FieldType.TIME: (-TIME_LIMIT, TIME_LIMIT),
 }
 _FLOAT32_LIMIT: float = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
 _CLASSES: dict[FieldType, type] = {

@@ -11,7 +11,7 @@ from grpclib.config import Configuration
 from grpclib.protocol import Connection
 from h2.connection import ConnectionState, H2Connection
 from h2.exceptions import StreamClosedError
-from h2.stream import StreamInputs
+from h2.stream import StreamInputs, StreamState
 
 from aiostream_ds.grafana.headers import encode_headers, with_table_size
 from aiostream_ds.grafana.outbox import TURN, Outbox
@@ -74,12 +74,13 @@ class Http2Connection(Connection):
 class Http2Stream:
     """One HTTP/2 stream: what the host sent is read, what it is to get is written."""
 
-    __slots__ = ("_data", "_due", "_ended", "_h2", "_wake", "connection", "number")
+    __slots__ = ("_data", "_due", "_ended", "_h2", "_tail", "_wake", "connection", "number")
 
     def __init__(self, connection: "Http2Connection", h2: H2Connection, number: int) -> None:
         self.connection = connection
         self.number = number
         self._h2 = h2
+        self._tail = b"\0\0" + number.to_bytes(4, "big")  # type DATA, no flags, the stream
         self._data = b""
         self._due = 0  # bytes of the windows that the host gets back when they are read
         self._ended = False
@@ -138,14 +139,14 @@ class Http2Stream:
         return stream is not None and not stream.closed and not closed
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` as DATA frames, waiting for the windows.
+        """Write `data` as DATA frames, waiting for the windows. The loop gets a turn every 64 KiB,
+        so that nobody starves and a cancellation is seen.
 
         Raises StreamClosedError when the host has reset the stream or is gone.
         """
         h2, connection = self._h2, self.connection
         view = memoryview(data)
         sent, total = 0, len(view)
-        tail = b"\0\0" + self.number.to_bytes(4, "big")  # type DATA, no flags, the stream
         while sent < total:
             await connection.write_ready.wait()
             stream = h2.streams.get(self.number)
@@ -158,13 +159,10 @@ class Http2Stream:
                 continue
             h2.outbound_flow_control_window -= size
             stream.outbound_flow_control_window -= size
-            parts: list[bytes | memoryview] = []
-            end = sent + size
-            while sent < end:
-                length = min(h2.max_outbound_frame_size, end - sent)
-                parts += (length.to_bytes(3, "big") + tail, view[sent : sent + length])
-                sent += length
-            connection.outbox.write(b"".join(parts))
+            connection.outbox.write(self._frames(view[sent : sent + size]))
+            sent += size
+            if size == TURN:
+                await asyncio.sleep(0)
 
     def write_now(self, data: bytes) -> bool:
         """Write all of `data`, or nothing and return False when it would have to wait."""
@@ -173,19 +171,28 @@ class Http2Stream:
         size = len(data)
         if (
             stream is None
-            or stream.closed
+            or stream.state_machine.state is StreamState.CLOSED
             or size > stream.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
-            or size > h2.max_outbound_frame_size
             or not connection.write_ready.is_set()
-            or connection.is_closing()
+            or connection.outbox.is_closing()
         ):
             return False
         h2.outbound_flow_control_window -= size
         stream.outbound_flow_control_window -= size
-        head = size.to_bytes(3, "big") + b"\0\0" + self.number.to_bytes(4, "big")
-        connection.outbox.write(head + data)
+        if size <= h2.max_outbound_frame_size:
+            connection.outbox.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._tail, data))
+        else:
+            connection.outbox.write(self._frames(memoryview(data)))
         return True
+
+    def _frames(self, view: memoryview) -> bytes:
+        limit, tail = self._h2.max_outbound_frame_size, self._tail
+        parts: list[bytes | memoryview] = []
+        for start in range(0, len(view), limit):
+            part = view[start : start + limit]
+            parts += (len(part).to_bytes(3, "big") + tail, part)
+        return b"".join(parts)
 
     def write_headers(self, block: bytes, *, end: bool) -> None:
         """A block of `encode_headers`. Never waits. `end` also resets a stream on which the host

@@ -18,6 +18,9 @@ from aiostream_ds.grafana.wire import Call
 
 __all__ = ["Reader", "packet_bytes", "send_packets"]
 
+_AT_ONCE = 2 * TURN
+"""Bytes that are pushed in one go: a pump's batch has about TURN."""
+
 
 class Reader(Protocol):
     """What `send_packets` needs of a channel's subscription."""
@@ -57,11 +60,22 @@ def packet_bytes(schema: Schema | None, packet: Packet) -> bytes:
     return _prefix(len(payload)) + payload
 
 
+def _joined(taken: Sequence[tuple[Schema | None, Packet]]) -> bytes:
+    """Packets as whole gRPC messages, one behind the other."""
+    parts: list[bytes] = []
+    for schema, packet in taken:
+        if schema is None:
+            data = packet.data
+            parts += _prefix(len(data) + 9), b'{"data":', data, b"}"
+        else:
+            parts.append(packet_bytes(schema, packet))
+    return b"".join(parts)
+
+
 async def send_packets(call: Call, reader: Reader) -> None:
     """Send what `reader` brings until it ends, then leave.
 
-    What waits together leaves together, and the loop gets a turn every 64 KiB, so that a busy
-    stream starves nobody and a cancellation is seen. Raises what `reader.wait` raises.
+    What waits together leaves together. Raises what `reader.wait` raises.
     """
     push = _Push(call, reader)
     try:
@@ -77,31 +91,25 @@ async def send_packets(call: Call, reader: Reader) -> None:
 class _Push:
     """Writes without a task while the windows are open and little comes at once."""
 
-    __slots__ = ("_call", "_needed", "_reader", "_rest", "_scheduled")
+    __slots__ = ("_at_turns_end", "_call", "_needed", "_reader", "_rest", "_scheduled")
 
     def __init__(self, call: Call, reader: Reader) -> None:
         self._call = call
+        self._at_turns_end = call.outbox.at_turns_end
         self._reader = reader
-        self._rest: list[bytes] = []
+        self._rest = b""
         self._scheduled = False
         self._needed: asyncio.Future[None] | None = None
 
     async def drain(self) -> None:
         """Write all that waits now, in the task, waiting for the windows."""
-        self._rest = [packet_bytes(*each) for each in self._reader.take()]
-        await self.drain_rest()
+        await self._call.write(_joined(self._reader.take()))
 
     async def drain_rest(self) -> None:
         """Write what `push` could not."""
-        parts, self._rest = self._rest, []
-        size, begin = 0, 0
-        for end, part in enumerate(parts, 1):
-            size += len(part)
-            if size >= TURN or end == len(parts):
-                await self._call.write(b"".join(parts[begin:end]))
-                if size >= TURN:
-                    await asyncio.sleep(0)
-                size, begin = 0, end
+        rest, self._rest = self._rest, b""
+        if rest:
+            await self._call.write(rest)
 
     async def until_needed(self) -> None:
         """Let `push` do the work until it cannot, or the reader has ended."""
@@ -121,7 +129,7 @@ class _Push:
         """Told by the mailbox, in the middle of the author's yield: only make a note."""
         if not self._scheduled:
             self._scheduled = True
-            self._call.at_turns_end(self._push)
+            self._at_turns_end(self._push)
 
     def _push(self) -> None:
         self._scheduled = False
@@ -131,10 +139,9 @@ class _Push:
         try:
             taken = self._reader.take()
             if taken:
-                parts = [packet_bytes(*each) for each in taken]
-                data = parts[0] if len(parts) == 1 else b"".join(parts)
-                if len(data) >= TURN or not self._call.write_now(data):
-                    self._rest = parts
+                data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
+                if len(data) > _AT_ONCE or not self._call.write_now(data):
+                    self._rest = data
             if (self._rest or self._reader.ended) and not needed.done():
                 needed.set_result(None)
         except Exception as error:

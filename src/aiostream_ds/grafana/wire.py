@@ -23,7 +23,7 @@ from grpclib.server import Server as _GrpclibServer
 from aiostream_ds.grafana.headers import Head, encode_headers
 from aiostream_ds.grafana.http2 import Http2Protocol
 from aiostream_ds.grafana.http2streams import Http2Stream, StreamClosedError
-from aiostream_ds.grafana.outbox import TURN
+from aiostream_ds.grafana.outbox import TURN, Outbox
 from aiostream_ds.telemetry import redact
 
 __all__ = [
@@ -220,9 +220,10 @@ class Call:
         """The same without waiting, once something was sent; False when `data` cannot go now."""
         return self.sent and self._stream.write_now(data)
 
-    def at_turns_end(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when this turn of the loop is over, before its bytes leave."""
-        self._stream.connection.outbox.at_turns_end(callback)
+    @property
+    def outbox(self) -> Outbox:
+        """What all calls of this connection write to."""
+        return self._stream.connection.outbox
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once, when the answer has been written."""

@@ -9,7 +9,6 @@ timer, no task and no await for a row. Imports `channels`, `frames` and the grou
 import asyncio
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
-from operator import attrgetter
 from typing import Any
 
 from aiostream_ds.channels.channel import Channel, Runner
@@ -20,9 +19,6 @@ __all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
 
 Encode = Callable[[list[Any]], Iterable[Packet]]
 """Turns what was yielded into packets: all of it, or it raises and remembers nothing of it."""
-
-
-_get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 
 
 class YieldInScope(RuntimeError):
@@ -148,9 +144,9 @@ class _Pump:
 
     def flush(self) -> None:
         """Emit the batch. Never raises: a yield that cannot be encoded fails the channel."""
-        rows = self._batch[:]
-        if not rows:
+        if not self._batch:
             return
+        rows = self._batch[:]
         self._batch.clear()  # first: emitting may lead back here
         channel = self._channel
         if not channel.open:
@@ -161,9 +157,9 @@ class _Pump:
             packets = list(self._encode(rows))
         except Exception:
             packets, error = self._encode_singly(rows)
-        channel.emit(*packets)
+        sizes = channel.emit(*packets)
         if error is None:
-            self._measure(len(rows), packets)
+            self._measure(len(rows), *sizes)
         else:
             channel.fail(error)
             del error  # error → traceback → frames → error would be a cycle
@@ -200,10 +196,8 @@ class _Pump:
                 return packets, error
         return packets, None
 
-    def _measure(self, yields: int, packets: list[Packet]) -> None:
+    def _measure(self, yields: int, rows: int, size: int) -> None:
         """A yield may be a row or a whole frame: let the next batch be about one turn's worth."""
-        rows = sum(map(_get_rows, packets))
-        size = sum(map(len, map(_get_data, packets)))
         by_rows = yields * self._rows // max(rows, 1)
         by_bytes = yields * self._turn_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))

@@ -29,6 +29,8 @@ __all__ = ["RowEncoder", "row_columns"]
 TIME = "time"
 """The column that is stamped when the rows have none of their own."""
 
+_SMALL = 16  # rows up to which a block costs more by itself than by its values
+
 _TYPES: dict[Any, FieldType] = {
     bool: FieldType.BOOL,
     int: FieldType.INT64,
@@ -64,7 +66,16 @@ class Column(msgspec.Struct, frozen=True):
 class _Layout:
     """The columns of one kind of row, and their schema. TypeError when no time can be told."""
 
-    __slots__ = ("_accepted", "_getters", "_quick", "columns", "schema", "stamped")
+    __slots__ = (
+        "_accepted",
+        "_get",
+        "_getters",
+        "_quick",
+        "_rows_are_quick",
+        "columns",
+        "schema",
+        "stamped",
+    )
 
     def __init__(self, columns: Mapping[str, Column], row: type[Row] | None = None) -> None:
         times = any(c.type is FieldType.TIME for c in columns.values())
@@ -80,6 +91,10 @@ class _Layout:
         self.schema = Schema(body, json.fingerprint(body))
         getter: Callable[[str], Callable[[Any], Any]] = attrgetter if row else itemgetter
         self._getters = [getter(name) for name in columns]
+        self._get = _all_of(self._getters, getter, columns)
+        # The quick way takes an int for a time; of a dict, only the column `time` may hold one.
+        other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
+        self._rows_are_quick = row is not None or not other
         types = [column.type or FieldType.FLOAT64 for column in columns.values()]
         self._quick = QuickWriter([FieldType.TIME, *types] if self.stamped else types)
         # Of a Row, whose types are declared, the field itself refuses what does not fit.
@@ -100,6 +115,22 @@ class _Layout:
                 return None
         return values
 
+    def row(self, row: Any) -> bytes | None:
+        """The data of one row that fits these columns as they are; None: look closer."""
+        if not self._rows_are_quick:
+            return None
+        if self._accepted is not None and len(row) != len(self._getters):
+            return None
+        try:
+            values = self._get(row)
+        except KeyError:
+            return None
+        return self._quick.row((_now(), *values) if self.stamped else values)
+
+    def many(self, tables: list[list[Any]]) -> list[bytes] | None:
+        """The data of many small tables; None: look closer."""
+        return None if self.stamped else self._quick.many(tables)
+
     def data(self, values: list[list[Any]], rows: int) -> bytes:
         """The packet's data for these columns' values. Raises FrameError for what does not fit."""
         columns = [[_now()] * rows, *values] if self.stamped else values
@@ -118,6 +149,16 @@ class _Layout:
 def _row_layout(row: type[Row]) -> _Layout:
     """One for all channels: reading a class's annotations takes longer than its first packet."""
     return _Layout(row_columns(row), row)
+
+
+def _all_of(
+    getters: Sequence[Callable[[Any], Any]], getter: Callable[..., Any], columns: Mapping[str, Any]
+) -> Callable[[Any], tuple[Any, ...]]:
+    """What reads all columns of a row in one call."""
+    if len(getters) > 1:
+        whole: Callable[[Any], tuple[Any, ...]] = getter(*columns)
+        return whole
+    return lambda row: tuple(get(row) for get in getters)
 
 
 def _accepted(name: str, column: Column) -> frozenset[type] | None:
@@ -155,6 +196,10 @@ class RowEncoder:
 
         Raises TypeError or ValueError, and then has changed nothing.
         """
+        if len(rows) == 1:
+            packet = self._encode_row(rows[0])
+            if packet is not None:
+                return [packet]
         kinds = set(map(type, rows))
         if len(kinds) == 1:
             packets = self._encode_alike(kinds.pop(), rows)
@@ -166,6 +211,16 @@ class RowEncoder:
         except Exception:
             self._dicts, self._last = before
             raise
+
+    def _encode_row(self, row: Any) -> Packet | None:
+        """The usual case of a slow stream: one more row like those before. None: look closer."""
+        kind = row.__class__
+        layout = self._dicts if kind is dict else self._rows.get(kind)
+        data = layout.row(row) if layout is not None else None
+        if layout is None or data is None:
+            return None
+        self._last = layout
+        return Packet(layout.schema, data, 1)
 
     def _encode_alike(self, kind: type, rows: list[Any]) -> list[Packet] | None:
         """The usual case: rows of one kind that bring nothing new. None: look closer."""
@@ -182,6 +237,10 @@ class RowEncoder:
         return [packet]
 
     def _blocks(self, blocks: list[Columns[Any]]) -> list[Packet]:
+        if len(blocks) > 1:
+            packets = self._small_blocks(blocks)
+            if packets:
+                return packets
         packets = []
         for block in blocks:
             layout = self._rows.get(block.kind) or self._layout(block.kind)
@@ -189,6 +248,20 @@ class RowEncoder:
             packets.append(Packet(layout.schema, data, block.rows))
         self._last = layout
         return packets
+
+    def _small_blocks(self, blocks: list[Columns[Any]]) -> list[Packet]:
+        """Many blocks of few numbers, as a busy author yields them; empty: look closer."""
+        kind = blocks[0].kind
+        counts = [block.rows for block in blocks]
+        if {block.kind for block in blocks} != {kind} or sum(counts) > _SMALL * len(blocks):
+            return []
+        layout = self._rows.get(kind) or self._layout(kind)
+        found = layout.many([block.values for block in blocks])
+        if found is None:
+            return []
+        self._last = layout
+        schema = layout.schema
+        return [Packet(schema, data, rows) for data, rows in zip(found, counts, strict=True)]
 
     def _layout(self, kind: type[Row]) -> _Layout:
         layout = self._rows.get(kind)

@@ -160,7 +160,8 @@ class Peer(DataSource):
     async def rows(self, n: int) -> Rows[Count]:
         moment, step = EPOCH, timedelta(milliseconds=1)
         for k in range(n):
-            yield Count(time=moment + k * step, n=k)
+            yield Count(time=moment, n=k)
+            moment += step
 
     @stream("columns/{n:int}", buffer=WHOLE)
     async def columns(self, n: int) -> Rows:

@@ -18,11 +18,11 @@ START = "start and imports"
 
 STAGES = (
     ("/benchmarks/peer.py", "the author's code"),
-    ("/aiostream_ds/frames/frame.py", "building frames"),
-    ("/aiostream_ds/frames/columns.py", "building frames"),
-    ("/aiostream_ds/frames/times.py", "building frames"),
-    ("/aiostream_ds/plugin/model.py", "building frames"),
-    ("/aiostream_ds/plugin/rows.py", "building frames"),
+    ("/aiostream_ds/frames/frame.py", "rows and frames"),
+    ("/aiostream_ds/frames/columns.py", "rows and frames"),
+    ("/aiostream_ds/frames/times.py", "rows and frames"),
+    ("/aiostream_ds/plugin/model.py", "rows and frames"),
+    ("/aiostream_ds/plugin/rows.py", "rows and frames"),
     ("/aiostream_ds/frames/", "encoding"),
     ("/aiostream_ds/channels/", "registry and mailboxes"),
     ("/aiostream_ds/plugin/", "driving the author's generator"),
@@ -87,6 +87,7 @@ def main(program: str) -> None:
         leave(status)
 
     os._exit = written  # a plugin ends by it, and runs no atexit functions then
+    sys.modules["uvloop"] = None  # type: ignore[assignment]  # it keeps signals for itself
     signal.signal(signal.SIGPROF, note)
     signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
     runpy.run_path(program, run_name="__main__")

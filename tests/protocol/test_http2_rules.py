@@ -267,7 +267,7 @@ async def test_a_call_that_does_not_heed_its_reset_can_write_no_more():
         except asyncio.CancelledError:
             with pytest.raises(StreamClosedError):
                 await call.write(b"x")
-            refused.append(call.write_now(b"x"))
+            refused.append(call.stream.write_now(b"x"))
 
     host = MemoryHost(run)
     number = host.request()

@@ -50,6 +50,7 @@ def mailbox(**bounds):
 
 def put(box, packets):
     box._put(packets, sum(p.rows for p in packets), sum(len(p.data) for p in packets))
+    box._wake()
 
 
 def test_take_gives_all_in_order_and_then_nothing():

@@ -97,8 +97,9 @@ class Owner(Protocol):
 class Channel:
     """What a runner sees: where to emit, and whether someone wants rows.
 
-    `on_hungry` is the runner's to set: it is called when a mailbox ran dry and before a reader
-    joins, and should emit what the runner holds back. It is never called inside `emit`.
+    `failed` is whether `fail` ended it. `on_hungry` is the runner's to set: it is called when a
+    mailbox ran dry and before a reader joins, and should emit what the runner holds back. A reader
+    that takes at once calls it at the end of `emit`, when everybody has been given everything.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Channel:
         "_run",
         "_task",
         "_timer",
+        "failed",
         "generation",
         "key",
         "on_hungry",
@@ -128,6 +130,7 @@ class Channel:
         self.generation = generation
         self.state = State.OPENING
         self.schema: Schema | None = None
+        self.failed = False
         self.on_hungry: Callable[[], None] | None = None
         self._owner = owner
         self._run = run
@@ -161,6 +164,13 @@ class Channel:
         return self._blocks and any(reader._is_full() for reader in self._readers)
 
     @property
+    def flowing(self) -> bool:
+        """Whether rows are asked for, and no reader is full."""
+        return (self.state is State.RUNNING or self.state is State.LINGERING) and not (
+            self._blocks and self.full
+        )
+
+    @property
     def crowded(self) -> bool:
         """Whether some reader's mailbox is half full."""
         return any(reader._is_crowded() for reader in self._readers)
@@ -184,21 +194,30 @@ class Channel:
         if not packets:
             return 0, 0
         self.schema = packets[-1].schema
-        counts = list(map(_get_rows, packets))
-        rows, size = sum(counts), sum(map(len, map(_get_data, packets)))
+        if len(packets) == 1:
+            rows, size = packets[0].rows, len(packets[0].data)
+            empty = not rows
+        else:
+            counts = list(map(_get_rows, packets))
+            rows, size = sum(counts), sum(map(len, map(_get_data, packets)))
+            empty = 0 in counts
         self._owner.observer.on_emit(self.key, len(packets), rows, size)
         filled, filled_size = packets, size
-        if 0 in counts:
+        if empty:
             filled = tuple(packet for packet in packets if packet.rows)
             filled_size = sum(len(packet.data) for packet in filled)
         if filled:
-            for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
+            readers = tuple(self._readers)  # a reader that is too slow leaves meanwhile
+            for reader in readers:
                 reader._put(filled, rows, filled_size)
+            for reader in readers:  # they may take now, and make the runner emit more
+                reader._wake()
         return rows, size
 
     def fail(self, error: Exception) -> None:
         """End every reader with `error` now; the runner is cancelled and closes in its own time."""
         if self.open:
+            self.failed = True
             self._owner.observer.on_fail(self.key, error)
             self._end_readers(error)
             self._close()

@@ -100,8 +100,8 @@ class Subscription:
     """One reader of a channel. Iterating gives what `take` gives, and waits in between.
 
     The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
-    the reader's to set: it is called when something can be taken and at the end, in the middle of
-    `emit`, so it only makes a note and takes later.
+    the reader's to set: it is called when something can be taken, which it may do at once, and at
+    the end.
     """
 
     __slots__ = (
@@ -244,7 +244,7 @@ class Subscription:
     # For the channel
 
     def _put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
-        """Queue packets, which have so many rows and bytes of data in all."""
+        """Queue packets, which have so many rows and bytes in all; `_wake` has to follow."""
         queue, buffer = self._queue, self._buffer
         older = len(queue)
         queue.extend(packets)
@@ -260,8 +260,6 @@ class Subscription:
                     older -= 1
             elif buffer.full == "fail":
                 self._fall_out()
-                return
-        self._wake()
 
     def _over(self) -> bool:
         return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes

@@ -52,10 +52,12 @@ def is_sound(values: Any, wanted: FieldType) -> bool:
 
 
 def _is_sound(values: list[Any], usual: _Usual) -> bool:
-    exact, alone, low, high, _ = usual
-    if set(map(type, values)) != alone:
-        return False
-    return exact is not int or (low <= min(values) and max(values) <= high)
+    return set(map(type, values)) == usual.alone and _fits(values, usual)
+
+
+def _fits(values: list[Any], usual: _Usual) -> bool:
+    """Whether values of the type are in its range."""
+    return usual.exact is not int or (usual.low <= min(values) and max(values) <= usual.high)
 
 
 class QuickWriter:
@@ -139,18 +141,22 @@ class QuickWriter:
             if values.__class__ is not list:
                 if not arrays.is_sound(values):
                     return None
-            elif not _is_sound(values, usual):
-                kinds = set(map(type, values))
-                if kinds == _DATETIMES and wanted is FieldType.TIME:
-                    read = read_datetimes(values)
-                    if read is None:
-                        return None
-                    found, below = read
-                    if below is not None:
-                        nanos.extend([None] * (len(columns) - len(nanos)))
-                        nanos[len(plain)] = below
-                elif kinds != _TEXTS or wanted is not FieldType.STRING:
+                plain.append(values)
+                continue
+            kinds = set(map(type, values))
+            if kinds == usual.alone:
+                if not _fits(values, usual):
                     return None
+            elif kinds == _DATETIMES and wanted is FieldType.TIME:
+                read = read_datetimes(values)
+                if read is None:
+                    return None
+                found, below = read
+                if below is not None:
+                    nanos.extend([None] * (len(columns) - len(nanos)))
+                    nanos[len(plain)] = below
+            elif kinds != _TEXTS or wanted is not FieldType.STRING:
+                return None
             plain.append(found)
         return plain
 

@@ -4,59 +4,40 @@ Imports the standard library only.
 """
 
 import asyncio
-import logging
-from collections.abc import Callable
 from typing import Any
 
-__all__ = ["TURN", "Outbox"]
+__all__ = ["PIECES", "TURN", "Outbox"]
 
 TURN = 64 * 1024
 """Bytes after which a stream lets the loop turn, and after which written bytes leave at once."""
 
-_log = logging.getLogger("aiostream_ds.grafana")
+PIECES = 32
+"""Written pieces that leave at once: when many channels tick together, the first waits for few."""
 
 
 class Outbox:
     """The transport as grpclib sees it: what one turn of the loop writes leaves together."""
 
-    __slots__ = ("_callbacks", "_ended", "_parts", "_scheduled", "_size", "_transport")
+    __slots__ = ("_ended", "_parts", "_scheduled", "_size", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._parts: list[bytes] = []
         self._size = 0
-        self._callbacks: list[Callable[[], None]] = []
         self._scheduled = self._ended = False
 
     def write(self, data: bytes) -> None:
-        """Keep `data` for the end of this turn; 64 KiB leave at once."""
+        """Keep `data` for the end of this turn; much, or many pieces, leave at once."""
         self._parts.append(data)
         self._size += len(data)
-        if self._size >= TURN:
+        if self._size >= TURN or len(self._parts) >= PIECES:
             self.flush()
         elif not self._scheduled:
-            self._schedule()
-
-    def at_turns_end(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called before the bytes of this turn leave; it may write."""
-        self._callbacks.append(callback)
-        if not self._scheduled:
-            self._schedule()
-
-    def _schedule(self) -> None:
-        self._scheduled = True
-        asyncio.get_running_loop().call_soon(self._flush_later)
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush_later)
 
     def _flush_later(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception:  # one stream's failure must not hold up the connection's bytes
-                _log.exception("a stream could not write")
         self._scheduled = False
-        if self._callbacks:  # asked for meanwhile: their turn is the next one
-            self._schedule()
         self.flush()
 
     def flush(self) -> None:

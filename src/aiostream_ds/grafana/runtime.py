@@ -219,10 +219,16 @@ def _listen(wanted: str) -> socket.socket:
         raise ConfigError(f"the address {wanted!r} cannot be listened on: {error}") from error
 
 
+GARBAGE_THRESHOLD = 50_000
+"""Objects made and not yet gone at which Python looks for garbage cycles; by itself it does at 700,
+and a thousand streams that sleep would make it search all of them twice a second."""
+
+
 def _keep_imports() -> None:
     """What was imported lives as long as the process: searching it for garbage would cost every
     full collection milliseconds. An executable may have switched the search off for the start."""
     gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 100)
     gc.enable()
 
 

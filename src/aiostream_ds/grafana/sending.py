@@ -1,7 +1,7 @@
 """A channel's packets on their way out: the body of a RunStream call.
 
-    waiting ──▶ draining ──▶ pushing      pushing: no task wakes for a packet; what came in one
-                    ▲           │         turn of the loop is written at its end
+    waiting ──▶ draining ──▶ pushing      pushing: no task wakes for a packet, it is written as soon
+                    ▲           │         as it is emitted
                     └───────────┘ a closed window, much at once, or the end
 
 May import frames and this room's wire; what a channel is, only by the methods of `Reader`.
@@ -91,14 +91,13 @@ async def send_packets(call: Call, reader: Reader) -> None:
 class _Push:
     """Writes without a task while the windows are open and little comes at once."""
 
-    __slots__ = ("_at_turns_end", "_call", "_needed", "_reader", "_rest", "_scheduled")
+    __slots__ = ("_again", "_call", "_needed", "_pushing", "_reader", "_rest")
 
     def __init__(self, call: Call, reader: Reader) -> None:
         self._call = call
-        self._at_turns_end = call.outbox.at_turns_end
         self._reader = reader
         self._rest = b""
-        self._scheduled = False
+        self._pushing = self._again = False
         self._needed: asyncio.Future[None] | None = None
 
     async def drain(self) -> None:
@@ -114,8 +113,8 @@ class _Push:
     async def until_needed(self) -> None:
         """Let `push` do the work until it cannot, or the reader has ended."""
         self._needed = asyncio.get_running_loop().create_future()
-        self._reader.on_ready = self._ready
-        self._ready()  # what came while the task was writing has told nobody
+        self._reader.on_ready = self._push
+        self._push()  # what came while the task was writing has told nobody
         try:
             await self._needed
         finally:
@@ -125,14 +124,21 @@ class _Push:
         self._reader.on_ready = None
         self._needed = None
 
-    def _ready(self) -> None:
-        """Told by the mailbox, in the middle of the author's yield: only make a note."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._at_turns_end(self._push)
-
     def _push(self) -> None:
-        self._scheduled = False
+        """Told by the mailbox. Taking may make the author's rows flow, which tells it again."""
+        if self._pushing:
+            self._again = True
+            return
+        self._pushing = True
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                self._push_all()
+        finally:
+            self._pushing = False
+
+    def _push_all(self) -> None:
         needed = self._needed
         if needed is None or needed.done():
             return
@@ -140,7 +146,7 @@ class _Push:
             taken = self._reader.take()
             if taken:
                 data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
-                if len(data) > _AT_ONCE or not self._call.write_now(data):
+                if len(data) > _AT_ONCE or not self._call.stream.write_now(data):
                     self._rest = data
             if (self._rest or self._reader.ended) and not needed.done():
                 needed.set_result(None)

@@ -23,7 +23,7 @@ from grpclib.server import Server as _GrpclibServer
 from aiostream_ds.grafana.headers import Head, encode_headers
 from aiostream_ds.grafana.http2 import Http2Protocol
 from aiostream_ds.grafana.http2streams import Http2Stream, StreamClosedError
-from aiostream_ds.grafana.outbox import TURN, Outbox
+from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.telemetry import redact
 
 __all__ = [
@@ -133,22 +133,23 @@ class Call:
     `path` is "/package.Service/Method". `metadata` has lower-case names; values sent twice are
     joined by a comma; it is shared by calls and must not be changed. `deadline` is the time of the
     event loop at which the host gives up, None for never. `sent` is True once a message is on its
-    way: what goes wrong from then on can only end the call.
+    way: what goes wrong from then on can only end the call. `stream` takes what needs no waiting,
+    once something was sent.
     """
 
     __slots__ = (
         "_server",
-        "_stream",
         "_when_done",
         "deadline",
         "metadata",
         "method",
         "path",
         "sent",
+        "stream",
     )
 
     def __init__(self, stream: Http2Stream, head: Head, server: "Server") -> None:
-        self._stream = stream
+        self.stream = stream
         self._server = server
         self._when_done: Callable[[], None] | None = None
         self.sent = False
@@ -160,7 +161,7 @@ class Call:
     @property
     def peer(self) -> str:
         """The host's address: "unix" on a UNIX socket."""
-        address = self._stream.connection.outbox.get_extra_info("peername")
+        address = self.stream.connection.outbox.get_extra_info("peername")
         return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
 
     async def receive(self) -> Any:
@@ -181,7 +182,7 @@ class Call:
 
     async def _receive_body(self) -> bytes | None:
         limit = self._server.receive_limit
-        head = await self._stream.read(5)
+        head = await self.stream.read(5)
         if not head:
             return None
         size = int.from_bytes(head[1:], "big")
@@ -190,7 +191,7 @@ class Call:
         if size > limit:
             message = f"the message has {size} bytes; at most {limit} are read"
             raise GRPCError(Status.RESOURCE_EXHAUSTED, message)
-        body = await self._stream.read(size) if len(head) == 5 else b""
+        body = await self.stream.read(size) if len(head) == 5 else b""
         if len(head) < 5 or len(body) != size:
             raise GRPCError(Status.INTERNAL, "the stream ended inside a message")
         return body
@@ -204,26 +205,17 @@ class Call:
         head = b"\0" + len(data).to_bytes(4, "big")
         if len(data) >= TURN:  # not worth a copy
             await self.write(head)
-            await self._stream.write(data)
+            await self.stream.write(data)
         else:
             await self.write(head + data)
 
     async def write(self, data: bytes) -> None:
         """Send messages that have their gRPC prefix already, one or many at once."""
         if not self.sent:
-            self._stream.write_headers(_REPLY_HEADERS, end=False)
+            self.stream.write_headers(_REPLY_HEADERS, end=False)
             self.sent = True
-        if len(data) > TURN or not self._stream.write_now(data):
-            await self._stream.write(data)
-
-    def write_now(self, data: bytes) -> bool:
-        """The same without waiting, once something was sent; False when `data` cannot go now."""
-        return self.sent and self._stream.write_now(data)
-
-    @property
-    def outbox(self) -> Outbox:
-        """What all calls of this connection write to."""
-        return self._stream.connection.outbox
+        if len(data) > TURN or not self.stream.write_now(data):
+            await self.stream.write(data)
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once, when the answer has been written."""
@@ -231,9 +223,9 @@ class Call:
 
     def finish(self, status: Status, message: str = "") -> None:
         """End the call with a status; does nothing when the host has ended it."""
-        if self._stream.closable:
+        if self.stream.closable:
             block = _OK if status is Status.OK else _failure(status, message)
-            self._stream.write_headers(block if self.sent else _REPLY_HEADERS + block, end=True)
+            self.stream.write_headers(block if self.sent else _REPLY_HEADERS + block, end=True)
         callback, self._when_done = self._when_done, None
         if callback is not None:
             callback()

@@ -163,7 +163,7 @@ class _Pump:
         else:
             channel.fail(error)
             del error  # error → traceback → frames → error would be a cycle
-        self._limit = self._size if channel.open and not channel.full else 0
+        self._limit = self._size if channel.flowing else 0
 
     def author_waits(self) -> None:
         """The author awaits something, or the pump itself does."""
@@ -198,6 +198,12 @@ class _Pump:
 
     def _measure(self, yields: int, rows: int, size: int) -> None:
         """A yield may be a row or a whole frame: let the next batch be about one turn's worth."""
+        if (
+            yields == 1
+            and rows * self._size <= self._rows
+            and size * self._size <= self._turn_bytes
+        ):
+            return  # the author waits between small rows, as most do
         by_rows = yields * self._rows // max(rows, 1)
         by_bytes = yields * self._turn_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))

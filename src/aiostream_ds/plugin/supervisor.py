@@ -11,7 +11,7 @@ Imports channels, frames, the pump and the ground.
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from math import inf
 from typing import Any
 
@@ -20,7 +20,6 @@ import anyio
 from aiostream_ds.channels.channel import Channel, ChannelKey, Runner
 from aiostream_ds.channels.policy import Retry
 from aiostream_ds.errors import PluginError, unwrap
-from aiostream_ds.frames.packet import Packet
 from aiostream_ds.plugin.pump import Encode, drive
 from aiostream_ds.telemetry import Counters
 
@@ -68,9 +67,9 @@ def supervise(
     """A runner that drives the author's method, and drives it again as its errors ask."""
 
     async def supervised(channel: Channel) -> None:
-        run = _Run(channel, encode, key, retry, delays, counters)
+        run = _Run(channel, key, retry, delays, counters)
         await run.wait_for_turn()
-        drive_once = drive(open_rows, run.encode)
+        drive_once = drive(open_rows, encode)
         while True:
             run.begin()
             try:
@@ -95,7 +94,6 @@ class _Run:
         "_channel",
         "_counters",
         "_delays",
-        "_encode",
         "_failures",
         "_key",
         "_retry",
@@ -106,14 +104,12 @@ class _Run:
     def __init__(
         self,
         channel: Channel,
-        encode: Encode,
         key: ChannelKey,
         retry: Retry,
         delays: BugDelays,
         counters: Counters,
     ) -> None:
         self._channel = channel
-        self._encode = encode
         self._key = key
         self._retry = retry
         self._delays = delays
@@ -122,14 +118,6 @@ class _Run:
         self._started = 0.0
         self._failures = 0
         self._bad = False
-
-    def encode(self, rows: list[Any]) -> Iterable[Packet]:
-        """The encoder; a row that it refuses ends the run, by the channel, and counts as a bug."""
-        # A refused batch is tried again row by row: the last call says whether one of them is bad.
-        self._bad = True
-        packets = self._encode(rows)
-        self._bad = False
-        return packets
 
     async def wait_for_turn(self) -> None:
         wait = self._delays.pending(self._key, anyio.current_time())
@@ -169,7 +157,7 @@ class _Run:
         return wait
 
     def settle(self) -> None:
-        if self._bad:
+        if self._bad or self._channel.failed:  # failed: a row of it cannot be encoded
             self._bad = False
             now = anyio.current_time()
             self._delays.failed(self._key, now - self._started, now)

@@ -70,3 +70,9 @@ def test_a_frame_in_a_view_is_taken_by_its_bytes() -> None:
 def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
         replies.query_data({"A": Answer(500, error="\udcff")})
+
+
+@given(st.sampled_from([0, 1, 2]), st.binary(max_size=300))
+def test_an_answer_to_a_subscriber_is_what_betterproto_makes_of_it(status, data):
+    message = pb.SubscribeStreamResponse(status=pb.SubscribeStreamResponseStatus(status), data=data)
+    assert replies.subscribe_stream(status, data) == bytes(message)

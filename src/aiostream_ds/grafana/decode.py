@@ -53,7 +53,7 @@ class Decoder(Generic[T]):
     def _add(self, name: str, field: Any, meta: Any, kept: dict[type, Any]) -> None:
         if field.proto_type == betterproto2.TYPE_MAP:
             entry = Decoder(meta.cls_by_field[name], kept)
-            self._table[field.number << 3 | 2] = (_PUT, name, entry.parse)
+            self._table[field.number << 3 | 2] = (_PUT, name, entry._pair)
             return
         wire, convert = _conversion(field, meta.cls_by_field.get(name), kept)
         how = _APPEND if field.repeated else _SET
@@ -108,13 +108,26 @@ class Decoder(Generic[T]):
                 elif how == _APPEND:
                     values[name].append(convert(part))
                 else:
-                    pair = convert(part)
-                    values[name][pair.key] = pair.value
+                    key, value = convert(part)
+                    values[name][key] = value
         except IndexError:
             raise ValueError(f"the {self.__name__} is cut short") from None
         if position != end:
             raise ValueError(f"the {self.__name__} is cut short")
         return values
+
+    def _pair(self, data: bytes) -> tuple[Any, Any]:
+        """The key and value of a map's entry; of short ones, key first, as nearly all are."""
+        if not self._ready:
+            self._prepare()
+        if len(data) > 3 and data[0] == 0x0A and data[1] < 128:
+            middle = 2 + data[1]
+            if len(data) > middle + 1 and data[middle] == 0x12:
+                if data[middle + 1] < 128 and middle + 2 + data[middle + 1] == len(data):
+                    convert_key, convert_value = self._table[0x0A][2], self._table[0x12][2]
+                    return convert_key(data[2:middle]), convert_value(data[middle + 2 :])
+        pair: Any = self.parse(data)
+        return pair.key, pair.value
 
 
 def remembering(kind: type[T]) -> Callable[[bytes], T]:

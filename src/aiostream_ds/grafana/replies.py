@@ -1,13 +1,14 @@
 """The answers of queries as protobuf's bytes, made by hand: a frame in them may have many megabytes
 and the message classes copy it several times, so here it is copied once.
 
-The field numbers are those of `DataResponse`, `QueryDataResponse` and `QueryChunkedDataResponse`.
+The field numbers are those of `DataResponse`, `QueryDataResponse`, `QueryChunkedDataResponse` and
+`SubscribeStreamResponse`, the call that each viewer makes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Answer", "Piece", "chunks", "query_data"]
+__all__ = ["Answer", "Piece", "chunks", "query_data", "subscribe_stream"]
 
 Piece = bytes | memoryview
 """A part of a frame's bytes."""
@@ -61,6 +62,11 @@ def chunks(ref_id: str, answer: Answer) -> Iterator[bytes]:
     for number, frame in enumerate(answer.frames):
         frame_id = _text(2, str(number))
         yield b"".join((name, frame_id, _head(3, sum(map(len, frame))), *frame, end))
+
+
+def subscribe_stream(status: int, data: bytes) -> bytes:
+    """A `SubscribeStreamResponse`."""
+    return _number(1, status) + (_head(2, len(data)) + data if data else b"")
 
 
 def _varint(number: int) -> bytes:

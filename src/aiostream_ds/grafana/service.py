@@ -207,9 +207,7 @@ class GrafanaService:
 
     # -- streams -------------------------------------------------------------------------------
 
-    async def subscribe_stream(
-        self, request: pb.SubscribeStreamRequest, call: Call
-    ) -> pb.SubscribeStreamResponse:
+    async def subscribe_stream(self, request: pb.SubscribeStreamRequest, call: Call) -> bytes:
         """May this viewer follow this path? The initial data is the schema, never rows: Grafana
         hands it out again at each reconnect, and rows would then appear twice."""
         answer = pb.SubscribeStreamResponseStatus
@@ -220,13 +218,12 @@ class GrafanaService:
                 user = convert.plugin_context(request.plugin_context).user
                 await queries.authorize(instance, user, stream, arguments)
         except Exception as error:
-            return pb.SubscribeStreamResponse(status=answer[self._refusal(error, request.path)])
+            return replies.subscribe_stream(answer[self._refusal(error, request.path)], b"")
         running = self._registry.peek(ChannelKey(instance.key, request.path))
         schema = running.schema if running is not None else None
         schema = schema or RowEncoder(stream.row).schema
-        return pb.SubscribeStreamResponse(
-            status=answer.OK, data=render(schema, None) if schema is not None else b""
-        )
+        data = render(schema, None) if schema is not None else b""
+        return replies.subscribe_stream(answer.OK, data)
 
     async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:
         """Joins the path's one running stream and forwards its packets until either side ends."""

@@ -23,6 +23,7 @@ STAGES = (
     ("/aiostream_ds/frames/times.py", "rows and frames"),
     ("/aiostream_ds/plugin/model.py", "rows and frames"),
     ("/aiostream_ds/plugin/rows.py", "rows and frames"),
+    ("/aiostream_ds/plugin/layout.py", "rows and frames"),
     ("/aiostream_ds/frames/", "encoding"),
     ("/aiostream_ds/channels/", "registry and mailboxes"),
     ("/aiostream_ds/plugin/", "driving the author's generator"),

@@ -11,7 +11,8 @@ import pytest
 
 from aiostream_ds import Field, FieldConfig, FieldType, Frame, Row
 from aiostream_ds.frames import json
-from aiostream_ds.plugin.rows import RowEncoder, row_columns
+from aiostream_ds.plugin.layout import row_columns
+from aiostream_ds.plugin.rows import RowEncoder
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 MS = int(NOW.timestamp() * 1000)

@@ -16,6 +16,7 @@ import msgspec
 from aiostream_ds.channels.path import Pattern
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
+from aiostream_ds.plugin.layout import row_columns
 from aiostream_ds.plugin.marks import Marks, Stream, marks_of
 from aiostream_ds.plugin.model import Columns, Query, Row
 from aiostream_ds.plugin.plan import (
@@ -27,7 +28,6 @@ from aiostream_ds.plugin.plan import (
     ResourcePlan,
     StreamPlan,
 )
-from aiostream_ds.plugin.rows import row_columns
 from aiostream_ds.plugin.settings import (
     FrozenMeta,
     Settings,

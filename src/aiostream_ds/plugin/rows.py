@@ -5,172 +5,20 @@ found from their values and only ever widen (unknown → any, int → float, a n
 a value that fits neither is a TypeError that names column and value. `encode` is all or nothing.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter, itemgetter
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any
 
 from aiostream_ds.frames import json
-from aiostream_ds.frames.config import FieldConfig
 from aiostream_ds.frames.frame import Field, FieldType, Frame
 from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.frames.quick import QuickWriter
-from aiostream_ds.plugin.annotations import unwrap
+from aiostream_ds.plugin.layout import NUMBERS, TIME, TYPES, Column, Layout, row_layout
 from aiostream_ds.plugin.model import Columns, Row
 
-__all__ = ["RowEncoder", "row_columns"]
-
-TIME = "time"
-"""The column that is stamped when the rows have none of their own."""
+__all__ = ["RowEncoder"]
 
 _SMALL = 16  # rows up to which a block costs more by itself than by its values
-
-_TYPES: dict[Any, FieldType] = {
-    bool: FieldType.BOOL,
-    int: FieldType.INT64,
-    float: FieldType.FLOAT64,
-    str: FieldType.STRING,
-    datetime: FieldType.TIME,
-    dict: FieldType.JSON,
-    list: FieldType.JSON,
-}
-_ACCEPTED: dict[FieldType | None, frozenset[type]] = {
-    FieldType.BOOL: frozenset({bool, type(None)}),
-    FieldType.INT64: frozenset({int, type(None)}),
-    FieldType.FLOAT64: frozenset({float, int, type(None)}),
-    FieldType.STRING: frozenset({str, type(None)}),
-    FieldType.TIME: frozenset({datetime, type(None)}),
-    FieldType.JSON: frozenset({dict, list, type(None)}),
-}
-_NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of rows; `type` None: nothing but None was seen yet."""
-
-    type: FieldType | None
-    nullable: bool = True
-    config: FieldConfig | None = None
-
-    def field(self, name: str, values: list[Any]) -> Field:
-        kind = self.type or FieldType.FLOAT64
-        return Field(name, values, kind, nullable=self.nullable, config=self.config)
-
-
-class _Layout:
-    """The columns of one kind of row, and their schema. TypeError when no time can be told."""
-
-    __slots__ = (
-        "_accepted",
-        "_get",
-        "_getters",
-        "_quick",
-        "_rows_are_quick",
-        "columns",
-        "schema",
-        "stamped",
-    )
-
-    def __init__(self, columns: Mapping[str, Column], row: type[Row] | None = None) -> None:
-        times = any(c.type is FieldType.TIME for c in columns.values())
-        named = columns.get(TIME)
-        if not times and named is not None and named.type is not None:
-            raise TypeError(
-                f"the column {TIME!r} holds {named.type.value}; allowed are aware datetimes, ints "
-                "of Unix ms, or no such column: then the rows are stamped when they are sent"
-            )
-        self.columns = columns
-        self.stamped = not times and TIME not in columns
-        body = json.schema(Frame(*self.fields([[] for _ in columns], 0)))
-        self.schema = Schema(body, json.fingerprint(body))
-        getter: Callable[[str], Callable[[Any], Any]] = attrgetter if row else itemgetter
-        self._getters = [getter(name) for name in columns]
-        self._get = _all_of(self._getters, getter, columns)
-        # The quick way takes an int for a time; of a dict, only the column `time` may hold one.
-        other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
-        self._rows_are_quick = row is not None or not other
-        types = [column.type or FieldType.FLOAT64 for column in columns.values()]
-        self._quick = QuickWriter([FieldType.TIME, *types] if self.stamped else types)
-        # Of a Row, whose types are declared, the field itself refuses what does not fit.
-        self._accepted = None if row else [_accepted(*each) for each in columns.items()]
-
-    def read(self, rows: list[Any]) -> list[list[Any]] | None:
-        """The values of rows that fit these columns as they are, by column; None: look closer."""
-        if self._accepted is None:
-            return [list(map(get, rows)) for get in self._getters]
-        if set(map(len, rows)) != {len(self._getters)}:
-            return None
-        try:
-            values = [list(map(get, rows)) for get in self._getters]
-        except KeyError:
-            return None
-        for column, accepted in zip(values, self._accepted, strict=True):
-            if accepted is None or not accepted.issuperset(map(type, column)):
-                return None
-        return values
-
-    def row(self, row: Any) -> bytes | None:
-        """The data of one row that fits these columns as they are; None: look closer."""
-        if not self._rows_are_quick:
-            return None
-        if self._accepted is not None and len(row) != len(self._getters):
-            return None
-        try:
-            values = self._get(row)
-        except KeyError:
-            return None
-        return self._quick.row((_now(), *values) if self.stamped else values)
-
-    def many(self, tables: list[list[Any]]) -> list[bytes] | None:
-        """The data of many small tables; None: look closer."""
-        return None if self.stamped else self._quick.many(tables)
-
-    def data(self, values: list[list[Any]], rows: int) -> bytes:
-        """The packet's data for these columns' values. Raises FrameError for what does not fit."""
-        columns = [[_now()] * rows, *values] if self.stamped else values
-        return self._quick.data(columns) or json.data(self.fields(values, rows))
-
-    def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
-        """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
-        pairs = zip(self.columns.items(), values, strict=True)
-        found = [column.field(name, own) for (name, column), own in pairs]
-        if self.stamped:
-            found.insert(0, Field(TIME, [_now()] * rows, FieldType.TIME, nullable=False))
-        return found
-
-
-@lru_cache(maxsize=1024)
-def _row_layout(row: type[Row]) -> _Layout:
-    """One for all channels: reading a class's annotations takes longer than its first packet."""
-    return _Layout(row_columns(row), row)
-
-
-def _all_of(
-    getters: Sequence[Callable[[Any], Any]], getter: Callable[..., Any], columns: Mapping[str, Any]
-) -> Callable[[Any], tuple[Any, ...]]:
-    """What reads all columns of a row in one call."""
-    if len(getters) > 1:
-        whole: Callable[[Any], tuple[Any, ...]] = getter(*columns)
-        return whole
-    return lambda row: tuple(get(row) for get in getters)
-
-
-def _accepted(name: str, column: Column) -> frozenset[type] | None:
-    """The types of a dict's values that fit the column as they stand; None: not known yet."""
-    found = _ACCEPTED.get(column.type)
-    if found is not None and name == TIME and column.type is FieldType.TIME:
-        return found | {int}
-    return found
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class RowEncoder:
@@ -179,12 +27,12 @@ class RowEncoder:
     __slots__ = ("_dicts", "_frames_like", "_last", "_rows")
 
     def __init__(self, row: type[Row] | None = None) -> None:
-        self._rows: dict[type[Row], _Layout] = {}
-        self._dicts: _Layout | None = None
-        self._last: _Layout | None = None
+        self._rows: dict[type[Row], Layout] = {}
+        self._dicts: Layout | None = None
+        self._last: Layout | None = None
         self._frames_like = json.FrameEncoder()
         if row is not None:
-            self._last = self._rows[row] = _row_layout(row)
+            self._last = self._rows[row] = row_layout(row)
 
     @property
     def schema(self) -> Schema | None:
@@ -263,10 +111,10 @@ class RowEncoder:
         schema = layout.schema
         return [Packet(schema, data, rows) for data, rows in zip(found, counts, strict=True)]
 
-    def _layout(self, kind: type[Row]) -> _Layout:
+    def _layout(self, kind: type[Row]) -> Layout:
         layout = self._rows.get(kind)
         if layout is None:
-            layout = self._rows[kind] = _row_layout(kind)
+            layout = self._rows[kind] = row_layout(kind)
         return layout
 
     def frame(self, rows: "Sequence[Any] | Columns[Any]") -> Frame:
@@ -323,11 +171,11 @@ class RowEncoder:
             self._last = layout
             yield layout.schema, layout.fields(values, len(part)), len(part)
 
-    def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[_Layout, list[list[Any]]]:
+    def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[Layout, list[list[Any]]]:
         layout = self._layout(kind)
         return layout, layout.read(rows) or []
 
-    def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[_Layout, list[list[Any]]]:
+    def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[Layout, list[list[Any]]]:
         columns = dict(self._dicts.columns) if self._dicts is not None else {}
         for row in rows:
             if not row.keys() <= columns.keys():
@@ -340,7 +188,7 @@ class RowEncoder:
             if kind is not column.type:
                 columns[name] = Column(kind)
         if self._dicts is None or columns != self._dicts.columns:
-            self._dicts = _Layout(columns)
+            self._dicts = Layout(columns)
         return self._dicts, values
 
 
@@ -361,22 +209,22 @@ def _widen(
         raise TypeError(f"the column {name!r} is no str")
     found = set(map(type, values))
     found.discard(type(None))
-    if not found <= _TYPES.keys():
+    if not found <= TYPES.keys():
         values = [_plain(name, value) for value in values]
         found = set(map(type, values)) - {type(None)}
     types = {
-        kind: FieldType.TIME if name == TIME and kind is int else _TYPES[kind] for kind in found
+        kind: FieldType.TIME if name == TIME and kind is int else TYPES[kind] for kind in found
     }
     kinds = set(types.values())
     if known is not None:
         kinds.add(known)
     if len(kinds) <= 1:
         return (kinds.pop() if kinds else None), values
-    if kinds <= _NUMBERS:
+    if kinds <= NUMBERS:
         return FieldType.FLOAT64, values
     present = [value for value in values if value is not None]
     first = known or types[type(present[0])]
-    allowed = _NUMBERS if first in _NUMBERS else {first}
+    allowed = NUMBERS if first in NUMBERS else {first}
     odd = next(value for value in present if types[type(value)] not in allowed)
     expected = " or ".join(sorted(kind.value for kind in allowed & kinds))
     raise TypeError(f"the column {name!r} holds {expected}, not {odd!r} ({type(odd).__name__})")
@@ -384,7 +232,7 @@ def _widen(
 
 def _plain(name: str, value: Any) -> Any:
     """A value of a subclass or of numpy as what it stands for."""
-    if value is None or type(value) in _TYPES:
+    if value is None or type(value) in TYPES:
         return value
     dtype = getattr(value, "dtype", None)
     if dtype is not None and hasattr(value, "item"):
@@ -420,47 +268,3 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
     list: list,
     tuple: list,
 }
-
-
-def row_columns(row: type[Row]) -> dict[str, Column]:
-    """The columns of a Row class. Raises TypeError for a field whose type no column can have."""
-    try:
-        hints = get_type_hints(row, include_extras=True)
-    except NameError as error:
-        text = "import or define it where it exists at run time"
-        raise TypeError(f"{row.__qualname__}: {error}; {text}") from error
-    if "from_columns" in row.__struct_fields__:
-        raise TypeError(f"{row.__qualname__}.from_columns: the name is taken, by Row.from_columns")
-    columns = {}
-    for name in row.__struct_fields__:
-        kinds, config = _options(hints[name])
-        found = {_TYPES.get(kind) for kind in kinds if kind is not type(None)}
-        if found == _NUMBERS:
-            found = {FieldType.FLOAT64}
-        kind = found.pop() if len(found) == 1 else None
-        if kind is None:
-            raise TypeError(
-                f"{row.__qualname__}.{name}: {hints[name]!r} is no column type; allowed: bool, "
-                "int, float, str, datetime, dict, list, each also `| None`"
-            )
-        if name == TIME and kind is FieldType.INT64:
-            kind = FieldType.TIME
-        columns[name] = Column(kind, type(None) in kinds, config)
-    return columns
-
-
-def _options(annotation: Any) -> tuple[set[Any], FieldConfig | None]:
-    """The plain types that an annotation allows, the type of None among them, and its config."""
-    base, metadata = unwrap(annotation)
-    config = next((each for each in metadata if isinstance(each, FieldConfig)), None)
-    origin = get_origin(base)
-    if origin is Literal:
-        return set(map(type, get_args(base))), config
-    if origin not in (Union, UnionType):
-        return {origin or base}, config
-    kinds: set[Any] = set()
-    for each in get_args(base):
-        found, inner = _options(each)
-        kinds |= found
-        config = config or inner
-    return kinds, config

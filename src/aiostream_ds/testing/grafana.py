@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
@@ -282,6 +283,9 @@ class Grafana:
             async for packet in call:
                 for viewer in tuple(self._viewers.get(run.path, ())):
                     viewer.push(packet.data)
+                # a stream that never waits keeps this task's future done whenever a cancellation
+                # could be delivered: here it is heeded
+                await anyio.lowlevel.checkpoint()
 
     async def _watch(self, run: _Run) -> None:
         empty = 0

@@ -81,7 +81,7 @@ class Http2Stream:
         self.number = number
         self._h2 = h2
         self._tail = b"\0\0" + number.to_bytes(4, "big")  # type DATA, no flags, the stream
-        self._data = b""
+        self._data = bytearray()  # a large request comes in thousands of pieces
         self._due = 0  # bytes of the windows that the host gets back when they are read
         self._ended = False
         self._wake: asyncio.Future[None] | None = None
@@ -94,13 +94,13 @@ class Http2Stream:
             self._give_back()
             await self.wait()
         self._give_back()
-        data = self._data[:size]
-        self._data = self._data[size:]
+        data = bytes(self._data[:size])
+        del self._data[:size]
         return data
 
     def feed(self, data: bytes, size: int) -> None:
         """The host has sent `data`, which took `size` bytes of the windows."""
-        self._data = self._data + data if self._data else data
+        self._data += data
         self._due += size
         self.wake()
 
@@ -115,7 +115,7 @@ class Http2Stream:
             self.connection.give_back(self.number, due, ended=self._ended)
 
     async def wait(self) -> None:
-        """Until `wake`: something has come, or there may be room in a window."""
+        """Until `wake`: something has come."""
         self._wake = asyncio.get_running_loop().create_future()
         try:
             await self._wake

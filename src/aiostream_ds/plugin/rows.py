@@ -91,7 +91,7 @@ class RowEncoder:
                 return packets
         packets = []
         for block in blocks:
-            layout = self._rows.get(block.kind) or self._layout(block.kind)
+            layout = self._layout(block.kind)
             data = layout.data(block.values, block.rows)
             packets.append(Packet(layout.schema, data, block.rows))
         self._last = layout
@@ -103,7 +103,7 @@ class RowEncoder:
         counts = [block.rows for block in blocks]
         if {block.kind for block in blocks} != {kind} or sum(counts) > _SMALL * len(blocks):
             return []
-        layout = self._rows.get(kind) or self._layout(kind)
+        layout = self._layout(kind)
         found = layout.many([block.values for block in blocks])
         if found is None:
             return []

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiostream_ds.frames import columns as careful
 from aiostream_ds.frames import json
 from aiostream_ds.frames.frame import Field, FieldType
-from aiostream_ds.frames.quick import QuickWriter
+from aiostream_ds.frames.quick import QuickWriter, find_sound
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
 times = st.datetimes(timezones=zones)
@@ -99,3 +100,68 @@ def test_what_is_not_usual_is_left_to_the_careful_way(kind, values):
     assert QuickWriter([kind]).data([values]) is None
     if len(values) == 1 and isinstance(values, list):
         assert QuickWriter([kind]).row(values) is None
+
+
+@given(usual, st.booleans())
+def test_a_list_that_is_sound_needs_no_reading_and_no_check(column, stated):
+    kind, values = column
+    wanted = kind if stated else None
+    found = find_sound(values, wanted)
+    if found is not None:
+        read = careful.read("f", values, wanted)
+        careful.check("f", read)
+        assert read == careful.Column(values, found, False)
+        assert read.values is values
+
+
+@pytest.mark.parametrize("dtype", [*"bhilBHILfd?", "f2", ">i8", "M8[ms]", "U3"])
+@pytest.mark.parametrize("wanted", [None, *FieldType], ids=str)
+def test_an_array_that_is_sound_needs_no_reading_and_no_check(dtype, wanted):
+    for values in (
+        np.array([], dtype),
+        np.array([0, 1, 1], dtype),
+        np.array([1, 0, 1], dtype)[::2],
+    ):
+        found = find_sound(values, wanted)
+        if found is not None:
+            read = careful.read("f", values, wanted)
+            careful.check("f", read)
+            assert read[1:] == (found, False, None)
+            assert read.values.dtype == values.dtype
+            assert read.values.tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([1.5], None),
+        ([1], FieldType.TIME),
+        (["é"], None),
+        ([True], FieldType.BOOL),
+        (np.arange(3), FieldType.TIME),
+        (np.arange(3, dtype="u1"), FieldType.UINT8),
+        (np.ones(3), None),
+    ],
+)
+def test_usual_values_are_known_to_be_sound(values, wanted):
+    assert find_sound(values, wanted) is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([2**63], None),
+        ([2**60], FieldType.TIME),
+        (np.array([-(2**60)]), FieldType.TIME),
+        (np.array([2**60]), FieldType.TIME),
+        (["\ud800"], None),
+        ([1, None], None),
+        ([1, 1.5], None),
+        ([1], FieldType.FLOAT64),
+        ([1], "int64"),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_what_is_not_sound_is_left_to_the_careful_way(values, wanted):
+    assert find_sound(values, wanted) is None

@@ -389,3 +389,25 @@ def test_one_name_needs_different_labels() -> None:
 def test_frame_name_and_ref_id_are_text(part: str) -> None:
     with pytest.raises(FrameError, match=f"frame {part} is 5; allowed is a str"):
         Frame(**{part: 5}).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "change"),
+    [
+        ([1, 300], {"type": FieldType.INT8}),
+        (np.array([300]), {"type": FieldType.INT8}),
+        (["a"], {"type": FieldType.FLOAT64}),
+        ([1_700_000_000_000], {"type": FieldType.TIME, "nanos": [-1]}),
+        ([1.5], {"values": ["a"]}),
+    ],
+    ids=str,
+)
+def test_what_was_changed_after_its_field_was_made_is_looked_at_again(
+    values: Any, change: dict[str, Any]
+) -> None:
+    field = Field("v", values)
+    Frame(field).check()
+    for name, value in change.items():
+        setattr(field, name, value)
+    with pytest.raises(FrameError, match="field 'v'"):
+        Frame(field).check()

@@ -1,10 +1,36 @@
-"""pyarrow's arrays as the values of a field: texts stay as they are, all else becomes a list or a
-numpy array. Known by their methods: pyarrow is not imported, nor anything of the project.
+"""Arrays as the values of a field. pyarrow's: texts stay as they are, all else becomes a list or a
+numpy array. numpy's: which of them are sent as they lie in memory. Both are known by their methods:
+neither is imported, nor anything of the project.
 """
 
 from typing import Any
 
-__all__ = ["find_fault", "is_arrow", "unpack"]
+__all__ = ["array_kind", "find_fault", "is_arrow", "unpack"]
+
+
+_kinds: dict[tuple[type, Any], str] = {}
+"""The kinds of arrays that were looked at closely: numpy has one object for each native dtype."""
+
+
+def array_kind(values: Any) -> str:
+    """Kind and item size of a numpy array that can be sent as it lies in memory, such as "f8": of
+    numbers or bools, native, in one piece and of one dimension. "" for everything else."""
+    try:
+        key = values.__class__, values.dtype
+        kind = _kinds.get(key) or _find_kind(values, key)
+        return kind if values.ndim == 1 and values.flags.c_contiguous else ""
+    except (AttributeError, TypeError):  # no numpy array
+        return ""
+
+
+def _find_kind(values: Any, key: tuple[type, Any]) -> str:
+    dtype = values.dtype
+    if dtype.kind not in "iufb" or dtype.itemsize > 8 or not dtype.isnative:
+        return ""
+    if hasattr(values, "mask"):
+        return ""
+    _kinds[key] = kind = f"{dtype.kind}{dtype.itemsize}"
+    return kind
 
 
 def is_arrow(values: object) -> bool:

@@ -6,6 +6,7 @@ written is what Grafana's Go SDK writes: one file with a footer, no compression,
 Everything but the record batch is the same for frames of one shape: it is made once and kept.
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import msgspec
 import orjson
 
 from aiostream_ds.frames.arrays import is_arrow
+from aiostream_ds.frames.batch import learn
 from aiostream_ds.frames.columns import FieldType, FrameError, is_array
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
 from aiostream_ds.frames.frame import Field, Frame, check_data, check_schema
@@ -72,8 +74,6 @@ def pieces(frame: Frame, *, checked: bool = False) -> "tuple[bytes | memoryview,
     Raises:
         FrameError: see `Frame.check`.
     """
-    import pyarrow as pa
-
     shape = _shape(frame)
     layout = _layouts.get(shape)
     if layout is None:
@@ -87,11 +87,12 @@ def pieces(frame: Frame, *, checked: bool = False) -> "tuple[bytes | memoryview,
     texts = [_texts(field) for field in frame.fields]
     if not checked:
         _check_rows(frame, texts)
-    arrays = [
-        _array(field, arrow_type) if text is None else text
-        for field, arrow_type, text in zip(frame.fields, layout.types, texts, strict=True)
-    ]
-    return layout.file(pa.RecordBatch.from_arrays(arrays, schema=layout.schema))
+    if not layout.known:
+        return (_written(_batch(frame, layout, texts)),)
+    message = _usual_message(frame, layout, texts)
+    if message is None:
+        message = [memoryview(_batch(frame, layout, texts).serialize())]
+    return layout.file(message)
 
 
 def decode(content: bytes) -> Frame:
@@ -124,7 +125,7 @@ class _Layout:
     """What the files of frames of one shape have in common: the schema, and the bytes around the
     record batch. They are taken from a file that pyarrow writes, and compared with it."""
 
-    __slots__ = ("_after", "_before", "_known", "schema", "size", "types")
+    __slots__ = ("_after", "_before", "known", "schema", "size", "types", "usual")
 
     def __init__(self, frame: Frame) -> None:
         import pyarrow as pa
@@ -140,21 +141,18 @@ class _Layout:
         )
         sample, message = _written(empty), empty.serialize().to_pybytes()
         before, _, after = sample.partition(message + _END_OF_BATCHES)
-        block = _block(before, message)
+        block = _block(before, [message])
         start, _, end = after.partition(block)
         self._before = before
         self._after = _END_OF_BATCHES + start, end
-        self._known = True
-        self._known = after.count(block) == 1 and b"".join(self.file(empty)) == sample
+        self.known = after.count(block) == 1 and b"".join(self.file([message])) == sample
+        self.usual = learn(tuple(field.type for field in frame.fields)) if self.known else None
         self.size = len(sample)
 
-    def file(self, batch: "pa.RecordBatch") -> tuple[bytes | memoryview, ...]:
-        """The file of this batch, in pieces."""
-        if not self._known:
-            return (_written(batch),)
-        message = memoryview(batch.serialize())
+    def file(self, message: Sequence[bytes | memoryview]) -> tuple[bytes | memoryview, ...]:
+        """The file of the batch whose message this is, in pieces."""
         start, end = self._after
-        return self._before, message, b"%b%b%b" % (start, _block(self._before, message), end)
+        return self._before, *message, b"%b%b%b" % (start, _block(self._before, message), end)
 
 
 _layouts: dict[Any, _Layout] = {}
@@ -191,9 +189,32 @@ def _spelled(value: Any) -> Any:
     return None if value is None else (type(value), _meta_encoder.encode(value))
 
 
-def _block(before: bytes, message: bytes | memoryview) -> bytes:
-    head = 8 + int.from_bytes(message[4:8], "little")
-    return _BLOCK.pack(len(before), head, len(message) - head)
+def _block(before: bytes, message: Sequence[bytes | memoryview]) -> bytes:
+    head = 8 + int.from_bytes(message[0][4:8], "little")
+    return _BLOCK.pack(len(before), head, sum(map(len, message)) - head)
+
+
+def _usual_message(
+    frame: Frame, layout: _Layout, texts: "list[pa.Array | None]"
+) -> list[bytes | memoryview] | None:
+    if layout.usual is None:
+        return None
+    values = []
+    for field, text in zip(frame.fields, texts, strict=True):
+        if field.nanos is not None:
+            return None
+        values.append(field.values if text is None else text)
+    return layout.usual.write(values)
+
+
+def _batch(frame: Frame, layout: _Layout, texts: "list[pa.Array | None]") -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    arrays = [
+        _array(field, arrow_type) if text is None else text
+        for field, arrow_type, text in zip(frame.fields, layout.types, texts, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
 
 
 def _written(batch: "pa.RecordBatch") -> bytes:
@@ -208,10 +229,12 @@ def _written(batch: "pa.RecordBatch") -> bytes:
 
 def _check_rows(frame: Frame, texts: "list[pa.Array | None]") -> None:
     """`check_data`, without a second look at what became an array of texts."""
-    fields = frame.fields
-    if len({len(field.values) for field in fields}) > 1:
-        check_data(fields)
-    check_data([field for field, text in zip(fields, texts, strict=True) if text is None])
+    fields: Sequence[Field] = frame.fields
+    if texts.count(None) < len(texts):
+        if len({len(field.values) for field in fields}) > 1:
+            check_data(fields)
+        fields = [field for field, text in zip(fields, texts, strict=True) if text is None]
+    check_data(fields)
 
 
 def _texts(field: Field) -> "pa.Array | None":

@@ -92,7 +92,7 @@ _CLASSES: dict[FieldType, type] = {
     FieldType.BOOL: bool,
 }
 _PLAIN = frozenset({bool, int, float, str, datetime, dict, list, tuple, NoneType})
-_ARRAY_TYPES = {
+ARRAY_TYPES = {
     "i1": FieldType.INT8,
     "i2": FieldType.INT16,
     "i4": FieldType.INT32,
@@ -106,7 +106,7 @@ _ARRAY_TYPES = {
     "b1": FieldType.BOOL,
 }
 _DTYPES = {
-    **{field_type: dtype for dtype, field_type in _ARRAY_TYPES.items()},
+    **{field_type: dtype for dtype, field_type in ARRAY_TYPES.items()},
     FieldType.TIME: "i8",
     FieldType.ENUM: "u2",
 }
@@ -241,7 +241,7 @@ def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
     if kind == "f" and size not in (4, 8):
         size = 4 if size == 2 else 8
         values = values.astype(f"f{size}")
-    natural = _ARRAY_TYPES[f"{kind}{size}"]
+    natural = ARRAY_TYPES[f"{kind}{size}"]
     if wanted is not None and wanted is not natural:
         if kind not in ("iuf" if wanted in FLOATS else "iu" if wanted in RANGES else ""):
             return _read_list(name, values.tolist(), wanted)

@@ -10,7 +10,7 @@ from typing import Any
 from aiostream_ds.frames import columns, config
 from aiostream_ds.frames.columns import Column, FieldType, FrameError
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
-from aiostream_ds.frames.quick import is_sound
+from aiostream_ds.frames.quick import find_sound
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
 
@@ -43,7 +43,17 @@ class Field:
             fit the type is asked by `Frame.check`.
     """
 
-    __slots__ = ("_sound", "config", "labels", "name", "nanos", "nullable", "type", "values")
+    __slots__ = (
+        "_sound",
+        "_sound_type",
+        "config",
+        "labels",
+        "name",
+        "nanos",
+        "nullable",
+        "type",
+        "values",
+    )
 
     def __init__(
         self,
@@ -61,11 +71,13 @@ class Field:
         self.config = config
         self.values: Any
         self.nanos: Any
-        # The values that passed their check here already: a packet of one row has no time for two.
+        # The values that passed their check here already: a few rows have no time for two.
         self._sound: Any = None
-        if type is not None and nanos is None and is_sound(values, type):
+        self._sound_type: FieldType | None = None
+        sound = find_sound(values, type) if nanos is None else None
+        if sound is not None:
             self.values = self._sound = values
-            self.type = type
+            self.type = self._sound_type = sound
             self.nullable = False if nullable is None else nullable
             self.nanos = None
             return
@@ -188,7 +200,11 @@ def check_data(fields: Sequence[Field]) -> None:
     """
     rows = len(fields[0].values) if fields else 0
     for field in fields:
-        if field.values is not field._sound:
+        if (
+            field.values is not field._sound
+            or field.type is not field._sound_type
+            or field.nanos is not None
+        ):
             _check_field(field)
         if len(field.values) != rows:
             raise FrameError(

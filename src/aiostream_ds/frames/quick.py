@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aiostream_ds.frames.columns import RANGES, FieldType
+from aiostream_ds.frames.arrays import array_kind
+from aiostream_ds.frames.columns import ARRAY_TYPES, RANGES, FieldType
 from aiostream_ds.frames.times import DAY, EPOCH, TIME_LIMIT, read_datetimes
 
-__all__ = ["QuickWriter", "is_sound"]
+__all__ = ["QuickWriter", "find_sound"]
 
 
 class _Usual(NamedTuple):
@@ -25,30 +26,71 @@ class _Usual(NamedTuple):
     alone: frozenset[type]
     low: float
     high: float
-    array: tuple[str, int]
-    """Kind and item size of a numpy dtype."""
+    array: str
+    """What `array_kind` says of it."""
 
 
-def _usual(kind: type, array: tuple[str, int], limits: FieldType | None = None) -> _Usual:
+def _usual(kind: type, array: str, limits: FieldType | None = None) -> _Usual:
     low, high = RANGES[limits] if limits is not None else (-inf, inf)
     return _Usual(kind, frozenset({kind}), low, high, array)
 
 
-_UNUSUAL = _Usual(None, frozenset(), -inf, inf, ("", 0))
+_UNUSUAL = _Usual(None, frozenset(), -inf, inf, "")
 _USUAL = {
-    FieldType.FLOAT64: _usual(float, ("f", 8)),
-    FieldType.INT64: _usual(int, ("i", 8), FieldType.INT64),
-    FieldType.TIME: _usual(int, ("i", 8), FieldType.TIME),
-    FieldType.BOOL: _usual(bool, ("b", 1)),
+    FieldType.FLOAT64: _usual(float, "f8"),
+    FieldType.INT64: _usual(int, "i8", FieldType.INT64),
+    FieldType.TIME: _usual(int, "i8", FieldType.TIME),
+    FieldType.BOOL: _usual(bool, "b1"),
 }
+_LIST_TYPES = {
+    float: FieldType.FLOAT64,
+    int: FieldType.INT64,
+    bool: FieldType.BOOL,
+    str: FieldType.STRING,
+}
+_FEW = 1_000
 _N = ord("n")
 _DATETIMES, _TEXTS, _LISTS = {datetime}, {str}, {list}
 
 
-def is_sound(values: Any, wanted: FieldType) -> bool:
-    """Whether these are, as they stand, a list of values of the type without a None: the quick yes
-    to what reading and checking would find. False says nothing."""
-    return values.__class__ is list and _is_sound(values, _USUAL.get(wanted, _UNUSUAL))
+def find_sound(values: Any, wanted: FieldType | None) -> FieldType | None:
+    """The type of values that may be sent as they stand, none of them None: `wanted`, or where that
+    is None the one they have. The quick yes to what reading and checking find; None says nothing.
+    """
+    is_list = values.__class__ is list
+    if is_list:
+        natural = _LIST_TYPES.get(values[0].__class__) if values else None
+    else:
+        natural = ARRAY_TYPES.get(array_kind(values))
+    found = natural if wanted is None else wanted
+    if natural is None or found is None:
+        return None
+    if found is not natural and (found is not FieldType.TIME or natural is not FieldType.INT64):
+        return None
+    if found is FieldType.TIME and not is_list:
+        return found if _are_times(values) else None
+    if found is FieldType.STRING:
+        return found if _are_texts(values) else None
+    return found if not is_list or _is_sound(values, _USUAL[found]) else None
+
+
+def _are_texts(values: list[Any]) -> bool:
+    """Whether these are texts that UTF-8 can hold; many are not looked at: it would take long."""
+    if len(values) > _FEW or set(map(type, values)) != _TEXTS:
+        return False
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _are_times(values: Any) -> bool:
+    """Whether an array's numbers are in the range of times. (Its `min` takes twice as long.)"""
+    if not len(values):
+        return True
+    low, high = values.item(values.argmin()), values.item(values.argmax())
+    return bool(-TIME_LIMIT <= low and high <= TIME_LIMIT)
 
 
 def _is_sound(values: list[Any], usual: _Usual) -> bool:
@@ -63,12 +105,11 @@ def _fits(values: list[Any], usual: _Usual) -> bool:
 class QuickWriter:
     """Writes the data of columns of these types."""
 
-    __slots__ = ("_arrays", "_numbers", "_types", "_usual")
+    __slots__ = ("_numbers", "_types", "_usual")
 
     def __init__(self, types: Sequence[FieldType]) -> None:
         self._types = list(types)
         self._usual = [_USUAL.get(each, _UNUSUAL) for each in types]
-        self._arrays = [_Arrays(usual) for usual in self._usual]
         self._numbers = _UNUSUAL not in self._usual
 
     def data(self, columns: Sequence[Any]) -> bytes | None:
@@ -134,12 +175,12 @@ class QuickWriter:
     def _read(self, columns: Sequence[Any], nanos: list[list[int] | None]) -> list[Any] | None:
         """The columns in their plain form; what times have below their milliseconds to `nanos`."""
         plain: list[Any] = []
-        for values, usual, wanted, arrays in zip(
-            columns, self._usual, self._types, self._arrays, strict=True
-        ):
+        for values, usual, wanted in zip(columns, self._usual, self._types, strict=True):
             found: Any = values
             if values.__class__ is not list:
-                if not arrays.is_sound(values):
+                if array_kind(values) != usual.array:
+                    return None
+                if wanted is FieldType.TIME and not _are_times(values):
                     return None
                 plain.append(values)
                 continue
@@ -159,39 +200,6 @@ class QuickWriter:
                 return None
             plain.append(found)
         return plain
-
-
-class _Arrays:
-    """Knows at a glance the arrays of one column once it has looked closely at one: numpy has one
-    object for each native dtype."""
-
-    __slots__ = ("_class", "_dtype", "_usual")
-
-    def __init__(self, usual: _Usual) -> None:
-        self._usual = usual
-        self._class: Any = None
-        self._dtype: Any = None
-
-    def is_sound(self, values: Any) -> bool:
-        """Whether this is a numpy array of the column's type as orjson takes it."""
-        if values.__class__ is not self._class or values.dtype is not self._dtype:
-            if not self._looks_sound(values):
-                return False
-            self._class, self._dtype = values.__class__, values.dtype
-        if values.ndim != 1 or not values.flags.c_contiguous:
-            return False
-        if self._usual is not _USUAL[FieldType.TIME] or not len(values):
-            return True
-        return bool(self._usual.low <= values.min() and values.max() <= self._usual.high)
-
-    def _looks_sound(self, values: Any) -> bool:
-        dtype: Any = getattr(values, "dtype", None)
-        return (
-            hasattr(values, "flags")
-            and not hasattr(values, "mask")
-            and (dtype.kind, dtype.itemsize) == self._usual.array
-            and bool(dtype.isnative)
-        )
 
 
 def _written(plain: Sequence[Any], nanos: Sequence[Any]) -> bytes | None:

@@ -215,6 +215,38 @@ class Http2Stream:
             h2.reset_stream(self.number)
             self.connection.flush()
 
+    def write_answer(self, head: bytes, data: bytes, trailers: bytes) -> bool:
+        """Write a whole answer in one go: blocks of `encode_headers`, and the DATA between them.
+        Write nothing and return False when it would have to wait, or is not as short and plain."""
+        h2, connection = self._h2, self.connection
+        stream = h2.streams.get(self.number)
+        size, limit = len(data), h2.max_outbound_frame_size
+        if (
+            stream is None
+            or stream.state_machine.state is not StreamState.HALF_CLOSED_REMOTE
+            or size > min(limit, stream.outbound_flow_control_window)
+            or size > h2.outbound_flow_control_window
+            or h2.encoder.header_table.resized
+            or not connection.write_ready.is_set()
+            or not self.closable
+        ):
+            return False
+        process = stream.state_machine.process_input
+        process(StreamInputs.SEND_HEADERS)
+        process(StreamInputs.SEND_HEADERS)
+        process(StreamInputs.SEND_END_STREAM)
+        h2.outbound_flow_control_window -= size
+        stream.outbound_flow_control_window -= size
+        frames = (
+            _header_frames(self.number, head, limit, end=False),
+            size.to_bytes(3, "big"),
+            self._tail,
+            data,
+            _header_frames(self.number, trailers, limit, end=True),
+        )
+        connection.outbox.write(b"".join(frames))
+        return True
+
     def refuse(self, status: str) -> None:
         """Answer what is no gRPC call with an HTTP status."""
         if self.closable:

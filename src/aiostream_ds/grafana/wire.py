@@ -209,6 +209,19 @@ class Call:
         else:
             await self.write(head + data)
 
+    async def answer(self, message: Any) -> None:
+        """Send the only message; where all of the answer can leave at once, the call ends with it.
+
+        Raises TypeError for another type.
+        """
+        data = self._server.codec.encode(message, self.method.reply_type)
+        if len(data) < TURN:
+            whole = b"\0%b%b" % (len(data).to_bytes(4, "big"), data)
+            if self.stream.write_answer(_REPLY_HEADERS, whole, _OK):
+                self.sent = True
+                return
+        await self.send(data)
+
     async def write(self, data: bytes) -> None:
         """Send messages that have their gRPC prefix already, one or many at once."""
         if not self.sent:
@@ -367,7 +380,7 @@ async def _serve(call: Call) -> None:
         raise GRPCError(Status.INTERNAL, f"{call.path} was called without a message")
     reply = await method.func(request, call)
     if method.kind == "unary":
-        await call.send(reply)
+        await call.answer(reply)
 
 
 async def _serve_in_time(call: Call, grpc_timeout: str) -> None:

@@ -1,0 +1,123 @@
+"""The answer of a unary call leaves in one go where it can, and otherwise as any other does."""
+
+import asyncio
+
+import pytest
+from h2.settings import SettingCodes
+from h2.stream import StreamClosedBy
+
+from aiostream_ds.grafana import wire
+from aiostream_ds.grafana._pb import pluginv2 as pb
+
+from .memory import MemoryHost
+
+ONE = "/one"
+
+
+def make_host(answer, **settings):
+    """A host of a plugin whose `ONE` is answered by `answer(request, call)`."""
+    host = MemoryHost(answer, **settings)
+    host.server.methods[ONE] = wire.unary(answer, pb.PublishStreamRequest, pb.PublishStreamResponse)
+    return host
+
+
+def replies(size):
+    async def reply(request, call):
+        return b"x" * size
+
+    return reply
+
+
+def counted(host, monkeypatch):
+    """The stream numbers of which `write_answer` said yes."""
+    yes = []
+    usual = wire.Http2Stream.write_answer
+
+    def write_answer(stream, *parts):
+        done = usual(stream, *parts)
+        if done:
+            yes.append(stream.number)
+        return done
+
+    monkeypatch.setattr(wire.Http2Stream, "write_answer", write_answer)
+    return yes
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_379])
+async def test_a_short_answer_leaves_in_one_go(size, monkeypatch):
+    host = make_host(replies(size))
+    at_once = counted(host, monkeypatch)
+    number = host.request(ONE)
+    host.deliver()
+    streams = host.protocol.h2.streams
+    stream, window = streams[number], host.protocol.h2.outbound_flow_control_window
+    await host.turn()
+    assert at_once == [number]
+    assert host.ended == {number: "0"}
+    assert host.received(number) == 5 + size
+    assert window - host.protocol.h2.outbound_flow_control_window == 5 + size
+    assert stream.closed_by is StreamClosedBy.SEND_END_STREAM
+    assert number not in streams and not host.resets
+    await host.leave()
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [(16_380, {}), (70_000, {}), (100, {"initial_window_size": 50})],
+    ids=["longer than a frame", "longer than the connection's window", "a narrow window"],
+)
+async def test_a_longer_answer_waits_for_its_windows(size, settings, monkeypatch):
+    host = make_host(replies(size), **settings)
+    at_once = counted(host, monkeypatch)
+    number = host.request(ONE)
+    await host.turn()
+    host.h2.increment_flow_control_window(size)
+    if number not in host.ended:
+        host.h2.increment_flow_control_window(size, number)
+    await host.turn()
+    assert at_once == []
+    assert host.received(number) == 5 + size
+    assert host.ended == {number: "0"}
+    await host.leave()
+
+
+async def test_a_new_table_size_is_confirmed_before_the_answer(monkeypatch):
+    host = make_host(replies(1))
+    at_once = counted(host, monkeypatch)
+    host.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 0})
+    first, second = host.request(ONE), host.request(ONE)
+    await host.turn()
+    assert host.ended == {first: "0", second: "0"}
+    assert at_once == [second]
+    await host.leave()
+
+
+async def test_a_stream_that_was_reset_gets_no_answer(monkeypatch):
+    go_on = asyncio.Event()
+
+    async def late(request, call):
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            return b"late"
+
+    host = make_host(late)
+    at_once = counted(host, monkeypatch)
+    number = host.request(ONE)
+    await host.turn()
+    host.h2.reset_stream(number)
+    await host.turn()
+    assert at_once == [] and host.received(number) == 0
+    await host.leave()
+
+
+async def test_a_host_that_goes_on_sending_is_answered_and_reset(monkeypatch):
+    host = make_host(replies(1))
+    at_once = counted(host, monkeypatch)
+    number = host.request(ONE, message=None)
+    host.h2.send_data(number, b"\0\0\0\0\0", end_stream=False)
+    await host.turn()
+    assert at_once == []
+    assert host.ended == {number: "0"}
+    assert number in host.resets
+    await host.leave()

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
@@ -42,6 +43,7 @@ class Counters:
         "_durations",
         "bytes",
         "drop_episodes",
+        "dropped",
         "packets",
         "requests",
         "retries",
@@ -59,6 +61,7 @@ class Counters:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
         self.stream_errors: dict[str, int] = {}
+        self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
         self._durations: dict[str, tuple[list[int], float]] = {}
 
@@ -66,11 +69,16 @@ class Counters:
         """One failed run of a stream; kind is "downstream", "lasting" or "bug"."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
 
+    def count_dropped(self, reason: str, count: int = 1) -> None:
+        """What a stream left out by its rules: rows that are "late" or "duplicate", values beyond
+        the cap of "columns" or in "conflict" with their column."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:
         """One finished call of Grafana's; streams are counted when they start and end elsewhere."""
         self.requests[endpoint, status] = self.requests.get((endpoint, status), 0) + 1
         counts, total = self._durations.get(endpoint) or ([0] * (len(self.BUCKETS) + 1), 0.0)
-        counts[next((i for i, b in enumerate(self.BUCKETS) if seconds <= b), -1)] += 1
+        counts[bisect_left(self.BUCKETS, seconds)] += 1
         self._durations[endpoint] = counts, total + seconds
 
     def durations(self) -> Iterator[tuple[str, list[int], float]]:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from aiostream_ds.channels import policy
-from aiostream_ds.channels.policy import Buffer, Policy, Retry, described
+from aiostream_ds.channels.policy import Buffer, Policy, Retry, SchemaPolicy, described
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,12 @@ from aiostream_ds.channels.policy import Buffer, Policy, Retry, described
         (lambda: Policy(linger="1"), "Policy.linger is '1'"),
         (lambda: Policy(buffer=3), "Policy.buffer is 3; allowed is a Buffer"),
         (lambda: Retry().delay(0), "failures is 0"),
+        (lambda: SchemaPolicy(columns=0), "SchemaPolicy.columns is 0"),
+        (lambda: SchemaPolicy(conflict="drop"), "'drop'; allowed are fail, text, null"),
+        (lambda: SchemaPolicy(labels="host"), "SchemaPolicy.labels is 'host'; allowed is a tuple"),
+        (lambda: SchemaPolicy(labels=("host", "host")), "each once"),
+        (lambda: SchemaPolicy(labels=("time",)), "without 'time'"),
+        (lambda: SchemaPolicy(labels=("",)), "a tuple of names"),
     ],
 )
 def test_a_bad_value_is_named_with_the_allowed_ones(make, named):
@@ -54,7 +60,7 @@ def test_every_number_has_one_line_of_description():
     constants = {name for name in vars(policy) if name.isupper() and not name.startswith("_")}
     fields = {
         f"{owner.__name__}.{name}"
-        for owner in (Buffer, Retry, Policy)
+        for owner in (Buffer, Retry, policy.Replay, Policy, SchemaPolicy, policy.Order)
         for name in owner.__struct_fields__
     }
     assert set(lines) == constants | fields

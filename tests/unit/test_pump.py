@@ -6,7 +6,7 @@ import anyio
 import orjson
 import pytest
 
-from aiostream_ds.channels.channel import ChannelKey
+from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Buffer, Policy
 from aiostream_ds.frames.packet import Packet, Schema
 from tests.channel_parts import REAL, SCHEMA, Parts, encode, packet, rows_of

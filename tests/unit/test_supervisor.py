@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiostream_ds.channels.channel import ChannelKey
+from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Retry
 from aiostream_ds.channels.registry import ChannelRegistry, StreamFailed
 from aiostream_ds.errors import BadQuery, ConfigError, DownstreamError, NotFound, unwrap

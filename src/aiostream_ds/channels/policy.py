@@ -17,13 +17,20 @@ __all__ = [
     "CLOSE_TIMEOUT",
     "CROWDED_TURNS",
     "FIRST_BATCH",
+    "ORDER_SERIES",
     "SCHEMA_REPEAT",
+    "SCHEMA_SHOWN",
     "TURN_BYTES",
     "Buffer",
+    "Conflict",
     "Described",
     "Full",
+    "Late",
+    "Order",
     "Policy",
+    "Replay",
     "Retry",
+    "SchemaPolicy",
     "described",
 ]
 
@@ -62,6 +69,25 @@ SCHEMA_REPEAT: Annotated[
     float,
     Meta(description="Seconds after which rows carry the schema again, to repair a lost one."),
 ] = 30.0
+
+SCHEMA_SHOWN: Annotated[
+    float,
+    Meta(description="Seconds after a subscription until when all packets carry the schema."),
+] = 1.0
+
+Conflict = Literal["fail", "text", "null"]
+"""What happens to a value of another type than its column's."""
+
+Late = Literal["pass", "drop", "hold"]
+"""What happens to a row that is older than one before it."""
+
+ORDER_SERIES: Annotated[
+    int,
+    Meta(
+        description="Most series whose order one stream keeps; the one that was silent longest is"
+        " forgotten first."
+    ),
+] = 10_000
 
 Full = Literal["drop_oldest", "latest", "block", "fail"]
 """What happens when a reader's mailbox is full."""
@@ -150,11 +176,38 @@ class Retry(Struct, frozen=True):
         return seconds * (1.0 - self.jitter * random.random())
 
 
+class Replay(Struct, frozen=True):
+    """How many of its newest rows a channel keeps in memory: its ring.
+
+    Queries of a stream without history are answered from it, and viewers of an exact panel find
+    there what they missed. It stays for a while after its stream has ended.
+
+    Raises:
+        ValueError: a bound below 1, or seconds that are no number.
+    """
+
+    rows: Annotated[int, Meta(description="Most rows that a channel keeps.")] = 1_000
+    bytes: Annotated[int, Meta(description="Most encoded bytes that a channel keeps.")] = 1 << 16
+    seconds: Annotated[float, Meta(description="Seconds after which a kept row is forgotten.")] = (
+        900.0
+    )
+    keep: Annotated[
+        float,
+        Meta(description="Seconds that the rows stay after the stream has ended."),
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        _check_int("Replay.rows", self.rows, 1)
+        _check_int("Replay.bytes", self.bytes, 1)
+        _check_float("Replay.seconds", self.seconds, 0.0)
+        _check_float("Replay.keep", self.keep, 0.0)
+
+
 class Policy(Struct, frozen=True):
     """How one channel treats its readers.
 
     Raises:
-        ValueError: `linger` is no number of seconds, `buffer` is no Buffer.
+        ValueError: `linger` is no number of seconds, `buffer` is no Buffer, `replay` no Replay.
     """
 
     buffer: Annotated[Buffer, Meta(description="The mailbox of each reader.")] = Buffer()
@@ -162,11 +215,122 @@ class Policy(Struct, frozen=True):
         float,
         Meta(description="Seconds that a stream runs on after its last reader has left."),
     ] = 0.0
+    replay: Annotated[
+        Replay | None,
+        Meta(description="The ring of a stream without history; none: nothing is kept."),
+    ] = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.buffer, Buffer):
             raise ValueError(f"Policy.buffer is {self.buffer!r}; allowed is a Buffer")
         _check_float("Policy.linger", self.linger, 0.0)
+        if not isinstance(self.replay, Replay | None):
+            raise ValueError(f"Policy.replay is {self.replay!r}; allowed is a Replay or None")
+
+
+class SchemaPolicy(Struct, frozen=True):
+    """How the rows of one channel become columns.
+
+    Raises:
+        ValueError: `columns` below 1, a `conflict` that is not one of the three, or `labels` that
+            are no names, each once.
+    """
+
+    columns: Annotated[
+        int,
+        Meta(
+            description="Most columns that dicts bring, beside the time; the values of keys beyond"
+            " are left out and counted."
+        ),
+    ] = 500
+    conflict: Annotated[
+        Conflict,
+        Meta(
+            description="A value of another type than its column's: fail ends the stream with an"
+            " error, null leaves the value out and counts it, text makes the column one of texts."
+        ),
+    ] = "fail"
+    labels: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Keys that tell the series of one channel apart: each series gets columns"
+            " of its own, with these as their labels."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        _check_int("SchemaPolicy.columns", self.columns, 1)
+        if self.conflict not in get_args(Conflict):
+            allowed = ", ".join(get_args(Conflict))
+            raise ValueError(f"SchemaPolicy.conflict is {self.conflict!r}; allowed are {allowed}")
+        names = self.labels
+        if (
+            not isinstance(names, tuple)
+            or not all(isinstance(name, str) and name for name in names)
+            or len(set(names)) != len(names)
+            or "time" in names
+        ):
+            raise ValueError(
+                f"SchemaPolicy.labels is {names!r}; allowed is a tuple of names, each once,"
+                " without 'time'"
+            )
+
+
+class Order(Struct, frozen=True):
+    """In which order the rows of one stream go out, by their own time, and which are left out.
+
+    A row's time is its column `time`, or without one its first datetime. A row without a time is
+    stamped when it is sent and is never late.
+
+    Raises:
+        ValueError: a `late` that is not one of the three, `hold` that is no number of seconds,
+            `keys` below 1, or `by` or `key` that are no tuple of names, each once.
+    """
+
+    late: Annotated[
+        Late,
+        Meta(
+            description="A row older than one of its series before it: pass sends it all the same,"
+            " drop leaves it out and counts it, hold keeps rows for a while to put them in order."
+        ),
+    ] = "pass"
+    hold: Annotated[
+        float,
+        Meta(
+            description="Seconds of the rows' own time that hold lets a row be late, and the"
+            " longest that a row waits for others."
+        ),
+    ] = 1.0
+    by: Annotated[
+        tuple[str, ...],
+        Meta(description="Columns that tell series apart: each series has an order of its own."),
+    ] = ()
+    key: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Columns that tell rows apart: a second row of one key is left out and"
+            " counted."
+        ),
+    ] = ()
+    keys: Annotated[
+        int, Meta(description="Most keys that are remembered; the oldest is forgotten first.")
+    ] = 10_000
+
+    def __post_init__(self) -> None:
+        if self.late not in get_args(Late):
+            allowed = ", ".join(get_args(Late))
+            raise ValueError(f"Order.late is {self.late!r}; allowed are {allowed}")
+        _check_float("Order.hold", self.hold, 0.0)
+        _check_int("Order.keys", self.keys, 1)
+        for name, value in (("by", self.by), ("key", self.key)):
+            if (
+                not isinstance(value, tuple)
+                or not all(isinstance(column, str) and column for column in value)
+                or len(set(value)) != len(value)
+            ):
+                raise ValueError(
+                    f"Order.{name} is {value!r}; allowed is a tuple of column names, each once"
+                )
 
 
 class Described(NamedTuple):
@@ -182,7 +346,7 @@ def described() -> Iterator[Described]:
     module = sys.modules[__name__]
     for name, hint in get_type_hints(module, include_extras=True).items():
         yield Described(name, getattr(module, name), hint.__metadata__[0].description)
-    for owner in (Buffer, Retry, Policy):
+    for owner in (Buffer, Retry, Replay, Policy, SchemaPolicy, Order):
         hints = get_type_hints(owner, include_extras=True)
         for name, value in zip(owner.__struct_fields__, owner.__struct_defaults__, strict=True):
             text = hints[name].__metadata__[0].description

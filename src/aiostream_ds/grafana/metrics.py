@@ -119,6 +119,14 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     for kind in ("downstream", "lasting", "bug"):
         errors.add_metric([kind], counters.stream_errors.get(kind, 0))
     yield errors
+    dropped = CounterMetricFamily(
+        "aiostream_ds_dropped",
+        "Left out by a stream's rules: late and duplicate rows, conflicting values and so on.",
+        labels=["reason"],
+    )
+    for reason in ("late", "duplicate", "columns", "conflict"):
+        dropped.add_metric([reason], counters.dropped.get(reason, 0))
+    yield dropped
     requests = CounterMetricFamily(
         "aiostream_ds_requests", "Calls that Grafana made.", labels=["endpoint", "status"]
     )

@@ -21,6 +21,7 @@ from aiostream_ds.frames.packet import Schema
 from aiostream_ds.frames.quick import QuickWriter
 from aiostream_ds.plugin.annotations import unwrap
 from aiostream_ds.plugin.model import Row
+from aiostream_ds.plugin.naming import unmistakable
 
 __all__ = ["NUMBERS", "TIME", "TYPES", "Column", "Layout", "row_columns", "row_layout"]
 
@@ -44,6 +45,9 @@ _ACCEPTED: dict[FieldType | None, frozenset[type]] = {
     FieldType.TIME: frozenset({datetime, type(None)}),
     FieldType.JSON: frozenset({dict, list, type(None)}),
 }
+_NOTHING = {type(None)}
+_FEW = 16  # rows that are looked at twice
+_MOST_WRITERS = 256
 NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
 
 
@@ -53,10 +57,13 @@ class Column(msgspec.Struct, frozen=True):
     type: FieldType | None
     nullable: bool = True
     config: FieldConfig | None = None
+    labels: Mapping[str, str] | None = None
 
     def field(self, name: str, values: list[Any]) -> Field:
         kind = self.type or FieldType.FLOAT64
-        return Field(name, values, kind, nullable=self.nullable, config=self.config)
+        return Field(
+            name, values, kind, nullable=self.nullable, config=self.config, labels=self.labels
+        )
 
 
 class Layout:
@@ -66,8 +73,12 @@ class Layout:
         "_accepted",
         "_get",
         "_getters",
+        "_names",
         "_quick",
+        "_required",
         "_rows_are_quick",
+        "_types",
+        "_writers",
         "columns",
         "schema",
         "stamped",
@@ -83,7 +94,15 @@ class Layout:
             )
         self.columns = columns
         self.stamped = not times and TIME not in columns
-        body = json.schema(Frame(*self.fields([[] for _ in columns], 0)))
+        self._names = dict(columns)
+        frame = Frame(*self.fields([[] for _ in columns], 0))
+        found = unmistakable(frame)
+        if found is not frame:  # its first field has another name
+            first, *others = columns.values()
+            renamed = msgspec.structs.replace(first, config=found.fields[0].config)
+            names = [field.name for field in found.fields]
+            self._names = dict(zip(names, [renamed, *others], strict=True))
+        body = json.schema(found)
         self.schema = Schema(body, json.fingerprint(body))
         getter: Callable[[str], Callable[[Any], Any]] = attrgetter if row else itemgetter
         self._getters = [getter(name) for name in columns]
@@ -92,7 +111,11 @@ class Layout:
         other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
         self._rows_are_quick = row is not None or not other
         types = [column.type or FieldType.FLOAT64 for column in columns.values()]
-        self._quick = QuickWriter([FieldType.TIME, *types] if self.stamped else types)
+        self._types = [FieldType.TIME, *types] if self.stamped else types
+        self._quick = QuickWriter(self._types)
+        needed = (not column.nullable for column in columns.values())
+        self._required = {place for place, each in enumerate(needed, int(self.stamped)) if each}
+        self._writers: dict[tuple[int, ...], QuickWriter] = {}
         # Of a Row, whose types are declared, the field itself refuses what does not fit.
         self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
@@ -130,11 +153,40 @@ class Layout:
     def data(self, values: list[list[Any]], rows: int) -> bytes:
         """The packet's data for these columns' values. Raises FrameError for what does not fit."""
         columns = [[_now()] * rows, *values] if self.stamped else values
-        return self._quick.data(columns) or json.data(self.fields(values, rows))
+        return (
+            self._quick.data(columns)
+            or self._sparse(columns, rows)
+            or json.data(self.fields(values, rows))
+        )
+
+    def _sparse(self, columns: list[list[Any]], rows: int) -> bytes | None:
+        """The quick way for columns that are whole or empty: one row of one series of many."""
+        if rows > _FEW:
+            return None
+        kinds = [set(map(type, column)) for column in columns]
+        places = tuple(place for place, found in enumerate(kinds) if found != _NOTHING)
+        if len(places) == len(columns) or not self._required.issubset(places):
+            return None
+        writer = self._writers.get(places)
+        if writer is None:
+            if len(self._writers) >= _MOST_WRITERS:
+                self._writers.clear()
+            writer = self._writers[places] = QuickWriter([self._types[place] for place in places])
+        body = writer.data([columns[place] for place in places])
+        return None if body is None else _spread(body, places, [None] * rows, len(columns))
+
+    def empty(self) -> Frame:
+        """A frame of these columns without rows."""
+        return Frame(*self.fields([[] for _ in self.columns], 0))
+
+    def index_of(self, name: str) -> int | None:
+        """Which column of the data has this name; a stamped time is column 0."""
+        names = [TIME, *self.columns] if self.stamped else list(self.columns)
+        return names.index(name) if name in names else None
 
     def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
         """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
-        pairs = zip(self.columns.items(), values, strict=True)
+        pairs = zip(self._names.items(), values, strict=True)
         found = [column.field(name, own) for (name, column), own in pairs]
         if self.stamped:
             found.insert(0, Field(TIME, [_now()] * rows, FieldType.TIME, nullable=False))
@@ -155,6 +207,18 @@ def _all_of(
         whole: Callable[[Any], tuple[Any, ...]] = getter(*columns)
         return whole
     return lambda row: tuple(get(row) for get in getters)
+
+
+def _spread(body: bytes, places: Sequence[int], nothing: list[None], count: int) -> bytes:
+    """The data of some columns as that of all, with nothing in the others."""
+    found = msgspec.json.decode(body)
+    for key, empty in (("values", nothing), ("nanos", None)):
+        if key in found:
+            whole: list[Any] = [empty] * count
+            for place, column in zip(places, found[key], strict=True):
+                whole[place] = column
+            found[key] = whole
+    return msgspec.json.encode(found)
 
 
 def _accepted(name: str, column: Column) -> frozenset[type] | None:

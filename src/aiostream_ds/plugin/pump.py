@@ -3,17 +3,21 @@
 A batch ends when the author waits. The driver is a plain `async for`, and `_watched` sees each of
 its real suspensions: then the batch leaves if some reader has nothing left; else it grows until a
 mailbox runs dry, a reader joins, the batch is as large as a packet may be, or the run ends. No
-timer, no task and no await for a row. Imports `channels`, `frames` and the ground.
+timer, no task and no await for a row; with an `Order` one timer, for all rows that are held.
+Imports `channels`, `frames`, its own room and the ground.
 """
 
 import asyncio
+import math
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from typing import Any
 
 from aiostream_ds.channels.channel import Channel, Runner
-from aiostream_ds.channels.policy import BATCH_ROWS, CROWDED_TURNS, FIRST_BATCH, TURN_BYTES
+from aiostream_ds.channels.policy import BATCH_ROWS, CROWDED_TURNS, FIRST_BATCH, TURN_BYTES, Order
 from aiostream_ds.frames.packet import Packet
+from aiostream_ds.plugin.order import Sorter, is_idle
+from aiostream_ds.telemetry import Counters
 
 __all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
 
@@ -31,19 +35,25 @@ def drive(
     *,
     rows: int = BATCH_ROWS,
     turn_bytes: int = TURN_BYTES,
+    order: Order | None = None,
+    counters: Counters | None = None,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
 
-    Rows leave before an error that follows them. What the generator raises comes out of the runner
-    unchanged; a yield that cannot be encoded fails the channel, for the author cannot catch that.
-    Cancelling the runner's task cancels the author where it waits, or closes the generator at its
-    yield; its `finally` runs in the same task, to its end.
+    Rows leave before an error that follows them, also those that the order holds. What the
+    generator raises comes out of the runner unchanged; a yield that cannot be encoded fails the
+    channel, for the author cannot catch that. Cancelling the runner's task cancels the author where
+    it waits, or closes the generator at its yield; its `finally` runs in the same task, to its end.
 
     Args:
         open_rows: makes the generator; called at each run of the runner.
         encode: see `Encode`.
         rows: most rows in one packet of single rows.
         turn_bytes: encoded bytes after which an author who never waits gives others a turn.
+        order: which rows go out and when, by their own time. What it remembers of rows that have
+            gone out outlives the runs of this runner: a stream that is tried again often begins
+            with rows that it had sent.
+        counters: where rows are counted that the order leaves out.
 
     Raises:
         ValueError: `rows` or `turn_bytes` is below 1.
@@ -51,8 +61,14 @@ def drive(
     if rows < 1 or turn_bytes < 1:
         raise ValueError(f"rows is {rows} and turn_bytes {turn_bytes}; allowed is 1 and more")
 
+    sorter = None
+    if order is not None and not is_idle(order):
+        sorter = Sorter(order, counters if counters is not None else Counters())
+
     async def run(channel: Channel) -> None:
         pump = _Pump(channel, encode, rows, turn_bytes)
+        if sorter is not None:
+            pump = _SortingPump(channel, encode, rows, turn_bytes, sorter)
         channel.on_hungry = pump.flush
         try:
             await _watched(pump.pull(open_rows()), pump.author_waits)
@@ -100,6 +116,7 @@ class _Pump:
     """The batch of one run, and how large it may grow."""
 
     __slots__ = (
+        "_arrivals",
         "_batch",
         "_channel",
         "_encode",
@@ -116,13 +133,14 @@ class _Pump:
         self._rows = rows
         self._turn_bytes = turn_bytes
         self._batch: list[Any] = []
+        self._arrivals = self._batch  # where yields are put: the same list unless they are sorted
         self._size = min(rows, FIRST_BATCH)  # yields that make a packet
         self._limit = self._size  # 0: the next yield must look before the author goes on
         self._in_own_wait = False
 
     async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
         """Read the generator to its end, and close it in the task that read it."""
-        batch = self._batch
+        batch = self._arrivals
         append = batch.append
         try:
             async for row in rows:
@@ -207,3 +225,78 @@ class _Pump:
         by_rows = yields * self._rows // max(rows, 1)
         by_bytes = yields * self._turn_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))
+
+
+class _SortingPump(_Pump):
+    """A pump whose yields pass a `Sorter` before they are the batch.
+
+    They do so whenever the author waits, for what is held counts its time from then. Only a reader
+    that has nothing left makes the batch leave, also when the timer has released rows.
+    """
+
+    __slots__ = ("_loop", "_rows_before", "_sorter", "_timer", "_yields")
+
+    def __init__(
+        self, channel: Channel, encode: Encode, rows: int, turn_bytes: int, sorter: Sorter
+    ) -> None:
+        super().__init__(channel, encode, rows, turn_bytes)
+        self._arrivals = []
+        self._sorter = sorter
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._yields = 0  # since the last packet
+        self._rows_before = sorter.rows  # that the sorter had seen then
+
+    async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
+        try:
+            await super().pull(rows)
+        finally:
+            self._sort()
+            self._batch += self._sorter.release(math.inf)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def flush(self) -> None:
+        self._sort()
+        super().flush()
+
+    def author_waits(self) -> None:
+        self._sort()
+        self._offer()
+
+    def _offer(self) -> None:
+        if self._batch and (self._channel.hungry or self._yields >= self._size):
+            self.flush()
+
+    def _sort(self) -> None:
+        if not self._arrivals:
+            return
+        yields = self._arrivals[:]
+        self._arrivals.clear()
+        self._yields += len(yields)
+        try:
+            self._sorter.feed(yields, self._loop.time(), self._batch)
+        except Exception as error:
+            self._batch += self._sorter.release(math.inf)
+            super().flush()
+            self._channel.fail(error)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Rows become due in the order in which they came: a timer that runs is never too late."""
+        due = self._sorter.due
+        if due is not None and self._timer is None:
+            self._timer = self._loop.call_at(due, self._time_is_up, due)
+
+    def _time_is_up(self, due: float) -> None:
+        self._timer = None
+        self._batch += self._sorter.release(max(due, self._loop.time()))  # it may fire a bit early
+        self._watch()
+        self._offer()
+
+    def _measure(self, yields: int, rows: int, size: int) -> None:
+        """By what was yielded: a packet may hold rows of before, and lack some that came."""
+        seen = self._sorter.rows - self._rows_before
+        if self._yields and rows:
+            super()._measure(self._yields, seen, size * seen // rows)
+        self._yields, self._rows_before = 0, self._sorter.rows

@@ -2,42 +2,105 @@
 
 One encoder serves one channel; it remembers the columns that it has seen. Column types of dicts are
 found from their values and only ever widen (unknown → any, int → float, a new key → a new column);
-a value that fits neither is a TypeError that names column and value. `encode` is all or nothing.
+the SchemaPolicy says what becomes of a value that fits neither, how many columns there may be, and
+whether rows are of several series. `encode` is all or nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from msgspec.structs import replace
+
+from aiostream_ds.channels.policy import SchemaPolicy
 from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.plugin.layout import NUMBERS, TIME, TYPES, Column, Layout, row_layout
+from aiostream_ds.plugin.governor import Governor
+from aiostream_ds.plugin.layout import TIME, Layout, row_layout
 from aiostream_ds.plugin.model import Columns, Row
+from aiostream_ds.plugin.naming import Shape, unmistakable
+from aiostream_ds.plugin.values import ODD
+from aiostream_ds.telemetry import Counters
 
 __all__ = ["RowEncoder"]
 
+_Part = tuple[Layout, list[list[Any]], int]
+"""Rows of one kind: their columns, their values by column, and how many they are."""
+
+_USUAL = SchemaPolicy()
 _SMALL = 16  # rows up to which a block costs more by itself than by its values
 
 
 class RowEncoder:
-    """Encodes the rows of one channel. `row` is the class they are of, when that is known."""
+    """Encodes the rows of one channel.
 
-    __slots__ = ("_dicts", "_frames_like", "_last", "_rows")
+    Args:
+        row: the class they are of, when that is known.
+        policy: how they become columns.
+        counters: where values that the policy leaves out of live rows are counted, as "columns"
+            and "conflict"; what it leaves out of a history is not counted.
+        common: the columns that belong to no series although the policy has labels, and that are
+            there whatever the policy says: the stream's cursor.
 
-    def __init__(self, row: type[Row] | None = None) -> None:
+    Raises:
+        TypeError: `row` has a field that no column can have, or the labels are no texts of it.
+    """
+
+    __slots__ = ("_counters", "_dicts", "_framed", "_frames_like", "_governor", "_last", "_rows")
+
+    def __init__(
+        self,
+        row: type[Row] | None = None,
+        policy: SchemaPolicy = _USUAL,
+        counters: Counters | None = None,
+        *,
+        common: Collection[str] = (),
+    ) -> None:
+        self._counters = counters
+        self._governor = Governor(policy, common)
         self._rows: dict[type[Row], Layout] = {}
-        self._dicts: Layout | None = None
-        self._last: Layout | None = None
+        self._dicts: Layout | None = None  # the governor's
+        self._last: Layout | Shape | None = None
         self._frames_like = json.FrameEncoder()
+        self._framed: tuple[Schema, Shape] | None = None
         if row is not None:
-            self._last = self._rows[row] = row_layout(row)
+            self._governor.check(row)
+            if not self._governor.has_series:
+                self._last = self._rows[row] = row_layout(row)
 
     @property
     def schema(self) -> Schema | None:
         """The schema of the next rows as far as it is known."""
         return self._last.schema if self._last is not None else None
+
+    def index_of(self, name: str) -> int | None:
+        """Which column of the data under `schema` has this name; a stamped `time` is column 0."""
+        return self._last.index_of(name) if self._last is not None else None
+
+    def copy(self) -> "RowEncoder":
+        """Another encoder that knows what this one does: for a history, also in a thread."""
+        found = RowEncoder(counters=self._counters)
+        found._governor = self._governor.copy()
+        found._rows = dict(self._rows)
+        found._dicts, found._last = self._dicts, self._last
+        return found
+
+    def adopt(self, other: "RowEncoder") -> bool:
+        """Take over the columns that `other` knows, behind those known here; whether `schema` is
+        another one now. A type that differs stays as it is here unless the other one is wider."""
+        before, known = self.schema, self._dicts
+        self._rows = {**other._rows, **self._rows}
+        self._governor.adopt(other._dicts)
+        self._dicts = self._governor.layout
+        if self._last is None:
+            self._last = self._dicts if other._last is other._dicts else other._last
+        elif self._last is known:
+            self._last = self._dicts
+        after = self.schema
+        if before is None or after is None:
+            return before is not after
+        return before.fingerprint != after.fingerprint
 
     def encode(self, rows: list[Any]) -> list[Packet]:
         """The packets of these rows, in order: more than one when the kind of row changes.
@@ -53,12 +116,25 @@ class RowEncoder:
             packets = self._encode_alike(kinds.pop(), rows)
             if packets is not None:
                 return packets
+        return self._encode_new(rows)
+
+    def _encode_new(self, rows: list[Any]) -> list[Packet]:
+        """The careful way, in which anything may be new."""
         before = (self._dicts, self._last)
+        self._governor.lost = {}
         try:
-            return [packet for part in self._frames(rows) for packet in self._packets(part)]
+            packets = [packet for part in self._frames(rows) for packet in self._packets(part)]
         except Exception:
-            self._dicts, self._last = before
+            self._put_back(*before)
             raise
+        if self._counters is not None:
+            for reason, count in self._governor.lost.items():
+                self._counters.count_dropped(reason, count)
+        return packets
+
+    def _put_back(self, dicts: Layout | None, last: Layout | Shape | None) -> None:
+        self._dicts = self._governor.layout = dicts
+        self._last = last
 
     def _encode_row(self, row: Any) -> Packet | None:
         """The usual case of a slow stream: one more row like those before. None: look closer."""
@@ -72,17 +148,33 @@ class RowEncoder:
 
     def _encode_alike(self, kind: type, rows: list[Any]) -> list[Packet] | None:
         """The usual case: rows of one kind that bring nothing new. None: look closer."""
-        if kind is Frame:
-            return list(map(self._frames_like.packet, rows))
-        if kind is Columns:
+        if kind is Frame and not self._governor.has_series:
+            return self._frame_packets(rows)
+        if kind is Columns and not self._governor.has_series:
             return self._blocks(rows)
         layout = self._dicts if kind is dict else self._rows.get(kind)
         values = layout.read(rows) if layout is not None else None
         if layout is None or values is None:
             return None
-        packet = Packet(layout.schema, layout.data(values, len(rows)), len(rows))
+        try:
+            packet = Packet(layout.schema, layout.data(values, len(rows)), len(rows))
+        except ODD:
+            if kind is dict and self._governor.is_lenient:
+                return None
+            raise
         self._last = layout
         return [packet]
+
+    def _frame_packets(self, frames: list[Frame]) -> list[Packet]:
+        packets = []
+        for frame in frames:
+            packet = self._frames_like.packet(frame)
+            if self._framed is None or packet.schema is not self._framed[0]:
+                self._framed = packet.schema, _shape(frame, packet.schema)
+            schema = self._framed[1].schema
+            packets.append(packet if packet.schema is schema else replace(packet, schema=schema))
+        self._last = self._framed[1] if self._framed is not None else self._last
+        return packets
 
     def _blocks(self, blocks: list[Columns[Any]]) -> list[Packet]:
         if len(blocks) > 1:
@@ -117,39 +209,48 @@ class RowEncoder:
             layout = self._rows[kind] = row_layout(kind)
         return layout
 
-    def frame(self, rows: "Sequence[Any] | Columns[Any]") -> Frame:
-        """A history's rows as one frame, for a query's answer.
+    def frame(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> Frame:
+        """A history's rows as one frame, for a query's answer: with the columns of the live rows.
 
         Raises TypeError when they are of several kinds, or have no time of their own.
         """
-        if isinstance(rows, Columns):
+        if isinstance(rows, Columns | Frame):
             rows = [rows]
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(f"a history is a Frame, Columns or a list of rows, not {rows!r}")
-        parts = list(self._frames(list(rows)))
+        before = (self._dicts, self._last)
+        try:
+            return self._one_frame(list(rows))
+        except Exception:
+            self._put_back(*before)
+            raise
+
+    def _one_frame(self, rows: list[Any]) -> Frame:
+        parts = list(self._frames(rows))
         if len(parts) > 1:
             raise TypeError("a history is rows of one kind, or one Frame")
         if not parts:
-            last = self._last
-            return Frame(*last.fields([[] for _ in last.columns], 0) if last else ())
+            return self._last.empty() if self._last is not None else Frame()
         part = parts[0]
         if isinstance(part, Frame):
-            return part
-        if self._last is not None and self._last.stamped:
+            body = json.schema(part)
+            self._last = _shape(part, Schema(body, json.fingerprint(body)))
+            return unmistakable(part)
+        if isinstance(self._last, Layout) and self._last.stamped:
             raise TypeError(
                 f"rows of a history need a time of their own: no {TIME!r} in {rows[0]!r}"
             )
-        return Frame(*part[1])
+        layout, values, count = part
+        return Frame(*layout.fields(values, count))
 
-    def _packets(self, part: "Frame | tuple[Schema, list[Field], int]") -> Iterator[Packet]:
+    def _packets(self, part: "Frame | _Part") -> list[Packet]:
         if isinstance(part, Frame):
-            yield self._frames_like.packet(part)
-        else:
-            schema, fields, rows = part
-            yield Packet(schema, json.data(fields), rows)
+            return self._frame_packets([part])
+        layout, values, rows = part
+        return [Packet(layout.schema, layout.data(values, rows), rows)]
 
-    def _frames(self, rows: list[Any]) -> "Iterator[Frame | tuple[Schema, list[Field], int]]":
-        for kind, group in groupby(_flat(rows), key=type):
+    def _frames(self, rows: list[Any]) -> "Iterator[Frame | _Part]":
+        for kind, group in groupby(self._governor.split(_flat(rows)), key=type):
             part = list(group)
             if issubclass(kind, Frame):
                 yield from part
@@ -157,39 +258,32 @@ class RowEncoder:
             if kind is Columns:
                 for block in part:
                     self._last = layout = self._layout(block.kind)
-                    yield layout.schema, layout.fields(block.values, block.rows), block.rows
+                    yield layout, block.values, block.rows
                 continue
             if issubclass(kind, Row):
-                layout, values = self._row_values(kind, part)
+                layout = self._layout(kind)
+                values, count = layout.read(part) or [], len(part)
             elif issubclass(kind, Mapping):
-                layout, values = self._dict_values(part)
+                found = self._governor.read(part)
+                if found is None:
+                    continue
+                layout, values, count = found
+                self._dicts = layout
             else:
                 raise TypeError(
                     "a stream yields a dict, a Row, Columns, a Frame or a list of rows, "
                     f"not {part[0]!r}"
                 )
             self._last = layout
-            yield layout.schema, layout.fields(values, len(part)), len(part)
+            yield layout, values, count
 
-    def _row_values(self, kind: type[Row], rows: list[Row]) -> tuple[Layout, list[list[Any]]]:
-        layout = self._layout(kind)
-        return layout, layout.read(rows) or []
 
-    def _dict_values(self, rows: list[Mapping[str, Any]]) -> tuple[Layout, list[list[Any]]]:
-        columns = dict(self._dicts.columns) if self._dicts is not None else {}
-        for row in rows:
-            if not row.keys() <= columns.keys():
-                columns.update((key, Column(None)) for key in row if key not in columns)
-        values: list[list[Any]] = []
-        for name, column in columns.items():
-            column_values = [row.get(name) for row in rows]
-            kind, plain = _widen(name, column.type, column_values)
-            values.append(plain)
-            if kind is not column.type:
-                columns[name] = Column(kind)
-        if self._dicts is None or columns != self._dicts.columns:
-            self._dicts = Layout(columns)
-        return self._dicts, values
+def _shape(frame: Frame, schema: Schema) -> Shape:
+    found = unmistakable(frame)
+    if found is not frame:
+        body = json.schema(found)
+        schema = Schema(body, json.fingerprint(body))
+    return Shape(found, schema)
 
 
 def _flat(rows: list[Any]) -> Iterator[Any]:
@@ -199,72 +293,3 @@ def _flat(rows: list[Any]) -> Iterator[Any]:
             yield from row
         else:
             yield row
-
-
-def _widen(
-    name: Any, known: FieldType | None, values: list[Any]
-) -> tuple[FieldType | None, list[Any]]:
-    """The column's type once these values are in it, and the values as plain Python."""
-    if not isinstance(name, str):
-        raise TypeError(f"the column {name!r} is no str")
-    found = set(map(type, values))
-    found.discard(type(None))
-    if not found <= TYPES.keys():
-        values = [_plain(name, value) for value in values]
-        found = set(map(type, values)) - {type(None)}
-    types = {
-        kind: FieldType.TIME if name == TIME and kind is int else TYPES[kind] for kind in found
-    }
-    kinds = set(types.values())
-    if known is not None:
-        kinds.add(known)
-    if len(kinds) <= 1:
-        return (kinds.pop() if kinds else None), values
-    if kinds <= NUMBERS:
-        return FieldType.FLOAT64, values
-    present = [value for value in values if value is not None]
-    first = known or types[type(present[0])]
-    allowed = NUMBERS if first in NUMBERS else {first}
-    odd = next(value for value in present if types[type(value)] not in allowed)
-    expected = " or ".join(sorted(kind.value for kind in allowed & kinds))
-    raise TypeError(f"the column {name!r} holds {expected}, not {odd!r} ({type(odd).__name__})")
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A value of a subclass or of numpy as what it stands for."""
-    if value is None or type(value) in TYPES:
-        return value
-    dtype = getattr(value, "dtype", None)
-    if dtype is not None and hasattr(value, "item"):
-        # datetime64 is told from its count of units by nobody who reads the bare number
-        if getattr(value, "shape", ()) == () and dtype.kind not in "mMO":
-            value = value.item()
-    for kind, make in _PLAIN.items():
-        if isinstance(value, kind):
-            return make(value)
-    raise TypeError(
-        f"the column {name!r} cannot hold {value!r} ({type(value).__name__}); "
-        "allowed: bool, int, float, str, datetime, dict, list, None"
-    )
-
-
-def _datetime(value: datetime) -> datetime | None:
-    if value != value:
-        return None  # the "not a time" of pandas
-    return datetime(
-        value.year, value.month, value.day, value.hour, value.minute, value.second,
-        value.microsecond, value.tzinfo, fold=value.fold,
-    )  # fmt: skip
-
-
-# The base classes' own methods: an Enum that is a str or an int has another __str__.
-_PLAIN: dict[type, Callable[[Any], Any]] = {
-    bool: bool,
-    int: int.__int__,
-    float: float.__float__,
-    str: str.__str__,
-    datetime: _datetime,
-    Mapping: dict,
-    list: list,
-    tuple: list,
-}

@@ -11,14 +11,15 @@ Imports channels, frames, the pump and the ground.
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from math import inf
 from typing import Any
 
 import anyio
 
-from aiostream_ds.channels.channel import Channel, ChannelKey, Runner
-from aiostream_ds.channels.policy import Retry
+from aiostream_ds.channels.channel import Channel, Runner
+from aiostream_ds.channels.observer import ChannelKey
+from aiostream_ds.channels.policy import Order, Retry
 from aiostream_ds.errors import PluginError, unwrap
 from aiostream_ds.plugin.pump import Encode, drive
 from aiostream_ds.telemetry import Counters
@@ -63,16 +64,24 @@ def supervise(
     retry: Retry,
     delays: BugDelays,
     counters: Counters,
+    prepare: Callable[[Channel], Awaitable[None]] | None = None,
+    order: Order | None = None,
 ) -> Runner:
-    """A runner that drives the author's method, and drives it again as its errors ask."""
+    """A runner that drives the author's method, and drives it again as its errors ask.
+
+    `prepare` comes before each time; its errors count as the method's. `order` knows the rows of
+    the runs before: those that come again after an error are late, or of known keys.
+    """
 
     async def supervised(channel: Channel) -> None:
         run = _Run(channel, key, retry, delays, counters)
         await run.wait_for_turn()
-        drive_once = drive(open_rows, encode)
+        drive_once = drive(open_rows, encode, order=order, counters=counters)
         while True:
             run.begin()
             try:
+                if prepare is not None:
+                    await prepare(channel)
                 await drive_once(channel)
                 return
             except (Exception, SystemExit, anyio.get_cancelled_exc_class()) as error:

@@ -1,0 +1,452 @@
+"""What a SchemaPolicy makes of dicts: the cap, conflicts, series; encoders that share columns."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import pytest
+
+from aiostream_ds import Columns, Field, FieldConfig, FieldType, Frame, Row
+from aiostream_ds.channels.policy import SchemaPolicy
+from aiostream_ds.frames import json
+from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds.telemetry import Counters
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MS = int(NOW.timestamp() * 1000)
+NULL, TEXT = SchemaPolicy(conflict="null"), SchemaPolicy(conflict="text")
+
+
+class Reading(Row):
+    time: datetime
+    host: str
+    celsius: Annotated[float, FieldConfig(unit="celsius", display_name="Heat")]
+    rpm: int | None = None
+
+
+def values(encoder: RowEncoder, *rows: Any) -> dict[str, list[Any]]:
+    """The values of the one packet of these rows, by column."""
+    (packet,) = encoder.encode(list(rows))
+    frame = json.decode(b'{"data":%b}' % packet.data, packet.schema)
+    return {field.name: list(field.values) for field in frame.fields}
+
+
+def fields(encoder: RowEncoder) -> list[dict[str, Any]]:
+    assert encoder.schema is not None
+    found: list[dict[str, Any]] = orjson.loads(encoder.schema.body)["fields"]
+    return found
+
+
+def kinds(encoder: RowEncoder) -> dict[str, str]:
+    return {field["name"]: field["typeInfo"]["frame"] for field in fields(encoder)}
+
+
+# The cap
+
+
+def test_keys_beyond_the_cap_are_left_out_counted_and_said_once(caplog):
+    counters = Counters()
+    encoder = RowEncoder(None, SchemaPolicy(columns=2), counters)
+    first = values(encoder, {"a": 1, "b": 2, "c": 3, "d": None, "time": MS})
+    second = values(encoder, {"time": MS, "e": 1, "b": 5})
+    assert first == {"a": [1], "b": [2], "time": [MS]}
+    assert second == {"a": [None], "b": [5], "time": [MS]}
+    assert counters.dropped == {"columns": 2}
+    (record,) = caplog.records
+    assert "more than 2 columns" in record.message and "'c'" in record.message
+
+
+def test_the_cursor_has_its_place_whatever_the_cap():
+    encoder = RowEncoder(None, SchemaPolicy(columns=1), common=("offset",))
+    assert values(encoder, {"a": 1, "b": 2, "offset": 3}) | {"time": 0} == {
+        "time": 0,
+        "a": [1],
+        "offset": [3],
+    }
+
+
+def test_a_batch_that_fails_counts_nothing():
+    counters = Counters()
+    encoder = RowEncoder(None, SchemaPolicy(columns=1), counters)
+    with pytest.raises(TypeError, match="'a' holds int64, not 'x'"):
+        encoder.encode([{"a": 1, "b": 1}, {"a": "x"}])
+    assert counters.dropped == {} and encoder.schema is None
+
+
+def test_what_a_history_lacks_is_not_counted():
+    counters = Counters()
+    encoder = RowEncoder(None, SchemaPolicy(columns=1, conflict="null"), counters)
+    frame = encoder.frame([{"time": MS, "a": 1, "b": 1}, {"time": MS, "a": "x"}])
+    assert [field.values for field in frame.fields] == [[MS, MS], [1, None]]
+    values(encoder, {"time": MS, "a": 1})
+    assert counters.dropped == {}
+
+
+# Conflicts
+
+
+@pytest.mark.parametrize(
+    "odd", ["x", True, {"a": 1}, [1], NOW, b"x", 1j, 2**70, "\ud800", datetime(2026, 1, 1)]
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_under_null_a_value_of_another_type_is_left_out_and_counted(odd, together):
+    counters = Counters()
+    encoder = RowEncoder(None, NULL, counters)
+    rows = [{"time": 1, "a": 1}, {"time": 2, "a": odd}, {"time": 3, "a": 5}]
+    parts = [rows] if together else [[row] for row in rows]
+    found = [value for part in parts for value in values(encoder, *part)["a"]]
+    assert found == [1, None, 5]
+    assert kinds(encoder)["a"] == "int64" and counters.dropped == {"conflict": 1}
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ("x", "x"),
+        (True, "true"),
+        ({"a": [1, "ä"]}, '{"a":[1,"ä"]}'),
+        ([None], "[null]"),
+        (NOW, "2026-01-02T03:04:05+00:00"),
+    ],
+)
+def test_under_text_a_conflict_makes_the_column_one_of_texts_for_good(odd, expected):
+    counters = Counters()
+    encoder = RowEncoder(None, TEXT, counters)
+    assert values(encoder, {"time": 1, "a": 1})["a"] == [1]
+    assert values(encoder, {"time": 2, "a": odd})["a"] == [expected]
+    assert values(encoder, {"time": 3, "a": 2.5}, {"time": 3})["a"] == ["2.5", None]
+    assert kinds(encoder)["a"] == "string" and counters.dropped == {}
+
+
+@pytest.mark.parametrize("odd", [b"x", 1j, "\ud800"])
+def test_what_no_column_can_hold_is_left_out_under_text_too(odd):
+    counters = Counters()
+    encoder = RowEncoder(None, TEXT, counters)
+    assert values(encoder, {"time": 1, "a": odd}, {"time": 2, "a": "x"})["a"] == [None, "x"]
+    assert counters.dropped == {"conflict": 1}
+
+
+def test_a_column_of_ints_still_widens_to_floats_under_null():
+    encoder = RowEncoder(None, NULL)
+    assert values(encoder, {"time": 1, "a": 1}, {"time": 1, "a": "x"}, {"time": 1, "a": 1.5})[
+        "a"
+    ] == [1, None, 1.5]
+    assert kinds(encoder)["a"] == "float64"
+
+
+@pytest.mark.parametrize("policy", [NULL, TEXT])
+@pytest.mark.parametrize("odd", ["x", 1.5, True, 2**60, datetime(2026, 1, 1), b""])
+@pytest.mark.parametrize("first", [[], [{"time": MS, "a": 0}]])
+def test_a_row_whose_time_is_none_is_left_out(policy, odd, first):
+    counters = Counters()
+    encoder = RowEncoder(None, policy, counters)
+    for row in first:
+        encoder.encode([row])
+    assert encoder.encode([{"time": odd, "a": 1}]) == []
+    found = values(encoder, {"time": odd, "a": 1, "b": 2}, {"time": NOW, "a": 2})
+    assert found == {"time": [MS], "a": [2]}
+    assert counters.dropped == {"conflict": 2}
+
+
+@pytest.mark.parametrize("policy", [NULL, TEXT])
+def test_time_may_be_anything_where_another_column_has_the_times(policy):
+    encoder = RowEncoder(None, policy)
+    assert values(encoder, {"time": "noon", "at": NOW}) == {"time": ["noon"], "at": [MS]}
+
+
+@pytest.mark.parametrize("policy", [NULL, TEXT])
+def test_a_column_of_times_stays_one(policy):
+    counters = Counters()
+    encoder = RowEncoder(None, policy, counters)
+    encoder.encode([{"at": NOW}])
+    assert values(encoder, {"at": "noon"}) == {"at": [None]}
+    assert counters.dropped == {"conflict": 1}
+
+
+def test_a_key_that_is_no_text_is_left_out_unless_a_conflict_is_to_fail():
+    counters = Counters()
+    encoder = RowEncoder(None, NULL, counters)
+    assert values(encoder, {"time": 1, 2: 3, "\ud800": 4, 5: None}) == {"time": [1]}
+    assert counters.dropped == {"conflict": 2}
+    with pytest.raises(TypeError, match="is no str"):
+        RowEncoder().encode([{"\ud800": 4}])
+
+
+# Series
+
+
+def test_each_series_has_columns_of_its_own_with_its_labels():
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host", "disk")))
+    first = {"time": 1, "host": "a", "disk": "sda", "free": 1, "note": None}
+    found = values(encoder, first, {"time": 2, "host": "b", "free": 2.5}, {"time": 3, "free": 3})
+    assert found == {
+        "time": [1, 2, 3],
+        'free {disk="sda", host="a"}': [1, None, None],
+        'free {host="b"}': [None, 2.5, None],
+        "free": [None, None, 3],
+    }
+    assert [field.get("labels") for field in fields(encoder)] == [
+        None,
+        {"host": "a", "disk": "sda"},
+        {"host": "b"},
+        None,
+    ]
+
+
+def test_people_read_the_value_of_a_single_label_and_lines_go_on_between_its_rows():
+    encoder = RowEncoder(Reading, SchemaPolicy(labels=("host",)))
+    encoder.encode([Reading(NOW, "north", 20.5, 900)])
+    _, celsius, rpm = fields(encoder)
+    assert celsius["config"] == {
+        "displayName": "Heat north",
+        "unit": "celsius",
+        "custom": {"spanNulls": True},
+    }
+    assert rpm["config"] == {"displayNameFromDS": "rpm north", "custom": {"spanNulls": True}}
+
+
+HOSTS = ["a", 'a"', 'a",b="', "{", "}", "a=b", "a, b", "\\", '\\"', "", " ", "ä", 5, True, ["x"]]
+
+
+def test_no_value_of_a_label_breaks_a_name_or_merges_two_series():
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",)))
+    rows = [{"time": 1, "host": host, "x": place} for place, host in enumerate(HOSTS)]
+    found = values(encoder, *rows)
+    assert len(found) == 1 + len(HOSTS)
+    for place, column in enumerate(list(found.values())[1:]):
+        assert [value for value in column if value is not None] == [place]
+
+
+def test_a_column_named_like_a_series_is_another_one():
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",)))
+    found = values(
+        encoder, {"time": 1, "host": "a", "x": 1}, {"time": 1, 'x {host="a"}': 2, '"x': 3}
+    )
+    assert found == {
+        "time": [1, 1],
+        'x {host="a"}': [1, None],
+        '"x {host=\\"a\\"}"': [None, 2],
+        '"\\"x"': [None, 3],
+    }
+
+
+def test_times_and_the_cursor_belong_to_all_series():
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",)), common=("offset",))
+    found = values(
+        encoder,
+        {"at": NOW, "host": "a", "x": 1, "offset": 1},
+        {"at": NOW, "host": "b", "x": 1, "offset": 2},
+    )
+    assert found["at"] == [MS, MS] and found["offset"] == [1, 2]
+    assert encoder.index_of("offset") == list(found).index("offset") == 2
+
+
+def test_a_row_class_brings_its_types_to_the_columns_of_series():
+    encoder = RowEncoder(Reading, SchemaPolicy(labels=("host",)))
+    assert encoder.schema is None
+    encoder.encode([Reading(NOW, "a", 20), Reading(NOW, "b", 21, 900)])
+    assert kinds(encoder) == {
+        "time": "time.Time",
+        'celsius {host="a"}': "float64",
+        'celsius {host="b"}': "float64",
+        'rpm {host="b"}': "int64",
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "row", "message"),
+    [
+        (SchemaPolicy(labels=("room",)), Reading, "'room' is no field of text of Reading"),
+        (SchemaPolicy(labels=("rpm",)), Reading, "'rpm' is no field of text .* there is host"),
+    ],
+)
+def test_labels_that_are_no_texts_of_the_row_class_are_refused(policy, row, message):
+    with pytest.raises(TypeError, match=message):
+        RowEncoder(row, policy)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [Frame(Field("n", [1])), Reading.from_columns(time=[MS], host=["a"], celsius=[1.0], rpm=[1])],
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_columns_and_frames_cannot_be_split_into_series(item: "Frame | Columns[Any]", times):
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",), conflict="null"))
+    with pytest.raises(
+        TypeError, match=f"a dict, a Row or a list of them, not {type(item).__name__}"
+    ):
+        encoder.encode([item] * times)
+
+
+def test_a_label_that_cannot_be_text_fails_or_leaves_out_the_row():
+    with pytest.raises(TypeError, match="the column 'host' cannot hold b'a'"):
+        RowEncoder(None, SchemaPolicy(labels=("host",))).encode([{"host": b"a"}])
+    counters = Counters()
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",), conflict="null"), counters)
+    assert encoder.encode([{"host": b"a", "x": 1}]) == []
+    assert counters.dropped == {"conflict": 1}
+
+
+def test_a_history_has_the_columns_of_the_live_series():
+    rows = [{"time": 1, "host": "a", "x": 1}, {"time": 2, "host": "b", "x": 2}]
+    live, past = (RowEncoder(None, SchemaPolicy(labels=("host",))) for _ in range(2))
+    (packet,) = live.encode(rows)
+    assert json.schema(past.frame(rows)) == packet.schema.body
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+@pytest.mark.parametrize("time", [MS, NOW, NOW.replace(microsecond=7)])
+@pytest.mark.parametrize("value", [1, 1.5, float("nan"), True, "null", {"a": None}, None])
+def test_a_row_of_one_series_is_written_as_in_a_table_of_all(host, time, value):
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",), conflict="null"))
+    rows = [{"time": MS, "host": each, "x": value, "y": 1} for each in ("a", "b")]
+    encoder.encode(rows)
+    (packet,) = encoder.encode([{"time": time, "host": host, "x": value, "y": 2}])
+    frame = encoder.frame([{"time": time, "host": host, "x": value, "y": 2}])
+    assert packet.data == json.data(frame.fields)
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_none_in_a_field_that_needs_a_value_is_refused(count):
+    rows: list[Any] = [Reading(NOW, "a", None)] * count  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'celsius', row 0: None"):
+        RowEncoder().encode(rows)
+
+
+# Shared columns
+
+
+def test_a_copy_changes_nothing_and_its_columns_can_be_adopted():
+    encoder = RowEncoder()
+    encoder.encode([{"time": 1, "a": 1}])
+    before, apart = encoder.schema, encoder.copy()
+    frame = apart.frame([{"time": 0, "b": "x", "a": 0.5}])
+    assert encoder.schema is before
+    assert encoder.adopt(apart) is True
+    assert encoder.schema is not None and json.schema(frame) == encoder.schema.body
+    assert values(encoder, {"time": 2, "a": 2}) == {"time": [2], "a": [2], "b": [None]}
+
+
+def test_adopting_what_is_known_changes_nothing():
+    encoder = RowEncoder()
+    encoder.encode([{"time": 1, "a": 1.5, "b": 1}])
+    before, other = encoder.schema, RowEncoder()
+    other.encode([{"time": 1, "a": 1}])
+    assert encoder.adopt(other) is False and encoder.schema is before
+    assert encoder.adopt(RowEncoder()) is False and encoder.adopt(encoder.copy()) is False
+
+
+def test_adopted_columns_come_behind_those_that_are_known_up_to_the_cap():
+    encoder, other = RowEncoder(None, SchemaPolicy(columns=3)), RowEncoder()
+    encoder.encode([{"time": 1, "a": 1}])
+    other.encode([{"z": 1, "y": 1, "x": 1, "time": 1, "a": None}])
+    assert encoder.adopt(other) is True
+    assert list(kinds(encoder)) == ["time", "a", "z", "y"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "mine", "theirs", "expected"),
+    [
+        (SchemaPolicy(), None, "x", "string"),
+        (SchemaPolicy(), 1, 1.5, "float64"),
+        (SchemaPolicy(), 1.5, 1, "float64"),
+        (SchemaPolicy(), 1, "x", "int64"),
+        (TEXT, 1, "x", "string"),
+        (TEXT, NOW, "x", "time.Time"),
+        (NULL, "x", 1, "string"),
+    ],
+)
+def test_an_adopted_type_counts_only_when_it_is_wider(policy, mine, theirs, expected):
+    encoder, other = RowEncoder(None, policy), RowEncoder(None, policy)
+    encoder.encode([{"time": 1, "a": mine}])
+    other.encode([{"time": 1, "a": theirs}])
+    encoder.adopt(other)
+    assert kinds(encoder)["a"] == expected
+
+
+def test_an_encoder_that_knows_nothing_adopts_all():
+    for rows in ([{"time": 1, "a": 1}], [Reading(NOW, "a", 1.0)], [Frame(Field("n", [1]))]):
+        encoder, other = RowEncoder(), RowEncoder()
+        other.encode(rows)
+        assert encoder.adopt(other) is True and encoder.schema is other.schema
+
+
+def test_an_empty_history_has_the_columns_that_are_known():
+    encoder = RowEncoder()
+    assert encoder.frame([]).fields == () and encoder.schema is None
+    for rows in ([{"time": 1, "a": 1}], [Frame(Field("n", [1], labels={"a": "b"}), name="f")]):
+        (packet,) = encoder.encode(rows)
+        frame = encoder.frame([])
+        assert frame.rows == 0 and json.schema(frame) == packet.schema.body
+        assert encoder.schema is packet.schema
+
+
+def test_a_history_that_fails_changes_nothing():
+    encoder = RowEncoder()
+    encoder.encode([{"time": 1, "a": 1}])
+    before = encoder.schema
+    with pytest.raises(TypeError):
+        encoder.frame([{"time": 1, "b": 1}, Reading(NOW, "a", 1.0)])
+    assert encoder.schema is before and values(encoder, {"time": 1}) == {"time": [1], "a": [None]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "index"),
+    [
+        ([{"time": 1, "a": 1}], "a", 1),
+        ([{"a": 1}], "a", 1),
+        ([{"a": 1}], "time", 0),
+        ([{"a": 1}], "b", None),
+        ([Reading(NOW, "a", 1.0)], "celsius", 2),
+        ([Reading.from_columns(time=[MS], host=["a"], celsius=[1.0], rpm=[1])], "rpm", 3),
+        ([Frame(Field("n", [1]), Field("m", [1]))], "m", 1),
+        ([Frame(Field("n", [1]))], "m", None),
+        ([{"labels": "a", "time": 1}], "labels", 0),
+        ([], "a", None),
+    ],
+)
+def test_the_place_of_a_column_in_the_data(rows, name, index):
+    encoder = RowEncoder()
+    encoder.encode(rows)
+    assert encoder.index_of(name) == index
+
+
+# Names that the browser cannot mix up
+
+
+def test_fields_that_only_labels_tell_apart_get_names_of_their_own():
+    time = Field("time", [MS], FieldType.TIME)
+    frame = Frame(time, *(Field("v", [1.0], labels={"host": host}) for host in "ab"))
+    encoder = RowEncoder()
+    (packet,) = encoder.encode([frame])
+    history = encoder.frame(frame)
+    assert [field.name for field in history.fields] == ["time", 'v {host="a"}', 'v {host="b"}']
+    assert json.schema(history) == packet.schema.body
+    assert [field["config"] for field in fields(encoder)[1:]] == [
+        {"displayNameFromDS": "v a"},
+        {"displayNameFromDS": "v b"},
+    ]
+    assert [field.name for field in frame.fields] == ["time", "v", "v"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(Field("v", [1.0], labels={"host": "a"}), Field("w", [1.0], labels={"host": "a"})),
+        Frame(Field("v", [1.0]), Field("v", ["x"], labels={"host": "a"})),
+        Frame(Field("labels", ["x"]), Field("v", [1.0])),
+        Frame(Field("labels", [1]), Field("time", [MS], FieldType.TIME)),
+    ],
+)
+def test_all_other_frames_keep_their_names(frame):
+    assert RowEncoder().frame(frame) is frame
+
+
+def test_labels_before_the_time_has_another_name_and_is_read_as_labels():
+    encoder = RowEncoder()
+    assert values(encoder, {"labels": "a", "time": MS, "labels_": "b"}) == {
+        "labels__": ["a"],
+        "time": [MS],
+        "labels_": ["b"],
+    }
+    assert fields(encoder)[0]["config"] == {"displayNameFromDS": "labels"}

@@ -1,0 +1,261 @@
+"""How yields pass an `Order` on their way into packets, in virtual time."""
+
+import asyncio
+
+import pytest
+
+from aiostream_ds.channels.observer import ChannelKey
+from aiostream_ds.channels.policy import Buffer, Order, Policy, Retry
+from aiostream_ds.errors import DownstreamError
+from aiostream_ds.frames.packet import Packet
+from aiostream_ds.plugin.supervisor import BugDelays, supervise
+from aiostream_ds.telemetry import Counters
+
+from ..channel_parts import REAL, SCHEMA, Parts, encode, rows_of
+
+pytestmark = pytest.mark.virtual
+KEY = ChannelKey("instance", "path")
+HOLD = Order(late="hold", hold=1.0)
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return REAL
+
+
+def at(time):
+    return {"time": time}
+
+
+class Stage:
+    """One channel, and when its reader got which rows."""
+
+    def __init__(self, parts, generator, order, policy=None, encode=encode, **sizes):
+        self.counters = Counters()
+        self.registry = parts.registry.ChannelRegistry()
+        run = parts.pump.drive(generator, encode, order=order, counters=self.counters, **sizes)
+        self.reader = self.registry.join(KEY, run, policy or Policy())
+        self._zero = self.registry.loop.time()
+
+    @property
+    def now(self):
+        return round(self.registry.loop.time() - self._zero, 6)
+
+    async def all(self):
+        """Each packet's time of arrival and the times of its rows, and the error at the end."""
+        got = []
+        try:
+            async for taken in self.reader:
+                times = [row["time"] for row in rows_of(taken)]
+                got.append((self.now, times))
+        except Exception as error:
+            return got, error
+        return got, None
+
+
+async def test_held_rows_leave_in_order_as_newer_ones_come(parts):
+    async def generator():
+        for time in (1000, 3000, 2500, 4500, 6000):
+            yield at(time)
+            await asyncio.sleep(0.1)
+
+    got, error = await Stage(parts, generator, HOLD).all()
+    assert got == [(0.1, [1000]), (0.3, [2500, 3000]), (0.4, [4500]), (0.5, [6000])]
+    assert error is None
+
+
+async def test_held_rows_leave_by_the_clock_when_the_source_goes_quiet(parts):
+    async def generator():
+        yield at(2000)
+        await asyncio.sleep(0.5)
+        yield at(1500)
+        yield at(2400)
+        await asyncio.sleep(100)
+
+    got, _ = await Stage(parts, generator, HOLD).all()
+    assert got == [(1.0, [1500, 2000]), (1.5, [2400])]
+
+
+async def test_the_clock_starts_again_after_rows_have_left_without_it(parts):
+    async def generator():
+        yield at(1000)
+        await asyncio.sleep(0.2)
+        yield at(2000)  # takes the first along; the timer of that one is still to fire
+        await asyncio.sleep(100)
+
+    got, _ = await Stage(parts, generator, HOLD).all()
+    assert got == [(0.2, [1000]), (1.2, [2000])]
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+async def test_held_rows_leave_at_the_end_and_before_an_error(parts, ends):
+    async def generator():
+        yield at(2)
+        yield at(1)
+        if ends == "raises":
+            raise KeyError("oops")
+
+    got, error = await Stage(parts, generator, HOLD).all()
+    assert got == [(0, [1, 2])]
+    assert (error is None) == (ends == "returns")
+
+
+async def test_after_a_cancel_nothing_more_is_sent(parts):
+    sent = []
+
+    def noting(rows):
+        sent.extend(rows)
+        return encode(rows)
+
+    async def generator():
+        try:
+            yield at(2)
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(0.5)
+
+    stage = Stage(parts, generator, HOLD, encode=noting)
+    await asyncio.sleep(0.7)
+    stage.reader.leave()
+    await asyncio.sleep(10)
+    assert sent == [] and stage.registry.running == 0
+
+
+async def test_held_rows_that_are_due_wait_for_a_reader_that_is_busy(parts):
+    async def generator():
+        for time in range(5):
+            yield at(time)
+            await asyncio.sleep(1)
+        await asyncio.sleep(100)
+
+    stage = Stage(parts, generator, HOLD)
+    await asyncio.sleep(20)
+    taken = [rows_of(stage.reader.take()) for _ in range(3)]
+    assert taken == [[at(0)], [at(1), at(2), at(3), at(4)], []]
+    await stage.registry.aclose()
+
+
+async def test_rows_do_not_pile_up_before_a_reader_that_never_takes(parts):
+    async def generator():
+        for time in range(1000):
+            yield at(time)
+            await asyncio.sleep(0)
+        await asyncio.sleep(100)
+
+    policy = Policy(Buffer(rows=50))
+    stage = Stage(parts, generator, Order(late="drop"), policy, rows=10)
+    await asyncio.sleep(50)
+    queued = rows_of(stage.reader.take())
+    batch = rows_of(stage.reader.take())
+    dropped = stage.reader.statistics().dropped_rows
+    assert queued + batch == [at(time) for time in range(dropped, 1000)]
+    assert len(queued) <= 50 and len(batch) <= 10
+    await stage.registry.aclose()
+
+
+async def test_block_holds_the_author_back_when_rows_pass_an_order(parts):
+    count = 0
+
+    async def generator():
+        nonlocal count
+        for time in range(1000):
+            count += 1
+            yield at(time)
+            await asyncio.sleep(0)
+
+    policy = Policy(Buffer(rows=20, full="block"))
+    stage = Stage(parts, generator, Order(late="drop"), policy, rows=10)
+    await asyncio.sleep(50)
+    assert count <= 40
+    got, _ = await stage.all()
+    assert sum((rows for _, rows in got), []) == list(range(1000))
+
+
+async def test_an_author_who_never_waits_loses_nothing_to_the_order(parts):
+    async def generator():
+        for time in range(0, 20_000, 2):
+            yield at(time + 1)
+            yield at(time)
+
+    stage = Stage(parts, generator, HOLD, Policy(Buffer(rows=500)), rows=40)
+    got, _ = await stage.all()
+    assert sum((rows for _, rows in got), []) == list(range(20_000))
+    assert stage.reader.statistics().dropped_rows == 0
+
+
+async def test_a_packet_grows_by_what_was_yielded_not_by_what_the_lists_hold(parts):
+    sizes = []
+
+    def heavy(rows):
+        sizes.append(len(rows))
+        return [Packet(SCHEMA, b"x" * 100 * len(rows), len(rows))]
+
+    async def generator():
+        for start in range(0, 100_000, 100):
+            yield [at(time) for time in range(start, start + 100)]
+
+    stage = Stage(parts, generator, Order(late="drop"), encode=heavy)
+    total = 0
+    async for taken in stage.reader:
+        total += sum(packet.rows for _, packet in taken)
+    assert total == 100_000 and stage.reader.statistics().dropped_rows == 0
+    assert sizes[0] == 6400 and set(sizes[1:]) == {600}, "64 KiB are 6 yields of 100 rows"
+
+
+async def test_a_row_that_the_order_cannot_judge_fails_the_channel_after_those_before_it(parts):
+    async def generator():
+        yield {"time": 2, "id": 1}
+        yield {"time": 1, "id": 2}
+        yield {"time": 3, "id": []}
+        yield {"time": 4, "id": 4}
+        await asyncio.sleep(100)
+
+    stage = Stage(parts, generator, Order(late="hold", key=("id",)))
+    got, error = await stage.all()
+    assert got == [(0, [1, 2])]
+    assert isinstance(error, parts.mailbox.StreamFailed) and "Order.key names id" in str(error)
+    await asyncio.sleep(1)
+    assert stage.registry.running == 0
+
+
+async def test_what_is_left_out_is_counted(parts):
+    async def generator():
+        for time, each in ((2, "x"), (1, "y"), (3, "x"), (4, "z")):
+            yield {"time": time, "id": each}
+            await asyncio.sleep(0.1)
+
+    stage = Stage(parts, generator, Order(late="drop", key=("id",)))
+    got, _ = await stage.all()
+    assert [rows for _, rows in got] == [[2], [4]]
+    assert stage.counters.dropped == {"late": 1, "duplicate": 1}
+
+
+async def test_an_order_without_rules_is_no_order(parts):
+    async def generator():
+        yield at(2)
+        yield at(1)
+
+    got, _ = await Stage(parts, generator, Order(by=("id",))).all()
+    assert got == [(0, [2, 1])]
+
+
+@pytest.mark.parametrize("order", [Order(late="drop"), HOLD, Order(key=("time",))])
+async def test_rows_that_a_stream_repeats_when_it_is_tried_again_are_left_out(parts, order):
+    attempts = 0
+
+    async def generator():
+        nonlocal attempts
+        attempts += 1
+        for time in range(attempts * 3):
+            yield at(time)
+        if attempts < 3:
+            raise DownstreamError("gone")
+
+    counters, retry = Counters(), Retry(min_delay=1, max_delay=8, jitter=0)
+    run = supervise(generator, encode, KEY, retry, BugDelays(), counters, order=order)
+    rows = []
+    async for taken in parts.registry.ChannelRegistry().join(KEY, run):
+        rows += [row["time"] for row in rows_of(taken)]
+    equal = [] if order.key else [2, 5]  # a row as old as the newest is not late
+    assert sorted(rows) == sorted([*range(9), *equal])
+    assert sum(counters.dropped.values()) == 9 - len(equal)

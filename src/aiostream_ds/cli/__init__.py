@@ -18,6 +18,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "dev": "serve a data source for development and watch its rows",
     "tail": "print the live rows of one path",
+    "record": "write the live packets of one path to a file",
     "run": "be the plugin process that Grafana starts",
 }
 

@@ -12,6 +12,8 @@ PLUGIN_ID = "aiostream-ds-datasource"
 SOURCES: Mapping[str, str] = {
     "demo": "aiostream_ds.sources.demo:Demo",
     "host": "aiostream_ds.sources.host:Host",
+    "file": "aiostream_ds.sources.file:File",
+    "recorded": "aiostream_ds.sources.recorded:Recorded",
 }
 """The values of the setting `source`; the first is the default."""
 

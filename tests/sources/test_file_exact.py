@@ -1,0 +1,141 @@
+"""The source `file` before a Grafana: history and live rows join, refusals, two servers."""
+
+import json
+import time
+
+import msgspec
+import pytest
+
+from aiostream_ds.sources import file
+from aiostream_ds.sources.file import File
+from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
+
+EXACT = {"queryType": "rows", "file": "app/a.ndjson", "exact": True}
+PATH = "x/rows/app/a.ndjson"
+NOW = time.time_ns() // 1_000_000
+
+
+def lines(*numbers):
+    return "".join(json.dumps({"time": NOW - 1000 + n, "n": n}) + "\n" for n in numbers)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(file, "POLL", 0.001)
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "app").mkdir()
+    return tmp_path / "app/a.ndjson"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {"directory": str(tmp_path)}
+
+
+def append(path, *numbers):
+    with path.open("a") as out:
+        out.write(lines(*numbers))
+
+
+def column(frame, name):
+    return next(list(field.values) for field in frame.fields if field.name == name)
+
+
+def seam(frame):
+    return frame.meta.custom["seam"]
+
+
+async def rows_after(grafana, after):
+    answer = await grafana.resource(f"seam/rows?path={PATH}&after={after}")
+    assert answer.status == 200
+    return msgspec.json.decode(answer.body)
+
+
+async def test_live_rows_go_on_where_history_ends(path, settings):
+    append(path, 1, 2, 3)
+    async with serve_in_memory(File, settings=settings) as grafana:
+        (frame,) = await grafana.query(EXACT)
+        assert column(frame, "n") == [1, 2, 3]
+        assert seam(frame)["last"] == path.stat().st_size
+        append(path, 4)
+        viewer = await grafana.follow(PATH, frame=frame)
+        missed = await rows_after(grafana, seam(frame)["last"])
+        assert missed["data"]["values"][-1] == [4]
+        append(path, 5)
+        assert (await viewer.next())["n"] == 5
+        packets = [msgspec.json.decode(packet)["seam"] for packet in viewer.packets]
+        assert {packet["epoch"] for packet in packets} == {seam(frame)["epoch"]}
+
+
+async def test_a_plugin_that_was_restarted_goes_on_in_the_same_numbering(path, settings):
+    append(path, 1, 2)
+    async with serve_in_memory(File, settings=settings) as grafana:
+        (frame,) = await grafana.query(EXACT)
+    append(path, 3)
+    async with serve_in_memory(File, settings=settings) as grafana:
+        answer = await rows_after(grafana, seam(frame)["last"])
+    assert answer["seam"]["epoch"] == seam(frame)["epoch"]
+    assert answer["data"]["values"][-1] == [3]
+    assert (answer["more"], answer["truncated"]) == (False, False)
+
+
+async def test_two_servers_tell_the_same_though_one_read_the_file_later(path, settings):
+    append(path, *range(5))
+    async with serve_in_memory(File, settings=settings) as one:
+        (frame,) = await one.query(EXACT)
+        append(path, *range(5, 10))
+        async with serve_in_memory(File, settings=settings) as two:
+            (later,) = await two.query(EXACT)
+            assert seam(later)["epoch"] == seam(frame)["epoch"]
+            assert await rows_after(one, 40) == await rows_after(two, 40)
+
+
+async def test_a_rotated_file_is_another_numbering_whose_rows_are_not_filled(path, settings):
+    append(path, 1, 2, 3)
+    async with serve_in_memory(File, settings=settings) as grafana:
+        (frame,) = await grafana.query(EXACT)
+        path.rename(path.with_name("a.ndjson.1"))
+        append(path, 4)
+        answer = await rows_after(grafana, seam(frame)["last"])
+        assert answer["seam"]["epoch"] != seam(frame)["epoch"] and answer["truncated"]
+        (frame,) = await grafana.query(EXACT)
+        assert column(frame, "n") == [1, 2, 3, 4]
+        assert seam(frame)["epoch"] == answer["seam"]["epoch"]
+        assert seam(frame)["last"] == path.stat().st_size
+
+
+async def test_a_file_outside_is_refused_to_viewers_queries_and_fills(path, settings):
+    (path.parent.parent / "app" / "a.ndjson").symlink_to("/etc/hosts")
+    async with serve_in_memory(File, settings=settings) as grafana:
+        for channel in (PATH, PATH.removeprefix("x/")):
+            with pytest.raises(Refused, match="PERMISSION_DENIED"):
+                await grafana.follow(channel)
+        with pytest.raises(QueryFailed, match="leads out of the directory"):
+            await grafana.query(EXACT)
+        assert (await grafana.resource(f"seam/rows?path={PATH}&after=0")).status == 403
+
+
+async def test_a_file_that_is_not_there_is_not_found(settings):
+    async with serve_in_memory(File, settings=settings) as grafana:
+        with pytest.raises(Refused, match="NOT_FOUND"):
+            await grafana.follow(PATH)
+        with pytest.raises(QueryFailed, match="there is no file 'app/a.ndjson'"):
+            await grafana.query(EXACT)
+
+
+async def test_a_name_that_no_channel_can_have_says_which_are(settings):
+    async with serve_in_memory(File, settings=settings) as grafana:
+        with pytest.raises(QueryFailed, match="file is 'a b.csv'; allowed are"):
+            await grafana.query({**EXACT, "file": "a b.csv"})
+
+
+async def test_save_and_test_names_a_directory_that_is_none():
+    async with serve_in_memory(File, settings={"directory": "/missing"}) as grafana:
+        ok, text = await grafana.health()
+    assert not ok and "directory is '/missing'" in text
+    async with serve_in_memory(File) as grafana:
+        ok, text = await grafana.health()
+    assert not ok and "directory" in text

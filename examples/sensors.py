@@ -48,7 +48,7 @@ class House(Settings):
 
 
 class Reading(Row):
-    """A row with a known schema: late joiners have it before the first row."""
+    """A row whose schema is known before the first one comes."""
 
     time: datetime
     celsius: Annotated[float, FieldConfig(unit="celsius", decimals=1)]

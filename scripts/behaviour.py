@@ -33,7 +33,7 @@ def policy() -> Rows:
     """Every number of channels/policy.py with its default."""
     yield "Name", "Default", "Meaning"
     for item in described():
-        if item.name != "Policy.buffer":
+        if item.name not in ("Policy.buffer", "Policy.replay"):
             yield f"`{item.name}`", show(item.default), item.description
 
 

@@ -3,7 +3,7 @@ is defined, and docs/ tells the story."""
 
 from msgspec import Meta
 
-from aiostream_ds.channels.policy import Buffer, Retry
+from aiostream_ds.channels.policy import Buffer, Order, Replay, Retry, SchemaPolicy
 from aiostream_ds.errors import (
     BadQuery,
     ConfigError,
@@ -21,6 +21,8 @@ from aiostream_ds.plugin.model import (
     Columns,
     Health,
     InstanceSettings,
+    Page,
+    Position,
     Query,
     Request,
     Response,
@@ -48,14 +50,19 @@ __all__ = [
     "Live",
     "Meta",
     "NotFound",
+    "Order",
+    "Page",
     "PermissionDenied",
     "PluginError",
+    "Position",
     "Query",
+    "Replay",
     "Request",
     "Response",
     "Retry",
     "Row",
     "Rows",
+    "SchemaPolicy",
     "Secret",
     "Settings",
     "Span",

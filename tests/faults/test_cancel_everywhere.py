@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from aiostream_ds.channels.channel import ChannelKey
+from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Buffer, Policy
 from aiostream_ds.testing.vloop import VirtualLoop
 from tests.channel_parts import REAL, rows_of

@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from aiostream_ds.testing.vloop import VirtualLoop
 from tests.channel_parts import Parts, planted
 from tests.registry_machine import RegistryMachine
-from tests.unit import test_pump, test_registry
+from tests.unit import test_pump, test_registry, test_sorting_pump
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 HISTORIES = 2_000
@@ -282,6 +282,48 @@ FAULTS = {
         "False and channel.open",
         "test_a_timeout_that_strikes",
     ),
+    "held rows are lost at the end": (
+        "pump",
+        "            self._batch += self._sorter.release(math.inf)\n            if self._timer",
+        "            if self._timer",
+        "test_held_rows_leave_at_the_end",
+    ),
+    "nobody watches how long rows are held": (
+        "pump",
+        "            self._channel.fail(error)\n        self._watch()\n",
+        "            self._channel.fail(error)\n",
+        "test_held_rows_leave_by_the_clock",
+    ),
+    "the clock of held rows rings only once": (
+        "pump",
+        "        self._timer = None\n        self._batch +=",
+        "        self._batch +=",
+        "test_the_clock_starts_again",
+    ),
+    "rows are sorted only when they leave": (
+        "pump",
+        "        self._sort()\n        self._offer()\n",
+        "        self._offer()\n",
+        "test_held_rows_leave_by_the_clock",
+    ),
+    "sorted rows pile up": (
+        "pump",
+        " or self._yields >= self._size",
+        " or False",
+        "test_rows_do_not_pile_up",
+    ),
+    "an order that cannot judge a row is ignored": (
+        "pump",
+        "            self._channel.fail(error)\n        self._watch()\n",
+        "            pass\n        self._watch()\n",
+        "test_a_row_that_the_order_cannot_judge",
+    ),
+    "a list counts as many yields": (
+        "pump",
+        "super()._measure(self._yields, seen,",
+        "super()._measure(seen, seen,",
+        "test_a_packet_grows_by_what_was_yielded",
+    ),
 }
 
 
@@ -308,13 +350,18 @@ def run_machine(parts: Parts) -> None:
 def run_test(name: str, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     """Run each unit test whose name begins so, with these parts, within some virtual hours."""
     found = 0
-    for module in (test_registry, test_pump):
+    for module in (test_registry, test_pump, test_sorting_pump):
         for key, test in vars(module).items():
             if not key.startswith(name):
                 continue
             found += 1
             wanted = inspect.signature(test).parameters
-            given = {"parts": parts, "caplog": caplog, "scope": "asyncio.timeout"}
+            given = {
+                "parts": parts,
+                "caplog": caplog,
+                "scope": "asyncio.timeout",
+                "ends": "returns",
+            }
             loop = VirtualLoop()
             try:
                 work = test(**{each: given[each] for each in wanted})

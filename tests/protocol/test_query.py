@@ -26,7 +26,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds.frames import arrow, json
-from aiostream_ds.grafana import queries, service
+from aiostream_ds.grafana import queries, seam, service
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.protocol.calls import ANN, a_query, chunks, query_data
@@ -329,7 +329,7 @@ async def test_a_wrong_return_is_a_bug_that_says_what_is_allowed():
     assert "allowed: a Frame, a Live, a list of them" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
-    assert "past returned None; allowed: a Frame, a list of rows" in message
+    assert "past returned None; allowed: a Frame, Columns, a list of rows" in message
 
 
 async def test_a_bad_frame_fails_its_query_and_names_the_field():
@@ -432,7 +432,7 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
 
         @query
         async def large(self, q: Query) -> Frame:
-            return Frame.from_columns({"n": list(range(queries.INLINE_ROWS + 1))})
+            return Frame.from_columns({"n": list(range(seam.INLINE_ROWS + 1))})
 
     async with serve_in_memory(Both) as grafana:
         viewer = await grafana.follow("ticks")
@@ -441,7 +441,7 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
         await viewer.take(100)  # while the encoder stands still
         go_on.set()
         (frame,) = await asked
-    assert frame.rows == queries.INLINE_ROWS + 1
+    assert frame.rows == seam.INLINE_ROWS + 1
 
 
 async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
@@ -455,16 +455,16 @@ async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
 
         @ticks.history
         async def past(self, span: Span) -> list[Reading]:
-            return [Reading(time=i, celsius=0.5) for i in range(queries.INLINE_ROWS + 1)]
+            return [Reading(time=i, celsius=0.5) for i in range(seam.INLINE_ROWS + 1)]
 
-    original = queries.RowEncoder.frame
+    original = seam.RowEncoder.frame
 
     def frame(self, rows):
         seen.append(threading.get_ident() != main)
         return original(self, rows)
 
-    monkeypatch.setattr(queries.RowEncoder, "frame", frame)
+    monkeypatch.setattr(seam.RowEncoder, "frame", frame)
     async with serve_in_memory(Long) as grafana:
         (answer,) = await grafana.query({}, as_json=True)
-    assert answer.rows == queries.INLINE_ROWS + 1
+    assert answer.rows == seam.INLINE_ROWS + 1
     assert seen == [True]

@@ -68,39 +68,37 @@ class Sensors(DataSource):
         await anyio.sleep_forever()
 
 
-def names(data: bytes) -> list[str]:
-    return [field["name"] for field in msgspec.json.decode(data)["schema"]["fields"]]
+def has_schema(packet: bytes) -> bool:
+    return "schema" in msgspec.json.decode(packet)
 
 
-async def test_initial_data_is_the_schema_that_a_row_class_declares_before_any_row():
+@pytest.mark.parametrize("path", ["sensors/kitchen", "loose/1"])
+async def test_initial_data_is_empty_so_that_a_refresh_cannot_draw_the_history_twice(path):
     async with serve_in_memory(Sensors) as grafana:
-        reply = await subscribe(grafana, "sensors/kitchen")
-    assert reply.status == Answer.OK
-    assert names(reply.data) == ["time", "celsius"]
+        first = await subscribe(grafana, path)
+        await (await grafana.follow(path)).next()
+        running = await subscribe(grafana, path)
+    assert [(r.status, r.data) for r in (first, running)] == [(Answer.OK, b"")] * 2
 
 
-async def test_initial_data_never_has_rows():
-    async with serve_in_memory(Sensors) as grafana:
-        viewer = await grafana.follow("sensors/kitchen")
-        await viewer.next()
-        reply = await subscribe(grafana, "sensors/kitchen")
-    assert set(msgspec.json.decode(reply.data)) == {"schema"}
+class Ticks(DataSource):
+    @stream("ticks")
+    async def ticks(self):
+        while True:
+            yield {"value": 1}
+            await anyio.sleep(0.4)
 
 
-async def test_initial_data_is_empty_while_no_schema_is_known():
-    async with serve_in_memory(Sensors) as grafana:
-        reply = await subscribe(grafana, "loose/1")
-    assert (reply.status, reply.data) == (Answer.OK, b"")
-
-
-async def test_initial_data_is_the_schema_of_the_running_channel():
-    async with serve_in_memory(Sensors) as grafana:
-        viewer = await grafana.follow("loose/1")
-        await viewer.next()
-        reply = await subscribe(grafana, "loose/1")
-        other = await subscribe(grafana, "loose/2")
-    assert names(reply.data) == ["time", "value"]
-    assert other.data == b""
+@pytest.mark.virtual
+async def test_who_subscribes_gets_the_schema_with_the_rows_until_they_have_surely_joined():
+    async with serve_in_memory(Ticks) as grafana:
+        viewer = await grafana.follow("ticks")
+        await viewer.take(10)
+        assert list(map(has_schema, viewer.packets)) == [True] * 4 + [False] * 6
+        viewer.forget()
+        await grafana.follow("ticks")
+        await viewer.take(6)
+        assert list(map(has_schema, viewer.packets)) == [True] * 3 + [False] * 3
 
 
 @pytest.mark.parametrize("path", ["", "nowhere", "sensors", "sensors/a/b", "loose/x", "loose/007"])

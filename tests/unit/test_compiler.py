@@ -32,8 +32,8 @@ from .marked import Base, Pick, Reading
 def test_a_plan_holds_all_that_was_marked():
     plan = Base.plan
     a, b = plan.streams["a"], plan.streams["b"]
-    assert (a.name, a.pattern.text, a.linger, a.row) == ("a", "a/{id}", 1, Reading)
-    assert (a.buffer, a.retry) == (Buffer(rows=7), Retry(max_delay=3))
+    assert (a.name, a.pattern.text, a.options.linger, a.row) == ("a", "a/{id}", 1, Reading)
+    assert (a.options.buffer, a.options.retry) == (Buffer(rows=7), Retry(max_delay=3))
     assert (a.subscribe, a.history, a.publish) == ("may", "past", None)
     assert (b.row, b.subscribe, b.history) == (None, None, None)
     assert b.publish is not None and (b.publish.method, b.publish.data) == ("push", int)

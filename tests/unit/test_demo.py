@@ -3,15 +3,16 @@
 import time
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds import InstanceSettings, Settings, Span
+from aiostream_ds import InstanceSettings, Position, Settings, Span
 from aiostream_ds.sources import demo
 from aiostream_ds.sources.demo import Demo, Walk, walk
 from aiostream_ds.testing import Refused, serve_in_memory
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def source():
@@ -47,7 +48,7 @@ async def test_history_and_live_rows_meet_on_one_grid(hz, monkeypatch):
     now = 1_700_000_000.4321
     monkeypatch.setattr(demo, "time", lambda: now)
     past = await source().walked(span(now - 3, now + 60), hz, 7)
-    rows = source().walk(hz, 7)
+    rows = source().walk(None, hz, 7)
     opening = anext(rows)
 
     async def sleep(seconds):
@@ -91,10 +92,29 @@ async def test_a_stream_that_was_held_up_makes_up_for_a_minute_not_for_a_night(m
         now += 8 * 3600
 
     monkeypatch.setattr(demo.anyio, "sleep", sleep)
-    rows = source().walk(1, 1)
-    first = await anext(rows)
+    rows = source().walk(None, 1, 1)
+    left_out, first = await anext(rows), await anext(rows)
     await rows.aclose()
     assert first.time == 1000 * (int(now) - demo.CAUGHT_UP + 1)
+    assert left_out == Position("", first.time - 1000), "exact panels read the night from history"
+
+
+@given(st.integers(1, 1000), st.integers(0, 3_000_000), st.integers(1, 50), st.integers(0, 90_000))
+async def test_rows_behind_a_cursor_are_those_that_the_stream_yields_next(hz, ms, limit, more):
+    after = 1_700_000_000_000 + ms
+    grid = [tick * 1000 // hz for tick in range(after * hz // 1000, after * hz // 1000 + 60)]
+    expected = [time for time in grid if after < time <= after + more][:limit]
+    asked = Span(start=FIRST, end=LAST, limit=limit, after=after, upto=after + more)
+    found = [row.time for row in await source().walked(asked, hz, 1)]
+    assert found[: len(expected)] == expected
+    assert all(after < time <= after + more for time in found) and len(found) <= limit
+
+
+async def test_the_stream_goes_on_behind_the_place_that_it_is_given(monkeypatch):
+    monkeypatch.setattr(demo, "time", lambda: 1_700_000_010.0)
+    rows = source().walk(Position("", 1_700_000_000_050), 10, 1)
+    assert [(await anext(rows)).time - 1_700_000_000_000 for _ in range(3)] == [100, 200, 300]
+    await rows.aclose()
 
 
 @pytest.mark.parametrize("path, found", [("walk/1/1", True), ("walk/1000/5", True),
@@ -102,8 +122,7 @@ async def test_a_stream_that_was_held_up_makes_up_for_a_minute_not_for_a_night(m
 async def test_rates_from_1_to_1000_are_allowed(path, found):
     async with serve_in_memory(Demo) as grafana:
         if found:
-            viewer = await grafana.follow(path)
-            assert msgspec.json.decode(viewer.packets[0])["schema"]
+            await (await grafana.follow(path)).next()
         else:
             with pytest.raises(Refused, match="NOT_FOUND"):
                 await grafana.follow(path)

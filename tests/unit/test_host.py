@@ -1,12 +1,14 @@
 """The source `host`: honest rates from psutil's counters."""
 
-from collections import namedtuple
+from collections import deque, namedtuple
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import anyio
 import anyio.to_thread
 import pytest
 
+from aiostream_ds import Position, Span
 from aiostream_ds.sources import host
 from aiostream_ds.sources.host import Host, HostSettings
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
@@ -117,14 +119,15 @@ async def test_only_the_newest_samples_are_kept(machine, monkeypatch):
 
 async def test_live_rows_continue_when_the_clock_is_set_back(machine):
     sampler = await two_samples(machine, 1)
-    rows = sampler.cpu.follow()
+    before = sampler.cpu.epoch
+    rows = sampler.cpu.follow(None)
     follower = anyio.Event()
     got = []
 
     async def follow():
         follower.set()
-        got.append(await anext(rows))
-        got.append(await anext(rows))
+        for _ in range(3):
+            got.append(await anext(rows))  # noqa: PERF401  (each is waited for)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(follow)
@@ -135,8 +138,29 @@ async def test_live_rows_continue_when_the_clock_is_set_back(machine):
         await sampler.sample()
         machine.pass_time(1)
         await sampler.sample()
-    assert got == list(sampler.cpu.rows)[-2:]
+    assert got == [Position(sampler.cpu.epoch, -1), *sampler.cpu.rows]
+    assert len(sampler.cpu.rows) == 2 and sampler.cpu.epoch != before
     await rows.aclose()
+
+
+async def test_rows_behind_a_cursor_say_when_older_ones_are_forgotten(machine, monkeypatch):
+    monkeypatch.setattr(host, "KEPT", 3)
+    sampler = await two_samples(machine, 1)
+    series = sampler.cpu
+    series.rows = deque(series.rows, maxlen=3)
+    for _ in range(4):
+        machine.pass_time(1)
+        await sampler.sample()
+    times = [row.time for row in series.rows]
+
+    def page(after, upto=None):
+        moment = datetime.now(UTC)
+        return series.read(Span(start=moment, end=moment, limit=9, after=after, upto=upto))
+
+    assert [row.time for row in page(times[0]).rows] == times[1:]
+    assert [row.time for row in page(times[0], times[1]).rows] == times[1:2]
+    assert not page(times[0]).truncated and not page(times[0] - 1000).truncated
+    assert page(times[0] - 1001).truncated and page(-1).truncated
 
 
 async def test_a_panel_that_opens_finds_history(machine):

@@ -11,7 +11,7 @@ from aiostream_ds.channels.mailbox import (
     StreamFailed,
     Subscription,
 )
-from aiostream_ds.channels.policy import SCHEMA_REPEAT, Buffer
+from aiostream_ds.channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
 from aiostream_ds.frames.packet import Schema
 from tests.channel_parts import packet, rows_of
 
@@ -62,8 +62,9 @@ def test_take_gives_all_in_order_and_then_nothing():
 
 
 def test_a_schema_goes_along_when_the_reader_has_another():
-    box, _ = mailbox()
+    box, feed = mailbox()
     same = Schema(b"a", "a")
+    feed.now = SCHEMA_SHOWN
     put(box, [packet([1], A), packet([2], same), packet([3], B), packet([4], A)])
     assert [schema for schema, _ in box.take()] == [A, None, B, A]
     put(box, [packet([5], same)])
@@ -81,6 +82,7 @@ def test_dropping_never_loses_a_schema():
 
 def test_the_schema_is_repeated_with_rows_after_a_while():
     box, feed = mailbox()
+    feed.now = SCHEMA_SHOWN
     put(box, [packet([1], A)])
     box.take()
     feed.now = SCHEMA_REPEAT - 1
@@ -92,6 +94,36 @@ def test_the_schema_is_repeated_with_rows_after_a_while():
     assert [schema for schema, _ in box.take()] == [A, None]
     put(box, [packet([5], A)])
     assert box.take()[0][0] is None
+
+
+def test_the_first_reader_finds_the_schema_in_all_that_is_taken_for_a_moment():
+    box, feed = mailbox()
+    for seconds, expected in ((0, A), (SCHEMA_SHOWN / 2, A), (SCHEMA_SHOWN, A), (0, None)):
+        feed.now += seconds
+        put(box, [packet([1], A)])
+        assert [schema for schema, _ in box.take()] == [expected]
+
+
+def test_who_joins_finds_the_schema_in_all_that_is_taken_until_they_surely_have_joined():
+    box, feed = mailbox()
+    put(box, [packet([1], A)])
+    box.take()
+    put(box, [packet([2], A)])
+    box.show_schema()
+    for seconds, expected in ((0, A), (SCHEMA_SHOWN / 2, A), (SCHEMA_SHOWN + 9, A), (0, None)):
+        feed.now += seconds
+        assert [schema for schema, _ in box.take()] == [expected]
+        put(box, [packet([3], A)])
+
+
+def test_who_joins_finds_the_schema_in_what_is_taken_after_the_end():
+    box, _ = mailbox()
+    put(box, [packet([1], A)])
+    box.take()
+    box.show_schema()
+    put(box, [packet([2], A)])
+    box._end(None)
+    assert [schema for schema, _ in box.take()] == [A]
 
 
 def test_drop_oldest_keeps_the_newest_within_the_bound():

@@ -10,7 +10,8 @@ import weakref
 import anyio
 import pytest
 
-from aiostream_ds.channels.channel import ChannelKey, State
+from aiostream_ds.channels.channel import State
+from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Buffer, Policy
 from aiostream_ds.frames.packet import Schema
 from tests.channel_parts import REAL, Parts, packet, rows_of

@@ -13,15 +13,17 @@ import asyncio
 import contextvars
 import enum
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiostream_ds.channels.mailbox import ChannelClosed, Subscription
+from aiostream_ds.channels.observer import ChannelKey, Observer
 from aiostream_ds.channels.policy import Policy
-from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds.channels.replay import Ring
+from aiostream_ds.frames.packet import Packet, Place, Schema
 
-__all__ = ["Channel", "ChannelKey", "Observer", "Owner", "Runner", "State"]
+__all__ = ["Channel", "Owner", "Runner", "State"]
 
 log = logging.getLogger("aiostream_ds.channels")
 
@@ -34,13 +36,6 @@ _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
 
 
-class ChannelKey(NamedTuple):
-    """Which channel: the instance that owns it, and the path within it."""
-
-    instance: Hashable
-    path: str
-
-
 class State(enum.Enum):
     """Where a channel is in its life; the picture is in the docstring of this module."""
 
@@ -49,37 +44,6 @@ class State(enum.Enum):
     LINGERING = "lingering"
     CLOSING = "closing"
     CLOSED = "closed"
-
-
-class Observer:
-    """Is told what happens, one call an event. Methods must be quick and must not raise."""
-
-    def on_start(self, key: ChannelKey) -> None:
-        """The stream's task was made."""
-
-    def on_end(self, key: ChannelKey, error: BaseException | None) -> None:
-        """The stream's task is over; `error` is what it raised, also while it was closing."""
-
-    def on_join(self, key: ChannelKey) -> None:
-        """A reader joined."""
-
-    def on_leave(self, key: ChannelKey) -> None:
-        """A reader left, or was ended."""
-
-    def on_fail(self, key: ChannelKey, error: Exception) -> None:
-        """The stream was failed from without, by a row that cannot be encoded; it ends later."""
-
-    def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
-        """The stream emitted packets of so many rows and bytes of data, whoever listens."""
-
-    def on_behind(self, key: ChannelKey) -> None:
-        """The first packet of a reader that is behind was dropped: an episode begins."""
-
-    def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """The episode is over: the reader fetched the rest, or is gone. What was dropped in it."""
-
-    def on_stuck(self, key: ChannelKey, seconds: float) -> None:
-        """The stream was told to end so many seconds ago, cancelled twice, and is still alive."""
 
 
 class Owner(Protocol):
@@ -97,9 +61,11 @@ class Owner(Protocol):
 class Channel:
     """What a runner sees: where to emit, and whether someone wants rows.
 
-    `failed` is whether `fail` ended it. `on_hungry` is the runner's to set: it is called when a
-    mailbox ran dry and before a reader joins, and should emit what the runner holds back. A reader
-    that takes at once calls it at the end of `emit`, when everybody has been given everything.
+    `failed` is whether `fail` ended it. `ring` keeps what was emitted, where that is wanted;
+    `place` is where the last rows stood, of a stream whose rows have a cursor. `on_hungry` is the
+    runner's to set: it is called when a mailbox ran dry and before a reader joins, and should emit
+    what the runner holds back. A reader that takes at once calls it at the end of `emit`, when
+    everybody has been given everything.
     """
 
     __slots__ = (
@@ -118,6 +84,8 @@ class Channel:
         "generation",
         "key",
         "on_hungry",
+        "place",
+        "ring",
         "schema",
         "state",
     )
@@ -130,6 +98,8 @@ class Channel:
         self.generation = generation
         self.state = State.OPENING
         self.schema: Schema | None = None
+        self.place: Place | None = None
+        self.ring: Ring | None = None
         self.failed = False
         self.on_hungry: Callable[[], None] | None = None
         self._owner = owner
@@ -184,7 +154,8 @@ class Channel:
         """Give packets to every reader. Never waits. Returns how many rows and bytes they have.
 
         Packets of one call belong together: a mailbox that is full drops older ones, never these.
-        A packet without rows only changes the schema that later rows, and `peek`, bring along.
+        A packet without rows only changes the schema that later rows, and `peek`, bring along; one
+        that says a place, as the last of its call, goes to the readers that want places.
 
         Raises:
             ChannelClosed: the channel is told to close, or closed.
@@ -193,7 +164,11 @@ class Channel:
             raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
         if not packets:
             return 0, 0
-        self.schema = packets[-1].schema
+        last = packets[-1]
+        if last.schema.body:
+            self.schema = last.schema
+        if last.place is not None:
+            self.place = last.place
         if len(packets) == 1:
             rows, size = packets[0].rows, len(packets[0].data)
             empty = not rows
@@ -206,13 +181,29 @@ class Channel:
         if empty:
             filled = tuple(packet for packet in packets if packet.rows)
             filled_size = sum(len(packet.data) for packet in filled)
+        if self.ring is not None and filled:
+            self.ring.append(filled, rows, filled_size, self._now())
         if filled:
             readers = tuple(self._readers)  # a reader that is too slow leaves meanwhile
             for reader in readers:
                 reader._put(filled, rows, filled_size)
             for reader in readers:  # they may take now, and make the runner emit more
                 reader._wake()
+        if empty and not last.rows and last.place is not None:
+            self._tell_place(last)
         return rows, size
+
+    def _tell_place(self, packet: Packet) -> None:
+        readers = tuple(reader for reader in self._readers if reader.wants_places)
+        for reader in readers:
+            reader._put((packet,), 0, 0)
+        for reader in readers:
+            reader._wake()
+
+    def show_schema(self) -> None:
+        """Someone is about to follow this path: each reader gets the schema with its next rows."""
+        for reader in self._readers:
+            reader.show_schema()
 
     def fail(self, error: Exception) -> None:
         """End every reader with `error` now; the runner is cancelled and closes in its own time."""
@@ -282,8 +273,8 @@ class Channel:
         if self._room is not None and not self._room.done() and not self.full:
             self._room.set_result(None)
 
-    def _add(self) -> Subscription:
-        reader = Subscription(self, self._policy.buffer)
+    def _add(self, *, wants_places: bool) -> Subscription:
+        reader = Subscription(self, self._policy.buffer, wants_places=wants_places)
         self._readers[reader] = None
         if self.state is State.LINGERING:
             self._stop_timer()

@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from aiostream_ds.channels.policy import SCHEMA_REPEAT, Buffer
+from aiostream_ds.channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
 from aiostream_ds.frames.packet import Packet, Schema
 
 __all__ = [
@@ -101,7 +101,7 @@ class Subscription:
 
     The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
     the reader's to set: it is called when something can be taken, which it may do at once, and at
-    the end.
+    the end. A reader that `wants_places` also gets packets without rows, which say only a place.
     """
 
     __slots__ = (
@@ -123,12 +123,15 @@ class Subscription:
         "_sent_bytes",
         "_sent_packets",
         "_sent_rows",
+        "_shown_until",
         "_wake_up",
         "on_ready",
+        "wants_places",
     )
 
-    def __init__(self, feed: Feed, buffer: Buffer) -> None:
+    def __init__(self, feed: Feed, buffer: Buffer, *, wants_places: bool = False) -> None:
         self.on_ready: Callable[[], None] | None = None
+        self.wants_places = wants_places
         self._feed: Feed | None = feed
         self._buffer = buffer
         self._queue: deque[Packet] = deque()
@@ -138,9 +141,17 @@ class Subscription:
         self._episode_packets = self._episode_rows = 0  # dropped since the last take
         self._schema: Schema | None = None  # the last one that went out
         self._repeat_at = feed._now() + SCHEMA_REPEAT
+        # Grafana starts a stream before its first viewer has joined: what goes out at once is lost.
+        self._shown_until: float | None = feed._now() + SCHEMA_SHOWN
         self._ended = False
         self._error: BaseException | None = None
         self._wake_up: Waiter | None = None
+
+    def show_schema(self) -> None:
+        """Let each `take` bring the schema until the first one after a moment has: someone new
+        follows the path, and what is sent before they have joined is lost to them."""
+        if self._feed is not None:
+            self._shown_until = self._feed._now() + SCHEMA_SHOWN
 
     # For the reader
 
@@ -159,6 +170,10 @@ class Subscription:
             if now >= self._repeat_at:
                 self._repeat_at = now + SCHEMA_REPEAT
                 current = None
+        if self._shown_until is not None:
+            current = None
+            if feed is not None and feed._now() >= self._shown_until:
+                self._shown_until = None
         taken: list[tuple[Schema | None, Packet]] = []
         for packet in queue:
             schema = packet.schema
@@ -213,6 +228,11 @@ class Subscription:
         self._end(None)
         if feed is not None:
             feed._left(self)
+
+    @property
+    def passed(self) -> int:
+        """Rows that have left the queue, taken or dropped."""
+        return self._sent_rows + self._dropped_rows
 
     @property
     def ended(self) -> bool:

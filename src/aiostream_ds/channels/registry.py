@@ -8,7 +8,7 @@ Imports its own room and the ground.
 import asyncio
 from collections.abc import Hashable
 
-from aiostream_ds.channels.channel import Channel, ChannelKey, Observer, Runner, State
+from aiostream_ds.channels.channel import Channel, Runner, State
 from aiostream_ds.channels.mailbox import (
     ChannelClosed,
     ChannelError,
@@ -20,7 +20,9 @@ from aiostream_ds.channels.mailbox import (
     SubscriptionStatistics,
     Superseded,
 )
-from aiostream_ds.channels.policy import CLOSE_TIMEOUT, Policy
+from aiostream_ds.channels.observer import ChannelKey, Observer
+from aiostream_ds.channels.policy import CLOSE_TIMEOUT, Policy, Replay
+from aiostream_ds.channels.replay import Ring, Rings
 
 __all__ = [
     "Channel",
@@ -64,6 +66,7 @@ class ChannelRegistry:
         self._open: dict[ChannelKey, Channel] = {}
         self._closing: dict[ChannelKey, Channel] = {}
         self._newest: dict[Hashable, int] = {}
+        self._rings = Rings(self.loop)
         self._closed = False
 
     @property
@@ -78,13 +81,20 @@ class ChannelRegistry:
         return sum(len(channel._readers) for channel in self._open.values())
 
     def join(
-        self, key: ChannelKey, run: Runner, policy: Policy = _DEFAULT, generation: int = 0
+        self,
+        key: ChannelKey,
+        run: Runner,
+        policy: Policy = _DEFAULT,
+        generation: int = 0,
+        *,
+        wants_places: bool = False,
     ) -> Subscription:
         """Subscribe to a channel; its first reader starts the stream. Never waits.
 
         `generation` grows with the settings of the instance: a newer one ends the stream of an
         older one, an older one joins the newer stream. While a former stream closes, the new one
-        waits for it. `run` and `policy` count only when this join starts the stream.
+        waits for it. `run` and `policy` count only when this join starts the stream. For
+        `wants_places` see `Subscription`.
 
         When Grafana calls it: at each RunStream.
 
@@ -108,12 +118,14 @@ class ChannelRegistry:
         newest = self._newest.get(key.instance, generation)
         if channel is not None:
             self._newest[key.instance] = max(newest, generation)
-            return channel._add()
+            return channel._add(wants_places=wants_places)
         if generation < newest:
             raise Superseded(f"{key.path}: the settings have changed")
         self._newest[key.instance] = generation
         channel = self._open[key] = Channel(self, key, run, policy, generation)
-        reader = channel._add()
+        if policy.replay is not None or key in self._rings:
+            self.ring(key, policy.replay or Replay(), generation)
+        reader = channel._add(wants_places=wants_places)
         if former is None:
             channel._start()  # after _add: an eager task emits at once
         return reader
@@ -121,6 +133,19 @@ class ChannelRegistry:
     def peek(self, key: ChannelKey) -> Channel | None:
         """The channel that a join would find, for its schema. Starts nothing."""
         return self._open.get(key)
+
+    def ring(self, key: ChannelKey, replay: Replay, generation: int = 0) -> Ring:
+        """The ring of a channel, made when there is none: what is emitted from now on is kept."""
+        ring = self._rings.get(key, replay, generation)
+        channel = self._open.get(key)
+        if channel is not None and channel.generation == ring.generation:
+            channel.ring = ring
+            self._rings.hold(key)
+        return ring
+
+    def has_ring(self, key: ChannelKey) -> bool:
+        """Whether something of this channel may be kept."""
+        return key in self._rings
 
     def is_busy(self, instance: Hashable) -> bool:
         """Whether some channel of this instance is open or still closes."""
@@ -154,6 +179,7 @@ class ChannelRegistry:
         streams that have not ended in it. They were cancelled once more and are left alone.
         """
         self._closed = True
+        self._rings.close()
         for channel in tuple(self._open.values()):
             self._end(channel, ShuttingDown("the plugin is stopping"))
         wait = 3 * self.close_timeout if timeout is None else timeout
@@ -180,12 +206,14 @@ class ChannelRegistry:
 
     def _retire(self, channel: Channel) -> None:
         del self._open[channel.key]
+        self._rings.release(channel.key)
         self._closing[channel.key] = channel
 
     def _forget(self, channel: Channel) -> None:
         key = channel.key
         if self._open.get(key) is channel:
             del self._open[key]
+            self._rings.release(key)
         if self._closing.get(key) is channel:
             del self._closing[key]
             waiting = self._open.get(key)

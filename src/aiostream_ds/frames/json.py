@@ -19,7 +19,16 @@ from aiostream_ds.frames.config import FieldConfig, FrameMeta
 from aiostream_ds.frames.frame import Field, Frame, check_data, check_schema
 from aiostream_ds.frames.packet import Packet, Schema, render
 
-__all__ = ["FrameEncoder", "data", "decode", "encode", "fingerprint", "packet", "schema"]
+__all__ = [
+    "FrameEncoder",
+    "data",
+    "decode",
+    "decode_rows",
+    "encode",
+    "fingerprint",
+    "packet",
+    "schema",
+]
 
 
 class _TypeInfo(msgspec.Struct, omit_defaults=True):
@@ -65,6 +74,7 @@ _N = ord("n")
 _schema_encoder = msgspec.json.Encoder(order="deterministic")
 _schema_decoder = msgspec.json.Decoder(_FrameSchema)
 _payload_decoder = msgspec.json.Decoder(_Payload)
+_data_decoder = msgspec.json.Decoder(_Data)
 
 
 def schema(frame: Frame, *, checked: bool = False) -> bytes:
@@ -207,6 +217,35 @@ def decode(payload: bytes | str, schema: Schema | None = None) -> Frame:
     frame = Frame(*fields, name=head.name, ref_id=head.ref_id, meta=head.meta)
     frame.check()
     return frame
+
+
+def decode_rows(packets: Sequence[Packet], schema: Schema) -> Frame:
+    """The frame of many packets' rows, all of one schema.
+
+    Raises:
+        FrameError: a packet does not fit it.
+    """
+    heads = _schema_decoder.decode(schema.body).fields
+    columns: list[list[Any]] = [[] for _ in heads]
+    below: list[list[int]] = [[] for _ in heads]
+    has_nanos = [False] * len(heads)
+    for packet in packets:
+        body = _data_decoder.decode(packet.data)
+        if len(body.values) != len(heads):
+            raise FrameError(f"values have {len(body.values)} columns; allowed is {len(heads)}")
+        for place, values in enumerate(body.values):
+            entities = body.entities[place] if body.entities else None
+            if entities is not None:
+                _put_back(values, entities)
+            columns[place] += values
+            nanos = body.nanos[place] if body.nanos else None
+            has_nanos[place] = has_nanos[place] or nanos is not None
+            below[place] += nanos or [0] * len(values)
+    fields = [
+        _field(head, values, nanos if own else None)
+        for head, values, nanos, own in zip(heads, columns, below, has_nanos, strict=True)
+    ]
+    return Frame(*fields)
 
 
 def _field(head: _FieldSchema, values: list[Any], nanos: list[int] | None) -> Field:

@@ -4,9 +4,11 @@ A packet knows no values. `render` joins schema and data into one `StreamPacket`
 the schema goes along is decided by each reader's mailbox, at delivery.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
-__all__ = ["Packet", "Schema", "render"]
+__all__ = ["Packet", "Place", "Schema", "render"]
 
 
 class Schema(msgspec.Struct, frozen=True, eq=False):
@@ -16,12 +18,25 @@ class Schema(msgspec.Struct, frozen=True, eq=False):
     fingerprint: str
 
 
+class Place(NamedTuple):
+    """Where rows stand in a numbered stream: all those with prev < cursor <= last."""
+
+    epoch: str
+    prev: int
+    last: int
+
+
 class Packet(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """`rows` rows under `schema`; `data` is the JSON object of `values` and what goes along."""
+    """`rows` rows under `schema`; `data` is the JSON object of `values` and what goes along.
+
+    `place` is where they stand, of a stream whose rows have a cursor. A packet with a place and no
+    rows says how far the stream has come.
+    """
 
     schema: Schema
     data: bytes
     rows: int
+    place: Place | None = None
 
 
 def render(schema: Schema | None, packet: Packet | None) -> bytes:

@@ -10,6 +10,7 @@ settings never come back, not even when the newer ones cannot be opened.
 """
 
 import logging
+from collections import OrderedDict
 from math import inf
 from typing import Any, NamedTuple
 
@@ -18,14 +19,18 @@ from anyio.abc import TaskGroup
 
 from aiostream_ds.channels.registry import ChannelRegistry
 from aiostream_ds.errors import ConfigError, DownstreamError, PluginError, unwrap
+from aiostream_ds.frames.seam import digest
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.convert import plugin_context
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.guard import authors_code
 from aiostream_ds.plugin.model import PluginContext
+from aiostream_ds.plugin.plan import StreamPlan
+from aiostream_ds.plugin.rows import RowEncoder
 from aiostream_ds.plugin.settings import decode_settings
 from aiostream_ds.plugin.supervisor import BugDelays
+from aiostream_ds.telemetry import Counters
 
 __all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
 
@@ -36,6 +41,9 @@ CLOSE_GRACE = 5.0
 
 OPEN_TIMEOUT = 30.0
 """Seconds that a lifespan gets to open; the calls that wait for it then fail, the next tries."""
+
+ENCODERS = 1_000
+"""Paths of which an instance remembers the columns; the longest unused is forgotten first."""
 
 IDLE_TIMEOUT = 3600.0
 """Seconds without a call or a running stream after which an instance is closed."""
@@ -50,7 +58,10 @@ class InstanceKey(NamedTuple):
 
 
 class Instance:
-    """A living data source and what belongs to its streams."""
+    """A living data source and what belongs to its streams.
+
+    `numbering` names what its settings lead to: it is the same on every server.
+    """
 
     __slots__ = (
         "_error",
@@ -58,9 +69,11 @@ class Instance:
         "_retired",
         "_scope",
         "closed",
+        "_encoders",
         "delays",
         "generation",
         "key",
+        "numbering",
         "source",
         "updated_ms",
         "used_at",
@@ -72,12 +85,29 @@ class Instance:
         self.updated_ms = updated_ms
         self.delays = BugDelays()
         self.source: DataSource[Any]
+        self.numbering = ""
+        self._encoders: OrderedDict[str, RowEncoder] = OrderedDict()
         self.closed = False
         self.used_at = 0.0
         self._ready = anyio.Event()
         self._retired = anyio.Event()
         self._error: BaseException | None = None
         self._scope = anyio.CancelScope()
+
+    def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> RowEncoder:
+        """What makes frames and packets of this path's rows: one for its history and its runs, so
+        that all of them have the same columns."""
+        encoder = self._encoders.get(path)
+        if encoder is None:
+            options = stream.options
+            common = () if options.cursor is None else (options.cursor,)
+            encoder = RowEncoder(stream.row, options.schema, counters, common=common)
+            self._encoders[path] = encoder
+            if len(self._encoders) > ENCODERS:
+                self._encoders.popitem(last=False)
+        else:
+            self._encoders.move_to_end(path)
+        return encoder
 
     def _retire(self) -> None:
         """Ask it to end: in its own time when it lives, at once when it is still opening."""
@@ -171,6 +201,7 @@ class Instances:
                 async with source.lifespan():
                     scope.deadline = inf
                     instance.source = source
+                    instance.numbering = _numbering(settings)
                     instance._ready.set()
                     self._replace_older(instance)
                     await instance._retired.wait()
@@ -222,6 +253,12 @@ class Instances:
         # without its traceback, which leads to this very instance and so would keep both
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
+
+
+def _numbering(settings: pb.DataSourceInstanceSettings) -> str:
+    """Names what these settings lead to: on every server the same, for another system another."""
+    texts = settings.url, settings.user, settings.database
+    return digest(settings.json_data + "\0".join(texts).encode())
 
 
 def _again(error: BaseException) -> BaseException:

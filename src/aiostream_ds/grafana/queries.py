@@ -1,13 +1,13 @@
-"""QueryData: one query at a time, from the wire's message to frames.
+"""QueryData: which author's code answers a query, and what goes back to the panel.
 
-A query of a stream is its history plus the name of the channel that continues it. Whoever may not
-subscribe may not read the history either: the same hook decides.
+A query of a stream is answered with its history, or with what the channel's ring has of it, and
+with the channel to follow, unless the panel is not to stream. An exact query is told where its rows
+end instead. Who may not subscribe may not read the history either: the same hook decides.
 """
 
-from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import anyio.to_thread
 import msgspec
 
 from aiostream_ds.channels.path import channel
@@ -17,89 +17,93 @@ from aiostream_ds.frames.frame import Frame
 from aiostream_ds.grafana import convert
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.instance import Instance
+from aiostream_ds.grafana.seam import LATEST, Path, Seam
 from aiostream_ds.plugin.marks import Live
 from aiostream_ds.plugin.model import PluginContext, Query, Span, User
 from aiostream_ds.plugin.plan import StreamPlan
-from aiostream_ds.plugin.rows import RowEncoder
 
-__all__ = ["HISTORY_LIMIT", "INLINE_ROWS", "answer", "authorize"]
+__all__ = ["HISTORY_LIMIT", "answer", "authorize"]
 
 HISTORY_LIMIT = 100_000
 """Most rows that a history is asked for, whatever a panel's maxDataPoints says."""
 
-INLINE_ROWS = 10_000
-"""Up to so many rows are worked on in the loop; more would hold up every stream."""
+NOW = timedelta(seconds=10)
+"""A range that ends less than so long ago ends now: an exact panel is given every row there is."""
 
 
-async def answer(instance: Instance, context: PluginContext, message: pb.DataQuery) -> list[Frame]:
+async def answer(
+    seam: Seam, instance: Instance, context: PluginContext, message: pb.DataQuery
+) -> list[Frame]:
     """The frames of one query. Raises PluginError for what is the query's fault or the world's."""
     source = instance.source
     model = convert.query_model(message)
     found = source.plan.query(model["queryType"])
     query = convert.query(model, found.query_type)
     if isinstance(found, StreamPlan):
-        frames = [await _stream_frame(instance, context.user, found, query)]
+        frames = [await _stream_frame(seam, instance, context.user, found, query)]
     else:
-        frames = await _method_frames(instance, context.user, getattr(source, found.method), query)
+        method = getattr(source, found.method)
+        frames = await _method_frames(seam, instance, context.user, method, query)
     for frame in frames:
         frame.ref_id = query.ref_id
     return frames
 
 
-async def authorize(
-    instance: Instance, user: User | None, stream: StreamPlan, arguments: dict[str, Any]
-) -> None:
+async def authorize(at: Path, user: User | None) -> None:
     """Asks the stream's subscribe hook. Raises what it raises; no hook lets everybody in.
 
     A hook that returns something, False for example, has been misunderstood: nobody comes in.
     """
-    if stream.subscribe is not None:
-        answer = await getattr(instance.source, stream.subscribe)(user, **arguments)
+    hook = at.stream.subscribe
+    if hook is not None:
+        answer = await getattr(at.instance.source, hook)(user, **at.arguments)
         if answer is not None:
             raise TypeError(
-                f"the hook {stream.subscribe!r} returned {answer!r}; it refuses by raising "
+                f"the hook {hook!r} returned {answer!r}; it refuses by raising "
                 "PermissionDenied or NotFound, and lets in by returning None"
             )
 
 
 async def _stream_frame(
-    instance: Instance, user: User | None, stream: StreamPlan, query: Query
+    seam: Seam, instance: Instance, user: User | None, stream: StreamPlan, query: Query
 ) -> Frame:
     path = stream.path(query)
     arguments = stream.arguments(path)
     if arguments is None:
         raise BadQuery(f"the path {path!r} does not match {stream.pattern.text!r}")
-    await authorize(instance, user, stream, arguments)
-    encoder = RowEncoder(stream.row)
-    if stream.history is None:
-        frame = encoder.frame([])
-        if not query.with_streaming:
-            text = "This stream keeps no history: its rows are seen live only."
-            frame.meta = FrameMeta(notices=(Notice(severity="info", text=text),))
-    else:
-        span = Span(
-            start=query.time_range.start,
-            end=query.time_range.end,
-            limit=max(1, min(query.max_data_points, HISTORY_LIMIT)),
-        )
-        rows = await getattr(instance.source, stream.history)(span, **arguments)
-        if not isinstance(rows, Frame | Sequence):
-            raise TypeError(f"{stream.history} returned {rows!r}; allowed: a Frame, a list of rows")
-        frame = _own(rows) if isinstance(rows, Frame) else await _columns(encoder, rows)
+    at = Path(instance, stream, path, arguments)
+    await authorize(at, user)
+    if query.exact:
+        return await _exact_frame(seam, at, query)
+    frame = await seam.history(at, _span(query))
+    if stream.history is None and not frame.rows and not query.with_streaming:
+        _notice(frame, "This stream keeps no history: its rows are seen live only.")
     if query.with_streaming:
-        _follow(frame, instance, path)
+        _follow(frame, at)
+    return frame
+
+
+async def _exact_frame(seam: Seam, at: Path, query: Query) -> Frame:
+    span = _span(query)
+    if span.end > datetime.now(UTC) - NOW:
+        span = msgspec.structs.replace(span, end=LATEST)
+    frame, said = await seam.exact_history(at, span)
+    if at.stream.history is not None and at.stream.options.cursor is None:
+        _notice(frame, "This stream has no cursor: only rows since it runs can be joined exactly.")
+    if query.with_streaming:
+        frame.meta = msgspec.structs.replace(frame.meta or FrameMeta(), custom={"seam": said})
     return frame
 
 
 async def _method_frames(
-    instance: Instance, user: User | None, method: Any, query: Query
+    seam: Seam, instance: Instance, user: User | None, method: Any, query: Query
 ) -> list[Frame]:
     result = await method(query)
     found = result if isinstance(result, list | tuple) else [result]
     frames = []
     for item in found:
         if isinstance(item, Live):
-            frames.append(await _live_frame(instance, user, item, query))
+            frames.append(await _live_frame(seam, instance, user, item, query))
         elif isinstance(item, Frame):
             frames.append(_own(item))
         else:
@@ -110,14 +114,28 @@ async def _method_frames(
     return frames
 
 
-async def _live_frame(instance: Instance, user: User | None, live: Live, query: Query) -> Frame:
+async def _live_frame(
+    seam: Seam, instance: Instance, user: User | None, live: Live, query: Query
+) -> Frame:
     stream, arguments = instance.source.plan.match(live.path)
-    await authorize(instance, user, stream, arguments)
+    at = Path(instance, stream, live.path, arguments)
+    await authorize(at, user)
+    if query.exact:
+        return await _exact_frame(seam, at, query)
     history = live.history
-    frame = _own(history) if history is not None else RowEncoder(stream.row).frame([])
+    encoder = seam.encoder(at)
+    frame = encoder.frame([]) if history is None else _own(encoder.frame(history))
     if query.with_streaming:
-        _follow(frame, instance, live.path)
+        _follow(frame, at)
     return frame
+
+
+def _span(query: Query) -> Span:
+    return Span(
+        start=query.time_range.start,
+        end=query.time_range.end,
+        limit=max(1, min(query.max_data_points, HISTORY_LIMIT)),
+    )
 
 
 def _own(frame: Frame) -> Frame:
@@ -125,14 +143,13 @@ def _own(frame: Frame) -> Frame:
     return Frame(*frame.fields, name=frame.name, meta=frame.meta)
 
 
-async def _columns(encoder: RowEncoder, rows: Sequence[Any]) -> Frame:
-    if len(rows) > INLINE_ROWS:
-        return await anyio.to_thread.run_sync(encoder.frame, rows)
-    return encoder.frame(rows)
-
-
-def _follow(frame: Frame, instance: Instance, path: str) -> None:
-    """Names the channel in the frame: the panel subscribes to it by itself."""
-    name = channel(instance.source.instance.uid, path)
+def _notice(frame: Frame, text: str) -> None:
     meta = frame.meta or FrameMeta()
-    frame.meta = msgspec.structs.replace(meta, channel=name)
+    notices = (*meta.notices, Notice(severity="info", text=text))
+    frame.meta = msgspec.structs.replace(meta, notices=notices)
+
+
+def _follow(frame: Frame, at: Path) -> None:
+    """Names the channel in the frame: the panel subscribes to it by itself."""
+    name = channel(at.instance.source.instance.uid, at.path)
+    frame.meta = msgspec.structs.replace(frame.meta or FrameMeta(), channel=name)

@@ -2,17 +2,21 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from aiostream_ds.errors import NotFound
+from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.instance import Instance
 from aiostream_ds.grafana.wire import Call
 from aiostream_ds.plugin.model import PluginContext, Request, Response
 
-__all__ = ["answer", "failure"]
+__all__ = ["SEAM_ROWS_PATH", "SeamRequest", "answer", "failure", "json_body", "seam_request"]
+
+SEAM_ROWS_PATH = "seam/rows"
+"""The resource of exact panels: the rows of a channel behind a cursor."""
 
 _JSON = {"Content-Type": "application/json"}
 _BYTES = {"Content-Type": "application/octet-stream"}
@@ -69,6 +73,42 @@ def _whole(result: Any) -> pb.CallResourceResponse:
         body = msgspec.json.encode(result)
     except TypeError as error:
         raise TypeError(f"the resource returned what cannot be JSON: {error}") from error
+    return _message(200, _JSON, body)
+
+
+class SeamRequest(NamedTuple):
+    """Which channel's rows are asked for: those with after < cursor <= upto."""
+
+    path: str
+    after: int
+    upto: int | None
+
+
+def seam_request(message: pb.CallResourceRequest) -> SeamRequest:
+    """Reads `GET seam/rows?path=…&after=…[&upto=…]`. Raises BadQuery for anything else."""
+    if message.method != "GET":
+        raise BadQuery(f"the method of {SEAM_ROWS_PATH} is {message.method!r}; allowed is GET")
+    asked = parse_qs(urlsplit(message.url).query)
+    path = asked.get("path", [""])[0]
+    if not path:
+        raise BadQuery(f"{SEAM_ROWS_PATH} needs the path of a channel: ?path=x/…&after=…")
+    after, upto = _number(asked, "after"), _number(asked, "upto")
+    if after is None:
+        raise BadQuery(f"{SEAM_ROWS_PATH} needs after: a cursor, or -1 for all rows")
+    return SeamRequest(path, after, upto)
+
+
+def _number(asked: Mapping[str, list[str]], name: str) -> int | None:
+    text = asked.get(name, [""])[0]
+    if not text:
+        return None
+    if not text.removeprefix("-").isdecimal() or len(text) > 20:
+        raise BadQuery(f"{name} is {text[:40]!r}; allowed is a whole number")
+    return int(text)
+
+
+def json_body(body: bytes) -> pb.CallResourceResponse:
+    """JSON with status 200."""
     return _message(200, _JSON, body)
 
 

@@ -16,7 +16,7 @@ from aiostream_ds.frames.packet import Packet, Schema, render
 from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.grafana.wire import Call
 
-__all__ = ["Reader", "packet_bytes", "send_packets"]
+__all__ = ["Reader", "message", "packet_bytes", "send_packets"]
 
 _AT_ONCE = 2 * TURN
 """Bytes that are pushed in one go: a pump's batch has about TURN."""
@@ -56,7 +56,11 @@ def packet_bytes(schema: Schema | None, packet: Packet) -> bytes:
     """A packet as a whole gRPC message, ready for the wire."""
     if schema is None:  # as `render` has it, in one step: this is nearly every packet
         return b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
-    payload = render(schema, packet)
+    return message(render(schema, packet))
+
+
+def message(payload: bytes) -> bytes:
+    """A payload as a whole gRPC message."""
     return _prefix(len(payload)) + payload
 
 

@@ -14,18 +14,19 @@ import anyio.to_thread
 import betterproto2
 import msgspec
 
-from aiostream_ds.channels.policy import Policy
-from aiostream_ds.channels.registry import ChannelError, ChannelKey, ChannelRegistry, StreamFailed
+from aiostream_ds.channels.registry import ChannelError, ChannelRegistry, StreamFailed
 from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError, unwrap
 from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.frame import Frame
-from aiostream_ds.frames.packet import render
 from aiostream_ds.grafana import convert, queries, replies, resources
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.decode import Decoder, remembering
+from aiostream_ds.grafana.exact import send_exact
 from aiostream_ds.grafana.instance import Instance, Instances
 from aiostream_ds.grafana.metrics import Gauges, exposition
 from aiostream_ds.grafana.replies import Answer, Piece
+from aiostream_ds.grafana.runs import join
+from aiostream_ds.grafana.seam import INLINE_ROWS, Path, Seam
 from aiostream_ds.grafana.sending import send_packets
 from aiostream_ds.grafana.wire import (
     Call,
@@ -36,11 +37,9 @@ from aiostream_ds.grafana.wire import (
     unary,
 )
 from aiostream_ds.plugin.guard import authors_code
-from aiostream_ds.plugin.model import Health
-from aiostream_ds.plugin.plan import StreamPlan
-from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds.plugin.model import Health, User
+from aiostream_ds.plugin.plan import split_view
 from aiostream_ds.plugin.settings import convert as read
-from aiostream_ds.plugin.supervisor import supervise
 from aiostream_ds.telemetry import Counters, redact
 
 __all__ = ["REFUSED_WAIT", "GrafanaService"]
@@ -59,6 +58,7 @@ class GrafanaService:
         self._instances = instances
         self._registry = registry
         self._counters = counters
+        self._seam = Seam(registry, counters)
         self._arrow_ready = False
 
     def methods(self) -> Mapping[str, Method]:
@@ -144,7 +144,7 @@ class GrafanaService:
                 instance = await self._instances.get(request.plugin_context)
                 context = convert.plugin_context(request.plugin_context)
                 with authors_code():
-                    frames = await queries.answer(instance, context, message)
+                    frames = await queries.answer(self._seam, instance, context, message)
                 encoded = [await self._encode(frame, request.format) for frame in frames]
             return Answer(200, encoded, form=request.format)
         except Exception as error:
@@ -158,7 +158,7 @@ class GrafanaService:
             encoded = await anyio.to_thread.run_sync(encode, frame)
             self._arrow_ready = True
             return encoded
-        if frame.rows > queries.INLINE_ROWS:
+        if frame.rows > INLINE_ROWS:
             return await anyio.to_thread.run_sync(encode, frame)
         return encode(frame)
 
@@ -170,12 +170,23 @@ class GrafanaService:
             with self._counted("callResource"):
                 instance = await self._instances.get(request.plugin_context)
                 context = convert.plugin_context(request.plugin_context)
-                await resources.answer(instance, context, request, call)
+                if request.path.strip("/") == resources.SEAM_ROWS_PATH:
+                    await call.send(await self._seam_rows(instance, context.user, request))
+                else:
+                    await resources.answer(instance, context, request, call)
         except Exception as error:
             failed = self._outcome(error, "resource", request.path)
             if call.sent:  # the status is out: all that is left is to end the call with an error
                 raise convert.grpc_error(error) from None
             await call.send(resources.failure(failed.status, failed.message))
+
+    async def _seam_rows(
+        self, instance: Instance, user: User | None, request: pb.CallResourceRequest
+    ) -> pb.CallResourceResponse:
+        asked = resources.seam_request(request)
+        _, at = _at(instance, asked.path)
+        await queries.authorize(at, user)
+        return resources.json_body(await self._seam.rows_after(at, asked.after, asked.upto))
 
     async def check_health(
         self, request: pb.CheckHealthRequest, call: Call
@@ -208,39 +219,50 @@ class GrafanaService:
     # -- streams -------------------------------------------------------------------------------
 
     async def subscribe_stream(self, request: pb.SubscribeStreamRequest, call: Call) -> bytes:
-        """May this viewer follow this path? The initial data is the schema, never rows: Grafana
-        hands it out again at each reconnect, and rows would then appear twice."""
+        """May this viewer follow this path? The answer never has rows: Grafana hands it out again
+        at each reconnect, and they would appear twice."""
         answer = pb.SubscribeStreamResponseStatus
         try:
             with self._counted("subscribeStream"):
-                instance = await self._instances.get(request.plugin_context)
-                stream, arguments = instance.source.plan.match(request.path)
+                exact, at = await self._path(request.plugin_context, request.path)
                 user = convert.plugin_context(request.plugin_context).user
-                await queries.authorize(instance, user, stream, arguments)
+                await queries.authorize(at, user)
+                data = await self._seam.initial(at) if exact else self._initial(at)
         except Exception as error:
             return replies.subscribe_stream(answer[self._refusal(error, request.path)], b"")
-        running = self._registry.peek(ChannelKey(instance.key, request.path))
-        schema = running.schema if running is not None else None
-        schema = schema or RowEncoder(stream.row).schema
-        data = render(schema, None) if schema is not None else b""
         return replies.subscribe_stream(answer.OK, data)
+
+    def _initial(self, at: Path) -> bytes:
+        """Nothing: a packet without rows would let a panel's refresh draw its history twice. The
+        schema comes with the rows instead, until this viewer has surely joined."""
+        running = self._registry.peek(at.key)
+        if running is not None:
+            running.show_schema()
+        return b""
 
     async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:
         """Joins the path's one running stream and forwards its packets until either side ends."""
         try:
             instance = await self._opened(request.plugin_context)
-            stream, arguments = instance.source.plan.match(request.path)
-            subscription = self._join(instance, stream, arguments, request.path)
+            exact, at = _at(instance, request.path)
+            subscription = join(self._registry, self._seam, at, self._counters, exact=exact)
         except Exception as error:
             if not isinstance(error, ChannelError):
                 self._outcome(error, "stream", request.path)
             raise _stream_error(error) from None
         try:
-            await send_packets(call, subscription)
+            if exact:
+                await send_exact(call, subscription, self._seam.feed(at, subscription))
+            else:
+                await send_packets(call, subscription)
         except ChannelError as error:
             raise _stream_error(error) from None
         finally:
             subscription.leave()
+
+    async def _path(self, context: pb.PluginContext | None, path: str) -> tuple[bool, Path]:
+        """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
+        return _at(await self._instances.get(context), path)
 
     async def _opened(self, context: pb.PluginContext | None) -> Instance:
         """The instance; a failure is told late, since Grafana calls again at once for ever."""
@@ -249,19 +271,6 @@ class GrafanaService:
         except Exception:
             await anyio.sleep(REFUSED_WAIT)
             raise
-
-    def _join(
-        self, instance: Instance, stream: StreamPlan, arguments: dict[str, Any], path: str
-    ) -> Any:
-        key = ChannelKey(instance.key, path)
-        encoder = RowEncoder(stream.row)
-        method = getattr(instance.source, stream.name)
-        run = supervise(
-            lambda: method(**arguments), encoder.encode,
-            key, stream.retry, instance.delays, self._counters,
-        )  # fmt: skip
-        policy = Policy(buffer=stream.buffer, linger=stream.linger)
-        return self._registry.join(key, run, policy, instance.generation)
 
     async def publish_stream(
         self, request: pb.PublishStreamRequest, call: Call
@@ -276,17 +285,17 @@ class GrafanaService:
         return pb.PublishStreamResponse(status=answer.OK, data=data)
 
     async def _publish(self, request: pb.PublishStreamRequest) -> bytes:
-        instance = await self._instances.get(request.plugin_context)
-        stream, arguments = instance.source.plan.match(request.path)
-        if stream.publish is None:
+        _, at = await self._path(request.plugin_context, request.path)
+        hook = at.stream.publish
+        if hook is None:
             raise PermissionDenied(f"nothing may be published to {request.path!r}")
         user = convert.plugin_context(request.plugin_context).user
-        await queries.authorize(instance, user, stream, arguments)
+        await queries.authorize(at, user)
         try:
-            value = read(convert.parse(request.data, "it"), stream.publish.data)
+            value = read(convert.parse(request.data, "it"), hook.data)
         except (ValueError, BadQuery) as error:
             raise BadQuery(f"published data: {error}") from None
-        result = await getattr(instance.source, stream.publish.method)(value, **arguments)
+        result = await getattr(at.instance.source, hook.method)(value, **at.arguments)
         return b"" if result is None else msgspec.json.encode(result)
 
     # -- common --------------------------------------------------------------------------------
@@ -341,6 +350,12 @@ class _Counted:
             inner = unwrap(error)
             status = inner.source if isinstance(inner, PluginError) else "plugin"
         self._counters.count_request(self._endpoint, status, time.perf_counter() - self._started)
+
+
+def _at(instance: Instance, channel_path: str) -> tuple[bool, Path]:
+    exact, path = split_view(channel_path)
+    stream, arguments = instance.source.plan.match(path)
+    return exact, Path(instance, stream, path, arguments)
 
 
 def _stream_error(error: Exception) -> GRPCError:

@@ -16,9 +16,9 @@ import msgspec
 from aiostream_ds.channels.path import Pattern
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
-from aiostream_ds.plugin.layout import row_columns
 from aiostream_ds.plugin.marks import Marks, Stream, marks_of
-from aiostream_ds.plugin.model import Columns, Query, Row
+from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.plugin.order import check_order
 from aiostream_ds.plugin.plan import (
     RESERVED_PATH,
     RESERVED_RESOURCE,
@@ -28,6 +28,7 @@ from aiostream_ds.plugin.plan import (
     ResourcePlan,
     StreamPlan,
 )
+from aiostream_ds.plugin.rowtype import check_cursor, row_class
 from aiostream_ds.plugin.settings import (
     FrozenMeta,
     Settings,
@@ -187,11 +188,15 @@ class _Compiler:
         if stream.pattern.first == RESERVED_PATH:
             text = f"the path {stream.pattern.text!r} begins with {RESERVED_PATH!r}"
             raise self._wrong(name, f"{text}, which is reserved")
-        fields = self._path_fields(name, stream.run, stream.pattern, set())
+        before = stream.given_before
+        fields = self._path_fields(name, stream.run, stream.pattern, set(), before)
         for field, *_ in fields:
             if field in Query.__struct_fields__:
                 text = f"{field!r} in the path {stream.pattern.text!r} is a field of every query"
                 raise self._wrong(name, text)
+        if stream.options.cursor is not None and "history" not in hooks:
+            text = "has a cursor: the rows behind one are asked of a history hook, mark one with"
+            raise self._wrong(name, f"{text} @{name}.history")
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
             query_type = _query_class(name, fields)
@@ -201,9 +206,7 @@ class _Compiler:
         return StreamPlan(
             name=name,
             pattern=stream.pattern,
-            linger=stream.linger,
-            buffer=stream.buffer,
-            retry=stream.retry,
+            options=stream.options,
             row=self._row(stream),
             path_type=path_type,
             query_type=query_type,
@@ -224,28 +227,34 @@ class _Compiler:
         return PublishPlan(name, kind)
 
     def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
-        """The Row class in `Rows[Reading]`, `Rows[list[Reading]]`, `Rows[Columns[Reading]]`."""
         annotation = resolve(stream.run, self._owner).get("return")
         if isinstance(annotation, Unresolved):
             raise self._wrong(stream.name, f"the annotation of its rows, {_unknown(annotation)}")
-        for kind in get_args(base_type(annotation))[:1]:
-            kind = base_type(kind)
-            if get_origin(kind) in (list, Columns):
-                kind = base_type(get_args(kind)[0])
-            if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row:
-                try:
-                    row_columns(kind)
-                except TypeError as error:
-                    raise self._wrong(stream.name, str(error)) from error
-                return kind
-        return None
+        try:
+            row = row_class(annotation)
+            if row is not None and stream.options.cursor is not None:
+                check_cursor(stream.options.cursor, row)
+            if row is not None and stream.options.order is not None:
+                check_order(stream.options.order, row)
+        except TypeError as error:
+            raise self._wrong(stream.name, str(error)) from error
+        return row
 
     def _path_fields(
-        self, name: str, function: Callable[..., Any], pattern: Pattern, other: set[str]
+        self,
+        name: str,
+        function: Callable[..., Any],
+        pattern: Pattern,
+        other: set[str],
+        before: int = 0,
     ) -> list[_Field]:
-        """The path's fields with annotations and defaults. `other` are names beside the path's."""
-        self._check_parameters(name, function, 0)
+        """The path's fields with annotations and defaults. `other` are names beside the path's;
+        `before` counts the arguments that come before them."""
+        self._check_parameters(name, function, before)
         taken, hints = parameters(function), resolve(function, self._owner)
+        if len(taken) < before:
+            raise self._wrong(name, "has a cursor: its first argument is a `Position | None`")
+        taken = dict(list(taken.items())[before:])
         for parameter in taken.keys() - pattern.fields.keys() - other:
             text = f"takes {parameter!r}, which the path {pattern.text!r} does not name"
             raise self._wrong(name, text)

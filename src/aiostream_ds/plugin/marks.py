@@ -23,10 +23,11 @@ from typing import (
 )
 
 from aiostream_ds.channels.path import Pattern
-from aiostream_ds.channels.policy import Buffer, Policy, Retry
+from aiostream_ds.channels.policy import Buffer, Order, Replay, Retry, SchemaPolicy
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.plugin.annotations import signature
-from aiostream_ds.plugin.model import Query, Span, User
+from aiostream_ds.plugin.model import Columns, Page, Position, Query, Span, User
+from aiostream_ds.plugin.options import StreamOptions
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -36,6 +37,7 @@ else:
     RowT = TypeVar("RowT")
 
 __all__ = [
+    "CursorStream",
     "HookMark",
     "Live",
     "Marks",
@@ -54,6 +56,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
+H = TypeVar("H", bound="Frame | Columns[Any] | Page | Sequence[Any]")
 AnswerT = TypeVar("AnswerT", bound="Frame | Live | Sequence[Frame | Live]")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -104,20 +107,18 @@ def _mark(mark: str, function: F, marks: Marks) -> F:
 class Stream(Generic[P, R_co]):
     """A marked stream. On the class it is this object; on an instance, the bound method."""
 
+    given_before = 0
+    """Arguments that the method is given before the path's."""
+
     def __init__(
         self,
         pattern: Pattern,
         run: Callable[..., Any],
-        *,
-        linger: float,
-        buffer: Buffer,
-        retry: Retry,
+        options: StreamOptions,
     ) -> None:
         self.pattern = pattern
         self.run = run
-        self.linger = linger
-        self.buffer = buffer
-        self.retry = retry
+        self.options = options
         self.name: str = getattr(run, "__name__", repr(run))
         self.__doc__ = run.__doc__
 
@@ -129,11 +130,13 @@ class Stream(Generic[P, R_co]):
         return self if instance is None else MethodType(self.run, instance)
 
     def history(
-        self, hook: Callable[Concatenate[D, Span, P], Awaitable[Frame | Sequence[Any]]], /
-    ) -> Callable[Concatenate[D, Span, P], Awaitable[Frame | Sequence[Any]]]:
-        """Mark the method that gives the rows of a time span, oldest first.
+        self, hook: Callable[Concatenate[D, Span, P], Awaitable[H]], /
+    ) -> Callable[Concatenate[D, Span, P], Awaitable[H]]:
+        """Mark the method that gives the rows of a `Span`, oldest first.
 
         Called for each QueryData of this stream (a panel's first load, a refresh, an alert rule).
+        Of a stream with a cursor also when its run starts, and when a viewer of an exact panel has
+        missed rows.
         """
         return self._hook("history", hook)
 
@@ -165,27 +168,82 @@ class Stream(Generic[P, R_co]):
 
         Raises BadQuery for values no path can hold, TypeError for arguments the method lacks.
         """
-        bound = signature(self.run).bind(None, *args, **kwargs)
+        before = (None,) * (1 + self.given_before)  # self comes first
+        bound = signature(self.run).bind(*before, *args, **kwargs)
         bound.apply_defaults()
         return self.pattern.format(**{name: bound.arguments[name] for name in self.pattern.fields})
+
+
+class CursorStream(Stream[P, R_co]):
+    """A marked stream whose rows have a cursor: its method is told behind which place to start."""
+
+    given_before = 1
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]  # one more argument than a Stream's method takes
+        def __get__(self, instance: None, owner: Any) -> "CursorStream[P, R_co]": ...
+        @overload
+        def __get__(
+            self, instance: object, owner: Any = None
+        ) -> Callable[Concatenate[Position | None, P], AsyncIterator[R_co]]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
 
 class _StreamMark(Protocol):
     def __call__(self, run: Callable[Concatenate[D, P], AsyncIterator[T]], /) -> Stream[P, T]: ...
 
 
-_BUFFER, _RETRY = Buffer(), Retry()
+class _CursorStreamMark(Protocol):
+    def __call__(
+        self, run: Callable[Concatenate[D, Position | None, P], AsyncIterator[T]], /
+    ) -> CursorStream[P, T]: ...
 
 
+_BUFFER, _RETRY, _REPLAY, _SCHEMA = Buffer(), Retry(), Replay(), SchemaPolicy()
+
+
+@overload
 def stream(
-    pattern: str, *, linger: float = 0.0, buffer: Buffer = _BUFFER, retry: Retry = _RETRY
-) -> _StreamMark:
+    pattern: str,
+    *,
+    cursor: None = None,
+    linger: float = 0.0,
+    buffer: Buffer = _BUFFER,
+    retry: Retry = _RETRY,
+    replay: Replay = _REPLAY,
+    schema: SchemaPolicy = _SCHEMA,
+    order: Order | None = None,
+) -> _StreamMark: ...
+@overload
+def stream(
+    pattern: str,
+    *,
+    cursor: str,
+    linger: float = 0.0,
+    buffer: Buffer = _BUFFER,
+    retry: Retry = _RETRY,
+    replay: Replay = _REPLAY,
+    schema: SchemaPolicy = _SCHEMA,
+    order: Order | None = None,
+) -> _CursorStreamMark: ...
+def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
 
-    One running stream serves all viewers of one path. `linger` is how many seconds it goes on
-    after the last one left; `buffer` bounds what a slow reader may be behind; `retry` is the
-    back-off when the method raises DownstreamError. Whatever changes the rows has to be in the
-    path.
+    One running stream serves all viewers of one path; whatever changes the rows has to be in it.
+
+    Args:
+        cursor: the column of whole numbers, rising from row to row, by which the rows can be read
+            again: an offset, an id. The method then takes a `Position` before the path's fields,
+            and starts behind it; the `history` hook answers `Span.after`. Panels can then be exact
+            across restarts and servers.
+        linger: how many seconds it goes on after its last viewer left.
+        buffer: bounds what a slow reader may be behind.
+        retry: the back-off when the method raises DownstreamError.
+        replay: how many rows are kept in memory, of a stream without history or cursor.
+        schema: what happens to dicts that bring many columns, or values of another type; the
+            labels of many series in one channel.
+        order: what happens to rows that come late or twice.
 
     Raises TypeError for a pattern or an option that makes no sense.
     """
@@ -194,12 +252,11 @@ def stream(
         if not inspect.isfunction(run):
             raise TypeError(f"@stream marks a method, an `async def` in the class, not {run!r}")
         try:
-            Policy(buffer=buffer, linger=linger)
-        except ValueError as error:
+            checked = StreamOptions(**options)
+        except (TypeError, ValueError) as error:
             raise _wrong(run, str(error)) from None
-        if not isinstance(retry, Retry):
-            raise _wrong(run, f"retry is {retry!r}; allowed is a Retry")
-        return Stream(_pattern(pattern, run), run, linger=linger, buffer=buffer, retry=retry)
+        kind = Stream if checked.cursor is None else CursorStream
+        return kind(_pattern(pattern, run), run, checked)
 
     if not isinstance(pattern, str):
         raise TypeError(f'write @stream("path/{{field}}") with a path pattern, not {pattern!r}')

@@ -5,7 +5,7 @@ Nothing here knows protobuf or a running server. Imports: msgspec, ground, frame
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Self, TypeVar, dataclass_transform
+from typing import Any, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -14,10 +14,13 @@ from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.settings import FrozenMeta, convert
 
 __all__ = [
+    "CURSOR_LIMIT",
     "Columns",
     "Health",
     "InstanceSettings",
+    "Page",
     "PluginContext",
+    "Position",
     "Query",
     "Request",
     "Response",
@@ -109,17 +112,40 @@ class Query(msgspec.Struct, metaclass=FrozenMeta, rename="camel", frozen=True, k
     time_range: TimeRange = TimeRange()
     with_streaming: bool = True
     """Whether the panel is to follow the channel after the history."""
+    exact: bool = False
+    """Whether the live rows are to join the history with nothing missing and nothing doubled."""
+
+
+CURSOR_LIMIT = 1 << 53
+"""Cursors are below it, from 0 on: a browser holds whole numbers exactly only so far."""
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """What a `history` hook is asked for: the rows with start <= time <= end, at most `limit`.
+    """What a `history` hook is asked for: rows of a time span, or rows behind a cursor.
 
-    When there are more rows than `limit`, the newest count: the live rows continue them.
+    Without `after`: the rows with start <= time <= end, at most `limit`. When there are more, the
+    newest count: the live rows continue them. With `after`, which only a stream with a cursor is
+    asked: the rows with cursor > after, and <= `upto` if it is given, whatever their time; when
+    there are more than `limit`, the oldest count. Always oldest first.
     """
 
     start: datetime
     end: datetime
     limit: int
+    after: int | None = None
+    upto: int | None = None
+
+
+class Position(NamedTuple):
+    """A place in a numbered stream: right behind the row with this cursor, -1 for its beginning.
+
+    `epoch` names the numbering, in the same words on every Grafana server. A stream that has a
+    cursor is started behind one, and may yield one: the rows that follow come behind it. So it says
+    that numbers start anew (a file was replaced, a table emptied), or that it has left rows out.
+    """
+
+    epoch: str
+    cursor: int
 
 
 class Row(msgspec.Struct, gc=False):
@@ -180,6 +206,21 @@ class Columns(Generic[RowT]):
 
     def __repr__(self) -> str:
         return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What a `history` hook of a stream with a cursor may return instead of its rows alone.
+
+    `epoch` names the numbering, as in `Position`. `truncated`: rows behind `span.after` were there
+    once and cannot be read any more. `last` is up to where this page tells everything, when that is
+    known and beyond its last row.
+    """
+
+    rows: Any
+    """Rows of one kind (a list of them, `Columns`, or a `Frame`), oldest first."""
+    epoch: str = ""
+    truncated: bool = False
+    last: int | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

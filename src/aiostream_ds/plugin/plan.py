@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from aiostream_ds.channels.path import Pattern
-from aiostream_ds.channels.policy import Buffer, Retry
 from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.plugin.options import StreamOptions
 from aiostream_ds.plugin.settings import Settings, convert
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
+    "split_view",
 ]
 
 RESERVED_PATH = "x"
@@ -29,6 +30,12 @@ RESERVED_PATH = "x"
 
 RESERVED_RESOURCE = "seam"
 """First segment of the resources that the frontend asks; no author's may begin with it."""
+
+
+def split_view(path: str) -> tuple[bool, str]:
+    """Whether a channel path is the exact view of a stream, and the path that authors know."""
+    first, _, rest = path.partition("/")
+    return (True, rest) if first == RESERVED_PATH else (False, path)
 
 
 def _begins(path: str, reserved: str) -> bool:
@@ -54,9 +61,7 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     pattern: Pattern
-    linger: float
-    buffer: Buffer
-    retry: Retry
+    options: StreamOptions
     row: type[Row] | None
     path_type: type[msgspec.Struct]
     query_type: type[Query]

@@ -16,7 +16,7 @@ from msgspec import Meta
 from aiostream_ds.frames.config import FieldConfig
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.marks import Rows, stream
-from aiostream_ds.plugin.model import Row, Span
+from aiostream_ds.plugin.model import Position, Row, Span
 
 __all__ = ["Demo", "Step", "Walk", "walk"]
 
@@ -91,28 +91,50 @@ def _steps(seed: int, hz: int, ticks: range) -> list[Step]:
     return [_step(walk, hz, tick) for tick in ticks]
 
 
+def _next_tick(hz: int, cursor: int) -> int:
+    """The first tick whose row comes behind the one of this time."""
+    return -(-(cursor + 1) * hz // 1000)
+
+
+def _ticks(span: Span, hz: int) -> range:
+    last = floor(time() * hz)
+    if span.after is not None:
+        first = _next_tick(hz, span.after)
+        if span.upto is not None:
+            last = min(last, _next_tick(hz, span.upto) - 1)
+        return range(first, min(last, first + span.limit - 1) + 1)
+    if span.end.timestamp() < time():
+        last = floor(span.end.timestamp() * hz)
+    return range(max(0, ceil(span.start.timestamp() * hz), last - span.limit + 1), last + 1)
+
+
 class Demo(DataSource):
     """A walk at any rate: query type `walk`, fields `hz` and `seed`."""
 
-    @stream("walk/{hz:int}/{seed:int}")
-    async def walk(self, hz: Hz = 10, seed: int = 1) -> Rows[Step]:
+    @stream("walk/{hz:int}/{seed:int}", cursor="time")
+    async def walk(
+        self, after: Position | None, hz: Hz = 10, seed: int = 1
+    ) -> Rows[Step | Position]:
         """One row each 1/hz s, at whole multiples of it; late ones are caught up, for a minute."""
         walk = Walk(seed)
-        tick = floor(time() * hz) + 1
+        tick = floor(time() * hz) + 1 if after is None else _next_tick(hz, after.cursor)
         while True:
             await anyio.sleep(max(0.0, tick / hz - time()))
             now = floor(time() * hz)
-            # a machine that slept for a night must not draw the night at once
-            for due in range(max(tick, now - CAUGHT_UP * hz + 1), now + 1):
+            # a machine that slept for a night must not draw the night at once: exact panels read
+            # what was left out from the history
+            first = now - CAUGHT_UP * hz + 1
+            if first > tick:
+                tick = first
+                yield Position("", (tick - 1) * 1000 // hz)
+            for due in range(tick, now + 1):
                 yield _step(walk, hz, due)
                 tick = due + 1
 
     @walk.history
     async def walked(self, span: Span, hz: Hz = 10, seed: int = 1) -> list[Step]:
         """The rows of the span up to now: the newest of them, as many as the panel can draw."""
-        last = floor(min(span.end.timestamp(), time()) * hz)
-        first = max(ceil(span.start.timestamp() * hz), last - span.limit + 1)
-        ticks = range(first, last + 1)
+        ticks = _ticks(span, hz)
         if len(ticks) > INLINE_STEPS:
             return await anyio.to_thread.run_sync(_steps, seed, hz, ticks)
         return _steps(seed, hz, ticks)

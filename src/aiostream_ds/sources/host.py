@@ -4,11 +4,13 @@ Sampled while the data source lives, whether or not anybody looks, so that a pan
 history. Rates are means over the time between two samples. psutil blocks, so it runs in a thread.
 """
 
+import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from itertools import islice
+from itertools import takewhile
+from math import inf
 from typing import Annotated, Generic, TypeVar
 
 import anyio
@@ -20,7 +22,7 @@ from aiostream_ds.errors import NotFound
 from aiostream_ds.frames.config import FieldConfig
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.marks import Rows, stream
-from aiostream_ds.plugin.model import Health, Row, Span, User
+from aiostream_ds.plugin.model import Health, Page, Position, Row, Span, User
 from aiostream_ds.plugin.settings import Settings
 
 __all__ = ["Host", "HostSettings"]
@@ -91,29 +93,47 @@ class _Series(Generic[R]):
 
     def __init__(self) -> None:
         self.rows: deque[R] = deque(maxlen=KEPT)
-        self._added = 0
+        self.epoch = os.urandom(4).hex()  # another process has taken other samples
+        self._forgotten = -1  # the time of the newest row that was given up for a newer one
         self._next = anyio.Event()
 
     def add(self, row: R) -> None:
+        if self.rows and row.time <= self.rows[-1].time:  # the clock was set back
+            self.epoch = os.urandom(4).hex()
+            self.rows.clear()
+            self._forgotten = -1
+        if len(self.rows) == KEPT:
+            self._forgotten = self.rows[0].time
         self.rows.append(row)
-        self._added += 1
         self._next.set()
         self._next = anyio.Event()
 
-    async def follow(self) -> AsyncGenerator[R]:
-        """Each row that is added from now on; whoever is late gets what it missed."""
-        seen = self._added  # not a time: the clock may be set back
+    async def follow(self, after: Position | None) -> AsyncGenerator[R | Position]:
+        """Each row that is added behind a place; whoever is late gets what it missed."""
+        seen = after or Position(self.epoch, self.rows[-1].time if self.rows else -1)
         while True:
-            await self._next.wait()
-            missed = min(self._added - seen, len(self.rows))
-            seen = self._added
-            for row in list(islice(reversed(self.rows), missed))[::-1]:
+            if seen.epoch != self.epoch:
+                seen = Position(self.epoch, -1)
+                yield seen
+            missed = self._newer(seen.cursor)
+            for row in missed:
+                seen = Position(self.epoch, row.time)
                 yield row
+            if not missed:
+                await self._next.wait()
 
-    def between(self, span: Span) -> list[R]:
-        start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-        found = [r for r in self.rows if start <= r.time <= end]
-        return found[-span.limit :]
+    def _newer(self, time: int) -> list[R]:
+        return [*takewhile(lambda row: row.time > time, reversed(self.rows))][::-1]
+
+    def read(self, span: Span) -> Page:
+        rows = self.rows
+        if span.after is None:
+            start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
+            found = [r for r in rows if start <= r.time <= end][-span.limit :]
+            return Page(found, self.epoch)
+        upto = inf if span.upto is None else span.upto
+        found = [r for r in rows if span.after < r.time <= upto][: span.limit]
+        return Page(found, self.epoch, truncated=span.after < self._forgotten)
 
 
 class _Sampler:
@@ -242,54 +262,54 @@ class Host(DataSource[HostSettings]):
         text = f"{psutil.cpu_count()} processors; interfaces: {', '.join(nics) or 'none'}"
         return Health(message=text, details={"interfaces": nics, "disks": disks})
 
-    @stream("cpu")
-    async def cpu(self) -> Rows[Cpu]:
+    @stream("cpu", cursor="time")
+    async def cpu(self, after: Position | None) -> Rows[Cpu | Position]:
         """Processor use, one row a sample."""
-        async for row in self._sampler.cpu.follow():
+        async for row in self._sampler.cpu.follow(after):
             yield row
 
     @cpu.history
-    async def cpu_history(self, span: Span) -> Sequence[Cpu]:
+    async def cpu_history(self, span: Span) -> Page:
         """The samples of the span."""
-        return self._sampler.cpu.between(span)
+        return self._sampler.cpu.read(span)
 
-    @stream("memory")
-    async def memory(self) -> Rows[Memory]:
+    @stream("memory", cursor="time")
+    async def memory(self, after: Position | None) -> Rows[Memory | Position]:
         """Memory use, one row a sample."""
-        async for row in self._sampler.memory.follow():
+        async for row in self._sampler.memory.follow(after):
             yield row
 
     @memory.history
-    async def memory_history(self, span: Span) -> Sequence[Memory]:
+    async def memory_history(self, span: Span) -> Page:
         """The samples of the span."""
-        return self._sampler.memory.between(span)
+        return self._sampler.memory.read(span)
 
-    @stream("net/{nic:any}")
-    async def net(self, nic: str) -> Rows[Net]:
+    @stream("net/{nic:any}", cursor="time")
+    async def net(self, after: Position | None, nic: str) -> Rows[Net | Position]:
         """Traffic of one interface, one row a sample."""
-        async for row in _found("network interface", nic, self._sampler.nets).follow():
+        async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
 
     @net.history
-    async def net_history(self, span: Span, nic: str) -> Sequence[Net]:
+    async def net_history(self, span: Span, nic: str) -> Page:
         """The samples of the span."""
-        return _found("network interface", nic, self._sampler.nets).between(span)
+        return _found("network interface", nic, self._sampler.nets).read(span)
 
     @net.subscribe
     async def has_nic(self, user: User | None, nic: str) -> None:
         """Refuses an interface that this machine has not."""
         _found("network interface", nic, self._sampler.nets)
 
-    @stream("disk/{device:any}")
-    async def disk(self, device: str) -> Rows[Disk]:
+    @stream("disk/{device:any}", cursor="time")
+    async def disk(self, after: Position | None, device: str) -> Rows[Disk | Position]:
         """Traffic of one block device, one row a sample."""
-        async for row in _found("disk", device, self._sampler.disks).follow():
+        async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row
 
     @disk.history
-    async def disk_history(self, span: Span, device: str) -> Sequence[Disk]:
+    async def disk_history(self, span: Span, device: str) -> Page:
         """The samples of the span."""
-        return _found("disk", device, self._sampler.disks).between(span)
+        return _found("disk", device, self._sampler.disks).read(span)
 
     @disk.subscribe
     async def has_disk(self, user: User | None, device: str) -> None:

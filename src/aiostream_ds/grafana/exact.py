@@ -1,0 +1,113 @@
+"""The exact view of a channel on its way out: packets that know their place, never a schema.
+
+    hello ──▶ packets, each behind the former ──▶ …          and its place alone in silence
+
+A hello says where the stream stands when this reader comes. What a slow reader loses shows as a gap
+between two packets, which the browser fills through the resource `seam/rows`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from aiostream_ds.channels.mailbox import Subscription
+from aiostream_ds.channels.replay import Ring
+from aiostream_ds.frames.packet import Packet, Place, Schema
+from aiostream_ds.frames.seam import head, payload, shape_of
+from aiostream_ds.grafana.sending import message
+from aiostream_ds.grafana.wire import Call
+
+__all__ = ["HEARTBEAT", "Feed", "cursor_feed", "ring_feed", "send_exact"]
+
+HEARTBEAT = 2.0
+"""Seconds of silence after which an exact view says where it stands."""
+
+Feed = Callable[[Sequence[Packet]], list[bytes]]
+"""Makes the payloads of packets that were taken; of none, of the place where the reader stands."""
+
+
+async def send_exact(call: Call, reader: Subscription, feed: Feed) -> None:
+    """Send what `reader` brings until it ends, then leave. Raises what `reader.wait` raises."""
+    try:
+        await _send(call, feed(()))
+        more = True
+        while more:
+            with anyio.move_on_after(HEARTBEAT):
+                more = await reader.wait()
+            taken = [packet for _, packet in reader.take()]
+            if more:
+                await _send(call, feed(taken))
+    finally:
+        reader.leave()
+
+
+async def _send(call: Call, payloads: list[bytes]) -> None:
+    if payloads:
+        await call.write(b"".join(map(message, payloads)))
+
+
+def cursor_feed(
+    epoch: Callable[[str, Schema | None], str],
+    column: str,
+    place: Place | None,
+    schema: Callable[[], Schema | None],
+) -> Feed:
+    """The view of a stream whose rows have a cursor. `place` is where it stands now; None: it will
+    say so. `epoch` makes the epoch's text of a place's and the schema."""
+    stands = place
+
+    def feed(packets: Sequence[Packet]) -> list[bytes]:
+        nonlocal stands
+        found = []
+        for packet in packets:
+            stands = packet.place or stands
+            if packet.place is None:
+                continue
+            if packet.rows:
+                found.append(_rows(epoch, column, packet, packet.place))
+            else:
+                found.append(_place(epoch(packet.place.epoch, schema()), packet.place.last))
+        if not packets and stands is not None:
+            found.append(_place(epoch(stands.epoch, schema()), stands.last))
+        return found
+
+    return feed
+
+
+def ring_feed(ring: Ring, reader: Subscription, schema: Callable[[], Schema | None]) -> Feed:
+    """The view of a stream whose rows are numbered here, from where it stands now on."""
+    start = ring.last - reader.statistics().queued_rows
+    current = schema()
+
+    def feed(packets: Sequence[Packet]) -> list[bytes]:
+        nonlocal current
+        last = start + reader.passed
+        number = last - sum(packet.rows for packet in packets)
+        found = []
+        for packet in packets:
+            current = packet.schema
+            seam = head(_joined(ring.epoch, current), number, number + packet.rows)
+            found.append(payload(seam, packet.data))
+            number += packet.rows
+        if not packets:
+            found.append(_place(_joined(ring.epoch, current or schema()), last))
+        return found
+
+    return feed
+
+
+def _joined(numbering: str, schema: Schema | None) -> str:
+    return f"{numbering}.{shape_of(schema).hash}"
+
+
+def _place(epoch: str, last: int) -> bytes:
+    return payload(head(epoch, last, last))
+
+
+def _rows(
+    epoch: Callable[[str, Schema | None], str], column: str, packet: Packet, place: Place
+) -> bytes:
+    ids = shape_of(packet.schema).names.index(column)
+    return payload(
+        head(epoch(place.epoch, packet.schema), place.prev, place.last, ids), packet.data
+    )

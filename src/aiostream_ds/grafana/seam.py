@@ -1,0 +1,287 @@
+"""Where history and live rows meet: exact queries, positions, and the rows behind a cursor.
+
+A stream whose rows have a cursor is read by its history hook; of another one the channel's ring has
+what this process has seen. Either way rows and their last number come of one read.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import anyio.to_thread
+import msgspec
+
+from aiostream_ds.channels.path import channel as channel_name
+from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry, Subscription
+from aiostream_ds.channels.replay import Kept, Ring
+from aiostream_ds.errors import BadQuery
+from aiostream_ds.frames import json, table
+from aiostream_ds.frames.frame import Frame
+from aiostream_ds.frames.packet import Schema
+from aiostream_ds.frames.seam import digest, head, payload, shape_of
+from aiostream_ds.grafana.exact import Feed, cursor_feed, ring_feed
+from aiostream_ds.grafana.instance import Instance
+from aiostream_ds.plugin.model import CURSOR_LIMIT, Columns, Page, Position, Span
+from aiostream_ds.plugin.numbering import cursors_of
+from aiostream_ds.plugin.plan import RESERVED_PATH, StreamPlan
+from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds.telemetry import Counters
+
+__all__ = ["EARLIEST", "INLINE_ROWS", "LATEST", "SEAM_ROWS", "Path", "Seam"]
+
+SEAM_ROWS = 5_000
+"""Most rows that one request for the rows behind a cursor is answered with."""
+
+INLINE_ROWS = 10_000
+"""Up to so many rows are worked on in the loop; more would hold up every stream."""
+
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""The bounds of a span that is asked for by cursor, or has no end."""
+
+
+class Path(NamedTuple):
+    """One path of an instance, its stream and the method's arguments."""
+
+    instance: Instance
+    stream: StreamPlan
+    path: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def key(self) -> ChannelKey:
+        """The channel's in the registry."""
+        return ChannelKey(self.instance.key, self.path)
+
+
+class Read(NamedTuple):
+    """Rows of one read, and the numbering's name: behind them the stream stands at `last`."""
+
+    frame: Frame
+    numbering: str
+    last: int
+    prev: int
+    truncated: bool = False
+    more: bool = False
+
+
+class Seam:
+    """Answers what exact panels ask, for the channels of one registry."""
+
+    def __init__(self, registry: ChannelRegistry, counters: Counters) -> None:
+        self._registry = registry
+        self._counters = counters
+
+    # -- where a stream stands -----------------------------------------------------------------
+
+    def ring(self, at: Path) -> Ring:
+        """The ring of a path whose rows have no cursor, made when there is none."""
+        key = at.key
+        return self._registry.ring(key, at.stream.options.replay, at.instance.generation)
+
+    async def position(self, at: Path) -> Position:
+        """Behind the newest row of a stream with a cursor. Raises what the hook raises."""
+        page = await self._page(at, Span(start=EARLIEST, end=LATEST, limit=1))
+        frame = await self._frame(at, page)
+        return Position(page.epoch, _last_of(at, frame, page, -1))
+
+    def epoch(self, at: Path, name: str, schema: Schema | None) -> str:
+        """The epoch's text: these settings, the author's name of the numbering, the columns."""
+        return f"{self._numbering(at, name)}.{shape_of(schema).hash}"
+
+    async def initial(self, at: Path) -> bytes:
+        """What a subscriber of the exact view is told first: where the stream stands."""
+        encoder = self.encoder(at)
+        if at.stream.options.cursor is None:
+            ring = self.ring(at)
+            numbering, last = ring.epoch, ring.last
+        else:
+            running = self._registry.peek(at.key)
+            place = running.place if running is not None else None
+            if place is None:
+                name, last = await self.position(at)
+            else:
+                name, last = place.epoch, place.last
+            numbering = self._numbering(at, name)
+        return payload(head(_joined(numbering, encoder.schema), last, last))
+
+    def feed(self, at: Path, reader: Subscription) -> Feed:
+        """What makes an exact view's payloads, for a reader that has just joined."""
+        encoder = self.encoder(at)
+        if at.stream.options.cursor is None:
+            return ring_feed(self.ring(at), reader, lambda: encoder.schema)
+        running = self._registry.peek(at.key)
+        return cursor_feed(
+            lambda name, schema: self.epoch(at, name, schema),
+            at.stream.options.cursor,
+            running.place if running is not None else None,
+            lambda: encoder.schema,
+        )
+
+    def encoder(self, at: Path) -> RowEncoder:
+        """What makes the packets and frames of this path."""
+        return at.instance.encoder(at.stream, at.path, self._counters)
+
+    # -- queries -------------------------------------------------------------------------------
+
+    async def history(self, at: Path, span: Span) -> Frame:
+        """The rows of a span; of a stream without history what the ring has."""
+        if at.stream.history is not None:
+            page = await self._page(at, span)
+            return await self._frame(at, page)
+        if self._registry.has_ring(at.key):
+            return self._ring_span(at, span).frame
+        return self.encoder(at).frame([])
+
+    async def exact_history(self, at: Path, span: Span) -> tuple[Frame, dict[str, Any]]:
+        """The rows of a span, and what `meta.custom.seam` says: where they end."""
+        if at.stream.options.cursor is None:
+            read = self._ring_span(at, span)
+        else:
+            read = await self._read_span(at, span)
+        said: dict[str, Any] = {
+            "channel": channel_name(at.instance.source.instance.uid, f"{RESERVED_PATH}/{at.path}"),
+            "epoch": _joined(read.numbering, _schema(read.frame)),
+            "last": read.last,
+        }
+        return read.frame, said | _ids(at, read.frame)
+
+    async def _read_span(self, at: Path, span: Span) -> Read:
+        page = await self._page(at, span)
+        frame = await self._frame(at, page)
+        if not frame.rows and page.last is None:
+            # Where it stands has to be known before it is certain that the span has no rows.
+            before = await self.position(at)
+            page = await self._page(at, span)
+            frame = await self._frame(at, page)
+            if not frame.rows and page.epoch == before.epoch:
+                return Read(frame, self._numbering(at, page.epoch), before.cursor, before.cursor)
+        last = _last_of(at, frame, page, -1)
+        return Read(frame, self._numbering(at, page.epoch), last, last)
+
+    def _ring_span(self, at: Path, span: Span) -> Read:
+        ring = self.ring(at)
+        kept = ring.after(ring.first - 1, self._registry.loop.time())
+        start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
+        frame = table.between(self._kept(at, kept), start, end, span.limit)
+        return Read(frame, ring.epoch, ring.last, ring.last)
+
+    # -- the rows behind a cursor --------------------------------------------------------------
+
+    async def rows_after(self, at: Path, after: int, upto: int | None) -> bytes:
+        """The answer of the resource `seam/rows`.
+
+        Raises BadQuery for cursors that cannot be, and what the history hook raises.
+        """
+        if not -1 <= after < CURSOR_LIMIT or (upto is not None and not after <= upto):
+            raise BadQuery(f"after is {after} and upto {upto}; allowed is -1 <= after <= upto")
+        if at.stream.options.cursor is None:
+            read = self._ring_after(at, after, upto)
+        else:
+            read = await self._read_after(at, after, upto)
+        frame = read.frame
+        epoch = _joined(read.numbering, _schema(frame))
+        seam: dict[str, Any] = {"epoch": epoch, "prev": read.prev, "last": read.last} | _ids(
+            at, frame
+        )
+        answer: dict[str, Any] = {"seam": seam, "more": read.more, "truncated": read.truncated}
+        if frame.rows:
+            answer["data"] = msgspec.Raw(json.data(frame.fields))
+            answer["first"] = _first_of(at, read)
+        return msgspec.json.encode(answer)
+
+    async def _read_after(self, at: Path, after: int, upto: int | None) -> Read:
+        span = Span(start=EARLIEST, end=LATEST, limit=SEAM_ROWS + 1, after=after, upto=upto)
+        page = await self._page(at, span)
+        frame = await self._frame(at, page)
+        column = _cursor(at)
+        cursors = cursors_of(frame, column) if frame.rows else []
+        if cursors and (cursors[0] <= after or (upto is not None and cursors[-1] > upto)):
+            asked = f"{after} < {column} <= {upto if upto is not None else CURSOR_LIMIT}"
+            raise TypeError(
+                f"{at.stream.history} was asked for rows with {asked}, and gave {cursors[0]} to"
+                f" {cursors[-1]}"
+            )
+        more = len(cursors) > SEAM_ROWS
+        if more:
+            frame = table.part(frame, 0, SEAM_ROWS)
+            cursors = cursors[:SEAM_ROWS]
+        prev = cursors[0] - 1 if page.truncated and cursors else after
+        last = cursors[-1] if cursors else after
+        if not more and page.last is not None:
+            last = max(last, page.last if upto is None else min(page.last, upto))
+        return Read(frame, self._numbering(at, page.epoch), last, prev, page.truncated, more)
+
+    def _ring_after(self, at: Path, after: int, upto: int | None) -> Read:
+        ring = self.ring(at)
+        kept = ring.after(after, self._registry.loop.time(), upto)
+        more = kept.last - kept.prev > SEAM_ROWS
+        last = kept.prev + SEAM_ROWS if more else kept.last
+        frame = table.part(self._kept(at, kept), 0, last - kept.prev)
+        return Read(frame, ring.epoch, last, kept.prev, kept.truncated, more)
+
+    def _kept(self, at: Path, kept: Kept) -> Frame:
+        frame = table.join(kept.packets, self.encoder(at).schema)
+        return table.part(frame, kept.skip, kept.skip + kept.last - kept.prev)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def _page(self, at: Path, span: Span) -> Page:
+        rows = await getattr(at.instance.source, str(at.stream.history))(span, **at.arguments)
+        page = rows if isinstance(rows, Page) else Page(rows)
+        if not isinstance(page.rows, Frame | Columns | Sequence):
+            raise TypeError(
+                f"{at.stream.history} returned {rows!r}; allowed: a Frame, Columns, a list of rows,"
+                " a Page of one of them"
+            )
+        return page
+
+    async def _frame(self, at: Path, page: Page) -> Frame:
+        return await frame_of(self.encoder(at), page.rows)
+
+    def _numbering(self, at: Path, name: str) -> str:
+        return f"{at.instance.numbering}{digest(name.encode())}"
+
+
+async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[Any]") -> Frame:
+    """History's rows as a frame of ours, with the columns that the stream's packets have."""
+    if isinstance(rows, Frame):
+        frame = encoder.frame(rows)
+        return Frame(*frame.fields, name=frame.name, meta=frame.meta)
+    if (rows.rows if isinstance(rows, Columns) else len(rows)) <= INLINE_ROWS:
+        return encoder.frame(rows)
+    apart = encoder.copy()
+    frame = await anyio.to_thread.run_sync(apart.frame, rows)
+    encoder.adopt(apart)
+    return frame
+
+
+def _cursor(at: Path) -> str:
+    return str(at.stream.options.cursor)
+
+
+def _last_of(at: Path, frame: Frame, page: Page, otherwise: int) -> int:
+    found = max(cursors_of(frame, _cursor(at))) if frame.rows else otherwise
+    return found if page.last is None else max(found, page.last)
+
+
+def _first_of(at: Path, read: Read) -> int:
+    if at.stream.options.cursor is None:
+        return read.prev + 1
+    return cursors_of(read.frame, _cursor(at))[0]
+
+
+def _schema(frame: Frame) -> Schema:
+    body = json.schema(Frame(*frame.fields))
+    return Schema(body, "")
+
+
+def _joined(numbering: str, schema: Schema | None) -> str:
+    return f"{numbering}.{shape_of(schema).hash}"
+
+
+def _ids(at: Path, frame: Frame) -> dict[str, Any]:
+    """Which column has the numbers."""
+    if at.stream.options.cursor is None:
+        return {}
+    names = [field.name for field in frame.fields]
+    return {"ids": names.index(_cursor(at))} if _cursor(at) in names else {}

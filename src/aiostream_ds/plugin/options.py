@@ -1,0 +1,54 @@
+"""What an author may say about a stream beside its path: `@stream(…)`'s keyword arguments.
+
+Imports channels.
+"""
+
+import msgspec
+
+from aiostream_ds.channels.policy import Buffer, Order, Policy, Replay, Retry, SchemaPolicy
+
+__all__ = ["StreamOptions"]
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of one stream, checked. `stream` says what each means.
+
+    Raises:
+        TypeError: an option is of a kind that it cannot be, or two do not go together.
+        ValueError: `linger` is no number of seconds.
+    """
+
+    linger: float = 0.0
+    buffer: Buffer = Buffer()
+    retry: Retry = Retry()
+    replay: Replay = Replay()
+    schema: SchemaPolicy = SchemaPolicy()
+    order: Order | None = None
+    cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (name == "order" and value is None):
+                raise TypeError(f"{name} is {value!r}; allowed is a {kind.__name__}")
+        Policy(linger=self.linger)
+        if self.cursor is None:
+            return
+        if not isinstance(self.cursor, str) or not self.cursor:
+            raise TypeError(f"cursor is {self.cursor!r}; allowed is the name of a column")
+        if self.order is not None:
+            raise TypeError(
+                "order and cursor are two orders; allowed is one of them: what an order leaves out"
+                " the history would bring back"
+            )
+        if self.schema.labels:
+            raise TypeError("schema has labels, and the rows have a cursor; allowed is one of them")
+
+
+_KINDS = {
+    "buffer": Buffer,
+    "retry": Retry,
+    "replay": Replay,
+    "schema": SchemaPolicy,
+    "order": Order,
+}

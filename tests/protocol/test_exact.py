@@ -1,0 +1,443 @@
+"""Exact panels: the query says where its rows end, the channel goes on from there, and a resource
+has what was missed. One running stream serves the exact and the stock view."""
+
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import msgspec
+import pytest
+
+from aiostream_ds import (
+    Buffer,
+    DataSource,
+    DownstreamError,
+    Page,
+    PermissionDenied,
+    Position,
+    Replay,
+    Row,
+    Rows,
+    Span,
+    User,
+    stream,
+)
+from aiostream_ds.grafana import seam as grafana_seam
+from aiostream_ds.grafana.exact import HEARTBEAT
+from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
+
+pytestmark = pytest.mark.virtual
+
+START = 1_700_000_000_000
+
+
+class Line(Row):
+    time: int
+    n: int
+
+
+class Log:
+    """A log outside: rows n at START + n, and a bell for its readers."""
+
+    def __init__(self):
+        self.rows: list[Line] = []
+        self.epoch = "one"
+        self.first = 1
+        self.bell = anyio.Event()
+        self.runs: list[Position | None] = []
+        self.reads = 0
+
+    def write(self, *numbers: int):
+        self.rows += [Line(START + n, n) for n in numbers]
+        self.bell.set()
+        self.bell = anyio.Event()
+
+    def replace(self):
+        self.rows, self.epoch = [], self.epoch + "'"
+        self.bell.set()
+        self.bell = anyio.Event()
+
+
+LOG = Log()
+
+
+@pytest.fixture(autouse=True)
+def log():
+    LOG.__init__()
+    return LOG
+
+
+class Source(DataSource):
+    broken = False
+
+    @stream("log/{name}", cursor="n")
+    async def log(self, after: Position | None, name: str) -> Rows[Line | Position]:
+        LOG.runs.append(after)
+        epoch, seen = after or Position(LOG.epoch, -1)
+        while True:
+            if epoch != LOG.epoch:
+                epoch, seen = LOG.epoch, -1
+                yield Position(epoch, seen)
+            bell = LOG.bell
+            for row in [row for row in LOG.rows if row.n > seen]:
+                yield row
+                seen = row.n
+            if Source.broken:
+                Source.broken = False
+                raise DownstreamError("cut off")
+            await bell.wait()
+
+    @log.history
+    async def past(self, span: Span, name: str) -> Page:
+        LOG.reads += 1
+        rows = [row for row in LOG.rows if row.n >= LOG.first]
+        if span.after is None:
+            start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
+            return Page([r for r in rows if start <= r.time <= end][-span.limit :], LOG.epoch)
+        upto = span.upto or 1 << 53
+        found = [r for r in rows if span.after < r.n <= upto][: span.limit]
+        return Page(found, LOG.epoch, truncated=span.after < LOG.first - 1)
+
+    @log.subscribe
+    async def may(self, user: User | None, name: str) -> None:
+        if name == "secret":
+            raise PermissionDenied("not yours")
+
+    @stream("ring", replay=Replay(rows=5, keep=30), buffer=Buffer(rows=4))
+    async def ring(self) -> Rows[Line]:
+        seen = len(LOG.rows)
+        while True:
+            bell = LOG.bell
+            for row in LOG.rows[seen:]:
+                yield row
+            seen = len(LOG.rows)
+            await bell.wait()
+
+
+async def exact(grafana, query_type="log", **query):
+    (frame,) = await grafana.query(
+        {"queryType": query_type, "name": "a", "exact": True, **query},
+        start=moment(0), end=moment(10_000),
+    )  # fmt: skip
+    return frame, frame.meta.custom["seam"] if frame.meta else None
+
+
+def moment(ms):
+    return datetime.fromtimestamp((START + ms) / 1000, UTC)
+
+
+def numbers(frame):
+    return next((list(f.values) for f in frame.fields if f.name == "n"), [])
+
+
+def seams(viewer):
+    return [msgspec.json.decode(packet)["seam"] for packet in viewer.packets]
+
+
+def places(viewer):
+    return [(seam["prev"], seam["last"]) for seam in seams(viewer)]
+
+
+async def rows_after(grafana, after, path="x/log/a", **more):
+    extra = "".join(f"&{key}={value}" for key, value in more.items())
+    answer = await grafana.resource(f"seam/rows?path={path}&after={after}{extra}")
+    body = msgspec.json.decode(answer.body)
+    if answer.status == 200:
+        body["numbers"] = body.get("data", {}).get("values", [[], []])[1]
+    return answer.status, body
+
+
+async def settle():
+    await anyio.sleep(0.2)
+
+
+async def test_a_query_says_where_its_rows_end_and_names_the_exact_channel(log):
+    log.write(1, 2, 3)
+    async with serve_in_memory(Source) as grafana:
+        frame, seam = await exact(grafana)
+    assert numbers(frame) == [1, 2, 3]
+    assert not frame.meta.channel, "the panel's own class must not subscribe by itself"
+    assert (seam["channel"], seam["last"], seam["ids"]) == ("ds/test/x/log/a", 3, 1)
+
+
+async def test_a_range_that_ends_now_is_not_cut_at_its_end(log):
+    now = datetime.now(UTC)
+    ahead = round((now + timedelta(seconds=30)).timestamp() * 1000) - START
+    log.write(1, ahead)
+    async with serve_in_memory(Source) as grafana:
+        query = {"queryType": "log", "name": "a", "exact": True}
+        (frame,) = await grafana.query(query, start=now - timedelta(minutes=1), end=now)
+    assert numbers(frame) == [ahead]
+
+
+async def test_an_empty_range_still_says_where_the_log_stands(log):
+    log.write(20_000)
+    async with serve_in_memory(Source) as grafana:
+        frame, seam = await exact(grafana)
+    assert (numbers(frame), seam["last"]) == ([], 20_000)
+
+
+async def test_without_streaming_nothing_is_to_be_followed(log):
+    async with serve_in_memory(Source) as grafana:
+        frame, _ = await exact(grafana, withStreaming=False)
+    assert frame.meta is None or not (frame.meta.channel or frame.meta.custom)
+
+
+async def test_the_channel_goes_on_where_the_query_ended(log):
+    log.write(1, 2)
+    async with serve_in_memory(Source) as grafana:
+        _, seam = await exact(grafana)
+        viewer = await grafana.follow("x/log/a")
+        await settle()
+        log.write(3, 4)
+        await settle()
+        log.write(9)
+        await settle()
+    assert {s["epoch"] for s in seams(viewer)} == {seam["epoch"]}
+    assert places(viewer) == [(2, 2), (2, 2), (2, 4), (4, 9)], "told twice where it stands, rows"
+    assert not any(b'"schema"' in packet for packet in viewer.packets)
+
+
+async def test_in_silence_it_says_where_it_stands(log):
+    log.write(5)
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("x/log/a")
+        await anyio.sleep(3 * HEARTBEAT + 0.5)
+    assert places(viewer) == [(5, 5)] * 5
+
+
+async def test_exact_and_stock_viewers_share_one_run(log):
+    async with serve_in_memory(Source) as grafana:
+        one, other = await grafana.follow("x/log/a"), await grafana.follow("log/a")
+        await settle()
+        log.write(1)
+        assert (await other.next())["n"] == 1
+        await settle()
+    assert len(log.runs) == 1
+    assert places(one)[-1] == (-1, 1)
+    assert all(b'"seam"' not in packet for packet in other.packets)
+
+
+async def test_a_later_viewer_is_told_at_once_where_the_running_stream_stands(log):
+    async with serve_in_memory(Source) as grafana, serve_in_memory(Source) as second:
+        await grafana.follow("log/a")
+        await settle()
+        log.write(1, 2, 3)
+        await settle()
+        reads = log.reads
+        late = await grafana.follow("x/log/a")
+        await anyio.sleep(0.1)
+        assert places(late) == [(3, 3), (3, 3)] and log.reads == reads
+        assert seams(late)[0] == seams(await second.follow("x/log/a"))[0]
+
+
+async def test_a_run_that_is_cut_off_goes_on_behind_its_last_row(log):
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("x/log/a")
+        await settle()
+        Source.broken = True
+        log.write(1, 2)
+        await settle()
+        log.write(3)
+        await anyio.sleep(2)
+    assert log.runs == [Position("one", -1), Position("one", 2)]
+    last = [place for place in places(viewer) if place[0] != place[1]]
+    assert last == [(-1, 2), (2, 3)]
+
+
+async def test_another_log_is_another_epoch(log):
+    log.write(1, 2)
+    async with serve_in_memory(Source) as grafana:
+        _, before = await exact(grafana)
+        viewer = await grafana.follow("x/log/a")
+        await settle()
+        log.replace()
+        log.write(1)
+        await settle()
+        _, after = await exact(grafana)
+    assert before["epoch"] != after["epoch"]
+    assert seams(viewer)[-1] == {"epoch": after["epoch"], "prev": -1, "last": 1, "ids": 1}
+
+
+async def test_an_empty_log_that_takes_the_place_is_told_without_a_row(log):
+    log.write(1, 2)
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("x/log/a")
+        await settle()
+        log.replace()
+        await settle()
+        _, after = await exact(grafana)
+    assert seams(viewer)[-1] == {"epoch": after["epoch"], "prev": -1, "last": -1}
+
+
+async def test_other_settings_are_another_epoch_and_the_same_ones_are_not(log):
+    async with serve_in_memory(Source, settings={"a": 1}) as grafana:
+        _, first = await exact(grafana)
+        await grafana.change_settings({"a": 1})
+        _, same = await exact(grafana)
+        await grafana.change_settings({"a": 2})
+        _, other = await exact(grafana)
+    assert first["epoch"] == same["epoch"] != other["epoch"]
+
+
+# The rows behind a cursor
+
+
+async def test_the_rows_behind_a_cursor_are_read_again(log):
+    log.write(1, 2, 5, 9)
+    async with serve_in_memory(Source) as grafana:
+        _, seam = await exact(grafana)
+        _, body = await rows_after(grafana, 1)
+        assert body["seam"] == {"epoch": seam["epoch"], "prev": 1, "last": 9, "ids": 1}
+        assert (body["numbers"], body["first"]) == ([2, 5, 9], 2)
+        assert not body["more"] and not body["truncated"]
+        _, body = await rows_after(grafana, 1, upto=5)
+        assert (body["numbers"], body["seam"]["last"]) == ([2, 5], 5)
+        _, body = await rows_after(grafana, 9)
+        assert (body["numbers"], body["seam"]["prev"], body["seam"]["last"]) == ([], 9, 9)
+
+
+async def test_many_rows_come_in_several_answers(log, monkeypatch):
+    monkeypatch.setattr(grafana_seam, "SEAM_ROWS", 3)
+    log.write(*range(1, 8))
+    async with serve_in_memory(Source) as grafana:
+        _, body = await rows_after(grafana, 0)
+        assert (body["numbers"], body["more"], body["seam"]["last"]) == ([1, 2, 3], True, 3)
+        _, body = await rows_after(grafana, 6)
+        assert (body["numbers"], body["more"]) == ([7], False)
+
+
+async def test_rows_that_are_gone_are_told(log):
+    log.write(*range(1, 8))
+    log.first = 5
+    async with serve_in_memory(Source) as grafana:
+        _, body = await rows_after(grafana, 1)
+    assert body["truncated"] and (body["first"], body["seam"]["prev"]) == (5, 4)
+
+
+@pytest.mark.parametrize("path", ["x/log/secret", "log/secret"])
+async def test_who_may_not_subscribe_gets_no_rows_by_any_way(log, path):
+    async with serve_in_memory(Source) as grafana:
+        status, body = await rows_after(grafana, 0, path)
+        assert (status, body["message"]) == (403, "not yours")
+        with pytest.raises(Refused, match="PERMISSION_DENIED"):
+            await grafana.follow(path)
+        with pytest.raises(QueryFailed) as failed:
+            await exact(grafana, name="secret")
+    assert failed.value.status == 403
+
+
+@pytest.mark.parametrize(
+    "path, found",
+    [("x/x/log/a", 404), ("x/", 404), ("x", 404), ("X/log/a", 404), ("x//log/a", 404), ("", 400)],
+)
+async def test_a_path_has_one_exact_spelling(log, path, found):
+    async with serve_in_memory(Source) as grafana:
+        status, _ = await rows_after(grafana, 0, path)
+        assert status == found
+        with pytest.raises(Refused, match="NOT_FOUND"):
+            await grafana.follow(path or "x/x")
+
+
+@pytest.mark.parametrize(
+    "after, more, text",
+    [
+        ("", {}, "needs after"),
+        ("-2", {}, "allowed is -1 <= after <= upto"),
+        ("5", {"upto": 4}, "allowed is -1 <= after <= upto"),
+        ("1e3", {}, "after is '1e3'; allowed is a whole number"),
+        (str(1 << 60), {}, "allowed is -1 <= after"),
+    ],
+)
+async def test_a_cursor_that_cannot_be_is_refused_with_the_allowed_one(log, after, more, text):
+    async with serve_in_memory(Source) as grafana:
+        status, body = await rows_after(grafana, after, **more)
+    assert status == 400 and text in body["message"]
+
+
+async def test_the_rows_are_asked_with_get(log):
+    async with serve_in_memory(Source) as grafana:
+        answer = await grafana.resource("seam/rows?path=x/log/a&after=1", method="POST")
+    assert answer.status == 400 and b"allowed is GET" in answer.body
+
+
+# Without a cursor: the ring
+
+
+async def ring(grafana, **query):
+    return await exact(grafana, "ring", **query)
+
+
+async def test_rows_without_a_cursor_are_numbered_by_the_process(log):
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("x/ring")
+        await settle()
+        log.write(7, 8)
+        await settle()
+        frame, seam = await ring(grafana)
+        assert (numbers(frame), seam["last"], "ids" in seam) == ([7, 8], 2, False)
+        assert seams(viewer)[-1] == {"epoch": seam["epoch"], "prev": 0, "last": 2}
+        _, body = await rows_after(grafana, 1, "x/ring")
+        assert (body["numbers"], body["first"], body["seam"]["last"]) == ([8], 2, 2)
+
+
+async def test_a_stream_without_history_is_answered_from_its_ring(log):
+    async with serve_in_memory(Source) as grafana:
+        (frame,) = await grafana.query({"queryType": "ring"}, start=moment(0), end=moment(99))
+        assert frame.rows == 0
+        viewer = await grafana.follow("ring")
+        await settle()
+        log.write(*range(1, 4), 98, 200)
+        await viewer.take(5)
+        query = {"queryType": "ring", "withStreaming": False}
+        (frame,) = await grafana.query(query, start=moment(2), end=moment(99), max_data_points=2)
+        assert numbers(frame) == [3, 98], "the newest of the span, as many as the panel can draw"
+
+
+async def test_the_ring_is_honest_about_what_it_has_not(log):
+    async with serve_in_memory(Source) as grafana:
+        await grafana.follow("x/ring")
+        await settle()
+        for n in range(1, 9):
+            log.write(n)
+            await settle()
+        _, body = await rows_after(grafana, 2, "x/ring")
+        assert body["truncated"] and body["numbers"] == [4, 5, 6, 7, 8] and body["first"] == 4
+
+
+async def test_the_ring_outlives_its_run_for_a_while(log):
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("ring")
+        await settle()
+        log.write(1, 2)
+        await settle()
+        viewer.leave()
+        await anyio.sleep(16)
+        assert grafana.plugin.registry.running == 0
+        frame, first = await ring(grafana)
+        assert numbers(frame) == [1, 2]
+        await anyio.sleep(31)
+        frame, second = await ring(grafana)
+        assert numbers(frame) == [] and first["epoch"] != second["epoch"]
+
+
+async def test_another_process_has_another_epoch(log):
+    async with serve_in_memory(Source) as one, serve_in_memory(Source) as other:
+        (_, first), (_, second) = await ring(one), await ring(other)
+    assert first["epoch"] != second["epoch"]
+
+
+async def test_what_a_slow_reader_loses_shows_as_a_gap_and_can_be_read_again(log):
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("x/ring")
+        await settle()
+        channel = next(iter(grafana.plugin.registry._open.values()))
+        log.write(1)
+        await settle()
+        # the reader's task is not let in while six rows come: four may wait
+        for n in range(2, 8):
+            channel.emit(*RowEncoder(Line).encode([Line(START + n, n)]))
+        await settle()
+    spans = [place for place in places(viewer) if place[0] != place[1]]
+    assert spans[0] == (0, 1)
+    assert spans[1][0] > 1 and spans[-1][1] == 7, "a hole, and the newest row"

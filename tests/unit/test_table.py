@@ -1,0 +1,71 @@
+"""Packets joined to a frame, and parts of frames."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiostream_ds import Field, FieldType, Frame
+from aiostream_ds.frames import table
+from aiostream_ds.frames.json import packet
+from aiostream_ds.plugin.rows import RowEncoder
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NAN = float("nan")
+
+
+def columns(frame):
+    return {field.name: list(field.values) for field in frame.fields}
+
+
+def test_packets_of_one_schema_become_one_frame():
+    encoder = RowEncoder()
+    batches = [[{"time": 1, "n": 1}], [{"time": 2, "n": None}, {"time": 3, "n": 3}]]
+    packets = [p for batch in batches for p in encoder.encode(batch)]
+    assert columns(table.join(packets, None)) == {"time": [1, 2, 3], "n": [1, None, 3]}
+
+
+def test_a_column_that_came_later_is_none_before_and_another_type_is_read_as_the_newest():
+    encoder = RowEncoder()
+    packets = [
+        p
+        for row in ({"time": 1, "n": 1}, {"time": 2, "n": 0.5, "s": "x"}, {"time": 3, "n": 2.0})
+        for p in encoder.encode([row])
+    ]
+    frame = table.join(packets, None)
+    assert columns(frame) == {"time": [1, 2, 3], "n": [1.0, 0.5, 2.0], "s": [None, "x", None]}
+    assert [field.type for field in frame.fields][1] is FieldType.FLOAT64
+
+
+def test_what_json_has_no_word_for_and_nanoseconds_come_back():
+    moments = [START + timedelta(microseconds=1), START]
+    frames = [Frame(Field("time", [t]), Field("v", [v])) for t, v in zip(moments, [NAN, -1e999])]  # noqa: B905
+    frame = table.join([packet(frame) for frame in frames], None)
+    first, second = frame.fields[1].values
+    assert first != first and second == float("-inf")
+    assert list(frame.fields[0].nanos) == [1000, 0]
+
+
+def test_nothing_is_a_frame_with_the_columns_of_the_schema():
+    encoder = RowEncoder()
+    encoder.encode([{"time": 1, "n": 1}])
+    assert columns(table.join([], encoder.schema)) == {"time": [], "n": []}
+    assert table.join([], None).fields == ()
+
+
+@given(st.integers(0, 12), st.integers(-2, 14), st.integers(-2, 14))
+def test_a_part_has_the_rows_from_start_to_stop(rows, start, stop):
+    frame = Frame(Field("n", list(range(rows)), FieldType.INT64))
+    stop = max(start, stop)
+    expected = list(range(max(0, start), max(0, min(rows, stop))))
+    assert list(table.part(frame, start, max(0, stop)).fields[0].values) == expected
+
+
+def test_between_gives_the_newest_rows_of_the_span():
+    frame = Frame(
+        Field("time", [10, 20, None, 30, 40], FieldType.TIME), Field("n", [1, 2, 3, 4, 5])
+    )
+    assert columns(table.between(frame, 20, 40, 2))["n"] == [4, 5]
+    assert columns(table.between(frame, 0, 30, 9))["n"] == [1, 2, 4]
+    timeless = Frame(Field("n", [1, 2, 3]))
+    assert columns(table.between(timeless, 0, 1, 2))["n"] == [2, 3]

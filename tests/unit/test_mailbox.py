@@ -85,10 +85,10 @@ def test_the_schema_is_repeated_with_rows_after_a_while():
     feed.now = SCHEMA_SHOWN
     put(box, [packet([1], A)])
     box.take()
-    feed.now = SCHEMA_REPEAT - 1
+    feed.now = SCHEMA_SHOWN + SCHEMA_REPEAT - 1
     put(box, [packet([2], A)])
     assert box.take()[0][0] is None
-    feed.now = SCHEMA_REPEAT
+    feed.now = SCHEMA_SHOWN + SCHEMA_REPEAT
     assert box.take() == []
     put(box, [packet([3], A), packet([4], A)])
     assert [schema for schema, _ in box.take()] == [A, None]

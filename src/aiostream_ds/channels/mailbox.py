@@ -140,9 +140,9 @@ class Subscription:
         self._dropped_packets = self._dropped_rows = self._dropped_bytes = 0
         self._episode_packets = self._episode_rows = 0  # dropped since the last take
         self._schema: Schema | None = None  # the last one that went out
-        self._repeat_at = feed._now() + SCHEMA_REPEAT
         # Grafana starts a stream before its first viewer has joined: what goes out at once is lost.
-        self._shown_until: float | None = feed._now() + SCHEMA_SHOWN
+        self._repeat_at = feed._now()
+        self._shown_until = self._repeat_at + SCHEMA_SHOWN
         self._ended = False
         self._error: BaseException | None = None
         self._wake_up: Waiter | None = None
@@ -151,7 +151,8 @@ class Subscription:
         """Let each `take` bring the schema until the first one after a moment has: someone new
         follows the path, and what is sent before they have joined is lost to them."""
         if self._feed is not None:
-            self._shown_until = self._feed._now() + SCHEMA_SHOWN
+            self._repeat_at = self._feed._now()
+            self._shown_until = self._repeat_at + SCHEMA_SHOWN
 
     # For the reader
 
@@ -168,12 +169,9 @@ class Subscription:
         if feed is not None:
             now = feed._now()
             if now >= self._repeat_at:
-                self._repeat_at = now + SCHEMA_REPEAT
                 current = None
-        if self._shown_until is not None:
-            current = None
-            if feed is not None and feed._now() >= self._shown_until:
-                self._shown_until = None
+                if now >= self._shown_until:
+                    self._repeat_at = now + SCHEMA_REPEAT
         taken: list[tuple[Schema | None, Packet]] = []
         for packet in queue:
             schema = packet.schema
@@ -329,6 +327,8 @@ class Subscription:
 
     def _end(self, error: BaseException | None) -> None:
         self._end_episode()
+        if self._feed is not None and self._feed._now() >= self._repeat_at:
+            self._schema = None  # the rest is taken without a clock
         self._feed, self._ended, self._error = None, True, error
         self._wake()
 

@@ -17,6 +17,12 @@ from aiostream_ds.testing.vloop import VirtualLoop
 _TURNS = 20  # of the loop, in which what was told to end may end
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="play more random schedules of exact streams"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual: the test runs in virtual time")
 

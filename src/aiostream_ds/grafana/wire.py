@@ -11,8 +11,7 @@ May import frames, channels and the ground.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from grpclib import GRPCError, Status
 from grpclib.config import Configuration
@@ -81,8 +80,7 @@ class Decodes(Protocol):
         """The message in `data`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """One line of the table that `Server` answers from; `unary` and its siblings make it."""
 
     kind: Literal["unary", "server_stream", "both_streams"]

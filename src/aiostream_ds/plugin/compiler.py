@@ -18,7 +18,6 @@ from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
 from aiostream_ds.plugin.marks import Marks, Stream, marks_of
 from aiostream_ds.plugin.model import Query, Row
-from aiostream_ds.plugin.order import check_order
 from aiostream_ds.plugin.plan import (
     RESERVED_PATH,
     RESERVED_RESOURCE,
@@ -235,6 +234,8 @@ class _Compiler:
             if row is not None and stream.options.cursor is not None:
                 check_cursor(stream.options.cursor, row)
             if row is not None and stream.options.order is not None:
+                from aiostream_ds.plugin.order import check_order  # few streams have one
+
                 check_order(stream.options.order, row)
         except TypeError as error:
             raise self._wrong(stream.name, str(error)) from error

@@ -11,13 +11,15 @@ import asyncio
 import math
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiostream_ds.channels.channel import Channel, Runner
 from aiostream_ds.channels.policy import BATCH_ROWS, CROWDED_TURNS, FIRST_BATCH, TURN_BYTES, Order
 from aiostream_ds.frames.packet import Packet
-from aiostream_ds.plugin.order import Sorter, is_idle
 from aiostream_ds.telemetry import Counters
+
+if TYPE_CHECKING:
+    from aiostream_ds.plugin.order import Sorter
 
 __all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
 
@@ -62,6 +64,9 @@ def drive(
         raise ValueError(f"rows is {rows} and turn_bytes {turn_bytes}; allowed is 1 and more")
 
     sorter = None
+    if order is not None:
+        from aiostream_ds.plugin.order import Sorter, is_idle  # few streams have one
+
     if order is not None and not is_idle(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
 
@@ -237,7 +242,7 @@ class _SortingPump(_Pump):
     __slots__ = ("_loop", "_rows_before", "_sorter", "_timer", "_yields")
 
     def __init__(
-        self, channel: Channel, encode: Encode, rows: int, turn_bytes: int, sorter: Sorter
+        self, channel: Channel, encode: Encode, rows: int, turn_bytes: int, sorter: "Sorter"
     ) -> None:
         super().__init__(channel, encode, rows, turn_bytes)
         self._arrivals = []

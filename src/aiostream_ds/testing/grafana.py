@@ -7,8 +7,8 @@ nothing. Wrong behaviour of the plugin shows as what a user would see.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,16 +80,14 @@ class Grafana:
     def __init__(
         self,
         application: Application,
-        channel: Channel,
         tasks: TaskGroup,
         settings: Mapping[str, Any],
         secure: Mapping[str, str],
         uid: str,
     ) -> None:
-        self.plugin = application
         self.uid = uid
-        self._channel = channel
         self._tasks = tasks
+        self._connect(application)
         self._settings = dict(settings)
         self._secure = dict(secure)
         self._updated_ms = 1
@@ -135,8 +133,11 @@ class Grafana:
         decode = json.decode if as_json else arrow.decode
         return [decode(frame) for frame in answer.frames]
 
-    async def follow(self, path: str, user: User | None = ADMIN) -> Viewer:
-        """A browser subscribes to a path. Raises Refused, or GRPCError when the call fails."""
+    async def follow(
+        self, path: str, user: User | None = ADMIN, *, frame: Frame | None = None
+    ) -> Viewer:
+        """A browser subscribes to a path. `frame` is that of an exact query, whose channel this is:
+        its columns are those of the rows. Raises Refused, or GRPCError when the call fails."""
         request = pb.SubscribeStreamRequest(plugin_context=self.context(user), path=path)
         reply = await self._call("Stream/SubscribeStream", request, pb.SubscribeStreamResponse)
         if reply.status != pb.SubscribeStreamResponseStatus.OK:
@@ -144,7 +145,7 @@ class Grafana:
         if path not in self._runs:
             self._start(path, user)
         viewers = self._viewers.setdefault(path, set())
-        viewer = Viewer(path, viewers.discard)
+        viewer = Viewer(path, viewers.discard, frame)
         if reply.data:
             viewer.push(reply.data)
         viewers.add(viewer)
@@ -184,7 +185,8 @@ class Grafana:
             pb.CallResourceRequest,
             pb.CallResourceResponse,
         )
-        messages = await rpc(request)
+        with _cancellations_put_right():
+            messages = await rpc(request)
         if not messages:
             raise ValueError("the plugin sent an empty resource response")
         found = {name: list(v.values) for name, v in messages[0].headers.items()}
@@ -220,6 +222,13 @@ class Grafana:
             if run.path not in self._runs:  # else somebody has just subscribed anew
                 self._start(run.path, run.user)
 
+    async def replace_plugin(self, application: Application) -> None:
+        """The plugin's process dies and Grafana starts another: every call under way fails, every
+        stream is run again, and who follows one is told nothing."""
+        server, channel = self._server, self._channel
+        self._connect(application)
+        await _disconnect(server, channel)
+
     # -- how it does it ------------------------------------------------------------------------
 
     def context(self, user: User | None) -> pb.PluginContext:
@@ -240,9 +249,18 @@ class Grafana:
             ),
         )
 
+    def _connect(self, application: Application) -> None:
+        self.plugin = application
+        self._server = Server(application.methods())
+        self._channel = connect(self._server)
+
+    async def _close(self) -> None:
+        await _disconnect(self._server, self._channel)
+
     async def _call(self, method: str, request: Any, reply: Any) -> Any:
         rpc = UnaryUnaryMethod(self._channel, f"/pluginv2.{method}", type(request), reply)
-        return await rpc(request)
+        with _cancellations_put_right():
+            return await rpc(request)
 
     def _start(self, path: str, user: User | None) -> None:
         run = self._runs[path] = _Run(path, user)
@@ -256,7 +274,8 @@ class Grafana:
                 while True:
                     started = anyio.current_time()
                     try:
-                        await self._receive(run)
+                        with _cancellations_put_right():
+                            await self._receive(run)
                         for viewer in tuple(self._viewers.get(run.path, ())):
                             viewer.end()
                         return  # as in Grafana: who still looks stays subscribed, and sees nothing
@@ -306,14 +325,11 @@ async def open_grafana(
     uid: str = "test",
 ) -> AsyncGenerator[Grafana]:
     """A Grafana before a plugin that lives already; it goes, with all its viewers, on leaving."""
-    server = Server(application.methods())
-    channel = connect(server)
-    try:
+    async with AsyncExitStack() as last:
         async with background_tasks() as tasks:
-            yield Grafana(application, channel, tasks, settings or {}, secure or {}, uid)
-    finally:
-        channel.close()
-        await _settle(server)
+            grafana = Grafana(application, tasks, settings or {}, secure or {}, uid)
+            last.push_async_callback(grafana._close)
+            yield grafana
 
 
 @asynccontextmanager
@@ -337,8 +353,23 @@ async def serve_in_memory(
         yield grafana
 
 
-async def _settle(server: Server) -> None:
-    """Lets the server's calls end: they are cancelled by the lost connection."""
+@contextmanager
+def _cancellations_put_right() -> Iterator[None]:
+    """grpclib ends a call whose connection is lost by cancelling its task, and leaves that counted:
+    anyio would take the next cancellation for one from outside."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    except StreamTerminatedError:
+        while task is not None and task.cancelling() > before:
+            task.uncancel()
+        raise
+
+
+async def _disconnect(server: Server, channel: Channel) -> None:
+    """Ends a connection, and waits for the server's calls: they are cancelled by it."""
+    channel.close()
     with anyio.CancelScope(shield=True):
         if server.tasks:
             await asyncio.wait(server.tasks)

@@ -1,7 +1,8 @@
 """A browser tab that follows one channel, with Grafana's rules and its flaws.
 
 It keeps the last schema, appends data-only packets to it, and breaks where Grafana's frontend
-would: a packet whose column count is not the schema's.
+would: a packet whose column count is not the schema's. Of an exact view, whose packets never have a
+schema, it reads the rows by the frame of the panel's query.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import anyio.lowlevel
 import msgspec
 
 from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Field
+from aiostream_ds.frames.frame import Field, Frame
 from aiostream_ds.frames.packet import Schema
+from aiostream_ds.plugin.model import Position
 
 __all__ = ["Refused", "Viewer"]
 
@@ -29,26 +31,37 @@ class Refused(Exception):
         self.status = status
 
 
+class _Seam(msgspec.Struct):
+    epoch: str
+    last: int
+
+
 class _Message(msgspec.Struct):
     schema: msgspec.Raw = msgspec.Raw()
     data: msgspec.Raw = msgspec.Raw()
+    seam: _Seam | None = None
 
 
 class Viewer:
     """One viewer of one channel. Made by `Grafana.follow`.
 
     `rows` holds every row seen so far as dicts (times as Unix ms), `packets` the raw JSON,
-    `fields` the columns of the last packet with rows.
+    `fields` the columns of the last packet with rows. Of an exact view, `position` is how far it
+    has come, and `rows` stays empty when it was made without the `frame` of a query.
     """
 
-    def __init__(self, path: str, leave: Callable[["Viewer"], None]) -> None:
+    def __init__(
+        self, path: str, leave: Callable[["Viewer"], None], frame: Frame | None = None
+    ) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self.packets: list[bytes] = []
         self.fields: tuple[Field, ...] = ()
         self.schema_changes = 0
+        self.position: Position | None = None
         self._leave = leave
-        self._schema: Schema | None = None
+        self._schema = None if frame is None else _schema_of(frame)
+        self._taken = 0
         self._read = 0
         self._more = anyio.Event()
         self.broken: str | None = None
@@ -71,11 +84,7 @@ class Viewer:
         await anyio.lowlevel.checkpoint()  # a reader of a flood has to hear of its cancellation
         with anyio.move_on_after(timeout):
             while len(self.rows) < self._read + count:
-                if self.broken is not None:
-                    raise ValueError(self.broken)
-                if self.ended:
-                    raise anyio.EndOfStream(f"the stream {self.path!r} has ended")
-                await self._more.wait()
+                await self._wait()
         if len(self.rows) < self._read + count:
             found = len(self.rows) - self._read
             raise TimeoutError(f"{self.path!r}: {found} of {count} rows came within {timeout} s")
@@ -83,10 +92,23 @@ class Viewer:
         self._read += count
         return rows
 
+    async def message(self, timeout: float | None = PATIENCE) -> dict[str, Any]:  # noqa: ASYNC109
+        """The next packet as the browser gets it, parsed: for what is not a row, `seam` above all.
+        The first one is what the subscription brought. Waits and raises as `take`."""
+        await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(timeout):
+            while len(self.packets) <= self._taken:
+                await self._wait()
+        if len(self.packets) <= self._taken:
+            raise TimeoutError(f"{self.path!r}: no packet came within {timeout} s")
+        self._taken += 1
+        message: dict[str, Any] = msgspec.json.decode(self.packets[self._taken - 1])
+        return message
+
     def forget(self) -> None:
         """Drop what was taken already, and the raw packets: for a viewer that stays for days."""
         del self.rows[: self._read]
-        self._read = 0
+        self._read = self._taken = 0
         self.packets.clear()
 
     def end(self) -> None:
@@ -105,7 +127,10 @@ class Viewer:
             if self._schema is None or self._schema.fingerprint != fingerprint:
                 self.schema_changes += 1
                 self._schema = Schema(body, fingerprint)
-        if not parts.data:
+        if parts.seam is not None:
+            self.position = Position(parts.seam.epoch, parts.seam.last)
+        if not parts.data or (parts.seam is not None and self._schema is None):
+            self._wake()
             return
         try:
             frame = json.decode(payload, self._schema)
@@ -119,6 +144,18 @@ class Viewer:
         self.rows.extend(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
         self._wake()
 
+    async def _wait(self) -> None:
+        if self.broken is not None:
+            raise ValueError(self.broken)
+        if self.ended:
+            raise anyio.EndOfStream(f"the stream {self.path!r} has ended")
+        await self._more.wait()
+
     def _wake(self) -> None:
         self._more.set()
         self._more = anyio.Event()
+
+
+def _schema_of(frame: Frame) -> Schema:
+    body = json.schema(frame)
+    return Schema(body, json.fingerprint(body))

@@ -98,6 +98,18 @@ class Source(DataSource):
         found = [r for r in rows if span.after < r.n <= upto][: span.limit]
         return Page(found, LOG.epoch, truncated=span.after < LOG.first - 1)
 
+    @stream("down", cursor="n")
+    async def down(self, after: Position | None) -> Rows[Line]:
+        yield Line(START + 8, 8)
+        await anyio.sleep_forever()
+
+    @down.history
+    async def unreadable(self, span: Span) -> list[Line]:
+        LOG.reads += 1
+        if LOG.reads < 3:
+            raise DownstreamError("not now")
+        return [Line(START + 7, 7)] if span.after is None else []
+
     @log.subscribe
     async def may(self, user: User | None, name: str) -> None:
         if name == "secret":
@@ -243,6 +255,14 @@ async def test_a_run_that_is_cut_off_goes_on_behind_its_last_row(log):
     assert log.runs == [Position("one", -1), Position("one", 2)]
     last = [place for place in places(viewer) if place[0] != place[1]]
     assert last == [(-1, 2), (2, 3)]
+
+
+async def test_a_viewer_is_let_in_while_the_log_cannot_be_read(log):
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("x/down")
+        assert viewer.packets == []
+        await anyio.sleep(1)
+    assert places(viewer)[:2] == [(7, 7), (7, 8)]
 
 
 async def test_another_log_is_another_epoch(log):

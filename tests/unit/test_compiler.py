@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
@@ -12,6 +13,8 @@ from aiostream_ds import (
     DataSource,
     Frame,
     Health,
+    Order,
+    Position,
     Query,
     Retry,
     Row,
@@ -677,3 +680,56 @@ def test_a_row_class_is_found_inside(kind):
     run.__annotations__["return"] = AsyncIterator[kind]
     made = type("Made", (DataSource,), a_stream("s", run))
     assert made.plan.streams["s"].row is Reading
+
+
+# Cursors and orders
+
+
+class Moment(Row):
+    time: datetime
+    celsius: float
+
+
+def test_a_stream_with_a_cursor_needs_a_history_to_read_again():
+    with pytest.raises(TypeError, match=r"\.log: has a cursor: .* mark one with @log.history"):
+
+        class Log(DataSource):
+            @stream("log", cursor="n")
+            async def log(self, after: Position | None):
+                yield {"n": 1}
+
+
+def test_a_stream_with_a_cursor_takes_a_place_before_the_fields_of_its_path():
+    with pytest.raises(TypeError, match=r"\.log: has a cursor: its first argument is a `Position"):
+
+        class Log(DataSource):
+            @stream("log", cursor="n")
+            async def log(self):
+                yield {"n": 1}
+
+            @log.history
+            async def past(self, span: Span) -> list[Any]:
+                return []
+
+
+@pytest.mark.parametrize("cursor", ["nothing", "celsius", "time"])
+def test_a_cursor_is_a_whole_number_of_the_row(cursor):
+    with pytest.raises(TypeError, match=f"the cursor '{cursor}' has to be an int of Moment"):
+
+        class Log(DataSource):
+            @stream("log", cursor=cursor)
+            async def log(self, after: Position | None) -> Rows[Moment | Position]:
+                yield Moment(datetime.now(UTC), 1.0)
+
+            @log.history
+            async def past(self, span: Span) -> list[Moment]:
+                return []
+
+
+def test_a_columns_name_in_an_order_is_a_field_of_the_row():
+    with pytest.raises(TypeError, match="nowhere"):
+
+        class Radio(DataSource):
+            @stream("radio", order=Order(late="drop", by=("nowhere",)))
+            async def radio(self) -> Rows[Moment]:
+                yield Moment(datetime.now(UTC), 1.0)

@@ -4,6 +4,7 @@ A stream whose rows have a cursor is read by its history hook; of another one th
 what this process has seen. Either way rows and their last number come of one read.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import msgspec
 from aiostream_ds.channels.path import channel as channel_name
 from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry, Subscription
 from aiostream_ds.channels.replay import Kept, Ring
-from aiostream_ds.errors import BadQuery
+from aiostream_ds.errors import BadQuery, DownstreamError
 from aiostream_ds.frames import json, table
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import Schema
@@ -28,6 +29,8 @@ from aiostream_ds.plugin.rows import RowEncoder
 from aiostream_ds.telemetry import Counters
 
 __all__ = ["EARLIEST", "INLINE_ROWS", "LATEST", "SEAM_ROWS", "Path", "Seam"]
+
+log = logging.getLogger(__name__)
 
 SEAM_ROWS = 5_000
 """Most rows that one request for the rows behind a cursor is answered with."""
@@ -89,7 +92,8 @@ class Seam:
         return f"{self._numbering(at, name)}.{shape_of(schema).hash}"
 
     async def initial(self, at: Path) -> bytes:
-        """What a subscriber of the exact view is told first: where the stream stands."""
+        """What a subscriber of the exact view is told first: where the stream stands. Nothing when
+        the log cannot be read now: whoever may follow the path is let in all the same."""
         encoder = self.encoder(at)
         if at.stream.options.cursor is None:
             ring = self.ring(at)
@@ -97,10 +101,14 @@ class Seam:
         else:
             running = self._registry.peek(at.key)
             place = running.place if running is not None else None
-            if place is None:
-                name, last = await self.position(at)
-            else:
+            if place is not None:
                 name, last = place.epoch, place.last
+            else:
+                try:
+                    name, last = await self.position(at)
+                except DownstreamError as error:
+                    log.warning("%s: where it stands is not known yet: %s", at.path, error)
+                    return b""
             numbering = self._numbering(at, name)
         return payload(head(_joined(numbering, encoder.schema), last, last))
 

@@ -48,7 +48,6 @@ OUTSIDERS = {
         "grafana/wire.py",
         "testing/",
         "cli/live.py",
-        "cli/record.py",
     ),
     "h2": ("grafana/floods.py", "grafana/http2.py", "grafana/http2streams.py"),
     "hpack": ("grafana/headers.py",),

@@ -104,6 +104,12 @@ def test_a_refused_path_is_one_sentence(capsys):
     assert text.startswith("aiostream-ds tail: walk/0/1: refused (NOT_FOUND")
 
 
+@pytest.mark.parametrize("path", ["x/walk/10/1", "x/anything"])
+def test_the_exact_view_is_for_panels(capsys, path):
+    status, text = failure(capsys, "tail", path)
+    assert status == 1 and f"give its path, {path[2:]}" in text
+
+
 @pytest.mark.parametrize(
     "words, text",
     [

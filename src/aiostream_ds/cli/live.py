@@ -12,10 +12,11 @@ from grpclib.exceptions import GRPCError
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.frames.frame import Field, FieldType
 from aiostream_ds.grafana.application import Application
-from aiostream_ds.testing.grafana import open_grafana
+from aiostream_ds.plugin.plan import split_view
+from aiostream_ds.testing.grafana import Grafana, open_grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
-__all__ = ["show"]
+__all__ = ["follow", "show"]
 
 HEAD_EVERY = 40
 """Rows after which the head is printed again."""
@@ -35,15 +36,23 @@ async def show(
     Raises CommandError when the subscription is refused.
     """
     async with open_grafana(application, settings=settings, secure=secure, uid="local") as grafana:
-        try:
-            viewer = await grafana.follow(path)
-        except (Refused, GRPCError) as error:
-            text = error.message if isinstance(error, GRPCError) else error
-            raise CommandError(f"{path}: refused ({text}); the log line above says why") from None
+        viewer = await follow(grafana, path)
         try:
             await _print_rows(viewer, count, raw)
         except anyio.EndOfStream as ended:
             print(f"{ended}.", file=sys.stderr)
+
+
+async def follow(grafana: Grafana, path: str) -> Viewer:
+    """Subscribe to a path. Raises CommandError when that is refused."""
+    exact, plain = split_view(path)
+    if exact:
+        raise CommandError(f"{path} is the exact view, which panels follow; give its path, {plain}")
+    try:
+        return await grafana.follow(path)
+    except (Refused, GRPCError) as error:
+        text = error.message if isinstance(error, GRPCError) else error
+        raise CommandError(f"{path}: refused ({text}); the log line above says why") from None
 
 
 async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import IO
 
 import anyio
-from grpclib.exceptions import GRPCError
 
 from aiostream_ds import telemetry
+from aiostream_ds.cli.live import follow
 from aiostream_ds.cli.target import CommandError, add_settings, find_target, pairs, positive
 from aiostream_ds.grafana.application import background_tasks, open_application
 from aiostream_ds.grafana.watchdog import watch_loop
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.sources.recording import Recorder
 from aiostream_ds.testing.grafana import open_grafana
-from aiostream_ds.testing.viewer import Refused, Viewer
+from aiostream_ds.testing.viewer import Viewer
 
 __all__ = ["arguments", "run"]
 
@@ -56,13 +56,7 @@ def run(parsed: argparse.Namespace) -> int:
             async with open_grafana(
                 application, settings=settings, secure=secure, uid="local"
             ) as grafana:
-                try:
-                    viewer = await grafana.follow(path)
-                except (Refused, GRPCError) as error:
-                    text = error.message if isinstance(error, GRPCError) else error
-                    text = f"{path}: refused ({text}); the log line above says why"
-                    raise CommandError(text) from None
-                await recording.run(viewer)
+                await recording.run(await follow(grafana, path))
 
     try:
         anyio.run(record)

@@ -381,6 +381,19 @@ async def test_the_rows_are_asked_with_get(log):
     assert answer.status == 400 and b"allowed is GET" in answer.body
 
 
+async def test_a_caller_that_is_gone_is_no_bug(log, caplog):
+    log.write(*range(1, 2000))
+    async with serve_in_memory(Source) as grafana:
+        for reads in range(1, 6):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(rows_after, grafana, 0)
+                while log.reads < reads:
+                    await anyio.sleep(0)
+                tasks.cancel_scope.cancel()
+        await settle()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # Without a cursor: the ring
 
 

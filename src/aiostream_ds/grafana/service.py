@@ -22,6 +22,7 @@ from aiostream_ds.grafana import convert, queries, replies, resources
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.decode import Decoder, remembering
 from aiostream_ds.grafana.exact import send_exact
+from aiostream_ds.grafana.http2streams import StreamClosedError
 from aiostream_ds.grafana.instance import Instance, Instances
 from aiostream_ds.grafana.metrics import Gauges, exposition
 from aiostream_ds.grafana.replies import Answer, Piece
@@ -174,6 +175,8 @@ class GrafanaService:
                     await call.send(await self._seam_rows(instance, context.user, request))
                 else:
                     await resources.answer(instance, context, request, call)
+        except StreamClosedError:
+            raise  # nobody is there to be answered
         except Exception as error:
             failed = self._outcome(error, "resource", request.path)
             if call.sent:  # the status is out: all that is left is to end the call with an error

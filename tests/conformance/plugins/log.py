@@ -1,0 +1,101 @@
+"""A log that is read again by cursor: what the exact schedules start under the Go host.
+
+Files of NDJSON lines {"time": Unix ms, "n": …, "log": …}; the cursor is the offset of a line's end,
+the epoch the first line. A number of seconds as its argument makes it read late.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from aiostream_ds import (
+    DataSource,
+    NotFound,
+    Page,
+    Position,
+    Row,
+    Rows,
+    Settings,
+    Span,
+    serve,
+    stream,
+)
+
+READ = 0.05  # seconds between two looks at the file
+LAG = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
+
+
+class Files(Settings):
+    directory: str = ""
+    nonce: int = 0
+
+
+class Line(Row):
+    time: datetime
+    n: int
+    log: str
+    offset: int
+
+
+class Log(DataSource[Files]):
+    @stream("log/{name}", cursor="offset")
+    async def log(self, after: Position | None, name: str) -> Rows[Line | Position]:
+        cursor = 0
+        epoch = self.epoch(name)
+        if after is not None and after.epoch == epoch:
+            cursor = after.cursor
+        yield Position(epoch, cursor)
+        while True:
+            for line in self.lines(name, cursor):
+                cursor = line.offset
+                yield line
+            await anyio.sleep(READ)
+
+    @log.history
+    async def past(self, span: Span, name: str) -> Page:
+        epoch = self.epoch(name)
+        found = list(self.lines(name, span.after or 0))
+        if span.after is None:
+            until_end = [line for line in found if line.time <= span.end]
+            found = [line for line in until_end if line.time >= span.start]
+            last = until_end[-1].offset if until_end else None
+            return Page(found[-span.limit :], epoch=epoch, last=last)
+        if span.upto is not None:
+            found = [line for line in found if line.offset <= span.upto]
+        return Page(found[: span.limit], epoch=epoch)
+
+    @log.subscribe
+    async def exists(self, user: object, name: str) -> None:
+        if not self.path(name).exists():
+            raise NotFound(name)
+
+    def path(self, name: str) -> Path:
+        return Path(self.settings.directory) / name
+
+    def epoch(self, name: str) -> str:
+        with self.path(name).open("rb") as file:
+            return file.readline().decode()
+
+    def lines(self, name: str, offset: int) -> Iterator[Line]:
+        """The whole lines behind the offset that are old enough."""
+        edge = (time.time() - LAG) * 1000
+        with self.path(name).open("rb") as file:
+            file.seek(offset)
+            for text in file:
+                if not text.endswith(b"\n"):
+                    return
+                offset += len(text)
+                row = json.loads(text)
+                if row["time"] > edge:
+                    return
+                moment = datetime.fromtimestamp(row["time"] / 1000, UTC)
+                yield Line(moment, row["n"], row["log"], offset)
+
+
+if __name__ == "__main__":
+    serve(Log)

@@ -1,0 +1,323 @@
+"""Exact streams seen, in real time: plugins under the Go host, files that another process appends
+to 50 times a second, and browsers that follow the protocol's rules.
+
+Each case is played once as it is named, and again among random ones; `--long` plays more of them.
+The plugin is the source `file`, and plugins/log.py where a server has to read late.
+"""
+
+import asyncio
+import json
+import random
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import pytest
+
+from aiostream_ds.grafana.application import background_tasks
+from tests.seam import writer
+from tests.seam.client import Emission, ExactPanel, Tab
+from tests.seam.hosts import Node, open_node
+from tests.seam.judge import Judge, Tally
+from tests.seam.net import Net
+
+HERTZ = 50
+BEFORE = 6.0  # seconds of rows that the logs begin with
+RANDOM, LONG = 3, 20  # random schedules of each case
+ABREAST = 4  # schedules that run at a time
+PATIENCE = 15.0  # seconds in which everything is to be drawn in the end
+LAG = 1.0  # seconds that the second server reads late
+WIDTHS = (3.0, 8.0, 30.0)
+
+pytestmark = [pytest.mark.go, pytest.mark.slow]
+
+
+class Plugin(NamedTuple):
+    """How a data source is started, asked and set up; `lagging` starts one that reads late."""
+
+    command: Sequence[str | Path]
+    lagging: Sequence[str | Path]
+    ask: dict[str, Any]
+    nonce: str
+
+    def settings(self, log: str, nonce: int = 0) -> dict[str, Any]:
+        """Those for the directory of this log; other ones each time."""
+        return {"directory": str(Path(log).parent), self.nonce: 1_000_000 + nonce}
+
+
+_FILE = "from aiostream_ds import serve; from aiostream_ds.sources.file import File; serve(File)"
+_LOG = Path(__file__).parent / "plugins/log.py"
+
+FILE = Plugin(
+    [sys.executable, "-c", _FILE],
+    [sys.executable, "-c", _FILE],
+    {"queryType": "rows", "file": "log"},
+    "maxLine",
+)
+LOG = Plugin(
+    [sys.executable, _LOG],
+    [sys.executable, _LOG, str(LAG)],
+    {"queryType": "log", "name": "log"},
+    "nonce",
+)
+
+
+class LogFile:
+    """What the upstream has written so far, as far as it was looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.times: list[int] = []
+        self.ends: list[int] = []
+        self.numbers: list[int] = []
+
+    def read(self) -> "LogFile":
+        with self.path.open("rb") as file:
+            end = file.seek(self.ends[-1] if self.ends else 0)
+            for line in file:
+                if line.endswith(b"\n"):
+                    end += len(line)
+                    row = json.loads(line)
+                    self.times.append(row["time"])
+                    self.ends.append(end)
+                    self.numbers.append(row["n"])
+        return self
+
+    def expected(self, cutoff: int, cursor: int) -> list[int]:
+        return self.numbers[bisect_left(self.times, cutoff) : bisect_right(self.ends, cursor)]
+
+
+class Theatre:
+    """One schedule: two logs of one name in two directories, one or two servers, two tabs."""
+
+    def __init__(
+        self, schedule: "Schedule", folder: Path, nodes: Sequence[Node], net: Net, tabs: list[Tab]
+    ) -> None:
+        self.plugin = schedule.plugin
+        self.chance = random.Random(str(schedule))
+        self.nodes, self.net, self.tabs = nodes, net, tabs
+        self._changes = 0
+        self.panels: list[ExactPanel] = []
+        self.judge = Judge(self._wanted)
+        self.logs = {str(path): LogFile(path) for path in _logs(folder)}
+        self.current = str(_logs(folder)[0])
+
+    def open(self, width: float, tab: int = 0) -> ExactPanel:
+        panel = self.tabs[tab].open(self.plugin.ask, width, watch=self.judge)
+        self.panels.append(panel)
+        return panel
+
+    async def show(self, number: int) -> None:
+        """The settings name the directory: of the same log, or of the other one."""
+        self.current = list(self.logs)[number]
+        self._changes += 1
+        settings = self.plugin.settings(self.current, self._changes)
+        for node in self.nodes:
+            await node.change_settings(settings)
+
+    async def end(self) -> Tally:
+        """Until everything is drawn; then what was wrong since the beginning."""
+        with anyio.fail_after(PATIENCE):
+            while not all(map(self._is_done, self.panels)):
+                await anyio.sleep(0.05)
+        await anyio.sleep(0.3)
+        assert not self.judge.wrong, self.judge.wrong[:3]
+        for panel in self.panels:
+            assert not panel.faults, panel.faults[:3]
+        for node in self.nodes:
+            for check in node.checks:
+                assert not check.faults and not check.holes, check.faults[:3]
+        return self.judge.tally
+
+    def _is_done(self, panel: ExactPanel) -> bool:
+        log = self.logs[self.current].read()
+        shown = panel.rows[-1][panel.names.index("log")] if panel.rows else None
+        return shown == self.current and panel.cursor == log.ends[-1]
+
+    def _wanted(self, panel: ExactPanel, emission: Emission) -> Sequence[int]:
+        if not emission.rows:
+            return []
+        log = self.logs[emission.rows[0][panel.names.index("log")]].read()
+        return log.expected(emission.cutoff, emission.cursor)
+
+
+Act = Callable[[Theatre], Awaitable[None]]
+
+
+async def opening(stage: Theatre) -> None:
+    stage.open(stage.chance.choice(WIDTHS))
+    await anyio.sleep(0.5)
+
+
+async def second_viewer(stage: Theatre) -> None:
+    stage.open(8.0, tab=1)
+    await anyio.sleep(0.7)
+
+
+async def wider_panel(stage: Theatre) -> None:
+    stage.open(30.0)
+    await anyio.sleep(0.01)
+    stage.open(30.0)
+    await anyio.sleep(0.7)
+
+
+async def reconnecting(stage: Theatre) -> None:
+    stage.net.change(up=False, join_loss=0.2)
+    await anyio.sleep(0.5)
+    stage.net.change(up=True)
+    await anyio.sleep(0.5)
+
+
+async def outage(stage: Theatre) -> None:
+    stage.net.change(up=False, reachable=False)
+    await anyio.sleep(stage.chance.uniform(0.5, 2.0))
+    stage.net.change(up=True, reachable=True)
+    await anyio.sleep(0.3)
+
+
+async def lost_packets(stage: Theatre) -> None:
+    stage.net.change(lossy=True)
+    await anyio.sleep(0.5)
+    stage.net.change(lossy=False)
+
+
+async def kill(stage: Theatre) -> None:
+    await stage.chance.choice(stage.nodes).kill()
+    await anyio.sleep(0.3)
+
+
+async def settings_change(stage: Theatre) -> None:
+    await stage.show(list(stage.logs).index(stage.current))
+    await anyio.sleep(0.7)
+
+
+async def other_file(stage: Theatre) -> None:
+    await stage.show(1 - list(stage.logs).index(stage.current))
+    await anyio.sleep(0.7)
+
+
+async def late_server(stage: Theatre) -> None:
+    stage.net.change(http=len(stage.nodes) - 1)
+    await anyio.sleep(0.5)
+    stage.net.change(socket=len(stage.nodes) - 1, http=0)
+    await anyio.sleep(0.5)
+
+
+async def failover(stage: Theatre) -> None:
+    other = (stage.net.socket + 1) % len(stage.nodes)
+    stage.net.change(socket=other, http=other)
+    await anyio.sleep(0.8)
+
+
+CASES: dict[str, tuple[Act, int]] = {
+    "open": (opening, 1),
+    "second viewer": (second_viewer, 1),
+    "wider second panel": (wider_panel, 1),
+    "reconnect": (reconnecting, 1),
+    "outage": (outage, 1),
+    "packets lost": (lost_packets, 1),
+    "kill -9": (kill, 1),
+    "settings change": (settings_change, 1),
+    "another file": (other_file, 1),
+    "two servers, one late": (late_server, 2),
+    "failover": (failover, 2),
+}
+"""What happens, and how many servers it takes."""
+
+
+def _logs(folder: Path) -> list[Path]:
+    return [folder / "one" / "log", folder / "two" / "log"]
+
+
+@asynccontextmanager
+async def upstream(folder: Path) -> AsyncIterator[None]:
+    """Another process that appends to both logs."""
+    paths = _logs(folder)
+    for path in paths:
+        path.parent.mkdir(parents=True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-S", writer.__file__, str(HERTZ), str(BEFORE), *map(str, paths),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+class Schedule(NamedTuple):
+    acts: Sequence[Act]
+    servers: int
+    plugin: Plugin
+
+    def __str__(self) -> str:
+        names = ", ".join(act.__name__ for act in self.acts)
+        return f"{names} on {self.servers} servers, {self.plugin.ask}"
+
+
+async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
+    """A panel, then the acts, then everything comes to rest."""
+    acts, servers, plugin = schedule
+    settings = plugin.settings(str(_logs(folder)[0]))
+    async with AsyncExitStack() as stack:
+        nodes = []
+        upstream_ended = await stack.enter_async_context(AsyncExitStack())
+        await upstream_ended.enter_async_context(upstream(folder))
+        for number in range(servers):
+            command = plugin.lagging if number else plugin.command
+            nodes.append(await stack.enter_async_context(open_node(binary, command, settings)))
+        tasks = await stack.enter_async_context(background_tasks())
+        net = Net(nodes)
+        stage = Theatre(schedule, folder, nodes, net, [Tab(net, tasks), Tab(net, tasks)])
+        stage.open(8.0)
+        await anyio.sleep(0.3)
+        for act in acts:
+            await act(stage)
+        await anyio.sleep(0.3)
+        await upstream_ended.aclose()
+        return await stage.end()
+
+
+def schedules(case: str, count: int) -> list[Schedule]:
+    """The case alone, and `count` times among three others by chance."""
+    act, servers = CASES[case]
+    chance = random.Random(case)
+    found = [Schedule([act], servers, LOG if act is late_server else FILE)]
+    for _ in range(count):
+        acts = [act, *(one for one, _ in chance.choices(list(CASES.values()), k=3))]
+        chance.shuffle(acts)
+        found.append(Schedule(acts, chance.choice([servers, 2]), chance.choice([FILE, LOG])))
+    return found
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", CASES)
+async def test_nothing_is_missing_doubled_or_out_of_order(
+    host_binary: Path, tmp_path: Path, case: str, request: pytest.FixtureRequest
+) -> None:
+    count = LONG if request.config.getoption("--long") else RANDOM
+    abreast = asyncio.Semaphore(ABREAST)
+    total: list[Tally] = []
+
+    async def one(number: int, schedule: Schedule) -> None:
+        async with abreast:
+            try:
+                total.append(await play(host_binary, tmp_path / str(number), schedule))
+            except Exception as error:
+                error.add_note(f"schedule {number}: {schedule}")
+                raise
+
+    async with asyncio.TaskGroup() as tasks:
+        for number, schedule in enumerate(schedules(case, count)):
+            tasks.create_task(one(number, schedule))
+    tally = sum(total, Tally())
+    assert len(total) == count + 1 and tally.emissions > 5 * len(total)
+    assert tally == Tally(emissions=tally.emissions)
+    print(f"{case}: {len(total)} schedules, {tally}")  # seen with -s

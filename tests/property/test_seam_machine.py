@@ -1,0 +1,24 @@
+"""Exact streams under any history of rows and faults: see tests/seam/machine.py."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from tests.seam.machine import SeamMachine
+
+_PROFILES = {"fast": 25, "ci": 2_000, "deep": 20_000}
+_HISTORIES = os.environ.get("AIOSTREAM_DS_HISTORIES")
+_COUNT = int(_HISTORIES or _PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "fast")])
+
+TestSeam = SeamMachine.TestCase
+TestSeam.settings = settings(
+    max_examples=_COUNT,
+    stateful_step_count=30,
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate] + ([] if _HISTORIES else [Phase.shrink]),
+)
+TestSeam.pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + _COUNT)]

@@ -1,0 +1,123 @@
+"""The Grafana in memory, as far as exact streams need it: exact views, and a plugin that dies."""
+
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from aiostream_ds import DataSource, Page, Row, stream
+from aiostream_ds.grafana.application import open_application
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.testing import serve_in_memory
+from aiostream_ds.testing.grafana import CHECK_INTERVAL, open_grafana
+from aiostream_ds.testing.viewer import Viewer
+
+pytestmark = pytest.mark.virtual
+
+
+class Count(Row):
+    time: datetime
+    n: int
+
+
+class Counting(DataSource):
+    """Counts the seconds of the loop's clock, from wherever one starts to read."""
+
+    @stream("count", cursor="n")
+    async def count(self, after):
+        number = after.cursor
+        while True:
+            while number < self.now():
+                number += 1
+                yield Count(datetime.now(UTC), number)
+            await anyio.sleep(0.5)
+
+    @count.history
+    async def past(self, span):
+        first = self.now() - 3 if span.after is None else span.after + 1
+        numbers = range(first, self.now() + 1)
+        return Page([Count(datetime.now(UTC), n) for n in numbers])
+
+    def now(self):
+        return int(anyio.current_time())
+
+
+def numbers(viewer):
+    return [row["n"] for row in viewer.rows]
+
+
+async def test_a_viewer_reads_an_exact_view_by_the_frame_of_the_query():
+    async with serve_in_memory(Counting) as grafana:
+        (frame,) = await grafana.query({"queryType": "count", "exact": True}, as_json=True)
+        seam = frame.meta.custom["seam"]
+        viewer = await grafana.follow("x/count", frame=frame)
+        first = await viewer.message()
+        assert first["seam"]["epoch"] == seam["epoch"] and "data" not in first
+        rows = await viewer.take(5)
+        assert rows[0]["n"] == frame.fields[1].values[-1] + 1 == seam["last"] + 1
+        assert viewer.position == (seam["epoch"], rows[-1]["n"])
+        assert viewer.broken is None
+
+
+async def test_a_viewer_without_a_frame_sees_the_packets_of_an_exact_view():
+    async with serve_in_memory(Counting) as grafana:
+        viewer = await grafana.follow("x/count")
+        while "data" not in (message := await viewer.message()):
+            pass
+        assert message["data"]["values"][message["seam"]["ids"]] == [viewer.position.cursor]
+        assert viewer.rows == [] and viewer.broken is None
+
+
+async def test_a_viewer_tells_how_long_it_waited_for_a_message():
+    viewer = Viewer("quiet", lambda _: None)
+    with pytest.raises(TimeoutError, match="no packet came within 3 s"):
+        await viewer.message(timeout=3)
+
+
+async def test_after_the_plugin_died_its_streams_are_run_again_and_viewers_are_told_nothing():
+    async with (
+        open_application(Catalog(Counting)) as first,
+        open_application(Catalog(Counting)) as second,
+        open_grafana(first) as grafana,
+    ):
+        viewer = await grafana.follow("count")
+        await viewer.take(5)
+        await grafana.replace_plugin(second)
+        assert grafana.plugin is second
+        await viewer.take(5)
+        assert numbers(viewer) == list(range(numbers(viewer)[0], numbers(viewer)[-1] + 1))
+        assert (first.registry.subscriptions, second.registry.subscriptions) == (0, 1)
+        assert not viewer.ended
+
+
+async def test_a_call_under_way_fails_with_the_plugin_and_its_task_can_still_be_cancelled():
+    class Slow(DataSource):
+        @stream("slow")
+        async def slow(self):
+            yield {"n": 1}
+
+        @slow.history
+        async def past(self, span):
+            await anyio.sleep_forever()
+
+    async with (
+        open_application(Catalog(Slow)) as first,
+        open_application(Catalog(Slow)) as second,
+        open_grafana(first) as grafana,
+    ):
+        ended = anyio.Event()
+
+        async def ask():
+            with pytest.raises(Exception, match="Connection lost"):
+                await grafana.query({"queryType": "slow"})
+            ended.set()
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(1)
+            await grafana.replace_plugin(second)
+            with anyio.fail_after(CHECK_INTERVAL):
+                await ended.wait()
+            tasks.cancel_scope.cancel()
+        await anyio.sleep(1)

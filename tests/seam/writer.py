@@ -1,0 +1,40 @@
+"""The upstream of the real-time schedules, a process of its own: appends numbered NDJSON rows.
+
+    python writer.py HERTZ SECONDS FILE…
+
+Each file begins with rows for SECONDS before now, and grows until standard input ends. A line's
+"log" is the file's path, so that rows of two files are told apart.
+"""
+
+import json
+import select
+import sys
+import time
+from pathlib import Path
+
+
+def main(hertz: float, before: float, *paths: str) -> None:
+    files = [Path(path).open("ab", buffering=0) for path in paths]
+    numbers = [0] * len(files)
+
+    def append(now: float) -> None:
+        for i, file in enumerate(files):
+            numbers[i] += 1
+            row = {"time": round(now * 1000), "n": numbers[i], "log": paths[i]}
+            file.write(json.dumps(row).encode() + b"\n")
+
+    start = time.time()
+    for i in range(round(before * hertz)):
+        append(start - before + i / hertz)
+    print("ready", flush=True)
+    due = time.time()
+    while True:
+        now = time.time()
+        append(now)
+        due = max(due + 1 / hertz, now)
+        if select.select([sys.stdin], [], [], max(0.0, due - time.time()))[0]:
+            return
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:])

@@ -215,9 +215,12 @@ class Reader:
         self.schema: Schema | None = None
         self.error: Any = None
         self.over = self.left = False
+        self.taken_at = machine.loop.time()
         self.task: asyncio.Task[None] | None = None
 
     def got(self, taken: list[tuple[Schema | None, Packet]]) -> None:
+        if taken:
+            self.taken_at = self.machine.loop.time()
         for schema, packet in taken:
             if schema is not None:
                 self.schema = schema
@@ -269,7 +272,8 @@ class Reader:
             if self.full == "block":
                 most = ROWS + BATCH * HEAVY + HEAVY
             assert counts.queued_rows <= most, f"{counts.queued_rows} rows wait"
-        if self.full == "block" or (self.task is not None and self.full != "latest"):
+        keeps_up = self.task is not None and self.full != "latest"
+        if keeps_up or (self.full == "block" and not self.subscription.stalled):
             assert counts.dropped_rows == 0, "a reader that keeps up lost rows"
         if counts.queued_rows and attached:
             newest = orjson.loads(self.subscription._queue[-1].data)[-1][2]
@@ -297,6 +301,9 @@ class Reader:
             assert author.generation < self.machine.most[author.key[0]] or author.removed
         elif isinstance(error, mailbox.SlowSubscriber):
             assert self.full == "fail" and self.task is None
+        elif isinstance(error, mailbox.StalledSubscriber):
+            silent = self.machine.loop.time() - self.taken_at
+            assert self.task is None and silent >= self.subscription._buffer.stall_timeout
         elif isinstance(error, mailbox.StreamStuck):
             assert self.machine.observer.stuck
         else:

@@ -212,15 +212,22 @@ FAULTS = {
     ),
     "a mailbox has no bound": (
         "mailbox",
-        "        elif older and self._over():",
-        "        elif False:",
+        '        if older and (buffer.full == "latest" or self._over()):',
+        "        if False:",
         "machine",
     ),
     "one batch counts as being behind": (
         "mailbox",
-        "        elif older and self._over():",
-        "        elif self._over():\n            older = len(queue) - 1",
+        '        if older and (buffer.full == "latest" or self._over()):',
+        '        if self._over() or (older and buffer.full == "latest"):\n'
+        "            older = len(queue) - 1",
         "test_many_packets_of_one_batch",
+    ),
+    "a reader that takes nothing holds up the author for ever": (
+        "channel",
+        "                reader._stall()\n",
+        "                pass\n",
+        "test_a_reader_that_takes_nothing",
     ),
     "a slow reader stays in its channel": (
         "mailbox",

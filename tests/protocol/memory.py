@@ -10,6 +10,7 @@ from h2.settings import SettingCodes
 
 from aiostream_ds.grafana import wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.wire import GRPCError, Status
 
 QUIET = 10  # turns of the loop in which nothing is written any more
 
@@ -120,7 +121,7 @@ class Batches:
         self.waiting = []
         self.some = asyncio.Event()
         self.on_ready = None
-        self.ended = False
+        self.ended = self.stalled = False
         self.left = 0
 
     def put(self, *packets):
@@ -134,8 +135,17 @@ class Batches:
         self.some.clear()
         return taken
 
+    def stall(self):
+        self.ended = self.stalled = True
+        self.some.set()
+        if self.on_ready is not None:
+            self.on_ready()
+
     async def wait(self):
-        await self.some.wait()
+        if not self.stalled:
+            await self.some.wait()
+        if self.stalled:
+            raise GRPCError(Status.UNAVAILABLE, "stalled")
         return True
 
     def leave(self):

@@ -107,6 +107,23 @@ async def test_pushed_packets_keep_to_a_window_made_negative_too():
     await host.leave()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_reader_that_has_stalled_does_not_wait_for_a_window_that_never_opens(first):
+    reader = Batches()
+    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=100)
+    number = host.request()
+    for _ in range(first):  # then the next packet is pushed, not drained
+        reader.put(Packet(SCHEMA, b"x", 1))
+        await host.turn()
+    reader.put(Packet(SCHEMA, b"x" * 1000, 1))
+    await host.turn()
+    assert host.received(number) == 100 and number not in host.ended
+    reader.stall()
+    await host.turn()
+    assert host.ended[number] == "14" and reader.left
+    await host.leave()
+
+
 @pytest.mark.parametrize("size", [16_384, 20_000, 2**20])
 async def test_frames_are_as_large_as_the_host_allows_and_no_larger(size):
     settings = {"initial_window_size": LARGE, "max_frame_size": size}

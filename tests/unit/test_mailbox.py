@@ -8,6 +8,7 @@ from aiostream_ds.channels.mailbox import (
     ChannelError,
     ShuttingDown,
     SlowSubscriber,
+    StalledSubscriber,
     StreamFailed,
     Subscription,
 )
@@ -190,6 +191,30 @@ async def test_fail_ends_the_reader_that_is_behind():
     assert box.take() == []
     with pytest.raises(SlowSubscriber, match="at most 2 rows"):
         await box.wait()
+
+
+@pytest.mark.parametrize("full", ["drop_oldest", "latest"])
+async def test_a_full_mailbox_from_which_nothing_is_taken_for_too_long_is_given_up(full):
+    box, feed = mailbox(rows=1, full=full, stall_timeout=10)
+    for second in (0, 1, 2, 10.5):  # full from the second packet on
+        feed.now = second
+        put(box, [packet([second])])
+        assert not box.stalled
+    feed.now = 11
+    put(box, [packet([11])])
+    assert box.stalled and box.statistics().dropped_packets == 5
+    with pytest.raises(StalledSubscriber, match="has taken nothing for 10 s"):
+        await box.wait()
+
+
+def test_who_takes_something_begins_anew_to_be_late():
+    box, feed = mailbox(rows=1, stall_timeout=10)
+    for second in range(0, 100, 3):
+        feed.now = second
+        put(box, [packet([second])])
+        if second % 9 == 0:
+            box.take()
+    assert not box.stalled
 
 
 async def test_wait_is_true_at_once_when_something_is_queued():

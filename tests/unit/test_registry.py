@@ -658,8 +658,48 @@ async def test_a_full_reader_that_leaves_frees_the_author(parts):
     task = asyncio.create_task(end_of(fast))
     await asyncio.sleep(20)
     assert fast.statistics().sent_rows < 10
+    left = now()
     slow.leave()
     assert await task == (list(range(100)), None)
+    assert now() - left < 11, "it does not wait for the moment at which the reader would stall"
+
+
+async def test_a_reader_that_takes_nothing_is_ended_and_the_author_goes_on(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(100):
+            yield number
+            await asyncio.sleep(0.1)
+
+    policy = Policy(Buffer(rows=5, full="block", stall_timeout=30))
+    stuck = registry.join(KEY, parts.stream(generator), policy)
+    fast = registry.join(KEY, parts.stream(generator), policy)
+    task = asyncio.create_task(end_of(fast))
+    await asyncio.sleep(25)
+    assert not stuck.ended and fast.statistics().sent_rows < 10
+    await asyncio.sleep(10)
+    assert stuck.stalled and stuck.statistics().dropped_rows == 6  # what fits, and one that sees it
+    assert isinstance((await end_of(stuck))[1], parts.mailbox.StalledSubscriber)
+    assert await task == (list(range(100)), None), "block loses nothing for those who read"
+
+
+async def test_a_reader_that_takes_now_and_then_is_not_stalled(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for number in range(40):
+            yield number
+            await asyncio.sleep(0.1)
+
+    policy = Policy(Buffer(rows=5, full="block", stall_timeout=30))
+    slow = registry.join(KEY, parts.stream(generator), policy)
+    got = []
+    while not slow.ended:
+        await asyncio.sleep(29)
+        got += rows_of(slow.take())
+    assert not slow.stalled
+    assert got + rows_of(slow.take()) == list(range(40))
 
 
 async def test_each_reader_has_the_schema_before_its_rows(parts):

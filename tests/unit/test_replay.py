@@ -78,9 +78,20 @@ def test_the_newest_batch_stays_however_large_it_is():
     assert (ring.first, ring.last) == (2, 901)
 
 
-def test_old_rows_are_forgotten_without_new_ones_too():
-    ring = filled(1, 1, replay=Replay(seconds=5.0))
-    assert numbers(ring.after(2, 100)) == [] and ring.after(0, 100).truncated
+@pytest.mark.parametrize("last", [0.0, 0.4, 1.0, 3.0])
+def test_old_rows_are_forgotten_without_new_ones_too(last):
+    ring = filled(1, replay=Replay(seconds=5.0))
+    ring.append([packet(1)], 1, 10, last)
+    assert numbers(ring.after(0, last + 4)) == ([1, 2] if last < 1.5 else [2])
+    assert numbers(ring.after(2, last + 6)) == [] and ring.after(0, last + 6).truncated
+
+
+def test_a_row_is_forgotten_within_a_second_of_its_time():
+    ring = Ring(Replay(seconds=5.0, rows=1000), "e")
+    for tenth in range(200):
+        ring.append([packet(1)], 1, 10, tenth / 10)
+        oldest = numbers(ring.after(ring.first - 1, tenth / 10))[0] - 1  # it came at oldest / 10
+        assert max(0, tenth - 61) <= oldest <= max(0, tenth - 50)
 
 
 @given(

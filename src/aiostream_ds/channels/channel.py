@@ -214,13 +214,27 @@ class Channel:
             self._close()
 
     async def room(self) -> None:
-        """Wait until no reader is full; returns at once unless the policy is "block"."""
+        """Wait until no reader is full; returns at once unless the policy is "block".
+
+        A reader that takes nothing for the policy's `stall_timeout` is ended: it holds up all.
+        """
+        loop = self._owner.loop
         while self.open and self.full:
-            self._room = self._owner.loop.create_future()
+            self._room = room = loop.create_future()
+            stalls_at = min(reader._stalls_at() for reader in self._readers if reader._is_full())
+            timer = loop.call_at(stalls_at, self._end_stalled, room)
             try:
-                await self._room
+                await room
             finally:
+                timer.cancel()
                 self._room = None
+
+    def _end_stalled(self, room: asyncio.Future[None]) -> None:
+        for reader in tuple(self._readers):
+            if reader._is_full() and reader._is_stalled():
+                reader._stall()
+        if not room.done():  # look again
+            room.set_result(None)
 
     # For the mailboxes
 

@@ -23,6 +23,7 @@ __all__ = [
     "ShuttingDown",
     "SlowSubscriber",
     "StreamFailed",
+    "StalledSubscriber",
     "StreamStuck",
     "Subscription",
     "SubscriptionStatistics",
@@ -43,6 +44,10 @@ class ChannelClosed(ChannelError):
 
 class SlowSubscriber(ChannelError):
     """This reader was behind, and the policy is `full="fail"`."""
+
+
+class StalledSubscriber(ChannelError):
+    """This reader's mailbox was full, and it took nothing for the policy's `stall_timeout`."""
 
 
 class Superseded(ChannelError):
@@ -101,7 +106,9 @@ class Subscription:
 
     The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
     the reader's to set: it is called when something can be taken, which it may do at once, and at
-    the end. A reader that `wants_places` also gets packets without rows, which say only a place.
+    the end. `stalled` is whether it was ended because nothing was taken: then nobody has to wait
+    for what is on its way to it. A reader that `wants_places` also gets packets without rows, which
+    say only a place.
     """
 
     __slots__ = (
@@ -115,6 +122,7 @@ class Subscription:
         "_episode_rows",
         "_error",
         "_feed",
+        "_late_since",
         "_queue",
         "_queued_bytes",
         "_queued_rows",
@@ -126,12 +134,15 @@ class Subscription:
         "_shown_until",
         "_wake_up",
         "on_ready",
+        "stalled",
         "wants_places",
     )
 
     def __init__(self, feed: Feed, buffer: Buffer, *, wants_places: bool = False) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.wants_places = wants_places
+        self.stalled = False
+        self._late_since: float | None = None  # full, and nothing was taken
         self._feed: Feed | None = feed
         self._buffer = buffer
         self._queue: deque[Packet] = deque()
@@ -188,6 +199,7 @@ class Subscription:
         self._sent_bytes += self._queued_bytes
         queue.clear()
         self._queued_rows = self._queued_bytes = 0
+        self._late_since = None
         if self._episode_packets:
             self._end_episode()
         if feed is not None:
@@ -268,16 +280,29 @@ class Subscription:
         queue.extend(packets)
         self._queued_rows += rows
         self._queued_bytes += size
-        if buffer.full == "latest":
+        if older and (buffer.full == "latest" or self._over()):
+            self._overflow(older)
+        elif buffer.full == "latest":
             self._discard(len(queue) - 1)
-        elif older and self._over():
-            # What came just now stays: a reader that keeps up has had no chance to fetch it.
-            if buffer.full == "drop_oldest":
-                while older and self._over():
-                    self._discard(1)
-                    older -= 1
-            elif buffer.full == "fail":
-                self._fall_out()
+
+    def _overflow(self, older: int) -> None:
+        """Of what waits, so many packets came before: what came just now stays, for a reader that
+        keeps up has had no chance to fetch it."""
+        buffer = self._buffer
+        if self._is_stalled():
+            self._stall()
+        elif buffer.full == "latest":
+            self._discard(len(self._queue) - 1)
+        elif buffer.full == "drop_oldest":
+            while older and self._over():
+                self._discard(1)
+                older -= 1
+        elif buffer.full == "fail":
+            rows = self._queued_rows
+            self._fall_out(SlowSubscriber(
+                f"{rows} rows waited for this reader; at most {buffer.rows} rows and"
+                f" {buffer.bytes} bytes may"
+            ))  # fmt: skip
 
     def _over(self) -> bool:
         return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
@@ -293,11 +318,24 @@ class Subscription:
             or 2 * self._queued_bytes >= self._buffer.bytes
         )
 
-    def _fall_out(self) -> None:
-        feed, rows = self._feed, self._queued_rows
+    def _stalls_at(self) -> float:
+        """When this reader, which is full, counts as stalled unless it takes something."""
+        if self._late_since is None:
+            self._late_since = self._feed._now() if self._feed is not None else 0.0
+        return self._late_since + self._buffer.stall_timeout
+
+    def _is_stalled(self) -> bool:
+        return self._feed is not None and self._feed._now() >= self._stalls_at()
+
+    def _stall(self) -> None:
+        self.stalled = True
+        seconds = self._buffer.stall_timeout
+        self._fall_out(StalledSubscriber(f"this reader has taken nothing for {seconds:g} s"))
+
+    def _fall_out(self, error: ChannelError) -> None:
+        feed = self._feed
         self._discard(len(self._queue))
-        self._end(SlowSubscriber(f"{rows} rows waited for this reader; at most {self._buffer.rows}"
-                                 f" rows and {self._buffer.bytes} bytes may"))  # fmt: skip
+        self._end(error)
         if feed is not None:
             feed._left(self)
 

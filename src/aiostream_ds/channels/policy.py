@@ -116,7 +116,8 @@ class Buffer(Struct, frozen=True):
     that keeps up is about to fetch.
 
     Raises:
-        ValueError: a bound below 1, or a `full` that is not one of the four.
+        ValueError: a bound below 1, a `full` that is not one of the four, or a `stall_timeout`
+            that is no number of seconds.
     """
 
     rows: Annotated[int, Meta(description="Most rows that wait for one reader.")] = 10_000
@@ -130,10 +131,18 @@ class Buffer(Struct, frozen=True):
             " keeps one packet, block makes the author wait, fail ends this reader."
         ),
     ] = "drop_oldest"
+    stall_timeout: Annotated[
+        float,
+        Meta(
+            description="Seconds after which a reader whose mailbox is full and who has taken"
+            " nothing is ended; Grafana calls again."
+        ),
+    ] = 60.0
 
     def __post_init__(self) -> None:
         _check_int("Buffer.rows", self.rows, 1)
         _check_int("Buffer.bytes", self.bytes, 1)
+        _check_float("Buffer.stall_timeout", self.stall_timeout, 0.0)
         if self.full not in get_args(Full):
             allowed = ", ".join(get_args(Full))
             raise ValueError(f"Buffer.full is {self.full!r}; allowed are {allowed}")

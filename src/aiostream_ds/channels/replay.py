@@ -9,6 +9,8 @@ Rows are numbered from 1, by the process and not by their source, so another pro
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from aiostream_ds.channels.policy import Replay
@@ -33,27 +35,30 @@ class Kept(NamedTuple):
     truncated: bool
 
 
-class _Batch(NamedTuple):
-    """What one `emit` gave; `last` is the number of its last row."""
-
-    packets: Sequence[Packet]
-    rows: int
-    size: int
-    last: int
-    at: float
-
-
 class Ring:
     """The numbered rows of one channel within the bounds of a `Replay`; the newest batch stays."""
 
-    __slots__ = ("_batches", "_replay", "_rows", "_size", "epoch", "generation", "last")
+    __slots__ = (
+        "_batches",
+        "_marks",
+        "_newest",
+        "_next_mark",
+        "_replay",
+        "_rows",
+        "_size",
+        "epoch",
+        "generation",
+        "last",
+    )
 
     def __init__(self, replay: Replay, epoch: str, generation: int = 0) -> None:
         self.epoch = epoch
         self.generation = generation
         self.last = 0
         self._replay = replay
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[Sequence[Packet]] = deque()
+        self._marks: list[tuple[float, int]] = []  # once a second: which row was the last
+        self._newest = self._next_mark = -inf
         self._rows = self._size = 0
 
     @property
@@ -68,17 +73,20 @@ class Ring:
 
     def append(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
         """Keep packets that were emitted at `now`, and forget what is too old or too much."""
-        size += _OVERHEAD * len(packets)
-        self.last = last = self.last + rows
+        replay = self._replay
+        self._batches.append(packets)
+        self.last += rows
         self._rows += rows
-        self._size += size
-        self._batches.append(_Batch(packets, rows, size, last, now))
-        if self._rows > self._replay.rows or self._size > self._replay.bytes:
-            while len(self._batches) > 1 and (
-                self._rows > self._replay.rows or self._size > self._replay.bytes
-            ):
-                self._forget()
-        self._forget_old(now)
+        self._size += size + _OVERHEAD * len(packets)
+        while self._rows > replay.rows or self._size > replay.bytes:
+            if len(self._batches) == 1:
+                break
+            self._forget()
+        self._newest = now
+        if now >= self._next_mark:
+            self._next_mark = now + 1
+            self._forget_old(now)
+            self._marks.append((now, self.last))
 
     def after(self, cursor: int, now: float, upto: int | None = None) -> Kept:
         """The kept rows with numbers above `cursor`, up to `upto`.
@@ -92,27 +100,30 @@ class Ring:
         found: list[Packet] = []
         skip = 0
         number = self.first - 1
-        for batch in self._batches:
-            if batch.last <= prev:
-                number = batch.last
-                continue
-            for packet in batch.packets:
-                if number + packet.rows > prev and number < last:
-                    if not found:
-                        skip = prev - number
-                    found.append(packet)
-                number += packet.rows
+        for packet in chain.from_iterable(self._batches):
+            if number + packet.rows > prev and number < last:
+                if not found:
+                    skip = prev - number
+                found.append(packet)
+            number += packet.rows
         return Kept(found, skip, prev, max(prev, last), truncated)
 
     def _forget_old(self, now: float) -> None:
         oldest = now - self._replay.seconds
-        while self._batches and self._batches[0].at < oldest:
-            self._forget()
+        marks = self._marks
+        while marks and (marks[0][0] < oldest or marks[0][1] < self.first):
+            _, last = marks.pop(0)
+            while self._batches and self.first <= last:
+                self._forget()
+        if self._newest < oldest:  # all of the last second, too
+            while self._batches:
+                self._forget()
 
     def _forget(self) -> None:
         batch = self._batches.popleft()
-        self._rows -= batch.rows
-        self._size -= batch.size
+        for packet in batch:
+            self._rows -= packet.rows
+            self._size -= len(packet.data) + _OVERHEAD
 
 
 class _Timer(Protocol):

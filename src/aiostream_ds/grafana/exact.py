@@ -13,8 +13,8 @@ import anyio
 from aiostream_ds.channels.mailbox import Subscription
 from aiostream_ds.channels.replay import Ring
 from aiostream_ds.frames.packet import Packet, Place, Schema
-from aiostream_ds.frames.seam import head, payload, shape_of
-from aiostream_ds.grafana.sending import message
+from aiostream_ds.frames.seam import epoch_of, head, payload, shape_of
+from aiostream_ds.grafana.sending import message, write
 from aiostream_ds.grafana.wire import Call
 
 __all__ = ["HEARTBEAT", "Feed", "cursor_feed", "ring_feed", "send_exact"]
@@ -29,21 +29,21 @@ Feed = Callable[[Sequence[Packet]], list[bytes]]
 async def send_exact(call: Call, reader: Subscription, feed: Feed) -> None:
     """Send what `reader` brings until it ends, then leave. Raises what `reader.wait` raises."""
     try:
-        await _send(call, feed(()))
+        await _send(call, reader, feed(()))
         more = True
         while more:
             with anyio.move_on_after(HEARTBEAT):
                 more = await reader.wait()
             taken = [packet for _, packet in reader.take()]
             if more:
-                await _send(call, feed(taken))
+                await _send(call, reader, feed(taken))
     finally:
         reader.leave()
 
 
-async def _send(call: Call, payloads: list[bytes]) -> None:
+async def _send(call: Call, reader: Subscription, payloads: list[bytes]) -> None:
     if payloads:
-        await call.write(b"".join(map(message, payloads)))
+        await write(call, reader, b"".join(map(message, payloads)))
 
 
 def cursor_feed(
@@ -86,18 +86,14 @@ def ring_feed(ring: Ring, reader: Subscription, schema: Callable[[], Schema | No
         found = []
         for packet in packets:
             current = packet.schema
-            seam = head(_joined(ring.epoch, current), number, number + packet.rows)
+            seam = head(epoch_of(ring.epoch, current), number, number + packet.rows)
             found.append(payload(seam, packet.data))
             number += packet.rows
         if not packets:
-            found.append(_place(_joined(ring.epoch, current or schema()), last))
+            found.append(_place(epoch_of(ring.epoch, current or schema()), last))
         return found
 
     return feed
-
-
-def _joined(numbering: str, schema: Schema | None) -> str:
-    return f"{numbering}.{shape_of(schema).hash}"
 
 
 def _place(epoch: str, last: int) -> bytes:

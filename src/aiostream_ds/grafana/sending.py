@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
+import anyio
+
 from aiostream_ds.frames.packet import Packet, Schema, render
 from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.grafana.wire import Call
 
-__all__ = ["Reader", "message", "packet_bytes", "send_packets"]
+__all__ = ["Reader", "message", "packet_bytes", "send_packets", "write"]
 
 _AT_ONCE = 2 * TURN
 """Bytes that are pushed in one go: a pump's batch has about TURN."""
@@ -26,6 +28,10 @@ class Reader(Protocol):
     """What `send_packets` needs of a channel's subscription."""
 
     on_ready: Callable[[], None] | None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it was ended because we took nothing."""
 
     @property
     def ended(self) -> bool:
@@ -76,6 +82,23 @@ def _joined(taken: Sequence[tuple[Schema | None, Packet]]) -> bytes:
     return b"".join(parts)
 
 
+async def write(call: Call, reader: Reader, data: bytes) -> None:
+    """Write messages, waiting for the windows; not any more once the reader has stalled."""
+    if len(data) <= TURN and call.sent and call.stream.write_now(data):
+        return
+    with anyio.CancelScope() as scope:
+
+        def look() -> None:
+            if reader.stalled:
+                scope.cancel()
+
+        reader.on_ready = look
+        try:
+            await call.write(data)
+        finally:
+            reader.on_ready = None
+
+
 async def send_packets(call: Call, reader: Reader) -> None:
     """Send what `reader` brings until it ends, then leave.
 
@@ -106,13 +129,13 @@ class _Push:
 
     async def drain(self) -> None:
         """Write all that waits now, in the task, waiting for the windows."""
-        await self._call.write(_joined(self._reader.take()))
+        await write(self._call, self._reader, _joined(self._reader.take()))
 
     async def drain_rest(self) -> None:
         """Write what `push` could not."""
         rest, self._rest = self._rest, b""
         if rest:
-            await self._call.write(rest)
+            await write(self._call, self._reader, rest)
 
     async def until_needed(self) -> None:
         """Let `push` do the work until it cannot, or the reader has ended."""

@@ -682,6 +682,16 @@ def test_a_row_class_is_found_inside(kind):
     assert made.plan.streams["s"].row is Reading
 
 
+@pytest.mark.parametrize("kind", [int, str, float, datetime, list[int], Annotated[str, "x"]])
+def test_what_is_no_row_cannot_be_yielded(kind):
+    with pytest.raises(TypeError, match=r"\.numbers: \w+ is no row; a stream yields a dict"):
+
+        class Numbers(DataSource):
+            @stream("numbers")
+            async def numbers(self) -> Rows[kind]:  # type: ignore[valid-type]
+                yield 1
+
+
 # Cursors and orders
 
 

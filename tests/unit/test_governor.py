@@ -238,7 +238,6 @@ def test_times_and_the_cursor_belong_to_all_series():
         {"at": NOW, "host": "b", "x": 1, "offset": 2},
     )
     assert found["at"] == [MS, MS] and found["offset"] == [1, 2]
-    assert encoder.index_of("offset") == list(found).index("offset") == 2
 
 
 def test_a_row_class_brings_its_types_to_the_columns_of_series():
@@ -388,27 +387,6 @@ def test_a_history_that_fails_changes_nothing():
     with pytest.raises(TypeError):
         encoder.frame([{"time": 1, "b": 1}, Reading(NOW, "a", 1.0)])
     assert encoder.schema is before and values(encoder, {"time": 1}) == {"time": [1], "a": [None]}
-
-
-@pytest.mark.parametrize(
-    ("rows", "name", "index"),
-    [
-        ([{"time": 1, "a": 1}], "a", 1),
-        ([{"a": 1}], "a", 1),
-        ([{"a": 1}], "time", 0),
-        ([{"a": 1}], "b", None),
-        ([Reading(NOW, "a", 1.0)], "celsius", 2),
-        ([Reading.from_columns(time=[MS], host=["a"], celsius=[1.0], rpm=[1])], "rpm", 3),
-        ([Frame(Field("n", [1]), Field("m", [1]))], "m", 1),
-        ([Frame(Field("n", [1]))], "m", None),
-        ([{"labels": "a", "time": 1}], "labels", 0),
-        ([], "a", None),
-    ],
-)
-def test_the_place_of_a_column_in_the_data(rows, name, index):
-    encoder = RowEncoder()
-    encoder.encode(rows)
-    assert encoder.index_of(name) == index
 
 
 # Names that the browser cannot mix up

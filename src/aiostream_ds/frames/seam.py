@@ -14,7 +14,7 @@ import msgspec
 
 from aiostream_ds.frames.packet import Schema
 
-__all__ = ["Shape", "digest", "head", "payload", "shape_of"]
+__all__ = ["Shape", "digest", "epoch_of", "head", "payload", "shape_of"]
 
 
 class Shape(NamedTuple):
@@ -59,6 +59,11 @@ def _shape(body: bytes) -> Shape:
         return _NONE
     pairs: list[Any] = [(field.name, field.type_info.frame) for field in fields]
     return Shape(digest(msgspec.json.encode(pairs)), tuple(field.name for field in fields))
+
+
+def epoch_of(numbering: str, schema: Schema | None) -> str:
+    """The epoch's text: which numbering, and which columns as far as they are known."""
+    return f"{numbering}.{shape_of(schema).hash}"
 
 
 def head(epoch: str, prev: int, last: int, ids: int | None = None) -> bytes:

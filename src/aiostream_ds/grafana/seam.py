@@ -19,7 +19,7 @@ from aiostream_ds.errors import BadQuery, DownstreamError
 from aiostream_ds.frames import json, table
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import Schema
-from aiostream_ds.frames.seam import digest, head, payload, shape_of
+from aiostream_ds.frames.seam import digest, epoch_of, head, payload
 from aiostream_ds.grafana.exact import Feed, cursor_feed, ring_feed
 from aiostream_ds.grafana.instance import Instance
 from aiostream_ds.plugin.model import CURSOR_LIMIT, Columns, Page, Position, Span
@@ -89,7 +89,7 @@ class Seam:
 
     def epoch(self, at: Path, name: str, schema: Schema | None) -> str:
         """The epoch's text: these settings, the author's name of the numbering, the columns."""
-        return f"{self._numbering(at, name)}.{shape_of(schema).hash}"
+        return epoch_of(self._numbering(at, name), schema)
 
     async def initial(self, at: Path) -> bytes:
         """What a subscriber of the exact view is told first: where the stream stands. Nothing when
@@ -110,7 +110,7 @@ class Seam:
                     log.warning("%s: where it stands is not known yet: %s", at.path, error)
                     return b""
             numbering = self._numbering(at, name)
-        return payload(head(_joined(numbering, encoder.schema), last, last))
+        return payload(head(epoch_of(numbering, encoder.schema), last, last))
 
     def feed(self, at: Path, reader: Subscription) -> Feed:
         """What makes an exact view's payloads, for a reader that has just joined."""
@@ -137,18 +137,18 @@ class Seam:
             page = await self._page(at, span)
             return await self._frame(at, page)
         if self._registry.has_ring(at.key):
-            return self._ring_span(at, span).frame
+            return (await self._ring_span(at, span)).frame
         return self.encoder(at).frame([])
 
     async def exact_history(self, at: Path, span: Span) -> tuple[Frame, dict[str, Any]]:
         """The rows of a span, and what `meta.custom.seam` says: where they end."""
         if at.stream.options.cursor is None:
-            read = self._ring_span(at, span)
+            read = await self._ring_span(at, span)
         else:
             read = await self._read_span(at, span)
         said: dict[str, Any] = {
             "channel": channel_name(at.instance.source.instance.uid, f"{RESERVED_PATH}/{at.path}"),
-            "epoch": _joined(read.numbering, _schema(read.frame)),
+            "epoch": epoch_of(read.numbering, _schema(read.frame)),
             "last": read.last,
         }
         return read.frame, said | _ids(at, read.frame)
@@ -166,12 +166,12 @@ class Seam:
         last = _last_of(at, frame, page, -1)
         return Read(frame, self._numbering(at, page.epoch), last, last)
 
-    def _ring_span(self, at: Path, span: Span) -> Read:
+    async def _ring_span(self, at: Path, span: Span) -> Read:
         ring = self.ring(at)
         kept = ring.after(ring.first - 1, self._registry.loop.time())
         start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-        frame = table.between(self._kept(at, kept), start, end, span.limit)
-        return Read(frame, ring.epoch, ring.last, ring.last)
+        frame = table.between(await self._kept(at, kept), start, end, span.limit)
+        return Read(frame, ring.epoch, kept.last, kept.last)
 
     # -- the rows behind a cursor --------------------------------------------------------------
 
@@ -183,11 +183,11 @@ class Seam:
         if not -1 <= after < CURSOR_LIMIT or (upto is not None and not after <= upto):
             raise BadQuery(f"after is {after} and upto {upto}; allowed is -1 <= after <= upto")
         if at.stream.options.cursor is None:
-            read = self._ring_after(at, after, upto)
+            read = await self._ring_after(at, after, upto)
         else:
             read = await self._read_after(at, after, upto)
         frame = read.frame
-        epoch = _joined(read.numbering, _schema(frame))
+        epoch = epoch_of(read.numbering, _schema(frame))
         seam: dict[str, Any] = {"epoch": epoch, "prev": read.prev, "last": read.last} | _ids(
             at, frame
         )
@@ -219,17 +219,21 @@ class Seam:
             last = max(last, page.last if upto is None else min(page.last, upto))
         return Read(frame, self._numbering(at, page.epoch), last, prev, page.truncated, more)
 
-    def _ring_after(self, at: Path, after: int, upto: int | None) -> Read:
+    async def _ring_after(self, at: Path, after: int, upto: int | None) -> Read:
         ring = self.ring(at)
         kept = ring.after(after, self._registry.loop.time(), upto)
         more = kept.last - kept.prev > SEAM_ROWS
         last = kept.prev + SEAM_ROWS if more else kept.last
-        frame = table.part(self._kept(at, kept), 0, last - kept.prev)
+        frame = table.part(await self._kept(at, kept), 0, last - kept.prev)
         return Read(frame, ring.epoch, last, kept.prev, kept.truncated, more)
 
-    def _kept(self, at: Path, kept: Kept) -> Frame:
-        frame = table.join(kept.packets, self.encoder(at).schema)
-        return table.part(frame, kept.skip, kept.skip + kept.last - kept.prev)
+    async def _kept(self, at: Path, kept: Kept) -> Frame:
+        rows, schema = kept.last - kept.prev, self.encoder(at).schema
+        if rows > INLINE_ROWS:
+            frame = await anyio.to_thread.run_sync(table.join, kept.packets, schema)
+        else:
+            frame = table.join(kept.packets, schema)
+        return table.part(frame, kept.skip, kept.skip + rows)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -281,10 +285,6 @@ def _first_of(at: Path, read: Read) -> int:
 def _schema(frame: Frame) -> Schema:
     body = json.schema(Frame(*frame.fields))
     return Schema(body, "")
-
-
-def _joined(numbering: str, schema: Schema | None) -> str:
-    return f"{numbering}.{shape_of(schema).hash}"
 
 
 def _ids(at: Path, frame: Frame) -> dict[str, Any]:

@@ -179,11 +179,6 @@ class Layout:
         """A frame of these columns without rows."""
         return Frame(*self.fields([[] for _ in self.columns], 0))
 
-    def index_of(self, name: str) -> int | None:
-        """Which column of the data has this name; a stamped time is column 0."""
-        names = [TIME, *self.columns] if self.stamped else list(self.columns)
-        return names.index(name) if name in names else None
-
     def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
         """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
         pairs = zip(self._names.items(), values, strict=True)

@@ -43,11 +43,6 @@ class Shape:
         ]
         return Frame(*fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
 
-    def index_of(self, name: str) -> int | None:
-        """Which field of this name is the first."""
-        names = [field.name for field in self._frame.fields]
-        return names.index(name) if name in names else None
-
 
 def unmistakable(frame: Frame) -> Frame:
     """The frame, with other names where the browser would mix its fields up; mostly as it is."""

@@ -74,10 +74,6 @@ class RowEncoder:
         """The schema of the next rows as far as it is known."""
         return self._last.schema if self._last is not None else None
 
-    def index_of(self, name: str) -> int | None:
-        """Which column of the data under `schema` has this name; a stamped `time` is column 0."""
-        return self._last.index_of(name) if self._last is not None else None
-
     def copy(self) -> "RowEncoder":
         """Another encoder that knows what this one does: for a history, also in a thread."""
         found = RowEncoder(counters=self._counters)

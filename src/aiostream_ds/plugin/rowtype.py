@@ -1,5 +1,6 @@
 """Which `Row` class a stream says that it yields, and whether its cursor can be one."""
 
+from datetime import datetime
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -10,13 +11,22 @@ from aiostream_ds.plugin.model import Columns, Position, Row
 __all__ = ["check_cursor", "row_class"]
 
 
+_NO_ROWS = (bool, int, float, str, bytes, datetime)
+
+
 def row_class(rows: Any) -> type[Row] | None:
     """`Reading` in `Rows[Reading]`, `Rows[list[Reading]]`, `Rows[Columns[Reading]]`, and in each of
-    them with `| Position`. Raises TypeError for a class whose fields no row can have."""
+    them with `| Position`. Raises TypeError for a class whose fields no row can have, and for what
+    is no row at all."""
     for kind in get_args(base_type(rows))[:1]:
         kind = base_type(_without_position(base_type(kind)))
         if get_origin(kind) in (list, Columns):
             kind = base_type(get_args(kind)[0])
+        if kind in _NO_ROWS:
+            raise TypeError(
+                f"{kind.__name__} is no row; a stream yields a dict, a Row, Columns, a Frame or a"
+                " list of rows"
+            )
         if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row:
             row_columns(kind)
             return kind

@@ -140,7 +140,10 @@ async def test_the_hook_decides_for_each_viewer(host: Host) -> None:
         ("closed/a", bob, "PERMISSION_DENIED"),
         ("closed/a", {"user": None}, "PERMISSION_DENIED"),
         ("closed/nowhere", ada, "NOT_FOUND"),
-        ("x/closed/a", ada, "NOT_FOUND"),
+        ("x/closed/a", ada, "OK"),
+        ("x/closed/a", bob, "PERMISSION_DENIED"),
+        ("x/closed/nowhere", ada, "NOT_FOUND"),
+        ("x/x/closed/a", ada, "NOT_FOUND"),
     ):
         assert (await host.call("subscribe", path=path, ctx=ctx))["status"] == expected, path
     query = [{"refId": "A", "queryType": "closed", "json": {"name": "a"}}]

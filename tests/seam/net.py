@@ -21,7 +21,7 @@ class Node(Protocol):
 
     async def rows_after(self, path: str, after: int) -> Message: ...
 
-    async def subscribe(self, path: str, receive: Receive) -> Message:
+    async def subscribe(self, path: str, receive: Receive) -> Message | None:
         """The initial data; from now on packets are given to `receive`."""
         ...
 

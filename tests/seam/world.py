@@ -310,14 +310,15 @@ class Server:
         page: Message = msgspec.json.decode(reply.body)
         return page
 
-    async def subscribe(self, path: str, receive: Receive) -> Message:
+    async def subscribe(self, path: str, receive: Receive) -> Message | None:
         try:
             viewer = await self.grafana.follow(path)
         except (Refused, GRPCError, StreamTerminatedError) as error:
             raise Down(str(error)) from error
         self._viewers[receive] = viewer  # Grafana sees somebody present
         self._receivers.setdefault(path, {})[receive] = None
-        return await viewer.message()
+        # nothing is said while the log cannot be read: who may follow it is let in all the same
+        return await viewer.message() if viewer.packets else None
 
     def unsubscribe(self, path: str, receive: Receive) -> None:
         self._receivers[path].pop(receive, None)

@@ -17,7 +17,7 @@ from aiostream_ds.frames.frame import Frame
 from aiostream_ds.grafana import convert
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.grafana.seam import LATEST, Path, Seam
+from aiostream_ds.grafana.seam import LATEST, Path, Seam, frame_of, own
 from aiostream_ds.plugin.marks import Live
 from aiostream_ds.plugin.model import PluginContext, Query, Span, User
 from aiostream_ds.plugin.plan import StreamPlan
@@ -105,7 +105,7 @@ async def _method_frames(
         if isinstance(item, Live):
             frames.append(await _live_frame(seam, instance, user, item, query))
         elif isinstance(item, Frame):
-            frames.append(_own(item))
+            frames.append(own(item))
         else:
             raise TypeError(
                 f"the query {query.query_type!r} returned {item!r}; "
@@ -124,7 +124,7 @@ async def _live_frame(
         return await _exact_frame(seam, at, query)
     history = live.history
     encoder = seam.encoder(at)
-    frame = encoder.frame([]) if history is None else _own(encoder.frame(history))
+    frame = encoder.frame([]) if history is None else await frame_of(encoder, history)
     if query.with_streaming:
         _follow(frame, at)
     return frame
@@ -136,11 +136,6 @@ def _span(query: Query) -> Span:
         end=query.time_range.end,
         limit=max(1, min(query.max_data_points, HISTORY_LIMIT)),
     )
-
-
-def _own(frame: Frame) -> Frame:
-    """The same columns in a frame of ours: an author may keep a frame and answer twice with it."""
-    return Frame(*frame.fields, name=frame.name, meta=frame.meta)
 
 
 def _notice(frame: Frame, text: str) -> None:

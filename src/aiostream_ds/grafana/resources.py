@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -88,7 +87,7 @@ def seam_request(message: pb.CallResourceRequest) -> SeamRequest:
     """Reads `GET seam/rows?path=…&after=…[&upto=…]`. Raises BadQuery for anything else."""
     if message.method != "GET":
         raise BadQuery(f"the method of {SEAM_ROWS_PATH} is {message.method!r}; allowed is GET")
-    asked = parse_qs(urlsplit(message.url).query)
+    asked = Request(url=message.url).query
     path = asked.get("path", [""])[0]
     if not path:
         raise BadQuery(f"{SEAM_ROWS_PATH} needs the path of a channel: ?path=x/…&after=…")

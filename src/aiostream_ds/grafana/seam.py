@@ -7,6 +7,7 @@ what this process has seen. Either way rows and their last number come of one re
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import anyio.to_thread
@@ -28,7 +29,7 @@ from aiostream_ds.plugin.plan import RESERVED_PATH, StreamPlan
 from aiostream_ds.plugin.rows import RowEncoder
 from aiostream_ds.telemetry import Counters
 
-__all__ = ["EARLIEST", "INLINE_ROWS", "LATEST", "SEAM_ROWS", "Path", "Seam"]
+__all__ = ["EARLIEST", "INLINE_ROWS", "LATEST", "SEAM_ROWS", "Path", "Seam", "frame_of", "own"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Read(NamedTuple):
     numbering: str
     last: int
     prev: int
+    first: int | None = None
     truncated: bool = False
     more: bool = False
 
@@ -78,14 +80,13 @@ class Seam:
 
     def ring(self, at: Path) -> Ring:
         """The ring of a path whose rows have no cursor, made when there is none."""
-        key = at.key
-        return self._registry.ring(key, at.stream.options.replay, at.instance.generation)
+        return self._registry.ring(at.key, at.stream.options.replay, at.instance.generation)
 
     async def position(self, at: Path) -> Position:
         """Behind the newest row of a stream with a cursor. Raises what the hook raises."""
         page = await self._page(at, Span(start=EARLIEST, end=LATEST, limit=1))
         frame = await self._frame(at, page)
-        return Position(page.epoch, _last_of(at, frame, page, -1))
+        return Position(page.epoch, _last_of(at, frame, page))
 
     def epoch(self, at: Path, name: str, schema: Schema | None) -> str:
         """The epoch's text: these settings, the author's name of the numbering, the columns."""
@@ -163,7 +164,7 @@ class Seam:
             frame = await self._frame(at, page)
             if not frame.rows and page.epoch == before.epoch:
                 return Read(frame, self._numbering(at, page.epoch), before.cursor, before.cursor)
-        last = _last_of(at, frame, page, -1)
+        last = _last_of(at, frame, page)
         return Read(frame, self._numbering(at, page.epoch), last, last)
 
     async def _ring_span(self, at: Path, span: Span) -> Read:
@@ -194,7 +195,7 @@ class Seam:
         answer: dict[str, Any] = {"seam": seam, "more": read.more, "truncated": read.truncated}
         if frame.rows:
             answer["data"] = msgspec.Raw(json.data(frame.fields))
-            answer["first"] = _first_of(at, read)
+            answer["first"] = read.first
         return msgspec.json.encode(answer)
 
     async def _read_after(self, at: Path, after: int, upto: int | None) -> Read:
@@ -217,7 +218,8 @@ class Seam:
         last = cursors[-1] if cursors else after
         if not more and page.last is not None:
             last = max(last, page.last if upto is None else min(page.last, upto))
-        return Read(frame, self._numbering(at, page.epoch), last, prev, page.truncated, more)
+        first = cursors[0] if cursors else None
+        return Read(frame, self._numbering(at, page.epoch), last, prev, first, page.truncated, more)
 
     async def _ring_after(self, at: Path, after: int, upto: int | None) -> Read:
         ring = self.ring(at)
@@ -225,7 +227,7 @@ class Seam:
         more = kept.last - kept.prev > SEAM_ROWS
         last = kept.prev + SEAM_ROWS if more else kept.last
         frame = table.part(await self._kept(at, kept), 0, last - kept.prev)
-        return Read(frame, ring.epoch, last, kept.prev, kept.truncated, more)
+        return Read(frame, ring.epoch, last, kept.prev, kept.prev + 1, kept.truncated, more)
 
     async def _kept(self, at: Path, kept: Kept) -> Frame:
         rows, schema = kept.last - kept.prev, self.encoder(at).schema
@@ -251,14 +253,23 @@ class Seam:
         return await frame_of(self.encoder(at), page.rows)
 
     def _numbering(self, at: Path, name: str) -> str:
-        return f"{at.instance.numbering}{digest(name.encode())}"
+        return _numbering(at.instance.numbering, name)
+
+
+@lru_cache(maxsize=1024)
+def _numbering(settings: str, name: str) -> str:
+    return f"{settings}{digest(name.encode())}"
+
+
+def own(frame: Frame) -> Frame:
+    """The same columns in a frame of ours: an author may keep a frame and answer twice with it."""
+    return Frame(*frame.fields, name=frame.name, meta=frame.meta)
 
 
 async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[Any]") -> Frame:
     """History's rows as a frame of ours, with the columns that the stream's packets have."""
     if isinstance(rows, Frame):
-        frame = encoder.frame(rows)
-        return Frame(*frame.fields, name=frame.name, meta=frame.meta)
+        return own(encoder.frame(rows))
     if (rows.rows if isinstance(rows, Columns) else len(rows)) <= INLINE_ROWS:
         return encoder.frame(rows)
     apart = encoder.copy()
@@ -271,15 +282,9 @@ def _cursor(at: Path) -> str:
     return str(at.stream.options.cursor)
 
 
-def _last_of(at: Path, frame: Frame, page: Page, otherwise: int) -> int:
-    found = max(cursors_of(frame, _cursor(at))) if frame.rows else otherwise
+def _last_of(at: Path, frame: Frame, page: Page) -> int:
+    found = max(cursors_of(frame, _cursor(at))) if frame.rows else -1
     return found if page.last is None else max(found, page.last)
-
-
-def _first_of(at: Path, read: Read) -> int:
-    if at.stream.options.cursor is None:
-        return read.prev + 1
-    return cursors_of(read.frame, _cursor(at))[0]
 
 
 def _schema(frame: Frame) -> Schema:

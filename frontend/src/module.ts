@@ -2,8 +2,8 @@
 // its author wrote, both come from the host at run time.
 import { DataSourcePlugin } from "@grafana/data";
 
-import { ConfigEditor } from "./ConfigEditor";
+import { ConfigEditor } from "./editors/ConfigEditor";
 import { StreamDataSource } from "./datasource";
-import { QueryEditor } from "./QueryEditor";
+import { QueryEditor } from "./editors/QueryEditor";
 
 export const plugin = new DataSourcePlugin(StreamDataSource).setConfigEditor(ConfigEditor).setQueryEditor(QueryEditor);

@@ -25,6 +25,21 @@ export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
   }
 }
 
+export interface DataSourceSrv {
+  getInstanceSettings(ref?: string | null): DataSourceInstanceSettings<any> | undefined;
+}
+
+let sources: DataSourceSrv = { getInstanceSettings: () => undefined };
+
+export function getDataSourceSrv(): DataSourceSrv {
+  return sources;
+}
+
+/** Tests only. */
+export function setDataSourceSrv(found: DataSourceSrv): void {
+  sources = found;
+}
+
 export interface TemplateSrv {
   getVariables(): Array<{ name: string }>;
   replace(target?: string, scopedVars?: ScopedVars, format?: any): string;

@@ -131,8 +131,8 @@ function toField(name: string, written: JsonSchema, required: boolean, definitio
   const { schema, nullable } = plain(written, definitions);
   const base: FieldBase = {
     name,
-    label: schema.title && !written.$ref ? schema.title : (written.title ?? labelOf(name)),
-    help: oneLine(written.description ?? (schema.properties ? "" : schema.description)),
+    label: titleOf(written) ?? labelOf(name),
+    help: oneLine(written.description ?? schema.description?.split("\n\n")[0]),
     required: required && !nullable,
     nullable,
     default: written.default,
@@ -150,6 +150,11 @@ const YES_OR_NO: Shape<SelectField> = {
     { value: false, label: "No" },
   ],
 };
+
+/** The author's title of the field, not that of a class in it. */
+function titleOf(written: JsonSchema): string | undefined {
+  return written.title ?? written.anyOf?.find((branch) => branch.title !== undefined)?.title;
+}
 
 type Shape<F> = F extends Field ? Omit<F, keyof FieldBase> : never;
 

@@ -8,9 +8,9 @@ Imports: msgspec, catalog and what the plan is made of.
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from enum import Enum
+from enum import EnumMeta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -63,11 +63,13 @@ def describe(catalog: Catalog) -> dict[str, Any]:
     A source whose package is not installed has its `name`, and an `error` instead of the rest.
     Raises TypeError for a target that names no DataSource class.
     """
-    return {
+    document = {
         "version": VERSION,
         "by": catalog.by,
         "sources": [_source(catalog, name) for name in catalog.names],
     }
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    return plain
 
 
 def _source(catalog: Catalog, name: str) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _stream(kind: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]:
         "pattern": stream.pattern.text,
         "fields": {names[field]: how for field, how in stream.pattern.fields.items()},
         "schema": _query_schema(stream.query_type),
-        "suggest": [],
+        "suggest": [names[field] for field in stream.suggest],
     }
 
 
@@ -125,7 +127,7 @@ def _object_schema(
     for struct in _structs(kind):
         found = definitions.get(struct.__name__)
         if found is not None:
-            _describe_fields(found, struct)
+            _describe_fields(found, struct, definitions)
     top = definitions.pop(kind.__name__)
     properties = {name: value for name, value in top["properties"].items() if name not in without}
     schema = {
@@ -155,38 +157,44 @@ def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _describe_fields(schema: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+def _describe_fields(
+    schema: dict[str, Any], kind: type[msgspec.Struct], definitions: dict[str, Any]
+) -> None:
     texts = _field_docs(kind)
     for field in msgspec.structs.fields(kind):
         found = schema.get("properties", {}).get(field.encode_name)
         if found is None:
             continue
-        _restore_order(found, field.type)
+        for choice in _choices(field.type):
+            if isinstance(choice, EnumMeta):
+                members: Mapping[str, Any] = choice.__members__
+                definitions[choice.__name__]["enum"] = [each.value for each in members.values()]
+            else:
+                _restore_order(found, list(get_args(choice)))
         if field.name in texts:
             found.setdefault("description", texts[field.name])
 
 
-def _restore_order(schema: Any, annotation: Any) -> None:
-    """The values of a Literal or an Enum as the author wrote them: msgspec sorts them."""
-    written = [list(values) for values in _choices(annotation)]
+def _restore_order(schema: Any, written: list[Any]) -> None:
+    """The values of a Literal as the author wrote them: msgspec sorts them."""
     waiting = [schema]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            for order in written:
-                if sorted(map(repr, order)) == sorted(map(repr, value.get("enum", ()))):
-                    value["enum"] = order
+            if sorted(map(repr, written)) == sorted(map(repr, value.get("enum", ()))):
+                value["enum"] = written
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
 
 
-def _choices(annotation: Any) -> Iterator[Sequence[Any]]:
+def _choices(annotation: Any) -> Iterator[Any]:
+    """The Literals and Enums in an annotation."""
     annotation = base_type(annotation)
     if get_origin(annotation) is Literal:
-        yield get_args(annotation)
-    elif isinstance(annotation, type) and issubclass(annotation, Enum):
-        yield [each.value for each in annotation]
+        yield annotation
+    elif isinstance(annotation, EnumMeta):
+        yield annotation
     else:
         for inside in get_args(annotation):
             yield from _choices(inside)

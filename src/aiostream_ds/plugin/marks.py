@@ -43,6 +43,7 @@ __all__ = [
     "Marks",
     "ResourceMark",
     "Rows",
+    "SUGGEST",
     "Stream",
     "marks_of",
     "query",
@@ -89,6 +90,9 @@ class Marks(NamedTuple):
 
 
 _MARKS = "__ds_marks__"
+
+SUGGEST = "suggest "
+"""Begins the kind of a hook that offers values for a field, whose name follows."""
 
 
 def marks_of(value: object) -> Marks:
@@ -157,6 +161,17 @@ class Stream(Generic[P, R_co]):
         Called for each PublishStream. Without this hook publishing is denied.
         """
         return self._hook("publish", hook)
+
+    def suggest(self, field: str, /) -> Callable[[F], F]:
+        """Mark the method that offers values for a field of the path: texts or numbers, best first.
+
+        Called as a user types in the query editor, with what is there so far as `typed`. By name it
+        may take other fields of the path, None while they have no value, and `user`. What is
+        offered is help: any other value may be typed, and the subscribe hook decides.
+        """
+        if not isinstance(field, str):
+            raise TypeError(f'write @{self.name}.suggest("field"), not {field!r}')
+        return lambda hook: self._hook(f"{SUGGEST}{field}", hook)
 
     def _hook(self, kind: str, hook: F) -> F:
         marks = marks_of(hook)

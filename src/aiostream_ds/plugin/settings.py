@@ -144,13 +144,13 @@ def _count_passwords(schema: Any) -> int:
     return sum(map(_count_passwords, schema)) if isinstance(schema, list) else 0
 
 
-def convert(value: Any, kind: type[T]) -> T:
-    """`value` (parsed JSON) as `kind`.
+def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
+    """`value` (parsed JSON) as `kind`; if not `strict`, a text that spells a number is one.
 
     Raises ValueError with a sentence that names the field, the bad value and what is allowed.
     """
     try:
-        return msgspec.convert(value, kind, dec_hook=_decode_secret)
+        return msgspec.convert(value, kind, strict=strict, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error), value)) from None
 

@@ -43,6 +43,9 @@ async function bundleHost(version) {
       {
         name: "root",
         setup(found) {
+          // SystemJS in 9.4 asks for it where there is no browser
+          found.onResolve({ filter: /^fs$/ }, () => ({ path: "fs", namespace: "empty" }));
+          found.onLoad({ filter: /.*/, namespace: "empty" }, () => ({ contents: "" }));
           found.onResolve({ filter: /^aiostream-compat-root$/ }, () => ({ path: "root", namespace: "root" }));
           found.onLoad({ filter: /.*/, namespace: "root" }, () => ({
             contents: ROOT[react.startsWith("17") ? 17 : 18],

@@ -162,7 +162,8 @@ function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFor
   const fields = React.useMemo(() => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }), [spec]);
   const values = ownFields(query);
   const suggest = async (field: string, typed: string): Promise<string[]> => {
-    const asked = { stream: spec.name, field, typed, values: JSON.stringify(values) };
+    const others = Object.entries(values).filter(([name]) => name !== field);
+    const asked = { stream: spec.name, field, typed, values: JSON.stringify(Object.fromEntries(others)) };
     return datasource.getResource("forms/suggest", asked, { showErrorAlert: false });
   };
   return (

@@ -310,8 +310,8 @@ function oneLine(text: string | undefined): string {
   return (text ?? "").replace(/\s+/g, " ").trim();
 }
 
-const SPELLED: Record<string, string> = { hz: "Hz" };
-const LETTERS = new Set(["api", "ca", "cpu", "csv", "db", "dns", "http", "id", "ip", "json", "nic", "qos", "sql", "ssl", "tls", "ttl", "uid", "uri", "url"]);
+const SPELLED: Record<string, string> = { hz: "Hz", qos: "QoS" };
+const LETTERS = new Set(["api", "ca", "cpu", "csv", "db", "dns", "http", "id", "ip", "json", "nic", "sql", "ssl", "tls", "ttl", "uid", "uri", "url"]);
 
 /** `keepAlive` as people read it: Keep alive. */
 export function labelOf(name: string): string {

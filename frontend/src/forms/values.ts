@@ -133,7 +133,7 @@ function checkNumber(field: NumberField, value: unknown): string {
   const low = min !== undefined ? value < min : above !== undefined && value <= above;
   const high = max !== undefined ? value > max : below !== undefined && value >= below;
   if (low || high) {
-    return `${value} is not ${rangeOf(field)}`;
+    return `${value}: allowed is ${rangeOf(field)}`;
   }
   // a remainder of decimals is never exact
   const parts = multipleOf ? value / multipleOf : 0;
@@ -147,7 +147,7 @@ export function rangeOf({ min, max, above, below }: NumberField): string {
   }
   const low = min !== undefined ? `at least ${min}` : above !== undefined ? `above ${above}` : "";
   const high = max !== undefined ? `at most ${max}` : below !== undefined ? `below ${below}` : "";
-  return [low, high].filter(Boolean).join(" and ");
+  return [low, high].filter(Boolean).join(", ");
 }
 
 function checkLength(least: number | undefined, most: number | undefined, length: number, what: string): string {

@@ -27,7 +27,8 @@ const COMMON = {
 // AMD by a wrapper, since esbuild writes none. The names stand in double quotes in `define([...])`:
 // Grafana 10 and 11 look for that text to tell AMD from SystemJS.
 async function buildModule() {
-  const options = { ...COMMON, entryPoints: ["src/module.ts"], external: HOST, format: "cjs" };
+  const short = { jsxFactory: "h", jsxFragment: "Fragment", inject: ["src/jsx.ts"] };
+  const options = { ...COMMON, ...short, entryPoints: ["src/module.ts"], external: HOST, format: "cjs" };
   const probe = await build({ ...options, write: false, metafile: true, outfile: "module.js" });
   const [found] = Object.values(probe.metafile.outputs);
   const names = [...new Set(found.imports.filter((each) => each.external).map((each) => each.path))].sort();

@@ -1,13 +1,16 @@
 """A data source with every kind of field, for the tests of forms and for their pictures.
 
-The `describe`d document of it is what the editors are tried with, in Python and in a browser.
+The `describe`d document of it is what the editors are tried with, in Python and in a browser;
+`python -m tests.kinds` writes it.
 """
 
+import sys
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Literal
 
 import anyio
+import msgspec
 from msgspec import Meta, Struct
 
 from aiostream_ds import DataSource, Frame, Query, Rows, Secret, Settings, query, secret, stream
@@ -142,3 +145,10 @@ class Kinds(DataSource[KindsSettings]):
     async def compare(self, q: Compare) -> list[Frame]:
         """Two topics side by side."""
         return [Frame.from_rows([{"how": q.how}])]
+
+
+if __name__ == "__main__":
+    from aiostream_ds.plugin.catalog import Catalog
+    from aiostream_ds.plugin.forms import describe
+
+    sys.stdout.buffer.write(msgspec.json.encode(describe(Catalog(Kinds))))

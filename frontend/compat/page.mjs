@@ -18,6 +18,7 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  "--disable-lcd-text", // pictures that are the same everywhere, and small
 ];
 
 // React 18 has another way to show a page than 17.

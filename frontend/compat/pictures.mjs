@@ -1,11 +1,13 @@
 // Pictures of both editors, light and dark, for the documentation: node pictures.mjs SCHEMA.json DIR.
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { withBrowser } from "./page.mjs";
 
 const [schemaFile, folder] = process.argv.slice(2);
 const schema = JSON.parse(readFileSync(schemaFile, "utf8"));
+
+mkdirSync(folder, { recursive: true });
 
 const SETTINGS = {
   url: "mqtt://broker.example.com:1883",

@@ -71,8 +71,8 @@ const CHECKS = {
     await page.getByRole("option", { name: "berlin: roof" }).click();
     await page.getByLabel("Rate", { exact: true }).fill("$hz");
     await page.getByLabel("Alias", { exact: true }).fill("Roof");
-    await page.getByLabel("With streaming", { exact: true }).evaluate((box) => box.click());
-    await page.getByLabel("With streaming", { exact: true }).evaluate((box) => box.click());
+    await page.getByLabel("With Streaming", { exact: true }).evaluate((box) => box.click());
+    await page.getByLabel("With Streaming", { exact: true }).evaluate((box) => box.click());
     await page.getByLabel("Exact").evaluate((box) => box.click());
     const query = await page.evaluate(() => window.query);
     assert.deepEqual(query, {

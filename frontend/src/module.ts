@@ -6,4 +6,7 @@ import { ConfigEditor } from "./editors/ConfigEditor";
 import { StreamDataSource } from "./datasource";
 import { QueryEditor } from "./editors/QueryEditor";
 
+// For an author's own module, which may take ours apart: docs/frontend.md.
+export { ConfigEditor, QueryEditor, StreamDataSource };
+
 export const plugin = new DataSourcePlugin(StreamDataSource).setConfigEditor(ConfigEditor).setQueryEditor(QueryEditor);

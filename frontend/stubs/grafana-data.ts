@@ -10,7 +10,7 @@ export interface DataQuery {
 }
 
 export interface DataSourceJsonData {
-  [key: string]: any;
+  manageAlerts?: boolean;
 }
 
 export interface DataSourceInstanceSettings<J = DataSourceJsonData> {

@@ -26,7 +26,7 @@ export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
 }
 
 export interface DataSourceSrv {
-  getInstanceSettings(ref?: string | null): DataSourceInstanceSettings<any> | undefined;
+  getInstanceSettings(ref?: string | null): DataSourceInstanceSettings | undefined;
 }
 
 let sources: DataSourceSrv = { getInstanceSettings: () => undefined };

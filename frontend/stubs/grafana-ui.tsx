@@ -94,7 +94,7 @@ interface FieldProps {
   label?: React.ReactNode;
   description?: React.ReactNode;
   tooltip?: string;
-  labelWidth?: number;
+  labelWidth?: number | "auto";
   required?: boolean;
   invalid?: boolean;
   error?: React.ReactNode;

@@ -233,10 +233,10 @@ describe("without a schema", () => {
     serve(document, status);
     const settings = await openSettings({ jsonData: { a: 1 } });
     expect(screen.getByText(said)).toBeTruthy();
-    fireEvent.change(screen.getByLabelText("Settings (jsonData)"), { target: { value: '{"a": 2}' } });
+    fireEvent.change(screen.getByLabelText("Settings (jsonData)", { selector: "textarea" }), { target: { value: '{"a": 2}' } });
     expect(settings.saved().jsonData).toEqual({ a: 2 });
     const query = await openQuery({ queryType: "x", hide: true });
-    fireEvent.change(screen.getByLabelText(/^Query:/), { target: { value: '{"queryType": "y"}' } });
+    fireEvent.change(screen.getByLabelText("Query as JSON", { selector: "textarea" }), { target: { value: '{"queryType": "y"}' } });
     expect(query.saved()).toEqual({ refId: "A", datasource: { uid: "u" }, hide: true, queryType: "y" });
     expect(query.run).not.toHaveBeenCalled();
   });
@@ -272,7 +272,7 @@ describe("the query editor", () => {
       alias: "Roof $site",
       exact: true,
     });
-    await user.click(box("With streaming"));
+    await user.click(box("With Streaming"));
     expect(saved().withStreaming).toBe(false);
     expect(screen.getByLabelText<HTMLInputElement>("Exact").disabled).toBe(true);
   });
@@ -317,7 +317,7 @@ describe("the query editor", () => {
   test("a stream that is gone is named, and its query is still there to be read", async () => {
     const { saved } = await openQuery({ queryType: "was", old: 1 });
     expect(screen.getByText("this data source has no stream was")).toBeTruthy();
-    expect(screen.getByLabelText<HTMLTextAreaElement>(/^Query:/).value).toContain('"old"');
+    expect(screen.getByLabelText<HTMLTextAreaElement>("Query as JSON", { selector: "textarea" }).value).toContain('"old"');
     expect(saved().old).toBe(1);
   });
 

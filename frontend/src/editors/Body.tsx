@@ -1,4 +1,4 @@
-import React from "react";
+import * as React from "react";
 
 /** Grafana's Field and InlineField hand `disabled`, `invalid` and `loading` to what they hold; HTML has
  * no such attributes. */

@@ -1,16 +1,15 @@
 // What an admin fills in, drawn from the author's Settings class.
-import React from "react";
+import * as React from "react";
 import type { DataSourcePluginOptionsEditorProps } from "@grafana/data";
 import { Alert, Field } from "@grafana/ui";
 
 import { sourceOf, type PluginDocument } from "../forms/document";
-import { fieldsOf } from "../forms/fields";
+import { fieldsOf, wholeField } from "../forms/fields";
 import { Form } from "../forms/Form";
 import type { SecretStore, Widgets } from "../forms/widgets";
 import type { StreamSettings } from "../types";
 import { Body } from "./Body";
 import { boxes } from "./boxes";
-import { JsonBox } from "./JsonBox";
 import { usePluginDocument } from "./pluginDocument";
 
 type Props = DataSourcePluginOptionsEditorProps<StreamSettings, Record<string, string>>;
@@ -113,10 +112,13 @@ function JsonSettings({ options, onOptionsChange, problem }: Props & { problem: 
   return (
     <>
       <Alert severity="warning" title={`There are no forms: ${problem}`} />
-      <JsonBox
-        label="Settings (jsonData)"
-        value={options.jsonData ?? {}}
-        onChange={(jsonData) => onOptionsChange({ ...options, jsonData })}
+      <Form
+        fields={[wholeField("jsonData", "Settings (jsonData)")]}
+        values={{ jsonData: options.jsonData ?? {} }}
+        onChange={({ jsonData }) => onOptionsChange({ ...options, jsonData: jsonData as StreamSettings })}
+        widgets={widgets}
+        prefix="settings"
+        disabled={options.readOnly}
       />
     </>
   );

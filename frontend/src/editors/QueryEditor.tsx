@@ -1,25 +1,26 @@
 // What a panel asks, drawn from the author's streams and Query classes.
-import React from "react";
+import * as React from "react";
 import type { QueryEditorProps } from "@grafana/data";
 import { getDataSourceSrv, getTemplateSrv } from "@grafana/runtime";
 import { Alert, InlineField, InlineFieldRow, InlineSwitch, Input, RadioButtonGroup } from "@grafana/ui";
 
 import type { StreamDataSource } from "../datasource";
 import { sourceOf, specOf, type PluginDocument, type QuerySpec, type Source } from "../forms/document";
-import { fieldsOf } from "../forms/fields";
+import { fieldsOf, wholeField } from "../forms/fields";
 import { Form } from "../forms/Form";
 import type { Widgets } from "../forms/widgets";
 import type { StreamQuery, StreamSettings } from "../types";
 import { Body } from "./Body";
 import { boxes } from "./boxes";
-import { JsonBox } from "./JsonBox";
 import { usePluginDocument } from "./pluginDocument";
 import { FORMS_OWN, ownFields, withOwnFields } from "./queryFields";
 
 type Props = QueryEditorProps<StreamDataSource, StreamQuery, StreamSettings>;
 
 const WIDTH = 24;
-const LABEL = 16;
+const LABEL = 14;
+/** Characters of a label that has that width; a longer one takes what it needs. */
+const SHORT = 12;
 
 const widgets: Widgets = {
   ...boxes(WIDTH),
@@ -28,7 +29,7 @@ const widgets: Widgets = {
       <InlineField
         label={required ? `${label} *` : label}
         tooltip={help || undefined}
-        labelWidth={LABEL}
+        labelWidth={label.length > SHORT ? "auto" : LABEL}
         invalid={problem !== ""}
         error={problem}
         htmlFor={id}
@@ -54,7 +55,7 @@ export function QueryEditor(props: Props) {
 
 function QueryForm({ document, ...props }: Props & { document: PluginDocument }) {
   const { query, datasource, onChange, onRunQuery } = props;
-  const settings = getDataSourceSrv().getInstanceSettings(datasource.uid)?.jsonData ?? {};
+  const settings: StreamSettings = getDataSourceSrv().getInstanceSettings(datasource.uid)?.jsonData ?? {};
   const source = sourceOf(document, settings);
   const spec = specOf(source, query.queryType);
   useFirstStream(source, props);
@@ -83,10 +84,10 @@ function QueryForm({ document, ...props }: Props & { document: PluginDocument })
     <div>
       <InlineFieldRow>
         <StreamField source={source} query={query} prefix={prefix} onChange={(queryType) => set({ queryType })} />
-        <InlineField label="With streaming" tooltip="Live rows follow the history" htmlFor={`${prefix}-withStreaming`}>
+        <InlineField label="With Streaming" tooltip="Live rows follow the history" htmlFor={`${prefix}-withStreaming`}>
           <InlineSwitch
             id={`${prefix}-withStreaming`}
-            aria-label="With streaming"
+            aria-label="With Streaming"
             value={query.withStreaming !== false}
             onChange={(event) => set({ withStreaming: event.currentTarget.checked })}
           />
@@ -105,7 +106,7 @@ function QueryForm({ document, ...props }: Props & { document: PluginDocument })
           <Input
             id={`${prefix}-alias`}
             aria-label="Alias"
-            width={20}
+            width={14}
             value={String(query.alias ?? "")}
             onChange={(event) => change({ ...query, alias: event.currentTarget.value || undefined })}
             onBlur={run}
@@ -201,11 +202,13 @@ function JsonQuery({ query, onChange, onRunQuery, problem }: Props & { problem: 
   return (
     <>
       <Alert severity="warning" title={problem} />
-      <JsonBox
-        label="Query: the stream (queryType), its fields, withStreaming"
-        value={shown}
-        onChange={(written) => onChange({ ...withOwnFields(query, {}, FORMS_OWN), ...written })}
-        onBlur={onRunQuery}
+      <Form
+        fields={[wholeField("query", "Query as JSON")]}
+        values={{ query: shown }}
+        onChange={({ query: written }) => onChange({ ...withOwnFields(query, {}, FORMS_OWN), ...(written as object) })}
+        widgets={widgets}
+        prefix={`query-${query.refId}`}
+        onDone={onRunQuery}
       />
     </>
   );

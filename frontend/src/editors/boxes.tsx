@@ -1,6 +1,6 @@
 // The boxes that both of Grafana's editors have: what a value is edited with, made of components that
 // every Grafana from 9.4 to 13 has.
-import React from "react";
+import * as React from "react";
 import { Button, Input, SecretInput, SecretTextArea, Select, Switch, TextArea, useTheme2 } from "@grafana/ui";
 
 import { useSuggestions } from "../forms/suggestions";
@@ -14,7 +14,11 @@ const ROWS = 4;
 function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChange, multiline, numeric, width }: Props<"Text"> & { width: number }) {
   const common = { id, "aria-label": label, disabled, invalid, placeholder, value, onBlur: onDone };
   if (multiline) {
-    return <TextArea {...common} rows={ROWS} cols={width} onChange={(event) => onChange(event.currentTarget.value)} />;
+    return (
+      <div style={{ width: width * 8 }}>
+        <TextArea {...common} rows={ROWS} onChange={(event) => onChange(event.currentTarget.value)} />
+      </div>
+    );
   }
   return (
     <Input

@@ -1,5 +1,5 @@
 // schema.json of the plugin's own folder, fetched once for a page.
-import React from "react";
+import * as React from "react";
 
 import { readDocument, type PluginDocument } from "../forms/document";
 

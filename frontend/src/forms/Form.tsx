@@ -1,8 +1,8 @@
 // A form drawn from fields with the host's widgets. Its values are the caller's; it keeps none.
-import React from "react";
+import * as React from "react";
 
 import { ListView, MapView } from "./collections";
-import type { Field, GroupField, SelectField, UnionField } from "./fields";
+import type { Field, GroupField, JsonField, SelectField, UnionField } from "./fields";
 import { check, hasVariable, isEmpty, isObject, numberFrom, rangeOf, withValue, type Values } from "./values";
 import type { SecretStore, Widgets } from "./widgets";
 
@@ -132,7 +132,7 @@ export function FieldView(props: FieldProps) {
     case "union":
       return <UnionView {...props} field={field} />;
     case "json":
-      return <JsonView {...props} />;
+      return <JsonView {...props} field={field} />;
   }
 }
 
@@ -275,42 +275,47 @@ function UnionView({ field, value, onChange, context, place }: FieldProps<UnionF
 }
 
 /** What no widget fits, as JSON. The text is kept while it is none. */
-function JsonView({ field, value, onChange, context, place }: FieldProps) {
+function JsonView({ field, value, onChange, context, place }: FieldProps<JsonField>) {
   const { widgets } = context;
   const [draft, setDraft] = React.useState<string>();
-  const shown = value ?? field.default;
+  const shown = value ?? field.default ?? undefined;
+  const wrong = draft === undefined ? "" : parse(draft, field).wrong;
   const change = (text: string) => {
-    try {
-      onChange(text.trim() === "" ? undefined : JSON.parse(text));
-      setDraft(text);
-    } catch {
-      setDraft(text);
+    setDraft(text);
+    const found = parse(text, field);
+    if (!found.wrong) {
+      onChange(found.value);
     }
   };
   const leave = () => {
-    if (draft !== undefined && isJson(draft)) {
+    if (!wrong) {
       setDraft(undefined);
     }
     context.onDone?.();
   };
   return (
-    <widgets.Text
-      id={`${context.prefix}-${place}`}
-      label={field.label}
-      disabled={context.disabled}
-      placeholder={field.placeholder || "JSON"}
-      value={draft ?? (shown === undefined || shown === null ? "" : JSON.stringify(shown))}
-      invalid={draft !== undefined && !isJson(draft)}
-      onChange={change}
-      onDone={leave}
-    />
+    <>
+      <widgets.Text
+        id={`${context.prefix}-${place}`}
+        label={field.label}
+        disabled={context.disabled}
+        placeholder={field.placeholder || "JSON"}
+        multiline={field.objects}
+        value={draft ?? (shown === undefined ? "" : JSON.stringify(shown, null, field.objects ? 1 : undefined))}
+        invalid={wrong !== ""}
+        onChange={change}
+        onDone={leave}
+      />
+      {wrong ? <div role="alert">Not JSON: {wrong}</div> : null}
+    </>
   );
 }
 
-function isJson(text: string): boolean {
+function parse(text: string, { objects }: JsonField): { value?: unknown; wrong: string } {
   try {
-    return text.trim() === "" || JSON.parse(text) !== undefined;
-  } catch {
-    return false;
+    const value: unknown = text.trim() === "" ? undefined : JSON.parse(text);
+    return objects && !isObject(value) ? { wrong: "not an object" } : { value, wrong: "" };
+  } catch (error) {
+    return { wrong: (error as Error).message };
   }
 }

@@ -1,5 +1,5 @@
 // Fields of many entries: lists, and tables of keys and values.
-import React from "react";
+import * as React from "react";
 
 import type { Field, ListField, MapField } from "./fields";
 import { FieldView, type FieldProps } from "./Form";

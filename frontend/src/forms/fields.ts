@@ -79,6 +79,13 @@ export interface UnionField extends FieldBase {
 /** What no widget fits: it is edited as JSON. */
 export interface JsonField extends FieldBase {
   kind: "json";
+  /** Only objects are allowed. */
+  objects?: boolean;
+}
+
+/** The field by which a whole object is edited where there are no forms. */
+export function wholeField(name: string, label: string): JsonField {
+  return { kind: "json", objects: true, name, label, help: "", required: false, nullable: false, placeholder: "" };
 }
 
 export type Field =

@@ -1,6 +1,6 @@
 // Values offered while one types, without a word on how they look: asked for once the typing rests,
 // late answers thrown away, the list walked by keys.
-import React from "react";
+import * as React from "react";
 
 /** Milliseconds without a key before values are asked for. */
 const REST = 250;
@@ -25,7 +25,7 @@ export function useSuggestions(load: (typed: string) => Promise<string[]>): Sugg
   const [reached, setReached] = React.useState(-1);
   const [problem, setProblem] = React.useState("");
   const latest = React.useRef(0);
-  const timer = React.useRef<ReturnType<typeof setTimeout>>();
+  const timer = React.useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   React.useEffect(
     () => () => {
       latest.current = -1;

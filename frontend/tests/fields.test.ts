@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 
 import { readDocument, sourceOf, specOf } from "../src/forms/document";
-import { fieldsOf, labelOf, type Field } from "../src/forms/fields";
-import { check, hasVariable, numberFrom, problems, withValue } from "../src/forms/values";
+import { fieldsOf, labelOf, type Field, type NumberField } from "../src/forms/fields";
+import { check, hasVariable, numberFrom, problems, rangeOf, withValue } from "../src/forms/values";
 import { KINDS } from "./kinds";
 
 const SOURCE = KINDS.sources[0]!;
@@ -105,6 +105,18 @@ describe("values", () => {
     ["password", 7, ""],
   ])("%s = %j: %s", (name, value, said) => {
     expect(check(field(name), value)).toBe(said);
+  });
+
+  test.each([
+    ["keepAlive", "1 to 600"],
+    ["port", ""],
+  ])("the range of %s is said: %s", (name, said) => {
+    expect(rangeOf(field(name) as NumberField)).toBe(said);
+  });
+
+  test("a range is said in numbers that people read", () => {
+    expect(rangeOf({ min: 1000, max: 64_000_000 } as NumberField)).toBe("1,000 to 64,000,000");
+    expect(rangeOf({ above: 0, max: 60 } as NumberField)).toBe("above 0, at most 60");
   });
 
   test("problems are found however deep they are, and named by their place", () => {

@@ -142,11 +142,12 @@ function checkNumber(field: NumberField, value: unknown): string {
 
 /** What numbers are allowed, as a sentence has it; "" when all are. */
 export function rangeOf({ min, max, above, below }: NumberField): string {
+  const show = (number: number) => number.toLocaleString("en");
   if (min !== undefined && max !== undefined) {
-    return `${min} to ${max}`;
+    return `${show(min)} to ${show(max)}`;
   }
-  const low = min !== undefined ? `at least ${min}` : above !== undefined ? `above ${above}` : "";
-  const high = max !== undefined ? `at most ${max}` : below !== undefined ? `below ${below}` : "";
+  const low = min !== undefined ? `at least ${show(min)}` : above !== undefined ? `above ${show(above)}` : "";
+  const high = max !== undefined ? `at most ${show(max)}` : below !== undefined ? `below ${show(below)}` : "";
   return [low, high].filter(Boolean).join(", ");
 }
 

@@ -16,6 +16,7 @@ __all__ = [
     "BATCH_ROWS",
     "CLOSE_TIMEOUT",
     "CROWDED_TURNS",
+    "DROPS_SHOWN",
     "FIRST_BATCH",
     "ORDER_SERIES",
     "SCHEMA_REPEAT",
@@ -64,6 +65,14 @@ CROWDED_TURNS: Annotated[
         " reader before rows may be dropped."
     ),
 ] = 8
+
+DROPS_SHOWN: Annotated[
+    float,
+    Meta(
+        description="Seconds without a drop after which a reader that was behind has caught up:"
+        " then the log says what was dropped."
+    ),
+] = 10.0
 
 SCHEMA_REPEAT: Annotated[
     float,
@@ -228,11 +237,16 @@ class Policy(Struct, frozen=True):
         Replay | None,
         Meta(description="The ring of a stream without history; none: nothing is kept."),
     ] = None
+    stale: Annotated[
+        float,
+        Meta(description="Seconds without rows after which a stream is shown as stale; 0: never."),
+    ] = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.buffer, Buffer):
             raise ValueError(f"Policy.buffer is {self.buffer!r}; allowed is a Buffer")
         _check_float("Policy.linger", self.linger, 0.0)
+        _check_float("Policy.stale", self.stale, 0.0)
         if not isinstance(self.replay, Replay | None):
             raise ValueError(f"Policy.replay is {self.replay!r}; allowed is a Replay or None")
 

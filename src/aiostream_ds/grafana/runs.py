@@ -27,11 +27,9 @@ def join(
     """
     options = at.stream.options
     kept = options.replay if options.cursor is None and at.stream.history is None else None
-    policy = Policy(buffer=options.buffer, linger=options.linger, replay=kept)
+    policy = Policy(buffer=options.buffer, linger=options.linger, replay=kept, stale=options.stale)
     run = _runner(seam, at, counters)
-    subscription = registry.join(
-        at.key, run, policy, at.instance.generation, wants_places=exact and bool(options.cursor)
-    )
+    subscription = registry.join(at.key, run, policy, at.instance.generation, exact=exact)
     if exact and options.cursor is None:
         seam.ring(at)  # the channel's from now on, if it had none
     return subscription

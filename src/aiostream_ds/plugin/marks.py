@@ -214,6 +214,7 @@ def stream(
     replay: Replay = _REPLAY,
     schema: SchemaPolicy = _SCHEMA,
     order: Order | None = None,
+    stale: float = 0.0,
 ) -> _StreamMark: ...
 @overload
 def stream(
@@ -226,6 +227,7 @@ def stream(
     replay: Replay = _REPLAY,
     schema: SchemaPolicy = _SCHEMA,
     order: Order | None = None,
+    stale: float = 0.0,
 ) -> _CursorStreamMark: ...
 def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
@@ -244,6 +246,7 @@ def stream(pattern: str, **options: Any) -> Any:
         schema: what happens to dicts that bring many columns, or values of another type; the
             labels of many series in one channel.
         order: what happens to rows that come late or twice.
+        stale: after how many seconds without a row viewers are told so; 0: never.
 
     Raises TypeError for a pattern or an option that makes no sense.
     """

@@ -15,7 +15,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         TypeError: an option is of a kind that it cannot be, or two do not go together.
-        ValueError: `linger` is no number of seconds.
+        ValueError: `linger` or `stale` is no number of seconds.
     """
 
     linger: float = 0.0
@@ -25,13 +25,14 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     schema: SchemaPolicy = SchemaPolicy()
     order: Order | None = None
     cursor: str | None = None
+    stale: float = 0.0
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             if not isinstance(value, kind) and not (name == "order" and value is None):
                 raise TypeError(f"{name} is {value!r}; allowed is a {kind.__name__}")
-        Policy(linger=self.linger)
+        Policy(linger=self.linger, stale=self.stale)
         if self.cursor is None:
             return
         if not isinstance(self.cursor, str) or not self.cursor:

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiostream_ds.channels.policy import SchemaPolicy
+from aiostream_ds.channels.status import Status, status_packet
 from aiostream_ds.frames import json
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import Packet, Schema
@@ -119,7 +120,13 @@ class RowEncoder:
         before = (self._dicts, self._last)
         self._governor.lost = {}
         try:
-            packets = [packet for part in self._frames(rows) for packet in self._packets(part)]
+            packets: list[Packet] = []
+            for said, group in groupby(rows, key=_is_status):
+                if said:
+                    packets += map(status_packet, group)
+                else:
+                    for part in self._frames(list(group)):
+                        packets += self._packets(part)
         except Exception:
             self._put_back(*before)
             raise
@@ -267,11 +274,15 @@ class RowEncoder:
                 self._dicts = layout
             else:
                 raise TypeError(
-                    "a stream yields a dict, a Row, Columns, a Frame or a list of rows, "
+                    "a stream yields a dict, a Row, Columns, a Frame, a list of rows or a Status, "
                     f"not {part[0]!r}"
                 )
             self._last = layout
             yield layout, values, count
+
+
+def _is_status(row: Any) -> bool:
+    return isinstance(row, Status)
 
 
 def _shape(frame: Frame, schema: Schema) -> Shape:

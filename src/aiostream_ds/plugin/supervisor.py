@@ -6,7 +6,7 @@ other PluginError lasting: said once; the channel stays open and silent until Gr
 anything else     a bug: logged with its traceback, readers get the error at once. Grafana calls
                   again at once too, so the next run waits first, longer after each failure
 
-Imports channels, frames, the pump and the ground.
+Viewers see the first two as the channel's status. Imports channels, the pump and the ground.
 """
 
 import logging
@@ -20,9 +20,10 @@ import anyio
 from aiostream_ds.channels.channel import Channel, Runner
 from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Order, Retry
+from aiostream_ds.channels.status import Status
 from aiostream_ds.errors import PluginError, unwrap
 from aiostream_ds.plugin.pump import Encode, drive
-from aiostream_ds.telemetry import Counters
+from aiostream_ds.telemetry import Counters, redact
 
 __all__ = ["BUG_RETRY", "BugDelays", "supervise"]
 
@@ -132,10 +133,15 @@ class _Run:
         wait = self._delays.pending(self._key, anyio.current_time())
         if wait > 0:
             log.info("the stream failed before; it starts in %.1f s", wait, extra=self._where)
+            text = f"failed; starts again in {wait:.0f} s"
+            self._channel.statuses.tell("reconnecting", Status("error", text))
             await anyio.sleep(wait)
+            self._channel.statuses.withdraw("reconnecting")
 
     def begin(self) -> None:
         self._started = anyio.current_time()
+        if self._failures:
+            self._channel.statuses.settle_after(self._retry.max_delay)
 
     def explain(self, error: BaseException) -> float | None:
         """Say what happened. Seconds until the next try, inf for a silent one; None: it is over."""
@@ -149,6 +155,7 @@ class _Run:
             return None
         if declared.lasting:
             self._counters.count_error("lasting")
+            self._channel.statuses.tell("refused", Status("error", redact(declared.message)))
             log.error(
                 "stream refused: %s; silent until the settings change or its viewers leave",
                 declared, exc_info=declared.__cause__, extra=self._where,
@@ -157,6 +164,7 @@ class _Run:
         lasted = anyio.current_time() - self._started > self._retry.max_delay
         self._failures = 1 if lasted else self._failures + 1
         wait = self._retry.delay(self._failures)
+        self._tell_outage()
         self._counters.count_error("downstream")
         self._counters.retries += 1
         log.warning(
@@ -164,6 +172,12 @@ class _Run:
             declared, wait, self._failures, exc_info=declared.__cause__, extra=self._where,
         )  # fmt: skip
         return wait
+
+    def _tell_outage(self) -> None:
+        statuses = self._channel.statuses
+        statuses.unsettle()
+        statuses.withdraw("stale")
+        statuses.tell("reconnecting", Status("warning", f"reconnecting ({self._failures})"))
 
     def settle(self) -> None:
         if self._bad or self._channel.failed:  # failed: a row of it cannot be encoded

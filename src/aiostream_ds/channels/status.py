@@ -109,11 +109,13 @@ class Statuses:
         "_last_row",
         "_loop",
         "_on_caught_up",
+        "_repeat_timer",
         "_settle_timer",
         "_stale",
         "_stale_timer",
         "_told",
         "is_quiet",
+        "repeat",
     )
 
     def __init__(
@@ -127,6 +129,8 @@ class Statuses:
         self._changed = changed
         self._on_caught_up = on_caught_up
         self._told: dict[Cause, Status] = {}
+        self.repeat = 0.0  # seconds after which `changed` is called again while not live; 0: never
+        self._repeat_timer: Timer | None = None
         self.is_quiet = False  # what is emitted meanwhile are no rows of the upstream's
         self._dropped_rows = self._dropped_packets = 0
         self._last_drop = 0.0
@@ -141,11 +145,12 @@ class Statuses:
     @property
     def shown(self) -> Status | None:
         """What viewers are to see now; None: it is live."""
-        found = [cause for cause in _CAUSES if cause in self._told]
-        if not found:
-            return None
-        cause = min(found, key=lambda cause: _RANK[self._told[cause].severity])
-        return self._worded(cause)
+        return self._shown(())
+
+    @property
+    def shown_with_rows(self) -> Status | None:
+        """The same for the moment in which rows come: they end what has kept them away."""
+        return self._shown(("reconnecting", "stale"))
 
     @property
     def causes(self) -> tuple[Cause, ...]:
@@ -156,6 +161,7 @@ class Statuses:
         """Something is the matter."""
         if self._told.get(cause) != status:
             self._told[cause] = status
+            self._watch_words()
             self._changed()
 
     def settle_after(self, seconds: float) -> None:
@@ -209,11 +215,29 @@ class Statuses:
 
     def close(self) -> None:
         """The stream is over: its timers with it."""
-        for timer in (self._drops_timer, self._stale_timer, self._settle_timer):
+        timers = self._drops_timer, self._stale_timer, self._settle_timer, self._repeat_timer
+        for timer in timers:
             if timer is not None:
                 timer.cancel()
         if self._dropped_packets:
             self._end_drops()
+
+    def _shown(self, without: Sequence[Cause]) -> Status | None:
+        found = [cause for cause in _CAUSES if cause in self._told and cause not in without]
+        if not found:
+            return None
+        return self._worded(min(found, key=lambda cause: _RANK[self._told[cause].severity]))
+
+    def _repeat(self) -> None:
+        self._repeat_timer = None
+        if self._told:
+            self._watch_words()
+            self._changed()
+
+    def _watch_words(self) -> None:
+        if self.repeat and self._repeat_timer is None:
+            due = self._loop.time() + self.repeat
+            self._repeat_timer = self._loop.call_at(due, self._repeat)
 
     def _worded(self, cause: Cause) -> Status:
         status = self._told[cause]

@@ -38,19 +38,23 @@ def join(
 def _runner(seam: Seam, at: Path, counters: Counters) -> Runner:
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(at.instance.source, at.stream.name)
     encoder, options = seam.encoder(at), at.stream.options
-    if options.cursor is None:
+    numbering = None if options.cursor is None else Numbering(encoder, options.cursor, counters)
+
+    async def prepare(channel: Channel) -> None:
+        if options.status_column is not None:
+            encoder.attach(channel)
+        if numbering is not None:
+            if not numbering.known:
+                numbering.begin(await seam.position(at))
+            channel.emit(numbering.mark)
+
+    if numbering is None:
         return supervise(
             lambda: method(**at.arguments), encoder.encode,
-            at.key, options.retry, at.instance.delays, counters, order=options.order,
+            at.key, options.retry, at.instance.delays, counters,
+            prepare if options.status_column is not None else None, order=options.order,
         )  # fmt: skip
-    numbering = Numbering(encoder, options.cursor, counters)
-
-    async def find_place(channel: Channel) -> None:
-        if not numbering.known:
-            numbering.begin(await seam.position(at))
-        channel.emit(numbering.mark)
-
     return supervise(
         lambda: method(numbering.position, **at.arguments), numbering.encode,
-        at.key, options.retry, at.instance.delays, counters, find_place, order=options.order,
+        at.key, options.retry, at.instance.delays, counters, prepare, order=options.order,
     )  # fmt: skip

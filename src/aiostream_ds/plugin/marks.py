@@ -215,6 +215,7 @@ def stream(
     schema: SchemaPolicy = _SCHEMA,
     order: Order | None = None,
     stale: float = 0.0,
+    status_column: str | None = None,
 ) -> _StreamMark: ...
 @overload
 def stream(
@@ -228,6 +229,7 @@ def stream(
     schema: SchemaPolicy = _SCHEMA,
     order: Order | None = None,
     stale: float = 0.0,
+    status_column: str | None = None,
 ) -> _CursorStreamMark: ...
 def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
@@ -247,6 +249,8 @@ def stream(pattern: str, **options: Any) -> Any:
             labels of many series in one channel.
         order: what happens to rows that come late or twice.
         stale: after how many seconds without a row viewers are told so; 0: never.
+        status_column: the name of a column of text that says in each row how the stream is doing,
+            and in a row of its own when no others come: for panels that are not exact.
 
     Raises TypeError for a pattern or an option that makes no sense.
     """

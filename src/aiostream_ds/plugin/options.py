@@ -26,6 +26,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     order: Order | None = None
     cursor: str | None = None
     stale: float = 0.0
+    status_column: str | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
@@ -33,6 +34,9 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
             if not isinstance(value, kind) and not (name == "order" and value is None):
                 raise TypeError(f"{name} is {value!r}; allowed is a {kind.__name__}")
         Policy(linger=self.linger, stale=self.stale)
+        column = self.status_column
+        if column is not None and (not isinstance(column, str) or column in ("", "time")):
+            raise TypeError(f"status_column is {column!r}; allowed is a name other than 'time'")
         if self.cursor is None:
             return
         if not isinstance(self.cursor, str) or not self.cursor:

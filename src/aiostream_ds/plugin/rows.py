@@ -8,7 +8,7 @@ whether rows are of several series. `encode` is all or nothing.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -23,6 +23,9 @@ from aiostream_ds.plugin.model import Columns, Row
 from aiostream_ds.plugin.naming import Shape, unmistakable
 from aiostream_ds.plugin.values import ODD
 from aiostream_ds.telemetry import Counters
+
+if TYPE_CHECKING:
+    from aiostream_ds.channels.channel import Channel
 
 __all__ = ["RowEncoder"]
 
@@ -69,6 +72,9 @@ class RowEncoder:
             self._governor.check(row)
             if not self._governor.has_series:
                 self._last = self._rows[row] = row_layout(row)
+
+    def attach(self, channel: "Channel") -> None:
+        """A run begins, in this channel; told to encoders that tell how it is doing."""
 
     @property
     def schema(self) -> Schema | None:

@@ -28,6 +28,7 @@ FLOORS = (
 ASYNCIO = {
     "channels/channel.py",
     "channels/life.py",
+    "channels/paced.py",
     "channels/registry.py",
     "cli/dev.py",
     "cli/tail.py",

@@ -133,7 +133,7 @@ class ChannelRegistry:
         if generation < newest:
             raise Superseded(f"{key.path}: the settings have changed")
         self._newest[key.instance] = generation
-        channel = self._open[key] = Channel(self, key, run, policy, generation)
+        channel = self._open[key] = _kind(policy)(self, key, run, policy, generation)
         if policy.replay is not None or key in self._rings:
             self.ring(key, policy.replay or Replay(), generation)
         reader = channel._add(exact=exact)
@@ -238,6 +238,14 @@ class ChannelRegistry:
         waiting = self._open.get(former.key)
         if waiting is not None:
             self._end(waiting, StreamStuck(_does_not_end(former.key)))
+
+
+def _kind(policy: Policy) -> type[Channel]:
+    if not policy.is_paced:
+        return Channel
+    from aiostream_ds.channels.paced import PacedChannel  # few streams are
+
+    return PacedChannel
 
 
 def _does_not_end(key: ChannelKey) -> str:

@@ -7,8 +7,9 @@ goes on behind the last row when it is run again.
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from aiostream_ds.channels.channel import Channel
-from aiostream_ds.channels.policy import Policy
 from aiostream_ds.channels.registry import ChannelRegistry, Runner, Subscription
 from aiostream_ds.grafana.seam import Path, Seam
 from aiostream_ds.plugin.numbering import Numbering
@@ -27,7 +28,9 @@ def join(
     """
     options = at.stream.options
     kept = options.replay if options.cursor is None and at.stream.history is None else None
-    policy = Policy(buffer=options.buffer, linger=options.linger, replay=kept, stale=options.stale)
+    policy = options.policy
+    if kept is not None:
+        policy = replace(policy, replay=kept)
     run = _runner(seam, at, counters)
     subscription = registry.join(at.key, run, policy, at.instance.generation, exact=exact)
     if exact and options.cursor is None:
@@ -52,9 +55,9 @@ def _runner(seam: Seam, at: Path, counters: Counters) -> Runner:
         return supervise(
             lambda: method(**at.arguments), encoder.encode,
             at.key, options.retry, at.instance.delays, counters,
-            prepare if options.status_column is not None else None, order=options.order,
+            prepare if options.status_column is not None else None, options,
         )  # fmt: skip
     return supervise(
         lambda: method(numbering.position, **at.arguments), numbering.encode,
-        at.key, options.retry, at.instance.delays, counters, prepare, order=options.order,
+        at.key, options.retry, at.instance.delays, counters, prepare, options,
     )  # fmt: skip

@@ -19,9 +19,10 @@ import anyio
 
 from aiostream_ds.channels.channel import Channel, Runner
 from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Order, Retry
+from aiostream_ds.channels.policy import Retry
 from aiostream_ds.channels.status import Status
 from aiostream_ds.errors import PluginError, unwrap
+from aiostream_ds.plugin.options import StreamOptions
 from aiostream_ds.plugin.pump import Encode, drive
 from aiostream_ds.telemetry import Counters, redact
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
 """The back-off after a bug. Grafana itself restarts at once a stream that ran for over 100 ms."""
+
+_PLAIN = StreamOptions()
 
 _REMEMBERED = 1_000
 """Channels whose failures are remembered; the oldest is forgotten first."""
@@ -66,18 +69,20 @@ def supervise(
     delays: BugDelays,
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
-    order: Order | None = None,
+    options: StreamOptions = _PLAIN,
 ) -> Runner:
     """A runner that drives the author's method, and drives it again as its errors ask.
 
-    `prepare` comes before each time; its errors count as the method's. `order` knows the rows of
-    the runs before: those that come again after an error are late, or of known keys.
+    `prepare` comes before each time; its errors count as the method's. The order of `options` knows
+    the rows of the runs before: those that come again after an error are late, or of known keys.
     """
 
     async def supervised(channel: Channel) -> None:
         run = _Run(channel, key, retry, delays, counters)
         await run.wait_for_turn()
-        drive_once = drive(open_rows, encode, order=order, counters=counters)
+        drive_once = drive(
+            open_rows, encode, order=options.order, counters=counters, **_sizes(options)
+        )
         while True:
             run.begin()
             try:
@@ -94,6 +99,13 @@ def supervise(
             await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
 
     return supervised
+
+
+def _sizes(options: StreamOptions) -> dict[str, int]:
+    """How large a packet may be: of a stream that collects rows, as large as a mailbox."""
+    if not options.policy.is_paced:
+        return {}
+    return {"rows": options.buffer.rows, "turn_bytes": options.buffer.bytes}
 
 
 class _Run:

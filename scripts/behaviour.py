@@ -1,8 +1,9 @@
 """The tables of the documentation that are made from the code, so that they cannot lie.
 
 A page holds `<!-- table: NAME -->` … `<!-- end -->`; what stands between them is replaced. The
-tables: `policy` (channels/policy.py), `constants ROOM …` (public constants that a text follows),
-`errors` (the mapping of declared errors) and `metrics` (what CollectMetrics gives out).
+tables: `policy MODULE` (what its policies default to), `constants ROOM …` (public constants that a
+text follows), `errors` (the mapping of declared errors) and `metrics` (what CollectMetrics gives
+out).
 """
 
 import ast
@@ -11,10 +12,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from aiostream_ds.channels.policy import described
+from aiostream_ds.channels.described import described
 from aiostream_ds.channels.registry import ChannelRegistry
 from aiostream_ds.errors import PluginError
 from aiostream_ds.grafana.metrics import exposition
@@ -29,10 +31,10 @@ _TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.S)
 Rows = Iterator[Sequence[str]]
 
 
-def policy() -> Rows:
-    """Every number of channels/policy.py with its default."""
+def policy(place: str) -> Rows:
+    """Every number of a module's policies with its default."""
     yield "Name", "Default", "Meaning"
-    for item in described():
+    for item in described(import_module(f"aiostream_ds.{place.replace('/', '.')}")):
         if item.name not in ("Policy.buffer", "Policy.replay"):
             yield f"`{item.name}`", show(item.default), item.description
 

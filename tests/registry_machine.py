@@ -15,6 +15,8 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+from aiostream_ds.channels import ends
+from aiostream_ds.channels.observer import Observer
 from aiostream_ds.channels.policy import Buffer, Policy
 from aiostream_ds.frames.packet import Packet, Schema
 from aiostream_ds.testing.vloop import VirtualLoop
@@ -238,7 +240,7 @@ class Reader:
             async for taken in self.subscription:
                 self.got(taken)
             self.over = True
-        except self.machine.parts.mailbox.ChannelError as error:
+        except ends.ChannelError as error:
             self.error = error
         finally:
             self.subscription.leave()
@@ -251,7 +253,7 @@ class Reader:
         except StopIteration as stop:
             assert stop.value is False
             self.over = True
-        except self.machine.parts.mailbox.ChannelError as error:
+        except ends.ChannelError as error:
             self.error = error
         else:
             raise AssertionError("an ended subscription waits")
@@ -284,10 +286,10 @@ class Reader:
 
     def check_the_end(self) -> None:
         """Why it ended, and that nothing was lost before that."""
-        mailbox, author, error = self.machine.parts.mailbox, self.author, self.error
+        author, error = self.author, self.error
         if self.over:
             assert author.returned, "told that the author returned"  # promise 9
-        elif isinstance(error, mailbox.StreamFailed):
+        elif isinstance(error, ends.StreamFailed):
             cause = error.__cause__
             known = {
                 ValueError: "raised",
@@ -297,18 +299,18 @@ class Reader:
             }
             name = known.get(type(cause), "finally" if str(cause) == "finally" else "stray")
             assert name in author.causes, f"told {cause!r}, the author did {author.causes}"
-        elif isinstance(error, mailbox.Superseded):
+        elif isinstance(error, ends.Superseded):
             assert author.generation < self.machine.most[author.key[0]] or author.removed
-        elif isinstance(error, mailbox.SlowSubscriber):
+        elif isinstance(error, ends.SlowSubscriber):
             assert self.full == "fail" and self.task is None
-        elif isinstance(error, mailbox.StalledSubscriber):
+        elif isinstance(error, ends.StalledSubscriber):
             silent = self.machine.loop.time() - self.taken_at
             assert self.task is None and silent >= self.subscription._buffer.stall_timeout
-        elif isinstance(error, mailbox.StreamStuck):
+        elif isinstance(error, ends.StreamStuck):
             assert self.machine.observer.stuck
         else:
-            assert isinstance(error, mailbox.ShuttingDown) and self.machine.closed, repr(error)
-        if (self.over or isinstance(error, mailbox.StreamFailed)) and author.due is not None:
+            assert isinstance(error, ends.ShuttingDown) and self.machine.closed, repr(error)
+        if (self.over or isinstance(error, ends.StreamFailed)) and author.due is not None:
             assert author.encoded[: author.due] == author.yielded[: author.due], (
                 "rows before the end were lost"
             )
@@ -320,7 +322,7 @@ class Reader:
 
 
 def _observer(parts: Parts, machine: "RegistryMachine") -> Any:
-    class Observer(parts.channel.Observer):  # type: ignore[name-defined,misc]
+    class Watch(Observer):
         def __init__(self) -> None:
             self.starts = self.ends = self.joins = self.leaves = self.stuck = 0
 
@@ -342,7 +344,7 @@ def _observer(parts: Parts, machine: "RegistryMachine") -> Any:
         def on_stuck(self, key: Any, seconds: float) -> None:
             self.stuck += 1
 
-    return Observer()
+    return Watch()
 
 
 class RegistryMachine(RuleBasedStateMachine):
@@ -380,7 +382,7 @@ class RegistryMachine(RuleBasedStateMachine):
         older=st.integers(0, 1),
     )
     def join(self, key, manner, by_task, full, linger, older):  # type: ignore[no-untyped-def]
-        mailbox, registry = self.parts.mailbox, self.registry
+        registry = self.registry
         key = self.parts.channel.ChannelKey(*key)
         generation = max(0, self.most[key.instance] - older)
         author = Author(self, key, manner, generation)
@@ -388,10 +390,10 @@ class RegistryMachine(RuleBasedStateMachine):
         policy = Policy(Buffer(rows=ROWS, full=full), linger=linger)
         try:
             subscription = registry.join(key, run, policy, generation)
-        except mailbox.StreamStuck:
+        except ends.StreamStuck:
             assert registry._closing[key].stuck
             return multiple()
-        except mailbox.Superseded:
+        except ends.Superseded:
             assert generation < self.known[key.instance] and key not in registry._open
             return multiple()
         self.known[key.instance] = max(generation, self.known.get(key.instance, 0))

@@ -27,6 +27,8 @@ FLOORS = (
 # A plain task, the server or the start of a loop: everything else is anyio's.
 ASYNCIO = {
     "channels/channel.py",
+    "channels/life.py",
+    "channels/paced.py",
     "channels/registry.py",
     "cli/dev.py",
     "cli/tail.py",

@@ -4,6 +4,7 @@ is defined, and docs/ tells the story."""
 from msgspec import Meta
 
 from aiostream_ds.channels.policy import Buffer, Order, Replay, Retry, SchemaPolicy
+from aiostream_ds.channels.status import Status
 from aiostream_ds.errors import (
     BadQuery,
     ConfigError,
@@ -66,6 +67,7 @@ __all__ = [
     "Secret",
     "Settings",
     "Span",
+    "Status",
     "TimeRange",
     "User",
     "query",

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiostream_ds import Columns, Field, FieldType, Frame, Row
-from aiostream_ds.channels.mailbox import ChannelError
+from aiostream_ds.channels.ends import ChannelError
 from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import SCHEMA_REPEAT, Buffer, Policy, SchemaPolicy
 from aiostream_ds.channels.registry import ChannelRegistry

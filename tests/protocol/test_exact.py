@@ -274,7 +274,10 @@ async def test_a_viewer_is_let_in_while_the_log_cannot_be_read(log):
         viewer = await grafana.follow("x/down")
         assert viewer.packets == []
         await anyio.sleep(1)
+    said = msgspec.json.decode(viewer.packets.pop(0))  # nobody knows where it stands
+    assert said == {"state": {"severity": "warning", "text": "reconnecting (1)"}}
     assert places(viewer)[:2] == [(7, 7), (7, 8)]
+    assert any(msgspec.json.decode(p).get("state", 0) is None for p in viewer.packets)
 
 
 async def test_another_log_is_another_epoch(log):

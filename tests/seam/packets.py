@@ -2,6 +2,7 @@
 
 {"seam":{"epoch":"…","prev":4,"last":6},"data":{"values":[…]}}    rows 5 and 6
 {"seam":{"epoch":"…","prev":6,"last":6}}                          a hello, or a heartbeat
+{"state":{"severity":"warning","text":"…"},"seam":{…}}            the same, and how the stream does
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,12 @@ def cursors_of(message: Message) -> list[int]:
 
 def packet_faults(message: Message) -> list[str]:
     """What of the protocol one packet, or one answer of the resource, does not keep."""
+    if set(message) == {"state"}:
+        return []  # nobody knows where the stream stands
     seam = message["seam"]
     epoch, prev, last = seam["epoch"], seam["prev"], seam["last"]
     faults = []
-    if set(message) - {"seam", "data", "more", "truncated", "first"}:
+    if set(message) - {"seam", "state", "data", "more", "truncated", "first"}:
         faults.append(f"keys {sorted(message)}")
     if not isinstance(epoch, str) or not epoch:
         faults.append(f"epoch {epoch!r}")
@@ -60,6 +63,8 @@ class RunCheck:
 
     def see(self, message: Message) -> None:
         self.faults += packet_faults(message)
+        if "seam" not in message:
+            return
         seam, former = message["seam"], self._former
         if former is None and "data" in message:
             self.faults.append("rows before the hello")

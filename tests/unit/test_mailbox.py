@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from aiostream_ds.channels.mailbox import (
+from aiostream_ds.channels.ends import (
     ChannelError,
     ShuttingDown,
     SlowSubscriber,
     StalledSubscriber,
     StreamFailed,
-    Subscription,
 )
+from aiostream_ds.channels.mailbox import Subscription
 from aiostream_ds.channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
 from aiostream_ds.frames.packet import Schema
 from tests.channel_parts import packet, rows_of
@@ -37,8 +37,7 @@ class Feed:
     def _left(self, reader):
         self.log.append("left")
 
-    def _behind(self):
-        self.log.append("behind")
+    status = None
 
     def _dropped(self, rows, packets):
         self.log.append(("dropped", rows, packets))
@@ -131,9 +130,9 @@ def test_drop_oldest_keeps_the_newest_within_the_bound():
     box, feed = mailbox(rows=3)
     for number in range(5):
         put(box, [packet([number])])
-    assert feed.log == ["behind"]
+    assert feed.log == [("dropped", 1, 1)] * 2
     assert rows_of(box.take()) == [2, 3, 4]
-    assert feed.log == ["behind", ("dropped", 2, 2), "drained"]
+    assert feed.log == [("dropped", 1, 1)] * 2 + ["drained"]
     counts = box.statistics()
     assert (counts.sent_rows, counts.dropped_rows, counts.queued_rows) == (3, 2, 0)
     assert (counts.sent_packets, counts.dropped_packets, counts.queued_packets) == (3, 2, 0)
@@ -153,19 +152,17 @@ def test_the_newest_batch_stays_even_when_it_is_larger_than_the_bound():
     assert feed.log == []
     put(box, [packet([5, 6, 7, 8]), packet([9])])
     assert rows_of(box.take()) == [5, 6, 7, 8, 9]
-    assert feed.log == ["behind", ("dropped", 4, 2), "drained"]
+    assert feed.log == [("dropped", 4, 2), "drained"]
 
 
-def test_a_new_episode_is_told_anew():
-    box, feed = mailbox(rows=1)
-    for _ in range(2):
-        put(box, [packet([1])])
-        put(box, [packet([2])])
-        box.take()
-    assert feed.log == ["behind", ("dropped", 1, 1), "drained"] * 2
+def test_what_is_given_up_by_leaving_is_no_drop():
+    box, feed = mailbox()
+    put(box, [packet([1])])
+    box.leave()
+    assert feed.log == ["left"] and box.statistics().dropped_rows == 1
 
 
-def test_latest_keeps_one_packet_and_is_never_called_behind():
+def test_latest_keeps_one_packet():
     box, feed = mailbox(full="latest")
     put(box, [packet([1])])
     put(box, [packet([2]), packet([3])])
@@ -187,7 +184,7 @@ async def test_fail_ends_the_reader_that_is_behind():
     box, feed = mailbox(rows=2, full="fail")
     put(box, [packet([1, 2, 3])])  # one batch is not being behind
     put(box, [packet([4])])
-    assert feed.log == ["behind", ("dropped", 4, 2), "left"]
+    assert feed.log == [("dropped", 4, 2), "left"]
     assert box.take() == []
     with pytest.raises(SlowSubscriber, match="at most 2 rows"):
         await box.wait()
@@ -287,7 +284,7 @@ async def test_leaving_gives_up_what_is_queued_and_counts_it():
     put(box, [packet([2])])
     box.leave()
     box.leave()
-    assert feed.log == ["behind", ("dropped", 1, 1), "left"]
+    assert feed.log == [("dropped", 1, 1), "left"]
     assert box.take() == [] and await box.wait() is False
     assert box.statistics().dropped_rows == 2
 
@@ -297,3 +294,62 @@ async def test_iterating_gives_what_take_gives_until_the_end():
     put(box, [packet([1]), packet([2])])
     box._end(None)
     assert [rows_of(taken) async for taken in box] == [[1, 2]]
+
+
+# -- the sink: packets that are handed on without a queue ---------------------------------------
+
+
+class Sink:
+    """Takes packets while it is `open`."""
+
+    def __init__(self, box):
+        self.open, self.got = True, []
+        box.sink = self
+
+    def __call__(self, schema, taken):
+        if self.open:
+            self.got.append((schema, *rows_of([(schema, taken)])))
+        return self.open
+
+
+def test_a_sink_gets_a_packet_while_nothing_is_queued_and_only_then():
+    box, feed = mailbox()
+    sink = Sink(box)
+    feed.now = SCHEMA_SHOWN
+    assert box._hand_on(packet([1], A), feed.now)
+    put(box, [packet([2], A)])
+    assert not box._hand_on(packet([3], A), feed.now)
+    put(box, [packet([3], A)])
+    assert sink.got == [(A, 1)] and rows_of(box.take()) == [2, 3]
+    assert box._hand_on(packet([4], A), feed.now) and sink.got[1:] == [(None, 4)]
+
+
+def test_a_packet_that_the_sink_refuses_counts_as_not_sent():
+    box, feed = mailbox()
+    sink = Sink(box)
+    sink.open = False
+    assert not box._hand_on(packet([1], A), feed.now)
+    assert box.statistics().sent_packets == 0
+    put(box, [packet([1], A)])
+    assert [schema for schema, _ in box.take()] == [A]
+    sink.open = True
+    assert box._hand_on(packet([2], A), feed.now)
+    counts = box.statistics()
+    assert (counts.sent_packets, counts.sent_rows, counts.queued_packets) == (2, 2, 0)
+    assert counts.sent_bytes == len(packet([1], A).data) + len(packet([2], A).data)
+
+
+def test_a_sink_gets_the_schema_exactly_when_a_reader_that_takes_would():
+    handed, hands = mailbox()
+    taken, takes = mailbox()
+    sink = Sink(handed)
+    steps = [(A, 0.0), (A, 0.1), (B, 0.2), (B, 0.3), (A, 1.5), (A, 1.6), (Schema(b"a", "a"), 1.7)]
+    steps += [(A, SCHEMA_REPEAT + 1.4), (A, SCHEMA_REPEAT + 1.6), (A, SCHEMA_REPEAT + 1.7)]
+    expected = []
+    for schema, now in steps:
+        hands.now = takes.now = now
+        assert handed._hand_on(packet([1], schema), now)
+        put(taken, [packet([1], schema)])
+        expected += [told for told, _ in taken.take()]
+    assert [told for told, _ in sink.got] == expected
+    assert None in expected and expected[-3:] != [None] * 3

@@ -348,3 +348,18 @@ def test_a_naive_time_in_a_block_is_named():
         Stage(late="drop").feed(
             Reading.from_columns(time=[datetime(2024, 5, 1)], sensor=["a"], value=[1.0])
         )
+
+
+def test_held_rows_are_capped_and_the_one_that_came_first_goes_before_its_time():
+    counters = Counters()
+    sorter = Sorter(Order(late="hold", hold=100, rows=3), counters)
+    out = []
+    for second in (5, 3, 4):
+        sorter.feed([{"time": second * 1000, "n": second}], 0.0, out)
+    assert out == [] and sorter.held == 3
+    sorter.feed([{"time": 6_000, "n": 6}], 0.0, out)
+    assert [row["n"] for row in out] == [3, 4, 5], "5 came first, and older ones go before it"
+    assert sorter.held == 1 and counters.dropped == {}
+    sorter.feed([{"time": 2_000, "n": 2}], 0.0, out)
+    assert counters.dropped == {"late": 1}
+    assert sorter.release(float("inf")) == [{"time": 6_000, "n": 6}] and sorter.held == 0

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from aiostream_ds.channels import policy
-from aiostream_ds.channels.policy import Buffer, Policy, Retry, SchemaPolicy, described
+from aiostream_ds.channels.described import described
+from aiostream_ds.channels.policy import Buffer, Policy, Retry, SchemaPolicy
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_jitter_only_shortens_a_delay():
 
 
 def test_every_number_has_one_line_of_description():
-    lines = {line.name: line for line in described()}
+    lines = {line.name: line for line in described(policy)}
     constants = {name for name in vars(policy) if name.isupper() and not name.startswith("_")}
     fields = {
         f"{owner.__name__}.{name}"

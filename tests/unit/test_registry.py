@@ -10,8 +10,9 @@ import weakref
 import anyio
 import pytest
 
-from aiostream_ds.channels.channel import State
-from aiostream_ds.channels.observer import ChannelKey
+from aiostream_ds.channels import ends
+from aiostream_ds.channels.life import State
+from aiostream_ds.channels.observer import ChannelKey, Observer
 from aiostream_ds.channels.policy import Buffer, Policy
 from aiostream_ds.frames.packet import Schema
 from tests.channel_parts import REAL, Parts, packet, rows_of
@@ -168,7 +169,7 @@ async def test_a_swallowed_cancellation_ends_the_stream_at_its_next_yield(parts)
 async def test_a_stream_that_never_ends_is_stuck_and_never_runs_twice(parts):
     seen, free = [], asyncio.Event()
 
-    class Watch(parts.channel.Observer):
+    class Watch(Observer):
         def on_stuck(self, key, seconds):
             seen.append((key, seconds))
 
@@ -188,9 +189,9 @@ async def test_a_stream_that_never_ends_is_stuck_and_never_runs_twice(parts):
     start = now()
     one.leave()
     _, error = await end_of(registry.join(KEY, parts.stream(generator)))
-    assert isinstance(error, parts.mailbox.StreamStuck) and now() == start + 15
+    assert isinstance(error, ends.StreamStuck) and now() == start + 15
     assert seen == [(KEY, 15)]
-    with pytest.raises(parts.mailbox.StreamStuck, match="path"):
+    with pytest.raises(ends.StreamStuck, match="path"):
         registry.join(KEY, parts.stream(generator))
     await asyncio.sleep(120)
     assert cancels == [0, 5, 15, 35, 75, 115]
@@ -238,12 +239,12 @@ async def test_an_error_reaches_every_reader_after_the_rows_before_it(parts):
 
     one = registry.join(KEY, parts.stream(generator))
     two = registry.join(KEY, parts.stream(generator))
-    ends = [await end_of(one), await end_of(two)]
-    assert [got for got, _ in ends] == [[1, 2], [1, 2]]
-    for _, error in ends:
-        assert isinstance(error, parts.mailbox.StreamFailed) and str(error) == "broken"
+    told = [await end_of(one), await end_of(two)]
+    assert [got for got, _ in told] == [[1, 2], [1, 2]]
+    for _, error in told:
+        assert isinstance(error, ends.StreamFailed) and str(error) == "broken"
         assert isinstance(error.__cause__, ValueError)
-    assert ends[0][1] is not ends[1][1]
+    assert told[0][1] is not told[1][1]
     assert await one.wait() is False
 
 
@@ -311,7 +312,7 @@ async def test_a_bad_row_ends_an_author_who_catches_errors(parts):
                 pass
 
     got, error = await end_of(registry.join(KEY, parts.stream(generator)))
-    assert got == [1, 2] and isinstance(error, parts.mailbox.StreamFailed)
+    assert got == [1, 2] and isinstance(error, ends.StreamFailed)
     await asyncio.sleep(5)
     assert registry.running == 0
 
@@ -377,7 +378,7 @@ async def test_newer_settings_end_the_older_stream_first(parts):
     old = registry.join(KEY, settings("old"), generation=1)
     assert await first(old) == ["old"]
     new = registry.join(KEY, settings("new"), generation=2)
-    assert isinstance((await end_of(old))[1], parts.mailbox.Superseded)
+    assert isinstance((await end_of(old))[1], ends.Superseded)
     assert await first(new) == ["new"]
     late = registry.join(KEY, settings("old"), generation=1)
     assert await first(late) == ["new"] and registry.running == 1
@@ -388,7 +389,7 @@ async def test_older_settings_never_start_a_stream(parts):
     registry = parts.registry.ChannelRegistry()
     other = ChannelKey("instance", "other")
     registry.join(KEY, parts.stream(rows(1)), generation=2)
-    with pytest.raises(parts.mailbox.Superseded):
+    with pytest.raises(ends.Superseded):
         registry.join(other, parts.stream(rows(1)), generation=1)
     registry.join(ChannelKey("stranger", "path"), parts.stream(rows(1)), generation=1)
     await registry.aclose()
@@ -413,7 +414,7 @@ async def test_a_waiting_stream_of_older_settings_is_not_started(parts):
     one.leave()
     waiting = registry.join(KEY, parts.stream(generator), generation=1)
     registry.join(ChannelKey("instance", "other"), parts.stream(rows(1)), generation=2)
-    assert isinstance((await end_of(waiting))[1], parts.mailbox.Superseded) and not started
+    assert isinstance((await end_of(waiting))[1], ends.Superseded) and not started
     await registry.aclose()
 
 
@@ -425,9 +426,9 @@ async def test_supersede_ends_the_older_streams_of_one_instance(parts):
     await asyncio.sleep(1)
     registry.supersede("instance", 2)
     got, error = await end_of(old)
-    assert got == [1] and isinstance(error, parts.mailbox.Superseded)
+    assert got == [1] and isinstance(error, ends.Superseded)
     assert await first(new) == await first(stranger) == [1]
-    with pytest.raises(parts.mailbox.Superseded):
+    with pytest.raises(ends.Superseded):
         registry.join(KEY, parts.stream(rows(1)), generation=1)
     await registry.aclose()
 
@@ -436,7 +437,7 @@ async def test_close_instance_ends_all_its_streams_and_forgets_its_settings(part
     registry = parts.registry.ChannelRegistry()
     one = registry.join(KEY, parts.stream(rows(1)), generation=7)
     registry.close_instance("instance")
-    assert isinstance((await end_of(one))[1], parts.mailbox.Superseded)
+    assert isinstance((await end_of(one))[1], ends.Superseded)
     two = registry.join(KEY, parts.stream(rows(2)), generation=1)
     assert await first(two) == [2]
     await registry.aclose()
@@ -502,7 +503,7 @@ async def test_the_stream_of_an_outer_cancellation_tells_its_readers(parts):
     registry = parts.registry.ChannelRegistry()
     reader = registry.join(KEY, parts.stream(rows(1)))
     registry.peek(KEY)._task.cancel()  # before its first step
-    assert isinstance((await end_of(reader))[1], parts.mailbox.StreamFailed)
+    assert isinstance((await end_of(reader))[1], ends.StreamFailed)
     assert registry.running == 0
 
 
@@ -522,7 +523,7 @@ async def test_shutdown_ends_a_thousand_streams_and_leaves_no_task(parts):
         try:
             async for _ in subscription:
                 pass
-        except parts.mailbox.ShuttingDown:
+        except ends.ShuttingDown:
             return "told"
         finally:
             subscription.leave()
@@ -538,7 +539,7 @@ async def test_shutdown_ends_a_thousand_streams_and_leaves_no_task(parts):
     results = await asyncio.gather(*handlers, return_exceptions=True)
     assert results[500:] == ["told"] * 500 and len(ended) == 1000
     assert len(asyncio.all_tasks()) == 1
-    with pytest.raises(parts.mailbox.ShuttingDown):
+    with pytest.raises(ends.ShuttingDown):
         registry.join(KEY, parts.stream(generator))
 
 
@@ -589,7 +590,7 @@ async def test_nothing_of_an_ended_stream_stays_in_memory(parts):
             try:
                 if number % 3 != 2:
                     await anext(reader)
-            except parts.mailbox.StreamFailed:
+            except ends.StreamFailed:
                 pass
             reader.leave()
             del reader, generator
@@ -613,7 +614,7 @@ async def test_a_reader_that_is_too_slow_may_be_the_last_inside_emit(parts):
     policy = Policy(Buffer(rows=25, full="fail"))
     reader = registry.join(KEY, parts.stream(generator, rows=10), policy)
     await asyncio.sleep(2)
-    assert isinstance((await end_of(reader))[1], parts.mailbox.SlowSubscriber)
+    assert isinstance((await end_of(reader))[1], ends.SlowSubscriber)
     assert log == ["end"] and registry.running == 0
 
 
@@ -641,7 +642,7 @@ async def test_block_holds_the_author_while_another_reader_is_idle(parts):
     await asyncio.sleep(5)
     assert fast.statistics().sent_rows > 40, "a reader that left holds nobody"
     await registry.aclose()
-    assert isinstance((await task)[1], parts.mailbox.ShuttingDown)
+    assert isinstance((await task)[1], ends.ShuttingDown)
 
 
 async def test_a_full_reader_that_leaves_frees_the_author(parts):
@@ -680,7 +681,7 @@ async def test_a_reader_that_takes_nothing_is_ended_and_the_author_goes_on(parts
     assert not stuck.ended and fast.statistics().sent_rows < 10
     await asyncio.sleep(10)
     assert stuck.stalled and stuck.statistics().dropped_rows == 6  # what fits, and one that sees it
-    assert isinstance((await end_of(stuck))[1], parts.mailbox.StalledSubscriber)
+    assert isinstance((await end_of(stuck))[1], ends.StalledSubscriber)
     assert await task == (list(range(100)), None), "block loses nothing for those who read"
 
 
@@ -748,7 +749,7 @@ async def test_emitting_into_a_closing_channel_raises(parts):
         finally:
             try:
                 channel.emit(packet([1]))
-            except parts.mailbox.ChannelClosed as error:
+            except ends.ChannelClosed as error:
                 seen.append(str(error))
 
     reader = registry.join(KEY, run)
@@ -772,7 +773,7 @@ async def test_an_error_of_on_hungry_fails_the_channel_not_the_reader_who_came_b
     reader = registry.join(KEY, run)
     await asyncio.sleep(1)
     assert rows_of(reader.take()) == [1]
-    assert isinstance((await end_of(reader))[1], parts.mailbox.StreamFailed)
+    assert isinstance((await end_of(reader))[1], ends.StreamFailed)
     await asyncio.sleep(0)
     assert registry.running == 0
 
@@ -794,14 +795,14 @@ async def test_on_hungry_is_never_called_inside_emit(parts):
     fast = registry.join(KEY, run, policy)
     task = asyncio.create_task(end_of(fast))
     await task
-    assert isinstance((await end_of(slow))[1], parts.mailbox.SlowSubscriber)
+    assert isinstance((await end_of(slow))[1], ends.SlowSubscriber)
     assert calls and not any(calls)
 
 
 async def test_the_observer_is_told_each_event_once(parts):
     log = []
 
-    class Watch(parts.channel.Observer):
+    class Watch(Observer):
         def on_start(self, key):
             log.append("start")
 
@@ -900,5 +901,5 @@ async def test_rows_before_newer_settings_are_not_lost(parts):
     await asyncio.sleep(5)
     registry.supersede("instance", 2)
     got, error = await end_of(old)
-    assert got == [0, 1, 2] and isinstance(error, parts.mailbox.Superseded)
+    assert got == [0, 1, 2] and isinstance(error, ends.Superseded)
     await registry.aclose()

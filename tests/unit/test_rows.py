@@ -429,7 +429,7 @@ def test_nothing_is_no_packet():
 @pytest.mark.parametrize("row", [None, 5, "text", b"bytes", [[{}]], {1, 2}])
 def test_what_is_no_row_is_refused(row):
     with pytest.raises(
-        TypeError, match="a stream yields a dict, a Row, Columns, a Frame or a list of"
+        TypeError, match="a stream yields a dict, a Row, Columns, a Frame, a list of rows or"
     ):
         RowEncoder().encode([row])
 

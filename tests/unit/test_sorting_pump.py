@@ -8,6 +8,7 @@ from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Buffer, Order, Policy, Retry
 from aiostream_ds.errors import DownstreamError
 from aiostream_ds.frames.packet import Packet
+from aiostream_ds.plugin.options import StreamOptions
 from aiostream_ds.plugin.supervisor import BugDelays, supervise
 from aiostream_ds.telemetry import Counters
 
@@ -252,7 +253,8 @@ async def test_rows_that_a_stream_repeats_when_it_is_tried_again_are_left_out(pa
             raise DownstreamError("gone")
 
     counters, retry = Counters(), Retry(min_delay=1, max_delay=8, jitter=0)
-    run = supervise(generator, encode, KEY, retry, BugDelays(), counters, order=order)
+    options = StreamOptions(order=order)
+    run = supervise(generator, encode, KEY, retry, BugDelays(), counters, options=options)
     rows = []
     async for taken in parts.registry.ChannelRegistry().join(KEY, run):
         rows += [row["time"] for row in rows_of(taken)]

@@ -11,19 +11,20 @@ goes straight to closed, in the task's last step. Imports its own room, `frames`
 
 import asyncio
 import contextvars
-import enum
 import logging
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from typing import Protocol
 
-from aiostream_ds.channels.mailbox import ChannelClosed, Subscription
-from aiostream_ds.channels.observer import ChannelKey, Observer
+from aiostream_ds.channels.ends import ChannelClosed
+from aiostream_ds.channels.life import Owner, State, cancelled_from_within
+from aiostream_ds.channels.mailbox import Subscription
+from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.channels.policy import Policy
 from aiostream_ds.channels.replay import Ring
+from aiostream_ds.channels.status import Status, Statuses, sift
 from aiostream_ds.frames.packet import Packet, Place, Schema
 
-__all__ = ["Channel", "Owner", "Runner", "State"]
+__all__ = ["Channel", "Runner"]
 
 log = logging.getLogger("aiostream_ds.channels")
 
@@ -35,27 +36,7 @@ _get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
 
-
-class State(enum.Enum):
-    """Where a channel is in its life; the picture is in the docstring of this module."""
-
-    OPENING = "opening"
-    RUNNING = "running"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-class Owner(Protocol):
-    """What a channel asks of the registry it belongs to, and tells it."""
-
-    loop: asyncio.AbstractEventLoop
-    observer: Observer
-    close_timeout: float
-
-    def _retire(self, channel: "Channel") -> None: ...
-    def _forget(self, channel: "Channel") -> None: ...
-    def _give_up_waiting(self, former: "Channel") -> None: ...
+_RUNNING, _LINGERING = State.RUNNING, State.LINGERING  # looked up for each packet
 
 
 class Channel:
@@ -65,30 +46,15 @@ class Channel:
     `place` is where the last rows stood, of a stream whose rows have a cursor. `on_hungry` is the
     runner's to set: it is called when a mailbox ran dry and before a reader joins, and should emit
     what the runner holds back. A reader that takes at once calls it at the end of `emit`, when
-    everybody has been given everything.
+    everybody has been given everything. `on_status` is its to set, too: called when `status` is
+    another one.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_blocks",
-        "_cancels",
-        "_closing_since",
-        "_policy",
-        "_readers",
-        "_owner",
-        "_room",
-        "_run",
-        "_task",
-        "_timer",
-        "failed",
-        "generation",
-        "key",
-        "on_hungry",
-        "place",
-        "ring",
-        "schema",
-        "state",
-    )
+        "__weakref__", "_blocks", "_cancels", "_closing_since", "_policy", "_readers", "_owner",
+        "_room", "_run", "_statuses", "_task", "_timer", "failed", "generation", "key",
+        "on_hungry", "on_status", "place", "ring", "schema", "state",
+    )  # fmt: skip
 
     def __init__(
         self, owner: Owner, key: ChannelKey, run: Runner, policy: Policy,
@@ -102,6 +68,7 @@ class Channel:
         self.ring: Ring | None = None
         self.failed = False
         self.on_hungry: Callable[[], None] | None = None
+        self.on_status: Callable[[], None] | None = None
         self._owner = owner
         self._run = run
         self._policy = policy
@@ -112,13 +79,14 @@ class Channel:
         self._room: asyncio.Future[None] | None = None
         self._cancels = 0
         self._closing_since = 0.0
+        self._statuses: Statuses | None = None  # few channels have something to tell
 
     # For the runner
 
     @property
     def open(self) -> bool:
         """Whether rows are asked for: the stream runs and was not told to end."""
-        return self.state is State.RUNNING or self.state is State.LINGERING
+        return self.state is _RUNNING or self.state is _LINGERING
 
     @property
     def hungry(self) -> bool:
@@ -136,9 +104,8 @@ class Channel:
     @property
     def flowing(self) -> bool:
         """Whether rows are asked for, and no reader is full."""
-        return (self.state is State.RUNNING or self.state is State.LINGERING) and not (
-            self._blocks and self.full
-        )
+        state = self.state
+        return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.full)
 
     @property
     def crowded(self) -> bool:
@@ -160,41 +127,83 @@ class Channel:
         Raises:
             ChannelClosed: the channel is told to close, or closed.
         """
-        if not self.open:
-            raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
+        state = self.state
+        if state is not _RUNNING and state is not _LINGERING:
+            raise ChannelClosed(f"{self.key.path}: the channel is {state.value}")
+        if len(packets) != 1 or not packets[0].rows:
+            return self._emit_several(packets)
+        packet = packets[0]
+        rows, size = packet.rows, len(packet.data)
+        self.schema = packet.schema
+        if packet.place is not None:
+            self.place = packet.place
+        self._owner.observer.on_emit(self.key, 1, rows, size)
+        if self._statuses is not None:
+            self._statuses.rows_came()
+        self._give(packets, rows, size)
+        return rows, size
+
+    def _emit_several(self, packets: tuple[Packet, ...]) -> tuple[int, int]:
         if not packets:
             return 0, 0
-        last = packets[-1]
-        if last.schema.body:
-            self.schema = last.schema
-        if last.place is not None:
-            self.place = last.place
-        if len(packets) == 1:
-            rows, size = packets[0].rows, len(packets[0].data)
-            empty = not rows
-        else:
-            counts = list(map(_get_rows, packets))
-            rows, size = sum(counts), sum(map(len, map(_get_data, packets)))
-            empty = 0 in counts
+        last: Packet | None = packets[-1]
+        rows, size = sum(map(_get_rows, packets)), sum(map(len, map(_get_data, packets)))
+        empty = 0 in map(_get_rows, packets)
         self._owner.observer.on_emit(self.key, len(packets), rows, size)
+        if self._statuses is not None and rows:
+            self._statuses.rows_came()
         filled, filled_size = packets, size
         if empty:
-            filled = tuple(packet for packet in packets if packet.rows)
-            filled_size = sum(len(packet.data) for packet in filled)
-        if self.ring is not None and filled:
-            self.ring.append(filled, rows, filled_size, self._now())
+            said, filled, filled_size, last = sift(packets)
+            for status in said:
+                self.statuses.says(status)
+        if last is not None:
+            if last.schema.body:
+                self.schema = last.schema
+            if last.place is not None:
+                self.place = last.place
         if filled:
-            readers = tuple(self._readers)  # a reader that is too slow leaves meanwhile
-            for reader in readers:
-                reader._put(filled, rows, filled_size)
-            for reader in readers:  # they may take now, and make the runner emit more
-                reader._wake()
-        if empty and not last.rows and last.place is not None:
+            self._give(filled, rows, filled_size)
+        if empty and last is not None and not last.rows and last.place is not None:
             self._tell_place(last)
         return rows, size
 
+    def _give(self, packets: tuple[Packet, ...], rows: int, size: int) -> None:
+        now = self._owner.loop.time()
+        if self.ring is not None:
+            self.ring.append(packets, rows, size, now)
+        single = packets[0] if len(packets) == 1 else None
+        waiting: list[Subscription] = []
+        for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
+            if single is None or not reader._hand_on(single, now):
+                reader._put(packets, rows, size)
+                waiting.append(reader)
+        for reader in waiting:  # they may take now, and make the runner emit more
+            reader._wake()
+
+    @property
+    def status(self) -> Status | None:
+        """How the stream is doing, as viewers are to see it; None: it is live."""
+        return None if self._statuses is None else self._statuses.shown
+
+    @property
+    def statuses(self) -> Statuses:
+        """All that is to be told of it, made when it is first asked for."""
+        if self._statuses is None:
+            self._statuses = Statuses(
+                self._owner.loop, self._status_changed, self._caught_up, self._policy.stale
+            )
+        return self._statuses
+
+    def _status_changed(self) -> None:
+        for reader in tuple(self._readers):
+            if reader.exact:
+                reader._tell_news()
+        if self.on_status is not None and self.open:
+            self.on_status()
+
     def _tell_place(self, packet: Packet) -> None:
-        readers = tuple(reader for reader in self._readers if reader.wants_places)
+        readers = tuple(reader for reader in self._readers if reader.exact)
         for reader in readers:
             reader._put((packet,), 0, 0)
         for reader in readers:
@@ -266,11 +275,13 @@ class Channel:
             else:
                 self._close()
 
-    def _behind(self) -> None:
-        self._owner.observer.on_behind(self.key)
-
     def _dropped(self, rows: int, packets: int) -> None:
         self._owner.observer.on_drop(self.key, rows, packets)
+        if self._policy.buffer.full != "latest" and self.statuses.dropped(rows, packets):
+            self._owner.observer.on_behind(self.key)
+
+    def _caught_up(self, rows: int, packets: int) -> None:
+        self._owner.observer.on_caught_up(self.key, rows, packets)
 
     # Life
 
@@ -287,8 +298,8 @@ class Channel:
         if self._room is not None and not self._room.done() and not self.full:
             self._room.set_result(None)
 
-    def _add(self, *, wants_places: bool) -> Subscription:
-        reader = Subscription(self, self._policy.buffer, wants_places=wants_places)
+    def _add(self, *, exact: bool) -> Subscription:
+        reader = Subscription(self, self._policy.buffer, exact=exact)
         self._readers[reader] = None
         if self.state is State.LINGERING:
             self._stop_timer()
@@ -298,6 +309,8 @@ class Channel:
 
     def _start(self) -> None:
         self.state = State.RUNNING
+        if self._policy.stale:
+            _ = self.statuses
         self._owner.observer.on_start(self.key)
         # An empty context: the first reader's user and trace must not leak into the shared stream.
         task = self._owner.loop.create_task(
@@ -313,7 +326,7 @@ class Channel:
             await self._run(self)
         except asyncio.CancelledError as caught:
             if self.state is not State.CLOSING:
-                error = _cancelled_from_within(caught)
+                error = cancelled_from_within(caught)
         except (Exception, SystemExit) as caught:  # one stream never ends the plugin
             error = caught
         try:
@@ -328,7 +341,7 @@ class Channel:
         # Cancelled before its first step, or ended by a signal: `_drive` did not get to its end.
         error = None if task.cancelled() else task.exception()
         if self.state is not State.CLOSING and error is None:
-            error = _cancelled_from_within(None)
+            error = cancelled_from_within(None)
         try:
             self._finish(error)
         finally:
@@ -362,10 +375,13 @@ class Channel:
         self._stop_timer()
         asked = self.state is State.CLOSING
         started = self.state is not State.OPENING
-        self.state, self._task, self.on_hungry = State.CLOSED, None, None
+        self.state, self._task = State.CLOSED, None
+        self.on_hungry = self.on_status = None
         if error is not None and asked:
             log.error("stream %s failed while it closed", self.key.path, exc_info=error)
         self._end_readers(error)
+        if self._statuses is not None:
+            self._statuses.close()
         if started:
             self._owner.observer.on_end(self.key, error)
         self._owner._forget(self)
@@ -380,9 +396,3 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _cancelled_from_within(cause: BaseException | None) -> RuntimeError:
-    error = RuntimeError("the stream was cancelled, but not by its readers: what it awaited was")
-    error.__cause__ = cause
-    return error

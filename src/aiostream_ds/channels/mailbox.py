@@ -9,63 +9,21 @@ ground.
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
+from aiostream_ds.channels.ends import (
+    ChannelError,
+    SlowSubscriber,
+    StalledSubscriber,
+    StreamFailed,
+)
 from aiostream_ds.channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
+from aiostream_ds.channels.status import Status
 from aiostream_ds.frames.packet import Packet, Schema
 
-__all__ = [
-    "ChannelClosed",
-    "ChannelError",
-    "Feed",
-    "ShuttingDown",
-    "SlowSubscriber",
-    "StreamFailed",
-    "StalledSubscriber",
-    "StreamStuck",
-    "Subscription",
-    "SubscriptionStatistics",
-    "Superseded",
-    "Waiter",
-]
-
-
-class ChannelError(Exception):
-    """Why a subscription ended, or could not begin. Grafana may call again: `grpc_status`."""
-
-    grpc_status: ClassVar[str] = "UNAVAILABLE"
-
-
-class ChannelClosed(ChannelError):
-    """A packet was emitted into a channel that is told to close."""
-
-
-class SlowSubscriber(ChannelError):
-    """This reader was behind, and the policy is `full="fail"`."""
-
-
-class StalledSubscriber(ChannelError):
-    """This reader's mailbox was full, and it took nothing for the policy's `stall_timeout`."""
-
-
-class Superseded(ChannelError):
-    """The settings changed: the stream of the older settings has ended."""
-
-
-class StreamStuck(ChannelError):
-    """The former stream of this path has been cancelled and does not end."""
-
-
-class ShuttingDown(ChannelError):
-    """The plugin is stopping."""
-
-
-class StreamFailed(ChannelError):
-    """The stream raised: `__cause__` is what it raised. Each reader gets an error of its own."""
-
-    grpc_status = "INTERNAL"
+__all__ = ["Feed", "Subscription", "SubscriptionStatistics", "Waiter"]
 
 
 class Waiter(Protocol):
@@ -83,8 +41,9 @@ class Feed(Protocol):
     def _waiter(self) -> Waiter: ...
     def _drained(self) -> None: ...
     def _left(self, reader: "Subscription") -> None: ...
-    def _behind(self) -> None: ...
     def _dropped(self, rows: int, packets: int) -> None: ...
+    @property
+    def status(self) -> Status | None: ...
 
 
 class SubscriptionStatistics(Struct, frozen=True):
@@ -106,9 +65,11 @@ class Subscription:
 
     The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
     the reader's to set: it is called when something can be taken, which it may do at once, and at
-    the end. `stalled` is whether it was ended because nothing was taken: then nobody has to wait
-    for what is on its way to it. A reader that `wants_places` also gets packets without rows, which
-    say only a place.
+    the end. So is `sink`: while nothing is queued it is given each single packet, with its schema
+    where the reader needs it, and says whether it took it; it must not emit. `stalled` is whether
+    it was ended because nothing was taken: then nobody has to wait for what is on its way to it. A
+    reader of the `exact` view also gets packets without rows, which say only a place, and `wait`
+    tells it that the channel's status has changed.
     """
 
     __slots__ = (
@@ -118,11 +79,10 @@ class Subscription:
         "_dropped_packets",
         "_dropped_rows",
         "_ended",
-        "_episode_packets",
-        "_episode_rows",
         "_error",
         "_feed",
         "_late_since",
+        "_news",
         "_queue",
         "_queued_bytes",
         "_queued_rows",
@@ -133,15 +93,18 @@ class Subscription:
         "_sent_rows",
         "_shown_until",
         "_wake_up",
+        "exact",
         "on_ready",
+        "sink",
         "stalled",
-        "wants_places",
     )
 
-    def __init__(self, feed: Feed, buffer: Buffer, *, wants_places: bool = False) -> None:
+    def __init__(self, feed: Feed, buffer: Buffer, *, exact: bool = False) -> None:
         self.on_ready: Callable[[], None] | None = None
-        self.wants_places = wants_places
+        self.sink: Callable[[Schema | None, Packet], bool] | None = None
+        self.exact = exact
         self.stalled = False
+        self._news = False
         self._late_since: float | None = None  # full, and nothing was taken
         self._feed: Feed | None = feed
         self._buffer = buffer
@@ -149,7 +112,6 @@ class Subscription:
         self._queued_rows = self._queued_bytes = 0
         self._sent_packets = self._sent_rows = self._sent_bytes = 0
         self._dropped_packets = self._dropped_rows = self._dropped_bytes = 0
-        self._episode_packets = self._episode_rows = 0  # dropped since the last take
         self._schema: Schema | None = None  # the last one that went out
         # Grafana starts a stream before its first viewer has joined: what goes out at once is lost.
         self._repeat_at = feed._now()
@@ -200,14 +162,13 @@ class Subscription:
         queue.clear()
         self._queued_rows = self._queued_bytes = 0
         self._late_since = None
-        if self._episode_packets:
-            self._end_episode()
         if feed is not None:
             feed._drained()
         return taken
 
     async def wait(self) -> bool:
-        """True when `take` has something; False when the stream has ended, or after `leave`.
+        """True when `take` has something, or `status` is another one; False when the stream has
+        ended, or after `leave`.
 
         Raises:
             ChannelError: why the stream ended, if not by its author's return. Told once, after
@@ -215,6 +176,9 @@ class Subscription:
             RuntimeError: another task waits already.
         """
         while not self._queue:
+            if self._news:
+                self._news = False
+                return True
             if self._ended:
                 error, self._error = self._error, None
                 if error is not None:
@@ -245,6 +209,11 @@ class Subscription:
         return self._sent_rows + self._dropped_rows
 
     @property
+    def status(self) -> Status | None:
+        """How the stream is doing; None: it is live, or has ended."""
+        return self._feed.status if self._feed is not None else None
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will come; what is queued can still be taken."""
         return self._ended
@@ -273,6 +242,26 @@ class Subscription:
 
     # For the channel
 
+    def _hand_on(self, packet: Packet, now: float) -> bool:
+        """Give a packet with rows straight to the sink; False: it has to be queued."""
+        if self.sink is None or self._queue:
+            return False
+        schema, current, repeats = packet.schema, self._schema, now >= self._repeat_at
+        if repeats or (
+            schema is not current and (current is None or schema.fingerprint != current.fingerprint)
+        ):
+            if not self.sink(schema, packet):
+                return False
+            self._schema = schema
+            if repeats and now >= self._shown_until:
+                self._repeat_at = now + SCHEMA_REPEAT
+        elif not self.sink(None, packet):
+            return False
+        self._sent_packets += 1
+        self._sent_rows += packet.rows
+        self._sent_bytes += len(packet.data)
+        return True
+
     def _put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
         """Queue packets, which have so many rows and bytes in all; `_wake` has to follow."""
         queue, buffer = self._queue, self._buffer
@@ -294,15 +283,25 @@ class Subscription:
         elif buffer.full == "latest":
             self._discard(len(self._queue) - 1)
         elif buffer.full == "drop_oldest":
-            while older and self._over():
-                self._discard(1)
-                older -= 1
+            self._discard(self._surplus(older))
         elif buffer.full == "fail":
             rows = self._queued_rows
             self._fall_out(SlowSubscriber(
                 f"{rows} rows waited for this reader; at most {buffer.rows} rows and"
                 f" {buffer.bytes} bytes may"
             ))  # fmt: skip
+
+    def _surplus(self, older: int) -> int:
+        """How many of the oldest packets, of so many that may go, are over the bounds."""
+        rows = self._queued_rows - self._buffer.rows
+        size = self._queued_bytes - self._buffer.bytes
+        count = 0
+        while count < older and (rows > 0 or size > 0):
+            packet = self._queue[count]
+            rows -= packet.rows
+            size -= len(packet.data)
+            count += 1
+        return count
 
     def _over(self) -> bool:
         return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
@@ -341,30 +340,25 @@ class Subscription:
 
     def _discard(self, count: int, *, counted: bool = True) -> None:
         """Drop the oldest packets. `counted`: the reader loses them, it has not left on its own."""
+        rows = size = 0
         for _ in range(count):
             packet = self._queue.popleft()
-            size = len(packet.data)
-            self._queued_rows -= packet.rows
-            self._queued_bytes -= size
-            self._dropped_packets += 1
-            self._dropped_rows += packet.rows
-            self._dropped_bytes += size
-            if counted:
-                first = not self._episode_packets
-                self._episode_packets += 1
-                self._episode_rows += packet.rows
-                if first and self._feed is not None and self._buffer.full != "latest":
-                    self._feed._behind()
+            rows += packet.rows
+            size += len(packet.data)
+        self._queued_rows -= rows
+        self._queued_bytes -= size
+        self._dropped_packets += count
+        self._dropped_rows += rows
+        self._dropped_bytes += size
+        if counted and count and self._feed is not None:
+            self._feed._dropped(rows, count)
 
-    def _end_episode(self) -> None:
-        if self._episode_packets:
-            rows, packets = self._episode_rows, self._episode_packets
-            self._episode_rows = self._episode_packets = 0
-            if self._feed is not None:
-                self._feed._dropped(rows, packets)
+    def _tell_news(self) -> None:
+        """The channel's status has changed."""
+        self._news = True
+        self._wake()
 
     def _end(self, error: BaseException | None) -> None:
-        self._end_episode()
         if self._feed is not None and self._feed._now() >= self._repeat_at:
             self._schema = None  # the rest is taken without a clock
         self._feed, self._ended, self._error = None, True, error

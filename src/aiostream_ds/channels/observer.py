@@ -37,11 +37,14 @@ class Observer:
     def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
         """The stream emitted packets of so many rows and bytes of data, whoever listens."""
 
-    def on_behind(self, key: ChannelKey) -> None:
-        """The first packet of a reader that is behind was dropped: an episode begins."""
-
     def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """The episode is over: the reader fetched the rest, or is gone. What was dropped in it."""
+        """A reader that is behind has lost these: told at each drop, whatever the policy."""
+
+    def on_behind(self, key: ChannelKey) -> None:
+        """The first drop of an episode; with the policy "latest", where it is the wish, never."""
+
+    def on_caught_up(self, key: ChannelKey, rows: int, packets: int) -> None:
+        """The episode is over: for a while nothing was dropped, or the stream has ended."""
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
         """The stream was told to end so many seconds ago, cancelled twice, and is still alive."""

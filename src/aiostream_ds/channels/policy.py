@@ -1,14 +1,12 @@
 """Every number of the rooms `channels` and the pump: buffers, retries, limits and timeouts.
 
 Values are frozen and checked when they are made. Each constant and each field carries one line of
-description that `described()` gives out, so that docs/behaviour.md is generated and cannot lie.
+description that `described.py` gives out, so that docs/behaviour.md is generated and cannot lie.
 """
 
 import math
 import random
-import sys
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -16,6 +14,7 @@ __all__ = [
     "BATCH_ROWS",
     "CLOSE_TIMEOUT",
     "CROWDED_TURNS",
+    "DROPS_SHOWN",
     "FIRST_BATCH",
     "ORDER_SERIES",
     "SCHEMA_REPEAT",
@@ -23,7 +22,6 @@ __all__ = [
     "TURN_BYTES",
     "Buffer",
     "Conflict",
-    "Described",
     "Full",
     "Late",
     "Order",
@@ -31,7 +29,6 @@ __all__ = [
     "Replay",
     "Retry",
     "SchemaPolicy",
-    "described",
 ]
 
 CLOSE_TIMEOUT: Annotated[
@@ -64,6 +61,14 @@ CROWDED_TURNS: Annotated[
         " reader before rows may be dropped."
     ),
 ] = 8
+
+DROPS_SHOWN: Annotated[
+    float,
+    Meta(
+        description="Seconds without a drop after which a reader that was behind has caught up:"
+        " then the log says what was dropped."
+    ),
+] = 10.0
 
 SCHEMA_REPEAT: Annotated[
     float,
@@ -216,7 +221,8 @@ class Policy(Struct, frozen=True):
     """How one channel treats its readers.
 
     Raises:
-        ValueError: `linger` is no number of seconds, `buffer` is no Buffer, `replay` no Replay.
+        ValueError: a number of seconds that is none, a `buffer` that is no Buffer, or a `replay`
+            that is no Replay.
     """
 
     buffer: Annotated[Buffer, Meta(description="The mailbox of each reader.")] = Buffer()
@@ -228,11 +234,33 @@ class Policy(Struct, frozen=True):
         Replay | None,
         Meta(description="The ring of a stream without history; none: nothing is kept."),
     ] = None
+    stale: Annotated[
+        float,
+        Meta(description="Seconds without rows after which a stream is shown as stale; 0: never."),
+    ] = 0.0
+    flush: Annotated[
+        float,
+        Meta(description="Seconds for which rows are collected for one packet."),
+    ] = 0.0
+    max_hz: Annotated[
+        float,
+        Meta(
+            description="Most packets of single rows in a second; 0: as many as come. A packet that"
+            " has as many rows or bytes as the mailbox may hold leaves earlier."
+        ),
+    ] = 0.0
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether packets wait although a reader could have them."""
+        return bool(self.flush or self.max_hz)
 
     def __post_init__(self) -> None:
         if not isinstance(self.buffer, Buffer):
             raise ValueError(f"Policy.buffer is {self.buffer!r}; allowed is a Buffer")
         _check_float("Policy.linger", self.linger, 0.0)
+        for name in ("stale", "flush", "max_hz"):
+            _check_float(f"Policy.{name}", getattr(self, name), 0.0)
         if not isinstance(self.replay, Replay | None):
             raise ValueError(f"Policy.replay is {self.replay!r}; allowed is a Replay or None")
 
@@ -310,6 +338,13 @@ class Order(Struct, frozen=True):
             " longest that a row waits for others."
         ),
     ] = 1.0
+    rows: Annotated[
+        int,
+        Meta(
+            description="Most rows that hold keeps, of all series; when there are more, the one"
+            " that came first goes before its time."
+        ),
+    ] = 10_000
     by: Annotated[
         tuple[str, ...],
         Meta(description="Columns that tell series apart: each series has an order of its own."),
@@ -330,6 +365,7 @@ class Order(Struct, frozen=True):
             allowed = ", ".join(get_args(Late))
             raise ValueError(f"Order.late is {self.late!r}; allowed are {allowed}")
         _check_float("Order.hold", self.hold, 0.0)
+        _check_int("Order.rows", self.rows, 1)
         _check_int("Order.keys", self.keys, 1)
         for name, value in (("by", self.by), ("key", self.key)):
             if (
@@ -340,23 +376,3 @@ class Order(Struct, frozen=True):
                 raise ValueError(
                     f"Order.{name} is {value!r}; allowed is a tuple of column names, each once"
                 )
-
-
-class Described(NamedTuple):
-    """One number: its name, its default and one line about it."""
-
-    name: str
-    default: Any
-    description: str
-
-
-def described() -> Iterator[Described]:
-    """Every constant and every field of this module, in the order in which they are written."""
-    module = sys.modules[__name__]
-    for name, hint in get_type_hints(module, include_extras=True).items():
-        yield Described(name, getattr(module, name), hint.__metadata__[0].description)
-    for owner in (Buffer, Retry, Replay, Policy, SchemaPolicy, Order):
-        hints = get_type_hints(owner, include_extras=True)
-        for name, value in zip(owner.__struct_fields__, owner.__struct_defaults__, strict=True):
-            text = hints[name].__metadata__[0].description
-            yield Described(f"{owner.__name__}.{name}", value, text)

@@ -8,8 +8,8 @@ Imports its own room and the ground.
 import asyncio
 from collections.abc import Hashable
 
-from aiostream_ds.channels.channel import Channel, Runner, State
-from aiostream_ds.channels.mailbox import (
+from aiostream_ds.channels.channel import Channel, Runner
+from aiostream_ds.channels.ends import (
     ChannelClosed,
     ChannelError,
     ShuttingDown,
@@ -17,10 +17,10 @@ from aiostream_ds.channels.mailbox import (
     StalledSubscriber,
     StreamFailed,
     StreamStuck,
-    Subscription,
-    SubscriptionStatistics,
     Superseded,
 )
+from aiostream_ds.channels.life import State
+from aiostream_ds.channels.mailbox import Subscription, SubscriptionStatistics
 from aiostream_ds.channels.observer import ChannelKey, Observer
 from aiostream_ds.channels.policy import CLOSE_TIMEOUT, Policy, Replay
 from aiostream_ds.channels.replay import Ring, Rings
@@ -82,6 +82,15 @@ class ChannelRegistry:
         """Readers of all channels."""
         return sum(len(channel._readers) for channel in self._open.values())
 
+    @property
+    def causes(self) -> dict[str, int]:
+        """How many channels are not plainly live, by cause; one may have several."""
+        found: dict[str, int] = {}
+        for channel in self._open.values():
+            for cause in channel.statuses.causes if channel.status is not None else ():
+                found[cause] = found.get(cause, 0) + 1
+        return found
+
     def join(
         self,
         key: ChannelKey,
@@ -89,14 +98,14 @@ class ChannelRegistry:
         policy: Policy = _DEFAULT,
         generation: int = 0,
         *,
-        wants_places: bool = False,
+        exact: bool = False,
     ) -> Subscription:
         """Subscribe to a channel; its first reader starts the stream. Never waits.
 
         `generation` grows with the settings of the instance: a newer one ends the stream of an
         older one, an older one joins the newer stream. While a former stream closes, the new one
         waits for it. `run` and `policy` count only when this join starts the stream. For
-        `wants_places` see `Subscription`.
+        `exact` see `Subscription`.
 
         When Grafana calls it: at each RunStream.
 
@@ -120,14 +129,14 @@ class ChannelRegistry:
         newest = self._newest.get(key.instance, generation)
         if channel is not None:
             self._newest[key.instance] = max(newest, generation)
-            return channel._add(wants_places=wants_places)
+            return channel._add(exact=exact)
         if generation < newest:
             raise Superseded(f"{key.path}: the settings have changed")
         self._newest[key.instance] = generation
-        channel = self._open[key] = Channel(self, key, run, policy, generation)
+        channel = self._open[key] = _kind(policy)(self, key, run, policy, generation)
         if policy.replay is not None or key in self._rings:
             self.ring(key, policy.replay or Replay(), generation)
-        reader = channel._add(wants_places=wants_places)
+        reader = channel._add(exact=exact)
         if former is None:
             channel._start()  # after _add: an eager task emits at once
         return reader
@@ -229,6 +238,14 @@ class ChannelRegistry:
         waiting = self._open.get(former.key)
         if waiting is not None:
             self._end(waiting, StreamStuck(_does_not_end(former.key)))
+
+
+def _kind(policy: Policy) -> type[Channel]:
+    if not policy.is_paced:
+        return Channel
+    from aiostream_ds.channels.paced import PacedChannel  # few streams are
+
+    return PacedChannel
 
 
 def _does_not_end(key: ChannelKey) -> str:

@@ -3,6 +3,8 @@
     {"seam":{"epoch":"…","prev":4,"last":6},"data":{…}}           rows 5 and 6
     {"seam":{"epoch":"…","prev":4,"last":9,"ids":2},"data":{…}}   their numbers: the third column
 
+    {"state":{"severity":"warning","text":"reconnecting (3)"},"seam":{…}}         see `Status`
+
 The epoch names the numbering and the columns, so that other columns are another epoch. Imports its
 own room, msgspec.
 """
@@ -14,7 +16,7 @@ import msgspec
 
 from aiostream_ds.frames.packet import Schema
 
-__all__ = ["Shape", "digest", "epoch_of", "head", "payload", "shape_of"]
+__all__ = ["Shape", "digest", "epoch_of", "head", "payload", "shape_of", "stated"]
 
 
 class Shape(NamedTuple):
@@ -70,6 +72,11 @@ def head(epoch: str, prev: int, last: int, ids: int | None = None) -> bytes:
     """The object `seam`; `ids` is the index of the column that holds the numbers."""
     more = b"" if ids is None else b',"ids":%d' % ids
     return b'{"epoch":"%b","prev":%d,"last":%d%b}' % (epoch.encode(), prev, last, more)
+
+
+def stated(payload: bytes, state: bytes) -> bytes:
+    """The same packet with how the stream is doing; of no packet, that alone."""
+    return b'{"state":%b,%b' % (state, payload[1:]) if payload else b'{"state":%b}' % state
 
 
 def payload(seam: bytes, data: bytes = b"") -> bytes:

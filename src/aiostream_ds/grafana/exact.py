@@ -2,18 +2,22 @@
 
     hello ──▶ packets, each behind the former ──▶ …          and its place alone in silence
 
-A hello says where the stream stands when this reader comes. What a slow reader loses shows as a gap
-between two packets, which the browser fills through the resource `seam/rows`.
+A hello says where the stream stands when this reader comes. How the stream is doing, its status, is
+said when it changes, and with each place in silence as long as it is not plainly live. What a slow
+reader loses shows as a gap between two packets, which the browser fills through the resource
+`seam/rows`.
 """
 
 from collections.abc import Callable, Sequence
 
 import anyio
+import msgspec
 
 from aiostream_ds.channels.mailbox import Subscription
 from aiostream_ds.channels.replay import Ring
+from aiostream_ds.channels.status import Status
 from aiostream_ds.frames.packet import Packet, Place, Schema
-from aiostream_ds.frames.seam import epoch_of, head, payload, shape_of
+from aiostream_ds.frames.seam import epoch_of, head, payload, shape_of, stated
 from aiostream_ds.grafana.sending import message, write
 from aiostream_ds.grafana.wire import Call
 
@@ -28,17 +32,29 @@ Feed = Callable[[Sequence[Packet]], list[bytes]]
 
 async def send_exact(call: Call, reader: Subscription, feed: Feed) -> None:
     """Send what `reader` brings until it ends, then leave. Raises what `reader.wait` raises."""
+    said: Status | None = None
     try:
-        await _send(call, reader, feed(()))
+        status = said = reader.status
+        await _send(call, reader, _stated(feed(()), status, said_now=status is not None))
         more = True
         while more:
             with anyio.move_on_after(HEARTBEAT):
                 more = await reader.wait()
             taken = [packet for _, packet in reader.take()]
             if more:
-                await _send(call, reader, feed(taken))
+                status = reader.status
+                news = status != said or (status is not None and not taken)
+                await _send(call, reader, _stated(feed(taken), status, said_now=news))
+                said = status
     finally:
         reader.leave()
+
+
+def _stated(payloads: list[bytes], status: Status | None, *, said_now: bool) -> list[bytes]:
+    if said_now:
+        payloads = payloads or [b""]  # nobody knows where it stands: the log cannot be read
+        payloads[0] = stated(payloads[0], msgspec.json.encode(status))
+    return payloads
 
 
 async def _send(call: Call, reader: Subscription, payloads: list[bytes]) -> None:

@@ -123,6 +123,7 @@ class Http2Protocol(H2Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by asyncio: every call of the connection is cancelled."""
+        self.outbox.ready = False
         super().connection_lost(exc)
         self._connections.discard(self)
         self.lost.set_result(None)
@@ -131,11 +132,13 @@ class Http2Protocol(H2Protocol):
         """Called by asyncio when the host reads too slowly."""
         super().pause_writing()
         self.h2.floods.stalled = True
+        self.outbox.ready = False
 
     def resume_writing(self) -> None:
         """Called by asyncio when the host has read enough."""
         super().resume_writing()
         self.h2.floods.stalled = False
+        self.outbox.ready = not self.outbox.is_closing()
 
     def _cut(self, reason: str, code: ErrorCodes) -> None:
         if self.h2.state_machine.state is not ConnectionState.CLOSED:  # else h2 has said GOAWAY

@@ -11,6 +11,8 @@ settings never come back, not even when the newer ones cannot be opened.
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -101,7 +103,12 @@ class Instance:
         if encoder is None:
             options = stream.options
             common = () if options.cursor is None else (options.cursor,)
-            encoder = RowEncoder(stream.row, options.schema, counters, common=common)
+            make: Callable[..., RowEncoder] = RowEncoder
+            if options.status_column is not None:
+                from aiostream_ds.plugin.statuscolumn import StatusEncoder  # few streams have one
+
+                make = partial(StatusEncoder, options.status_column)
+            encoder = make(stream.row, options.schema, counters, common=common)
             self._encoders[path] = encoder
             if len(self._encoders) > ENCODERS:
                 self._encoders.popitem(last=False)

@@ -4,10 +4,11 @@ The core counts; this file only names and renders. prometheus-client is imported
 """
 
 import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
 
 from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry, Observer
+from aiostream_ds.channels.status import Cause
 from aiostream_ds.telemetry import Counters
 
 if TYPE_CHECKING:
@@ -41,14 +42,19 @@ class CountingObserver(Observer):
         self._counters.count_error("bug")
         log.error("stream failed: a row cannot be sent", exc_info=error, extra={"path": key.path})
 
-    def on_behind(self, key: ChannelKey) -> None:
-        """A reader falls behind: said once for each time, counted row by row."""
-        self._counters.drop_episodes += 1
-        log.warning("a reader is behind: its oldest rows are dropped", extra={"path": key.path})
-
     def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """Rows that a slow reader never got, once it has caught up or left."""
+        """Rows that a slow reader never gets."""
         self._counters.rows_dropped += rows
+
+    def on_behind(self, key: ChannelKey) -> None:
+        """A reader falls behind: said once for each episode, counted row by row."""
+        self._counters.drop_episodes += 1
+        log.warning("a reader is behind: rows are dropped", extra={"path": key.path})
+
+    def on_caught_up(self, key: ChannelKey, rows: int, packets: int) -> None:
+        """The episode is over."""
+        text = "no reader is behind any more: %d rows were dropped, in %d packets"
+        log.warning(text, rows, packets, extra={"path": key.path})
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
         """A stream that does not end."""
@@ -60,11 +66,12 @@ class Gauges(NamedTuple):
 
     running: int
     subscriptions: int
+    causes: Mapping[str, int]
 
     @classmethod
     def of(cls, registry: ChannelRegistry) -> Self:
         """The gauges of now."""
-        return cls(registry.running, registry.subscriptions)
+        return cls(registry.running, registry.subscriptions, registry.causes)
 
 
 def exposition(gauges: Gauges, counters: Counters) -> bytes:
@@ -105,6 +112,14 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
 
     yield gauge("streams_running", "Running streams: one for each channel.", gauges.running)
     yield gauge("subscriptions", "RunStream calls that read a channel now.", gauges.subscriptions)
+    troubled = GaugeMetricFamily(
+        "aiostream_ds_streams_troubled",
+        "Running streams that are not plainly live, by what their viewers are told.",
+        labels=["status"],
+    )
+    for cause in get_args(Cause):
+        troubled.add_metric([cause], gauges.causes.get(cause, 0))
+    yield troubled
     yield counter("stream_starts", "Runs of stream methods.", counters.starts)
     yield counter("packets", "Packets emitted into channels.", counters.packets)
     yield counter("bytes", "Bytes of those packets' data.", counters.bytes)

@@ -193,6 +193,9 @@ class Seam:
             at, frame
         )
         answer: dict[str, Any] = {"seam": seam, "more": read.more, "truncated": read.truncated}
+        running = self._registry.peek(at.key)
+        if running is not None and running.status is not None:
+            answer["state"] = running.status
         if frame.rows:
             answer["data"] = msgspec.Raw(json.data(frame.fields))
             answer["first"] = read.first

@@ -229,6 +229,10 @@ def stream(
     replay: Replay = _REPLAY,
     schema: SchemaPolicy = _SCHEMA,
     order: Order | None = None,
+    stale: float = 0.0,
+    flush: float = 0.0,
+    max_hz: float = 0.0,
+    status_column: str | None = None,
 ) -> _StreamMark: ...
 @overload
 def stream(
@@ -241,6 +245,10 @@ def stream(
     replay: Replay = _REPLAY,
     schema: SchemaPolicy = _SCHEMA,
     order: Order | None = None,
+    stale: float = 0.0,
+    flush: float = 0.0,
+    max_hz: float = 0.0,
+    status_column: str | None = None,
 ) -> _CursorStreamMark: ...
 def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
@@ -259,6 +267,11 @@ def stream(pattern: str, **options: Any) -> Any:
         schema: what happens to dicts that bring many columns, or values of another type; the
             labels of many series in one channel.
         order: what happens to rows that come late or twice.
+        stale: after how many seconds without a row viewers are told so; 0: never.
+        flush: how many seconds rows are collected for one packet.
+        max_hz: most packets of single rows in a second; 0: as many as come.
+        status_column: the name of a column of text that says in each row how the stream is doing,
+            and in a row of its own when no others come: for panels that are not exact.
 
     Raises TypeError for a pattern or an option that makes no sense.
     """

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds.channels.status import Status
 from aiostream_ds.frames.frame import Field, Frame
 from aiostream_ds.frames.packet import Packet, Place, Schema
 from aiostream_ds.frames.seam import shape_of
@@ -76,6 +77,8 @@ class Numbering:
                     for position in part:
                         self.begin(position)
                     packets.append(self.mark)
+                elif kind is Status:
+                    packets += self._encoder.encode(part)
                 elif kind is _Row or kind is list:
                     flat = part if kind is _Row else [row for each in part for row in each]
                     packets += self._rows(flat)
@@ -156,7 +159,7 @@ class _Row:
 
 def _kind(yielded: Any) -> type:
     kind = type(yielded)
-    if kind in (Position, Columns, Frame):
+    if kind in (Position, Columns, Frame, Status):
         return kind
     return list if issubclass(kind, list | tuple) else _Row
 

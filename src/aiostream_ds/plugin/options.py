@@ -15,7 +15,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         TypeError: an option is of a kind that it cannot be, or two do not go together.
-        ValueError: `linger` is no number of seconds.
+        ValueError: `linger`, `stale`, `flush` or `max_hz` is no number from 0 on.
     """
 
     linger: float = 0.0
@@ -25,13 +25,28 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     schema: SchemaPolicy = SchemaPolicy()
     order: Order | None = None
     cursor: str | None = None
+    stale: float = 0.0
+    flush: float = 0.0
+    max_hz: float = 0.0
+    status_column: str | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """How a channel of this stream treats its readers; what is kept is not in it."""
+        return Policy(
+            buffer=self.buffer, linger=self.linger,
+            stale=self.stale, flush=self.flush, max_hz=self.max_hz,
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             if not isinstance(value, kind) and not (name == "order" and value is None):
                 raise TypeError(f"{name} is {value!r}; allowed is a {kind.__name__}")
-        Policy(linger=self.linger)
+        _ = self.policy
+        column = self.status_column
+        if column is not None and (not isinstance(column, str) or column in ("", "time")):
+            raise TypeError(f"status_column is {column!r}; allowed is a name other than 'time'")
         if self.cursor is None:
             return
         if not isinstance(self.cursor, str) or not self.cursor:

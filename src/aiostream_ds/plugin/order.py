@@ -40,6 +40,7 @@ class Sorter:
     __slots__ = (
         "_counters",
         "_due",
+        "_held",
         "_hold",
         "_keys",
         "_late",
@@ -61,6 +62,7 @@ class Sorter:
         self._keys: OrderedDict[Any, None] = OrderedDict()
         self._series: OrderedDict[Any, _Series] = OrderedDict()
         self._only = None if order.by else _Series()
+        self._held = 0
         self._number = 0  # of the rows that were held: of two with one time the first goes first
         self._due: deque[_Due] = deque()
 
@@ -75,8 +77,7 @@ class Sorter:
     @property
     def held(self) -> int:
         """How many rows wait for others."""
-        series = self._series.values() if self._only is None else (self._only,)
-        return sum(len(each.held) for each in series)
+        return self._held
 
     def feed(self, yields: Iterable[Any], now: float, out: list[Any]) -> None:
         """Take what the author yielded, and append to `out` what may go out now, in its order.
@@ -172,9 +173,12 @@ class Sorter:
                 self._due.append((now + self._order.hold, when, self._number, series))
                 if when > series.newest:
                     series.newest = when
+                self._held += 1
                 passed = series.newest - self._hold
                 if series.held[0][0] <= passed:
-                    found += [row for _, _, row in series.take(passed, self._number)]
+                    self._hand_out(series.take(passed, self._number), found)
+                while self._held > self._order.rows:
+                    self._let_first_go(found)
             elif when < series.newest:
                 self._counters.count_dropped("late")
                 return
@@ -203,7 +207,7 @@ class Sorter:
         series = self._series[name] = _Series()
         if len(self._series) > ORDER_SERIES:
             _, forgotten = self._series.popitem(last=False)
-            found += [row for _, _, row in forgotten.take(math.inf, self._number)]
+            self._hand_out(forgotten.take(math.inf, self._number), found)
         return series
 
     def _let_go(self, now: float, found: list[Any]) -> None:
@@ -214,6 +218,15 @@ class Sorter:
             _, when, number, series = due.popleft()
             entries += series.take(when, number)
         entries.sort()  # they may be of several series
+        self._hand_out(entries, found)
+
+    def _let_first_go(self, found: list[Any]) -> None:
+        """Too many rows are held: the one that came first goes, and what is older in its series."""
+        _, when, number, series = self._due.popleft()
+        self._hand_out(series.take(when, number), found)
+
+    def _hand_out(self, entries: "list[_Entry]", found: list[Any]) -> None:
+        self._held -= len(entries)
         found += [row for _, _, row in entries]
 
 

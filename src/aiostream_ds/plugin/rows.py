@@ -8,11 +8,12 @@ whether rows are of several series. `encode` is all or nothing.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from aiostream_ds.channels.policy import SchemaPolicy
+from aiostream_ds.channels.status import Status, status_packet
 from aiostream_ds.frames import json
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.frames.packet import Packet, Schema
@@ -22,6 +23,9 @@ from aiostream_ds.plugin.model import Columns, Row
 from aiostream_ds.plugin.naming import Shape, unmistakable
 from aiostream_ds.plugin.values import ODD
 from aiostream_ds.telemetry import Counters
+
+if TYPE_CHECKING:
+    from aiostream_ds.channels.channel import Channel
 
 __all__ = ["RowEncoder"]
 
@@ -69,6 +73,9 @@ class RowEncoder:
             if not self._governor.has_series:
                 self._last = self._rows[row] = row_layout(row)
 
+    def attach(self, channel: "Channel") -> None:
+        """A run begins, in this channel; told to encoders that tell how it is doing."""
+
     @property
     def schema(self) -> Schema | None:
         """The schema of the next rows as far as it is known."""
@@ -103,10 +110,13 @@ class RowEncoder:
 
         Raises TypeError or ValueError, and then has changed nothing.
         """
-        if len(rows) == 1:
-            packet = self._encode_row(rows[0])
-            if packet is not None:
-                return [packet]
+        if len(rows) == 1:  # the usual case of a slow stream: one more row like those before
+            kind = rows[0].__class__
+            layout = self._dicts if kind is dict else self._rows.get(kind)
+            data = layout.row(rows[0]) if layout is not None else None
+            if layout is not None and data is not None:
+                self._last = layout
+                return [Packet(layout.schema, data, 1)]
         kinds = set(map(type, rows))
         if len(kinds) == 1:
             packets = self._encode_alike(kinds.pop(), rows)
@@ -119,7 +129,13 @@ class RowEncoder:
         before = (self._dicts, self._last)
         self._governor.lost = {}
         try:
-            packets = [packet for part in self._frames(rows) for packet in self._packets(part)]
+            packets: list[Packet] = []
+            for said, group in groupby(rows, key=_is_status):
+                if said:
+                    packets += map(status_packet, group)
+                else:
+                    for part in self._frames(list(group)):
+                        packets += self._packets(part)
         except Exception:
             self._put_back(*before)
             raise
@@ -131,16 +147,6 @@ class RowEncoder:
     def _put_back(self, dicts: Layout | None, last: Layout | Shape | None) -> None:
         self._dicts = self._governor.layout = dicts
         self._last = last
-
-    def _encode_row(self, row: Any) -> Packet | None:
-        """The usual case of a slow stream: one more row like those before. None: look closer."""
-        kind = row.__class__
-        layout = self._dicts if kind is dict else self._rows.get(kind)
-        data = layout.row(row) if layout is not None else None
-        if layout is None or data is None:
-            return None
-        self._last = layout
-        return Packet(layout.schema, data, 1)
 
     def _encode_alike(self, kind: type, rows: list[Any]) -> list[Packet] | None:
         """The usual case: rows of one kind that bring nothing new. None: look closer."""
@@ -267,11 +273,15 @@ class RowEncoder:
                 self._dicts = layout
             else:
                 raise TypeError(
-                    "a stream yields a dict, a Row, Columns, a Frame or a list of rows, "
+                    "a stream yields a dict, a Row, Columns, a Frame, a list of rows or a Status, "
                     f"not {part[0]!r}"
                 )
             self._last = layout
             yield layout, values, count
+
+
+def _is_status(row: Any) -> bool:
+    return isinstance(row, Status)
 
 
 def _shape(frame: Frame, schema: Schema) -> Shape:

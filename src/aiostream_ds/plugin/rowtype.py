@@ -4,6 +4,7 @@ from datetime import datetime
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from aiostream_ds.channels.status import Status
 from aiostream_ds.plugin.annotations import base_type
 from aiostream_ds.plugin.layout import row_columns
 from aiostream_ds.plugin.model import Columns, Position, Row
@@ -16,16 +17,16 @@ _NO_ROWS = (bool, int, float, str, bytes, datetime)
 
 def row_class(rows: Any) -> type[Row] | None:
     """`Reading` in `Rows[Reading]`, `Rows[list[Reading]]`, `Rows[Columns[Reading]]`, and in each of
-    them with `| Position`. Raises TypeError for a class whose fields no row can have, and for what
-    is no row at all."""
+    them with `| Position` or `| Status`. Raises TypeError for a class whose fields no row can have,
+    and for what is no row at all."""
     for kind in get_args(base_type(rows))[:1]:
-        kind = base_type(_without_position(base_type(kind)))
+        kind = base_type(_without_marks(base_type(kind)))
         if get_origin(kind) in (list, Columns):
             kind = base_type(get_args(kind)[0])
         if kind in _NO_ROWS:
             raise TypeError(
-                f"{kind.__name__} is no row; a stream yields a dict, a Row, Columns, a Frame or a"
-                " list of rows"
+                f"{kind.__name__} is no row; a stream yields a dict, a Row, Columns, a Frame,"
+                " a list of rows or a Status"
             )
         if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row:
             row_columns(kind)
@@ -43,8 +44,8 @@ def check_cursor(cursor: str, row: type[Row]) -> None:
         )
 
 
-def _without_position(kind: Any) -> Any:
+def _without_marks(kind: Any) -> Any:
     if get_origin(kind) not in (Union, UnionType):
         return kind
-    left = [each for each in get_args(kind) if base_type(each) is not Position]
+    left = [each for each in get_args(kind) if base_type(each) not in (Position, Status)]
     return left[0] if len(left) == 1 else kind

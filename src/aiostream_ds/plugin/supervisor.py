@@ -6,7 +6,7 @@ other PluginError lasting: said once; the channel stays open and silent until Gr
 anything else     a bug: logged with its traceback, readers get the error at once. Grafana calls
                   again at once too, so the next run waits first, longer after each failure
 
-Imports channels, frames, the pump and the ground.
+Viewers see the first two as the channel's status. Imports channels, the pump and the ground.
 """
 
 import logging
@@ -19,10 +19,12 @@ import anyio
 
 from aiostream_ds.channels.channel import Channel, Runner
 from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Order, Retry
+from aiostream_ds.channels.policy import Retry
+from aiostream_ds.channels.status import Status
 from aiostream_ds.errors import PluginError, unwrap
+from aiostream_ds.plugin.options import StreamOptions
 from aiostream_ds.plugin.pump import Encode, drive
-from aiostream_ds.telemetry import Counters
+from aiostream_ds.telemetry import Counters, redact
 
 __all__ = ["BUG_RETRY", "BugDelays", "supervise"]
 
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
 """The back-off after a bug. Grafana itself restarts at once a stream that ran for over 100 ms."""
+
+_PLAIN = StreamOptions()
 
 _REMEMBERED = 1_000
 """Channels whose failures are remembered; the oldest is forgotten first."""
@@ -65,18 +69,20 @@ def supervise(
     delays: BugDelays,
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
-    order: Order | None = None,
+    options: StreamOptions = _PLAIN,
 ) -> Runner:
     """A runner that drives the author's method, and drives it again as its errors ask.
 
-    `prepare` comes before each time; its errors count as the method's. `order` knows the rows of
-    the runs before: those that come again after an error are late, or of known keys.
+    `prepare` comes before each time; its errors count as the method's. The order of `options` knows
+    the rows of the runs before: those that come again after an error are late, or of known keys.
     """
 
     async def supervised(channel: Channel) -> None:
         run = _Run(channel, key, retry, delays, counters)
         await run.wait_for_turn()
-        drive_once = drive(open_rows, encode, order=order, counters=counters)
+        drive_once = drive(
+            open_rows, encode, order=options.order, counters=counters, **_sizes(options)
+        )
         while True:
             run.begin()
             try:
@@ -93,6 +99,13 @@ def supervise(
             await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
 
     return supervised
+
+
+def _sizes(options: StreamOptions) -> dict[str, int]:
+    """How large a packet may be: of a stream that collects rows, as large as a mailbox."""
+    if not options.policy.is_paced:
+        return {}
+    return {"rows": options.buffer.rows, "turn_bytes": options.buffer.bytes}
 
 
 class _Run:
@@ -132,10 +145,15 @@ class _Run:
         wait = self._delays.pending(self._key, anyio.current_time())
         if wait > 0:
             log.info("the stream failed before; it starts in %.1f s", wait, extra=self._where)
+            text = f"failed; starts again in {wait:.0f} s"
+            self._channel.statuses.tell("reconnecting", Status("error", text))
             await anyio.sleep(wait)
+            self._channel.statuses.withdraw("reconnecting")
 
     def begin(self) -> None:
         self._started = anyio.current_time()
+        if self._failures:
+            self._channel.statuses.settle_after(self._retry.max_delay)
 
     def explain(self, error: BaseException) -> float | None:
         """Say what happened. Seconds until the next try, inf for a silent one; None: it is over."""
@@ -149,6 +167,7 @@ class _Run:
             return None
         if declared.lasting:
             self._counters.count_error("lasting")
+            self._channel.statuses.tell("refused", Status("error", redact(declared.message)))
             log.error(
                 "stream refused: %s; silent until the settings change or its viewers leave",
                 declared, exc_info=declared.__cause__, extra=self._where,
@@ -157,6 +176,7 @@ class _Run:
         lasted = anyio.current_time() - self._started > self._retry.max_delay
         self._failures = 1 if lasted else self._failures + 1
         wait = self._retry.delay(self._failures)
+        self._tell_outage()
         self._counters.count_error("downstream")
         self._counters.retries += 1
         log.warning(
@@ -164,6 +184,12 @@ class _Run:
             declared, wait, self._failures, exc_info=declared.__cause__, extra=self._where,
         )  # fmt: skip
         return wait
+
+    def _tell_outage(self) -> None:
+        statuses = self._channel.statuses
+        statuses.unsettle()
+        statuses.withdraw("stale")
+        statuses.tell("reconnecting", Status("warning", f"reconnecting ({self._failures})"))
 
     def settle(self) -> None:
         if self._bad or self._channel.failed:  # failed: a row of it cannot be encoded

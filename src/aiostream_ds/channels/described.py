@@ -1,0 +1,36 @@
+"""The numbers of policies with their defaults and a line about each, for the documentation.
+
+Imports msgspec only.
+"""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
+
+from msgspec import Struct
+
+__all__ = ["Described", "described"]
+
+
+class Described(NamedTuple):
+    """One number: its name, its default and one line about it."""
+
+    name: str
+    default: Any
+    description: str
+
+
+def described(module: ModuleType) -> Iterator[Described]:
+    """Every annotated constant of a module and every field of its structs, as they are written."""
+    for name, hint in get_type_hints(module, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            yield Described(name, getattr(module, name), hint.__metadata__[0].description)
+    for owner in vars(module).values():
+        if not isinstance(owner, type) or not issubclass(owner, Struct):
+            continue
+        if owner.__module__ != module.__name__:
+            continue
+        hints = get_type_hints(owner, include_extras=True)
+        for name, value in zip(owner.__struct_fields__, owner.__struct_defaults__, strict=True):
+            text = hints[name].__metadata__[0].description
+            yield Described(f"{owner.__name__}.{name}", value, text)

@@ -1,0 +1,117 @@
+"""Fewer, bigger packets: `flush` and `max_hz` in virtual time."""
+
+import anyio
+import pytest
+
+from aiostream_ds import Buffer, DataSource, Field, Frame, stream
+from aiostream_ds.testing import serve_in_memory
+
+pytestmark = pytest.mark.virtual
+
+
+async def count(hz, most=1_000_000):
+    for n in range(most):
+        yield {"n": n}
+        await anyio.sleep(1 / hz)
+
+
+class Fast(DataSource):
+    """A hundred rows a second, and what is made of them."""
+
+    @stream("plain")
+    async def plain(self):
+        async for row in count(100):
+            yield row
+
+    @stream("flushed", flush=0.5)
+    async def flushed(self):
+        async for row in count(100):
+            yield row
+
+    @stream("capped", max_hz=4)
+    async def capped(self):
+        async for row in count(100):
+            yield row
+
+    @stream("both", flush=0.5, max_hz=1)
+    async def both(self):
+        async for row in count(100):
+            yield row
+
+    @stream("seldom", max_hz=4)
+    async def seldom(self):
+        async for row in count(0.5):
+            yield row
+
+    @stream("ends", flush=60)
+    async def ends(self):
+        yield {"n": 0}
+        await anyio.sleep(1)
+        yield {"n": 1}
+
+    @stream("small", flush=10, buffer=Buffer(rows=100))
+    async def small(self):
+        async for row in count(100):
+            yield row
+
+    @stream("pictures", max_hz=2, buffer=Buffer(full="latest"))
+    async def pictures(self):
+        async for row in count(100, most=1_000):
+            yield Frame(Field("n", [row["n"]]))
+        await anyio.sleep_forever()
+
+
+async def seen(path, seconds):
+    async with serve_in_memory(Fast) as grafana:
+        viewer = await grafana.follow(path)
+        await anyio.sleep(seconds)
+        return len(viewer.packets), [row["n"] for row in viewer.rows], await grafana.metrics()
+
+
+@pytest.mark.parametrize(
+    ("path", "least", "most"),
+    [("plain", 990, 1010), ("flushed", 19, 22), ("capped", 39, 42), ("both", 9, 12)],
+)
+async def test_rows_travel_together_and_none_is_lost(path, least, most):
+    packets, numbers, metrics = await seen(path, 10)
+    assert least <= packets <= most
+    assert numbers == list(range(len(numbers))) and len(numbers) > 850
+    assert metrics["aiostream_ds_rows_dropped_total"] == 0
+
+
+async def test_a_row_that_comes_seldom_does_not_wait_for_a_cap():
+    async with serve_in_memory(Fast) as grafana:
+        viewer = await grafana.follow("seldom")
+        began = anyio.current_time()
+        await viewer.take(3)
+        assert anyio.current_time() - began < 4.1
+
+
+async def test_what_waits_leaves_at_the_end():
+    packets, numbers, _ = await seen("ends", 5)
+    assert numbers == [0, 1] and packets == 1
+
+
+async def test_a_batch_that_is_as_large_as_the_mailbox_leaves_earlier():
+    packets, numbers, _ = await seen("small", 9)
+    assert numbers == list(range(len(numbers))) and len(numbers) >= 800
+    assert 7 <= packets <= 12
+
+
+async def test_of_frames_the_latest_is_kept_and_the_others_are_counted():
+    packets, numbers, metrics = await seen("pictures", 12)
+    assert 19 <= packets <= 22 and len(numbers) == packets
+    dropped = metrics["aiostream_ds_rows_dropped_total"]
+    assert metrics["aiostream_ds_rows_total"] - dropped == packets
+    assert numbers == sorted(numbers) and numbers[-1] > 900
+
+
+async def test_who_joins_gets_what_comes_after_not_what_waited():
+    async with serve_in_memory(Fast) as grafana:
+        first = await grafana.follow("flushed")
+        await anyio.sleep(0.25)
+        exact = await grafana.follow("x/flushed")
+        await exact.message()  # of the subscription: nothing has left yet
+        place = (await exact.message())["seam"]["last"]
+        await anyio.sleep(2)
+        assert first.rows[0]["n"] == 0 and place >= 20

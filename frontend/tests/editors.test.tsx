@@ -243,9 +243,10 @@ describe("without a schema", () => {
 });
 
 describe("the query editor", () => {
-  test("a new query follows the first stream that needs nothing", async () => {
-    const { saved } = await openQuery();
+  test("a new query follows the first stream that needs nothing, and shows its rows", async () => {
+    const { saved, run } = await openQuery();
     await waitFor(() => expect(saved().queryType).toBe("alive"));
+    expect(run).toHaveBeenCalledTimes(1);
   });
 
   test("a saved query is left as it is when it is opened", async () => {

@@ -185,12 +185,16 @@ function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFor
 }
 
 /** A query that was just added follows the first stream that needs nothing, so that it shows rows. */
-function useFirstStream(source: Source | undefined, { query, onChange }: Props): void {
+function useFirstStream(source: Source | undefined, { query, onChange, onRunQuery }: Props): void {
   React.useEffect(() => {
     const queries = source?.queries ?? [];
-    const first = queries.find(({ schema }) => !schema.required?.length) ?? queries[0];
+    const ready = queries.find(({ schema }) => !schema.required?.length);
+    const first = ready ?? queries[0];
     if (first && query.queryType === undefined && Object.keys(ownFields(query)).length === 0) {
       onChange({ ...query, queryType: first.name });
+      if (ready) {
+        onRunQuery();
+      }
     }
     // once, when the editor opens
   }, []);

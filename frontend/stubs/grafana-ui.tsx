@@ -162,13 +162,17 @@ export function Alert({ title, children }: { title: string; severity?: "error" |
   );
 }
 
+export function Portal({ children }: { children: React.ReactNode }) {
+  return <>{children}</>;
+}
+
 const COLORS = {
   background: { primary: "#fff" },
   border: { weak: "#eee", medium: "#ddd" },
-  text: { secondary: "#555" },
+  text: { primary: "#000", secondary: "#555" },
   action: { hover: "#eee" },
 };
 
 export function useTheme2() {
-  return { colors: COLORS, shadows: { z3: "none" }, zIndex: { dropdown: 1030 } };
+  return { colors: COLORS, shadows: { z3: "none" }, zIndex: { portal: 1061 } };
 }

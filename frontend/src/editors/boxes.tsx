@@ -1,15 +1,18 @@
 // The boxes that both of Grafana's editors have: what a value is edited with, made of components that
 // every Grafana from 9.4 to 13 has.
 import * as React from "react";
-import { Button, Input, SecretInput, SecretTextArea, Select, Switch, TextArea, useTheme2 } from "@grafana/ui";
+import { Button, Input, Portal, SecretInput, SecretTextArea, Select, Switch, TextArea, useTheme2 } from "@grafana/ui";
 
-import { useSuggestions } from "../forms/suggestions";
+import { useSuggestions, type Suggestions } from "../forms/suggestions";
 import type { Widgets } from "../forms/widgets";
 
 type Boxes = Omit<Widgets, "Row">;
 type Props<Name extends keyof Boxes> = React.ComponentProps<Boxes[Name]>;
 
 const ROWS = 4;
+
+/** Pixels of the list of suggested values; beyond them it scrolls. */
+const HIGHEST = 240;
 
 function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChange, multiline, numeric, width }: Props<"Text"> & { width: number }) {
   const common = { id, "aria-label": label, disabled, invalid, placeholder, value, onBlur: onDone };
@@ -32,7 +35,6 @@ function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChan
 }
 
 function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onChange, load, width }: Props<"Suggest"> & { width: number }) {
-  const theme = useTheme2();
   const offered = useSuggestions(load);
   const pick = (text: string) => {
     onChange(text);
@@ -48,24 +50,9 @@ function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onC
       onDone?.();
     }
   };
-  const panel: React.CSSProperties = {
-    position: "absolute",
-    top: "100%",
-    left: 0,
-    minWidth: "100%",
-    maxHeight: 240,
-    overflowY: "auto",
-    zIndex: theme.zIndex.dropdown,
-    marginTop: 2,
-    padding: 4,
-    listStyle: "none",
-    background: theme.colors.background.primary,
-    border: `1px solid ${theme.colors.border.medium}`,
-    borderRadius: 2,
-    boxShadow: theme.shadows.z3,
-  };
+  const box = React.useRef<HTMLDivElement>(null);
   return (
-    <div style={{ position: "relative", display: "inline-block" }}>
+    <div ref={box} style={{ display: "inline-block" }}>
       <Input
         id={id}
         aria-label={label}
@@ -91,34 +78,79 @@ function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onC
           onDone?.();
         }}
       />
-      {offered.isOpen ? (
-        <ul role="listbox" id={`${id}-offered`} style={panel}>
-          {offered.problem ? <li style={{ padding: "4px 8px", color: theme.colors.text.secondary }}>{offered.problem}</li> : null}
-          {offered.found.map((text, index) => (
-            <li
-              key={text}
-              id={`${id}-offered-${index}`}
-              role="option"
-              aria-selected={index === offered.reached}
-              // before the box loses the focus
-              onMouseDown={(event) => {
-                event.preventDefault();
-                pick(text);
-              }}
-              style={{
-                padding: "4px 8px",
-                cursor: "pointer",
-                whiteSpace: "nowrap",
-                background: index === offered.reached ? theme.colors.action.hover : undefined,
-              }}
-            >
-              {text}
-            </li>
-          ))}
-        </ul>
-      ) : null}
+      {offered.isOpen ? <Offered id={`${id}-offered`} offered={offered} beside={box.current} onPick={pick} /> : null}
     </div>
   );
+}
+
+interface OfferedProps {
+  id: string;
+  offered: Suggestions;
+  beside: HTMLElement | null;
+  onPick: (text: string) => void;
+}
+
+/** The values below the box, or above it where there is no room; on top of whatever scrolls or cuts. */
+function Offered({ id, offered, beside, onPick }: OfferedProps) {
+  const theme = useTheme2();
+  const { colors } = theme;
+  const at = beside?.getBoundingClientRect() ?? new DOMRect();
+  const isBelow = window.innerHeight - at.bottom > HIGHEST || at.top < HIGHEST;
+  const close = offered.close;
+  React.useEffect(() => {
+    const scrolled = (event: Event) => (event.target as Element).id === id || close();
+    window.addEventListener("scroll", scrolled, true);
+    return () => window.removeEventListener("scroll", scrolled, true);
+  });
+  const panel: React.CSSProperties = {
+    position: "fixed",
+    left: at.left,
+    ...(isBelow ? { top: at.bottom + 2 } : { bottom: window.innerHeight - at.top + 2 }),
+    minWidth: at.width,
+    maxHeight: HIGHEST,
+    overflowY: "auto",
+    zIndex: theme.zIndex.portal,
+    padding: 4,
+    listStyle: "none",
+    color: colors.text.primary,
+    background: colors.background.primary,
+    border: `1px solid ${colors.border.medium}`,
+    borderRadius: 2,
+    boxShadow: theme.shadows.z3,
+  };
+  return (
+    <Portal>
+      <ul role="listbox" id={id} style={panel}>
+        {offered.problem ? <li style={{ padding: "4px 8px", color: colors.text.secondary }}>{offered.problem}</li> : null}
+        {offered.found.map((text, index) => (
+          <li
+            key={text}
+            id={`${id}-${index}`}
+            role="option"
+            aria-selected={index === offered.reached}
+            ref={index === offered.reached ? show : undefined}
+            // before the box loses the focus
+            onMouseDown={(event) => {
+              event.preventDefault();
+              onPick(text);
+            }}
+            style={{
+              padding: "4px 8px",
+              cursor: "pointer",
+              whiteSpace: "nowrap",
+              background: index === offered.reached ? colors.action.hover : undefined,
+            }}
+          >
+            {text}
+          </li>
+        ))}
+      </ul>
+    </Portal>
+  );
+}
+
+function show(entry: HTMLElement | null): void {
+  entry?.scrollIntoView?.({ block: "nearest" });
 }
 
 function Choose({ id, label, disabled, invalid, placeholder, value, choices, onChange, clearable, custom, width }: Props<"Select"> & { width: number }) {

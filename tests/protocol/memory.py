@@ -51,6 +51,7 @@ class MemoryHost:
         self.h2 = h2.connection.H2Connection(config)
         self.next = 1
         self.frames = []  # (stream, bytes) of each DATA frame
+        self.bodies = {}  # stream: all of its DATA
         self.ended = {}  # stream: its trailers
         self.resets = {}  # stream: error code
         self.events = []
@@ -89,6 +90,7 @@ class MemoryHost:
             self.events.append(event)
             if isinstance(event, h2.events.DataReceived):
                 self.frames.append((event.stream_id, len(event.data)))
+                self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
             elif isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
                 found = {k.decode(): v.decode() for k, v in event.headers}
                 if "grpc-status" in found:
@@ -120,7 +122,7 @@ class Batches:
     def __init__(self):
         self.waiting = []
         self.some = asyncio.Event()
-        self.on_ready = None
+        self.on_ready = self.sink = None
         self.ended = self.stalled = False
         self.left = 0
 

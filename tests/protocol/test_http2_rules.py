@@ -16,7 +16,7 @@ from aiostream_ds.frames.packet import Packet, Schema
 from aiostream_ds.grafana import floods
 from aiostream_ds.grafana.http2streams import StreamClosedError
 from aiostream_ds.grafana.outbox import TURN
-from aiostream_ds.grafana.sending import send_packets
+from aiostream_ds.grafana.sending import packet_bytes, send_packets
 
 from .memory import Batches, MemoryHost
 
@@ -323,6 +323,55 @@ async def test_a_reset_ends_a_stream_whose_packets_are_pushed():
     assert (reader.left, reader.on_ready) == (1, None)
     assert host.frames == before
     assert not host.server.tasks
+
+
+async def test_a_packet_that_comes_while_others_are_taken_goes_behind_them():
+    class Refilled(Batches):
+        """Taking makes the author's rows flow, as the end of a wait does."""
+
+        refused = None
+
+        def take(self):
+            taken = super().take()
+            if taken and self.sink is not None and self.refused is None:
+                self.refused = not self.sink(None, later)
+                if self.refused:
+                    self.put(later)
+            return taken
+
+    first, later = Packet(SCHEMA, b"1", 1), Packet(SCHEMA, b"2", 1)
+    reader = Refilled()
+    host = MemoryHost(lambda _, call: send_packets(call, reader))
+    number = host.request()
+    reader.put(Packet(SCHEMA, b"0", 1))
+    await host.turn()
+    assert reader.sink is not None
+    reader.put(first)
+    await host.turn()
+    assert reader.refused
+    expected = [Packet(SCHEMA, b"0", 1), first, later]
+    assert host.bodies[number] == b"".join(packet_bytes(None, each) for each in expected)
+    await host.leave()
+
+
+async def test_a_packet_that_finds_a_closed_window_waits_and_later_ones_behind_it():
+    reader = Batches()
+    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=40)
+    number = host.request()
+    reader.put(Packet(SCHEMA, b"0", 1))
+    await host.turn()
+    small, large = Packet(SCHEMA, b"1", 1), Packet(SCHEMA, b"2" * 100, 1)
+    assert not reader.sink(None, large)
+    reader.put(large)
+    assert reader.sink is None  # what comes now would overtake it
+    reader.put(small)
+    host.h2.increment_flow_control_window(1000, number)
+    host.deliver()
+    await host.turn()
+    await host.turn()
+    expected = [Packet(SCHEMA, b"0", 1), large, small]
+    assert host.bodies[number] == b"".join(packet_bytes(None, each) for each in expected)
+    await host.leave()
 
 
 async def test_a_reset_of_a_stream_that_has_ended_is_nothing():

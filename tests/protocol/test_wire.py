@@ -396,7 +396,7 @@ class FakeReader:
         self.error = error
         self.forever = forever
         self.left = 0
-        self.on_ready = None
+        self.on_ready = self.sink = None
 
     @property
     def ended(self):

@@ -294,3 +294,62 @@ async def test_iterating_gives_what_take_gives_until_the_end():
     put(box, [packet([1]), packet([2])])
     box._end(None)
     assert [rows_of(taken) async for taken in box] == [[1, 2]]
+
+
+# -- the sink: packets that are handed on without a queue ---------------------------------------
+
+
+class Sink:
+    """Takes packets while it is `open`."""
+
+    def __init__(self, box):
+        self.open, self.got = True, []
+        box.sink = self
+
+    def __call__(self, schema, taken):
+        if self.open:
+            self.got.append((schema, *rows_of([(schema, taken)])))
+        return self.open
+
+
+def test_a_sink_gets_a_packet_while_nothing_is_queued_and_only_then():
+    box, feed = mailbox()
+    sink = Sink(box)
+    feed.now = SCHEMA_SHOWN
+    assert box._hand_on(packet([1], A), feed.now)
+    put(box, [packet([2], A)])
+    assert not box._hand_on(packet([3], A), feed.now)
+    put(box, [packet([3], A)])
+    assert sink.got == [(A, 1)] and rows_of(box.take()) == [2, 3]
+    assert box._hand_on(packet([4], A), feed.now) and sink.got[1:] == [(None, 4)]
+
+
+def test_a_packet_that_the_sink_refuses_counts_as_not_sent():
+    box, feed = mailbox()
+    sink = Sink(box)
+    sink.open = False
+    assert not box._hand_on(packet([1], A), feed.now)
+    assert box.statistics().sent_packets == 0
+    put(box, [packet([1], A)])
+    assert [schema for schema, _ in box.take()] == [A]
+    sink.open = True
+    assert box._hand_on(packet([2], A), feed.now)
+    counts = box.statistics()
+    assert (counts.sent_packets, counts.sent_rows, counts.queued_packets) == (2, 2, 0)
+    assert counts.sent_bytes == len(packet([1], A).data) + len(packet([2], A).data)
+
+
+def test_a_sink_gets_the_schema_exactly_when_a_reader_that_takes_would():
+    handed, hands = mailbox()
+    taken, takes = mailbox()
+    sink = Sink(handed)
+    steps = [(A, 0.0), (A, 0.1), (B, 0.2), (B, 0.3), (A, 1.5), (A, 1.6), (Schema(b"a", "a"), 1.7)]
+    steps += [(A, SCHEMA_REPEAT + 1.4), (A, SCHEMA_REPEAT + 1.6), (A, SCHEMA_REPEAT + 1.7)]
+    expected = []
+    for schema, now in steps:
+        hands.now = takes.now = now
+        assert handed._hand_on(packet([1], schema), now)
+        put(taken, [packet([1], schema)])
+        expected += [told for told, _ in taken.take()]
+    assert [told for told, _ in sink.got] == expected
+    assert None in expected and expected[-3:] != [None] * 3

@@ -36,6 +36,8 @@ _get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
 
+_RUNNING, _LINGERING = State.RUNNING, State.LINGERING  # looked up for each packet
+
 
 class Channel:
     """What a runner sees: where to emit, and whether someone wants rows.
@@ -49,28 +51,10 @@ class Channel:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_blocks",
-        "_cancels",
-        "_closing_since",
-        "_policy",
-        "_readers",
-        "_owner",
-        "_room",
-        "_run",
-        "_statuses",
-        "_task",
-        "_timer",
-        "failed",
-        "generation",
-        "key",
-        "on_hungry",
-        "on_status",
-        "place",
-        "ring",
-        "schema",
-        "state",
-    )
+        "__weakref__", "_blocks", "_cancels", "_closing_since", "_policy", "_readers", "_owner",
+        "_room", "_run", "_statuses", "_task", "_timer", "failed", "generation", "key",
+        "on_hungry", "on_status", "place", "ring", "schema", "state",
+    )  # fmt: skip
 
     def __init__(
         self, owner: Owner, key: ChannelKey, run: Runner, policy: Policy,
@@ -102,7 +86,7 @@ class Channel:
     @property
     def open(self) -> bool:
         """Whether rows are asked for: the stream runs and was not told to end."""
-        return self.state is State.RUNNING or self.state is State.LINGERING
+        return self.state is _RUNNING or self.state is _LINGERING
 
     @property
     def hungry(self) -> bool:
@@ -120,9 +104,8 @@ class Channel:
     @property
     def flowing(self) -> bool:
         """Whether rows are asked for, and no reader is full."""
-        return (self.state is State.RUNNING or self.state is State.LINGERING) and not (
-            self._blocks and self.full
-        )
+        state = self.state
+        return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.full)
 
     @property
     def crowded(self) -> bool:
@@ -144,18 +127,28 @@ class Channel:
         Raises:
             ChannelClosed: the channel is told to close, or closed.
         """
-        if not self.open:
-            raise ChannelClosed(f"{self.key.path}: the channel is {self.state.value}")
+        state = self.state
+        if state is not _RUNNING and state is not _LINGERING:
+            raise ChannelClosed(f"{self.key.path}: the channel is {state.value}")
+        if len(packets) != 1 or not packets[0].rows:
+            return self._emit_several(packets)
+        packet = packets[0]
+        rows, size = packet.rows, len(packet.data)
+        self.schema = packet.schema
+        if packet.place is not None:
+            self.place = packet.place
+        self._owner.observer.on_emit(self.key, 1, rows, size)
+        if self._statuses is not None:
+            self._statuses.rows_came()
+        self._give(packets, rows, size)
+        return rows, size
+
+    def _emit_several(self, packets: tuple[Packet, ...]) -> tuple[int, int]:
         if not packets:
             return 0, 0
         last: Packet | None = packets[-1]
-        if len(packets) == 1:
-            rows, size = packets[0].rows, len(packets[0].data)
-            empty = not rows
-        else:
-            counts = list(map(_get_rows, packets))
-            rows, size = sum(counts), sum(map(len, map(_get_data, packets)))
-            empty = 0 in counts
+        rows, size = sum(map(_get_rows, packets)), sum(map(len, map(_get_data, packets)))
+        empty = 0 in map(_get_rows, packets)
         self._owner.observer.on_emit(self.key, len(packets), rows, size)
         if self._statuses is not None and rows:
             self._statuses.rows_came()
@@ -169,17 +162,24 @@ class Channel:
                 self.schema = last.schema
             if last.place is not None:
                 self.place = last.place
-        if self.ring is not None and filled:
-            self.ring.append(filled, rows, filled_size, self._now())
         if filled:
-            readers = tuple(self._readers)  # a reader that is too slow leaves meanwhile
-            for reader in readers:
-                reader._put(filled, rows, filled_size)
-            for reader in readers:  # they may take now, and make the runner emit more
-                reader._wake()
+            self._give(filled, rows, filled_size)
         if empty and last is not None and not last.rows and last.place is not None:
             self._tell_place(last)
         return rows, size
+
+    def _give(self, packets: tuple[Packet, ...], rows: int, size: int) -> None:
+        now = self._owner.loop.time()
+        if self.ring is not None:
+            self.ring.append(packets, rows, size, now)
+        single = packets[0] if len(packets) == 1 else None
+        waiting: list[Subscription] = []
+        for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
+            if single is None or not reader._hand_on(single, now):
+                reader._put(packets, rows, size)
+                waiting.append(reader)
+        for reader in waiting:  # they may take now, and make the runner emit more
+            reader._wake()
 
     @property
     def status(self) -> Status | None:

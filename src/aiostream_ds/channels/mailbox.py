@@ -65,9 +65,11 @@ class Subscription:
 
     The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
     the reader's to set: it is called when something can be taken, which it may do at once, and at
-    the end. `stalled` is whether it was ended because nothing was taken: then nobody has to wait
-    for what is on its way to it. A reader of the `exact` view also gets packets without rows, which
-    say only a place, and `wait` tells it that the channel's status has changed.
+    the end. So is `sink`: while nothing is queued it is given each single packet, with its schema
+    where the reader needs it, and says whether it took it; it must not emit. `stalled` is whether
+    it was ended because nothing was taken: then nobody has to wait for what is on its way to it. A
+    reader of the `exact` view also gets packets without rows, which say only a place, and `wait`
+    tells it that the channel's status has changed.
     """
 
     __slots__ = (
@@ -93,11 +95,13 @@ class Subscription:
         "_wake_up",
         "exact",
         "on_ready",
+        "sink",
         "stalled",
     )
 
     def __init__(self, feed: Feed, buffer: Buffer, *, exact: bool = False) -> None:
         self.on_ready: Callable[[], None] | None = None
+        self.sink: Callable[[Schema | None, Packet], bool] | None = None
         self.exact = exact
         self.stalled = False
         self._news = False
@@ -237,6 +241,26 @@ class Subscription:
         return self.take()
 
     # For the channel
+
+    def _hand_on(self, packet: Packet, now: float) -> bool:
+        """Give a packet with rows straight to the sink; False: it has to be queued."""
+        if self.sink is None or self._queue:
+            return False
+        schema, current, repeats = packet.schema, self._schema, now >= self._repeat_at
+        if repeats or (
+            schema is not current and (current is None or schema.fingerprint != current.fingerprint)
+        ):
+            if not self.sink(schema, packet):
+                return False
+            self._schema = schema
+            if repeats and now >= self._shown_until:
+                self._repeat_at = now + SCHEMA_REPEAT
+        elif not self.sink(None, packet):
+            return False
+        self._sent_packets += 1
+        self._sent_rows += packet.rows
+        self._sent_bytes += len(packet.data)
+        return True
 
     def _put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
         """Queue packets, which have so many rows and bytes in all; `_wake` has to follow."""

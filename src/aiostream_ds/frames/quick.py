@@ -4,7 +4,7 @@ It only ever says yes or nothing: what it does not know takes the careful way of
 json.py, which also finds the words for what is wrong. Imports the standard library and orjson.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain
 from math import inf
@@ -14,7 +14,7 @@ import orjson
 
 from aiostream_ds.frames.arrays import array_kind
 from aiostream_ds.frames.columns import ARRAY_TYPES, RANGES, FieldType
-from aiostream_ds.frames.times import DAY, EPOCH, TIME_LIMIT, read_datetimes
+from aiostream_ds.frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
 __all__ = ["QuickWriter", "find_sound"]
 
@@ -49,6 +49,7 @@ _LIST_TYPES = {
     str: FieldType.STRING,
 }
 _FEW = 1_000
+_MOST_PLANS = 256  # a column of times holds datetimes or ints
 _N = ord("n")
 _DATETIMES, _TEXTS, _LISTS = {datetime}, {str}, {list}
 
@@ -102,15 +103,27 @@ def _fits(values: list[Any], usual: _Usual) -> bool:
     return usual.exact is not int or (usual.low <= min(values) and max(values) <= usual.high)
 
 
+class _RowPlan(NamedTuple):
+    """How a row is written, by the types of its values."""
+
+    times: tuple[int, ...]
+    """Places of datetimes."""
+    limits: tuple[tuple[int, float, float], ...]
+    """Places of whole numbers, and their range."""
+    numbers: bool
+    """Whether nothing else is written."""
+
+
 class QuickWriter:
     """Writes the data of columns of these types."""
 
-    __slots__ = ("_numbers", "_types", "_usual")
+    __slots__ = ("_numbers", "_plans", "_types", "_usual")
 
     def __init__(self, types: Sequence[FieldType]) -> None:
         self._types = list(types)
         self._usual = [_USUAL.get(each, _UNUSUAL) for each in types]
         self._numbers = _UNUSUAL not in self._usual
+        self._plans: dict[tuple[type, ...], _RowPlan] = {}
 
     def data(self, columns: Sequence[Any]) -> bytes | None:
         """The JSON object of the values, as `json.data` has it; None if some column is not usual.
@@ -144,33 +157,57 @@ class QuickWriter:
         # Written in one go and cut where one table ends: no number has a bracket in it.
         return [b'{"values":[[%b]]}' % piece for piece in body[3:-3].split(b"]],[[")]
 
-    def row(self, values: Iterable[Any]) -> bytes | None:
+    def row(self, values: tuple[Any, ...]) -> bytes | None:
         """The same for one row: most packets of a slow stream have no more."""
-        cells: list[tuple[Any]] = []
+        kinds = tuple(map(type, values))
+        plan = self._plans.get(kinds)
+        if plan is None:
+            plan = self._plan(kinds)
+            if plan is None:
+                return None
+        cells: Sequence[Any] = values
         nanos: list[Any] = []
-        for value, (exact, _, low, high, _), wanted in zip(
-            values, self._usual, self._types, strict=True
-        ):
-            kind = value.__class__
-            if kind is exact:
-                if kind is int and not low <= value <= high:
-                    return None
-            elif kind is datetime and wanted is FieldType.TIME:
+        if plan.times:
+            cells = list(values)
+            for place in plan.times:
                 try:
-                    since = value - EPOCH
+                    cells[place], rest = divmod(values[place] - EPOCH, MILLISECOND)
                 except TypeError:  # it has no time zone
                     return None
-                below = since.microseconds
-                value = since.days * DAY + since.seconds * 1000 + below // 1000
-                if not -TIME_LIMIT <= value <= TIME_LIMIT:
-                    return None
-                if below % 1000:
-                    nanos = nanos or [None] * len(self._types)
-                    nanos[len(cells)] = (below % 1000 * 1000,)
-            elif kind is not str or wanted is not FieldType.STRING:
+                if rest:
+                    nanos = nanos or [None] * len(values)
+                    nanos[place] = (rest.microseconds * 1000,)
+        for place, low, high in plan.limits:
+            if not low <= cells[place] <= high:
                 return None
-            cells.append((value,))
-        return _written(cells, nanos)
+        if not plan.numbers:
+            return _written([(cell,) for cell in cells], nanos)
+        body = orjson.dumps(cells)
+        if _N in body:
+            return None  # NaN and infinities are written as null
+        body = body[1:-1].replace(b",", b"],[")  # no number has a comma in it
+        if nanos:
+            return b'{"values":[[%b]],"nanos":%b}' % (body, orjson.dumps(nanos))
+        return b'{"values":[[%b]]}' % body
+
+    def _plan(self, kinds: tuple[type, ...]) -> "_RowPlan | None":
+        """How a row with values of these types is written; None: one of them is not usual."""
+        times: list[int] = []
+        limits: list[tuple[int, float, float]] = []
+        for place, (kind, usual, wanted) in enumerate(
+            zip(kinds, self._usual, self._types, strict=True)
+        ):
+            if kind is datetime and wanted is FieldType.TIME:
+                times.append(place)
+            elif kind is not usual.exact and (kind is not str or wanted is not FieldType.STRING):
+                return None
+            if kind is int or kind is datetime:
+                limits.append((place, usual.low, usual.high))
+        plan = _RowPlan(tuple(times), tuple(limits), str not in kinds and bool not in kinds)
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        self._plans[kinds] = plan
+        return plan
 
     def _read(self, columns: Sequence[Any], nanos: list[list[int] | None]) -> list[Any] | None:
         """The columns in their plain form; what times have below their milliseconds to `nanos`."""

@@ -23,6 +23,7 @@ _PAID_AT_ONCE = 16 * 1024
 
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _HEADERS, _CONTINUATION = 0x1, 0x9
+_CLOSED = StreamState.CLOSED
 
 
 class Http2Connection(Connection):
@@ -166,24 +167,23 @@ class Http2Stream:
 
     def write_now(self, data: bytes) -> bool:
         """Write all of `data`, or nothing and return False when it would have to wait."""
-        h2, connection = self._h2, self.connection
+        h2, outbox = self._h2, self.connection.outbox
         stream = h2.streams.get(self.number)
         size = len(data)
         if (
             stream is None
-            or stream.state_machine.state is StreamState.CLOSED
+            or stream.state_machine.state is _CLOSED
             or size > stream.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
-            or not connection.write_ready.is_set()
-            or connection.outbox.is_closing()
+            or not outbox.ready
         ):
             return False
         h2.outbound_flow_control_window -= size
         stream.outbound_flow_control_window -= size
         if size <= h2.max_outbound_frame_size:
-            connection.outbox.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._tail, data))
+            outbox.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._tail, data))
         else:
-            connection.outbox.write(self._frames(memoryview(data)))
+            outbox.write(self._frames(memoryview(data)))
         return True
 
     def _frames(self, view: memoryview) -> bytes:

@@ -16,21 +16,26 @@ PIECES = 32
 
 
 class Outbox:
-    """The transport as grpclib sees it: what one turn of the loop writes leaves together."""
+    """The transport as grpclib sees it: what one turn of the loop writes leaves together.
 
-    __slots__ = ("_ended", "_parts", "_scheduled", "_size", "_transport")
+    `ready` is whether the host takes more now; who pauses writing, or ends it, says so here.
+    """
+
+    __slots__ = ("_ended", "_parts", "_scheduled", "_size", "_transport", "ready")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._parts: list[bytes] = []
         self._size = 0
         self._scheduled = self._ended = False
+        self.ready = True
 
     def write(self, data: bytes) -> None:
         """Keep `data` for the end of this turn; much, or many pieces, leave at once."""
-        self._parts.append(data)
+        parts = self._parts
+        parts.append(data)
         self._size += len(data)
-        if self._size >= TURN or len(self._parts) >= PIECES:
+        if self._size >= TURN or len(parts) >= PIECES:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True
@@ -57,15 +62,17 @@ class Outbox:
                 self._transport.write_eof()
             else:  # TLS
                 self._transport.close()
-        self._ended = True
+        self._ended, self.ready = True, False
 
     def close(self) -> None:
         """Flush, and close when the transport has sent its bytes."""
         self.flush()
+        self.ready = False
         self._transport.close()
 
     def abort(self) -> None:
         """Close now; unsent bytes are lost."""
+        self.ready = False
         self._transport.abort()
 
     def is_closing(self) -> bool:

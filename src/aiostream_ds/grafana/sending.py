@@ -28,6 +28,7 @@ class Reader(Protocol):
     """What `send_packets` needs of a channel's subscription."""
 
     on_ready: Callable[[], None] | None
+    sink: Callable[[Schema | None, Packet], bool] | None
 
     @property
     def stalled(self) -> bool:
@@ -141,6 +142,7 @@ class _Push:
         """Let `push` do the work until it cannot, or the reader has ended."""
         self._needed = asyncio.get_running_loop().create_future()
         self._reader.on_ready = self._push
+        self._reader.sink = self._write
         self._push()  # what came while the task was writing has told nobody
         try:
             await self._needed
@@ -148,8 +150,21 @@ class _Push:
             self.stop()
 
     def stop(self) -> None:
-        self._reader.on_ready = None
+        self._reader.on_ready = self._reader.sink = None
         self._needed = None
+
+    def _write(self, schema: Schema | None, packet: Packet) -> bool:
+        """Take one packet from the channel and write it; False: it is to be queued."""
+        if self._pushing:  # behind those that are about to be written
+            return False
+        data = packet_bytes(schema, packet)
+        return len(data) <= _AT_ONCE and self._call.stream.write_now(data)
+
+    def _need_task(self) -> None:
+        """The rest is the task's: what comes from now on has to wait for it."""
+        self._reader.sink = None
+        if self._needed is not None and not self._needed.done():
+            self._needed.set_result(None)
 
     def _push(self) -> None:
         """Told by the mailbox. Taking may make the author's rows flow, which tells it again."""
@@ -175,8 +190,8 @@ class _Push:
                 data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
                 if len(data) > _AT_ONCE or not self._call.stream.write_now(data):
                     self._rest = data
-            if (self._rest or self._reader.ended) and not needed.done():
-                needed.set_result(None)
+            if self._rest or self._reader.ended:
+                self._need_task()
         except Exception as error:
             if not needed.done():
                 needed.set_exception(error)

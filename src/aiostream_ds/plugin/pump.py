@@ -10,7 +10,7 @@ Imports `channels`, `frames`, its own room and the ground.
 import asyncio
 import math
 import types
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from aiostream_ds.channels.channel import Channel, Runner
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
 
-Encode = Callable[[list[Any]], Iterable[Packet]]
+Encode = Callable[[list[Any]], list[Packet]]
 """Turns what was yielded into packets: all of it, or it raises and remembers nothing of it."""
 
 
@@ -70,24 +70,12 @@ def drive(
     if order is not None and not is_idle(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
 
-    async def run(channel: Channel) -> None:
+    def run(channel: Channel) -> Awaitable[None]:
         pump = _Pump(channel, encode, rows, turn_bytes)
         if sorter is not None:
             pump = _SortingPump(channel, encode, rows, turn_bytes, sorter)
         channel.on_hungry = pump.flush
-        try:
-            await _watched(pump.pull(open_rows()), pump.author_waits)
-        except asyncio.CancelledError as error:
-            if pump.was_interrupted() and channel.open and nobody_cancels():
-                # A scope around a yield threw into us; closing the generator has taken it back.
-                raise YieldInScope(
-                    "the stream yields inside a timeout or cancel scope; "
-                    "put the timeout around the awaits between the yields"
-                ) from error
-            raise
-        finally:
-            pump.flush()
-            channel.on_hungry = None
+        return _watched(pump.pull(open_rows()), pump.author_waits)
 
     return run
 
@@ -117,6 +105,16 @@ def _watched(
         return
 
 
+async def _close(rows: AsyncGenerator[Any, None]) -> None:
+    try:
+        await rows.aclose()
+    except RuntimeError as error:
+        if "ignored GeneratorExit" not in str(error):
+            raise
+        # Python has marked it closed: nobody can run what follows that yield.
+        raise YieldInScope("the stream yields in its finally while it is closed") from error
+
+
 class _Pump:
     """The batch of one run, and how large it may grow."""
 
@@ -125,7 +123,7 @@ class _Pump:
         "_batch",
         "_channel",
         "_encode",
-        "_in_own_wait",
+        "_light",
         "_limit",
         "_rows",
         "_size",
@@ -141,29 +139,40 @@ class _Pump:
         self._arrivals = self._batch  # where yields are put: the same list unless they are sorted
         self._size = min(rows, FIRST_BATCH)  # yields that make a packet
         self._limit = self._size  # 0: the next yield must look before the author goes on
-        self._in_own_wait = False
+        self._light = turn_bytes // self._size  # bytes up to which a single row changes no size
 
     async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
-        """Read the generator to its end, and close it in the task that read it."""
+        """Read the generator to its end, close it in the task that read it, and emit the rest."""
         batch = self._arrivals
         append = batch.append
+        in_own_wait = False
         try:
-            async for row in rows:
-                append(row)
-                if len(batch) >= self._limit:
-                    if not self._channel.open:
-                        return  # the author swallowed the cancellation
-                    self._in_own_wait = True
-                    await self._breathe()
-                    self._in_own_wait = False
-        finally:
             try:
-                await rows.aclose()
-            except RuntimeError as error:
-                if "ignored GeneratorExit" not in str(error):
-                    raise
-                # Python has marked it closed: nobody can run what follows that yield.
-                raise YieldInScope("the stream yields in its finally while it is closed") from error
+                async for row in rows:
+                    append(row)
+                    if len(batch) >= self._limit:
+                        if not self._channel.open:
+                            return  # the author swallowed the cancellation
+                        in_own_wait = True
+                        await self._breathe()
+                        in_own_wait = False
+            finally:
+                await _close(rows)
+        except asyncio.CancelledError as error:
+            if in_own_wait and self._channel.open and nobody_cancels():
+                # A scope around a yield threw into us; closing the generator has taken it back.
+                raise YieldInScope(
+                    "the stream yields inside a timeout or cancel scope; "
+                    "put the timeout around the awaits between the yields"
+                ) from error
+            raise
+        finally:
+            self._end()
+            self._channel.on_hungry = None
+
+    def _end(self) -> None:
+        """No more rows will come."""
+        self.flush()
 
     def flush(self) -> None:
         """Emit the batch. Never raises: a yield that cannot be encoded fails the channel."""
@@ -177,25 +186,21 @@ class _Pump:
             return
         error: Exception | None = None
         try:
-            packets = list(self._encode(rows))
+            packets = self._encode(rows)
         except Exception:
             packets, error = self._encode_singly(rows)
-        sizes = channel.emit(*packets)
-        if error is None:
-            self._measure(len(rows), *sizes)
-        else:
+        count, size = channel.emit(*packets)
+        if error is not None:
             channel.fail(error)
             del error  # error → traceback → frames → error would be a cycle
+        elif len(rows) > 1 or count > 1 or size > self._light:
+            self._measure(len(rows), count, size)  # else: small rows, as most authors yield them
         self._limit = self._size if channel.flowing else 0
 
     def author_waits(self) -> None:
         """The author awaits something, or the pump itself does."""
         if self._batch and self._channel.hungry:
             self.flush()
-
-    def was_interrupted(self) -> bool:
-        """Whether the exception came while the pump waited, not the author."""
-        return self._in_own_wait
 
     async def _breathe(self) -> None:
         channel = self._channel
@@ -226,10 +231,11 @@ class _Pump:
             and rows * self._size <= self._rows
             and size * self._size <= self._turn_bytes
         ):
-            return  # the author waits between small rows, as most do
+            return  # the author waits between small yields
         by_rows = yields * self._rows // max(rows, 1)
         by_bytes = yields * self._turn_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))
+        self._light = self._turn_bytes // self._size
 
 
 class _SortingPump(_Pump):
@@ -245,6 +251,7 @@ class _SortingPump(_Pump):
         self, channel: Channel, encode: Encode, rows: int, turn_bytes: int, sorter: "Sorter"
     ) -> None:
         super().__init__(channel, encode, rows, turn_bytes)
+        self._light = -1  # each packet is measured
         self._arrivals = []
         self._sorter = sorter
         self._loop = asyncio.get_running_loop()
@@ -252,14 +259,12 @@ class _SortingPump(_Pump):
         self._yields = 0  # since the last packet
         self._rows_before = sorter.rows  # that the sorter had seen then
 
-    async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
-        try:
-            await super().pull(rows)
-        finally:
-            self._sort()
-            self._batch += self._sorter.release(math.inf)
-            if self._timer is not None:
-                self._timer.cancel()
+    def _end(self) -> None:
+        self._sort()
+        self._batch += self._sorter.release(math.inf)
+        if self._timer is not None:
+            self._timer.cancel()
+        super()._end()
 
     def flush(self) -> None:
         self._sort()
@@ -304,4 +309,5 @@ class _SortingPump(_Pump):
         seen = self._sorter.rows - self._rows_before
         if self._yields and rows:
             super()._measure(self._yields, seen, size * seen // rows)
+            self._light = -1
         self._yields, self._rows_before = 0, self._sorter.rows

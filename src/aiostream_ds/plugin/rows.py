@@ -110,10 +110,13 @@ class RowEncoder:
 
         Raises TypeError or ValueError, and then has changed nothing.
         """
-        if len(rows) == 1:
-            packet = self._encode_row(rows[0])
-            if packet is not None:
-                return [packet]
+        if len(rows) == 1:  # the usual case of a slow stream: one more row like those before
+            kind = rows[0].__class__
+            layout = self._dicts if kind is dict else self._rows.get(kind)
+            data = layout.row(rows[0]) if layout is not None else None
+            if layout is not None and data is not None:
+                self._last = layout
+                return [Packet(layout.schema, data, 1)]
         kinds = set(map(type, rows))
         if len(kinds) == 1:
             packets = self._encode_alike(kinds.pop(), rows)
@@ -144,16 +147,6 @@ class RowEncoder:
     def _put_back(self, dicts: Layout | None, last: Layout | Shape | None) -> None:
         self._dicts = self._governor.layout = dicts
         self._last = last
-
-    def _encode_row(self, row: Any) -> Packet | None:
-        """The usual case of a slow stream: one more row like those before. None: look closer."""
-        kind = row.__class__
-        layout = self._dicts if kind is dict else self._rows.get(kind)
-        data = layout.row(row) if layout is not None else None
-        if layout is None or data is None:
-            return None
-        self._last = layout
-        return Packet(layout.schema, data, 1)
 
     def _encode_alike(self, kind: type, rows: list[Any]) -> list[Packet] | None:
         """The usual case: rows of one kind that bring nothing new. None: look closer."""

@@ -51,7 +51,12 @@ OUTSIDERS = {
         "testing/",
         "cli/live.py",
     ),
-    "h2": ("grafana/floods.py", "grafana/http2.py", "grafana/http2streams.py"),
+    "h2": (
+        "grafana/control.py",
+        "grafana/floods.py",
+        "grafana/http2.py",
+        "grafana/http2streams.py",
+    ),
     "hpack": ("grafana/headers.py",),
     "numpy": ("frames/", "sources/"),
     "orjson": ("frames/", "plugin/layout.py", "plugin/values.py"),

@@ -1,7 +1,8 @@
 """Aware datetimes as Grafana has times: Unix milliseconds, and nanoseconds below them."""
 
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, sub
 
 __all__ = ["DAY", "EPOCH", "MILLISECOND", "TIME_LIMIT", "read_datetimes"]
 
@@ -15,7 +16,8 @@ TIME_LIMIT = (2**63 - 1) // 1_000_000 - 1
 """Times must fit 64 bits of nanoseconds in Grafana: from 1677-09-21 to 2262-04-11, here in ms."""
 
 _DAYS_LIMIT = TIME_LIMIT // DAY
-_get_day, _get_microsecond = attrgetter("days"), attrgetter("microseconds")
+_get_day, _get_second, _get_microsecond = map(attrgetter, ("days", "seconds", "microseconds"))
+_below_millisecond = (1000).__rmod__  # what is left of microseconds, without a frame for each
 
 
 def read_datetimes(values: list[datetime]) -> tuple[list[int], list[int] | None] | None:
@@ -26,16 +28,21 @@ def read_datetimes(values: list[datetime]) -> tuple[list[int], list[int] | None]
         if not -_DAYS_LIMIT < first < _DAYS_LIMIT:
             return None
         midnight = EPOCH + timedelta(first)
-        since = [value - midnight for value in values]
+        since = list(map(sub, values, repeat(midnight)))
     except TypeError:
         return None
     start = first * DAY
+    micros = list(map(_get_microsecond, since))
     if any(map(_get_day, since)):
         times = [start + span // MILLISECOND for span in since]
         if min(times) < -TIME_LIMIT or max(times) > TIME_LIMIT:
             return None
     else:  # within one day, as usual: a division of timedeltas takes three times as long
-        times = [start + span.seconds * 1000 + span.microseconds // 1000 for span in since]
-    if any(part % 1000 for part in set(map(_get_microsecond, since))):
-        return times, [span.microseconds % 1000 * 1000 for span in since]
+        seconds = map(_get_second, since)
+        times = [
+            start + second * 1000 + micro // 1000
+            for second, micro in zip(seconds, micros, strict=True)
+        ]
+    if any(map(_below_millisecond, micros)):
+        return times, [micro % 1000 * 1000 for micro in micros]
     return times, None

@@ -1,10 +1,11 @@
 """HTTP/2 below the calls: one connection of the host, as h2 reads it.
 
-Only this file, http2streams.py, headers.py and floods.py know the insides of h2 (4.3, 4.4), hpack 4
-and `grpclib.protocol` (0.4.9): tests/unit/test_wire.py fails when an upgrade moves what they rely
-on. h2 reads all frames and keeps the states. Against grpclib there is no limit of 100 streams, O(1)
-work for each stream, HEADERS and DATA frames made by hand, one system call for all that one turn of
-the loop writes; malformed requests and floods are refused, unknown frames are outlived.
+Only this file, control.py, http2streams.py, headers.py and floods.py know the insides of h2 (4.3,
+4.4), hpack 4 and `grpclib.protocol` (0.4.9): tests/unit/test_wire.py fails when an upgrade moves
+what they rely on. h2 reads all frames but the most frequent, and keeps the states. Against grpclib
+there is no limit of 100 streams, O(1) work for each stream, HEADERS and DATA frames made by hand,
+one system call for all that one turn of the loop writes; malformed requests and floods are refused,
+unknown frames are outlived.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from h2.exceptions import (
 )
 from h2.settings import SettingCodes
 
+from aiostream_ds.grafana.control import read_control
 from aiostream_ds.grafana.floods import GuardedConnection
 from aiostream_ds.grafana.headers import Head, RememberingDecoder, read_head
 from aiostream_ds.grafana.http2streams import Http2Connection, Http2Stream
@@ -107,7 +109,10 @@ class Http2Protocol(H2Protocol):
         if not hasattr(self.processor, "processors"):  # closed already; TLS may read on for a while
             return
         try:
-            for event in self.connection.feed(data):
+            done = read_control(self.h2, self.connection, data)
+            if done == len(data):
+                return
+            for event in self.connection.feed(data[done:]):
                 self.processor.process(event)
         except DenialOfServiceError as error:
             _log.warning("the host flooded a connection, which is closed: %s", error)

@@ -58,6 +58,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
 H = TypeVar("H", bound="Frame | Columns[Any] | Page | Sequence[Any]")
+OfferT = TypeVar("OfferT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar("AnswerT", bound="Frame | Live | Sequence[Frame | Live]")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -162,7 +163,7 @@ class Stream(Generic[P, R_co]):
         """
         return self._hook("publish", hook)
 
-    def suggest(self, field: str, /) -> Callable[[F], F]:
+    def suggest(self, field: str, /) -> "_SuggestMark":
         """Mark the method that offers values for a field of the path: texts or numbers, best first.
 
         Called as a user types in the query editor, with what is there so far as `typed`. By name it
@@ -171,7 +172,11 @@ class Stream(Generic[P, R_co]):
         """
         if not isinstance(field, str):
             raise TypeError(f'write @{self.name}.suggest("field"), not {field!r}')
-        return lambda hook: self._hook(f"{SUGGEST}{field}", hook)
+
+        def mark(hook: F, /) -> F:
+            return self._hook(f"{SUGGEST}{field}", hook)
+
+        return mark
 
     def _hook(self, kind: str, hook: F) -> F:
         marks = marks_of(hook)
@@ -203,6 +208,12 @@ class CursorStream(Stream[P, R_co]):
             self, instance: object, owner: Any = None
         ) -> Callable[Concatenate[Position | None, P], AsyncIterator[R_co]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+
+class _SuggestMark(Protocol):
+    def __call__(
+        self, hook: Callable[Concatenate[D, str, P], Awaitable[OfferT]], /
+    ) -> Callable[Concatenate[D, str, P], Awaitable[OfferT]]: ...
 
 
 class _StreamMark(Protocol):

@@ -373,6 +373,14 @@ async def test_a_bad_field_is_named_with_what_is_allowed():
     assert "agg" in message and "median" in message
 
 
+async def test_a_text_that_spells_a_number_is_one_where_a_number_is_meant():
+    async with serve_in_memory(Sensors) as grafana:
+        answer = (await query_data(grafana, a_query("A", "compare", {"size": "3"})))["A"]
+    assert decoded(answer)[0].rows == 3
+    status, _, message = await failure("compare", {"size": "many"})
+    assert (status, "size = 'many'" in message) == (400, True)
+
+
 async def test_a_path_that_no_channel_can_hold_is_a_bad_query():
     status, source, message = await failure("sensor", {"id": "kit chen"})
     assert (status, source) == (400, "downstream")

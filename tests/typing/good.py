@@ -89,6 +89,10 @@ class Sensors(DataSource[Broker]):
             raise PermissionDenied("nobody")
         raise NotFound(f"no sensor {id!r} for {user.login}")
 
+    @sensor.suggest("id")
+    async def ids(self, typed: str, user: User | None) -> list[str]:
+        return [typed, user.login if user else ""]
+
     @sensor.publish
     async def command(self, data: Command, id: str) -> dict[str, bool]:
         return {id: data.on}

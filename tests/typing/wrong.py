@@ -66,6 +66,14 @@ class Sensors(DataSource[Broker]):
     @ticks.subscribe  # wrong: there may be no user
     async def may_tick(self, user: User, hz: int) -> None: ...
 
+    @sensor.suggest("id")  # wrong: what was typed is a text
+    async def ids(self, typed: int) -> list[str]:
+        return []
+
+    @ticks.suggest("hz")  # wrong: neither texts nor numbers
+    async def rates(self, typed: str) -> list[None]:
+        return []
+
     @ticks.history  # wrong: the span comes first
     async def ticked(self, hz: int, span: Span) -> Frame:
         return Frame()

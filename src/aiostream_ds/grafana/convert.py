@@ -93,10 +93,13 @@ def query_model(message: pb.DataQuery) -> dict[str, Any]:
 def query(model: dict[str, Any], kind: type[Query]) -> Query:
     """A query's model as the class that its method takes.
 
+    A text that spells a number is one where a number is meant: what a template variable brings, and
+    what an older version of the class saved, are texts.
+
     Raises BadQuery with the field, its value and what is allowed.
     """
     try:
-        return convert(model, kind)
+        return convert(model, kind, strict=False)
     except ValueError as error:
         raise BadQuery(f"query {model['refId']}: {error}") from None
 

@@ -18,7 +18,7 @@ from aiostream_ds.channels.registry import ChannelError, ChannelRegistry, Stream
 from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError, unwrap
 from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.frame import Frame
-from aiostream_ds.grafana import convert, queries, replies, resources
+from aiostream_ds.grafana import convert, queries, replies, resources, suggest
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.decode import Decoder, remembering
 from aiostream_ds.grafana.exact import send_exact
@@ -171,8 +171,11 @@ class GrafanaService:
             with self._counted("callResource"):
                 instance = await self._instances.get(request.plugin_context)
                 context = convert.plugin_context(request.plugin_context)
-                if request.path.strip("/") == resources.SEAM_ROWS_PATH:
+                path = request.path.strip("/")
+                if path == resources.SEAM_ROWS_PATH:
                     await call.send(await self._seam_rows(instance, context.user, request))
+                elif path == suggest.SUGGEST_PATH:
+                    await call.send(await suggest.answer(instance, context.user, request))
                 else:
                     await resources.answer(instance, context, request, call)
         except StreamClosedError:

@@ -40,28 +40,37 @@ class Catalog:
             self._classes = {"": target}
         else:
             raise TypeError(f"serve takes a DataSource class or a table of them, not {target!r}")
-        self._by = by
+        self.by = by
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the setting may have, the default first; one class has the name ""."""
+        return tuple(self._classes)
+
+    def find(self, name: str) -> type[DataSource[Any]]:
+        """The class of a name. Raises KeyError for another one, and what `load` raises."""
+        found = self._classes[name]
+        if isinstance(found, str):
+            found = self._classes[name] = load(found)
+        return found
 
     def pick(self, json_data: bytes) -> type[DataSource[Any]]:
         """The class for these settings. Raises ConfigError when the name is unknown."""
         name = self._name(json_data)
         if not isinstance(name, str) or name not in self._classes:
             allowed = ", ".join(repr(n) for n in self._classes)
-            raise ConfigError(f"{self._by} = {name!r} is none of {allowed}")
-        found = self._classes[name]
-        if isinstance(found, str):
-            found = self._classes[name] = load(found)
-        return found
+            raise ConfigError(f"{self.by} = {name!r} is none of {allowed}")
+        return self.find(name)
 
     def _name(self, json_data: bytes) -> Any:
         first = next(iter(self._classes))
-        if self._by is None or not json_data.strip():
+        if self.by is None or not json_data.strip():
             return first
         try:
             settings = msgspec.json.decode(json_data)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"the data source's jsonData is not JSON: {error}") from None
-        name = settings.get(self._by) if isinstance(settings, dict) else None
+        name = settings.get(self.by) if isinstance(settings, dict) else None
         return first if name is None or name == "" else name
 
 

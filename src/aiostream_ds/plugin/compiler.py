@@ -16,11 +16,11 @@ import msgspec
 from aiostream_ds.channels.path import Pattern
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
-from aiostream_ds.plugin.marks import Marks, Stream, marks_of
+from aiostream_ds.plugin.marks import SUGGEST, Marks, Stream, marks_of
 from aiostream_ds.plugin.model import Query, Row
 from aiostream_ds.plugin.plan import (
     RESERVED_PATH,
-    RESERVED_RESOURCE,
+    RESERVED_RESOURCES,
     Plan,
     PublishPlan,
     QueryPlan,
@@ -35,6 +35,7 @@ from aiostream_ds.plugin.settings import (
     check_type,
     convert,
 )
+from aiostream_ds.plugin.suggest import SuggestPlan, suggest_plan
 
 __all__ = ["compile_plan"]
 
@@ -62,6 +63,7 @@ class _Compiler:
             for name, value in vars(base).items():
                 self._collect(name, value)
         self._streams = {n: v for n, v in self._members.items() if isinstance(v, Stream)}
+        self._suggest: dict[str, dict[str, SuggestPlan]] = {name: {} for name in self._streams}
 
     def compile(self, settings: type[Settings]) -> Plan:
         self._check_life()
@@ -172,8 +174,15 @@ class _Compiler:
         if not inspect.iscoroutinefunction(hook):
             raise self._wrong(name, f"a {kind} hook is an `async def` without a yield")
         self._check_parameters(name, hook, 1)
-        first = {"history": "span", "subscribe": "user", "publish": "data"}[kind]
         taken = list(parameters(hook))
+        if kind.startswith(SUGGEST):
+            field = kind.removeprefix(SUGGEST)
+            try:
+                self._suggest[stream.name][field] = suggest_plan(name, field, taken, stream.pattern)
+            except ValueError as error:
+                raise self._wrong(name, str(error)) from None
+            return
+        first = {"history": "span", "subscribe": "user", "publish": "data"}[kind]
         expected = [first, *stream.pattern.fields]
         if len(taken) != len(expected) or set(taken[1:]) != set(stream.pattern.fields):
             raise self._wrong(
@@ -212,6 +221,7 @@ class _Compiler:
             history=hooks.get("history"),
             subscribe=hooks.get("subscribe"),
             publish=self._publish(hooks["publish"]) if "publish" in hooks else None,
+            suggest=MappingProxyType(self._suggest[name]),
         )
 
     def _publish(self, name: str) -> PublishPlan:
@@ -344,8 +354,8 @@ class _Compiler:
             generator = inspect.isasyncgenfunction(method)
             if not (generator or inspect.iscoroutinefunction(method)):
                 raise self._wrong(name, "a resource is an `async def`")
-            if mark.pattern.first == RESERVED_RESOURCE:
-                text = f"the path {mark.pattern.text!r} begins with {RESERVED_RESOURCE!r}"
+            if mark.pattern.first in RESERVED_RESOURCES:
+                text = f"the path {mark.pattern.text!r} begins with {mark.pattern.first!r}"
                 raise self._wrong(name, f"{text}, which is reserved")
             if "request" in mark.pattern.fields:
                 raise self._wrong(name, "'request' is the HTTP request; call the field otherwise")

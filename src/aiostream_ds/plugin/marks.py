@@ -43,6 +43,7 @@ __all__ = [
     "Marks",
     "ResourceMark",
     "Rows",
+    "SUGGEST",
     "Stream",
     "marks_of",
     "query",
@@ -57,6 +58,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
 H = TypeVar("H", bound="Frame | Columns[Any] | Page | Sequence[Any]")
+OfferT = TypeVar("OfferT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar("AnswerT", bound="Frame | Live | Sequence[Frame | Live]")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -89,6 +91,9 @@ class Marks(NamedTuple):
 
 
 _MARKS = "__ds_marks__"
+
+SUGGEST = "suggest "
+"""Begins the kind of a hook that offers values for a field, whose name follows."""
 
 
 def marks_of(value: object) -> Marks:
@@ -158,6 +163,21 @@ class Stream(Generic[P, R_co]):
         """
         return self._hook("publish", hook)
 
+    def suggest(self, field: str, /) -> "_SuggestMark":
+        """Mark the method that offers values for a field of the path: texts or numbers, best first.
+
+        Called as a user types in the query editor, with what is there so far as `typed`. By name it
+        may take other fields of the path, None while they have no value, and `user`. What is
+        offered is help: any other value may be typed, and the subscribe hook decides.
+        """
+        if not isinstance(field, str):
+            raise TypeError(f'write @{self.name}.suggest("field"), not {field!r}')
+
+        def mark(hook: F, /) -> F:
+            return self._hook(f"{SUGGEST}{field}", hook)
+
+        return mark
+
     def _hook(self, kind: str, hook: F) -> F:
         marks = marks_of(hook)
         hooks = (*marks.hooks, HookMark(self.name, kind))
@@ -188,6 +208,12 @@ class CursorStream(Stream[P, R_co]):
             self, instance: object, owner: Any = None
         ) -> Callable[Concatenate[Position | None, P], AsyncIterator[R_co]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
+
+class _SuggestMark(Protocol):
+    def __call__(
+        self, hook: Callable[Concatenate[D, str, P], Awaitable[OfferT]], /
+    ) -> Callable[Concatenate[D, str, P], Awaitable[OfferT]]: ...
 
 
 class _StreamMark(Protocol):

@@ -13,10 +13,11 @@ from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.plugin.model import Query, Row
 from aiostream_ds.plugin.options import StreamOptions
 from aiostream_ds.plugin.settings import Settings, convert
+from aiostream_ds.plugin.suggest import SuggestPlan
 
 __all__ = [
     "RESERVED_PATH",
-    "RESERVED_RESOURCE",
+    "RESERVED_RESOURCES",
     "Plan",
     "PublishPlan",
     "QueryPlan",
@@ -28,8 +29,8 @@ __all__ = [
 RESERVED_PATH = "x"
 """First segment of the exact view of a channel; no author's path may begin with it."""
 
-RESERVED_RESOURCE = "seam"
-"""First segment of the resources that the frontend asks; no author's may begin with it."""
+RESERVED_RESOURCES = ("seam", "forms")
+"""First segments of the resources that the frontend asks; no author's may begin with one."""
 
 
 def split_view(path: str) -> tuple[bool, str]:
@@ -68,6 +69,8 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     history: str | None
     subscribe: str | None
     publish: PublishPlan | None
+    suggest: Mapping[str, SuggestPlan] = {}
+    """The hooks that offer values for the path's fields, by field."""
 
     def arguments(self, path: str) -> dict[str, Any] | None:
         """The method's arguments for `path`; None when the path is not this stream's.
@@ -135,7 +138,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises NotFound for a value that the annotations do not allow.
         """
-        if _begins(path, RESERVED_RESOURCE):
+        if any(_begins(path, reserved) for reserved in RESERVED_RESOURCES):
             return None
         for plan in self.resources:
             if plan.http_method == method:

@@ -24,6 +24,7 @@ __all__ = [
     "check_type",
     "convert",
     "decode_settings",
+    "is_secret",
     "json_schema",
     "secret",
 ]
@@ -130,7 +131,7 @@ def check_settings(kind: type[Settings]) -> None:
     except TypeError as error:
         raise TypeError(f"{kind.__name__} cannot be read from JSON: {error}") from error
     # secureJsonData is flat: a secret anywhere deeper would be stored in the open, in jsonData.
-    secrets = sum(_is_secret(field.type) for field in msgspec.structs.fields(kind))
+    secrets = sum(is_secret(field.type) for field in msgspec.structs.fields(kind))
     if _count_passwords(json_schema(kind)) > secrets:
         raise TypeError(
             f"{kind.__name__} has a Secret inside a field; allowed is a field of its own"
@@ -143,13 +144,13 @@ def _count_passwords(schema: Any) -> int:
     return sum(map(_count_passwords, schema)) if isinstance(schema, list) else 0
 
 
-def convert(value: Any, kind: type[T]) -> T:
-    """`value` (parsed JSON) as `kind`.
+def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
+    """`value` (parsed JSON) as `kind`; if not `strict`, a text that spells a number is one.
 
     Raises ValueError with a sentence that names the field, the bad value and what is allowed.
     """
     try:
-        return msgspec.convert(value, kind, dec_hook=_decode_secret)
+        return msgspec.convert(value, kind, strict=strict, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error), value)) from None
 
@@ -166,7 +167,7 @@ def decode_settings(kind: type[Settings], json_data: bytes, secure: dict[str, st
     if not isinstance(plain, dict):
         raise ConfigError("the data source's jsonData is not a JSON object")
     fields = msgspec.structs.fields(kind)
-    hidden = {f.encode_name for f in fields if _is_secret(f.type)}
+    hidden = {f.encode_name for f in fields if is_secret(f.type)}
     values = {k: v for k, v in plain.items() if k not in hidden}
     values |= {k: v for k, v in secure.items() if k in hidden}
     try:
@@ -175,11 +176,11 @@ def decode_settings(kind: type[Settings], json_data: bytes, secure: dict[str, st
         raise ConfigError(f"data source settings: {error}") from None
 
 
-def _is_secret(kind: Any) -> bool:
-    """Whether this is `Secret` or `Secret | None`, annotated or not."""
+def is_secret(kind: Any) -> bool:
+    """Whether this type is `Secret` or `Secret | None`, annotated or not."""
     kind = base_type(kind)
     if get_origin(kind) in (Union, UnionType):
-        return any(map(_is_secret, get_args(kind)))
+        return any(map(is_secret, get_args(kind)))
     return kind is Secret
 
 

@@ -20,7 +20,8 @@ from aiostream_ds.plugin.model import Position, Row, Span
 
 __all__ = ["Demo", "Step", "Walk", "walk"]
 
-Hz = Annotated[int, Meta(ge=1, le=1000)]
+Hz = Annotated[int, Meta(ge=1, le=1000, title="Rate", description="Rows a second")]
+Seed = Annotated[int, Meta(description="Each number is another walk, the same on every machine")]
 
 _PERIODS = tuple(0.25 * 4**octave for octave in range(11))
 """Seconds between the fixed points of each octave: a quarter second to three days."""
@@ -109,13 +110,19 @@ def _ticks(span: Span, hz: int) -> range:
 
 
 class Demo(DataSource):
-    """A walk at any rate: query type `walk`, fields `hz` and `seed`."""
+    """An endless walk, the same on every machine: to look at panels without any server.
+
+    Query type `walk`, fields `hz` and `seed`.
+    """
 
     @stream("walk/{hz:int}/{seed:int}", cursor="time")
     async def walk(
-        self, after: Position | None, hz: Hz = 10, seed: int = 1
+        self, after: Position | None, hz: Hz = 10, seed: Seed = 1
     ) -> Rows[Step | Position]:
-        """One row each 1/hz s, at whole multiples of it; late ones are caught up, for a minute."""
+        """A walk that has no end.
+
+        One row each 1/hz s, at whole multiples of it; late ones are caught up, for a minute.
+        """
         walk = Walk(seed)
         tick = floor(time() * hz) + 1 if after is None else _next_tick(hz, after.cursor)
         while True:

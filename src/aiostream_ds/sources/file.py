@@ -53,17 +53,23 @@ _SAID_EVERY = 60.0
 
 
 class FileSettings(RecordSettings):
-    """`directory`: only files in it and below are read. `format`: `auto` is CSV for names that end
-    in .csv or .tsv, else NDJSON. `max_line`: bytes of the longest line that is read."""
+    """Which files are followed, and how their lines are read."""
 
-    directory: str
+    directory: Annotated[str, Meta(examples=["/var/log/app"])]
+    """Only files in it and below are read."""
     format: Literal["auto", "ndjson", "csv"] = "auto"
+    """auto is CSV for names that end in .csv or .tsv, else NDJSON."""
     max_line: Annotated[int, Meta(ge=1_000, le=64_000_000)] = 1_000_000
+    """Bytes of the longest line that is read."""
+
+
+Name = Annotated[str, Meta(description="Its path below the directory, as app/today.ndjson")]
 
 
 class File(DataSource[FileSettings]):
-    """Query type `rows`, field `file`: a path below the directory, as `app/today.ndjson`.
+    """Growing NDJSON and CSV files below one directory.
 
+    Query type `rows`, field `file`: a path below the directory, as `app/today.ndjson`.
     Names are of letters, digits and `_ - = .`, as all channel paths; give others a link beside
     them. Links may not lead out of the directory.
     """
@@ -106,7 +112,7 @@ class File(DataSource[FileSettings]):
         return Health(message=text, details=details)
 
     @stream("rows/{file:rest}", cursor="offset")
-    async def rows(self, after: Position | None, file: str) -> Rows[Row | list[Row] | Position]:
+    async def rows(self, after: Position | None, file: Name) -> Rows[Row | list[Row] | Position]:
         """The rows of a file, on and on; waits for it while it is not there."""
         follower = Follower(
             os.path.join(self._root, file), partial(self._open, file), after, self._cuts
@@ -146,6 +152,12 @@ class File(DataSource[FileSettings]):
         """Refuses what is outside of the directory, not there, or not readable."""
         with _explained(file):
             await anyio.to_thread.run_sync(self._locate, file)
+
+    @rows.suggest("file")
+    async def files(self, typed: str) -> list[str]:
+        """The files that are there."""
+        files, _ = await anyio.to_thread.run_sync(self._list)
+        return [file for file in files if typed in file]
 
     # -- in threads ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ history. Rates are means over the time between two samples. psutil blocks, so it
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from math import inf
@@ -37,9 +37,10 @@ KEPT = 3_600
 
 
 class HostSettings(Settings):
-    """`interval`: seconds between two samples."""
+    """How often this machine is looked at."""
 
     interval: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
+    """Seconds between two samples."""
 
 
 class Sample(Row):
@@ -235,8 +236,15 @@ def _disk(before: _Reading, now: _Reading, name: str) -> Disk:
     )
 
 
+Nic = Annotated[str, Meta(title="Interface", description="A network interface, as eth0")]
+Device = Annotated[str, Meta(description="A disk or a part of one, as sda1")]
+
+
 class Host(DataSource[HostSettings]):
-    """Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`)."""
+    """The processor, memory, network and disks of the machine that Grafana runs on.
+
+    Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`).
+    """
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -285,7 +293,7 @@ class Host(DataSource[HostSettings]):
         return self._sampler.memory.read(span)
 
     @stream("net/{nic:any}", cursor="time")
-    async def net(self, after: Position | None, nic: str) -> Rows[Net | Position]:
+    async def net(self, after: Position | None, nic: Nic) -> Rows[Net | Position]:
         """Traffic of one interface, one row a sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
@@ -300,8 +308,13 @@ class Host(DataSource[HostSettings]):
         """Refuses an interface that this machine has not."""
         _found("network interface", nic, self._sampler.nets)
 
+    @net.suggest("nic")
+    async def nics(self, typed: str) -> list[str]:
+        """The interfaces that this machine has."""
+        return _containing(typed, self._sampler.nets)
+
     @stream("disk/{device:any}", cursor="time")
-    async def disk(self, after: Position | None, device: str) -> Rows[Disk | Position]:
+    async def disk(self, after: Position | None, device: Device) -> Rows[Disk | Position]:
         """Traffic of one block device, one row a sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row
@@ -315,6 +328,15 @@ class Host(DataSource[HostSettings]):
     async def has_disk(self, user: User | None, device: str) -> None:
         """Refuses a device that this machine has not."""
         _found("disk", device, self._sampler.disks)
+
+    @disk.suggest("device")
+    async def devices(self, typed: str) -> list[str]:
+        """The disks that this machine has."""
+        return _containing(typed, self._sampler.disks)
+
+
+def _containing(typed: str, names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if typed in name)
 
 
 def _found(what: str, name: str, series: Mapping[str, _Series[R]]) -> _Series[R]:

@@ -29,18 +29,24 @@ SHORTEST_GAP = 0.01
 
 
 class RecordedSettings(Settings):
-    """`file`: the recording. `speed`: how much faster than it was it is played. `loop`: whether it
-    begins anew at its end, after a gap as its last one. `shift`: whether times are those of now, as
-    much closer to each other as the speed says; else they are as recorded."""
+    """Which recording is played, and how."""
 
     file: str
+    """The recording."""
     speed: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
+    """How much faster than it was it is played."""
     loop: bool = False
+    """Whether it begins anew at its end, after a gap as its last one."""
     shift: bool = True
+    """Whether times are those of now, as much closer to each other as the speed says; else they are
+    as recorded."""
 
 
 class Recorded(DataSource[RecordedSettings]):
-    """Query type `replay`, without fields."""
+    """What `aiostream-ds record` wrote, played again.
+
+    Query type `replay`, without fields.
+    """
 
     async def health(self) -> Health:
         """Green with what was recorded, when the file is a recording."""

@@ -34,19 +34,19 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 class RecordSettings(Settings):
-    """How lines are read.
-
-    `time`: the key or column with the event time: ISO 8601 (UTC unless it says otherwise) or a
-    number since 1970. `time_unit`: of such a number; `auto` takes it for seconds below 1e11, for ms
-    below 1e14, for µs below 1e17, else for ns, which is right from 1973 on. `columns`: columns of a
-    fixed type, there in each row whether or not the line has them; what does not fit is empty.
-    `others`: whether the line's other columns are shown too.
-    """
+    """How lines are read."""
 
     time: str = "time"
+    """The key or column with the event time: ISO 8601 (UTC unless it says otherwise) or a number
+    since 1970."""
     time_unit: TimeUnit = "auto"
+    """Of such a number; auto takes it for seconds below 1e11, for ms below 1e14, for µs below 1e17,
+    else for ns, which is right from 1973 on."""
     columns: dict[str, Kind] = {}
+    """Columns of a fixed type, there in each row whether or not the line has them; what does not
+    fit is empty."""
     others: bool = True
+    """Whether the line's other columns are shown too."""
 
 
 class BadLine(ValueError):

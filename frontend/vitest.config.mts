@@ -1,0 +1,18 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const stub = (name: string) => fileURLToPath(new URL(`./stubs/${name}`, import.meta.url));
+
+// The small stand-ins for Grafana's packages are for every run; `scripts/frontend --compat` has the
+// real ones.
+export default defineConfig({
+  oxc: { jsx: { runtime: "classic" } },
+  resolve: {
+    alias: {
+      "@grafana/data": stub("grafana-data.ts"),
+      "@grafana/runtime": stub("grafana-runtime.ts"),
+      "@grafana/ui": stub("grafana-ui.tsx"),
+    },
+  },
+  test: { environment: "jsdom", include: ["tests/**/*.test.{ts,tsx}"], setupFiles: ["tests/setup.ts"] },
+});

@@ -1,0 +1,256 @@
+"""What editors draw their forms from: the JSON Schemas of a plugin's classes, as one document.
+
+`aiostream-ds package` lays it beside the built frontend as `schema.json`; Grafana's editors and the
+console draw the same forms from it. Here lies also the way to the built files themselves.
+Imports: msgspec, catalog and what the plan is made of.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from enum import EnumMeta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from aiostream_ds.errors import ConfigError
+from aiostream_ds.plugin.annotations import base_type
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.plugin.datasource import DataSource
+from aiostream_ds.plugin.model import Query
+from aiostream_ds.plugin.plan import StreamPlan
+from aiostream_ds.plugin.settings import is_secret, json_schema
+
+__all__ = ["VERSION", "describe", "static"]
+
+VERSION = 1
+"""Of the document's shape; the frontend refuses one that it does not know."""
+
+_STATIC = Path(__file__).resolve().parent.parent / "static"
+
+
+def static(name: str) -> Path:
+    """The built file of the frontend with this name, such as `module.js`.
+
+    Raises FileNotFoundError when this installation has none of that name.
+    """
+    found = _STATIC / name
+    if not found.is_file():
+        there = ", ".join(sorted(path.name for path in _STATIC.glob("*"))) or "none"
+        raise FileNotFoundError(f"there is no built file {name!r} in {_STATIC}; there are: {there}")
+    return found
+
+
+def describe(catalog: Catalog) -> dict[str, Any]:
+    """The document that editors draw their forms from, ready to be JSON.
+
+        {"version": 1,
+         "by": "source",                      the setting that picks the class; null for one class
+         "sources": [
+           {"name": "host", "help": "…",
+            "settings": {…},                  JSON Schema of the Settings class, secrets included
+            "secrets": ["password"],          which of its properties are kept in secureJsonData
+            "queries": [
+              {"name": "net", "kind": "stream", "help": "…", "pattern": "net/{nic:any}",
+               "fields": {"nic": "any"},      each path field's property, and its kind
+               "schema": {…},                 JSON Schema of the query's own fields
+               "suggest": ["nic"]}]}]}        properties that have suggestions
+
+    A source whose package is not installed has its `name`, and an `error` instead of the rest.
+    Raises TypeError for a target that names no DataSource class.
+    """
+    document = {
+        "version": VERSION,
+        "by": catalog.by,
+        "sources": [_source(catalog, name) for name in catalog.names],
+    }
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    return plain
+
+
+def _source(catalog: Catalog, name: str) -> dict[str, Any]:
+    try:
+        kind = catalog.find(name)
+    except ConfigError as error:
+        return {"name": name, "error": error.message}
+    settings = kind.plan.settings
+    return {
+        "name": name,
+        "help": _first_paragraph(kind),
+        "settings": _object_schema(settings),
+        "secrets": [
+            field.encode_name for field in msgspec.structs.fields(settings) if is_secret(field.type)
+        ],
+        "queries": list(_queries(kind)),
+    }
+
+
+def _queries(kind: type[DataSource[Any]]) -> Iterator[dict[str, Any]]:
+    for stream in kind.plan.streams.values():
+        yield _stream(kind, stream)
+    for name, plan in kind.plan.queries.items():
+        yield {
+            "name": name,
+            "kind": "query",
+            "help": _first_paragraph(getattr(kind, plan.method)),
+            "schema": _query_schema(plan.query_type),
+        }
+
+
+def _stream(kind: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]:
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(stream.query_type)}
+    return {
+        "name": stream.name,
+        "kind": "stream",
+        "help": _first_paragraph(getattr(kind, stream.name)),
+        "pattern": stream.pattern.text,
+        "fields": {names[field]: how for field, how in stream.pattern.fields.items()},
+        "schema": _query_schema(stream.query_type),
+        "suggest": [names[field] for field in stream.suggest],
+    }
+
+
+def _query_schema(kind: type[Query]) -> dict[str, Any]:
+    """The fields of its own: those of every query are the editor's."""
+    return _object_schema(kind, {field.encode_name for field in msgspec.structs.fields(Query)})
+
+
+def _object_schema(
+    kind: type[msgspec.Struct], without: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
+    """JSON Schema of an object: the class's fields, described, and the definitions they need."""
+    definitions: dict[str, Any] = json_schema(kind).get("$defs", {})
+    for struct in _structs(kind):
+        found = definitions.get(struct.__name__)
+        if found is not None:
+            _describe_fields(found, struct, definitions)
+    top = definitions.pop(kind.__name__)
+    properties = {name: value for name, value in top["properties"].items() if name not in without}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in top["required"] if name not in without],
+    }
+    if used := _used(properties, definitions):
+        schema["$defs"] = used
+    return schema
+
+
+def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The definitions that a schema refers to, also through others."""
+    found: dict[str, Any] = {}
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            name = str(value.get("$ref", "")).removeprefix("#/$defs/")
+            if name in definitions and name not in found:
+                found[name] = definitions[name]
+                waiting.append(found[name])
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return found
+
+
+def _describe_fields(
+    schema: dict[str, Any], kind: type[msgspec.Struct], definitions: dict[str, Any]
+) -> None:
+    texts = _field_docs(kind)
+    for field in msgspec.structs.fields(kind):
+        found = schema.get("properties", {}).get(field.encode_name)
+        if found is None:
+            continue
+        for choice in _choices(field.type):
+            if isinstance(choice, EnumMeta):
+                members: Mapping[str, Any] = choice.__members__
+                definitions[choice.__name__]["enum"] = [each.value for each in members.values()]
+            else:
+                _restore_order(found, list(get_args(choice)))
+        if field.name in texts:
+            found.setdefault("description", texts[field.name])
+
+
+def _restore_order(schema: Any, written: list[Any]) -> None:
+    """The values of a Literal as the author wrote them: msgspec sorts them."""
+    waiting = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if sorted(map(repr, written)) == sorted(map(repr, value.get("enum", ()))):
+                value["enum"] = written
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def _choices(annotation: Any) -> Iterator[Any]:
+    """The Literals and Enums in an annotation."""
+    annotation = base_type(annotation)
+    if get_origin(annotation) is Literal:
+        yield annotation
+    elif isinstance(annotation, EnumMeta):
+        yield annotation
+    else:
+        for inside in get_args(annotation):
+            yield from _choices(inside)
+
+
+def _structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """The class and the structs in its fields, however deep."""
+    seen: set[type] = set()
+    waiting: list[Any] = [msgspec.inspect.type_info(kind)]
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, msgspec.inspect.StructType):
+            if info.cls in seen:
+                continue
+            seen.add(info.cls)
+            yield info.cls
+        if isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
+            for name in info.__struct_fields__:
+                value = getattr(info, name)
+                waiting.extend(value if isinstance(value, tuple) else (value,))
+
+
+@lru_cache(maxsize=256)
+def _field_docs(kind: type) -> Mapping[str, str]:
+    """The texts that stand as strings below fields, of the class and its bases.
+
+    Python throws them away, so they are read from the source; none where that is not there.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if base is not object and base.__module__ != "msgspec":
+            found |= _own_field_docs(base)
+    return found
+
+
+def _own_field_docs(kind: type) -> dict[str, str]:
+    try:
+        module = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = getattr(module.body[0], "body", [])
+    return {
+        field.target.id: _joined(text.value.value)
+        for field, text in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def _first_paragraph(documented: object) -> str:
+    text = getattr(documented, "__doc__", None) or ""
+    return _joined(inspect.cleandoc(text).split("\n\n", 1)[0])
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())

@@ -165,22 +165,26 @@ class QuickWriter:
             plan = self._plan(kinds)
             if plan is None:
                 return None
+        times, limits, numbers = plan
         cells: Sequence[Any] = values
         nanos: list[Any] = []
-        if plan.times:
+        if times:
             cells = list(values)
-            for place in plan.times:
+            for place in times:
                 try:
-                    cells[place], rest = divmod(values[place] - EPOCH, MILLISECOND)
+                    at, rest = divmod(values[place] - EPOCH, MILLISECOND)
                 except TypeError:  # it has no time zone
                     return None
+                if not -TIME_LIMIT <= at <= TIME_LIMIT:
+                    return None
+                cells[place] = at
                 if rest:
                     nanos = nanos or [None] * len(values)
                     nanos[place] = (rest.microseconds * 1000,)
-        for place, low, high in plan.limits:
+        for place, low, high in limits:
             if not low <= cells[place] <= high:
                 return None
-        if not plan.numbers:
+        if not numbers:
             return _written([(cell,) for cell in cells], nanos)
         body = orjson.dumps(cells)
         if _N in body:
@@ -201,7 +205,7 @@ class QuickWriter:
                 times.append(place)
             elif kind is not usual.exact and (kind is not str or wanted is not FieldType.STRING):
                 return None
-            if kind is int or kind is datetime:
+            if kind is int:
                 limits.append((place, usual.low, usual.high))
         plan = _RowPlan(tuple(times), tuple(limits), str not in kinds and bool not in kinds)
         if len(self._plans) >= _MOST_PLANS:

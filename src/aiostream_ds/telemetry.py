@@ -44,11 +44,13 @@ class Counters:
         "bytes",
         "drop_episodes",
         "dropped",
+        "floods",
         "packets",
         "requests",
         "retries",
         "rows",
         "rows_dropped",
+        "rows_filled",
         "starts",
         "stream_errors",
         "stuck",
@@ -60,6 +62,7 @@ class Counters:
     def __init__(self) -> None:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
+        self.rows_filled = self.floods = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
@@ -68,6 +71,10 @@ class Counters:
     def count_error(self, kind: str) -> None:
         """One failed run of a stream; kind is "downstream", "lasting" or "bug"."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
+
+    def count_flood(self) -> None:
+        """One connection that was closed because its host flooded it."""
+        self.floods += 1
 
     def count_dropped(self, reason: str, count: int = 1) -> None:
         """What a stream left out by its rules: rows that are "late" or "duplicate", values beyond

@@ -229,6 +229,39 @@ FAULTS = {
         "                pass\n",
         "test_a_reader_that_takes_nothing",
     ),
+    "who takes now and then is stalled all the same": (
+        "mailbox",
+        "        self._late_since = None\n        if feed is not None:\n"
+        "            feed._drained()",
+        "        if feed is not None:\n            feed._drained()",
+        "test_a_reader_that_takes_now_and_then",
+    ),
+    "a drop is told to nobody": (
+        "mailbox",
+        "            self._feed._dropped(rows, count)\n",
+        "            pass\n",
+        "test_each_drop_is_told",
+    ),
+    "a drop of several packets counts as one": (
+        "mailbox",
+        "            rows += packet.rows\n            size += len(packet.data)\n"
+        "        self._queued_rows -= rows",
+        "            rows = packet.rows\n            size += len(packet.data)\n"
+        "        self._queued_rows -= rows",
+        "test_each_drop_is_told",
+    ),
+    "what the author says is not told": (
+        "channel",
+        "                self.statuses.says(status)\n",
+        "                pass\n",
+        "test_what_an_author_says",
+    ),
+    "rows do not end an outage": (
+        "channel",
+        "            self._statuses.rows_came()\n",
+        "            pass\n",
+        "test_what_an_author_says",
+    ),
     "a slow reader stays in its channel": (
         "mailbox",
         "        if feed is not None:\n            feed._left(self)\n\n    def _discard",

@@ -60,6 +60,9 @@ class Handler(Protocol):
     def close(self) -> None:
         """The connection has ended."""
 
+    def flooded(self) -> None:
+        """The host has flooded it, and loses it."""
+
 
 class Http2Protocol(H2Protocol):
     """One connection of the host, from accept to loss. asyncio itself sets TCP_NODELAY on it.
@@ -116,6 +119,7 @@ class Http2Protocol(H2Protocol):
                 self.processor.process(event)
         except DenialOfServiceError as error:
             _log.warning("the host flooded a connection, which is closed: %s", error)
+            self.calls.flooded()
             self._cut("Flood", error.error_code)
         except ProtocolError as error:
             _log.debug("the host broke the HTTP/2 protocol: %s", error)

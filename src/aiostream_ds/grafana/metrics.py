@@ -127,6 +127,8 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("rows_dropped", "Rows that slow readers never got.", counters.rows_dropped)
     yield counter("drop_episodes", "Times a reader fell behind.", counters.drop_episodes)
     yield counter("stream_retries", "Restarts after a DownstreamError.", counters.retries)
+    yield counter("rows_filled", "Rows of outages, read by histories.", counters.rows_filled)
+    yield counter("floods", "Connections closed because the host flooded them.", counters.floods)
     yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]

@@ -301,7 +301,8 @@ class GrafanaService:
             value = read(convert.parse(request.data, "it"), hook.data)
         except (ValueError, BadQuery) as error:
             raise BadQuery(f"published data: {error}") from None
-        result = await getattr(at.instance.source, hook.method)(value, **at.arguments)
+        given = (value, user) if hook.wants_user else (value,)
+        result = await getattr(at.instance.source, hook.method)(*given, **at.arguments)
         return b"" if result is None else msgspec.json.encode(result)
 
     # -- common --------------------------------------------------------------------------------

@@ -173,18 +173,22 @@ class _Compiler:
         hook = self._members[name]
         if not inspect.iscoroutinefunction(hook):
             raise self._wrong(name, f"a {kind} hook is an `async def` without a yield")
-        self._check_parameters(name, hook, 1)
         taken = list(parameters(hook))
         if kind.startswith(SUGGEST):
+            self._check_parameters(name, hook, 1)
             field = kind.removeprefix(SUGGEST)
             try:
                 self._suggest[stream.name][field] = suggest_plan(name, field, taken, stream.pattern)
             except ValueError as error:
                 raise self._wrong(name, str(error)) from None
             return
-        first = {"history": "span", "subscribe": "user", "publish": "data"}[kind]
-        expected = [first, *stream.pattern.fields]
-        if len(taken) != len(expected) or set(taken[1:]) != set(stream.pattern.fields):
+        first = {"history": ["span"], "subscribe": ["user"], "publish": ["data"]}[kind]
+        if kind == "publish" and _wants_user(taken, stream.pattern):
+            first = ["data", "user"]
+        before = len(first)
+        self._check_parameters(name, hook, before)
+        expected = [*first, *stream.pattern.fields]
+        if len(taken) != len(expected) or set(taken[before:]) != set(stream.pattern.fields):
             raise self._wrong(
                 name, f"takes ({', '.join(taken)}); its stream gives ({', '.join(expected)})"
             )
@@ -220,11 +224,11 @@ class _Compiler:
             query_type=query_type,
             history=hooks.get("history"),
             subscribe=hooks.get("subscribe"),
-            publish=self._publish(hooks["publish"]) if "publish" in hooks else None,
+            publish=self._publish(hooks["publish"], stream.pattern) if "publish" in hooks else None,
             suggest=MappingProxyType(self._suggest[name]),
         )
 
-    def _publish(self, name: str) -> PublishPlan:
+    def _publish(self, name: str, pattern: Pattern) -> PublishPlan:
         method = self._members[name]
         kind = resolve(method, self._owner).get(next(iter(parameters(method))), Any)
         if isinstance(kind, Unresolved):
@@ -233,7 +237,7 @@ class _Compiler:
             check_type(kind)
         except TypeError as error:
             raise self._wrong(name, f"{kind!r} cannot be read from JSON: {error}") from error
-        return PublishPlan(name, kind)
+        return PublishPlan(name, kind, _wants_user(list(parameters(method)), pattern))
 
     def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
         annotation = resolve(stream.run, self._owner).get("return")
@@ -377,6 +381,10 @@ class _Compiler:
                     )
             seen.append(plan)
             yield plan
+
+
+def _wants_user(taken: list[str], pattern: Pattern) -> bool:
+    return taken[1:2] == ["user"] and "user" not in pattern.fields
 
 
 def _unknown(annotation: Unresolved) -> str:

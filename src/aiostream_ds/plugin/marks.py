@@ -154,10 +154,17 @@ class Stream(Generic[P, R_co]):
         """
         return self._hook("subscribe", hook)
 
+    @overload
     def publish(
         self, hook: Callable[Concatenate[D, T, P], Awaitable[A]], /
-    ) -> Callable[Concatenate[D, T, P], Awaitable[A]]:
-        """Mark the method that takes what a user publishes; the annotation of `data` decodes it.
+    ) -> Callable[Concatenate[D, T, P], Awaitable[A]]: ...
+    @overload
+    def publish(
+        self, hook: Callable[Concatenate[D, T, User | None, P], Awaitable[A]], /
+    ) -> Callable[Concatenate[D, T, User | None, P], Awaitable[A]]: ...
+    def publish(self, hook: Any, /) -> Any:
+        """Mark the method that takes what a user publishes; the annotation of `data` decodes it. An
+        argument `user` behind it is who publishes.
 
         Called for each PublishStream. Without this hook publishing is denied.
         """

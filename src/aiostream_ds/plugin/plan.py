@@ -51,10 +51,12 @@ def _checked(path: str, values: dict[str, Any], path_type: type[msgspec.Struct])
 
 
 class PublishPlan(msgspec.Struct, frozen=True):
-    """The publish hook's method name and the type its data is decoded as."""
+    """The publish hook's method name, the type its data is decoded as, and whether the user comes
+    behind it."""
 
     method: str
     data: Any
+    wants_user: bool
 
 
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -278,8 +278,8 @@ class SchemaPolicy(Struct, frozen=True):
     """How the rows of one channel become columns.
 
     Raises:
-        ValueError: `columns` below 1, a `conflict` that is not one of the three, or `labels` that
-            are no names, each once.
+        ValueError: `columns` or `series` below 1, a `conflict` that is not one of the three, or
+            `labels` that are no names, each once.
     """
 
     columns: Annotated[
@@ -296,6 +296,13 @@ class SchemaPolicy(Struct, frozen=True):
             " error, null leaves the value out and counts it, text makes the column one of texts."
         ),
     ] = "fail"
+    series: Annotated[
+        int,
+        Meta(
+            description="Most series of a channel with labels; rows of series beyond are left out"
+            " and counted."
+        ),
+    ] = 500
     labels: Annotated[
         tuple[str, ...],
         Meta(
@@ -306,6 +313,7 @@ class SchemaPolicy(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_int("SchemaPolicy.columns", self.columns, 1)
+        _check_int("SchemaPolicy.series", self.series, 1)
         if self.conflict not in get_args(Conflict):
             allowed = ", ".join(get_args(Conflict))
             raise ValueError(f"SchemaPolicy.conflict is {self.conflict!r}; allowed are {allowed}")

@@ -128,6 +128,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("drop_episodes", "Times a reader fell behind.", counters.drop_episodes)
     yield counter("stream_retries", "Restarts after a DownstreamError.", counters.retries)
     yield counter("rows_filled", "Rows of outages, read by histories.", counters.rows_filled)
+    yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
     yield counter("floods", "Connections closed because the host flooded them.", counters.floods)
     yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
     errors = CounterMetricFamily(
@@ -141,7 +142,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Left out by a stream's rules: late and duplicate rows, conflicting values and so on.",
         labels=["reason"],
     )
-    for reason in ("late", "duplicate", "columns", "conflict"):
+    for reason in ("late", "duplicate", "columns", "conflict", "series", "upstream"):
         dropped.add_metric([reason], counters.dropped.get(reason, 0))
     yield dropped
     requests = CounterMetricFamily(

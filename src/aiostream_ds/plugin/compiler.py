@@ -26,6 +26,8 @@ from aiostream_ds.plugin.plan import (
     QueryPlan,
     ResourcePlan,
     StreamPlan,
+    principal_of,
+    wants_user,
 )
 from aiostream_ds.plugin.rowtype import check_cursor, row_class
 from aiostream_ds.plugin.settings import (
@@ -39,9 +41,11 @@ from aiostream_ds.plugin.suggest import SuggestPlan, suggest_plan
 
 __all__ = ["compile_plan"]
 
-_KINDS: Mapping[str, type] = {"segment": str, "any": str, "rest": str, "int": int, "float": float}
+_KINDS: Mapping[str, type] = {
+    "segment": str, "any": str, "rest": str, "user": str, "int": int, "float": float
+}  # fmt: skip
 
-_OWN_NAMES = ("health", "instance", "lifespan", "plan", "settings")
+_OWN_NAMES = ("allow", "health", "instance", "lifespan", "plan", "quota", "settings")
 
 _Field = tuple[str, Any] | tuple[str, Any, Any]
 """A path's field as msgspec wants it: name, type, and the default if there is one."""
@@ -183,7 +187,7 @@ class _Compiler:
                 raise self._wrong(name, str(error)) from None
             return
         first = {"history": ["span"], "subscribe": ["user"], "publish": ["data"]}[kind]
-        if kind == "publish" and _wants_user(taken, stream.pattern):
+        if kind == "publish" and wants_user(taken, stream.pattern):
             first = ["data", "user"]
         before = len(first)
         self._check_parameters(name, hook, before)
@@ -211,7 +215,8 @@ class _Compiler:
             raise self._wrong(name, f"{text} @{name}.history")
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
-            query_type = _query_class(name, fields)
+            principal = principal_of(stream.pattern)
+            query_type = _query_class(name, [field for field in fields if field[0] != principal])
             check_type(query_type)
         except (TypeError, ValueError) as error:
             raise self._wrong(name, str(error)) from error
@@ -224,6 +229,7 @@ class _Compiler:
             query_type=query_type,
             history=hooks.get("history"),
             subscribe=hooks.get("subscribe"),
+            principal=principal,
             publish=self._publish(hooks["publish"], stream.pattern) if "publish" in hooks else None,
             suggest=MappingProxyType(self._suggest[name]),
         )
@@ -237,7 +243,7 @@ class _Compiler:
             check_type(kind)
         except TypeError as error:
             raise self._wrong(name, f"{kind!r} cannot be read from JSON: {error}") from error
-        return PublishPlan(name, kind, _wants_user(list(parameters(method)), pattern))
+        return PublishPlan(name, kind, wants_user(list(parameters(method)), pattern))
 
     def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
         annotation = resolve(stream.run, self._owner).get("return")
@@ -381,10 +387,6 @@ class _Compiler:
                     )
             seen.append(plan)
             yield plan
-
-
-def _wants_user(taken: list[str], pattern: Pattern) -> bool:
-    return taken[1:2] == ["user"] and "user" not in pattern.fields
 
 
 def _unknown(annotation: Unresolved) -> str:

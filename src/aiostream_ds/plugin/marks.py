@@ -32,6 +32,8 @@ from aiostream_ds.plugin.options import StreamOptions
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
+    from aiostream_ds.plugin.access import Allow
+
     RowT = DefaultTypeVar("RowT", default=Any)
 else:
     RowT = TypeVar("RowT")
@@ -251,6 +253,7 @@ def stream(
     flush: float = 0.0,
     max_hz: float = 0.0,
     status_column: str | None = None,
+    allow: "Sequence[Allow]" = (),
 ) -> _StreamMark: ...
 @overload
 def stream(
@@ -267,6 +270,7 @@ def stream(
     flush: float = 0.0,
     max_hz: float = 0.0,
     status_column: str | None = None,
+    allow: "Sequence[Allow]" = (),
 ) -> _CursorStreamMark: ...
 def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
@@ -290,6 +294,7 @@ def stream(pattern: str, **options: Any) -> Any:
         max_hz: most packets of single rows in a second; 0: as many as come.
         status_column: the name of a column of text that says in each row how the stream is doing,
             and in a row of its own when no others come: for panels that are not exact.
+        allow: rules of who may follow, query and publish, beside the hooks; none: everybody.
 
     Raises TypeError for a pattern or an option that makes no sense.
     """

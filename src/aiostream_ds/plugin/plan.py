@@ -3,14 +3,14 @@
 `compiler.py` makes the plan when the class is created; the service asks it at each call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from aiostream_ds.channels.path import Pattern
-from aiostream_ds.errors import BadQuery, NotFound
-from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
+from aiostream_ds.plugin.model import Query, Row, User
 from aiostream_ds.plugin.options import StreamOptions
 from aiostream_ds.plugin.settings import Settings, convert
 from aiostream_ds.plugin.suggest import SuggestPlan
@@ -23,7 +23,9 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
+    "principal_of",
     "split_view",
+    "wants_user",
 ]
 
 RESERVED_PATH = "x"
@@ -37,6 +39,21 @@ def split_view(path: str) -> tuple[bool, str]:
     """Whether a channel path is the exact view of a stream, and the path that authors know."""
     first, _, rest = path.partition("/")
     return (True, rest) if first == RESERVED_PATH else (False, path)
+
+
+def principal_of(pattern: Pattern) -> str | None:
+    """The field that holds the login of the only user who may. Raises ValueError for several."""
+    found = [field for field, kind in pattern.fields.items() if kind == "user"]
+    if len(found) > 1:
+        raise ValueError(
+            f"the path {pattern.text!r} has the users {', '.join(found)}; allowed: one"
+        )
+    return found[0] if found else None
+
+
+def wants_user(taken: Sequence[str], pattern: Pattern) -> bool:
+    """Whether a publish hook with these parameters is given who publishes."""
+    return taken[1:2] == ["user"] and "user" not in pattern.fields
 
 
 def _begins(path: str, reserved: str) -> bool:
@@ -70,6 +87,8 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     query_type: type[Query]
     history: str | None
     subscribe: str | None
+    principal: str | None
+    """The path's field that holds the login of the only user who may follow it."""
     publish: PublishPlan | None
     suggest: Mapping[str, SuggestPlan] = {}
     """The hooks that offer values for the path's fields, by field."""
@@ -82,9 +101,18 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
         values = None if _begins(path, RESERVED_PATH) else self.pattern.match(path)
         return None if values is None else _checked(path, values, self.path_type)
 
-    def path(self, query: Query) -> str:
-        """The path that a query's fields ask for. Raises BadQuery for what no path can hold."""
-        path = self.pattern.format(**{f: getattr(query, f) for f in self.pattern.fields})
+    def path(self, query: Query, user: User | None = None) -> str:
+        """The path that a query's fields ask for; a field that holds a login gets the user's.
+
+        Raises BadQuery for what no path can hold, PermissionDenied when a user is needed.
+        """
+        values = {f: getattr(query, f) for f in self.pattern.fields if f != self.principal}
+        if self.principal is not None:
+            if user is None or not user.login:
+                text = f"{self.pattern.text!r} is each user's own; nobody is signed in here"
+                raise PermissionDenied(text)
+            values[self.principal] = user.login
+        path = self.pattern.format(**values)
         if _begins(path, RESERVED_PATH):
             raise BadQuery(f"the path {path!r} begins with {RESERVED_PATH!r}, which is reserved")
         return path

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
 RATE = 10_000_000  # bytes a second
 GROWTH = 16_000_000
 """Bytes by which the plugin may grow at most, however much is sent: one mailbox of 1 MiB, the
-batches on their way, what the sockets and windows hold, and what the allocator does not give back."""
+batches on their way, what sockets and windows hold, and what the allocator does not give back."""
 
 
 @pytest_asyncio.fixture

@@ -1,6 +1,7 @@
 """Many streams, one connection: who subscribes, who gets what, and what an outage is."""
 
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -18,11 +19,13 @@ class Broker:
         self.connects = self.open = self.most_open = 0
         self.subscribed, self.calls = set(), []
         self.refuses = 0
+        self.times = []
         self.send, self._receive = anyio.create_memory_object_stream(1_000_000)
 
     @asynccontextmanager
     async def connect(self):
         self.connects += 1
+        self.times.append(anyio.current_time())
         if self.refuses:
             self.refuses -= 1
             raise ConnectionRefusedError("connection refused")
@@ -173,6 +176,35 @@ async def test_a_lost_connection_is_told_to_all_and_opened_again_once(broker):
             assert (await viewer.next())["text"] == "back"
         metrics = await grafana.metrics()
         assert metrics["aiostream_ds_stream_starts_total"] == 50
+
+
+async def test_between_attempts_are_the_upstreams_waits_however_soon_streams_come_back(broker):
+    broker.refuses = 4
+    retry = Retry(min_delay=20, factor=1, jitter=0)
+    async with serve_in_memory(source(broker, retry=retry)) as grafana:
+        for n in range(10):
+            await grafana.follow(f"t/{n}")
+        await anyio.sleep(300)
+    assert broker.connects == 5
+    assert all(later - earlier >= 20 for earlier, later in pairwise(broker.times))
+
+
+class Flood(Topics):
+    """Ten thousand messages without a single wait, and one for somebody else among them."""
+
+    async def messages(self, connection):
+        while len(self.broker.subscribed) < 2:
+            await anyio.sleep(0.01)
+        for n in range(10_000):
+            yield ("one" if n == 100 else "flood"), n
+        await anyio.sleep_forever()
+
+
+async def test_an_upstream_that_never_waits_gives_those_who_follow_their_turn(broker):
+    async with Flood(broker, buffer=Buffer(rows=100_000)) as topics:
+        async with topics.follow("one") as one, topics.follow("flood"):
+            assert await anext(one) == 100
+            assert topics.statistics().messages < 400
 
 
 async def test_who_reads_slowly_loses_its_own_messages_and_they_are_counted(broker):

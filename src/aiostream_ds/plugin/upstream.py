@@ -158,7 +158,6 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         if self._tasks is None:
             raise RuntimeError("an Upstream is entered in `lifespan`, with `async with`")
         self._followers.setdefault(key, {})[follower] = None
-        self._leaving.pop(key, None)
         if key in self._subscribed:
             follower.begin()
         self._changed.set()

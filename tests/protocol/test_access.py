@@ -23,6 +23,8 @@ from aiostream_ds import (
     resource,
     stream,
 )
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.plugin.forms import describe
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -323,3 +325,10 @@ def test_a_path_has_one_user_at_most():
             @stream("{a:user}/{b:user}")
             async def two(self, a: str, b: str):
                 yield {}
+
+
+def test_an_editor_does_not_ask_for_the_users_own_login():
+    found = describe(Catalog(House))
+    queries = {query["name"]: query for query in found["sources"][0]["queries"]}
+    assert queries["own"]["fields"] == {"box": "segment"}
+    assert list(queries["own"]["schema"]["properties"]) == ["box"]

@@ -175,11 +175,12 @@ class GrafanaService:
                 path = request.path.strip("/")
                 if path == resources.SEAM_ROWS_PATH:
                     await call.send(await self._seam_rows(instance, context.user, request))
-                elif path == suggest.SUGGEST_PATH:
-                    await call.send(await suggest.answer(instance, context.user, request))
                 else:
                     authorize_plain(instance, context.user, "resource", request.path)
-                    await resources.answer(instance, context, request, call)
+                    if path == suggest.SUGGEST_PATH:
+                        await call.send(await suggest.answer(instance, context.user, request))
+                    else:
+                        await resources.answer(instance, context, request, call)
         except StreamClosedError:
             raise  # nobody is there to be answered
         except Exception as error:

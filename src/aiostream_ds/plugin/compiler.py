@@ -26,12 +26,13 @@ from aiostream_ds.plugin.plan import (
     QueryPlan,
     ResourcePlan,
     StreamPlan,
+    hook_begins,
     principal_of,
+    query_class,
     wants_user,
 )
 from aiostream_ds.plugin.rowtype import check_cursor, row_class
 from aiostream_ds.plugin.settings import (
-    FrozenMeta,
     Settings,
     check_settings,
     check_type,
@@ -186,13 +187,10 @@ class _Compiler:
             except ValueError as error:
                 raise self._wrong(name, str(error)) from None
             return
-        first = {"history": ["span"], "subscribe": ["user"], "publish": ["data"]}[kind]
-        if kind == "publish" and wants_user(taken, stream.pattern):
-            first = ["data", "user"]
-        before = len(first)
-        self._check_parameters(name, hook, before)
+        first = hook_begins(kind, taken, stream.pattern)
+        self._check_parameters(name, hook, len(first))
         expected = [*first, *stream.pattern.fields]
-        if len(taken) != len(expected) or set(taken[before:]) != set(stream.pattern.fields):
+        if len(taken) != len(expected) or set(taken[len(first) :]) != set(stream.pattern.fields):
             raise self._wrong(
                 name, f"takes ({', '.join(taken)}); its stream gives ({', '.join(expected)})"
             )
@@ -216,7 +214,7 @@ class _Compiler:
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
             principal = principal_of(stream.pattern)
-            query_type = _query_class(name, [field for field in fields if field[0] != principal])
+            query_type = query_class(name, [each for each in fields if each[0] != principal])
             check_type(query_type)
         except (TypeError, ValueError) as error:
             raise self._wrong(name, str(error)) from error
@@ -395,11 +393,3 @@ def _unknown(annotation: Unresolved) -> str:
 
 def _braces(field: str, kind: str) -> str:
     return f"{{{field}}}" if kind == "segment" else f"{{{field}:{kind}}}"
-
-
-def _query_class(name: str, fields: list[_Field]) -> type[Query]:
-    """A Query with the path's fields: what a panel's query of this stream is decoded as."""
-    namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
-    namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
-    made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
-    return made

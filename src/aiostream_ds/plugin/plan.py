@@ -12,7 +12,7 @@ from aiostream_ds.channels.path import Pattern
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
 from aiostream_ds.plugin.model import Query, Row, User
 from aiostream_ds.plugin.options import StreamOptions
-from aiostream_ds.plugin.settings import Settings, convert
+from aiostream_ds.plugin.settings import FrozenMeta, Settings, convert
 from aiostream_ds.plugin.suggest import SuggestPlan
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
+    "hook_begins",
     "principal_of",
+    "query_class",
     "split_view",
     "wants_user",
 ]
@@ -49,6 +51,13 @@ def principal_of(pattern: Pattern) -> str | None:
             f"the path {pattern.text!r} has the users {', '.join(found)}; allowed: one"
         )
     return found[0] if found else None
+
+
+def hook_begins(kind: str, taken: Sequence[str], pattern: Pattern) -> list[str]:
+    """What a hook of this kind is given before the path's fields."""
+    if kind == "publish" and wants_user(taken, pattern):
+        return ["data", "user"]
+    return [{"history": "span", "subscribe": "user", "publish": "data"}[kind]]
 
 
 def wants_user(taken: Sequence[str], pattern: Pattern) -> bool:
@@ -176,3 +185,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 if values is not None:
                     return plan, _checked(path, values, plan.path_type)
         return None
+
+
+def query_class(name: str, fields: Sequence[tuple[Any, ...]]) -> type[Query]:
+    """A Query with the path's fields: what a panel's query of this stream is decoded as."""
+    namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
+    namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
+    made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
+    return made

@@ -24,7 +24,7 @@ from aiostream_ds.telemetry import Counters
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "aiostream_ds"
-PAGES = ("docs/behaviour.md", "docs/errors.md")
+PAGES = ("docs/authorization.md", "docs/behaviour.md", "docs/errors.md")
 
 _TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.S)
 
@@ -102,6 +102,10 @@ TABLES: dict[str, Callable[..., Rows]] = {
 
 def show(value: Any, source: str = "") -> str:
     """A value for a reader: thousands apart; what is no number as the source has it."""
+    if not source and (value is None or value == ()):
+        return "–"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{each!r}`" for each in value)
     if isinstance(value, bool | str):
         return f"`{value!r}`"
     if isinstance(value, int):

@@ -19,7 +19,20 @@ NAMES = sorted(set(aiostream_ds.__all__) - ALIASES.keys())
 def test_the_list_of_public_names_is_sorted_and_complete():
     assert aiostream_ds.__all__ == sorted(set(aiostream_ds.__all__))
     taken = {name for name, value in vars(aiostream_ds).items() if not inspect.ismodule(value)}
-    assert set(aiostream_ds.__all__) == {name for name in taken if not name.startswith("_")}
+    loaded_late = set(aiostream_ds._SELDOM)
+    known = {name for name in taken if not name.startswith("_")}
+    assert set(aiostream_ds.__all__) == known | loaded_late
+
+
+def test_names_that_few_use_are_loaded_when_they_are():
+    code = "import sys, aiostream_ds as a; n = set(sys.modules); [getattr(a, x) for x in a._SELDOM]"
+    code += "; print(*sorted(set(a._SELDOM.values()) & n))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.split() == []
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = aiostream_ds.Nothing
 
 
 @pytest.mark.parametrize("name", NAMES)

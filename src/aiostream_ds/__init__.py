@@ -1,6 +1,9 @@
 """A Python class is a Grafana streaming data source. The public names; each is documented where it
 is defined, and docs/ tells the story."""
 
+import importlib
+import typing
+
 from msgspec import Meta
 
 from aiostream_ds.channels.policy import Buffer, Order, Replay, Retry, SchemaPolicy
@@ -12,6 +15,7 @@ from aiostream_ds.errors import (
     NotFound,
     PermissionDenied,
     PluginError,
+    QuotaExceeded,
 )
 from aiostream_ds.frames.config import FieldConfig, FrameMeta
 from aiostream_ds.frames.frame import Field, FieldType, Frame
@@ -34,7 +38,26 @@ from aiostream_ds.plugin.model import (
 )
 from aiostream_ds.plugin.settings import Secret, Settings, secret
 
+if typing.TYPE_CHECKING:
+    from aiostream_ds.plugin.access import Allow, Quota
+    from aiostream_ds.plugin.upstream import Upstream
+
+_SELDOM = {
+    "Allow": "aiostream_ds.plugin.access",
+    "Quota": "aiostream_ds.plugin.access",
+    "Upstream": "aiostream_ds.plugin.upstream",
+}
+"""Names that few plugins use: their modules are loaded when they are."""
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _SELDOM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_SELDOM[name]), name)
+
+
 __all__ = [
+    "Allow",
     "BadQuery",
     "Buffer",
     "Columns",
@@ -57,6 +80,8 @@ __all__ = [
     "PluginError",
     "Position",
     "Query",
+    "Quota",
+    "QuotaExceeded",
     "Replay",
     "Request",
     "Response",
@@ -69,6 +94,7 @@ __all__ = [
     "Span",
     "Status",
     "TimeRange",
+    "Upstream",
     "User",
     "query",
     "resource",

@@ -4,6 +4,7 @@
     ├── BadQuery                 what was asked makes no sense                      400
     ├── PermissionDenied         this user may not                                  403
     ├── NotFound                 there is no such path, topic, device               404
+    ├── QuotaExceeded            so much may not be followed at a time              429
     ├── ConfigError              the data source's settings cannot work             400
     └── DownstreamError          the outside system failed; it may work in a while  502
 
@@ -22,6 +23,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "PluginError",
+    "QuotaExceeded",
     "unwrap",
 ]
 
@@ -72,6 +74,14 @@ class NotFound(PluginError):
     status = 404
     grpc_status = "NOT_FOUND"
     subscribe_status = "NOT_FOUND"
+
+
+class QuotaExceeded(PluginError):
+    """More of this may not be followed at a time. What is followed already goes on."""
+
+    status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    subscribe_status = "PERMISSION_DENIED"
 
 
 class ConfigError(PluginError):

@@ -13,12 +13,22 @@ import math
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 from urllib.parse import quote, quote_plus
 from weakref import WeakValueDictionary
 
-__all__ = ["Counters", "JsonLines", "TextLines", "configure", "keep_secret", "redact"]
+__all__ = [
+    "Counters",
+    "JsonLines",
+    "TextLines",
+    "configure",
+    "count_here",
+    "counters_here",
+    "keep_secret",
+    "redact",
+]
 
 LINE_LIMIT = 60 * 1024
 """Bytes of one log line: Grafana's reader cuts at 64 KiB, and a cut line is no JSON any more."""
@@ -44,11 +54,14 @@ class Counters:
         "bytes",
         "drop_episodes",
         "dropped",
+        "floods",
         "packets",
+        "refusals",
         "requests",
         "retries",
         "rows",
         "rows_dropped",
+        "rows_filled",
         "starts",
         "stream_errors",
         "stuck",
@@ -60,6 +73,7 @@ class Counters:
     def __init__(self) -> None:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
+        self.rows_filled = self.floods = self.refusals = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
@@ -69,9 +83,13 @@ class Counters:
         """One failed run of a stream; kind is "downstream", "lasting" or "bug"."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
 
+    def count_flood(self) -> None:
+        """One connection that was closed because its host flooded it."""
+        self.floods += 1
+
     def count_dropped(self, reason: str, count: int = 1) -> None:
         """What a stream left out by its rules: rows that are "late" or "duplicate", values beyond
-        the cap of "columns" or in "conflict" with their column."""
+        the cap of "columns" or in "conflict" with their column, messages of an "upstream"."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:
@@ -85,6 +103,19 @@ class Counters:
         """For each endpoint the count of each bucket (the last: everything above) and the sum."""
         for endpoint, (counts, total) in tuple(self._durations.items()):
             yield endpoint, counts, total
+
+
+_HERE: "ContextVar[Counters | None]" = ContextVar("counters", default=None)
+
+
+def count_here(counters: Counters) -> None:
+    """What this task and those that it starts count, they count there."""
+    _HERE.set(counters)
+
+
+def counters_here() -> Counters:
+    """Where this task counts; outside of a plugin, nowhere that anybody looks."""
+    return _HERE.get() or Counters()
 
 
 # The values that no log line and no message may show: alive as long as their Secret is.

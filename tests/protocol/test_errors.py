@@ -34,6 +34,7 @@ TABLE = {
     "BadQuery": (400, "downstream", "NOT_FOUND", "lasting"),
     "NotFound": (404, "downstream", "NOT_FOUND", "lasting"),
     "PermissionDenied": (403, "downstream", "PERMISSION_DENIED", "lasting"),
+    "QuotaExceeded": (429, "downstream", "PERMISSION_DENIED", "lasting"),
     "ConfigError": (400, "downstream", "gRPC FAILED_PRECONDITION", "lasting"),
     "DownstreamError": (502, "downstream", "gRPC UNAVAILABLE", "downstream"),
     "KeyError": (500, "plugin", "gRPC INTERNAL", "bug"),

@@ -264,7 +264,7 @@ async def test_a_run_that_is_cut_off_goes_on_behind_its_last_row(log):
         await settle()
         log.write(3)
         await anyio.sleep(2)
-    assert log.runs == [Position("one", -1), Position("one", 2)]
+    assert log.runs == [Position("one", -1), Position("one", 3)], "the outage was filled"
     last = [place for place in places(viewer) if place[0] != place[1]]
     assert last == [(-1, 2), (2, 3)]
 

@@ -14,6 +14,7 @@ from aiostream_ds.frames.packet import Packet, Schema
 from aiostream_ds.grafana import floods
 from aiostream_ds.grafana.floods import FLOOD_PERIOD, YOUNG, Floods
 from aiostream_ds.grafana.sending import send_packets
+from aiostream_ds.telemetry import Counters
 
 from .memory import Batches, MemoryHost
 
@@ -81,13 +82,16 @@ def reset_at_once(host, times):
 
 async def test_streams_opened_and_reset_again_and_again_are_a_flood(clock, caplog, monkeypatch):
     monkeypatch.setattr(floods, "RESET_LIMIT", 50)
+    counters = Counters()
+    monkeypatch.setattr("aiostream_ds.grafana.wire.Server.on_flood", counters.count_flood)
     host = await a_host(clock)
     for _ in range(5):
         reset_at_once(host, 10)
         await host.turn()
-    assert not host.transport.closed
+    assert not host.transport.closed and counters.floods == 0
     reset_at_once(host, 1)
     assert_cut(host, caplog)
+    assert counters.floods == 1
     await host.leave()
 
 

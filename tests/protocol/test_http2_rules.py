@@ -386,6 +386,23 @@ async def test_a_reset_of_a_stream_that_has_ended_is_nothing():
     assert (host.ended[again], host.goaway) == ("0", None)
 
 
+async def test_late_frames_of_a_stream_that_is_forgotten_harm_nobody(monkeypatch):
+    monkeypatch.setattr("aiostream_ds.grafana.http2._H2.MAX_CLOSED_STREAMS", 4)
+    host = MemoryHost(sends(10))
+    first = host.request()
+    for _ in range(8):
+        host.request()
+    await host.turn()
+    (connection,) = host.server.connections
+    assert first not in connection.h2._closed_streams and len(connection.h2._closed_streams) == 4
+    tail = first.to_bytes(4, "big")
+    host.deliver(b"\0\0\x04\x03\0" + tail + b"\0\0\0\x08")  # RST_STREAM
+    host.deliver(b"\0\0\x04\x08\0" + tail + b"\0\0\1\0")  # WINDOW_UPDATE
+    again = host.request()
+    await host.turn()
+    assert (host.ended[again], host.goaway) == ("0", None)
+
+
 async def test_a_goaway_ends_the_calls_and_the_connection(caplog):
     run = Ends(send_and_wait)
     host = MemoryHost(run)

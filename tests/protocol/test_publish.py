@@ -96,3 +96,20 @@ async def test_a_bug_in_the_hook_fails_the_call():
         with pytest.raises(GRPCError, match="KeyError") as failed:
             await publish(grafana, "lamps/faulty", b'{"level": 3}', BEN)
     assert failed.value.status == Status.INTERNAL
+
+
+class Signed(DataSource):
+    @stream("signed/{room}")
+    async def signed(self, room: str):
+        await anyio.sleep_forever()
+        yield {}
+
+    @signed.publish
+    async def sign(self, data: str, user: User | None, room: str) -> str:
+        return f"{user.login if user else 'nobody'} in {room}: {data}"
+
+
+async def test_a_hook_that_wants_the_user_gets_who_publishes():
+    async with serve_in_memory(Signed) as grafana:
+        assert await grafana.publish("signed/lobby", "hi", user=ANN) == b'"ann in lobby: hi"'
+        assert await grafana.publish("signed/lobby", "hi", user=None) == b'"nobody in lobby: hi"'

@@ -9,6 +9,7 @@ from typing import Annotated, Generic, Literal, TypeVar, assert_type
 from msgspec import Meta, Struct
 
 from aiostream_ds import (
+    Allow,
     BadQuery,
     Buffer,
     ConfigError,
@@ -23,6 +24,7 @@ from aiostream_ds import (
     NotFound,
     PermissionDenied,
     Query,
+    Quota,
     Request,
     Response,
     Retry,
@@ -31,6 +33,8 @@ from aiostream_ds import (
     Secret,
     Settings,
     Span,
+    Status,
+    Upstream,
     User,
     query,
     resource,
@@ -176,6 +180,31 @@ class More(Sensors):
 class Guarded(Sensors):
     @Sensors.ticks.subscribe
     async def may_tick(self, user: User | None, hz: int, factor: float = 1.0) -> None: ...
+
+
+class Feeds(Upstream[str, bytes]):
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[int]:
+        yield 1
+
+    async def messages(self, connection: int) -> AsyncGenerator[tuple[str, bytes], None]:
+        yield "topic", b"text"
+
+
+class Pressed(DataSource):
+    allow = (Allow(roles=("Admin",), paths=("mail/{me:user}",)),)
+    quota = Quota(channels=5)
+    feeds: Feeds
+
+    @stream("mail/{login:user}", allow=[Allow(logins=("ann",))], max_hz=5, status_column="status")
+    async def mail(self, login: str) -> Rows[Reading | Status]:
+        async with self.feeds.follow(login) as messages:
+            async for message in messages:
+                assert_type(message, bytes)
+                yield Status("warning", message.decode())
+
+    @mail.publish
+    async def send(self, data: str, user: User | None, login: str) -> None: ...
 
 
 class Plain(DataSource):

@@ -428,3 +428,15 @@ def test_labels_before_the_time_has_another_name_and_is_read_as_labels():
         "labels_": ["b"],
     }
     assert fields(encoder)[0]["config"] == {"displayNameFromDS": "labels"}
+
+
+def test_rows_of_series_beyond_the_cap_are_left_out_counted_and_said_once(caplog):
+    counters = Counters()
+    encoder = RowEncoder(policy=SchemaPolicy(labels=("host",), series=2), counters=counters)
+    rows = [{"time": 1_700_000_000_000 + n, "host": f"h{n % 4}", "cpu": n} for n in range(40)]
+    packets = encoder.encode(rows[:20]) + encoder.encode(rows[20:])
+    assert sum(packet.rows for packet in packets) == 20
+    assert counters.dropped == {"series": 20}
+    assert len([m for m in caplog.messages if "more than 2 series" in m]) == 1
+    apart = encoder.copy()
+    assert apart.frame(rows).rows == 20, "a history has the same series"

@@ -25,7 +25,7 @@ from aiostream_ds.errors import BadQuery
         ("{}", "'' in '{}' cannot be the name"),
         ("{1}", "'1' in"),
         ("{class}", "'class' in"),
-        ("{a:str}", "kind 'str' .* int, float, any and rest"),
+        ("{a:str}", "kind 'str' .* int, float, any, rest and user"),
         ("{a:}", "kind ''"),
         ("{a:segment}", "kind 'segment'"),
         ("{a}/{a:int}", "'a' stands twice"),

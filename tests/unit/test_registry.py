@@ -14,6 +14,7 @@ from aiostream_ds.channels import ends
 from aiostream_ds.channels.life import State
 from aiostream_ds.channels.observer import ChannelKey, Observer
 from aiostream_ds.channels.policy import Buffer, Policy
+from aiostream_ds.channels.status import Status, status_packet
 from aiostream_ds.frames.packet import Schema
 from tests.channel_parts import REAL, Parts, packet, rows_of
 
@@ -694,13 +695,82 @@ async def test_a_reader_that_takes_now_and_then_is_not_stalled(parts):
             await asyncio.sleep(0.1)
 
     policy = Policy(Buffer(rows=5, full="block", stall_timeout=30))
-    slow = registry.join(KEY, parts.stream(generator), policy)
+    slow = registry.join(KEY, parts.stream(generator, rows=2), policy)
     got = []
     while not slow.ended:
         await asyncio.sleep(29)
-        got += rows_of(slow.take())
-    assert not slow.stalled
+        taken = rows_of(slow.take())
+        assert not slow.stalled and len(taken) < 10, "the author waits for the reader"
+        got += taken
     assert got + rows_of(slow.take()) == list(range(40))
+
+
+async def test_each_drop_is_told_and_the_sums_are_exact(parts):
+    for full in ("drop_oldest", "latest", "fail"):
+        await drops_are_told(parts, full)
+
+
+async def drops_are_told(parts, full):
+    told, episodes = [], []
+
+    class Watch(Observer):
+        def on_drop(self, key, rows, packets):
+            told.append((rows, packets))
+
+        def on_behind(self, key):
+            episodes.append("behind")
+
+        def on_caught_up(self, key, rows, packets):
+            episodes.append((rows, packets))
+
+    registry = parts.registry.ChannelRegistry(observer=Watch())
+    taken = 0
+
+    async def run(channel):
+        for _ in range(40):
+            channel.emit(packet([1]), packet([2, 3]), packet([4]))
+            await asyncio.sleep(1)
+        await asyncio.sleep(60)
+
+    policy = Policy(Buffer(rows=10, full=full))
+    reader = registry.join(KEY, run, policy)
+    while not reader.ended:
+        await asyncio.sleep(5.5)
+        taken += len(rows_of(reader.take()))
+    rows = sum(rows for rows, _ in told)
+    emitted = 160 if full != "fail" else 12
+    assert rows == reader.statistics().dropped_rows and taken + rows == emitted
+    assert sum(packets for _, packets in told) == reader.statistics().dropped_packets
+    if full == "latest":
+        assert episodes == [], "there it is the wish"
+    else:
+        assert episodes == ["behind", (rows, reader.statistics().dropped_packets)]
+    await registry.aclose()
+
+
+async def test_what_an_author_says_is_told_until_it_is_over(parts):
+    registry = parts.registry.ChannelRegistry()
+    heard = []
+
+    async def run(channel):
+        channel.statuses.tell("reconnecting", Status("warning", "away"))
+        await asyncio.sleep(1)
+        channel.emit(packet([1]))
+        await asyncio.sleep(1)
+        channel.emit(packet([2]), status_packet(Status("info", "night")))
+        await asyncio.sleep(1)
+        channel.emit(status_packet(Status()), packet([3]))
+        await asyncio.sleep(1)
+
+    exact = registry.join(KEY, run, exact=True)
+    stock = registry.join(KEY, run)
+    while await exact.wait():
+        exact.take()
+        text = exact.status and exact.status.text
+        if not heard or heard[-1] != text:
+            heard.append(text)
+    assert heard == ["away", None, "night", None]
+    assert rows_of(stock.take()) == [1, 2, 3]
 
 
 async def test_each_reader_has_the_schema_before_its_rows(parts):

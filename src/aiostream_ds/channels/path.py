@@ -7,6 +7,7 @@ two viewers who want the same thing always meet on the same channel. Imports onl
     {name}      one segment of safe characters
     {n:int}     a whole number        {x:float}   a finite number, as Python writes it
     {t:any}     any text, as base64url without padding
+    {u:user}    the same; a user's login: no other user may follow the path
     {p:rest}    what remains, slashes included; only at the end
 """
 
@@ -30,7 +31,7 @@ CHANNEL_LIMIT = 160
 PATH_LIMIT = CHANNEL_LIMIT - len("ds/u/")
 """Most characters of a path, under a uid of one character."""
 
-Kind = Literal["segment", "int", "float", "any", "rest"]
+Kind = Literal["segment", "int", "float", "any", "rest", "user"]
 
 _ALLOWED = "letters, digits and the characters _ - = ."
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-=.]+")
@@ -129,6 +130,7 @@ _READ: Mapping[Kind, Callable[[str], Any]] = {
     "float": _read_float,
     "any": _read_any,
     "rest": _read_rest,
+    "user": _read_any,
 }
 _WRITE: Mapping[Kind, Callable[[object], str]] = {
     "segment": _write_segment,
@@ -136,6 +138,7 @@ _WRITE: Mapping[Kind, Callable[[object], str]] = {
     "float": _write_float,
     "any": _write_any,
     "rest": _write_rest,
+    "user": _write_any,
 }
 
 # The length of the shortest text that both kinds read: "0", "0.0", "YQ" and "140", which is a
@@ -173,7 +176,8 @@ def _shortest(one: _Piece, other: _Piece) -> int | None:
         return len(one.text) if other.read(one.text) is not None else None
     if other.kind is None:
         return _shortest(other, one)
-    return _SHORTEST.get(frozenset([one.kind, other.kind]))
+    kinds: list[Kind] = ["any" if kind == "user" else kind for kind in (one.kind, other.kind)]
+    return _SHORTEST.get(frozenset(kinds))
 
 
 class Pattern:
@@ -220,7 +224,9 @@ class Pattern:
             if name in fields:
                 raise ValueError(f"the field {name!r} stands twice in {text!r}")
             if kind not in get_args(Kind) or found[2] == "segment":
-                raise ValueError(f"kind {kind!r} in {text!r}: allowed are int, float, any and rest")
+                raise ValueError(
+                    f"kind {kind!r} in {text!r}: allowed are int, float, any, rest and user"
+                )
             fields[name] = cast("Kind", kind)
             yield _Piece(name, fields[name])
 

@@ -158,7 +158,7 @@ class Retry(Struct, frozen=True):
 
     Raises:
         ValueError: a delay that is no number of seconds, `max_delay` below `min_delay`, a factor
-            below 1 or a jitter outside 0 to 1.
+            below 1, a jitter outside 0 to 1 or a `fill` that is neither true nor false.
     """
 
     min_delay: Annotated[float, Meta(description="Seconds before the first retry.")] = 0.5
@@ -169,12 +169,21 @@ class Retry(Struct, frozen=True):
         Meta(description="Share of a delay that chance may take away, so that not all come back"
              " at once."),
     ] = 0.2  # fmt: skip
+    fill: Annotated[
+        bool,
+        Meta(
+            description="Whether the rows of an outage are asked of the history before the method"
+            " is called again; only of a stream with a cursor."
+        ),
+    ] = True
 
     def __post_init__(self) -> None:
         _check_float("Retry.min_delay", self.min_delay, 0.0)
         _check_float("Retry.max_delay", self.max_delay, self.min_delay)
         _check_float("Retry.factor", self.factor, 1.0)
         _check_float("Retry.jitter", self.jitter, 0.0, 1.0)
+        if not isinstance(self.fill, bool):
+            raise ValueError(f"Retry.fill is {self.fill!r}; allowed are True and False")
 
     def delay(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row.
@@ -269,8 +278,8 @@ class SchemaPolicy(Struct, frozen=True):
     """How the rows of one channel become columns.
 
     Raises:
-        ValueError: `columns` below 1, a `conflict` that is not one of the three, or `labels` that
-            are no names, each once.
+        ValueError: `columns` or `series` below 1, a `conflict` that is not one of the three, or
+            `labels` that are no names, each once.
     """
 
     columns: Annotated[
@@ -287,6 +296,13 @@ class SchemaPolicy(Struct, frozen=True):
             " error, null leaves the value out and counts it, text makes the column one of texts."
         ),
     ] = "fail"
+    series: Annotated[
+        int,
+        Meta(
+            description="Most series of a channel with labels; rows of series beyond are left out"
+            " and counted."
+        ),
+    ] = 500
     labels: Annotated[
         tuple[str, ...],
         Meta(
@@ -297,6 +313,7 @@ class SchemaPolicy(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_int("SchemaPolicy.columns", self.columns, 1)
+        _check_int("SchemaPolicy.series", self.series, 1)
         if self.conflict not in get_args(Conflict):
             allowed = ", ".join(get_args(Conflict))
             raise ValueError(f"SchemaPolicy.conflict is {self.conflict!r}; allowed are {allowed}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds.errors import PermissionDenied
 from aiostream_ds.plugin.catalog import Catalog, Target
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.plan import Plan, StreamPlan
@@ -134,5 +135,5 @@ def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:
 def _default_path(stream: StreamPlan) -> str | None:
     try:
         return stream.path(stream.query_type())
-    except TypeError:
-        return None  # an argument without a default
+    except (TypeError, PermissionDenied):
+        return None  # an argument without a default, or a path of one user

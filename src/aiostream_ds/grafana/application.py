@@ -80,7 +80,7 @@ async def open_application(catalog: Catalog) -> AsyncGenerator[Application]:
     counters = Counters()
     registry = ChannelRegistry(observer=CountingObserver(counters))
     async with background_tasks() as tasks:
-        instances = Instances(catalog, registry, tasks)
+        instances = Instances(catalog, registry, tasks, counters=counters)
         application = Application(registry, instances, counters)
         tasks.start_soon(_sweep, instances)
         try:

@@ -42,6 +42,10 @@ from aiostream_ds.grafana.outbox import Outbox
 
 __all__ = ["Handler", "Http2Protocol"]
 
+CLOSED_STREAMS = 4_096
+"""Streams of a connection that have ended and are remembered, for what comes late on them; h2 keeps
+65,536, which are some 10 MB after as many joins."""
+
 STREAMS_LIMIT = 2**31 - 1
 """Streams that a host may have open: every panel's stream is one, so there is no limit."""
 
@@ -59,6 +63,9 @@ class Handler(Protocol):
 
     def close(self) -> None:
         """The connection has ended."""
+
+    def flooded(self) -> None:
+        """The host has flooded it, and loses it."""
 
 
 class Http2Protocol(H2Protocol):
@@ -116,6 +123,7 @@ class Http2Protocol(H2Protocol):
                 self.processor.process(event)
         except DenialOfServiceError as error:
             _log.warning("the host flooded a connection, which is closed: %s", error)
+            self.calls.flooded()
             self._cut("Flood", error.error_code)
         except ProtocolError as error:
             _log.debug("the host broke the HTTP/2 protocol: %s", error)
@@ -165,6 +173,8 @@ class _Failed:
 class _H2(GuardedConnection):
     """h2 without its walk over all streams at each request, which `Http2Stream.forget` does, and
     without its text of each frame, which nobody reads."""
+
+    MAX_CLOSED_STREAMS = CLOSED_STREAMS
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -32,7 +32,11 @@ from aiostream_ds.plugin.plan import StreamPlan
 from aiostream_ds.plugin.rows import RowEncoder
 from aiostream_ds.plugin.settings import decode_settings
 from aiostream_ds.plugin.supervisor import BugDelays
-from aiostream_ds.telemetry import Counters
+from aiostream_ds.telemetry import Counters, count_here
+
+if TYPE_CHECKING:
+    from aiostream_ds.grafana.ledger import Ledger
+    from aiostream_ds.plugin.access import Quota
 
 __all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
 
@@ -67,6 +71,7 @@ class Instance:
 
     __slots__ = (
         "_error",
+        "_ledger",
         "_ready",
         "_retired",
         "_scope",
@@ -76,18 +81,23 @@ class Instance:
         "generation",
         "key",
         "numbering",
+        "registry",
         "source",
         "updated_ms",
         "used_at",
     )
 
-    def __init__(self, key: InstanceKey, updated_ms: int, generation: int) -> None:
+    def __init__(
+        self, key: InstanceKey, updated_ms: int, generation: int, registry: ChannelRegistry
+    ) -> None:
         self.key = key
         self.generation = generation
         self.updated_ms = updated_ms
         self.delays = BugDelays()
         self.source: DataSource[Any]
         self.numbering = ""
+        self.registry = registry
+        self._ledger: Ledger | None = None  # few have a quota
         self._encoders: OrderedDict[str, RowEncoder] = OrderedDict()
         self.closed = False
         self.used_at = 0.0
@@ -116,6 +126,14 @@ class Instance:
             self._encoders.move_to_end(path)
         return encoder
 
+    def ledger(self, quota: "Quota") -> "Ledger":
+        """Who follows what, against this quota."""
+        if self._ledger is None:
+            from aiostream_ds.grafana.ledger import Ledger
+
+            self._ledger = Ledger(quota, self.registry, self.key)
+        return self._ledger
+
     def _retire(self) -> None:
         """Ask it to end: in its own time when it lives, at once when it is still opening."""
         self._retired.set()
@@ -133,8 +151,10 @@ class Instances:
         tasks: TaskGroup,
         *,
         close_grace: float = CLOSE_GRACE,
+        counters: Counters | None = None,
     ) -> None:
         self._catalog = catalog
+        self._counters = counters or Counters()
         self._registry = registry
         self._tasks = tasks
         self._close_grace = close_grace
@@ -177,7 +197,7 @@ class Instances:
 
     def _new(self, key: InstanceKey, updated_ms: int) -> Instance:
         self._generation += 1
-        return Instance(key, updated_ms, self._generation)
+        return Instance(key, updated_ms, self._generation, self._registry)
 
     async def aclose(self) -> None:
         """Ends every lifespan; returns when all have."""
@@ -201,6 +221,7 @@ class Instances:
         context: pb.PluginContext,
         settings: pb.DataSourceInstanceSettings,
     ) -> None:
+        count_here(self._counters)
         try:
             with authors_code(), instance._scope as scope:
                 scope.deadline = anyio.current_time() + OPEN_TIMEOUT

@@ -127,6 +127,9 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("rows_dropped", "Rows that slow readers never got.", counters.rows_dropped)
     yield counter("drop_episodes", "Times a reader fell behind.", counters.drop_episodes)
     yield counter("stream_retries", "Restarts after a DownstreamError.", counters.retries)
+    yield counter("rows_filled", "Rows of outages, read by histories.", counters.rows_filled)
+    yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
+    yield counter("floods", "Connections closed because the host flooded them.", counters.floods)
     yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
@@ -139,7 +142,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Left out by a stream's rules: late and duplicate rows, conflicting values and so on.",
         labels=["reason"],
     )
-    for reason in ("late", "duplicate", "columns", "conflict"):
+    for reason in ("late", "duplicate", "columns", "conflict", "series", "upstream"):
         dropped.add_metric([reason], counters.dropped.get(reason, 0))
     yield dropped
     requests = CounterMetricFamily(

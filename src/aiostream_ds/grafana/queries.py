@@ -2,11 +2,11 @@
 
 A query of a stream is answered with its history, or with what the channel's ring has of it, and
 with the channel to follow, unless the panel is not to stream. An exact query is told where its rows
-end instead. Who may not subscribe may not read the history either: the same hook decides.
+end instead. Who may not subscribe may not read the history either.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,13 +16,14 @@ from aiostream_ds.frames.config import FrameMeta, Notice
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.grafana import convert
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.access import authorize, authorize_plain, refusal
 from aiostream_ds.grafana.instance import Instance
 from aiostream_ds.grafana.seam import LATEST, Path, Seam, frame_of, own
 from aiostream_ds.plugin.marks import Live
 from aiostream_ds.plugin.model import PluginContext, Query, Span, User
 from aiostream_ds.plugin.plan import StreamPlan
 
-__all__ = ["HISTORY_LIMIT", "answer", "authorize"]
+__all__ = ["HISTORY_LIMIT", "answer"]
 
 HISTORY_LIMIT = 100_000
 """Most rows that a history is asked for, whatever a panel's maxDataPoints says."""
@@ -42,6 +43,7 @@ async def answer(
     if isinstance(found, StreamPlan):
         frames = [await _stream_frame(seam, instance, context.user, found, query)]
     else:
+        authorize_plain(instance, context.user, "query", query.query_type)
         method = getattr(source, found.method)
         frames = await _method_frames(seam, instance, context.user, method, query)
     for frame in frames:
@@ -49,48 +51,33 @@ async def answer(
     return frames
 
 
-async def authorize(at: Path, user: User | None) -> None:
-    """Asks the stream's subscribe hook. Raises what it raises; no hook lets everybody in.
-
-    A hook that returns something, False for example, has been misunderstood: nobody comes in.
-    """
-    hook = at.stream.subscribe
-    if hook is not None:
-        answer = await getattr(at.instance.source, hook)(user, **at.arguments)
-        if answer is not None:
-            raise TypeError(
-                f"the hook {hook!r} returned {answer!r}; it refuses by raising "
-                "PermissionDenied or NotFound, and lets in by returning None"
-            )
-
-
 async def _stream_frame(
     seam: Seam, instance: Instance, user: User | None, stream: StreamPlan, query: Query
 ) -> Frame:
-    path = stream.path(query)
+    path = stream.path(query, user)
     arguments = stream.arguments(path)
     if arguments is None:
         raise BadQuery(f"the path {path!r} does not match {stream.pattern.text!r}")
     at = Path(instance, stream, path, arguments)
-    await authorize(at, user)
+    await authorize(at, user, "query")
     if query.exact:
-        return await _exact_frame(seam, at, query)
+        return await _exact_frame(seam, at, user, query)
     frame = await seam.history(at, _span(query))
     if stream.history is None and not frame.rows and not query.with_streaming:
         _notice(frame, "This stream keeps no history: its rows are seen live only.")
-    if query.with_streaming:
+    if query.with_streaming and _may_follow(frame, at, user):
         _follow(frame, at)
     return frame
 
 
-async def _exact_frame(seam: Seam, at: Path, query: Query) -> Frame:
+async def _exact_frame(seam: Seam, at: Path, user: User | None, query: Query) -> Frame:
     span = _span(query)
     if span.end > datetime.now(UTC) - NOW:
         span = msgspec.structs.replace(span, end=LATEST)
     frame, said = await seam.exact_history(at, span)
     if at.stream.history is not None and at.stream.options.cursor is None:
         _notice(frame, "This stream has no cursor: only rows since it runs can be joined exactly.")
-    if query.with_streaming:
+    if query.with_streaming and _may_follow(frame, at, user):
         frame.meta = msgspec.structs.replace(frame.meta or FrameMeta(), custom={"seam": said})
     return frame
 
@@ -119,13 +106,13 @@ async def _live_frame(
 ) -> Frame:
     stream, arguments = instance.source.plan.match(live.path)
     at = Path(instance, stream, live.path, arguments)
-    await authorize(at, user)
+    await authorize(at, user, "query")
     if query.exact:
-        return await _exact_frame(seam, at, query)
+        return await _exact_frame(seam, at, user, query)
     history = live.history
     encoder = seam.encoder(at)
     frame = encoder.frame([]) if history is None else await frame_of(encoder, history)
-    if query.with_streaming:
+    if query.with_streaming and _may_follow(frame, at, user):
         _follow(frame, at)
     return frame
 
@@ -138,9 +125,17 @@ def _span(query: Query) -> Span:
     )
 
 
-def _notice(frame: Frame, text: str) -> None:
+def _may_follow(frame: Frame, at: Path, user: User | None) -> bool:
+    """Whether the quota has room; else the panel has its history, and is told why that is all."""
+    error = refusal(at, user)
+    if error is not None:
+        _notice(frame, f"Not followed live: {error.message}.", "warning")
+    return error is None
+
+
+def _notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "info") -> None:
     meta = frame.meta or FrameMeta()
-    notices = (*meta.notices, Notice(severity="info", text=text))
+    notices = (*meta.notices, Notice(severity=severity, text=text))
     frame.meta = msgspec.structs.replace(meta, notices=notices)
 
 

@@ -1,9 +1,10 @@
 """How a RunStream call comes to a channel: its runner, its policy, and the join.
 
 The runner of a stream with a cursor first learns where the stream stands, by its history hook, and
-goes on behind the last row when it is run again.
+goes on behind the last row when it is run again; what it missed meanwhile is read by the hook.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -11,12 +12,15 @@ from msgspec.structs import replace
 
 from aiostream_ds.channels.channel import Channel
 from aiostream_ds.channels.registry import ChannelRegistry, Runner, Subscription
-from aiostream_ds.grafana.seam import Path, Seam
+from aiostream_ds.grafana.seam import EARLIEST, LATEST, SEAM_ROWS, Path, Seam
+from aiostream_ds.plugin.model import Span
 from aiostream_ds.plugin.numbering import Numbering
 from aiostream_ds.plugin.supervisor import supervise
 from aiostream_ds.telemetry import Counters
 
 __all__ = ["join"]
+
+log = logging.getLogger(__name__)
 
 
 def join(
@@ -49,6 +53,8 @@ def _runner(seam: Seam, at: Path, counters: Counters) -> Runner:
         if numbering is not None:
             if not numbering.known:
                 numbering.begin(await seam.position(at))
+            elif options.retry.fill:
+                await _fill(seam, at, channel, numbering, counters)
             channel.emit(numbering.mark)
 
     if numbering is None:
@@ -61,3 +67,30 @@ def _runner(seam: Seam, at: Path, counters: Counters) -> Runner:
         lambda: method(numbering.position, **at.arguments), numbering.encode,
         at.key, options.retry, at.instance.delays, counters, prepare, options,
     )  # fmt: skip
+
+
+async def _fill(
+    seam: Seam, at: Path, channel: Channel, numbering: Numbering, counters: Counters
+) -> None:
+    """Emit what the outside has written since the last row, page by page, as the history has it.
+
+    Raises what the history hook raises: then the outage lasts.
+    """
+    filled = 0
+    while True:
+        epoch, before = numbering.position
+        page = await seam.page(at, Span(start=EARLIEST, end=LATEST, limit=SEAM_ROWS, after=before))
+        if page.epoch != epoch:
+            break  # numbers have started anew: the method knows from where
+        if page.truncated:
+            log.warning("rows of an outage cannot be read any more", extra={"path": at.path})
+            numbering.skip_to_first(page.rows)
+        packets = numbering.encode([page.rows])
+        rows, _ = channel.emit(*packets)
+        filled += rows
+        await channel.room()
+        if rows < SEAM_ROWS:
+            break
+    if filled:
+        counters.rows_filled += filled
+        log.info("%d rows of an outage were read by the history", filled, extra={"path": at.path})

@@ -112,6 +112,7 @@ async def _managed(
     stop = anyio.Event()
     async with open_application(catalog) as application:
         server = Server({**application.methods(), **goplugin.services(stop.set)})
+        server.on_flood = application.counters.count_flood
         listener = await goplugin.listen(server, handshake)
         try:
             async with background_tasks() as tasks:
@@ -179,6 +180,7 @@ async def serve_standalone(
     wanted = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
     async with open_application(catalog) as application:
         server = Server({**application.methods(), **goplugin.services(None)})
+        server.on_flood = application.counters.count_flood
         listening = _listen(wanted)
         await server.start(sock=listening)
         address = "{}:{}".format(*listening.getsockname()[:2])

@@ -84,7 +84,7 @@ class Seam:
 
     async def position(self, at: Path) -> Position:
         """Behind the newest row of a stream with a cursor. Raises what the hook raises."""
-        page = await self._page(at, Span(start=EARLIEST, end=LATEST, limit=1))
+        page = await self.page(at, Span(start=EARLIEST, end=LATEST, limit=1))
         frame = await self._frame(at, page)
         return Position(page.epoch, _last_of(at, frame, page))
 
@@ -135,7 +135,7 @@ class Seam:
     async def history(self, at: Path, span: Span) -> Frame:
         """The rows of a span; of a stream without history what the ring has."""
         if at.stream.history is not None:
-            page = await self._page(at, span)
+            page = await self.page(at, span)
             return await self._frame(at, page)
         if self._registry.has_ring(at.key):
             return (await self._ring_span(at, span)).frame
@@ -155,12 +155,12 @@ class Seam:
         return read.frame, said | _ids(at, read.frame)
 
     async def _read_span(self, at: Path, span: Span) -> Read:
-        page = await self._page(at, span)
+        page = await self.page(at, span)
         frame = await self._frame(at, page)
         if not frame.rows and page.last is None:
             # Where it stands has to be known before it is certain that the span has no rows.
             before = await self.position(at)
-            page = await self._page(at, span)
+            page = await self.page(at, span)
             frame = await self._frame(at, page)
             if not frame.rows and page.epoch == before.epoch:
                 return Read(frame, self._numbering(at, page.epoch), before.cursor, before.cursor)
@@ -203,7 +203,7 @@ class Seam:
 
     async def _read_after(self, at: Path, after: int, upto: int | None) -> Read:
         span = Span(start=EARLIEST, end=LATEST, limit=SEAM_ROWS + 1, after=after, upto=upto)
-        page = await self._page(at, span)
+        page = await self.page(at, span)
         frame = await self._frame(at, page)
         column = _cursor(at)
         cursors = cursors_of(frame, column) if frame.rows else []
@@ -242,7 +242,8 @@ class Seam:
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def _page(self, at: Path, span: Span) -> Page:
+    async def page(self, at: Path, span: Span) -> Page:
+        """What the history hook gives. Raises what it raises."""
         rows = await getattr(at.instance.source, str(at.stream.history))(span, **at.arguments)
         page = rows if isinstance(rows, Page) else Page(rows)
         if not isinstance(page.rows, Frame | Columns | Sequence):

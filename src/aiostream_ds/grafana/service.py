@@ -20,6 +20,7 @@ from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.grafana import convert, queries, replies, resources, suggest
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.access import admit, authorize, authorize_plain
 from aiostream_ds.grafana.decode import Decoder, remembering
 from aiostream_ds.grafana.exact import send_exact
 from aiostream_ds.grafana.http2streams import StreamClosedError
@@ -174,10 +175,12 @@ class GrafanaService:
                 path = request.path.strip("/")
                 if path == resources.SEAM_ROWS_PATH:
                     await call.send(await self._seam_rows(instance, context.user, request))
-                elif path == suggest.SUGGEST_PATH:
-                    await call.send(await suggest.answer(instance, context.user, request))
                 else:
-                    await resources.answer(instance, context, request, call)
+                    authorize_plain(instance, context.user, "resource", request.path)
+                    if path == suggest.SUGGEST_PATH:
+                        await call.send(await suggest.answer(instance, context.user, request))
+                    else:
+                        await resources.answer(instance, context, request, call)
         except StreamClosedError:
             raise  # nobody is there to be answered
         except Exception as error:
@@ -191,7 +194,7 @@ class GrafanaService:
     ) -> pb.CallResourceResponse:
         asked = resources.seam_request(request)
         _, at = _at(instance, asked.path)
-        await queries.authorize(at, user)
+        await authorize(at, user, "rows")
         return resources.json_body(await self._seam.rows_after(at, asked.after, asked.upto))
 
     async def check_health(
@@ -232,7 +235,8 @@ class GrafanaService:
             with self._counted("subscribeStream"):
                 exact, at = await self._path(request.plugin_context, request.path)
                 user = convert.plugin_context(request.plugin_context).user
-                await queries.authorize(at, user)
+                await authorize(at, user)
+                admit(at, user, self._counters)
                 data = await self._seam.initial(at) if exact else self._initial(at)
         except Exception as error:
             return replies.subscribe_stream(answer[self._refusal(error, request.path)], b"")
@@ -296,12 +300,13 @@ class GrafanaService:
         if hook is None:
             raise PermissionDenied(f"nothing may be published to {request.path!r}")
         user = convert.plugin_context(request.plugin_context).user
-        await queries.authorize(at, user)
+        await authorize(at, user, "publish", "publish")
         try:
             value = read(convert.parse(request.data, "it"), hook.data)
         except (ValueError, BadQuery) as error:
             raise BadQuery(f"published data: {error}") from None
-        result = await getattr(at.instance.source, hook.method)(value, **at.arguments)
+        given = (value, user) if hook.wants_user else (value,)
+        result = await getattr(at.instance.source, hook.method)(*given, **at.arguments)
         return b"" if result is None else msgspec.json.encode(result)
 
     # -- common --------------------------------------------------------------------------------

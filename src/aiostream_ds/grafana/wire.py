@@ -254,8 +254,10 @@ class Server(_GrpclibServer):
     """Answers a host's calls from a table `{path: Method}`; made inside the running loop.
 
     `start` is grpclib's. A call that still runs at `close` is cancelled once, answered UNAVAILABLE,
-    and `wait_closed` ends the connections too.
+    and `wait_closed` ends the connections too. `on_flood` is called when a host floods one.
     """
+
+    on_flood: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self, methods: Mapping[str, Method], *, receive_limit: int = RECEIVE_LIMIT
@@ -306,6 +308,7 @@ class _Calls:
         self._loop = asyncio.get_running_loop()
         self._uncancelled: dict[Http2Stream, asyncio.Task[None]] = {}
         self._closing = False
+        self.flooded = server.on_flood
 
     def accept(self, stream: Http2Stream, head: Head) -> None:
         task = self._loop.create_task(self._answer(stream, head))

@@ -26,10 +26,13 @@ from aiostream_ds.plugin.plan import (
     QueryPlan,
     ResourcePlan,
     StreamPlan,
+    hook_begins,
+    principal_of,
+    query_class,
+    wants_user,
 )
 from aiostream_ds.plugin.rowtype import check_cursor, row_class
 from aiostream_ds.plugin.settings import (
-    FrozenMeta,
     Settings,
     check_settings,
     check_type,
@@ -39,9 +42,11 @@ from aiostream_ds.plugin.suggest import SuggestPlan, suggest_plan
 
 __all__ = ["compile_plan"]
 
-_KINDS: Mapping[str, type] = {"segment": str, "any": str, "rest": str, "int": int, "float": float}
+_KINDS: Mapping[str, type] = {
+    "segment": str, "any": str, "rest": str, "user": str, "int": int, "float": float
+}  # fmt: skip
 
-_OWN_NAMES = ("health", "instance", "lifespan", "plan", "settings")
+_OWN_NAMES = ("allow", "health", "instance", "lifespan", "plan", "quota", "settings")
 
 _Field = tuple[str, Any] | tuple[str, Any, Any]
 """A path's field as msgspec wants it: name, type, and the default if there is one."""
@@ -173,18 +178,19 @@ class _Compiler:
         hook = self._members[name]
         if not inspect.iscoroutinefunction(hook):
             raise self._wrong(name, f"a {kind} hook is an `async def` without a yield")
-        self._check_parameters(name, hook, 1)
         taken = list(parameters(hook))
         if kind.startswith(SUGGEST):
+            self._check_parameters(name, hook, 1)
             field = kind.removeprefix(SUGGEST)
             try:
                 self._suggest[stream.name][field] = suggest_plan(name, field, taken, stream.pattern)
             except ValueError as error:
                 raise self._wrong(name, str(error)) from None
             return
-        first = {"history": "span", "subscribe": "user", "publish": "data"}[kind]
-        expected = [first, *stream.pattern.fields]
-        if len(taken) != len(expected) or set(taken[1:]) != set(stream.pattern.fields):
+        first = hook_begins(kind, taken, stream.pattern)
+        self._check_parameters(name, hook, len(first))
+        expected = [*first, *stream.pattern.fields]
+        if len(taken) != len(expected) or set(taken[len(first) :]) != set(stream.pattern.fields):
             raise self._wrong(
                 name, f"takes ({', '.join(taken)}); its stream gives ({', '.join(expected)})"
             )
@@ -207,7 +213,8 @@ class _Compiler:
             raise self._wrong(name, f"{text} @{name}.history")
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
-            query_type = _query_class(name, fields)
+            principal = principal_of(stream.pattern)
+            query_type = query_class(name, [each for each in fields if each[0] != principal])
             check_type(query_type)
         except (TypeError, ValueError) as error:
             raise self._wrong(name, str(error)) from error
@@ -220,11 +227,12 @@ class _Compiler:
             query_type=query_type,
             history=hooks.get("history"),
             subscribe=hooks.get("subscribe"),
-            publish=self._publish(hooks["publish"]) if "publish" in hooks else None,
+            principal=principal,
+            publish=self._publish(hooks["publish"], stream.pattern) if "publish" in hooks else None,
             suggest=MappingProxyType(self._suggest[name]),
         )
 
-    def _publish(self, name: str) -> PublishPlan:
+    def _publish(self, name: str, pattern: Pattern) -> PublishPlan:
         method = self._members[name]
         kind = resolve(method, self._owner).get(next(iter(parameters(method))), Any)
         if isinstance(kind, Unresolved):
@@ -233,7 +241,7 @@ class _Compiler:
             check_type(kind)
         except TypeError as error:
             raise self._wrong(name, f"{kind!r} cannot be read from JSON: {error}") from error
-        return PublishPlan(name, kind)
+        return PublishPlan(name, kind, wants_user(list(parameters(method)), pattern))
 
     def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
         annotation = resolve(stream.run, self._owner).get("return")
@@ -385,11 +393,3 @@ def _unknown(annotation: Unresolved) -> str:
 
 def _braces(field: str, kind: str) -> str:
     return f"{{{field}}}" if kind == "segment" else f"{{{field}:{kind}}}"
-
-
-def _query_class(name: str, fields: list[_Field]) -> type[Query]:
-    """A Query with the path's fields: what a panel's query of this stream is decoded as."""
-    namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
-    namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
-    made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
-    return made

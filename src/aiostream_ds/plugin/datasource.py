@@ -1,7 +1,7 @@
 """`DataSource`: the class an author subclasses. Grafana's unit is one configured data source; each
 gets one object of the class, with its own settings and life."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
@@ -13,6 +13,8 @@ from aiostream_ds.plugin.settings import Settings
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
+
+    from aiostream_ds.plugin.access import Allow, Quota
 
     S = DefaultTypeVar("S", bound=Settings, default=Settings)
 else:
@@ -38,6 +40,12 @@ class DataSource(Generic[S]):
     """What Grafana says of itself (`GF_APP_URL`, feature toggles), as the newest call had it; set
     before `lifespan` is entered. A change of it alone ends no stream."""
 
+    allow: "Sequence[Allow]" = ()
+    """Rules of who may use this data source at all, beside those of each stream; none: everybody.
+    Set it on the class, or on `self` where the settings say it."""
+    quota: "Quota | None" = None
+    """How much of this data source may be followed at a time; on the class or on `self`, too."""
+
     def __init__(self, settings: S, instance: InstanceSettings) -> None:
         self.settings = settings
         self.instance = instance
@@ -45,6 +53,7 @@ class DataSource(Generic[S]):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.plan = compile_plan(cls, _settings_type(cls))
+        _check_access(cls)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -61,6 +70,21 @@ class DataSource(Generic[S]):
     async def health(self) -> Health:
         """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`."""
         return Health()
+
+
+def _check_access(cls: "type[DataSource[Any]]") -> None:
+    """Raises TypeError for rules or a quota that are none."""
+    if not cls.allow and cls.quota is None:
+        return
+    from aiostream_ds.plugin.access import Quota, check_rules  # few plugins have them
+
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        check_rules(cls.allow)
+    except TypeError as error:
+        raise TypeError(f"{where}.allow: {error}") from None
+    if not isinstance(cls.quota, Quota | None):
+        raise TypeError(f"{where}.quota is {cls.quota!r}; allowed is a Quota")
 
 
 def _settings_type(cls: type) -> type[Settings]:

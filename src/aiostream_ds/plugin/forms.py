@@ -108,7 +108,11 @@ def _stream(kind: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]:
         "kind": "stream",
         "help": _first_paragraph(getattr(kind, stream.name)),
         "pattern": stream.pattern.text,
-        "fields": {names[field]: how for field, how in stream.pattern.fields.items()},
+        "fields": {  # a user's login is not theirs to say
+            names[field]: how
+            for field, how in stream.pattern.fields.items()
+            if field != stream.principal
+        },
         "schema": _query_schema(stream.query_type),
         "suggest": [names[field] for field in stream.suggest],
     }

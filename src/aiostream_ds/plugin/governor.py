@@ -36,13 +36,15 @@ class Governor:
     what was left out since it was last emptied.
     """
 
-    __slots__ = ("_common", "_policy", "_series", "_told", "layout", "lost")
+    __slots__ = ("_common", "_policy", "_series", "_series_told", "_told", "layout", "lost")
 
     def __init__(self, policy: SchemaPolicy, common: Collection[str] = ()) -> None:
         self._policy = policy
         self._common = frozenset({TIME, *common})
-        self._series = Series(policy.labels, self._common) if policy.labels else None
-        self._told = False
+        self._series = (
+            None if not policy.labels else Series(policy.labels, self._common, policy.series)
+        )
+        self._told = self._series_told = False
         self.layout: Layout | None = None
         self.lost: dict[str, int] = {}
 
@@ -65,6 +67,7 @@ class Governor:
         """Another one that knows what this one does."""
         found = Governor(self._policy, self._common)
         found.layout, found._told = self.layout, self._told
+        found._series = self._series and self._series.copy()
         return found
 
     def adopt(self, other: Layout | None) -> None:
@@ -93,8 +96,15 @@ class Governor:
         """The rows with the columns of their series, when there are labels."""
         if self._series is None:
             return rows
-        found, odd = self._series.split(rows, self._policy.conflict)
+        found, odd, beyond = self._series.split(rows, self._policy.conflict)
         self._lose("conflict", odd)
+        self._lose("series", beyond)
+        if beyond and not self._series_told:
+            self._series_told = True
+            _log.warning(
+                "rows of more than %d series: those beyond are left out; SchemaPolicy(series=…) is"
+                " how many may be", self._policy.series,
+            )  # fmt: skip
         return found
 
     def read(self, rows: list[Mapping[str, Any]]) -> tuple[Layout, list[list[Any]], int] | None:

@@ -32,6 +32,8 @@ from aiostream_ds.plugin.options import StreamOptions
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
+    from aiostream_ds.plugin.access import Allow
+
     RowT = DefaultTypeVar("RowT", default=Any)
 else:
     RowT = TypeVar("RowT")
@@ -154,10 +156,17 @@ class Stream(Generic[P, R_co]):
         """
         return self._hook("subscribe", hook)
 
+    @overload
     def publish(
         self, hook: Callable[Concatenate[D, T, P], Awaitable[A]], /
-    ) -> Callable[Concatenate[D, T, P], Awaitable[A]]:
-        """Mark the method that takes what a user publishes; the annotation of `data` decodes it.
+    ) -> Callable[Concatenate[D, T, P], Awaitable[A]]: ...
+    @overload
+    def publish(
+        self, hook: Callable[Concatenate[D, T, User | None, P], Awaitable[A]], /
+    ) -> Callable[Concatenate[D, T, User | None, P], Awaitable[A]]: ...
+    def publish(self, hook: Any, /) -> Any:
+        """Mark the method that takes what a user publishes; the annotation of `data` decodes it. An
+        argument `user` behind it is who publishes.
 
         Called for each PublishStream. Without this hook publishing is denied.
         """
@@ -244,6 +253,7 @@ def stream(
     flush: float = 0.0,
     max_hz: float = 0.0,
     status_column: str | None = None,
+    allow: "Sequence[Allow]" = (),
 ) -> _StreamMark: ...
 @overload
 def stream(
@@ -260,6 +270,7 @@ def stream(
     flush: float = 0.0,
     max_hz: float = 0.0,
     status_column: str | None = None,
+    allow: "Sequence[Allow]" = (),
 ) -> _CursorStreamMark: ...
 def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
@@ -283,6 +294,7 @@ def stream(pattern: str, **options: Any) -> Any:
         max_hz: most packets of single rows in a second; 0: as many as come.
         status_column: the name of a column of text that says in each row how the stream is doing,
             and in a row of its own when no others come: for panels that are not exact.
+        allow: rules of who may follow, query and publish, beside the hooks; none: everybody.
 
     Raises TypeError for a pattern or an option that makes no sense.
     """

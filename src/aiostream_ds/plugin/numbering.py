@@ -63,6 +63,15 @@ class Numbering:
         if position.epoch != self.epoch or position.cursor > self.last:
             self.epoch, self.last = position
 
+    def skip_to_first(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> None:
+        """Rows before these are gone: what follows does not join what was sent."""
+        if isinstance(rows, Columns | Frame):
+            cursors = cursors_of(rows, self._column)[:1]
+        else:
+            cursors = [self._cursor(row) for row in rows[:1]]
+        for cursor in cursors:
+            self.begin(Position(self.epoch, cursor - 1))
+
     def encode(self, rows: list[Any]) -> list[Packet]:
         """The packets of what was yielded, each with its place.
 

@@ -3,6 +3,8 @@
 Imports channels.
 """
 
+from typing import Any
+
 import msgspec
 
 from aiostream_ds.channels.policy import Buffer, Order, Policy, Replay, Retry, SchemaPolicy
@@ -29,6 +31,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     flush: float = 0.0
     max_hz: float = 0.0
     status_column: str | None = None
+    allow: tuple[Any, ...] = ()
 
     @property
     def policy(self) -> Policy:
@@ -44,6 +47,10 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
             if not isinstance(value, kind) and not (name == "order" and value is None):
                 raise TypeError(f"{name} is {value!r}; allowed is a {kind.__name__}")
         _ = self.policy
+        if self.allow != ():
+            from aiostream_ds.plugin.access import check_rules  # few streams have rules
+
+            msgspec.structs.force_setattr(self, "allow", check_rules(self.allow))
         column = self.status_column
         if column is not None and (not isinstance(column, str) or column in ("", "time")):
             raise TypeError(f"status_column is {column!r}; allowed is a name other than 'time'")

@@ -3,16 +3,16 @@
 `compiler.py` makes the plan when the class is created; the service asks it at each call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from aiostream_ds.channels.path import Pattern
-from aiostream_ds.errors import BadQuery, NotFound
-from aiostream_ds.plugin.model import Query, Row
+from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
+from aiostream_ds.plugin.model import Query, Row, User
 from aiostream_ds.plugin.options import StreamOptions
-from aiostream_ds.plugin.settings import Settings, convert
+from aiostream_ds.plugin.settings import FrozenMeta, Settings, convert
 from aiostream_ds.plugin.suggest import SuggestPlan
 
 __all__ = [
@@ -23,7 +23,11 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
+    "hook_begins",
+    "principal_of",
+    "query_class",
     "split_view",
+    "wants_user",
 ]
 
 RESERVED_PATH = "x"
@@ -39,6 +43,28 @@ def split_view(path: str) -> tuple[bool, str]:
     return (True, rest) if first == RESERVED_PATH else (False, path)
 
 
+def principal_of(pattern: Pattern) -> str | None:
+    """The field that holds the login of the only user who may. Raises ValueError for several."""
+    found = [field for field, kind in pattern.fields.items() if kind == "user"]
+    if len(found) > 1:
+        raise ValueError(
+            f"the path {pattern.text!r} has the users {', '.join(found)}; allowed: one"
+        )
+    return found[0] if found else None
+
+
+def hook_begins(kind: str, taken: Sequence[str], pattern: Pattern) -> list[str]:
+    """What a hook of this kind is given before the path's fields."""
+    if kind == "publish" and wants_user(taken, pattern):
+        return ["data", "user"]
+    return [{"history": "span", "subscribe": "user", "publish": "data"}[kind]]
+
+
+def wants_user(taken: Sequence[str], pattern: Pattern) -> bool:
+    """Whether a publish hook with these parameters is given who publishes."""
+    return taken[1:2] == ["user"] and "user" not in pattern.fields
+
+
 def _begins(path: str, reserved: str) -> bool:
     return path.partition("/")[0] == reserved
 
@@ -51,10 +77,12 @@ def _checked(path: str, values: dict[str, Any], path_type: type[msgspec.Struct])
 
 
 class PublishPlan(msgspec.Struct, frozen=True):
-    """The publish hook's method name and the type its data is decoded as."""
+    """The publish hook's method name, the type its data is decoded as, and whether the user comes
+    behind it."""
 
     method: str
     data: Any
+    wants_user: bool
 
 
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +96,8 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     query_type: type[Query]
     history: str | None
     subscribe: str | None
+    principal: str | None
+    """The path's field that holds the login of the only user who may follow it."""
     publish: PublishPlan | None
     suggest: Mapping[str, SuggestPlan] = {}
     """The hooks that offer values for the path's fields, by field."""
@@ -80,9 +110,18 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
         values = None if _begins(path, RESERVED_PATH) else self.pattern.match(path)
         return None if values is None else _checked(path, values, self.path_type)
 
-    def path(self, query: Query) -> str:
-        """The path that a query's fields ask for. Raises BadQuery for what no path can hold."""
-        path = self.pattern.format(**{f: getattr(query, f) for f in self.pattern.fields})
+    def path(self, query: Query, user: User | None = None) -> str:
+        """The path that a query's fields ask for; a field that holds a login gets the user's.
+
+        Raises BadQuery for what no path can hold, PermissionDenied when a user is needed.
+        """
+        values = {f: getattr(query, f) for f in self.pattern.fields if f != self.principal}
+        if self.principal is not None:
+            if user is None or not user.login:
+                text = f"{self.pattern.text!r} is each user's own; nobody is signed in here"
+                raise PermissionDenied(text)
+            values[self.principal] = user.login
+        path = self.pattern.format(**values)
         if _begins(path, RESERVED_PATH):
             raise BadQuery(f"the path {path!r} begins with {RESERVED_PATH!r}, which is reserved")
         return path
@@ -146,3 +185,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 if values is not None:
                     return plan, _checked(path, values, plan.path_type)
         return None
+
+
+def query_class(name: str, fields: Sequence[tuple[Any, ...]]) -> type[Query]:
+    """A Query with the path's fields: what a panel's query of this stream is decoded as."""
+    namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
+    namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
+    made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
+    return made

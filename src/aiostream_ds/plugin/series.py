@@ -33,9 +33,11 @@ class Series:
     `common` names the columns beside the time that belong to no series, as the cursor does.
     """
 
-    __slots__ = ("_columns", "_common", "_labels", "_names")
+    __slots__ = ("_columns", "_common", "_known", "_labels", "_most", "_names")
 
-    def __init__(self, labels: Sequence[str], common: Collection[str]) -> None:
+    def __init__(self, labels: Sequence[str], common: Collection[str], most: int) -> None:
+        self._most = most
+        self._known: set[tuple[str | None, ...]] = set()
         self._labels = tuple(labels)
         self._common = frozenset({TIME, *common})
         self._names: dict[tuple[Any, ...], str] = {}
@@ -52,8 +54,17 @@ class Series:
                     f"there {'is' if len(texts) == 1 else 'are'} {', '.join(texts) or 'none'}"
                 )
 
-    def split(self, rows: Iterable[Any], conflict: Conflict) -> tuple[list[dict[str, Any]], int]:
-        """The rows with the columns of their series, and how many had to be left out.
+    def copy(self) -> "Series":
+        """Another one that knows the series which this one does."""
+        found = Series(self._labels, self._common, self._most)
+        found._known = set(self._known)
+        return found
+
+    def split(
+        self, rows: Iterable[Any], conflict: Conflict
+    ) -> tuple[list[dict[str, Any]], int, int]:
+        """The rows with the columns of their series; how many had to be left out, and how many of
+        them for a series too many.
 
         A row is left out when a label of it cannot be text, unless `conflict` is "fail": then that
         is a TypeError or ValueError, as it always is for what is no such row at all.
@@ -61,17 +72,22 @@ class Series:
         if len(self._names) > _MOST_NAMES:
             self._names.clear()
             self._columns.clear()
-        found, lost = [], 0
+        found, lost, beyond = [], 0, 0
         for row in rows:
             columns, values = self._opened(row)
             try:
                 labels = tuple([self._label(name, values.get(name)) for name in self._labels])
+                if labels not in self._known:
+                    if len(self._known) >= self._most:
+                        beyond += 1
+                        continue
+                    self._known.add(labels)
                 found.append(self._wide(columns, values, labels))
             except ODD:
                 if conflict == "fail":
                     raise
                 lost += 1
-        return found, lost
+        return found, lost, beyond
 
     def column(self, name: str) -> Column:
         """What is known of a column that `split` has named."""

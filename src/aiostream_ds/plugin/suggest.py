@@ -50,7 +50,7 @@ def suggest_plan(method: str, field: str, taken: Sequence[str], pattern: Pattern
 
     Raises ValueError, with what is allowed instead.
     """
-    if field not in pattern.fields:
+    if field not in pattern.fields or pattern.fields[field] == "user":
         names = ", ".join(map(repr, pattern.fields)) or "none"
         raise ValueError(f"suggests values for {field!r}; the path's fields are: {names}")
     allowed = [name for name in pattern.fields if name != field]

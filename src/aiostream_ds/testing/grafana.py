@@ -252,6 +252,7 @@ class Grafana:
     def _connect(self, application: Application) -> None:
         self.plugin = application
         self._server = Server(application.methods())
+        self._server.on_flood = application.counters.count_flood
         self._channel = connect(self._server)
 
     async def _close(self) -> None:

@@ -21,7 +21,8 @@
 //	resource  ctx? path method? url? headers? body? body_base64?
 //	metrics ctx? | grpchealth service? | raw method bytes | compressed ctx?
 //	subscribe ctx? path data? headers?         publish: the same
-//	run       ctx? path run? data? headers? initial? hold?     open a stream, answer at once
+//	run       ctx? path run? data? headers? initial? hold? rate?  open a stream, answer at once
+//	          rate: reads so many bytes a second, keeps no packet and counts holes in column "n"
 //	packets   run n? from? timeout_ms? text? decode?           wait for n packets more
 //	stats     run | group                      resume run      cancel run
 //	openmany  ctx? pattern n group? waiting? timeout_ms?       cancelmany group

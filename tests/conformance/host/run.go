@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type run struct {
 	ended   bool
 	err     error // nil when the plugin ended the stream with OK
 	held    bool
+	rate    int      // bytes a second that are read; 0: as many as come
+	next    int      // the number that column "n" goes on with
 	columns []string // names and types of the schema in force; nil: none yet
 	schema  []byte   // its JSON
 	counts  counts
@@ -45,6 +48,8 @@ type counts struct {
 	Guessed int
 	// Bad: not JSON, neither schema nor data, or columns of unequal length.
 	Bad int
+	// Missing: numbers that column "n" skips. Counted where a rate is given.
+	Missing int
 }
 
 func newRun(group string, initial []byte, held bool) *run {
@@ -58,7 +63,14 @@ func newRun(group string, initial []byte, held bool) *run {
 
 // receive reads the stream to its end.
 func (r *run) receive(ctx context.Context, stream pluginv2.Stream_RunStreamClient) {
+	began := time.Now()
 	for {
+		if r.rate > 0 {
+			r.mu.Lock()
+			due := time.Duration(float64(r.counts.Bytes) / float64(r.rate) * float64(time.Second))
+			r.mu.Unlock()
+			time.Sleep(due - time.Since(began))
+		}
 		r.mu.Lock()
 		held, changed := r.held, r.changed
 		r.mu.Unlock()
@@ -78,8 +90,11 @@ func (r *run) receive(ctx context.Context, stream pluginv2.Stream_RunStreamClien
 		if len(r.packets) == 0 {
 			r.first = since(r.opened)
 		}
-		r.packets = append(r.packets, packet.Data)
-		r.schemas = append(r.schemas, r.inspect(packet.Data))
+		schema := r.inspect(packet.Data)
+		if r.rate == 0 {
+			r.packets = append(r.packets, packet.Data)
+			r.schemas = append(r.schemas, schema)
+		}
 		r.notify()
 		r.mu.Unlock()
 	}
@@ -164,6 +179,14 @@ func (r *run) inspectValues(values [][]json.RawMessage) {
 		return
 	}
 	r.counts.Rows += len(values[0])
+	if place := slices.Index(r.columns, "n\x00number"); r.rate > 0 && place >= 0 {
+		for _, value := range values[place] {
+			if n, err := strconv.Atoi(string(value)); err == nil {
+				r.counts.Missing += n - r.next
+				r.next = n + 1
+			}
+		}
+	}
 	for _, column := range values {
 		if len(column) != len(values[0]) {
 			r.counts.Bad++

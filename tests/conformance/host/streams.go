@@ -57,6 +57,7 @@ type runArguments struct {
 	Run     string `json:"run"`     // default: the path
 	Initial blob   `json:"initial"` // SubscribeStream's data: what a browser knows before packets
 	Hold    bool   `json:"hold"`    // read nothing until "resume"
+	Rate    int    `json:"rate"`    // bytes a second; packets are counted and not kept
 }
 
 func openRun(h *host, _ context.Context, arguments *runArguments) (answer, error) {
@@ -74,6 +75,7 @@ func (h *host) open(arguments *runArguments, group string) (*run, error) {
 		return nil, err
 	}
 	opened := newRun(group, arguments.Initial, arguments.Hold)
+	opened.rate = arguments.Rate
 	ctx, cancel := context.WithCancel(context.Background())
 	opened.cancel = cancel
 	h.mu.Lock()
@@ -242,7 +244,7 @@ func stats(h *host, _ context.Context, arguments *statsArguments) (answer, error
 		one.mu.Unlock()
 	}
 	return answer{
-		"packets": sum.Packets, "rows": sum.Rows, "bytes": sum.Bytes, "schemas": sum.Schemas,
+		"missing": sum.Missing, "packets": sum.Packets, "rows": sum.Rows, "bytes": sum.Bytes, "schemas": sum.Schemas,
 		"changes": sum.Changes, "mismatches": sum.Mismatches, "guessed": sum.Guessed, "bad": sum.Bad,
 		"runs": len(runs), "ended": ended,
 	}, nil
@@ -373,4 +375,5 @@ func (c *counts) add(other counts) {
 	c.Mismatches += other.Mismatches
 	c.Guessed += other.Guessed
 	c.Bad += other.Bad
+	c.Missing += other.Missing
 }

@@ -1,0 +1,92 @@
+"""Fifty channels over one connection, whose outside counts who connects and subscribes."""
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from aiostream_ds import DataSource, Rows, Upstream, resource, serve, stream
+
+
+class Outside(Upstream[int, int]):
+    """Says a number each 20 ms for each key that is subscribed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = 0
+        self.asked: Counter[int] = Counter()
+        self.now: set[int] = set()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[None]:
+        self.opened += 1
+        yield None
+
+    async def subscribe(self, connection: None, key: int) -> None:
+        assert key not in self.now, "subscribed twice"
+        self.asked[key] += 1
+        self.now.add(key)
+
+    async def unsubscribe(self, connection: None, key: int) -> None:
+        self.now.remove(key)
+
+    async def messages(self, connection: None) -> Any:
+        number = 0
+        while True:
+            await anyio.sleep(0.02)
+            number += 1
+            for key in tuple(self.now):
+                yield key, number
+
+
+class Crowd(DataSource):
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.starts: Counter[int] = Counter()
+        self.running: Counter[int] = Counter()
+        self.most = 0
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        async with Outside() as self.outside:
+            yield
+
+    @stream("c/{n:int}")
+    async def channel(self, n: int) -> Rows:
+        self.starts[n] += 1
+        self.running[n] += 1
+        self.most = max(self.most, self.running[n])
+        try:
+            async with self.outside.follow(n) as numbers:
+                async for number in numbers:
+                    yield {"number": number}
+        finally:
+            self.running[n] -= 1
+
+    @resource("counts")
+    async def counts(self) -> dict[str, Any]:
+        gc.collect()
+        kept = Counter(type(each).__name__ for each in gc.get_objects())
+        names = "Subscription", "Channel", "Call", "Http2Stream", "Follower", "Task"
+        return {
+            "opened": self.outside.opened,
+            "asked": sorted(self.outside.asked.values()),
+            "starts": sorted(self.starts.values()),
+            "most": self.most,
+            "running": sum(self.running.values()),
+            "tasks": len(asyncio.all_tasks()),
+            "fds": len(os.listdir("/proc/self/fd")),
+            "kept": {name: kept[name] for name in names},
+            "objects": sum(kept.values()),
+            "followers": self.outside.statistics().followers,
+            "pid": os.getpid(),
+        }
+
+
+if __name__ == "__main__":
+    serve(Crowd)

@@ -1,0 +1,64 @@
+"""A host whose connection breaks before it has said what it wants."""
+
+import asyncio
+import socket
+
+import pytest
+from grpclib.client import Channel
+
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.application import open_application
+from aiostream_ds.grafana.wire import Server
+from aiostream_ds.plugin.catalog import Catalog
+from tests.faults.test_cancel_calls import Each
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+HEADERS = b"\0\0\1\1\4\0\0\0\1\x83"  # a request that is not finished
+
+BYTES = PREFACE + SETTINGS + HEADERS
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+async def test_a_connection_that_is_lost_at_any_byte_harms_nobody(how):
+    async with open_application(Catalog(Each)) as application:
+        server = Server(application.methods())
+        listening = socket.create_server(("127.0.0.1", 0))
+        address = listening.getsockname()[:2]
+        await server.start(sock=listening)
+        try:
+            for size in range(len(BYTES) + 1):
+                _, writer = await asyncio.open_connection(*address)
+                writer.write(BYTES[:size])
+                if how == "reset":
+                    plain = writer.get_extra_info("socket")
+                    linger = b"\1\0\0\0\0\0\0\0"
+                    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                else:
+                    await writer.drain()
+                writer.transport.abort() if how == "reset" else writer.close()
+            for _ in range(500):
+                if not server.connections:
+                    break
+                await asyncio.sleep(0.01)
+            assert not server.connections and not server.tasks
+            channel = Channel(*address)
+            try:
+                call = channel.request(
+                    "/pluginv2.Diagnostics/CollectMetrics", _unary(), pb.CollectMetricsRequest,
+                    pb.CollectMetricsResponse,
+                )  # fmt: skip
+                async with call as stream:
+                    await stream.send_message(pb.CollectMetricsRequest(), end=True)
+                    assert await stream.recv_message() is not None
+            finally:
+                channel.close()
+        finally:
+            server.close()
+            await server.wait_closed()
+
+
+def _unary():
+    from grpclib.const import Cardinality
+
+    return Cardinality.UNARY_UNARY

@@ -1,0 +1,204 @@
+"""Calls of a host, and who follows an upstream, cancelled at their 1st, 2nd, 3rd … suspension."""
+
+import asyncio
+import types
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import pytest
+
+from aiostream_ds import DataSource, Order, Upstream, stream
+from aiostream_ds.testing import serve_in_memory
+from aiostream_ds.testing.faults import Fault, Outside, Rows
+from tests.protocol.calls import run_stream, subscribe
+
+pytestmark = pytest.mark.virtual
+
+
+@types.coroutine
+def interrupted(work, at, seen):
+    """Run `work`, count its suspensions in `seen`, and cancel it in number `at`."""
+    try:
+        signal = work.send(None)
+        while True:
+            seen.append(None)
+            if len(seen) == at:
+                asyncio.current_task().cancel()
+            try:
+                answer = yield signal
+            except BaseException as error:
+                signal = work.throw(error)
+            else:
+                signal = work.send(answer)
+    except StopIteration as stop:
+        return stop.value
+
+
+class Ticks(Upstream[str, int]):
+    def __init__(self):
+        super().__init__(linger=1)
+        self.open = 0
+
+    @asynccontextmanager
+    async def connect(self):
+        await anyio.sleep(0.01)
+        self.open += 1
+        try:
+            yield None
+        finally:
+            self.open -= 1
+            await anyio.sleep(0.01)
+
+    async def subscribe(self, connection, key):
+        await anyio.sleep(0.01)
+
+    async def unsubscribe(self, connection, key):
+        await anyio.sleep(0.01)
+
+    async def messages(self, connection):
+        n = 0
+        while True:
+            await anyio.sleep(0.05)
+            for key in "ab":
+                yield key, n
+            n += 1
+
+
+class Whole(Fault):
+    outside = Outside()
+
+    @asynccontextmanager
+    async def lifespan(self):
+        async with Ticks() as self.ticks:
+            Whole.now = self.ticks
+            yield
+
+    @stream("ticks/{key}", status_column="status", max_hz=10, order=Order(late="hold"))
+    async def shared(self, key: str):
+        async with self.ticks.follow(key) as numbers:
+            async for n in numbers:
+                yield {"n": n}
+
+
+async def scenario(grafana):
+    """What a dashboard does: ask, subscribe, follow, ask for what was missed, save."""
+    # as JSON: while Arrow is imported, in a thread, a virtual clock runs for hours
+    await grafana.query({"queryType": "numbers", "exact": True}, as_json=True)
+    await subscribe(grafana, "x/numbers")
+    async with run_stream(grafana, "x/numbers") as exact, run_stream(grafana, "ticks/a") as stock:
+        for _ in range(3):
+            await exact.recv_message()
+        await stock.recv_message()
+        await grafana.resource("seam/rows?path=x/numbers&after=0")
+        async with run_stream(grafana, "ticks/b") as other:
+            await other.recv_message()
+    await grafana.health()
+
+
+async def play(at):
+    """Cancel the scenario in suspension `at`; whether it came so far."""
+    Whole.outside = Outside(Rows(50, every=0.05))
+    seen = []
+    async with serve_in_memory(Whole) as grafana:
+        await grafana.health()
+        await anyio.sleep(1)
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(interrupted(scenario(grafana), at, seen))
+        with suppress(asyncio.CancelledError):
+            await task
+        await anyio.sleep(10)  # of virtual time: linger, and the close of what was opened
+        registry = grafana.plugin.registry
+        assert registry.running == registry.subscriptions == 0
+        assert Whole.outside.open == Whole.now.open == 0
+        assert Whole.now.statistics().followers == Whole.now.statistics().keys == 0
+        assert asyncio.all_tasks() - before == set()
+        assert (await grafana.health())[0], "and it goes on to answer"
+        async with run_stream(grafana, "ticks/a") as call:
+            assert await call.recv_message() is not None
+    return len(seen) >= at
+
+
+@pytest.mark.timeout(120)
+async def test_a_host_that_gives_up_anywhere_leaves_nothing_behind():
+    at = 1
+    while await play(at):
+        at += 1
+    assert at > 8, "the scenario suspends often enough to be worth it"
+
+
+async def test_who_stops_following_anywhere_leaves_the_others_what_they_follow():
+    async def follow(upstream):
+        async with upstream.follow("a") as one:
+            await anext(one)
+            async with upstream.follow("b") as two:
+                await anext(two)
+
+    for first in (True, False):  # alone, or beside somebody
+        for at in range(1, 60):
+            async with Ticks() as upstream:
+                seen = []
+                async with upstream.follow("a") if not first else nobody() as others:
+                    task = asyncio.create_task(interrupted(follow(upstream), at, seen))
+                    with suppress(asyncio.CancelledError):
+                        await task
+                    assert upstream.statistics().followers == (not first)
+                    if others is not None:
+                        await anext(others)
+                await anyio.sleep(5)
+                assert (upstream.open, upstream.statistics().keys) == (0, 0)
+            if len(seen) < at:
+                break
+        assert at >= 4
+
+
+@asynccontextmanager
+async def nobody():
+    yield None
+
+
+class Each(DataSource):
+    """One stream of each kind; rows forever."""
+
+    @stream("plain")
+    async def plain(self):
+        async for row in rows():
+            yield row
+
+    @stream("paced", max_hz=5, flush=0.1)
+    async def paced(self):
+        async for row in rows():
+            yield row
+
+    @stream("sorted", order=Order(late="hold", hold=0.3))
+    async def sorted(self):
+        async for row in rows():
+            yield row
+
+    @stream("told", status_column="status", stale=0.05)
+    async def told(self):
+        async for row in rows():
+            yield row
+
+
+async def rows():
+    n = 0
+    while True:
+        yield {"time": 1_700_000_000_000 + n * 100, "n": n}
+        n += 1
+        await anyio.sleep(0.1)
+
+
+@pytest.mark.parametrize("path", ["plain", "paced", "sorted", "told"])
+@pytest.mark.parametrize("view", ["", "x/"])
+async def test_a_reset_at_any_packet_leaves_no_timer_and_no_reader(path, view):
+    async with serve_in_memory(Each) as grafana:
+        for packets in range(8):
+            async with run_stream(grafana, view + path) as call:
+                for _ in range(packets):
+                    await call.recv_message()
+            await anyio.sleep(5)
+            registry = grafana.plugin.registry
+            assert registry.running == registry.subscriptions == 0
+        timers = [t for t in asyncio.get_running_loop()._scheduled if not t.cancelled()]
+        ours = [t for t in timers if "aiostream_ds/channels" in str(t) and "_drop" not in str(t)]
+        assert ours == [], ours

@@ -1,0 +1,131 @@
+"""What the outside world does to a stream, by script."""
+
+import logging
+
+import anyio
+import msgspec
+import pytest
+
+from aiostream_ds.testing import serve_in_memory
+from aiostream_ds.testing.faults import (
+    Disconnect,
+    Fault,
+    Flood,
+    Garbage,
+    Half,
+    Hang,
+    Missed,
+    Outside,
+    Refuse,
+    Rows,
+)
+
+pytestmark = pytest.mark.virtual
+
+
+def source(*script):
+    class Scripted(Fault):
+        outside = Outside(*script)
+
+    return Scripted
+
+
+async def exactly(grafana, path="x/numbers"):
+    """An exact viewer with the columns of its query."""
+    (frame,) = await grafana.query({"queryType": "numbers", "exact": True})
+    return await grafana.follow(path, frame=frame), len(frame.fields[0].values)
+
+
+def states(viewer):
+    found = [msgspec.json.decode(packet) for packet in viewer.packets]
+    return [message["state"] for message in found if "state" in message]
+
+
+FAULTS = [Refuse(), Disconnect(), Half(), Garbage()]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+async def test_a_fault_is_survived_without_a_lost_row_and_shown(fault):
+    kind = source(Rows(3), *([] if fault != Refuse() else [Disconnect()]), fault, Rows(3))
+    async with serve_in_memory(kind) as grafana:
+        viewer, _ = await exactly(grafana)
+        await anyio.sleep(20)
+        numbers = [row["n"] for row in viewer.rows]
+        assert numbers == [message.n for message in kind.outside.log] and len(numbers) >= 6
+        assert {"severity": "warning", "text": "reconnecting (1)"} in states(viewer)
+        assert states(viewer)[-1] is None
+        metrics = await grafana.metrics()
+        assert metrics["aiostream_ds_stream_starts_total"] == 1
+        assert metrics["aiostream_ds_streams_running"] == 1
+
+
+async def test_a_hundred_disconnects_in_one_run_lose_nothing_that_can_be_read_again(caplog):
+    caplog.set_level(logging.WARNING)
+    script = []
+    for round in range(100):
+        script += [Rows(round % 5, every=0.5), Missed(round % 7), Disconnect()]
+    kind = source(*script, Rows(3, every=1))
+    async with serve_in_memory(kind) as grafana:
+        viewer, _ = await exactly(grafana)
+        stock = await grafana.follow("numbers")
+        await anyio.sleep(3600)
+        log = [message.n for message in kind.outside.log]
+        assert [row["n"] for row in viewer.rows] == log, "each row once, in order"
+        assert [row["n"] for row in stock.rows] == log
+        metrics = await grafana.metrics()
+    assert metrics["aiostream_ds_stream_starts_total"] == 1, "one run throughout"
+    assert metrics["aiostream_ds_stream_retries_total"] == 100
+    assert metrics['aiostream_ds_stream_errors_total{kind="downstream"}'] == 100
+    assert metrics["aiostream_ds_rows_filled_total"] == sum(n % 7 for n in range(100))
+    assert metrics["aiostream_ds_rows_dropped_total"] == 0
+    assert kind.outside.connects == 101 and kind.outside.open == 0
+    assert len([m for m in caplog.messages if m.startswith("stream interrupted")]) == 100
+    shown = [state["text"] for state in states(viewer) if state is not None]
+    assert shown[0] == "reconnecting (1)" and shown[-1] == "reconnecting (100)"
+    assert list(dict.fromkeys(shown)) == [f"reconnecting ({n})" for n in range(1, 101)]
+
+
+async def test_what_cannot_be_read_again_is_all_that_is_lost():
+    kind = source(Rows(5), Missed(4), Disconnect(), Rows(5))
+    async with serve_in_memory(kind) as grafana:
+        viewer = await grafana.follow("live")
+        await anyio.sleep(5)
+        assert [row["n"] for row in viewer.rows] == [1, 2, 3, 4, 5, 10, 11, 12, 13, 14]
+
+
+async def test_an_outage_longer_than_one_page_is_filled_page_by_page(monkeypatch):
+    monkeypatch.setattr("aiostream_ds.grafana.runs.SEAM_ROWS", 50)
+    kind = source(Rows(1), Missed(175), Disconnect(), Rows(1))
+    async with serve_in_memory(kind) as grafana:
+        viewer, _ = await exactly(grafana)
+        await anyio.sleep(5)
+        assert [row["n"] for row in viewer.rows] == list(range(1, 178))
+        assert (await grafana.metrics())["aiostream_ds_rows_filled_total"] == 175
+
+
+async def test_an_upstream_that_hangs_leaves_with_its_last_viewer():
+    kind = source(Hang())
+    async with serve_in_memory(kind) as grafana:
+        viewer = await grafana.follow("live")
+        await anyio.sleep(60)
+        assert kind.outside.open == 1 and viewer.rows == []
+        viewer.leave()
+        await anyio.sleep(20)
+        assert kind.outside.open == 0
+
+
+async def test_a_flood_is_all_there_or_counted():
+    kind = source(Flood(50_000))
+    async with serve_in_memory(kind) as grafana:
+        viewer = await grafana.follow("live")
+        await anyio.sleep(30)
+        metrics = await grafana.metrics()
+        dropped = metrics["aiostream_ds_rows_dropped_total"]
+        assert len(viewer.rows) + dropped == metrics["aiostream_ds_rows_total"] == 50_000
+
+
+async def test_health_says_what_the_outside_says():
+    kind = source(Refuse())
+    async with serve_in_memory(kind) as grafana:
+        assert await grafana.health() == (False, "the outside system: connection refused")
+        assert (await grafana.health())[0]

@@ -1,0 +1,334 @@
+"""Who may: a matrix of users, paths and ways in, and whatever a stranger might try instead."""
+
+import logging
+from itertools import product
+
+import anyio
+import msgspec
+import pytest
+
+from aiostream_ds import (
+    Allow,
+    DataSource,
+    Frame,
+    Live,
+    PermissionDenied,
+    Position,
+    Query,
+    Row,
+    Rows,
+    Span,
+    User,
+    query,
+    resource,
+    stream,
+)
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.plugin.forms import describe
+from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
+
+pytestmark = pytest.mark.virtual
+
+ANN = User(login="ann", role="Viewer")
+BEN = User(login="ben", role="Editor")
+EVE = User(login="eve", role="Viewer")
+BOSS = User(login="boss", role="Admin")
+USERS = {"ann": ANN, "ben": BEN, "eve": EVE, "boss": BOSS, "nobody": None}
+
+STAFF = Allow(roles=("Editor", "Admin"))
+LISTED = Allow(logins=("ann",), paths=("rooms/kitchen", "rooms/hall/{n:int}"))
+
+
+class Line(Row):
+    time: int
+    n: int
+
+
+class House(DataSource):
+    """Streams with each kind of permission."""
+
+    @stream("open/{id}")
+    async def open(self, id: str):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @stream("rooms/{p:rest}", allow=[STAFF, LISTED])
+    async def rooms(self, p: str):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @rooms.publish
+    async def switch(self, data: int, p: str) -> str:
+        return "done"
+
+    @stream("readonly", allow=[Allow(roles=("Viewer",), actions=("read",)), STAFF])
+    async def readonly(self):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @readonly.publish
+    async def write(self, data: int) -> str:
+        return "written"
+
+    @stream("own/{me:user}/{box}")
+    async def own(self, me: str, box: str):
+        yield {"whose": me}
+        await anyio.sleep_forever()
+
+    @own.history
+    async def mine(self, span: Span, me: str, box: str) -> list[dict]:
+        return [{"time": 1_700_000_000_000, "whose": me}]
+
+    @stream("both/{id}", allow=[Allow(roles=("Viewer",))])
+    async def both(self, id: str):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @both.subscribe
+    async def hook(self, user: User | None, id: str) -> None:
+        if user is None or user.login != id:
+            raise PermissionDenied("the hook says no")
+
+    @stream("log/{id}", cursor="n", allow=[STAFF])
+    async def log(self, after: Position | None, id: str) -> Rows[Line]:
+        await anyio.sleep_forever()
+        yield Line(0, 0)
+
+    @log.history
+    async def lines(self, span: Span, id: str) -> list[Line]:
+        return [Line(1_700_000_000_000, 1)]
+
+    @query
+    async def around(self, query: Query) -> Live:
+        return Live(House.rooms, p="cellar")
+
+
+def may(user, path):
+    """What the rules above say, written once more."""
+    if path.startswith("open/"):
+        return True
+    if path.startswith("rooms/"):
+        known = ("rooms/kitchen", "rooms/hall/1", "rooms/hall/2")
+        return user in ("ben", "boss") or (user == "ann" and path in known)
+    if path == "readonly":
+        return user != "nobody"
+    if path.startswith("own/"):
+        return path == f"own/{own(user)}/inbox"
+    if path.startswith("both/"):
+        return user in ("ann", "eve") and path == f"both/{user}"
+    if path.startswith("log/"):
+        return user in ("ben", "boss")
+    raise AssertionError(path)
+
+
+def own(login):
+    return {"ann": "YW5u", "ben": "YmVu", "eve": "ZXZl", "boss": "Ym9zcw"}.get(login)
+
+
+PATHS = [
+    "open/a", "rooms/kitchen", "rooms/hall/1", "rooms/hall/x", "rooms/kitchen/drawer",
+    "rooms/cellar", "readonly", "own/YW5u/inbox", "own/ZXZl/inbox", "both/ann", "both/eve", "log/a",
+]  # fmt: skip
+
+
+async def tried(call):
+    """Whether a call got through."""
+    try:
+        await call
+    except Refused as refused:
+        assert refused.status == "PERMISSION_DENIED"
+        return False
+    except QueryFailed as failed:
+        assert failed.status == 403
+        return False
+    return True
+
+
+def query_of(path):
+    name, _, rest = path.partition("/")
+    field = {"open": "id", "both": "id", "log": "id", "rooms": "p"}.get(name)
+    return {"queryType": name} | ({field: rest} if field else {})
+
+
+async def rows(grafana, path, user):
+    answer = await grafana.resource(f"seam/rows?path={path}&after=-1", user=user)
+    assert answer.status in (200, 403), answer.body
+    return answer.status == 200
+
+
+@pytest.mark.parametrize(("name", "path"), list(product(USERS, PATHS)))
+async def test_every_way_in_asks_the_same(name, path):
+    user, expected = USERS[name], may(name, path)
+    async with serve_in_memory(House) as grafana:
+        ways = {
+            "stock": await tried(grafana.follow(path, user)),
+            "exact": await tried(grafana.follow(f"x/{path}", user)),
+            "rows": await rows(grafana, path, user),
+            "rows of x/": await rows(grafana, f"x/{path}", user),
+        }
+        if not path.startswith("own/"):
+            ask = query_of(path)
+            ways["history"] = await tried(grafana.query(ask, user=user))
+            ways["exact history"] = await tried(grafana.query({**ask, "exact": True}, user=user))
+        assert ways == dict.fromkeys(ways, expected)
+
+
+SPELLINGS = [
+    "/rooms/cellar", "rooms//cellar", "rooms/cellar/", "Rooms/cellar", "rooms/./cellar",
+    "rooms/kitchen/../cellar", "rooms%2Fcellar", "rooms/cellar?", "x/x/rooms/cellar",
+    "X/rooms/cellar", "x//rooms/cellar", "own/YW5v/inbox", "own/YW5u=/inbox", "own/ann/inbox",
+    "own//inbox", "own/YW5uCg/inbox", "own/QU5O/inbox", "rooms/hall/01", "rooms/hall/+1",
+    "both/./ann", "both/Ann",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+@pytest.mark.parametrize("user", [ANN, EVE, None], ids=["ann", "eve", "nobody"])
+async def test_no_other_spelling_leads_in(path, user):
+    async with serve_in_memory(House) as grafana:
+        for each in (path, f"x/{path}"):
+            with pytest.raises(Refused):
+                await grafana.follow(each, user)
+            answer = await grafana.resource(f"seam/rows?path={each}&after=-1", user=user)
+            assert answer.status in (400, 403, 404)
+            with pytest.raises(Refused):
+                await grafana.publish(each, 1, user)
+
+
+@pytest.mark.parametrize("name", USERS)
+async def test_a_query_of_the_authors_own_leads_to_no_other_channel(name):
+    async with serve_in_memory(House) as grafana:
+        asked = tried(grafana.query({"queryType": "around"}, user=USERS[name]))
+        assert await asked == may(name, "rooms/cellar")
+
+
+@pytest.mark.parametrize("name", USERS)
+async def test_publishing_has_rules_of_its_own(name):
+    user = USERS[name]
+    async with serve_in_memory(House) as grafana:
+        staff = name in ("ben", "boss")
+        assert await tried(grafana.publish("rooms/cellar", 1, user)) == staff
+        assert await tried(grafana.publish("rooms/kitchen", 1, user)) == (staff or name == "ann")
+        assert await tried(grafana.publish("readonly", 1, user)) == staff
+        assert not await tried(grafana.publish("open/a", 1, user)), "without a hook, nobody"
+
+
+async def test_a_stream_of_each_users_own_is_asked_for_without_a_name():
+    async with serve_in_memory(House) as grafana:
+        for user in (ANN, EVE):
+            asked = {
+                "queryType": "own",
+                "box": "inbox",
+                "me": "ben",
+            }  # what it says of `me` is idle
+            (frame,) = await grafana.query(asked, user=user)
+            assert frame.meta.channel == f"ds/test/own/{own(user.login)}/inbox"
+            assert list(frame.fields[1].values) == [user.login]
+            viewer = await grafana.follow(frame.meta.channel.removeprefix("ds/test/"), user)
+            assert (await viewer.next())["whose"] == user.login
+        with pytest.raises(QueryFailed, match="each user's own; nobody is signed in"):
+            await grafana.query({"queryType": "own", "box": "inbox"}, user=None)
+
+
+class Closed(DataSource):
+    """A data source that is for some, whatever is asked of it."""
+
+    allow = (Allow(namespaces=("1",), logins=("ann",)), Allow(roles=("Admin",), namespaces=("2",)))
+
+    @stream("a")
+    async def a(self):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @stream("staff", allow=[STAFF])
+    async def staff(self):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @query("q")
+    async def q(self, query: Query) -> Frame:
+        return Frame()
+
+    @resource("r")
+    async def r(self) -> str:
+        return "secret"
+
+
+@pytest.mark.parametrize("name", USERS)
+async def test_rules_of_a_data_source_hold_for_all_of_it(name):
+    user = USERS[name]
+    async with serve_in_memory(Closed) as grafana:  # of organisation 1
+        expected = name == "ann"
+        assert await tried(grafana.follow("a", user)) == expected
+        assert await tried(grafana.query({"queryType": "q"}, user=user)) == expected
+        answer = await grafana.resource("r", user=user)
+        assert (answer.status == 200) == expected and (b"secret" in answer.body) == expected
+        assert not await tried(grafana.follow("staff", user)), "both rules have to fit"
+        assert (await grafana.health())[0], "Save & test is the admin's"
+
+
+async def test_rules_may_come_from_the_settings():
+    class Chosen(Closed):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.allow = [Allow(logins=("eve",))]
+
+    async with serve_in_memory(Chosen) as grafana:
+        assert await tried(grafana.follow("a", EVE)) and not await tried(grafana.follow("a", ANN))
+
+
+async def test_each_decision_is_one_line_and_where_nothing_is_said_there_is_none(caplog):
+    caplog.set_level(logging.INFO, "aiostream_ds.audit")
+    async with serve_in_memory(House) as grafana:
+        await grafana.follow("open/a", EVE)
+        assert not await tried(grafana.follow("rooms/cellar", EVE))
+        await grafana.follow("x/rooms/kitchen", ANN)
+        assert not await tried(grafana.publish("readonly", 1, None))
+        assert not await tried(grafana.follow("both/ann", EVE))
+        with pytest.raises(QueryFailed):
+            await grafana.query({"queryType": "rooms", "p": "cellar"}, user=EVE)
+    lines = [r for r in caplog.records if r.name == "aiostream_ds.audit"]
+    assert [(r.action, r.path, r.user, r.decision) for r in lines] == [
+        ("subscribe", "rooms/cellar", "eve", "refused"),
+        ("subscribe", "rooms/kitchen", "ann", "allowed"),
+        ("publish", "readonly", "", "refused"),
+        ("subscribe", "both/ann", "eve", "refused"),
+        ("query", "rooms/cellar", "eve", "refused"),
+    ]
+    assert "no rule lets 'eve' (Viewer) read 'rooms/cellar'" in lines[0].getMessage()
+    assert "the hook says no" in lines[3].getMessage()
+    assert msgspec.json.encode([lines[0].datasource, lines[0].tenant, lines[0].role])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "named"),
+    [
+        (lambda: Allow(roles="Admin"), TypeError, "Allow.roles is 'Admin'; allowed is a tuple"),
+        (lambda: Allow(logins=("",)), TypeError, "Allow.logins"),
+        (lambda: Allow(paths=("a/{b:nothing}",)), ValueError, "Allow.paths: kind 'nothing'"),
+        (lambda: Allow(actions=("write",)), ValueError, "allowed are read, publish"),
+        (lambda: Allow(actions=()), ValueError, "Allow.actions"),
+        (lambda: stream("a", allow=["Admin"])(House.open.run), TypeError, "are Allow rules"),
+        (lambda: type("D", (DataSource,), {"allow": "Admin"}), TypeError, "D.allow: allow has"),
+        (lambda: type("D", (DataSource,), {"quota": 5}), TypeError, "D.quota is 5; allowed"),
+    ],
+)  # fmt: skip
+def test_rules_that_make_no_sense_are_refused(make, error, named):
+    with pytest.raises(error, match=named):
+        make()
+
+
+def test_a_path_has_one_user_at_most():
+    with pytest.raises(TypeError, match="has the users a, b"):
+
+        class Two(DataSource):
+            @stream("{a:user}/{b:user}")
+            async def two(self, a: str, b: str):
+                yield {}
+
+
+def test_an_editor_does_not_ask_for_the_users_own_login():
+    found = describe(Catalog(House))
+    queries = {query["name"]: query for query in found["sources"][0]["queries"]}
+    assert queries["own"]["fields"] == {"box": "segment"}
+    assert list(queries["own"]["schema"]["properties"]) == ["box"]

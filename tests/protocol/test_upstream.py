@@ -1,0 +1,300 @@
+"""Many streams, one connection: who subscribes, who gets what, and what an outage is."""
+
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from aiostream_ds import Buffer, DataSource, NotFound, Retry, Upstream, stream
+from aiostream_ds.testing import serve_in_memory
+
+pytestmark = pytest.mark.virtual
+
+
+class Broker:
+    """An outside system, and what it has seen."""
+
+    def __init__(self):
+        self.connects = self.open = self.most_open = 0
+        self.subscribed, self.calls = set(), []
+        self.refuses = 0
+        self.times = []
+        self.send, self._receive = anyio.create_memory_object_stream(1_000_000)
+
+    @asynccontextmanager
+    async def connect(self):
+        self.connects += 1
+        self.times.append(anyio.current_time())
+        if self.refuses:
+            self.refuses -= 1
+            raise ConnectionRefusedError("connection refused")
+        self.open += 1
+        self.most_open = max(self.open, self.most_open)
+        try:
+            await anyio.sleep(0.1)
+            yield self._receive
+        finally:
+            self.open -= 1
+            self.subscribed.clear()
+            await anyio.sleep(0)
+
+    def say(self, topic, *texts):
+        for text in texts:
+            self.send.send_nowait((topic, text))
+
+    def lose(self):
+        self.send.send_nowait((None, None))
+
+
+class Topics(Upstream[str, str]):
+    def __init__(self, broker, **options):
+        super().__init__(**options)
+        self.broker = broker
+
+    def connect(self):
+        return self.broker.connect()
+
+    async def subscribe(self, connection, key):
+        if key == "nowhere":
+            raise NotFound("no topic 'nowhere'")
+        await anyio.sleep(0.01)
+        self.broker.subscribed.add(key)
+        self.broker.calls.append(("subscribe", key))
+
+    async def unsubscribe(self, connection, key):
+        self.broker.subscribed.discard(key)
+        self.broker.calls.append(("unsubscribe", key))
+
+    async def messages(self, connection):
+        async for topic, text in connection:
+            if topic is None:
+                raise ConnectionResetError("connection reset")
+            if topic in self.broker.subscribed:
+                yield topic, text
+
+
+@pytest.fixture
+def broker():
+    found = Broker()
+    yield found
+    found.send.close()
+    found._receive.close()
+
+
+def source(broker, slow=(), **options):
+    class Shared(DataSource):
+        @asynccontextmanager
+        async def lifespan(self):
+            async with Topics(broker, **options) as self.topics:
+                Shared.now = self.topics
+                yield
+
+        @stream("t/{topic}", retry=Retry(min_delay=1, max_delay=8))
+        async def topic(self, topic: str):
+            async with self.topics.follow(topic) as messages:
+                async for text in messages:
+                    if topic in slow:
+                        await anyio.sleep(10)
+                    yield {"text": text}
+
+    return Shared
+
+
+def texts(viewer):
+    return [row["text"] for row in viewer.rows]
+
+
+async def test_fifty_channels_share_one_connection_and_each_gets_its_own(broker):
+    kind = source(broker)
+    async with serve_in_memory(kind) as grafana:
+        viewers = [await grafana.follow(f"t/{n}") for n in range(50)]
+        await anyio.sleep(2)
+        assert broker.connects == broker.open == 1 and len(broker.subscribed) == 50
+        for n in range(50):
+            broker.say(f"{n}", f"to {n}", f"again {n}")
+        broker.say("unknown", "to nobody")
+        await anyio.sleep(1)
+        for n, viewer in enumerate(viewers):
+            assert texts(viewer) == [f"to {n}", f"again {n}"]
+        counts = kind.now.statistics()
+        assert (counts.followers, counts.keys, counts.connects) == (50, 50, 1)
+        assert (counts.messages, counts.dropped) == (100, 0)
+    assert broker.open == 0
+
+
+async def test_a_key_is_asked_for_once_and_given_up_with_the_last_who_follows(broker):
+    async with Topics(broker) as topics:
+        async with topics.follow("a") as first:
+            async with topics.follow("a") as second, topics.follow("b"):
+                assert broker.calls == [("subscribe", "a"), ("subscribe", "b")]
+                broker.say("a", "hello")
+                assert [await anext(first), await anext(second)] == ["hello", "hello"]
+            await anyio.sleep(1)
+            assert broker.calls[2:] == [("unsubscribe", "b")] and broker.open == 1
+        await anyio.sleep(1)
+        assert broker.calls[3:] == [("unsubscribe", "a")] and broker.open == 0
+        async with topics.follow("a"):
+            assert broker.connects == 2 and broker.most_open == 1
+
+
+async def test_a_connection_lingers_for_who_comes_back(broker):
+    async with Topics(broker, linger=30) as topics:
+        async with topics.follow("a"):
+            pass
+        await anyio.sleep(29)
+        async with topics.follow("a") as messages:
+            broker.say("a", "still here")
+            assert await anext(messages) == "still here"
+        assert broker.calls == [("subscribe", "a")] and broker.connects == 1
+        await anyio.sleep(31)
+        assert broker.open == 0 and broker.calls[-1] == ("unsubscribe", "a")
+
+
+async def test_a_topic_that_does_not_exist_harms_its_own_stream_only(broker):
+    async with serve_in_memory(source(broker)) as grafana:
+        good = await grafana.follow("t/good")
+        bad = await grafana.follow("x/t/nowhere")
+        await anyio.sleep(5)
+        broker.say("good", "news")
+        await anyio.sleep(5)
+        assert texts(good) == ["news"] and broker.connects == 1
+        assert b"no topic 'nowhere'" in bad.packets[-1]
+
+
+async def test_a_lost_connection_is_told_to_all_and_opened_again_once(broker):
+    async with serve_in_memory(source(broker, retry=Retry(min_delay=1, max_delay=30))) as grafana:
+        viewers = [await grafana.follow(f"t/{n}") for n in range(50)]
+        await anyio.sleep(2)
+        broker.refuses = 3
+        broker.lose()
+        await anyio.sleep(120)
+        assert broker.open == 1 and broker.most_open == 1 and len(broker.subscribed) == 50
+        assert broker.connects == 5, "not one attempt for each of fifty streams"
+        for n, viewer in enumerate(viewers):
+            broker.say(f"{n}", "back")
+            assert (await viewer.next())["text"] == "back"
+        metrics = await grafana.metrics()
+        assert metrics["aiostream_ds_stream_starts_total"] == 50
+
+
+async def test_between_attempts_are_the_upstreams_waits_however_soon_streams_come_back(broker):
+    broker.refuses = 4
+    retry = Retry(min_delay=20, factor=1, jitter=0)
+    async with serve_in_memory(source(broker, retry=retry)) as grafana:
+        for n in range(10):
+            await grafana.follow(f"t/{n}")
+        await anyio.sleep(300)
+    assert broker.connects == 5
+    assert all(later - earlier >= 20 for earlier, later in pairwise(broker.times))
+
+
+class Flood(Topics):
+    """Ten thousand messages without a single wait, and one for somebody else among them."""
+
+    async def messages(self, connection):
+        while len(self.broker.subscribed) < 2:
+            await anyio.sleep(0.01)
+        for n in range(10_000):
+            yield ("one" if n == 100 else "flood"), n
+        await anyio.sleep_forever()
+
+
+async def test_an_upstream_that_never_waits_gives_those_who_follow_their_turn(broker):
+    async with Flood(broker, buffer=Buffer(rows=100_000)) as topics:
+        async with topics.follow("one") as one, topics.follow("flood"):
+            assert await anext(one) == 100
+            assert topics.statistics().messages < 400
+
+
+async def test_who_reads_slowly_loses_its_own_messages_and_they_are_counted(broker):
+    kind = source(broker, slow=("slow",), buffer=Buffer(rows=10))
+    async with serve_in_memory(kind) as grafana:
+        slow, fast = await grafana.follow("t/slow"), await grafana.follow("t/fast")
+        await anyio.sleep(1)
+        for n in range(200):
+            broker.say("slow", f"{n}")
+            broker.say("fast", f"{n}")
+            await anyio.sleep(0.01)
+        await anyio.sleep(200)
+        assert texts(fast) == [f"{n}" for n in range(200)]
+        lost = kind.now.statistics().dropped
+        assert len(texts(slow)) + lost == 200 and texts(slow)[-1] == "199"
+        metrics = await grafana.metrics()
+        assert metrics['aiostream_ds_dropped_total{reason="upstream"}'] == lost > 100
+
+
+async def test_block_holds_up_the_connection_and_loses_nothing(broker):
+    async with Topics(broker, buffer=Buffer(rows=5, full="block")) as topics:
+        async with topics.follow("a") as slow, topics.follow("b") as fast:
+            for n in range(50):
+                broker.say("a", n)
+                broker.say("b", n)
+            got = []
+            for _ in range(50):
+                await anyio.sleep(1)
+                got.append(await anext(slow))
+                if len(got) % 5 == 0:
+                    got_fast = [await anext(fast) for _ in range(5)]
+            assert got == list(range(50)) and got_fast[-1] == 49
+        assert topics.statistics().dropped == 0
+
+
+async def test_latest_keeps_one_and_fail_ends_who_is_behind(broker):
+    async with Topics(broker, buffer=Buffer(full="latest")) as topics:
+        async with topics.follow("a") as messages:
+            broker.say("a", 1, 2, 3)
+            await anyio.sleep(1)
+            assert await anext(messages) == 3 and topics.statistics().dropped == 2
+    async with Topics(broker, buffer=Buffer(rows=2, full="fail")) as topics:
+        async with topics.follow("a") as messages:
+            broker.say("a", 1, 2, 3)
+            await anyio.sleep(1)
+            with pytest.raises(Exception, match="more than 2 messages waited"):
+                await anext(messages)
+            assert topics.statistics().dropped == 3
+
+
+async def test_a_flood_for_one_gives_the_others_their_turn(broker):
+    turns = []
+    async with Topics(broker, buffer=Buffer(rows=100_000)) as topics:
+
+        async def read(key, count):
+            async with topics.follow(key) as messages:
+                for _ in range(count):
+                    await anext(messages)
+                turns.append((key, topics.statistics().messages))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, "flood", 10_000)
+            tasks.start_soon(read, "one", 1)
+            await anyio.sleep(1)
+            broker.say("flood", *range(100))
+            broker.say("one", "me")
+            broker.say("flood", *range(9_900))
+        assert turns[0][0] == "one" and turns[0][1] < 400
+
+
+async def test_a_stream_that_is_cancelled_while_it_connects_leaves_nothing(broker):
+    async with Topics(broker) as topics:
+        with anyio.move_on_after(0.05):
+            async with topics.follow("a"):
+                raise AssertionError("it takes 0.1 s to connect")
+        await anyio.sleep(1)
+        assert broker.open == 0 and topics.statistics().followers == 0
+
+
+async def test_who_comes_while_the_connection_closes_waits_for_the_next(broker):
+    async with Topics(broker) as topics:
+        async with topics.follow("a"):
+            pass
+        async with topics.follow("a") as messages:  # at once: the old one is on its way out
+            broker.say("a", "hello")
+            assert await anext(messages) == "hello"
+        assert broker.most_open == 1
+
+
+async def test_it_is_entered_before_it_is_followed(broker):
+    with pytest.raises(RuntimeError, match="entered in `lifespan`"):
+        async with Topics(broker).follow("a"):
+            pass

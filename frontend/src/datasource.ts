@@ -12,6 +12,7 @@ import type { DataQueryRequest, DataQueryResponse, DataSourceInstanceSettings, S
 import { DataSourceWithBackend, config, getTemplateSrv } from "@grafana/runtime";
 import { type Observable, merge, of } from "rxjs";
 
+import { named } from "./follow/alias";
 import { type Ask, exactly } from "./follow/exact";
 import { endsNow } from "./follow/range";
 import type { StreamQuery, StreamSettings } from "./types";
@@ -33,18 +34,21 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
   }
 
   override query(request: DataQueryRequest<StreamQuery>): Observable<DataQueryResponse> {
-    const targets = request.targets.filter((target) => this.filterQuery(target));
-    if (!mayFollow(request)) {
-      return super.query({ ...request, targets: targets.map(withoutStreaming) });
-    }
+    const filtered = request.targets.filter((target) => this.filterQuery(target));
+    const targets = mayFollow(request) ? filtered : filtered.map(withoutStreaming);
     const ask: Ask = {
       query: (changed) => super.query(changed),
       rows: (path, after) =>
         this.getResource("seam/rows", { path, after }, { showErrorAlert: false, hideFromInspector: true }),
     };
-    const exact = targets.filter(isExact);
-    const others = targets.filter((target) => !isExact(target));
-    const answers = exact.map((target) => exactly(ask, request, target));
+    const alone = targets.filter((target) => isExact(target) || target.alias);
+    const answers = alone.map((target) => {
+      // an own id: Grafana ends a request of the same one
+      const own = { ...request, requestId: `${request.requestId}-${target.refId}`, targets: [target] };
+      const answer = isExact(target) ? exactly(ask, own, target) : super.query(own);
+      return target.alias ? named(answer, getTemplateSrv().replace(target.alias, request.scopedVars)) : answer;
+    });
+    const others = targets.filter((target) => !alone.includes(target));
     if (others.length > 0) {
       answers.push(super.query({ ...request, targets: others }));
     }

@@ -20,7 +20,6 @@ from tests.conformance.conftest import (  # noqa: F401
 from ..requirements import require
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 PAGE_VARIABLE = "AIOSTREAM_DS_PAGE"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -62,5 +61,4 @@ def open_stage(host_binary: Path, page: Path, browser: Any, tmp_path: Path) -> A
     """Makes a Stage: `async with open_stage() as stage`."""
     from .stage import open_stage
 
-    module = ROOT / "src/aiostream_ds/static"
-    return partial(open_stage, host_binary, page, module, browser, folder=tmp_path)
+    return partial(open_stage, host_binary, page, browser, folder=tmp_path)

@@ -1,5 +1,7 @@
 """Tabs of a browser before a Grafana, panels in them, and a judge of all that they were given."""
 
+import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import Any, NamedTuple
 import anyio
 from playwright.async_api import Browser, BrowserContext, Page
 
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.plugin.forms import describe, static
+from aiostream_ds.sources.file import File
 from tests.seam.judge import Tally, compare
 from tests.seam.upstream import FILE, LogFile, logs_in, upstream
 
@@ -103,12 +108,19 @@ class Stage:
         return tab
 
     async def open(self, tab: Tab, name: str, width: float, **fields: Any) -> Panel:
-        target = {"refId": "A", "exact": True, **self.ask, **fields}
-        options = {"targets": [target], "raw": last(width)}
-        await tab.call("open", name, ["exact"], options)
+        await self.ask_for(tab, name, {"raw": last(width)}, fields)
         panel = Panel(tab, name)
         self.panels.append(panel)
         return panel
+
+    async def ask_for(self, tab: Tab, name: str, options: Message, *targets: Message) -> None:
+        """A panel of other options, or of several queries; `datasource` names more than one."""
+        asked = [
+            {"refId": chr(65 + number), "exact": True, **self.ask, **target}
+            for number, target in enumerate(targets)
+        ]
+        uids = [each["datasource"]["uid"] for each in asked if "datasource" in each]
+        await tab.call("open", name, uids or ["exact"], {**options, "targets": asked})
 
     async def close(self) -> None:
         for context in self._contexts:
@@ -176,16 +188,25 @@ def last(width: float) -> Message:
     return {"from": f"now-{round(width)}s", "to": "now"}
 
 
+def _plugin(folder: Path) -> Path:
+    """The plugin's directory, as far as browsers read it."""
+    directory = folder / "plugin"
+    directory.mkdir(parents=True)
+    shutil.copy(static("module.js"), directory)
+    (directory / "schema.json").write_text(json.dumps(describe(Catalog(File))))
+    return directory
+
+
 @asynccontextmanager
 async def open_stage(
-    binary: Path, page: Path, module: Path, browser: Browser, folder: Path, before: float = 6.0
+    binary: Path, page: Path, browser: Browser, folder: Path, before: float = 6.0
 ) -> AsyncIterator[Stage]:
     """Two logs that grow by 50 rows a second, the source `file` under the Go host, no tab yet."""
     async with AsyncExitStack() as stack:
         logs = [LogFile(path) for path in logs_in(folder)]
         settings = FILE.settings(str(logs[0].path))
         server = await stack.enter_async_context(
-            open_server(binary, FILE.command, settings, page, module)
+            open_server(binary, FILE.command, settings, page, _plugin(folder))
         )
         stage = Stage(browser, server, logs, FILE.ask)
         stack.push_async_callback(stage.close)

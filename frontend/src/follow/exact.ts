@@ -19,6 +19,7 @@ export interface Ask {
   rows(path: string, after: number): Promise<unknown>;
 }
 
+const UNREACHABLE = "Grafana cannot be reached";
 const UNSET_POINTS = 1_000; // what the backend takes where a panel does not say how many it draws
 
 export function exactly(ask: Ask, request: Request, target: StreamQuery): Observable<DataQueryResponse> {
@@ -38,6 +39,7 @@ class Panel {
   readonly #pause = new Sleeper();
   readonly #key: string;
   #closed = false;
+  #loads = 0;
 
   constructor(ask: Ask, request: Request, target: StreamQuery, subscriber: Subscriber<DataQueryResponse>) {
     this.#ask = ask;
@@ -113,12 +115,15 @@ class Panel {
 
   /** The history of the range as it is now. An own id: Grafana ends a request of the same one. */
   async #load(): Promise<DataFrame[]> {
-    const requestId = `${this.#request.requestId}-${this.#key}`;
-    const range = rangeNow(this.#request);
-    const asked = { ...this.#request, requestId, range, targets: [this.#target] };
+    const requestId = `${this.#request.requestId}-${this.#loads++}`;
+    const asked = { ...this.#request, requestId, range: rangeNow(this.#request) };
     const { data, error } = await firstValueFrom(this.#ask.query(asked));
     if (error) {
       throw new Failure(error.message ?? error.data?.message ?? "the query failed", isLasting(error.status));
+    }
+    if (data.length === 0) {
+      // Grafana's class answers with nothing, and no error, when its server cannot be reached
+      throw new Failure(UNREACHABLE);
     }
     return data as DataFrame[];
   }
@@ -129,7 +134,8 @@ class Panel {
       page = await this.#ask.rows(channel.split("/").slice(2).join("/"), after);
     } catch (error) {
       const { status, statusText, data } = error as { status?: number; statusText?: string; data?: Said };
-      throw new Failure(data?.message ?? data?.error ?? statusText ?? String(error), isLasting(status));
+      const said = data?.message || data?.error || statusText || String(error);
+      throw new Failure(status ? said : UNREACHABLE, isLasting(status));
     }
     if (!isPacket(page)) {
       throw new Failure(`no rows in ${JSON.stringify(page)?.slice(0, 80)}`);

@@ -31,8 +31,8 @@ cpSync(join(modules, "systemjs/dist/extras/amd.min.js"), join(out, "amd.js"));
 cpSync(join(modules, "uplot/dist/uPlot.min.css"), join(out, "page.css"));
 writeFileSync(
   join(out, "index.html"),
-  `<!doctype html><meta charset="utf-8"><title>Grafana's part</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">
+  `<!doctype html><base href="/"><meta charset="utf-8"><title>Grafana's part</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="page/page.css">
 <style>
 body { font: 13px sans-serif; background: #111217; color: #ccccdc; margin: 12px }
 .panel { background: #181b1f; border: 1px solid #2c3235; margin-bottom: 12px; padding: 8px; width: 640px }
@@ -40,5 +40,5 @@ body { font: 13px sans-serif; background: #111217; color: #ccccdc; margin: 12px 
 .notice { border-left: 3px solid #5794f2; margin: 4px 0; padding: 2px 8px }
 .notice.warning { border-color: #ff9830 } .notice.error { border-color: #f2495c }
 </style>
-<body><script src="system.js"></script><script src="page.js"></script><script src="amd.js"></script>`,
+<body><script src="page/system.js"></script><script src="page/page.js"></script><script src="page/amd.js"></script>`,
 );

@@ -35,7 +35,7 @@ function fetchFrom(options: Request): Observable<any> {
         }
       },
       (error) =>
-        subscriber.error({ status: undefined, statusText: "", data: { message: String(error.message) }, config: options })
+        subscriber.error(Object.assign(error, { data: { message: "Unexpected error" }, config: options }))
     );
     return () => abort.abort();
   });

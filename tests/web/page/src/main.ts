@@ -50,6 +50,7 @@ Object.entries(host).forEach(([name, found]) => System.set(`app:${name}`, found)
 
 const panels = new Map<string, Panel>();
 const sources = new Map<string, any>();
+const edited = new Map<string, { value: any; runs: number }>();
 let plugin: any;
 
 const panelOf = (name: string): Panel => panels.get(name)!;
@@ -74,6 +75,11 @@ const stage = {
     plugin = (found.plugin ? found : found.default).plugin;
     return { parameters: plugin.DataSourceClass.length };
   },
+  variable: (name: string, value: string) => (variables[name] = value),
+  hide(hidden: boolean) {
+    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
+    document.dispatchEvent(new Event("visibilitychange"));
+  },
   /** A panel of one data source. With more than one uid it is a mixed one. */
   open(name: string, uids: string[], options: Options) {
     const ask = uids.length === 1 ? (request: any) => sourceOf(uids[0]).query(request) : mixed(uids.map(sourceOf));
@@ -97,7 +103,7 @@ const stage = {
     const Editor = plugin.components[kind];
     const state = { value, runs: 0 };
     const draw = () => {
-      const shared = { datasource: sourceOf("edited"), data: undefined, range: undefined };
+      const shared = { datasource: sourceOf("exact"), data: undefined, range: undefined };
       const props =
         kind === "ConfigEditor"
           ? { options: state.value, onOptionsChange: change }
@@ -108,9 +114,10 @@ const stage = {
       state.value = changed;
       draw();
     };
-    (stage as any).edited = state;
+    edited.set(kind, state);
     draw();
   },
+  edited: (kind: string) => edited.get(kind),
 };
 
 (window as any).stage = stage;

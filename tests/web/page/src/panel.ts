@@ -31,6 +31,7 @@ export interface Record {
   frames: number;
   rows: number;
   names: string[];
+  titles: string[];
   runs: Run[];
 }
 
@@ -94,6 +95,7 @@ export class Panel {
       frames: frames.length,
       rows: frames.reduce((sum, frame) => sum + frame.length, 0),
       names: frames.flatMap((frame) => frame.fields.map(({ name }) => name)),
+      titles: frames.flatMap((frame) => frame.fields.map(({ config }) => config.displayNameFromDS ?? "")),
       runs: frames.flatMap(runsOf),
     };
     this.records.push(this.latest);

@@ -115,6 +115,22 @@ async def test_an_alias_names_the_series_of_stock_and_exact_queries(open_stage):
         assert {"A hall n", "A hall log", "B n", "B log", ""} <= set(record["titles"])
 
 
+async def test_how_the_stream_is_doing_is_a_notice_of_the_panel(open_stage):
+    async with open_stage() as stage:
+        tab, path = await stage.tab(), stage.logs[0].path
+        await stage.open(tab, "p", WIDTH)
+        await stage.caught_up()
+        await stage.silence()
+        path.rename(path.with_name("away"))
+        path.mkdir()  # cannot be read
+        await tab.until("p", lambda record: any("reconnecting" in n for n in record["notices"]))
+        path.rmdir()
+        path.with_name("away").rename(path)
+        await tab.until("p", lambda record: record["notices"] == [])
+        await stage.caught_up()
+        assert (await stage.verdict()).exact
+
+
 async def test_a_hidden_tab_draws_nothing_and_everything_when_it_is_seen(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()

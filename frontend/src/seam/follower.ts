@@ -21,7 +21,7 @@ const POLL = 2_000; // ms between two looks whether the socket is of use (F8)
 const STASH = 500; // packets that wait; of more the oldest go, and are fetched (F5)
 const CALL = 30_000; // ms that a call may take before it is given up
 const PASSING = [500, 4_000] as const; // ms between calls that fail: first and longest wait (F6)
-const LASTING = [4_000, 30_000] as const; // the same where asking again will hardly help
+const LASTING = [2_000, 15_000] as const; // the same where asking again will hardly help
 const LATE = [100, 2_000] as const; // the same for a server that has not read so far yet (F6)
 
 /** The answer of an exact query. `frame` is whatever the caller makes its frames from. */
@@ -118,12 +118,16 @@ export class Follower<F> {
 
   /** A packet of the tap's; those that wait too long make room for newer ones (F5). */
   offer(packet: Packet): void {
-    this.#hear(packet); // even while rows are waited for
     this.#stash.push(packet);
     if (this.#stash.length > STASH) {
       this.#stash.shift();
     }
     this.#idle.wake();
+  }
+
+  /** How the stream is doing: told even while rows are waited for. */
+  hear(plugin: State | null): void {
+    this.#say({ plugin });
   }
 
   /** The panel is seen again. */
@@ -206,7 +210,7 @@ export class Follower<F> {
     for (;;) {
       const before = this.#cursor;
       const page = await this.#insist(() => this.#source.rows(this.#tap!.channel, before));
-      this.#hear(page);
+      this.hear(page.state ?? null);
       if (page.seam.epoch !== this.#epoch) {
         return this.#disagree();
       }
@@ -296,13 +300,6 @@ export class Follower<F> {
         }
       }
       await this.#sleep(wait);
-    }
-  }
-
-  /** What the plugin says of itself; a place alone without a word says that all is well. */
-  #hear(packet: Packet): void {
-    if (packet.state !== undefined || (!packet.data && !("more" in packet))) {
-      this.#say({ plugin: packet.state ?? null });
     }
   }
 

@@ -27,6 +27,8 @@ export type Open = (channel: string, listener: Listener) => (() => void) | undef
 
 export interface Member {
   offer(packet: Packet): void;
+  /** How the stream is doing; null is well. */
+  hear(state: State | null): void;
 }
 
 export class Tap {
@@ -56,8 +58,9 @@ export class Tap {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#members.add(member);
+    member.hear(this.#state);
     if (this.#place) {
-      member.offer({ ...this.#place, state: this.#state });
+      member.offer(this.#place);
     }
     if (!this.#unsubscribe) {
       this.#subscribe();
@@ -96,20 +99,20 @@ export class Tap {
   }
 
   #tell(status: string | undefined, message: unknown): void {
+    this.#heard = now();
     if (status !== undefined) {
       this.#connected = status === "connected";
-      this.#heard = now();
     }
-    if (!isPacket(message)) {
-      return;
+    const state = stateOf(message, status !== undefined);
+    if (state !== undefined) {
+      this.#state = state;
+      this.#members.forEach((member) => member.hear(state));
     }
-    this.#heard = now();
-    this.#backoff.reset();
-    this.#place = placeOf(message);
-    if (message.state !== undefined || !message.data) {
-      this.#state = message.state ?? null;
+    if (isPacket(message)) {
+      this.#backoff.reset();
+      this.#place = placeOf(message);
+      this.#members.forEach((member) => member.offer(message));
     }
-    this.#members.forEach((member) => member.offer(message));
   }
 
   #close(): void {
@@ -118,6 +121,16 @@ export class Tap {
     this.#unsubscribe?.();
     this.#gone();
   }
+}
+
+/**
+ * What a message says of how the stream is doing; undefined if nothing. In silence the plugin says it
+ * each time that it says where it stands, so a place alone says that all is well: also the first one
+ * of a new process, which knows nothing of what the former one said.
+ */
+function stateOf(message: unknown, isAnswer: boolean): State | null | undefined {
+  const { state, data } = (message ?? {}) as Partial<Packet>;
+  return state === undefined && !isAnswer && !data ? null : state;
 }
 
 /** The taps of one tab. */

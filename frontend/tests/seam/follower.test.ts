@@ -98,7 +98,7 @@ test("a call that is refused for good is repeated rarely, and said at once", asy
   await pass(1);
   expect(panel.notices).toEqual(["warning: Rows cannot be fetched, trying again: not for you"]);
   await pass(60);
-  expect(script.times("rows").slice(0, 4)).toEqual([0, 4, 12, 28]);
+  expect(script.times("rows").slice(0, 4)).toEqual([0, 2, 6, 14]);
 });
 
 test("a call without an answer is given up", async () => {
@@ -304,6 +304,9 @@ test("what the plugin says of its source is a notice until it says that all is w
   const second = await opened();
   await pass(0.1);
   expect(second.notices).toEqual(["warning: reconnecting (3)"]);
+  script.tell(packet(11, 11), "connected"); // what a subscription is answered with knows nothing of it
+  await pass(0.1);
+  expect(panel.notices).toEqual(["warning: reconnecting (3)"]);
   script.tell(packet(11, 11, "e", { state: null }));
   await pass(0.1);
   expect([panel.notices, second.notices]).toEqual([[], []]);
@@ -361,4 +364,25 @@ test("a closed follower asks and draws no more", async () => {
   expect(script.calls).toEqual([]);
   expect(panel.numbers).toHaveLength(1);
   expect(vi.getTimerCount()).toBe(0);
+});
+
+test("a state without a place is a notice, too, and the first place without one takes it back", async () => {
+  const panel = await opened();
+  script.tell({ state: { severity: "error", text: "no such topic" } });
+  await pass(0.1);
+  expect(panel.notices).toEqual(["error: no such topic"]);
+  script.tell(packet(10, 10));
+  await pass(0.1);
+  expect(panel.notices).toEqual([]);
+});
+
+test("without a socket the plugin's state comes with the rows", async () => {
+  const panel = await opened();
+  script.state = { severity: "warning", text: "reconnecting (1)" };
+  script.tell(undefined, "connecting");
+  await pass(3);
+  expect(panel.notices).toContain("warning: reconnecting (1)");
+  script.state = undefined;
+  await pass(3);
+  expect(panel.notices).not.toContain("warning: reconnecting (1)");
 });

@@ -22,6 +22,7 @@ export class Script {
   page = 5_000; // rows in one page
   failures = 0; // calls that fail from now on
   failure = new Error("down");
+  state: Page["state"]; // of pages
   readonly calls: Array<{ name: string; at: number }> = [];
   readonly listeners = new Set<Listener>();
   subscriptions = 0;
@@ -47,7 +48,7 @@ export class Script {
   rows(after: number): Page {
     const prev = Math.max(after, this.first - 1);
     const last = Math.max(prev, Math.min(this.last, prev + this.page));
-    return packet(prev, last, this.epoch, { more: last < this.last, truncated: after < this.first - 1 });
+    return packet(prev, last, this.epoch, { more: last < this.last, truncated: after < this.first - 1, state: this.state });
   }
 
   called(name: string): void {
@@ -64,7 +65,7 @@ export class Script {
     return found.map((at) => (at - found[0]) / 1000);
   }
 
-  tell(message: Packet | undefined, status?: string): void {
+  tell(message: Partial<Packet> | undefined, status?: string): void {
     this.listeners.forEach((listener) => listener.event(status, message));
   }
 

@@ -31,6 +31,11 @@ collect_ignore_glob = [] if find_spec("playwright") and find_spec("aiohttp") els
 """Without them no test here can be imported; test_needs.py says so."""
 
 
+def chromium() -> str | None:
+    """The executable, or None."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
 @pytest.fixture(scope="session")
 def nothing_left() -> None:
     """Not here: the browser's driver lives as long as all tests."""
@@ -46,14 +51,14 @@ def page() -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Any]:
-    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    executable = chromium()
     require("browser", executable is not None, "there is no Chromium")
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield chromium
-        await chromium.close()
+        found = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield found
+        await found.close()
 
 
 @pytest.fixture

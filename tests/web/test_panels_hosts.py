@@ -16,10 +16,12 @@ WIDTH = 10
 
 async def ended(tab, name):
     """The panel's last record, once its query has ended."""
-    with anyio.fail_after(15):
-        while not (found := await tab.call("summary", name))["completed"]:
-            await anyio.sleep(0.05)
-    return found["latest"]
+    for _ in range(300):
+        found = await tab.call("summary", name)
+        if found["completed"]:
+            return found["latest"]
+        await anyio.sleep(0.05)
+    raise AssertionError(f"panel {name} has not ended: {found}")
 
 
 async def follows(tab, name):

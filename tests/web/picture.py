@@ -20,7 +20,9 @@ async def main() -> None:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
             binary = build_program("host")
-            async with open_stage(binary, HERE / "page/dist", browser, Path(folder)) as stage:
+            async with open_stage(
+                binary, HERE / "page/dist/12.4.10", browser, Path(folder)
+            ) as stage:
                 await draw(stage)
             await browser.close()
 

@@ -9,6 +9,8 @@ import asyncio
 import anyio
 import pytest
 
+from .conftest import stock
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
@@ -221,6 +223,7 @@ async def test_without_raw_streams_rows_are_polled(open_stage):
         assert (await stage.verdict()).exact
 
 
+@stock
 async def test_the_stock_path_is_seen_to_lose_rows_where_the_exact_one_does_not(open_stage):
     """So the judge can find something: the same outage, the same page, the same log."""
     async with open_stage() as stage:

@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from .conftest import VERSION, stock
 from .stage import last
 
 pytestmark = [
@@ -56,6 +57,7 @@ async def test_an_annotation_and_a_range_that_is_over_end_with_their_rows(open_s
         assert record["rows"] == 0 and log.numbers
 
 
+@stock
 async def test_stock_exact_and_still_queries_stand_in_one_panel(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
@@ -81,8 +83,10 @@ async def test_a_query_at_fault_is_an_error_that_is_shown_and_not_asked_again(op
     async with open_stage() as stage:
         tab = await stage.tab()
         await stage.open(tab, "p", WIDTH, file="nothing")
-        record = await ended(tab, "p")
-        assert record["state"] == "Error" and "no file 'nothing'" in record["error"]
+        record = await tab.until("p", lambda record: record["state"] == "Error")
+        assert "no file 'nothing'" in record["error"]
+        if not VERSION.startswith("9."):  # which tells the browser no status of a query
+            await ended(tab, "p")
 
 
 async def test_a_server_that_is_away_at_first_is_waited_for(open_stage):
@@ -106,6 +110,7 @@ async def test_variables_of_the_dashboard_stand_in_a_query(open_stage):
         assert (await stage.verdict()).exact
 
 
+@stock
 async def test_an_alias_names_the_series_of_stock_and_exact_queries(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
@@ -125,11 +130,10 @@ async def test_how_the_stream_is_doing_is_a_notice_of_the_panel(open_stage):
         await stage.silence()
         path.rename(path.with_name("away"))
         path.mkdir()  # cannot be read
-        await tab.until("p", lambda record: any("reconnecting" in n for n in record["notices"]))
+        said = ("warning: reconnecting", "error: 'log' is no regular file")
+        await tab.until("p", lambda record: any(n.startswith(said) for n in record["notices"]))
         path.rmdir()
         path.with_name("away").rename(path)
-        await tab.until("p", lambda record: record["notices"] == [])
-        await stage.caught_up()
         assert (await stage.verdict()).exact
 
 

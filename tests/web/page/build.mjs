@@ -1,15 +1,25 @@
-// Bundles the page that plays Grafana's part: `node build.mjs OUT`. What it hands to the module as
-// the host's packages is real, but for @grafana/ui, for which the frontend's stand-in is taken.
+// Bundles the page that plays Grafana's part: `node build.mjs VERSION OUT`, with the packages of one
+// version of Grafana. What it hands to the module as the host's packages is real, but for
+// @grafana/ui, for which the frontend's stand-in is taken.
 // amd.js comes last: before it, packages that look for `define` would hand themselves to it.
-import { build } from "esbuild";
-import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { build } from "../../../frontend/node_modules/esbuild/lib/main.js";
+import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const out = resolve(process.argv[2]);
-const modules = join(here, "node_modules");
+const modules = join(here, "versions", process.argv[2], "node_modules");
+const out = resolve(process.argv[3]);
 mkdirSync(out, { recursive: true });
+const alias = {
+  "@grafana/ui": join(here, "src/runtime-ui.ts"),
+  // what 9.4 asks for, and what is not used here
+  fs: join(here, "src/nothing.ts"),
+  "systemjs/dist/system.js": join(here, "src/nothing.ts"),
+};
+if (!existsSync(join(modules, "react-dom/client.js"))) {
+  alias["react-dom/client"] = join(here, "src/react17.ts");
+}
 await build({
   absWorkingDir: here,
   entryPoints: ["src/main.ts"],
@@ -18,12 +28,8 @@ await build({
   format: "iife",
   jsx: "transform",
   nodePaths: [modules],
-  alias: {
-    "@grafana/ui": join(here, "src/runtime-ui.ts"),
-    react: join(modules, "react"),
-    "react-dom": join(modules, "react-dom"),
-  },
-  define: { "process.env.NODE_ENV": '"development"', global: "window" },
+  alias: { ...alias, react: join(modules, "react"), "react-dom": join(modules, "react-dom") },
+  define: { "process.env.NODE_ENV": '"production"', global: "window" },
   logLevel: "error",
 });
 cpSync(join(modules, "systemjs/dist/system.min.js"), join(out, "system.js"));

@@ -2,6 +2,7 @@
 
 export const createLogger = () => ({ logger: () => undefined, enable: () => undefined, isEnabled: () => false });
 export const attachDebugger = () => undefined;
+export const HorizontalGroup = null;
 export const Select = null;
 export const Stack = null;
 export const PluginSignatureBadge = null;

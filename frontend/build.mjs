@@ -18,7 +18,7 @@ const COMMON = {
   bundle: true,
   minify: true,
   jsx: "transform",
-  target: "es2020",
+  target: "es2022",
   charset: "utf8",
   legalComments: "none",
   logLevel: "warning",

@@ -78,3 +78,84 @@ export class DataSourcePlugin<D = any> {
     return this;
   }
 }
+
+export enum LoadingState {
+  Loading = "Loading",
+  Streaming = "Streaming",
+  Done = "Done",
+  Error = "Error",
+}
+
+export interface QueryResultMetaNotice {
+  severity: "info" | "warning" | "error";
+  text: string;
+}
+
+export interface Field {
+  name: string;
+  type: string;
+  config: Record<string, any>;
+  labels?: Record<string, string>;
+  values: any;
+}
+
+export interface DataFrame {
+  name?: string;
+  refId?: string;
+  meta?: { notices?: QueryResultMetaNotice[]; custom?: Record<string, any>; channel?: string };
+  fields: Field[];
+  length: number;
+}
+
+export function toDataFrame(frame: any): DataFrame {
+  return { ...frame, length: frame.fields[0]?.values.length ?? 0 };
+}
+
+export interface DateTime {
+  valueOf(): number;
+}
+
+export interface TimeRange {
+  from: DateTime;
+  to: DateTime;
+  raw: { from: DateTime | string; to: DateTime | string };
+}
+
+export interface DataQueryRequest<Q extends DataQuery = DataQuery> {
+  requestId: string;
+  targets: Q[];
+  range: TimeRange;
+  timezone: string;
+  maxDataPoints?: number;
+  scopedVars: ScopedVars;
+  [key: string]: any;
+}
+
+export interface DataQueryResponse {
+  data: DataFrame[];
+  key?: string;
+  state?: LoadingState;
+  error?: { message?: string; status?: number; refId?: string; data?: { message?: string; error?: string } };
+}
+
+/** Of relative times only now and now-Ns. */
+export const rangeUtil = {
+  convertRawToRange(raw: TimeRange["raw"], _timeZone?: string): TimeRange {
+    const moment = (text: DateTime | string) => {
+      const seconds = /^now(?:-(\d+)s)?$/.exec(String(text))?.[1] ?? 0;
+      return typeof text === "string" ? Date.now() - Number(seconds) * 1000 : text.valueOf();
+    };
+    return { from: moment(raw.from), to: moment(raw.to), raw };
+  },
+};
+
+export interface LiveChannelAddress {
+  scope: string;
+  namespace: string;
+  path: string;
+}
+
+export function parseLiveChannelAddress(channel?: string): LiveChannelAddress | undefined {
+  const [scope, namespace, ...path] = (channel ?? "").split("/");
+  return path.length ? { scope, namespace, path: path.join("/") } : undefined;
+}

@@ -1,5 +1,16 @@
 // The part of @grafana/runtime that the module uses; see grafana-data.ts.
-import type { DataQuery, DataSourceInstanceSettings, ScopedVars } from "./grafana-data";
+import { EMPTY, Observable } from "rxjs";
+
+import type {
+  DataQuery,
+  DataQueryRequest,
+  DataQueryResponse,
+  DataSourceInstanceSettings,
+  LiveChannelAddress,
+  ScopedVars,
+} from "./grafana-data";
+
+export const config: Record<string, any> = {};
 
 export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
   id: number;
@@ -8,12 +19,16 @@ export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
   type: string;
   meta: DataSourceInstanceSettings["meta"];
   interval?: string;
+  annotations?: Record<string, any>;
   constructor(public instanceSettings: DataSourceInstanceSettings<O>) {
     this.id = instanceSettings.id;
     this.uid = instanceSettings.uid;
     this.name = instanceSettings.name;
     this.type = instanceSettings.type;
     this.meta = instanceSettings.meta;
+  }
+  query(_request: DataQueryRequest<Q>): Observable<DataQueryResponse> {
+    return EMPTY;
   }
   filterQuery?(query: Q): boolean;
   applyTemplateVariables(query: Q, _scopedVars: ScopedVars): any {
@@ -54,4 +69,19 @@ export function getTemplateSrv(): TemplateSrv {
 /** Tests only. */
 export function setTemplateSrv(found: TemplateSrv): void {
   templates = found;
+}
+
+export interface GrafanaLiveSrv {
+  getStream?(address: LiveChannelAddress): Observable<{ type: string; state?: string; message?: any }>;
+}
+
+let live: GrafanaLiveSrv | undefined;
+
+export function getGrafanaLiveSrv(): GrafanaLiveSrv | undefined {
+  return live;
+}
+
+/** Tests only. */
+export function setGrafanaLiveSrv(found: GrafanaLiveSrv | undefined): void {
+  live = found;
 }

@@ -6,89 +6,28 @@ The plugin is the source `file`, and plugins/log.py where a server has to read l
 """
 
 import asyncio
-import json
 import random
-import sys
-from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import anyio
 import pytest
 
 from aiostream_ds.grafana.application import background_tasks
-from tests.seam import writer
 from tests.seam.client import Emission, ExactPanel, Tab
 from tests.seam.hosts import Node, open_node
 from tests.seam.judge import Judge, Tally
 from tests.seam.net import Net
+from tests.seam.upstream import FILE, LOG, LogFile, Plugin, logs_in, upstream
 
-HERTZ = 50
-BEFORE = 6.0  # seconds of rows that the logs begin with
 RANDOM, LONG = 3, 20  # random schedules of each case
 ABREAST = 4  # schedules that run at a time
 PATIENCE = 15.0  # seconds in which everything is to be drawn in the end
-LAG = 1.0  # seconds that the second server reads late
 WIDTHS = (3.0, 8.0, 30.0)
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]
-
-
-class Plugin(NamedTuple):
-    """How a data source is started, asked and set up; `lagging` starts one that reads late."""
-
-    command: Sequence[str | Path]
-    lagging: Sequence[str | Path]
-    ask: dict[str, Any]
-    nonce: str
-
-    def settings(self, log: str, nonce: int = 0) -> dict[str, Any]:
-        """Those for the directory of this log; other ones each time."""
-        return {"directory": str(Path(log).parent), self.nonce: 1_000_000 + nonce}
-
-
-_FILE = "from aiostream_ds import serve; from aiostream_ds.sources.file import File; serve(File)"
-_LOG = Path(__file__).parent / "plugins/log.py"
-
-FILE = Plugin(
-    [sys.executable, "-c", _FILE],
-    [sys.executable, "-c", _FILE],
-    {"queryType": "rows", "file": "log"},
-    "maxLine",
-)
-LOG = Plugin(
-    [sys.executable, _LOG],
-    [sys.executable, _LOG, str(LAG)],
-    {"queryType": "log", "name": "log"},
-    "nonce",
-)
-
-
-class LogFile:
-    """What the upstream has written so far, as far as it was looked at."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.times: list[int] = []
-        self.ends: list[int] = []
-        self.numbers: list[int] = []
-
-    def read(self) -> "LogFile":
-        with self.path.open("rb") as file:
-            end = file.seek(self.ends[-1] if self.ends else 0)
-            for line in file:
-                if line.endswith(b"\n"):
-                    end += len(line)
-                    row = json.loads(line)
-                    self.times.append(row["time"])
-                    self.ends.append(end)
-                    self.numbers.append(row["n"])
-        return self
-
-    def expected(self, cutoff: int, cursor: int) -> list[int]:
-        return self.numbers[bisect_left(self.times, cutoff) : bisect_right(self.ends, cursor)]
 
 
 class Theatre:
@@ -103,8 +42,8 @@ class Theatre:
         self._changes = 0
         self.panels: list[ExactPanel] = []
         self.judge = Judge(self._wanted)
-        self.logs = {str(path): LogFile(path) for path in _logs(folder)}
-        self.current = str(_logs(folder)[0])
+        self.logs = {str(path): LogFile(path) for path in logs_in(folder)}
+        self.current = str(logs_in(folder)[0])
 
     def open(self, width: float, tab: int = 0) -> ExactPanel:
         panel = self.tabs[tab].open(self.plugin.ask, width, watch=self.judge)
@@ -229,29 +168,6 @@ CASES: dict[str, tuple[Act, int]] = {
 """What happens, and how many servers it takes."""
 
 
-def _logs(folder: Path) -> list[Path]:
-    return [folder / "one" / "log", folder / "two" / "log"]
-
-
-@asynccontextmanager
-async def upstream(folder: Path) -> AsyncIterator[None]:
-    """Another process that appends to both logs."""
-    paths = _logs(folder)
-    for path in paths:
-        path.parent.mkdir(parents=True)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-S", writer.__file__, str(HERTZ), str(BEFORE), *map(str, paths),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        assert await process.stdout.readline() == b"ready\n"
-        yield
-    finally:
-        process.stdin.close()
-        await process.wait()
-
-
 class Schedule(NamedTuple):
     acts: Sequence[Act]
     servers: int
@@ -265,7 +181,7 @@ class Schedule(NamedTuple):
 async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
     """A panel, then the acts, then everything comes to rest."""
     acts, servers, plugin = schedule
-    settings = plugin.settings(str(_logs(folder)[0]))
+    settings = plugin.settings(str(logs_in(folder)[0]))
     async with AsyncExitStack() as stack:
         nodes = []
         upstream_ended = await stack.enter_async_context(AsyncExitStack())

@@ -129,7 +129,8 @@ class Node:
             got = await self._host.call("packets", run=name, n=1, timeout_ms=60_000)
             ended = got["ended"]
             for packet in got["packets"]:
-                check.see(packet)
+                if "seam" in packet:  # the stock view has no place
+                    check.see(packet)
                 for receive in tuple(self._receivers.get(path, ())):
                     receive(packet)
 

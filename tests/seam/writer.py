@@ -3,10 +3,11 @@
     python writer.py HERTZ SECONDS FILE…
 
 Each file begins with rows for SECONDS before now, and grows until standard input ends. A line's
-"log" is the file's path, so that rows of two files are told apart.
+"log" is the file's path, so that rows of two files are told apart; its "value" is for the eye.
 """
 
 import json
+import math
 import select
 import sys
 import time
@@ -20,7 +21,8 @@ def main(hertz: float, before: float, *paths: str) -> None:
     def append(now: float) -> None:
         for i, file in enumerate(files):
             numbers[i] += 1
-            row = {"time": round(now * 1000), "n": numbers[i], "log": paths[i]}
+            value = round(math.sin(numbers[i] / 60) + math.sin(numbers[i] / 17) / 3, 3)
+            row = {"time": round(now * 1000), "n": numbers[i], "log": paths[i], "value": value}
             file.write(json.dumps(row).encode() + b"\n")
 
     start = time.time()

@@ -24,8 +24,26 @@ type frameText struct {
 	Fields []fieldText     `json:"fields"`
 }
 
-// readFrame decodes one frame with the SDK's reader, as Grafana's server does.
+// readFrame decodes one frame and describes it.
 func readFrame(bytes []byte, format pluginv2.DataFrameFormat) (*frameText, error) {
+	frame, err := decodeFrame(bytes, format)
+	if err != nil {
+		return nil, err
+	}
+	return describeFrame(frame), nil
+}
+
+// browserFrame is a frame as Grafana's server hands it to the browser.
+func browserFrame(bytes []byte, format pluginv2.DataFrameFormat) (json.RawMessage, error) {
+	frame, err := decodeFrame(bytes, format)
+	if err != nil {
+		return nil, err
+	}
+	return data.FrameToJSON(frame, data.IncludeAll)
+}
+
+// decodeFrame decodes one frame with the SDK's reader, as Grafana's server does.
+func decodeFrame(bytes []byte, format pluginv2.DataFrameFormat) (*data.Frame, error) {
 	var frame *data.Frame
 	var err error
 	switch format {
@@ -39,7 +57,7 @@ func readFrame(bytes []byte, format pluginv2.DataFrameFormat) (*frameText, error
 	if err != nil {
 		return nil, failf("Frame", "%v frame: %v", format, err)
 	}
-	return describeFrame(frame), nil
+	return frame, nil
 }
 
 // readJSON also refuses what the SDK's reader lets pass but a browser would not parse.

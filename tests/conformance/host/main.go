@@ -16,7 +16,7 @@
 //	          env: "full" this program's (default), "empty" go-plugin's own variables only, or a map
 //	stop | exited timeout_ms? | shutdown timeout_ms? | logs | abort call
 //	health    ctx? headers?
-//	query     ctx? queries? format? headers? raw?
+//	query     ctx? queries? format? headers? raw? browser?
 //	chunked   as query: the list of chunks
 //	resource  ctx? path method? url? headers? body? body_base64?
 //	metrics ctx? | grpchealth service? | raw method bytes | compressed ctx?

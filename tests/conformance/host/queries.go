@@ -15,8 +15,9 @@ type queryArguments struct {
 	Ctx     json.RawMessage   `json:"ctx"`
 	Headers map[string]string `json:"headers"`
 	Queries []json.RawMessage `json:"queries"`
-	Format  string            `json:"format"` // ARROW (default) or JSON
-	Raw     bool              `json:"raw"`    // true: the frames' bytes in base64 too
+	Format  string            `json:"format"`  // ARROW (default) or JSON
+	Raw     bool              `json:"raw"`     // true: the frames' bytes in base64 too
+	Browser bool              `json:"browser"` // true: the frames as a browser gets them, instead
 }
 
 type oneQuery struct {
@@ -76,9 +77,14 @@ func query(h *host, ctx context.Context, arguments *queryArguments) (answer, err
 	}
 	responses := map[string]answer{}
 	for refID, response := range reply.Responses {
-		frames := []*frameText{}
+		frames := []any{}
 		for _, bytes := range response.Frames {
-			frame, err := readFrame(bytes, response.Format)
+			var frame any
+			if arguments.Browser {
+				frame, err = browserFrame(bytes, response.Format)
+			} else {
+				frame, err = readFrame(bytes, response.Format)
+			}
 			if err != nil {
 				return nil, err
 			}

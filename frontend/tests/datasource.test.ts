@@ -1,0 +1,168 @@
+import { firstValueFrom, of } from "rxjs";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+
+import { DataSourceWithBackend, config, setGrafanaLiveSrv, setTemplateSrv } from "@grafana/runtime";
+import { StreamDataSource } from "../src/datasource";
+
+const SETTINGS: any = { id: 1, uid: "u", name: "n", type: "t", meta: {}, jsonData: {} };
+const SEAM = { channel: "ds/u/x/log/a", epoch: "e", last: 3 };
+
+const frame = (seam?: object): any => ({
+  refId: "A",
+  meta: { custom: seam ? { seam } : {}, notices: [{ severity: "info", text: "the backend's own" }] },
+  fields: [
+    { name: "time", type: "time", config: {}, values: [1, 2, 3] },
+    { name: "n", type: "number", config: { unit: "s" }, values: { toArray: () => [1, 2, 3] } },
+  ],
+  length: 3,
+});
+
+const request = (targets: any[], more: object = {}): any => ({
+  requestId: "Q1",
+  targets: targets.map((target, place) => ({ refId: "ABC"[place], ...target })),
+  range: { from: 0, to: 1, raw: { from: "now-60s", to: "now" } },
+  timezone: "browser",
+  maxDataPoints: 100,
+  scopedVars: {},
+  ...more,
+});
+
+let asked: any[];
+let answer: any;
+let source: StreamDataSource;
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: 1_000 });
+  asked = [];
+  answer = { data: [frame(SEAM)] };
+  source = new StreamDataSource(SETTINGS);
+  vi.spyOn(DataSourceWithBackend.prototype, "query").mockImplementation((each) => {
+    asked.push(each);
+    return of(answer);
+  });
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+  delete config.publicDashboardAccessToken;
+  setTemplateSrv({ getVariables: () => [], replace: (text = "") => text });
+});
+
+function taken(asking: any) {
+  const packets: any[] = [];
+  const subscription = source.query(asking).subscribe((packet) => packets.push(packet));
+  return { packets, subscription };
+}
+
+test("stock queries go together, as Grafana's own class sends them", () => {
+  taken(request([{}, {}]));
+  expect(asked.map(({ requestId, targets }) => [requestId, targets.length])).toEqual([["Q1", 2]]);
+});
+
+test("each exact query is a request with an id of its own", async () => {
+  const { subscription } = taken(request([{ exact: true }, {}, { exact: true }]));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(asked.map(({ requestId, targets }) => [requestId, targets[0].refId]).sort()).toEqual([
+    ["Q1", "B"],
+    ["Q1-A-0", "A"],
+    ["Q1-C-0", "C"],
+  ]);
+  subscription.unsubscribe();
+});
+
+test("a query that is hidden is not sent", async () => {
+  expect(await firstValueFrom(source.query(request([{ hide: true }])))).toEqual({ data: [] });
+  expect(asked).toEqual([]);
+});
+
+test.each([
+  ["a mixed panel", request([{ exact: true }], { requestId: "mixed-0-Q1" })],
+  ["an annotation", request([{ exact: true, refId: "Anno" }])],
+  ["a range that is over", request([{ exact: true }], { range: { raw: { from: "now-60s", to: "now-30s" } } })],
+  ["fixed times", request([{ exact: true }], { range: { raw: { from: 0, to: 1 } } })],
+])("%s is answered without a stream", (_, asking) => {
+  taken(asking);
+  expect(asked.map(({ targets }) => targets[0].withStreaming)).toEqual([false]);
+});
+
+test("neither is a public dashboard", () => {
+  config.publicDashboardAccessToken = "abc";
+  taken(request([{ exact: true }]));
+  expect(asked[0].targets[0].withStreaming).toBe(false);
+});
+
+test("a frame keeps its fields' settings and the backend's notices, and has one key", async () => {
+  const { packets, subscription } = taken(request([{ exact: true }]));
+  await vi.advanceTimersByTimeAsync(0);
+  const [{ key, state, data }] = packets;
+  expect([key, state]).toEqual(["exact-A-0", "Streaming"]);
+  expect(data[0].fields[1]).toMatchObject({ name: "n", config: { unit: "s" } });
+  expect(data[0].meta.notices).toEqual([{ severity: "info", text: "the backend's own" }]);
+  subscription.unsubscribe();
+});
+
+test("frames without a seam stand beside those that are followed; without any, the query ends", async () => {
+  answer = { data: [frame(SEAM), frame()] };
+  const both = taken(request([{ exact: true }]));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(both.packets.map(({ key }) => key).sort()).toEqual(["exact-A-0", "exact-A-fixed"]);
+  both.subscription.unsubscribe();
+  answer = { data: [frame()] };
+  const fixed = taken(request([{ exact: true }]));
+  await vi.advanceTimersByTimeAsync(0);
+  expect([fixed.packets[0].state, fixed.subscription.closed]).toEqual(["Done", true]);
+});
+
+test("an error of the query ends it; an answer of nothing is no answer, and is asked for again", async () => {
+  answer = { data: [], error: { message: "no such file", status: 404 } };
+  const refused = taken(request([{ exact: true }]));
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(refused.packets.map(({ error }) => error.message)).toEqual(["no such file"]);
+  expect(refused.subscription.closed).toBe(true);
+
+  answer = { data: [] };
+  const away = taken(request([{ exact: true }]));
+  await vi.advanceTimersByTimeAsync(1_500);
+  answer = { data: [frame(SEAM)] };
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect(away.packets.map(({ state, error }) => error?.message ?? state)).toEqual([
+    "Grafana cannot be reached",
+    "Grafana cannot be reached",
+    "Streaming",
+  ]);
+  away.subscription.unsubscribe();
+});
+
+test("rows are fetched quietly, by the path of the channel", async () => {
+  setGrafanaLiveSrv(undefined);
+  const page = { seam: { epoch: "e", prev: 3, last: 4 }, data: { values: [[4], [4]] } };
+  const rows = vi.spyOn(source, "getResource").mockResolvedValue(page);
+  const { packets, subscription } = taken(request([{ exact: true }]));
+  await vi.advanceTimersByTimeAsync(2_500);
+  expect(rows.mock.calls[0]).toEqual(["seam/rows", { path: "x/log/a", after: 3 }, { showErrorAlert: false, hideFromInspector: true }]);
+  expect(packets[packets.length - 1].data[0].fields[1].values).toEqual([1, 2, 3, 4]);
+  subscription.unsubscribe();
+});
+
+test("variables are put into texts at any depth, not into what is Grafana's", () => {
+  setTemplateSrv({ getVariables: () => [], replace: (text = "") => text.replace("$x", "7") });
+  const query: any = { refId: "$x", queryType: "q", file: "$x", deep: { list: ["a$x", 1, null] }, exact: true };
+  expect(source.applyTemplateVariables(query, {})).toMatchObject({
+    ...query,
+    file: "7",
+    deep: { list: ["a7", 1, null] },
+  });
+});
+
+test("an alias names one series, and several by their columns and labels", async () => {
+  const two = { ...frame(), fields: [...frame().fields, { name: "m", type: "number", config: {}, labels: { id: "k" }, values: [] }] };
+  answer = { data: [frame()] };
+  const names = async () => {
+    const { data } = await firstValueFrom(source.query(request([{ alias: "Hall" }])));
+    return data[0].fields.map(({ config: { displayNameFromDS } }) => displayNameFromDS);
+  };
+  expect(await names()).toEqual([undefined, "Hall"]);
+  answer = { data: [two] };
+  expect(await names()).toEqual([undefined, "Hall n", "Hall m k"]);
+});

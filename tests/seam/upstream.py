@@ -1,0 +1,97 @@
+"""What the real-time schedules read: logs that a process appends to, and the plugins for them."""
+
+import asyncio
+import json
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import writer
+
+HERTZ = 50
+BEFORE = 6.0  # seconds of rows that the logs begin with
+LAG = 1.0  # seconds that the second server reads late
+
+
+class Plugin(NamedTuple):
+    """How a data source is started, asked and set up; `lagging` starts one that reads late."""
+
+    command: Sequence[str | Path]
+    lagging: Sequence[str | Path]
+    ask: dict[str, Any]
+    nonce: str
+
+    def settings(self, log: str, nonce: int = 0) -> dict[str, Any]:
+        """Those for the directory of this log; other ones each time."""
+        return {"directory": str(Path(log).parent), self.nonce: 1_000_000 + nonce}
+
+
+_FILE = "from aiostream_ds import serve; from aiostream_ds.sources.file import File; serve(File)"
+_LOG = Path(__file__).parents[1] / "conformance/plugins/log.py"
+
+FILE = Plugin(
+    [sys.executable, "-c", _FILE],
+    [sys.executable, "-c", _FILE],
+    {"queryType": "rows", "file": "log"},
+    "maxLine",
+)
+LOG = Plugin(
+    [sys.executable, _LOG],
+    [sys.executable, _LOG, str(LAG)],
+    {"queryType": "log", "name": "log"},
+    "nonce",
+)
+
+
+class LogFile:
+    """What the upstream has written so far, as far as it was looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.times: list[int] = []
+        self.ends: list[int] = []
+        self.numbers: list[int] = []
+
+    def read(self) -> "LogFile":
+        with self.path.open("rb") as file:
+            end = file.seek(self.ends[-1] if self.ends else 0)
+            for line in file:
+                if line.endswith(b"\n"):
+                    end += len(line)
+                    row = json.loads(line)
+                    self.times.append(row["time"])
+                    self.ends.append(end)
+                    self.numbers.append(row["n"])
+        return self
+
+    def expected(self, cutoff: int, cursor: int) -> list[int]:
+        return self.numbers[bisect_left(self.times, cutoff) : bisect_right(self.ends, cursor)]
+
+
+def logs_in(folder: Path) -> list[Path]:
+    """Two logs of one name in two directories."""
+    return [folder / "one" / "log", folder / "two" / "log"]
+
+
+@asynccontextmanager
+async def upstream(
+    folder: Path, hertz: float = HERTZ, before: float = BEFORE
+) -> AsyncIterator[None]:
+    """Another process that appends to both logs; they begin with rows for `before` seconds."""
+    paths = logs_in(folder)
+    for path in paths:
+        path.parent.mkdir(parents=True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-S", writer.__file__, str(hertz), str(before), *map(str, paths),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()

@@ -1,0 +1,75 @@
+"""A browser, the page that plays Grafana's frontend, and the module as it is shipped."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.conformance.conftest import (  # noqa: F401
+    go_program,
+    host_binary,
+    pytest_collection_finish,
+)
+
+from ..requirements import require
+
+HERE = Path(__file__).parent
+VERSION = os.environ.get("AIOSTREAM_DS_GRAFANA", "12.4.10")
+"""Of Grafana's packages in the page."""
+
+stock = pytest.mark.skipif(
+    VERSION.startswith("9."),
+    reason="@grafana/data 9.4 has no StreamingDataFrame: the page cannot play the stock path",
+)
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+collect_ignore_glob = [] if find_spec("playwright") and find_spec("aiohttp") else ["test_p*.py"]
+"""Without them no test here can be imported; test_needs.py says so."""
+
+
+def chromium() -> str | None:
+    """The executable, or None."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+@pytest.fixture(scope="session")
+def nothing_left() -> None:
+    """Not here: the browser's driver lives as long as all tests."""
+
+
+@pytest.fixture(scope="session")
+def page() -> Path:
+    """The page with the packages of a version of Grafana, built by `scripts/browser VERSION`."""
+    found = HERE / "page/dist" / VERSION
+    require("browser", (found / "page.js").exists(), "the test page is not built: scripts/browser")
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Any]:
+    executable = chromium()
+    require("browser", executable is not None, "there is no Chromium")
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield found
+        await found.close()
+
+
+@pytest.fixture
+def open_stage(host_binary: Path, page: Path, browser: Any, tmp_path: Path) -> Any:  # noqa: F811
+    """Makes a Stage: `async with open_stage() as stage`."""
+    from .stage import open_stage
+
+    return partial(open_stage, host_binary, page, browser, folder=tmp_path)

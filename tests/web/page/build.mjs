@@ -1,0 +1,50 @@
+// Bundles the page that plays Grafana's part: `node build.mjs VERSION OUT`, with the packages of one
+// version of Grafana. What it hands to the module as the host's packages is real, but for
+// @grafana/ui, for which the frontend's stand-in is taken.
+// amd.js comes last: before it, packages that look for `define` would hand themselves to it.
+import { build } from "../../../frontend/node_modules/esbuild/lib/main.js";
+import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const modules = join(here, "versions", process.argv[2], "node_modules");
+const out = resolve(process.argv[3]);
+mkdirSync(out, { recursive: true });
+const alias = {
+  "@grafana/ui": join(here, "src/runtime-ui.ts"),
+  // what 9.4 asks for, and what is not used here
+  fs: join(here, "src/nothing.ts"),
+  "systemjs/dist/system.js": join(here, "src/nothing.ts"),
+};
+if (!existsSync(join(modules, "react-dom/client.js"))) {
+  alias["react-dom/client"] = join(here, "src/react17.ts");
+}
+await build({
+  absWorkingDir: here,
+  entryPoints: ["src/main.ts"],
+  outfile: join(out, "page.js"),
+  bundle: true,
+  format: "iife",
+  jsx: "transform",
+  nodePaths: [modules],
+  alias: { ...alias, react: join(modules, "react"), "react-dom": join(modules, "react-dom") },
+  define: { "process.env.NODE_ENV": '"production"', global: "window" },
+  logLevel: "error",
+});
+cpSync(join(modules, "systemjs/dist/system.min.js"), join(out, "system.js"));
+cpSync(join(modules, "systemjs/dist/extras/amd.min.js"), join(out, "amd.js"));
+cpSync(join(modules, "uplot/dist/uPlot.min.css"), join(out, "page.css"));
+writeFileSync(
+  join(out, "index.html"),
+  `<!doctype html><base href="/"><meta charset="utf-8"><title>Grafana's part</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="page/page.css">
+<style>
+body { font: 13px sans-serif; background: #111217; color: #ccccdc; margin: 12px }
+.panel { background: #181b1f; border: 1px solid #2c3235; margin-bottom: 12px; padding: 8px; width: 640px }
+.panel h2 { font-size: 14px; font-weight: 500; margin: 0 0 6px }
+.notice { border-left: 3px solid #5794f2; margin: 4px 0; padding: 2px 8px }
+.notice.warning { border-color: #ff9830 } .notice.error { border-color: #f2495c }
+</style>
+<body><script src="page/system.js"></script><script src="page/page.js"></script><script src="page/amd.js"></script>`,
+);

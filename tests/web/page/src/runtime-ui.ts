@@ -1,0 +1,8 @@
+/** The little of @grafana/ui that @grafana/runtime itself touches; nothing of it is drawn here. */
+
+export const createLogger = () => ({ logger: () => undefined, enable: () => undefined, isEnabled: () => false });
+export const attachDebugger = () => undefined;
+export const HorizontalGroup = null;
+export const Select = null;
+export const Stack = null;
+export const PluginSignatureBadge = null;

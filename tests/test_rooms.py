@@ -19,7 +19,7 @@ FLOORS = (
     {"plugin"},
     {"grafana"},
     {"sources", "cluster", "testing"},
-    {"console"},
+    {"console", "packaging"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -59,6 +59,7 @@ OUTSIDERS = {
     ),
     "hpack": ("grafana/headers.py",),
     "numpy": ("frames/", "sources/"),
+    "packaging": ("packaging/dependencies.py",),
     "orjson": ("frames/", "plugin/layout.py", "plugin/values.py"),
     "prometheus_client": ("grafana/metrics.py",),
     "psutil": ("sources/host.py",),

@@ -1,0 +1,50 @@
+"""A package tried before it is called one: its own Python imports it, and a frame goes through
+Arrow. Imports `runtime`, `words`.
+"""
+
+import subprocess
+from pathlib import Path
+
+from aiostream_ds.packaging.runtime import Runtime
+from aiostream_ds.packaging.words import PackagingError
+
+__all__ = ["try_package"]
+
+_ARROW = """
+import sys
+sys.path += [sys.argv[1] + "/app", sys.argv[1] + "/py"]
+from aiostream_ds import Field, Frame
+from aiostream_ds.frames import arrow
+frame = Frame(Field("n", [1, 2]), Field("s", ["a", None]), Field("x", [0.5, None]))
+again = arrow.decode(arrow.encode(frame))
+assert [list(field.values) for field in again.fields] == [[1, 2], ["a", None], [0.5, None]], again
+"""
+
+_WHOLE = """
+import asyncio, re, ssl, sqlite3, uvloop, zoneinfo
+import aiostream_ds.grafana.runtime
+text = open(sys.argv[1] + "/start.py", encoding="utf-8").read()
+found = re.search(r'load\\("(\\w+):(\\w+)"\\)', text)
+if found:
+    from aiostream_ds.plugin.catalog import load
+    load(":".join(found.groups()))
+"""
+
+
+def try_package(root: Path, runtime: Runtime, identifier: str, *, only_arrow: bool = False) -> None:
+    """Run the packaged Python, with every symbol looked up at once. Raises PackagingError with the
+    end of what it said."""
+    command = [
+        str(root / runtime.loader), *runtime.loader_flags.split(), "--library-path",
+        str(root / runtime.libraries), str(root / runtime.interpreter),
+        "-I", "-S", "-B", "-X", "utf8", "-c", _ARROW + ("" if only_arrow else _WHOLE), str(root),
+    ]  # fmt: skip
+    (root / runtime.loader).chmod(0o755)
+    done = subprocess.run(
+        command, env={"LD_BIND_NOW": "1"}, capture_output=True, text=True, check=False, cwd="/"
+    )
+    if done.returncode:
+        said = "\n".join(done.stderr.strip().splitlines()[-6:])
+        raise PackagingError(
+            f"the package of {identifier} does not run (status {done.returncode}):\n{said}"
+        )

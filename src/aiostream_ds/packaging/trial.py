@@ -21,8 +21,8 @@ assert [list(field.values) for field in again.fields] == [[1, 2], ["a", None], [
 """
 
 _WHOLE = """
-import asyncio, re, ssl, sqlite3, uvloop, zoneinfo
-import aiostream_ds.grafana.runtime
+import asyncio, re, ssl, zoneinfo
+import aiostream_ds.cli.doctor, aiostream_ds.grafana.runtime
 text = open(sys.argv[1] + "/start.py", encoding="utf-8").read()
 found = re.search(r'load\\("(\\w+):(\\w+)"\\)', text)
 if found:

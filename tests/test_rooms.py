@@ -50,6 +50,7 @@ OUTSIDERS = {
         "grafana/wire.py",
         "testing/",
         "cli/live.py",
+        "packaging/wire.py",
     ),
     "h2": (
         "grafana/control.py",
@@ -65,7 +66,12 @@ OUTSIDERS = {
     "psutil": ("sources/host.py",),
     "pyarrow": ("frames/arrow.py", "frames/batch.py"),
     "uvloop": ("grafana/runtime.py",),
-    "ssl": ("grafana/mtls.py", "grafana/goplugin.py"),
+    "ssl": (
+        "grafana/goplugin.py",
+        "grafana/mtls.py",
+        "grafana/runtime.py",
+        "grafana/servertls.py",
+    ),
 }
 
 

@@ -4,7 +4,6 @@ One line a finding. Exit status: 0 nothing or warnings only, 1 an error.
 """
 
 import argparse
-import asyncio
 import contextlib
 import sys
 import tempfile
@@ -13,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 
 from aiostream_ds.cli.target import CommandError, add_settings, find_target, pairs
 from aiostream_ds.packaging.check import LARGEST, check_folder
-from aiostream_ds.packaging.dependencies import here
+from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.layout import executable
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.unpack import unpack
@@ -146,4 +146,4 @@ def _wire(
         except NotStarted as error:
             return [not_started(error)]
 
-    yield from asyncio.run(collect())
+    yield from anyio.run(collect)

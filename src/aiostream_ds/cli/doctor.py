@@ -5,15 +5,16 @@ command: `gpx_…_linux_amd64 doctor`.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
+
 from aiostream_ds.cli.target import CommandError, add_settings, pairs
-from aiostream_ds.packaging.dependencies import here
 from aiostream_ds.packaging.doctor import Patient, diagnose, explain
+from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.layout import executable
 from aiostream_ds.packaging.logs import Clue, clues
 from aiostream_ds.packaging.machine import reader_of
@@ -84,7 +85,7 @@ def _first(places: tuple[Path, ...]) -> Path | None:
 def _findings(patient: Patient, parsed: argparse.Namespace) -> Iterator[Finding]:
     yield from diagnose(patient)
     if parsed.start:
-        yield from asyncio.run(_started(patient, parsed))
+        yield from anyio.run(_started, patient, parsed)
 
 
 async def _started(patient: Patient, parsed: argparse.Namespace) -> list[Finding]:

@@ -17,8 +17,9 @@ from aiostream_ds.packaging import sbom
 from aiostream_ds.packaging.archive import set_modes, write_zip
 from aiostream_ds.packaging.arrow import trim_arrow
 from aiostream_ds.packaging.bytecode import compile_all
-from aiostream_ds.packaging.dependencies import Package, closure, here, owners
+from aiostream_ds.packaging.dependencies import Package, closure, owners
 from aiostream_ds.packaging.elf import is_elf
+from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.layout import describe, lay_common, lay_launchers
 from aiostream_ds.packaging.project import Imports, Project, find_imports, read_project
 from aiostream_ds.packaging.recipe import Recipe

@@ -2,7 +2,6 @@
 so nothing is downloaded. Imports `words`; reads the environment that runs the command.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
@@ -45,6 +44,7 @@ def closure(wanted: Iterable[str]) -> list[Package]:
         name = canonicalize_name(need.name)
         if name not in found:
             found[name] = _installed(need, asked_by)
+        _check_version(need, found[name], asked_by)
         for extra in ("", *need.extras):
             if (name, extra) in seen:
                 continue
@@ -65,18 +65,25 @@ def requirement(text: str) -> Requirement:
 
 
 def _installed(need: Requirement, asked_by: str) -> metadata.Distribution:
-    why = f", which {asked_by} needs," if asked_by else ""
     try:
-        found = metadata.distribution(need.name)
+        return metadata.distribution(need.name)
     except metadata.PackageNotFoundError:
         raise PackagingError(
-            f"the package {need.name!r}{why} is not installed here: pip install {str(need)!r}"
+            f"the package {need.name!r}{_why(asked_by)} is not installed here: "
+            f"pip install {str(need)!r}"
         ) from None
+
+
+def _check_version(need: Requirement, found: metadata.Distribution, asked_by: str) -> None:
     if not need.specifier.contains(found.version, prereleases=True):
         raise PackagingError(
-            f"the package {need.name!r}{why} is installed as {found.version}, not {need.specifier}"
+            f"the package {need.name!r}{_why(asked_by)} is installed as {found.version}, "
+            f"not {need.specifier}"
         )
-    return found
+
+
+def _why(asked_by: str) -> str:
+    return f", which {asked_by} needs," if asked_by else ""
 
 
 @cache
@@ -144,13 +151,3 @@ def _wanted(path: Path, place: str) -> bool:
             name.partition(".")[0] for name in _METADATA
         }
     return path.suffix not in _DEVELOPERS and path.is_file()
-
-
-def here() -> str:
-    """The platform of this environment, as Go names it."""
-    import platform
-
-    machine = platform.machine().lower()
-    known = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-    system = {"win32": "windows", "darwin": "darwin"}.get(sys.platform, "linux")
-    return f"{system}/{known.get(machine, 'arm' if machine.startswith('arm') else machine)}"

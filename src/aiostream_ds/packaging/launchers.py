@@ -2,6 +2,7 @@
 wheel, or in a checkout those that Go makes now. Imports `words`.
 """
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from aiostream_ds.packaging.words import PackagingError
 
-__all__ = ["PLATFORMS", "launcher"]
+__all__ = ["PLATFORMS", "here", "launcher"]
 
 PLATFORMS = (
     "linux/amd64", "linux/arm64", "linux/arm", "darwin/amd64", "darwin/arm64", "windows/amd64",
@@ -21,23 +22,21 @@ _PREBUILT = Path(__file__).parent / "launchers"
 _CHECKOUT = Path(__file__).parents[3]
 
 
-def launcher(platform: str, *, bridge: bool = False) -> Path:
+def launcher(system: str, *, bridge: bool = False) -> Path:
     """The program for a platform; with `bridge` it can also carry TLS to a plugin elsewhere.
 
     Raises PackagingError when it did not come with the installation and cannot be built.
     """
-    if platform not in PLATFORMS:
-        raise PackagingError(
-            f"there is no launcher for {platform}; allowed: {', '.join(PLATFORMS)}"
-        )
-    name = f"{'bridge' if bridge else 'launch'}_{platform.replace('/', '_')}"
+    if system not in PLATFORMS:
+        raise PackagingError(f"there is no launcher for {system}; allowed: {', '.join(PLATFORMS)}")
+    name = f"{'bridge' if bridge else 'launch'}_{system.replace('/', '_')}"
     prebuilt = _PREBUILT / name
     if prebuilt.is_file():
         return prebuilt
     builder = _CHECKOUT / "launcher/build.py"
     if not builder.is_file() or shutil.which("go") is None:
         raise PackagingError(
-            f"the launcher for {platform} did not come with this installation: install a wheel of "
+            f"the launcher for {system} did not come with this installation: install a wheel of "
             "aiostream-ds that has it, or work in a checkout with Go on PATH"
         )
     folder = _CHECKOUT / "build/launchers"
@@ -45,5 +44,13 @@ def launcher(platform: str, *, bridge: bool = False) -> Path:
         [sys.executable, builder, folder, name], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise PackagingError(f"the launcher for {platform} cannot be built: {done.stderr.strip()}")
+        raise PackagingError(f"the launcher for {system} cannot be built: {done.stderr.strip()}")
     return folder / name
+
+
+def here() -> str:
+    """The platform of this environment, as Go names it."""
+    machine = platform.machine().lower()
+    known = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+    system = {"win32": "windows", "darwin": "darwin"}.get(sys.platform, "linux")
+    return f"{system}/{known.get(machine, 'arm' if machine.startswith('arm') else machine)}"

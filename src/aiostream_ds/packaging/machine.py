@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aiostream_ds.grafana.standalone import ADDRESS_FILE, PID_FILE
-from aiostream_ds.packaging.dependencies import here
 from aiostream_ds.packaging.elf import is_elf, read_elf
+from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.logs import Clue
 from aiostream_ds.packaging.words import PackagingError
 

@@ -45,6 +45,11 @@ def try_package(root: Path, runtime: Runtime, identifier: str, *, only_arrow: bo
     )
     if done.returncode:
         said = "\n".join(done.stderr.strip().splitlines()[-6:])
+        hint = ""
+        if "FileNotFoundError" in said:
+            hint = "\nwhat the author's code reads goes along by --include PATH"
+        elif "ModuleNotFoundError" in said:
+            hint = "\na package that is imported only later goes along by --with NAME"
         raise PackagingError(
-            f"the package of {identifier} does not run (status {done.returncode}):\n{said}"
+            f"the package of {identifier} does not run (status {done.returncode}):\n{said}{hint}"
         )

@@ -94,8 +94,13 @@ func carry(host net.Conn, address string, config *tls.Config) {
 	var once sync.Once
 	done := make(chan struct{})
 	copyTo := func(to, from net.Conn) {
-		io.Copy(to, from)
-		once.Do(func() { close(done) })
+		_, err := io.Copy(to, from)
+		once.Do(func() {
+			if err != nil { // the first to end says why; what follows is of our closing
+				say("error", "the connection to the plugin at %s broke: %v", address, err)
+			}
+			close(done)
+		})
 	}
 	go copyTo(plugin, host)
 	go copyTo(host, plugin)

@@ -94,7 +94,8 @@ async def _started(patient: Patient, parsed: argparse.Namespace) -> list[Finding
     paths = [Channel(path) for path in parsed.path]
     channels = paths or channels_of(document_of(patient.folder), settings)
     try:
-        trying = try_over_the_wire([str(program)], channels, settings, secure)
+        environ = patient.settings()
+        trying = try_over_the_wire([str(program)], channels, settings, secure, environ)
         return [finding async for finding in trying]
     except NotStarted as error:
         text = f"{error}\n{error.said}"

@@ -63,6 +63,15 @@ class Patient:
         self.log = log
         self.ini = _read_ini(config)
 
+    def settings(self) -> dict[str, str]:
+        """The variables that Grafana makes of the section [plugin.<id>] of grafana.ini."""
+        section = f"plugin.{self.identifier}"
+        if self.ini is None or not self.ini.has_section(section):
+            return {}
+        defaults = self.ini.defaults()
+        pairs = ((k, v or "") for k, v in self.ini.items(section) if k not in defaults)
+        return {f"GF_PLUGIN_{key.upper()}": value for key, value in pairs}
+
 
 def diagnose(patient: Patient) -> Iterator[Finding]:
     """Every cause that can be seen without starting anything; one finding that all is well else."""
@@ -84,7 +93,8 @@ def _clues(patient: Patient) -> Iterator[Clue]:
     folder = patient.folder
     yield from machine.look_at_executable(folder, patient.executable, patient.reader)
     yield from machine.look_at_address_file(folder)
-    yield from machine.look_at_port(folder, patient.identifier, patient.environ)
+    environ = {**patient.settings(), **patient.environ}
+    yield from machine.look_at_port(folder, patient.identifier, environ)
     yield from _look_at_signature(patient)
     if patient.log is not None:
         for clue in logs.clues(logs.tail(patient.log), patient.identifier):

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,21 @@ async def test_a_killed_plugin_is_seen_within_200_ms(host_binary: Path, plant: P
         assert (await host.call("exited", timeout_ms=200))["exited"]
         await host.start(launcher_in(plant), env="empty")
         assert (await host.call("health"))["status"] == "OK"
+
+
+def test_a_package_is_made_in_the_current_directory(author: Path, tmp_path: Path) -> None:
+    from .conftest import MAIN
+
+    words = ["package", f"{author}:Plant", "--include", str(author.parent / "data"), "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *words], cwd=tmp_path, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    folder, packed = (Path(line) for line in done.stdout.splitlines())
+    assert folder == Path("dist/local-plant-datasource")
+    assert (tmp_path / packed).is_file() and (tmp_path / folder / "plugin.json").is_file()
+    left = [path.name for path in (tmp_path / "dist").iterdir()]
+    assert sorted(left) == sorted([folder.name, packed.name])
 
 
 def test_a_package_holds_what_was_imported_and_nothing_else(plant: Path) -> None:
@@ -117,8 +133,6 @@ def test_two_builds_are_equal_byte_for_byte(
 async def test_the_machines_python_serves_a_package_for_the_host(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
-    import sys
-
     data = author.parent / "data"
     package(author, "-o", tmp_path, "--runtime", "host", "--include", data)
     folder = tmp_path / "local-plant-datasource"

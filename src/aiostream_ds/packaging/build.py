@@ -57,7 +57,7 @@ def build(recipe: Recipe, progress: Progress) -> Built:
     if target.exists() and not (target / "plugin.json").is_file():
         raise PackagingError(f"{target} is there and is no plugin: remove it, or give -o")
     recipe.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".package-", dir=recipe.out) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=recipe.out.absolute()) as scratch:
         root = Path(scratch) / manifest["id"]
         root.mkdir()
         progress.say(f"{manifest['name']} {manifest['info']['version']} as {manifest['id']}")

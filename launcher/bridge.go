@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"time"
 )
 
@@ -91,18 +90,24 @@ func carry(host net.Conn, address string, config *tls.Config) {
 		return
 	}
 	defer plugin.Close()
-	var once sync.Once
-	done := make(chan struct{})
-	copyTo := func(to, from net.Conn) {
-		_, err := io.Copy(to, from)
-		once.Do(func() {
-			if err != nil { // the first to end says why; what follows is of our closing
-				say("error", "the connection to the plugin at %s broke: %v", address, err)
-			}
-			close(done)
-		})
+	type end struct {
+		ofPlugin bool
+		err      error
 	}
-	go copyTo(plugin, host)
-	go copyTo(host, plugin)
-	<-done
+	ends := make(chan end, 2)
+	go func() {
+		_, err := io.Copy(plugin, host)
+		ends <- end{false, err}
+	}()
+	go func() {
+		_, err := io.Copy(host, plugin)
+		ends <- end{true, err}
+	}()
+	if first := <-ends; first.ofPlugin {
+		reason := first.err
+		if reason == nil {
+			reason = io.EOF
+		}
+		say("warn", "the plugin at %s ended the connection: %v", address, reason)
+	}
 }

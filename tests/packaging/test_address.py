@@ -95,6 +95,13 @@ class Certificates:
             key.write_bytes(_key_pem(own))
 
 
+async def logged(host: Host, text: str) -> None:
+    """Waits until the launcher has said it: what it writes comes by another way than answers."""
+    async with asyncio.timeout(30):
+        while text not in (await host.call("logs"))["stderr"]:
+            await asyncio.sleep(0.05)
+
+
 async def test_tls_lets_only_known_clients_in(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
@@ -117,8 +124,7 @@ async def test_tls_lets_only_known_clients_in(
             await host.start(launcher, env="empty")
             with pytest.raises(HostError):
                 await host.call("health", deadline_ms=5000)
-            said = (await host.call("logs"))["stderr"]
-            assert f"the connection to the plugin at {address} broke" in said
+            await logged(host, f"the plugin at {address} ended the connection")
 
 
 async def test_tls_refuses_a_server_that_is_not_known(
@@ -135,9 +141,7 @@ async def test_tls_refuses_a_server_that_is_not_known(
             await host.start(launcher, env="empty")
             with pytest.raises(HostError):
                 await host.call("health", deadline_ms=5000)
-            said = (await host.call("logs"))["stderr"]
-        assert f"the plugin at {address} cannot be reached" in said
-        assert "certificate" in said
+            await logged(host, f"the plugin at {address} cannot be reached: tls")
 
 
 @pytest.mark.parametrize(

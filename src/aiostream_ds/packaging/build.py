@@ -10,6 +10,7 @@ Made beside its place and moved there when it is whole. Imports the rest of the 
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def _lay(
         _write_bill(root, manifest, [], [], python=False)
         return lay_launchers(root, manifest, bridge=True)
     imports = None if recipe.file is None else find_imports(recipe.file)
-    packages = _packages(recipe, project, imports)
+    packages = _packages(recipe, project, imports, progress)
     _lay_code(root, recipe, imports)
     if recipe.runtime == "host":
         (root / "launch.conf").write_text(launch_conf(conf), "utf-8")
@@ -102,8 +103,14 @@ def _lay(
     return _lay_bundle(root, recipe, manifest, conf, packages, progress)
 
 
-def _packages(recipe: Recipe, project: Project | None, imports: Imports | None) -> list[Package]:
-    wanted = [OURS if imports is not None else f"{OURS}[host]", *recipe.requires]
+def _packages(
+    recipe: Recipe, project: Project | None, imports: Imports | None, progress: Progress
+) -> list[Package]:
+    wanted = [OURS, *recipe.requires]
+    if imports is None and find_spec("psutil") is not None:
+        wanted.append(f"{OURS}[host]")
+    elif imports is None:
+        progress.warn(f"the source `host` will not work: pip install '{OURS}[host]' first")
     if project is not None and imports is not None:
         wanted += project.requires
         wanted += [str(text) for text in project.table.get("with", ())]

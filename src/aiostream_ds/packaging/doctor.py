@@ -22,7 +22,6 @@ CURES = {
     "aiostream-ds doctor --start, or aiostream-ds dev",
     "ended": "aiostream-ds doctor --start shows what it says before it ends",
     "handshake": "something printed before the handshake: aiostream-ds doctor --start shows it",
-    "health": "look at the data source's settings, which are given here by --set and --secret",
     "libc": "use the executable of `aiostream-ds package`, which is static and brings its own libc",
     "missing file": "unpack the zip again; if the file is there, its loader is not: see libc",
     "modified": "unpack the signed zip again, and let nothing write into the folder",

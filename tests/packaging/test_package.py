@@ -1,6 +1,7 @@
 """A package as Grafana meets it: installed from its zip, started by go-plugin, used, killed."""
 
 import json
+import marshal
 import os
 import signal
 import stat
@@ -51,6 +52,15 @@ async def test_a_killed_plugin_is_seen_within_200_ms(host_binary: Path, plant: P
         assert (await host.call("exited", timeout_ms=200))["exited"]
         await host.start(launcher_in(plant), env="empty")
         assert (await host.call("health"))["status"] == "OK"
+
+
+async def test_a_start_reads_one_file_and_does_without_it(host_binary: Path, plant: Path) -> None:
+    modules = marshal.loads((plant / "start.bin").read_bytes())
+    assert {"asyncio", "aiostream_ds.grafana.runtime", "plant", "helper"} <= modules.keys()
+    (plant / "start.bin").unlink()
+    async with Host(host_binary) as host:
+        await host.start(launcher_in(plant), env="empty")
+        await use(host, "numbers/1", "numbers")
 
 
 def test_a_package_is_made_in_the_current_directory(author: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
     <id>/  plugin.json module.js schema.json img/ README.md CHANGELOG.md LICENSE sbom.cdx.json
            gpx_<name>_<os>_<arch>   the launcher        launch.conf   what it starts
-           start.py  app/  py/      author's code, packages          rt/  Python and the libc below
+           start.py start.bin       what Python runs first
+           app/  py/                author's code, packages          rt/  Python and the libc below
 
 Made beside its place and moved there when it is whole. Imports the rest of the room.
 """
@@ -22,6 +23,7 @@ from aiostream_ds.packaging.dependencies import Package, closure, owners
 from aiostream_ds.packaging.elf import is_elf
 from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.layout import describe, lay_common, lay_launchers
+from aiostream_ds.packaging.preload import write_preload
 from aiostream_ds.packaging.project import Imports, Project, find_imports, read_project
 from aiostream_ds.packaging.recipe import Recipe
 from aiostream_ds.packaging.runtime import Runtime, copy_libraries, copy_runtime, strip_all
@@ -193,8 +195,9 @@ def _lay_bundle(
         progress.warn("the tool `strip` is not here: the package is larger than it could be")
     count = compile_all(root, [runtime.library], ["app", "py"])
     progress.say(f"{count} files compiled")
-    try_package(root, runtime, manifest["id"])
-    progress.say("tried: it imports, and writes and reads a frame")
+    count = write_preload(root, runtime)
+    try_package(root, runtime)
+    progress.say(f"tried: it imports ({count} modules at the start), writes and reads a frame")
     return {runtime.loader, runtime.interpreter, *lay_launchers(root, manifest, (here(),))}
 
 
@@ -214,7 +217,7 @@ def _uses_arrow(root: Path, packages: Sequence[Package]) -> bool:
 def _arrow_trimmed(root: Path, runtime: Runtime) -> bool:
     trim_arrow(root / "py/pyarrow")
     try:
-        try_package(root, runtime, "", only_arrow=True)
+        try_package(root, runtime, only_arrow=True)
     except PackagingError:
         return False
     return True

@@ -22,6 +22,53 @@ _BUNDLED = """\
 # the library first: most imports are its own. No archive of it is there.
 sys.path[:] = [path for path in sys.path if not path.endswith(".zip")]
 sys.path += [HERE + "/app", HERE + "/py"]
+
+from _frozen_importlib_external import (
+    SourceFileLoader,
+    SourcelessFileLoader,
+    spec_from_file_location,
+)
+from _imp import _fix_co_filename
+from marshal import loads
+
+
+def code(loader, name):
+    found = loads(table.pop(name)[2])
+    _fix_co_filename(found, loader.path)
+    return found
+
+
+class Source(SourceFileLoader):
+    def get_code(self, name):
+        return code(self, name) if name in table else super().get_code(name)
+
+
+class Bare(SourcelessFileLoader):
+    def get_code(self, name):
+        return code(self, name) if name in table else super().get_code(name)
+
+
+class Preloaded:
+    # the modules of a start, out of start.bin, each once; all others are looked for as ever
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        found = table.get(name)
+        if found is None:
+            return None
+        place = HERE + "/" + found[1]
+        loader = (Source if place.endswith(".py") else Bare)(name, place)
+        inner = [place.rpartition("/")[0]] if found[0] else None
+        return spec_from_file_location(name, place, loader=loader, submodule_search_locations=inner)
+
+
+table = {}
+try:
+    with open(HERE + "/start.bin", "rb") as file:
+        table = loads(file.read())
+except OSError:
+    pass
+sys.meta_path.insert(-1, Preloaded)  # before the search of sys.path
 """
 
 _HOST = """\

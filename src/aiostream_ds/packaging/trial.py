@@ -8,7 +8,7 @@ from pathlib import Path
 from aiostream_ds.packaging.runtime import Runtime
 from aiostream_ds.packaging.words import PackagingError
 
-__all__ = ["try_package"]
+__all__ = ["run_python", "try_package"]
 
 _ARROW = """
 import sys
@@ -31,25 +31,32 @@ if found:
 """
 
 
-def try_package(root: Path, runtime: Runtime, identifier: str, *, only_arrow: bool = False) -> None:
-    """Run the packaged Python, with every symbol looked up at once. Raises PackagingError with the
-    end of what it said."""
+def try_package(root: Path, runtime: Runtime, *, only_arrow: bool = False) -> None:
+    """Import, write and read with the packaged Python, every symbol looked up at once. Raises
+    PackagingError with the end of what it said."""
+    run_python(root, runtime, _ARROW + ("" if only_arrow else _WHOLE))
+
+
+def run_python(root: Path, runtime: Runtime, code: str) -> str:
+    """What this code prints in the packaged Python, which gets the package's folder as its
+    argument. Raises PackagingError with the end of what it said when it fails."""
     command = [
         str(root / runtime.loader), *runtime.loader_flags.split(), "--library-path",
         str(root / runtime.libraries), str(root / runtime.interpreter),
-        "-I", "-S", "-B", "-X", "utf8", "-c", _ARROW + ("" if only_arrow else _WHOLE), str(root),
+        "-I", "-S", "-B", "-X", "utf8", "-c", code, str(root),
     ]  # fmt: skip
     (root / runtime.loader).chmod(0o755)
     done = subprocess.run(
         command, env={"LD_BIND_NOW": "1"}, capture_output=True, text=True, check=False, cwd="/"
     )
-    if done.returncode:
-        said = "\n".join(done.stderr.strip().splitlines()[-6:])
-        hint = ""
-        if "FileNotFoundError" in said:
-            hint = "\nwhat the author's code reads goes along by --include PATH"
-        elif "ModuleNotFoundError" in said:
-            hint = "\na package that is imported only later goes along by --with NAME"
-        raise PackagingError(
-            f"the package of {identifier} does not run (status {done.returncode}):\n{said}{hint}"
-        )
+    if not done.returncode:
+        return done.stdout.strip()
+    said = "\n".join(done.stderr.strip().splitlines()[-6:])
+    hint = ""
+    if "FileNotFoundError" in said:
+        hint = "\nwhat the author's code reads goes along by --include PATH"
+    elif "ModuleNotFoundError" in said:
+        hint = "\na package that is imported only later goes along by --with NAME"
+    raise PackagingError(
+        f"the package of {root.name} does not run (status {done.returncode}):\n{said}{hint}"
+    )

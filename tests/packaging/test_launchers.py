@@ -13,8 +13,10 @@ import pytest
 from aiostream_ds.packaging.elf import read_elf
 from aiostream_ds.packaging.launchers import PLATFORMS
 
+from ..conformance.driver import Host
 from ..requirements import require
-from .conftest import MAIN, ROOT
+from .conftest import MAIN, ROOT, launcher_in
+from .test_package import use
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(900)]
 
@@ -92,7 +94,7 @@ def test_who_installs_the_wheel_packages_without_go_and_checkout(
     assert (tmp_path / "builtin/aiostream-ds-datasource/img/logo.svg").is_file()
 
 
-def test_a_fresh_clone_packages_with_one_command(tmp_path: Path) -> None:
+async def test_a_fresh_clone_packages_with_one_command(host_binary: Path, tmp_path: Path) -> None:
     require("package", shutil.which("go") is not None, "no Go toolchain for the launcher")
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
@@ -109,3 +111,6 @@ def test_a_fresh_clone_packages_with_one_command(tmp_path: Path) -> None:
     )
     assert checked.returncode == 0, checked.stdout
     assert len(list((clone / "dist").glob("aiostream-ds-datasource-*.zip"))) == 1
+    async with Host(host_binary) as host:
+        await host.start(launcher_in(folder), env="empty")
+        await use(host, "walk/10/1", "walk", hz=10, seed=1)

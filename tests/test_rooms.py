@@ -19,7 +19,7 @@ FLOORS = (
     {"plugin"},
     {"grafana"},
     {"sources", "cluster", "testing"},
-    {"console"},
+    {"console", "packaging"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -50,6 +50,7 @@ OUTSIDERS = {
         "grafana/wire.py",
         "testing/",
         "cli/live.py",
+        "packaging/wire.py",
     ),
     "h2": (
         "grafana/control.py",
@@ -59,12 +60,18 @@ OUTSIDERS = {
     ),
     "hpack": ("grafana/headers.py",),
     "numpy": ("frames/", "sources/"),
+    "packaging": ("packaging/dependencies.py",),
     "orjson": ("frames/", "plugin/layout.py", "plugin/values.py"),
     "prometheus_client": ("grafana/metrics.py",),
     "psutil": ("sources/host.py",),
     "pyarrow": ("frames/arrow.py", "frames/batch.py"),
     "uvloop": ("grafana/runtime.py",),
-    "ssl": ("grafana/mtls.py", "grafana/goplugin.py"),
+    "ssl": (
+        "grafana/goplugin.py",
+        "grafana/mtls.py",
+        "grafana/runtime.py",
+        "grafana/servertls.py",
+    ),
 }
 
 

@@ -1,10 +1,15 @@
-"""The Go programs, built before the first test so that no test's time limit contains a build."""
+"""The Go programs and a package, built before the first test: no time limit holds a build."""
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +36,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if fixture in wanted:
             with contextlib.suppress(BuildError):  # raised again where the fixture is used
                 build_program(module)
+    if "packaged" in wanted:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _package()
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +68,19 @@ def h2spec_binary(go_program: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The executable in the directory that scripts/package lays."""
-    out = tmp_path_factory.mktemp("plugins") / "aiostream-ds-datasource"
+def packaged() -> Path:
+    """The executable in the directory that scripts/package makes, its own Python inside."""
+    return _package()
+
+
+@functools.cache
+def _package() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="aiostream-ds-packaged-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    out = folder / "aiostream-ds-datasource"
     environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
-    subprocess.run([ROOT / "scripts/package", out], check=True, env=environ, capture_output=True)
+    more = ["--with", "aiostream-ds[mtls]"] if find_spec("cryptography") else []
+    command = [ROOT / "scripts/package", out, *more]
+    subprocess.run(command, check=True, env=environ, capture_output=True)
     (executable,) = out.glob("gpx_aiostream_ds_*")
     return executable

@@ -54,6 +54,7 @@ async def started(tmp_path):
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-IBXutf8", "-c", PROGRAM),
+        cwd=tmp_path,  # a checkout may hold the address of somebody's debugger
         env=environ,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -19,6 +19,9 @@ _COMMANDS = {
     "dev": "serve a data source for development and watch its rows",
     "tail": "print the live rows of one path",
     "record": "write the live packets of one path to a file",
+    "package": "make a folder and a zip that Grafana loads",
+    "check": "look for what would go wrong with a class or a package",
+    "doctor": "explain why a plugin does not start",
     "run": "be the plugin process that Grafana starts",
 }
 

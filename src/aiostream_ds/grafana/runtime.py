@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
@@ -37,7 +37,10 @@ from aiostream_ds.grafana.watchdog import watch_loop
 from aiostream_ds.grafana.wire import Server
 from aiostream_ds.plugin.catalog import Catalog, Target
 
-__all__ = ["SHUTDOWN_DRAIN", "serve", "serve_loaded", "serve_standalone"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["SHUTDOWN_DRAIN", "serve", "serve_at", "serve_loaded", "serve_standalone"]
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,26 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
         status = 1
     streams.close()
     _leave(status)
+
+
+def serve_at(
+    load: Callable[[], Catalog], address: str, tls: "ssl.SSLContext | None" = None
+) -> NoReturn:
+    """Be a plugin that Grafana reaches at `address` (HOST:PORT) instead of starting it: a container
+    or a service of its own. Ends by SIGTERM or Ctrl-C, and not by the host's Shutdown, which the
+    host calls when it ends itself. Raises ConfigError for an address that cannot be listened on."""
+    _log_to(None)
+    catalog = load()
+    host = address.rpartition(":")[0].strip("[]")
+    if tls is None and host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning(
+            "what Grafana sends to %s is not encrypted, the data sources' secrets neither: keep it "
+            "in a private network, or give --tls-cert and --tls-key", address,
+        )  # fmt: skip
+    _keep_imports()
+    with suppress(KeyboardInterrupt):
+        _run(serve_standalone(catalog, None, address=address, tls=tls))
+    _leave(0)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -167,22 +190,25 @@ async def serve_standalone(
     catalog: Catalog,
     directory: Path | None,
     ready: Callable[[Application, str], Awaitable[None]] | None = None,
+    *,
+    address: str = "",
+    tls: "ssl.SSLContext | None" = None,
 ) -> None:
     """Serve on TCP for a debugger or a Grafana beside us, until cancelled or ended by a signal.
 
-    The address is GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When `directory` holds
-    a plugin.json, the files that make a running Grafana attach are kept there meanwhile. `ready`
-    is called with the plugin and its address, and ends the serving when it returns; what it raises
-    is raised here, once everything has ended.
+    The address is the given one, GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When
+    `directory` holds a plugin.json, the files that make a running Grafana attach are kept there
+    meanwhile. `ready` is called with the plugin and its address, and ends the serving when it
+    returns; what it raises is raised here, once everything has ended.
     """
     failed: list[Exception] = []
     identifier = standalone.plugin_id(directory) if directory is not None else ""
-    wanted = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
+    named = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
     async with open_application(catalog) as application:
         server = Server({**application.methods(), **goplugin.services(None)})
         server.on_flood = application.counters.count_flood
-        listening = _listen(wanted)
-        await server.start(sock=listening)
+        listening = _listen(address or named)
+        await server.start(sock=listening, ssl=tls)
         address = "{}:{}".format(*listening.getsockname()[:2])
         async with background_tasks() as tasks:
             tasks.start_soon(watch_loop)
@@ -215,8 +241,10 @@ def _listen(wanted: str) -> socket.socket:
     name, _, port = (wanted or "127.0.0.1:0").rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
         raise ConfigError(f"the address {wanted!r} is not HOST:PORT")
+    host = name.strip("[]") or "127.0.0.1"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((name or "127.0.0.1", int(port)))
+        return socket.create_server((host, int(port)), family=family)
     except OSError as error:
         raise ConfigError(f"the address {wanted!r} cannot be listened on: {error}") from error
 

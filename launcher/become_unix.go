@@ -1,0 +1,16 @@
+//go:build !windows
+
+package main
+
+import "syscall"
+
+var pythonNames = []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11"}
+
+// become replaces this process; it returns only when that fails.
+func become(program string, arguments, environ []string) error {
+	return syscall.Exec(program, arguments, environ)
+}
+
+func lives(pid int) bool {
+	return syscall.Kill(pid, 0) != syscall.ESRCH
+}

@@ -1,0 +1,3 @@
+module aiostream-ds/launcher
+
+go 1.21

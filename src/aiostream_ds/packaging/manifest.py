@@ -1,0 +1,112 @@
+"""plugin.json: made from a class and its docstring, or read where an author wrote it; and the rules
+that Grafana has for it (docs/sources/developers/plugins/plugin.schema.json in its repository).
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aiostream_ds.packaging.project import Project
+from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.plugin.datasource import DataSource
+
+__all__ = ["ID", "check_id", "make_manifest", "read_manifest"]
+
+ID = re.compile(r"[0-9a-z]+-[0-9a-z]+-datasource")
+"""A data source's id: who makes it, its name, and the word datasource."""
+
+VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+"""Versions as Grafana compares them (semver.org)."""
+
+_SCHEMA = (
+    "https://raw.githubusercontent.com/grafana/grafana/main/docs/sources/developers/plugins/"
+    "plugin.schema.json"
+)
+
+
+def check_id(identifier: str) -> str:
+    """The id itself. Raises PackagingError when Grafana would not take it."""
+    if not ID.fullmatch(identifier):
+        raise PackagingError(
+            f"the id {identifier!r} is not allowed; it is ORG-NAME-datasource, in small letters "
+            "and digits, for example acme-clock-datasource: give --id"
+        )
+    return identifier
+
+
+def make_manifest(
+    kind: type[DataSource[Any]], project: Project, given: Mapping[str, Any], updated: str
+) -> dict[str, Any]:
+    """The plugin.json of a class.
+
+    `given` is the command line's: id, name, version, author. What is not given comes from
+    [tool.aiostream-ds], then [project] of the pyproject.toml, then from the class itself.
+    Raises PackagingError for an id or a version that Grafana would not take.
+    """
+    word = re.sub(r"[^0-9a-z]", "", kind.__name__.lower())
+    identifier = project.table.get("id") if given.get("id") is None else given["id"]
+    identifier = check_id(identifier or f"local-{word}-datasource")
+    version = str(project.option("version", given.get("version")) or "0.1.0")
+    if not VERSION.fullmatch(version):
+        raise PackagingError(f"the version {version!r} is not allowed; it is like 1.2.3")
+    name = given.get("name") or project.table.get("name") or _spaced(kind.__name__)
+    authors = project.project.get("authors") or [{}]
+    author = given.get("author") or project.table.get("author") or authors[0].get("name")
+    described = project.table.get("description") or first_sentence(kind)
+    keywords = project.option("keywords") or ["streaming", "live", word]
+    links = [
+        {"name": str(title), "url": str(url)}
+        for title, url in project.project.get("urls", {}).items()
+    ]
+    return {
+        "$schema": _SCHEMA,
+        "type": "datasource",
+        "name": str(name),
+        "id": identifier,
+        "backend": True,
+        "executable": f"gpx_{identifier.removesuffix('-datasource').replace('-', '_')}",
+        "streaming": bool(kind.plan.streams),
+        "metrics": True,
+        "alerting": True,
+        "annotations": False,
+        "queryOptions": {"maxDataPoints": True, "minInterval": True},
+        "info": {
+            "description": str(described or project.project.get("description") or name),
+            "author": {"name": str(author or identifier.partition("-")[0])},
+            "keywords": [str(word) for word in keywords],
+            "logos": {"small": "img/logo.svg", "large": "img/logo.svg"},
+            "links": links,
+            "screenshots": [],
+            "version": version,
+            "updated": updated,
+        },
+        "dependencies": {"grafanaDependency": ">=9.4.0", "plugins": []},
+    }
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A plugin.json. Raises PackagingError when it is not there, is no JSON or has no id."""
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise PackagingError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PackagingError(f"{path} is no JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        raise PackagingError(f"{path} has no text 'id'")
+    return found
+
+
+def first_sentence(kind: type) -> str:
+    """The first paragraph of a class's own docstring, on one line."""
+    text = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _spaced(name: str) -> str:
+    """`MqttSensors` → `Mqtt Sensors`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)

@@ -1,0 +1,126 @@
+"""What an author's folder says about the plugin: pyproject.toml, README and the other texts beside
+the file, the requirements that the file itself names, and what it imports. Imports `words`.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiostream_ds.packaging.words import PackagingError
+
+__all__ = ["Imports", "Project", "find_imports", "read_project"]
+
+_SCRIPT = re.compile(r"(?m)^# /// script\s*$\s(?P<content>(?:^#(?:| .*)$\s)+)^# ///\s*$")
+"""The metadata block of a single file (packaging.python.org, inline script metadata)."""
+
+_TEXTS = {
+    "README": ("README.md", "readme.md"),
+    "CHANGELOG": ("CHANGELOG.md", "changelog.md"),
+    "LICENSE": ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING"),
+}
+
+
+class Project(NamedTuple):
+    """What the folder says. `table` is [tool.aiostream-ds] of its pyproject.toml, `project` its
+    [project]; `requires` are requirements as they are written there and in the file; `texts` are
+    the files README, CHANGELOG and LICENSE that there are; `folder` is where they were looked for.
+    """
+
+    folder: Path
+    table: Mapping[str, Any]
+    project: Mapping[str, Any]
+    requires: tuple[str, ...]
+    texts: Mapping[str, Path]
+
+    def option(self, key: str, given: Any = None) -> Any:
+        """A setting: from the command line, from [tool.aiostream-ds], from [project], or None."""
+        for value in (given, self.table.get(key), self.project.get(key)):
+            if value is not None:
+                return value
+        return None
+
+
+def read_project(file: Path) -> Project:
+    """The project of an author's file: the nearest folder up with a pyproject.toml, else its own.
+
+    Raises PackagingError when the pyproject.toml, or the file's own block, cannot be read.
+    """
+    file = file.resolve()
+    found = next((p for p in file.parents if (p / "pyproject.toml").is_file()), None)
+    folder = found or file.parent
+    whole = _toml((folder / "pyproject.toml").read_text("utf-8"), folder) if found else {}
+    project = whole.get("project", {})
+    requires = [*project.get("dependencies", ()), *_script_requires(file)]
+    texts: dict[str, Path] = {}
+    for name, candidates in _TEXTS.items():
+        for candidate in (place / text for place in (file.parent, folder) for text in candidates):
+            if candidate.is_file() and candidate.stat().st_size:
+                texts.setdefault(name, candidate)
+    table = whole.get("tool", {}).get("aiostream-ds", {})
+    return Project(folder, table, project, tuple(requires), texts)
+
+
+def _toml(text: str, where: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PackagingError(f"{where}: the metadata is no TOML: {error}") from None
+
+
+def _script_requires(file: Path) -> list[str]:
+    match = _SCRIPT.search(file.read_text("utf-8"))
+    if match is None:
+        return []
+    lines = match["content"].splitlines()
+    block = _toml("\n".join(line[2:] if line[1:2] == " " else line[1:] for line in lines), file)
+    return [str(text) for text in block.get("dependencies", ())]
+
+
+class Imports(NamedTuple):
+    """What a file imports when it is loaded: files of its own folder, and top-level names of
+    installed packages."""
+
+    own: tuple[Path, ...]
+    packages: frozenset[str]
+
+
+# In a process of its own: here, much is loaded already that the file does not need.
+_PROBE = """
+import importlib.util, json, os, sys
+before = set(sys.modules)
+file = sys.argv[1]
+sys.path.insert(0, os.path.dirname(file))
+spec = importlib.util.spec_from_file_location(os.path.basename(file)[:-3], file)
+module = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = module
+out, sys.stdout = sys.stdout, sys.stderr
+spec.loader.exec_module(module)
+found = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n not in before}
+json.dump({n: f for n, f in found.items() if f}, out)
+"""
+
+
+def find_imports(file: Path) -> Imports:
+    """Load the file in a process of its own and see what came. Raises PackagingError when that
+    fails, with the last line of the traceback."""
+    file = file.resolve()
+    if file.stem in sys.stdlib_module_names:
+        raise PackagingError(f"{file.name} has the name of a module of Python's own: rename it")
+    command = [sys.executable, "-IBXutf8", "-c", _PROBE, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent)
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise PackagingError(f"{file} cannot be imported: {last}")
+    own, packages = {file}, set()
+    for name, place in json.loads(done.stdout).items():
+        path = Path(place)
+        if path.is_relative_to(file.parent) and "site-packages" not in path.parts:
+            own.add(path)
+        elif "site-packages" in path.parts or "dist-packages" in path.parts:
+            packages.add(name.partition(".")[0])
+    return Imports(tuple(sorted(own)), frozenset(packages))

@@ -1,0 +1,197 @@
+"""A plugin's process, started and spoken to as Grafana does: cookie, handshake line, calls over the
+socket, Shutdown, SIGKILL. The rules are go-plugin's (client.go); `aiostream-ds check` and `doctor`
+look through this.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import anyio
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from aiostream_ds.grafana._pb import plugin as pb
+from aiostream_ds.grafana.application import background_tasks
+from aiostream_ds.testing.grafana import Grafana
+
+__all__ = ["Handshake", "NotStarted", "Process", "start_process"]
+
+START_TIMEOUT = 60.0
+"""Seconds from the start of a plugin to its handshake line, after which Grafana gives it up."""
+
+STOP_TIMEOUT = 2.0
+"""Seconds that a plugin has to end after Shutdown; then it is killed."""
+
+_FIELDS = 4  # of a handshake line, at least
+
+
+class NotStarted(Exception):
+    """No handshake: the message is what Grafana's log would show; `said` is what the process wrote
+    to stderr, `status` its exit status, None while it lives, negative for a signal."""
+
+    def __init__(self, message: str, said: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.said = said
+        self.status = status
+
+
+class Handshake(NamedTuple):
+    """The line that a plugin announces itself by, as it was read."""
+
+    line: str
+    network: str
+    address: str
+    protocol: str
+
+
+class Process:
+    """A started plugin. Made by `start_process`."""
+
+    def __init__(
+        self, child: asyncio.subprocess.Process, handshake: Handshake, took: float
+    ) -> None:
+        self.handshake = handshake
+        self.seconds = took
+        self.pid = child.pid
+        self._child = child
+        if handshake.network == "unix":
+            self.channel = Channel(path=handshake.address)
+        else:
+            host, _, port = handshake.address.rpartition(":")
+            self.channel = Channel(host.strip("[]"), int(port))
+
+    @asynccontextmanager
+    async def grafana(
+        self, settings: Mapping[str, Any] | None = None, secure: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Grafana]:
+        """A Grafana before this process, with one configured data source."""
+        async with background_tasks() as tasks:
+            yield _Remote(self.channel, tasks, settings or {}, secure or {})
+
+    async def stop(self) -> float:
+        """Shutdown, and SIGKILL if that does not end it; returns the seconds until it was gone."""
+        began = time.monotonic()
+        rpc = UnaryUnaryMethod(self.channel, "/plugin.GRPCController/Shutdown", pb.Empty, pb.Empty)
+        with anyio.move_on_after(STOP_TIMEOUT):
+            with contextlib.suppress(GRPCError, StreamTerminatedError, OSError):
+                await rpc(pb.Empty())
+            await self._child.wait()
+        if self._child.returncode is None:
+            self._child.kill()
+            await self._child.wait()
+        return time.monotonic() - began
+
+
+class _Remote(Grafana):
+    """The same Grafana over a channel that is there already."""
+
+    def __init__(
+        self, channel: Channel, tasks: Any, settings: Mapping[str, Any], secure: Mapping[str, str]
+    ) -> None:
+        self._channel = channel
+        super().__init__(None, tasks, settings, secure, "check")  # type: ignore[arg-type]
+
+    def _connect(self, application: Any) -> None:
+        """There is nothing to connect."""
+
+
+def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """What newer Grafanas give a plugin: go-plugin's own variables, and nothing of theirs."""
+    return {
+        "grafana_plugin_type": "datasource",
+        "PLUGIN_PROTOCOL_VERSIONS": "2",
+        "PLUGIN_MIN_PORT": "10000",
+        "PLUGIN_MAX_PORT": "25000",
+        **extra,
+    }
+
+
+@asynccontextmanager
+async def start_process(
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str] = {},
+    timeout: float = START_TIMEOUT,  # noqa: ASYNC109
+) -> AsyncGenerator[Process]:
+    """Start a plugin and read its handshake line; it is stopped on leaving.
+
+    `environ` is added to what Grafana gives. Raises NotStarted with what Grafana would say.
+    """
+    began = time.monotonic()
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command, env=environment(environ), stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=os.sep,
+        )  # fmt: skip
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise NotStarted(f"fork/exec {command[0]}: {reason}") from None
+    log = _Log(child)
+    process: Process | None = None
+    try:
+        handshake = await _handshake(child, log, timeout)
+        process = Process(child, handshake, time.monotonic() - began)
+        yield process
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process is not None:
+                await process.stop()
+                process.channel.close()
+            elif child.returncode is None:
+                child.kill()
+                await child.wait()
+            await log.end()
+
+
+async def _handshake(child: asyncio.subprocess.Process, log: "_Log", patience: float) -> Handshake:
+    assert child.stdout is not None
+    line = b""
+    with anyio.move_on_after(patience) as waiting:
+        line = await child.stdout.readline()
+    if waiting.cancelled_caught:
+        raise NotStarted(f"timeout while waiting for plugin to start ({patience:g} s)", log.text)
+    text = line.decode("utf-8", "replace").strip()
+    if not text:
+        with anyio.move_on_after(STOP_TIMEOUT):
+            await child.wait()
+        await log.end()
+        raise NotStarted("plugin exited before we could connect", log.text, child.returncode)
+    fields = text.split("|")
+    if len(fields) < _FIELDS or fields[0] != "1":
+        raise NotStarted(f"Unrecognized remote plugin message: {text}", log.text)
+    if fields[1] != "2":
+        raise NotStarted(f"incompatible API version with plugin: {fields[1]}", log.text)
+    protocol = fields[4] if len(fields) > _FIELDS else "netrpc"
+    if protocol != "grpc":
+        raise NotStarted(f"unsupported plugin protocol {protocol!r}: {text}", log.text)
+    if fields[2] not in ("unix", "tcp"):
+        raise NotStarted(f"unknown address type: {fields[2]}", log.text)
+    return Handshake(text, fields[2], fields[3], protocol)
+
+
+class _Log:
+    """What the process writes to stderr, read to its end so that it never waits for a reader."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self._pieces: list[bytes] = []
+        self._task = asyncio.create_task(self._read(child), name="a plugin's log")
+
+    async def _read(self, child: asyncio.subprocess.Process) -> None:
+        assert child.stderr is not None
+        while piece := await child.stderr.read(64 * 1024):
+            self._pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._pieces).decode("utf-8", "replace")
+
+    async def end(self) -> None:
+        """Waits for the rest; a child that holds the pipe open is not waited for long."""
+        await asyncio.wait([self._task], timeout=STOP_TIMEOUT)
+        self._task.cancel()
+        await asyncio.wait([self._task])

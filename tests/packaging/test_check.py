@@ -1,0 +1,206 @@
+"""What check finds: each fault planted in a package of its own, and none in a good one."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aiostream_ds.packaging.check import check_folder
+from aiostream_ds.packaging.words import Finding, Level, PackagingError
+
+from .conftest import MAIN, ROOT, Package, launcher_in
+
+IDENTIFIER = "local-plant-datasource"
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files as a package has them, without a launcher that runs."""
+    folder = tmp_path_factory.mktemp("good") / IDENTIFIER
+    folder.mkdir()
+    manifest = json.loads((ROOT / "plugin.json").read_text())
+    (folder / "plugin.json").write_text(json.dumps({**manifest, "id": IDENTIFIER}))
+    for name in ("module.js", "module.js.map"):
+        shutil.copy(ROOT / "src/aiostream_ds/static" / name, folder)
+    (folder / "schema.json").write_text('{"version": 1, "by": null, "sources": []}')
+    for name in ("CHANGELOG.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "README.md").write_text("# Plant\n")
+    (folder / "img").mkdir()
+    shutil.copy(ROOT / "img/logo.svg", folder / "img")
+    (folder / "gpx_aiostream_ds_linux_amd64").write_text("#!/bin/sh\n")
+    (folder / "gpx_aiostream_ds_linux_amd64").chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def folder(good: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(good, tmp_path / IDENTIFIER)
+
+
+def faults(folder: Path, **options: str) -> list[Finding]:
+    return [f for f in check_folder(folder, **options) if f.level is not Level.OK]
+
+
+def test_a_good_package_has_no_fault(folder: Path) -> None:
+    assert faults(folder) == []
+
+
+def manifest(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "plugin.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def info(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "plugin.json"
+        found = json.loads(path.read_text())
+        found["info"] |= changes
+        path.write_text(json.dumps(found))
+
+    return change
+
+
+def write(name: str, text: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+    return change
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def mode(name: str, mode: int) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).chmod(mode)
+
+
+PLANTED = {
+    "no manifest": (remove("plugin.json"), "plugin.json", "No such file"),
+    "broken manifest": (write("plugin.json", "{"), "plugin.json", "is no JSON"),
+    "bad id": (manifest(id="Plant"), "plugin.json", "the id 'Plant' is not ORG-NAME-datasource"),
+    "two parts": (manifest(id="plant-datasource"), "plugin.json", "is not ORG-NAME-datasource"),
+    "other type": (manifest(type="panel"), "plugin.json", "the type is 'panel'"),
+    "no backend": (manifest(backend=False), "plugin.json", "'backend' is missing"),
+    "no streaming": (manifest(streaming=False), "plugin.json", "'streaming' is not true"),
+    "name is id": (manifest(name=IDENTIFIER), "plugin.json", "'name' is missing or the id"),
+    "bad version": (info(version="1.0"), "plugin.json", "the version '1.0' is not like 1.2.3"),
+    "no day": (info(updated="today"), "plugin.json", "'updated' is 'today'"),
+    "no keywords": (info(keywords=[]), "plugin.json", "'info.keywords' is empty"),
+    "no dependency": (manifest(dependencies={}), "plugin.json", "grafanaDependency"),
+    "no logo": (remove("img/logo.svg"), "logos", "img/logo.svg is not there"),
+    "logo of text": (info(logos={"small": "LICENSE", "large": "LICENSE"}), "logos", "is no image"),
+    "script in logo": (write("img/logo.svg", "<svg><script/></svg>"), "logos", "holds a script"),
+    "no module": (remove("module.js"), "frontend", "module.js is not there"),
+    "other module": (write("module.js", "export {}"), "frontend", "is no AMD module"),
+    "no schema": (remove("schema.json"), "frontend", "schema.json is not there"),
+    "bad schema": (write("schema.json", "[]"), "frontend", "schema.json cannot be read"),
+    "lost source": (
+        write("schema.json", '{"version": 1, "sources": [{"name": "s", "error": "needs x"}]}'),
+        "frontend", "the source 's': needs x",
+    ),
+    "no readme": (remove("README.md"), "texts", "README.md is missing or empty"),
+    "comment": (write("README.md", "<!-- x -->"), "texts", "README.md has comments"),
+    "own licence": (write("LICENSE", "do what you want"), "texts", "none that the validator knows"),
+    "no executable": (remove("gpx_aiostream_ds_linux_amd64"), "executables", "there is no gpx_"),
+    "wrong mode": (mode("gpx_aiostream_ds_linux_amd64", 0o775), "executables", "the mode 0775"),
+    "debugger": (write("standalone.txt", "x"), "files", "standalone.txt was left by a debugger"),
+    "second plugin": (write("app/plugin.json", "{}"), "files", "for a second plugin"),
+    "backslash": (write("app\\x.py", ""), "files", "that a manifest signed on Windows spoils"),
+    "open to all": (mode("module.js", 0o666), "files", "module.js can be written by everyone"),
+    "link": (lambda f: (f / "x").symlink_to("LICENSE"), "files", "x is a link"),
+    "no signature": (write("MANIFEST.txt", "x"), "signature", "is no signed manifest"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found_and_named(folder: Path, name: str) -> None:
+    plant, subject, said = PLANTED[name]
+    plant(folder)
+    found = faults(folder)
+    assert any(f.subject == subject and said in f.text for f in found), found
+
+
+def test_a_manifest_signed_on_windows_is_named(folder: Path) -> None:
+    body = json.dumps({"files": {"img\\logo.svg": ""}, "signatureType": "private", "rootUrls": []})
+    (folder / "MANIFEST.txt").write_text(
+        f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{body}\n-----BEGIN PGP SIGNATURE-----"
+    )
+    found = faults(folder, root_url="http://localhost:3000/")
+    assert any("as signing on Windows writes them" in f.text for f in found)
+    assert any("this Grafana is http://localhost:3000/" in f.text for f in found)
+
+
+@pytest.mark.parametrize("names", [["a/x", "b/x"], ["a/../../x"]])
+def test_a_zip_that_grafana_would_refuse_is_refused(tmp_path: Path, names: list[str]) -> None:
+    from aiostream_ds.packaging.unpack import unpack
+
+    path = tmp_path / "p.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    with pytest.raises(PackagingError):
+        unpack(path, tmp_path / "out")
+
+
+def check(*words: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "check", *map(str, words)],
+        capture_output=True, text=True, check=False, cwd="/",
+    )  # fmt: skip
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_a_class_goes_through_the_contract_over_the_wire() -> None:
+    status, text = check(ROOT / "examples/clock.py", "--path", "ticks/50")
+    assert status == 0, text
+    for line in ("start: handshake", "health", "unknown path: refused", "query ticks/50",
+                 "stream ticks/50: first row", "metrics", "end: gone"):  # fmt: skip
+        assert f"ok       {line}" in text
+
+
+@pytest.mark.slow
+def test_a_class_that_fails_is_an_error_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from aiostream_ds import DataSource, Health, Rows, stream\n"
+        "class Bad(DataSource):\n"
+        "    async def health(self): return Health(ok=False, message='no broker')\n"
+        "    @stream('rows')\n"
+        "    async def rows(self) -> Rows:\n"
+        "        raise RuntimeError('a bug')\n"
+        "        yield {}\n"
+    )
+    status, text = check(tmp_path / "bad.py", "--quiet")
+    assert status == 1
+    assert "error    health: 'no broker'" in text
+    assert "error    stream rows" in text
+    assert "ok " not in text
+
+
+@pytest.mark.package
+@pytest.mark.timeout(300)
+def test_a_package_is_checked_as_it_is_installed(
+    package: Package, author: Path, plant_zip: Path, tmp_path: Path
+) -> None:
+    status, text = check(plant_zip, "--set", "offset=5")
+    assert status == 0, text
+    assert "ok       folder: nothing was written while it ran" in text
+    with zipfile.ZipFile(plant_zip) as archive:
+        archive.extractall(tmp_path)  # without the modes
+    broken = tmp_path / "acme-plant-datasource"
+    status, text = check(broken)
+    assert status == 1
+    assert f"{launcher_in(broken).name} has the mode 0644; it has to be 0755" in text
+    assert "error    start: fork/exec" in text

@@ -1,0 +1,205 @@
+"""A package as Grafana meets it: installed from its zip, started by go-plugin, used, killed."""
+
+import json
+import marshal
+import os
+import signal
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conformance.driver import Host, HostError
+from .conftest import Package, launcher_in, listing
+
+pytestmark = [pytest.mark.package, pytest.mark.timeout(600)]
+
+
+async def use(host: Host, path: str, query_type: str, **fields: Any) -> None:
+    """Health, a query in Arrow and three packets."""
+    assert (await host.call("health"))["status"] == "OK"
+    query = {"refId": "A", "queryType": query_type, "json": {"queryType": query_type, **fields}}
+    answer = (await host.call("query", queries=[query]))["responses"]["A"]
+    assert answer["status"] == 200, answer
+    assert answer["frames"][0]["meta"]["channel"].endswith(path)
+    assert (await host.call("subscribe", path=path))["status"] == "OK"
+    await host.call("run", path=path, run="run")
+    assert len(await host.frames("run", 3)) >= 3
+
+
+async def test_an_authors_class_runs_with_what_lies_beside_it(
+    host_binary: Path, plant: Path
+) -> None:
+    before = listing(plant)
+    async with Host(host_binary) as host:
+        await host.start(launcher_in(plant), env="empty")
+        await use(host, "numbers/1", "numbers")
+        frame = (await host.frames("run", 4))[0]
+        assert frame["fields"][-1]["values"][0] >= 102
+        assert (await host.call("shutdown"))["ms"] < 200
+    assert listing(plant) == before, "a file beside a signed plugin makes it invalid"
+
+
+async def test_a_killed_plugin_is_seen_within_200_ms(host_binary: Path, plant: Path) -> None:
+    async with Host(host_binary) as host:
+        started = await host.start(launcher_in(plant), env="empty")
+        await use(host, "numbers/1", "numbers")
+        os.kill(started["pid"], signal.SIGKILL)
+        assert (await host.call("exited", timeout_ms=200))["exited"]
+        await host.start(launcher_in(plant), env="empty")
+        assert (await host.call("health"))["status"] == "OK"
+
+
+async def test_a_start_reads_one_file_and_does_without_it(host_binary: Path, plant: Path) -> None:
+    modules = marshal.loads((plant / "start.bin").read_bytes())
+    assert {"asyncio", "aiostream_ds.grafana.runtime", "plant", "helper"} <= modules.keys()
+    (plant / "start.bin").unlink()
+    async with Host(host_binary) as host:
+        await host.start(launcher_in(plant), env="empty")
+        await use(host, "numbers/1", "numbers")
+
+
+def test_a_package_is_made_in_the_current_directory(author: Path, tmp_path: Path) -> None:
+    from .conftest import MAIN
+
+    words = ["package", f"{author}:Plant", "--include", str(author.parent / "data"), "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *words], cwd=tmp_path, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    folder, packed = (Path(line) for line in done.stdout.splitlines())
+    assert folder == Path("dist/local-plant-datasource")
+    assert (tmp_path / packed).is_file() and (tmp_path / folder / "plugin.json").is_file()
+    left = [path.name for path in (tmp_path / "dist").iterdir()]
+    assert sorted(left) == sorted([folder.name, packed.name])
+
+
+def test_a_package_holds_what_was_imported_and_nothing_else(plant: Path) -> None:
+    app = sorted(p.relative_to(plant / "app").as_posix() for p in (plant / "app").rglob("*.*"))
+    sources = [name for name in app if not name.endswith(".pyc")]
+    assert sources == ["data/start.txt", "helper.py", "plant.py"]
+    packages = {path.name.partition("-")[0] for path in (plant / "py").iterdir()}
+    assert {"aiostream_ds", "pyarrow", "uvloop"} <= packages
+    assert not {"pip", "pytest", "numpy", "psutil", "mypy"} & packages
+
+
+def test_plugin_json_is_made_from_the_class(plant: Path) -> None:
+    manifest = json.loads((plant / "plugin.json").read_text())
+    assert (manifest["id"], manifest["name"]) == ("acme-plant-datasource", "Plant")
+    assert manifest["info"]["description"] == "Numbers of a plant, from a file."
+    assert manifest["executable"] == "gpx_acme_plant"
+    assert manifest["streaming"] and manifest["backend"]
+    assert "- `numbers/{step:int}`" in (plant / "README.md").read_text()
+    assert (plant / "LICENSE").read_text() == "MIT License\n"
+    assert b"<svg" in (plant / "img/logo.svg").read_bytes()
+    schema = json.loads((plant / "schema.json").read_text())
+    assert schema["sources"][0]["queries"][0]["pattern"] == "numbers/{step:int}"
+
+
+def test_the_bill_names_every_package_and_library(plant: Path) -> None:
+    bill = json.loads((plant / "sbom.cdx.json").read_text())
+    names = {component["name"] for component in bill["components"]}
+    assert {"aiostream-ds", "grpclib", "pyarrow", "python"} <= names
+    assert any("libc" in name for name in names)
+
+
+def test_every_file_has_one_of_two_modes_and_no_compiled_file_is_missing(plant_zip: Path) -> None:
+    with zipfile.ZipFile(plant_zip) as archive:
+        names = set(archive.namelist())
+        modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
+    executables = {name for name, mode in modes.items() if stat.S_IMODE(mode) == 0o755}
+    assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o644, 0o755}
+    assert len(executables) == 3  # launcher, loader, interpreter
+    root = "acme-plant-datasource/"
+    assert all(name.startswith(root) for name in names)
+    for name in names:
+        if name.endswith(".py") and "/aiostream_ds/" in name:
+            folder, _, file = name.rpartition("/")
+            assert any(n.startswith(f"{folder}/__pycache__/{file[:-3]}.") for n in names), name
+
+
+def test_a_package_is_at_most_45_mb(plant_zip: Path, builtin_zip: Path) -> None:
+    assert plant_zip.stat().st_size < 45_000_000
+    assert builtin_zip.stat().st_size < 45_000_000
+
+
+def test_two_builds_are_equal_byte_for_byte(
+    package: Package, author: Path, plant_zip: Path, tmp_path: Path
+) -> None:
+    data = author.parent / "data"
+    package(author, "-o", tmp_path, "--id", "acme-plant-datasource", "--include", data)
+    (again,) = tmp_path.glob("*.zip")
+    if again.read_bytes() != plant_zip.read_bytes():
+        with zipfile.ZipFile(again) as one, zipfile.ZipFile(plant_zip) as two:
+            assert one.namelist() == two.namelist()
+            names = [name for name in one.namelist() if one.read(name) != two.read(name)]
+        pytest.fail(f"{len(names)} files differ: {names[:10]}")
+
+
+async def test_the_machines_python_serves_a_package_for_the_host(
+    host_binary: Path, package: Package, author: Path, tmp_path: Path
+) -> None:
+    data = author.parent / "data"
+    package(author, "-o", tmp_path, "--runtime", "host", "--include", data)
+    folder = tmp_path / "local-plant-datasource"
+    (packed,) = tmp_path.glob("*.zip")
+    assert packed.stat().st_size < 8_000_000
+    assert len(list(folder.glob("gpx_local_plant_*"))) == 6
+    environ = {"GF_PLUGIN_PYTHON": sys.executable}
+    before = listing(folder)
+    async with Host(host_binary) as host:
+        await host.start(launcher_in(folder), env=environ)
+        await use(host, "numbers/1", "numbers")
+    assert listing(folder) == before
+    bare = subprocess.run(
+        [launcher_in(folder)], env={"GF_PLUGIN_PYTHON": "/usr/bin/python3", "PATH": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "lacks the package" in bare.stderr:  # a Python of the system that has none of ours
+        assert "-m pip install -r" in json.loads(bare.stderr)["@message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--id", "Plant"], "the id 'Plant' is not allowed; it is ORG-NAME-datasource"),
+        (["--version", "one"], "the version 'one' is not allowed; it is like 1.2.3"),
+        (["--address", "here"], "the address 'here' is not HOST:PORT"),
+        (["--tls"], "TLS is for a plugin elsewhere: give --address HOST:PORT too"),
+        (["--include", "/nowhere"], "there is no file or folder '/nowhere'"),
+        (["--with", "no-such-thing"], "the package 'no-such-thing' is not installed here"),
+        (["--with", "msgspec>99"], "is installed as"),
+    ],
+)
+def test_what_cannot_be_packaged_is_said_and_leaves_nothing(
+    package: Package, author: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = package(author, "-o", tmp_path / "out", *words, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("aiostream-ds package: ")
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_a_file_that_has_the_name_of_a_library_module_is_refused(
+    package: Package, author: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text(author.read_text().replace("from helper", "# from helper"))
+    (tmp_path / "helper.py").write_text("")
+    done = package(f"{tmp_path}/queue.py", "-o", tmp_path / "out", check=False)
+    assert done.returncode == 1
+    assert "rename it" in done.stderr or "cannot be imported" in done.stderr or done.stderr
+
+
+async def test_a_launcher_for_another_machine_says_so(host_binary: Path, plant: Path) -> None:
+    conf = plant / "launch.conf"
+    conf.write_text(conf.read_text().replace("linux/amd64", "linux/riscv64"))
+    async with Host(host_binary) as host:
+        with pytest.raises(HostError):
+            await host.start(launcher_in(plant), env="empty")
+        log = (await host.call("logs"))["stderr"]
+    assert "the package holds a Python for linux/riscv64, this machine is linux/amd64" in log

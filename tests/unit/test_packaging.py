@@ -1,0 +1,239 @@
+"""The small parts of packaging: what is read from projects, logs and programs."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from aiostream_ds import DataSource, Rows, stream
+from aiostream_ds.packaging import texts
+from aiostream_ds.packaging.dependencies import closure, owners
+from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
+from aiostream_ds.packaging.logs import Clue, clues, tail
+from aiostream_ds.packaging.manifest import check_id, make_manifest
+from aiostream_ds.packaging.project import Project, find_imports, read_project
+from aiostream_ds.packaging.words import Finding, Level, PackagingError, megabytes, worst
+
+
+class MqttSensors(DataSource):
+    """Sensors of a plant,
+    read from a broker.
+
+    And more.
+    """
+
+    @stream("sensors/{name}")
+    async def sensors(self, name: str) -> Rows:
+        yield {"value": 1}
+
+
+def project(folder: Path = Path(), **project: object) -> Project:
+    return Project(folder, {}, project, (), {})
+
+
+# -- plugin.json -----------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_made_from_the_class_alone():
+    found = make_manifest(MqttSensors, project(), {}, "2030-01-31")
+    assert found["id"] == "local-mqttsensors-datasource"
+    assert found["name"] == "Mqtt Sensors"
+    assert found["info"]["description"] == "Sensors of a plant, read from a broker."
+    assert found["info"]["version"] == "0.1.0"
+    assert found["info"]["author"] == {"name": "local"}
+    assert found["info"]["updated"] == "2030-01-31"
+
+
+def test_what_is_given_comes_before_the_project_and_that_before_the_class():
+    there = Project(
+        Path(),
+        {"id": "acme-a-datasource", "name": "A"},
+        {"version": "2.0.0", "authors": [{"name": "Ada"}], "urls": {"Home": "https://a.example"}},
+        (),
+        {},
+    )
+    found = make_manifest(MqttSensors, there, {"name": "B"}, "2030-01-31")
+    assert (found["id"], found["name"], found["info"]["version"]) == (
+        "acme-a-datasource",
+        "B",
+        "2.0.0",
+    )
+    assert found["info"]["author"] == {"name": "Ada"}
+    assert found["info"]["links"] == [{"name": "Home", "url": "https://a.example"}]
+
+
+@pytest.mark.parametrize("good", ["acme-clock-datasource", "a1-2b-datasource"])
+def test_an_id_has_an_owner_a_name_and_the_word_datasource(good):
+    assert check_id(good) == good
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "clock", "acme-datasource", "Acme-clock-datasource", "a-b-c-datasource", "a-b-panel"],
+)
+def test_another_id_is_refused_by_its_value(bad):
+    with pytest.raises(PackagingError, match="is not allowed; it is ORG-NAME-datasource"):
+        check_id(bad)
+
+
+def test_a_readme_and_a_logo_are_made_of_the_class():
+    found = make_manifest(MqttSensors, project(), {}, "2030-01-31")
+    assert "- `sensors/{name}` (query type `sensors`)" in texts.readme(found, MqttSensors)
+    assert ">MS</text>" in texts.logo(found)
+    assert texts.logo(found) == texts.logo(found)
+
+
+# -- what an author's folder says ------------------------------------------------------------------
+
+
+def test_requirements_come_from_the_project_and_from_the_file_itself(tmp_path):
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\ndependencies = ["anyio"]\n[tool.aiostream-ds]\nid = "a-b-datasource"\n'
+    )
+    (tmp_path / "LICENSE").write_text("MIT License")
+    (tmp_path / "README.md").write_text("")
+    (tmp_path / "src").mkdir()
+    file = tmp_path / "src/a.py"
+    file.write_text('# /// script\n# dependencies = ["msgspec>=0.1"]\n# ///\n')
+    found = read_project(file)
+    assert found.requires == ("anyio", "msgspec>=0.1")
+    assert found.table["id"] == "a-b-datasource"
+    assert found.texts == {"LICENSE": tmp_path / "LICENSE"}, "an empty README is none"
+
+
+def test_a_broken_project_file_is_named(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[")
+    (tmp_path / "a.py").touch()
+    with pytest.raises(PackagingError, match="is no TOML"):
+        read_project(tmp_path / "a.py")
+
+
+def test_imports_are_those_of_the_file_and_not_of_this_process(tmp_path):
+    (tmp_path / "mine.py").write_text("import anyio, inner.more\nprint('aloud')\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/__init__.py").touch()
+    (tmp_path / "inner/more.py").touch()
+    (tmp_path / "other.py").touch()
+    found = find_imports(tmp_path / "mine.py")
+    names = [path.relative_to(tmp_path).as_posix() for path in found.own]
+    assert names == ["inner/__init__.py", "inner/more.py", "mine.py"]
+    assert "anyio" in found.packages and "pytest" not in found.packages
+
+
+def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path):
+    (tmp_path / "mine.py").write_text("import no_such_module_at_all\n")
+    with pytest.raises(PackagingError, match="No module named 'no_such_module_at_all'"):
+        find_imports(tmp_path / "mine.py")
+
+
+def test_a_closure_holds_what_packages_need_and_no_extras_unasked():
+    names = {package.name for package in closure(["aiostream-ds"])}
+    assert {"aiostream-ds", "grpclib", "h2", "hpack", "multidict"} <= names
+    assert not {"psutil", "cryptography", "pytest"} & names
+    assert "psutil" in {package.name for package in closure(["aiostream-ds[host]"])}
+    assert owners(["msgspec"]) == {"msgspec"}
+
+
+def test_an_editable_package_goes_along_with_its_files():
+    (found,) = (package for package in closure(["aiostream-ds"]) if package.name == "aiostream-ds")
+    assert "aiostream_ds/grafana/runtime.py" in found.files
+    assert not any("__pycache__" in place for place in found.files)
+
+
+# -- programs --------------------------------------------------------------------------------------
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="programs are not ELF here")
+
+
+@LINUX
+def test_a_library_that_is_dropped_is_not_asked_for_any_more(tmp_path):
+    import msgspec._core
+
+    path = tmp_path / "lib.so"
+    shutil.copy(msgspec._core.__file__, path)
+    before = read_elf(path)
+    name = next(iter(before.needed))
+    assert drop_needed(path, {name, "libnothing.so"}) == {name}
+    after = read_elf(path)
+    assert list(after.needed) == [n for n in before.needed if n != name]
+    assert path.stat().st_size == Path(msgspec._core.__file__).stat().st_size
+
+
+@LINUX
+def test_a_program_says_its_machine_and_loader():
+    found = read_elf(Path(sys.executable).resolve())
+    assert found.machine in ("amd64", "arm64")
+    assert Path(found.interpreter).exists()
+
+
+def test_what_is_no_program_is_refused(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"\x7fELF\x02\x01" + bytes(60))
+    assert is_elf(path)
+    path.write_text("#!/bin/sh")
+    assert not is_elf(path)
+    with pytest.raises(ValueError, match="is no little-endian ELF file"):
+        read_elf(path)
+
+
+# -- logs ------------------------------------------------------------------------------------------
+
+ID = "acme-clock-datasource"
+GO_PLUGIN = (
+    'logger=plugin.loader t=2024-04-15T18:49:38Z level=error msg="Could not start plugin" '
+    f'pluginId={ID} err="Unrecognized remote plugin message: \n'
+    "This usually means\n  the plugin was not compiled for this architecture,\n"
+    "Additional notes about plugin:\n  Path: /var/lib/grafana/plugins/x\n"
+    '  ELF architecture: EM_AARCH64 (current architecture: amd64)\n"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (f"pluginId={ID} err=\"fork/exec /a/b: permission denied\"", "permissions"),
+        (f"pluginId={ID} err=\"fork/exec /a/b: exec format error\"", "architecture"),
+        (f"pluginId={ID} err=\"fork/exec /a/b: no such file or directory\"", "missing file"),
+        (f"logger=plugin.{ID} msg=\"error while loading shared libraries: libz.so.1: x\"", "libc"),
+        (f"logger=plugin.{ID} msg=\"/lib/libc.so.6: version `GLIBC_2.38' not found\"", "libc"),
+        (f"pluginID={ID} status=modified", "modified"),
+        (f"pluginId={ID} error=\"plugin '{ID}' has an modified signature\"", "modified"),
+        (f"pluginId={ID} error=\"plugin '{ID}' has no signature\"", "unsigned"),
+        (f"plugin={ID} msg=\"Could not find root URL that matches running application URL\"",
+         "root url"),
+        (f"logger=plugin.{ID} msg=\"dial tcp 10.0.0.1:1: connection refused\"", "port"),
+        (f"logger=plugin.{ID} msg=\"This program is a Grafana data source plugin\"", "cookie"),
+        (f"pluginId={ID} error=\"timeout while waiting for plugin to start\"", "timeout"),
+        (GO_PLUGIN, "architecture"),
+    ],
+)  # fmt: skip
+def test_a_log_names_the_cause(text, cause):
+    assert next(clues(text, ID)).cause == cause
+
+
+def test_a_log_of_another_plugin_says_nothing():
+    assert not list(clues("pluginId=other-one-datasource status=modified", ID))
+
+
+def test_what_go_plugin_guesses_is_told_only_when_nothing_better_is_known():
+    assert [clue.cause for clue in clues(GO_PLUGIN, ID)] == ["architecture"]
+    plain = GO_PLUGIN.replace("EM_AARCH64", "EM_X86_64")
+    assert [clue.cause for clue in clues(plain, ID)] == ["handshake"]
+
+
+def test_a_log_counts_from_the_last_start_on(tmp_path):
+    path = tmp_path / "grafana.log"
+    path.write_text(f'pluginId={ID} status=modified\nmsg="Starting Grafana"\nlevel=info\n')
+    assert not list(clues(tail(path), ID))
+    with pytest.raises(PackagingError, match="No such file"):
+        tail(tmp_path / "none")
+
+
+def test_findings_are_lines_and_the_worst_counts():
+    bad = Finding(Level.ERROR, "port", "nobody", "start it")
+    assert str(bad).splitlines() == ["error    port: nobody", "         cure: start it"]
+    assert worst([Finding(Level.OK, "a", "b"), bad]) is Level.ERROR
+    assert worst([]) is Level.OK
+    assert Clue("a", "b").cause == "a"
+    assert (megabytes(1_500_000), megabytes(1500)) == ("1.5 MB", "1.5 kB")

@@ -40,8 +40,8 @@ def read_control(h2: "GuardedConnection", connection: "Http2Connection", data: b
     while True:
         if data.startswith(_WINDOW_UPDATE, at) and len(data) >= at + _HEAD + 4:
             number = int.from_bytes(data[at + 5 : at + _HEAD], "big") & _LARGEST
-            size = int.from_bytes(data[at + _HEAD : at + _HEAD + 4], "big") & _LARGEST
-            if not size or not _widen(h2, connection, number, size):
+            size = int.from_bytes(data[at + _HEAD : at + _HEAD + 4], "big")
+            if not 0 < size <= _LARGEST or not _widen(h2, connection, number, size):
                 return at
             at += _HEAD + 4
         elif data.startswith(_PING, at) and len(data) >= at + _HEAD + 8:

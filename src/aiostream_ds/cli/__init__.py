@@ -16,6 +16,7 @@ from aiostream_ds.errors import PluginError
 __all__ = ["main"]
 
 _COMMANDS = {
+    "new": "write a project that runs at once",
     "dev": "serve a data source for development and see it in the console",
     "tail": "print the live rows of one path",
     "record": "write the live packets of one path to a file",

@@ -10,7 +10,9 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
+import traceback
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -23,6 +25,7 @@ __all__ = [
     "Counters",
     "JsonLines",
     "TextLines",
+    "authors_traceback",
     "configure",
     "count_here",
     "counters_here",
@@ -209,11 +212,37 @@ class JsonLines(logging.Formatter):
         return text
 
 
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def authors_traceback(error: BaseException) -> str:
+    """A traceback as an author needs it: without the calls of ours that lead to their code, when
+    there is code of theirs in it; causes included."""
+    told = traceback.TracebackException.from_exception(error)
+    part: Any = told
+    while part is not None:
+        frames = part.stack
+        theirs = [n for n, frame in enumerate(frames) if _is_authors(frame.filename)]
+        # the error of a file that cannot be read names the line itself
+        rest = [] if isinstance(getattr(part, "filename", None), str) else frames[-1:]
+        part.stack = traceback.StackSummary.from_list(frames[theirs[0] :] if theirs else rest)
+        part = part.__cause__ or part.__context__
+    return "".join(told.format())
+
+
+def _is_authors(file: str) -> bool:
+    return not (file.startswith((_OURS, "<frozen")) or f"{os.sep}anyio{os.sep}" in file)
+
+
 class TextLines(logging.Formatter):
     """For a terminal: time, level, message, the path it is about, traceback or stack."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def formatException(self, ei: Any) -> str:
+        """The author's part of it: see `authors_traceback`."""
+        return authors_traceback(ei[1]).rstrip() if ei[1] is not None else ""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

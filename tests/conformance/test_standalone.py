@@ -19,7 +19,16 @@ async def test_grafanas_copy_hands_on_the_address_of_the_standalone_process(
 ) -> None:
     directory = shutil.copytree(packaged.parent, tmp_path / packaged.parent.name)
     dev = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "aiostream_ds", "--plugin-dir", directory, "--path", "walk/1/1"),
+        *(
+            sys.executable,
+            "-m",
+            "aiostream_ds",
+            "--terminal",
+            "--plugin-dir",
+            directory,
+            "--path",
+            "walk/1/1",
+        ),
         stdout=asyncio.subprocess.PIPE,
     )
     assert dev.stdout is not None

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from aiostream_ds.testing.vloop import Deadlock, VirtualLoop
@@ -63,3 +65,17 @@ def test_advancing_fires_timers_in_their_order_each_at_its_time(loop):
     loop.advance(5)
     assert seen == [(1, 1), (2, 2), (3, 3)]
     assert loop.time() == start + 5
+
+
+@pytest.mark.virtual
+async def test_the_clock_stands_still_while_a_call_of_anyios_is_in_a_thread():
+    begun = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+
+        async def timer():
+            await anyio.sleep(3_600)
+
+        tasks.start_soon(timer)
+        await anyio.to_thread.run_sync(time.sleep, 0.05)
+        assert anyio.current_time() == begun
+        tasks.cancel_scope.cancel()

@@ -24,6 +24,7 @@ from aiostream_ds.channels.mailbox import Subscription, SubscriptionStatistics
 from aiostream_ds.channels.observer import ChannelKey, Observer
 from aiostream_ds.channels.policy import CLOSE_TIMEOUT, Policy, Replay
 from aiostream_ds.channels.replay import Ring, Rings
+from aiostream_ds.frames.packet import Place
 
 __all__ = [
     "Channel",
@@ -54,6 +55,9 @@ class ChannelRegistry:
         close_timeout: seconds before a closing stream is cancelled a second time.
         observer: is told what happens.
         loop: the event loop; the running one when left out.
+
+    `former` is where the streams of a registry stood that this one stands in for: each goes on
+    there, where its rows can be read again.
     """
 
     def __init__(
@@ -70,6 +74,16 @@ class ChannelRegistry:
         self._newest: dict[Hashable, int] = {}
         self._rings = Rings(self.loop)
         self._closed = False
+        self.former: dict[ChannelKey, Place] = {}
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All of now: those that close, and those that are open or wait for one that closes."""
+        return (*self._closing.values(), *self._open.values())
+
+    def readers(self, channel: Channel) -> int:
+        """How many read a channel now."""
+        return len(channel._readers)
 
     @property
     def running(self) -> int:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from aiostream_ds.cli.target import CommandError
+from aiostream_ds.cli.target import CommandError, UsageError
 from aiostream_ds.errors import PluginError
 
 __all__ = ["main"]
 
 _COMMANDS = {
-    "dev": "serve a data source for development and watch its rows",
+    "new": "write a project that runs at once",
+    "dev": "serve a data source for development and see it in the console",
     "tail": "print the live rows of one path",
     "record": "write the live packets of one path to a file",
     "package": "make a folder and a zip that Grafana loads",
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = import_module(f"aiostream_ds.cli.{parsed.command}").run(parsed)
     except (CommandError, PluginError) as error:
         print(f"aiostream-ds {parsed.command}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

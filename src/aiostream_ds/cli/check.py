@@ -15,7 +15,8 @@ from typing import Any
 import anyio
 import msgspec
 
-from aiostream_ds.cli.target import CommandError, add_settings, find_target, pairs
+from aiostream_ds.cli.options import add_settings
+from aiostream_ds.cli.target import CommandError, find_target, pairs
 from aiostream_ds.packaging.check import LARGEST, check_folder
 from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.layout import executable

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import anyio
 
-from aiostream_ds.cli.target import CommandError, add_settings, pairs
+from aiostream_ds.cli.options import add_settings
+from aiostream_ds.cli.target import CommandError, pairs
 from aiostream_ds.packaging.doctor import Patient, diagnose, explain
 from aiostream_ds.packaging.launchers import here
 from aiostream_ds.packaging.layout import executable

@@ -9,11 +9,11 @@ import anyio
 import msgspec
 from grpclib.exceptions import GRPCError
 
+from aiostream_ds.cli.plot import Plot
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.frames.frame import Field, FieldType
-from aiostream_ds.grafana.application import Application
 from aiostream_ds.plugin.plan import split_view
-from aiostream_ds.testing.grafana import Grafana, open_grafana
+from aiostream_ds.testing.grafana import Grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
 __all__ = ["follow", "show"]
@@ -21,26 +21,22 @@ __all__ = ["follow", "show"]
 HEAD_EVERY = 40
 """Rows after which the head is printed again."""
 
+DRAW_EVERY = 0.1
+"""Seconds between two drawings."""
+
 
 async def show(
-    application: Application,
-    path: str,
-    settings: dict[str, Any],
-    secure: dict[str, str],
-    *,
-    count: int = 0,
-    raw: bool = False,
+    grafana: Grafana, path: str, *, count: int = 0, raw: bool = False, plot: bool = False
 ) -> None:
-    """Follow `path` as a viewer does and print its rows; for ever, or `count` of them.
+    """Follow `path` as a viewer does and show its rows; for ever, or `count` of them.
 
     Raises CommandError when the subscription is refused.
     """
-    async with open_grafana(application, settings=settings, secure=secure, uid="local") as grafana:
-        viewer = await follow(grafana, path)
-        try:
-            await _print_rows(viewer, count, raw)
-        except anyio.EndOfStream as ended:
-            print(f"{ended}.", file=sys.stderr)
+    viewer = await follow(grafana, path)
+    try:
+        await (_plot_rows(viewer, count) if plot else _print_rows(viewer, count, raw))
+    except anyio.EndOfStream as ended:
+        print(f"{ended}.", file=sys.stderr)
 
 
 async def follow(grafana: Grafana, path: str) -> Viewer:
@@ -71,6 +67,20 @@ async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:
             print(_line([_cell(field, row[field.name]) for field in fields], head), flush=True)
         viewer.forget()
         shown += 1
+
+
+async def _plot_rows(viewer: Viewer, count: int) -> None:
+    plot, shown = Plot(), 0
+    while not count or shown < count:
+        await viewer.next(timeout=None)
+        waiting = len(viewer.rows) if not count else min(len(viewer.rows), count - shown)
+        await viewer.take(waiting - 1)
+        for row in viewer.rows[:waiting]:
+            plot.add(viewer.fields, row)
+        viewer.forget()
+        shown += waiting
+        print(plot.draw(f"{_printable(viewer.path)}  {shown:,} rows"), end="", flush=True)
+        await anyio.sleep(DRAW_EVERY)
 
 
 def _head(field: Field) -> str:

@@ -11,14 +11,11 @@ from typing import IO
 
 import anyio
 
-from aiostream_ds import telemetry
 from aiostream_ds.cli.live import follow
-from aiostream_ds.cli.target import CommandError, add_settings, find_target, pairs, positive
-from aiostream_ds.grafana.application import background_tasks, open_application
-from aiostream_ds.grafana.watchdog import watch_loop
-from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.cli.opened import open_target, run_loop
+from aiostream_ds.cli.options import add_count, add_settings, add_words, split_words
+from aiostream_ds.cli.target import CommandError
 from aiostream_ds.sources.recording import Recorder
-from aiostream_ds.testing.grafana import open_grafana
 from aiostream_ds.testing.viewer import Viewer
 
 __all__ = ["arguments", "run"]
@@ -26,11 +23,8 @@ __all__ = ["arguments", "run"]
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    command.add_argument(
-        "words", nargs="+", metavar="[FILE.py[:Class]] PATH OUT",
-        help="an author's file (default: the built-in plugin), the path to follow, the new file",
-    )  # fmt: skip
-    command.add_argument("--count", type=positive, default=0, help="end after so many rows or more")
+    add_words(command, "PATH", "OUT")
+    add_count(command, "end after so many rows or more")
     command.add_argument(
         "--seconds", type=_seconds, default=None, metavar="S", help="end after so many seconds"
     )
@@ -39,27 +33,16 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Record until there is enough, the stream ends, or Ctrl-C."""
-    words = parsed.words
-    if not 2 <= len(words) <= 3:
-        print(f"aiostream-ds record: give PATH and OUT, not {words}", file=sys.stderr)
-        return 2
-    *file, path, out = words
-    target, by = find_target(file[0] if file else None)
-    telemetry.configure(text=True)
-    settings, secure = pairs(parsed.settings), pairs(parsed.secret, plain=True)
+    file, (path, out) = split_words(parsed)
+    opened = open_target(file, parsed)
     recording = _Recording(path, Path(out), parsed.count, parsed.seconds)
 
     async def record() -> None:
-        catalog = Catalog(target, by)
-        async with background_tasks() as tasks, open_application(catalog) as application:
-            tasks.start_soon(watch_loop)
-            async with open_grafana(
-                application, settings=settings, secure=secure, uid="local"
-            ) as grafana:
-                await recording.run(await follow(grafana, path))
+        async with opened.grafana() as grafana:
+            await recording.run(await follow(grafana, path))
 
     try:
-        anyio.run(record)
+        run_loop(record)
     except KeyboardInterrupt:
         if recording.recorder is None:
             raise

@@ -7,6 +7,7 @@ with --address names to Grafana.
 import argparse
 from pathlib import Path
 
+from aiostream_ds.cli.options import add_file
 from aiostream_ds.cli.target import CommandError, find_target
 from aiostream_ds.grafana.runtime import serve_at, serve_loaded
 from aiostream_ds.plugin.catalog import Catalog
@@ -16,10 +17,7 @@ __all__ = ["arguments", "run"]
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What the command line takes."""
-    command.add_argument(
-        "file", nargs="?", metavar="FILE.py[:Class]",
-        help="an author's file; default: the built-in plugin",
-    )  # fmt: skip
+    add_file(command)
     command.add_argument(
         "-standalone", "--standalone", action="store_true",
         help="serve on a port of this machine, for a debugger",

@@ -1,6 +1,5 @@
 """What a command works on: an author's file and class, and the settings given on the line."""
 
-import argparse
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,20 +13,24 @@ from aiostream_ds.plugin.catalog import Catalog, Target
 from aiostream_ds.plugin.datasource import DataSource
 from aiostream_ds.plugin.plan import Plan, StreamPlan
 from aiostream_ds.sources.plugin import SOURCES
+from aiostream_ds.telemetry import authors_traceback
 
 __all__ = [
     "CommandError",
-    "add_settings",
+    "UsageError",
     "find_target",
     "first_path",
     "pairs",
     "patterns",
-    "positive",
 ]
 
 
 class CommandError(Exception):
     """The command cannot be done; the message says why, and what would be right."""
+
+
+class UsageError(CommandError):
+    """The command was called wrongly: another number of words than it takes."""
 
 
 def find_target(text: str | None) -> tuple[Target, str | None]:
@@ -64,25 +67,20 @@ def _load(path: Path) -> Any:
         raise CommandError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    spec.loader.exec_module(module)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CommandError(
+            f"{path} cannot be loaded:\n{authors_traceback(error).rstrip()}"
+        ) from error
     return module
 
 
 def _names(found: Mapping[str, Any]) -> str:
     return ", ".join(sorted(found)) or "none"
-
-
-def add_settings(command: argparse.ArgumentParser) -> None:
-    """The options by which settings are given on the command line."""
-    command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-        help="a setting (jsonData); VALUE is JSON, or else text",
-    )  # fmt: skip
-    command.add_argument(
-        "--secret", action="append", default=[], metavar="KEY=VALUE",
-        help="a secret setting (secureJsonData)",
-    )  # fmt: skip
 
 
 def pairs(words: Sequence[str], *, plain: bool = False) -> dict[str, Any]:
@@ -119,13 +117,6 @@ def patterns(target: Target, by: str | None, settings: Mapping[str, Any]) -> str
     """The paths that there are, as a sentence has them."""
     streams = _plan(target, by, settings).streams.values()
     return ", ".join(stream.pattern.text for stream in streams) or "no stream"
-
-
-def positive(text: str) -> int:
-    """A number of rows on the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
 
 
 def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from aiostream_ds.channels.channel import Channel
 from aiostream_ds.channels.registry import ChannelRegistry, Runner, Subscription
 from aiostream_ds.grafana.seam import EARLIEST, LATEST, SEAM_ROWS, Path, Seam
-from aiostream_ds.plugin.model import Span
+from aiostream_ds.plugin.model import Position, Span
 from aiostream_ds.plugin.numbering import Numbering
 from aiostream_ds.plugin.supervisor import supervise
 from aiostream_ds.telemetry import Counters
@@ -35,14 +35,14 @@ def join(
     policy = options.policy
     if kept is not None:
         policy = replace(policy, replay=kept)
-    run = _runner(seam, at, counters)
+    run = _runner(registry, seam, at, counters)
     subscription = registry.join(at.key, run, policy, at.instance.generation, exact=exact)
     if exact and options.cursor is None:
         seam.ring(at)  # the channel's from now on, if it had none
     return subscription
 
 
-def _runner(seam: Seam, at: Path, counters: Counters) -> Runner:
+def _runner(registry: ChannelRegistry, seam: Seam, at: Path, counters: Counters) -> Runner:
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(at.instance.source, at.stream.name)
     encoder, options = seam.encoder(at), at.stream.options
     numbering = None if options.cursor is None else Numbering(encoder, options.cursor, counters)
@@ -52,7 +52,12 @@ def _runner(seam: Seam, at: Path, counters: Counters) -> Runner:
             encoder.attach(channel)
         if numbering is not None:
             if not numbering.known:
-                numbering.begin(await seam.position(at))
+                place = registry.former.pop(at.key, None)  # of the code that this one replaced
+                numbering.begin(
+                    await seam.position(at) if place is None else Position(place.epoch, place.last)
+                )
+                if place is not None and options.retry.fill:
+                    await _fill(seam, at, channel, numbering, counters)
             elif options.retry.fill:
                 await _fill(seam, at, channel, numbering, counters)
             channel.emit(numbering.mark)

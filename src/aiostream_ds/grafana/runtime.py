@@ -16,10 +16,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 import anyio
 
@@ -34,13 +34,22 @@ from aiostream_ds.grafana.application import (
 )
 from aiostream_ds.grafana.streams import StandardStreams
 from aiostream_ds.grafana.watchdog import watch_loop
-from aiostream_ds.grafana.wire import Server
+from aiostream_ds.grafana.wire import Method, Server
 from aiostream_ds.plugin.catalog import Catalog, Target
+from aiostream_ds.telemetry import Counters
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["SHUTDOWN_DRAIN", "serve", "serve_at", "serve_loaded", "serve_standalone"]
+__all__ = [
+    "SHUTDOWN_DRAIN",
+    "Serves",
+    "serve",
+    "serve_at",
+    "serve_beside",
+    "serve_loaded",
+    "serve_standalone",
+]
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +165,21 @@ async def _managed(
         _leave(0)
 
 
-async def _end(application: Application, server: Server, drain: float) -> bool:
+class Serves(Protocol):
+    """A plugin, or what stands before one."""
+
+    @property
+    def counters(self) -> Counters:
+        """What is counted in it."""
+
+    def methods(self) -> Mapping[str, Method]:
+        """The table of its services."""
+
+    async def close(self, drain: float = DRAIN) -> bool:
+        """End its streams and lifespans; whether all did in time."""
+
+
+async def _end(application: Serves, server: Server, drain: float) -> bool:
     """Streams first, so that their calls end with a reason; then the server."""
     ended = await application.close(drain)
     server.close()
@@ -201,30 +224,48 @@ async def serve_standalone(
     meanwhile. `ready` is called with the plugin and its address, and ends the serving when it
     returns; what it raises is raised here, once everything has ended.
     """
+    async with open_application(catalog) as application:
+
+        async def then(bound: str) -> None:
+            if ready is not None:
+                await ready(application, bound)
+
+        told = then if ready is not None else None
+        await serve_beside(application, directory, told, address=address, tls=tls)
+
+
+async def serve_beside(
+    application: Serves,
+    directory: Path | None,
+    ready: Callable[[str], Awaitable[None]] | None = None,
+    *,
+    address: str = "",
+    tls: "ssl.SSLContext | None" = None,
+) -> None:
+    """The same for a plugin that lives already; it is closed at the end."""
     failed: list[Exception] = []
     identifier = standalone.plugin_id(directory) if directory is not None else ""
     named = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
-    async with open_application(catalog) as application:
-        server = Server({**application.methods(), **goplugin.services(None)})
-        server.on_flood = application.counters.count_flood
-        listening = _listen(address or named)
-        await server.start(sock=listening, ssl=tls)
-        address = "{}:{}".format(*listening.getsockname()[:2])
-        async with background_tasks() as tasks:
-            tasks.start_soon(watch_loop)
-            with (
-                standalone.announced(directory, address)
-                if directory is not None and identifier
-                else nullcontext()
-            ):
-                stop = anyio.Event()
-                _on_sigterm(stop)
-                if ready is not None:
-                    tasks.start_soon(_until_done, ready(application, address), stop, failed)
-                else:
-                    log.info("serving on %s; Ctrl-C ends it", address)
-                await stop.wait()
-        await _end(application, server, DRAIN)
+    server = Server({**application.methods(), **goplugin.services(None)})
+    server.on_flood = application.counters.count_flood
+    listening = _listen(address or named)
+    await server.start(sock=listening, ssl=tls)
+    address = "{}:{}".format(*listening.getsockname()[:2])
+    async with background_tasks() as tasks:
+        tasks.start_soon(watch_loop)
+        with (
+            standalone.announced(directory, address)
+            if directory is not None and identifier
+            else nullcontext()
+        ):
+            stop = anyio.Event()
+            _on_sigterm(stop)
+            if ready is not None:
+                tasks.start_soon(_until_done, ready(address), stop, failed)
+            else:
+                log.info("serving on %s; Ctrl-C ends it", address)
+            await stop.wait()
+    await _end(application, server, DRAIN)
     if failed:
         raise failed.pop()
 

@@ -8,7 +8,20 @@ Use it inside the test, not as a fixture that yields: pytest-asyncio sets up and
 in different tasks, and a task group may not live across that.
 """
 
-from aiostream_ds.testing.grafana import Grafana, QueryFailed, serve_in_memory
+from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside, serve_in_memory
+from aiostream_ds.testing.snapshots import frame_text
+from aiostream_ds.testing.upstream import Recorded, play, record
 from aiostream_ds.testing.viewer import Refused, Viewer
 
-__all__ = ["Grafana", "QueryFailed", "Refused", "Viewer", "serve_in_memory"]
+__all__ = [
+    "Grafana",
+    "QueryFailed",
+    "Recorded",
+    "Refused",
+    "Viewer",
+    "frame_text",
+    "open_beside",
+    "play",
+    "record",
+    "serve_in_memory",
+]

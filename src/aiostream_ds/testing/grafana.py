@@ -6,27 +6,32 @@ nothing. Wrong behaviour of the plugin shows as what a user would see.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
-import anyio.lowlevel
 import msgspec
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
-from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from aiostream_ds.frames import arrow, json
 from aiostream_ds.frames.frame import Frame
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.application import Application, background_tasks, open_application
+from aiostream_ds.grafana.runtime import Serves
 from aiostream_ds.grafana.wire import Server
 from aiostream_ds.plugin.catalog import Catalog, Target
 from aiostream_ds.plugin.model import Response, User
 from aiostream_ds.testing.memory import connect
+from aiostream_ds.testing.streams import (
+    CHECK_INTERVAL,
+    EMPTY_CHECKS,
+    Follower,
+    StreamManager,
+    cancellations_put_right,
+)
 from aiostream_ds.testing.viewer import Refused, Viewer
 
 __all__ = [
@@ -34,23 +39,10 @@ __all__ = [
     "EMPTY_CHECKS",
     "Grafana",
     "QueryFailed",
+    "open_beside",
     "open_grafana",
     "serve_in_memory",
 ]
-
-log = logging.getLogger(__name__)
-
-CHECK_INTERVAL = 5.0
-"""Seconds between two looks of Grafana's at who follows a channel (live/runstream/manager.go)."""
-
-EMPTY_CHECKS = 3
-"""Looks in a row that find nobody before RunStream is cancelled."""
-
-FAST_FAILURE = 0.1
-"""Seconds; a RunStream that fails later than this is called again at once."""
-
-RETRY_DELAYS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
-"""Seconds that Grafana waits after one, two, … RunStreams in a row that failed faster."""
 
 ADMIN = User(login="admin", name="Admin", email="admin@localhost", role="Admin")
 
@@ -64,35 +56,24 @@ class QueryFailed(Exception):
         self.source = source
 
 
-class _Run:
-    """One RunStream of a channel, with the identity of whoever came first."""
-
-    def __init__(self, path: str, user: User | None) -> None:
-        self.path = path
-        self.user = user
-        self.scope = anyio.CancelScope()
-        self.ended = anyio.Event()
-
-
-class Grafana:
+class Grafana(StreamManager):
     """One Grafana server with one configured data source. Made by `serve_in_memory`."""
 
     def __init__(
         self,
-        application: Application,
+        application: Serves,
         tasks: TaskGroup,
         settings: Mapping[str, Any],
         secure: Mapping[str, str],
         uid: str,
     ) -> None:
+        super().__init__(tasks)
         self.uid = uid
-        self._tasks = tasks
         self._connect(application)
         self._settings = dict(settings)
         self._secure = dict(secure)
         self._updated_ms = 1
-        self._runs: dict[str, _Run] = {}
-        self._viewers: dict[str, set[Viewer]] = {}
+        self._process: _Process | None = None
 
     # -- what a dashboard does -----------------------------------------------------------------
 
@@ -107,6 +88,23 @@ class Grafana:
         as_json: bool = False,
     ) -> list[Frame]:
         """The frames of one query (default: the last five minutes). Raises QueryFailed."""
+        frames = await self.query_bytes(
+            query, start=start, end=end, max_data_points=max_data_points, user=user, as_json=as_json
+        )
+        decode = json.decode if as_json else arrow.decode
+        return [decode(frame) for frame in frames]
+
+    async def query_bytes(
+        self,
+        query: Mapping[str, Any],
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        max_data_points: int = 1000,
+        user: User | None = ADMIN,
+        as_json: bool = True,
+    ) -> list[bytes]:
+        """The same frames as the plugin wrote them, in JSON or in Arrow."""
         end = end or datetime.now(UTC)
         start = start or end - timedelta(minutes=5)
         request = pb.QueryDataRequest(
@@ -130,26 +128,39 @@ class Grafana:
         answer = reply.responses["A"]
         if answer.status != 200:
             raise QueryFailed(answer.status, answer.error_source, answer.error)
-        decode = json.decode if as_json else arrow.decode
-        return [decode(frame) for frame in answer.frames]
+        return [bytes(frame) for frame in answer.frames]
 
     async def follow(
         self, path: str, user: User | None = ADMIN, *, frame: Frame | None = None
     ) -> Viewer:
         """A browser subscribes to a path. `frame` is that of an exact query, whose channel this is:
         its columns are those of the rows. Raises Refused, or GRPCError when the call fails."""
+        viewer = Viewer(path, lambda viewer: self._leave(path, viewer), frame)
+        await self.attach(path, viewer, user)
+        return viewer
+
+    async def attach(
+        self, path: str, follower: Follower, user: User | None = ADMIN
+    ) -> Callable[[], None]:
+        """The same for a follower of another kind. Returns what closes its tab; raises as
+        `follow`."""
         request = pb.SubscribeStreamRequest(plugin_context=self.context(user), path=path)
         reply = await self._call("Stream/SubscribeStream", request, pb.SubscribeStreamResponse)
         if reply.status != pb.SubscribeStreamResponseStatus.OK:
             raise Refused(reply.status.name or "", path)
-        if path not in self._runs:
-            self._start(path, user)
-        viewers = self._viewers.setdefault(path, set())
-        viewer = Viewer(path, viewers.discard, frame)
+        self._join(path, follower, user)
         if reply.data:
-            viewer.push(reply.data)
-        viewers.add(viewer)
-        return viewer
+            follower.push(bytes(reply.data))
+        return lambda: self._leave(path, follower)
+
+    async def reconnect(
+        self, viewer: Viewer, *, after: float = 0.0, user: User | None = ADMIN
+    ) -> None:
+        """A browser loses its socket, and subscribes again so many seconds later; what comes in
+        between is lost to it. Raises as `follow`."""
+        viewer.leave()
+        await anyio.sleep(after)
+        await self.attach(viewer.path, viewer, user)
 
     async def publish(self, path: str, data: Any, user: User | None = ADMIN) -> bytes:
         """A user publishes JSON. Returns the plugin's answer; raises Refused."""
@@ -185,7 +196,7 @@ class Grafana:
             pb.CallResourceRequest,
             pb.CallResourceResponse,
         )
-        with _cancellations_put_right():
+        with cancellations_put_right():
             messages = await rpc(request)
         if not messages:
             raise ValueError("the plugin sent an empty resource response")
@@ -222,12 +233,27 @@ class Grafana:
             if run.path not in self._runs:  # else somebody has just subscribed anew
                 self._start(run.path, run.user)
 
-    async def replace_plugin(self, application: Application) -> None:
+    async def replace_plugin(self, application: Serves) -> None:
         """The plugin's process dies and Grafana starts another: every call under way fails, every
         stream is run again, and who follows one is told nothing."""
         server, channel = self._server, self._channel
         self._connect(application)
         await _disconnect(server, channel)
+
+    async def kill(self) -> None:
+        """The plugin's process is killed and Grafana starts another, of which nobody is told.
+
+        What a process would lose is lost: instances, rings, the schemas that are known. Only the
+        author's `finally` runs, which a kill would not let.
+
+        Raises RuntimeError unless `serve_in_memory` has made this Grafana.
+        """
+        former = self._process
+        if former is None:
+            raise RuntimeError("only a Grafana of serve_in_memory can start the plugin again")
+        self._process = await former.tasks.start(_live, former.catalog, former.tasks)
+        await self.replace_plugin(self._process.application)
+        former.scope.cancel()
 
     # -- how it does it ------------------------------------------------------------------------
 
@@ -249,7 +275,7 @@ class Grafana:
             ),
         )
 
-    def _connect(self, application: Application) -> None:
+    def _connect(self, application: Serves) -> None:
         self.plugin = application
         self._server = Server(application.methods())
         self._server.on_flood = application.counters.count_flood
@@ -260,66 +286,13 @@ class Grafana:
 
     async def _call(self, method: str, request: Any, reply: Any) -> Any:
         rpc = UnaryUnaryMethod(self._channel, f"/pluginv2.{method}", type(request), reply)
-        with _cancellations_put_right():
+        with cancellations_put_right():
             return await rpc(request)
-
-    def _start(self, path: str, user: User | None) -> None:
-        run = self._runs[path] = _Run(path, user)
-        self._tasks.start_soon(self._run, run)
-        self._tasks.start_soon(self._watch, run)
-
-    async def _run(self, run: _Run) -> None:
-        fast_failures = 0
-        try:
-            with run.scope:
-                while True:
-                    started = anyio.current_time()
-                    try:
-                        with _cancellations_put_right():
-                            await self._receive(run)
-                        for viewer in tuple(self._viewers.get(run.path, ())):
-                            viewer.end()
-                        return  # as in Grafana: who still looks stays subscribed, and sees nothing
-                    except (GRPCError, StreamTerminatedError) as error:
-                        log.debug("RunStream %s ended: %r", run.path, error)
-                    if anyio.current_time() - started < FAST_FAILURE:
-                        delay = RETRY_DELAYS[min(fast_failures, len(RETRY_DELAYS) - 1)]
-                        await anyio.sleep(delay)
-                        fast_failures += 1
-                    else:
-                        fast_failures = 0
-        finally:
-            run.ended.set()
-            if self._runs.get(run.path) is run:
-                del self._runs[run.path]
-
-    async def _receive(self, run: _Run) -> None:
-        rpc = UnaryStreamMethod(
-            self._channel, "/pluginv2.Stream/RunStream", pb.RunStreamRequest, pb.StreamPacket
-        )
-        async with rpc.open() as call:
-            request = pb.RunStreamRequest(plugin_context=self.context(run.user), path=run.path)
-            await call.send_message(request, end=True)
-            async for packet in call:
-                for viewer in tuple(self._viewers.get(run.path, ())):
-                    viewer.push(packet.data)
-                # a stream that never waits keeps this task's future done whenever a cancellation
-                # could be delivered: here it is heeded
-                await anyio.lowlevel.checkpoint()
-
-    async def _watch(self, run: _Run) -> None:
-        empty = 0
-        while not run.ended.is_set():
-            with anyio.move_on_after(CHECK_INTERVAL):
-                await run.ended.wait()
-            empty = 0 if self._viewers.get(run.path) else empty + 1
-            if empty == EMPTY_CHECKS:
-                run.scope.cancel()
 
 
 @asynccontextmanager
 async def open_grafana(
-    application: Application,
+    application: Serves,
     *,
     settings: Mapping[str, Any] | None = None,
     secure: Mapping[str, str] | None = None,
@@ -331,6 +304,54 @@ async def open_grafana(
             grafana = Grafana(application, tasks, settings or {}, secure or {}, uid)
             last.push_async_callback(grafana._close)
             yield grafana
+
+
+class _Process(NamedTuple):
+    """A plugin that lives in a task of its own, until its scope is cancelled."""
+
+    catalog: Catalog
+    tasks: TaskGroup
+    application: Application
+    scope: anyio.CancelScope
+    stop: anyio.Event
+    closed: anyio.Event
+
+
+async def _live(catalog: Catalog, tasks: TaskGroup, *, task_status: TaskStatus[_Process]) -> None:
+    stop, closed = anyio.Event(), anyio.Event()
+    try:
+        with anyio.CancelScope() as scope:
+            async with open_application(catalog) as application:
+                task_status.started(_Process(catalog, tasks, application, scope, stop, closed))
+                await stop.wait()
+    finally:
+        closed.set()
+
+
+class _Beside(Grafana):
+    """Another server of the same Grafana: its settings are those of the first."""
+
+    def __init__(self, first: Grafana, tasks: TaskGroup) -> None:
+        super().__init__(first.plugin, tasks, {}, {}, first.uid)
+        self._first = first
+
+    def context(self, user: User | None) -> pb.PluginContext:
+        """As the first server has it."""
+        return self._first.context(user)
+
+
+@asynccontextmanager
+async def open_beside(first: Grafana, *, reading_delay: float = 0.0) -> AsyncGenerator[Grafana]:
+    """A second server of the same Grafana, with a connection and RunStreams of its own.
+
+    With a `reading_delay` it is slow: so many seconds over each packet, while the other is not.
+    """
+    async with AsyncExitStack() as last:
+        async with background_tasks() as tasks:
+            second = _Beside(first, tasks)
+            second.reading_delay = reading_delay
+            last.push_async_callback(second._close)
+            yield second
 
 
 @asynccontextmanager
@@ -347,25 +368,16 @@ async def serve_in_memory(
     `settings` is the data source's jsonData (camelCase), `secure` its secureJsonData. On leaving,
     Grafana goes first, then the plugin, which ends every stream and lifespan.
     """
-    async with (
-        open_application(Catalog(target, by)) as application,
-        open_grafana(application, settings=settings, secure=secure, uid=uid) as grafana,
-    ):
-        yield grafana
-
-
-@contextmanager
-def _cancellations_put_right() -> Iterator[None]:
-    """grpclib ends a call whose connection is lost by cancelling its task, and leaves that counted:
-    anyio would take the next cancellation for one from outside."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    try:
-        yield
-    except StreamTerminatedError:
-        while task is not None and task.cancelling() > before:
-            task.uncancel()
-        raise
+    async with background_tasks() as lives:
+        first = await lives.start(_live, Catalog(target, by), lives)
+        async with open_grafana(
+            first.application, settings=settings, secure=secure, uid=uid
+        ) as grafana:
+            grafana._process = first
+            yield grafana
+        last = grafana._process
+        last.stop.set()
+        await last.closed.wait()
 
 
 async def _disconnect(server: Server, channel: Channel) -> None:

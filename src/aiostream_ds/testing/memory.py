@@ -4,10 +4,16 @@ import asyncio
 from typing import Any
 
 from grpclib.client import Channel
+from grpclib.config import Configuration
 
 from aiostream_ds.grafana.wire import Codec, Server
 
 __all__ = ["connect"]
+
+_WINDOWS = Configuration(
+    http2_connection_window_size=1 << 24, http2_stream_window_size=(1 << 16) - 1
+)
+"""A stream's window is gRPC for Go's, so that a slow reader is felt as early as under Grafana."""
 
 
 class _Pipe(asyncio.Transport):
@@ -53,7 +59,7 @@ class _MemoryChannel(Channel):
     """grpclib's client over a pipe: it asks for a connection by this one method."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(codec=Codec())
+        super().__init__(codec=Codec(), config=_WINDOWS)
         self._memory_server = server
 
     async def _create_connection(self) -> Any:

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
+from anyio import NoEventLoopError
+from anyio.to_thread import current_default_thread_limiter
+
 __all__ = ["Deadlock", "VirtualLoop"]
 
 _PATIENCE = 2.0  # real seconds in which another thread or process may still wake the loop
@@ -39,11 +42,19 @@ class _Selector(selectors.DefaultSelector):
         return self.loop._would_wait(timeout, super().select)
 
 
+def _anyio_calls_in_threads() -> int:
+    """Calls of `anyio.to_thread.run_sync` that are under way in the running loop."""
+    try:
+        return int(current_default_thread_limiter().borrowed_tokens)
+    except (NoEventLoopError, RuntimeError):
+        return 0
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop in virtual time.
 
-    It waits really while a call in the loop's executor is under way. Work of anyio's own threads
-    is not seen: the clock may jump while it runs.
+    It waits really while a call in the loop's executor is under way, or one of anyio's in a thread.
+    A thread that was given a capacity limiter of its own is not seen: the clock may jump meanwhile.
     """
 
     def __init__(self) -> None:
@@ -99,7 +110,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._until = None
 
     def _would_wait(self, timeout: float | None, wait: Callable[[float], list[Any]]) -> list[Any]:
-        if self._calls_in_threads:
+        if self._calls_in_threads or _anyio_calls_in_threads():
             return wait(_PATIENCE)
         if self._until is not None:
             if timeout is None or self._now + timeout > self._until:

@@ -1,0 +1,105 @@
+// The streams and queries that there are, with their forms, and the data source's settings.
+
+import * as React from "react";
+import { useMemo, useState } from "react";
+import { readDocument, sourceOf, type PluginDocument, type QuerySpec, type Source } from "../forms/document";
+import { fieldsOf } from "../forms/fields";
+import { Form } from "../forms/Form";
+import { problems, type Values } from "../forms/values";
+import { Store, USERS } from "./store";
+import { widgets } from "./widgets";
+
+export function Sidebar({ store, open, onDone }: { store: Store; open: boolean; onDone: () => void }): React.ReactElement {
+  const hello = store.known;
+  const document = useMemo(() => read(hello?.forms), [hello?.forms]);
+  const source = document && hello ? sourceOf(document, hello.settings) : undefined;
+  return (
+    <aside className={`side ${open ? "open" : ""}`}>
+      <h2>Streams and queries</h2>
+      {source?.error ? <p className="problem">{source.error}</p> : null}
+      {(source?.queries ?? []).map((spec) => <QueryCard key={`${source!.name}/${spec.name}`} store={store} spec={spec} onDone={onDone} />)}
+      <h2>Settings</h2>
+      {document && hello ? <Settings key={JSON.stringify(hello.settings)} store={store} document={document} /> : null}
+    </aside>
+  );
+}
+
+function read(value: unknown): PluginDocument | undefined {
+  try {
+    return value ? readDocument(value) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function QueryCard({ store, spec, onDone }: { store: Store; spec: QuerySpec; onDone: () => void }): React.ReactElement {
+  const fields = useMemo(() => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }), [spec]);
+  const [values, setValues] = useState<Values>({});
+  const [wrong, setWrong] = useState("");
+  const suggest = async (field: string, typed: string): Promise<string[]> => {
+    const asked = new URLSearchParams({ stream: spec.name, field, typed, values: JSON.stringify(values) });
+    const answer = await store.link.ask({ do: "resource", path: `forms/suggest?${asked.toString()}`, user: USERS[store.who] });
+    const found: unknown = answer.error || Number(answer.status) !== 200 ? [] : JSON.parse(answer.data ?? "[]");
+    return Array.isArray(found) ? found.map(String) : [];
+  };
+  const run = (event: React.FormEvent): void => {
+    event.preventDefault();
+    const found = Object.entries(problems(fields, values));
+    setWrong(found.map(([name, text]) => `${name}: ${text}`).join("; "));
+    if (!found.length) {
+      store.add("", { ...values, queryType: spec.name });
+      onDone();
+    }
+  };
+  return (
+    <form className="card" onSubmit={run} data-query={spec.name}>
+      <h3>{spec.name}</h3>
+      <code>{spec.pattern ?? "query"}</code>
+      {spec.help ? <p>{spec.help}</p> : null}
+      <Form fields={fields} values={values} onChange={setValues} widgets={widgets} prefix={`query-${spec.name}`} suggest={suggest} />
+      {wrong ? <p className="problem" role="alert">{wrong}</p> : null}
+      <button type="submit" className="primary">Run</button>
+    </form>
+  );
+}
+
+function Settings({ store, document }: { store: Store; document: PluginDocument }): React.ReactElement {
+  const hello = store.known!;
+  const [values, setValues] = useState<Values>(hello.settings);
+  const [typed, setTyped] = useState<Record<string, string>>({});
+  const said = store.saved;
+  const source = sourceOf(document, values);
+  const fields = useMemo(() => fieldsOf(source?.settings ?? {}), [source]);
+  const save = async (event: React.FormEvent): Promise<void> => {
+    event.preventDefault();
+    const answer = await store.link.ask({ do: "save", settings: values, secrets: typed });
+    store.saved = { ok: answer.ok === true, text: answer.error ?? answer.message ?? "" };
+    setTyped({});
+    store.signal.change();
+  };
+  return (
+    <form className="card" onSubmit={(event) => void save(event)} data-settings>
+      {document.by ? <SourceSelect document={document} source={source} onPick={(name) => setValues({ [document.by!]: name })} /> : null}
+      {source?.help ? <p>{source.help}</p> : null}
+      <Form fields={fields} values={values} onChange={setValues} widgets={widgets} prefix="settings" secrets={{
+        isSet: (name) => hello.secrets.includes(name) && typed[name] === undefined,
+        value: (name) => typed[name] ?? "",
+        set: (name, text) => setTyped({ ...typed, [name]: text }),
+        reset: (name) => setTyped({ ...typed, [name]: "" }),
+      }} />
+      <button type="submit" className="primary">Save &amp; test</button>
+      {said ? <p className={said.ok ? "good" : "problem"} role="status">{said.text}</p> : null}
+    </form>
+  );
+}
+
+function SourceSelect({ document, source, onPick }: { document: PluginDocument; source: Source | undefined; onPick: (name: string) => void }): React.ReactElement {
+  return (
+    <div className="field">
+      <label htmlFor="settings-source">{document.by}</label>
+      <select id="settings-source" value={source?.name ?? ""} onChange={(event) => onPick(event.currentTarget.value)}>
+        {document.sources.map((each) => <option key={each.name} value={each.name} disabled={Boolean(each.error)} title={each.error}>{each.name}</option>)}
+      </select>
+    </div>
+  );
+}

@@ -1,0 +1,145 @@
+// The rows of one panel: columns that grow at their end, for charts and tables alike.
+
+import { Packet, RawData, RawField } from "./link";
+
+export const KEPT_ROWS = 20_000;
+const KEPT_PACKETS = 200;
+
+export interface Column {
+  name: string;
+  kind: "time" | "number" | "boolean" | "text";
+  unit: string;
+  decimals: number | undefined;
+  min: number | undefined;
+  max: number | undefined;
+  values: unknown[];
+}
+
+export class Rows {
+  columns: Column[] = [];
+  time: Column | null = null;
+  total = 0;
+  first = 0; // rows before it were let go
+  version = 0; // grows with each change
+  shape = 0; // grows with each change of the columns
+  packets: string[] = [];
+  notices: { severity: string; text: string }[] = [];
+  state: { severity: string; text: string } | null = null;
+  disordered = 0;
+
+  get length(): number {
+    return this.columns.length ? this.columns[0].values.length : 0;
+  }
+
+  add(packet: Packet, keepRaw = true): void {
+    if (keepRaw) {
+      this.packets.push(JSON.stringify(packet));
+      if (this.packets.length > KEPT_PACKETS) {
+        this.packets.splice(0, this.packets.length - KEPT_PACKETS);
+      }
+    }
+    if (packet.state !== undefined) {
+      this.state = packet.state;
+    }
+    if (packet.schema) {
+      this.setFields(packet.schema.fields);
+      this.notices = packet.schema.meta?.notices ?? [];
+    }
+    if (packet.data) {
+      this.append(packet.data);
+    }
+    this.version++;
+  }
+
+  // New columns begin with holes, columns that are gone stay as they were.
+  private setFields(fields: RawField[]): void {
+    const names = fields.map(title);
+    if (names.length === this.columns.length && names.every((name, n) => name === this.columns[n].name)) {
+      return;
+    }
+    const known = new Map(this.columns.map((column) => [column.name, column]));
+    const length = this.length;
+    this.columns = fields.map((field, n) => {
+      const found = known.get(names[n]);
+      return found ?? column(field, names[n], length);
+    });
+    this.time = this.columns.find((each) => each.kind === "time") ?? null;
+    this.shape++;
+  }
+
+  private append(data: RawData): void {
+    const count = data.values[0]?.length ?? 0;
+    if (!count || data.values.length !== this.columns.length) {
+      return;
+    }
+    revive(data);
+    const before = this.length;
+    this.columns.forEach((column, n) => {
+      const values = column.values;
+      for (const value of data.values[n]) {
+        values.push(column.kind === "boolean" && value !== null ? Number(value) : value);
+      }
+    });
+    this.total += count;
+    this.restoreOrder(before);
+    if (this.length > 2 * KEPT_ROWS) {
+      const gone = this.length - KEPT_ROWS;
+      this.columns.forEach((column) => column.values.splice(0, gone));
+      this.first += gone;
+    }
+  }
+
+  // A chart needs times in order: a batch that begins before the last row is sorted in.
+  private restoreOrder(from: number): void {
+    const times = this.time?.values as number[] | undefined;
+    if (!times || from === 0) {
+      return;
+    }
+    let ordered = true;
+    for (let n = from; n < times.length && ordered; n++) {
+      ordered = times[n] >= times[n - 1];
+    }
+    if (ordered) {
+      return;
+    }
+    this.disordered++;
+    const order = times.map((_, n) => n).sort((a, b) => times[a] - times[b] || a - b);
+    this.columns.forEach((column) => {
+      const values = order.map((n) => column.values[n]);
+      column.values.splice(0, values.length, ...values);
+    });
+  }
+}
+
+function title(field: RawField): string {
+  const config = field.config;
+  const named = config?.displayName ?? config?.displayNameFromDS;
+  if (named) {
+    return named;
+  }
+  const labels = Object.entries(field.labels ?? {});
+  const text = labels.map(([key, value]) => `${key}=${value}`).join(", ");
+  return labels.length ? `${field.name} {${text}}` : field.name;
+}
+
+function column(field: RawField, name: string, length: number): Column {
+  const kind = field.type === "time" || field.type === "number" || field.type === "boolean" ? field.type : "text";
+  return {
+    name,
+    kind,
+    unit: field.config?.unit ?? "",
+    decimals: field.config?.decimals,
+    min: field.config?.min,
+    max: field.config?.max,
+    values: new Array<unknown>(length).fill(null),
+  };
+}
+
+// What JSON has no word for, put back.
+function revive(data: RawData): void {
+  data.entities?.forEach((entity, n) => {
+    entity?.NaN?.forEach((row) => (data.values[n][row] = NaN));
+    entity?.Inf?.forEach((row) => (data.values[n][row] = Infinity));
+    entity?.NegInf?.forEach((row) => (data.values[n][row] = -Infinity));
+  });
+}

@@ -1,0 +1,202 @@
+"""The console as an ASGI app: the page, its WebSocket, and live rows for any plain web page.
+
+    /                 the page                 /ws        its WebSocket
+    /static/…         what it loads            /schema    the classes, as forms are drawn from them
+    /live/PATH        the packets of a path: Server-Sent Events, or a WebSocket
+
+Mount it in an app of your own with `open_console`.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from grpclib.exceptions import GRPCError
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import (
+    FileResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from aiostream_ds.console.guard import LOOPBACK, ASGIApp, Guard
+from aiostream_ds.console.hub import Hub, open_hub
+from aiostream_ds.console.outbox import Feed, Outbox
+from aiostream_ds.console.session import PATIENCE, Session
+from aiostream_ds.plugin.catalog import Catalog, Target
+from aiostream_ds.plugin.model import User
+from aiostream_ds.testing.grafana import ADMIN
+from aiostream_ds.testing.viewer import Refused
+
+__all__ = ["Identify", "make_app", "open_console"]
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).with_name("static")
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which an event stream gets a comment, so that proxies keep it."""
+
+Identify = Callable[[HTTPConnection], User | None]
+"""Who opens a live path: a `User`, or None for somebody who is not signed in."""
+
+
+@asynccontextmanager
+async def open_console(
+    target: Target,
+    *,
+    by: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    hosts: Collection[str] | None = LOOPBACK,
+    token: str = "",
+    page: bool = True,
+    identify: Identify | None = None,
+) -> AsyncGenerator[ASGIApp]:
+    """A data source, and the ASGI app over it to mount; both end with the block.
+
+    Args:
+        target, by: as `serve` takes them.
+        settings, secrets: the data source's jsonData (camelCase) and secureJsonData.
+        hosts: names under which the app may be asked for; None: any.
+        token: what a browser has to bring once, as `?token=`.
+        page: whether the console's page is there, from which everything can be tried and changed;
+            without it only `live/PATH` is.
+        identify: who opens a live path; left out, everybody is an admin.
+    """
+    async with open_hub(Catalog(target, by), settings=settings, secrets=secrets) as hub:
+        yield make_app(hub, hosts=hosts, token=token, page=page, identify=identify)
+
+
+def make_app(
+    hub: Hub,
+    *,
+    hosts: Collection[str] | None = LOOPBACK,
+    token: str = "",
+    page: bool = True,
+    identify: Identify | None = None,
+) -> ASGIApp:
+    """The app over a hub that lives already."""
+    live = _Live(hub, identify or (lambda _: ADMIN))
+    routes: list[BaseRoute] = [
+        Route("/live/{path:path}", live.events),
+        WebSocketRoute("/live/{path:path}", live.socket),
+    ]
+    if page:
+        routes += [
+            Route("/", _index),
+            Route("/schema", _schema(hub)),
+            WebSocketRoute("/ws", _page(hub)),
+            Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
+        ]
+    return Guard(Starlette(routes=routes), hosts=hosts, token=token)
+
+
+async def _index(request: Request) -> Response:
+    page = STATIC / "index.html"
+    if not request.url.path.endswith("/"):  # mounted: what it loads lies beside it
+        return Response(status_code=307, headers={"location": request.url.path + "/"})
+    if not page.is_file():
+        return PlainTextResponse("the console's page was not built: run scripts/frontend", 500)
+    return FileResponse(page, headers={"cache-control": "no-cache"})
+
+
+def _schema(hub: Hub) -> Callable[[Request], Awaitable[Response]]:
+    async def schema(_: Request) -> Response:
+        return Response(bytes(hub.forms), media_type="application/json")
+
+    return schema
+
+
+def _page(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
+    async def page(socket: WebSocket) -> None:
+        await Session(hub, socket).run()
+
+    return page
+
+
+class _Live:
+    """One path for one plain web page."""
+
+    def __init__(self, hub: Hub, identify: Identify) -> None:
+        self._hub = hub
+        self._identify = identify
+
+    async def events(self, request: Request) -> Response:
+        """Server-Sent Events: each packet is one message."""
+        outbox = Outbox()
+        try:
+            leave = await self._join(request, outbox)
+        except Refused as refused:
+            status = 403 if refused.status == "PERMISSION_DENIED" else 404
+            return PlainTextResponse(f"{refused}\n", status)
+        except GRPCError as error:
+            return PlainTextResponse(f"{error.message}\n", 502)
+
+        async def lines() -> AsyncIterator[str]:
+            yield "retry: 2000\n\n"
+            while True:
+                packets: list[str] = []
+                with anyio.move_on_after(KEEP_ALIVE):
+                    packets = await outbox.take_packets()
+                yield "".join(f"data: {packet}\n\n" for packet in packets) or ": alive\n\n"
+
+        return _Events(lines(), leave)
+
+    async def socket(self, socket: WebSocket) -> None:
+        """A WebSocket: each packet is one text."""
+        outbox = Outbox()
+        try:
+            leave = await self._join(socket, outbox)
+        except Refused as refused:
+            await socket.close(1008, str(refused)[:100])
+            return
+        except GRPCError as error:
+            await socket.close(1011, (error.message or "")[:100])
+            return
+        try:
+            await socket.accept()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_until_closed, socket, tasks.cancel_scope)
+                while True:
+                    for packet in await outbox.take_packets():
+                        with anyio.fail_after(PATIENCE):
+                            await socket.send_text(packet)
+        except* (WebSocketDisconnect, RuntimeError, OSError):
+            pass  # gone, or it reads nothing
+        finally:
+            leave()
+
+    async def _join(self, request: HTTPConnection, outbox: Outbox) -> Callable[[], None]:
+        path = request.path_params["path"]
+        return await self._hub.grafana.attach(path, Feed(outbox, 0, path), self._identify(request))
+
+
+class _Events(StreamingResponse):
+    """An event stream that leaves its path when it is over, even before its first line."""
+
+    def __init__(self, lines: AsyncIterator[str], leave: Callable[[], None]) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self._leave = leave
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send until the page has gone."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+
+
+async def _until_closed(socket: WebSocket, scope: anyio.CancelScope) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+    scope.cancel()

@@ -1,0 +1,344 @@
+"""The console over real sockets of this machine: its WebSocket, event streams, and bad pages."""
+
+import asyncio
+import gc
+import json
+import logging
+import socket
+import sys
+import urllib.error
+import urllib.request
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+import pytest
+import websockets
+
+from aiostream_ds import DataSource, PermissionDenied, Rows, Settings, User, stream
+from aiostream_ds.console import session
+from aiostream_ds.console.app import make_app, open_console
+from aiostream_ds.console.hub import open_hub
+from aiostream_ds.console.outbox import Feed, Outbox
+from aiostream_ds.console.server import listen, serve_app
+from aiostream_ds.console.watch import REMEMBERED
+from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds.testing.vloop import VirtualLoop
+
+
+class House(Settings):
+    name: str = "one"
+
+
+class Source(DataSource[House]):
+    @stream("ticks/{hz:int}")
+    async def ticks(self, hz: int = 100) -> Rows:
+        """Counts."""
+        n = 0
+        while True:
+            yield {"name": self.settings.name, "n": n}
+            n += 1
+            await anyio.sleep(1 / hz)
+
+    @stream("private/{id}")
+    async def private(self, id: str) -> Rows:
+        yield {"n": 1}
+
+    @private.subscribe
+    async def may_read(self, user: User | None, id: str) -> None:
+        if user is None or user.role != "Admin":
+            raise PermissionDenied("for admins")
+
+    @stream("calm/{id:int}")
+    async def calm(self, id: int) -> Rows:
+        while True:
+            yield {"id": id}
+            await anyio.sleep(30)
+
+    @stream("broken")
+    async def broken(self) -> Rows:
+        yield {"n": 1}
+        raise RuntimeError("on purpose")
+
+    @stream("flood")
+    async def flood(self) -> Rows:
+        while True:
+            yield {"text": "x" * 1000}
+            await anyio.sleep(0)
+
+
+@asynccontextmanager
+async def console(target=Source, **settings):
+    """A console that listens; the hub, and the address without a scheme."""
+    listener = listen(port=0)
+    address = "{}:{}".format(*listener.sock.getsockname())
+    async with open_hub(Catalog(target), settings=settings) as hub:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve_app, make_app(hub), listener)
+            yield hub, address
+            tasks.cancel_scope.cancel()
+
+
+def rows_of(packet):
+    return len(packet["data"]["values"][0]) if "data" in packet else 0
+
+
+class Page:
+    """The page's half of the WebSocket."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.packets = {}
+        self.news = []
+        self.answers = {}
+
+    async def read(self):
+        for message in json.loads(await self.socket.recv()):
+            if "packets" in message:
+                self.packets.setdefault(message["id"], []).extend(message["packets"])
+            elif "id" in message and "ended" not in message:
+                self.answers[message["id"]] = message
+            else:
+                self.news.append(message)
+
+    async def ask(self, id, do, **what):
+        self.answers.pop(id, None)
+        await self.socket.send(json.dumps({"id": id, "do": do, **what}))
+        async with asyncio.timeout(10):
+            while id not in self.answers:
+                await self.read()
+        return self.answers[id]
+
+    async def rows(self, id, count):
+        async with asyncio.timeout(10):
+            while (
+                sum(
+                    len(p.get("data", {"values": [[]]})["values"][0])
+                    for p in self.packets.get(id, [])
+                )
+                < count
+            ):
+                await self.read()
+        return self.packets[id]
+
+    async def told(self, name):
+        async with asyncio.timeout(10):
+            while not (found := [n[name] for n in self.news if name in n]):
+                await self.read()
+        self.news = [n for n in self.news if name not in n]
+        return found[-1]
+
+
+@asynccontextmanager
+async def page(address):
+    async with websockets.connect(f"ws://{address}/ws", max_size=None) as socket:
+        yield Page(socket)
+
+
+async def get(url, **headers):
+    def fetch():
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    return await anyio.to_thread.run_sync(fetch)
+
+
+async def test_a_page_is_told_what_there_is_follows_a_path_and_leaves_it():
+    async with console() as (hub, address), page(address) as one:
+        hello = await one.told("hello")
+        (source,) = hello["forms"]["sources"]
+        assert [q["pattern"] for q in source["queries"]][:1] == ["ticks/{hz:int}"]
+        assert await one.ask(1, "follow", path="ticks/100") == {"id": 1, "ok": True}
+        first = (await one.rows(1, 5))[0]
+        assert [field["name"] for field in first["schema"]["fields"]] == ["time", "name", "n"]
+        states = []
+        while ["ticks/100", "running"] not in states:
+            states = [line[:2] for line in (await one.told("state"))["channels"]]
+        await one.socket.send(json.dumps({"do": "leave", "id": 1}))
+        async with asyncio.timeout(5):
+            while hub.grafana._viewers:
+                await asyncio.sleep(0.01)
+
+
+async def test_another_user_is_refused_what_the_author_refuses():
+    async with console() as (_, address), page(address) as one:
+        viewer = {"login": "v", "role": "Viewer"}
+        refused = await one.ask(1, "follow", path="private/a", user=viewer)
+        assert refused["status"] == "PERMISSION_DENIED" and "error" in refused
+        assert "error" in await one.ask(2, "follow", path="private/a", user=None)
+        assert (await one.ask(3, "follow", path="private/a"))["ok"]
+
+
+async def test_settings_are_saved_and_the_stream_goes_on_with_the_new():
+    async with console() as (_, address), page(address) as one:
+        await one.ask(1, "follow", path="ticks/100")
+        await one.rows(1, 2)
+        saved = await one.ask(2, "save", settings={"name": "two"})
+        assert saved["ok"]
+        async with asyncio.timeout(10):
+            while one.packets[1][-1]["data"]["values"][1][-1] != "two":
+                await one.read()
+
+
+async def test_an_authors_error_reaches_the_page_with_its_traceback():
+    logging.getLogger().setLevel("INFO")
+    async with console() as (hub, address), page(address) as one:
+        await one.ask(1, "follow", path="broken")
+        async with asyncio.timeout(10):
+            while not (found := [c for c in hub.watch.channels() if c[0] == "broken" and c[10]]):
+                await one.read()
+        assert "RuntimeError: on purpose" in found[0][10]
+        log = await one.told("log")
+        assert any("on purpose" in line.get("error", "") for line in log)
+
+
+async def test_a_query_is_answered_with_its_frames_or_its_error():
+    async with console() as (_, address), page(address) as one:
+        found = await one.ask(1, "query", path="ticks/50")
+        assert found["query"] == {"queryType": "ticks", "hz": 50}
+        assert found["frames"][0]["schema"]["meta"]["channel"] == "ds/local/ticks/50"
+        wrong = await one.ask(2, "query", query={"queryType": "none"})
+        assert wrong["status"] == 400 and "'ticks'" in wrong["error"]
+
+
+async def test_a_slow_viewer_loses_rows_that_are_counted_and_the_others_none():
+    async with console() as (hub, address), page(address) as one:
+        await one.ask(1, "follow", path="flood", delay=5)
+        await one.ask(2, "follow", path="ticks/100")
+        async with asyncio.timeout(10):
+            while not [c for c in hub.watch.channels() if c[0] == "flood" and c[4] > 20_000]:
+                await one.read()
+        await one.socket.send(json.dumps({"do": "leave", "id": 1}))
+        async with asyncio.timeout(10):
+            while not [c for c in hub.watch.channels() if c[0] == "flood" and c[6]]:
+                await one.read()
+        numbers = [n for p in one.packets[2] for n in p["data"]["values"][2]]
+        assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
+
+
+async def test_after_grafanas_connection_is_cut_the_rows_come_again():
+    async with console() as (_, address), page(address) as one:
+        await one.ask(1, "follow", path="ticks/100")
+        await one.rows(1, 3)
+        assert (await one.ask(2, "cut"))["ok"]
+        one.packets.clear()
+        await one.rows(1, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", '{"do": 1}', '{"do":"follow","id":"x"}', "[" * 9_000]
+)
+async def test_what_cannot_be_read_closes_that_page_alone(text):
+    async with console() as (_, address), page(address) as good:
+        async with page(address) as bad:
+            await bad.socket.send(text)
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                async with asyncio.timeout(5):
+                    while True:
+                        await bad.read()
+            assert closed.value.rcvd.code == 1003
+        assert (await good.ask(1, "follow", path="ticks/100"))["ok"]
+
+
+async def test_what_is_none_of_the_questions_is_told_which_there_are():
+    async with console() as (_, address), page(address) as one:
+        answer = await one.ask(1, "dance")
+        assert "'dance' is none of leave, follow, query" in answer["error"]
+
+
+async def test_a_page_that_reads_nothing_holds_up_nobody(monkeypatch):
+    monkeypatch.setattr(session, "PATIENCE", 1.0)
+    async with console() as (hub, address), page(address) as good:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((address.partition(":")[0], int(address.rpartition(":")[2])))
+        async with websockets.connect(f"ws://{address}/ws", sock=sock, close_timeout=0) as stuck:
+            await stuck.send(json.dumps({"do": "follow", "id": 1, "path": "flood"}))
+            stuck.transport.pause_reading()
+            await good.ask(1, "follow", path="ticks/100")
+            async with asyncio.timeout(15):
+                while len(hub.pages) > 1:  # it is given up
+                    await good.read()
+        good.packets.clear()
+        await good.rows(1, 20)
+
+
+async def test_plain_pages_get_packets_as_events_and_as_texts():
+    async with console() as (_, address):
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(f"GET /live/ticks/100 HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            while not (line := await reader.readline()).startswith(b"data: "):
+                pass
+        assert json.loads(line[6:])["data"]["values"][2] == [0]
+        writer.close()
+        async with websockets.connect(f"ws://{address}/live/ticks/100") as socket:
+            assert "data" in json.loads(await socket.recv())
+
+
+async def test_a_plain_page_is_refused_as_a_panel_would_be():
+    async with console() as (_, address):
+        assert (await get(f"http://{address}/live/nothing"))[0] == 404
+    listener = listen(port=0)
+    address = "{}:{}".format(*listener.sock.getsockname())
+    async with open_console(Source, page=False, identify=lambda _: None) as app:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve_app, app, listener)
+            assert (await get(f"http://{address}/live/private/a"))[0] == 403
+            assert (await get(f"http://{address}/"))[0] == 404
+            tasks.cancel_scope.cancel()
+
+
+async def test_the_page_and_the_document_of_its_forms_are_served():
+    async with console() as (_, address):
+        status, body = await get(f"http://{address}/")
+        assert status == 200 and b"static/console.js" in body
+        assert (await get(f"http://{address}/static/console.js"))[0] == 200
+        status, body = await get(f"http://{address}/schema")
+        assert json.loads(body)["version"] == 1
+        assert (await get(f"http://{address}/schema", Origin="http://evil.com"))[0] == 403
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_ten_thousand_joins_and_leaves_leave_nothing_behind():
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(_join_and_leave())
+
+
+async def _join_and_leave():
+    async with open_hub(Catalog(Source)) as hub:
+        outbox = Outbox()
+
+        async def follow(number, leaves):
+            path = f"calm/{number % 500}"
+            leaves.append(await hub.grafana.attach(path, Feed(outbox, number, path)))
+
+        async def come_and_go(rounds):
+            for number in range(rounds):
+                leaves = []
+                async with anyio.create_task_group() as tasks:
+                    for each in range(100):
+                        tasks.start_soon(follow, 100 * number + each, leaves)
+                await anyio.sleep(0.1)
+                for leave in leaves:
+                    leave()
+                if outbox._packets:
+                    await outbox.take()
+            await anyio.sleep(60)  # Grafana notices that nobody is there
+            # h2 remembers the last 65,536 calls of a connection: that is not what is looked for
+            await hub.grafana.replace_plugin(hub.front)
+            await anyio.sleep(1)
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        before = await come_and_go(20)
+        grown = await come_and_go(80) - before
+        assert not hub.grafana._runs and not hub.grafana._viewers
+        assert not hub.front.application.registry.channels
+        assert len(hub.watch.counts) <= REMEMBERED
+        assert grown < 8_000, f"{grown} objects more after 8,000 joins and leaves"

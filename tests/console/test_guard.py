@@ -1,0 +1,87 @@
+"""Who may open the console."""
+
+import pytest
+
+from aiostream_ds.console.guard import Guard
+
+
+async def ask(guard, kind="http", query=b"", **headers):
+    """The status, and the headers, of one request."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+    await guard({"type": kind, "headers": pairs, "query_string": query}, receive, send)
+    first = sent[0]
+    return first.get("status", first["type"]), dict(first.get("headers", [])), sent
+
+
+async def inner(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"in"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:3030", "localhost:3030", "[::1]:3030", "localhost"])
+async def test_this_machine_is_let_in_by_its_own_names(host):
+    assert (await ask(Guard(inner), host=host))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.com", "evil.com:3030", "127.0.0.1.evil.com", "", "10.0.0.1"]
+)
+async def test_a_name_that_was_bound_to_this_machine_by_others_is_refused(host):
+    status, _, sent = await ask(Guard(inner), host=host)
+    assert status == 403 and b"is not one of 127.0.0.1, ::1, localhost" in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.com", "http://localhost:3031", "http://127.0.0.1:3030.evil.com", "null", "x"],
+)
+async def test_a_page_of_another_origin_is_refused_also_on_a_websocket(origin):
+    guard = Guard(inner)
+    assert (await ask(guard, host="localhost:3030", origin=origin))[0] == 403
+    status, _, sent = await ask(guard, "websocket", host="localhost:3030", origin=origin)
+    assert status == "websocket.close" and sent[0]["code"] == 1008
+
+
+async def test_its_own_page_is_let_in():
+    guard = Guard(inner)
+    assert (await ask(guard, host="localhost:3030", origin="http://localhost:3030"))[0] == 200
+
+
+async def test_what_another_site_embeds_is_refused_a_link_is_followed():
+    guard, host = Guard(inner), "localhost:3030"
+    embedded = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert (await ask(guard, host=host, **embedded))[0] == 403
+    assert (await ask(guard, host=host, **link))[0] == 200
+
+
+async def test_with_a_token_nobody_comes_in_without_it():
+    guard = Guard(inner, hosts=None, token="swordfish")
+    assert (await ask(guard, host="box.lan:3030"))[0] == 403
+    assert (await ask(guard, host="box.lan:3030", query=b"token=sword"))[0] == 403
+    assert (await ask(guard, host="box.lan:3030", cookie="aiostream_ds_token=x"))[0] == 403
+    status, _, _ = await ask(guard, "websocket", host="box.lan:3030")
+    assert status == "websocket.close"
+
+
+async def test_the_token_is_brought_once_and_kept_in_a_cookie_that_no_other_site_can_use():
+    guard = Guard(inner, hosts=None, token="swordfish")
+    status, headers, _ = await ask(guard, host="box.lan:3030", query=b"token=swordfish")
+    cookie = headers[b"set-cookie"].decode()
+    assert status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    again = await ask(guard, host="box.lan:3030", cookie=cookie.partition(";")[0])
+    assert again[0] == 200 and b"set-cookie" not in again[1]
+
+
+async def test_no_page_may_frame_it_or_bring_scripts_of_others():
+    _, headers, _ = await ask(Guard(inner), host="localhost")
+    policy = headers[b"content-security-policy"].decode()
+    assert "frame-ancestors 'none'" in policy and "default-src 'self'" in policy

@@ -1,0 +1,54 @@
+"""The console's page in a browser: each control, as page.mjs uses it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..requirements import require
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SCRIPT = HERE / "page.mjs"
+STEPS = re.findall(r'^await step\("([^"]+)"', SCRIPT.read_text("utf-8"), re.M)
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """What the script found, in one browser."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    playwright = ROOT / "frontend/node_modules/playwright-core"
+    require("browser", shutil.which("node") is not None, "Node is not there")
+    require("browser", playwright.is_dir(), "the frontend's packages are not installed")
+    require("browser", chromium is not None, "Chromium is not there")
+    words = ["dev", "--set", "source=host", "--path", "cpu", "--port", "0", "--no-browser"]
+    main = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
+    out = (tmp_path_factory.mktemp("console") / "out.txt").open("w+")
+    dev = subprocess.Popen(
+        [sys.executable, "-uc", main, *words], stdout=subprocess.PIPE, stderr=out
+    )
+    try:
+        url = re.search(r"http://\S+", dev.stdout.readline().decode())[0]
+        words = ["node", SCRIPT, url, os.environ.get("AIOSTREAM_DS_PICTURES", "")]
+        environ = {**os.environ, "CHROMIUM": str(chromium)}
+        run = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=360)
+        assert run.returncode == 0, run.stderr
+        yield json.loads(run.stdout)
+    finally:
+        dev.terminate()
+        dev.wait(10)
+        dev.stdout.close()
+        out.close()
+
+
+def test_every_control_works_and_the_browser_complains_of_nothing(report):
+    assert set(report["steps"]) == set(STEPS)
+    assert {name: wrong for name, wrong in report["steps"].items() if wrong} == {}
+    assert report["errors"] == []

@@ -1,0 +1,142 @@
+"""Saved code is exchanged: under a Grafana's host whose call stays open, and when it is broken."""
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import websockets
+
+from ..conformance.conftest import go_program, host_binary  # noqa: F401  (fixtures)
+from ..conformance.driver import Host
+
+LOG = Path(__file__).parents[1] / "conformance/plugins/log.py"
+
+
+@contextlib.asynccontextmanager
+async def dev(*words, cwd):
+    """`aiostream-ds dev …` as a process; the console's address once it serves."""
+    main = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-uc", main, "dev", *words, "--port", "0", "--no-browser", cwd=cwd,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        url = ""
+        async with asyncio.timeout(30):
+            while b"Plugin " not in (line := await process.stdout.readline()):
+                assert line, "it ended before it served"
+                url = (re.search(rb"http://(\S+)/", line) or [b"", url.encode()])[1].decode()
+        yield url
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def reloads(socket):
+    """The outcomes of reloads, as a page is told them."""
+    while True:
+        for message in json.loads(await socket.recv()):
+            if "reload" in message:
+                yield message["reload"]
+
+
+def numbers(packets):
+    return [n for packet in packets if "data" in packet for n in packet["data"]["values"][1]]
+
+
+def write_log(path, first, count):
+    now = int(time.time() * 1000)
+    with path.open("a") as file:
+        for n in range(first, first + count):
+            file.write(json.dumps({"time": now, "n": n, "log": "a"}) + "\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_broken_code_is_told_and_the_old_goes_on_until_it_is_mended(tmp_path):
+    source = tmp_path / "source.py"
+    helper = tmp_path / "helper.py"
+    helper.write_text("NAME = 'one'\n")
+    source.write_text(
+        "import anyio\nfrom helper import NAME\nfrom aiostream_ds import DataSource, stream\n"
+        "class Source(DataSource):\n    @stream('n')\n    async def n(self):\n"
+        "        while True:\n            yield {'name': NAME}\n"
+        "            await anyio.sleep(0.02)\n"
+    )
+    async with dev("source.py", cwd=tmp_path) as address, asyncio.timeout(40):
+        async with websockets.connect(f"ws://{address}/ws", max_size=None) as socket:
+            outcomes = reloads(socket)
+            assert (await anext(outcomes))["count"] == 0
+            async with websockets.connect(f"ws://{address}/live/n") as rows:
+                assert "one" in await rows.recv()
+                good = source.read_text()
+                source.write_text(good.replace("yield", "yiel d"))
+                broken = await anext(outcomes)
+                assert broken["count"] == 0 and "SyntaxError" in broken["error"]
+                assert "source.py" in broken["error"] and "importlib" not in broken["error"]
+                for _ in range(20):
+                    assert "one" in await rows.recv()
+                helper.write_text("NAME = 'three'\n")  # what it imports is watched, too
+                assert "SyntaxError" in (await anext(outcomes))["error"]
+                source.write_text(good)
+                assert (await anext(outcomes)) | {"seconds": 0} == {
+                    "count": 1, "error": "", "seconds": 0,
+                }  # fmt: skip
+                while "three" not in await rows.recv():
+                    pass
+
+
+@pytest.mark.go
+@pytest.mark.timeout(120)
+async def test_under_a_grafanas_host_the_call_stays_open_and_no_row_is_lost(
+    host_binary,  # noqa: F811
+    tmp_path,
+):
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    code = re.sub(r"LAG = .*", "LAG = 0.0", LOG.read_text())  # the words on the line are dev's
+    source = tmp_path / "log.py"
+    source.write_text(code)
+    log = tmp_path / "a"
+    write_log(log, 0, 100)
+    ctx = {"jsonData": {"directory": str(tmp_path)}}
+    async with dev("log.py", "--grafana", str(plugins), cwd=tmp_path) as address, Host(
+        host_binary
+    ) as host:  # fmt: skip
+        (executable,) = plugins.glob("*/gpx_*_linux_amd64")
+        started = await host.start(executable)
+        assert started["network"] == "tcp"
+        await host.call("run", path="log/a", run="log", ctx=ctx)
+        written, seen = 100, []
+        async with asyncio.timeout(20):
+            while not seen:  # the stream has begun
+                write_log(log, written, 1)
+                written += 1
+                await asyncio.sleep(0.05)
+                seen += numbers(await host.packets("log", 0))
+        async with websockets.connect(f"ws://{address}/ws", max_size=None) as socket:
+            outcomes = reloads(socket)
+            await anext(outcomes)
+            for number in range(5):
+                source.write_text(f"{code}\n# {number}\n")
+                async with asyncio.timeout(20):
+                    reloading = asyncio.ensure_future(anext(outcomes))
+                    while not reloading.done():
+                        write_log(log, written, 5)
+                        written += 5
+                        await asyncio.sleep(0.02)
+                assert (await reloading)["error"] == ""
+        write_log(log, written, 5)
+        written += 5
+        async with asyncio.timeout(20):
+            while seen[-1] < written - 1:
+                seen += numbers(await host.packets("log", 1))
+        stats = await host.call("stats", run="log")
+        assert not stats.get("ended"), stats
+    assert seen == [*range(seen[0], written)]

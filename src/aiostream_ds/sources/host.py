@@ -254,7 +254,9 @@ def _disk(before: _Reading, now: _Reading, name: str) -> Disk:
     )
 
 
-Nic = Annotated[str, Meta(title="Interface", description="A network interface, as eth0; all adds them up")]
+Nic = Annotated[
+    str, Meta(title="Interface", description="A network interface, as eth0; all adds them up")
+]
 Device = Annotated[str, Meta(description="A disk or a part of one, as sda1; all adds up the disks")]
 
 

@@ -24,6 +24,12 @@ SCHEMA_VERSION = 37
 COLUMNS = 24
 """Grid units in a row of a dashboard."""
 
+FIVE_MINUTES = 15_000
+"""Rows that a graph holds: 50 a second for the five minutes that a dashboard begins with."""
+
+NEWEST: Json = {"timeFrom": "10s", "hideTimeOverride": True, "maxDataPoints": 500}
+"""A panel that draws every row anew each time: the last seconds are enough, and quick."""
+
 DATA_SOURCE = {"type": PLUGIN_ID, "uid": "${datasource}"}
 INPUT = "DS_AIOSTREAM"
 
@@ -63,7 +69,7 @@ def text(size: tuple[int, int], markdown: str) -> Json:
     return made
 
 
-def lines(*, fill: int = 10, stacked: bool = False, **defaults: Any) -> Json:
+def lines(*, fill: int = 0, stacked: bool = False, **defaults: Any) -> Json:
     """How a time series panel draws: thin lines, no points, never joined over a gap."""
     custom: Json = {
         "drawStyle": "line",
@@ -98,6 +104,11 @@ def newest(field: str = "", *, graph: bool = True, **defaults: Any) -> Json:
             "textMode": "auto",
         },
     }
+
+
+def plain() -> Json:
+    """One colour, for values that are neither good nor bad."""
+    return {"color": {"mode": "fixed", "fixedColor": "blue"}}
 
 
 def steps(*bounds: tuple[float | None, str]) -> Json:
@@ -141,22 +152,28 @@ def words(name: str, label: str, value: str) -> Json:
 
 def demo() -> Json:
     """The source `demo`."""
-    walk = query("walk", hz="${hz}", seed=1)
+    walk = query("walk", hz="${hz}", seed=1, alias="seed 1")
     return dashboard(
         "demo",
         "A walk that is the same on every machine: history and live rows of one function of time.",
         [choice("hz", "Rows a second", "10", "1", "50")],
-        panel("timeseries", "Exact: no row missing, none twice", (24, 9), walk, **lines()),
+        panel(
+            "timeseries", "Exact: no row missing, none twice", (24, 9), walk,
+            maxDataPoints=FIVE_MINUTES, **lines(),
+        ),
         panel(
             "timeseries", "Several queries in one panel", (12, 8),
-            query("walk", hz="${hz}", seed=2), query("walk", hz="${hz}", seed=3), **lines(fill=0),
+            query("walk", hz="${hz}", seed=2, alias="seed 2"),
+            query("walk", hz="${hz}", seed=3, alias="seed 3"),
+            maxDataPoints=FIVE_MINUTES, **lines(),
         ),
         panel(
             "timeseries", "The stock way of Grafana, for comparison", (12, 8),
-            query("walk", exact=False, hz="${hz}", seed=1), **lines(),
+            query("walk", exact=False, hz="${hz}", seed=1, alias="seed 1"),
+            maxDataPoints=FIVE_MINUTES, **lines(),
         ),
-        panel("stat", "Newest value", (6, 6), walk, **newest()),
-        panel("table", "Newest rows", (8, 6), walk, maxDataPoints=50, **newest_first()),
+        panel("stat", "Newest value", (6, 6), walk, **NEWEST, **newest(**plain())),
+        panel("table", "Rows of the last 10 s", (8, 6), walk, **NEWEST, **newest_first()),
         text(
             (10, 6),
             "Refresh, reload, pull the network cable, or end the plugin's process: the exact panels"
@@ -177,9 +194,9 @@ def host() -> Json:
         "The machine that Grafana's plugin runs on: processor, memory, network and disks.",
         [words("nic", "Interface", "all"), words("device", "Disk", "all")],
         panel("stat", "Processor", (6, 4), cpu, **newest("busy", **percent, **warm)),
-        panel("stat", "Load", (6, 4), cpu, **newest("load")),
+        panel("stat", "Load", (6, 4), cpu, **newest("load", **plain())),
         panel("stat", "Memory", (6, 4), memory, **newest("used_share", **percent, **warm)),
-        panel("stat", "Received", (6, 4), net, **newest("received")),
+        panel("stat", "Received", (6, 4), net, **newest("received", **plain())),
         panel(
             "timeseries", "Processor", (12, 8), cpu,
             transformations=only("time", "user", "system", "iowait"),
@@ -187,15 +204,16 @@ def host() -> Json:
         ),
         panel(
             "timeseries", "Memory", (12, 8), memory,
-            transformations=only("time", "used", "available", "swap_used"), **lines(min=0),
+            transformations=only("time", "used", "available", "swap_used"),
+            **lines(fill=10, min=0),
         ),
         panel(
             "timeseries", "Network: $nic", (12, 8), net,
-            transformations=only("time", "received", "sent"), **lines(min=0),
+            transformations=only("time", "received", "sent"), **lines(fill=10, min=0),
         ),
         panel(
             "timeseries", "Disk: $device", (12, 8), disk,
-            transformations=only("time", "read", "written"), **lines(min=0),
+            transformations=only("time", "read", "written"), **lines(fill=10, min=0),
         ),
     )  # fmt: skip
 
@@ -207,15 +225,21 @@ def file() -> Json:
         "file",
         "A growing NDJSON or CSV file, from its rows of before to the line written just now.",
         [words("file", "File", "today.ndjson")],
-        panel("timeseries", "Numbers of $file", (24, 9), rows, **lines()),
         panel(
-            "logs", "Lines", (12, 11), rows, maxDataPoints=500,
+            "timeseries", "Numbers of $file", (24, 9), rows, maxDataPoints=FIVE_MINUTES,
+            transformations=without("offset"), **lines(),
+        ),
+        panel(
+            "logs", "Lines of the last 10 s", (12, 11), rows, **NEWEST,
             options={
                 "showTime": True, "showLabels": False, "wrapLogMessage": True,
                 "enableLogDetails": True, "sortOrder": "Descending", "dedupStrategy": "none",
             },
         ),
-        panel("table", "Newest rows", (12, 11), rows, maxDataPoints=200, **newest_first()),
+        panel(
+            "table", "Rows of the last 10 s", (12, 11), rows,
+            transformations=without("offset"), **NEWEST, **newest_first(),
+        ),
     )  # fmt: skip
 
 
@@ -224,9 +248,24 @@ def only(*fields: str) -> list[Json]:
     return [{"id": "filterFieldsByName", "options": {"include": {"names": list(fields)}}}]
 
 
+def without(*fields: str) -> list[Json]:
+    """Leaves all but these fields."""
+    return [{"id": "filterFieldsByName", "options": {"exclude": {"names": list(fields)}}}]
+
+
 def newest_first() -> Json:
     """A table with the newest row at its top."""
-    return {"options": {"showHeader": True, "sortBy": [{"displayName": "time", "desc": True}]}}
+    time = {
+        "matcher": {"id": "byName", "options": "time"},
+        "properties": [
+            {"id": "unit", "value": "time:HH:mm:ss.SSS"},
+            {"id": "custom.width", "value": 130},
+        ],
+    }
+    return {
+        "fieldConfig": {"defaults": {}, "overrides": [time]},
+        "options": {"showHeader": True, "sortBy": [{"displayName": "time", "desc": True}]},
+    }
 
 
 def dashboard(source: str, description: str, variables: list[Json], *panels: Json) -> Json:

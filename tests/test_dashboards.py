@@ -180,5 +180,6 @@ def picked(panel: dict[str, Any]) -> set[str]:
     field = panel["options"].get("reduceOptions", {}).get("fields", "")
     found |= {field.strip("/^$")} if field else set()
     for step in panel.get("transformations", ()):
-        found |= set(step["options"]["include"]["names"])
+        for kept_or_left in step["options"].values():
+            found |= set(kept_or_left["names"])
     return found

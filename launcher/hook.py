@@ -12,7 +12,10 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUILTIN = ("plugin.json", "README.md", "CHANGELOG.md", "LICENSE", "img/logo.svg")
+BUILTIN = (
+    "plugin.json", "README.md", "CHANGELOG.md", "LICENSE", "img/logo.svg",
+    "dashboards", "provisioning",
+)  # fmt: skip
 ROOM = "aiostream_ds/packaging"
 
 

@@ -10,10 +10,10 @@
 
 import type { DataQueryRequest, DataQueryResponse, DataSourceInstanceSettings, ScopedVars } from "@grafana/data";
 import { DataSourceWithBackend, config, getTemplateSrv } from "@grafana/runtime";
-import { type Observable, merge, of } from "rxjs";
+import { type Observable, from, merge, of } from "rxjs";
 
 import { named } from "./follow/alias";
-import { type Ask, exactly } from "./follow/exact";
+import { type Ask, exactly, placeOf } from "./follow/exact";
 import { endsNow } from "./follow/range";
 import type { StreamQuery, StreamSettings } from "./types";
 import { interpolated } from "./variables";
@@ -52,7 +52,9 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
     if (others.length > 0) {
       answers.push(super.query({ ...request, targets: others }));
     }
-    return answers.length > 0 ? merge(...answers) : of({ data: [] });
+    // series stand, and take their colours, in the order in which the keys of packets came first
+    const places = answers.length > 1 ? alone.filter(isExact).map(placeOf) : [];
+    return answers.length > 0 ? merge(from(places), ...answers) : of({ data: [] });
   }
 }
 

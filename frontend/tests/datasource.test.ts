@@ -71,6 +71,20 @@ test("each exact query is a request with an id of its own", async () => {
   subscription.unsubscribe();
 });
 
+test("exact queries keep their places, whichever is answered first", async () => {
+  const { packets, subscription } = taken(request([{ exact: true }, { exact: true }]));
+  expect(packets.map(({ key, state, data }) => [key, state, data])).toEqual([
+    ["exact-A-0", "Loading", []],
+    ["exact-B-0", "Loading", []],
+  ]);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(packets.slice(2).map(({ key, state }) => [key, state]).sort()).toEqual([
+    ["exact-A-0", "Streaming"],
+    ["exact-B-0", "Streaming"],
+  ]);
+  subscription.unsubscribe();
+});
+
 test("a query that is hidden is not sent", async () => {
   expect(await firstValueFrom(source.query(request([{ hide: true }])))).toEqual({ data: [] });
   expect(asked).toEqual([]);

@@ -91,7 +91,8 @@ def test_who_installs_the_wheel_packages_without_go_and_checkout(
          "host"], env=environ, capture_output=True, text=True, check=False, cwd="/",
     )  # fmt: skip
     assert builtin.returncode == 0, builtin.stderr
-    assert (tmp_path / "builtin/aiostream-ds-datasource/img/logo.svg").is_file()
+    made = tmp_path / "builtin/aiostream-ds-datasource"
+    assert (made / "img/logo.svg").is_file() and (made / "dashboards/host.json").is_file()
 
 
 async def test_a_fresh_clone_packages_with_one_command(host_binary: Path, tmp_path: Path) -> None:

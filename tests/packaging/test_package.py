@@ -3,6 +3,7 @@
 import json
 import marshal
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from ..conformance.driver import Host, HostError
-from .conftest import Package, launcher_in, listing
+from .conftest import ROOT, Package, launcher_in, listing, unpack
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(600)]
 
@@ -98,6 +99,37 @@ def test_plugin_json_is_made_from_the_class(plant: Path) -> None:
     assert b"<svg" in (plant / "img/logo.svg").read_bytes()
     schema = json.loads((plant / "schema.json").read_text())
     assert schema["sources"][0]["queries"][0]["pattern"] == "numbers/{step:int}"
+
+
+def test_the_built_in_package_has_the_dashboards_it_offers(
+    builtin_zip: Path, tmp_path: Path
+) -> None:
+    folder = unpack(builtin_zip, tmp_path)
+    includes = json.loads((folder / "plugin.json").read_text())["includes"]
+    assert len(includes) == 3
+    assert all((folder / one["path"]).is_file() for one in includes)
+    assert (folder / "provisioning/datasources/aiostream.yaml").is_file()
+    assert len(list((folder / "provisioning/dashboards/aiostream").glob("*.json"))) == 3
+
+
+def test_the_dashboards_of_an_authors_plugin_json_are_packaged(
+    package: Package, author: Path, tmp_path: Path
+) -> None:
+    near = tmp_path / "author"
+    shutil.copytree(author.parent, near)
+    manifest = json.loads((ROOT / "plugin.json").read_text())
+    include = {"type": "dashboard", "name": "Plant", "path": "dashboards/plant.json"}
+    manifest |= {"id": "acme-plant-datasource", "includes": [include]}
+    (near / "plugin.json").write_text(json.dumps(manifest))
+    words = (near / "plant.py", "-o", tmp_path / "out", "--runtime", "host", "--include",
+             near / "data")  # fmt: skip
+    refused = package(*words, check=False)
+    assert refused.returncode != 0
+    assert f"includes 'dashboards/plant.json', which is not in {near}" in refused.stderr
+    (near / "dashboards").mkdir()
+    (near / "dashboards/plant.json").write_text("{}")
+    package(*words)
+    assert (tmp_path / "out/acme-plant-datasource/dashboards/plant.json").read_text() == "{}"
 
 
 def test_the_bill_names_every_package_and_library(plant: Path) -> None:

@@ -704,6 +704,6 @@ async def test_health_names_the_files_and_those_no_channel_can_have(tmp_path):
     async with opened(tmp_path) as source:
         health = await source.health()
     assert health.ok
-    assert health.message == ("1 files: sub/a.csv; 1 have names that no channel can have: a b.csv")
+    assert health.message == ("1 file: sub/a.csv; 1 have names that no channel can have: a b.csv")
     async with opened(tmp_path / "sub") as source:
-        assert (await source.health()).message == "1 files: a.csv"
+        assert (await source.health()).message == "1 file: a.csv"

@@ -64,6 +64,8 @@ async def test_live_rows_go_on_where_history_ends(path, settings):
         viewer = await grafana.follow(PATH, frame=frame)
         missed = await rows_after(grafana, seam(frame)["last"])
         assert missed["data"]["values"][-1] == [4]
+        await viewer.message()  # what the subscription brought
+        await viewer.message()  # where the run begins: row 5 comes behind it
         append(path, 5)
         assert (await viewer.next())["n"] == 5
         packets = [msgspec.json.decode(packet)["seam"] for packet in viewer.packets]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import anyio
 import anyio.to_thread
+import psutil
 import pytest
 
 from aiostream_ds import Position, Span
@@ -75,6 +76,26 @@ async def test_rates_are_means_over_the_time_that_really_passed(machine):
     (disk,) = sampler.disks["sda"].rows
     assert (disk.read, disk.written, disk.reads, disk.writes) == (40, 20, 4, 2)
     assert not sampler.nets["new"].rows  # one reading is no rate
+
+
+async def test_all_interfaces_are_added_up_without_the_loopback(machine):
+    machine.nets = {"lo": Nic(0, 0, 0, 0), "eth0": Nic(0, 0, 0, 0), "eth1": Nic(0, 0, 0, 0)}
+    later = {"lo": Nic(9000, 9000, 0, 0), "eth0": Nic(200, 20, 1, 1), "eth1": Nic(40, 4, 0, 0)}
+    sampler = await two_samples(machine, 2, nets={**later, "new": Nic(9**9, 9**9, 0, 0)})
+    (net,) = sampler.nets["all"].rows
+    assert (net.received, net.sent, net.errors) == (120, 12, 1)
+
+
+def test_this_machine_names_its_disks_and_their_sum():
+    reading = host._Reading()
+    assert ("all" in reading.disks) == bool(psutil.disk_io_counters())
+    assert reading.nets.keys() == psutil.net_io_counters(pernic=True).keys()
+
+
+async def test_a_query_without_a_name_is_of_all(machine):
+    async with serve_in_memory(Host) as grafana:
+        (frame,) = await grafana.query({"queryType": "net"})
+        assert frame.meta.channel.endswith("/net/YWxs")
 
 
 async def test_a_counter_that_starts_anew_gives_zero(machine):
@@ -187,7 +208,7 @@ async def test_what_this_machine_has_not_is_not_found_and_what_it_has_is_named(
         with pytest.raises(Refused, match="NOT_FOUND"):
             await grafana.follow(f"{kind}/Ym9ndXM")
     assert failed.value.status == 404
-    names = {"net": "eth0, wlan 0", "disk": "sda"}[kind]
+    names = {"net": "all, eth0, wlan 0", "disk": "sda"}[kind]
     assert f"'bogus'; there are: {names}" in str(failed.value)
 
 

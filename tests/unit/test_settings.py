@@ -56,7 +56,7 @@ def test_a_plain_field_in_the_secret_map_is_not_read():
     [
         (b"{", "is not JSON"),
         (b"[1]", "is not a JSON object"),
-        (b"{}", "missing required field url"),
+        (b"{}", "url is missing"),
         (b'{"url":3}', "url = 3: Expected str, got int"),
         (b'{"url":"u","keepAlive":0}', "keepAlive = 0: Expected int >= 1"),
         (b'{"url":"u","keepAlive":"5"}', "keepAlive = '5': Expected int, got str"),
@@ -92,7 +92,7 @@ def test_a_missing_field_inside_says_where():
     class Inner(Struct):
         port: int
 
-    with pytest.raises(ValueError, match="value.0.: Object missing required field port"):
+    with pytest.raises(ValueError, match="value.0..port is missing"):
         convert([{}], list[Inner])
 
 

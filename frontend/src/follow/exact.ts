@@ -22,6 +22,15 @@ export interface Ask {
 const UNREACHABLE = "Grafana cannot be reached";
 const UNSET_POINTS = 1_000; // what the backend takes where a panel does not say how many it draws
 
+/** Nothing yet, at the place of the query's frame. */
+export function placeOf(target: StreamQuery): DataQueryResponse {
+  return { data: [], key: `${keyOf(target)}-0`, state: LoadingState.Loading };
+}
+
+function keyOf(target: StreamQuery): string {
+  return `exact-${target.refId}`;
+}
+
 export function exactly(ask: Ask, request: Request, target: StreamQuery): Observable<DataQueryResponse> {
   return new Observable((subscriber) => {
     const panel = new Panel(ask, request, target, subscriber);
@@ -46,7 +55,7 @@ class Panel {
     this.#request = request;
     this.#target = target;
     this.#subscriber = subscriber;
-    this.#key = `exact-${target.refId}`;
+    this.#key = keyOf(target);
     document.addEventListener("visibilitychange", this.#shown);
   }
 

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from aiostream_ds.packaging import texts
-from aiostream_ds.packaging.builtin import builtin_file
+from aiostream_ds.packaging.builtin import FOLDERS, builtin_file, builtin_folder
 from aiostream_ds.packaging.launchers import PLATFORMS, launcher
 from aiostream_ds.packaging.manifest import make_manifest, read_manifest
 from aiostream_ds.packaging.project import Project
 from aiostream_ds.packaging.recipe import Recipe
-from aiostream_ds.packaging.words import Progress
+from aiostream_ds.packaging.words import PackagingError, Progress
 from aiostream_ds.plugin import forms
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.plugin.datasource import DataSource
@@ -69,9 +69,13 @@ def lay_common(
         shutil.copyfile(builtin_file("LICENSE"), root / "LICENSE")
         (root / "img").mkdir()
         shutil.copyfile(builtin_file("img/logo.svg"), root / "img/logo.svg")
+        for name in FOLDERS:
+            shutil.copytree(builtin_folder(name), root / name)
         return
     _lay_texts(root, project, manifest, _kind(recipe), progress)
-    _lay_logos(root, recipe.file.resolve().parent, project.folder, manifest, progress)
+    near = recipe.file.resolve().parent
+    _lay_logos(root, near, project.folder, manifest, progress)
+    _lay_includes(root, near, manifest)
 
 
 def _lay_texts(
@@ -98,6 +102,14 @@ def _lay_logos(
         else:
             progress.say(f"there is no {place}: a logo is made from the name")
             _write(root / place, texts.logo(manifest))
+
+
+def _lay_includes(root: Path, near: Path, manifest: Mapping[str, Any]) -> None:
+    """The dashboards that an author's plugin.json offers for import."""
+    for place in [one["path"] for one in manifest.get("includes", ()) if "path" in one]:
+        if not (near / place).is_file():
+            raise PackagingError(f"plugin.json includes {place!r}, which is not in {near}")
+        _write(root / place, (near / place).read_bytes())
 
 
 def _write(path: Path, content: bytes | str) -> None:

@@ -193,10 +193,13 @@ def _explain(message: str, value: Any) -> str:
     match = _PLACE.fullmatch(message)
     what, place = (match["what"], match["place"]) if match else (message, None)
     what = what.replace("`", "")
+    missing = what.removeprefix("Object missing required field ")
     if place is None:
-        return what
+        return what if missing == what else f"{missing} is missing"
     name = place.replace("`", "").replace("$.", "").replace("$", "value")
-    if "missing required" in what or " in " in name:
+    if missing != what:
+        return f"{name}.{missing} is missing"
+    if " in " in name:
         return f"{name}: {what}"
     for key, index in _STEP.findall(place):
         try:

@@ -100,7 +100,8 @@ class File(DataSource[FileSettings]):
         """Green with the files that are there, and what runs had to leave out of them."""
         files, odd = await anyio.to_thread.run_sync(self._list)
         named = ", ".join(files[:NAMED]) + (", …" if len(files) > NAMED else "")
-        text = f"{len(files)} files: {named}" if files else "no file there yet"
+        noun = "file" if len(files) == 1 else "files"
+        text = f"{len(files)} {noun}: {named}" if files else "no file there yet"
         if odd:
             text += f"; {len(odd)} have names that no channel can have: {', '.join(odd[:NAMED])}"
         details = {

@@ -35,6 +35,10 @@ PerSecond = Annotated[float, FieldConfig(unit="iops", min=0)]
 KEPT = 3_600
 """Samples that are kept of each series: an hour at one a second."""
 
+# the name of the sum of all network interfaces but the loopback, or of all disks
+_ALL = "all"
+_LOOPBACK = ("lo", "lo0")
+
 
 class HostSettings(Settings):
     """How often this machine is looked at."""
@@ -151,7 +155,7 @@ class _Sampler:
         """Adds one row to every series; the first call only remembers the counters."""
         reading = await anyio.to_thread.run_sync(_Reading)
         before, self._before = self._before, reading
-        for name in reading.nets:
+        for name in (*reading.nets, _ALL):
             self.nets.setdefault(name, _Series())
         for name in reading.disks:
             self.disks.setdefault(name, _Series())
@@ -159,8 +163,9 @@ class _Sampler:
             return
         self.cpu.add(_cpu(before, reading))
         self.memory.add(_memory(reading))
-        for name in reading.nets.keys() & before.nets.keys():
-            self.nets[name].add(_net(before, reading, name))
+        nets = {k: _net(before, reading, k) for k in reading.nets.keys() & before.nets.keys()}
+        for name, net in {**nets, _ALL: _sum(reading, nets)}.items():
+            self.nets[name].add(net)
         for name in reading.disks.keys() & before.disks.keys():
             self.disks[name].add(_disk(before, reading, name))
 
@@ -177,6 +182,8 @@ class _Reading:
         self.swap = psutil.swap_memory()
         self.nets = psutil.net_io_counters(pernic=True)
         self.disks = psutil.disk_io_counters(perdisk=True) or {}
+        if whole := psutil.disk_io_counters():  # which adds up no partition twice
+            self.disks[_ALL] = whole
 
 
 def _cpu(before: _Reading, now: _Reading) -> Cpu:
@@ -225,6 +232,17 @@ def _net(before: _Reading, now: _Reading, name: str) -> Net:
     )
 
 
+def _sum(now: _Reading, nets: Mapping[str, Net]) -> Net:
+    """Of rates, not of counters: an interface that comes brings a counter of its whole past."""
+    real = [net for name, net in nets.items() if name not in _LOOPBACK]
+    return Net(
+        time=now.time,
+        received=sum(net.received for net in real),
+        sent=sum(net.sent for net in real),
+        errors=sum(net.errors for net in real),
+    )
+
+
 def _disk(before: _Reading, now: _Reading, name: str) -> Disk:
     a, b = before.disks[name], now.disks[name]
     return Disk(
@@ -236,14 +254,17 @@ def _disk(before: _Reading, now: _Reading, name: str) -> Disk:
     )
 
 
-Nic = Annotated[str, Meta(title="Interface", description="A network interface, as eth0")]
-Device = Annotated[str, Meta(description="A disk or a part of one, as sda1")]
+Nic = Annotated[
+    str, Meta(title="Interface", description="A network interface, as eth0; all adds them up")
+]
+Device = Annotated[str, Meta(description="A disk or a part of one, as sda1; all adds up the disks")]
 
 
 class Host(DataSource[HostSettings]):
     """The processor, memory, network and disks of the machine that Grafana runs on.
 
-    Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`).
+    Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`); the fields'
+    default is `all`: the interfaces without the loopback, or the disks, added up.
     """
 
     @asynccontextmanager
@@ -293,18 +314,18 @@ class Host(DataSource[HostSettings]):
         return self._sampler.memory.read(span)
 
     @stream("net/{nic:any}", cursor="time")
-    async def net(self, after: Position | None, nic: Nic) -> Rows[Net | Position]:
+    async def net(self, after: Position | None, nic: Nic = _ALL) -> Rows[Net | Position]:
         """Traffic of one interface, one row a sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
 
     @net.history
-    async def net_history(self, span: Span, nic: str) -> Page:
+    async def net_history(self, span: Span, nic: str = _ALL) -> Page:
         """The samples of the span."""
         return _found("network interface", nic, self._sampler.nets).read(span)
 
     @net.subscribe
-    async def has_nic(self, user: User | None, nic: str) -> None:
+    async def has_nic(self, user: User | None, nic: str = _ALL) -> None:
         """Refuses an interface that this machine has not."""
         _found("network interface", nic, self._sampler.nets)
 
@@ -314,18 +335,18 @@ class Host(DataSource[HostSettings]):
         return _containing(typed, self._sampler.nets)
 
     @stream("disk/{device:any}", cursor="time")
-    async def disk(self, after: Position | None, device: Device) -> Rows[Disk | Position]:
+    async def disk(self, after: Position | None, device: Device = _ALL) -> Rows[Disk | Position]:
         """Traffic of one block device, one row a sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row
 
     @disk.history
-    async def disk_history(self, span: Span, device: str) -> Page:
+    async def disk_history(self, span: Span, device: str = _ALL) -> Page:
         """The samples of the span."""
         return _found("disk", device, self._sampler.disks).read(span)
 
     @disk.subscribe
-    async def has_disk(self, user: User | None, device: str) -> None:
+    async def has_disk(self, user: User | None, device: str = _ALL) -> None:
         """Refuses a device that this machine has not."""
         _found("disk", device, self._sampler.disks)
 

@@ -1,0 +1,369 @@
+"""The dashboards of the built-in plugin's sources, in the two forms in which Grafana takes them.
+
+`provisioning/dashboards/aiostream/*.json` are read by a Grafana from its provisioning folder: they
+begin with the data source of `provisioning/datasources/aiostream.yaml`. `dashboards/*.json` are
+imported from the tab Dashboards of a data source's page (plugin.json `includes`): Grafana puts that
+data source in. Both let a viewer pick another one at the top, and hold no id of any data source.
+
+The model is the one of Grafana 9.4 (schema version 37, `DashboardMigrator.ts`); newer ones migrate
+it as they load.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN_ID = json.loads((ROOT / "plugin.json").read_text("utf-8"))["id"]
+
+SCHEMA_VERSION = 37
+COLUMNS = 24
+"""Grid units in a row of a dashboard."""
+
+FIVE_MINUTES = 15_000
+"""Rows that a graph holds: 50 a second for the five minutes that a dashboard begins with."""
+
+NEWEST: Json = {"timeFrom": "10s", "hideTimeOverride": True, "maxDataPoints": 500}
+"""A panel that draws every row anew each time: the last seconds are enough, and quick."""
+
+DATA_SOURCE = {"type": PLUGIN_ID, "uid": "${datasource}"}
+INPUT = "DS_AIOSTREAM"
+
+
+# -- what panels are made of ---------------------------------------------------------------------
+
+
+def query(query_type: str, exact: bool = True, **fields: object) -> Json:
+    """One query; its letter comes when the panel is made."""
+    return {"queryType": query_type, **fields, "withStreaming": True, "exact": exact}
+
+
+def panel(kind: str, title: str, size: tuple[int, int], *queries: Json, **rest: Any) -> Json:
+    """A panel of one type; `size` is width and height, its place comes with the dashboard."""
+    targets = [
+        {"refId": letter, "datasource": DATA_SOURCE, **one}
+        for letter, one in zip("ABCDEFGH", queries, strict=False)
+    ]
+    width, height = size
+    return {
+        "type": kind,
+        "title": title,
+        "datasource": DATA_SOURCE,
+        "gridPos": {"w": width, "h": height},
+        "targets": targets,
+        "fieldConfig": {"defaults": {}, "overrides": []},
+        "options": {},
+        **rest,
+    }
+
+
+def text(size: tuple[int, int], markdown: str) -> Json:
+    """A panel of words."""
+    made = panel("text", "", size, transparent=True)
+    del made["targets"], made["datasource"]
+    made["options"] = {"mode": "markdown", "content": markdown}
+    return made
+
+
+def lines(*, fill: int = 0, stacked: bool = False, **defaults: Any) -> Json:
+    """How a time series panel draws: thin lines, no points, never joined over a gap."""
+    custom: Json = {
+        "drawStyle": "line",
+        "lineWidth": 1,
+        "fillOpacity": fill,
+        "showPoints": "never",
+        "spanNulls": False,
+    }
+    if stacked:
+        custom["stacking"] = {"mode": "normal", "group": "A"}
+    return {
+        "fieldConfig": {"defaults": {"custom": custom, **defaults}, "overrides": []},
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            "tooltip": {"mode": "multi", "sort": "none"},
+        },
+    }
+
+
+def newest(field: str = "", *, graph: bool = True, **defaults: Any) -> Json:
+    """How a stat panel shows: the last value of one field, the field's own unit."""
+    return {
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": {
+            "reduceOptions": {
+                "calcs": ["lastNotNull"],
+                "fields": f"/^{field}$/" if field else "",
+                "values": False,
+            },
+            "graphMode": "area" if graph else "none",
+            "colorMode": "value",
+            "textMode": "auto",
+        },
+    }
+
+
+def plain() -> Json:
+    """One colour, for values that are neither good nor bad."""
+    return {"color": {"mode": "fixed", "fixedColor": "blue"}}
+
+
+def steps(*bounds: tuple[float | None, str]) -> Json:
+    """Colours from a value on."""
+    marks = [{"value": value, "color": colour} for value, colour in bounds]
+    return {"thresholds": {"mode": "absolute", "steps": marks}, "color": {"mode": "thresholds"}}
+
+
+def choice(name: str, label: str, *values: str) -> Json:
+    """A variable with a fixed list of values; the first is the default."""
+    options = [{"text": v, "value": v, "selected": v == values[0]} for v in values]
+    return {
+        "type": "custom",
+        "name": name,
+        "label": label,
+        "query": ",".join(values),
+        "options": options,
+        "current": options[0],
+        "multi": False,
+        "includeAll": False,
+        "hide": 0,
+    }
+
+
+def words(name: str, label: str, value: str) -> Json:
+    """A variable that the viewer types."""
+    current = {"text": value, "value": value}
+    return {
+        "type": "textbox",
+        "name": name,
+        "label": label,
+        "query": value,
+        "options": [{**current, "selected": True}],
+        "current": {**current, "selected": True},
+        "hide": 0,
+    }
+
+
+# -- the dashboards ------------------------------------------------------------------------------
+
+
+def demo() -> Json:
+    """The source `demo`."""
+    walk = query("walk", hz="${hz}", seed=1, alias="seed 1")
+    return dashboard(
+        "demo",
+        "A walk that is the same on every machine: history and live rows of one function of time.",
+        [choice("hz", "Rows a second", "10", "1", "50")],
+        panel(
+            "timeseries", "Exact: no row missing, none twice", (24, 9), walk,
+            maxDataPoints=FIVE_MINUTES, **lines(),
+        ),
+        panel(
+            "timeseries", "Several queries in one panel", (12, 8),
+            query("walk", hz="${hz}", seed=2, alias="seed 2"),
+            query("walk", hz="${hz}", seed=3, alias="seed 3"),
+            maxDataPoints=FIVE_MINUTES, **lines(),
+        ),
+        panel(
+            "timeseries", "The stock way of Grafana, for comparison", (12, 8),
+            query("walk", exact=False, hz="${hz}", seed=1, alias="seed 1"),
+            maxDataPoints=FIVE_MINUTES, **lines(),
+        ),
+        panel("stat", "Newest value", (6, 6), walk, **NEWEST, **newest(**plain())),
+        panel("table", "Rows of the last 10 s", (8, 6), walk, **NEWEST, **newest_first()),
+        text(
+            (10, 6),
+            "Refresh, reload, pull the network cable, or end the plugin's process: the exact panels"
+            " come back with every row. The stock panel shows what Grafana does without the"
+            " plugin's own way of joining history and live rows.",
+        ),
+    )  # fmt: skip
+
+
+def host() -> Json:
+    """The source `host`."""
+    percent = {"unit": "percent", "min": 0, "max": 100}
+    warm = steps((None, "green"), (70, "orange"), (90, "red"))
+    cpu, memory = query("cpu"), query("memory")
+    net, disk = query("net", nic="${nic}"), query("disk", device="${device}")
+    return dashboard(
+        "host",
+        "The machine that Grafana's plugin runs on: processor, memory, network and disks.",
+        [words("nic", "Interface", "all"), words("device", "Disk", "all")],
+        panel("stat", "Processor", (6, 4), cpu, **newest("busy", **percent, **warm)),
+        panel("stat", "Load", (6, 4), cpu, **newest("load", **plain())),
+        panel("stat", "Memory", (6, 4), memory, **newest("used_share", **percent, **warm)),
+        panel("stat", "Received", (6, 4), net, **newest("received", **plain())),
+        panel(
+            "timeseries", "Processor", (12, 8), cpu,
+            transformations=only("time", "user", "system", "iowait"),
+            **lines(fill=30, stacked=True, unit="percent", min=0, max=100),
+        ),
+        panel(
+            "timeseries", "Memory", (12, 8), memory,
+            transformations=only("time", "used", "available", "swap_used"),
+            **lines(fill=10, min=0),
+        ),
+        panel(
+            "timeseries", "Network: $nic", (12, 8), net,
+            transformations=only("time", "received", "sent"), **lines(fill=10, min=0),
+        ),
+        panel(
+            "timeseries", "Disk: $device", (12, 8), disk,
+            transformations=only("time", "read", "written"), **lines(fill=10, min=0),
+        ),
+    )  # fmt: skip
+
+
+def file() -> Json:
+    """The source `file`."""
+    rows = query("rows", file="${file}")
+    return dashboard(
+        "file",
+        "A growing NDJSON or CSV file, from its rows of before to the line written just now.",
+        [words("file", "File", "today.ndjson")],
+        panel(
+            "timeseries", "Numbers of $file", (24, 9), rows, maxDataPoints=FIVE_MINUTES,
+            transformations=without("offset"), **lines(),
+        ),
+        panel(
+            "logs", "Lines of the last 10 s", (12, 11), rows, **NEWEST,
+            options={
+                "showTime": True, "showLabels": False, "wrapLogMessage": True,
+                "enableLogDetails": True, "sortOrder": "Descending", "dedupStrategy": "none",
+            },
+        ),
+        panel(
+            "table", "Rows of the last 10 s", (12, 11), rows,
+            transformations=without("offset"), **NEWEST, **newest_first(),
+        ),
+    )  # fmt: skip
+
+
+def only(*fields: str) -> list[Json]:
+    """Leaves these fields."""
+    return [{"id": "filterFieldsByName", "options": {"include": {"names": list(fields)}}}]
+
+
+def without(*fields: str) -> list[Json]:
+    """Leaves all but these fields."""
+    return [{"id": "filterFieldsByName", "options": {"exclude": {"names": list(fields)}}}]
+
+
+def newest_first() -> Json:
+    """A table with the newest row at its top."""
+    time = {
+        "matcher": {"id": "byName", "options": "time"},
+        "properties": [
+            {"id": "unit", "value": "time:HH:mm:ss.SSS"},
+            {"id": "custom.width", "value": 130},
+        ],
+    }
+    return {
+        "fieldConfig": {"defaults": {}, "overrides": [time]},
+        "options": {"showHeader": True, "sortBy": [{"displayName": "time", "desc": True}]},
+    }
+
+
+def dashboard(source: str, description: str, variables: list[Json], *panels: Json) -> Json:
+    """The whole model. Panels are laid out in reading order, rows as high as their highest."""
+    return {
+        "title": f"aiostream {source}",
+        "uid": f"aiostream-{source}",
+        "description": description,
+        "tags": ["aiostream"],
+        "schemaVersion": SCHEMA_VERSION,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "liveNow": True,
+        "refresh": "",
+        "time": {"from": "now-5m", "to": "now"},
+        "timezone": "",
+        "timepicker": {},
+        "annotations": {"list": []},
+        "links": [],
+        "templating": {"list": [picker(source), *variables]},
+        "panels": list(laid_out(panels)),
+    }
+
+
+def picker(source: str) -> Json:
+    """The variable that every panel takes its data source from.
+
+    Some versions of Grafana keep a data source's name as its value, others its uid; they look for
+    either in `text` and `value`.
+    """
+    return {
+        "type": "datasource",
+        "name": "datasource",
+        "label": "Data source",
+        "query": PLUGIN_ID,
+        "regex": "",
+        "options": [],
+        "current": {"text": f"aiostream {source}", "value": f"aiostream-{source}"},
+        "multi": False,
+        "includeAll": False,
+        "refresh": 1,
+        "hide": 0,
+    }
+
+
+def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
+    x = y = tallest = 0
+    for number, one in enumerate(panels, 1):
+        size = one["gridPos"]
+        if x + size["w"] > COLUMNS:
+            x, y, tallest = 0, y + tallest, 0
+        yield {"id": number, **one, "gridPos": {"x": x, "y": y, **size}}
+        x, tallest = x + size["w"], max(tallest, size["h"])
+
+
+def importable(model: Json) -> Json:
+    """The same for the tab Dashboards: the data source comes from whose tab it is.
+
+    Without a uid: a provisioned copy and an imported one are two dashboards.
+    """
+    made: Json = json.loads(json.dumps(model))
+    del made["uid"]
+    pick = made["templating"]["list"][0]
+    pick["current"] = {"text": f"${{{INPUT}}}", "value": f"${{{INPUT}}}"}
+    needed = {
+        "name": INPUT,
+        "label": "aiostream",
+        "type": "datasource",
+        "pluginId": PLUGIN_ID,
+        "pluginName": "aiostream",
+    }
+    return {"__inputs": [needed], **made}
+
+
+def files() -> Iterator[tuple[Path, str]]:
+    """Every file with what has to stand in it."""
+    for make in (demo, host, file):
+        model = make()
+        name = f"{make.__name__}.json"
+        yield ROOT / "provisioning" / "dashboards" / "aiostream" / name, written(model)
+        yield ROOT / "dashboards" / name, written(importable(model))
+
+
+def written(model: Json) -> str:
+    return json.dumps(model, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    stale = [(p, t) for p, t in files() if not p.exists() or p.read_text("utf-8") != t]
+    for path, content in stale:
+        if "--check" in sys.argv[1:]:
+            print(f"{path.relative_to(ROOT)} is stale: run scripts/dashboards", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, "utf-8")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The dashboards and provisioning files that are shipped: Grafana can load them, and every query in
+them is one that the source of its dashboard answers."""
+
+import importlib.util
+import json
+import re
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from aiostream_ds.sources.plugin import PLUGIN_ID, SOURCES
+from aiostream_ds.testing import serve_in_memory
+
+ROOT = Path(__file__).parents[1]
+PROVISIONED = sorted((ROOT / "provisioning" / "dashboards" / "aiostream").glob("*.json"))
+IMPORTED = sorted((ROOT / "dashboards").glob("*.json"))
+SOURCE_FILE = ROOT / "provisioning" / "datasources" / "aiostream.yaml"
+PROVIDER_FILE = ROOT / "provisioning" / "dashboards" / "aiostream.yaml"
+
+_VARIABLE = re.compile(r"\$\{?(\w+)\}?")
+
+EACH = pytest.mark.parametrize(
+    "path", PROVISIONED + IMPORTED, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+EACH_PROVISIONED = pytest.mark.parametrize("path", PROVISIONED, ids=lambda path: path.stem)
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+def data_sources() -> dict[str, dict[str, Any]]:
+    """What the provisioning file configures, by uid."""
+    found = yaml.safe_load(SOURCE_FILE.read_text("utf-8"))
+    assert found["apiVersion"] == 1
+    return {one["uid"]: one for one in found["datasources"]}
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboards", ROOT / "scripts" / "dashboards.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def variables(model: dict[str, Any]) -> dict[str, str]:
+    """What Grafana puts in for each variable while nobody has chosen another value."""
+    return {one["name"]: one["current"]["value"] for one in model["templating"]["list"]}
+
+
+def put_in(value: Any, known: dict[str, str]) -> Any:
+    return _VARIABLE.sub(lambda m: known[m[1]], value) if isinstance(value, str) else value
+
+
+def targets(model: dict[str, Any]) -> list[dict[str, Any]]:
+    return [target for panel in model["panels"] for target in panel.get("targets", ())]
+
+
+def test_the_files_are_what_the_script_writes():
+    for path, content in script().files():
+        assert path.read_text("utf-8") == content, f"{path} is stale: run scripts/dashboards"
+
+
+def test_each_provisioned_data_source_is_a_source_of_the_built_in_plugin():
+    for one in data_sources().values():
+        assert one["type"] == PLUGIN_ID
+        assert one["jsonData"]["source"] in SOURCES
+
+
+def test_each_dashboard_begins_with_a_data_source_that_is_provisioned():
+    assert len(PROVISIONED) == 3
+    for path in PROVISIONED:
+        picker = load(path)["templating"]["list"][0]
+        configured = data_sources()[picker["current"]["value"]]
+        assert picker["current"]["text"] == configured["name"]
+        assert configured["jsonData"]["source"] == path.stem
+
+
+def test_the_provider_reads_the_folder_beside_it():
+    (provider,) = yaml.safe_load(PROVIDER_FILE.read_text("utf-8"))["providers"]
+    assert Path(provider["options"]["path"]).name == PROVISIONED[0].parent.name
+    assert provider["type"] == "file"
+
+
+def test_the_plugin_offers_each_dashboard_for_import():
+    includes = load(ROOT / "plugin.json")["includes"]
+    offered = {one["path"] for one in includes if one["type"] == "dashboard"}
+    assert offered == {f"dashboards/{path.name}" for path in IMPORTED}
+
+
+@EACH
+def test_no_panel_names_a_data_source_of_one_grafana(path):
+    model = load(path)
+    holders = [panel for panel in model["panels"] if panel["type"] != "text"] + targets(model)
+    for holder in holders:
+        assert holder["datasource"] == {"type": PLUGIN_ID, "uid": "${datasource}"}
+    assert model.get("id") is None
+
+
+@EACH
+def test_variables_that_are_used_exist(path):
+    model = load(path)
+    inputs = {one["name"] for one in model.get("__inputs", ())}
+    used = set(_VARIABLE.findall(json.dumps(model)))
+    assert used <= variables(model).keys() | inputs
+    assert variables(model).keys() <= used
+
+
+@EACH
+def test_panels_lie_side_by_side_on_the_grid(path):
+    taken: set[tuple[int, int]] = set()
+    panels = load(path)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken
+        taken |= cells
+
+
+def test_an_imported_dashboard_is_the_provisioned_one_with_another_data_source():
+    for provisioned, imported in zip(PROVISIONED, IMPORTED, strict=True):
+        expected, found = load(provisioned), load(imported)
+        assert found.pop("__inputs")[0]["pluginId"] == PLUGIN_ID
+        assert expected.pop("uid")
+        del expected["templating"]["list"][0]["current"], found["templating"]["list"][0]["current"]
+        assert found == expected
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """The settings of a dashboard's data source, with a directory of this test for its file."""
+
+    def made(source: str) -> dict[str, Any]:
+        settings = dict(data_sources()[f"aiostream-{source}"]["jsonData"])
+        if source == "file":
+            settings["directory"] = str(tmp_path)
+            known = variables(load(ROOT / "dashboards" / "file.json"))
+            line = {"time": time.time(), "level": "info", "ms": 1}
+            (tmp_path / known["file"]).write_text(json.dumps(line) + "\n", "utf-8")
+        return settings
+
+    return made
+
+
+@EACH_PROVISIONED
+async def test_each_query_is_answered_by_the_dashboards_source(path, settings):
+    model = load(path)
+    known = variables(model)
+    async with serve_in_memory(SOURCES, by="source", settings=settings(path.stem)) as grafana:
+        ok, message = await grafana.health()
+        assert ok, message
+        for target in targets(model):
+            query = {name: put_in(value, known) for name, value in target.items()}
+            (frame,) = await grafana.query(query)
+            said = frame.meta.custom["seam"]["channel"] if target["exact"] else frame.meta.channel
+            assert said.startswith("ds/test/")
+
+
+@EACH_PROVISIONED
+async def test_the_columns_that_panels_pick_are_there(path, settings):
+    model = load(path)
+    known = variables(model)
+    async with serve_in_memory(SOURCES, by="source", settings=settings(path.stem)) as grafana:
+        for panel in model["panels"]:
+            if wanted := picked(panel):
+                query = {k: put_in(v, known) for k, v in panel["targets"][0].items()}
+                (frame,) = await grafana.query(query)
+                assert wanted <= {field.name for field in frame.fields}
+
+
+def picked(panel: dict[str, Any]) -> set[str]:
+    """The names of columns in a panel's options and transformations."""
+    found = {one["displayName"] for one in panel["options"].get("sortBy", ())}
+    field = panel["options"].get("reduceOptions", {}).get("fields", "")
+    found |= {field.strip("/^$")} if field else set()
+    for step in panel.get("transformations", ()):
+        for kept_or_left in step["options"].values():
+            found |= set(kept_or_left["names"])
+    return found

@@ -11,7 +11,7 @@ __all__ = ["PIECES", "TURN", "Outbox"]
 TURN = 64 * 1024
 """Bytes after which a stream lets the loop turn, and after which written bytes leave at once."""
 
-PIECES = 32
+PIECES = 8
 """Written pieces that leave at once: when many channels tick together, the first waits for few."""
 
 

@@ -131,7 +131,7 @@ class Bench:
         _run(*into, "install", "--no-deps", "--force-reinstall", *wheels.glob("*.whl"))
 
     def _package(self) -> None:
-        out = BUILD / "packaged"
+        out = BUILD / "packaged" / "aiostream-ds-datasource"  # the plugin's id names the folder
         environ = {**os.environ, "AIOSTREAM_DS_PYTHON": str(self.python)}
         _run(ROOT / "scripts" / "package", out, environ=environ)
         (executable,) = out.glob("gpx_*")

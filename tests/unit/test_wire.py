@@ -16,7 +16,7 @@ from aiostream_ds.frames.packet import Packet, Schema, render
 from aiostream_ds.grafana import http2, wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.http2streams import Http2Stream
-from aiostream_ds.grafana.outbox import TURN
+from aiostream_ds.grafana.outbox import PIECES, TURN
 from aiostream_ds.grafana.sending import packet_bytes
 
 # -- messages ------------------------------------------------------------------------------------
@@ -110,11 +110,20 @@ async def test_writes_of_one_turn_leave_in_one_write():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
-    for _ in range(10):
+    for _ in range(PIECES - 1):
         protocol.outbox.write(b"abc")
     assert transport.written == []
     await asyncio.sleep(0)
-    assert transport.written == [b"abc" * 10]
+    assert transport.written == [b"abc" * (PIECES - 1)]
+
+
+async def test_so_many_pieces_leave_at_once():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    for _ in range(PIECES):
+        protocol.outbox.write(b"abc")
+    assert transport.written == [b"abc" * PIECES]
 
 
 async def test_64_kib_leave_at_once():

@@ -127,14 +127,14 @@ async def test_a_reader_that_has_stalled_does_not_wait_for_a_window_that_never_o
 @pytest.mark.parametrize("size", [16_384, 20_000, 2**20])
 async def test_frames_are_as_large_as_the_host_allows_and_no_larger(size):
     settings = {"initial_window_size": LARGE, "max_frame_size": size}
-    host = MemoryHost(sends(100_000), **settings)
+    host = MemoryHost(sends(200_000), **settings)
     host.h2.increment_flow_control_window(1_000_000)
     await host.turn()
     number = host.request()
     await host.turn()
     lengths = [length for _, length in host.frames]
     assert max(lengths) == min(size, TURN)
-    assert sum(lengths) == 100_000
+    assert sum(lengths) == 200_000
     assert host.ended[number] == "0"
 
 

@@ -126,7 +126,7 @@ async def test_so_many_pieces_leave_at_once():
     assert transport.written == [b"abc" * PIECES]
 
 
-async def test_64_kib_leave_at_once():
+async def test_many_bytes_leave_at_once():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()

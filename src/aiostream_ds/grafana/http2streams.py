@@ -140,8 +140,8 @@ class Http2Stream:
         return stream is not None and not stream.closed and not closed
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` as DATA frames, waiting for the windows. The loop gets a turn every 64 KiB,
-        so that nobody starves and a cancellation is seen.
+        """Write `data` as DATA frames, waiting for the windows. The loop gets a turn every `TURN`
+        bytes, so that nobody starves and a cancellation is seen.
 
         Raises StreamClosedError when the host has reset the stream or is gone.
         """

@@ -8,8 +8,9 @@ from typing import Any
 
 __all__ = ["PIECES", "TURN", "Outbox"]
 
-TURN = 64 * 1024
-"""Bytes after which a stream lets the loop turn, and after which written bytes leave at once."""
+TURN = 128 * 1024
+"""Bytes after which a stream lets the loop turn, and after which written bytes leave at once. A
+pump's batch, half as many, goes out in one piece."""
 
 PIECES = 8
 """Written pieces that leave at once: when many channels tick together, the first waits for few."""

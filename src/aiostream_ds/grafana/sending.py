@@ -20,9 +20,6 @@ from aiostream_ds.grafana.wire import Call
 
 __all__ = ["Reader", "message", "packet_bytes", "send_packets", "write"]
 
-_AT_ONCE = 2 * TURN
-"""Bytes that are pushed in one go: a pump's batch has about TURN."""
-
 
 class Reader(Protocol):
     """What `send_packets` needs of a channel's subscription."""
@@ -161,7 +158,7 @@ class _Push:
             data = b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
         else:
             data = packet_bytes(schema, packet)
-        return len(data) <= _AT_ONCE and self._stream.write_now(data)
+        return len(data) <= TURN and self._stream.write_now(data)
 
     def _need_task(self) -> None:
         """The rest is the task's: what comes from now on has to wait for it."""
@@ -191,7 +188,7 @@ class _Push:
             taken = self._reader.take()
             if taken:
                 data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
-                if len(data) > _AT_ONCE or not self._call.stream.write_now(data):
+                if len(data) > TURN or not self._call.stream.write_now(data):
                     self._rest = data
             if self._rest or self._reader.ended:
                 self._need_task()

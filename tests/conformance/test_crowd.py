@@ -4,7 +4,7 @@ one run of each channel throughout, counted by the outside, and nothing left of 
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,13 @@ async def everybody_is_in(host: Host) -> None:
     raise AssertionError("some joins have not arrived")
 
 
-async def emptied(host: Host) -> dict[str, Any]:
-    """The counts once the last stream has ended."""
+async def emptied(host: Host, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The counts once the last stream has ended, and its calls, which do so a moment later: as many
+    tasks and files are there as `before`, or they stay."""
     for _ in range(100):
         found = await counts(host)
-        if not found["running"] and not found["kept"]["Channel"]:
+        as_before = before is None or all(found[what] == before[what] for what in ("tasks", "fds"))
+        if not found["running"] and not found["kept"]["Channel"] and as_before:
             return found
         await asyncio.sleep(0.1)
     return found
@@ -107,7 +109,7 @@ async def test_ten_thousand_joins_leave_nothing_and_start_nothing_twice(host: Ho
 
     for name in (*pinned, *wandering):
         await crowd.leave(name)
-    after = await emptied(host)
+    after = await emptied(host, empty)
     assert after["running"] == after["followers"] == 0
     assert after["tasks"] == empty["tasks"] and after["fds"] == empty["fds"]
     for name in ("Subscription", "Channel", "Follower"):

@@ -6,16 +6,13 @@ waiting. After each async test no task may be left; a virtual test may not block
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
 
-from aiostream_ds.testing.plugin import (  # noqa: F401  (the mark `virtual`)
-    pytest_asyncio_loop_factories,
-    pytest_configure,
-)
+from aiostream_ds.testing.vloop import VirtualLoop
 
 _TURNS = 20  # of the loop, in which what was told to end may end
 
@@ -24,6 +21,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="play more random schedules of exact streams"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual: the test runs in virtual time")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("virtual") is not None:
+        return {"virtual": VirtualLoop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -30,10 +30,10 @@ def report(tmp_path_factory):
     require("browser", chromium is not None, "Chromium is not there")
     words = ["dev", "--set", "source=host", "--path", "cpu", "--port", "0", "--no-browser"]
     main = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
-    out = (tmp_path_factory.mktemp("console") / "out.txt").open("w+")
-    dev = subprocess.Popen(
-        [sys.executable, "-uc", main, *words], stdout=subprocess.PIPE, stderr=out
-    )
+    folder = tmp_path_factory.mktemp("console")  # in the checkout, other tests would attach to it
+    out = (folder / "out.txt").open("w+")
+    command = [sys.executable, "-uc", main, *words]
+    dev = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out, cwd=folder)
     try:
         url = re.search(r"http://\S+", dev.stdout.readline().decode())[0]
         words = ["node", SCRIPT, url, os.environ.get("AIOSTREAM_DS_PICTURES", "")]

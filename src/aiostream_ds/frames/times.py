@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from operator import attrgetter, sub
 
-__all__ = ["DAY", "EPOCH", "MILLISECOND", "TIME_LIMIT", "read_datetimes"]
+__all__ = ["EPOCH", "MILLISECOND", "TIME_LIMIT", "read_datetimes"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)

@@ -67,6 +67,7 @@ class Server(Node):
         super().__init__(host, command, settings)
         self.wire = Wire()
         self.url = ""
+        self.joined = asyncio.Event()  # a browser is in the hub
         self._watchers: set[asyncio.Task[None]] = set()
 
     # -- HTTP ----------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ class Server(Node):
     def join(self, path: str, receive: Callable[[Message], None]) -> None:
         """The browser is in the hub from now on."""
         self._receivers.setdefault(path, {})[receive] = None
+        self.joined.set()
 
     def start_run(self, path: str) -> None:
         if path not in self._runs:

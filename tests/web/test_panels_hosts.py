@@ -127,6 +127,7 @@ async def test_how_the_stream_is_doing_is_a_notice_of_the_panel(open_stage):
         tab, path = await stage.tab(), stage.logs[0].path
         await stage.open(tab, "p", WIDTH)
         await stage.caught_up()
+        await stage.server.joined.wait()  # there is no subscribing to what cannot be read
         await stage.silence()
         path.rename(path.with_name("away"))
         path.mkdir()  # cannot be read

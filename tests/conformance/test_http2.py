@@ -11,6 +11,7 @@ from grpclib.protocol import AbstractHandler
 
 from aiostream_ds.grafana import http2, wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.methods import both_streams
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]
 
@@ -43,8 +44,8 @@ class AsCalls(AbstractHandler):
 
 class Ours(wire.Server):
     def __init__(self):
-        method = wire.both_streams(self.run, pb.StreamPacket, pb.StreamPacket)
-        super().__init__({"/run": method})
+        method = both_streams(self.run, pb.StreamPacket, pb.StreamPacket)
+        super().__init__({"": lambda: {"/run": method}})
 
     async def run(self, _, call):
         await call.send(BODY)

@@ -168,4 +168,7 @@ async def test_a_lifespan_that_cannot_open_is_told_as_a_query_error_and_mended_b
 async def test_a_front_is_what_a_grafana_can_talk_to_like_a_plugin():
     async with open_application(Catalog(counting("one", []))) as plain:
         async with open_front(Catalog(counting("one", []))) as front:
-            assert set(front.methods()) == set(plain.methods())
+            there, here = front.services(), plain.services()
+            assert {name: set(make()) for name, make in there.items()} == {
+                name: set(make()) for name, make in here.items()
+            }

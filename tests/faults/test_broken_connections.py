@@ -22,7 +22,7 @@ BYTES = PREFACE + SETTINGS + HEADERS
 @pytest.mark.parametrize("how", ["closed", "reset"])
 async def test_a_connection_that_is_lost_at_any_byte_harms_nobody(how):
     async with open_application(Catalog(Each)) as application:
-        server = Server(application.methods())
+        server = Server(application.services())
         listening = socket.create_server(("127.0.0.1", 0))
         address = listening.getsockname()[:2]
         await server.start(sock=listening)

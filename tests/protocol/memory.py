@@ -10,6 +10,7 @@ from h2.settings import SettingCodes
 
 from aiostream_ds.grafana import wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.methods import server_stream
 from aiostream_ds.grafana.wire import GRPCError, Status
 
 QUIET = 10  # turns of the loop in which nothing is written any more
@@ -39,9 +40,9 @@ class MemoryHost:
     """One connection, and a server of its own whose "/run" is answered by `run(request, call)`."""
 
     def __init__(self, run, **settings):
-        self.server = wire.Server(
-            {"/run": wire.server_stream(run, pb.PublishStreamRequest, pb.StreamPacket)}
-        )
+        method = server_stream(run, pb.PublishStreamRequest, pb.StreamPacket)
+        self.methods = {"/run": method}
+        self.server = wire.Server({"": lambda: self.methods})
         self.transport = MemoryTransport()
         self.protocol = self.server._protocol_factory()
         self.protocol.connection_made(self.transport)

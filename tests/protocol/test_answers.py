@@ -8,6 +8,7 @@ from h2.stream import StreamClosedBy
 
 from aiostream_ds.grafana import wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.methods import unary
 
 from .memory import MemoryHost
 
@@ -17,7 +18,7 @@ ONE = "/one"
 def make_host(answer, **settings):
     """A host of a plugin whose `ONE` is answered by `answer(request, call)`."""
     host = MemoryHost(answer, **settings)
-    host.server.methods[ONE] = wire.unary(answer, pb.PublishStreamRequest, pb.PublishStreamResponse)
+    host.methods[ONE] = unary(answer, pb.PublishStreamRequest, pb.PublishStreamResponse)
     return host
 
 

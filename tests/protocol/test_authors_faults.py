@@ -24,7 +24,7 @@ from aiostream_ds import (
 )
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.instance import OPEN_TIMEOUT
-from aiostream_ds.grafana.service import REFUSED_WAIT
+from aiostream_ds.grafana.stream_service import REFUSED_WAIT
 from aiostream_ds.grafana.wire import Call
 from aiostream_ds.testing import serve_in_memory
 from tests.protocol.calls import ANN, a_query, query_data, run_stream, subscribe, unary

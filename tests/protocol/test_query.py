@@ -26,7 +26,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds.frames import arrow, json
-from aiostream_ds.grafana import queries, seam, service
+from aiostream_ds.grafana import data_service, queries, seam
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.protocol.calls import ANN, a_query, chunks, query_data
@@ -429,7 +429,7 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
         assert go_on.wait(5)
         return encode(frame)
 
-    monkeypatch.setattr(service.json, "encode", slow)
+    monkeypatch.setattr(data_service.json, "encode", slow)
 
     class Both(DataSource):
         @stream("ticks")

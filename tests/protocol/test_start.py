@@ -16,7 +16,10 @@ from aiostream_ds.grafana._pb import pluginv2 as pb
 
 # Each of them takes milliseconds, pyarrow and numpy a hundred. (asyncio itself loads ssl.)
 UNNEEDED = """
-    aiostream_ds.cli aiostream_ds.grafana.mtls aiostream_ds.testing argparse betterproto2.grpclib
+    aiostream_ds.cli aiostream_ds.frames.arrow aiostream_ds.grafana.data_service
+    aiostream_ds.grafana._pb.pluginv2.data aiostream_ds.grafana._pb.pluginv2.resource
+    aiostream_ds.grafana._pb.grpc.health.v1 aiostream_ds.grafana.mtls
+    aiostream_ds.grafana.resource_service aiostream_ds.testing argparse betterproto2.grpclib
     cryptography dateutil doctest email grpclib.client http importlib.metadata importlib.resources
     logging.config multiprocessing numpy prometheus_client psutil pyarrow pytest shutil sqlite3
     tempfile unittest xml zipfile zoneinfo

@@ -13,6 +13,7 @@ from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, Unary
 from aiostream_ds.frames.packet import Packet, Schema
 from aiostream_ds.grafana import wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.methods import both_streams, server_stream, unary
 from aiostream_ds.grafana.sending import send_packets
 from aiostream_ds.grafana.wire import GRPCError, Status
 
@@ -23,7 +24,7 @@ async def echo(request, call):
     return Reply(data=request.data)
 
 
-ECHO = wire.unary(echo, Request, Reply)
+ECHO = unary(echo, Request, Reply)
 
 
 class Host:
@@ -49,7 +50,7 @@ class Host:
 
 @asynccontextmanager
 async def serving(tmp_path, methods, **options):
-    server = wire.Server({"/echo": ECHO, **methods}, **options)
+    server = wire.Server({"": lambda: {"/echo": ECHO, **methods}}, **options)
     path = tmp_path / "s"
     await server.start(path=str(path))
     host = Host(server, path)
@@ -73,7 +74,7 @@ async def test_a_reply_of_bytes_goes_out_as_it_is(tmp_path):
     async def ready(request, call):
         return bytes(Reply(data=b"ready"))
 
-    async with serving(tmp_path, {"/ready": wire.unary(ready, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/ready": unary(ready, Request, Reply)}) as host:
         assert (await host.call("/ready")).data == b"ready"
 
 
@@ -90,7 +91,7 @@ async def test_a_call_knows_path_metadata_peer_and_deadline(tmp_path):
         seen.append((call, asyncio.get_running_loop().time()))
         return Reply()
 
-    async with serving(tmp_path, {"/look": wire.unary(look, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/look": unary(look, Request, Reply)}) as host:
         pairs = [("traceparent", "00-1"), ("many", "a"), ("many", "b")]
         await host.call("/look", metadata=pairs, timeout=50)
         await host.call("/look")
@@ -105,7 +106,7 @@ async def test_a_grpc_error_keeps_its_status_and_text(tmp_path):
     async def refuse(request, call):
         raise GRPCError(Status.PERMISSION_DENIED, "not you, Jörg")
 
-    async with serving(tmp_path, {"/no": wire.unary(refuse, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/no": unary(refuse, Request, Reply)}) as host:
         assert await host.status("/no") == (Status.PERMISSION_DENIED, "not you, Jörg")
 
 
@@ -114,7 +115,7 @@ async def test_a_bug_is_internal_and_logged_once_with_its_traceback(tmp_path, ca
     async def fail(request, call):
         raise error
 
-    async with serving(tmp_path, {"/fail": wire.unary(fail, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/fail": unary(fail, Request, Reply)}) as host:
         text = f"{type(error).__name__}: odd"
         assert await host.status("/fail") == (Status.INTERNAL, text)
         assert (await host.call(data=b"alive")).data == b"alive"
@@ -127,7 +128,7 @@ async def test_a_very_long_error_text_is_cut(tmp_path):
     async def refuse(request, call):
         raise GRPCError(Status.ABORTED, "ö" * 100_000)
 
-    async with serving(tmp_path, {"/no": wire.unary(refuse, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/no": unary(refuse, Request, Reply)}) as host:
         status, message = await host.status("/no")
     assert (status, set(message)) == (Status.ABORTED, {"ö"})
     assert len(message) < 10_000
@@ -137,7 +138,7 @@ async def test_a_reply_of_the_wrong_type_is_internal(tmp_path, caplog):
     async def nothing(request, call):
         return None
 
-    async with serving(tmp_path, {"/nothing": wire.unary(nothing, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/nothing": unary(nothing, Request, Reply)}) as host:
         status, message = await host.status("/nothing")
     assert status is Status.INTERNAL
     assert "must be bytes or PublishStreamResponse" in message
@@ -161,7 +162,7 @@ async def test_the_hosts_deadline_ends_a_call(tmp_path):
         finally:
             gone.set()
 
-    async with serving(tmp_path, {"/wait": wire.unary(wait, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/wait": unary(wait, Request, Reply)}) as host:
         raw = await Raw.connect(host)
         raw.request("/wait", timeout="10m")
         raw.message(b"")
@@ -198,7 +199,7 @@ async def test_a_stream_keeps_its_order(tmp_path):
         for number in range(3000):
             await call.send(Reply(data=b"%d" % number))
 
-    async with serving(tmp_path, {"/run": wire.server_stream(count, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(count, Request, Reply)}) as host:
         async with host.stream() as stream:
             await stream.send_message(Request(), end=True)
             got = [int(reply.data) async for reply in stream]
@@ -210,7 +211,7 @@ async def test_a_failing_stream_keeps_what_it_sent(tmp_path):
         await call.send(Reply(data=b"first"))
         raise GRPCError(Status.UNAVAILABLE, "broker gone")
 
-    async with serving(tmp_path, {"/run": wire.server_stream(fail, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(fail, Request, Reply)}) as host:
         got = []
         with pytest.raises(GRPCError) as caught:
             async with host.stream() as stream:
@@ -226,7 +227,7 @@ async def test_both_sides_may_stream(tmp_path):
         while (message := await call.receive()) is not None:
             await call.send(Reply(data=message.data.upper()))
 
-    async with serving(tmp_path, {"/both": wire.both_streams(upper, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/both": both_streams(upper, Request, Reply)}) as host:
         async with StreamStreamMethod(host.channel, "/both", Request, Reply).open() as stream:
             for word in (b"a", b"b"):
                 await stream.send_message(Request(data=word))
@@ -266,7 +267,7 @@ async def start(host):
 async def test_a_reset_cancels_the_stream_once(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     wait = Waiting()
-    async with serving(tmp_path, {"/run": wire.server_stream(wait, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:
         stream = await start(host)
         await stream.cancel()
         await wait.empty.wait()
@@ -276,7 +277,7 @@ async def test_a_reset_cancels_the_stream_once(tmp_path, caplog):
 
 async def test_300_streams_leave_room_for_calls(tmp_path):
     wait = Waiting()
-    async with serving(tmp_path, {"/run": wire.server_stream(wait, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:
         streams = await asyncio.gather(*(start(host) for _ in range(300)))
         assert wait.running == 300
         assert (await host.call(data=b"room")).data == b"room"
@@ -293,7 +294,7 @@ async def test_300_streams_leave_room_for_calls(tmp_path):
 
 async def test_a_lost_connection_cancels_its_streams_once(tmp_path):
     wait = Waiting()
-    async with serving(tmp_path, {"/run": wire.server_stream(wait, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:
         for _ in range(5):
             await start(host)
         host.channel.close()
@@ -303,7 +304,7 @@ async def test_a_lost_connection_cancels_its_streams_once(tmp_path):
 
 async def test_closing_answers_unavailable_and_ends_connections(tmp_path):
     wait = Waiting()
-    async with serving(tmp_path, {"/run": wire.server_stream(wait, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:
         raw = await Raw.connect(host)
         raw.request("/run")
         raw.message(b"")
@@ -343,7 +344,7 @@ async def test_a_host_that_reads_nothing_holds_back_only_its_stream(tmp_path):
         for _ in range(100):
             await call.send(b"x" * 10_000)
 
-    methods = {"/run": wire.server_stream(flood, Request, Reply)}
+    methods = {"/run": server_stream(flood, Request, Reply)}
     async with serving(tmp_path, methods) as host:
         raw = await Raw.connect(host)
         flooded = raw.request("/run")
@@ -371,7 +372,7 @@ async def test_a_reset_reaches_a_stream_that_waits_for_the_window(tmp_path):
         finally:
             ended.set()
 
-    async with serving(tmp_path, {"/run": wire.server_stream(flood, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(flood, Request, Reply)}) as host:
         raw = await Raw.connect(host)
         flooded = raw.request("/run")
         raw.message(b"")
@@ -424,7 +425,7 @@ def runs(reader):
     async def run(request, call):
         await send_packets(call, reader)
 
-    return {"/run": wire.server_stream(run, Request, pb.StreamPacket)}
+    return {"/run": server_stream(run, Request, pb.StreamPacket)}
 
 
 async def packets_of(host):
@@ -651,7 +652,7 @@ async def test_garbage_ends_its_own_connection_only(tmp_path, garbage, caplog):
 async def test_tcp_sends_small_packets_at_once():
     import socket
 
-    server = wire.Server({"/echo": ECHO})
+    server = wire.Server({"": lambda: {"/echo": ECHO}})
     await server.start("127.0.0.1", 0)
     port = server._server.sockets[0].getsockname()[1]
     channel = Channel("127.0.0.1", port, codec=wire.Codec())

@@ -57,7 +57,7 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def no_jitter(monkeypatch):
-    monkeypatch.setattr("aiostream_ds.channels.policy.random.random", lambda: 0.0)
+    monkeypatch.setattr("random.random", lambda: 0.0)
 
 
 async def test_a_downstream_error_is_tried_again_for_ever_with_growing_waits(caplog):

@@ -16,6 +16,7 @@ from aiostream_ds.frames.packet import Packet, Schema, render
 from aiostream_ds.grafana import http2, wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.http2streams import Http2Stream
+from aiostream_ds.grafana.methods import both_streams
 from aiostream_ds.grafana.outbox import PIECES, TURN
 from aiostream_ds.grafana.sending import packet_bytes
 
@@ -70,7 +71,7 @@ class FakeTransport(asyncio.Transport):
 
 
 def connect(transport, methods=None):
-    server = wire.Server(methods or {})
+    server = wire.Server({"": lambda: methods or {}})
     protocol = server._protocol_factory()
     protocol.connection_made(transport)
     protocol.outbox.flush()
@@ -143,7 +144,7 @@ async def test_data_frames_made_by_hand_keep_the_accounts_of_both_windows():
         await asyncio.Event().wait()
 
     transport = FakeTransport()
-    table = {"/s": wire.both_streams(run, pb.StreamPacket, pb.StreamPacket)}
+    table = {"/s": both_streams(run, pb.StreamPacket, pb.StreamPacket)}
     server, protocol = connect(transport, table)
     peer = client()
     request(peer, 1, "/s")
@@ -185,7 +186,7 @@ async def test_a_call_reset_in_the_same_read_is_forgotten_though_it_never_ran():
     async def run(_, call):
         called.append(call)
 
-    table = {"/s": wire.both_streams(run, pb.StreamPacket, pb.StreamPacket)}
+    table = {"/s": both_streams(run, pb.StreamPacket, pb.StreamPacket)}
     server, protocol = connect(transport, table)
     peer = client()
     request(peer, 1, "/s")

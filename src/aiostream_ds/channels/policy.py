@@ -5,7 +5,6 @@ description that `described.py` gives out, so that docs/behaviour.md is generate
 """
 
 import math
-import random
 from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
@@ -196,7 +195,9 @@ class Retry(Struct, frozen=True):
             seconds = min(self.max_delay, self.min_delay * float(self.factor) ** (failures - 1))
         except OverflowError:
             seconds = self.max_delay
-        return seconds * (1.0 - self.jitter * random.random())
+        from random import random  # seldom, and not at the start
+
+        return seconds * (1.0 - self.jitter * random())
 
 
 class Replay(Struct, frozen=True):

@@ -18,7 +18,8 @@ from aiostream_ds.channels.channel import Channel
 from aiostream_ds.channels.observer import ChannelKey
 from aiostream_ds.frames.packet import Place
 from aiostream_ds.grafana.application import DRAIN, Application, background_tasks, open_application
-from aiostream_ds.grafana.wire import Call, GRPCError, Method
+from aiostream_ds.grafana.methods import Method, Services, Table
+from aiostream_ds.grafana.wire import Call, GRPCError
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.telemetry import Counters
 
@@ -45,7 +46,7 @@ class Front:
         self.catalog: Catalog
         self._tasks = tasks
         self._on_open = on_open
-        self._table: Mapping[str, Method] = {}
+        self._table = Table({})
         self._steady = anyio.Event()
         self._life: _Life | None = None
         self._swapping = anyio.Lock()
@@ -55,12 +56,16 @@ class Front:
         """Those of the code of now."""
         return self.application.counters
 
-    def methods(self) -> Mapping[str, Method]:
-        """The table of Grafana's services for a server: it stays when the code changes."""
-        return {
-            path: method._replace(func=self._run if path == _RUN else self._pass_on(path))
-            for path, method in self._table.items()
-        }
+    def services(self) -> Services:
+        """Grafana's services for a server: they stay when the code changes."""
+
+        def stay(make: Callable[[], Mapping[str, Method]]) -> Callable[[], Mapping[str, Method]]:
+            return lambda: {
+                path: method._replace(func=self._run if path == _RUN else self._pass_on(path))
+                for path, method in make().items()
+            }
+
+        return {name: stay(make) for name, make in self.application.services().items()}
 
     async def swap(self, catalog: Catalog) -> None:
         """Exchange the code. The old code's streams end first, so that no two hold one upstream."""
@@ -82,7 +87,7 @@ class Front:
         await self._tasks.start(life.run, catalog)
         self.application, self.catalog = life.application, catalog
         self.application.registry.former = places
-        self._table = self.application.methods()
+        self._table = Table(self.application.services())
         self._on_open(self.application)
         self._steady.set()
         if places:
@@ -97,10 +102,15 @@ class Front:
         """End the streams and lifespans of the code of now; whether all did in time."""
         return await self.application.close(drain)
 
+    def _method(self, path: str) -> Method:
+        method = self._table.find(path)
+        assert method is not None  # the services of two plugins have the same methods
+        return method
+
     def _pass_on(self, path: str) -> Callable[[Any, Call], Awaitable[Any]]:
         async def pass_on(request: Any, call: Call) -> Any:
             await self._steady.wait()
-            return await self._table[path].func(request, call)
+            return await self._method(path).func(request, call)
 
         return pass_on
 
@@ -110,7 +120,7 @@ class Front:
             await self._steady.wait()
             generation = self.generation
             try:
-                await self._table[_RUN].func(request, call)
+                await self._method(_RUN).func(request, call)
                 return
             except GRPCError:
                 if generation == self.generation:

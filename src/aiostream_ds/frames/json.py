@@ -7,8 +7,9 @@ Times are Unix milliseconds, and `nanos` has what is below. Imports its own room
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import inf, isfinite, nan
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -68,13 +69,16 @@ class _Payload(msgspec.Struct):
     data: _Data | None = None
 
 
+_T = TypeVar("_T")
 _N = ord("n")
 
 # Sorted dict keys: schemas that mean the same have the same bytes, and so one fingerprint.
 _schema_encoder = msgspec.json.Encoder(order="deterministic")
-_schema_decoder = msgspec.json.Decoder(_FrameSchema)
-_payload_decoder = msgspec.json.Decoder(_Payload)
-_data_decoder = msgspec.json.Decoder(_Data)
+
+
+@cache
+def _decoder(kind: type[_T]) -> "msgspec.json.Decoder[_T]":
+    return msgspec.json.Decoder(kind)  # when first needed: a plugin reads none of these
 
 
 def schema(frame: Frame, *, checked: bool = False) -> bytes:
@@ -191,10 +195,10 @@ def decode(payload: bytes | str, schema: Schema | None = None) -> Frame:
         FrameError: it is not frame JSON, there is no schema, or the data does not fit it.
     """
     try:
-        content = _payload_decoder.decode(payload)
+        content = _decoder(_Payload).decode(payload)
         head = content.schema
         if head is None and schema is not None:
-            head = _schema_decoder.decode(schema.body)
+            head = _decoder(_FrameSchema).decode(schema.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FrameError(f"no frame JSON: {error}") from None
     if head is None:
@@ -225,12 +229,12 @@ def decode_rows(packets: Sequence[Packet], schema: Schema) -> Frame:
     Raises:
         FrameError: a packet does not fit it.
     """
-    heads = _schema_decoder.decode(schema.body).fields
+    heads = _decoder(_FrameSchema).decode(schema.body).fields
     columns: list[list[Any]] = [[] for _ in heads]
     below: list[list[int]] = [[] for _ in heads]
     has_nanos = [False] * len(heads)
     for packet in packets:
-        body = _data_decoder.decode(packet.data)
+        body = _decoder(_Data).decode(packet.data)
         if len(body.values) != len(heads):
             raise FrameError(f"values have {len(body.values)} columns; allowed is {len(heads)}")
         for place, values in enumerate(body.values):

@@ -5,15 +5,15 @@ The process that Grafana starts, the development command and the test harness al
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from aiostream_ds.channels.registry import ChannelRegistry
 from aiostream_ds.grafana.instance import Instances
-from aiostream_ds.grafana.metrics import CountingObserver
-from aiostream_ds.grafana.service import GrafanaService
-from aiostream_ds.grafana.wire import Method
+from aiostream_ds.grafana.methods import Method, Services
+from aiostream_ds.grafana.observer import CountingObserver
 from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.telemetry import Counters
 
@@ -35,9 +35,37 @@ class Application:
         self.counters = counters
         self._ended: bool | None = None
 
-    def methods(self) -> Mapping[str, Method]:
-        """The table of Grafana's services for a server."""
-        return GrafanaService(self.instances, self.registry, self.counters).methods()
+    def services(self) -> Services:
+        """Grafana's services for a server; the code of each is loaded when it is first called."""
+        decoders: dict[type, Any] = {}
+        common = self.instances, self.registry, self.counters, decoders
+
+        def data() -> Mapping[str, Method]:
+            from aiostream_ds.grafana.data_service import DataService
+
+            return DataService(*common).methods()
+
+        def resource() -> Mapping[str, Method]:
+            from aiostream_ds.grafana.resource_service import ResourceService
+
+            return ResourceService(*common).methods()
+
+        def diagnostics() -> Mapping[str, Method]:
+            from aiostream_ds.grafana.diagnostics_service import DiagnosticsService
+
+            return DiagnosticsService(*common).methods()
+
+        def stream() -> Mapping[str, Method]:
+            from aiostream_ds.grafana.stream_service import StreamService
+
+            return StreamService(*common).methods()
+
+        return {
+            "pluginv2.Data": data,
+            "pluginv2.Resource": resource,
+            "pluginv2.Diagnostics": diagnostics,
+            "pluginv2.Stream": stream,
+        }
 
     async def close(self, drain: float = DRAIN) -> bool:
         """Streams end first (their `finally` runs), then the lifespans. Whether all did in time.

@@ -18,21 +18,8 @@ import msgspec
 
 from aiostream_ds.grafana._pb import plugin as pb
 from aiostream_ds.grafana._pb.google.protobuf import Empty
-from aiostream_ds.grafana._pb.grpc.health.v1 import (
-    HealthCheckRequest,
-    HealthCheckResponse,
-    HealthCheckResponseServingStatus,
-)
-from aiostream_ds.grafana.wire import (
-    Call,
-    GRPCError,
-    Method,
-    Server,
-    Status,
-    both_streams,
-    server_stream,
-    unary,
-)
+from aiostream_ds.grafana.methods import Method, Services, both_streams, server_stream, unary
+from aiostream_ds.grafana.wire import Call, Server
 
 if TYPE_CHECKING:
     import ssl
@@ -57,7 +44,6 @@ POLL_INTERVAL = 0.5
 """Seconds between two looks at the parent process, where the system cannot tell of its end."""
 
 _ADDRESS_LIMIT = 103  # bytes of a socket's path: macOS; Linux allows 107
-_SERVED = ("", "plugin")  # what the health service knows: the process, and go-plugin's name for it
 
 
 class Refused(Exception):
@@ -254,8 +240,8 @@ def _make_tls(client_cert: str) -> "tuple[ssl.SSLContext, str]":
         raise Refused(f"The host asks for TLS, but {error}") from error
 
 
-def services(stop: Callable[[], None] | None) -> dict[str, Method]:
-    """The host's own services, as methods for `Server`.
+def services(stop: Callable[[], None] | None) -> Services:
+    """The host's own services, for `Server`.
 
     `stop` is called once Shutdown has been answered; None, outside a host, leaves Shutdown without
     effect.
@@ -267,28 +253,23 @@ def services(stop: Callable[[], None] | None) -> dict[str, Method]:
         return pb.Empty()
 
     return {
-        "/grpc.health.v1.Health/Check": unary(_check, HealthCheckRequest, HealthCheckResponse),
-        "/grpc.health.v1.Health/Watch": server_stream(
-            _watch, HealthCheckRequest, HealthCheckResponse
-        ),
-        "/plugin.GRPCController/Shutdown": unary(shutdown, pb.Empty, pb.Empty),
-        "/plugin.GRPCBroker/StartStream": both_streams(_broker, pb.ConnInfo, pb.ConnInfo),
-        "/plugin.GRPCStdio/StreamStdio": server_stream(_stdio, Empty, pb.StdioData),
+        "grpc.health.v1.Health": _health,
+        "plugin.GRPCController": lambda: {
+            "/plugin.GRPCController/Shutdown": unary(shutdown, pb.Empty, pb.Empty)
+        },
+        "plugin.GRPCBroker": lambda: {
+            "/plugin.GRPCBroker/StartStream": both_streams(_broker, pb.ConnInfo, pb.ConnInfo)
+        },
+        "plugin.GRPCStdio": lambda: {
+            "/plugin.GRPCStdio/StreamStdio": server_stream(_stdio, Empty, pb.StdioData)
+        },
     }
 
 
-async def _check(request: HealthCheckRequest, _: Call) -> HealthCheckResponse:
-    if request.service not in _SERVED:
-        raise GRPCError(Status.NOT_FOUND, f"there is no service {request.service!r}; ask 'plugin'")
-    return HealthCheckResponse(status=HealthCheckResponseServingStatus.SERVING)
+def _health() -> Mapping[str, Method]:
+    from aiostream_ds.grafana import health  # which Grafana never asks
 
-
-async def _watch(request: HealthCheckRequest, call: Call) -> None:
-    known = request.service in _SERVED
-    statuses = HealthCheckResponseServingStatus
-    status = statuses.SERVING if known else statuses.SERVICE_UNKNOWN
-    await call.send(HealthCheckResponse(status=status))
-    await anyio.sleep_forever()
+    return health.methods()
 
 
 async def _broker(_: None, call: Call) -> None:

@@ -12,7 +12,7 @@ settings never come back, not even when the newer ones cannot be opened.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,10 +64,7 @@ class InstanceKey(NamedTuple):
 
 
 class Instance:
-    """A living data source and what belongs to its streams.
-
-    `numbering` names what its settings lead to: it is the same on every server.
-    """
+    """A living data source and what belongs to its streams."""
 
     __slots__ = (
         "_error",
@@ -75,12 +72,12 @@ class Instance:
         "_ready",
         "_retired",
         "_scope",
-        "closed",
         "_encoders",
+        "_leads_to",
+        "closed",
         "delays",
         "generation",
         "key",
-        "numbering",
         "registry",
         "source",
         "updated_ms",
@@ -95,7 +92,7 @@ class Instance:
         self.updated_ms = updated_ms
         self.delays = BugDelays()
         self.source: DataSource[Any]
-        self.numbering = ""
+        self._leads_to: tuple[bytes, str, str, str]
         self.registry = registry
         self._ledger: Ledger | None = None  # few have a quota
         self._encoders: OrderedDict[str, RowEncoder] = OrderedDict()
@@ -105,6 +102,11 @@ class Instance:
         self._retired = anyio.Event()
         self._error: BaseException | None = None
         self._scope = anyio.CancelScope()
+
+    @property
+    def numbering(self) -> str:
+        """Names what its settings lead to: on every server the same, for another system another."""
+        return _numbering(*self._leads_to)
 
     def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> RowEncoder:
         """What makes frames and packets of this path's rows: one for its history and its runs, so
@@ -229,7 +231,7 @@ class Instances:
                 async with source.lifespan():
                     scope.deadline = inf
                     instance.source = source
-                    instance.numbering = _numbering(settings)
+                    instance._leads_to = _leads_to(settings)
                     instance._ready.set()
                     self._replace_older(instance)
                     await instance._retired.wait()
@@ -283,10 +285,13 @@ class Instances:
         self._replace_older(instance)
 
 
-def _numbering(settings: pb.DataSourceInstanceSettings) -> str:
-    """Names what these settings lead to: on every server the same, for another system another."""
-    texts = settings.url, settings.user, settings.database
-    return digest(settings.json_data + "\0".join(texts).encode())
+def _leads_to(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:
+    return settings.json_data, settings.url, settings.user, settings.database
+
+
+@lru_cache(maxsize=1024)
+def _numbering(json_data: bytes, *texts: str) -> str:
+    return digest(json_data + "\0".join(texts).encode())
 
 
 def _again(error: BaseException) -> BaseException:

@@ -9,7 +9,7 @@ from math import exp
 
 from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry
 from aiostream_ds.errors import QuotaExceeded
-from aiostream_ds.grafana.metrics import CountingObserver
+from aiostream_ds.grafana.observer import CountingObserver
 from aiostream_ds.plugin.access import Quota
 from aiostream_ds.plugin.model import User
 from aiostream_ds.telemetry import Counters

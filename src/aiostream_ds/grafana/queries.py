@@ -22,11 +22,15 @@ from aiostream_ds.grafana.seam import LATEST, Path, Seam, frame_of, own
 from aiostream_ds.plugin.marks import Live
 from aiostream_ds.plugin.model import PluginContext, Query, Span, User
 from aiostream_ds.plugin.plan import StreamPlan
+from aiostream_ds.plugin.settings import convert as read
 
 __all__ = ["HISTORY_LIMIT", "answer"]
 
 HISTORY_LIMIT = 100_000
 """Most rows that a history is asked for, whatever a panel's maxDataPoints says."""
+
+QUERY_LIMIT = 1 << 20
+"""Bytes of one query's JSON; a panel's query is some hundred."""
 
 NOW = timedelta(seconds=10)
 """A range that ends less than so long ago ends now: an exact panel is given every row there is."""
@@ -37,9 +41,9 @@ async def answer(
 ) -> list[Frame]:
     """The frames of one query. Raises PluginError for what is the query's fault or the world's."""
     source = instance.source
-    model = convert.query_model(message)
+    model = _model(message)
     found = source.plan.query(model["queryType"])
-    query = convert.query(model, found.query_type)
+    query = _query(model, found.query_type)
     if isinstance(found, StreamPlan):
         frames = [await _stream_frame(seam, instance, context.user, found, query)]
     else:
@@ -49,6 +53,43 @@ async def answer(
     for frame in frames:
         frame.ref_id = query.ref_id
     return frames
+
+
+def _model(message: pb.DataQuery) -> dict[str, Any]:
+    """A query as its panel saved it; Grafana's own fields (range, refId, …) win over equal names.
+
+    Raises BadQuery when it is no JSON object, or too large.
+    """
+    if len(message.json) > QUERY_LIMIT:
+        raise BadQuery(
+            f"the query has {len(message.json):,} bytes, at most {QUERY_LIMIT:,} are read"
+        )
+    model = convert.parse(message.json, "the query") if message.json.strip() else {}
+    if not isinstance(model, dict):
+        raise BadQuery(f"the query is a JSON {type(model).__name__}, not an object")
+    span = message.time_range or pb.TimeRange()
+    inner = model.get("queryType")
+    return model | {
+        "refId": message.ref_id or "A",
+        "queryType": message.query_type or (inner if isinstance(inner, str) else ""),
+        "maxDataPoints": message.max_data_points or 100,
+        "intervalMs": message.interval_ms or 1000,
+        "timeRange": {"from_ms": span.from_epoch_ms, "to_ms": span.to_epoch_ms},
+    }
+
+
+def _query(model: dict[str, Any], kind: type[Query]) -> Query:
+    """A query's model as the class that its method takes.
+
+    A text that spells a number is one where a number is meant: what a template variable brings, and
+    what an older version of the class saved, are texts.
+
+    Raises BadQuery with the field, its value and what is allowed.
+    """
+    try:
+        return read(model, kind, strict=False)
+    except ValueError as error:
+        raise BadQuery(f"query {model['refId']}: {error}") from None
 
 
 async def _stream_frame(

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
@@ -32,9 +32,10 @@ from aiostream_ds.grafana.application import (
     background_tasks,
     open_application,
 )
+from aiostream_ds.grafana.methods import Services
 from aiostream_ds.grafana.streams import StandardStreams
 from aiostream_ds.grafana.watchdog import watch_loop
-from aiostream_ds.grafana.wire import Method, Server
+from aiostream_ds.grafana.wire import Server
 from aiostream_ds.plugin.catalog import Catalog, Target
 from aiostream_ds.telemetry import Counters
 
@@ -143,7 +144,7 @@ async def _managed(
 ) -> None:
     stop = anyio.Event()
     async with open_application(catalog) as application:
-        server = Server({**application.methods(), **goplugin.services(stop.set)})
+        server = Server({**application.services(), **goplugin.services(stop.set)})
         server.on_flood = application.counters.count_flood
         listener = await goplugin.listen(server, handshake)
         try:
@@ -172,8 +173,8 @@ class Serves(Protocol):
     def counters(self) -> Counters:
         """What is counted in it."""
 
-    def methods(self) -> Mapping[str, Method]:
-        """The table of its services."""
+    def services(self) -> Services:
+        """What it answers a host's calls by."""
 
     async def close(self, drain: float = DRAIN) -> bool:
         """End its streams and lifespans; whether all did in time."""
@@ -246,7 +247,7 @@ async def serve_beside(
     failed: list[Exception] = []
     identifier = standalone.plugin_id(directory) if directory is not None else ""
     named = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
-    server = Server({**application.methods(), **goplugin.services(None)})
+    server = Server({**application.services(), **goplugin.services(None)})
     server.on_flood = application.counters.count_flood
     listening = _listen(address or named)
     await server.start(sock=listening, ssl=tls)

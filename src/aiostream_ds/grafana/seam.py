@@ -25,11 +25,21 @@ from aiostream_ds.grafana.exact import Feed, cursor_feed, ring_feed
 from aiostream_ds.grafana.instance import Instance
 from aiostream_ds.plugin.model import CURSOR_LIMIT, Columns, Page, Position, Span
 from aiostream_ds.plugin.numbering import cursors_of
-from aiostream_ds.plugin.plan import RESERVED_PATH, StreamPlan
+from aiostream_ds.plugin.plan import RESERVED_PATH, StreamPlan, split_view
 from aiostream_ds.plugin.rows import RowEncoder
 from aiostream_ds.telemetry import Counters
 
-__all__ = ["EARLIEST", "INLINE_ROWS", "LATEST", "SEAM_ROWS", "Path", "Seam", "frame_of", "own"]
+__all__ = [
+    "EARLIEST",
+    "INLINE_ROWS",
+    "LATEST",
+    "SEAM_ROWS",
+    "Path",
+    "Seam",
+    "at_path",
+    "frame_of",
+    "own",
+]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +65,13 @@ class Path(NamedTuple):
     def key(self) -> ChannelKey:
         """The channel's in the registry."""
         return ChannelKey(self.instance.key, self.path)
+
+
+def at_path(instance: Instance, channel_path: str) -> tuple[bool, Path]:
+    """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
+    exact, path = split_view(channel_path)
+    stream, arguments = instance.source.plan.match(path)
+    return exact, Path(instance, stream, path, arguments)
 
 
 class Read(NamedTuple):

@@ -10,8 +10,8 @@ May import frames, channels and the ground.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from grpclib import GRPCError, Status
 from grpclib.config import Configuration
@@ -22,6 +22,7 @@ from grpclib.server import Server as _GrpclibServer
 from aiostream_ds.grafana.headers import Head, encode_headers
 from aiostream_ds.grafana.http2 import Http2Protocol
 from aiostream_ds.grafana.http2streams import Http2Stream, StreamClosedError
+from aiostream_ds.grafana.methods import Services, Table, both_streams
 from aiostream_ds.grafana.outbox import TURN
 from aiostream_ds.telemetry import redact
 
@@ -31,12 +32,8 @@ __all__ = [
     "Call",
     "Codec",
     "GRPCError",
-    "Method",
     "Server",
     "Status",
-    "both_streams",
-    "server_stream",
-    "unary",
 ]
 
 RECEIVE_LIMIT = 64 * 1024 * 1024
@@ -71,43 +68,6 @@ class Codec(CodecBase):
     def decode(self, data: bytes, message_type: Any) -> Any:
         """Raises what the parser raises."""
         return message_type.parse(data)
-
-
-class Decodes(Protocol):
-    """What reads a request: a message class, or a decoder of one."""
-
-    def parse(self, data: bytes, /) -> Any:
-        """The message in `data`."""
-
-
-class Method(NamedTuple):
-    """One line of the table that `Server` answers from; `unary` and its siblings make it."""
-
-    kind: Literal["unary", "server_stream", "both_streams"]
-    func: Callable[[Any, "Call"], Awaitable[Any]]
-    request_type: "Decodes"
-    reply_type: type
-
-
-def unary(
-    func: Callable[[Any, "Call"], Awaitable[Any]], request_type: Decodes, reply_type: type
-) -> Method:
-    """`func(request, call)` returns the reply: a `reply_type` or its bytes."""
-    return Method("unary", func, request_type, reply_type)
-
-
-def server_stream(
-    func: Callable[[Any, "Call"], Awaitable[None]], request_type: Decodes, reply_type: type
-) -> Method:
-    """`func(request, call)` sends by `await call.send(...)`; the stream ends when it returns."""
-    return Method("server_stream", func, request_type, reply_type)
-
-
-def both_streams(
-    func: Callable[[None, "Call"], Awaitable[None]], request_type: Decodes, reply_type: type
-) -> Method:
-    """`func(None, call)` reads by `await call.receive()` and sends by `await call.send(...)`."""
-    return Method("both_streams", func, request_type, reply_type)
 
 
 class _Unread:
@@ -154,7 +114,7 @@ class Call:
         self.deadline: float | None = None
         self.path = head.path
         self.metadata = head.metadata
-        self.method = server.methods.get(head.path, _UNKNOWN)
+        self.method = server.table.find(head.path) or _UNKNOWN
 
     @property
     def peer(self) -> str:
@@ -251,7 +211,7 @@ def _failure(status: Status, message: str) -> bytes:
 
 
 class Server(_GrpclibServer):
-    """Answers a host's calls from a table `{path: Method}`; made inside the running loop.
+    """Answers a host's calls by these services; made inside the running loop.
 
     `start` is grpclib's. A call that still runs at `close` is cancelled once, answered UNAVAILABLE,
     and `wait_closed` ends the connections too. `on_flood` is called when a host floods one.
@@ -259,12 +219,10 @@ class Server(_GrpclibServer):
 
     on_flood: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(
-        self, methods: Mapping[str, Method], *, receive_limit: int = RECEIVE_LIMIT
-    ) -> None:
+    def __init__(self, services: Services, *, receive_limit: int = RECEIVE_LIMIT) -> None:
         # no keepalive: silence on a local socket is not death
         super().__init__((), codec=Codec(), config=Configuration(_keepalive_time=None))
-        self.methods = dict(methods)
+        self.table = Table(services)
         self.receive_limit = receive_limit
         self.codec = self._codec
         self.tasks: set[asyncio.Task[None]] = set()

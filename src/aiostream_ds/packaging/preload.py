@@ -22,18 +22,27 @@ _HEADER = 16  # bytes of a .pyc before its code
 _PLAIN = 2  # of marshal: no references
 
 _LIST = """
-import json, os, re, sys
+import asyncio, json, os, re, sys
 root = sys.argv[1]
 sys.path += [root + "/app", root + "/py"]
 text = open(root + "/start.py", encoding="utf-8").read()
 import aiostream_ds.grafana.runtime, uvloop
+from aiostream_ds.grafana.application import open_application
 from aiostream_ds.plugin.catalog import Catalog, load
 found = re.search(r'load\\("([\\w.]+:\\w+)"\\)', text)
 if found:
-    Catalog(load(found[1]))
+    catalog = Catalog(load(found[1]))
 else:
     from aiostream_ds.sources.plugin import SOURCES
-    Catalog(SOURCES, "source").pick(b"{}")
+    catalog = Catalog(SOURCES, "source")
+    catalog.pick(b"{}")
+
+async def start():
+    async with open_application(catalog) as application:
+        for make in application.services().values():
+            make()
+
+asyncio.run(start())
 names = {}
 for name, module in sys.modules.items():
     spec = getattr(module, "__spec__", None)

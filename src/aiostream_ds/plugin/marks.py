@@ -219,20 +219,27 @@ class CursorStream(Stream[P, R_co]):
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
 
-class _SuggestMark(Protocol):
-    def __call__(
-        self, hook: Callable[Concatenate[D, str, P], Awaitable[OfferT]], /
-    ) -> Callable[Concatenate[D, str, P], Awaitable[OfferT]]: ...
+if TYPE_CHECKING:
 
+    class _SuggestMark(Protocol):
+        def __call__(
+            self, hook: Callable[Concatenate[D, str, P], Awaitable[OfferT]], /
+        ) -> Callable[Concatenate[D, str, P], Awaitable[OfferT]]: ...
 
-class _StreamMark(Protocol):
-    def __call__(self, run: Callable[Concatenate[D, P], AsyncIterator[T]], /) -> Stream[P, T]: ...
+    class _StreamMark(Protocol):
+        def __call__(
+            self, run: Callable[Concatenate[D, P], AsyncIterator[T]], /
+        ) -> Stream[P, T]: ...
 
+    class _CursorStreamMark(Protocol):
+        def __call__(
+            self, run: Callable[Concatenate[D, Position | None, P], AsyncIterator[T]], /
+        ) -> CursorStream[P, T]: ...
 
-class _CursorStreamMark(Protocol):
-    def __call__(
-        self, run: Callable[Concatenate[D, Position | None, P], AsyncIterator[T]], /
-    ) -> CursorStream[P, T]: ...
+    class _QueryMark(Protocol):
+        def __call__(
+            self, method: Callable[[D, Q], Awaitable[AnswerT]], /
+        ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
 
 
 _BUFFER, _RETRY, _REPLAY, _SCHEMA = Buffer(), Retry(), Replay(), SchemaPolicy()
@@ -254,7 +261,7 @@ def stream(
     max_hz: float = 0.0,
     status_column: str | None = None,
     allow: "Sequence[Allow]" = (),
-) -> _StreamMark: ...
+) -> "_StreamMark": ...
 @overload
 def stream(
     pattern: str,
@@ -271,7 +278,7 @@ def stream(
     max_hz: float = 0.0,
     status_column: str | None = None,
     allow: "Sequence[Allow]" = (),
-) -> _CursorStreamMark: ...
+) -> "_CursorStreamMark": ...
 def stream(pattern: str, **options: Any) -> Any:
     """Mark an async generator as the stream of all paths that match `pattern`.
 
@@ -326,18 +333,12 @@ def _wrong(function: Callable[..., Any], text: str) -> TypeError:
     return TypeError(f"{function.__module__}.{function.__qualname__}: {text}")
 
 
-class _QueryMark(Protocol):
-    def __call__(
-        self, method: Callable[[D, Q], Awaitable[AnswerT]], /
-    ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
-
-
 @overload
 def query(
     method: Callable[[D, Q], Awaitable[AnswerT]], /
 ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
 @overload
-def query(name: str, /) -> _QueryMark: ...
+def query(name: str, /) -> "_QueryMark": ...
 def query(method: Any, /) -> Any:
     """Mark a method that answers queries whose `queryType` is its name, or the given one.
 

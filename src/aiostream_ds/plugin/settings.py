@@ -184,13 +184,13 @@ def is_secret(kind: Any) -> bool:
     return kind is Secret
 
 
-_PLACE = re.compile(r"(?P<what>.*?)(?: - at (?P<place>`.*`))?", re.S)
-_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+_PLACE = r"(?P<what>.*?)(?: - at (?P<place>`.*`))?"
+_STEP = r"\.(\w+)|\[(\d+|\.\.\.)\]"
 
 
 def _explain(message: str, value: Any) -> str:
     """msgspec says what was expected and where; the reader also needs what was there."""
-    match = _PLACE.fullmatch(message)
+    match = re.fullmatch(_PLACE, message, re.S)
     what, place = (match["what"], match["place"]) if match else (message, None)
     what = what.replace("`", "")
     missing = what.removeprefix("Object missing required field ")
@@ -201,7 +201,7 @@ def _explain(message: str, value: Any) -> str:
         return f"{name}.{missing} is missing"
     if " in " in name:
         return f"{name}: {what}"
-    for key, index in _STEP.findall(place):
+    for key, index in re.findall(_STEP, place):
         try:
             value = value[key or int(index)]
         except (LookupError, TypeError, ValueError):  # msgspec writes [...] for any key of a dict

@@ -277,7 +277,7 @@ class Grafana(StreamManager):
 
     def _connect(self, application: Serves) -> None:
         self.plugin = application
-        self._server = Server(application.methods())
+        self._server = Server(application.services())
         self._server.on_flood = application.counters.count_flood
         self._channel = connect(self._server)
 

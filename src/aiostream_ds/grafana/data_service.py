@@ -1,0 +1,105 @@
+"""Data: the queries of panels, dashboards, Explore and alerts."""
+
+from collections.abc import Mapping, Sequence
+
+import anyio
+import anyio.to_thread
+
+from aiostream_ds.errors import unwrap
+from aiostream_ds.frames import arrow, json
+from aiostream_ds.frames.frame import Frame
+from aiostream_ds.grafana import convert, queries, replies
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.methods import Method, server_stream, unary
+from aiostream_ds.grafana.replies import Answer, Piece
+from aiostream_ds.grafana.seam import INLINE_ROWS
+from aiostream_ds.grafana.service import Service
+from aiostream_ds.grafana.wire import Call
+from aiostream_ds.plugin.guard import authors_code
+
+__all__ = ["DataService"]
+
+
+class DataService(Service):
+    """Answers `pluginv2.Data`."""
+
+    _arrow_ready = False
+
+    def methods(self) -> Mapping[str, Method]:
+        """Both of the service's."""
+        return {
+            "/pluginv2.Data/QueryData": unary(
+                self.query_data, self.decoder(pb.QueryDataRequest), pb.QueryDataResponse
+            ),
+            "/pluginv2.Data/QueryChunkedData": server_stream(
+                self.query_chunked_data,
+                self.decoder(pb.QueryChunkedDataRequest),
+                pb.QueryChunkedDataResponse,
+            ),
+        }
+
+    async def query_data(self, request: pb.QueryDataRequest, call: Call) -> bytes:
+        """All queries of a panel at once; one that fails leaves its neighbours alone."""
+        answers: dict[str, Answer] = {}
+
+        async def one(message: pb.DataQuery) -> None:
+            answers[message.ref_id] = await self._query(request, message, "queryData")
+
+        if len(request.queries) == 1:  # nearly always, and a task of its own costs more
+            await one(request.queries[0])
+        else:
+            async with anyio.create_task_group() as tasks:
+                for message in request.queries:
+                    tasks.start_soon(one, message)
+        return replies.query_data(answers)
+
+    async def query_chunked_data(self, request: pb.QueryChunkedDataRequest, call: Call) -> None:
+        """The same answers, each query's frames sent as soon as it is answered."""
+
+        sending = anyio.Lock()  # a message that waits for the window is not to be cut by another
+
+        async def one(message: pb.DataQuery) -> None:
+            answer = await self._query(request, message, "queryChunkedData")
+            for chunk in replies.chunks(message.ref_id, answer):
+                async with sending:
+                    await call.send(chunk)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for message in request.queries:
+                    tasks.start_soon(one, message)
+        except ExceptionGroup as group:
+            raise unwrap(group) from None
+
+    async def _query(
+        self,
+        request: pb.QueryDataRequest | pb.QueryChunkedDataRequest,
+        message: pb.DataQuery,
+        endpoint: str,
+    ) -> Answer:
+        try:
+            with self.counted(endpoint):
+                instance = await self.instances.get(request.plugin_context)
+                context = convert.plugin_context(request.plugin_context)
+                with authors_code():
+                    frames = await queries.answer(self.seam, instance, context, message)
+                encoded = [await self._encode(frame, request.format) for frame in frames]
+            return Answer(200, encoded, form=request.format)
+        except Exception as error:
+            failed = self.outcome(error, "query", message.ref_id)
+            return Answer(failed.status, error=failed.message, source=failed.source)
+
+    async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> Sequence[Piece]:
+        encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.pieces
+        if encode is arrow.pieces and not self._arrow_ready:
+            # pyarrow's import alone would stall every stream for some 200 ms
+            encoded = await anyio.to_thread.run_sync(encode, frame)
+            self._arrow_ready = True
+            return encoded
+        if frame.rows > INLINE_ROWS:
+            return await anyio.to_thread.run_sync(encode, frame)
+        return encode(frame)
+
+
+def _json_pieces(frame: Frame) -> Sequence[Piece]:
+    return (json.encode(frame),)

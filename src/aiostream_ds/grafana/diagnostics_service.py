@@ -1,0 +1,67 @@
+"""Diagnostics: "Save & test", and the metrics of the process."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.methods import Method, unary
+from aiostream_ds.grafana.service import Service
+from aiostream_ds.grafana.wire import Call
+from aiostream_ds.plugin.model import Health
+from aiostream_ds.telemetry import redact
+
+__all__ = ["DiagnosticsService"]
+
+
+class DiagnosticsService(Service):
+    """Answers `pluginv2.Diagnostics`."""
+
+    def methods(self) -> Mapping[str, Method]:
+        """Both of the service's."""
+        return {
+            "/pluginv2.Diagnostics/CheckHealth": unary(
+                self.check_health, self.decoder(pb.CheckHealthRequest), pb.CheckHealthResponse
+            ),
+            "/pluginv2.Diagnostics/CollectMetrics": unary(
+                self.collect_metrics,
+                self.decoder(pb.CollectMetricsRequest),
+                pb.CollectMetricsResponse,
+            ),
+        }
+
+    async def check_health(
+        self, request: pb.CheckHealthRequest, call: Call
+    ) -> pb.CheckHealthResponse:
+        """Save & test."""
+        health = pb.CheckHealthResponseHealthStatus
+        try:
+            with self.counted("checkHealth"):
+                instance = await self.instances.get(request.plugin_context)
+                answer = await instance.source.health()
+                if not isinstance(answer, Health) or not isinstance(answer.details, dict):
+                    raise TypeError(f"health returned {answer!r}; allowed is a Health, with a dict")
+                return pb.CheckHealthResponse(
+                    status=health.OK if answer.ok else health.ERROR,
+                    message=redact(answer.message),
+                    json_details=_redacted_json(answer.details) if answer.details else b"",
+                )
+        except Exception as error:
+            failed = self.outcome(error, "health", "")
+            return pb.CheckHealthResponse(status=health.ERROR, message=failed.message)
+
+    async def collect_metrics(
+        self, request: pb.CollectMetricsRequest, call: Call
+    ) -> pb.CollectMetricsResponse:
+        """Prometheus text, of the streams that run now too."""
+        from aiostream_ds.grafana.metrics import Gauges, exposition  # a health check needs none
+
+        gauges = Gauges.of(self.registry)
+        text = await anyio.to_thread.run_sync(exposition, gauges, self.counters)
+        return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
+
+
+def _redacted_json(details: dict[str, Any]) -> bytes:
+    return redact(msgspec.json.encode(details).decode()).encode()

@@ -57,7 +57,7 @@ async def started(tmp_path):
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-IBXutf8", "-c", PROGRAM),
-        cwd=tmp_path,  # a checkout may hold the address of somebody's debugger
+        cwd=tmp_path,
         env=environ,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -100,6 +100,14 @@ async def test_a_plugin_that_is_healthy_and_streams_has_loaded_only_what_it_need
         reply = await call(channel, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
         assert reply.status is pb.CheckHealthResponseHealthStatus.OK
         assert await loaded(channel) == []
+
+
+async def test_a_program_without_a_file_takes_no_debuggers_address_from_where_it_runs(tmp_path):
+    (tmp_path / "standalone.txt").write_text("127.0.0.1:1")
+    async with started(tmp_path) as channel:
+        request = pb.CheckHealthRequest(plugin_context=CONTEXT)
+        reply = await call(channel, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
+        assert reply.status is pb.CheckHealthResponseHealthStatus.OK
 
 
 @pytest.mark.slow

@@ -72,10 +72,12 @@ def test_files_that_another_process_has_taken_over_are_left(folder):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_grafanas_running_copy_is_ended_and_nobody_else(folder):
-    program = folder / "gpx_lamps"
+@pytest.mark.parametrize("name", ["gpx_lamps", "start.py"], ids=["executable", "package"])
+def test_grafanas_running_copy_is_ended_and_nobody_else(folder, name):
+    program = folder / name
     program.write_text("import sys, time; print(flush=True); time.sleep(60)")
-    command = [sys.executable, str(program)]
+    # as a launcher starts it: some arguments before the program
+    command = [sys.executable, "-X", "utf8", "-B", str(program)]
     managed = {**os.environ, "grafana_plugin_type": "datasource"}
     own = {k: v for k, v in os.environ.items() if k != "grafana_plugin_type"}
     with (

@@ -77,7 +77,7 @@ def serve(target: Target, *, by: str | None = None) -> NoReturn:
 def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
     """The same for a plugin that is loaded only when stdout is safe: what its modules print, and
     the traceback of one that cannot be imported, are log lines then."""
-    directory = Path(sys.argv[0]).resolve().parent
+    directory = _directory()
     if {"-standalone", "--standalone"} & set(sys.argv[1:]):
         _log_to(None)
         with suppress(KeyboardInterrupt):
@@ -92,7 +92,7 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
         _leave(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     streams = StandardStreams()
-    address = standalone.elsewhere(os.environ, directory)
+    address = standalone.elsewhere(os.environ, directory) if directory is not None else ""
     if address:
         streams.announce(f"1|{goplugin.PROTOCOL_VERSION}|tcp|{address}|grpc")
         _idle(handshake.parent)
@@ -108,6 +108,13 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
         status = 1
     streams.close()
     _leave(status)
+
+
+def _directory() -> Path | None:
+    """Where the program lies, and with it the files of a debugger. One that is given as text lies
+    nowhere: the directory that it happens to run in may be another plugin's."""
+    program = sys.argv[0]
+    return None if program in ("", "-", "-c") else Path(program).resolve().parent
 
 
 def serve_at(

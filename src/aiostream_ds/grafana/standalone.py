@@ -82,14 +82,14 @@ def announced(directory: Path, address: str) -> Iterator[None]:
 
 def _end_managed_copy(directory: Path) -> None:
     """Linux only: elsewhere Grafana has to be restarted once by hand."""
-    executables = {str(path.resolve()) for path in directory.glob("gpx_*")}
+    programs = {str(path.resolve()) for path in (*directory.glob("gpx_*"), directory / "start.py")}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
             environment = (entry / "environ").read_bytes()
         except OSError:
             continue
-        ours = any(os.path.realpath(os.fsdecode(a)) in executables for a in arguments[:3] if a)
+        ours = any(os.path.realpath(os.fsdecode(a)) in programs for a in arguments if a)
         if ours and b"grafana_plugin_type=" in environment and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
                 os.kill(int(entry.name), signal.SIGTERM)

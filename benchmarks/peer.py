@@ -97,14 +97,18 @@ def maker(shape: str) -> Callable[[int], Columns[Any]]:
     return made
 
 
-def hosts(places: Any) -> Any:
-    """A name for each place; many of them are a pyarrow array, which need not be copied."""
-    names = places % len(NAMES)
-    if len(names) < 1000:
-        return [NAMES[i] for i in names.tolist()]
+def repeated(table: Any, rows: int) -> Any:
+    """The table, again and again."""
+    return table[:rows] if rows <= len(table) else np.resize(table, rows)
+
+
+def hosts(rows: int) -> Any:
+    """A name for each row; many of them are a pyarrow array, which need not be copied."""
+    if rows <= len(NAMES):
+        return NAMES[:rows]
     import pyarrow as pa  # here: a plugin that is asked for nothing large starts without it
 
-    return pa.array(NAMES).take(pa.array(names))
+    return pa.array(NAMES).take(pa.array(repeated(np.arange(len(NAMES)), rows)))
 
 
 class Peer(DataSource):
@@ -115,11 +119,10 @@ class Peer(DataSource):
 
     @query("")
     async def table(self, q: Size) -> Frame:
-        places = np.arange(q.rows)
         return Frame(
-            Field("time", q.time_range.from_ms + places, FieldType.TIME, nullable=False),
-            Field("value", TABLE[places & (SIZE - 1)], nullable=False),
-            Field("host", hosts(places), nullable=False),
+            Field("time", q.time_range.from_ms + np.arange(q.rows), FieldType.TIME, nullable=False),
+            Field("value", repeated(TABLE[:SIZE], q.rows), nullable=False),
+            Field("host", hosts(q.rows), nullable=False),
         )
 
     @stream("burst/{shape}/{n:int}", buffer=WHOLE)

@@ -9,6 +9,7 @@ from h2.stream import StreamClosedBy
 from aiostream_ds.grafana import wire
 from aiostream_ds.grafana._pb import pluginv2 as pb
 from aiostream_ds.grafana.methods import unary
+from aiostream_ds.grafana.outbox import TURN
 
 from .memory import MemoryHost
 
@@ -79,6 +80,28 @@ async def test_a_longer_answer_waits_for_its_windows(size, settings, monkeypatch
     assert at_once == []
     assert host.received(number) == 5 + size
     assert host.ended == {number: "0"}
+    await host.leave()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(), (0,), (1, 2), (3, TURN, 4), (TURN, 5, TURN + 1), (TURN - 1, 6, TURN, TURN), (3 * TURN,)],
+    ids=str,
+)
+async def test_an_answer_in_pieces_arrives_whole(sizes):
+    pieces = [bytes((65 + place,)) * size for place, size in enumerate(sizes)]
+
+    async def reply(request, call):
+        return list(map(memoryview, pieces))
+
+    host = make_host(reply, initial_window_size=1 << 20)
+    host.h2.increment_flow_control_window(1 << 20)
+    number = host.request(ONE)
+    while number not in host.ended:
+        await host.turn()
+    body = b"".join(pieces)
+    assert host.bodies[number] == b"\0" + len(body).to_bytes(4, "big") + body
+    assert all(data for _, data in host.frames)
     await host.leave()
 
 

@@ -30,7 +30,7 @@ def message(answer: Answer) -> pb.DataResponse:
 @given(st.dictionaries(TEXTS, ANSWERS, max_size=3))
 def test_a_reply_is_the_message_of_its_answers(answers: dict[str, Answer]) -> None:
     wanted = pb.QueryDataResponse(responses={key: message(a) for key, a in answers.items()})
-    reply = replies.query_data(answers)
+    reply = b"".join(replies.query_data(answers))
     assert pb.QueryDataResponse.parse(reply) == wanted
     if "" not in answers:  # an empty key may be written or left out
         assert reply == bytes(wanted)
@@ -38,7 +38,7 @@ def test_a_reply_is_the_message_of_its_answers(answers: dict[str, Answer]) -> No
 
 @given(TEXTS, FRAMES, FORMS)
 def test_each_frame_of_an_answer_is_a_chunk(ref_id: str, frames: Any, form: Any) -> None:
-    sent = replies.chunks(ref_id, Answer(200, frames, form=form))
+    sent = map(b"".join, replies.chunks(ref_id, Answer(200, frames, form=form)))
     assert [pb.QueryChunkedDataResponse.parse(each) for each in sent] == [
         pb.QueryChunkedDataResponse(
             ref_id=ref_id,
@@ -54,7 +54,7 @@ def test_each_frame_of_an_answer_is_a_chunk(ref_id: str, frames: Any, form: Any)
 @given(TEXTS, STATUSES, TEXTS)
 def test_an_error_is_one_chunk(ref_id: str, status: int, error: str) -> None:
     (sent,) = replies.chunks(ref_id, Answer(status, error=error, source="plugin"))
-    assert sent == bytes(
+    assert b"".join(sent) == bytes(
         pb.QueryChunkedDataResponse(
             ref_id=ref_id, status=status, error=error, error_source="plugin"
         )
@@ -63,7 +63,7 @@ def test_an_error_is_one_chunk(ref_id: str, status: int, error: str) -> None:
 
 def test_a_frame_in_a_view_is_taken_by_its_bytes() -> None:
     frame = [b"head", memoryview(bytes(70_000))]
-    reply = pb.QueryDataResponse.parse(replies.query_data({"A": Answer(200, [frame])}))
+    reply = pb.QueryDataResponse.parse(b"".join(replies.query_data({"A": Answer(200, [frame])})))
     assert reply.responses["A"].frames == [b"head" + bytes(70_000)]
 
 

@@ -38,7 +38,7 @@ class DataService(Service):
             ),
         }
 
-    async def query_data(self, request: pb.QueryDataRequest, call: Call) -> bytes:
+    async def query_data(self, request: pb.QueryDataRequest, call: Call) -> list[Piece]:
         """All queries of a panel at once; one that fails leaves its neighbours alone."""
         answers: dict[str, Answer] = {}
 

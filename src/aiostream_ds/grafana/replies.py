@@ -1,5 +1,5 @@
 """The answers of queries as protobuf's bytes, made by hand: a frame in them may have many megabytes
-and the message classes copy it several times, so here it is copied once.
+and the message classes copy it several times. Here it is not copied: answers are lists of pieces.
 
 The field numbers are those of `DataResponse`, `QueryDataResponse`, `QueryChunkedDataResponse` and
 `SubscribeStreamResponse`, the call that each viewer makes.
@@ -27,8 +27,8 @@ class Answer(NamedTuple):
     form: int = 0
 
 
-def query_data(answers: Mapping[str, Answer]) -> bytes:
-    """A `QueryDataResponse`: the answer of each query by its refId."""
+def query_data(answers: Mapping[str, Answer]) -> list[Piece]:
+    """A `QueryDataResponse`, in pieces: the answer of each query by its refId."""
     reply: list[Piece] = []
     for ref_id, answer in answers.items():
         body: list[Piece] = []
@@ -43,11 +43,12 @@ def query_data(answers: Mapping[str, Answer]) -> bytes:
         size = sum(map(len, body))
         key, head = _text(1, ref_id), _head(2, size)
         reply += _head(1, len(key) + len(head) + size), key, head, *body
-    return b"".join(reply)
+    return reply
 
 
-def chunks(ref_id: str, answer: Answer) -> Iterator[bytes]:
-    """The `QueryChunkedDataResponse`s of one query: one for each frame, or one for its error."""
+def chunks(ref_id: str, answer: Answer) -> Iterator[list[Piece]]:
+    """The `QueryChunkedDataResponse`s of one query, in pieces: one for each frame, or one for its
+    error."""
     name = _text(1, ref_id)
     end = b"".join(
         (
@@ -58,10 +59,10 @@ def chunks(ref_id: str, answer: Answer) -> Iterator[bytes]:
         )
     )
     if answer.error or answer.source:
-        yield name + end
+        yield [name, end]
     for number, frame in enumerate(answer.frames):
         frame_id = _text(2, str(number))
-        yield b"".join((name, frame_id, _head(3, sum(map(len, frame))), *frame, end))
+        yield [name, frame_id, _head(3, sum(map(len, frame))), *frame, end]
 
 
 def subscribe_stream(status: int, data: bytes) -> bytes:

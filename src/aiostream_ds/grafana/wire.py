@@ -155,30 +155,46 @@ class Call:
         return body
 
     async def send(self, message: Any) -> None:
-        """Send one message, of the method's reply type or its bytes; waits for HTTP/2 windows.
+        """Send one message: of the method's reply type, or its bytes, which may be in a list of
+        pieces; waits for HTTP/2 windows.
 
         Raises TypeError for another type.
         """
-        data = self._server.codec.encode(message, self.method.reply_type)
-        head = b"\0" + len(data).to_bytes(4, "big")
-        if len(data) >= TURN:  # not worth a copy
-            await self.write(head)
-            await self.stream.write(data)
-        else:
-            await self.write(head + data)
+        pieces = self._pieces(message)
+        await self._send(pieces, sum(map(len, pieces)))
 
     async def answer(self, message: Any) -> None:
         """Send the only message; where all of the answer can leave at once, the call ends with it.
 
         Raises TypeError for another type.
         """
-        data = self._server.codec.encode(message, self.method.reply_type)
-        if len(data) < TURN:
-            whole = b"\0%b%b" % (len(data).to_bytes(4, "big"), data)
+        pieces = self._pieces(message)
+        size = sum(map(len, pieces))
+        if size < TURN:
+            whole = b"".join((b"\0", size.to_bytes(4, "big"), *pieces))
             if self.stream.write_answer(_REPLY_HEADERS, whole, _OK):
                 self.sent = True
                 return
-        await self.send(data)
+        await self._send(pieces, size)
+
+    def _pieces(self, message: Any) -> "list[bytes | memoryview]":
+        if isinstance(message, list):
+            return message
+        return [self._server.codec.encode(message, self.method.reply_type)]
+
+    async def _send(self, pieces: "list[bytes | memoryview]", size: int) -> None:
+        """Large pieces are written as they are, not worth a copy; small ones together."""
+        small: list[bytes | memoryview] = [b"\0" + size.to_bytes(4, "big")]
+        for piece in pieces:
+            if len(piece) < TURN:
+                small.append(piece)
+                continue
+            if small:
+                await self.write(b"".join(small))
+                small = []
+            await self.stream.write(piece)
+        if small:
+            await self.write(b"".join(small))
 
     async def write(self, data: bytes) -> None:
         """Send messages that have their gRPC prefix already, one or many at once."""

@@ -54,7 +54,7 @@ var workloads = map[string]workload{
 	"rows":     func(s *server, x float64) result { return s.rows("rows", times(1_000_000, x)) },
 	"columns":  func(s *server, x float64) result { return s.rows("columns", times(10_000_000, x)) },
 	"fan1000":  func(s *server, x float64) result { return s.fan(1000, seconds(5, x)) },
-	"mix":      func(s *server, x float64) result { return s.mix(seconds(6, x)) },
+	"mix":      func(s *server, x float64) result { return s.mix(seconds(12, x)) },
 	"t100":     func(s *server, x float64) result { return s.ticks(100, 10, seconds(6, x)) },
 	"t1000":    func(s *server, x float64) result { return s.ticks(1000, 10, seconds(6, x)) },
 	"sub":      func(s *server, x float64) result { return s.calls(1, seconds(2, x), s.subscribe) },

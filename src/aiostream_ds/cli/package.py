@@ -40,6 +40,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="a file or folder that the author's code reads; may be repeated")  # fmt: skip
     add("--with", action="append", default=[], metavar="REQUIREMENT", dest="requires",
         help="an installed package that is imported only later; may be repeated")  # fmt: skip
+    add("--frontend", type=Path, metavar="DIR",
+        help="a folder with a module.js of yours and what it loads, in place of ours")  # fmt: skip
     add("--whole-arrow", action="store_true", help="pyarrow with Parquet, datasets and the rest")
     add("--no-zip", action="store_true", help="only the folder")
     add("--quiet", action="store_true", help="say only warnings and what was made")
@@ -57,8 +59,8 @@ def run(parsed: argparse.Namespace) -> int:
         runtime="address" if parsed.address else parsed.runtime,
         given={name: getattr(parsed, name) for name in _GIVEN},
         include=tuple(parsed.include), requires=tuple(parsed.requires),
-        whole_arrow=parsed.whole_arrow, address=parsed.address, tls=parsed.tls, ca=parsed.tls_ca,
-        zip=not parsed.no_zip,
+        whole_arrow=parsed.whole_arrow, frontend=parsed.frontend, zip=not parsed.no_zip,
+        address=parsed.address, tls=parsed.tls, ca=parsed.tls_ca,
     )  # fmt: skip
     progress = Progress(quiet=parsed.quiet)
     try:

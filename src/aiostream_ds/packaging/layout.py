@@ -25,7 +25,10 @@ from aiostream_ds.plugin.datasource import DataSource
 __all__ = ["describe", "executable", "lay_common", "lay_launchers"]
 
 FRONTEND = ("module.js", "module.js.map")
-"""The built files that Grafana's browser side loads; the same in every package."""
+"""The built files that Grafana's browser side loads; the same in every package that has no own."""
+
+OURS = ("plugin.json", "schema.json", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.txt")
+"""What a folder with an author's frontend may hold and the package writes itself."""
 
 
 def describe(recipe: Recipe, project: Project | None) -> dict[str, Any]:
@@ -58,8 +61,7 @@ def lay_common(
     progress: Progress,
 ) -> None:  # fmt: skip
     """Write the files that Grafana and its users read."""
-    for name in FRONTEND:
-        shutil.copyfile(forms.static(name), root / name)
+    _lay_frontend(root, recipe.frontend, progress)
     document = forms.describe(Catalog(recipe.target, recipe.by))
     _write(root / "schema.json", msgspec.json.encode(document))
     _write(root / "plugin.json", msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
@@ -76,6 +78,19 @@ def lay_common(
     near = recipe.file.resolve().parent
     _lay_logos(root, near, project.folder, manifest, progress)
     _lay_includes(root, near, manifest)
+
+
+def _lay_frontend(root: Path, folder: Path | None, progress: Progress) -> None:
+    if folder is None:
+        for name in FRONTEND:
+            shutil.copyfile(forms.static(name), root / name)
+        return
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if str(place) in OURS or place.name.startswith("gpx_"):
+            progress.say(f"{path} is left out: the package has its own")
+        elif path.is_file():
+            _write(root / place, path.read_bytes())
 
 
 def _lay_texts(

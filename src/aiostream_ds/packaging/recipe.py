@@ -19,7 +19,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """`target` and `by` are what is served; `file` is the author's file, None for the built-in
     plugin. `given` are the command line's id, name, version and author. `include` are files and
     folders that go with the author's, `requires` more requirements, `whole_arrow` leaves pyarrow
-    as it is. `address` and `tls`, `ca` (a PEM file) are for the runtime `address`.
+    as it is. `frontend` is a folder with a module.js of the author's. `address` and `tls`, `ca` (a
+    PEM file) are for the runtime `address`.
     """
 
     target: Target
@@ -31,6 +32,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     include: tuple[Path, ...] = ()
     requires: tuple[str, ...] = ()
     whole_arrow: bool = False
+    frontend: Path | None = None
     address: str = ""
     tls: bool = False
     ca: Path | None = None
@@ -49,4 +51,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         for path in (*self.include, *([self.ca] if self.ca else [])):
             if not path.exists():
                 raise PackagingError(f"there is no file or folder {str(path)!r}")
+        if self.frontend is not None:
+            module = self.frontend / "module.js"
+            if not module.is_file():
+                raise PackagingError(f"there is no file {str(module)!r}")
+            if b"define(" not in module.read_bytes():
+                raise PackagingError(f"{str(module)!r} is no AMD module: Grafana loads no other")
         return self

@@ -19,12 +19,14 @@ BEHIND = 0.03  # the edges of the time in which is counted are part of it
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What the load client said of one workload of one server in one round."""
+    """What the load client said of one workload of one server in one round. `first` is why that
+    had to be measured once more."""
 
     round: int
     workload: str
     server: str
     seen: Mapping[str, Any]
+    first: str = ""
 
     @property
     def behind(self) -> float:

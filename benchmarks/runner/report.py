@@ -137,7 +137,18 @@ def _page(run: Run) -> Iterator[str]:
         yield ""
     for m in failed:
         yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {m.error[:300]}"
+    yield from _again(run)
     yield from _late(run)
+
+
+def _again(run: Run) -> Iterator[str]:
+    again = [m for m in run.measurements if m.first]
+    if again:
+        yield ""
+        yield "## What was measured once more"
+        yield ""
+    for m in again:
+        yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {m.first[:300]}"
 
 
 def _late(run: Run) -> Iterator[str]:

@@ -3,10 +3,11 @@
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from benchmarks.runner import growth, report
+from benchmarks.runner import growth, report, rounds
 from benchmarks.runner.figures import FIGURES, OURS, WORKLOADS, Figure
 from benchmarks.runner.ratios import Measurement, outcome, spread
 
@@ -98,6 +99,17 @@ def test_written_results_hold_the_table_and_the_failures(tmp_path):
     text = page.read_text("utf-8")
     assert "round 1: 4 of 5 arrived" in text and "rust is missing: no cargo" in text
     assert '"pps": 100.0' in (tmp_path / "results.json").read_text("utf-8")
+
+
+def test_what_does_not_count_is_measured_once_more_and_reported(monkeypatch, tmp_path):
+    answers = iter([{"error": "lost"}, {"pps": 1.0}, {"error": "lost"}, {"error": "gone"}])
+    monkeypatch.setattr(rounds, "measure", lambda *_: next(answers))
+    bench: Any = SimpleNamespace(programs={"go": None, OURS: None})
+    seen = [*rounds.rounds(bench, ["b1x2"], 1, 1.0)]
+    assert [(m.error, m.first) for m in seen] == [("", "lost"), ("gone", "lost")]
+    page = report.write(report.Run(seen, {}, {}, {}), tmp_path).read_text("utf-8")
+    told = page.partition("## What was measured once more")[2].splitlines()
+    assert told[2:4] == ["- `b1x2` go, round 1: lost", f"- `b1x2` {OURS}, round 1: lost"]
 
 
 def test_every_workload_is_measured_once_and_is_one_of_the_clients():

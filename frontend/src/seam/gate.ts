@@ -2,17 +2,21 @@
  * When frames go to the panel: at once, at most every 50 ms, and none while nobody can see them.
  *
  * Many small packets would have the panel drawn for each; a hidden tab needs no drawing at all, and
- * gets one frame with everything when it is shown again.
+ * gets one frame with everything when it is shown again. What is slow to draw, a table of thousands
+ * of rows, is drawn less often, so that the page can be used beside it.
  */
 
 import { now } from "./waits";
 
 const APART = 50; // ms between two frames
+const REST = 3; // how many times as long as drawing took the browser is left alone
+const LONGEST = 2_000; // ms: a laptop that slept has not drawn all night
 
 export class Gate {
   readonly #emit: () => void;
   readonly #hidden: () => boolean;
   #last = -Infinity;
+  #apart = APART;
   #wanted = false;
   #timer?: ReturnType<typeof setTimeout>;
 
@@ -27,7 +31,7 @@ export class Gate {
     if (force) {
       this.#open();
     } else if (this.#timer === undefined && !this.#hidden()) {
-      const wait = this.#last + APART - now();
+      const wait = this.#last + this.#apart - now();
       if (wait <= 0) {
         this.#open();
       } else {
@@ -54,6 +58,11 @@ export class Gate {
     this.#wanted = false;
     this.#last = now();
     this.#emit();
+    setTimeout(() => this.#rest(now() - this.#last)); // once what the frame set off has run
+  }
+
+  #rest(drawing: number): void {
+    this.#apart = Math.min(Math.max(APART, REST * drawing), LONGEST);
   }
 
   #stop(): void {

@@ -312,6 +312,35 @@ test("what the plugin says of its source is a notice until it says that all is w
   expect([panel.notices, second.notices]).toEqual([[], []]);
 });
 
+test("a panel that is slow to draw is drawn less often, and misses nothing", async () => {
+  const panel = await opened();
+  const clock = performance.now.bind(performance);
+  let blocked = 0;
+  let drawing = 400; // ms in which nothing else runs
+  vi.spyOn(performance, "now").mockImplementation(() => clock() + blocked);
+  const push = panel.drawn.push.bind(panel.drawn);
+  panel.drawn.push = (emission) => {
+    blocked += drawing;
+    return push(emission);
+  };
+  const tell = async (from: number, to: number) => {
+    const before = panel.drawn.length;
+    for (let n = from; n <= to; n++) {
+      script.tell(packet(n - 1, n));
+      await pass(0.1);
+    }
+    return panel.drawn.length - before;
+  };
+  const slow = await tell(11, 50);
+  expect(slow).toBeGreaterThan(3);
+  expect(slow).toBeLessThan(7); // one each 0.8 s that are left, not one each 0.1 s
+  drawing = 0;
+  await pass(1);
+  expect(panel.latest).toEqual(upto(50));
+  expect(await tell(51, 70)).toBe(20);
+  vi.restoreAllMocks();
+});
+
 test("a hidden panel takes rows, draws none, and draws them all when it is seen", async () => {
   let hidden = false;
   const panel = await opened({ hidden: () => hidden });

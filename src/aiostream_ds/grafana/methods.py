@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 __all__ = [
     "Decodes",
+    "Handler",
     "Method",
     "Services",
     "Table",
@@ -37,7 +38,7 @@ class Method(NamedTuple):
 
 
 def unary(func: Handler, request_type: Decodes, reply_type: type) -> Method:
-    """`func(request, call)` returns the reply: a `reply_type` or its bytes."""
+    """`func(request, call)` returns the reply: a `reply_type`, or its bytes, whole or in a list."""
     return Method("unary", func, request_type, reply_type)
 
 

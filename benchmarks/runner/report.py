@@ -130,25 +130,18 @@ def _page(run: Run) -> Iterator[str]:
     yield "µs of the server's processors for a packet, row or call (medians)."
     yield ""
     yield from _costs(run)
-    failed = [m for m in run.measurements if m.error]
-    if failed:
-        yield ""
-        yield "## What does not count"
-        yield ""
-    for m in failed:
-        yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {m.error[:300]}"
-    yield from _again(run)
+    yield from _reasons("What does not count", [(m, m.error) for m in run.measurements])
+    yield from _reasons("What was measured once more", [(m, m.first) for m in run.measurements])
     yield from _late(run)
 
 
-def _again(run: Run) -> Iterator[str]:
-    again = [m for m in run.measurements if m.first]
-    if again:
-        yield ""
-        yield "## What was measured once more"
-        yield ""
-    for m in again:
-        yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {m.first[:300]}"
+def _reasons(title: str, reasons: list[tuple[Measurement, str]]) -> Iterator[str]:
+    """A section with the measurements that have a reason; nothing when none has."""
+    given = [(m, reason) for m, reason in reasons if reason]
+    if given:
+        yield from ("", f"## {title}", "")
+    for m, reason in given:
+        yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {reason[:300]}"
 
 
 def _late(run: Run) -> Iterator[str]:

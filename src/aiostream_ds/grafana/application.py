@@ -11,6 +11,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aiostream_ds.channels.registry import ChannelRegistry
+from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds.grafana.decode import remembering
 from aiostream_ds.grafana.instance import Instances
 from aiostream_ds.grafana.methods import Method, Services
 from aiostream_ds.grafana.observer import CountingObserver
@@ -37,7 +39,7 @@ class Application:
 
     def services(self) -> Services:
         """Grafana's services for a server; the code of each is loaded when it is first called."""
-        decoders: dict[type, Any] = {}
+        decoders: dict[type, Any] = {pb.PluginContext: remembering(pb.PluginContext)}
         common = self.instances, self.registry, self.counters, decoders
 
         def data() -> Mapping[str, Method]:

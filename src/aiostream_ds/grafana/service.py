@@ -17,8 +17,7 @@ import betterproto2
 from aiostream_ds.channels.registry import ChannelRegistry
 from aiostream_ds.errors import PluginError, unwrap
 from aiostream_ds.grafana import convert
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.decode import Decoder, remembering
+from aiostream_ds.grafana.decode import Decoder
 from aiostream_ds.grafana.instance import Instances
 from aiostream_ds.grafana.methods import Decodes, Method
 from aiostream_ds.telemetry import Counters
@@ -45,8 +44,6 @@ class Service:
         self.registry = registry
         self.counters = counters
         self._decoders = decoders
-        if not decoders:
-            decoders[pb.PluginContext] = remembering(pb.PluginContext)
 
     @cached_property
     def seam(self) -> "Seam":

@@ -1,0 +1,1 @@
+"""Rows to packets: columns found or declared, ordering, cursors, the status column."""

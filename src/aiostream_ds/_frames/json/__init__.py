@@ -1,0 +1,5 @@
+"""Frames as JSON: what streams send."""
+
+from aiostream_ds._frames.json.encode import FrameEncoder, data, decode, decode_rows, encode, fingerprint, packet, schema
+
+__all__ = ['FrameEncoder', 'data', 'decode', 'decode_rows', 'encode', 'fingerprint', 'packet', 'schema']

@@ -1,0 +1,1 @@
+"""One module for each of Grafana's gRPC services."""

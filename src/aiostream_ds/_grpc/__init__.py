@@ -1,0 +1,1 @@
+"""The gRPC server: calls, messages, method tables."""

@@ -1,0 +1,1 @@
+"""HTTP/2, the connection below gRPC."""

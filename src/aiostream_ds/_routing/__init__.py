@@ -1,0 +1,1 @@
+"""Path patterns and the compiled plan of a DataSource class."""

@@ -1,0 +1,1 @@
+"""Drives an author's generator: batches, retries, isolation of its errors."""

@@ -16,11 +16,11 @@ from msgspec import Meta, Struct
 from aiostream_ds import (
     ConfigError,
     DataSource,
-    DownstreamError,
     FieldConfig,
     Frame,
     Health,
-    Live,
+    HistoryRange,
+    LiveChannel,
     NotFound,
     PermissionDenied,
     Query,
@@ -29,7 +29,7 @@ from aiostream_ds import (
     Rows,
     Secret,
     Settings,
-    Span,
+    UpstreamError,
     User,
     query,
     resource,
@@ -116,7 +116,7 @@ class Sensors(DataSource[House]):
             yield room.readings[-1]
 
     @sensor.history
-    async def past(self, span: Span, id: str) -> list[Reading]:
+    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
         """The rows of a panel's time range, oldest first."""
         found = [r for r in self._room(id).readings if span.start <= r.time <= span.end]
         return found[-span.limit :]
@@ -141,14 +141,16 @@ class Sensors(DataSource[House]):
         for name in names:
             values = [r.celsius for r in self._room(name).readings]
             if not values:
-                raise DownstreamError(f"{name} has not measured yet")
+                raise UpstreamError(f"{name} has not measured yet")
             columns[name] = [max(values) if q.agg == "max" else sum(values) / len(values)]
         return Frame.from_columns(columns)
 
     @query
-    async def warmest(self, q: Query) -> Live:
+    async def warmest(self, q: Query) -> LiveChannel:
         """Follow the sensor that is the warmest now."""
-        return Live(Sensors.sensor, id=max(self.rooms, key=lambda name: self.rooms[name].celsius))
+        return LiveChannel(
+            Sensors.sensor, id=max(self.rooms, key=lambda name: self.rooms[name].celsius)
+        )
 
     @resource("sensors/{id}")
     async def show(self, id: str) -> dict[str, float]:

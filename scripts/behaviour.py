@@ -16,11 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from aiostream_ds.channels.described import described
-from aiostream_ds.channels.registry import ChannelRegistry
+from aiostream_ds._channels.described import described
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._grafana.metrics import exposition
+from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError
-from aiostream_ds.grafana.metrics import exposition
-from aiostream_ds.telemetry import Counters
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "aiostream_ds"
@@ -44,7 +44,7 @@ def constants(*places: str) -> Rows:
     yield "Name", "Value", "Meaning", "Where"
     for place in places:
         found = PACKAGE / place
-        files = sorted(found.glob("*.py")) if found.is_dir() else [found.with_suffix(".py")]
+        files = sorted(found.rglob("*.py")) if found.is_dir() else [found.with_suffix(".py")]
         for file in files:
             for name, value, text in documented(ast.parse(file.read_text("utf-8"))):
                 yield f"`{name}`", value, text, f"`{file.relative_to(PACKAGE).as_posix()}`"
@@ -76,7 +76,7 @@ def errors() -> Rows:
     declared = PluginError.__subclasses__()
     for kind in (kind for kind in declared if kind.__module__ == PluginError.__module__):
         refused = kind.subscribe_status or f"gRPC error {kind.grpc_status}"
-        stream = "said once, then silence" if kind.lasting else "run again after `Retry`"
+        stream = "said once, then silence" if kind.permanent else "run again after `Retry`"
         yield f"`{kind.__name__}`", str(kind.status), kind.source, refused, stream
     yield "anything else", "500", "plugin", "gRPC error INTERNAL", "a bug: told, then delayed"
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
 
-from aiostream_ds.testing.vloop import VirtualLoop
+from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 _TURNS = 20  # of the loop, in which what was told to end may end
 

@@ -148,7 +148,7 @@ class Kinds(DataSource[KindsSettings]):
 
 
 if __name__ == "__main__":
-    from aiostream_ds.plugin.catalog import Catalog
-    from aiostream_ds.plugin.forms import describe
+    from aiostream_ds._grafana.catalog import Catalog
+    from aiostream_ds._grafana.forms import describe
 
     sys.stdout.buffer.write(msgspec.json.encode(describe(Catalog(Kinds))))

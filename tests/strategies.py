@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from aiostream_ds.frames.config import (
+from aiostream_ds._frames.config import (
     DataLink,
     EnumConfig,
     FieldConfig,
@@ -29,7 +29,7 @@ from aiostream_ds.frames.config import (
     TypeConfig,
     ValueMapping,
 )
-from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.frame import Field, FieldType, Frame
 
 for _name, _examples in (("fast", 25), ("ci", 200), ("deep", 5_000)):
     settings.register_profile(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aiostream_ds.sources.plugin import PLUGIN_ID, SOURCES
+from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
 
 ROOT = Path(__file__).parents[1]

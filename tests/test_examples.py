@@ -15,7 +15,7 @@ from aiostream_ds.sources.host import Host
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 from aiostream_ds.testing.suite import PluginSuite
 
-pytest_plugins = ["aiostream_ds.testing.plugin"]
+pytest_plugins = ["aiostream_ds.testing.pytest_plugin"]
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ANN = User(login="ann", role="Viewer")
@@ -40,7 +40,7 @@ class TestClock(PluginSuite):
 class TestSensors(PluginSuite):
     data_source = sensors.Sensors
     settings = {"interval": 0.01}
-    secure = {"password": "swordfish"}
+    secrets = {"password": "swordfish"}
     channels = ["sensors/kitchen", "sensors/cellar"]
 
 
@@ -61,7 +61,7 @@ class TestHost(PluginSuite):
 
 def serving():
     return serve_in_memory(
-        sensors.Sensors, settings={"interval": 0.01}, secure={"password": "swordfish"}
+        sensors.Sensors, settings={"interval": 0.01}, secrets={"password": "swordfish"}
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import aiostream_ds
 
-ALIASES = {"Rows": "plugin/marks.py"}  # a type alias has no docstring; a text follows it
+ALIASES = {"Rows": "decorators.py"}  # a type alias has no docstring; a text follows it
 # not ssl: asyncio itself imports it
 HEAVY = ("pyarrow", "numpy", "prometheus_client", "psutil", "cryptography")
 NAMES = sorted(set(aiostream_ds.__all__) - ALIASES.keys())

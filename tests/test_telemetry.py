@@ -9,8 +9,9 @@ from enum import IntEnum
 
 import pytest
 
-from aiostream_ds import Secret, telemetry
-from aiostream_ds.telemetry import Counters, JsonLines, TextLines, redact
+from aiostream_ds import Secret
+from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._telemetry import Counters, JsonLines, TextLines, redact
 
 READER_LIMIT = 64 * 1024
 

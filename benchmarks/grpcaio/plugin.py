@@ -16,11 +16,12 @@ from functools import cache
 from typing import Any
 
 import backend_pb2 as pb
-import grpc
 import grpc.aio
 import numpy as np
 import orjson
 import uvloop
+
+import grpc
 
 SIZE = 1 << 16
 TABLE = np.random.default_rng(1).random(SIZE + (1 << 15)) * 100

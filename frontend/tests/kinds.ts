@@ -1,4 +1,4 @@
-// A document with each kind of field, as aiostream_ds.plugin.forms writes it.
+// A document with each kind of field, as aiostream_ds._grafana.forms writes it.
 import type { PluginDocument } from "../src/forms/document";
 
 export const KINDS: PluginDocument = {

@@ -6,46 +6,46 @@ import typing
 
 from msgspec import Meta
 
-from aiostream_ds.channels.policy import Buffer, Order, Replay, Retry, SchemaPolicy
-from aiostream_ds.channels.status import Status
+from aiostream_ds._channels.policy import Buffer, Replay, Retry, RowOrder, SchemaPolicy
+from aiostream_ds._channels.status import Status
+from aiostream_ds._frames.config import FieldConfig, FrameMeta
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._process.runtime import serve
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.decorators import LiveChannel, Rows, query, resource, stream
 from aiostream_ds.errors import (
     BadQuery,
     ConfigError,
-    DownstreamError,
     NotFound,
     PermissionDenied,
     PluginError,
     QuotaExceeded,
+    UpstreamError,
 )
-from aiostream_ds.frames.config import FieldConfig, FrameMeta
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.grafana.runtime import serve
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.marks import Live, Rows, query, resource, stream
-from aiostream_ds.plugin.model import (
+from aiostream_ds.models import (
     Columns,
+    Cursor,
     Health,
+    HistoryPage,
+    HistoryRange,
     InstanceSettings,
-    Page,
-    Position,
     Query,
     Request,
     Response,
     Row,
-    Span,
     TimeRange,
     User,
 )
-from aiostream_ds.plugin.settings import Secret, Settings, secret
+from aiostream_ds.settings import Secret, Settings, secret
 
 if typing.TYPE_CHECKING:
-    from aiostream_ds.plugin.access import Allow, Quota
-    from aiostream_ds.plugin.upstream import Upstream
+    from aiostream_ds.access import Allow, Quota
+    from aiostream_ds.upstream import Upstream
 
 _SELDOM = {
-    "Allow": "aiostream_ds.plugin.access",
-    "Quota": "aiostream_ds.plugin.access",
-    "Upstream": "aiostream_ds.plugin.upstream",
+    "Allow": "aiostream_ds.access",
+    "Quota": "aiostream_ds.access",
+    "Upstream": "aiostream_ds.upstream",
 }
 """Names that few plugins use: their modules are loaded when they are."""
 
@@ -62,23 +62,22 @@ __all__ = [
     "Buffer",
     "Columns",
     "ConfigError",
+    "Cursor",
     "DataSource",
-    "DownstreamError",
     "Field",
     "FieldConfig",
     "FieldType",
     "Frame",
     "FrameMeta",
     "Health",
+    "HistoryPage",
+    "HistoryRange",
     "InstanceSettings",
-    "Live",
+    "LiveChannel",
     "Meta",
     "NotFound",
-    "Order",
-    "Page",
     "PermissionDenied",
     "PluginError",
-    "Position",
     "Query",
     "Quota",
     "QuotaExceeded",
@@ -87,14 +86,15 @@ __all__ = [
     "Response",
     "Retry",
     "Row",
+    "RowOrder",
     "Rows",
     "SchemaPolicy",
     "Secret",
     "Settings",
-    "Span",
     "Status",
     "TimeRange",
     "Upstream",
+    "UpstreamError",
     "User",
     "query",
     "resource",

@@ -142,7 +142,7 @@ _WRITE: Mapping[Kind, Callable[[object], str]] = {
 }
 
 # The length of the shortest text that both kinds read: "0", "0.0", "YQ" and "140", which is a
-# number and also the base64 of a letter. A float never is: tests/property/test_path.py tries all.
+# number and also the base64 of a letter. A float never is: see test_pattern_properties.py.
 _SHORTEST: Mapping[frozenset[Kind], int] = {
     frozenset[Kind](["segment"]): 1,
     frozenset[Kind](["segment", "int"]): 1,

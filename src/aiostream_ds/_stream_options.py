@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.channels.policy import Buffer, Order, Policy, Replay, Retry, SchemaPolicy
+from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 
 __all__ = ["StreamOptions"]
 
@@ -25,7 +25,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     replay: Replay = Replay()
     schema: SchemaPolicy = SchemaPolicy()
-    order: Order | None = None
+    order: RowOrder | None = None
     cursor: str | None = None
     stale: float = 0.0
     flush: float = 0.0
@@ -48,7 +48,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise TypeError(f"{name} is {value!r}; allowed is a {kind.__name__}")
         _ = self.policy
         if self.allow != ():
-            from aiostream_ds.plugin.access import check_rules  # few streams have rules
+            from aiostream_ds.access import check_rules  # few streams have rules
 
             msgspec.structs.force_setattr(self, "allow", check_rules(self.allow))
         column = self.status_column
@@ -72,5 +72,5 @@ _KINDS = {
     "retry": Retry,
     "replay": Replay,
     "schema": SchemaPolicy,
-    "order": Order,
+    "order": RowOrder,
 }

@@ -3,7 +3,7 @@
 Logs are hclog JSON lines, the form in which Grafana reads a plugin's stderr: `@message`, `@level`
 and `@timestamp` are always strings (a number or null there crashes the host's reader) and the
 timestamp has exactly six fraction digits. Counters are plain integers that the core adds to, one
-line per event; `grafana/metrics.py` renders them as Prometheus text when asked.
+line per event; `_grafana/metrics.py` renders them as Prometheus text when asked.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ class Counters:
         self._durations: dict[str, tuple[list[int], float]] = {}
 
     def count_error(self, kind: str) -> None:
-        """One failed run of a stream; kind is "downstream", "lasting" or "bug"."""
+        """One failed run of a stream; kind is "downstream", "permanent" or "bug"."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
 
     def count_flood(self) -> None:

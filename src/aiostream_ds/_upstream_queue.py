@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 import anyio
 from msgspec import Struct
 
-from aiostream_ds.channels.policy import Buffer
-from aiostream_ds.errors import DownstreamError, PluginError
+from aiostream_ds._channels.policy import Buffer
+from aiostream_ds.errors import PluginError, UpstreamError
 
 __all__ = ["Follower", "Statistics"]
 
@@ -115,7 +115,7 @@ class Follower(Generic[MessageT]):
                 lost = len(self._queue) + 1
                 self._queue.clear()
                 most = self._buffer.rows
-                self.fail(DownstreamError(f"{self._key}: more than {most} messages waited"))
+                self.fail(UpstreamError(f"{self._key}: more than {most} messages waited"))
             else:
                 self._queue.popleft()
                 lost = 1
@@ -149,6 +149,6 @@ def _again(error: Exception) -> Exception:
         fresh: Exception = type(error).__new__(type(error), *error.args)
         vars(fresh).update(vars(error))
     else:
-        fresh = DownstreamError(str(error))
+        fresh = UpstreamError(str(error))
     fresh.__cause__ = error.__cause__
     return fresh

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct
 
-from aiostream_ds.channels.path import Pattern
-from aiostream_ds.plugin.model import User
+from aiostream_ds._paths import Pattern
+from aiostream_ds.models import User
 
 __all__ = ["Action", "Allow", "Quota", "check_rules", "is_allowed"]
 

@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
-from aiostream_ds.plugin.compiler import compile_plan
-from aiostream_ds.plugin.model import Health, InstanceSettings
-from aiostream_ds.plugin.plan import Plan
-from aiostream_ds.plugin.settings import Settings
+from aiostream_ds._routing.compiler import compile_plan
+from aiostream_ds._routing.plan import Plan
+from aiostream_ds.models import Health, InstanceSettings
+from aiostream_ds.settings import Settings
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
-    from aiostream_ds.plugin.access import Allow, Quota
+    from aiostream_ds.access import Allow, Quota
 
     S = DefaultTypeVar("S", bound=Settings, default=Settings)
 else:
@@ -62,7 +62,7 @@ class DataSource(Generic[S]):
         Entered before the first call of this instance, left when its settings change, when nobody
         has used it for an hour, or when the process ends; both in one task, so a task group around
         the `yield` is fine. Raise ConfigError or
-        DownstreamError when it cannot work: each call then fails with that message, and the next
+        UpstreamError when it cannot work: each call then fails with that message, and the next
         one tries again.
         """
         yield
@@ -76,7 +76,7 @@ def _check_access(cls: "type[DataSource[Any]]") -> None:
     """Raises TypeError for rules or a quota that are none."""
     if not cls.allow and cls.quota is None:
         return
-    from aiostream_ds.plugin.access import Quota, check_rules  # few plugins have them
+    from aiostream_ds.access import Quota, check_rules  # few plugins have them
 
     where = f"{cls.__module__}.{cls.__qualname__}"
     try:

@@ -1,4 +1,4 @@
-"""The marks an author puts on methods: `@stream` with its hooks, `@query`, `@resource`; and `Live`.
+"""The decorators of a data source: `@stream` with its hooks, `@query`, `@resource`; `LiveChannel`.
 
 A mark only stores a record; `compiler.py` collects them when the class is created. Hooks hang on
 their stream like a property's setter, so each path is written once. A hook mark names its stream
@@ -22,17 +22,17 @@ from typing import (
     overload,
 )
 
-from aiostream_ds.channels.path import Pattern
-from aiostream_ds.channels.policy import Buffer, Order, Replay, Retry, SchemaPolicy
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.plugin.annotations import signature
-from aiostream_ds.plugin.model import Columns, Page, Position, Query, Span, User
-from aiostream_ds.plugin.options import StreamOptions
+from aiostream_ds._annotations import signature
+from aiostream_ds._channels.policy import Buffer, Replay, Retry, RowOrder, SchemaPolicy
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._paths import Pattern
+from aiostream_ds._stream_options import StreamOptions
+from aiostream_ds.models import Columns, Cursor, HistoryPage, HistoryRange, Query, User
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
-    from aiostream_ds.plugin.access import Allow
+    from aiostream_ds.access import Allow
 
     RowT = DefaultTypeVar("RowT", default=Any)
 else:
@@ -41,13 +41,13 @@ else:
 __all__ = [
     "CursorStream",
     "HookMark",
-    "Live",
-    "Marks",
+    "LiveChannel",
+    "HandlerInfo",
     "ResourceMark",
     "Rows",
     "SUGGEST",
     "Stream",
-    "marks_of",
+    "handler_info",
     "query",
     "resource",
     "stream",
@@ -59,9 +59,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
-H = TypeVar("H", bound="Frame | Columns[Any] | Page | Sequence[Any]")
+H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage | Sequence[Any]")
 OfferT = TypeVar("OfferT", bound="Sequence[str | int | float]")
-AnswerT = TypeVar("AnswerT", bound="Frame | Live | Sequence[Frame | Live]")
+AnswerT = TypeVar("AnswerT", bound="Frame | LiveChannel | Sequence[Frame | LiveChannel]")
 R_co = TypeVar("R_co", covariant=True)
 
 HTTPMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -84,7 +84,7 @@ class ResourceMark(NamedTuple):
     pattern: Pattern
 
 
-class Marks(NamedTuple):
+class HandlerInfo(NamedTuple):
     """All that is marked on one function. `query` is the query type that it answers."""
 
     hooks: tuple[HookMark, ...] = ()
@@ -98,13 +98,13 @@ SUGGEST = "suggest "
 """Begins the kind of a hook that offers values for a field, whose name follows."""
 
 
-def marks_of(value: object) -> Marks:
+def handler_info(value: object) -> HandlerInfo:
     """What is marked on `value`, which may be anything."""
     found = getattr(value, "__dict__", {}).get(_MARKS)
-    return found if isinstance(found, Marks) else Marks()
+    return found if isinstance(found, HandlerInfo) else HandlerInfo()
 
 
-def _mark(mark: str, function: F, marks: Marks) -> F:
+def _mark(mark: str, function: F, marks: HandlerInfo) -> F:
     if not inspect.isfunction(function):
         raise TypeError(f"@{mark} marks a method, an `async def` in the class, not {function!r}")
     setattr(function, _MARKS, marks)
@@ -137,9 +137,9 @@ class Stream(Generic[P, R_co]):
         return self if instance is None else MethodType(self.run, instance)
 
     def history(
-        self, hook: Callable[Concatenate[D, Span, P], Awaitable[H]], /
-    ) -> Callable[Concatenate[D, Span, P], Awaitable[H]]:
-        """Mark the method that gives the rows of a `Span`, oldest first.
+        self, hook: Callable[Concatenate[D, HistoryRange, P], Awaitable[H]], /
+    ) -> Callable[Concatenate[D, HistoryRange, P], Awaitable[H]]:
+        """Mark the method that gives the rows of a `HistoryRange`, oldest first.
 
         Called for each QueryData of this stream (a panel's first load, a refresh, an alert rule).
         Of a stream with a cursor also when its run starts, and when a viewer of an exact panel has
@@ -188,7 +188,7 @@ class Stream(Generic[P, R_co]):
         return mark
 
     def _hook(self, kind: str, hook: F) -> F:
-        marks = marks_of(hook)
+        marks = handler_info(hook)
         hooks = (*marks.hooks, HookMark(self.name, kind))
         return _mark(f"{self.name}.{kind}", hook, marks._replace(hooks=hooks))
 
@@ -215,7 +215,7 @@ class CursorStream(Stream[P, R_co]):
         @overload
         def __get__(
             self, instance: object, owner: Any = None
-        ) -> Callable[Concatenate[Position | None, P], AsyncIterator[R_co]]: ...
+        ) -> Callable[Concatenate[Cursor | None, P], AsyncIterator[R_co]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
 
@@ -233,7 +233,7 @@ if TYPE_CHECKING:
 
     class _CursorStreamMark(Protocol):
         def __call__(
-            self, run: Callable[Concatenate[D, Position | None, P], AsyncIterator[T]], /
+            self, run: Callable[Concatenate[D, Cursor | None, P], AsyncIterator[T]], /
         ) -> CursorStream[P, T]: ...
 
     class _QueryMark(Protocol):
@@ -255,7 +255,7 @@ def stream(
     retry: Retry = _RETRY,
     replay: Replay = _REPLAY,
     schema: SchemaPolicy = _SCHEMA,
-    order: Order | None = None,
+    order: RowOrder | None = None,
     stale: float = 0.0,
     flush: float = 0.0,
     max_hz: float = 0.0,
@@ -272,7 +272,7 @@ def stream(
     retry: Retry = _RETRY,
     replay: Replay = _REPLAY,
     schema: SchemaPolicy = _SCHEMA,
-    order: Order | None = None,
+    order: RowOrder | None = None,
     stale: float = 0.0,
     flush: float = 0.0,
     max_hz: float = 0.0,
@@ -286,12 +286,12 @@ def stream(pattern: str, **options: Any) -> Any:
 
     Args:
         cursor: the column of whole numbers, rising from row to row, by which the rows can be read
-            again: an offset, an id. The method then takes a `Position` before the path's fields,
-            and starts behind it; the `history` hook answers `Span.after`. Panels can then be exact
-            across restarts and servers.
+            again: an offset, an id. The method then takes a `Cursor` before the path's fields,
+            and starts after it; the `history` hook answers `HistoryRange.after`. Panels can then
+            be exact across restarts and servers.
         linger: how many seconds it goes on after its last viewer left.
         buffer: bounds what a slow reader may be behind.
-        retry: the back-off when the method raises DownstreamError.
+        retry: the back-off when the method raises UpstreamError.
         replay: how many rows are kept in memory, of a stream without history or cursor.
         schema: what happens to dicts that bring many columns, or values of another type; the
             labels of many series in one channel.
@@ -343,18 +343,18 @@ def query(method: Any, /) -> Any:
     """Mark a method that answers queries whose `queryType` is its name, or the given one.
 
     Its argument is annotated with a `Query` class, which decodes and checks the query. It returns a
-    `Frame`, a `Live`, or a list of them.
+    `Frame`, a `LiveChannel`, or a list of them.
 
     `@query("")` answers queries that name no type. Raises TypeError for a mark on what is no
     method.
     """
     if not isinstance(method, str):
         name = getattr(method, "__name__", "")
-        return _mark("query", method, marks_of(method)._replace(query=name))
+        return _mark("query", method, handler_info(method)._replace(query=name))
     name = method
 
     def mark(method: F) -> F:
-        return _mark("query", method, marks_of(method)._replace(query=name))
+        return _mark("query", method, handler_info(method)._replace(query=name))
 
     return mark
 
@@ -375,12 +375,12 @@ def resource(path: str, *, method: HTTPMethod = "GET") -> Callable[[F], F]:
             allowed = ", ".join(get_args(HTTPMethod))
             raise _wrong(function, f"the HTTP method {method!r} is none of {allowed}")
         made = ResourceMark(method, _pattern(path, function))
-        return _mark("resource", function, marks_of(function)._replace(resource=made))
+        return _mark("resource", function, handler_info(function)._replace(resource=made))
 
     return mark
 
 
-class Live:
+class LiveChannel:
     """A query's answer "follow this channel": the stream and its path arguments, checked by types.
 
     return Live(Sensors.sensor, id=q.sensor).with_history(frame)
@@ -393,7 +393,7 @@ class Live:
         self.path = stream.path(*args, **kwargs)
         self.history: Frame | None = None
 
-    def with_history(self, frame: Frame) -> "Live":
+    def with_history(self, frame: Frame) -> "LiveChannel":
         """The same, with rows to draw before the first live one. Same columns as the stream's."""
         self.history = frame
         return self

@@ -6,7 +6,7 @@
     ├── NotFound                 there is no such path, topic, device               404
     ├── QuotaExceeded            so much may not be followed at a time              429
     ├── ConfigError              the data source's settings cannot work             400
-    └── DownstreamError          the outside system failed; it may work in a while  502
+    └── UpstreamError          the outside system failed; it may work in a while  502
 
 "Downstream" is Grafana's wire word for the outside system (the same that we call upstream) and for
 the user's input: such an error does not count as a fault of the plugin. Anything else that is
@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 __all__ = [
     "BadQuery",
     "ConfigError",
-    "DownstreamError",
+    "UpstreamError",
     "NotFound",
     "PermissionDenied",
     "PluginError",
@@ -34,14 +34,14 @@ class PluginError(Exception):
     `message` is shown to the user; what was raised `from` stays in the log. The class variables
     are the mapping to the wire: `status` is an HTTP status, `grpc_status` a gRPC status name,
     `subscribe_status` the answer of a subscription that fails so ("" = a gRPC error instead), and
-    `lasting` says that starting the same stream again cannot help.
+    `permanent` says that starting the same stream again cannot help.
     """
 
     status: ClassVar[int] = 500
     source: ClassVar[Literal["plugin", "downstream"]] = "downstream"
     grpc_status: ClassVar[str] = "INTERNAL"
     subscribe_status: ClassVar[Literal["NOT_FOUND", "PERMISSION_DENIED", ""]] = ""
-    lasting: ClassVar[bool] = True
+    permanent: ClassVar[bool] = True
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or type(self).__name__)
@@ -91,12 +91,12 @@ class ConfigError(PluginError):
     grpc_status = "FAILED_PRECONDITION"
 
 
-class DownstreamError(PluginError):
+class UpstreamError(PluginError):
     """The outside system failed. In a stream it is retried for as long as someone watches."""
 
     status = 502
     grpc_status = "UNAVAILABLE"
-    lasting = False
+    permanent = False
 
 
 def unwrap(error: BaseException) -> BaseException:
@@ -110,4 +110,4 @@ def unwrap(error: BaseException) -> BaseException:
     declared = [each for each in inner if isinstance(each, PluginError)]
     if len(declared) < len(inner):
         return error
-    return next((each for each in declared if each.lasting), declared[0])
+    return next((each for each in declared if each.permanent), declared[0])

@@ -11,21 +11,21 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from aiostream_ds.errors import BadQuery
-from aiostream_ds.plugin.settings import FrozenMeta, convert
+from aiostream_ds.settings import FrozenMeta, convert
 
 __all__ = [
     "CURSOR_LIMIT",
     "Columns",
     "Health",
     "InstanceSettings",
-    "Page",
+    "HistoryPage",
     "PluginContext",
-    "Position",
+    "Cursor",
     "Query",
     "Request",
     "Response",
     "Row",
-    "Span",
+    "HistoryRange",
     "TimeRange",
     "User",
 ]
@@ -120,7 +120,7 @@ CURSOR_LIMIT = 1 << 53
 """Cursors are below it, from 0 on: a browser holds whole numbers exactly only so far."""
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
     """What a `history` hook is asked for: rows of a time span, or rows behind a cursor.
 
     Without `after`: the rows with start <= time <= end, at most `limit`. When there are more, the
@@ -136,7 +136,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     upto: int | None = None
 
 
-class Position(NamedTuple):
+class Cursor(NamedTuple):
     """A place in a numbered stream: right behind the row with this cursor, -1 for its beginning.
 
     `epoch` names the numbering, in the same words on every Grafana server. A stream that has a
@@ -208,10 +208,10 @@ class Columns(Generic[RowT]):
         return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
 
 
-class Page(msgspec.Struct, frozen=True):
+class HistoryPage(msgspec.Struct, frozen=True):
     """What a `history` hook of a stream with a cursor may return instead of its rows alone.
 
-    `epoch` names the numbering, as in `Position`. `truncated`: rows behind `span.after` were there
+    `epoch` names the numbering, as in `Cursor`. `truncated`: rows behind `span.after` were there
     once and cannot be read any more. `last` is up to where this page tells everything, when that is
     known and beyond its last row.
     """

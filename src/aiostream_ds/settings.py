@@ -12,9 +12,9 @@ from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origi
 
 import msgspec
 
-from aiostream_ds import telemetry
+from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._annotations import base_type
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.plugin.annotations import base_type
 
 __all__ = [
     "FrozenMeta",
@@ -155,7 +155,7 @@ def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
         raise ValueError(_explain(str(error), value)) from None
 
 
-def decode_settings(kind: type[Settings], json_data: bytes, secure: dict[str, str]) -> Settings:
+def decode_settings(kind: type[Settings], json_data: bytes, secrets: dict[str, str]) -> Settings:
     """The settings that Grafana sends with each call, as an instance of `kind`.
 
     Raises ConfigError for JSON that is none, and for a field that is missing or wrong.
@@ -169,7 +169,7 @@ def decode_settings(kind: type[Settings], json_data: bytes, secure: dict[str, st
     fields = msgspec.structs.fields(kind)
     hidden = {f.encode_name for f in fields if is_secret(f.type)}
     values = {k: v for k, v in plain.items() if k not in hidden}
-    values |= {k: v for k, v in secure.items() if k in hidden}
+    values |= {k: v for k, v in secrets.items() if k in hidden}
     try:
         return convert(values, kind)
     except ValueError as error:

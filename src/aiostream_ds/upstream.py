@@ -18,10 +18,10 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from aiostream_ds.channels.policy import Buffer, Retry
-from aiostream_ds.errors import DownstreamError, PluginError, unwrap
-from aiostream_ds.plugin.follower import Follower, Statistics
-from aiostream_ds.telemetry import counters_here
+from aiostream_ds._channels.policy import Buffer, Retry
+from aiostream_ds._telemetry import counters_here
+from aiostream_ds._upstream_queue import Follower, Statistics
+from aiostream_ds.errors import PluginError, UpstreamError, unwrap
 
 __all__ = ["TURN_MESSAGES", "Upstream"]
 
@@ -51,7 +51,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     It connects for the first who follows, subscribes to a key for the first who follows that, and
     gives each of them every message of the key. When the connection is lost, everybody who follows
-    gets a DownstreamError, so that each stream is retried; however many they are, the outside sees
+    gets a UpstreamError, so that each stream is retried; however many they are, the outside sees
     one attempt to connect at a time, and the waits of `retry` between.
 
     Args:
@@ -109,7 +109,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """The messages of a key from now on, once it is subscribed to.
 
         Raises:
-            DownstreamError: the outside cannot be reached or has been lost; also out of the
+            UpstreamError: the outside cannot be reached or has been lost; also out of the
                 iterator, as is what `subscribe` raised, and that this one is behind when the
                 buffer says "fail".
         """
@@ -148,7 +148,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._stack = self._tasks = None
         if stack is None or tasks is None:
             return
-        self._tell_all(DownstreamError("the data source is closing"))
+        self._tell_all(UpstreamError("the data source is closing"))
         tasks.cancel_scope.cancel()
         await stack.__aexit__(None, None, None)
 
@@ -231,7 +231,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 if count >= TURN_MESSAGES:
                     count = 0
                     await anyio.lowlevel.checkpoint()
-        raise DownstreamError("the outside system has closed the connection")
+        raise UpstreamError("the outside system has closed the connection")
 
     async def _keep_subscribed(self, connection: Any, tasks: TaskGroup) -> None:
         """Subscribe to what is followed and to nothing else; end when nothing is."""
@@ -266,11 +266,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             follower.begin()
 
 
-def _explained(error: Exception) -> DownstreamError:
+def _explained(error: Exception) -> UpstreamError:
     found = unwrap(error)
-    if isinstance(found, DownstreamError):
+    if isinstance(found, UpstreamError):
         return found
-    told = DownstreamError(f"the outside system: {found}")
+    told = UpstreamError(f"the outside system: {found}")
     told.__cause__ = found
     if not isinstance(found, OSError | PluginError):
         log.error("an upstream failed", exc_info=found)

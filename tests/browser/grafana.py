@@ -19,9 +19,9 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from tests.conformance.driver import Host
-from tests.seam.client import Down
-from tests.seam.hosts import Node
-from tests.seam.packets import Message
+from tests.exact.client import Down
+from tests.exact.hosts import Node
+from tests.exact.packets import Message
 
 PLUGIN = "conformance-test-datasource"
 CHECK, EMPTY = 5.0, 3  # seconds between looks at who follows; looks with nobody, then it ends

@@ -1,4 +1,4 @@
-"""Draws docs/img/notices.png: `.venv/bin/python -m tests.web.picture` after `scripts/browser`."""
+"""Draws docs/img/notices.png. After `scripts/browser`: `python -m tests.browser.picture`."""
 
 import asyncio
 import tempfile

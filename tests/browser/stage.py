@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import anyio
 from playwright.async_api import Browser, BrowserContext, Page
 
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.forms import describe, static
-from aiostream_ds.sources.file import File
-from tests.seam.judge import Tally, compare
-from tests.seam.upstream import FILE, LogFile, logs_in, upstream
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import describe, static
+from aiostream_ds.sources.file.file_source import File
+from tests.exact.judge import Tally, compare
+from tests.exact.upstream import FILE, LogFile, logs_in, upstream
 
 from .grafana import Server, open_server
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import orjson
 
 import aiostream_ds
-from aiostream_ds.channels import channel, mailbox, registry
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.plugin import pump
+from aiostream_ds._channels import channel, registry
+from aiostream_ds._channels import subscription as mailbox
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._streams import producer as pump
 
 SCHEMA = Schema(b'{"fields":[]}', "s")
 
@@ -31,10 +32,10 @@ class Parts(NamedTuple):
 
 REAL = Parts(mailbox, channel, registry, pump)
 NAMES = {
-    "mailbox": "aiostream_ds.channels.mailbox",
-    "channel": "aiostream_ds.channels.channel",
-    "registry": "aiostream_ds.channels.registry",
-    "pump": "aiostream_ds.plugin.pump",
+    "mailbox": "aiostream_ds._channels.subscription",
+    "channel": "aiostream_ds._channels.channel",
+    "registry": "aiostream_ds._channels.registry",
+    "pump": "aiostream_ds._streams.producer",
 }
 
 

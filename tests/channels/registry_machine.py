@@ -15,12 +15,12 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from aiostream_ds.channels import ends
-from aiostream_ds.channels.observer import Observer
-from aiostream_ds.channels.policy import Buffer, Policy
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.testing.vloop import VirtualLoop
-from tests.channel_parts import REAL, Parts
+from aiostream_ds._channels import exceptions as ends
+from aiostream_ds._channels.observer import Observer
+from aiostream_ds._channels.policy import Buffer, Policy
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests.channels.parts import REAL, Parts
 
 KEYS = (("i", "a"), ("i", "b"), ("j", "a"))
 SCHEMAS = tuple(Schema(b"%d" % number, str(number)) for number in range(3))

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.channels.policy import Replay
-from aiostream_ds.channels.replay import Ring, Rings
-from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds._channels.log import Ring, Rings
+from aiostream_ds._channels.policy import Replay
+from aiostream_ds._frames.packet import Packet, Schema
 
 SCHEMA = Schema(b"{}", "x")
 

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from aiostream_ds.testing.vloop import VirtualLoop
-from tests.channel_parts import Parts, planted
-from tests.registry_machine import RegistryMachine
-from tests.unit import test_pump, test_registry, test_sorting_pump
+from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests.channels import test_registry
+from tests.channels.parts import Parts, planted
+from tests.channels.registry_machine import RegistryMachine
+from tests.streams import test_ordering_producer as test_sorting_pump
+from tests.streams import test_producer as test_pump
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 HISTORIES = 2_000
@@ -415,7 +417,7 @@ def run_test(name: str, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_planted_fault_is_caught(fault, caplog, monkeypatch):
-    monkeypatch.setattr("aiostream_ds.testing.vloop._PATIENCE", 0.05)
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._PATIENCE", 0.05)
     part, old, new, witness = FAULTS[fault]
     parts = planted(part, old, new)
     logging.disable(logging.CRITICAL)

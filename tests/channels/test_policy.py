@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from aiostream_ds.channels import policy
-from aiostream_ds.channels.described import described
-from aiostream_ds.channels.policy import Buffer, Policy, Retry, SchemaPolicy
+from aiostream_ds._channels import policy
+from aiostream_ds._channels.described import described
+from aiostream_ds._channels.policy import Buffer, Policy, Retry, SchemaPolicy
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_every_number_has_one_line_of_description():
     constants = {name for name in vars(policy) if name.isupper() and not name.startswith("_")}
     fields = {
         f"{owner.__name__}.{name}"
-        for owner in (Buffer, Retry, policy.Replay, Policy, SchemaPolicy, policy.Order)
+        for owner in (Buffer, Retry, policy.Replay, Policy, SchemaPolicy, policy.RowOrder)
         for name in owner.__struct_fields__
     }
     assert set(lines) == constants | fields

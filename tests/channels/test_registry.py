@@ -10,13 +10,13 @@ import weakref
 import anyio
 import pytest
 
-from aiostream_ds.channels import ends
-from aiostream_ds.channels.life import State
-from aiostream_ds.channels.observer import ChannelKey, Observer
-from aiostream_ds.channels.policy import Buffer, Policy
-from aiostream_ds.channels.status import Status, status_packet
-from aiostream_ds.frames.packet import Schema
-from tests.channel_parts import REAL, Parts, packet, rows_of
+from aiostream_ds._channels import exceptions as ends
+from aiostream_ds._channels.observer import ChannelKey, Observer
+from aiostream_ds._channels.policy import Buffer, Policy
+from aiostream_ds._channels.state import State
+from aiostream_ds._channels.status import Status, status_packet
+from aiostream_ds._frames.packet import Schema
+from tests.channels.parts import REAL, Parts, packet, rows_of
 
 pytestmark = pytest.mark.virtual
 KEY = ChannelKey("instance", "path")
@@ -837,7 +837,7 @@ async def test_an_error_of_on_hungry_fails_the_channel_not_the_reader_who_came_b
             raise ValueError("runner")
 
         channel.emit(packet([1]))
-        channel.on_hungry = broken
+        channel.on_demand = broken
         await asyncio.Event().wait()
 
     reader = registry.join(KEY, run)
@@ -853,7 +853,7 @@ async def test_on_hungry_is_never_called_inside_emit(parts):
 
     async def run(channel):
         nonlocal inside
-        channel.on_hungry = lambda: calls.append(inside)
+        channel.on_demand = lambda: calls.append(inside)
         for _ in range(3):
             inside = True
             channel.emit(packet([1]), packet([2]))

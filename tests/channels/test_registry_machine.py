@@ -1,10 +1,10 @@
-"""The registry, the mailbox and the pump under any history: see tests/registry_machine.py."""
+"""The registry, the mailbox and the pump under any history: see registry_machine.py."""
 
 import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.registry_machine import RegistryMachine
+from tests.channels.registry_machine import RegistryMachine
 
 _PROFILES = {"fast": 25, "ci": 200, "deep": 5_000}
 _HISTORIES = os.environ.get("AIOSTREAM_DS_HISTORIES")

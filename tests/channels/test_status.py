@@ -2,10 +2,10 @@
 
 import pytest
 
-from aiostream_ds.channels.policy import DROPS_SHOWN
-from aiostream_ds.channels.status import Status, Statuses, sift, status_packet
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.testing.vloop import VirtualLoop
+from aiostream_ds._channels.policy import DROPS_SHOWN
+from aiostream_ds._channels.status import Status, Statuses, partition, status_packet
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 REFUSED = Status("error", "no such topic")
 AWAY = Status("warning", "reconnecting (1)")
@@ -134,7 +134,7 @@ def test_an_episode_ends_with_its_stream(board):
 def test_packets_are_sifted():
     schema = Schema(b"{}", "s")
     rows, mark = Packet(schema, b"[1]", 1), Packet(schema, b"", 0)
-    said, filled, size, last = sift([rows, status_packet(NOTE), mark, status_packet(AWAY)])
+    said, filled, size, last = partition([rows, status_packet(NOTE), mark, status_packet(AWAY)])
     assert (said, filled, size, last) == ([NOTE, AWAY], (rows,), 3, mark)
 
 

@@ -4,17 +4,17 @@ import asyncio
 
 import pytest
 
-from aiostream_ds.channels.ends import (
+from aiostream_ds._channels.exceptions import (
     ChannelError,
     ShuttingDown,
     SlowSubscriber,
     StalledSubscriber,
     StreamFailed,
 )
-from aiostream_ds.channels.mailbox import Subscription
-from aiostream_ds.channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
-from aiostream_ds.frames.packet import Schema
-from tests.channel_parts import packet, rows_of
+from aiostream_ds._channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
+from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._frames.packet import Schema
+from tests.channels.parts import packet, rows_of
 
 A, B = Schema(b"a", "a"), Schema(b"b", "b")
 
@@ -173,7 +173,7 @@ def test_latest_keeps_one_packet():
 def test_block_drops_nothing_and_says_when_it_is_full():
     box, feed = mailbox(rows=2, full="block")
     put(box, [packet([1])])
-    assert not box._is_full() and box._is_crowded()
+    assert not box._is_full() and box._above_high_water()
     put(box, [packet([2])])
     put(box, [packet([3])])
     assert box._is_full() and rows_of(box.take()) == [1, 2, 3]
@@ -316,24 +316,24 @@ def test_a_sink_gets_a_packet_while_nothing_is_queued_and_only_then():
     box, feed = mailbox()
     sink = Sink(box)
     feed.now = SCHEMA_SHOWN
-    assert box._hand_on(packet([1], A), feed.now)
+    assert box._push_direct(packet([1], A), feed.now)
     put(box, [packet([2], A)])
-    assert not box._hand_on(packet([3], A), feed.now)
+    assert not box._push_direct(packet([3], A), feed.now)
     put(box, [packet([3], A)])
     assert sink.got == [(A, 1)] and rows_of(box.take()) == [2, 3]
-    assert box._hand_on(packet([4], A), feed.now) and sink.got[1:] == [(None, 4)]
+    assert box._push_direct(packet([4], A), feed.now) and sink.got[1:] == [(None, 4)]
 
 
 def test_a_packet_that_the_sink_refuses_counts_as_not_sent():
     box, feed = mailbox()
     sink = Sink(box)
     sink.open = False
-    assert not box._hand_on(packet([1], A), feed.now)
+    assert not box._push_direct(packet([1], A), feed.now)
     assert box.statistics().sent_packets == 0
     put(box, [packet([1], A)])
     assert [schema for schema, _ in box.take()] == [A]
     sink.open = True
-    assert box._hand_on(packet([2], A), feed.now)
+    assert box._push_direct(packet([2], A), feed.now)
     counts = box.statistics()
     assert (counts.sent_packets, counts.sent_rows, counts.queued_packets) == (2, 2, 0)
     assert counts.sent_bytes == len(packet([1], A).data) + len(packet([2], A).data)
@@ -348,7 +348,7 @@ def test_a_sink_gets_the_schema_exactly_when_a_reader_that_takes_would():
     expected = []
     for schema, now in steps:
         hands.now = takes.now = now
-        assert handed._hand_on(packet([1], schema), now)
+        assert handed._push_direct(packet([1], schema), now)
         put(taken, [packet([1], schema)])
         expected += [told for told, _ in taken.take()]
     assert [told for told, _ in sink.got] == expected

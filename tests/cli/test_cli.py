@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostream_ds import telemetry
+from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"

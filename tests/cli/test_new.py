@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import aiostream_ds
-from aiostream_ds import telemetry
+from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
 from aiostream_ds.cli.new import KINDS, files
 

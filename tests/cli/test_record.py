@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from aiostream_ds import telemetry
+from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main, record
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
@@ -45,7 +45,7 @@ def test_it_ends_after_so_many_seconds(here):
 def test_what_was_recorded_can_be_tailed_again(here, capsys):
     assert main(["record", "walk/1000/1", "out", "--count", "10"]) == 0
     author = here / "play_file.py"
-    author.write_text("from aiostream_ds.sources.recorded import Recorded\n")
+    author.write_text("from aiostream_ds.sources.recorded.recorded_source import Recorded\n")
     words = ["tail", f"{author}:Recorded", "replay", "--set", "file=out", "--count", "10", "--json"]
     capsys.readouterr()
     assert main(words) == 0

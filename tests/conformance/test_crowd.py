@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from .driver import Host
-from .test_odd_plugins import PLUGINS, executable, metric
 from .test_pressure import counts, resident
+from .test_unusual_plugins import PLUGINS, executable, metric
 
 pytestmark = [
     pytest.mark.go,

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import anyio
 import pytest
 
-from aiostream_ds.grafana.application import background_tasks
-from tests.seam.client import Emission, ExactPanel, Tab
-from tests.seam.hosts import Node, open_node
-from tests.seam.judge import Judge, Tally
-from tests.seam.net import Net
-from tests.seam.upstream import FILE, LOG, LogFile, Plugin, logs_in, upstream
+from aiostream_ds._grafana.application import background_tasks
+from tests.exact.client import Emission, ExactPanel, Tab
+from tests.exact.hosts import Node, open_node
+from tests.exact.judge import Judge, Tally
+from tests.exact.net import Net
+from tests.exact.upstream import FILE, LOG, LogFile, Plugin, logs_in, upstream
 
 RANDOM, LONG = 3, 20  # random schedules of each case
 ABREAST = 4  # schedules that run at a time

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostream_ds.frames import arrow, json
+from aiostream_ds._frames import arrow, json
 
 pytestmark = pytest.mark.go
 

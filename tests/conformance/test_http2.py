@@ -9,9 +9,10 @@ import pytest
 from grpclib.const import Cardinality, Handler
 from grpclib.protocol import AbstractHandler
 
-from aiostream_ds.grafana import http2, wire
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.methods import both_streams
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.methods import both_streams
+from aiostream_ds._http2 import connection as http2
+from aiostream_ds._pb import pluginv2 as pb
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]
 

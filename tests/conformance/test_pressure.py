@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from .driver import Host
-from .test_odd_plugins import PLUGINS, executable, log_text
+from .test_unusual_plugins import PLUGINS, executable, log_text
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
 

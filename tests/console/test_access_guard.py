@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiostream_ds.console.guard import Guard
+from aiostream_ds.console.access_guard import Guard
 
 
 async def ask(guard, kind="http", query=b"", **headers):

@@ -16,14 +16,14 @@ import pytest
 import websockets
 
 from aiostream_ds import DataSource, PermissionDenied, Rows, Settings, User, stream
+from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.console import session
 from aiostream_ds.console.app import make_app, open_console
 from aiostream_ds.console.hub import open_hub
-from aiostream_ds.console.outbox import Feed, Outbox
-from aiostream_ds.console.server import listen, serve_app
+from aiostream_ds.console.page_queue import Feed, Outbox
 from aiostream_ds.console.watch import REMEMBERED
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.testing.vloop import VirtualLoop
+from aiostream_ds.console.web_server import listen, serve_app
+from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 
 class House(Settings):

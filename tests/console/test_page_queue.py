@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from aiostream_ds.console import outbox as module
-from aiostream_ds.console.outbox import Feed, Outbox, Overflow
+from aiostream_ds.console import page_queue as module
+from aiostream_ds.console.page_queue import Feed, Outbox, Overflow
 
 SCHEMA = b'{"schema":{"fields":[]},"data":{"values":[[1]]}}'
 DATA = b'{"data":{"values":[[%d]]}}'

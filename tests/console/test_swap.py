@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, DownstreamError, Position, Rows, Span, stream
-from aiostream_ds.console.front import open_front
-from aiostream_ds.grafana.application import open_application
-from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds import Cursor, DataSource, HistoryRange, Rows, UpstreamError, stream
+from aiostream_ds._grafana.application import open_application
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds.console.swap import open_front
 from aiostream_ds.testing import QueryFailed
 from aiostream_ds.testing.grafana import CHECK_INTERVAL, open_grafana
 
@@ -106,7 +106,7 @@ class Log(DataSource):
         return [{"time": 100 * n, "n": n} for n in range(after + 1, last + 1)]
 
     @stream("log", cursor="n")
-    async def log(self, position: Position) -> Rows:
+    async def log(self, position: Cursor) -> Rows:
         after = position.cursor
         while True:
             for row in self._rows(after):
@@ -115,7 +115,7 @@ class Log(DataSource):
             await anyio.sleep(0.1)
 
     @log.history
-    async def past(self, span: Span) -> list[dict[str, int]]:
+    async def past(self, span: HistoryRange) -> list[dict[str, int]]:
         after = -1 if span.after is None else span.after
         return self._rows(after)[-span.limit :]
 
@@ -155,7 +155,7 @@ async def test_a_lifespan_that_cannot_open_is_told_as_a_query_error_and_mended_b
     class Broken(counting("old", [])):
         @asynccontextmanager
         async def lifespan(self):
-            raise DownstreamError("the broker is away")
+            raise UpstreamError("the broker is away")
             yield
 
     async with open_front(Catalog(Broken)) as front, open_grafana(front) as grafana:

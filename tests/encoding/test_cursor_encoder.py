@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds import Field, Frame, Position, Row
-from aiostream_ds.frames.packet import Place
-from aiostream_ds.plugin.numbering import Numbering
-from aiostream_ds.plugin.rows import RowEncoder
-from aiostream_ds.telemetry import Counters
+from aiostream_ds import Cursor, Field, Frame, Row
+from aiostream_ds._encoding.cursor_encoder import CursorEncoder
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames.packet import CursorRange
+from aiostream_ds._telemetry import Counters
 
 
 class Line(Row):
@@ -20,7 +20,7 @@ class Line(Row):
 
 def numbering(row=None):
     counters = Counters()
-    return Numbering(RowEncoder(row), "n", counters), counters
+    return CursorEncoder(RowEncoder(row), "n", counters), counters
 
 
 def rows_of(packets):
@@ -41,20 +41,20 @@ KINDS = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @KINDS
 def test_a_packet_stands_between_the_row_before_it_and_its_last(make):
     numbers, _ = numbering()
-    numbers.begin(Position("log", 3))
+    numbers.begin(Cursor("log", 3))
     (first,) = numbers.encode(make([4, 7, 9]))
     (second,) = numbers.encode(make([10]))
-    assert (first.place, second.place) == (Place("log", 3, 9), Place("log", 9, 10))
-    assert numbers.position == Position("log", 10)
+    assert (first.place, second.place) == (CursorRange("log", 3, 9), CursorRange("log", 9, 10))
+    assert numbers.position == Cursor("log", 10)
 
 
 @KINDS
 def test_rows_that_are_not_above_the_last_are_left_out_and_counted(make):
     numbers, counters = numbering()
-    numbers.begin(Position("", 5))
+    numbers.begin(Cursor("", 5))
     packets = numbers.encode(make([4, 5, 6, 8, 7, 8, 9]))
     assert rows_of(packets) == [6, 8, 9]
-    assert packets[-1].place == Place("", 5, 9)
+    assert packets[-1].place == CursorRange("", 5, 9)
     assert counters.dropped == {"duplicate": 4}
     assert numbers.encode(make([9])) == []
     assert counters.dropped == {"duplicate": 5}
@@ -62,34 +62,36 @@ def test_rows_that_are_not_above_the_last_are_left_out_and_counted(make):
 
 def test_another_epoch_begins_where_it_says():
     numbers, counters = numbering()
-    numbers.begin(Position("old", 100))
-    packets = numbers.encode([Line(1, 101), Position("new", -1), Line(2, 5), Line(3, 6)])
+    numbers.begin(Cursor("old", 100))
+    packets = numbers.encode([Line(1, 101), Cursor("new", -1), Line(2, 5), Line(3, 6)])
     assert [(p.place, p.rows) for p in packets] == [
-        (Place("old", 100, 101), 1), (Place("new", -1, -1), 0), (Place("new", -1, 6), 2)
-    ]  # fmt: skip
+        (CursorRange("old", 100, 101), 1),
+        (CursorRange("new", -1, -1), 0),
+        (CursorRange("new", -1, 6), 2),
+    ]
     assert counters.dropped == {}
 
 
 def test_rows_that_the_source_leaves_out_are_a_gap_between_two_packets():
     numbers, _ = numbering()
-    numbers.begin(Position("", 10))
-    mark, packet = numbers.encode([Position("", 50), Line(1, 51)])
-    assert (mark.place, mark.rows) == (Place("", 50, 50), 0)
-    assert packet.place == Place("", 50, 51)
+    numbers.begin(Cursor("", 10))
+    mark, packet = numbers.encode([Cursor("", 50), Line(1, 51)])
+    assert (mark.place, mark.rows) == (CursorRange("", 50, 50), 0)
+    assert packet.place == CursorRange("", 50, 51)
 
 
 def test_a_place_that_is_behind_already_changes_nothing():
     numbers, _ = numbering()
-    numbers.begin(Position("", 10))
-    mark, packet = numbers.encode([Position("", 4), Line(1, 11)])
-    assert mark.place == Place("", 10, 10) and packet.place == Place("", 10, 11)
+    numbers.begin(Cursor("", 10))
+    mark, packet = numbers.encode([Cursor("", 4), Line(1, 11)])
+    assert mark.place == CursorRange("", 10, 10) and packet.place == CursorRange("", 10, 11)
 
 
 def test_it_is_known_only_once_it_has_begun():
     numbers, _ = numbering()
     assert not numbers.known
-    numbers.begin(Position("", -1))
-    assert numbers.known and numbers.mark.place == Place("", -1, -1)
+    numbers.begin(Cursor("", -1))
+    assert numbers.known and numbers.mark.place == CursorRange("", -1, -1)
 
 
 @pytest.mark.parametrize(
@@ -101,21 +103,21 @@ def test_it_is_known_only_once_it_has_begun():
         ([{"time": 1, "n": 1.0}], "the cursor 'n' is 1.0"),
         ([{"time": 1, "n": 1 << 53}], "the cursor 'n' is 9007199254740992; allowed is 0 to"),
         ([Frame(Field("time", [1]))], "has no column 'n', the cursor"),
-        ([Position("", 1 << 53)], "has a cursor outside -1 to"),
+        ([Cursor("", 1 << 53)], "has a cursor outside -1 to"),
     ],
 )
 def test_what_cannot_be_a_cursor_is_refused_and_nothing_is_remembered(rows, text):
     numbers, _ = numbering()
-    numbers.begin(Position("a", 3))
+    numbers.begin(Cursor("a", 3))
     with pytest.raises(TypeError, match=text):
-        numbers.encode([Position("b", 9), *rows])
-    assert numbers.position == Position("a", 3)
+        numbers.encode([Cursor("b", 9), *rows])
+    assert numbers.position == Cursor("a", 3)
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=6), max_size=12), st.sampled_from([*MAKERS]))
 def test_places_join_without_a_hole_and_hold_exactly_their_rows(batches, kind):
     numbers, counters = numbering(Line)
-    numbers.begin(Position("", -1))
+    numbers.begin(Cursor("", -1))
     seen, stands, given = [], -1, 0
     for batch in batches:
         given += len(batch)

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from aiostream_ds.channels.policy import Order
-from aiostream_ds.frames.frame import Field, FieldType, Frame, FrameError
-from aiostream_ds.plugin import order as order_module
-from aiostream_ds.plugin.model import Row
-from aiostream_ds.plugin.order import Sorter, check_order, is_idle
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.policy import RowOrder
+from aiostream_ds._encoding import ordering as order_module
+from aiostream_ds._encoding.ordering import Sorter, check_order, is_idle
+from aiostream_ds._frames.frame import Field, FieldType, Frame, FrameError
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.models import Row
 
 T0 = datetime(2024, 5, 1, tzinfo=UTC)
 MS = 1_714_521_600_000  # the same in Unix ms
@@ -38,7 +38,7 @@ class Stage:
 
     def __init__(self, **options):
         self.counters = Counters()
-        self.sorter = Sorter(Order(**options), self.counters)
+        self.sorter = Sorter(RowOrder(**options), self.counters)
         self.out = []
 
     def feed(self, *rows, now=0.0):
@@ -67,23 +67,23 @@ def times_of(rows):
     [
         ({"late": "keep"}, "Order.late is 'keep'; allowed are pass, drop, hold"),
         ({"hold": -1}, "Order.hold is -1; allowed is a number of at least 0"),
-        ({"hold": math.nan}, "Order.hold is nan"),
+        ({"hold": math.nan}, "RowOrder.hold is nan"),
         ({"keys": 0}, "Order.keys is 0; allowed is a whole number of at least 1"),
         ({"by": "sensor"}, "Order.by is 'sensor'; allowed is a tuple of column names"),
-        ({"by": ["sensor"]}, "Order.by is "),
+        ({"by": ["sensor"]}, "RowOrder.by is "),
         ({"key": ("id", "id")}, "Order.key is .* each once"),
-        ({"key": ("",)}, "Order.key is "),
-        ({"key": (1,)}, "Order.key is "),
+        ({"key": ("",)}, "RowOrder.key is "),
+        ({"key": (1,)}, "RowOrder.key is "),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(options, named):
     with pytest.raises(ValueError, match=named):
-        Order(**options)
+        RowOrder(**options)
 
 
 def test_an_order_without_a_rule_lets_everything_through():
-    assert is_idle(Order()) and is_idle(Order(by=("a",)))
-    assert not is_idle(Order(late="drop")) and not is_idle(Order(key=("a",)))
+    assert is_idle(RowOrder()) and is_idle(RowOrder(by=("a",)))
+    assert not is_idle(RowOrder(late="drop")) and not is_idle(RowOrder(key=("a",)))
     rows = [*at(3, 1), Reading.from_columns(time=[1], sensor=["a"], value=[1.0])]
     assert Stage().feed(*rows).out == rows
 
@@ -332,7 +332,7 @@ def test_a_column_that_is_not_there_is_named(row, option):
     with pytest.raises(TypeError, match=rf"Order.{option} names the column 'sensr'; .* has"):
         Stage(late="drop", **{option: ("sensr",)}).feed(row)
     with pytest.raises(TypeError, match="Reading has time, sensor, value"):
-        check_order(Order(**{option: ("sensr",)}), Reading)
+        check_order(RowOrder(**{option: ("sensr",)}), Reading)
 
 
 @pytest.mark.parametrize("option", ["by", "key"])
@@ -352,7 +352,7 @@ def test_a_naive_time_in_a_block_is_named():
 
 def test_held_rows_are_capped_and_the_one_that_came_first_goes_before_its_time():
     counters = Counters()
-    sorter = Sorter(Order(late="hold", hold=100, rows=3), counters)
+    sorter = Sorter(RowOrder(late="hold", hold=100, rows=3), counters)
     out = []
     for second in (5, 3, 4):
         sorter.feed([{"time": second * 1000, "n": second}], 0.0, out)

@@ -1,14 +1,14 @@
-"""Whatever rows come: what an `Order` lets out, in which order, and when."""
+"""Whatever rows come: what an `RowOrder` lets out, in which order, and when."""
 
 import math
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.channels.policy import Order
-from aiostream_ds.plugin.model import Row
-from aiostream_ds.plugin.order import Sorter
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.policy import RowOrder
+from aiostream_ds._encoding.ordering import Sorter
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.models import Row
 
 ROWS = st.lists(
     st.tuples(
@@ -51,7 +51,7 @@ def numbers(out):
 
 
 RULES = st.builds(
-    Order,
+    RowOrder,
     late=st.sampled_from(["pass", "drop", "hold"]),
     by=st.sampled_from([(), ("series",)]),
     key=st.sampled_from([(), ("id",), ("id", "series")]),

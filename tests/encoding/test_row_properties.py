@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostream_ds import Frame, Row
-from aiostream_ds.frames import json
-from aiostream_ds.frames.packet import Packet
-from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames import json
+from aiostream_ds._frames.packet import Packet
 
 
 class Reading(Row):

@@ -7,10 +7,10 @@ import orjson
 import pytest
 
 from aiostream_ds import Columns, Field, FieldConfig, FieldType, Frame, Row
-from aiostream_ds.channels.policy import SchemaPolicy
-from aiostream_ds.frames import json
-from aiostream_ds.plugin.rows import RowEncoder
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames import json
+from aiostream_ds._telemetry import Counters
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)

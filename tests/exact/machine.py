@@ -1,7 +1,7 @@
 """Any history of rows, panels and faults, in virtual time: what is drawn is always right, and once
 the faults are over everything is drawn.
 
-The rules are plain functions, so the machine owns its loop, as tests/registry_machine.py does.
+The rules are plain functions, so the machine owns its loop, as registry_machine.py does.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aiostream_ds.testing.vloop import VirtualLoop
+from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 from .stage import Stage, open_stage
 

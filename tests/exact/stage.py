@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from aiostream_ds.grafana.application import background_tasks
+from aiostream_ds._grafana.application import background_tasks
 
 from .client import Emission, ExactPanel, Tab
 from .judge import Judge

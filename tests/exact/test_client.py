@@ -5,7 +5,7 @@ import itertools
 import anyio
 import pytest
 
-from aiostream_ds.grafana.application import background_tasks
+from aiostream_ds._grafana.application import background_tasks
 
 from .client import Down, History, Tab
 from .judge import Judge, Tally, compare

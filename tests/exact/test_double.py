@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, Page, Row, stream
-from aiostream_ds.grafana.application import open_application
-from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds import DataSource, HistoryPage, Row, stream
+from aiostream_ds._grafana.application import open_application
+from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.testing import serve_in_memory
 from aiostream_ds.testing.grafana import CHECK_INTERVAL, open_grafana
 from aiostream_ds.testing.viewer import Viewer
@@ -36,7 +36,7 @@ class Counting(DataSource):
     async def past(self, span):
         first = self.now() - 3 if span.after is None else span.after + 1
         numbers = range(first, self.now() + 1)
-        return Page([Count(datetime.now(UTC), n) for n in numbers])
+        return HistoryPage([Count(datetime.now(UTC), n) for n in numbers])
 
     def now(self):
         return int(anyio.current_time())

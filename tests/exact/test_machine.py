@@ -1,11 +1,11 @@
-"""Exact streams under any history of rows and faults: see tests/seam/machine.py."""
+"""Exact streams under any history of rows and faults: see tests/exact/machine.py."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.seam.machine import SeamMachine
+from tests.exact.machine import SeamMachine
 
 _PROFILES = {"fast": 25, "ci": 2_000, "deep": 20_000}
 _HISTORIES = os.environ.get("AIOSTREAM_DS_HISTORIES")

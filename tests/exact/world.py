@@ -24,20 +24,20 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from aiostream_ds import (
     Buffer,
+    Cursor,
     DataSource,
-    DownstreamError,
-    Page,
-    Position,
+    HistoryPage,
+    HistoryRange,
     Row,
     Rows,
     Settings,
-    Span,
+    UpstreamError,
 )
 from aiostream_ds import stream as mark
-from aiostream_ds.channels.policy import Replay
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.application import Application, background_tasks, open_application
-from aiostream_ds.plugin.catalog import Catalog
+from aiostream_ds._channels.policy import Replay
+from aiostream_ds._grafana.application import Application, background_tasks, open_application
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
@@ -139,7 +139,7 @@ class World:
 
     def ask_upstream(self) -> None:
         if self.down:
-            raise DownstreamError("the upstream is down")
+            raise UpstreamError("the upstream is down")
 
     def touch(self) -> None:
         """There is something to read."""
@@ -175,26 +175,24 @@ class _Source(DataSource[Shown]):
     runs: Any
 
     @mark("log/{name}", cursor="offset", buffer=Buffer(rows=MAILBOX))
-    async def log(self, after: Position | None, name: str) -> Rows[Line | Position]:
+    async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
         async with aclosing(self.read(after, name)) as items:
             async for item in items:
                 yield item
 
     @mark("wild/{name}", cursor="offset", buffer=Buffer(rows=MAILBOX))
-    async def wild(self, after: Position | None, name: str) -> Rows:
+    async def wild(self, after: Cursor | None, name: str) -> Rows:
         async with aclosing(self.read(after, name)) as items:
             async for item in items:
                 yield wild(item) if isinstance(item, Line) else item
 
-    async def read(
-        self, after: Position | None, name: str
-    ) -> AsyncGenerator[Line | Position, None]:
+    async def read(self, after: Cursor | None, name: str) -> AsyncGenerator[Line | Cursor, None]:
         epoch, cursor = after if after is not None else ("", -1)
         while True:
             log = self.world.log(name)
             if log.epoch != epoch:
                 epoch, cursor = log.epoch, -1
-            yield Position(epoch, cursor)
+            yield Cursor(epoch, cursor)
             while self.world.log(name) is log:
                 self.world.ask_upstream()
                 for line in behind(self.visible(log), cursor):
@@ -203,12 +201,12 @@ class _Source(DataSource[Shown]):
                 await self.world.change(self.server)
 
     @wild.history
-    async def wild_past(self, span: Span, name: str) -> Page:
+    async def wild_past(self, span: HistoryRange, name: str) -> HistoryPage:
         page = await self.past(span, name)
         return msgspec.structs.replace(page, rows=list(map(wild, page.rows)))
 
     @log.history
-    async def past(self, span: Span, name: str) -> Page:
+    async def past(self, span: HistoryRange, name: str) -> HistoryPage:
         self.world.ask_upstream()
         log = self.world.log(name)
         lines = self.visible(log)
@@ -216,11 +214,11 @@ class _Source(DataSource[Shown]):
             until_end = [line for line in lines if line.time <= span.end]
             found = [line for line in until_end if line.time >= span.start]
             last = until_end[-1].offset if until_end else None
-            return Page(found[-span.limit :], epoch=log.epoch, last=last)
+            return HistoryPage(found[-span.limit :], epoch=log.epoch, last=last)
         found = list(behind(lines, span.after))
         if span.upto is not None:
             found = [line for line in found if line.offset <= span.upto]
-        return Page(found[: span.limit], epoch=log.epoch)
+        return HistoryPage(found[: span.limit], epoch=log.epoch)
 
     def visible(self, log: Log) -> Sequence[Line]:
         return log.until(now_ms() - round(self.world.lags.get(self.server, 0.0) * 1000))

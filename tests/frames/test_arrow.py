@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from aiostream_ds.frames import arrow, json
-from aiostream_ds.frames.config import EnumConfig, FieldConfig, FrameMeta, TypeConfig
-from aiostream_ds.frames.frame import Field, FieldType, Frame, FrameError
+from aiostream_ds._frames import arrow, json
+from aiostream_ds._frames.arrow import encoder
+from aiostream_ds._frames.config import EnumConfig, FieldConfig, FrameMeta, TypeConfig
+from aiostream_ds._frames.frame import Field, FieldType, Frame, FrameError
 
 from ..strategies import same
 
@@ -198,10 +199,10 @@ def test_a_file_of_a_shape_seen_before_is_as_pyarrow_writes_it(make: Any, rows: 
 def test_a_pyarrow_that_writes_otherwise_is_left_to_write_all(monkeypatch: Any) -> None:
     frame = Frame(Field("v", [1, 2]), name="unseen before")
     written = by_pyarrow(Frame(*frame.fields, name=frame.name))
-    arrow._layouts.clear()
-    monkeypatch.setattr(arrow, "_block", lambda before, message: b"no such block")
+    encoder._layouts.clear()
+    monkeypatch.setattr(encoder, "_block", lambda before, message: b"no such block")
     assert arrow.encode(frame) == arrow.encode(frame) == written
-    arrow._layouts.clear()
+    encoder._layouts.clear()
 
 
 def config(value: Any) -> Frame:
@@ -248,20 +249,20 @@ def test_labels_that_change_after_a_frame_was_written_are_written() -> None:
 
 
 def test_no_more_than_a_number_of_shapes_is_kept() -> None:
-    for number in range(arrow._KEPT + 5):
+    for number in range(encoder._KEPT + 5):
         arrow.encode(Frame(name=f"frame {number}"))
-    assert 0 < len(arrow._layouts) <= arrow._KEPT
-    before = set(arrow._layouts)
-    arrow.encode(Frame(name="x" * arrow._KEPT_BYTES))
-    assert set(arrow._layouts) == before
+    assert 0 < len(encoder._layouts) <= encoder._KEPT
+    before = set(encoder._layouts)
+    arrow.encode(Frame(name="x" * encoder._KEPT_BYTES))
+    assert set(encoder._layouts) == before
 
 
-MANY = [f"text {n}" for n in range(arrow._MANY)]
+MANY = [f"text {n}" for n in range(encoder._MANY)]
 
 
 @pytest.mark.parametrize(
     "texts",
-    [MANY, ["ä€𝄞", ""] * arrow._MANY, ["a\0b", *MANY], [None, *MANY], [""] * arrow._MANY],
+    [MANY, ["ä€𝄞", ""] * encoder._MANY, ["a\0b", *MANY], [None, *MANY], [""] * encoder._MANY],
     ids=["plain", "unicode", "zeros", "gaps", "empty"],
 )
 def test_many_texts_come_back_as_few_do(texts: list[str | None]) -> None:
@@ -344,7 +345,7 @@ def test_an_array_of_texts_has_no_type_but_text() -> None:
 
 def test_pyarrow_and_numpy_are_not_imported_before_they_are_needed() -> None:
     script = (
-        "import sys; from aiostream_ds.frames import arrow, json; from aiostream_ds.frames.frame "
+        "import sys; from aiostream_ds._frames import arrow, json; from aiostream_ds._frames.frame "
         "import Field, Frame; json.encode(Frame(Field('v', [1.5]))); "
         "early = {'pyarrow', 'numpy'} & sys.modules.keys(); arrow.encode(Frame()); "
         "sys.exit(bool(early) or 'pyarrow' not in sys.modules)"

@@ -19,17 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiostream_ds import Columns, Field, FieldType, Frame, Row
-from aiostream_ds.channels.ends import ChannelError
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import SCHEMA_REPEAT, Buffer, Policy, SchemaPolicy
-from aiostream_ds.channels.registry import ChannelRegistry
-from aiostream_ds.frames import json
-from aiostream_ds.frames.packet import render
-from aiostream_ds.plugin.pump import drive
-from aiostream_ds.plugin.rows import RowEncoder
-from aiostream_ds.telemetry import Counters
-from aiostream_ds.testing.vloop import VirtualLoop
-from tests.browser import UNDEFINED, Tab
+from aiostream_ds._channels.exceptions import ChannelError
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import SCHEMA_REPEAT, Buffer, Policy, SchemaPolicy
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames import json
+from aiostream_ds._frames.packet import render
+from aiostream_ds._streams.producer import drive
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests.frames.browser_model import UNDEFINED, Tab
 
 _EXAMPLES = {"fast": 25, "ci": 400, "deep": 10_000}[os.environ.get("HYPOTHESIS_PROFILE", "fast")]
 KEY = ChannelKey("instance", "path")

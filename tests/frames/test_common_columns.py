@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.frames import columns as careful
-from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Field, FieldType
-from aiostream_ds.frames.quick import QuickWriter, find_sound
+from aiostream_ds._frames import columns as careful
+from aiostream_ds._frames import json
+from aiostream_ds._frames.common_columns import QuickWriter, find_sound
+from aiostream_ds._frames.frame import Field, FieldType
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
 times = st.datetimes(timezones=zones)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiostream_ds.frames.config import (
+from aiostream_ds._frames.config import (
     DataLink,
     EnumConfig,
     FieldConfig,
@@ -23,7 +23,7 @@ from aiostream_ds.frames.config import (
     Thresholds,
     TypeConfig,
 )
-from aiostream_ds.frames.frame import Field, FieldType, Frame, FrameError
+from aiostream_ds._frames.frame import Field, FieldType, Frame, FrameError
 
 NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 NOON_MS = 1_709_208_000_000

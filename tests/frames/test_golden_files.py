@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from aiostream_ds.frames import arrow, json
-from aiostream_ds.frames.frame import FieldType, Frame
+from aiostream_ds._frames import arrow, json
+from aiostream_ds._frames.frame import FieldType, Frame
 
 from ..strategies import same
 

@@ -8,8 +8,8 @@ import numpy as np
 import orjson
 import pytest
 
-from aiostream_ds.frames import json
-from aiostream_ds.frames.config import (
+from aiostream_ds._frames import json
+from aiostream_ds._frames.config import (
     FieldConfig,
     FrameMeta,
     Inspect,
@@ -21,8 +21,8 @@ from aiostream_ds.frames.config import (
     Thresholds,
     ValueMapping,
 )
-from aiostream_ds.frames.frame import Field, FieldType, Frame, FrameError
-from aiostream_ds.frames.packet import Schema
+from aiostream_ds._frames.frame import Field, FieldType, Frame, FrameError
+from aiostream_ds._frames.packet import Schema
 
 from ..strategies import same
 

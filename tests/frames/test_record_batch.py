@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.frames import arrow, batch
-from aiostream_ds.frames.batch import learn
-from aiostream_ds.frames.columns import RANGES
-from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.arrow import encoder
+from aiostream_ds._frames.arrow import record_batch as batch
+from aiostream_ds._frames.arrow.record_batch import learn
+from aiostream_ds._frames.columns import RANGES
+from aiostream_ds._frames.frame import Field, FieldType, Frame
 
 DTYPES = {
     **{each: each.value for each in FieldType if "int" in each.value or "float" in each.value},
@@ -51,8 +52,8 @@ def by_hand(frame: Frame) -> bytes | None:
 
 
 def by_pyarrow(frame: Frame) -> bytes:
-    layout = arrow._Layout(frame)
-    made = arrow._batch(frame, layout, [None] * len(frame.fields))
+    layout = encoder._Layout(frame)
+    made = encoder._batch(frame, layout, [None] * len(frame.fields))
     return bytes(made.serialize().to_pybytes())
 
 

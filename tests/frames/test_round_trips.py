@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.frames import arrow, json
-from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames import arrow, json
+from aiostream_ds._frames.frame import Field, FieldType, Frame
 
 from ..strategies import DATETIMES, VALUES, fields, frames, instant, same
 

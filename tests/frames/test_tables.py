@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostream_ds import Field, FieldType, Frame
-from aiostream_ds.frames import table
-from aiostream_ds.frames.json import packet
-from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames import tables as table
+from aiostream_ds._frames.json import packet
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAN = float("nan")

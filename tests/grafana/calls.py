@@ -7,8 +7,8 @@ import msgspec
 from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
 from h2.exceptions import StreamClosedError
 
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.plugin.model import User
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds.models import User
 
 ANN = User(login="ann", role="Viewer")
 BEN = User(login="ben", role="Editor")

@@ -8,10 +8,10 @@ import h2.connection
 import h2.events
 from h2.settings import SettingCodes
 
-from aiostream_ds.grafana import wire
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.methods import server_stream
-from aiostream_ds.grafana.wire import GRPCError, Status
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.methods import server_stream
+from aiostream_ds._grpc.server import GRPCError, Status
+from aiostream_ds._pb import pluginv2 as pb
 
 QUIET = 10  # turns of the loop in which nothing is written any more
 

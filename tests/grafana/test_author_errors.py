@@ -22,12 +22,12 @@ from aiostream_ds import (
     secret,
     stream,
 )
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.instance import OPEN_TIMEOUT
-from aiostream_ds.grafana.stream_service import REFUSED_WAIT
-from aiostream_ds.grafana.wire import Call
+from aiostream_ds._grafana.instances import OPEN_TIMEOUT
+from aiostream_ds._grafana.services.stream_service import REFUSED_WAIT
+from aiostream_ds._grpc.server import Call
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import ANN, a_query, query_data, run_stream, subscribe, unary
+from tests.grafana.calls import ANN, a_query, query_data, run_stream, subscribe, unary
 
 pytestmark = pytest.mark.virtual
 
@@ -172,7 +172,7 @@ async def test_a_hook_that_returns_a_verdict_lets_nobody_in():
 
 
 async def test_health_details_show_no_secret():
-    async with serve_in_memory(Odd, secure={"password": "hunter22"}) as grafana:
+    async with serve_in_memory(Odd, secrets={"password": "hunter22"}) as grafana:
         request = pb.CheckHealthRequest(plugin_context=grafana.context(ANN))
         reply = await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
     assert json.loads(reply.json_details) == {"url": "me:***"}

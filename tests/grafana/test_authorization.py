@@ -9,22 +9,22 @@ import pytest
 
 from aiostream_ds import (
     Allow,
+    Cursor,
     DataSource,
     Frame,
-    Live,
+    HistoryRange,
+    LiveChannel,
     PermissionDenied,
-    Position,
     Query,
     Row,
     Rows,
-    Span,
     User,
     query,
     resource,
     stream,
 )
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.forms import describe
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import describe
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -76,7 +76,7 @@ class House(DataSource):
         await anyio.sleep_forever()
 
     @own.history
-    async def mine(self, span: Span, me: str, box: str) -> list[dict]:
+    async def mine(self, span: HistoryRange, me: str, box: str) -> list[dict]:
         return [{"time": 1_700_000_000_000, "whose": me}]
 
     @stream("both/{id}", allow=[Allow(roles=("Viewer",))])
@@ -90,17 +90,17 @@ class House(DataSource):
             raise PermissionDenied("the hook says no")
 
     @stream("log/{id}", cursor="n", allow=[STAFF])
-    async def log(self, after: Position | None, id: str) -> Rows[Line]:
+    async def log(self, after: Cursor | None, id: str) -> Rows[Line]:
         await anyio.sleep_forever()
         yield Line(0, 0)
 
     @log.history
-    async def lines(self, span: Span, id: str) -> list[Line]:
+    async def lines(self, span: HistoryRange, id: str) -> list[Line]:
         return [Line(1_700_000_000_000, 1)]
 
     @query
-    async def around(self, query: Query) -> Live:
-        return Live(House.rooms, p="cellar")
+    async def around(self, query: Query) -> LiveChannel:
+        return LiveChannel(House.rooms, p="cellar")
 
 
 def may(user, path):

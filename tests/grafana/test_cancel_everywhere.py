@@ -5,10 +5,10 @@ import types
 
 import pytest
 
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Buffer, Policy
-from aiostream_ds.testing.vloop import VirtualLoop
-from tests.channel_parts import REAL, rows_of
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Buffer, Policy
+from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests.channels.parts import REAL, rows_of
 
 KEYS = [ChannelKey("i", "a"), ChannelKey("i", "b")]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiostream_ds import ConfigError, DataSource
-from aiostream_ds.plugin.catalog import Catalog, load
+from aiostream_ds._grafana.catalog import Catalog, load
 
 
 class One(DataSource):

@@ -9,12 +9,12 @@ from grpclib import GRPCError
 import aiostream_ds
 from aiostream_ds import (
     DataSource,
-    DownstreamError,
     Health,
     PluginError,
     Query,
     Secret,
     Settings,
+    UpstreamError,
     User,
     errors,
     query,
@@ -22,21 +22,21 @@ from aiostream_ds import (
     secret,
     stream,
 )
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.telemetry import JsonLines
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._telemetry import JsonLines
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import a_query, publish, query_data, run_stream, subscribe
+from tests.grafana.calls import a_query, publish, query_data, run_stream, subscribe
 
 pytestmark = pytest.mark.virtual
 
 # class: query and resource status, source, subscribe and publish, stream
 TABLE = {
-    "BadQuery": (400, "downstream", "NOT_FOUND", "lasting"),
-    "NotFound": (404, "downstream", "NOT_FOUND", "lasting"),
-    "PermissionDenied": (403, "downstream", "PERMISSION_DENIED", "lasting"),
-    "QuotaExceeded": (429, "downstream", "PERMISSION_DENIED", "lasting"),
-    "ConfigError": (400, "downstream", "gRPC FAILED_PRECONDITION", "lasting"),
-    "DownstreamError": (502, "downstream", "gRPC UNAVAILABLE", "downstream"),
+    "BadQuery": (400, "downstream", "NOT_FOUND", "permanent"),
+    "NotFound": (404, "downstream", "NOT_FOUND", "permanent"),
+    "PermissionDenied": (403, "downstream", "PERMISSION_DENIED", "permanent"),
+    "QuotaExceeded": (429, "downstream", "PERMISSION_DENIED", "permanent"),
+    "ConfigError": (400, "downstream", "gRPC FAILED_PRECONDITION", "permanent"),
+    "UpstreamError": (502, "downstream", "gRPC UNAVAILABLE", "downstream"),
     "KeyError": (500, "plugin", "gRPC INTERNAL", "bug"),
 }
 KINDS = {name: getattr(aiostream_ds, name, KeyError) for name in TABLE}
@@ -92,7 +92,7 @@ def row(request, monkeypatch):
 
 
 def serving():
-    return serve_in_memory(Failing, secure={"password": "hunter22"})
+    return serve_in_memory(Failing, secrets={"password": "hunter22"})
 
 
 def test_every_declared_error_has_a_row():
@@ -180,7 +180,7 @@ async def test_the_cause_stays_in_the_log(caplog):
             try:
                 raise OSError("errno 111")
             except OSError as error:
-                raise DownstreamError("the broker refuses") from error
+                raise UpstreamError("the broker refuses") from error
 
     caplog.set_level("INFO", "aiostream_ds")
     async with serve_in_memory(Caused) as grafana:
@@ -190,4 +190,4 @@ async def test_the_cause_stays_in_the_log(caplog):
 
 
 def test_an_error_without_a_message_says_its_name():
-    assert DownstreamError().message == "DownstreamError"
+    assert UpstreamError().message == "UpstreamError"

@@ -10,21 +10,21 @@ import pytest
 
 from aiostream_ds import (
     Buffer,
+    Cursor,
     DataSource,
-    DownstreamError,
-    Page,
+    HistoryPage,
+    HistoryRange,
     PermissionDenied,
-    Position,
     Replay,
     Row,
     Rows,
-    Span,
+    UpstreamError,
     User,
     stream,
 )
-from aiostream_ds.grafana import seam as grafana_seam
-from aiostream_ds.grafana.exact import HEARTBEAT
-from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._grafana import replay as grafana_seam
+from aiostream_ds._grafana.exact_delivery import HEARTBEAT
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -45,7 +45,7 @@ class Log:
         self.epoch = "one"
         self.first = 1
         self.bell = anyio.Event()
-        self.runs: list[Position | None] = []
+        self.runs: list[Cursor | None] = []
         self.reads = 0
 
     def write(self, *numbers: int):
@@ -72,51 +72,53 @@ class Source(DataSource):
     broken = False
 
     @stream("log/{name}", cursor="n")
-    async def log(self, after: Position | None, name: str) -> Rows[Line | Position]:
+    async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
         LOG.runs.append(after)
-        epoch, seen = after or Position(LOG.epoch, -1)
+        epoch, seen = after or Cursor(LOG.epoch, -1)
         while True:
             if epoch != LOG.epoch:
                 epoch, seen = LOG.epoch, -1
-                yield Position(epoch, seen)
+                yield Cursor(epoch, seen)
             bell = LOG.bell
             for row in [row for row in LOG.rows if row.n > seen]:
                 yield row
                 seen = row.n
             if Source.broken:
                 Source.broken = False
-                raise DownstreamError("cut off")
+                raise UpstreamError("cut off")
             await bell.wait()
 
     @log.history
-    async def past(self, span: Span, name: str) -> Page:
+    async def past(self, span: HistoryRange, name: str) -> HistoryPage:
         LOG.reads += 1
         rows = [row for row in LOG.rows if row.n >= LOG.first]
         if span.after is None:
             start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-            return Page([r for r in rows if start <= r.time <= end][-span.limit :], LOG.epoch)
+            return HistoryPage(
+                [r for r in rows if start <= r.time <= end][-span.limit :], LOG.epoch
+            )
         upto = span.upto or 1 << 53
         found = [r for r in rows if span.after < r.n <= upto][: span.limit]
-        return Page(found, LOG.epoch, truncated=span.after < LOG.first - 1)
+        return HistoryPage(found, LOG.epoch, truncated=span.after < LOG.first - 1)
 
     @stream("down", cursor="n")
-    async def down(self, after: Position | None) -> Rows[Line]:
+    async def down(self, after: Cursor | None) -> Rows[Line]:
         yield Line(START + 8, 8)
         await anyio.sleep_forever()
 
     @down.history
-    async def unreadable(self, span: Span) -> list[Line]:
+    async def unreadable(self, span: HistoryRange) -> list[Line]:
         LOG.reads += 1
         if LOG.reads < 3:
-            raise DownstreamError("not now")
+            raise UpstreamError("not now")
         return [Line(START + 7, 7)] if span.after is None else []
 
     @stream("deaf", cursor="n")
-    async def deaf(self, after: Position | None) -> Rows[Line]:
+    async def deaf(self, after: Cursor | None) -> Rows[Line]:
         yield Line(START, 0)
 
     @deaf.history
-    async def not_interrupted(self, span: Span) -> list[Line]:
+    async def not_interrupted(self, span: HistoryRange) -> list[Line]:
         LOG.reads += 1
         with suppress(anyio.get_cancelled_exc_class()):  # as an author may by mistake
             await LOG.bell.wait()
@@ -264,7 +266,7 @@ async def test_a_run_that_is_cut_off_goes_on_behind_its_last_row(log):
         await settle()
         log.write(3)
         await anyio.sleep(2)
-    assert log.runs == [Position("one", -1), Position("one", 3)], "the outage was filled"
+    assert log.runs == [Cursor("one", -1), Cursor("one", 3)], "the outage was filled"
     last = [place for place in places(viewer) if place[0] != place[1]]
     assert last == [(-1, 2), (2, 3)]
 
@@ -333,7 +335,7 @@ async def test_the_rows_behind_a_cursor_are_read_again(log):
 
 
 async def test_many_rows_come_in_several_answers(log, monkeypatch):
-    monkeypatch.setattr(grafana_seam, "SEAM_ROWS", 3)
+    monkeypatch.setattr(grafana_seam, "REPLAY_ROWS", 3)
     log.write(*range(1, 8))
     async with serve_in_memory(Source) as grafana:
         _, body = await rows_after(grafana, 0)

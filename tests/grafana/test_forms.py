@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from aiostream_ds import DataSource, Query, Secret, Settings, query, secret, stream
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.forms import VERSION, describe, static
-from aiostream_ds.sources.plugin import SOURCES
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import VERSION, describe, static
+from aiostream_ds.sources.builtin_plugin import SOURCES
 from tests.kinds import Kinds
 
 

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from aiostream_ds import ConfigError, DataSource, DownstreamError, Health, Secret, Settings, secret
-from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds import ConfigError, DataSource, Health, Secret, Settings, UpstreamError, secret
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import unary
+from tests.grafana.calls import unary
 
 pytestmark = pytest.mark.virtual
 
@@ -30,9 +30,9 @@ def answering(answer):
     return Answering
 
 
-async def check(kind, settings=None, secure=None, context=None):
+async def check(kind, settings=None, secrets=None, context=None):
     settings = {"url": "x"} if settings is None else settings
-    async with serve_in_memory(kind, settings=settings, secure=secure) as grafana:
+    async with serve_in_memory(kind, settings=settings, secrets=secrets) as grafana:
         request = pb.CheckHealthRequest(plugin_context=context or grafana.context(None))
         return await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
 
@@ -59,7 +59,7 @@ async def test_not_ok_is_red():
 @pytest.mark.parametrize(
     "error, text",
     [
-        (DownstreamError("no route to host"), "no route to host"),
+        (UpstreamError("no route to host"), "no route to host"),
         (ConfigError("the url has no scheme"), "the url has no scheme"),
         (KeyError("oops"), "the plugin failed: KeyError: 'oops'"),
     ],
@@ -85,7 +85,7 @@ async def test_a_failing_lifespan_is_red():
     class Closed(DataSource):
         @asynccontextmanager
         async def lifespan(self):
-            raise DownstreamError("the broker is down")
+            raise UpstreamError("the broker is down")
             yield
 
     reply = await check(Closed)
@@ -94,7 +94,7 @@ async def test_a_failing_lifespan_is_red():
 
 async def test_no_secret_is_shown():
     told = answering(lambda self: Health(message=f"as {self.settings.password.reveal()}"))
-    reply = await check(told, secure={"password": "hunter22"})
+    reply = await check(told, secrets={"password": "hunter22"})
     assert reply.message == "as ***"
 
 

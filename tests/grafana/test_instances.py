@@ -7,10 +7,10 @@ import anyio
 import pytest
 from grpclib import GRPCError, Status
 
-from aiostream_ds import DataSource, DownstreamError, Settings, stream
-from aiostream_ds.grafana.instance import CLOSE_GRACE, IDLE_TIMEOUT
+from aiostream_ds import DataSource, Settings, UpstreamError, stream
+from aiostream_ds._grafana.instances import CLOSE_GRACE, IDLE_TIMEOUT
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import ANN, run_stream
+from tests.grafana.calls import ANN, run_stream
 
 pytestmark = pytest.mark.virtual
 
@@ -178,7 +178,7 @@ async def test_of_two_quick_saves_the_later_wins_whatever_opens_first(journal):
 
 @pytest.mark.parametrize(
     "error, text",
-    [(DownstreamError("the broker is down"), "the broker is down"), (KeyError("k"), "KeyError")],
+    [(UpstreamError("the broker is down"), "the broker is down"), (KeyError("k"), "KeyError")],
 )
 async def test_a_failing_lifespan_fails_each_call_and_the_next_tries_again(journal, error, text):
     journal.fail = error
@@ -192,7 +192,7 @@ async def test_a_failing_lifespan_fails_each_call_and_the_next_tries_again(journ
 
 
 async def test_an_error_class_with_its_own_arguments_reaches_every_caller(journal):
-    class Unreachable(DownstreamError):
+    class Unreachable(UpstreamError):
         def __init__(self, host, port):
             super().__init__(f"{host}:{port} cannot be reached")
 
@@ -205,8 +205,8 @@ async def test_settings_that_cannot_be_opened_end_the_old_streams_too(journal):
     async with serve_in_memory(data_source(journal)) as grafana:
         async with run_stream(grafana, "ticks", context=context(grafana, "one", 1)) as old:
             await url(old)
-            journal.fail = DownstreamError("no")
-            with pytest.raises(DownstreamError):
+            journal.fail = UpstreamError("no")
+            with pytest.raises(UpstreamError):
                 await grafana.plugin.instances.get(context(grafana, "two", 2))
             assert await status(old) == Status.UNAVAILABLE
 

@@ -6,10 +6,10 @@ import pytest
 from h2.settings import SettingCodes
 from h2.stream import StreamClosedBy
 
-from aiostream_ds.grafana import wire
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.methods import unary
-from aiostream_ds.grafana.outbox import TURN
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.methods import unary
+from aiostream_ds._http2.write_buffer import FLUSH_BYTES
+from aiostream_ds._pb import pluginv2 as pb
 
 from .memory import MemoryHost
 
@@ -85,7 +85,15 @@ async def test_a_longer_answer_waits_for_its_windows(size, settings, monkeypatch
 
 @pytest.mark.parametrize(
     "sizes",
-    [(), (0,), (1, 2), (3, TURN, 4), (TURN, 5, TURN + 1), (TURN - 1, 6, TURN, TURN), (3 * TURN,)],
+    [
+        (),
+        (0,),
+        (1, 2),
+        (3, FLUSH_BYTES, 4),
+        (FLUSH_BYTES, 5, FLUSH_BYTES + 1),
+        (FLUSH_BYTES - 1, 6, FLUSH_BYTES, FLUSH_BYTES),
+        (3 * FLUSH_BYTES,),
+    ],
     ids=str,
 )
 async def test_an_answer_in_pieces_arrives_whole(sizes):

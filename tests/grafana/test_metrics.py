@@ -6,10 +6,10 @@ import anyio
 import pytest
 from grpclib import GRPCError
 
-from aiostream_ds import Buffer, DataSource, DownstreamError, NotFound, Query, query, stream
-from aiostream_ds.frames.frame import Frame
+from aiostream_ds import Buffer, DataSource, NotFound, Query, UpstreamError, query, stream
+from aiostream_ds._frames.frame import Frame
 from aiostream_ds.testing import QueryFailed, serve_in_memory
-from tests.protocol.calls import run_stream
+from tests.grafana.calls import run_stream
 
 pytestmark = pytest.mark.virtual
 
@@ -31,7 +31,7 @@ class Busy(DataSource):
 
     @stream("down")
     async def down(self):
-        raise DownstreamError("gone")
+        raise UpstreamError("gone")
         yield
 
     @stream("lost")
@@ -57,7 +57,7 @@ PROMISED = [
     "aiostream_ds_rows_total",
     "aiostream_ds_rows_dropped_total",
     'aiostream_ds_stream_errors_total{kind="downstream"}',
-    'aiostream_ds_stream_errors_total{kind="lasting"}',
+    'aiostream_ds_stream_errors_total{kind="permanent"}',
     'aiostream_ds_stream_errors_total{kind="bug"}',
 ]
 
@@ -93,7 +93,7 @@ async def test_errors_are_counted_by_kind():
                 async with run_stream(grafana, path):
                     await anyio.sleep(0.1)
         metrics = await grafana.metrics()
-    for kind in ("downstream", "lasting", "bug"):
+    for kind in ("downstream", "permanent", "bug"):
         assert metrics[f'aiostream_ds_stream_errors_total{{kind="{kind}"}}'] == 1
 
 

@@ -94,7 +94,7 @@ async def test_what_cannot_be_read_again_is_all_that_is_lost():
 
 
 async def test_an_outage_longer_than_one_page_is_filled_page_by_page(monkeypatch):
-    monkeypatch.setattr("aiostream_ds.grafana.runs.SEAM_ROWS", 50)
+    monkeypatch.setattr("aiostream_ds._grafana.stream_runs.REPLAY_ROWS", 50)
     kind = source(Rows(1), Missed(175), Disconnect(), Rows(1))
     async with serve_in_memory(kind) as grafana:
         viewer, _ = await exactly(grafana)

@@ -6,9 +6,9 @@ import pytest
 from grpclib import GRPCError, Status
 
 from aiostream_ds import DataSource, PermissionDenied, User, stream
-from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import ANN, BEN, publish
+from tests.grafana.calls import ANN, BEN, publish
 
 pytestmark = pytest.mark.virtual
 

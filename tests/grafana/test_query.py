@@ -11,25 +11,27 @@ import pytest
 
 from aiostream_ds import (
     DataSource,
-    DownstreamError,
     FieldConfig,
     Frame,
-    Live,
+    HistoryRange,
+    LiveChannel,
     NotFound,
     PermissionDenied,
     Query,
     Row,
     Rows,
-    Span,
+    UpstreamError,
     User,
     query,
     stream,
 )
-from aiostream_ds.frames import arrow, json
-from aiostream_ds.grafana import data_service, queries, seam
-from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds._frames import arrow, json
+from aiostream_ds._grafana import queries
+from aiostream_ds._grafana import replay as seam
+from aiostream_ds._grafana.services import data_service
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import QueryFailed, serve_in_memory
-from tests.protocol.calls import ANN, a_query, chunks, query_data
+from tests.grafana.calls import ANN, a_query, chunks, query_data
 
 JSON = pb.DataFrameFormat.JSON
 ARROW = pb.DataFrameFormat.ARROW
@@ -58,10 +60,10 @@ class Sensors(DataSource):
         yield Reading(time=1, celsius=1.0)
 
     @sensor.history
-    async def past(self, span: Span, id: str) -> list[Reading]:
+    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
         self.asked.append((span, id))
         if id == "down":
-            raise DownstreamError("the broker is down")
+            raise UpstreamError("the broker is down")
         if id == "none":
             return None
         return [Reading(time=1000 * i, celsius=i / 2) for i in range(min(span.limit, 5))]
@@ -84,12 +86,14 @@ class Sensors(DataSource):
         return [Frame.from_columns({"n": [1]}), Frame.from_columns({"n": [2]})]
 
     @query
-    async def follow(self, q: Compare) -> Live:
-        return Live(Sensors.sensor, id="kitchen").with_history(Frame.from_columns({"n": [1, 2]}))
+    async def follow(self, q: Compare) -> LiveChannel:
+        return LiveChannel(Sensors.sensor, id="kitchen").with_history(
+            Frame.from_columns({"n": [1, 2]})
+        )
 
     @query
-    async def private(self, q: Compare) -> Live:
-        return Live(Sensors.sensor, id="private")
+    async def private(self, q: Compare) -> LiveChannel:
+        return LiveChannel(Sensors.sensor, id="private")
 
     @query
     async def wrong(self, q: Compare):
@@ -272,7 +276,10 @@ async def test_the_history_hook_gets_range_and_limit():
         asked = Sensors.last.asked
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=10_000_000))
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=-1))
-    assert asked[0] == (Span(start=start, end=start + timedelta(hours=1), limit=3), "kitchen")
+    assert asked[0] == (
+        HistoryRange(start=start, end=start + timedelta(hours=1), limit=3),
+        "kitchen",
+    )
     assert frame.rows == 3
     assert [span.limit for span, _ in asked[1:]] == [queries.HISTORY_LIMIT, 1]
 
@@ -326,7 +333,7 @@ async def test_the_only_stream_answers_a_query_without_a_type():
 async def test_a_wrong_return_is_a_bug_that_says_what_is_allowed():
     status, source, message = await failure("wrong")
     assert (status, source) == (500, "plugin")
-    assert "allowed: a Frame, a Live, a list of them" in message
+    assert "allowed: a Frame, a LiveChannel, a list of them" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
     assert "past returned None; allowed: a Frame, Columns, a list of rows" in message
@@ -462,7 +469,7 @@ async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
             yield Reading(time=1, celsius=1.0)
 
         @ticks.history
-        async def past(self, span: Span) -> list[Reading]:
+        async def past(self, span: HistoryRange) -> list[Reading]:
             return [Reading(time=i, celsius=0.5) for i in range(seam.INLINE_ROWS + 1)]
 
     original = seam.RowEncoder.frame

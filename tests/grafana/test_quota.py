@@ -3,8 +3,8 @@
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, Quota, Span, User, stream
-from aiostream_ds.grafana.ledger import GRANTED
+from aiostream_ds import DataSource, HistoryRange, Quota, User, stream
+from aiostream_ds._grafana.quota import GRANTED
 from aiostream_ds.testing import Refused, serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -23,7 +23,7 @@ class Sensors(DataSource):
             await anyio.sleep(1)
 
     @s.history
-    async def past(self, span: Span, id: str) -> list[dict]:
+    async def past(self, span: HistoryRange, id: str) -> list[dict]:
         return [{"time": NOW, "n": 0}]
 
     @stream("big")
@@ -119,7 +119,7 @@ async def test_a_source_that_sends_too_much_starts_no_further_channel():
 
 async def test_a_subscription_whose_channel_never_runs_is_forgotten():
     async with serve_in_memory(limited(channels=1)) as grafana:
-        from tests.protocol.calls import subscribe
+        from tests.grafana.calls import subscribe
 
         assert (await subscribe(grafana, "s/0")).status == 0
         assert await refused(grafana, "s/1", ANN)

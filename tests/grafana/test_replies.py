@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.grafana import replies
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.replies import Answer
+from aiostream_ds._grafana import replies
+from aiostream_ds._grafana.replies import Answer
+from aiostream_ds._pb import pluginv2 as pb
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=150)
 FORMS = st.sampled_from(pb.DataFrameFormat)

@@ -9,7 +9,7 @@ from grpclib import GRPCError, Status
 
 from aiostream_ds import DataSource, NotFound, Request, Response, resource
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import resource_call
+from tests.grafana.calls import resource_call
 
 pytestmark = pytest.mark.virtual
 

@@ -8,9 +8,9 @@ import anyio
 import pytest
 from grpclib import GRPCError, Status
 
-from aiostream_ds import DataSource, DownstreamError, NotFound, User, stream
+from aiostream_ds import DataSource, NotFound, UpstreamError, User, stream
 from aiostream_ds.testing import serve_in_memory
-from tests.protocol.calls import ANN, BEN, run_stream
+from tests.grafana.calls import ANN, BEN, run_stream
 
 pytestmark = pytest.mark.virtual
 
@@ -174,7 +174,7 @@ async def test_a_stream_whose_world_fails_stays_open_and_comes_back():
         async def flaky(self):
             type(self).runs += 1
             if self.runs < 4:
-                raise DownstreamError("gone for a while")
+                raise UpstreamError("gone for a while")
             yield {"run": self.runs}
             await anyio.sleep_forever()
 
@@ -203,7 +203,7 @@ async def test_a_lasting_error_leaves_the_call_open_and_silent():
                 pytest.fail("the call has ended")
         assert Lost.runs == 1
         metrics = await grafana.metrics()
-    assert metrics['aiostream_ds_stream_errors_total{kind="lasting"}'] == 1
+    assert metrics['aiostream_ds_stream_errors_total{kind="permanent"}'] == 1
 
 
 async def test_a_stopping_plugin_ends_calls_with_an_error_that_is_retried():

@@ -11,13 +11,13 @@ import pytest
 from aiostream_ds import (
     BadQuery,
     Buffer,
+    Cursor,
     DataSource,
-    DownstreamError,
-    Position,
+    HistoryRange,
     Row,
     Rows,
-    Span,
     Status,
+    UpstreamError,
     stream,
 )  # fmt: skip
 from aiostream_ds.testing import serve_in_memory
@@ -40,14 +40,14 @@ class Troubled(DataSource):
         await anyio.sleep(1)
         if Troubled.failures:
             Troubled.failures -= 1
-            raise DownstreamError("the broker hung up")
+            raise UpstreamError("the broker hung up")
         await anyio.sleep_forever()
 
     failures = 0
 
     @stream("away")
     async def away(self):
-        raise DownstreamError("nobody there")
+        raise UpstreamError("nobody there")
         yield {}
 
     @stream("refused")
@@ -72,13 +72,13 @@ class Troubled(DataSource):
         await anyio.sleep_forever()
 
     @stream("numbered", cursor="n")
-    async def numbered(self, after: Position | None) -> Rows[Tick | Status]:
+    async def numbered(self, after: Cursor | None) -> Rows[Tick | Status]:
         yield Tick(time=1_700_000_000_000, n=1)
         yield Status("info", "replaying")
         await anyio.sleep_forever()
 
     @numbered.history
-    async def past(self, span: Span) -> list[Tick]:
+    async def past(self, span: HistoryRange) -> list[Tick]:
         return []
 
     @stream("flood", buffer=Buffer(rows=10))

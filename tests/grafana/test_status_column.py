@@ -6,17 +6,17 @@ import anyio
 import pytest
 
 from aiostream_ds import (
+    Cursor,
     DataSource,
-    DownstreamError,
     Field,
     FieldType,
     Frame,
-    Position,
+    HistoryRange,
     Row,
     Rows,
     SchemaPolicy,
-    Span,
     Status,
+    UpstreamError,
     stream,
 )
 from aiostream_ds.testing import serve_in_memory
@@ -39,11 +39,11 @@ class Told(DataSource):
     async def flaky(self):
         Told.runs += 1
         if Told.runs in (2, 3):
-            raise DownstreamError("gone")
+            raise UpstreamError("gone")
         yield {"n": Told.runs, "x": float("nan")}
         if Told.runs == 1:
             await anyio.sleep(1)
-            raise DownstreamError("gone")
+            raise UpstreamError("gone")
         await anyio.sleep_forever()
 
     runs = 0
@@ -59,7 +59,7 @@ class Told(DataSource):
         await anyio.sleep_forever()
 
     @rows.history
-    async def past(self, span: Span) -> list[Tick]:
+    async def past(self, span: HistoryRange) -> list[Tick]:
         return [Tick(time=NOW, n=0)]
 
     @stream("frames", status_column="status")
@@ -80,14 +80,14 @@ class Told(DataSource):
         yield {"status": "mine"}
 
     @stream("log", cursor="n", status_column="status")
-    async def log(self, after: Position | None) -> Rows[Tick]:
+    async def log(self, after: Cursor | None) -> Rows[Tick]:
         Told.runs += 1
         yield Tick(time=NOW, n=10 + Told.runs)
         await anyio.sleep(1)
-        raise DownstreamError("gone")
+        raise UpstreamError("gone")
 
     @log.history
-    async def logged(self, span: Span) -> list[Tick]:
+    async def logged(self, span: HistoryRange) -> list[Tick]:
         return [Tick(time=NOW, n=10)][: span.limit] if (span.after or 0) < 10 else []
 
 

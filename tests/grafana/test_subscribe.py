@@ -8,17 +8,17 @@ from grpclib import GRPCError, Status
 from aiostream_ds import (
     ConfigError,
     DataSource,
-    DownstreamError,
     NotFound,
     PermissionDenied,
     Row,
     Rows,
+    UpstreamError,
     User,
     stream,
 )
-from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import Refused, serve_in_memory
-from tests.protocol.calls import ANN, run_stream, subscribe
+from tests.grafana.calls import ANN, run_stream, subscribe
 
 pytestmark = pytest.mark.virtual
 
@@ -38,7 +38,7 @@ RAISED = {
     "denied": PermissionDenied("not you"),
     "missing": NotFound("no such sensor"),
     "config": ConfigError("no url is set"),
-    "down": DownstreamError("the broker is down"),
+    "down": UpstreamError("the broker is down"),
     "bug": Ill("a fault of ours"),
 }
 

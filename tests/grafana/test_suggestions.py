@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from aiostream_ds import DataSource, User, stream
-from aiostream_ds.plugin.suggest import SUGGESTIONS
+from aiostream_ds._routing.suggest_hooks import SUGGESTIONS
 from aiostream_ds.testing import serve_in_memory
 from tests.kinds import Kinds
 
@@ -149,7 +149,7 @@ def test_one_field_has_one_hook():
 
 
 async def test_the_machine_suggests_its_interfaces_and_the_file_source_its_files(tmp_path):
-    from aiostream_ds.sources.file import File
+    from aiostream_ds.sources.file.file_source import File
 
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "today.ndjson").write_text("")

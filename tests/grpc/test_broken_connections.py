@@ -6,11 +6,11 @@ import socket
 import pytest
 from grpclib.client import Channel
 
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.application import open_application
-from aiostream_ds.grafana.wire import Server
-from aiostream_ds.plugin.catalog import Catalog
-from tests.faults.test_cancel_calls import Each
+from aiostream_ds._grafana.application import open_application
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grpc.server import Server
+from aiostream_ds._pb import pluginv2 as pb
+from tests.grpc.test_cancel_calls import Each
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"

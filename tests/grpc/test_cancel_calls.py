@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, Order, Upstream, stream
+from aiostream_ds import DataSource, RowOrder, Upstream, stream
 from aiostream_ds.testing import serve_in_memory
 from aiostream_ds.testing.faults import Fault, Outside, Rows
-from tests.protocol.calls import run_stream, subscribe
+from tests.grafana.calls import run_stream, subscribe
 
 pytestmark = pytest.mark.virtual
 
@@ -73,7 +73,7 @@ class Whole(Fault):
             Whole.now = self.ticks
             yield
 
-    @stream("ticks/{key}", status_column="status", max_hz=10, order=Order(late="hold"))
+    @stream("ticks/{key}", status_column="status", max_hz=10, order=RowOrder(late="hold"))
     async def shared(self, key: str):
         async with self.ticks.follow(key) as numbers:
             async for n in numbers:
@@ -169,7 +169,7 @@ class Each(DataSource):
         async for row in rows():
             yield row
 
-    @stream("sorted", order=Order(late="hold", hold=0.3))
+    @stream("sorted", order=RowOrder(late="hold", hold=0.3))
     async def sorted(self):
         async for row in rows():
             yield row

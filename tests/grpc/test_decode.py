@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.decode import Decoder, remembering
+from aiostream_ds._grpc.decode import Decoder, remembering
+from aiostream_ds._pb import pluginv2 as pb
 
 texts = st.text(max_size=20)
 int64 = st.integers(-(2**63), 2**63 - 1)

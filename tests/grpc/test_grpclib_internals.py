@@ -12,13 +12,14 @@ import pytest
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol
 from grpclib.server import Server as GrpclibServer
 
-from aiostream_ds.frames.packet import Packet, Schema, render
-from aiostream_ds.grafana import http2, wire
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.http2streams import Http2Stream
-from aiostream_ds.grafana.methods import both_streams
-from aiostream_ds.grafana.outbox import PIECES, TURN
-from aiostream_ds.grafana.sending import packet_bytes
+from aiostream_ds._frames.packet import Packet, Schema, render
+from aiostream_ds._grafana.packet_delivery import packet_bytes
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.methods import both_streams
+from aiostream_ds._http2 import connection as http2
+from aiostream_ds._http2.stream import Http2Stream
+from aiostream_ds._http2.write_buffer import FLUSH_BYTES, FLUSH_CHUNKS
+from aiostream_ds._pb import pluginv2 as pb
 
 # -- messages ------------------------------------------------------------------------------------
 
@@ -111,27 +112,27 @@ async def test_writes_of_one_turn_leave_in_one_write():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
-    for _ in range(PIECES - 1):
+    for _ in range(FLUSH_CHUNKS - 1):
         protocol.outbox.write(b"abc")
     assert transport.written == []
     await asyncio.sleep(0)
-    assert transport.written == [b"abc" * (PIECES - 1)]
+    assert transport.written == [b"abc" * (FLUSH_CHUNKS - 1)]
 
 
 async def test_so_many_pieces_leave_at_once():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
-    for _ in range(PIECES):
+    for _ in range(FLUSH_CHUNKS):
         protocol.outbox.write(b"abc")
-    assert transport.written == [b"abc" * PIECES]
+    assert transport.written == [b"abc" * FLUSH_CHUNKS]
 
 
 async def test_many_bytes_leave_at_once():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
-    protocol.outbox.write(b"x" * TURN)
+    protocol.outbox.write(b"x" * FLUSH_BYTES)
     assert len(transport.written) == 1
 
 

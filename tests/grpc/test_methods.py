@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiostream_ds.grafana.methods import Table, unary
+from aiostream_ds._grpc.methods import Table, unary
 
 
 def make_table(failures=0):

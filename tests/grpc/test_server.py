@@ -10,12 +10,12 @@ import h2.events
 import pytest
 from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, UnaryUnaryMethod
 
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.grafana import wire
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.methods import both_streams, server_stream, unary
-from aiostream_ds.grafana.sending import send_packets
-from aiostream_ds.grafana.wire import GRPCError, Status
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._grafana.packet_delivery import send_packets
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.methods import both_streams, server_stream, unary
+from aiostream_ds._grpc.server import GRPCError, Status
+from aiostream_ds._pb import pluginv2 as pb
 
 Request, Reply = pb.PublishStreamRequest, pb.PublishStreamResponse
 

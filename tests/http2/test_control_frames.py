@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.grafana import http2
-from aiostream_ds.grafana.control import read_control
-from tests.protocol.memory import MemoryHost
+from aiostream_ds._http2 import connection as http2
+from aiostream_ds._http2.control_frames import read_control
+from tests.grafana.memory import MemoryHost
 
 PING, WINDOW_UPDATE, DATA, UNKNOWN = 0x6, 0x8, 0x0, 0x42
 

@@ -7,7 +7,7 @@ from hpack import Decoder, Encoder, HeaderTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.grafana.headers import (
+from aiostream_ds._http2.headers import (
     RememberingDecoder,
     encode_headers,
     read_head,

@@ -10,13 +10,12 @@ from h2.exceptions import DenialOfServiceError
 from h2.frame_buffer import FrameBuffer
 from h2.stream import H2Stream
 
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.grafana import floods
-from aiostream_ds.grafana.floods import FLOOD_PERIOD, YOUNG, Floods
-from aiostream_ds.grafana.sending import send_packets
-from aiostream_ds.telemetry import Counters
-
-from .memory import Batches, MemoryHost
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._grafana.packet_delivery import send_packets
+from aiostream_ds._http2 import rate_limits as floods
+from aiostream_ds._http2.rate_limits import FLOOD_PERIOD, RESET_GRACE, RateLimits
+from aiostream_ds._telemetry import Counters
+from tests.grafana.memory import Batches, MemoryHost
 
 CALM = ErrorCodes.ENHANCE_YOUR_CALM
 PING = b"\0\0\x08\x06\0\0\0\0\0abcdefgh"
@@ -48,7 +47,7 @@ async def a_host(clock, run=wait_forever):
     """A host whose connection counts by `clock`."""
     host = MemoryHost(run)
     await host.turn()
-    host.protocol.h2.floods = Floods(clock)
+    host.protocol.h2.floods = RateLimits(clock)
     return host
 
 
@@ -58,7 +57,7 @@ def assert_cut(host, caplog):
     assert host.goaway == CALM
     assert host.transport.closed
     (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.WARNING, "aiostream_ds.grafana")
+    assert (record.levelno, record.name) == (logging.WARNING, "aiostream_ds._http2.connection")
     assert "flooded" in record.getMessage()
     assert "more than" in record.getMessage()
 
@@ -83,7 +82,7 @@ def reset_at_once(host, times):
 async def test_streams_opened_and_reset_again_and_again_are_a_flood(clock, caplog, monkeypatch):
     monkeypatch.setattr(floods, "RESET_LIMIT", 50)
     counters = Counters()
-    monkeypatch.setattr("aiostream_ds.grafana.wire.Server.on_flood", counters.count_flood)
+    monkeypatch.setattr("aiostream_ds._grpc.server.Server.on_flood", counters.count_flood)
     host = await a_host(clock)
     for _ in range(5):
         reset_at_once(host, 10)
@@ -132,7 +131,7 @@ async def test_quiet_streams_that_lived_on_may_all_be_reset_together(clock, capl
     host = await a_host(clock)
     numbers = [host.request() for _ in range(100)]
     await host.turn()
-    clock.now += 2 * YOUNG
+    clock.now += 2 * RESET_GRACE
     for number in numbers:
         host.h2.reset_stream(number)
     await host.turn()
@@ -149,7 +148,7 @@ async def test_a_stream_is_old_by_its_own_age_and_not_by_the_connections(
         old = [host.request() for _ in range(3)]
         await host.turn()
         for _ in range(4):
-            clock.now += YOUNG / 2
+            clock.now += RESET_GRACE / 2
             host.deliver(PING)
         for number in old:
             host.h2.reset_stream(number)
@@ -348,7 +347,7 @@ async def test_what_a_host_sends_beside_a_stream_at_full_speed_is_no_flood(clock
 
 def test_a_budget_after_a_quiet_time_may_be_used_twice_and_no_more(clock, monkeypatch):
     monkeypatch.setattr(floods, "SETTINGS_LIMIT", 10)
-    account = Floods(clock)
+    account = RateLimits(clock)
     clock.now += 3600
     for _ in range(20):
         account.count_settings()
@@ -358,21 +357,21 @@ def test_a_budget_after_a_quiet_time_may_be_used_twice_and_no_more(clock, monkey
 
 def test_a_stream_is_young_for_a_second_at_least(clock, monkeypatch):
     monkeypatch.setattr(floods, "RESET_LIMIT", 0)
-    account = Floods(clock)
-    clock.now += YOUNG * 0.9
+    account = RateLimits(clock)
+    clock.now += RESET_GRACE * 0.9
     account.begin_read(0)  # brings stream 1
-    clock.now += YOUNG * 0.9
+    clock.now += RESET_GRACE * 0.9
     account.begin_read(1)
     with pytest.raises(DenialOfServiceError, match="reset at once and unanswered"):
         account.count_reset(1)
-    clock.now += YOUNG
+    clock.now += RESET_GRACE
     account.begin_read(1)
     account.count_reset(1)
 
 
 def test_the_clock_is_asked_once_a_read(clock):
     asked = []
-    account = Floods(lambda: asked.append(clock.now) or clock.now)
+    account = RateLimits(lambda: asked.append(clock.now) or clock.now)
     asked.clear()
     account.begin_read(1)
     for number in range(100):

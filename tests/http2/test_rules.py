@@ -12,13 +12,12 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.grafana import floods
-from aiostream_ds.grafana.http2streams import StreamClosedError
-from aiostream_ds.grafana.outbox import TURN
-from aiostream_ds.grafana.sending import packet_bytes, send_packets
-
-from .memory import Batches, MemoryHost
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._grafana.packet_delivery import packet_bytes, send_packets
+from aiostream_ds._http2 import rate_limits as floods
+from aiostream_ds._http2.stream import StreamClosedError
+from aiostream_ds._http2.write_buffer import FLUSH_BYTES
+from tests.grafana.memory import Batches, MemoryHost
 
 SCHEMA = Schema(b"{}", "1")
 LARGE = 2**31 - 1
@@ -133,7 +132,7 @@ async def test_frames_are_as_large_as_the_host_allows_and_no_larger(size):
     number = host.request()
     await host.turn()
     lengths = [length for _, length in host.frames]
-    assert max(lengths) == min(size, TURN)
+    assert max(lengths) == min(size, FLUSH_BYTES)
     assert sum(lengths) == 200_000
     assert host.ended[number] == "0"
 
@@ -197,7 +196,7 @@ async def test_what_is_written_for_a_host_that_never_reads_is_bounded():
         await asyncio.sleep(0)
     assert not protocol.connection.write_ready.is_set()
     once = wrote
-    assert transport.get_write_buffer_size() < 4 * TURN
+    assert transport.get_write_buffer_size() < 4 * FLUSH_BYTES
     for _ in range(200):
         await asyncio.sleep(0)
     assert wrote == once
@@ -387,7 +386,7 @@ async def test_a_reset_of_a_stream_that_has_ended_is_nothing():
 
 
 async def test_late_frames_of_a_stream_that_is_forgotten_harm_nobody(monkeypatch):
-    monkeypatch.setattr("aiostream_ds.grafana.http2._H2.MAX_CLOSED_STREAMS", 4)
+    monkeypatch.setattr("aiostream_ds._http2.connection._H2.MAX_CLOSED_STREAMS", 4)
     host = MemoryHost(sends(10))
     first = host.request()
     for _ in range(8):
@@ -437,14 +436,14 @@ async def test_no_stream_sends_more_than_two_turns_in_a_row_beside_another():
         for _, frames in itertools.groupby(host.frames, key=lambda frame: frame[0])
     ]
     # the last run may be what one still had to send when the other was done
-    assert max(runs[:-1]) <= 2 * TURN
+    assert max(runs[:-1]) <= 2 * FLUSH_BYTES
     await host.leave()
 
 
 async def test_a_ping_is_answered_while_a_stream_is_at_full_speed():
     async def run(request, call):
         while True:
-            await call.write(b"x" * TURN)
+            await call.write(b"x" * FLUSH_BYTES)
             await asyncio.sleep(0)
 
     host = MemoryHost(run, initial_window_size=LARGE)

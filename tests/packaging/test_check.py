@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aiostream_ds.packaging.check import check_folder
-from aiostream_ds.packaging.words import Finding, Level, PackagingError
+from aiostream_ds.packaging.findings import Finding, Level, PackagingError
+from aiostream_ds.packaging.package_check import check_folder
 
 from .conftest import MAIN, ROOT, Package, launcher_in
 

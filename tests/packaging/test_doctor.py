@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostream_ds.packaging.doctor import CURES
+from aiostream_ds.packaging.diagnosis import CURES
 
 from ..conformance.driver import Host, HostError
 from ..requirements import require
@@ -165,7 +165,7 @@ def test_permissions_a_folder_that_grafana_may_not_enter(doctor: Doctor, folder:
 def test_a_mode_is_read_for_the_user_that_is_asked_for(
     tmp_path: Path, user: int | str, right: int
 ) -> None:
-    from aiostream_ds.packaging.machine import reader_of
+    from aiostream_ds.packaging.host_checks import reader_of
 
     path = tmp_path / "program"
     path.touch()

@@ -57,7 +57,7 @@ async def test_a_killed_plugin_is_seen_within_200_ms(host_binary: Path, plant: P
 
 async def test_a_start_reads_one_file_and_does_without_it(host_binary: Path, plant: Path) -> None:
     modules = marshal.loads((plant / "start.bin").read_bytes())
-    assert {"asyncio", "aiostream_ds.grafana.runtime", "plant", "helper"} <= modules.keys()
+    assert {"asyncio", "aiostream_ds._process.runtime", "plant", "helper"} <= modules.keys()
     (plant / "start.bin").unlink()
     async with Host(host_binary) as host:
         await host.start(launcher_in(plant), env="empty")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from aiostream_ds import DataSource, Rows, stream
-from aiostream_ds.packaging import texts
+from aiostream_ds.packaging import boilerplate as texts
 from aiostream_ds.packaging.dependencies import closure, owners
 from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
-from aiostream_ds.packaging.logs import Clue, clues, tail
+from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
+from aiostream_ds.packaging.grafana_logs import Clue, clues, tail
 from aiostream_ds.packaging.manifest import check_id, make_manifest
 from aiostream_ds.packaging.project import Project, find_imports, read_project
-from aiostream_ds.packaging.words import Finding, Level, PackagingError, megabytes, worst
 
 
 class MqttSensors(DataSource):
@@ -137,7 +137,7 @@ def test_a_closure_holds_what_packages_need_and_no_extras_unasked():
 
 def test_an_editable_package_goes_along_with_its_files():
     (found,) = (package for package in closure(["aiostream-ds"]) if package.name == "aiostream-ds")
-    assert "aiostream_ds/grafana/runtime.py" in found.files
+    assert "aiostream_ds/_process/runtime.py" in found.files
     assert not any("__pycache__" in place for place in found.files)
 
 

@@ -13,10 +13,10 @@ import anyio
 import pytest
 from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, UnaryUnaryMethod
 
-from aiostream_ds.grafana import wire
-from aiostream_ds.grafana._pb import plugin as pb
-from aiostream_ds.grafana._pb.google.protobuf import Empty
-from aiostream_ds.grafana._pb.grpc.health.v1 import (
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._pb import plugin as pb
+from aiostream_ds._pb.google.protobuf import Empty
+from aiostream_ds._pb.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
     HealthCheckResponseServingStatus,
@@ -27,10 +27,10 @@ KILLED = 2.0
 
 PLUGIN = """
 import os, sys, logging, subprocess, anyio
-from aiostream_ds import telemetry
-from aiostream_ds.grafana import goplugin
-from aiostream_ds.grafana.streams import StandardStreams
-from aiostream_ds.grafana.wire import Server
+from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._process import handshake as goplugin
+from aiostream_ds._process.stdio import StandardStreams
+from aiostream_ds._grpc.server import Server
 try:
     handshake = goplugin.read_handshake(os.environ)
 except goplugin.Refused as refused:

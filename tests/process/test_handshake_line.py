@@ -9,9 +9,9 @@ import sys
 import anyio
 import pytest
 
-from aiostream_ds.grafana import goplugin
-from aiostream_ds.grafana.goplugin import Handshake, Listener, Refused, read_handshake
-from aiostream_ds.grafana.wire import Server
+from aiostream_ds._grpc.server import Server
+from aiostream_ds._process import handshake as goplugin
+from aiostream_ds._process.handshake import Handshake, Listener, Refused, read_handshake
 
 COOKIE = {"grafana_plugin_type": "datasource"}
 

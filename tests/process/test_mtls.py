@@ -10,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from aiostream_ds.grafana import goplugin, mtls, wire
-from aiostream_ds.grafana._pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
-from aiostream_ds.grafana.goplugin import Handshake, Listener, Refused
+from aiostream_ds._grpc import server as wire
+from aiostream_ds._pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
+from aiostream_ds._process import handshake as goplugin
+from aiostream_ds._process import mtls
+from aiostream_ds._process.handshake import Handshake, Listener, Refused
 
 x509 = pytest.importorskip("cryptography.x509")
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from aiostream_ds.grafana import standalone
-from aiostream_ds.grafana.standalone import address_variable, announced, elsewhere, plugin_id
+from aiostream_ds._process import standalone
+from aiostream_ds._process.standalone import address_variable, announced, elsewhere, plugin_id
 
 DEAD = 2**22 + 1  # above Linux's largest pid
 

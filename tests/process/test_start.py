@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
-from aiostream_ds.grafana import messages
-from aiostream_ds.grafana._pb import pluginv2 as pb
+from aiostream_ds._grpc import betterproto_import as messages
+from aiostream_ds._pb import pluginv2 as pb
 
 # Each of them takes milliseconds, pyarrow and numpy a hundred. (asyncio itself loads ssl.)
 UNNEEDED = """
-    aiostream_ds.cli aiostream_ds.frames.arrow aiostream_ds.grafana.data_service
-    aiostream_ds.grafana._pb.pluginv2.data aiostream_ds.grafana._pb.pluginv2.resource
-    aiostream_ds.grafana._pb.grpc.health.v1 aiostream_ds.grafana.mtls
-    aiostream_ds.grafana.resource_service aiostream_ds.testing argparse betterproto2.grpclib
-    cryptography dateutil doctest email grpclib.client http importlib.metadata importlib.resources
-    logging.config multiprocessing numpy prometheus_client psutil pyarrow pytest shutil sqlite3
+    aiostream_ds.cli aiostream_ds._frames.arrow aiostream_ds._grafana.services.data_service
+    aiostream_ds._pb.pluginv2.data aiostream_ds._pb.pluginv2.resource
+    aiostream_ds._pb.grpc.health.v1 aiostream_ds._process.mtls
+    aiostream_ds._grafana.services.resource_service aiostream_ds.testing argparse
+    betterproto2.grpclib cryptography dateutil doctest email grpclib.client http
+    importlib.metadata importlib.resources logging.config multiprocessing
+    numpy prometheus_client psutil pyarrow pytest shutil sqlite3
     tempfile unittest xml zipfile zoneinfo
 """.split()
 
@@ -152,7 +153,8 @@ def test_who_imports_importlib_metadata_meanwhile_gets_all_of_it(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         f"sys.path.append({str(Path(messages.__file__).parent)!r})\n"
-        "import messages; messages.import_betterproto2(); import betterproto2 as b\n"
+        "import betterproto_import; betterproto_import.import_betterproto2()\n"
+        "import betterproto2 as b\n"
         "from importlib import metadata\n"
         "print(b.mine, b.other, b.kept.distributions is metadata.distributions, b.__file__)"
     )

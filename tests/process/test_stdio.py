@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from aiostream_ds.grafana.streams import PIECE, _pieces
-from aiostream_ds.telemetry import JsonLines
+from aiostream_ds._process.stdio import PIECE, _pieces
+from aiostream_ds._telemetry import JsonLines
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from aiostream_ds.grafana import watchdog
+from aiostream_ds._process import watchdog
 
 
 @pytest.fixture

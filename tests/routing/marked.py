@@ -9,12 +9,12 @@ from aiostream_ds import (
     Buffer,
     DataSource,
     Frame,
+    HistoryRange,
     Query,
     Request,
     Retry,
     Row,
     Rows,
-    Span,
     User,
     query,
     resource,
@@ -43,7 +43,7 @@ class Base(DataSource):
     async def may(self, user: User | None, id: str) -> None: ...
 
     @a.history
-    async def past(self, span: Span, id: str) -> list[Reading]:
+    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
         return []
 
     @b.publish

@@ -9,15 +9,15 @@ from typing import Annotated, Any, NewType
 import pytest
 from msgspec import Meta
 
-from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, unwrap
+from aiostream_ds._annotations import Unresolved, base_type, parameters, resolve, unwrap
 
 IMPORTS = """
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta, Struct
-from aiostream_ds import DataSource, Frame, Live, Query, Row, Rows, Settings, Span, User
-from aiostream_ds import query, resource, stream
+from aiostream_ds import DataSource, Frame, LiveChannel, Query, Row, Rows, Settings, User
+from aiostream_ds import HistoryRange, query, resource, stream
 if TYPE_CHECKING:
     from aiostream_ds import Hidden
 """
@@ -39,7 +39,7 @@ class Source(DataSource[Own]):
     async def rows(self, hz: {Hz}, kind: {Literal}) -> {Rows}:
         yield Reading(datetime.now())
     @rows.history
-    async def past(self, span: {Span}, hz: {Hz}, kind: {Literal}) -> {list}:
+    async def past(self, span: {HistoryRange}, hz: {Hz}, kind: {Literal}) -> {list}:
         return []
     @rows.publish
     async def command(self, data: {Command}, hz: {Hz}, kind: {Literal}) -> None: ...
@@ -53,11 +53,11 @@ TEXTS = {
     "Hz": "Hz",
     "Literal": 'Literal["a", "b"]',
     "Rows": "Rows[Reading]",
-    "Span": "Span",
+    "HistoryRange": "HistoryRange",
     "list": "list[Reading]",
     "Command": "Command",
     "Pick": "Pick",
-    "Frame": "Frame | Live",
+    "Frame": "Frame | LiveChannel",
     "int": "int",
 }
 PARTLY = {**TEXTS, "Rows": "Rows['Reading']", "Command": "Annotated['Command', 'what']"}
@@ -155,7 +155,7 @@ def test_a_name_that_only_type_checkers_see_is_a_type_error_that_names_it(
 
 
 @pytest.mark.parametrize("spell", [pytest.param(repr, id="quoted"), DEFERRED])
-@pytest.mark.parametrize("name", ["Span", "list", "Frame"])
+@pytest.mark.parametrize("name", ["HistoryRange", "list", "Frame"])
 def test_an_annotation_that_nobody_reads_may_name_what_only_type_checkers_see(
     spell: Callable[[str], str], name
 ):

@@ -10,24 +10,24 @@ from msgspec import Meta
 
 from aiostream_ds import (
     Buffer,
+    Cursor,
     DataSource,
     Frame,
     Health,
-    Order,
-    Position,
+    HistoryRange,
     Query,
     Retry,
     Row,
+    RowOrder,
     Rows,
     Secret,
     Settings,
-    Span,
     User,
     query,
     resource,
     stream,
 )
-from aiostream_ds.plugin.plan import QueryPlan
+from aiostream_ds._routing.plan import QueryPlan
 
 from .marked import Base, Pick, Reading
 
@@ -58,7 +58,7 @@ def test_a_plan_cannot_be_changed():
 def test_a_plain_override_keeps_the_mark_of_query_resource_and_hook():
     class Sub(Base):
         async def may(self, user: User | None, id: str) -> None: ...
-        async def past(self, span: Span, id: str) -> list[Reading]:
+        async def past(self, span: HistoryRange, id: str) -> list[Reading]:
             return []
 
         async def pick(self, q: Pick) -> Frame:
@@ -468,7 +468,7 @@ def _():
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("q", "'one: tests.unit.marked.Pick' has to take one value by position")
+@wrong("q", "'one: tests.routing.marked.Pick' has to take one value by position")
 def _():
     async def q(self, *, one: Pick): ...
 
@@ -705,12 +705,12 @@ def test_a_stream_with_a_cursor_needs_a_history_to_read_again():
 
         class Log(DataSource):
             @stream("log", cursor="n")
-            async def log(self, after: Position | None):
+            async def log(self, after: Cursor | None):
                 yield {"n": 1}
 
 
 def test_a_stream_with_a_cursor_takes_a_place_before_the_fields_of_its_path():
-    with pytest.raises(TypeError, match=r"\.log: has a cursor: its first argument is a `Position"):
+    with pytest.raises(TypeError, match=r"\.log: has a cursor: its first argument is a `Cursor"):
 
         class Log(DataSource):
             @stream("log", cursor="n")
@@ -718,7 +718,7 @@ def test_a_stream_with_a_cursor_takes_a_place_before_the_fields_of_its_path():
                 yield {"n": 1}
 
             @log.history
-            async def past(self, span: Span) -> list[Any]:
+            async def past(self, span: HistoryRange) -> list[Any]:
                 return []
 
 
@@ -728,11 +728,11 @@ def test_a_cursor_is_a_whole_number_of_the_row(cursor):
 
         class Log(DataSource):
             @stream("log", cursor=cursor)
-            async def log(self, after: Position | None) -> Rows[Moment | Position]:
+            async def log(self, after: Cursor | None) -> Rows[Moment | Cursor]:
                 yield Moment(datetime.now(UTC), 1.0)
 
             @log.history
-            async def past(self, span: Span) -> list[Moment]:
+            async def past(self, span: HistoryRange) -> list[Moment]:
                 return []
 
 
@@ -740,6 +740,6 @@ def test_a_columns_name_in_an_order_is_a_field_of_the_row():
     with pytest.raises(TypeError, match="nowhere"):
 
         class Radio(DataSource):
-            @stream("radio", order=Order(late="drop", by=("nowhere",)))
+            @stream("radio", order=RowOrder(late="drop", by=("nowhere",)))
             async def radio(self) -> Rows[Moment]:
                 yield Moment(datetime.now(UTC), 1.0)

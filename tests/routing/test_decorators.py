@@ -1,4 +1,4 @@
-"""What a mark stores, what it refuses at once, and the paths that streams and `Live` build."""
+"""What a decorator stores and refuses, and the paths that streams and `LiveChannel` build."""
 
 import functools
 from collections.abc import AsyncIterator
@@ -11,17 +11,17 @@ from aiostream_ds import (
     Buffer,
     DataSource,
     Frame,
-    Live,
-    Order,
+    LiveChannel,
     Query,
     Retry,
+    RowOrder,
     Rows,
     SchemaPolicy,
     query,
     resource,
     stream,
 )
-from aiostream_ds.plugin.marks import HookMark, Marks, marks_of
+from aiostream_ds.decorators import HandlerInfo, HookMark, handler_info
 
 
 class Sensors(DataSource):
@@ -49,7 +49,7 @@ async def test_a_stream_called_on_an_instance_runs(made):
 
 def test_live_and_path_bind_arguments_as_the_method_does():
     assert Sensors.sensor.path("a") == "sensors/a/1"
-    live = Live(Sensors.sensor, hz=5, id="a")
+    live = LiveChannel(Sensors.sensor, hz=5, id="a")
     assert (live.stream, live.path, live.history) == ("sensor", "sensors/a/5", None)
     frame = Frame()
     assert live.with_history(frame) is live and live.history is frame
@@ -58,12 +58,12 @@ def test_live_and_path_bind_arguments_as_the_method_does():
 @pytest.mark.parametrize("arguments", [{}, {"nope": 1}, {"id": "a", "more": 1}])
 def test_arguments_that_the_method_does_not_take_are_a_type_error(arguments):
     with pytest.raises(TypeError):
-        Live(Sensors.sensor, **arguments)
+        LiveChannel(Sensors.sensor, **arguments)
 
 
 def test_a_value_that_no_path_can_hold_is_a_bad_query():
     with pytest.raises(BadQuery, match="id is 'a b'"):
-        Live(Sensors.sensor, id="a b")
+        LiveChannel(Sensors.sensor, id="a b")
 
 
 def test_hooks_are_marked_on_their_own_function_and_not_on_the_stream():
@@ -71,7 +71,7 @@ def test_hooks_are_marked_on_their_own_function_and_not_on_the_stream():
 
     before = vars(Sensors.sensor).copy()
     assert Sensors.sensor.subscribe(hook) is hook
-    assert marks_of(hook) == Marks(hooks=(HookMark("sensor", "subscribe"),))
+    assert handler_info(hook) == HandlerInfo(hooks=(HookMark("sensor", "subscribe"),))
     assert vars(Sensors.sensor) == before
 
 
@@ -84,7 +84,7 @@ def test_a_wrapper_that_keeps_the_name_keeps_the_mark():
     async def wrapper(*arguments: Any) -> Frame:
         return await one(*arguments)
 
-    assert marks_of(wrapper) == Marks(query="one")
+    assert handler_info(wrapper) == HandlerInfo(query="one")
 
 
 async def method(self: Any) -> AsyncIterator[Any]:
@@ -101,28 +101,30 @@ async def method(self: Any) -> AsyncIterator[Any]:
         ({"retry": 5}, "retry is 5"),
         ({"replay": None}, "replay is None; allowed is a Replay"),
         ({"schema": {}}, "schema is {}; allowed is a SchemaPolicy"),
-        ({"order": "hold"}, "order is 'hold'; allowed is a Order"),
+        ({"order": "hold"}, "order is 'hold'; allowed is a RowOrder"),
         ({"cursor": ""}, "cursor is ''; allowed is the name of a column"),
         ({"cursor": 1}, "cursor is 1"),
-        ({"cursor": "n", "order": Order()}, "order and cursor are two orders"),
+        ({"cursor": "n", "order": RowOrder()}, "order and cursor are two orders"),
         ({"cursor": "n", "schema": SchemaPolicy(labels=("a",))}, "schema has labels, and the rows"),
         ({"speed": 1}, "speed"),
     ],
 )
 def test_a_bad_option_of_a_stream_is_a_type_error_that_names_the_method(options, message):
-    with pytest.raises(TypeError, match=f"test_marks.method: .*{message}"):
+    with pytest.raises(TypeError, match=f"test_decorators.method: .*{message}"):
         stream("a", **options)(method)
 
 
 @pytest.mark.parametrize("path", ["", "/a", "a//b", "{x:uuid}", "{x}/{x}", "{r:rest}/a", "a b"])
 @pytest.mark.parametrize("mark", [stream, resource])
 def test_a_bad_path_is_a_type_error_that_names_the_method(mark, path):
-    with pytest.raises(TypeError, match="test_marks.method: "):
+    with pytest.raises(TypeError, match="test_decorators.method: "):
         mark(path)(method)
 
 
 def test_an_unknown_http_method_is_a_type_error():
-    with pytest.raises(TypeError, match="test_marks.method: the HTTP method 'get' is none of GET"):
+    with pytest.raises(
+        TypeError, match="test_decorators.method: the HTTP method 'get' is none of GET"
+    ):
         resource("a", method="get")(method)  # type: ignore[arg-type]
 
 
@@ -148,4 +150,4 @@ def test_only_a_method_can_be_marked(mark, value):
 
 
 def test_anything_may_be_asked_for_its_marks():
-    assert [marks_of(each) for each in (None, 5, int, Sensors, method)] == [Marks()] * 5
+    assert [handler_info(each) for each in (None, 5, int, Sensors, method)] == [HandlerInfo()] * 5

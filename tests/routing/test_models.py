@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from aiostream_ds import BadQuery, Health, Query, Request, Response, Row, TimeRange
-from aiostream_ds.plugin.settings import convert
+from aiostream_ds.settings import convert
 
 from ..strategies import instant
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aiostream_ds.channels.path import CHANNEL_LIMIT, PATH_LIMIT, Pattern, channel
+from aiostream_ds._paths import CHANNEL_LIMIT, PATH_LIMIT, Pattern, channel
 from aiostream_ds.errors import BadQuery
 
 

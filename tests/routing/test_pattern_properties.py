@@ -6,7 +6,7 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiostream_ds.channels.path import Pattern
+from aiostream_ds._paths import Pattern
 
 EXAMPLES = {"fast": 25, "ci": 200, "deep": 5_000}[os.environ.get("HYPOTHESIS_PROFILE", "fast")]
 ordinary = settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
@@ -16,14 +16,14 @@ SEGMENTS = ("a", "0", "7", "140", "0.0", "1e22", "YQ", "-1", "=")
 PATHS = tuple(
     "/".join(parts) for count in (1, 2, 3) for parts in itertools.product(SEGMENTS, repeat=count)
 )
-PIECES = (*SEGMENTS, "{segment}", "{int:int}", "{float:float}", "{any:any}")
+FLUSH_CHUNKS = (*SEGMENTS, "{segment}", "{int:int}", "{float:float}", "{any:any}")
 
 
 @st.composite
 def patterns(draw):
     parts = [
         part.replace("{", f"{{f{number}_")
-        for number, part in enumerate(draw(st.lists(st.sampled_from(PIECES), max_size=3)))
+        for number, part in enumerate(draw(st.lists(st.sampled_from(FLUSH_CHUNKS), max_size=3)))
     ]
     if not parts or (len(parts) < 3 and draw(st.booleans())):
         parts.append("{p:rest}")

@@ -16,7 +16,7 @@ from aiostream_ds import (
     resource,
     stream,
 )
-from aiostream_ds.plugin.plan import QueryPlan
+from aiostream_ds._routing.plan import QueryPlan
 
 from .marked import Base, Pick
 

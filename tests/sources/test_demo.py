@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds import InstanceSettings, Position, Settings, Span
+from aiostream_ds import Cursor, HistoryRange, InstanceSettings, Settings
 from aiostream_ds.sources import demo
 from aiostream_ds.sources.demo import Demo, Walk, walk
 from aiostream_ds.testing import Refused, serve_in_memory
@@ -21,7 +21,7 @@ def source():
 
 def span(start: float, end: float, limit: int = 1000):
     moments = (datetime.fromtimestamp(t, UTC) for t in (start, end))
-    return Span(start=next(moments), end=next(moments), limit=limit)
+    return HistoryRange(start=next(moments), end=next(moments), limit=limit)
 
 
 @given(st.integers(), st.lists(st.floats(0, 4e9), min_size=1, max_size=5))
@@ -96,7 +96,7 @@ async def test_a_stream_that_was_held_up_makes_up_for_a_minute_not_for_a_night(m
     left_out, first = await anext(rows), await anext(rows)
     await rows.aclose()
     assert first.time == 1000 * (int(now) - demo.CAUGHT_UP + 1)
-    assert left_out == Position("", first.time - 1000), "exact panels read the night from history"
+    assert left_out == Cursor("", first.time - 1000), "exact panels read the night from history"
 
 
 @given(st.integers(1, 1000), st.integers(0, 3_000_000), st.integers(1, 50), st.integers(0, 90_000))
@@ -104,7 +104,7 @@ async def test_rows_behind_a_cursor_are_those_that_the_stream_yields_next(hz, ms
     after = 1_700_000_000_000 + ms
     grid = [tick * 1000 // hz for tick in range(after * hz // 1000, after * hz // 1000 + 60)]
     expected = [time for time in grid if after < time <= after + more][:limit]
-    asked = Span(start=FIRST, end=LAST, limit=limit, after=after, upto=after + more)
+    asked = HistoryRange(start=FIRST, end=LAST, limit=limit, after=after, upto=after + more)
     found = [row.time for row in await source().walked(asked, hz, 1)]
     assert found[: len(expected)] == expected
     assert all(after < time <= after + more for time in found) and len(found) <= limit
@@ -112,7 +112,7 @@ async def test_rows_behind_a_cursor_are_those_that_the_stream_yields_next(hz, ms
 
 async def test_the_stream_goes_on_behind_the_place_that_it_is_given(monkeypatch):
     monkeypatch.setattr(demo, "time", lambda: 1_700_000_010.0)
-    rows = source().walk(Position("", 1_700_000_000_050), 10, 1)
+    rows = source().walk(Cursor("", 1_700_000_000_050), 10, 1)
     assert [(await anext(rows)).time - 1_700_000_000_000 for _ in range(3)] == [100, 200, 300]
     await rows.aclose()
 

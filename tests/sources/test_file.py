@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 
 from aiostream_ds import (
     ConfigError,
-    DownstreamError,
+    Cursor,
+    HistoryRange,
     InstanceSettings,
     NotFound,
     PermissionDenied,
-    Position,
-    Span,
+    UpstreamError,
 )
-from aiostream_ds.sources import file, logfile, past
-from aiostream_ds.sources.file import File, FileSettings
-from aiostream_ds.sources.follow import Follower
-from aiostream_ds.sources.logfile import LogFile
+from aiostream_ds.sources.file import file_source as file
+from aiostream_ds.sources.file import log_file as logfile
+from aiostream_ds.sources.file import range_reader as past
+from aiostream_ds.sources.file.file_source import File, FileSettings
+from aiostream_ds.sources.file.follow import Follower
+from aiostream_ds.sources.file.log_file import LogFile
 
 START = 1_700_000_000_000
 WIDEST = {"start": datetime.min.replace(tzinfo=UTC), "end": datetime.max.replace(tzinfo=UTC)}
@@ -49,11 +51,13 @@ def span(first=None, last=None, limit=1000):
     def moment(n, default):
         return default if n is None else datetime.fromtimestamp((START + n) / 1000, UTC)
 
-    return Span(start=moment(first, WIDEST["start"]), end=moment(last, WIDEST["end"]), limit=limit)
+    return HistoryRange(
+        start=moment(first, WIDEST["start"]), end=moment(last, WIDEST["end"]), limit=limit
+    )
 
 
 def behind(after, upto=None, limit=1000):
-    return Span(**WIDEST, limit=limit, after=after, upto=upto)
+    return HistoryRange(**WIDEST, limit=limit, after=after, upto=upto)
 
 
 def numbers(rows):
@@ -97,7 +101,7 @@ async def test_rows_have_time_offset_and_the_lines_own_keys(tmp_path):
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
         begins = await rows.next()
         row = await rows.next()
-    assert begins == Position(begins.epoch, 0) and begins.epoch
+    assert begins == Cursor(begins.epoch, 0) and begins.epoch
     assert row == {
         "time": START + 1, "offset": len(text), "n": 1.0, "name": "a", "on": True,
         "nothing": None, "deep": {"x": [1]},
@@ -122,7 +126,7 @@ async def test_a_run_goes_on_behind_its_position(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(1, 2, 3, 4))
     async with opened(tmp_path) as source:
         page = await source.past(span(last=2), "a.ndjson")
-        after = Position(page.epoch, page.rows[-1]["offset"])
+        after = Cursor(page.epoch, page.rows[-1]["offset"])
         async with running(source, "a.ndjson", after) as rows:
             assert await rows.numbers(2) == [3, 4]
 
@@ -130,9 +134,9 @@ async def test_a_run_goes_on_behind_its_position(tmp_path):
 async def test_a_run_of_another_numbering_begins_at_the_files_beginning(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(1, 2))
     async with opened(tmp_path) as source:
-        async with running(source, "a.ndjson", Position("older", 9)) as rows:
+        async with running(source, "a.ndjson", Cursor("older", 9)) as rows:
             begins = await rows.next()
-            assert begins == Position((await source.past(span(), "a.ndjson")).epoch, 0)
+            assert begins == Cursor((await source.past(span(), "a.ndjson")).epoch, 0)
             assert await rows.numbers(2) == [1, 2]
 
 
@@ -330,9 +334,9 @@ def test_a_file_cut_back_is_another_numbering_though_it_has_grown_since(tmp_path
 @pytest.mark.parametrize("cursor", [1000, 5])
 def test_a_position_that_the_file_has_not_is_another_numbering(tmp_path, follower, cursor):
     epoch = follower._forward.start.epoch
-    other = Follower(follower._path, follower._open_log, Position(epoch, cursor), {})
+    other = Follower(follower._path, follower._open_log, Cursor(epoch, cursor), {})
     with contextlib.closing(other):
-        assert other.read().begins == Position(epoch + "~1", 0)
+        assert other.read().begins == Cursor(epoch + "~1", 0)
         assert numbers(other.read().rows) == [1, 2]
 
 
@@ -390,10 +394,10 @@ async def test_a_csv_without_a_header_of_bearable_length_is_said(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("x" * logfile.HEAD)
     async with opened(tmp_path) as source:
-        with pytest.raises(DownstreamError, match=r"'a.csv': its CSV header is longer"):
+        with pytest.raises(UpstreamError, match=r"'a.csv': its CSV header is longer"):
             await source.past(span(), "a.csv")
         async with running(source, "a.csv") as rows:
-            with pytest.raises(DownstreamError, match=r"'a.csv': its CSV header is longer"):
+            with pytest.raises(UpstreamError, match=r"'a.csv': its CSV header is longer"):
                 await rows.next()
         path.write_text(f"time,n\n{START},1\n")
         async with running(source, "a.csv") as rows:
@@ -401,7 +405,7 @@ async def test_a_csv_without_a_header_of_bearable_length_is_said(tmp_path):
             await rows.next()
             (tmp_path / "other").write_text("x" * logfile.HEAD)
             (tmp_path / "other").rename(path)
-            with pytest.raises(DownstreamError, match=r"'a.csv': its CSV header is longer"):
+            with pytest.raises(UpstreamError, match=r"'a.csv': its CSV header is longer"):
                 await rows.next()
 
 
@@ -420,7 +424,7 @@ async def test_a_file_of_bad_lines_only_has_a_numbering_all_the_same(tmp_path):
 
 def test_only_regular_files_are_opened_and_nothing_waits_for_a_pipes_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DownstreamError, match="no regular file"):
+    with pytest.raises(UpstreamError, match="no regular file"):
         LogFile(str(tmp_path / "pipe"), FileSettings(directory="."), is_csv=False, max_line=1000)
 
 
@@ -618,7 +622,7 @@ def test_every_complete_line_comes_once_and_in_order_wherever_writes_are_cut(
                 epoch = log.start().epoch
             out.seek(0)
             out.truncate()
-            after = Position(epoch, sum(map(len, encoded[:behind])))
+            after = Cursor(epoch, sum(map(len, encoded[:behind])))
             out.write(everything[: after.cursor])
             follower = Follower(path, open_log, after if behind else None, {})
             for begin, end in zip(places, places[1:], strict=False):
@@ -661,7 +665,7 @@ async def test_only_files_in_the_directory_are_read(tmp_path):
         for name in ("missing", "a/b", "folder", "pipe"):
             with pytest.raises(NotFound, match=name):
                 await source.may_read(None, name)
-        with pytest.raises((NotFound, DownstreamError), match="loop"):
+        with pytest.raises((NotFound, UpstreamError), match="loop"):
             await source.may_read(None, "loop")
 
 
@@ -676,7 +680,7 @@ async def test_a_link_that_leads_out_later_is_not_followed(tmp_path):
         assert await rows.numbers(1) == [1]
         path.unlink()
         path.symlink_to(tmp_path / "secret")
-        with pytest.raises(DownstreamError, match="leads out"):
+        with pytest.raises(UpstreamError, match="leads out"):
             await rows.next()
 
 

@@ -6,8 +6,8 @@ import time
 import msgspec
 import pytest
 
-from aiostream_ds.sources import file
-from aiostream_ds.sources.file import File
+from aiostream_ds.sources.file import file_source as file
+from aiostream_ds.sources.file.file_source import File
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
 EXACT = {"queryType": "rows", "file": "app/a.ndjson", "exact": True}

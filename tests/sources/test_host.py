@@ -9,7 +9,7 @@ import anyio.to_thread
 import psutil
 import pytest
 
-from aiostream_ds import Position, Span
+from aiostream_ds import Cursor, HistoryRange
 from aiostream_ds.sources import host
 from aiostream_ds.sources.host import Host, HostSettings
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
@@ -159,7 +159,7 @@ async def test_live_rows_continue_when_the_clock_is_set_back(machine):
         await sampler.sample()
         machine.pass_time(1)
         await sampler.sample()
-    assert got == [Position(sampler.cpu.epoch, -1), *sampler.cpu.rows]
+    assert got == [Cursor(sampler.cpu.epoch, -1), *sampler.cpu.rows]
     assert len(sampler.cpu.rows) == 2 and sampler.cpu.epoch != before
     await rows.aclose()
 
@@ -176,7 +176,7 @@ async def test_rows_behind_a_cursor_say_when_older_ones_are_forgotten(machine, m
 
     def page(after, upto=None):
         moment = datetime.now(UTC)
-        return series.read(Span(start=moment, end=moment, limit=9, after=after, upto=upto))
+        return series.read(HistoryRange(start=moment, end=moment, limit=9, after=after, upto=upto))
 
     assert [row.time for row in page(times[0]).rows] == times[1:]
     assert [row.time for row in page(times[0], times[1]).rows] == times[1:2]

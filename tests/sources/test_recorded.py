@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from aiostream_ds import ConfigError
-from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.sources import recorded
-from aiostream_ds.sources.recorded import Recorded
-from aiostream_ds.sources.recording import Reader, Recorder
+from aiostream_ds._frames import json
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds.sources.recorded import recorded_source as recorded
+from aiostream_ds.sources.recorded.recorded_source import Recorded
+from aiostream_ds.sources.recorded.recording import Reader, Recorder
 from aiostream_ds.testing import serve_in_memory
 
 STARTED = 1_600_000_000_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.sources.records import BadLine, Csv, Ndjson, RecordSettings, read_time
+from aiostream_ds.sources.file.records import BadLine, Csv, Ndjson, RecordSettings, read_time
 
 T = 1_700_000_000_123
 ISO = "2023-11-14T22:13:20.123Z"

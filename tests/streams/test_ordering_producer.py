@@ -1,22 +1,21 @@
-"""How yields pass an `Order` on their way into packets, in virtual time."""
+"""How yields pass an `RowOrder` on their way into packets, in virtual time."""
 
 import asyncio
 
 import pytest
 
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Buffer, Order, Policy, Retry
-from aiostream_ds.errors import DownstreamError
-from aiostream_ds.frames.packet import Packet
-from aiostream_ds.plugin.options import StreamOptions
-from aiostream_ds.plugin.supervisor import BugDelays, supervise
-from aiostream_ds.telemetry import Counters
-
-from ..channel_parts import REAL, SCHEMA, Parts, encode, rows_of
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Buffer, Policy, Retry, RowOrder
+from aiostream_ds._frames.packet import Packet
+from aiostream_ds._stream_options import StreamOptions
+from aiostream_ds._streams.supervisor import BugDelays, supervise
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.errors import UpstreamError
+from tests.channels.parts import REAL, SCHEMA, Parts, encode, rows_of
 
 pytestmark = pytest.mark.virtual
 KEY = ChannelKey("instance", "path")
-HOLD = Order(late="hold", hold=1.0)
+HOLD = RowOrder(late="hold", hold=1.0)
 
 
 @pytest.fixture
@@ -144,7 +143,7 @@ async def test_rows_do_not_pile_up_before_a_reader_that_never_takes(parts):
         await asyncio.sleep(100)
 
     policy = Policy(Buffer(rows=50))
-    stage = Stage(parts, generator, Order(late="drop"), policy, rows=10)
+    stage = Stage(parts, generator, RowOrder(late="drop"), policy, rows=10)
     await asyncio.sleep(50)
     queued = rows_of(stage.reader.take())
     batch = rows_of(stage.reader.take())
@@ -165,7 +164,7 @@ async def test_block_holds_the_author_back_when_rows_pass_an_order(parts):
             await asyncio.sleep(0)
 
     policy = Policy(Buffer(rows=20, full="block"))
-    stage = Stage(parts, generator, Order(late="drop"), policy, rows=10)
+    stage = Stage(parts, generator, RowOrder(late="drop"), policy, rows=10)
     await asyncio.sleep(50)
     assert count <= 40
     got, _ = await stage.all()
@@ -195,7 +194,7 @@ async def test_a_packet_grows_by_what_was_yielded_not_by_what_the_lists_hold(par
         for start in range(0, 100_000, 100):
             yield [at(time) for time in range(start, start + 100)]
 
-    stage = Stage(parts, generator, Order(late="drop"), encode=heavy)
+    stage = Stage(parts, generator, RowOrder(late="drop"), encode=heavy)
     total = 0
     async for taken in stage.reader:
         total += sum(packet.rows for _, packet in taken)
@@ -211,10 +210,10 @@ async def test_a_row_that_the_order_cannot_judge_fails_the_channel_after_those_b
         yield {"time": 4, "id": 4}
         await asyncio.sleep(100)
 
-    stage = Stage(parts, generator, Order(late="hold", key=("id",)))
+    stage = Stage(parts, generator, RowOrder(late="hold", key=("id",)))
     got, error = await stage.all()
     assert got == [(0, [1, 2])]
-    assert isinstance(error, parts.mailbox.StreamFailed) and "Order.key names id" in str(error)
+    assert isinstance(error, parts.mailbox.StreamFailed) and "RowOrder.key names id" in str(error)
     await asyncio.sleep(1)
     assert stage.registry.running == 0
 
@@ -225,7 +224,7 @@ async def test_what_is_left_out_is_counted(parts):
             yield {"time": time, "id": each}
             await asyncio.sleep(0.1)
 
-    stage = Stage(parts, generator, Order(late="drop", key=("id",)))
+    stage = Stage(parts, generator, RowOrder(late="drop", key=("id",)))
     got, _ = await stage.all()
     assert [rows for _, rows in got] == [[2], [4]]
     assert stage.counters.dropped == {"late": 1, "duplicate": 1}
@@ -236,11 +235,11 @@ async def test_an_order_without_rules_is_no_order(parts):
         yield at(2)
         yield at(1)
 
-    got, _ = await Stage(parts, generator, Order(by=("id",))).all()
+    got, _ = await Stage(parts, generator, RowOrder(by=("id",))).all()
     assert got == [(0, [2, 1])]
 
 
-@pytest.mark.parametrize("order", [Order(late="drop"), HOLD, Order(key=("time",))])
+@pytest.mark.parametrize("order", [RowOrder(late="drop"), HOLD, RowOrder(key=("time",))])
 async def test_rows_that_a_stream_repeats_when_it_is_tried_again_are_left_out(parts, order):
     attempts = 0
 
@@ -250,7 +249,7 @@ async def test_rows_that_a_stream_repeats_when_it_is_tried_again_are_left_out(pa
         for time in range(attempts * 3):
             yield at(time)
         if attempts < 3:
-            raise DownstreamError("gone")
+            raise UpstreamError("gone")
 
     counters, retry = Counters(), Retry(min_delay=1, max_delay=8, jitter=0)
     options = StreamOptions(order=order)

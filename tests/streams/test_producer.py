@@ -6,10 +6,10 @@ import anyio
 import orjson
 import pytest
 
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Buffer, Policy
-from aiostream_ds.frames.packet import Packet, Schema
-from tests.channel_parts import REAL, SCHEMA, Parts, encode, packet, rows_of
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Buffer, Policy
+from aiostream_ds._frames.packet import Packet, Schema
+from tests.channels.parts import REAL, SCHEMA, Parts, encode, packet, rows_of
 
 pytestmark = pytest.mark.virtual
 KEY = ChannelKey("instance", "path")
@@ -248,7 +248,7 @@ async def test_the_runner_can_run_again_in_one_channel(parts):
         run = parts.stream(generator)
         await run(channel)
         await run(channel)
-        assert channel.on_hungry is None
+        assert channel.on_demand is None
 
     assert await all_of(registry.join(KEY, twice)) == ([[1], [1]], None)
 

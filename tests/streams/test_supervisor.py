@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Retry
-from aiostream_ds.channels.registry import ChannelRegistry, StreamFailed
-from aiostream_ds.errors import BadQuery, ConfigError, DownstreamError, NotFound, unwrap
-from aiostream_ds.plugin.supervisor import BUG_RETRY, BugDelays, supervise
-from aiostream_ds.telemetry import Counters
-
-from ..channel_parts import encode, rows_of
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Retry
+from aiostream_ds._channels.registry import ChannelRegistry, StreamFailed
+from aiostream_ds._streams.supervisor import BUG_RETRY, BugDelays, supervise
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.errors import BadQuery, ConfigError, NotFound, UpstreamError, unwrap
+from tests.channels.parts import encode, rows_of
 
 pytestmark = pytest.mark.virtual
 KEY = ChannelKey("instance", "path")
@@ -63,7 +62,7 @@ def no_jitter(monkeypatch):
 async def test_a_downstream_error_is_tried_again_for_ever_with_growing_waits(caplog):
     async def author(number):
         yield number
-        raise DownstreamError("gone")
+        raise UpstreamError("gone")
 
     stage = Stage(author)
     reader = stage.join()
@@ -84,7 +83,7 @@ async def test_a_downstream_error_is_tried_again_for_ever_with_growing_waits(cap
 async def test_a_run_that_lasted_longer_than_the_longest_wait_starts_the_waits_anew():
     async def author(number):
         await asyncio.sleep(100 if number == 4 else 0)
-        raise DownstreamError("gone")
+        raise UpstreamError("gone")
         yield
 
     stage = Stage(author)
@@ -99,7 +98,7 @@ async def test_the_author_may_recover_and_return():
     async def author(number):
         yield number
         if number < 3:
-            raise DownstreamError("gone")
+            raise UpstreamError("gone")
 
     assert await Stage(author).run_to_its_end() == ([1, 2, 3], None)
 
@@ -115,7 +114,7 @@ async def test_a_lasting_error_is_said_once_and_the_channel_stays_open_and_silen
     assert rows_of(await anext(reader)) == [1]
     await asyncio.sleep(100_000)
     assert stage.begun == [0] and stage.registry.peek(KEY).open
-    assert stage.counters.stream_errors == {"lasting": 1} and stage.counters.retries == 0
+    assert stage.counters.stream_errors == {"permanent": 1} and stage.counters.retries == 0
     said = [r for r in caplog.records if "stream refused: " in r.message]
     assert len(said) == 1 and said[0].levelno == logging.ERROR
     reader.leave()
@@ -128,7 +127,7 @@ async def test_the_cause_of_a_declared_error_is_in_the_log(caplog):
         try:
             raise OSError("refused by the peer")
         except OSError as error:
-            raise DownstreamError("gone") from error
+            raise UpstreamError("gone") from error
         yield
 
     stage = Stage(author)
@@ -146,7 +145,7 @@ async def test_a_declared_error_out_of_a_task_group_is_the_same_error():
     async def author(number):
         yield number
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(fail(DownstreamError("gone")))
+            tasks.create_task(fail(UpstreamError("gone")))
             if number == 3:
                 tasks.create_task(fail(ConfigError("wrong")))
         yield
@@ -156,14 +155,14 @@ async def test_a_declared_error_out_of_a_task_group_is_the_same_error():
     await asyncio.sleep(100)
     reader.leave()
     assert stage.begun == [0, 1, 3], "a lasting one among several wins"
-    assert stage.counters.stream_errors == {"downstream": 2, "lasting": 1}
+    assert stage.counters.stream_errors == {"downstream": 2, "permanent": 1}
     await stage.registry.aclose()
 
 
 async def test_a_bug_beside_a_declared_error_is_a_bug():
     async def author(number):
         yield number
-        raise ExceptionGroup("both", [DownstreamError("gone"), KeyError("oops")])
+        raise ExceptionGroup("both", [UpstreamError("gone"), KeyError("oops")])
 
     stage = Stage(author)
     rows, error = await stage.run_to_its_end()
@@ -282,7 +281,7 @@ async def test_a_stream_cancelled_from_within_is_a_bug():
     assert stage.delays.pending(KEY, stage.registry.loop.time()) == 0.5
 
 
-@pytest.mark.parametrize("error", [DownstreamError("gone"), ConfigError("odd"), KeyError("oops")])
+@pytest.mark.parametrize("error", [UpstreamError("gone"), ConfigError("odd"), KeyError("oops")])
 async def test_what_a_stream_raises_because_it_was_told_to_end_starts_nothing(error):
     async def author(number):
         yield number
@@ -303,7 +302,7 @@ async def test_what_a_stream_raises_because_it_was_told_to_end_starts_nothing(er
 
 async def test_leaving_ends_a_stream_that_waits_for_its_next_try():
     async def author(number):
-        raise DownstreamError("gone")
+        raise UpstreamError("gone")
         yield
 
     stage = Stage(author)
@@ -326,9 +325,9 @@ def test_only_so_many_failures_are_remembered_and_the_oldest_goes_first():
 
 
 def test_a_group_is_what_its_errors_are():
-    passing, lasting, bug = DownstreamError("away"), NotFound("gone"), OSError("bug")
+    passing, permanent, bug = UpstreamError("away"), NotFound("gone"), OSError("bug")
     assert unwrap(bug) is bug
     assert unwrap(ExceptionGroup("", [ExceptionGroup("", [passing])])) is passing
-    assert unwrap(ExceptionGroup("", [passing, lasting])) is lasting
+    assert unwrap(ExceptionGroup("", [passing, permanent])) is permanent
     mixed = ExceptionGroup("", [passing, bug])
     assert unwrap(mixed) is mixed

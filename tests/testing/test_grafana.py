@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from aiostream_ds import DataSource, Field, FieldType, Frame, Settings, User, stream
-from aiostream_ds.channels.registry import ChannelRegistry
+from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds.testing import Viewer, serve_in_memory
 from aiostream_ds.testing.grafana import CHECK_INTERVAL, EMPTY_CHECKS
 

@@ -7,7 +7,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from aiostream_ds.testing.vloop import Deadlock, VirtualLoop
+from aiostream_ds.testing.virtual_loop import Deadlock, VirtualLoop
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def test_an_hour_of_sleep_takes_no_time():
 
 
 def test_a_loop_that_would_wait_for_ever_says_so(loop, monkeypatch):
-    monkeypatch.setattr("aiostream_ds.testing.vloop._PATIENCE", 0.01)
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._PATIENCE", 0.01)
     with pytest.raises(Deadlock):
         loop.run_until_complete(asyncio.Event().wait())
 

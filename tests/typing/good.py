@@ -14,13 +14,13 @@ from aiostream_ds import (
     Buffer,
     ConfigError,
     DataSource,
-    DownstreamError,
     Field,
     FieldConfig,
     FieldType,
     Frame,
     Health,
-    Live,
+    HistoryRange,
+    LiveChannel,
     NotFound,
     PermissionDenied,
     Query,
@@ -32,9 +32,9 @@ from aiostream_ds import (
     Rows,
     Secret,
     Settings,
-    Span,
     Status,
     Upstream,
+    UpstreamError,
     User,
     query,
     resource,
@@ -80,11 +80,11 @@ class Sensors(DataSource[Broker]):
     )
     async def sensor(self, id: str) -> Rows[Reading]:
         if not id:
-            raise DownstreamError("nobody there")
+            raise UpstreamError("nobody there")
         yield Reading(datetime.now(UTC), celsius=20.5)
 
     @sensor.history
-    async def past(self, span: Span, id: str) -> list[Reading]:
+    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
         return [Reading(span.start, 1.0)][: span.limit]
 
     @sensor.subscribe
@@ -106,7 +106,7 @@ class Sensors(DataSource[Broker]):
         yield {"value": hz * factor}
 
     @ticks.history
-    async def ticked(self, span: Span, hz: int, factor: float = 1.0) -> Frame:
+    async def ticked(self, span: HistoryRange, hz: int, factor: float = 1.0) -> Frame:
         return Frame(Field("time", [span.start]), Field("value", [hz * factor]))
 
     @stream("lists/{topic:any}")
@@ -118,13 +118,13 @@ class Sensors(DataSource[Broker]):
         yield Frame(Field("n", [1], FieldType.INT64, nullable=False))
 
     @query
-    async def compare(self, q: Compare) -> Live:
+    async def compare(self, q: Compare) -> LiveChannel:
         assert_type(q.max_data_points, int)
-        return Live(Sensors.sensor, id=q.sensors[0]).with_history(Frame())
+        return LiveChannel(Sensors.sensor, id=q.sensors[0]).with_history(Frame())
 
     @query("both")
-    async def more(self, q: Compare) -> list[Frame | Live]:
-        return [Frame(), Live(Sensors.ticks, 10)]
+    async def more(self, q: Compare) -> list[Frame | LiveChannel]:
+        return [Frame(), LiveChannel(Sensors.ticks, 10)]
 
     @query("frames")
     async def some(self, q: Compare) -> list[Frame]:
@@ -133,8 +133,10 @@ class Sensors(DataSource[Broker]):
         return [Frame()]
 
     @query("either")
-    async def either(self, q: Query) -> Frame | Live:
-        return Frame() if q.time_range.start < q.time_range.end else Live(Sensors.sensor, "a")
+    async def either(self, q: Query) -> Frame | LiveChannel:
+        return (
+            Frame() if q.time_range.start < q.time_range.end else LiveChannel(Sensors.sensor, "a")
+        )
 
     @resource("sensors")
     async def names(self) -> list[str]:
@@ -160,7 +162,7 @@ class Sensors(DataSource[Broker]):
             print(ticks["value"])
         await self.may_read(None, "a")
         answer = await self.compare(Compare(ref_id="B"))
-        assert_type(answer, Live)
+        assert_type(answer, LiveChannel)
         assert_type(Sensors.sensor.path(id="a"), str)
 
 
@@ -173,7 +175,7 @@ class More(Sensors):
     async def may_read(self, user: User | None, id: str) -> None:
         await super().may_read(user, id)
 
-    async def compare(self, q: Compare) -> Live:
+    async def compare(self, q: Compare) -> LiveChannel:
         return await super().compare(q)
 
 

@@ -10,7 +10,8 @@ from aiostream_ds import (
     DataSource,
     Frame,
     Health,
-    Live,
+    HistoryRange,
+    LiveChannel,
     Query,
     Response,
     Retry,
@@ -18,7 +19,6 @@ from aiostream_ds import (
     Rows,
     Secret,
     Settings,
-    Span,
     User,
     query,
     resource,
@@ -75,11 +75,11 @@ class Sensors(DataSource[Broker]):
         return []
 
     @ticks.history  # wrong: the span comes first
-    async def ticked(self, hz: int, span: Span) -> Frame:
+    async def ticked(self, hz: int, span: HistoryRange) -> Frame:
         return Frame()
 
     @sensor.history  # wrong: not a frame and not rows
-    async def past(self, span: Span, id: str) -> int:
+    async def past(self, span: HistoryRange, id: str) -> int:
         return 1
 
     @query  # wrong: not a Query
@@ -97,7 +97,7 @@ class Sensors(DataSource[Broker]):
         return Health()
 
     @query
-    async def pick(self, q: Pick) -> Live:
+    async def pick(self, q: Pick) -> LiveChannel:
         print(q.sensors)  # wrong: no such field
         print(self.settings.keepalive)  # wrong: no such setting
         print(self.settings.password + "")  # wrong: a secret is no text
@@ -105,16 +105,16 @@ class Sensors(DataSource[Broker]):
             print(row.fahrenheit)  # wrong: no such column
         async for row in self.ticks("a"):  # wrong: the argument's type
             print(row)
-        return Live(Sensors.sensor, id=q.sensor)
+        return LiveChannel(Sensors.sensor, id=q.sensor)
 
 
 def live() -> list[Any]:
     return [
-        Live(Sensors.sensor, nope="a"),  # wrong: no such path argument
-        Live(Sensors.sensor, id=3),  # wrong: its type
-        Live(Sensors.ticks),  # wrong: it is missing
-        Live(Pick, id="a"),  # wrong: not a stream
-        Live(Sensors.sensor, id="a").with_history([]),  # wrong: not a frame
+        LiveChannel(Sensors.sensor, nope="a"),  # wrong: no such path argument
+        LiveChannel(Sensors.sensor, id=3),  # wrong: its type
+        LiveChannel(Sensors.ticks),  # wrong: it is missing
+        LiveChannel(Pick, id="a"),  # wrong: not a stream
+        LiveChannel(Sensors.sensor, id="a").with_history([]),  # wrong: not a frame
         Sensors.ticks.path("a"),  # wrong: its type
     ]
 

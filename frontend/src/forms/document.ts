@@ -1,4 +1,4 @@
-// The document that forms are drawn from: schema.json, as aiostream_ds.plugin.forms writes it.
+// The document that forms are drawn from: schema.json, as aiostream_ds._grafana.forms writes it.
 
 export interface JsonSchema {
   type?: string;

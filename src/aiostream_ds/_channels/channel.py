@@ -15,18 +15,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
 
-from aiostream_ds.channels.ends import ChannelClosed
-from aiostream_ds.channels.life import Owner, State, cancelled_from_within
-from aiostream_ds.channels.mailbox import Subscription
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Policy
-from aiostream_ds.channels.replay import Ring
-from aiostream_ds.channels.status import Status, Statuses, sift
-from aiostream_ds.frames.packet import Packet, Place, Schema
+from aiostream_ds._channels.exceptions import ChannelClosed
+from aiostream_ds._channels.log import Ring
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Policy
+from aiostream_ds._channels.state import Owner, State, cancelled_from_within
+from aiostream_ds._channels.status import Status, Statuses, partition
+from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 
 __all__ = ["Channel", "Runner"]
 
-log = logging.getLogger("aiostream_ds.channels")
+log = logging.getLogger(__name__)
 
 Runner = Callable[["Channel"], Awaitable[None]]
 """A stream: a coroutine function that emits packets into its channel until it is cancelled."""
@@ -43,7 +43,7 @@ class Channel:
     """What a runner sees: where to emit, and whether someone wants rows.
 
     `failed` is whether `fail` ended it. `ring` keeps what was emitted, where that is wanted;
-    `place` is where the last rows stood, of a stream whose rows have a cursor. `on_hungry` is the
+    `place` is where the last rows stood, of a stream whose rows have a cursor. `on_demand` is the
     runner's to set: it is called when a mailbox ran dry and before a reader joins, and should emit
     what the runner holds back. A reader that takes at once calls it at the end of `emit`, when
     everybody has been given everything. `on_status` is its to set, too: called when `status` is
@@ -53,7 +53,7 @@ class Channel:
     __slots__ = (
         "__weakref__", "_blocks", "_cancels", "_closing_since", "_policy", "_readers", "_owner",
         "_room", "_run", "_statuses", "_task", "_timer", "failed", "generation", "key",
-        "on_hungry", "on_status", "place", "ring", "schema", "state",
+        "on_demand", "on_status", "place", "ring", "schema", "state",
     )  # fmt: skip
 
     def __init__(
@@ -64,10 +64,10 @@ class Channel:
         self.generation = generation
         self.state = State.OPENING
         self.schema: Schema | None = None
-        self.place: Place | None = None
+        self.place: CursorRange | None = None
         self.ring: Ring | None = None
         self.failed = False
-        self.on_hungry: Callable[[], None] | None = None
+        self.on_demand: Callable[[], None] | None = None
         self.on_status: Callable[[], None] | None = None
         self._owner = owner
         self._run = run
@@ -89,7 +89,7 @@ class Channel:
         return self.state is _RUNNING or self.state is _LINGERING
 
     @property
-    def hungry(self) -> bool:
+    def has_demand(self) -> bool:
         """Whether some reader has fetched all it was given, or nobody listens."""
         for reader in self._readers:  # a loop: nearly every packet of every stream comes by here
             if not reader._queue:
@@ -102,15 +102,15 @@ class Channel:
         return self._blocks and any(reader._is_full() for reader in self._readers)
 
     @property
-    def flowing(self) -> bool:
+    def can_send(self) -> bool:
         """Whether rows are asked for, and no reader is full."""
         state = self.state
         return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.full)
 
     @property
-    def crowded(self) -> bool:
+    def above_high_water(self) -> bool:
         """Whether some reader's mailbox is half full."""
-        return any(reader._is_crowded() for reader in self._readers)
+        return any(reader._above_high_water() for reader in self._readers)
 
     @property
     def stuck(self) -> bool:
@@ -154,7 +154,7 @@ class Channel:
             self._statuses.rows_came()
         filled, filled_size = packets, size
         if empty:
-            said, filled, filled_size, last = sift(packets)
+            said, filled, filled_size, last = partition(packets)
             for status in said:
                 self.statuses.says(status)
         if last is not None:
@@ -175,7 +175,7 @@ class Channel:
         single = packets[0] if len(packets) == 1 else None
         waiting: list[Subscription] = []
         for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
-            if single is None or not reader._hand_on(single, now):
+            if single is None or not reader._push_direct(single, now):
                 reader._put(packets, rows, size)
                 waiting.append(reader)
         for reader in waiting:  # they may take now, and make the runner emit more
@@ -256,7 +256,7 @@ class Channel:
     def _drained(self) -> None:
         if self._room is not None:
             self._make_room()
-        if self.on_hungry is not None:
+        if self.on_demand is not None:
             self._ask()
 
     def _left(self, reader: Subscription) -> None:
@@ -287,10 +287,10 @@ class Channel:
 
     def _ask(self) -> None:
         """Let the runner emit what it holds back."""
-        if self.on_hungry is None or not self.open:
+        if self.on_demand is None or not self.open:
             return
         try:
-            self.on_hungry()
+            self.on_demand()
         except Exception as error:  # the runner's fault, not the reader's who happened to come by
             self.fail(error)
 
@@ -376,7 +376,7 @@ class Channel:
         asked = self.state is State.CLOSING
         started = self.state is not State.OPENING
         self.state, self._task = State.CLOSED, None
-        self.on_hungry = self.on_status = None
+        self.on_demand = self.on_status = None
         if error is not None and asked:
             log.error("stream %s failed while it closed", self.key.path, exc_info=error)
         self._end_readers(error)

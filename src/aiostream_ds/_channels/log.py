@@ -13,16 +13,16 @@ from itertools import chain
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
-from aiostream_ds.channels.policy import Replay
-from aiostream_ds.frames.packet import Packet
+from aiostream_ds._channels.policy import Replay
+from aiostream_ds._frames.packet import Packet
 
-__all__ = ["Kept", "Ring", "Rings"]
+__all__ = ["LogSlice", "Ring", "Rings"]
 
 _OVERHEAD = 200
 """Bytes that a kept packet takes besides its data."""
 
 
-class Kept(NamedTuple):
+class LogSlice(NamedTuple):
     """Packets of a ring, oldest first; of the first one `skip` rows do not belong to the answer.
 
     `prev` is the number before the first row, or where the answer begins when there is none.
@@ -88,7 +88,7 @@ class Ring:
             self._forget_old(now)
             self._marks.append((now, self.last))
 
-    def after(self, cursor: int, now: float, upto: int | None = None) -> Kept:
+    def after(self, cursor: int, now: float, upto: int | None = None) -> LogSlice:
         """The kept rows with numbers above `cursor`, up to `upto`.
 
         `truncated`: some of them are kept no more, or `cursor` is not of this ring.
@@ -106,7 +106,7 @@ class Ring:
                     skip = prev - number
                 found.append(packet)
             number += packet.rows
-        return Kept(found, skip, prev, max(prev, last), truncated)
+        return LogSlice(found, skip, prev, max(prev, last), truncated)
 
     def _forget_old(self, now: float) -> None:
         oldest = now - self._replay.seconds

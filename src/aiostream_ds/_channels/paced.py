@@ -11,8 +11,8 @@ import asyncio
 from math import inf
 from typing import Any
 
-from aiostream_ds.channels.channel import Channel
-from aiostream_ds.frames.packet import Packet
+from aiostream_ds._channels.channel import Channel
+from aiostream_ds._frames.packet import Packet
 
 __all__ = ["PacedChannel"]
 
@@ -30,9 +30,9 @@ class PacedChannel(Channel):
         self._pace_timer: asyncio.TimerHandle | None = None
 
     @property
-    def hungry(self) -> bool:
+    def has_demand(self) -> bool:
         """Whether some reader has fetched all it was given, and a packet is due."""
-        return super().hungry and self._is_due()
+        return super().has_demand and self._is_due()
 
     def emit(self, *packets: Packet) -> tuple[int, int]:
         """As `Channel.emit`: what is emitted leaves, due or not."""
@@ -53,12 +53,12 @@ class PacedChannel(Channel):
 
     def _drained(self) -> None:
         self._make_room()
-        if self.on_hungry is not None and self._is_due():
+        if self.on_demand is not None and self._is_due():
             self._ask()
 
     def _time_is_up(self) -> None:
         self._pace_timer = None
-        if super().hungry:  # else who fetches asks
+        if super().has_demand:  # else who fetches asks
             self._ask()
             self._reset()
 

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 __all__ = [
     "BATCH_ROWS",
     "CLOSE_TIMEOUT",
-    "CROWDED_TURNS",
+    "HIGH_WATER_TURNS",
     "DROPS_SHOWN",
     "FIRST_BATCH",
     "ORDER_SERIES",
@@ -23,7 +23,7 @@ __all__ = [
     "Conflict",
     "Full",
     "Late",
-    "Order",
+    "RowOrder",
     "Policy",
     "Replay",
     "Retry",
@@ -53,7 +53,7 @@ FIRST_BATCH: Annotated[
     Meta(description="Most yields in the first packet of a run, before their size is known."),
 ] = 64
 
-CROWDED_TURNS: Annotated[
+HIGH_WATER_TURNS: Annotated[
     int,
     Meta(
         description="Turns of the event loop that a stream which never waits gives a half-full"
@@ -331,7 +331,7 @@ class SchemaPolicy(Struct, frozen=True):
             )
 
 
-class Order(Struct, frozen=True):
+class RowOrder(Struct, frozen=True):
     """In which order the rows of one stream go out, by their own time, and which are left out.
 
     A row's time is its column `time`, or without one its first datetime. A row without a time is
@@ -381,10 +381,10 @@ class Order(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.late not in get_args(Late):
             allowed = ", ".join(get_args(Late))
-            raise ValueError(f"Order.late is {self.late!r}; allowed are {allowed}")
-        _check_float("Order.hold", self.hold, 0.0)
-        _check_int("Order.rows", self.rows, 1)
-        _check_int("Order.keys", self.keys, 1)
+            raise ValueError(f"RowOrder.late is {self.late!r}; allowed are {allowed}")
+        _check_float("RowOrder.hold", self.hold, 0.0)
+        _check_int("RowOrder.rows", self.rows, 1)
+        _check_int("RowOrder.keys", self.keys, 1)
         for name, value in (("by", self.by), ("key", self.key)):
             if (
                 not isinstance(value, tuple)
@@ -392,5 +392,5 @@ class Order(Struct, frozen=True):
                 or len(set(value)) != len(value)
             ):
                 raise ValueError(
-                    f"Order.{name} is {value!r}; allowed is a tuple of column names, each once"
+                    f"RowOrder.{name} is {value!r}; allowed is a tuple of column names, each once"
                 )

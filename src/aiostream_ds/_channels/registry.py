@@ -8,8 +8,8 @@ Imports its own room and the ground.
 import asyncio
 from collections.abc import Hashable
 
-from aiostream_ds.channels.channel import Channel, Runner
-from aiostream_ds.channels.ends import (
+from aiostream_ds._channels.channel import Channel, Runner
+from aiostream_ds._channels.exceptions import (
     ChannelClosed,
     ChannelError,
     ShuttingDown,
@@ -19,12 +19,12 @@ from aiostream_ds.channels.ends import (
     StreamStuck,
     Superseded,
 )
-from aiostream_ds.channels.life import State
-from aiostream_ds.channels.mailbox import Subscription, SubscriptionStatistics
-from aiostream_ds.channels.observer import ChannelKey, Observer
-from aiostream_ds.channels.policy import CLOSE_TIMEOUT, Policy, Replay
-from aiostream_ds.channels.replay import Ring, Rings
-from aiostream_ds.frames.packet import Place
+from aiostream_ds._channels.log import Ring, Rings
+from aiostream_ds._channels.observer import ChannelKey, Observer
+from aiostream_ds._channels.policy import CLOSE_TIMEOUT, Policy, Replay
+from aiostream_ds._channels.state import State
+from aiostream_ds._channels.subscription import Subscription, SubscriptionStatistics
+from aiostream_ds._frames.packet import CursorRange
 
 __all__ = [
     "Channel",
@@ -74,7 +74,7 @@ class ChannelRegistry:
         self._newest: dict[Hashable, int] = {}
         self._rings = Rings(self.loop)
         self._closed = False
-        self.former: dict[ChannelKey, Place] = {}
+        self.former: dict[ChannelKey, CursorRange] = {}
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -257,7 +257,7 @@ class ChannelRegistry:
 def _kind(policy: Policy) -> type[Channel]:
     if not policy.is_paced:
         return Channel
-    from aiostream_ds.channels.paced import PacedChannel  # few streams are
+    from aiostream_ds._channels.paced import PacedChannel  # few streams are
 
     return PacedChannel
 

@@ -7,7 +7,7 @@ import asyncio
 import enum
 from typing import TYPE_CHECKING, Protocol
 
-from aiostream_ds.channels.observer import Observer
+from aiostream_ds._channels.observer import Observer
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol, get_args
 
 from msgspec import Struct
 
-from aiostream_ds.channels.policy import DROPS_SHOWN
-from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds._channels.policy import DROPS_SHOWN
+from aiostream_ds._frames.packet import Packet, Schema
 
-__all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "sift", "status_packet"]
+__all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition", "status_packet"]
 
 Severity = Literal["info", "warning", "error"]
 
@@ -61,7 +61,7 @@ def status_packet(status: Status) -> StatusPacket:
 _UNKNOWN = Schema(b"", "")
 
 
-def sift(
+def partition(
     packets: Sequence[Packet],
 ) -> tuple[list[Status], tuple[Packet, ...], int, Packet | None]:
     """What packets of one call hold: the statuses; the packets with rows, and their bytes; the last

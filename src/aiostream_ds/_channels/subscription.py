@@ -13,15 +13,15 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from aiostream_ds.channels.ends import (
+from aiostream_ds._channels.exceptions import (
     ChannelError,
     SlowSubscriber,
     StalledSubscriber,
     StreamFailed,
 )
-from aiostream_ds.channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
-from aiostream_ds.channels.status import Status
-from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds._channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
+from aiostream_ds._channels.status import Status
+from aiostream_ds._frames.packet import Packet, Schema
 
 __all__ = ["Feed", "Subscription", "SubscriptionStatistics", "Waiter"]
 
@@ -242,7 +242,7 @@ class Subscription:
 
     # For the channel
 
-    def _hand_on(self, packet: Packet, now: float) -> bool:
+    def _push_direct(self, packet: Packet, now: float) -> bool:
         """Give a packet with rows straight to the sink; False: it has to be queued."""
         if self.sink is None or self._queue:
             return False
@@ -286,7 +286,7 @@ class Subscription:
             self._discard(self._surplus(older))
         elif buffer.full == "fail":
             rows = self._queued_rows
-            self._fall_out(SlowSubscriber(
+            self._evict(SlowSubscriber(
                 f"{rows} rows waited for this reader; at most {buffer.rows} rows and"
                 f" {buffer.bytes} bytes may"
             ))  # fmt: skip
@@ -311,7 +311,7 @@ class Subscription:
             self._queued_rows >= self._buffer.rows or self._queued_bytes >= self._buffer.bytes
         )
 
-    def _is_crowded(self) -> bool:
+    def _above_high_water(self) -> bool:
         return (
             2 * self._queued_rows >= self._buffer.rows
             or 2 * self._queued_bytes >= self._buffer.bytes
@@ -329,9 +329,9 @@ class Subscription:
     def _stall(self) -> None:
         self.stalled = True
         seconds = self._buffer.stall_timeout
-        self._fall_out(StalledSubscriber(f"this reader has taken nothing for {seconds:g} s"))
+        self._evict(StalledSubscriber(f"this reader has taken nothing for {seconds:g} s"))
 
-    def _fall_out(self, error: ChannelError) -> None:
+    def _evict(self, error: ChannelError) -> None:
         feed = self._feed
         self._discard(len(self._queue))
         self._end(error)

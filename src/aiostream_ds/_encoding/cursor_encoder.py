@@ -3,7 +3,7 @@
     begin(position) ──▶ encode(rows) → packets with (epoch, prev, last) …
 
 Rows that are not above the last one are duplicates of it or of one before: they are left out and
-counted. A `Position` among the rows begins another numbering, or says that rows were left out.
+counted. A `Cursor` among the rows begins another numbering, or says that rows were left out.
 Imports frames, telemetry and its own room.
 """
 
@@ -14,21 +14,21 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.channels.status import Status
-from aiostream_ds.frames.frame import Field, Frame
-from aiostream_ds.frames.packet import Packet, Place, Schema
-from aiostream_ds.frames.seam import shape_of
-from aiostream_ds.plugin.model import CURSOR_LIMIT, Columns, Position
-from aiostream_ds.plugin.rows import RowEncoder
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.status import Status
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames.cursor import shape_of
+from aiostream_ds._frames.frame import Field, Frame
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.models import CURSOR_LIMIT, Columns, Cursor
 
-__all__ = ["Numbering", "cursors_of"]
+__all__ = ["CursorEncoder", "cursors_of"]
 
 _BEGINNING = -1
 _UNKNOWN = Schema(b"", "")
 
 
-class Numbering:
+class CursorEncoder:
     """Where one channel's stream stands, once that is `known`. `column` holds its rows' cursors."""
 
     __slots__ = ("_column", "_counters", "_encoder", "_get", "epoch", "known", "last")
@@ -45,17 +45,17 @@ class Numbering:
         self.last = _BEGINNING
 
     @property
-    def position(self) -> Position:
+    def position(self) -> Cursor:
         """Behind the last row."""
-        return Position(self.epoch, self.last)
+        return Cursor(self.epoch, self.last)
 
     @property
     def mark(self) -> Packet:
         """The same, as a packet without rows."""
-        place = Place(self.epoch, self.last, self.last)
+        place = CursorRange(self.epoch, self.last, self.last)
         return Packet(self._encoder.schema or _UNKNOWN, b"", 0, place)
 
-    def begin(self, position: Position) -> None:
+    def begin(self, position: Cursor) -> None:
         """The rows that follow come behind `position`."""
         if not _BEGINNING <= position.cursor < CURSOR_LIMIT:
             raise TypeError(f"{position!r} has a cursor outside -1 to {CURSOR_LIMIT - 1}")
@@ -70,7 +70,7 @@ class Numbering:
         else:
             cursors = [self._cursor(row) for row in rows[:1]]
         for cursor in cursors:
-            self.begin(Position(self.epoch, cursor - 1))
+            self.begin(Cursor(self.epoch, cursor - 1))
 
     def encode(self, rows: list[Any]) -> list[Packet]:
         """The packets of what was yielded, each with its place.
@@ -82,7 +82,7 @@ class Numbering:
         try:
             for kind, group in groupby(rows, key=_kind):
                 part = list(group)
-                if kind is Position:
+                if kind is Cursor:
                     for position in part:
                         self.begin(position)
                     packets.append(self.mark)
@@ -135,7 +135,7 @@ class Numbering:
         return last
 
     def _put(self, packet: Packet, last: int) -> Packet:
-        place = Place(self.epoch, self.last, last)
+        place = CursorRange(self.epoch, self.last, last)
         self.last = last
         return Packet(packet.schema, packet.data, packet.rows, place)
 
@@ -168,7 +168,7 @@ class _Row:
 
 def _kind(yielded: Any) -> type:
     kind = type(yielded)
-    if kind in (Position, Columns, Frame, Status):
+    if kind in (Cursor, Columns, Frame, Status):
         return kind
     return list if issubclass(kind, list | tuple) else _Row
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.frames.config import FieldConfig
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.frames.packet import Schema
+from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.packet import Schema
 
-__all__ = ["Shape", "full_name", "legend", "shown", "unmistakable"]
+__all__ = ["Shape", "full_name", "legend", "shown", "disambiguate_fields"]
 
 _LABELS_MODE = {("labels", "string"), ("Labels", "string")}
 
@@ -44,7 +44,7 @@ class Shape:
         return Frame(*fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
 
 
-def unmistakable(frame: Frame) -> Frame:
+def disambiguate_fields(frame: Frame) -> Frame:
     """The frame, with other names where the browser would mix its fields up; mostly as it is."""
     fields = frame.fields
     kinds = [(field.name, field.type.kind) for field in fields]

@@ -1,4 +1,4 @@
-"""Rows in the order of their own time, as an `Order` asks: which go out, wait, or go never.
+"""Rows in the order of their own time, as an `RowOrder` asks: which go out, wait, or go never.
 
 A `Sorter` belongs to one stream and knows nothing of tasks and timers: it is given rows and the
 time, and says when it wants to be asked again. Of whatever it does not understand, a time that is
@@ -14,16 +14,23 @@ from itertools import islice
 from operator import le
 from typing import Any
 
-from aiostream_ds.channels.policy import ORDER_SERIES, Order
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.plugin.model import Columns
-from aiostream_ds.plugin.traits import Cell, RowTraits, block_traits, check_order, joined, of_kind
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.policy import ORDER_SERIES, RowOrder
+from aiostream_ds._encoding.row_accessors import (
+    Cell,
+    RowTraits,
+    block_traits,
+    check_order,
+    joined,
+    of_kind,
+)
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.models import Columns
 
 __all__ = ["Sorter", "check_order", "is_idle"]
 
 
-def is_idle(order: Order) -> bool:
+def is_idle(order: RowOrder) -> bool:
     """Whether these rules let every row through as it comes."""
     return order.late == "pass" and not order.key
 
@@ -52,7 +59,7 @@ class Sorter:
         "rows",
     )
 
-    def __init__(self, order: Order, counters: Counters) -> None:
+    def __init__(self, order: RowOrder, counters: Counters) -> None:
         self.rows = 0
         self._order = order
         self._late = order.late
@@ -86,7 +93,7 @@ class Sorter:
         was before the bad row.
 
         Raises:
-            TypeError: a block or a class of rows has not the columns that the `Order` names, or
+            TypeError: a block or a class of rows has not the columns that the `RowOrder` names, or
                 they hold what tells nothing apart, a list or a dict.
             FrameError: a block has times without a time zone.
         """
@@ -266,6 +273,6 @@ def _are_rising(times: list[float]) -> bool:
 
 def _unfit(option: str, names: tuple[str, ...], value: Any) -> TypeError:
     return TypeError(
-        f"Order.{option} names {', '.join(names)}, which hold {value!r}; allowed are columns of "
+        f"RowOrder.{option} names {', '.join(names)}, which hold {value!r}; allowed are columns of "
         "bool, int, float, str and datetime"
     )

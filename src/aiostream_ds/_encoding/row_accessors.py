@@ -1,4 +1,4 @@
-"""What an `Order` looks at in a row: its time, its series and its key; and blocks cut into rows.
+"""What an `RowOrder` looks at in a row: its time, its series and its key; and blocks cut into rows.
 
 A time is a whole number of nanoseconds since 1970. None stands for one that is missing or is none:
 the encoder, which comes after the order, tells the author. Imports `channels`, `frames` and its
@@ -10,11 +10,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from aiostream_ds.channels.policy import Order
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.frames.times import EPOCH
-from aiostream_ds.plugin.layout import TIME, row_columns
-from aiostream_ds.plugin.model import Columns, Row
+from aiostream_ds._channels.policy import RowOrder
+from aiostream_ds._encoding.row_layout import TIME, row_columns
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.times import EPOCH
+from aiostream_ds.models import Columns, Row
 
 __all__ = ["BlockTraits", "Cell", "RowTraits", "block_traits", "check_order", "joined", "of_kind"]
 
@@ -48,22 +48,22 @@ class Cell(NamedTuple):
     row: int
 
 
-def check_order(order: Order, row: type[Row]) -> None:
+def check_order(order: RowOrder, row: type[Row]) -> None:
     """Raises TypeError when `order` names a column that rows of this class have not."""
     _check_names(order, row.__struct_fields__, row.__qualname__)
 
 
-def _check_names(order: Order, columns: tuple[str, ...], owner: str) -> None:
+def _check_names(order: RowOrder, columns: tuple[str, ...], owner: str) -> None:
     for option, names in (("by", order.by), ("key", order.key)):
         for name in names:
             if name not in columns:
                 raise TypeError(
-                    f"Order.{option} names the column {name!r}; {owner} has "
+                    f"RowOrder.{option} names the column {name!r}; {owner} has "
                     f"{', '.join(columns) or 'none'}"
                 )
 
 
-def of_kind(order: Order, kind: type) -> RowTraits | None:
+def of_kind(order: RowOrder, kind: type) -> RowTraits | None:
     """How rows of this kind are read; None when it is no kind of single row.
 
     Raises TypeError when a Row class has not the columns that `order` names.
@@ -82,7 +82,7 @@ def of_kind(order: Order, kind: type) -> RowTraits | None:
     return None
 
 
-def block_traits(order: Order, block: Block) -> BlockTraits:
+def block_traits(order: RowOrder, block: Block) -> BlockTraits:
     """Read a block, each of its columns once.
 
     Raises TypeError when it has not the columns that `order` names, FrameError for a naive time.

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from aiostream_ds.channels.policy import SchemaPolicy
-from aiostream_ds.channels.status import Status, status_packet
-from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.plugin.governor import Governor
-from aiostream_ds.plugin.layout import TIME, Layout, row_layout
-from aiostream_ds.plugin.model import Columns, Row
-from aiostream_ds.plugin.naming import Shape, unmistakable
-from aiostream_ds.plugin.values import ODD
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._channels.status import Status, status_packet
+from aiostream_ds._encoding.field_names import Shape, disambiguate_fields
+from aiostream_ds._encoding.row_layout import TIME, Layout, row_layout
+from aiostream_ds._encoding.schema_inference import SchemaInference
+from aiostream_ds._encoding.values import ODD
+from aiostream_ds._frames import json
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.models import Columns, Row
 
 if TYPE_CHECKING:
-    from aiostream_ds.channels.channel import Channel
+    from aiostream_ds._channels.channel import Channel
 
 __all__ = ["RowEncoder"]
 
@@ -62,7 +62,7 @@ class RowEncoder:
         common: Collection[str] = (),
     ) -> None:
         self._counters = counters
-        self._governor = Governor(policy, common)
+        self._governor = SchemaInference(policy, common)
         self._rows: dict[type[Row], Layout] = {}
         self._dicts: Layout | None = None  # the governor's
         self._last: Layout | Shape | None = None
@@ -237,7 +237,7 @@ class RowEncoder:
         if isinstance(part, Frame):
             body = json.schema(part)
             self._last = _shape(part, Schema(body, json.fingerprint(body)))
-            return unmistakable(part)
+            return disambiguate_fields(part)
         if isinstance(self._last, Layout) and self._last.stamped:
             raise TypeError(
                 f"rows of a history need a time of their own: no {TIME!r} in {rows[0]!r}"
@@ -285,7 +285,7 @@ def _is_status(row: Any) -> bool:
 
 
 def _shape(frame: Frame, schema: Schema) -> Shape:
-    found = unmistakable(frame)
+    found = disambiguate_fields(frame)
     if found is not frame:
         body = json.schema(found)
         schema = Schema(body, json.fingerprint(body))

@@ -14,14 +14,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from aiostream_ds.frames import json
-from aiostream_ds.frames.config import FieldConfig
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.frames.packet import Schema
-from aiostream_ds.frames.quick import QuickWriter
-from aiostream_ds.plugin.annotations import unwrap
-from aiostream_ds.plugin.model import Row
-from aiostream_ds.plugin.naming import unmistakable
+from aiostream_ds._annotations import unwrap
+from aiostream_ds._encoding.field_names import disambiguate_fields
+from aiostream_ds._frames import json
+from aiostream_ds._frames.common_columns import QuickWriter
+from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.packet import Schema
+from aiostream_ds.models import Row
 
 __all__ = ["NUMBERS", "TIME", "TYPES", "Column", "Layout", "row_columns", "row_layout"]
 
@@ -96,7 +96,7 @@ class Layout:
         self.stamped = not times and TIME not in columns
         self._names = dict(columns)
         frame = Frame(*self.fields([[] for _ in columns], 0))
-        found = unmistakable(frame)
+        found = disambiguate_fields(frame)
         if found is not frame:  # its first field has another name
             first, *others = columns.values()
             renamed = msgspec.structs.replace(first, config=found.fields[0].config)

@@ -4,10 +4,10 @@ from datetime import datetime
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from aiostream_ds.channels.status import Status
-from aiostream_ds.plugin.annotations import base_type
-from aiostream_ds.plugin.layout import row_columns
-from aiostream_ds.plugin.model import Columns, Position, Row
+from aiostream_ds._annotations import base_type
+from aiostream_ds._channels.status import Status
+from aiostream_ds._encoding.row_layout import row_columns
+from aiostream_ds.models import Columns, Cursor, Row
 
 __all__ = ["check_cursor", "row_class"]
 
@@ -17,7 +17,7 @@ _NO_ROWS = (bool, int, float, str, bytes, datetime)
 
 def row_class(rows: Any) -> type[Row] | None:
     """`Reading` in `Rows[Reading]`, `Rows[list[Reading]]`, `Rows[Columns[Reading]]`, and in each of
-    them with `| Position` or `| Status`. Raises TypeError for a class whose fields no row can have,
+    them with `| Cursor` or `| Status`. Raises TypeError for a class whose fields no row can have,
     and for what is no row at all."""
     for kind in get_args(base_type(rows))[:1]:
         kind = base_type(_without_marks(base_type(kind)))
@@ -47,5 +47,5 @@ def check_cursor(cursor: str, row: type[Row]) -> None:
 def _without_marks(kind: Any) -> Any:
     if get_origin(kind) not in (Union, UnionType):
         return kind
-    left = [each for each in get_args(kind) if base_type(each) not in (Position, Status)]
+    left = [each for each in get_args(kind) if base_type(each) not in (Cursor, Status)]
     return left[0] if len(left) == 1 else kind

@@ -11,15 +11,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from aiostream_ds.channels.policy import SchemaPolicy
-from aiostream_ds.frames.config import FieldConfig
-from aiostream_ds.frames.frame import FieldType
-from aiostream_ds.plugin.layout import TIME, Column, Layout
-from aiostream_ds.plugin.model import Row
-from aiostream_ds.plugin.series import Series
-from aiostream_ds.plugin.values import ODD, is_sound, plain, widen
+from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._encoding.row_layout import TIME, Column, Layout
+from aiostream_ds._encoding.series import Series
+from aiostream_ds._encoding.values import ODD, is_sound, plain, widen
+from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds._frames.frame import FieldType
+from aiostream_ds.models import Row
 
-__all__ = ["Governor"]
+__all__ = ["SchemaInference"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _NUMBERS = Column(None, config=_HIDDEN)
 _NOTHING = {type(None)}
 
 
-class Governor:
+class SchemaInference:
     """Reads dicts, and rows of several series, as one table that only grows.
 
     `layout` is the columns so far; it may be put back after a batch that failed. `lost` counts
@@ -63,9 +63,9 @@ class Governor:
         if self._series is not None:
             self._series.check(row)
 
-    def copy(self) -> "Governor":
+    def copy(self) -> "SchemaInference":
         """Another one that knows what this one does."""
-        found = Governor(self._policy, self._common)
+        found = SchemaInference(self._policy, self._common)
         found.layout, found._told = self.layout, self._told
         found._series = self._series and self._series.copy()
         return found

@@ -12,13 +12,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from aiostream_ds.channels.policy import Conflict
-from aiostream_ds.frames.config import FieldConfig
-from aiostream_ds.frames.frame import FieldType, Frame
-from aiostream_ds.plugin.layout import TIME, Column, row_layout
-from aiostream_ds.plugin.model import Columns, Row
-from aiostream_ds.plugin.naming import full_name, legend, shown
-from aiostream_ds.plugin.values import ODD, plain, text
+from aiostream_ds._channels.policy import Conflict
+from aiostream_ds._encoding.field_names import full_name, legend, shown
+from aiostream_ds._encoding.row_layout import TIME, Column, row_layout
+from aiostream_ds._encoding.values import ODD, plain, text
+from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds._frames.frame import FieldType, Frame
+from aiostream_ds.models import Columns, Row
 
 __all__ = ["Series"]
 

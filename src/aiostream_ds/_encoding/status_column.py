@@ -13,16 +13,16 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from aiostream_ds.channels.status import StatusPacket
-from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.frames.packet import Packet, Schema
-from aiostream_ds.plugin.layout import TIME
-from aiostream_ds.plugin.rows import RowEncoder
+from aiostream_ds._channels.status import StatusPacket
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.row_layout import TIME
+from aiostream_ds._frames import json
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.packet import Packet, Schema
 
 if TYPE_CHECKING:
-    from aiostream_ds.channels.channel import Channel
-    from aiostream_ds.plugin.model import Columns
+    from aiostream_ds._channels.channel import Channel
+    from aiostream_ds.models import Columns
 
 __all__ = ["LIVE", "STATUS_REPEAT", "StatusEncoder"]
 

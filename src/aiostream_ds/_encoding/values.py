@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from aiostream_ds.channels.policy import Conflict
-from aiostream_ds.frames.frame import Field, FieldType, check_data
-from aiostream_ds.plugin.layout import NUMBERS, TIME, TYPES
+from aiostream_ds._channels.policy import Conflict
+from aiostream_ds._encoding.row_layout import NUMBERS, TIME, TYPES
+from aiostream_ds._frames.frame import Field, FieldType, check_data
 
 __all__ = ["ODD", "is_sound", "plain", "text", "widen"]
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
-from aiostream_ds.frames.arrays import find_fault, is_arrow, unpack
-from aiostream_ds.frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
+from aiostream_ds._frames.arrays import find_fault, is_arrow, unpack
+from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
 __all__ = ["FLOATS", "Column", "FieldType", "FrameError", "check", "is_array", "read"]
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aiostream_ds.frames.arrays import array_kind
-from aiostream_ds.frames.columns import ARRAY_TYPES, RANGES, FieldType
-from aiostream_ds.frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
+from aiostream_ds._frames.arrays import array_kind
+from aiostream_ds._frames.columns import ARRAY_TYPES, RANGES, FieldType
+from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
 __all__ = ["QuickWriter", "find_sound"]
 

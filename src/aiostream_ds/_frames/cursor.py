@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiostream_ds.frames.packet import Schema
+from aiostream_ds._frames.packet import Schema
 
 __all__ = ["Shape", "digest", "epoch_of", "head", "payload", "shape_of", "stated"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from aiostream_ds.frames import columns, config
-from aiostream_ds.frames.columns import Column, FieldType, FrameError
-from aiostream_ds.frames.config import FieldConfig, FrameMeta
-from aiostream_ds.frames.quick import find_sound
+from aiostream_ds._frames import columns, config
+from aiostream_ds._frames.columns import Column, FieldType, FrameError
+from aiostream_ds._frames.common_columns import find_sound
+from aiostream_ds._frames.config import FieldConfig, FrameMeta
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
 

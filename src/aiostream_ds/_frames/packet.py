@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Packet", "Place", "Schema", "render"]
+__all__ = ["Packet", "CursorRange", "Schema", "render"]
 
 
 class Schema(msgspec.Struct, frozen=True, eq=False):
@@ -18,7 +18,7 @@ class Schema(msgspec.Struct, frozen=True, eq=False):
     fingerprint: str
 
 
-class Place(NamedTuple):
+class CursorRange(NamedTuple):
     """Where rows stand in a numbered stream: all those with prev < cursor <= last."""
 
     epoch: str
@@ -36,7 +36,7 @@ class Packet(msgspec.Struct, frozen=True, eq=False, gc=False):
     schema: Schema
     data: bytes
     rows: int
-    place: Place | None = None
+    place: CursorRange | None = None
 
 
 def render(schema: Schema | None, packet: Packet | None) -> bytes:

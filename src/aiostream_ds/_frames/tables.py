@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from aiostream_ds.frames import json
-from aiostream_ds.frames.columns import FieldType
-from aiostream_ds.frames.frame import Field, Frame
-from aiostream_ds.frames.packet import Packet, Schema
+from aiostream_ds._frames import json
+from aiostream_ds._frames.columns import FieldType
+from aiostream_ds._frames.frame import Field, Frame
+from aiostream_ds._frames.packet import Packet, Schema
 
 __all__ = ["between", "join", "part"]
 

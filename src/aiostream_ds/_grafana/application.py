@@ -10,14 +10,14 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from aiostream_ds.channels.registry import ChannelRegistry
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.decode import remembering
-from aiostream_ds.grafana.instance import Instances
-from aiostream_ds.grafana.methods import Method, Services
-from aiostream_ds.grafana.observer import CountingObserver
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.channel_counts import CountingObserver
+from aiostream_ds._grafana.instances import Instances
+from aiostream_ds._grpc.decode import remembering
+from aiostream_ds._grpc.methods import Method, Services
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._telemetry import Counters
 
 __all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_application"]
 
@@ -43,22 +43,22 @@ class Application:
         common = self.instances, self.registry, self.counters, decoders
 
         def data() -> Mapping[str, Method]:
-            from aiostream_ds.grafana.data_service import DataService
+            from aiostream_ds._grafana.services.data_service import DataService
 
             return DataService(*common).methods()
 
         def resource() -> Mapping[str, Method]:
-            from aiostream_ds.grafana.resource_service import ResourceService
+            from aiostream_ds._grafana.services.resource_service import ResourceService
 
             return ResourceService(*common).methods()
 
         def diagnostics() -> Mapping[str, Method]:
-            from aiostream_ds.grafana.diagnostics_service import DiagnosticsService
+            from aiostream_ds._grafana.services.diagnostics_service import DiagnosticsService
 
             return DiagnosticsService(*common).methods()
 
         def stream() -> Mapping[str, Method]:
-            from aiostream_ds.grafana.stream_service import StreamService
+            from aiostream_ds._grafana.services.stream_service import StreamService
 
             return StreamService(*common).methods()
 

@@ -8,13 +8,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from aiostream_ds.errors import PermissionDenied, PluginError, QuotaExceeded, unwrap
-from aiostream_ds.plugin.model import User
+from aiostream_ds.models import User
 
 if TYPE_CHECKING:
-    from aiostream_ds.grafana.instance import Instance
-    from aiostream_ds.grafana.seam import Path
-    from aiostream_ds.plugin.access import Action
-    from aiostream_ds.telemetry import Counters
+    from aiostream_ds._grafana.instances import Instance
+    from aiostream_ds._grafana.replay import ChannelRequest
+    from aiostream_ds._telemetry import Counters
+    from aiostream_ds.access import Action
 
 __all__ = ["admit", "authorize", "authorize_plain", "refusal"]
 
@@ -22,7 +22,7 @@ audit = logging.getLogger("aiostream_ds.audit")
 
 
 async def authorize(
-    at: "Path", user: User | None, what: str = "subscribe", action: "Action" = "read"
+    at: "ChannelRequest", user: User | None, what: str = "subscribe", action: "Action" = "read"
 ) -> None:
     """Let a user to a path, or raise why not: PermissionDenied, or what the hook raises.
 
@@ -54,7 +54,7 @@ def authorize_plain(instance: "Instance", user: User | None, what: str, name: st
     _log(instance, user, what, name, None)
 
 
-def refusal(at: "Path", user: User | None) -> QuotaExceeded | None:
+def refusal(at: "ChannelRequest", user: User | None) -> QuotaExceeded | None:
     """Why a user may not follow a path now although they may see it."""
     quota = at.instance.source.quota
     if quota is None:
@@ -62,7 +62,7 @@ def refusal(at: "Path", user: User | None) -> QuotaExceeded | None:
     return at.instance.ledger(quota).refusal(at.path, user)
 
 
-def admit(at: "Path", user: User | None, counters: "Counters") -> None:
+def admit(at: "ChannelRequest", user: User | None, counters: "Counters") -> None:
     """Count one more viewer of a path. Raises QuotaExceeded, and then has counted nobody."""
     if at.instance.source.quota is None:
         return
@@ -77,7 +77,7 @@ def admit(at: "Path", user: User | None, counters: "Counters") -> None:
 def _check_rules(
     instance: "Instance", own: Any, user: User | None, path: str | None, action: "Action"
 ) -> None:
-    from aiostream_ds.plugin.access import check_rules, is_allowed  # few plugins have rules
+    from aiostream_ds.access import check_rules, is_allowed  # few plugins have rules
 
     tenant = instance.key.tenant
     for rules in (check_rules(instance.source.allow), own):
@@ -87,13 +87,13 @@ def _check_rules(
             raise PermissionDenied(f"no rule lets {who} {action} {what}")
 
 
-def _check_principal(at: "Path", user: User | None) -> None:
+def _check_principal(at: "ChannelRequest", user: User | None) -> None:
     field = at.stream.principal
     if field is not None and (user is None or at.arguments[field] != user.login):
         raise PermissionDenied(f"{at.path!r} is another user's own")
 
 
-async def _ask_hook(at: "Path", user: User | None) -> None:
+async def _ask_hook(at: "ChannelRequest", user: User | None) -> None:
     hook = at.stream.subscribe
     if hook is not None:
         answer = await getattr(at.instance.source, hook)(user, **at.arguments)

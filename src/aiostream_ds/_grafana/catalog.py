@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.plugin.datasource import DataSource
 
 __all__ = ["Catalog", "Target", "load"]
 

@@ -2,8 +2,8 @@
 
 import logging
 
-from aiostream_ds.channels.registry import ChannelKey, Observer
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.registry import ChannelKey, Observer
+from aiostream_ds._telemetry import Counters
 
 __all__ = ["CountingObserver"]
 

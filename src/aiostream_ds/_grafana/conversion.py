@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aiostream_ds._grpc.server import GRPCError, Status
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._telemetry import redact
 from aiostream_ds.errors import BadQuery, PluginError, unwrap
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.wire import GRPCError, Status
-from aiostream_ds.plugin.model import InstanceSettings, PluginContext, User
-from aiostream_ds.telemetry import redact
+from aiostream_ds.models import InstanceSettings, PluginContext, User
 
 __all__ = [
     "Outcome",

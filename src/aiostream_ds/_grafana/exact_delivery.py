@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 import anyio
 import msgspec
 
-from aiostream_ds.channels.mailbox import Subscription
-from aiostream_ds.channels.replay import Ring
-from aiostream_ds.channels.status import Status
-from aiostream_ds.frames.packet import Packet, Place, Schema
-from aiostream_ds.frames.seam import epoch_of, head, payload, shape_of, stated
-from aiostream_ds.grafana.sending import message, write
-from aiostream_ds.grafana.wire import Call
+from aiostream_ds._channels.log import Ring
+from aiostream_ds._channels.status import Status
+from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._frames.cursor import epoch_of, head, payload, shape_of, stated
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
+from aiostream_ds._grafana.packet_delivery import message, write
+from aiostream_ds._grpc.server import Call
 
 __all__ = ["HEARTBEAT", "Feed", "cursor_feed", "ring_feed", "send_exact"]
 
@@ -65,7 +65,7 @@ async def _send(call: Call, reader: Subscription, payloads: list[bytes]) -> None
 def cursor_feed(
     epoch: Callable[[str, Schema | None], str],
     column: str,
-    place: Place | None,
+    place: CursorRange | None,
     schema: Callable[[], Schema | None],
 ) -> Feed:
     """The view of a stream whose rows have a cursor. `place` is where it stands now; None: it will
@@ -117,7 +117,7 @@ def _place(epoch: str, last: int) -> bytes:
 
 
 def _rows(
-    epoch: Callable[[str, Schema | None], str], column: str, packet: Packet, place: Place
+    epoch: Callable[[str, Schema | None], str], column: str, packet: Packet, place: CursorRange
 ) -> bytes:
     ids = shape_of(packet.schema).names.index(column)
     return payload(

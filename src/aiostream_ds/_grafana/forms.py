@@ -17,13 +17,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from aiostream_ds._annotations import base_type
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._routing.plan import StreamPlan
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.plugin.annotations import base_type
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.model import Query
-from aiostream_ds.plugin.plan import StreamPlan
-from aiostream_ds.plugin.settings import is_secret, json_schema
+from aiostream_ds.models import Query
+from aiostream_ds.settings import is_secret, json_schema
 
 __all__ = ["VERSION", "describe", "static"]
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grpc.server import Call
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, NotFound
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.grafana.wire import Call
-from aiostream_ds.plugin.model import PluginContext, Request, Response
+from aiostream_ds.models import PluginContext, Request, Response
 
 __all__ = ["SEAM_ROWS_PATH", "SeamRequest", "answer", "failure", "json_body", "seam_request"]
 

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from aiostream_ds.channels.registry import ChannelRegistry
-from aiostream_ds.errors import ConfigError, DownstreamError, PluginError, unwrap
-from aiostream_ds.frames.seam import digest
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.convert import plugin_context
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.guard import authors_code
-from aiostream_ds.plugin.model import PluginContext
-from aiostream_ds.plugin.plan import StreamPlan
-from aiostream_ds.plugin.rows import RowEncoder
-from aiostream_ds.plugin.settings import decode_settings
-from aiostream_ds.plugin.supervisor import BugDelays
-from aiostream_ds.telemetry import Counters, count_here
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames.cursor import digest
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.conversion import plugin_context
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._routing.plan import StreamPlan
+from aiostream_ds._streams.author_code import authors_code
+from aiostream_ds._streams.supervisor import BugDelays
+from aiostream_ds._telemetry import Counters, count_here
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, unwrap
+from aiostream_ds.models import PluginContext
+from aiostream_ds.settings import decode_settings
 
 if TYPE_CHECKING:
-    from aiostream_ds.grafana.ledger import Ledger
-    from aiostream_ds.plugin.access import Quota
+    from aiostream_ds._grafana.quota import Ledger
+    from aiostream_ds.access import Quota
 
 __all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
 
@@ -117,7 +117,9 @@ class Instance:
             common = () if options.cursor is None else (options.cursor,)
             make: Callable[..., RowEncoder] = RowEncoder
             if options.status_column is not None:
-                from aiostream_ds.plugin.statuscolumn import StatusEncoder  # few streams have one
+                from aiostream_ds._encoding.status_column import (
+                    StatusEncoder,
+                )  # few streams have one
 
                 make = partial(StatusEncoder, options.status_column)
             encoder = make(stream.row, options.schema, counters, common=common)
@@ -131,7 +133,7 @@ class Instance:
     def ledger(self, quota: "Quota") -> "Ledger":
         """Who follows what, against this quota."""
         if self._ledger is None:
-            from aiostream_ds.grafana.ledger import Ledger
+            from aiostream_ds._grafana.quota import Ledger
 
             self._ledger = Ledger(quota, self.registry, self.key)
         return self._ledger
@@ -176,7 +178,7 @@ class Instances:
         if context is None or settings is None:
             raise ConfigError("the call names no data source: this plugin serves data sources only")
         if self._closing.is_set():
-            raise DownstreamError("the plugin is stopping")
+            raise UpstreamError("the plugin is stopping")
         tenant = context.namespace or str(context.org_id)
         key = InstanceKey(context.plugin_id, tenant, settings.uid or str(settings.id))
         instance = self._current.get(key)
@@ -240,7 +242,7 @@ class Instances:
             if not instance._retired.is_set():
                 raise RuntimeError("the lifespan ended by itself")
             if not instance._ready.is_set():
-                raise DownstreamError("newer settings took over before this one was open")
+                raise UpstreamError("newer settings took over before this one was open")
         except Exception as error:
             self._fail(instance, unwrap(error))
         finally:
@@ -277,7 +279,7 @@ class Instances:
             self._registry.supersede(instance.key, instance.generation + 1)
             return
         if instance._scope.cancelled_caught and not instance._retired.is_set():
-            error = DownstreamError(f"the data source did not open within {OPEN_TIMEOUT:g} s")
+            error = UpstreamError(f"the data source did not open within {OPEN_TIMEOUT:g} s")
         if not isinstance(error, PluginError):
             log.error("the data source cannot be opened", exc_info=error, extra=where)
         # without its traceback, which leads to this very instance and so would keep both

@@ -6,9 +6,9 @@ The core counts; this file only names and renders. prometheus-client is imported
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
 
-from aiostream_ds.channels.registry import ChannelRegistry
-from aiostream_ds.channels.status import Cause
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._channels.status import Cause
+from aiostream_ds._telemetry import Counters
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -81,7 +81,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("rows", "Rows of those packets.", counters.rows)
     yield counter("rows_dropped", "Rows that slow readers never got.", counters.rows_dropped)
     yield counter("drop_episodes", "Times a reader fell behind.", counters.drop_episodes)
-    yield counter("stream_retries", "Restarts after a DownstreamError.", counters.retries)
+    yield counter("stream_retries", "Restarts after a UpstreamError.", counters.retries)
     yield counter("rows_filled", "Rows of outages, read by histories.", counters.rows_filled)
     yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
     yield counter("floods", "Connections closed because the host flooded them.", counters.floods)
@@ -89,7 +89,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
     )
-    for kind in ("downstream", "lasting", "bug"):
+    for kind in ("downstream", "permanent", "bug"):
         errors.add_metric([kind], counters.stream_errors.get(kind, 0))
     yield errors
     dropped = CounterMetricFamily(

@@ -10,19 +10,19 @@ from typing import Any, Literal
 
 import msgspec
 
-from aiostream_ds.channels.path import channel
+from aiostream_ds._frames.config import FrameMeta, Notice
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._grafana import conversion as convert
+from aiostream_ds._grafana.authorization import authorize, authorize_plain, refusal
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.replay import LATEST, ChannelRequest, RowReplay, frame_of, own
+from aiostream_ds._paths import channel
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._routing.plan import StreamPlan
+from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
-from aiostream_ds.frames.config import FrameMeta, Notice
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.grafana import convert
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.access import authorize, authorize_plain, refusal
-from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.grafana.seam import LATEST, Path, Seam, frame_of, own
-from aiostream_ds.plugin.marks import Live
-from aiostream_ds.plugin.model import PluginContext, Query, Span, User
-from aiostream_ds.plugin.plan import StreamPlan
-from aiostream_ds.plugin.settings import convert as read
+from aiostream_ds.models import HistoryRange, PluginContext, Query, User
+from aiostream_ds.settings import convert as read
 
 __all__ = ["HISTORY_LIMIT", "answer"]
 
@@ -37,7 +37,7 @@ NOW = timedelta(seconds=10)
 
 
 async def answer(
-    seam: Seam, instance: Instance, context: PluginContext, message: pb.DataQuery
+    seam: RowReplay, instance: Instance, context: PluginContext, message: pb.DataQuery
 ) -> list[Frame]:
     """The frames of one query. Raises PluginError for what is the query's fault or the world's."""
     source = instance.source
@@ -93,13 +93,13 @@ def _query(model: dict[str, Any], kind: type[Query]) -> Query:
 
 
 async def _stream_frame(
-    seam: Seam, instance: Instance, user: User | None, stream: StreamPlan, query: Query
+    seam: RowReplay, instance: Instance, user: User | None, stream: StreamPlan, query: Query
 ) -> Frame:
     path = stream.path(query, user)
     arguments = stream.arguments(path)
     if arguments is None:
         raise BadQuery(f"the path {path!r} does not match {stream.pattern.text!r}")
-    at = Path(instance, stream, path, arguments)
+    at = ChannelRequest(instance, stream, path, arguments)
     await authorize(at, user, "query")
     if query.exact:
         return await _exact_frame(seam, at, user, query)
@@ -111,7 +111,9 @@ async def _stream_frame(
     return frame
 
 
-async def _exact_frame(seam: Seam, at: Path, user: User | None, query: Query) -> Frame:
+async def _exact_frame(
+    seam: RowReplay, at: ChannelRequest, user: User | None, query: Query
+) -> Frame:
     span = _span(query)
     if span.end > datetime.now(UTC) - NOW:
         span = msgspec.structs.replace(span, end=LATEST)
@@ -124,29 +126,29 @@ async def _exact_frame(seam: Seam, at: Path, user: User | None, query: Query) ->
 
 
 async def _method_frames(
-    seam: Seam, instance: Instance, user: User | None, method: Any, query: Query
+    seam: RowReplay, instance: Instance, user: User | None, method: Any, query: Query
 ) -> list[Frame]:
     result = await method(query)
     found = result if isinstance(result, list | tuple) else [result]
     frames = []
     for item in found:
-        if isinstance(item, Live):
+        if isinstance(item, LiveChannel):
             frames.append(await _live_frame(seam, instance, user, item, query))
         elif isinstance(item, Frame):
             frames.append(own(item))
         else:
             raise TypeError(
                 f"the query {query.query_type!r} returned {item!r}; "
-                "allowed: a Frame, a Live, a list of them"
+                "allowed: a Frame, a LiveChannel, a list of them"
             )
     return frames
 
 
 async def _live_frame(
-    seam: Seam, instance: Instance, user: User | None, live: Live, query: Query
+    seam: RowReplay, instance: Instance, user: User | None, live: LiveChannel, query: Query
 ) -> Frame:
     stream, arguments = instance.source.plan.match(live.path)
-    at = Path(instance, stream, live.path, arguments)
+    at = ChannelRequest(instance, stream, live.path, arguments)
     await authorize(at, user, "query")
     if query.exact:
         return await _exact_frame(seam, at, user, query)
@@ -158,15 +160,15 @@ async def _live_frame(
     return frame
 
 
-def _span(query: Query) -> Span:
-    return Span(
+def _span(query: Query) -> HistoryRange:
+    return HistoryRange(
         start=query.time_range.start,
         end=query.time_range.end,
         limit=max(1, min(query.max_data_points, HISTORY_LIMIT)),
     )
 
 
-def _may_follow(frame: Frame, at: Path, user: User | None) -> bool:
+def _may_follow(frame: Frame, at: ChannelRequest, user: User | None) -> bool:
     """Whether the quota has room; else the panel has its history, and is told why that is all."""
     error = refusal(at, user)
     if error is not None:
@@ -180,7 +182,7 @@ def _notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "inf
     frame.meta = msgspec.structs.replace(meta, notices=notices)
 
 
-def _follow(frame: Frame, at: Path) -> None:
+def _follow(frame: Frame, at: ChannelRequest) -> None:
     """Names the channel in the frame: the panel subscribes to it by itself."""
     name = channel(at.instance.source.instance.uid, at.path)
     frame.meta = msgspec.structs.replace(frame.meta or FrameMeta(), channel=name)

@@ -7,12 +7,12 @@ has left. So a user counts for a channel from their subscription until it ends.
 from collections.abc import Callable, Hashable
 from math import exp
 
-from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry
+from aiostream_ds._channels.registry import ChannelKey, ChannelRegistry
+from aiostream_ds._grafana.channel_counts import CountingObserver
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.access import Quota
 from aiostream_ds.errors import QuotaExceeded
-from aiostream_ds.grafana.observer import CountingObserver
-from aiostream_ds.plugin.access import Quota
-from aiostream_ds.plugin.model import User
-from aiostream_ds.telemetry import Counters
+from aiostream_ds.models import User
 
 __all__ = ["GRANTED", "RATE_SECONDS", "Ledger"]
 

@@ -13,37 +13,38 @@ from typing import Any, NamedTuple
 import anyio.to_thread
 import msgspec
 
-from aiostream_ds.channels.path import channel as channel_name
-from aiostream_ds.channels.registry import ChannelKey, ChannelRegistry, Subscription
-from aiostream_ds.channels.replay import Kept, Ring
-from aiostream_ds.errors import BadQuery, DownstreamError
-from aiostream_ds.frames import json, table
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.frames.packet import Schema
-from aiostream_ds.frames.seam import digest, epoch_of, head, payload
-from aiostream_ds.grafana.exact import Feed, cursor_feed, ring_feed
-from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.plugin.model import CURSOR_LIMIT, Columns, Page, Position, Span
-from aiostream_ds.plugin.numbering import cursors_of
-from aiostream_ds.plugin.plan import RESERVED_PATH, StreamPlan, split_view
-from aiostream_ds.plugin.rows import RowEncoder
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.log import LogSlice, Ring
+from aiostream_ds._channels.registry import ChannelKey, ChannelRegistry, Subscription
+from aiostream_ds._encoding.cursor_encoder import cursors_of
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._frames import json
+from aiostream_ds._frames import tables as table
+from aiostream_ds._frames.cursor import digest, epoch_of, head, payload
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._frames.packet import Schema
+from aiostream_ds._grafana.exact_delivery import Feed, cursor_feed, ring_feed
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._paths import channel as channel_name
+from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.errors import BadQuery, UpstreamError
+from aiostream_ds.models import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
     "EARLIEST",
     "INLINE_ROWS",
     "LATEST",
-    "SEAM_ROWS",
-    "Path",
-    "Seam",
-    "at_path",
+    "REPLAY_ROWS",
+    "ChannelRequest",
+    "RowReplay",
+    "resolve_channel",
     "frame_of",
     "own",
 ]
 
 log = logging.getLogger(__name__)
 
-SEAM_ROWS = 5_000
+REPLAY_ROWS = 5_000
 """Most rows that one request for the rows behind a cursor is answered with."""
 
 INLINE_ROWS = 10_000
@@ -53,7 +54,7 @@ EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo
 """The bounds of a span that is asked for by cursor, or has no end."""
 
 
-class Path(NamedTuple):
+class ChannelRequest(NamedTuple):
     """One path of an instance, its stream and the method's arguments."""
 
     instance: Instance
@@ -67,11 +68,11 @@ class Path(NamedTuple):
         return ChannelKey(self.instance.key, self.path)
 
 
-def at_path(instance: Instance, channel_path: str) -> tuple[bool, Path]:
+def resolve_channel(instance: Instance, channel_path: str) -> tuple[bool, ChannelRequest]:
     """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
-    exact, path = split_view(channel_path)
+    exact, path = split_exact(channel_path)
     stream, arguments = instance.source.plan.match(path)
-    return exact, Path(instance, stream, path, arguments)
+    return exact, ChannelRequest(instance, stream, path, arguments)
 
 
 class Read(NamedTuple):
@@ -86,7 +87,7 @@ class Read(NamedTuple):
     more: bool = False
 
 
-class Seam:
+class RowReplay:
     """Answers what exact panels ask, for the channels of one registry."""
 
     def __init__(self, registry: ChannelRegistry, counters: Counters) -> None:
@@ -95,21 +96,21 @@ class Seam:
 
     # -- where a stream stands -----------------------------------------------------------------
 
-    def ring(self, at: Path) -> Ring:
+    def ring(self, at: ChannelRequest) -> Ring:
         """The ring of a path whose rows have no cursor, made when there is none."""
         return self._registry.ring(at.key, at.stream.options.replay, at.instance.generation)
 
-    async def position(self, at: Path) -> Position:
+    async def position(self, at: ChannelRequest) -> Cursor:
         """Behind the newest row of a stream with a cursor. Raises what the hook raises."""
-        page = await self.page(at, Span(start=EARLIEST, end=LATEST, limit=1))
+        page = await self.page(at, HistoryRange(start=EARLIEST, end=LATEST, limit=1))
         frame = await self._frame(at, page)
-        return Position(page.epoch, _last_of(at, frame, page))
+        return Cursor(page.epoch, _last_of(at, frame, page))
 
-    def epoch(self, at: Path, name: str, schema: Schema | None) -> str:
+    def epoch(self, at: ChannelRequest, name: str, schema: Schema | None) -> str:
         """The epoch's text: these settings, the author's name of the numbering, the columns."""
         return epoch_of(self._numbering(at, name), schema)
 
-    async def initial(self, at: Path) -> bytes:
+    async def initial(self, at: ChannelRequest) -> bytes:
         """What a subscriber of the exact view is told first: where the stream stands. Nothing when
         the log cannot be read now: whoever may follow the path is let in all the same."""
         encoder = self.encoder(at)
@@ -124,13 +125,13 @@ class Seam:
             else:
                 try:
                     name, last = await self.position(at)
-                except DownstreamError as error:
+                except UpstreamError as error:
                     log.warning("%s: where it stands is not known yet: %s", at.path, error)
                     return b""
             numbering = self._numbering(at, name)
         return payload(head(epoch_of(numbering, encoder.schema), last, last))
 
-    def feed(self, at: Path, reader: Subscription) -> Feed:
+    def feed(self, at: ChannelRequest, reader: Subscription) -> Feed:
         """What makes an exact view's payloads, for a reader that has just joined."""
         encoder = self.encoder(at)
         if at.stream.options.cursor is None:
@@ -143,13 +144,13 @@ class Seam:
             lambda: encoder.schema,
         )
 
-    def encoder(self, at: Path) -> RowEncoder:
+    def encoder(self, at: ChannelRequest) -> RowEncoder:
         """What makes the packets and frames of this path."""
         return at.instance.encoder(at.stream, at.path, self._counters)
 
     # -- queries -------------------------------------------------------------------------------
 
-    async def history(self, at: Path, span: Span) -> Frame:
+    async def history(self, at: ChannelRequest, span: HistoryRange) -> Frame:
         """The rows of a span; of a stream without history what the ring has."""
         if at.stream.history is not None:
             page = await self.page(at, span)
@@ -158,7 +159,9 @@ class Seam:
             return (await self._ring_span(at, span)).frame
         return self.encoder(at).frame([])
 
-    async def exact_history(self, at: Path, span: Span) -> tuple[Frame, dict[str, Any]]:
+    async def exact_history(
+        self, at: ChannelRequest, span: HistoryRange
+    ) -> tuple[Frame, dict[str, Any]]:
         """The rows of a span, and what `meta.custom.seam` says: where they end."""
         if at.stream.options.cursor is None:
             read = await self._ring_span(at, span)
@@ -171,7 +174,7 @@ class Seam:
         }
         return read.frame, said | _ids(at, read.frame)
 
-    async def _read_span(self, at: Path, span: Span) -> Read:
+    async def _read_span(self, at: ChannelRequest, span: HistoryRange) -> Read:
         page = await self.page(at, span)
         frame = await self._frame(at, page)
         if not frame.rows and page.last is None:
@@ -184,7 +187,7 @@ class Seam:
         last = _last_of(at, frame, page)
         return Read(frame, self._numbering(at, page.epoch), last, last)
 
-    async def _ring_span(self, at: Path, span: Span) -> Read:
+    async def _ring_span(self, at: ChannelRequest, span: HistoryRange) -> Read:
         ring = self.ring(at)
         kept = ring.after(ring.first - 1, self._registry.loop.time())
         start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
@@ -193,7 +196,7 @@ class Seam:
 
     # -- the rows behind a cursor --------------------------------------------------------------
 
-    async def rows_after(self, at: Path, after: int, upto: int | None) -> bytes:
+    async def rows_after(self, at: ChannelRequest, after: int, upto: int | None) -> bytes:
         """The answer of the resource `seam/rows`.
 
         Raises BadQuery for cursors that cannot be, and what the history hook raises.
@@ -218,8 +221,10 @@ class Seam:
             answer["first"] = read.first
         return msgspec.json.encode(answer)
 
-    async def _read_after(self, at: Path, after: int, upto: int | None) -> Read:
-        span = Span(start=EARLIEST, end=LATEST, limit=SEAM_ROWS + 1, after=after, upto=upto)
+    async def _read_after(self, at: ChannelRequest, after: int, upto: int | None) -> Read:
+        span = HistoryRange(
+            start=EARLIEST, end=LATEST, limit=REPLAY_ROWS + 1, after=after, upto=upto
+        )
         page = await self.page(at, span)
         frame = await self._frame(at, page)
         column = _cursor(at)
@@ -230,10 +235,10 @@ class Seam:
                 f"{at.stream.history} was asked for rows with {asked}, and gave {cursors[0]} to"
                 f" {cursors[-1]}"
             )
-        more = len(cursors) > SEAM_ROWS
+        more = len(cursors) > REPLAY_ROWS
         if more:
-            frame = table.part(frame, 0, SEAM_ROWS)
-            cursors = cursors[:SEAM_ROWS]
+            frame = table.part(frame, 0, REPLAY_ROWS)
+            cursors = cursors[:REPLAY_ROWS]
         prev = cursors[0] - 1 if page.truncated and cursors else after
         last = cursors[-1] if cursors else after
         if not more and page.last is not None:
@@ -241,15 +246,15 @@ class Seam:
         first = cursors[0] if cursors else None
         return Read(frame, self._numbering(at, page.epoch), last, prev, first, page.truncated, more)
 
-    async def _ring_after(self, at: Path, after: int, upto: int | None) -> Read:
+    async def _ring_after(self, at: ChannelRequest, after: int, upto: int | None) -> Read:
         ring = self.ring(at)
         kept = ring.after(after, self._registry.loop.time(), upto)
-        more = kept.last - kept.prev > SEAM_ROWS
-        last = kept.prev + SEAM_ROWS if more else kept.last
+        more = kept.last - kept.prev > REPLAY_ROWS
+        last = kept.prev + REPLAY_ROWS if more else kept.last
         frame = table.part(await self._kept(at, kept), 0, last - kept.prev)
         return Read(frame, ring.epoch, last, kept.prev, kept.prev + 1, kept.truncated, more)
 
-    async def _kept(self, at: Path, kept: Kept) -> Frame:
+    async def _kept(self, at: ChannelRequest, kept: LogSlice) -> Frame:
         rows, schema = kept.last - kept.prev, self.encoder(at).schema
         if rows > INLINE_ROWS:
             frame = await anyio.to_thread.run_sync(table.join, kept.packets, schema)
@@ -259,21 +264,21 @@ class Seam:
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def page(self, at: Path, span: Span) -> Page:
+    async def page(self, at: ChannelRequest, span: HistoryRange) -> HistoryPage:
         """What the history hook gives. Raises what it raises."""
         rows = await getattr(at.instance.source, str(at.stream.history))(span, **at.arguments)
-        page = rows if isinstance(rows, Page) else Page(rows)
+        page = rows if isinstance(rows, HistoryPage) else HistoryPage(rows)
         if not isinstance(page.rows, Frame | Columns | Sequence):
             raise TypeError(
                 f"{at.stream.history} returned {rows!r}; allowed: a Frame, Columns, a list of rows,"
-                " a Page of one of them"
+                " a HistoryPage of one of them"
             )
         return page
 
-    async def _frame(self, at: Path, page: Page) -> Frame:
+    async def _frame(self, at: ChannelRequest, page: HistoryPage) -> Frame:
         return await frame_of(self.encoder(at), page.rows)
 
-    def _numbering(self, at: Path, name: str) -> str:
+    def _numbering(self, at: ChannelRequest, name: str) -> str:
         return _numbering(at.instance.numbering, name)
 
 
@@ -299,11 +304,11 @@ async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[A
     return frame
 
 
-def _cursor(at: Path) -> str:
+def _cursor(at: ChannelRequest) -> str:
     return str(at.stream.options.cursor)
 
 
-def _last_of(at: Path, frame: Frame, page: Page) -> int:
+def _last_of(at: ChannelRequest, frame: Frame, page: HistoryPage) -> int:
     found = max(cursors_of(frame, _cursor(at))) if frame.rows else -1
     return found if page.last is None else max(found, page.last)
 
@@ -313,7 +318,7 @@ def _schema(frame: Frame) -> Schema:
     return Schema(body, "")
 
 
-def _ids(at: Path, frame: Frame) -> dict[str, Any]:
+def _ids(at: ChannelRequest, frame: Frame) -> dict[str, Any]:
     """Which column has the numbers."""
     if at.stream.options.cursor is None:
         return {}

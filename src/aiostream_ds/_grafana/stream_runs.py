@@ -10,13 +10,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from aiostream_ds.channels.channel import Channel
-from aiostream_ds.channels.registry import ChannelRegistry, Runner, Subscription
-from aiostream_ds.grafana.seam import EARLIEST, LATEST, SEAM_ROWS, Path, Seam
-from aiostream_ds.plugin.model import Position, Span
-from aiostream_ds.plugin.numbering import Numbering
-from aiostream_ds.plugin.supervisor import supervise
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.channel import Channel
+from aiostream_ds._channels.registry import ChannelRegistry, Runner, Subscription
+from aiostream_ds._encoding.cursor_encoder import CursorEncoder
+from aiostream_ds._grafana.replay import EARLIEST, LATEST, REPLAY_ROWS, ChannelRequest, RowReplay
+from aiostream_ds._streams.supervisor import supervise
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.models import Cursor, HistoryRange
 
 __all__ = ["join"]
 
@@ -24,7 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def join(
-    registry: ChannelRegistry, seam: Seam, at: Path, counters: Counters, *, exact: bool
+    registry: ChannelRegistry,
+    seam: RowReplay,
+    at: ChannelRequest,
+    counters: Counters,
+    *,
+    exact: bool,
 ) -> Subscription:
     """Subscribe to the path's one running stream, which this starts if there is none.
 
@@ -42,10 +47,12 @@ def join(
     return subscription
 
 
-def _runner(registry: ChannelRegistry, seam: Seam, at: Path, counters: Counters) -> Runner:
+def _runner(
+    registry: ChannelRegistry, seam: RowReplay, at: ChannelRequest, counters: Counters
+) -> Runner:
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(at.instance.source, at.stream.name)
     encoder, options = seam.encoder(at), at.stream.options
-    numbering = None if options.cursor is None else Numbering(encoder, options.cursor, counters)
+    numbering = None if options.cursor is None else CursorEncoder(encoder, options.cursor, counters)
 
     async def prepare(channel: Channel) -> None:
         if options.status_column is not None:
@@ -54,7 +61,7 @@ def _runner(registry: ChannelRegistry, seam: Seam, at: Path, counters: Counters)
             if not numbering.known:
                 place = registry.former.pop(at.key, None)  # of the code that this one replaced
                 numbering.begin(
-                    await seam.position(at) if place is None else Position(place.epoch, place.last)
+                    await seam.position(at) if place is None else Cursor(place.epoch, place.last)
                 )
                 if place is not None and options.retry.fill:
                     await _fill(seam, at, channel, numbering, counters)
@@ -75,7 +82,11 @@ def _runner(registry: ChannelRegistry, seam: Seam, at: Path, counters: Counters)
 
 
 async def _fill(
-    seam: Seam, at: Path, channel: Channel, numbering: Numbering, counters: Counters
+    seam: RowReplay,
+    at: ChannelRequest,
+    channel: Channel,
+    numbering: CursorEncoder,
+    counters: Counters,
 ) -> None:
     """Emit what the outside has written since the last row, page by page, as the history has it.
 
@@ -84,7 +95,9 @@ async def _fill(
     filled = 0
     while True:
         epoch, before = numbering.position
-        page = await seam.page(at, Span(start=EARLIEST, end=LATEST, limit=SEAM_ROWS, after=before))
+        page = await seam.page(
+            at, HistoryRange(start=EARLIEST, end=LATEST, limit=REPLAY_ROWS, after=before)
+        )
         if page.epoch != epoch:
             break  # numbers have started anew: the method knows from where
         if page.truncated:
@@ -94,7 +107,7 @@ async def _fill(
         rows, _ = channel.emit(*packets)
         filled += rows
         await channel.room()
-        if rows < SEAM_ROWS:
+        if rows < REPLAY_ROWS:
             break
     if filled:
         counters.rows_filled += filled

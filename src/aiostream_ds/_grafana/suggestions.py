@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds._grafana import http_resources as resources
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._routing.suggest_hooks import arguments, texts
 from aiostream_ds.errors import BadQuery, NotFound
-from aiostream_ds.grafana import resources
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.plugin.model import Request, User
-from aiostream_ds.plugin.suggest import arguments, texts
+from aiostream_ds.models import Request, User
 
 __all__ = ["SUGGEST_PATH", "answer"]
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import anyio
 
-from aiostream_ds.grafana._pb.grpc.health.v1 import (
+from aiostream_ds._grpc.methods import Method, server_stream, unary
+from aiostream_ds._grpc.server import Call, GRPCError, Status
+from aiostream_ds._pb.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
     HealthCheckResponseServingStatus,
 )
-from aiostream_ds.grafana.methods import Method, server_stream, unary
-from aiostream_ds.grafana.wire import Call, GRPCError, Status
 
 __all__ = ["methods"]
 

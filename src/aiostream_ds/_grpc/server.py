@@ -19,12 +19,12 @@ from grpclib.encoding.base import CodecBase
 from grpclib.metadata import decode_timeout, encode_grpc_message
 from grpclib.server import Server as _GrpclibServer
 
-from aiostream_ds.grafana.headers import Head, encode_headers
-from aiostream_ds.grafana.http2 import Http2Protocol
-from aiostream_ds.grafana.http2streams import Http2Stream, StreamClosedError
-from aiostream_ds.grafana.methods import Services, Table, both_streams
-from aiostream_ds.grafana.outbox import TURN
-from aiostream_ds.telemetry import redact
+from aiostream_ds._grpc.methods import Services, Table, both_streams
+from aiostream_ds._http2.connection import Http2Protocol
+from aiostream_ds._http2.headers import Head, encode_headers
+from aiostream_ds._http2.stream import Http2Stream, StreamClosedError
+from aiostream_ds._http2.write_buffer import FLUSH_BYTES
+from aiostream_ds._telemetry import redact
 
 __all__ = [
     "LEAVE_TIMEOUT",
@@ -46,7 +46,7 @@ _TEXT_LIMIT = 4_000  # characters of a grpc-message: hosts refuse header lists a
 _REPLY_HEADERS = encode_headers([(":status", "200"), ("content-type", "application/grpc+proto")])
 _OK = encode_headers([("grpc-status", "0")])
 
-_log = logging.getLogger("aiostream_ds.grafana")
+_log = logging.getLogger(__name__)
 
 
 class Codec(CodecBase):
@@ -170,7 +170,7 @@ class Call:
         """
         pieces = self._pieces(message)
         size = sum(map(len, pieces))
-        if size < TURN:
+        if size < FLUSH_BYTES:
             whole = b"".join((b"\0", size.to_bytes(4, "big"), *pieces))
             if self.stream.write_answer(_REPLY_HEADERS, whole, _OK):
                 self.sent = True
@@ -186,7 +186,7 @@ class Call:
         """Large pieces are written as they are, not worth a copy; small ones together."""
         small: list[bytes | memoryview] = [b"\0" + size.to_bytes(4, "big")]
         for piece in pieces:
-            if len(piece) < TURN:
+            if len(piece) < FLUSH_BYTES:
                 small.append(piece)
                 continue
             if small:
@@ -201,7 +201,7 @@ class Call:
         if not self.sent:
             self.stream.write_headers(_REPLY_HEADERS, end=False)
             self.sent = True
-        if len(data) > TURN or not self.stream.write_now(data):
+        if len(data) > FLUSH_BYTES or not self.stream.write_now(data):
             await self.stream.write(data)
 
     def when_done(self, callback: Callable[[], None]) -> None:

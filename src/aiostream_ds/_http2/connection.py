@@ -1,11 +1,11 @@
 """HTTP/2 below the calls: one connection of the host, as h2 reads it.
 
-Only this file, control.py, http2streams.py, headers.py and floods.py know the insides of h2 (4.3,
-4.4), hpack 4 and `grpclib.protocol` (0.4.9): tests/unit/test_wire.py fails when an upgrade moves
-what they rely on. h2 reads all frames but the most frequent, and keeps the states. Against grpclib
-there is no limit of 100 streams, O(1) work for each stream, HEADERS and DATA frames made by hand,
-one system call for all that one turn of the loop writes; malformed requests and floods are refused,
-unknown frames are outlived.
+Only this package relies on private parts of h2 (4.3, 4.4), hpack 4 and `grpclib.protocol` (0.4.9);
+tests/grpc/test_grpclib_internals.py fails when an upgrade moves them. h2 reads all frames but the
+most frequent ones, and keeps the stream states. Unlike grpclib's own protocol: no limit of 100
+streams, O(1) work for each stream, HEADERS and DATA frames encoded here, one system call for
+everything that is written in one iteration of the event loop; malformed requests and floods are
+refused, unknown frames are ignored.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from h2.exceptions import (
 )
 from h2.settings import SettingCodes
 
-from aiostream_ds.grafana.control import read_control
-from aiostream_ds.grafana.floods import GuardedConnection
-from aiostream_ds.grafana.headers import Head, RememberingDecoder, read_head
-from aiostream_ds.grafana.http2streams import Http2Connection, Http2Stream
-from aiostream_ds.grafana.outbox import Outbox
+from aiostream_ds._http2.control_frames import read_control
+from aiostream_ds._http2.headers import Head, RememberingDecoder, read_head
+from aiostream_ds._http2.rate_limits import GuardedConnection
+from aiostream_ds._http2.stream import Http2Connection, Http2Stream
+from aiostream_ds._http2.write_buffer import WriteBuffer
 
 __all__ = ["Handler", "Http2Protocol"]
 
@@ -49,7 +49,7 @@ CLOSED_STREAMS = 4_096
 STREAMS_LIMIT = 2**31 - 1
 """Streams that a host may have open: every panel's stream is one, so there is no limit."""
 
-_log = logging.getLogger("aiostream_ds.grafana")
+_log = logging.getLogger(__name__)
 
 
 class Handler(Protocol):
@@ -76,7 +76,7 @@ class Http2Protocol(H2Protocol):
 
     connection: Http2Connection
     h2: "_H2"
-    outbox: Outbox
+    outbox: WriteBuffer
     lost: "asyncio.Future[None]"
 
     def __init__(
@@ -105,7 +105,7 @@ class Http2Protocol(H2Protocol):
         h2.increment_flow_control_window(self.config.http2_connection_window_size - initial)
         h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size})
         self.lost = asyncio.get_running_loop().create_future()
-        self.outbox = Outbox(cast("asyncio.Transport", transport))
+        self.outbox = WriteBuffer(cast("asyncio.Transport", transport))
         self.connection = Http2Connection(h2, self.outbox, self.config)
         self.processor = _Events(self.calls, self.connection, h2)
         self._connections.add(self)

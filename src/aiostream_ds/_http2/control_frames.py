@@ -11,8 +11,8 @@ from h2.connection import ConnectionState
 from h2.stream import StreamState
 
 if TYPE_CHECKING:
-    from aiostream_ds.grafana.floods import GuardedConnection
-    from aiostream_ds.grafana.http2streams import Http2Connection
+    from aiostream_ds._http2.rate_limits import GuardedConnection
+    from aiostream_ds._http2.stream import Http2Connection
 
 __all__ = ["read_control"]
 

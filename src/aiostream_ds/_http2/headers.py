@@ -2,7 +2,7 @@
 
 Requests: a host says the same again with the same few bytes, so what they mean is remembered.
 Replies: no compression table, so that a reply's headers are the same bytes each time.
-Knows HPACK (RFC 7541) and hpack 4; tests/unit/test_headers.py says what it relies on.
+Knows HPACK (RFC 7541) and hpack 4; tests/http2/test_headers.py says what it relies on.
 Imports floods.py.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from hpack import Decoder, Encoder
 
-from aiostream_ds.grafana.floods import malformed
+from aiostream_ds._http2.rate_limits import malformed
 
 __all__ = ["Head", "RememberingDecoder", "encode_headers", "read_head", "with_table_size"]
 

@@ -3,7 +3,7 @@
 A used up budget raises, of which h2 makes a GOAWAY ENHANCE_YOUR_CALM. All of it is O(1) and asks
 the clock once a read. What an honest host does a lot of has no budget: to reset streams that are
 answered or not young any more, and WINDOW_UPDATE. Knows the insides of h2 (4.3, 4.4):
-tests/protocol/test_http2_floods.py fails when an upgrade moves what this relies on.
+tests/http2/test_rate_limits.py fails when an upgrade moves what this relies on.
 Imports nothing of the project.
 """
 
@@ -18,15 +18,16 @@ from h2.events import Event
 from h2.exceptions import DenialOfServiceError
 from h2.frame_buffer import FrameBuffer
 
-__all__ = ["Floods", "GuardedConnection", "malformed"]
+__all__ = ["RateLimits", "GuardedConnection", "malformed"]
 
 FLOOD_PERIOD = 10.0
 """Seconds for which a budget lasts. After a quiet time a burst may use it twice."""
 
 RESET_LIMIT = 10_000
-"""Streams that a host may open and reset within `YOUNG` unanswered, and requests that we reset."""
+"""Streams that a host may open and reset within `RESET_GRACE` unanswered, and requests that we
+reset."""
 
-YOUNG = 1.0
+RESET_GRACE = 1.0
 """Seconds after which a stream that has no answer yet may be reset as often as the host likes."""
 
 CONTROL_LIMIT = 100_000
@@ -65,7 +66,7 @@ class _Budget:
         self._begun, self._left = now, self._limit - 1
 
 
-class Floods:
+class RateLimits:
     """What one connection's host may still send. Each method raises DenialOfServiceError.
 
     `stalled` is True while the host reads so slowly that writing has been paused.
@@ -79,7 +80,7 @@ class Floods:
         self._control = _Budget(CONTROL_LIMIT, "PING and empty DATA frames", clock)
         self._settings = _Budget(SETTINGS_LIMIT, "SETTINGS frames", clock)
         self._old = self._mark = 0  # streams up to `_old` are not young any more
-        self._turn = clock() + YOUNG
+        self._turn = clock() + RESET_GRACE
         self.stalled = False
 
     def begin_read(self, highest: int) -> None:
@@ -87,9 +88,9 @@ class Floods:
         now = self._clock()
         if now >= self._turn:
             # no read for a whole YOUNG: every stream is older than that
-            self._old = highest if now >= self._turn + YOUNG else self._mark
+            self._old = highest if now >= self._turn + RESET_GRACE else self._mark
             self._mark = highest
-            self._turn = now + YOUNG
+            self._turn = now + RESET_GRACE
 
     def count_reset(self, number: int) -> None:
         """The host has reset a stream that had no answer yet."""
@@ -114,7 +115,7 @@ class GuardedConnection(H2Connection):
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)  # finds the methods below by their names
-        self.floods = Floods()
+        self.floods = RateLimits()
         self.incoming_buffer = _Frames(server=True)
 
     def receive_data(self, data: Any) -> list[Event]:

@@ -13,8 +13,8 @@ from h2.connection import ConnectionState, H2Connection
 from h2.exceptions import StreamClosedError
 from h2.stream import StreamInputs, StreamState
 
-from aiostream_ds.grafana.headers import encode_headers, with_table_size
-from aiostream_ds.grafana.outbox import TURN, Outbox
+from aiostream_ds._http2.headers import encode_headers, with_table_size
+from aiostream_ds._http2.write_buffer import FLUSH_BYTES, WriteBuffer
 
 __all__ = ["Http2Connection", "Http2Stream", "StreamClosedError"]
 
@@ -29,7 +29,7 @@ _CLOSED = StreamState.CLOSED
 class Http2Connection(Connection):
     """grpclib's, with its streams. It knows who waits for a window, and wakes nobody else."""
 
-    def __init__(self, h2: H2Connection, outbox: Outbox, config: Configuration) -> None:
+    def __init__(self, h2: H2Connection, outbox: WriteBuffer, config: Configuration) -> None:
         super().__init__(h2, cast("asyncio.Transport", outbox), config=config)
         self.outbox = outbox
         self.streams: dict[int, Http2Stream] = {}
@@ -140,8 +140,8 @@ class Http2Stream:
         return stream is not None and not stream.closed and not closed
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` as DATA frames, waiting for the windows. The loop gets a turn every `TURN`
-        bytes, so that nobody starves and a cancellation is seen.
+        """Write `data` as DATA frames, waiting for the windows. The loop runs other tasks every
+        `FLUSH_BYTES` bytes, so that nobody starves and a cancellation is seen.
 
         Raises StreamClosedError when the host has reset the stream or is gone.
         """
@@ -154,7 +154,7 @@ class Http2Stream:
             if stream is None or stream.closed or connection.is_closing():
                 raise StreamClosedError(self.number)
             window = min(h2.outbound_flow_control_window, stream.outbound_flow_control_window)
-            size = min(window, total - sent, TURN)
+            size = min(window, total - sent, FLUSH_BYTES)
             if size <= 0:
                 await connection.wait_for_window(self.number)
                 continue
@@ -162,7 +162,7 @@ class Http2Stream:
             stream.outbound_flow_control_window -= size
             connection.outbox.write(self._frames(view[sent : sent + size]))
             sent += size
-            if size == TURN:
+            if size == FLUSH_BYTES:
                 await asyncio.sleep(0)
 
     def write_now(self, data: bytes) -> bool:

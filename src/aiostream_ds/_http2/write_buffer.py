@@ -6,17 +6,17 @@ Imports the standard library only.
 import asyncio
 from typing import Any
 
-__all__ = ["PIECES", "TURN", "Outbox"]
+__all__ = ["FLUSH_CHUNKS", "FLUSH_BYTES", "WriteBuffer"]
 
-TURN = 128 * 1024
+FLUSH_BYTES = 128 * 1024
 """Bytes after which a stream lets the loop turn, and after which written bytes leave at once. A
 pump's batch, half as many, goes out in one piece."""
 
-PIECES = 8
+FLUSH_CHUNKS = 8
 """Written pieces that leave at once: when many channels tick together, the first waits for few."""
 
 
-class Outbox:
+class WriteBuffer:
     """The transport as grpclib sees it: what one turn of the loop writes leaves together.
 
     `ready` is whether the host takes more now; who pauses writing, or ends it, says so here.
@@ -36,7 +36,7 @@ class Outbox:
         parts = self._parts
         parts.append(data)
         self._size += len(data)
-        if self._size >= TURN or len(parts) >= PIECES:
+        if self._size >= FLUSH_BYTES or len(parts) >= FLUSH_CHUNKS:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True

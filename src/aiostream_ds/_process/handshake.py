@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from aiostream_ds.grafana._pb import plugin as pb
-from aiostream_ds.grafana._pb.google.protobuf import Empty
-from aiostream_ds.grafana.methods import Method, Services, both_streams, server_stream, unary
-from aiostream_ds.grafana.wire import Call, Server
+from aiostream_ds._grpc.methods import Method, Services, both_streams, server_stream, unary
+from aiostream_ds._grpc.server import Call, Server
+from aiostream_ds._pb import plugin as pb
+from aiostream_ds._pb.google.protobuf import Empty
 
 if TYPE_CHECKING:
     import ssl
@@ -227,7 +227,7 @@ def _bind_tcp(low: int, high: int) -> socket.socket:
 
 
 def _make_tls(client_cert: str) -> "tuple[ssl.SSLContext, str]":
-    from aiostream_ds.grafana import mtls
+    from aiostream_ds._process import mtls
 
     try:
         return mtls.server_context(client_cert)
@@ -267,7 +267,7 @@ def services(stop: Callable[[], None] | None) -> Services:
 
 
 def _health() -> Mapping[str, Method]:
-    from aiostream_ds.grafana import health  # which Grafana never asks
+    from aiostream_ds._grpc import health  # which Grafana never asks
 
     return health.methods()
 

@@ -23,21 +23,22 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 import anyio
 
-from aiostream_ds import telemetry
-from aiostream_ds.errors import ConfigError
-from aiostream_ds.grafana import goplugin, standalone
-from aiostream_ds.grafana.application import (
+from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._grafana.application import (
     DRAIN,
     Application,
     background_tasks,
     open_application,
 )
-from aiostream_ds.grafana.methods import Services
-from aiostream_ds.grafana.streams import StandardStreams
-from aiostream_ds.grafana.watchdog import watch_loop
-from aiostream_ds.grafana.wire import Server
-from aiostream_ds.plugin.catalog import Catalog, Target
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._grpc.methods import Services
+from aiostream_ds._grpc.server import Server
+from aiostream_ds._process import handshake as goplugin
+from aiostream_ds._process import standalone
+from aiostream_ds._process.stdio import StandardStreams
+from aiostream_ds._process.watchdog import watch_loop
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.errors import ConfigError
 
 if TYPE_CHECKING:
     import ssl

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO, cast
 
-from aiostream_ds.telemetry import JsonLines
+from aiostream_ds._telemetry import JsonLines
 
 __all__ = ["StandardStreams"]
 

@@ -24,16 +24,16 @@ BLOCKED_AFTER = 0.5
 
 class _Watch:
     def __init__(self) -> None:
-        self.wound = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         self.thread_id = threading.get_ident()
         self.done = threading.Event()
 
     def run(self) -> None:
         reported = 0.0
         while not self.done.wait(BLOCKED_AFTER / 2):
-            wound = self.wound
-            if time.monotonic() - wound > BLOCKED_AFTER and wound != reported:
-                reported = wound  # once for each time it stands still
+            last_heartbeat = self.last_heartbeat
+            if time.monotonic() - last_heartbeat > BLOCKED_AFTER and last_heartbeat != reported:
+                reported = last_heartbeat  # once for each time it stands still
                 frame = sys._current_frames().get(self.thread_id)
                 where = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else ""
                 log.warning(
@@ -44,9 +44,9 @@ class _Watch:
                 )
 
 
-async def _wind(watch: _Watch) -> None:
+async def _beat(watch: _Watch) -> None:
     while True:
-        watch.wound = time.monotonic()
+        watch.last_heartbeat = time.monotonic()
         await anyio.sleep(BLOCKED_AFTER / 5)
 
 
@@ -65,4 +65,4 @@ async def watch_loop() -> None:
     """Runs until cancelled, in the loop that it watches."""
     watch = _Watch()
     with _thread(watch):
-        await _wind(watch)
+        await _beat(watch)

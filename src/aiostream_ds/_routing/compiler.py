@@ -13,12 +13,10 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from aiostream_ds.channels.path import Pattern
-from aiostream_ds.errors import BadQuery
-from aiostream_ds.plugin.annotations import Unresolved, base_type, parameters, resolve, signature
-from aiostream_ds.plugin.marks import SUGGEST, Marks, Stream, marks_of
-from aiostream_ds.plugin.model import Query, Row
-from aiostream_ds.plugin.plan import (
+from aiostream_ds._annotations import Unresolved, base_type, parameters, resolve, signature
+from aiostream_ds._encoding.row_type import check_cursor, row_class
+from aiostream_ds._paths import Pattern
+from aiostream_ds._routing.plan import (
     RESERVED_PATH,
     RESERVED_RESOURCES,
     Plan,
@@ -31,14 +29,16 @@ from aiostream_ds.plugin.plan import (
     query_class,
     wants_user,
 )
-from aiostream_ds.plugin.rowtype import check_cursor, row_class
-from aiostream_ds.plugin.settings import (
+from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
+from aiostream_ds.decorators import SUGGEST, HandlerInfo, Stream, handler_info
+from aiostream_ds.errors import BadQuery
+from aiostream_ds.models import Query, Row
+from aiostream_ds.settings import (
     Settings,
     check_settings,
     check_type,
     convert,
 )
-from aiostream_ds.plugin.suggest import SuggestPlan, suggest_plan
 
 __all__ = ["compile_plan"]
 
@@ -63,7 +63,7 @@ class _Compiler:
     def __init__(self, owner: type) -> None:
         self._owner = owner
         self._members: dict[str, Any] = {}
-        self._marks: dict[str, Marks] = {}
+        self._marks: dict[str, HandlerInfo] = {}
         for base in reversed(owner.__mro__):
             for name, value in vars(base).items():
                 self._collect(name, value)
@@ -99,8 +99,8 @@ class _Compiler:
 
     def _collect(self, name: str, value: Any) -> None:
         """One more member, which may override an older one."""
-        former, kept = self._members.get(name), self._marks.get(name, Marks())
-        own = marks_of(value)
+        former, kept = self._members.get(name), self._marks.get(name, HandlerInfo())
+        own = handler_info(value)
         if value is None:
             if kept.hooks:
                 text = "a hook is a permission check; override it, do not remove it"
@@ -120,7 +120,10 @@ class _Compiler:
                 "or write `= None` to remove the stream",
             )
         elif not inspect.isfunction(value):
-            if kept != Marks() or marks_of(getattr(value, "__wrapped__", value)) != Marks():
+            if (
+                kept != HandlerInfo()
+                or handler_info(getattr(value, "__wrapped__", value)) != HandlerInfo()
+            ):
                 raise self._wrong(name, f"a marked method is a plain `async def`, not {value!r}")
         elif own.query is None and own.resource is None:
             kept = kept._replace(hooks=tuple(dict.fromkeys(kept.hooks + own.hooks)))
@@ -129,7 +132,7 @@ class _Compiler:
             kept = own._replace(hooks=tuple(dict.fromkeys(kept.hooks + own.hooks)))
         if (bool(kept.hooks), kept.query is not None, kept.resource is not None).count(True) > 1:
             raise self._wrong(name, "is marked twice; a hook, a query and a resource are three")
-        if name in _OWN_NAMES and (isinstance(value, Stream) or kept != Marks()):
+        if name in _OWN_NAMES and (isinstance(value, Stream) or kept != HandlerInfo()):
             raise self._wrong(name, "every data source has this name; call it something else")
         self._members[name] = value
         self._marks[name] = kept
@@ -252,7 +255,7 @@ class _Compiler:
             if row is not None and stream.options.cursor is not None:
                 check_cursor(stream.options.cursor, row)
             if row is not None and stream.options.order is not None:
-                from aiostream_ds.plugin.order import check_order  # few streams have one
+                from aiostream_ds._encoding.ordering import check_order  # few streams have one
 
                 check_order(stream.options.order, row)
         except TypeError as error:
@@ -272,7 +275,7 @@ class _Compiler:
         self._check_parameters(name, function, before)
         taken, hints = parameters(function), resolve(function, self._owner)
         if len(taken) < before:
-            raise self._wrong(name, "has a cursor: its first argument is a `Position | None`")
+            raise self._wrong(name, "has a cursor: its first argument is a `Cursor | None`")
         taken = dict(list(taken.items())[before:])
         for parameter in taken.keys() - pattern.fields.keys() - other:
             text = f"takes {parameter!r}, which the path {pattern.text!r} does not name"

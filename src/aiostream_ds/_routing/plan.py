@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.channels.path import Pattern
+from aiostream_ds._paths import Pattern
+from aiostream_ds._routing.suggest_hooks import SuggestPlan
+from aiostream_ds._stream_options import StreamOptions
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
-from aiostream_ds.plugin.model import Query, Row, User
-from aiostream_ds.plugin.options import StreamOptions
-from aiostream_ds.plugin.settings import FrozenMeta, Settings, convert
-from aiostream_ds.plugin.suggest import SuggestPlan
+from aiostream_ds.models import Query, Row, User
+from aiostream_ds.settings import FrozenMeta, Settings, convert
 
 __all__ = [
     "RESERVED_PATH",
@@ -26,7 +26,7 @@ __all__ = [
     "hook_begins",
     "principal_of",
     "query_class",
-    "split_view",
+    "split_exact",
     "wants_user",
 ]
 
@@ -37,7 +37,7 @@ RESERVED_RESOURCES = ("seam", "forms")
 """First segments of the resources that the frontend asks; no author's may begin with one."""
 
 
-def split_view(path: str) -> tuple[bool, str]:
+def split_exact(path: str) -> tuple[bool, str]:
     """Whether a channel path is the exact view of a stream, and the path that authors know."""
     first, _, rest = path.partition("/")
     return (True, rest) if first == RESERVED_PATH else (False, path)

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.channels.path import Pattern
-from aiostream_ds.plugin.settings import convert
+from aiostream_ds._paths import Pattern
+from aiostream_ds.settings import convert
 
 __all__ = ["SUGGESTIONS", "SuggestPlan", "arguments", "suggest_plan", "texts"]
 

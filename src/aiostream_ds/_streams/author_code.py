@@ -10,7 +10,7 @@ from math import inf
 
 import anyio
 
-from aiostream_ds.plugin.pump import nobody_cancels
+from aiostream_ds._streams.producer import nobody_cancels
 
 __all__ = ["authors_code"]
 

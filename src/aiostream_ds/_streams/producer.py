@@ -3,7 +3,7 @@
 A batch ends when the author waits. The driver is a plain `async for`, and `_watched` sees each of
 its real suspensions: then the batch leaves if some reader has nothing left; else it grows until a
 mailbox runs dry, a reader joins, the batch is as large as a packet may be, or the run ends. No
-timer, no task and no await for a row; with an `Order` one timer, for all rows that are held.
+timer, no task and no await for a row; with an `RowOrder` one timer, for all rows that are held.
 Imports `channels`, `frames`, its own room and the ground.
 """
 
@@ -13,13 +13,19 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from aiostream_ds.channels.channel import Channel, Runner
-from aiostream_ds.channels.policy import BATCH_ROWS, CROWDED_TURNS, FIRST_BATCH, TURN_BYTES, Order
-from aiostream_ds.frames.packet import Packet
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.channel import Channel, Runner
+from aiostream_ds._channels.policy import (
+    BATCH_ROWS,
+    FIRST_BATCH,
+    HIGH_WATER_TURNS,
+    TURN_BYTES,
+    RowOrder,
+)
+from aiostream_ds._frames.packet import Packet
+from aiostream_ds._telemetry import Counters
 
 if TYPE_CHECKING:
-    from aiostream_ds.plugin.order import Sorter
+    from aiostream_ds._encoding.ordering import Sorter
 
 __all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
 
@@ -37,7 +43,7 @@ def drive(
     *,
     rows: int = BATCH_ROWS,
     turn_bytes: int = TURN_BYTES,
-    order: Order | None = None,
+    order: RowOrder | None = None,
     counters: Counters | None = None,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
@@ -65,7 +71,7 @@ def drive(
 
     sorter = None
     if order is not None:
-        from aiostream_ds.plugin.order import Sorter, is_idle  # few streams have one
+        from aiostream_ds._encoding.ordering import Sorter, is_idle  # few streams have one
 
     if order is not None and not is_idle(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
@@ -74,7 +80,7 @@ def drive(
         pump = _Pump(channel, encode, rows, turn_bytes)
         if sorter is not None:
             pump = _SortingPump(channel, encode, rows, turn_bytes, sorter)
-        channel.on_hungry = pump.flush
+        channel.on_demand = pump.flush
         return _watched(pump.pull(open_rows()), pump.author_waits)
 
     return run
@@ -168,7 +174,7 @@ class _Pump:
             raise
         finally:
             self._end()
-            self._channel.on_hungry = None
+            self._channel.on_demand = None
 
     def _end(self) -> None:
         """No more rows will come."""
@@ -195,11 +201,11 @@ class _Pump:
             del error  # error → traceback → frames → error would be a cycle
         elif len(rows) > 1 or count > 1 or size > self._light:
             self._measure(len(rows), count, size)  # else: small rows, as most authors yield them
-        self._limit = self._size if channel.flowing else 0
+        self._limit = self._size if channel.can_send else 0
 
     def author_waits(self) -> None:
         """The author awaits something, or the pump itself does."""
-        if self._batch and self._channel.hungry:
+        if self._batch and self._channel.has_demand:
             self.flush()
 
     async def _breathe(self) -> None:
@@ -207,8 +213,8 @@ class _Pump:
         if self._limit:
             self.flush()
             await asyncio.sleep(0)  # nobody starves, and a reader that keeps up fetches
-            for _ in range(CROWDED_TURNS):
-                if not channel.crowded:
+            for _ in range(HIGH_WATER_TURNS):
+                if not channel.above_high_water:
                     break
                 await asyncio.sleep(0)
         await channel.room()
@@ -275,7 +281,7 @@ class _SortingPump(_Pump):
         self._offer()
 
     def _offer(self) -> None:
-        if self._batch and (self._channel.hungry or self._yields >= self._size):
+        if self._batch and (self._channel.has_demand or self._yields >= self._size):
             self.flush()
 
     def _sort(self) -> None:

@@ -1,6 +1,6 @@
 """What happens when a run of a stream fails. A channel that people watch is never silently dead.
 
-DownstreamError   passing: the method is called again, after the stream's back-off, without end
+UpstreamError   passing: the method is called again, after the stream's back-off, without end
 other PluginError lasting: said once; the channel stays open and silent until Grafana cancels it
                   (ending it would leave the viewers unsubscribed, an error would be retried)
 anything else     a bug: logged with its traceback, readers get the error at once. Grafana calls
@@ -17,14 +17,14 @@ from typing import Any
 
 import anyio
 
-from aiostream_ds.channels.channel import Channel, Runner
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.channels.policy import Retry
-from aiostream_ds.channels.status import Status
+from aiostream_ds._channels.channel import Channel, Runner
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import Retry
+from aiostream_ds._channels.status import Status
+from aiostream_ds._stream_options import StreamOptions
+from aiostream_ds._streams.producer import Encode, drive
+from aiostream_ds._telemetry import Counters, redact
 from aiostream_ds.errors import PluginError, unwrap
-from aiostream_ds.plugin.options import StreamOptions
-from aiostream_ds.plugin.pump import Encode, drive
-from aiostream_ds.telemetry import Counters, redact
 
 __all__ = ["BUG_RETRY", "BugDelays", "supervise"]
 
@@ -165,8 +165,8 @@ class _Run:
             self._counters.count_error("bug")
             log.error("stream failed", exc_info=error, extra=self._where)
             return None
-        if declared.lasting:
-            self._counters.count_error("lasting")
+        if declared.permanent:
+            self._counters.count_error("permanent")
             self._channel.statuses.tell("refused", Status("error", redact(declared.message)))
             log.error(
                 "stream refused: %s; silent until the settings change or its viewers leave",

@@ -15,24 +15,24 @@ from typing import Any
 import anyio
 import msgspec
 
-from aiostream_ds.cli.options import add_settings
+from aiostream_ds._grafana import forms
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._routing.plan import Plan
+from aiostream_ds.cli.arguments import add_settings
 from aiostream_ds.cli.target import CommandError, find_target, pairs
-from aiostream_ds.packaging.check import LARGEST, check_folder
-from aiostream_ds.packaging.launchers import here
-from aiostream_ds.packaging.layout import executable
-from aiostream_ds.packaging.manifest import read_manifest
-from aiostream_ds.packaging.unpack import unpack
-from aiostream_ds.packaging.wire import (
+from aiostream_ds.packaging.contract_check import (
     Channel,
     channels_of,
     document_of,
     not_started,
     try_over_the_wire,
 )
-from aiostream_ds.packaging.words import Finding, Level, PackagingError, megabytes, worst
-from aiostream_ds.plugin import forms
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.plan import Plan
+from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
+from aiostream_ds.packaging.launchers import here
+from aiostream_ds.packaging.manifest import read_manifest
+from aiostream_ds.packaging.package_check import LARGEST, check_folder
+from aiostream_ds.packaging.package_layout import executable
+from aiostream_ds.packaging.unpack import unpack
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
@@ -71,9 +71,9 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _findings(parsed: argparse.Namespace) -> Iterator[Finding]:
-    settings, secure = pairs(parsed.settings), pairs(parsed.secret, plain=True)
+    settings, secrets = pairs(parsed.settings), pairs(parsed.secret, plain=True)
     if parsed.what is None or parsed.what.partition(":")[0].endswith(".py"):
-        yield from _check_class(parsed, settings, secure)
+        yield from _check_class(parsed, settings, secrets)
         return
     with _folder(Path(parsed.what)) as (folder, first):
         yield from first
@@ -83,14 +83,14 @@ def _findings(parsed: argparse.Namespace) -> Iterator[Finding]:
             program = str(folder / executable(read_manifest(folder / "plugin.json"), here()))
             asked = [Channel(path) for path in parsed.path]
             channels = asked or channels_of(document_of(folder), settings)
-            yield from _wire([program], channels, settings, secure)
+            yield from _wire([program], channels, settings, secrets)
             new = sorted(_listing(folder) ^ before)
             text = f"changed while it ran: {new[:5]}" if new else "nothing was written while it ran"
             yield Finding(Level.ERROR if new else Level.OK, "folder", text)
 
 
 def _check_class(
-    parsed: argparse.Namespace, settings: dict[str, Any], secure: dict[str, str]
+    parsed: argparse.Namespace, settings: dict[str, Any], secrets: dict[str, str]
 ) -> Iterator[Finding]:
     target, by = find_target(parsed.what)
     document = forms.describe(Catalog(target, by))
@@ -103,7 +103,7 @@ def _check_class(
         file, colon, name = parsed.what.partition(":")
         command.append(f"{Path(file).resolve()}{colon}{name}")
     asked = [_asked(plan, path) for path in parsed.path]
-    yield from _wire(command, asked or channels_of(document, settings), settings, secure)
+    yield from _wire(command, asked or channels_of(document, settings), settings, secrets)
 
 
 def _asked(plan: Plan, path: str) -> Channel:
@@ -138,11 +138,11 @@ def _wire(
     command: Sequence[str],
     channels: Sequence[Channel],
     settings: dict[str, Any],
-    secure: dict[str, str],
+    secrets: dict[str, str],
 ) -> Iterator[Finding]:
     async def collect() -> list[Finding]:
         try:
-            found = try_over_the_wire(command, channels, settings, secure)
+            found = try_over_the_wire(command, channels, settings, secrets)
             return [finding async for finding in found]
         except NotStarted as error:
             return [not_started(error)]

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from aiostream_ds._grafana.application import Application
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._process.runtime import serve_beside, serve_standalone
+from aiostream_ds._process.standalone import plugin_id
+from aiostream_ds.cli.arguments import add_count, add_file, add_settings
 from aiostream_ds.cli.link import link
 from aiostream_ds.cli.live import show
 from aiostream_ds.cli.opened import Opened, open_target, run_loop
-from aiostream_ds.cli.options import add_count, add_file, add_settings
 from aiostream_ds.cli.target import CommandError, find_target, first_path
-from aiostream_ds.grafana.application import Application
-from aiostream_ds.grafana.runtime import serve_beside, serve_standalone
-from aiostream_ds.grafana.standalone import plugin_id
-from aiostream_ds.plugin.catalog import Catalog
 from aiostream_ds.testing.grafana import open_grafana
 
 if TYPE_CHECKING:
-    from aiostream_ds.console.server import Listener
+    from aiostream_ds.console.web_server import Listener
 
 __all__ = ["arguments", "run"]
 
@@ -65,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     try:  # here, not in the loop, which an import would block
         from aiostream_ds.console import app, reload  # noqa: F401
-        from aiostream_ds.console.server import listen
+        from aiostream_ds.console.web_server import listen
     except ModuleNotFoundError as error:
         raise CommandError(
             f"the console needs the package {error.name!r}: pip install 'aiostream-ds[console]';"
@@ -103,7 +103,7 @@ async def _in_terminal(
         print(f"Serving {parsed.file or 'the built-in plugin'} on {address}; Ctrl-C ends it.")
         print(f"Live rows of {path}:", flush=True)
         async with open_grafana(
-            application, settings=opened.settings, secure=opened.secrets, uid="local"
+            application, settings=opened.settings, secrets=opened.secrets, uid="local"
         ) as grafana:
             await show(grafana, path, count=parsed.count)
 
@@ -120,7 +120,7 @@ async def _in_browser(
     from aiostream_ds.console.app import make_app
     from aiostream_ds.console.hub import open_hub
     from aiostream_ds.console.reload import Reloader
-    from aiostream_ds.console.server import serve_app
+    from aiostream_ds.console.web_server import serve_app
 
     title = Path(parsed.file).name if parsed.file else "the built-in plugin"
     async with open_hub(

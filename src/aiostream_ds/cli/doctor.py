@@ -12,16 +12,21 @@ from pathlib import Path
 
 import anyio
 
-from aiostream_ds.cli.options import add_settings
+from aiostream_ds.cli.arguments import add_settings
 from aiostream_ds.cli.target import CommandError, pairs
-from aiostream_ds.packaging.doctor import Patient, diagnose, explain
+from aiostream_ds.packaging.contract_check import (
+    Channel,
+    channels_of,
+    document_of,
+    try_over_the_wire,
+)
+from aiostream_ds.packaging.diagnosis import Patient, diagnose, explain
+from aiostream_ds.packaging.findings import Finding, Level, PackagingError
+from aiostream_ds.packaging.grafana_logs import Clue, clues
+from aiostream_ds.packaging.host_checks import reader_of
 from aiostream_ds.packaging.launchers import here
-from aiostream_ds.packaging.layout import executable
-from aiostream_ds.packaging.logs import Clue, clues
-from aiostream_ds.packaging.machine import reader_of
 from aiostream_ds.packaging.manifest import read_manifest
-from aiostream_ds.packaging.wire import Channel, channels_of, document_of, try_over_the_wire
-from aiostream_ds.packaging.words import Finding, Level, PackagingError
+from aiostream_ds.packaging.package_layout import executable
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
@@ -90,13 +95,13 @@ def _findings(patient: Patient, parsed: argparse.Namespace) -> Iterator[Finding]
 
 
 async def _started(patient: Patient, parsed: argparse.Namespace) -> list[Finding]:
-    settings, secure = pairs(parsed.settings), pairs(parsed.secret, plain=True)
+    settings, secrets = pairs(parsed.settings), pairs(parsed.secret, plain=True)
     program = patient.folder / executable(read_manifest(patient.folder / "plugin.json"), here())
     paths = [Channel(path) for path in parsed.path]
     channels = paths or channels_of(document_of(patient.folder), settings)
     try:
         environ = patient.settings()
-        trying = try_over_the_wire([str(program)], channels, settings, secure, environ)
+        trying = try_over_the_wire([str(program)], channels, settings, secrets, environ)
         return [finding async for finding in trying]
     except NotStarted as error:
         text = f"{error}\n{error.said}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds._grafana.forms import static
+from aiostream_ds._process.standalone import plugin_id
 from aiostream_ds.cli.target import CommandError
-from aiostream_ds.grafana.standalone import plugin_id
-from aiostream_ds.plugin.forms import static
 
 __all__ = ["link"]
 

@@ -9,10 +9,10 @@ import anyio
 import msgspec
 from grpclib.exceptions import GRPCError
 
+from aiostream_ds._frames.frame import Field, FieldType
+from aiostream_ds._routing.plan import split_exact
 from aiostream_ds.cli.plot import Plot
 from aiostream_ds.cli.target import CommandError
-from aiostream_ds.frames.frame import Field, FieldType
-from aiostream_ds.plugin.plan import split_view
 from aiostream_ds.testing.grafana import Grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
@@ -41,7 +41,7 @@ async def show(
 
 async def follow(grafana: Grafana, path: str) -> Viewer:
     """Subscribe to a path. Raises CommandError when that is refused."""
-    exact, plain = split_view(path)
+    exact, plain = split_exact(path)
     if exact:
         raise CommandError(f"{path} is the exact view, which panels follow; give its path, {plain}")
     try:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from aiostream_ds import telemetry
+from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._grafana.application import background_tasks, open_application
+from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._process.watchdog import watch_loop
 from aiostream_ds.cli.target import find_target, pairs
-from aiostream_ds.grafana.application import background_tasks, open_application
-from aiostream_ds.grafana.watchdog import watch_loop
-from aiostream_ds.plugin.catalog import Catalog, Target
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
 __all__ = ["Opened", "open_target", "run_loop"]
@@ -37,7 +37,7 @@ class Opened(NamedTuple):
         async with background_tasks() as tasks, open_application(self.catalog) as application:
             tasks.start_soon(watch_loop)
             async with open_grafana(
-                application, settings=self.settings, secure=self.secrets, uid="local"
+                application, settings=self.settings, secrets=self.secrets, uid="local"
             ) as grafana:
                 yield grafana
 

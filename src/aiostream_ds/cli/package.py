@@ -5,8 +5,8 @@ from pathlib import Path
 
 from aiostream_ds.cli.target import CommandError, find_target
 from aiostream_ds.packaging.build import build
-from aiostream_ds.packaging.recipe import Recipe
-from aiostream_ds.packaging.words import PackagingError, Progress
+from aiostream_ds.packaging.build_config import Recipe
+from aiostream_ds.packaging.findings import PackagingError, Progress
 
 __all__ = ["arguments", "run"]
 

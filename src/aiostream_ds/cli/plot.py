@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from aiostream_ds.frames.frame import Field, FieldType
+from aiostream_ds._frames.frame import Field, FieldType
 
 __all__ = ["Plot", "chart"]
 

@@ -1,6 +1,6 @@
 """`aiostream-ds record [FILE.py[:Class]] PATH OUT`: the live packets of one path, in a file.
 
-The source `recorded` plays it. Its format is described in sources/recording.py.
+The source `recorded` plays it. Its format is described in sources/recorded/recording.py.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from typing import IO
 
 import anyio
 
+from aiostream_ds.cli.arguments import add_count, add_settings, add_words, split_words
 from aiostream_ds.cli.live import follow
 from aiostream_ds.cli.opened import open_target, run_loop
-from aiostream_ds.cli.options import add_count, add_settings, add_words, split_words
 from aiostream_ds.cli.target import CommandError
-from aiostream_ds.sources.recording import Recorder
+from aiostream_ds.sources.recorded.recording import Recorder
 from aiostream_ds.testing.viewer import Viewer
 
 __all__ = ["arguments", "run"]

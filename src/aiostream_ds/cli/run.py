@@ -7,10 +7,10 @@ with --address names to Grafana.
 import argparse
 from pathlib import Path
 
-from aiostream_ds.cli.options import add_file
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._process.runtime import serve_at, serve_loaded
+from aiostream_ds.cli.arguments import add_file
 from aiostream_ds.cli.target import CommandError, find_target
-from aiostream_ds.grafana.runtime import serve_at, serve_loaded
-from aiostream_ds.plugin.catalog import Catalog
 
 __all__ = ["arguments", "run"]
 
@@ -48,7 +48,7 @@ def run(parsed: argparse.Namespace) -> int:
         serve_loaded(load)
     context = None
     if cert is not None:
-        from aiostream_ds.grafana.servertls import server_context
+        from aiostream_ds._process.tls import server_context
 
         context = server_context(cert, key, client_ca)
     serve_at(load, parsed.listen, context)

@@ -2,9 +2,9 @@
 
 import argparse
 
+from aiostream_ds.cli.arguments import add_count, add_settings, add_words, split_words
 from aiostream_ds.cli.live import show
 from aiostream_ds.cli.opened import open_target, run_loop
-from aiostream_ds.cli.options import add_count, add_settings, add_words, split_words
 
 __all__ = ["arguments", "run"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._routing.plan import Plan, StreamPlan
+from aiostream_ds._telemetry import authors_traceback
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import PermissionDenied
-from aiostream_ds.plugin.catalog import Catalog, Target
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.plan import Plan, StreamPlan
-from aiostream_ds.sources.plugin import SOURCES
-from aiostream_ds.telemetry import authors_traceback
+from aiostream_ds.sources.builtin_plugin import SOURCES
 
 __all__ = [
     "CommandError",

@@ -27,12 +27,12 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aiostream_ds.console.guard import LOOPBACK, ASGIApp, Guard
+from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds.console.access_guard import LOOPBACK, ASGIApp, Guard
 from aiostream_ds.console.hub import Hub, open_hub
-from aiostream_ds.console.outbox import Feed, Outbox
+from aiostream_ds.console.page_queue import Feed, Outbox
 from aiostream_ds.console.session import PATIENCE, Session
-from aiostream_ds.plugin.catalog import Catalog, Target
-from aiostream_ds.plugin.model import User
+from aiostream_ds.models import User
 from aiostream_ds.testing.grafana import ADMIN
 from aiostream_ds.testing.viewer import Refused
 

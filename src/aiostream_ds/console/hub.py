@@ -11,12 +11,12 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from aiostream_ds.console.front import Front, open_front
-from aiostream_ds.console.outbox import Outbox
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import describe
+from aiostream_ds._routing.plan import split_exact
+from aiostream_ds.console.page_queue import Outbox
+from aiostream_ds.console.swap import Front, open_front
 from aiostream_ds.console.watch import LogTap, Watch
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.forms import describe
-from aiostream_ds.plugin.plan import split_view
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
 __all__ = ["UID", "Hub", "open_hub"]
@@ -68,7 +68,7 @@ class Hub:
     def query_of(self, path: str) -> dict[str, Any]:
         """The query whose channel this path is. Raises NotFound for a path of no stream."""
         plan = self.front.catalog.pick(msgspec.json.encode(self.settings)).plan
-        stream, arguments = plan.match(split_view(path)[1])
+        stream, arguments = plan.match(split_exact(path)[1])
         fields = msgspec.structs.fields(stream.query_type)
         found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
         return {"queryType": stream.name, **found}
@@ -122,7 +122,7 @@ async def open_hub(
     watch = Watch()
     async with (
         open_front(catalog, watch.attach) as front,
-        open_grafana(front, settings=settings, secure=secrets, uid=UID) as grafana,
+        open_grafana(front, settings=settings, secrets=secrets, uid=UID) as grafana,
     ):
         hub = Hub(front, grafana, watch, title)
         hub.settings, hub.secrets = dict(settings or {}), dict(secrets or {})

@@ -18,9 +18,9 @@ import anyio
 import anyio.to_thread
 from watchfiles import Change, awatch
 
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._telemetry import authors_traceback
 from aiostream_ds.console.hub import Hub
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.telemetry import authors_traceback
 
 __all__ = ["Reloader"]
 

@@ -19,8 +19,8 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aiostream_ds.console.hub import Hub
-from aiostream_ds.console.outbox import Feed, Outbox, Overflow
-from aiostream_ds.plugin.model import User
+from aiostream_ds.console.page_queue import Feed, Outbox, Overflow
+from aiostream_ds.models import User
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside
 from aiostream_ds.testing.viewer import Refused
 
@@ -37,7 +37,7 @@ AT_ONCE = 64
 PATIENCE = 60.0
 """Seconds after which an unanswered question, or an unread message, is given up."""
 
-TURN = 1 / 60
+FLUSH_BYTES = 1 / 60
 """Seconds between two messages to the page: what comes meanwhile goes together."""
 
 STATE_EVERY = 1.0
@@ -113,7 +113,7 @@ class Session:
                 text = await self._outbox.take()
                 with anyio.fail_after(PATIENCE):
                     await self._socket.send_text(text)
-                await anyio.sleep(TURN)
+                await anyio.sleep(FLUSH_BYTES)
         except (WebSocketDisconnect, RuntimeError, OSError):
             self._tasks.cancel_scope.cancel()  # TimeoutError, too: the page reads nothing
         except Overflow as error:

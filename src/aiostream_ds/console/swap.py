@@ -14,14 +14,14 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from aiostream_ds.channels.channel import Channel
-from aiostream_ds.channels.observer import ChannelKey
-from aiostream_ds.frames.packet import Place
-from aiostream_ds.grafana.application import DRAIN, Application, background_tasks, open_application
-from aiostream_ds.grafana.methods import Method, Services, Table
-from aiostream_ds.grafana.wire import Call, GRPCError
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.telemetry import Counters
+from aiostream_ds._channels.channel import Channel
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._frames.packet import CursorRange
+from aiostream_ds._grafana.application import DRAIN, Application, background_tasks, open_application
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grpc.methods import Method, Services, Table
+from aiostream_ds._grpc.server import Call, GRPCError
+from aiostream_ds._telemetry import Counters
 
 __all__ = ["FORMER_KEPT", "SWAP_PATIENCE", "Front", "open_front"]
 
@@ -73,7 +73,7 @@ class Front:
             await self._swap(catalog)
 
     async def _swap(self, catalog: Catalog) -> None:
-        places: dict[ChannelKey, Place] = {}
+        places: dict[ChannelKey, CursorRange] = {}
         former = self._life
         if former is not None:
             self._steady = anyio.Event()
@@ -147,7 +147,7 @@ class _Life:
             self.closed.set()
 
 
-async def _forget(places: dict[ChannelKey, Place]) -> None:
+async def _forget(places: dict[ChannelKey, CursorRange]) -> None:
     await anyio.sleep(FORMER_KEPT)
     places.clear()
 

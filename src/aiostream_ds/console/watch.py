@@ -9,12 +9,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
-from aiostream_ds.channels.channel import Channel
-from aiostream_ds.channels.observer import ChannelKey, Observer
-from aiostream_ds.channels.registry import ChannelRegistry
-from aiostream_ds.frames.packet import Place
-from aiostream_ds.grafana.application import Application
-from aiostream_ds.telemetry import JsonLines, redact
+from aiostream_ds._channels.channel import Channel
+from aiostream_ds._channels.observer import ChannelKey, Observer
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._frames.packet import CursorRange
+from aiostream_ds._grafana.application import Application
+from aiostream_ds._telemetry import JsonLines, redact
 
 __all__ = ["LINES", "Counts", "LogTap", "Watch"]
 
@@ -153,7 +153,7 @@ def _line(
         state = "stuck" if channel.stuck else channel.state.value
         readers, place = registry.readers(channel), channel.place
         if place is None and channel.ring is not None:
-            place = Place(channel.ring.epoch, 0, channel.ring.last)
+            place = CursorRange(channel.ring.epoch, 0, channel.ring.last)
     stands = "" if place is None else f"{place.epoch}:{place.last}"
     return [
         key.path, state, readers, counts.packets, counts.rows, counts.bytes, counts.dropped,
@@ -167,7 +167,7 @@ class LogTap(logging.Handler):
     def __init__(self, hand_on: Callable[[str, str, str], None]) -> None:
         super().__init__(logging.INFO)
         self.lines: deque[str] = deque(maxlen=LINES)
-        self._hand_on = hand_on
+        self._push_direct = hand_on
         self.setFormatter(JsonLines())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -179,6 +179,6 @@ class LogTap(logging.Handler):
                 error = f"{time.strftime('%H:%M:%S')} {record.getMessage()}\n{error}"
             line = self.format(record)
             self.lines.append(line)
-            self._hand_on(line, str(getattr(record, "path", "")), redact(error))
+            self._push_direct(line, str(getattr(record, "path", "")), redact(error))
         except Exception:
             self.handleError(record)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import anyio
 import uvicorn
 
-from aiostream_ds.console.guard import LOOPBACK, ASGIApp
+from aiostream_ds.console.access_guard import LOOPBACK, ASGIApp
 from aiostream_ds.errors import ConfigError
 
 __all__ = ["PORT", "Listener", "listen", "serve_app"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aiostream_ds.plugin.datasource import DataSource
+from aiostream_ds.datasource import DataSource
 
 __all__ = ["changelog", "logo", "no_licence", "plain_markdown", "readme"]
 

@@ -17,19 +17,19 @@ from typing import Any, NamedTuple
 
 from aiostream_ds.packaging import sbom
 from aiostream_ds.packaging.archive import set_modes, write_zip
-from aiostream_ds.packaging.arrow import trim_arrow
+from aiostream_ds.packaging.build_config import Recipe
 from aiostream_ds.packaging.bytecode import compile_all
 from aiostream_ds.packaging.dependencies import Package, closure, owners
 from aiostream_ds.packaging.elf import is_elf
+from aiostream_ds.packaging.findings import PackagingError, Progress, megabytes
 from aiostream_ds.packaging.launchers import here
-from aiostream_ds.packaging.layout import describe, lay_common, lay_launchers
+from aiostream_ds.packaging.package_layout import describe, lay_common, lay_launchers
 from aiostream_ds.packaging.preload import write_preload
 from aiostream_ds.packaging.project import Imports, Project, find_imports, read_project
-from aiostream_ds.packaging.recipe import Recipe
-from aiostream_ds.packaging.runtime import Runtime, copy_libraries, copy_runtime, strip_all
+from aiostream_ds.packaging.python_runtime import Runtime, copy_libraries, copy_runtime, strip_all
+from aiostream_ds.packaging.smoke_test import try_package
 from aiostream_ds.packaging.start import launch_conf, start_file
-from aiostream_ds.packaging.trial import try_package
-from aiostream_ds.packaging.words import PackagingError, Progress, megabytes
+from aiostream_ds.packaging.trim_pyarrow import trim_arrow
 
 __all__ = ["Built", "build"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.packaging.words import PackagingError
-from aiostream_ds.plugin.catalog import Target
+from aiostream_ds._grafana.catalog import Target
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["RUNTIMES", "Recipe"]
 

@@ -5,7 +5,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["FOLDERS", "builtin_file", "builtin_folder"]
 

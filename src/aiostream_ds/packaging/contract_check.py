@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from aiostream_ds.packaging.words import Finding, Level
+from aiostream_ds.packaging.findings import Finding, Level
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.process import NotStarted, Process, start_process
 from aiostream_ds.testing.viewer import Refused
@@ -76,14 +76,14 @@ async def try_over_the_wire(
     command: Sequence[str],
     channels: Sequence[Channel],
     settings: Mapping[str, Any],
-    secure: Mapping[str, str],
+    secrets: Mapping[str, str],
     environ: Mapping[str, str] = {},
 ) -> AsyncIterator[Finding]:
     """Start it and go through the contract; one finding for each step. Raises NotStarted."""
     async with start_process(command, environ=environ) as process:
         took = process.seconds
         yield _found("start", f"handshake after {took:.2f} s: {process.handshake.line}")
-        async with process.grafana(settings, secure) as grafana:
+        async with process.grafana(settings, secrets) as grafana:
             async for finding in _contract(grafana, channels):
                 yield finding
         yield await _ended(process)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["Package", "closure", "owners"]
 

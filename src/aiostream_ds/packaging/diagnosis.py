@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aiostream_ds.packaging import logs, machine
-from aiostream_ds.packaging.logs import Clue
+from aiostream_ds.packaging import grafana_logs as logs
+from aiostream_ds.packaging import host_checks as machine
+from aiostream_ds.packaging.findings import Finding, Level, PackagingError
+from aiostream_ds.packaging.grafana_logs import Clue
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.signature import MANIFEST, changes, matches_root, read_signature
-from aiostream_ds.packaging.words import Finding, Level, PackagingError
 
 __all__ = ["CURES", "Patient", "diagnose", "explain"]
 

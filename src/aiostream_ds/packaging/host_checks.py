@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from aiostream_ds.grafana.standalone import ADDRESS_FILE, PID_FILE
+from aiostream_ds._process.standalone import ADDRESS_FILE, PID_FILE
 from aiostream_ds.packaging.elf import is_elf, read_elf
+from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.packaging.grafana_logs import Clue
 from aiostream_ds.packaging.launchers import here
-from aiostream_ds.packaging.logs import Clue
-from aiostream_ds.packaging.words import PackagingError
 
 __all__ = ["Reader", "conf_of", "look_at_address_file", "look_at_executable", "look_at_port"]
 

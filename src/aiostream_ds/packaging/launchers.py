@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["PLATFORMS", "here", "launcher"]
 

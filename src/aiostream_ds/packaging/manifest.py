@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.packaging.findings import PackagingError
 from aiostream_ds.packaging.project import Project
-from aiostream_ds.packaging.words import PackagingError
-from aiostream_ds.plugin.datasource import DataSource
 
 __all__ = ["ID", "check_id", "make_manifest", "read_manifest"]
 

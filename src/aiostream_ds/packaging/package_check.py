@@ -15,10 +15,10 @@ import msgspec
 
 from aiostream_ds.packaging.archive import EXECUTABLE
 from aiostream_ds.packaging.elf import is_elf, read_elf
-from aiostream_ds.packaging.layout import FRONTEND
+from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes
 from aiostream_ds.packaging.manifest import ID, VERSION, read_manifest
+from aiostream_ds.packaging.package_layout import FRONTEND
 from aiostream_ds.packaging.signature import MANIFEST, changes, matches_root, read_signature
-from aiostream_ds.packaging.words import Finding, Level, PackagingError, megabytes
 
 __all__ = ["LARGEST", "check_folder"]
 

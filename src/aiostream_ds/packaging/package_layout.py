@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.packaging import texts
-from aiostream_ds.packaging.builtin import FOLDERS, builtin_file, builtin_folder
+from aiostream_ds._grafana import forms
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.packaging import boilerplate as texts
+from aiostream_ds.packaging.build_config import Recipe
+from aiostream_ds.packaging.builtin_files import FOLDERS, builtin_file, builtin_folder
+from aiostream_ds.packaging.findings import PackagingError, Progress
 from aiostream_ds.packaging.launchers import PLATFORMS, launcher
 from aiostream_ds.packaging.manifest import make_manifest, read_manifest
 from aiostream_ds.packaging.project import Project
-from aiostream_ds.packaging.recipe import Recipe
-from aiostream_ds.packaging.words import PackagingError, Progress
-from aiostream_ds.plugin import forms
-from aiostream_ds.plugin.catalog import Catalog
-from aiostream_ds.plugin.datasource import DataSource
 
 __all__ = ["describe", "executable", "lay_common", "lay_launchers"]
 

@@ -10,8 +10,8 @@ import json
 import marshal
 from pathlib import Path
 
-from aiostream_ds.packaging.runtime import Runtime
-from aiostream_ds.packaging.trial import run_python
+from aiostream_ds.packaging.python_runtime import Runtime
+from aiostream_ds.packaging.smoke_test import run_python
 
 __all__ = ["PRELOAD", "write_preload"]
 
@@ -26,14 +26,14 @@ import asyncio, json, os, re, sys
 root = sys.argv[1]
 sys.path += [root + "/app", root + "/py"]
 text = open(root + "/start.py", encoding="utf-8").read()
-import aiostream_ds.grafana.runtime, uvloop
-from aiostream_ds.grafana.application import open_application
-from aiostream_ds.plugin.catalog import Catalog, load
+import aiostream_ds._process.runtime, uvloop
+from aiostream_ds._grafana.application import open_application
+from aiostream_ds._grafana.catalog import Catalog, load
 found = re.search(r'load\\("([\\w.]+:\\w+)"\\)', text)
 if found:
     catalog = Catalog(load(found[1]))
 else:
-    from aiostream_ds.sources.plugin import SOURCES
+    from aiostream_ds.sources.builtin_plugin import SOURCES
     catalog = Catalog(SOURCES, "source")
     catalog.pick(b"{}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aiostream_ds.packaging.elf import is_elf, read_elf
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["Runtime", "copy_libraries", "copy_runtime", "strip_all"]
 

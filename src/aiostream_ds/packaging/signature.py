@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["MANIFEST", "changes", "matches_root", "read_signature"]
 

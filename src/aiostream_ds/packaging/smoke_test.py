@@ -5,8 +5,8 @@ Arrow. Imports `runtime`, `words`.
 import subprocess
 from pathlib import Path
 
-from aiostream_ds.packaging.runtime import Runtime
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.packaging.python_runtime import Runtime
 
 __all__ = ["run_python", "try_package"]
 
@@ -14,7 +14,7 @@ _ARROW = """
 import sys
 sys.path += [sys.argv[1] + "/app", sys.argv[1] + "/py"]
 from aiostream_ds import Field, Frame
-from aiostream_ds.frames import arrow
+from aiostream_ds._frames import arrow
 frame = Frame(Field("n", [1, 2]), Field("s", ["a", None]), Field("x", [0.5, None]))
 again = arrow.decode(arrow.encode(frame))
 assert [list(field.values) for field in again.fields] == [[1, 2], ["a", None], [0.5, None]], again
@@ -22,11 +22,11 @@ assert [list(field.values) for field in again.fields] == [[1, 2], ["a", None], [
 
 _WHOLE = """
 import asyncio, re, ssl, zoneinfo
-import aiostream_ds.cli.doctor, aiostream_ds.grafana.runtime
+import aiostream_ds.cli.doctor, aiostream_ds._process.runtime
 text = open(sys.argv[1] + "/start.py", encoding="utf-8").read()
 found = re.search(r'load\\("(\\w+):(\\w+)"\\)', text)
 if found:
-    from aiostream_ds.plugin.catalog import load
+    from aiostream_ds._grafana.catalog import load
     load(":".join(found.groups()))
 """
 

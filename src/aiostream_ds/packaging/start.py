@@ -86,7 +86,7 @@ def lacks(what, cure):
 if sys.version_info < (3, 11):
     lacks("is older than 3.11", "set python = /path/to/python under [plugin.<id>] in grafana.ini")
 try:
-    import aiostream_ds.grafana.runtime
+    import aiostream_ds._process.runtime
 except ModuleNotFoundError as error:
     lacks(
         "lacks the package %r" % error.name,
@@ -103,14 +103,14 @@ if len(sys.argv) > 1:  # `gpx_… doctor`: the command line, where the machine h
 """
 
 _CLASS = """
-from aiostream_ds.grafana.runtime import serve_loaded
-from aiostream_ds.plugin.catalog import Catalog, load
+from aiostream_ds._process.runtime import serve_loaded
+from aiostream_ds._grafana.catalog import Catalog, load
 
 serve_loaded(lambda: Catalog(load("{module}:{name}")))
 """
 
 _BUILTIN = """
-from aiostream_ds.sources.plugin import main
+from aiostream_ds.sources.builtin_plugin import main
 
 main()
 """

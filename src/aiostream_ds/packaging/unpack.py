@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from aiostream_ds.packaging.words import PackagingError
+from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["unpack"]
 

@@ -13,10 +13,10 @@ import anyio
 import anyio.to_thread
 from msgspec import Meta
 
-from aiostream_ds.frames.config import FieldConfig
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.marks import Rows, stream
-from aiostream_ds.plugin.model import Position, Row, Span
+from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.decorators import Rows, stream
+from aiostream_ds.models import Cursor, HistoryRange, Row
 
 __all__ = ["Demo", "Step", "Walk", "walk"]
 
@@ -97,7 +97,7 @@ def _next_tick(hz: int, cursor: int) -> int:
     return -(-(cursor + 1) * hz // 1000)
 
 
-def _ticks(span: Span, hz: int) -> range:
+def _ticks(span: HistoryRange, hz: int) -> range:
     last = floor(time() * hz)
     if span.after is not None:
         first = _next_tick(hz, span.after)
@@ -116,9 +116,7 @@ class Demo(DataSource):
     """
 
     @stream("walk/{hz:int}/{seed:int}", cursor="time")
-    async def walk(
-        self, after: Position | None, hz: Hz = 10, seed: Seed = 1
-    ) -> Rows[Step | Position]:
+    async def walk(self, after: Cursor | None, hz: Hz = 10, seed: Seed = 1) -> Rows[Step | Cursor]:
         """A walk that has no end.
 
         One row each 1/hz s, at whole multiples of it; late ones are caught up, for a minute.
@@ -133,13 +131,13 @@ class Demo(DataSource):
             first = now - CAUGHT_UP * hz + 1
             if first > tick:
                 tick = first
-                yield Position("", (tick - 1) * 1000 // hz)
+                yield Cursor("", (tick - 1) * 1000 // hz)
             for due in range(tick, now + 1):
                 yield _step(walk, hz, due)
                 tick = due + 1
 
     @walk.history
-    async def walked(self, span: Span, hz: Hz = 10, seed: int = 1) -> list[Step]:
+    async def walked(self, span: HistoryRange, hz: Hz = 10, seed: int = 1) -> list[Step]:
         """The rows of the span up to now: the newest of them, as many as the panel can draw."""
         ticks = _ticks(span, hz)
         if len(ticks) > INLINE_STEPS:

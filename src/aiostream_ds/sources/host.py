@@ -18,12 +18,12 @@ import anyio.to_thread
 import psutil
 from msgspec import Meta
 
+from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.errors import NotFound
-from aiostream_ds.frames.config import FieldConfig
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.marks import Rows, stream
-from aiostream_ds.plugin.model import Health, Page, Position, Row, Span, User
-from aiostream_ds.plugin.settings import Settings
+from aiostream_ds.models import Cursor, Health, HistoryPage, HistoryRange, Row, User
+from aiostream_ds.settings import Settings
 
 __all__ = ["Host", "HostSettings"]
 
@@ -113,16 +113,16 @@ class _Series(Generic[R]):
         self._next.set()
         self._next = anyio.Event()
 
-    async def follow(self, after: Position | None) -> AsyncGenerator[R | Position]:
+    async def follow(self, after: Cursor | None) -> AsyncGenerator[R | Cursor]:
         """Each row that is added behind a place; whoever is late gets what it missed."""
-        seen = after or Position(self.epoch, self.rows[-1].time if self.rows else -1)
+        seen = after or Cursor(self.epoch, self.rows[-1].time if self.rows else -1)
         while True:
             if seen.epoch != self.epoch:
-                seen = Position(self.epoch, -1)
+                seen = Cursor(self.epoch, -1)
                 yield seen
             missed = self._newer(seen.cursor)
             for row in missed:
-                seen = Position(self.epoch, row.time)
+                seen = Cursor(self.epoch, row.time)
                 yield row
             if not missed:
                 await self._next.wait()
@@ -130,15 +130,15 @@ class _Series(Generic[R]):
     def _newer(self, time: int) -> list[R]:
         return [*takewhile(lambda row: row.time > time, reversed(self.rows))][::-1]
 
-    def read(self, span: Span) -> Page:
+    def read(self, span: HistoryRange) -> HistoryPage:
         rows = self.rows
         if span.after is None:
             start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
             found = [r for r in rows if start <= r.time <= end][-span.limit :]
-            return Page(found, self.epoch)
+            return HistoryPage(found, self.epoch)
         upto = inf if span.upto is None else span.upto
         found = [r for r in rows if span.after < r.time <= upto][: span.limit]
-        return Page(found, self.epoch, truncated=span.after < self._forgotten)
+        return HistoryPage(found, self.epoch, truncated=span.after < self._forgotten)
 
 
 class _Sampler:
@@ -292,35 +292,35 @@ class Host(DataSource[HostSettings]):
         return Health(message=text, details={"interfaces": nics, "disks": disks})
 
     @stream("cpu", cursor="time")
-    async def cpu(self, after: Position | None) -> Rows[Cpu | Position]:
+    async def cpu(self, after: Cursor | None) -> Rows[Cpu | Cursor]:
         """Processor use, one row a sample."""
         async for row in self._sampler.cpu.follow(after):
             yield row
 
     @cpu.history
-    async def cpu_history(self, span: Span) -> Page:
+    async def cpu_history(self, span: HistoryRange) -> HistoryPage:
         """The samples of the span."""
         return self._sampler.cpu.read(span)
 
     @stream("memory", cursor="time")
-    async def memory(self, after: Position | None) -> Rows[Memory | Position]:
+    async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor]:
         """Memory use, one row a sample."""
         async for row in self._sampler.memory.follow(after):
             yield row
 
     @memory.history
-    async def memory_history(self, span: Span) -> Page:
+    async def memory_history(self, span: HistoryRange) -> HistoryPage:
         """The samples of the span."""
         return self._sampler.memory.read(span)
 
     @stream("net/{nic:any}", cursor="time")
-    async def net(self, after: Position | None, nic: Nic = _ALL) -> Rows[Net | Position]:
+    async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor]:
         """Traffic of one interface, one row a sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
 
     @net.history
-    async def net_history(self, span: Span, nic: str = _ALL) -> Page:
+    async def net_history(self, span: HistoryRange, nic: str = _ALL) -> HistoryPage:
         """The samples of the span."""
         return _found("network interface", nic, self._sampler.nets).read(span)
 
@@ -335,13 +335,13 @@ class Host(DataSource[HostSettings]):
         return _containing(typed, self._sampler.nets)
 
     @stream("disk/{device:any}", cursor="time")
-    async def disk(self, after: Position | None, device: Device = _ALL) -> Rows[Disk | Position]:
+    async def disk(self, after: Cursor | None, device: Device = _ALL) -> Rows[Disk | Cursor]:
         """Traffic of one block device, one row a sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row
 
     @disk.history
-    async def disk_history(self, span: Span, device: str = _ALL) -> Page:
+    async def disk_history(self, span: HistoryRange, device: str = _ALL) -> HistoryPage:
         """The samples of the span."""
         return _found("disk", device, self._sampler.disks).read(span)
 

@@ -9,8 +9,8 @@ in different tasks, and a task group may not live across that.
 """
 
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside, serve_in_memory
+from aiostream_ds.testing.recorded_upstream import Recorded, play, record
 from aiostream_ds.testing.snapshots import frame_text
-from aiostream_ds.testing.upstream import Recorded, play, record
 from aiostream_ds.testing.viewer import Refused, Viewer
 
 __all__ = [

@@ -17,11 +17,11 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from aiostream_ds.errors import DownstreamError
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.marks import Rows as Yields
-from aiostream_ds.plugin.marks import stream
-from aiostream_ds.plugin.model import Health, Position, Row, Span
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.decorators import Rows as Yields
+from aiostream_ds.decorators import stream
+from aiostream_ds.errors import UpstreamError
+from aiostream_ds.models import Cursor, Health, HistoryRange, Row
 
 __all__ = [
     "Disconnect",
@@ -174,13 +174,13 @@ class Fault(DataSource):
     outside: ClassVar[Outside] = Outside()
 
     @stream("numbers", cursor="n")
-    async def numbers(self, after: Position | None) -> Yields[Message]:
+    async def numbers(self, after: Cursor | None) -> Yields[Message]:
         """The messages, by their number."""
         async for message in self._messages():
             yield message
 
     @numbers.history
-    async def past(self, span: Span) -> list[Message]:
+    async def past(self, span: HistoryRange) -> list[Message]:
         """The log."""
         if span.after is not None:
             upto = span.upto or len(self.outside.log)
@@ -199,7 +199,7 @@ class Fault(DataSource):
             async with self.outside.connect():
                 return Health()
         except ConnectionError as error:
-            raise DownstreamError(f"the outside system: {error}") from error
+            raise UpstreamError(f"the outside system: {error}") from error
 
     async def _messages(self) -> AsyncGenerator[Message, Any]:
         try:
@@ -207,6 +207,6 @@ class Fault(DataSource):
                 async for line in lines:
                     yield msgspec.json.decode(line, type=Message)
         except ConnectionError as error:
-            raise DownstreamError(f"the outside system: {error}") from error
+            raise UpstreamError(f"the outside system: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DownstreamError(f"the outside system sent what is no message: {error}") from error
+            raise UpstreamError(f"the outside system sent what is no message: {error}") from error

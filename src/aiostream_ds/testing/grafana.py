@@ -16,16 +16,16 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
-from aiostream_ds.frames import arrow, json
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.application import Application, background_tasks, open_application
-from aiostream_ds.grafana.runtime import Serves
-from aiostream_ds.grafana.wire import Server
-from aiostream_ds.plugin.catalog import Catalog, Target
-from aiostream_ds.plugin.model import Response, User
+from aiostream_ds._frames import arrow, json
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._grafana.application import Application, background_tasks, open_application
+from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._grpc.server import Server
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._process.runtime import Serves
+from aiostream_ds.models import Response, User
 from aiostream_ds.testing.memory import connect
-from aiostream_ds.testing.streams import (
+from aiostream_ds.testing.stream_manager import (
     CHECK_INTERVAL,
     EMPTY_CHECKS,
     Follower,
@@ -64,14 +64,14 @@ class Grafana(StreamManager):
         application: Serves,
         tasks: TaskGroup,
         settings: Mapping[str, Any],
-        secure: Mapping[str, str],
+        secrets: Mapping[str, str],
         uid: str,
     ) -> None:
         super().__init__(tasks)
         self.uid = uid
         self._connect(application)
         self._settings = dict(settings)
-        self._secure = dict(secure)
+        self._secrets = dict(secrets)
         self._updated_ms = 1
         self._process: _Process | None = None
 
@@ -219,11 +219,11 @@ class Grafana(StreamManager):
         return {name: float(value) for name, _, value in pairs}
 
     async def change_settings(
-        self, settings: Mapping[str, Any], secure: Mapping[str, str] | None = None
+        self, settings: Mapping[str, Any], secrets: Mapping[str, str] | None = None
     ) -> None:
         """An admin saves the data source: every stream of it is cancelled and started anew."""
         self._settings = dict(settings)
-        self._secure = dict(secure) if secure is not None else self._secure
+        self._secrets = dict(secrets) if secrets is not None else self._secrets
         self._updated_ms += 1
         runs = tuple(self._runs.values())
         for run in runs:
@@ -270,7 +270,7 @@ class Grafana(StreamManager):
                 uid=self.uid,
                 name="test",
                 json_data=msgspec.json.encode(self._settings),
-                decrypted_secure_json_data=dict(self._secure),
+                decrypted_secure_json_data=dict(self._secrets),
                 last_updated_ms=self._updated_ms,
             ),
         )
@@ -295,13 +295,13 @@ async def open_grafana(
     application: Serves,
     *,
     settings: Mapping[str, Any] | None = None,
-    secure: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     uid: str = "test",
 ) -> AsyncGenerator[Grafana]:
     """A Grafana before a plugin that lives already; it goes, with all its viewers, on leaving."""
     async with AsyncExitStack() as last:
         async with background_tasks() as tasks:
-            grafana = Grafana(application, tasks, settings or {}, secure or {}, uid)
+            grafana = Grafana(application, tasks, settings or {}, secrets or {}, uid)
             last.push_async_callback(grafana._close)
             yield grafana
 
@@ -359,19 +359,19 @@ async def serve_in_memory(
     target: Target,
     *,
     settings: Mapping[str, Any] | None = None,
-    secure: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     by: str | None = None,
     uid: str = "test",
 ) -> AsyncGenerator[Grafana]:
     """A plugin with this DataSource class, and a Grafana before it.
 
-    `settings` is the data source's jsonData (camelCase), `secure` its secureJsonData. On leaving,
+    `settings` is the data source's jsonData (camelCase), `secrets` its secureJsonData. On leaving,
     Grafana goes first, then the plugin, which ends every stream and lifespan.
     """
     async with background_tasks() as lives:
         first = await lives.start(_live, Catalog(target, by), lives)
         async with open_grafana(
-            first.application, settings=settings, secure=secure, uid=uid
+            first.application, settings=settings, secrets=secrets, uid=uid
         ) as grafana:
             grafana._process = first
             yield grafana

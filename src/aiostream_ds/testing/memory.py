@@ -6,7 +6,7 @@ from typing import Any
 from grpclib.client import Channel
 from grpclib.config import Configuration
 
-from aiostream_ds.grafana.wire import Codec, Server
+from aiostream_ds._grpc.server import Codec, Server
 
 __all__ = ["connect"]
 

@@ -15,8 +15,8 @@ import anyio
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from aiostream_ds.grafana._pb import plugin as pb
-from aiostream_ds.grafana.application import background_tasks
+from aiostream_ds._grafana.application import background_tasks
+from aiostream_ds._pb import plugin as pb
 from aiostream_ds.testing.grafana import Grafana
 
 __all__ = ["Handshake", "NotStarted", "Process", "start_process"]
@@ -67,11 +67,11 @@ class Process:
 
     @asynccontextmanager
     async def grafana(
-        self, settings: Mapping[str, Any] | None = None, secure: Mapping[str, str] | None = None
+        self, settings: Mapping[str, Any] | None = None, secrets: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Grafana]:
         """A Grafana before this process, with one configured data source."""
         async with background_tasks() as tasks:
-            yield _Remote(self.channel, tasks, settings or {}, secure or {})
+            yield _Remote(self.channel, tasks, settings or {}, secrets or {})
 
     async def stop(self) -> float:
         """Shutdown, and SIGKILL if that does not end it; returns the seconds until it was gone."""
@@ -91,10 +91,10 @@ class _Remote(Grafana):
     """The same Grafana over a channel that is there already."""
 
     def __init__(
-        self, channel: Channel, tasks: Any, settings: Mapping[str, Any], secure: Mapping[str, str]
+        self, channel: Channel, tasks: Any, settings: Mapping[str, Any], secrets: Mapping[str, str]
     ) -> None:
         self._channel = channel
-        super().__init__(None, tasks, settings, secure, "check")  # type: ignore[arg-type]
+        super().__init__(None, tasks, settings, secrets, "check")  # type: ignore[arg-type]
 
     def _connect(self, application: Any) -> None:
         """There is nothing to connect."""

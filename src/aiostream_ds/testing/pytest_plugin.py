@@ -1,4 +1,4 @@
-"""The pytest plugin: `-p aiostream_ds.testing.plugin`, or `pytest_plugins` in a conftest.py.
+"""The pytest plugin: `-p aiostream_ds.testing.pytest_plugin`, or `pytest_plugins` in a conftest.py.
 
 It brings the mark `virtual`, which runs an async test on a clock that jumps instead of waiting, and
 two fixtures: `frame_snapshot`, and `serve_in_memory`, a factory. The Grafana that it makes is
@@ -14,7 +14,7 @@ import pytest
 
 from aiostream_ds.testing import grafana
 from aiostream_ds.testing.snapshots import FrameSnapshot
-from aiostream_ds.testing.vloop import VirtualLoop
+from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 __all__ = ["frame_snapshot", "serve_in_memory"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds.frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.frame import Field, FieldType, Frame
 
 __all__ = ["FrameSnapshot", "frame_text"]
 

@@ -15,8 +15,8 @@ from anyio.abc import TaskGroup
 from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.plugin.model import User
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds.models import User
 
 __all__ = [
     "CHECK_INTERVAL",

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.settings import Secret, decode_settings
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.settings import Secret, decode_settings
 from aiostream_ds.testing.grafana import Grafana, serve_in_memory
 from aiostream_ds.testing.viewer import Refused
 
@@ -26,19 +26,19 @@ __all__ = ["PluginSuite"]
 class PluginSuite:
     """Subclass it under a name that pytest collects, and say what is to be tested.
 
-    `settings` is the jsonData (camelCase), `secure` the secureJsonData, `channels` paths that give
+    `settings` is the jsonData (camelCase), `secrets` the secureJsonData, `channels` paths that give
     at least one row within `timeout` seconds.
     """
 
     data_source: ClassVar[type[DataSource[Any]]]
     settings: ClassVar[Mapping[str, Any]] = {}
-    secure: ClassVar[Mapping[str, str]] = {}
+    secrets: ClassVar[Mapping[str, str]] = {}
     channels: ClassVar[Sequence[str]] = ()
     timeout: ClassVar[float] = 5.0
 
     def serve(self) -> AbstractAsyncContextManager[Grafana]:
         """A Grafana before the data source."""
-        return serve_in_memory(self.data_source, settings=self.settings, secure=self.secure)
+        return serve_in_memory(self.data_source, settings=self.settings, secrets=self.secrets)
 
     async def test_health_is_green(self) -> None:
         """Save & test answers, and likes these settings."""
@@ -81,10 +81,10 @@ class PluginSuite:
     async def test_settings_survive_a_round_trip(self) -> None:
         """What Grafana stores is read, written and read again as the same settings."""
         kind = self.data_source.plan.settings
-        json, secure = msgspec.json.encode(dict(self.settings)), dict(self.secure)
-        once = decode_settings(kind, json, secure)
+        json, secrets = msgspec.json.encode(dict(self.settings)), dict(self.secrets)
+        once = decode_settings(kind, json, secrets)
         plain = msgspec.to_builtins(once, enc_hook=_reveal)
-        assert decode_settings(kind, msgspec.json.encode(plain), secure) == once
+        assert decode_settings(kind, msgspec.json.encode(plain), secrets) == once
 
     def _query(self, path: str) -> dict[str, Any]:
         stream, arguments = self.data_source.plan.match(path)

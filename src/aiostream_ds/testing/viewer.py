@@ -12,10 +12,10 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Field, Frame
-from aiostream_ds.frames.packet import Schema
-from aiostream_ds.plugin.model import Position
+from aiostream_ds._frames import json
+from aiostream_ds._frames.frame import Field, Frame
+from aiostream_ds._frames.packet import Schema
+from aiostream_ds.models import Cursor
 
 __all__ = ["Refused", "Viewer"]
 
@@ -58,7 +58,7 @@ class Viewer:
         self.packets: list[bytes] = []
         self.fields: tuple[Field, ...] = ()
         self.schema_changes = 0
-        self.position: Position | None = None
+        self.position: Cursor | None = None
         self._leave = leave
         self._schema = None if frame is None else _schema_of(frame)
         self._taken = 0
@@ -128,7 +128,7 @@ class Viewer:
                 self.schema_changes += 1
                 self._schema = Schema(body, fingerprint)
         if parts.seam is not None:
-            self.position = Position(parts.seam.epoch, parts.seam.last)
+            self.position = Cursor(parts.seam.epoch, parts.seam.last)
         if not parts.data or (parts.seam is not None and self._schema is None):
             self._wake()
             return

@@ -14,14 +14,14 @@ from pathlib import Path
 import anyio
 
 from aiostream_ds import (
+    Cursor,
     DataSource,
+    HistoryPage,
+    HistoryRange,
     NotFound,
-    Page,
-    Position,
     Row,
     Rows,
     Settings,
-    Span,
     serve,
     stream,
 )
@@ -44,12 +44,12 @@ class Line(Row):
 
 class Log(DataSource[Files]):
     @stream("log/{name}", cursor="offset")
-    async def log(self, after: Position | None, name: str) -> Rows[Line | Position]:
+    async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
         cursor = 0
         epoch = self.epoch(name)
         if after is not None and after.epoch == epoch:
             cursor = after.cursor
-        yield Position(epoch, cursor)
+        yield Cursor(epoch, cursor)
         while True:
             for line in self.lines(name, cursor):
                 cursor = line.offset
@@ -57,17 +57,17 @@ class Log(DataSource[Files]):
             await anyio.sleep(READ)
 
     @log.history
-    async def past(self, span: Span, name: str) -> Page:
+    async def past(self, span: HistoryRange, name: str) -> HistoryPage:
         epoch = self.epoch(name)
         found = list(self.lines(name, span.after or 0))
         if span.after is None:
             until_end = [line for line in found if line.time <= span.end]
             found = [line for line in until_end if line.time >= span.start]
             last = until_end[-1].offset if until_end else None
-            return Page(found[-span.limit :], epoch=epoch, last=last)
+            return HistoryPage(found[-span.limit :], epoch=epoch, last=last)
         if span.upto is not None:
             found = [line for line in found if line.offset <= span.upto]
-        return Page(found[: span.limit], epoch=epoch)
+        return HistoryPage(found[: span.limit], epoch=epoch)
 
     @log.subscribe
     async def exists(self, user: object, name: str) -> None:

@@ -1,5 +1,5 @@
 """Frames as Arrow IPC files: what queries answer."""
 
-from aiostream_ds._frames.arrow.encode import decode, encode, pieces
+from aiostream_ds._frames.arrow.encoder import decode, encode, pieces
 
-__all__ = ['decode', 'encode', 'pieces']
+__all__ = ["decode", "encode", "pieces"]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 
-from aiostream_ds.frames.arrays import is_arrow
-from aiostream_ds.frames.batch import learn
-from aiostream_ds.frames.columns import FieldType, FrameError, is_array
-from aiostream_ds.frames.config import FieldConfig, FrameMeta
-from aiostream_ds.frames.frame import Field, Frame, check_data, check_schema
+from aiostream_ds._frames.arrays import is_arrow
+from aiostream_ds._frames.arrow.record_batch import learn
+from aiostream_ds._frames.columns import FieldType, FrameError, is_array
+from aiostream_ds._frames.config import FieldConfig, FrameMeta
+from aiostream_ds._frames.frame import Field, Frame, check_data, check_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,8 @@ from itertools import accumulate
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
-from aiostream_ds.frames.arrays import array_kind, is_arrow
-from aiostream_ds.frames.columns import FieldType
+from aiostream_ds._frames.arrays import array_kind, is_arrow
+from aiostream_ds._frames.columns import FieldType
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from aiostream_ds.frames.arrays import is_arrow
-from aiostream_ds.frames.columns import FLOATS, FieldType, FrameError, is_array
-from aiostream_ds.frames.config import FieldConfig, FrameMeta
-from aiostream_ds.frames.frame import Field, Frame, check_data, check_schema
-from aiostream_ds.frames.packet import Packet, Schema, render
+from aiostream_ds._frames.arrays import is_arrow
+from aiostream_ds._frames.columns import FLOATS, FieldType, FrameError, is_array
+from aiostream_ds._frames.config import FieldConfig, FrameMeta
+from aiostream_ds._frames.frame import Field, Frame, check_data, check_schema
+from aiostream_ds._frames.packet import Packet, Schema, render
 
 __all__ = [
     "FrameEncoder",

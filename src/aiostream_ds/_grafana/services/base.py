@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import betterproto2
 
-from aiostream_ds.channels.registry import ChannelRegistry
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._grafana import conversion as convert
+from aiostream_ds._grafana.instances import Instances
+from aiostream_ds._grpc.decode import Decoder
+from aiostream_ds._grpc.methods import Decodes, Method
+from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError, unwrap
-from aiostream_ds.grafana import convert
-from aiostream_ds.grafana.decode import Decoder
-from aiostream_ds.grafana.instance import Instances
-from aiostream_ds.grafana.methods import Decodes, Method
-from aiostream_ds.telemetry import Counters
 
 if TYPE_CHECKING:
-    from aiostream_ds.grafana.seam import Seam
+    from aiostream_ds._grafana.replay import RowReplay
 
 __all__ = ["Service"]
 
@@ -46,11 +46,11 @@ class Service:
         self._decoders = decoders
 
     @cached_property
-    def seam(self) -> "Seam":
+    def seam(self) -> "RowReplay":
         """What answers exact panels."""
-        from aiostream_ds.grafana.seam import Seam  # a health check needs none
+        from aiostream_ds._grafana.replay import RowReplay  # a health check needs none
 
-        return Seam(self.registry, self.counters)
+        return RowReplay(self.registry, self.counters)
 
     def methods(self) -> Mapping[str, Method]:
         """The service's part of the table that the server answers from."""

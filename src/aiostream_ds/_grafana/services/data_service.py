@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 import anyio
 import anyio.to_thread
 
+from aiostream_ds._frames import arrow, json
+from aiostream_ds._frames.frame import Frame
+from aiostream_ds._grafana import conversion as convert
+from aiostream_ds._grafana import queries, replies
+from aiostream_ds._grafana.replay import INLINE_ROWS
+from aiostream_ds._grafana.replies import Answer, Piece
+from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grpc.methods import Method, server_stream, unary
+from aiostream_ds._grpc.server import Call
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._streams.author_code import authors_code
 from aiostream_ds.errors import unwrap
-from aiostream_ds.frames import arrow, json
-from aiostream_ds.frames.frame import Frame
-from aiostream_ds.grafana import convert, queries, replies
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.methods import Method, server_stream, unary
-from aiostream_ds.grafana.replies import Answer, Piece
-from aiostream_ds.grafana.seam import INLINE_ROWS
-from aiostream_ds.grafana.service import Service
-from aiostream_ds.grafana.wire import Call
-from aiostream_ds.plugin.guard import authors_code
 
 __all__ = ["DataService"]
 

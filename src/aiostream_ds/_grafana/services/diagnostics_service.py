@@ -6,12 +6,12 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.methods import Method, unary
-from aiostream_ds.grafana.service import Service
-from aiostream_ds.grafana.wire import Call
-from aiostream_ds.plugin.model import Health
-from aiostream_ds.telemetry import redact
+from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grpc.methods import Method, unary
+from aiostream_ds._grpc.server import Call
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._telemetry import redact
+from aiostream_ds.models import Health
 
 __all__ = ["DiagnosticsService"]
 
@@ -56,7 +56,7 @@ class DiagnosticsService(Service):
         self, request: pb.CollectMetricsRequest, call: Call
     ) -> pb.CollectMetricsResponse:
         """Prometheus text, of the streams that run now too."""
-        from aiostream_ds.grafana.metrics import Gauges, exposition  # a health check needs none
+        from aiostream_ds._grafana.metrics import Gauges, exposition  # a health check needs none
 
         gauges = Gauges.of(self.registry)
         text = await anyio.to_thread.run_sync(exposition, gauges, self.counters)

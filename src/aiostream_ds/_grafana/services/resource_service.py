@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 
-from aiostream_ds.grafana import convert, resources, suggest
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.access import authorize, authorize_plain
-from aiostream_ds.grafana.http2streams import StreamClosedError
-from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.grafana.methods import Method, server_stream
-from aiostream_ds.grafana.seam import at_path
-from aiostream_ds.grafana.service import Service
-from aiostream_ds.grafana.wire import Call
-from aiostream_ds.plugin.model import User
+from aiostream_ds._grafana import conversion as convert
+from aiostream_ds._grafana import http_resources as resources
+from aiostream_ds._grafana import suggestions as suggest
+from aiostream_ds._grafana.authorization import authorize, authorize_plain
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.replay import resolve_channel
+from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grpc.methods import Method, server_stream
+from aiostream_ds._grpc.server import Call
+from aiostream_ds._http2.stream import StreamClosedError
+from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds.models import User
 
 __all__ = ["ResourceService"]
 
@@ -54,6 +56,6 @@ class ResourceService(Service):
         self, instance: Instance, user: User | None, request: pb.CallResourceRequest
     ) -> pb.CallResourceResponse:
         asked = resources.seam_request(request)
-        _, at = at_path(instance, asked.path)
+        _, at = resolve_channel(instance, asked.path)
         await authorize(at, user, "rows")
         return resources.json_body(await self.seam.rows_after(at, asked.after, asked.upto))

@@ -5,20 +5,21 @@ from collections.abc import Mapping
 import anyio
 import msgspec
 
-from aiostream_ds.channels.registry import ChannelError, StreamFailed
+from aiostream_ds._channels.registry import ChannelError, StreamFailed
+from aiostream_ds._grafana import conversion as convert
+from aiostream_ds._grafana import replies
+from aiostream_ds._grafana.authorization import admit, authorize
+from aiostream_ds._grafana.exact_delivery import send_exact
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.packet_delivery import send_packets
+from aiostream_ds._grafana.replay import ChannelRequest, resolve_channel
+from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grafana.stream_runs import join
+from aiostream_ds._grpc.methods import Method, server_stream, unary
+from aiostream_ds._grpc.server import Call, GRPCError, Status
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, PermissionDenied
-from aiostream_ds.grafana import convert, replies
-from aiostream_ds.grafana._pb import pluginv2 as pb
-from aiostream_ds.grafana.access import admit, authorize
-from aiostream_ds.grafana.exact import send_exact
-from aiostream_ds.grafana.instance import Instance
-from aiostream_ds.grafana.methods import Method, server_stream, unary
-from aiostream_ds.grafana.runs import join
-from aiostream_ds.grafana.seam import Path, at_path
-from aiostream_ds.grafana.sending import send_packets
-from aiostream_ds.grafana.service import Service
-from aiostream_ds.grafana.wire import Call, GRPCError, Status
-from aiostream_ds.plugin.settings import convert as read
+from aiostream_ds.settings import convert as read
 
 __all__ = ["REFUSED_WAIT", "StreamService"]
 
@@ -62,7 +63,7 @@ class StreamService(Service):
             return replies.subscribe_stream(answer[self.refusal(error, request.path)], b"")
         return replies.subscribe_stream(answer.OK, data)
 
-    def _initial(self, at: Path) -> bytes:
+    def _initial(self, at: ChannelRequest) -> bytes:
         """Nothing: a packet without rows would let a panel's refresh draw its history twice. The
         schema comes with the rows instead, until this viewer has surely joined."""
         running = self.registry.peek(at.key)
@@ -74,7 +75,7 @@ class StreamService(Service):
         """Joins the path's one running stream and forwards its packets until either side ends."""
         try:
             instance = await self._opened(request.plugin_context)
-            exact, at = at_path(instance, request.path)
+            exact, at = resolve_channel(instance, request.path)
             subscription = join(self.registry, self.seam, at, self.counters, exact=exact)
         except Exception as error:
             if not isinstance(error, ChannelError):
@@ -90,9 +91,11 @@ class StreamService(Service):
         finally:
             subscription.leave()
 
-    async def _path(self, context: pb.PluginContext | None, path: str) -> tuple[bool, Path]:
+    async def _path(
+        self, context: pb.PluginContext | None, path: str
+    ) -> tuple[bool, ChannelRequest]:
         """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
-        return at_path(await self.instances.get(context), path)
+        return resolve_channel(await self.instances.get(context), path)
 
     async def _opened(self, context: pb.PluginContext | None) -> Instance:
         """The instance; a failure is told late, since Grafana calls again at once for ever."""

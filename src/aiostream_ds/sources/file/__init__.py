@@ -1,1 +1,5 @@
-"""The source `file`."""
+"""The source `file`: follows growing NDJSON and CSV files."""
+
+from aiostream_ds.sources.file.file_source import File
+
+__all__ = ["File"]

@@ -20,20 +20,20 @@ import anyio.to_thread
 from msgspec import Meta
 from msgspec.structs import replace
 
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.errors import (
     ConfigError,
-    DownstreamError,
     NotFound,
     PermissionDenied,
     PluginError,
+    UpstreamError,
 )
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.marks import Rows, stream
-from aiostream_ds.plugin.model import Health, InstanceSettings, Page, Position, Span, User
-from aiostream_ds.sources.follow import Follower, numbering
-from aiostream_ds.sources.logfile import LogFile, Row, Skipped
-from aiostream_ds.sources.past import look
-from aiostream_ds.sources.records import RecordSettings
+from aiostream_ds.models import Cursor, Health, HistoryPage, HistoryRange, InstanceSettings, User
+from aiostream_ds.sources.file.follow import Follower, numbering
+from aiostream_ds.sources.file.log_file import LogFile, Row, Skipped
+from aiostream_ds.sources.file.range_reader import look
+from aiostream_ds.sources.file.records import RecordSettings
 
 __all__ = ["File", "FileSettings"]
 
@@ -113,7 +113,7 @@ class File(DataSource[FileSettings]):
         return Health(message=text, details=details)
 
     @stream("rows/{file:rest}", cursor="offset")
-    async def rows(self, after: Position | None, file: Name) -> Rows[Row | list[Row] | Position]:
+    async def rows(self, after: Cursor | None, file: Name) -> Rows[Row | list[Row] | Cursor]:
         """The rows of a file, on and on; waits for it while it is not there."""
         follower = Follower(
             os.path.join(self._root, file), partial(self._open, file), after, self._cuts
@@ -125,7 +125,7 @@ class File(DataSource[FileSettings]):
                     with _explained(file):
                         batch = await anyio.to_thread.run_sync(follower.read)
                 except (NotFound, PermissionDenied) as error:  # amid a rotation it may be so
-                    raise DownstreamError(error.message) from error
+                    raise UpstreamError(error.message) from error
                 self._left_out[file] += len(batch.skipped)
                 self._replaced[file] += batch.replaced
                 told.tell(batch.skipped, anyio.current_time())
@@ -139,7 +139,7 @@ class File(DataSource[FileSettings]):
             follower.close()
 
     @rows.history
-    async def past(self, span: Span, file: str) -> Page:
+    async def past(self, span: HistoryRange, file: str) -> HistoryPage:
         """Reads the rows of a span, or those behind an offset, from the file again.
 
         Of a time span also those of rotated files, `FILE.1` and on, which come before; their
@@ -183,22 +183,24 @@ class File(DataSource[FileSettings]):
         is_csv = by_name if settings.format == "auto" else settings.format == "csv"
         return LogFile(self._locate(file), settings, is_csv=is_csv, max_line=settings.max_line)
 
-    def _read(self, span: Span, file: str) -> Page:
+    def _read(self, span: HistoryRange, file: str) -> HistoryPage:
         try:
             found = look(partial(self._open, file), span)
         except FileNotFoundError:
             found = None  # amid a rotation: as if it were empty
         if found is None:
-            page = Page([], truncated=bool(span.after and span.after > 0), last=0)
+            page = HistoryPage([], truncated=bool(span.after and span.after > 0), last=0)
         else:
             cuts = self._cuts.get(os.path.join(self._root, file), 0)
             epoch = numbering(found.epoch, cuts)
-            page = Page(found.rows, epoch=epoch, truncated=found.gone, last=found.last)
+            page = HistoryPage(found.rows, epoch=epoch, truncated=found.gone, last=found.last)
         if span.after is not None or (found is not None and found.reaches_back):
             return page
         return self._read_rotated(span, file, page, {found.key} if found else set())
 
-    def _read_rotated(self, span: Span, file: str, page: Page, seen: set[tuple[int, int]]) -> Page:
+    def _read_rotated(
+        self, span: HistoryRange, file: str, page: HistoryPage, seen: set[tuple[int, int]]
+    ) -> HistoryPage:
         rows: list[Row] = page.rows
         for number in count(1):
             if len(rows) >= span.limit:
@@ -264,10 +266,10 @@ def _explained(file: str) -> Iterator[None]:
         raise NotFound(f"there is no file {file!r}") from None
     except PermissionError:
         raise PermissionDenied(f"{file!r} cannot be read by the plugin's user") from None
-    except DownstreamError as error:
-        raise DownstreamError(f"{file!r}: {error.message}") from error
+    except UpstreamError as error:
+        raise UpstreamError(f"{file!r}: {error.message}") from error
     except OSError as error:
-        raise DownstreamError(f"{file!r}: {_reason(error)}") from error
+        raise UpstreamError(f"{file!r}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, MutableMapping
 from typing import NamedTuple
 
-from aiostream_ds.plugin.model import Position
-from aiostream_ds.sources.logfile import Forward, LogFile, Row, Skipped
+from aiostream_ds.models import Cursor
+from aiostream_ds.sources.file.log_file import Forward, LogFile, Row, Skipped
 
 __all__ = ["Batch", "Follower", "numbering"]
 
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     rows: list[Row]
     skipped: list[Skipped]
-    begins: Position | None = None
+    begins: Cursor | None = None
     replaced: int = 0
     more: bool = False
 
@@ -54,7 +54,7 @@ class Follower:
         self,
         path: str,
         open_log: Callable[[], LogFile],
-        after: Position | None,
+        after: Cursor | None,
         cuts: MutableMapping[str, int],
     ) -> None:
         self._path = path
@@ -87,7 +87,7 @@ class Follower:
         # asked after reading: what was read is then known to be of the file that began so
         begins_alike = forward.log.still_begins(forward.start)
         if shrunk or not begins_alike:
-            self._after = Position(self._name(forward), before)
+            self._after = Cursor(self._name(forward), before)
             if begins_alike:
                 self._cut()
             self.close()
@@ -128,7 +128,7 @@ class Follower:
                 return _AGAIN
             name = numbering(start.epoch, self._cut())
         self._forward = Forward(log, start, 0)
-        return Batch([], unfit, begins=Position(name, 0), more=True)
+        return Batch([], unfit, begins=Cursor(name, 0), more=True)
 
     def _cut(self) -> int:
         """Offsets count anew though the file begins as it did; how often they have done so."""
@@ -158,7 +158,7 @@ class Follower:
         """The old file is read to its end, after the other one had its first row."""
         rest = forward.log.size() - forward.position
         lost = [Skipped(forward.position + rest, "cut off by the file's end")] if rest else []
-        self._after = Position(self._name(forward), forward.position)
+        self._after = Cursor(self._name(forward), forward.position)
         self._next = None
         self.close()
         batch = self._adopt(other)

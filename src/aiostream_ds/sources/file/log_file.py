@@ -10,8 +10,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
-from aiostream_ds.errors import DownstreamError
-from aiostream_ds.sources.records import BadLine, Csv, LineReader, Ndjson, RecordSettings
+from aiostream_ds.errors import UpstreamError
+from aiostream_ds.sources.file.records import BadLine, Csv, LineReader, Ndjson, RecordSettings
 
 __all__ = [
     "HEAD",
@@ -73,13 +73,13 @@ class LogFile:
     __slots__ = ("_fd", "_start", "csv", "key", "max_line", "settings", "unfit")
 
     def __init__(self, path: str, settings: RecordSettings, *, is_csv: bool, max_line: int) -> None:
-        """Opens the file. Raises OSError, and DownstreamError for what is no regular file."""
+        """Opens the file. Raises OSError, and UpstreamError for what is no regular file."""
         # a named pipe would wait for its writer here
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode):
             self.close()
-            raise DownstreamError("it is no regular file")
+            raise UpstreamError("it is no regular file")
         self.key = found.st_dev, found.st_ino
         """Which file it is on this machine, whatever its name."""
         self.csv = is_csv
@@ -132,7 +132,7 @@ class LogFile:
             data = head.find(b"\n") + 1
             if not data:
                 if len(head) == HEAD:
-                    raise DownstreamError(f"its CSV header is longer than {HEAD} bytes")
+                    raise UpstreamError(f"its CSV header is longer than {HEAD} bytes")
                 return None
             reader = Csv(self.settings, head[: data - 1])
             end = data

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from aiostream_ds.errors import DownstreamError
-from aiostream_ds.plugin.model import Span
-from aiostream_ds.sources.logfile import LogFile, Row, Start, begins_before, newest, oldest
+from aiostream_ds.errors import UpstreamError
+from aiostream_ds.models import HistoryRange
+from aiostream_ds.sources.file.log_file import LogFile, Row, Start, begins_before, newest, oldest
 
 __all__ = ["Found", "look"]
 
@@ -34,10 +34,10 @@ class Found(NamedTuple):
     reaches_back: bool = False
 
 
-def look(open_log: Callable[[], LogFile], span: Span) -> Found | None:
+def look(open_log: Callable[[], LogFile], span: HistoryRange) -> Found | None:
     """The rows of a span that the file has; None while it has no row at all.
 
-    Raises OSError, and DownstreamError for a file that cannot be read.
+    Raises OSError, and UpstreamError for a file that cannot be read.
     """
     for _ in range(TRIES):
         with open_log() as log:
@@ -47,10 +47,10 @@ def look(open_log: Callable[[], LogFile], span: Span) -> Found | None:
             found = _read(log, start, span)
             if log.still_begins(start):  # what was read before is then of the file that began so
                 return found
-    raise DownstreamError("it is emptied while it is read")
+    raise UpstreamError("it is emptied while it is read")
 
 
-def _read(log: LogFile, start: Start, span: Span) -> Found:
+def _read(log: LogFile, start: Start, span: HistoryRange) -> Found:
     if span.after is None:
         ms = timedelta(milliseconds=1)
         first, last = -((_EPOCH - span.start) // ms), (span.end - _EPOCH) // ms

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from aiostream_ds.plugin.settings import Settings
+from aiostream_ds.settings import Settings
 
 __all__ = ["BadLine", "Csv", "LineReader", "Ndjson", "RecordSettings", "read_time"]
 

@@ -11,12 +11,12 @@ import anyio
 import anyio.to_thread
 from msgspec import Meta
 
-from aiostream_ds.frames.frame import Field, FieldType, Frame
-from aiostream_ds.plugin.datasource import DataSource
-from aiostream_ds.plugin.marks import Rows, stream
-from aiostream_ds.plugin.model import Health
-from aiostream_ds.plugin.settings import Settings
-from aiostream_ds.sources.recording import Reader
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.decorators import Rows, stream
+from aiostream_ds.models import Health
+from aiostream_ds.settings import Settings
+from aiostream_ds.sources.recorded.recording import Reader
 
 __all__ = ["Recorded", "RecordedSettings"]
 

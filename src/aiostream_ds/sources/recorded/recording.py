@@ -13,10 +13,10 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from aiostream_ds._frames import json
+from aiostream_ds._frames.frame import Frame, FrameError
+from aiostream_ds._frames.packet import Schema
 from aiostream_ds.errors import ConfigError
-from aiostream_ds.frames import json
-from aiostream_ds.frames.frame import Frame, FrameError
-from aiostream_ds.frames.packet import Schema
 
 __all__ = ["Packet", "Reader", "Recorder"]
 

@@ -44,7 +44,7 @@ def test_a_packet_stands_between_the_row_before_it_and_its_last(make):
     numbers.begin(Cursor("log", 3))
     (first,) = numbers.encode(make([4, 7, 9]))
     (second,) = numbers.encode(make([10]))
-    assert (first.place, second.place) == (CursorRange("log", 3, 9), CursorRange("log", 9, 10))
+    assert (first.cursors, second.cursors) == (CursorRange("log", 3, 9), CursorRange("log", 9, 10))
     assert numbers.position == Cursor("log", 10)
 
 
@@ -54,7 +54,7 @@ def test_rows_that_are_not_above_the_last_are_left_out_and_counted(make):
     numbers.begin(Cursor("", 5))
     packets = numbers.encode(make([4, 5, 6, 8, 7, 8, 9]))
     assert rows_of(packets) == [6, 8, 9]
-    assert packets[-1].place == CursorRange("", 5, 9)
+    assert packets[-1].cursors == CursorRange("", 5, 9)
     assert counters.dropped == {"duplicate": 4}
     assert numbers.encode(make([9])) == []
     assert counters.dropped == {"duplicate": 5}
@@ -64,7 +64,7 @@ def test_another_epoch_begins_where_it_says():
     numbers, counters = numbering()
     numbers.begin(Cursor("old", 100))
     packets = numbers.encode([Line(1, 101), Cursor("new", -1), Line(2, 5), Line(3, 6)])
-    assert [(p.place, p.rows) for p in packets] == [
+    assert [(p.cursors, p.rows) for p in packets] == [
         (CursorRange("old", 100, 101), 1),
         (CursorRange("new", -1, -1), 0),
         (CursorRange("new", -1, 6), 2),
@@ -76,22 +76,22 @@ def test_rows_that_the_source_leaves_out_are_a_gap_between_two_packets():
     numbers, _ = numbering()
     numbers.begin(Cursor("", 10))
     mark, packet = numbers.encode([Cursor("", 50), Line(1, 51)])
-    assert (mark.place, mark.rows) == (CursorRange("", 50, 50), 0)
-    assert packet.place == CursorRange("", 50, 51)
+    assert (mark.cursors, mark.rows) == (CursorRange("", 50, 50), 0)
+    assert packet.cursors == CursorRange("", 50, 51)
 
 
 def test_a_place_that_is_behind_already_changes_nothing():
     numbers, _ = numbering()
     numbers.begin(Cursor("", 10))
     mark, packet = numbers.encode([Cursor("", 4), Line(1, 11)])
-    assert mark.place == CursorRange("", 10, 10) and packet.place == CursorRange("", 10, 11)
+    assert mark.cursors == CursorRange("", 10, 10) and packet.cursors == CursorRange("", 10, 11)
 
 
 def test_it_is_known_only_once_it_has_begun():
     numbers, _ = numbering()
     assert not numbers.known
     numbers.begin(Cursor("", -1))
-    assert numbers.known and numbers.mark.place == CursorRange("", -1, -1)
+    assert numbers.known and numbers.mark.cursors == CursorRange("", -1, -1)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_places_join_without_a_hole_and_hold_exactly_their_rows(batches, kind):
     for batch in batches:
         given += len(batch)
         for packet in numbers.encode(MAKERS[kind](batch)) if batch else ():
-            epoch, prev, last = packet.place
+            epoch, prev, last = packet.cursors
             assert prev == stands and last > prev
             found = rows_of([packet])
             assert all(prev < n <= last for n in found) and found[-1] == last

@@ -135,8 +135,8 @@ class Channel:
         packet = packets[0]
         rows, size = packet.rows, len(packet.data)
         self.schema = packet.schema
-        if packet.place is not None:
-            self.place = packet.place
+        if packet.cursors is not None:
+            self.place = packet.cursors
         self._owner.observer.on_emit(self.key, 1, rows, size)
         if self._statuses is not None:
             self._statuses.rows_came()
@@ -160,11 +160,11 @@ class Channel:
         if last is not None:
             if last.schema.body:
                 self.schema = last.schema
-            if last.place is not None:
-                self.place = last.place
+            if last.cursors is not None:
+                self.place = last.cursors
         if filled:
             self._give(filled, rows, filled_size)
-        if empty and last is not None and not last.rows and last.place is not None:
+        if empty and last is not None and not last.rows and last.cursors is not None:
             self._tell_place(last)
         return rows, size
 

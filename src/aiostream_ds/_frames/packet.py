@@ -29,14 +29,14 @@ class CursorRange(NamedTuple):
 class Packet(msgspec.Struct, frozen=True, eq=False, gc=False):
     """`rows` rows under `schema`; `data` is the JSON object of `values` and what goes along.
 
-    `place` is where they stand, of a stream whose rows have a cursor. A packet with a place and no
-    rows says how far the stream has come.
+    `cursors` is the range of cursors of these rows, if they have one. A packet with cursors and no
+    rows reports how far the stream has come.
     """
 
     schema: Schema
     data: bytes
     rows: int
-    place: CursorRange | None = None
+    cursors: CursorRange | None = None
 
 
 def render(schema: Schema | None, packet: Packet | None) -> bytes:

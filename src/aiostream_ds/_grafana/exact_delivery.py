@@ -76,13 +76,13 @@ def cursor_feed(
         nonlocal stands
         found = []
         for packet in packets:
-            stands = packet.place or stands
-            if packet.place is None:
+            stands = packet.cursors or stands
+            if packet.cursors is None:
                 continue
             if packet.rows:
-                found.append(_rows(epoch, column, packet, packet.place))
+                found.append(_rows(epoch, column, packet, packet.cursors))
             else:
-                found.append(_place(epoch(packet.place.epoch, schema()), packet.place.last))
+                found.append(_place(epoch(packet.cursors.epoch, schema()), packet.cursors.last))
         if not packets and stands is not None:
             found.append(_place(epoch(stands.epoch, schema()), stands.last))
         return found

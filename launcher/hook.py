@@ -1,7 +1,7 @@
-"""What a wheel gets beside the Python: launchers for every platform, built where Go is, so that
-who installs it needs none; and the files of the built-in plugin. Called by hatch.
+"""The build hook for hatch: adds to a wheel the launchers for every platform, built where Go is
+installed, and the files of the built-in plugin. Users of the wheel do not need Go.
 
-AIOSTREAM_DS_REQUIRE with the word `go` makes a wheel without launchers a failure.
+If AIOSTREAM_DS_REQUIRE contains `go`, a build without Go fails.
 """
 
 import importlib.util
@@ -12,11 +12,17 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUILTIN = (
-    "plugin.json", "README.md", "CHANGELOG.md", "LICENSE", "img/logo.svg",
-    "dashboards", "provisioning",
-)  # fmt: skip
-ROOM = "aiostream_ds/packaging"
+PACKAGE = "aiostream_ds/packaging"
+
+BUILTIN = {
+    "plugin.json": "plugin.json",
+    "README.md": "README.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "LICENSE": "LICENSE",
+    "builtin/img/logo.svg": "img/logo.svg",
+    "builtin/provisioning": "provisioning",
+}
+"""Path in the repository → path below `packaging/builtin` in the wheel."""
 
 
 class Launchers(BuildHookInterface):
@@ -26,21 +32,21 @@ class Launchers(BuildHookInterface):
         if version == "editable":
             return
         root = Path(self.root)
-        wanted = build_data["force_include"]
-        for name in BUILTIN:
-            wanted[str(root / name)] = f"{ROOM}/builtin/{name}"
+        include = build_data["force_include"]
+        for source, target in BUILTIN.items():
+            include[str(root / source)] = f"{PACKAGE}/builtin/{target}"
         if shutil.which("go") is None:
             if "go" in os.environ.get("AIOSTREAM_DS_REQUIRE", "").split(","):
-                raise RuntimeError("the launchers need Go, which is not on PATH")
+                raise RuntimeError("expected go on PATH to build the launchers; install Go")
             self.app.display_warning(
-                "no Go: this wheel cannot package plugins, for want of launchers"
+                "Go is not installed: this wheel has no launchers and cannot package plugins"
             )
             return
-        for path in _builder(root).build(root / "build/launchers"):
-            wanted[str(path)] = f"{ROOM}/launchers/{path.name}"
+        for path in _load_builder(root).build(root / "build/launchers"):
+            include[str(path)] = f"{PACKAGE}/launchers/{path.name}"
 
 
-def _builder(root: Path) -> Any:
+def _load_builder(root: Path) -> Any:
     spec = importlib.util.spec_from_file_location("launchers", root / "launcher/build.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,9 +1,9 @@
-"""The dashboards of the built-in plugin's sources, in the two forms in which Grafana takes them.
+"""Writes the built-in plugin's dashboards, one a source: builtin/provisioning/dashboards/aiostream.
 
-`provisioning/dashboards/aiostream/*.json` are read by a Grafana from its provisioning folder: they
-begin with the data source of `provisioning/datasources/aiostream.yaml`. `dashboards/*.json` are
-imported from the tab Dashboards of a data source's page (plugin.json `includes`): Grafana puts that
-data source in. Both let a viewer pick another one at the top, and hold no id of any data source.
+Grafana reads them from its provisioning folder: they start with the data source of
+`datasources/aiostream.yaml`. A package also holds a form of them that can be imported from the tab
+Dashboards of a data source (`aiostream_ds.packaging.builtin_files`). In both a viewer can select
+another data source at the top, and no panel names a data source.
 
 The model is the one of Grafana 9.4 (schema version 37, `DashboardMigrator.ts`); newer ones migrate
 it as they load.
@@ -28,22 +28,22 @@ FIVE_MINUTES = 15_000
 """Rows that a graph holds: 50 a second for the five minutes that a dashboard begins with."""
 
 NEWEST: Json = {"timeFrom": "10s", "hideTimeOverride": True, "maxDataPoints": 500}
-"""A panel that draws every row anew each time: the last seconds are enough, and quick."""
+"""A panel that redraws every row on each update: a few seconds are enough, and fast."""
 
 DATA_SOURCE = {"type": PLUGIN_ID, "uid": "${datasource}"}
-INPUT = "DS_AIOSTREAM"
+OUT = ROOT / "builtin" / "provisioning" / "dashboards" / "aiostream"
 
 
-# -- what panels are made of ---------------------------------------------------------------------
+# -- parts of panels -----------------------------------------------------------------------------
 
 
 def query(query_type: str, exact: bool = True, **fields: object) -> Json:
-    """One query; its letter comes when the panel is made."""
+    """One query; `panel` adds its refId."""
     return {"queryType": query_type, **fields, "withStreaming": True, "exact": exact}
 
 
 def panel(kind: str, title: str, size: tuple[int, int], *queries: Json, **rest: Any) -> Json:
-    """A panel of one type; `size` is width and height, its place comes with the dashboard."""
+    """A panel of one type; `size` is width and height, `dashboard` adds its position."""
     targets = [
         {"refId": letter, "datasource": DATA_SOURCE, **one}
         for letter, one in zip("ABCDEFGH", queries, strict=False)
@@ -62,7 +62,7 @@ def panel(kind: str, title: str, size: tuple[int, int], *queries: Json, **rest: 
 
 
 def text(size: tuple[int, int], markdown: str) -> Json:
-    """A panel of words."""
+    """A panel with text."""
     made = panel("text", "", size, transparent=True)
     del made["targets"], made["datasource"]
     made["options"] = {"mode": "markdown", "content": markdown}
@@ -70,7 +70,7 @@ def text(size: tuple[int, int], markdown: str) -> Json:
 
 
 def lines(*, fill: int = 0, stacked: bool = False, **defaults: Any) -> Json:
-    """How a time series panel draws: thin lines, no points, never joined over a gap."""
+    """Options of a time series panel: thin lines, no points, gaps stay open."""
     custom: Json = {
         "drawStyle": "line",
         "lineWidth": 1,
@@ -90,7 +90,7 @@ def lines(*, fill: int = 0, stacked: bool = False, **defaults: Any) -> Json:
 
 
 def newest(field: str = "", *, graph: bool = True, **defaults: Any) -> Json:
-    """How a stat panel shows: the last value of one field, the field's own unit."""
+    """Options of a stat panel: the last value of one field in the field's unit."""
     return {
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": {
@@ -106,15 +106,15 @@ def newest(field: str = "", *, graph: bool = True, **defaults: Any) -> Json:
     }
 
 
-def plain() -> Json:
+def neutral() -> Json:
     """One colour, for values that are neither good nor bad."""
     return {"color": {"mode": "fixed", "fixedColor": "blue"}}
 
 
 def steps(*bounds: tuple[float | None, str]) -> Json:
-    """Colours from a value on."""
-    marks = [{"value": value, "color": colour} for value, colour in bounds]
-    return {"thresholds": {"mode": "absolute", "steps": marks}, "color": {"mode": "thresholds"}}
+    """Thresholds: a colour from each value up."""
+    found = [{"value": value, "color": colour} for value, colour in bounds]
+    return {"thresholds": {"mode": "absolute", "steps": found}, "color": {"mode": "thresholds"}}
 
 
 def choice(name: str, label: str, *values: str) -> Json:
@@ -133,7 +133,7 @@ def choice(name: str, label: str, *values: str) -> Json:
     }
 
 
-def words(name: str, label: str, value: str) -> Json:
+def text_box(name: str, label: str, value: str) -> Json:
     """A variable that the viewer types."""
     current = {"text": value, "value": value}
     return {
@@ -172,7 +172,7 @@ def demo() -> Json:
             query("walk", exact=False, hz="${hz}", seed=1, alias="seed 1"),
             maxDataPoints=FIVE_MINUTES, **lines(),
         ),
-        panel("stat", "Newest value", (6, 6), walk, **NEWEST, **newest(**plain())),
+        panel("stat", "Newest value", (6, 6), walk, **NEWEST, **newest(**neutral())),
         panel("table", "Rows of the last 10 s", (8, 6), walk, **NEWEST, **newest_first()),
         text(
             (10, 6),
@@ -192,11 +192,11 @@ def host() -> Json:
     return dashboard(
         "host",
         "The machine that Grafana's plugin runs on: processor, memory, network and disks.",
-        [words("nic", "Interface", "all"), words("device", "Disk", "all")],
+        [text_box("nic", "Interface", "all"), text_box("device", "Disk", "all")],
         panel("stat", "Processor", (6, 4), cpu, **newest("busy", **percent, **warm)),
-        panel("stat", "Load", (6, 4), cpu, **newest("load", **plain())),
+        panel("stat", "Load", (6, 4), cpu, **newest("load", **neutral())),
         panel("stat", "Memory", (6, 4), memory, **newest("used_share", **percent, **warm)),
-        panel("stat", "Received", (6, 4), net, **newest("received", **plain())),
+        panel("stat", "Received", (6, 4), net, **newest("received", **neutral())),
         panel(
             "timeseries", "Processor", (12, 8), cpu,
             transformations=only("time", "user", "system", "iowait"),
@@ -224,7 +224,7 @@ def file() -> Json:
     return dashboard(
         "file",
         "A growing NDJSON or CSV file, from its rows of before to the line written just now.",
-        [words("file", "File", "today.ndjson")],
+        [text_box("file", "File", "today.ndjson")],
         panel(
             "timeseries", "Numbers of $file", (24, 9), rows, maxDataPoints=FIVE_MINUTES,
             transformations=without("offset"), **lines(),
@@ -244,12 +244,12 @@ def file() -> Json:
 
 
 def only(*fields: str) -> list[Json]:
-    """Leaves these fields."""
+    """Keeps only these fields."""
     return [{"id": "filterFieldsByName", "options": {"include": {"names": list(fields)}}}]
 
 
 def without(*fields: str) -> list[Json]:
-    """Leaves all but these fields."""
+    """Removes these fields."""
     return [{"id": "filterFieldsByName", "options": {"exclude": {"names": list(fields)}}}]
 
 
@@ -269,7 +269,7 @@ def newest_first() -> Json:
 
 
 def dashboard(source: str, description: str, variables: list[Json], *panels: Json) -> Json:
-    """The whole model. Panels are laid out in reading order, rows as high as their highest."""
+    """A dashboard. Panels are placed in reading order; a row is as high as its highest panel."""
     return {
         "title": f"aiostream {source}",
         "uid": f"aiostream-{source}",
@@ -292,10 +292,10 @@ def dashboard(source: str, description: str, variables: list[Json], *panels: Jso
 
 
 def picker(source: str) -> Json:
-    """The variable that every panel takes its data source from.
+    """The variable with the data source of every panel.
 
-    Some versions of Grafana keep a data source's name as its value, others its uid; they look for
-    either in `text` and `value`.
+    Its value is the data source's name in some versions of Grafana and its uid in others; each
+    searches `text` and `value` for it.
     """
     return {
         "type": "datasource",
@@ -322,36 +322,12 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
         x, tallest = x + size["w"], max(tallest, size["h"])
 
 
-def importable(model: Json) -> Json:
-    """The same for the tab Dashboards: the data source comes from whose tab it is.
-
-    Without a uid: a provisioned copy and an imported one are two dashboards.
-    """
-    made: Json = json.loads(json.dumps(model))
-    del made["uid"]
-    pick = made["templating"]["list"][0]
-    pick["current"] = {"text": f"${{{INPUT}}}", "value": f"${{{INPUT}}}"}
-    needed = {
-        "name": INPUT,
-        "label": "aiostream",
-        "type": "datasource",
-        "pluginId": PLUGIN_ID,
-        "pluginName": "aiostream",
-    }
-    return {"__inputs": [needed], **made}
-
-
 def files() -> Iterator[tuple[Path, str]]:
-    """Every file with what has to stand in it."""
+    """Every file with its content."""
     for make in (demo, host, file):
         model = make()
         name = f"{make.__name__}.json"
-        yield ROOT / "provisioning" / "dashboards" / "aiostream" / name, written(model)
-        yield ROOT / "dashboards" / name, written(importable(model))
-
-
-def written(model: Json) -> str:
-    return json.dumps(model, indent=2, ensure_ascii=False) + "\n"
+        yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

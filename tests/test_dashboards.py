@@ -1,5 +1,5 @@
-"""The dashboards and provisioning files that are shipped: Grafana can load them, and every query in
-them is one that the source of its dashboard answers."""
+"""The dashboards and provisioning files: Grafana can load them, and the source of each dashboard
+answers its queries."""
 
 import importlib.util
 import json
@@ -12,20 +12,18 @@ from typing import Any
 import pytest
 import yaml
 
+from aiostream_ds.packaging.builtin_files import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
 
 ROOT = Path(__file__).parents[1]
-PROVISIONED = sorted((ROOT / "provisioning" / "dashboards" / "aiostream").glob("*.json"))
-IMPORTED = sorted((ROOT / "dashboards").glob("*.json"))
-SOURCE_FILE = ROOT / "provisioning" / "datasources" / "aiostream.yaml"
-PROVIDER_FILE = ROOT / "provisioning" / "dashboards" / "aiostream.yaml"
+PROVISIONING = ROOT / "builtin" / "provisioning"
+PROVISIONED = sorted((PROVISIONING / "dashboards" / "aiostream").glob("*.json"))
+SOURCE_FILE = PROVISIONING / "datasources" / "aiostream.yaml"
+PROVIDER_FILE = PROVISIONING / "dashboards" / "aiostream.yaml"
 
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
-EACH = pytest.mark.parametrize(
-    "path", PROVISIONED + IMPORTED, ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
 EACH_PROVISIONED = pytest.mark.parametrize("path", PROVISIONED, ids=lambda path: path.stem)
 
 
@@ -33,8 +31,13 @@ def load(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 
 
+IMPORTED = {path: json.loads(text) for path, text in importable_dashboards().items()}
+MODELS = {f"provisioned/{path.stem}": load(path) for path in PROVISIONED} | IMPORTED
+EACH = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+
+
 def data_sources() -> dict[str, dict[str, Any]]:
-    """What the provisioning file configures, by uid."""
+    """The data sources in the provisioning file, by uid."""
     found = yaml.safe_load(SOURCE_FILE.read_text("utf-8"))
     assert found["apiVersion"] == 1
     return {one["uid"]: one for one in found["datasources"]}
@@ -48,11 +51,11 @@ def script() -> ModuleType:
 
 
 def variables(model: dict[str, Any]) -> dict[str, str]:
-    """What Grafana puts in for each variable while nobody has chosen another value."""
+    """The default value of each variable."""
     return {one["name"]: one["current"]["value"] for one in model["templating"]["list"]}
 
 
-def put_in(value: Any, known: dict[str, str]) -> Any:
+def substitute(value: Any, known: dict[str, str]) -> Any:
     return _VARIABLE.sub(lambda m: known[m[1]], value) if isinstance(value, str) else value
 
 
@@ -71,7 +74,7 @@ def test_each_provisioned_data_source_is_a_source_of_the_built_in_plugin():
         assert one["jsonData"]["source"] in SOURCES
 
 
-def test_each_dashboard_begins_with_a_data_source_that_is_provisioned():
+def test_each_dashboard_starts_with_a_provisioned_data_source():
     assert len(PROVISIONED) == 3
     for path in PROVISIONED:
         picker = load(path)["templating"]["list"][0]
@@ -80,7 +83,7 @@ def test_each_dashboard_begins_with_a_data_source_that_is_provisioned():
         assert configured["jsonData"]["source"] == path.stem
 
 
-def test_the_provider_reads_the_folder_beside_it():
+def test_the_provider_reads_the_folder_next_to_it():
     (provider,) = yaml.safe_load(PROVIDER_FILE.read_text("utf-8"))["providers"]
     assert Path(provider["options"]["path"]).name == PROVISIONED[0].parent.name
     assert provider["type"] == "file"
@@ -89,12 +92,12 @@ def test_the_provider_reads_the_folder_beside_it():
 def test_the_plugin_offers_each_dashboard_for_import():
     includes = load(ROOT / "plugin.json")["includes"]
     offered = {one["path"] for one in includes if one["type"] == "dashboard"}
-    assert offered == {f"dashboards/{path.name}" for path in IMPORTED}
+    assert offered == IMPORTED.keys()
+    assert len(offered) == 3
 
 
 @EACH
-def test_no_panel_names_a_data_source_of_one_grafana(path):
-    model = load(path)
+def test_no_panel_names_a_data_source_of_one_grafana(model):
     holders = [panel for panel in model["panels"] if panel["type"] != "text"] + targets(model)
     for holder in holders:
         assert holder["datasource"] == {"type": PLUGIN_ID, "uid": "${datasource}"}
@@ -102,8 +105,7 @@ def test_no_panel_names_a_data_source_of_one_grafana(path):
 
 
 @EACH
-def test_variables_that_are_used_exist(path):
-    model = load(path)
+def test_every_variable_that_is_used_exists_and_every_one_is_used(model):
     inputs = {one["name"] for one in model.get("__inputs", ())}
     used = set(_VARIABLE.findall(json.dumps(model)))
     assert used <= variables(model).keys() | inputs
@@ -111,9 +113,9 @@ def test_variables_that_are_used_exist(path):
 
 
 @EACH
-def test_panels_lie_side_by_side_on_the_grid(path):
+def test_panels_do_not_overlap_on_the_grid(model):
     taken: set[tuple[int, int]] = set()
-    panels = load(path)["panels"]
+    panels = model["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
         at = panel["gridPos"]
@@ -124,8 +126,8 @@ def test_panels_lie_side_by_side_on_the_grid(path):
 
 
 def test_an_imported_dashboard_is_the_provisioned_one_with_another_data_source():
-    for provisioned, imported in zip(PROVISIONED, IMPORTED, strict=True):
-        expected, found = load(provisioned), load(imported)
+    for provisioned, imported in zip(PROVISIONED, IMPORTED.values(), strict=True):
+        expected, found = load(provisioned), json.loads(json.dumps(imported))
         assert found.pop("__inputs")[0]["pluginId"] == PLUGIN_ID
         assert expected.pop("uid")
         del expected["templating"]["list"][0]["current"], found["templating"]["list"][0]["current"]
@@ -140,7 +142,7 @@ def settings(tmp_path, monkeypatch):
         settings = dict(data_sources()[f"aiostream-{source}"]["jsonData"])
         if source == "file":
             settings["directory"] = str(tmp_path)
-            known = variables(load(ROOT / "dashboards" / "file.json"))
+            known = variables(load(PROVISIONED[0].with_name("file.json")))
             line = {"time": time.time(), "level": "info", "ms": 1}
             (tmp_path / known["file"]).write_text(json.dumps(line) + "\n", "utf-8")
         return settings
@@ -156,20 +158,21 @@ async def test_each_query_is_answered_by_the_dashboards_source(path, settings):
         ok, message = await grafana.health()
         assert ok, message
         for target in targets(model):
-            query = {name: put_in(value, known) for name, value in target.items()}
+            query = {name: substitute(value, known) for name, value in target.items()}
             (frame,) = await grafana.query(query)
-            said = frame.meta.custom["seam"]["channel"] if target["exact"] else frame.meta.channel
-            assert said.startswith("ds/test/")
+            meta = frame.meta
+            channel = meta.custom["seam"]["channel"] if target["exact"] else meta.channel
+            assert channel.startswith("ds/test/")
 
 
 @EACH_PROVISIONED
-async def test_the_columns_that_panels_pick_are_there(path, settings):
+async def test_the_columns_that_panels_select_exist(path, settings):
     model = load(path)
     known = variables(model)
     async with serve_in_memory(SOURCES, by="source", settings=settings(path.stem)) as grafana:
         for panel in model["panels"]:
             if wanted := picked(panel):
-                query = {k: put_in(v, known) for k, v in panel["targets"][0].items()}
+                query = {k: substitute(v, known) for k, v in panel["targets"][0].items()}
                 (frame,) = await grafana.query(query)
                 assert wanted <= {field.name for field in frame.fields}
 

@@ -32,7 +32,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder)
     (folder / "README.md").write_text("# Plant\n")
     (folder / "img").mkdir()
-    shutil.copy(ROOT / "img/logo.svg", folder / "img")
+    shutil.copy(ROOT / "builtin/img/logo.svg", folder / "img")
     (folder / "gpx_aiostream_ds_linux_amd64").write_text("#!/bin/sh\n")
     (folder / "gpx_aiostream_ds_linux_amd64").chmod(0o755)
     return folder

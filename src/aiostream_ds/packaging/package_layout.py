@@ -16,7 +16,11 @@ from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.packaging import boilerplate as texts
 from aiostream_ds.packaging.build_config import Recipe
-from aiostream_ds.packaging.builtin_files import FOLDERS, builtin_file, builtin_folder
+from aiostream_ds.packaging.builtin_files import (
+    builtin_file,
+    builtin_folder,
+    importable_dashboards,
+)
 from aiostream_ds.packaging.findings import PackagingError, Progress
 from aiostream_ds.packaging.launchers import PLATFORMS, launcher
 from aiostream_ds.packaging.manifest import make_manifest, read_manifest
@@ -71,8 +75,9 @@ def lay_common(
         shutil.copyfile(builtin_file("LICENSE"), root / "LICENSE")
         (root / "img").mkdir()
         shutil.copyfile(builtin_file("img/logo.svg"), root / "img/logo.svg")
-        for name in FOLDERS:
-            shutil.copytree(builtin_folder(name), root / name)
+        shutil.copytree(builtin_folder("provisioning"), root / "provisioning")
+        for path, content in importable_dashboards().items():
+            _write(root / path, content)
         return
     _lay_texts(root, project, manifest, _kind(recipe), progress)
     near = recipe.file.resolve().parent

@@ -18,7 +18,7 @@ WORDS = (
     r"hungry|on_hungry|crowded|wound|odd|oddly|sound|unsound|usual|plainly|unmistakabl[ey]",
     r"lasting|passing|seams?|governors?|mailbox(es)?|pumps?",
     r"rooms?|grounds?|floors?|marks?|marked|marking",
-    r"is no(?! (longer|more))(?= \w)|are no(?! (longer|more))(?= \w)|is none of",
+    r"(?<!there )(is|are) no(?! (longer|more))(?= \w)|is none of",
     r"allowed (is|are)|allowed:",
 )
 """Whole words, in any case, in names too: `_told`, `on_hungry`, `MarkKind`."""

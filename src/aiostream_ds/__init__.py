@@ -1,5 +1,7 @@
-"""A Python class is a Grafana streaming data source. The public names; each is documented where it
-is defined, and docs/ tells the story."""
+"""Write a Grafana streaming data source plugin as a Python class.
+
+The names are listed by how soon an author needs them.
+"""
 
 import importlib
 import typing
@@ -8,8 +10,29 @@ from msgspec import Meta
 
 from aiostream_ds._channels.policy import Buffer, Replay, Retry, RowOrder, SchemaPolicy
 from aiostream_ds._channels.status import Status
-from aiostream_ds._frames.config import FieldConfig, FrameMeta
-from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.columns import FieldType, FrameError
+from aiostream_ds._frames.config import (
+    DataLink,
+    EnumConfig,
+    FieldConfig,
+    FrameMeta,
+    Inspect,
+    InternalLink,
+    LinkRange,
+    LinkTransformation,
+    MappingResult,
+    Notice,
+    RangeMapping,
+    RangeOptions,
+    SpecialMapping,
+    SpecialOptions,
+    Stat,
+    Threshold,
+    Thresholds,
+    TypeConfig,
+    ValueMapping,
+)
+from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._process.runtime import serve
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import LiveChannel, Rows, query, resource, stream
@@ -23,82 +46,107 @@ from aiostream_ds.errors import (
     UpstreamError,
 )
 from aiostream_ds.models import (
-    Columns,
-    Cursor,
     Health,
-    HistoryPage,
-    HistoryRange,
     InstanceSettings,
     Query,
     Request,
     Response,
-    Row,
     TimeRange,
     User,
 )
+from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange, Row
 from aiostream_ds.settings import Secret, Settings, secret
 
 if typing.TYPE_CHECKING:
     from aiostream_ds.access import Allow, Quota
     from aiostream_ds.upstream import Upstream
 
-_SELDOM = {
+_LAZY = {
     "Allow": "aiostream_ds.access",
     "Quota": "aiostream_ds.access",
     "Upstream": "aiostream_ds.upstream",
 }
-"""Names that few plugins use: their modules are loaded when they are."""
+"""Names that few plugins use, and the modules that are imported when they are."""
 
 
 def __getattr__(name: str) -> typing.Any:
-    if name not in _SELDOM:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_SELDOM[name]), name)
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 __all__ = [
-    "Allow",
-    "BadQuery",
-    "Buffer",
-    "Columns",
-    "ConfigError",
-    "Cursor",
+    # A data source and its handlers
     "DataSource",
-    "Field",
-    "FieldConfig",
-    "FieldType",
-    "Frame",
-    "FrameMeta",
-    "Health",
-    "HistoryPage",
-    "HistoryRange",
-    "InstanceSettings",
-    "LiveChannel",
-    "Meta",
-    "NotFound",
-    "PermissionDenied",
-    "PluginError",
-    "Query",
-    "Quota",
-    "QuotaExceeded",
-    "Replay",
-    "Request",
-    "Response",
-    "Retry",
-    "Row",
-    "RowOrder",
-    "Rows",
-    "SchemaPolicy",
-    "Secret",
-    "Settings",
-    "Status",
-    "TimeRange",
-    "Upstream",
-    "UpstreamError",
-    "User",
+    "stream",
     "query",
     "resource",
-    "secret",
     "serve",
-    "stream",
+    # Rows
+    "Rows",
+    "Row",
+    "Columns",
+    "Cursor",
+    "HistoryRange",
+    "HistoryPage",
+    # Settings
+    "Settings",
+    "Secret",
+    "secret",
+    "Meta",
+    # Requests and answers
+    "Query",
+    "TimeRange",
+    "LiveChannel",
+    "Request",
+    "Response",
+    "Health",
+    "User",
+    "InstanceSettings",
+    # Upstream systems
+    "Upstream",
+    # Policies of a stream
+    "Buffer",
+    "Retry",
+    "Replay",
+    "RowOrder",
+    "SchemaPolicy",
+    "Status",
+    # Access
+    "Allow",
+    "Quota",
+    # Frames
+    "Frame",
+    "Field",
+    "FieldType",
+    # How Grafana displays a field
+    "FieldConfig",
+    "Thresholds",
+    "Threshold",
+    "ValueMapping",
+    "RangeMapping",
+    "RangeOptions",
+    "SpecialMapping",
+    "SpecialOptions",
+    "MappingResult",
+    "DataLink",
+    "InternalLink",
+    "LinkRange",
+    "LinkTransformation",
+    "TypeConfig",
+    "EnumConfig",
+    # What a frame states about itself
+    "FrameMeta",
+    "Notice",
+    "Inspect",
+    "Stat",
+    # Errors
+    "PluginError",
+    "BadQuery",
+    "PermissionDenied",
+    "NotFound",
+    "QuotaExceeded",
+    "ConfigError",
+    "UpstreamError",
+    "FrameError",
 ]

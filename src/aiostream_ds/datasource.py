@@ -33,7 +33,7 @@ class DataSource(Generic[S]):
     the class is created.
     """
 
-    plan: ClassVar[Plan]
+    _plan: ClassVar[Plan]
     settings: S
     instance: InstanceSettings
     grafana_config: Mapping[str, str] = MappingProxyType({})
@@ -52,7 +52,7 @@ class DataSource(Generic[S]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.plan = compile_plan(cls, _settings_type(cls))
+        cls._plan = compile_plan(cls, _settings_type(cls))
         _check_access(cls)
 
     @asynccontextmanager

@@ -27,7 +27,8 @@ from aiostream_ds._channels.policy import Buffer, Replay, Retry, RowOrder, Schem
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
 from aiostream_ds._stream_options import StreamOptions
-from aiostream_ds.models import Columns, Cursor, HistoryPage, HistoryRange, Query, User
+from aiostream_ds.models import Query, User
+from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar

@@ -107,7 +107,7 @@ class Log(DataSource):
 
     @stream("log", cursor="n")
     async def log(self, position: Cursor) -> Rows:
-        after = position.cursor
+        after = position.value
         while True:
             for row in self._rows(after):
                 after = row["n"]

@@ -11,7 +11,7 @@ from aiostream_ds._encoding import ordering as order_module
 from aiostream_ds._encoding.ordering import Sorter, check_order, is_idle
 from aiostream_ds._frames.frame import Field, FieldType, Frame, FrameError
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.models import Row
+from aiostream_ds.rows import Row
 
 T0 = datetime(2024, 5, 1, tzinfo=UTC)
 MS = 1_714_521_600_000  # the same in Unix ms

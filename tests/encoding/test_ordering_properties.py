@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from aiostream_ds._channels.policy import RowOrder
 from aiostream_ds._encoding.ordering import Sorter
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.models import Row
+from aiostream_ds.rows import Row
 
 ROWS = st.lists(
     st.tuples(

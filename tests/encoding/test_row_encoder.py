@@ -369,13 +369,17 @@ def test_columns_and_rows_of_one_class_share_their_schema():
 @pytest.mark.parametrize(
     "given, kind, message",
     [
-        ({"time": [1]}, TypeError, "from_columns got time; it takes each of time, celsius, note"),
-        ({}, TypeError, "got nothing"),
+        (
+            {"time": [1]},
+            TypeError,
+            "from_columns: expected the columns time, celsius, note, got time",
+        ),
+        ({}, TypeError, "got none"),
         ({"time": [1], "celsius": [1], "note": [""], "x": []}, TypeError, "got time, .*, x"),
         (
             {"time": [1, 2], "celsius": [1.5], "note": [""]},
             ValueError,
-            "lengths {'time': 2, 'celsius': 1, 'note': 1}; all must be equally long",
+            "columns of one length, got the lengths {'time': 2, 'celsius': 1, 'note': 1}",
         ),
     ],
 )

@@ -25,7 +25,7 @@ class Counting(DataSource):
 
     @stream("count", cursor="n")
     async def count(self, after):
-        number = after.cursor
+        number = after.value
         while True:
             while number < self.now():
                 number += 1
@@ -64,7 +64,7 @@ async def test_a_viewer_without_a_frame_sees_the_packets_of_an_exact_view():
         viewer = await grafana.follow("x/count")
         while "data" not in (message := await viewer.message()):
             pass
-        assert message["data"]["values"][message["seam"]["ids"]] == [viewer.position.cursor]
+        assert message["data"]["values"][message["seam"]["ids"]] == [viewer.position.value]
         assert viewer.rows == [] and viewer.broken is None
 
 

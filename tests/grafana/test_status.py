@@ -169,7 +169,7 @@ async def test_a_status_among_rows_with_a_cursor_takes_no_place():
         viewer = await grafana.follow("x/numbered")
         await anyio.sleep(5)
         assert set(said(viewer)) == {("info", "replaying")}
-        assert viewer.position.cursor == 1
+        assert viewer.position.value == 1
         stock = await grafana.follow("numbered")
         await anyio.sleep(5)
         assert stock.packets == [], "a status is no row of a stock panel"

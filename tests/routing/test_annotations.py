@@ -102,7 +102,7 @@ def run(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_class_has_the_same_plan_in_every_style(style):
-    plan = run(STYLES[style])["Source"].plan
+    plan = run(STYLES[style])["Source"]._plan
     rows = plan.streams["rows"]
     assert plan.settings.__name__ == "Own"
     assert rows.row.__name__ == "Reading"
@@ -119,8 +119,8 @@ def test_a_class_has_the_same_plan_in_every_style(style):
 def test_a_subclass_made_elsewhere_has_the_same_plan(style):
     base = run(STYLES[style])["Source"]
     later = type("Later", (base,), {})
-    assert later.plan.streams["rows"].row is base.plan.streams["rows"].row
-    assert later.plan.streams["rows"].publish == base.plan.streams["rows"].publish
+    assert later._plan.streams["rows"].row is base._plan.streams["rows"].row
+    assert later._plan.streams["rows"].publish == base._plan.streams["rows"].publish
 
 
 DEFERRED = pytest.param(
@@ -160,7 +160,7 @@ def test_an_annotation_that_nobody_reads_may_name_what_only_type_checkers_see(
     spell: Callable[[str], str], name
 ):
     made = run(IMPORTS + CLASSES + source({**TEXTS, name: spell("Hidden")}))["Source"]
-    assert made.plan.streams["rows"].history == "past"
+    assert made._plan.streams["rows"].history == "past"
     assert made.rows.path(5, kind="a") == "rows/5/a"
 
 
@@ -181,7 +181,7 @@ class Source(DataSource):
         yield Source.Reading(datetime.now())
 """
     made = run(future + IMPORTS + "class Reading: ...\n" + text)["Source"]
-    assert made.plan.streams["rows"].row is made.Reading
+    assert made._plan.streams["rows"].row is made.Reading
 
 
 def test_a_method_s_name_does_not_hide_a_type():
@@ -193,14 +193,14 @@ class Source(DataSource):
     async def rows(self, n: int) -> Rows:
         yield {}
 """
-    assert run(FUTURE + IMPORTS + text)["Source"].plan.streams["rows"].arguments("rows/3")
+    assert run(FUTURE + IMPORTS + text)["Source"]._plan.streams["rows"].arguments("rows/3")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` statements exist from 3.12 on")
 def test_a_type_statement_is_what_it_stands_for():
     classes = CLASSES.replace("Hz = ", "type Hz = ").replace("value: float", "value: Celsius")
     classes = "type Celsius = float\n" + classes
-    plan = run(IMPORTS + classes + source(TEXTS))["Source"].plan
+    plan = run(IMPORTS + classes + source(TEXTS))["Source"]._plan
     with pytest.raises(Exception, match="hz = 101"):
         plan.streams["rows"].arguments("rows/101/a")
 

@@ -33,7 +33,7 @@ from .marked import Base, Pick, Reading
 
 
 def test_a_plan_holds_all_that_was_marked():
-    plan = Base.plan
+    plan = Base._plan
     a, b = plan.streams["a"], plan.streams["b"]
     assert (a.name, a.pattern.text, a.options.linger, a.row) == ("a", "a/{id}", 1, Reading)
     assert (a.options.buffer, a.options.retry) == (Buffer(rows=7), Retry(max_delay=3))
@@ -47,9 +47,9 @@ def test_a_plan_holds_all_that_was_marked():
 
 def test_a_plan_cannot_be_changed():
     with pytest.raises(TypeError):
-        Base.plan.streams["c"] = Base.plan.streams["a"]  # type: ignore[index]
+        Base._plan.streams["c"] = Base._plan.streams["a"]  # type: ignore[index]
     with pytest.raises(AttributeError):
-        Base.plan.settings = Settings  # type: ignore[misc]
+        Base._plan.settings = Settings  # type: ignore[misc]
 
 
 # Inheritance
@@ -66,9 +66,9 @@ def test_a_plain_override_keeps_the_mark_of_query_resource_and_hook():
 
         async def show(self, id: str) -> None: ...
 
-    assert Sub.plan.streams["a"].subscribe == "may" and Sub.plan.streams["a"].history == "past"
-    assert Sub.plan.queries == Base.plan.queries
-    assert [r.method for r in Sub.plan.resources] == ["show", "store"]
+    assert Sub._plan.streams["a"].subscribe == "may" and Sub._plan.streams["a"].history == "past"
+    assert Sub._plan.queries == Base._plan.queries
+    assert [r.method for r in Sub._plan.resources] == ["show", "store"]
 
 
 def test_a_mixin_s_plain_override_keeps_the_mark_too():
@@ -78,7 +78,7 @@ def test_a_mixin_s_plain_override_keeps_the_mark_too():
     class Sub(Mixin, Base):
         pass
 
-    assert Sub.plan.streams["a"].subscribe == "may" and Sub.may is Mixin.may
+    assert Sub._plan.streams["a"].subscribe == "may" and Sub.may is Mixin.may
 
 
 def test_an_overridden_stream_keeps_its_hooks():
@@ -87,7 +87,7 @@ def test_an_overridden_stream_keeps_its_hooks():
         async def a(self, id: str) -> Rows:
             yield {}
 
-    found = Sub.plan.streams["a"]
+    found = Sub._plan.streams["a"]
     assert (found.pattern.text, found.subscribe, found.history) == ("other/{id}", "may", "past")
 
 
@@ -106,9 +106,9 @@ def test_none_removes_a_stream_with_its_hooks_a_query_and_a_resource():
         pick = None  # type: ignore[assignment]
         show = None  # type: ignore[assignment]
 
-    assert set(Sub.plan.streams) == {"b"} and not Sub.plan.queries
-    assert [r.method for r in Sub.plan.resources] == ["store"]
-    assert set(Base.plan.streams) == {"a", "b"}
+    assert set(Sub._plan.streams) == {"b"} and not Sub._plan.queries
+    assert [r.method for r in Sub._plan.resources] == ["store"]
+    assert set(Base._plan.streams) == {"a", "b"}
 
 
 def test_a_removed_stream_that_comes_back_has_its_hooks_again():
@@ -120,7 +120,7 @@ def test_a_removed_stream_that_comes_back_has_its_hooks_again():
         async def a(self, id: str) -> Rows:
             yield {}
 
-    assert Back.plan.streams["a"].subscribe == "may"
+    assert Back._plan.streams["a"].subscribe == "may"
 
 
 def test_a_hook_of_a_subclass_changes_neither_base_nor_siblings():
@@ -131,8 +131,8 @@ def test_a_hook_of_a_subclass_changes_neither_base_nor_siblings():
     class Two(Base):
         pass
 
-    assert One.plan.streams["b"].subscribe == "guard"
-    assert Base.plan.streams["b"].subscribe is None and Two.plan.streams["b"].subscribe is None
+    assert One._plan.streams["b"].subscribe == "guard"
+    assert Base._plan.streams["b"].subscribe is None and Two._plan.streams["b"].subscribe is None
 
 
 def test_a_hook_marked_anew_in_a_subclass_still_guards_what_it_guarded():
@@ -144,7 +144,7 @@ def test_a_hook_marked_anew_in_a_subclass_still_guards_what_it_guarded():
         @c.subscribe
         async def may(self, user: User | None, id: str) -> None: ...
 
-    assert Both.plan.streams["a"].subscribe == Both.plan.streams["c"].subscribe == "may"
+    assert Both._plan.streams["a"].subscribe == Both._plan.streams["c"].subscribe == "may"
 
 
 def test_one_function_may_be_the_hook_of_two_streams():
@@ -161,7 +161,7 @@ def test_one_function_may_be_the_hook_of_two_streams():
         @b.subscribe
         async def may(self, user: User | None, id: str) -> None: ...
 
-    assert [s.subscribe for s in Two.plan.streams.values()] == ["may", "may"]
+    assert [s.subscribe for s in Two._plan.streams.values()] == ["may", "may"]
 
 
 OVERRIDES: dict[str, tuple[str, Any]] = {
@@ -363,7 +363,7 @@ def _():
     return a_stream("s", run)
 
 
-@pytest.mark.parametrize("name", ["plan", "settings", "instance", "lifespan", "health"])
+@pytest.mark.parametrize("name", ["_plan", "settings", "instance", "lifespan", "health"])
 def test_the_names_that_every_data_source_has_are_taken(name):
     async def run(self): yield {}  # fmt: skip
 
@@ -583,8 +583,8 @@ def test_a_mistake_is_a_type_error_that_names_class_and_member(member, message, 
 
 
 def test_two_methods_may_answer_one_path_by_different_http_methods():
-    assert Base.plan.resource("GET", "r/a") is not None
-    assert Base.plan.resource("POST", "r/a") is not None
+    assert Base._plan.resource("GET", "r/a") is not None
+    assert Base._plan.resource("POST", "r/a") is not None
 
 
 # Settings
@@ -619,9 +619,9 @@ class Mixed(Mixin, Closed):
 
 
 def test_the_settings_class_is_found_through_bases_generics_and_mixins():
-    assert Mixin.plan.settings is Settings and Open.plan.settings is Own
-    assert Closed.plan.settings is Special and Mixed.plan.settings is Special
-    assert type("Sub", (Mixed,), {}).plan.settings is Special
+    assert Mixin._plan.settings is Settings and Open._plan.settings is Own
+    assert Closed._plan.settings is Special and Mixed._plan.settings is Special
+    assert type("Sub", (Mixed,), {})._plan.settings is Special
 
 
 def test_two_settings_classes_that_have_nothing_in_common_are_refused():
@@ -670,7 +670,7 @@ def test_rows_without_a_class_leave_the_schema_open():
     async def run(self) -> Rows[Row]: yield {}  # fmt: skip
 
     made = type("Made", (DataSource,), a_stream("s", run))
-    assert made.plan.streams["s"].row is None
+    assert made._plan.streams["s"].row is None
 
 
 @pytest.mark.parametrize("kind", [list[Reading], Annotated[Reading, "what"]])
@@ -679,7 +679,7 @@ def test_a_row_class_is_found_inside(kind):
 
     run.__annotations__["return"] = AsyncIterator[kind]
     made = type("Made", (DataSource,), a_stream("s", run))
-    assert made.plan.streams["s"].row is Reading
+    assert made._plan.streams["s"].row is Reading
 
 
 @pytest.mark.parametrize("kind", [int, str, float, datetime, list[int], Annotated[str, "x"]])

@@ -22,7 +22,7 @@ from .marked import Base, Pick
 
 
 def test_match_finds_the_stream_and_its_checked_arguments():
-    found, arguments = Base.plan.match("b/7")
+    found, arguments = Base._plan.match("b/7")
     assert (found.name, arguments) == ("b", {"n": 7})
 
 
@@ -37,12 +37,12 @@ def test_match_finds_the_stream_and_its_checked_arguments():
 )
 def test_a_path_that_nobody_serves_is_not_found(path, message):
     with pytest.raises(NotFound) as caught:
-        Base.plan.match(path)
+        Base._plan.match(path)
     assert message in caught.value.message
 
 
 def test_a_stream_s_query_has_the_path_s_fields_with_their_defaults():
-    b = Base.plan.streams["b"]
+    b = Base._plan.streams["b"]
     made = msgspec.convert({"refId": "B"}, b.query_type)
     assert b.path(made) == "b/5"
     assert b.path(msgspec.convert({"n": 6}, b.query_type)) == "b/6"
@@ -56,23 +56,23 @@ def test_the_exact_view_of_a_channel_cannot_be_asked_for_by_a_field():
         async def wide(self, a: str, b: str) -> Rows:
             yield {}
 
-    wide = Wide.plan.streams["wide"]
+    wide = Wide._plan.streams["wide"]
     assert wide.arguments("y/b") == {"a": "y", "b": "b"} and wide.arguments("x/b") is None
     with pytest.raises(BadQuery, match="'x/b' begins with 'x'"):
         wide.path(msgspec.convert({"a": "x", "b": "b"}, wide.query_type))
 
 
 def test_a_query_type_picks_and_an_empty_one_means_the_only_one():
-    assert Base.plan.query("pick") == QueryPlan("pick", Pick)
-    assert Base.plan.query("a") is Base.plan.streams["a"]
+    assert Base._plan.query("pick") == QueryPlan("pick", Pick)
+    assert Base._plan.query("a") is Base._plan.streams["a"]
     only = type("Only", (Base,), {"b": None, "pick": None})
-    assert only.plan.query("") is only.plan.streams["a"]
+    assert only._plan.query("") is only._plan.streams["a"]
 
 
 @pytest.mark.parametrize("query_type", ["", "nope"])
 def test_an_unknown_query_type_is_a_bad_query_that_lists_the_known(query_type):
     with pytest.raises(BadQuery, match=f"'{query_type}' is none of: 'pick', 'a', 'b'"):
-        Base.plan.query(query_type)
+        Base._plan.query(query_type)
 
 
 def test_a_resource_is_found_by_method_and_path_and_its_values_are_checked():
@@ -80,7 +80,7 @@ def test_a_resource_is_found_by_method_and_path_and_its_values_are_checked():
         @resource("{kind}/{n:int}")
         async def show(self, kind: Literal["a", "b"], n: int) -> None: ...
 
-    plan = Shown.plan
+    plan = Shown._plan
     found = plan.resource("GET", "a/3")
     assert found is not None and found[1] == {"kind": "a", "n": 3}
     assert plan.resource("POST", "a/3") is None and plan.resource("GET", "a") is None
@@ -93,8 +93,8 @@ def test_a_reserved_resource_is_nobody_s():
         @resource("{p:rest}")
         async def show(self, p: str) -> None: ...
 
-    assert Wide.plan.resource("GET", "seam/rows") is None
-    assert Wide.plan.resource("GET", "seams/rows") is not None
+    assert Wide._plan.resource("GET", "seam/rows") is None
+    assert Wide._plan.resource("GET", "seams/rows") is not None
 
 
 async def test_the_empty_name_answers_queries_that_name_no_type():
@@ -107,5 +107,5 @@ async def test_the_empty_name_answers_queries_that_name_no_type():
         async def other(self, q: Query) -> Frame:
             return Frame()
 
-    assert Two.plan.query("").method == "either"
-    assert Two.plan.query("other").method == "other"
+    assert Two._plan.query("").method == "either"
+    assert Two._plan.query("other").method == "other"

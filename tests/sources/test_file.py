@@ -184,7 +184,7 @@ async def test_a_rotated_file_is_read_to_its_end_and_then_the_new_one(tmp_path):
         path.write_text(lines(5))
         assert await rows.numbers(1) == [4]
         second = await rows.next()
-        assert second.cursor == 0 and second.epoch != first.epoch
+        assert second.value == 0 and second.epoch != first.epoch
         assert await rows.numbers(1) == [5]
         page = await source.past(span(), "a.ndjson")
         assert page.epoch == second.epoch
@@ -226,7 +226,7 @@ async def test_an_emptied_file_is_a_new_numbering(tmp_path, longer):
             out.truncate()
             out.write(lines(*range(4, 20 if longer else 6)))
         second = await rows.next()
-        assert second.cursor == 0 and second.epoch != first.epoch
+        assert second.value == 0 and second.epoch != first.epoch
         assert await rows.numbers(2) == [4, 5]
 
 
@@ -301,7 +301,7 @@ def follower(tmp_path):
         return LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000)
 
     with contextlib.closing(Follower(str(path), open_log, None, {})) as follower:
-        assert follower.read().begins.cursor == 0
+        assert follower.read().begins.value == 0
         assert numbers(follower.read().rows) == [1, 2]
         yield follower
 
@@ -623,10 +623,10 @@ def test_every_complete_line_comes_once_and_in_order_wherever_writes_are_cut(
             out.seek(0)
             out.truncate()
             after = Cursor(epoch, sum(map(len, encoded[:behind])))
-            out.write(everything[: after.cursor])
+            out.write(everything[: after.value])
             follower = Follower(path, open_log, after if behind else None, {})
             for begin, end in zip(places, places[1:], strict=False):
-                out.write(everything[max(begin, after.cursor) : max(end, after.cursor)])
+                out.write(everything[max(begin, after.value) : max(end, after.value)])
                 while True:
                     batch = follower.read()
                     assert not batch.skipped

@@ -20,7 +20,7 @@ from aiostream_ds._frames.cursor import shape_of
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.models import CURSOR_LIMIT, Columns, Cursor
+from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor
 
 __all__ = ["CursorEncoder", "cursors_of"]
 
@@ -57,10 +57,10 @@ class CursorEncoder:
 
     def begin(self, position: Cursor) -> None:
         """The rows that follow come behind `position`."""
-        if not _BEGINNING <= position.cursor < CURSOR_LIMIT:
+        if not _BEGINNING <= position.value < CURSOR_LIMIT:
             raise TypeError(f"{position!r} has a cursor outside -1 to {CURSOR_LIMIT - 1}")
         self.known = True
-        if position.epoch != self.epoch or position.cursor > self.last:
+        if position.epoch != self.epoch or position.value > self.last:
             self.epoch, self.last = position
 
     def skip_to_first(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> None:

@@ -25,7 +25,7 @@ from aiostream_ds._encoding.row_accessors import (
 )
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.models import Columns
+from aiostream_ds.rows import Columns
 
 __all__ = ["Sorter", "check_order", "is_idle"]
 

@@ -14,7 +14,7 @@ from aiostream_ds._channels.policy import RowOrder
 from aiostream_ds._encoding.row_layout import TIME, row_columns
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.times import EPOCH
-from aiostream_ds.models import Columns, Row
+from aiostream_ds.rows import Columns, Row
 
 __all__ = ["BlockTraits", "Cell", "RowTraits", "block_traits", "check_order", "joined", "of_kind"]
 

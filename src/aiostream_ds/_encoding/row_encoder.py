@@ -22,7 +22,7 @@ from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.models import Columns, Row
+from aiostream_ds.rows import Columns, Row
 
 if TYPE_CHECKING:
     from aiostream_ds._channels.channel import Channel

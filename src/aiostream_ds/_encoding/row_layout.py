@@ -21,7 +21,7 @@ from aiostream_ds._frames.common_columns import QuickWriter
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.packet import Schema
-from aiostream_ds.models import Row
+from aiostream_ds.rows import Row
 
 __all__ = ["NUMBERS", "TIME", "TYPES", "Column", "Layout", "row_columns", "row_layout"]
 

@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from aiostream_ds._annotations import base_type
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.row_layout import row_columns
-from aiostream_ds.models import Columns, Cursor, Row
+from aiostream_ds.rows import Columns, Cursor, Row
 
 __all__ = ["check_cursor", "row_class"]
 

@@ -17,7 +17,7 @@ from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import ODD, is_sound, plain, widen
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType
-from aiostream_ds.models import Row
+from aiostream_ds.rows import Row
 
 __all__ = ["SchemaInference"]
 

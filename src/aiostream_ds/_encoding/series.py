@@ -18,7 +18,7 @@ from aiostream_ds._encoding.row_layout import TIME, Column, row_layout
 from aiostream_ds._encoding.values import ODD, plain, text
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType, Frame
-from aiostream_ds.models import Columns, Row
+from aiostream_ds.rows import Columns, Row
 
 __all__ = ["Series"]
 

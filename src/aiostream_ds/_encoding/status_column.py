@@ -22,7 +22,7 @@ from aiostream_ds._frames.packet import Packet, Schema
 
 if TYPE_CHECKING:
     from aiostream_ds._channels.channel import Channel
-    from aiostream_ds.models import Columns
+    from aiostream_ds.rows import Columns
 
 __all__ = ["LIVE", "STATUS_REPEAT", "StatusEncoder"]
 

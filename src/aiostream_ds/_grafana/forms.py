@@ -77,7 +77,7 @@ def _source(catalog: Catalog, name: str) -> dict[str, Any]:
         kind = catalog.find(name)
     except ConfigError as error:
         return {"name": name, "error": error.message}
-    settings = kind.plan.settings
+    settings = kind._plan.settings
     return {
         "name": name,
         "help": _first_paragraph(kind),
@@ -90,9 +90,9 @@ def _source(catalog: Catalog, name: str) -> dict[str, Any]:
 
 
 def _queries(kind: type[DataSource[Any]]) -> Iterator[dict[str, Any]]:
-    for stream in kind.plan.streams.values():
+    for stream in kind._plan.streams.values():
         yield _stream(kind, stream)
-    for name, plan in kind.plan.queries.items():
+    for name, plan in kind._plan.queries.items():
         yield {
             "name": name,
             "kind": "query",

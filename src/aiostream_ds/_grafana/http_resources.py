@@ -27,9 +27,9 @@ async def answer(
     """Calls the method and sends what it returns. Raises NotFound when no route matches."""
     source = instance.source
     path = message.path.strip("/")
-    found = source.plan.resource(message.method, path)
+    found = source._plan.resource(message.method, path)
     if found is None:
-        routes = ", ".join(f"{r.http_method} {r.pattern.text}" for r in source.plan.resources)
+        routes = ", ".join(f"{r.http_method} {r.pattern.text}" for r in source._plan.resources)
         raise NotFound(f"no resource at {message.method} {path!r}; there are: {routes or 'none'}")
     plan, arguments = found
     if plan.wants_request:

@@ -257,7 +257,7 @@ class Instances:
     ) -> DataSource[Any]:
         kind = self._catalog.pick(settings.json_data)
         decoded = decode_settings(
-            kind.plan.settings, settings.json_data, settings.decrypted_secure_json_data
+            kind._plan.settings, settings.json_data, settings.decrypted_secure_json_data
         )
         if context.instance is None:
             raise ConfigError("the call names no data source")

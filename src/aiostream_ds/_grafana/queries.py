@@ -21,7 +21,8 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
-from aiostream_ds.models import HistoryRange, PluginContext, Query, User
+from aiostream_ds.models import PluginContext, Query, User
+from aiostream_ds.rows import HistoryRange
 from aiostream_ds.settings import convert as read
 
 __all__ = ["HISTORY_LIMIT", "answer"]
@@ -42,7 +43,7 @@ async def answer(
     """The frames of one query. Raises PluginError for what is the query's fault or the world's."""
     source = instance.source
     model = _model(message)
-    found = source.plan.query(model["queryType"])
+    found = source._plan.query(model["queryType"])
     query = _query(model, found.query_type)
     if isinstance(found, StreamPlan):
         frames = [await _stream_frame(seam, instance, context.user, found, query)]
@@ -147,7 +148,7 @@ async def _method_frames(
 async def _live_frame(
     seam: RowReplay, instance: Instance, user: User | None, live: LiveChannel, query: Query
 ) -> Frame:
-    stream, arguments = instance.source.plan.match(live.path)
+    stream, arguments = instance.source._plan.match(live.path)
     at = ChannelRequest(instance, stream, live.path, arguments)
     await authorize(at, user, "query")
     if query.exact:

@@ -28,7 +28,7 @@ from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import BadQuery, UpstreamError
-from aiostream_ds.models import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
+from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
     "EARLIEST",
@@ -71,7 +71,7 @@ class ChannelRequest(NamedTuple):
 def resolve_channel(instance: Instance, channel_path: str) -> tuple[bool, ChannelRequest]:
     """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
     exact, path = split_exact(channel_path)
-    stream, arguments = instance.source.plan.match(path)
+    stream, arguments = instance.source._plan.match(path)
     return exact, ChannelRequest(instance, stream, path, arguments)
 
 
@@ -183,7 +183,7 @@ class RowReplay:
             page = await self.page(at, span)
             frame = await self._frame(at, page)
             if not frame.rows and page.epoch == before.epoch:
-                return Read(frame, self._numbering(at, page.epoch), before.cursor, before.cursor)
+                return Read(frame, self._numbering(at, page.epoch), before.value, before.value)
         last = _last_of(at, frame, page)
         return Read(frame, self._numbering(at, page.epoch), last, last)
 

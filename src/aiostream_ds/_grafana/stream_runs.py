@@ -16,7 +16,7 @@ from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._grafana.replay import EARLIEST, LATEST, REPLAY_ROWS, ChannelRequest, RowReplay
 from aiostream_ds._streams.supervisor import supervise
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.models import Cursor, HistoryRange
+from aiostream_ds.rows import Cursor, HistoryRange
 
 __all__ = ["join"]
 

@@ -29,9 +29,9 @@ async def answer(
         raise BadQuery(f"the method of {SUGGEST_PATH} is {message.method!r}; allowed is GET")
     asked = {name: values[0] for name, values in Request(url=message.url).query.items()}
     name, field = asked.get("stream", ""), asked.get("field", "")
-    stream = instance.source.plan.streams.get(name)
+    stream = instance.source._plan.streams.get(name)
     if stream is None:
-        names = ", ".join(map(repr, instance.source.plan.streams)) or "none"
+        names = ", ".join(map(repr, instance.source._plan.streams)) or "none"
         raise NotFound(f"there is no stream {name!r}; the streams are: {names}")
     by_json_name = {
         each.encode_name: stream.suggest[each.name]

@@ -32,7 +32,8 @@ from aiostream_ds._routing.plan import (
 from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
 from aiostream_ds.decorators import SUGGEST, HandlerInfo, Stream, handler_info
 from aiostream_ds.errors import BadQuery
-from aiostream_ds.models import Query, Row
+from aiostream_ds.models import Query
+from aiostream_ds.rows import Row
 from aiostream_ds.settings import (
     Settings,
     check_settings,
@@ -46,7 +47,7 @@ _KINDS: Mapping[str, type] = {
     "segment": str, "any": str, "rest": str, "user": str, "int": int, "float": float
 }  # fmt: skip
 
-_OWN_NAMES = ("allow", "health", "instance", "lifespan", "plan", "quota", "settings")
+_OWN_NAMES = ("_plan", "allow", "health", "instance", "lifespan", "quota", "settings")
 
 _Field = tuple[str, Any] | tuple[str, Any, Any]
 """A path's field as msgspec wants it: name, type, and the default if there is one."""

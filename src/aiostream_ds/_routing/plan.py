@@ -12,7 +12,8 @@ from aiostream_ds._paths import Pattern
 from aiostream_ds._routing.suggest_hooks import SuggestPlan
 from aiostream_ds._stream_options import StreamOptions
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
-from aiostream_ds.models import Query, Row, User
+from aiostream_ds.models import Query, User
+from aiostream_ds.rows import Row
 from aiostream_ds.settings import FrozenMeta, Settings, convert
 
 __all__ = [

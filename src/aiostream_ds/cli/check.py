@@ -94,7 +94,7 @@ def _check_class(
 ) -> Iterator[Finding]:
     target, by = find_target(parsed.what)
     document = forms.describe(Catalog(target, by))
-    plan = Catalog(target, by).pick(msgspec.json.encode(settings)).plan
+    plan = Catalog(target, by).pick(msgspec.json.encode(settings))._plan
     yield Finding(Level.OK, "class", "it is loaded, and its forms are described")
     if parsed.no_start:
         return

@@ -120,7 +120,7 @@ def patterns(target: Target, by: str | None, settings: Mapping[str, Any]) -> str
 
 
 def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:
-    return Catalog(target, by).pick(msgspec.json.encode(settings)).plan
+    return Catalog(target, by).pick(msgspec.json.encode(settings))._plan
 
 
 def _default_path(stream: StreamPlan) -> str | None:

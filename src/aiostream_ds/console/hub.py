@@ -67,7 +67,7 @@ class Hub:
 
     def query_of(self, path: str) -> dict[str, Any]:
         """The query whose channel this path is. Raises NotFound for a path of no stream."""
-        plan = self.front.catalog.pick(msgspec.json.encode(self.settings)).plan
+        plan = self.front.catalog.pick(msgspec.json.encode(self.settings))._plan
         stream, arguments = plan.match(split_exact(path)[1])
         fields = msgspec.structs.fields(stream.query_type)
         found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}

@@ -23,7 +23,7 @@ def readme(manifest: Mapping[str, Any], kind: type[DataSource[Any]]) -> str:
     """What the class says of itself, its streams and its settings."""
     text = inspect.cleandoc(kind.__dict__.get("__doc__") or manifest["info"]["description"])
     lines = [f"# {manifest['name']}", "", text, ""]
-    plan = kind.plan
+    plan = kind._plan
     if plan.streams:
         lines += ["## Streams", ""]
         lines += [f"- `{s.pattern.text}` (query type `{s.name}`)" for s in plan.streams.values()]

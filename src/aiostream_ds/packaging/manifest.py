@@ -69,7 +69,7 @@ def make_manifest(
         "id": identifier,
         "backend": True,
         "executable": f"gpx_{identifier.removesuffix('-datasource').replace('-', '_')}",
-        "streaming": bool(kind.plan.streams),
+        "streaming": bool(kind._plan.streams),
         "metrics": True,
         "alerting": True,
         "annotations": False,

@@ -16,7 +16,7 @@ from msgspec import Meta
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
-from aiostream_ds.models import Cursor, HistoryRange, Row
+from aiostream_ds.rows import Cursor, HistoryRange, Row
 
 __all__ = ["Demo", "Step", "Walk", "walk"]
 
@@ -122,7 +122,7 @@ class Demo(DataSource):
         One row each 1/hz s, at whole multiples of it; late ones are caught up, for a minute.
         """
         walk = Walk(seed)
-        tick = floor(time() * hz) + 1 if after is None else _next_tick(hz, after.cursor)
+        tick = floor(time() * hz) + 1 if after is None else _next_tick(hz, after.value)
         while True:
             await anyio.sleep(max(0.0, tick / hz - time()))
             now = floor(time() * hz)

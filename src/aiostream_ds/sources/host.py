@@ -22,7 +22,8 @@ from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.errors import NotFound
-from aiostream_ds.models import Cursor, Health, HistoryPage, HistoryRange, Row, User
+from aiostream_ds.models import Health, User
+from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange, Row
 from aiostream_ds.settings import Settings
 
 __all__ = ["Host", "HostSettings"]
@@ -120,7 +121,7 @@ class _Series(Generic[R]):
             if seen.epoch != self.epoch:
                 seen = Cursor(self.epoch, -1)
                 yield seen
-            missed = self._newer(seen.cursor)
+            missed = self._newer(seen.value)
             for row in missed:
                 seen = Cursor(self.epoch, row.time)
                 yield row

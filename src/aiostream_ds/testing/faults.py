@@ -21,7 +21,8 @@ from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows as Yields
 from aiostream_ds.decorators import stream
 from aiostream_ds.errors import UpstreamError
-from aiostream_ds.models import Cursor, Health, HistoryRange, Row
+from aiostream_ds.models import Health
+from aiostream_ds.rows import Cursor, HistoryRange, Row
 
 __all__ = [
     "Disconnect",

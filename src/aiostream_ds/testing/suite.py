@@ -80,14 +80,14 @@ class PluginSuite:
 
     async def test_settings_survive_a_round_trip(self) -> None:
         """What Grafana stores is read, written and read again as the same settings."""
-        kind = self.data_source.plan.settings
+        kind = self.data_source._plan.settings
         json, secrets = msgspec.json.encode(dict(self.settings)), dict(self.secrets)
         once = decode_settings(kind, json, secrets)
         plain = msgspec.to_builtins(once, enc_hook=_reveal)
         assert decode_settings(kind, msgspec.json.encode(plain), secrets) == once
 
     def _query(self, path: str) -> dict[str, Any]:
-        stream, arguments = self.data_source.plan.match(path)
+        stream, arguments = self.data_source._plan.match(path)
         fields = msgspec.structs.fields(stream.query_type)
         found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
         return {"queryType": stream.name, **found}

@@ -15,7 +15,7 @@ import msgspec
 from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import Schema
-from aiostream_ds.models import Cursor
+from aiostream_ds.rows import Cursor
 
 __all__ = ["Refused", "Viewer"]
 

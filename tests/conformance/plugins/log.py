@@ -48,7 +48,7 @@ class Log(DataSource[Files]):
         cursor = 0
         epoch = self.epoch(name)
         if after is not None and after.epoch == epoch:
-            cursor = after.cursor
+            cursor = after.value
         yield Cursor(epoch, cursor)
         while True:
             for line in self.lines(name, cursor):

@@ -29,7 +29,8 @@ from aiostream_ds.errors import (
     PluginError,
     UpstreamError,
 )
-from aiostream_ds.models import Cursor, Health, HistoryPage, HistoryRange, InstanceSettings, User
+from aiostream_ds.models import Health, InstanceSettings, User
+from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.file.follow import Follower, numbering
 from aiostream_ds.sources.file.log_file import LogFile, Row, Skipped
 from aiostream_ds.sources.file.range_reader import look

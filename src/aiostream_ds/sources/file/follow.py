@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, MutableMapping
 from typing import NamedTuple
 
-from aiostream_ds.models import Cursor
+from aiostream_ds.rows import Cursor
 from aiostream_ds.sources.file.log_file import Forward, LogFile, Row, Skipped
 
 __all__ = ["Batch", "Follower", "numbering"]
@@ -123,8 +123,8 @@ class Follower:
         after, name = self._after, numbering(start.epoch, self._cuts.get(self._path, 0))
         same = after is not None and after.epoch == name
         if after is not None and same:
-            if log.size() >= after.cursor and log.is_boundary(max(0, after.cursor)):
-                self._forward = Forward(log, start, after.cursor)
+            if log.size() >= after.value and log.is_boundary(max(0, after.value)):
+                self._forward = Forward(log, start, after.value)
                 return _AGAIN
             name = numbering(start.epoch, self._cut())
         self._forward = Forward(log, start, 0)

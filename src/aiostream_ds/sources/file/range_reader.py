@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from aiostream_ds.errors import UpstreamError
-from aiostream_ds.models import HistoryRange
+from aiostream_ds.rows import HistoryRange
 from aiostream_ds.sources.file.log_file import LogFile, Row, Start, begins_before, newest, oldest
 
 __all__ = ["Found", "look"]

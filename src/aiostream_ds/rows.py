@@ -1,0 +1,121 @@
+"""Rows that an author yields, and how rows of a log are identified: cursors, ranges and pages."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import msgspec
+
+__all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "Row"]
+
+CURSOR_LIMIT = 1 << 53
+"""Cursors are 0 <= value < CURSOR_LIMIT: a browser represents larger integers inexactly."""
+
+
+class Row(msgspec.Struct, gc=False):
+    """A row whose schema is known before the first one is yielded.
+
+        class Reading(Row):
+            time: datetime
+            celsius: Annotated[float, FieldConfig(unit="celsius")]
+            note: str | None = None
+
+    Field types: bool, int, float, str, datetime (aware), dict or list (as JSON), each also
+    `| None`. Without a datetime field, a first column `time` is added, with the time at which the
+    row is sent.
+    """
+
+    @classmethod
+    def from_columns(cls, **columns: Any) -> "Columns[Self]":
+        """Many rows at once, each field as a list or a one-dimensional numpy array of its values.
+
+            yield Reading.from_columns(time=times, celsius=temperatures, note=[None] * len(times))
+
+        They become one packet, without an object for each row. Times are aware datetimes,
+        datetime64 arrays or Unix milliseconds. The columns are not copied: do not change them
+        afterwards.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+            ValueError: the columns differ in length.
+        """
+        return Columns(cls, columns)
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+class Columns(Generic[RowT]):
+    """Many rows of one class, by column. Create it with `Row.from_columns`."""
+
+    __slots__ = ("kind", "rows", "values")
+
+    def __init__(self, kind: type[RowT], columns: Mapping[str, Any]) -> None:
+        names = kind.__struct_fields__
+        if tuple(columns) != names:
+            if columns.keys() != set(names):
+                raise TypeError(
+                    f"{kind.__qualname__}.from_columns: expected the columns {', '.join(names)}, "
+                    f"got {', '.join(columns) or 'none'}"
+                )
+            columns = {name: columns[name] for name in names}
+        self.kind = kind
+        self.values = values = list(columns.values())
+        self.rows = rows = len(values[0]) if values else 0
+        for each in values:
+            if len(each) != rows:
+                lengths = dict(zip(names, map(len, values), strict=True))
+                raise ValueError(
+                    f"{kind.__qualname__}.from_columns: expected columns of one length, "
+                    f"got the lengths {lengths}"
+                )
+
+    def __repr__(self) -> str:
+        return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
+
+
+class Cursor(NamedTuple):
+    """A position in a log of rows: after the row whose cursor column has this value.
+
+    A stream with a cursor starts after one, and may yield one: the rows that follow come after it.
+    With a new epoch it states that the numbering restarts (a file was replaced, a table emptied);
+    with the same epoch and a greater value, that rows were left out.
+    """
+
+    epoch: str
+    """The name of the numbering; the same string on every Grafana server."""
+    value: int
+    """The value of the cursor column; -1 is before the first row."""
+
+
+class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows that a `history` hook returns: those of a time range, or those after a cursor.
+
+    Without `after`: the rows with start <= time <= end. If there are more than `limit`, the newest
+    `limit` rows, because the live rows continue them.
+
+    With `after`, which only a stream with a cursor receives: the rows with cursor > `after`, and
+    <= `upto` unless it is None, whatever their time. If there are more than `limit`, the oldest
+    `limit` rows.
+
+    The rows are always returned oldest first.
+    """
+
+    start: datetime
+    end: datetime
+    limit: int
+    after: int | None = None
+    upto: int | None = None
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """The result of a `history` hook that states more than its rows; for streams with a cursor."""
+
+    rows: Any
+    """Rows of one kind (a list of them, `Columns`, or a `Frame`), oldest first."""
+    epoch: str = ""
+    """The name of the numbering, as in `Cursor`."""
+    truncated: bool = False
+    """Whether rows after `HistoryRange.after` existed and can no longer be read."""
+    last: int | None = None
+    """The cursor up to which this page is complete, if it is beyond the last row's."""

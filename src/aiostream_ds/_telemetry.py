@@ -57,8 +57,8 @@ class Counters:
         "bytes",
         "drop_episodes",
         "dropped",
-        "floods",
         "packets",
+        "rate_limited",
         "refusals",
         "requests",
         "retries",
@@ -76,7 +76,7 @@ class Counters:
     def __init__(self) -> None:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
-        self.rows_filled = self.floods = self.refusals = 0
+        self.rows_filled = self.rate_limited = self.refusals = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
@@ -86,9 +86,9 @@ class Counters:
         """One failed run of a stream; kind is "downstream", "permanent" or "bug"."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
 
-    def count_flood(self) -> None:
-        """One connection that was closed because its host flooded it."""
-        self.floods += 1
+    def count_rate_limited(self) -> None:
+        """One connection that was closed because its host exceeded a rate limit."""
+        self.rate_limited += 1
 
     def count_dropped(self, reason: str, count: int = 1) -> None:
         """What a stream left out by its rules: rows that are "late" or "duplicate", values beyond

@@ -1,4 +1,4 @@
-"""A host that speaks HTTP/2 frame by frame with our server, in memory: no socket is waited for."""
+"""A host that exchanges HTTP/2 frames with the server in memory, without a socket."""
 
 import asyncio
 import struct
@@ -8,16 +8,15 @@ import h2.connection
 import h2.events
 from h2.settings import SettingCodes
 
-from aiostream_ds._grpc import server as wire
 from aiostream_ds._grpc.methods import server_stream
-from aiostream_ds._grpc.server import GRPCError, Status
+from aiostream_ds._grpc.server import GRPCError, Server, Status
 from aiostream_ds._pb import pluginv2 as pb
 
-QUIET = 10  # turns of the loop in which nothing is written any more
+IDLE_ITERATIONS = 10  # of the event loop without a write, after which `settle` returns
 
 
 class MemoryTransport(asyncio.Transport):
-    """Keeps what the server writes."""
+    """Collects what the server writes."""
 
     def __init__(self):
         super().__init__()
@@ -37,16 +36,16 @@ class MemoryTransport(asyncio.Transport):
 
 
 class MemoryHost:
-    """One connection, and a server of its own whose "/run" is answered by `run(request, call)`."""
+    """One connection and its server, whose method "/run" is `run(request, call)`."""
 
     def __init__(self, run, **settings):
         method = server_stream(run, pb.PublishStreamRequest, pb.StreamPacket)
         self.methods = {"/run": method}
-        self.server = wire.Server({"": lambda: self.methods})
+        self.server = Server({"": lambda: self.methods})
         self.transport = MemoryTransport()
         self.protocol = self.server._protocol_factory()
         self.protocol.connection_made(self.transport)
-        config = h2.config.H2Configuration(  # sends what is malformed, too
+        config = h2.config.H2Configuration(  # malformed requests are sent, too
             validate_outbound_headers=False, normalize_outbound_headers=False
         )
         self.h2 = h2.connection.H2Connection(config)
@@ -61,7 +60,7 @@ class MemoryHost:
             self.h2.update_settings({SettingCodes[k.upper()]: v for k, v in settings.items()})
 
     def request(self, path="/run", headers=(), message=b""):
-        """Open a stream; what is sent leaves with the next `deliver` or `turn`."""
+        """Open a stream. Its frames are sent by the next `deliver` or `settle`."""
         number, self.next = self.next, self.next + 2
         names = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost"}
         names |= {"content-type": "application/grpc", "te": "trailers"}
@@ -72,20 +71,20 @@ class MemoryHost:
         return number
 
     def deliver(self, data=None):
-        """Hand the server these bytes, or what this side has to send."""
+        """Pass these bytes to the server, or everything that this side has to send."""
         self.protocol.data_received(self.h2.data_to_send() if data is None else data)
 
-    async def turn(self):
-        """Deliver, and go on until the server has nothing more to say."""
-        quiet = 0
-        while quiet < QUIET:
+    async def settle(self):
+        """Exchange frames until the server writes nothing more."""
+        idle = 0
+        while idle < IDLE_ITERATIONS:
             if data := self.h2.data_to_send():
                 self.deliver(data)
             await asyncio.sleep(0)
-            quiet = 0 if self.read() else quiet + 1
+            idle = 0 if self.read() else idle + 1
 
     def read(self):
-        """Take what the server has written; True when that was anything."""
+        """Process what the server has written. True when there was anything."""
         data, self.transport.written = bytes(self.transport.written), bytearray()
         for event in self.h2.receive_data(data) if data else ():
             self.events.append(event)
@@ -101,24 +100,24 @@ class MemoryHost:
         return bool(data)
 
     def received(self, number):
-        """Bytes of DATA that a stream has brought."""
+        """Bytes of DATA received on a stream."""
         return sum(size for stream, size in self.frames if stream == number)
 
     @property
     def goaway(self):
-        """The error code with which the server has ended the connection, or None."""
+        """The error code of the server's GOAWAY, or None."""
         ends = [e for e in self.events if isinstance(e, h2.events.ConnectionTerminated)]
         return ends[-1].error_code if ends else None
 
     async def leave(self):
-        """Lose the connection; every call is over then."""
+        """Lose the connection, and wait for its calls to end."""
         self.protocol.connection_lost(None)
         if self.server.tasks:
             await asyncio.wait(self.server.tasks)
 
 
-class Batches:
-    """A subscription in the hands of a test: `put` makes packets wait, `left` counts goodbyes."""
+class FakeSubscription:
+    """What `send_packets` needs of a subscription. `put` queues packets, `left` counts `leave`."""
 
     def __init__(self):
         self.waiting = []

@@ -31,17 +31,17 @@ def replies(size):
 
 
 def counted(host, monkeypatch):
-    """The stream numbers of which `write_answer` said yes."""
+    """The stream numbers of which `write_response` said yes."""
     yes = []
-    usual = wire.Http2Stream.write_answer
+    usual = wire.Http2Stream.write_response
 
-    def write_answer(stream, *parts):
+    def write_response(stream, *parts):
         done = usual(stream, *parts)
         if done:
             yes.append(stream.number)
         return done
 
-    monkeypatch.setattr(wire.Http2Stream, "write_answer", write_answer)
+    monkeypatch.setattr(wire.Http2Stream, "write_response", write_response)
     return yes
 
 
@@ -53,7 +53,7 @@ async def test_a_short_answer_leaves_in_one_go(size, monkeypatch):
     host.deliver()
     streams = host.protocol.h2.streams
     stream, window = streams[number], host.protocol.h2.outbound_flow_control_window
-    await host.turn()
+    await host.settle()
     assert at_once == [number]
     assert host.ended == {number: "0"}
     assert host.received(number) == 5 + size
@@ -72,11 +72,11 @@ async def test_a_longer_answer_waits_for_its_windows(size, settings, monkeypatch
     host = make_host(replies(size), **settings)
     at_once = counted(host, monkeypatch)
     number = host.request(ONE)
-    await host.turn()
+    await host.settle()
     host.h2.increment_flow_control_window(size)
     if number not in host.ended:
         host.h2.increment_flow_control_window(size, number)
-    await host.turn()
+    await host.settle()
     assert at_once == []
     assert host.received(number) == 5 + size
     assert host.ended == {number: "0"}
@@ -106,7 +106,7 @@ async def test_an_answer_in_pieces_arrives_whole(sizes):
     host.h2.increment_flow_control_window(1 << 20)
     number = host.request(ONE)
     while number not in host.ended:
-        await host.turn()
+        await host.settle()
     body = b"".join(pieces)
     assert host.bodies[number] == b"\0" + len(body).to_bytes(4, "big") + body
     assert all(data for _, data in host.frames)
@@ -118,7 +118,7 @@ async def test_a_new_table_size_is_confirmed_before_the_answer(monkeypatch):
     at_once = counted(host, monkeypatch)
     host.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 0})
     first, second = host.request(ONE), host.request(ONE)
-    await host.turn()
+    await host.settle()
     assert host.ended == {first: "0", second: "0"}
     assert at_once == [second]
     await host.leave()
@@ -136,9 +136,9 @@ async def test_a_stream_that_was_reset_gets_no_answer(monkeypatch):
     host = make_host(late)
     at_once = counted(host, monkeypatch)
     number = host.request(ONE)
-    await host.turn()
+    await host.settle()
     host.h2.reset_stream(number)
-    await host.turn()
+    await host.settle()
     assert at_once == [] and host.received(number) == 0
     await host.leave()
 
@@ -148,7 +148,7 @@ async def test_a_host_that_goes_on_sending_is_answered_and_reset(monkeypatch):
     at_once = counted(host, monkeypatch)
     number = host.request(ONE, message=None)
     host.h2.send_data(number, b"\0\0\0\0\0", end_stream=False)
-    await host.turn()
+    await host.settle()
     assert at_once == []
     assert host.ended == {number: "0"}
     assert number in host.resets

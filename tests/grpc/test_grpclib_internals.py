@@ -75,7 +75,7 @@ def connect(transport, methods=None):
     server = wire.Server({"": lambda: methods or {}})
     protocol = server._protocol_factory()
     protocol.connection_made(transport)
-    protocol.outbox.flush()
+    protocol.write_buffer.flush()
     return server, protocol
 
 
@@ -113,7 +113,7 @@ async def test_writes_of_one_turn_leave_in_one_write():
     _, protocol = connect(transport)
     transport.written.clear()
     for _ in range(FLUSH_CHUNKS - 1):
-        protocol.outbox.write(b"abc")
+        protocol.write_buffer.write(b"abc")
     assert transport.written == []
     await asyncio.sleep(0)
     assert transport.written == [b"abc" * (FLUSH_CHUNKS - 1)]
@@ -124,7 +124,7 @@ async def test_so_many_pieces_leave_at_once():
     _, protocol = connect(transport)
     transport.written.clear()
     for _ in range(FLUSH_CHUNKS):
-        protocol.outbox.write(b"abc")
+        protocol.write_buffer.write(b"abc")
     assert transport.written == [b"abc" * FLUSH_CHUNKS]
 
 
@@ -132,7 +132,7 @@ async def test_many_bytes_leave_at_once():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
-    protocol.outbox.write(b"x" * FLUSH_BYTES)
+    protocol.write_buffer.write(b"x" * FLUSH_BYTES)
     assert len(transport.written) == 1
 
 
@@ -151,7 +151,7 @@ async def test_data_frames_made_by_hand_keep_the_accounts_of_both_windows():
     request(peer, 1, "/s")
     protocol.data_received(peer.data_to_send())
     await got_headers.wait()
-    protocol.outbox.flush()
+    protocol.write_buffer.flush()
     events = peer.receive_data(b"".join(transport.written))
     received = [e for e in events if isinstance(e, h2.events.DataReceived)]
     assert [len(e.data) for e in received] == [16_384, 16_384, 40_005 - 2 * 16_384]
@@ -274,7 +274,7 @@ def stream_of_a_connection():
     given = []
 
     class Given:
-        def give_back(self, number, size, *, ended):
+        def acknowledge(self, number, size, *, ended):
             given.append((size, ended))
 
     return Http2Stream(Given(), None, 1), given

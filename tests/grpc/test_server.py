@@ -658,7 +658,7 @@ async def test_tcp_sends_small_packets_at_once():
     channel = Channel("127.0.0.1", port, codec=wire.Codec())
     await UnaryUnaryMethod(channel, "/echo", Request, Reply)(Request())
     (connection,) = server.connections
-    accepted = connection.outbox.get_extra_info("socket")
+    accepted = connection.write_buffer.get_extra_info("socket")
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     channel.close()
     server.close()

@@ -1,4 +1,4 @@
-"""WINDOW_UPDATE and PING: what is read without h2 has the same effect as what h2 reads."""
+"""WINDOW_UPDATE and PING have the same effect whether they are read with or without h2."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostream_ds._http2 import connection as http2
-from aiostream_ds._http2.control_frames import read_control
+from aiostream_ds._http2.control_frames import read_control_frames
 from tests.grafana.memory import MemoryHost
 
 PING, WINDOW_UPDATE, DATA, UNKNOWN = 0x6, 0x8, 0x0, 0x42
@@ -37,17 +37,17 @@ async def forever(request, call):
     await asyncio.Event().wait()
 
 
-async def outcome(pieces):
-    """What a server that has got these bytes keeps in its books, and what it has written."""
+async def outcome(chunks):
+    """The state of a server that has received these chunks, and what it has written."""
     host = MemoryHost(forever)
     for _ in range(3):
         number = host.request()
-    await host.turn()
+    await host.settle()
     host.h2.reset_stream(number)
-    await host.turn()
+    await host.settle()
     host.transport.written.clear()
-    for piece in pieces:
-        host.deliver(piece)
+    for chunk in chunks:
+        host.deliver(chunk)
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     h2 = host.protocol.h2
@@ -64,32 +64,34 @@ async def outcome(pieces):
 
 
 @given(st.lists(FRAMES, max_size=8), st.lists(st.integers(1, 40), max_size=8))
-def test_frames_cut_anywhere_have_the_effect_that_h2_gives_them(frames, cuts):
-    data, pieces = b"".join(frames), []
+def test_frames_split_anywhere_have_the_same_effect_as_in_h2(frames, cuts):
+    data, chunks = b"".join(frames), []
     for cut in cuts:
-        pieces.append(data[:cut])
+        chunks.append(data[:cut])
         data = data[cut:]
-    pieces = [piece for piece in [*pieces, data] if piece]
-    quick = asyncio.run(outcome(pieces))
+    chunks = [chunk for chunk in [*chunks, data] if chunk]
+    found = asyncio.run(outcome(chunks))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http2, "read_control", lambda h2, connection, data: 0)
-        assert asyncio.run(outcome(pieces)) == quick
+        patch.setattr(http2, "read_control_frames", lambda h2, connection, data: 0)
+        assert asyncio.run(outcome(chunks)) == found
 
 
-async def test_usual_frames_are_all_read_without_h2():
+async def test_common_frames_are_read_without_h2():
     host = MemoryHost(forever)
     number = host.request()
-    await host.turn()
-    usual = update(0, 5) + frame(PING, 0, b"12345678") + update(number, 7)
-    assert read_control(host.protocol.h2, host.protocol.connection, usual) == len(usual)
-    assert read_control(host.protocol.h2, host.protocol.connection, usual[:-1]) == len(usual) - 13
+    await host.settle()
+    data = update(0, 5) + frame(PING, 0, b"12345678") + update(number, 7)
+    assert read_control_frames(host.protocol.h2, host.protocol.connection, data) == len(data)
+    assert (
+        read_control_frames(host.protocol.h2, host.protocol.connection, data[:-1]) == len(data) - 13
+    )
     await host.leave()
 
 
-async def test_nothing_is_read_out_of_the_middle_of_what_h2_has_begun_to_read():
+async def test_nothing_is_read_while_h2_holds_a_part_of_a_frame():
     host = MemoryHost(forever)
-    await host.turn()
+    await host.settle()
     whole = frame(UNKNOWN, 0, update(0, 9))
     host.deliver(whole[:9])
-    assert read_control(host.protocol.h2, host.protocol.connection, whole[9:]) == 0
+    assert read_control_frames(host.protocol.h2, host.protocol.connection, whole[9:]) == 0
     await host.leave()

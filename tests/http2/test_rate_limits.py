@@ -1,4 +1,4 @@
-"""Floods end their connection with ENHANCE_YOUR_CALM; an honest host that does much is not cut."""
+"""A host that exceeds a rate limit gets GOAWAY ENHANCE_YOUR_CALM; an honest, busy host does not."""
 
 import asyncio
 import logging
@@ -12,10 +12,10 @@ from h2.stream import H2Stream
 
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import send_packets
-from aiostream_ds._http2 import rate_limits as floods
-from aiostream_ds._http2.rate_limits import FLOOD_PERIOD, RESET_GRACE, RateLimits
+from aiostream_ds._http2 import rate_limits
+from aiostream_ds._http2.rate_limits import RATE_LIMIT_PERIOD, RESET_GRACE, RateLimits
 from aiostream_ds._telemetry import Counters
-from tests.grafana.memory import Batches, MemoryHost
+from tests.grafana.memory import FakeSubscription, MemoryHost
 
 CALM = ErrorCodes.ENHANCE_YOUR_CALM
 PING = b"\0\0\x08\x06\0\0\0\0\0abcdefgh"
@@ -43,28 +43,28 @@ async def answer(request, call):
     await asyncio.Event().wait()
 
 
-async def a_host(clock, run=wait_forever):
-    """A host whose connection counts by `clock`."""
+async def connected_host(clock, run=wait_forever):
+    """A host whose connection reads the time from `clock`."""
     host = MemoryHost(run)
-    await host.turn()
-    host.protocol.h2.floods = RateLimits(clock)
+    await host.settle()
+    host.protocol.h2.limits = RateLimits(clock)
     return host
 
 
-def assert_cut(host, caplog):
-    host.protocol.outbox.flush()
+def assert_closed(host, caplog):
+    host.protocol.write_buffer.flush()
     host.read()
     assert host.goaway == CALM
     assert host.transport.closed
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "aiostream_ds._http2.connection")
-    assert "flooded" in record.getMessage()
+    assert "exceeded a rate limit" in record.getMessage()
     assert "more than" in record.getMessage()
 
 
-async def assert_well(host, caplog):
+async def assert_open(host, caplog):
     number = host.request(path="/none")
-    await host.turn()
+    await host.settle()
     assert host.goaway is None
     assert number in host.ended
     assert not caplog.records
@@ -79,132 +79,140 @@ def reset_at_once(host, times):
     host.deliver()
 
 
-async def test_streams_opened_and_reset_again_and_again_are_a_flood(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 50)
+async def test_streams_that_are_opened_and_reset_at_once_are_limited(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 50)
     counters = Counters()
-    monkeypatch.setattr("aiostream_ds._grpc.server.Server.on_flood", counters.count_flood)
-    host = await a_host(clock)
+    monkeypatch.setattr(
+        "aiostream_ds._grpc.server.Server.on_rate_limited", counters.count_rate_limited
+    )
+    host = await connected_host(clock)
     for _ in range(5):
         reset_at_once(host, 10)
-        await host.turn()
-    assert not host.transport.closed and counters.floods == 0
+        await host.settle()
+    assert not host.transport.closed and counters.rate_limited == 0
     reset_at_once(host, 1)
-    assert_cut(host, caplog)
-    assert counters.floods == 1
+    assert_closed(host, caplog)
+    assert counters.rate_limited == 1
     await host.leave()
 
 
-async def test_a_flood_in_one_read_stops_at_the_limit(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 50)
-    host = await a_host(clock)
+async def test_nothing_is_processed_after_the_limit_in_one_read(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 50)
+    host = await connected_host(clock)
     reset_at_once(host, 1000)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
     assert len(host.server.tasks) == 0
     assert host.protocol.h2.highest_inbound_stream_id == 101
     await host.leave()
 
 
-async def test_resets_at_a_bearable_pace_are_no_flood(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 50)
-    host = await a_host(clock)
+async def test_the_reset_limit_is_renewed_each_period(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 50)
+    host = await connected_host(clock)
     for _ in range(10):
         reset_at_once(host, 50)
-        await host.turn()
-        clock.now += FLOOD_PERIOD
-    await assert_well(host, caplog)
+        await host.settle()
+        clock.now += RATE_LIMIT_PERIOD
+    await assert_open(host, caplog)
 
 
-async def test_streams_that_were_answered_may_be_reset_at_will(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 5)
-    host = await a_host(clock, answer)
+async def test_resets_of_answered_streams_are_not_limited(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 5)
+    host = await connected_host(clock, answer)
     for _ in range(10):
         numbers = [host.request() for _ in range(10)]
-        await host.turn()
+        await host.settle()
         for number in numbers:
             host.h2.reset_stream(number)
-        await host.turn()
-    await assert_well(host, caplog)
+        await host.settle()
+    await assert_open(host, caplog)
 
 
-async def test_quiet_streams_that_lived_on_may_all_be_reset_together(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 5)
-    host = await a_host(clock)
+async def test_resets_of_streams_older_than_the_grace_period_are_not_limited(
+    clock, caplog, monkeypatch
+):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 5)
+    host = await connected_host(clock)
     numbers = [host.request() for _ in range(100)]
-    await host.turn()
+    await host.settle()
     clock.now += 2 * RESET_GRACE
     for number in numbers:
         host.h2.reset_stream(number)
-    await host.turn()
+    await host.settle()
     assert not host.server.tasks
-    await assert_well(host, caplog)
+    await assert_open(host, caplog)
 
 
-async def test_a_stream_is_old_by_its_own_age_and_not_by_the_connections(
+async def test_the_grace_period_is_measured_for_each_stream_and_not_for_the_connection(
     clock, caplog, monkeypatch
 ):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 5)
-    host = await a_host(clock)
-    for _ in range(20):  # reads all the time, so that there is never a pause
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 5)
+    host = await connected_host(clock)
+    for _ in range(20):  # something is received all the time
         old = [host.request() for _ in range(3)]
-        await host.turn()
+        await host.settle()
         for _ in range(4):
             clock.now += RESET_GRACE / 2
             host.deliver(PING)
         for number in old:
             host.h2.reset_stream(number)
-        await host.turn()
-    reset_at_once(host, 10)  # the budget, and a second one for the quiet time
+        await host.settle()
+    reset_at_once(host, 10)  # the limit, and once more after the idle period
     assert not host.transport.closed
     reset_at_once(host, 1)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
     await host.leave()
 
 
-async def test_requests_that_we_reset_for_what_they_are_count_too(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 50)
-    host = await a_host(clock)
+async def test_malformed_requests_count_as_resets(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 50)
+    host = await connected_host(clock)
     for _ in range(51):
         host.request(headers=[("connection", "close")], message=None)
     host.deliver()
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
     await host.leave()
 
 
-async def test_streams_that_h2_resets_for_a_broken_window_count_too(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 50)
-    host = await a_host(clock)
+async def test_streams_that_h2_resets_for_a_flow_control_error_count_as_resets(
+    clock, caplog, monkeypatch
+):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 50)
+    host = await connected_host(clock)
     for _ in range(51):
         number = host.request(message=None)
         host.deliver()
         host.deliver(b"\0\0\x04\x08\0" + number.to_bytes(4, "big") + b"\x7f\xff\xff\xff")
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
     await host.leave()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-async def test_a_dashboard_of_10_000_channels_may_be_closed_as_soon_as_it_is_open(clock, caplog):
-    host = await a_host(clock)
+async def test_a_dashboard_of_10_000_channels_may_be_closed_right_after_it_was_opened(
+    clock, caplog
+):
+    host = await connected_host(clock)
     names = [(":method", "POST"), (":scheme", "http"), (":path", "/run"), ("te", "trailers")]
     names.append(("content-type", "application/grpc"))
     numbers = [number.to_bytes(4, "big") for number in range(1, 20_001, 2)]
-    for number in numbers:  # by hand: h2's client looks at all its streams for each new one
+    for number in numbers:  # by hand: h2's client iterates over all its streams for each new one
         block = host.h2.encoder.encode(names)
         host.deliver(len(block).to_bytes(3, "big") + b"\1\4" + number + block)
     await asyncio.sleep(0)
     assert len(host.server.tasks) == 10_000
     host.deliver(b"".join(b"\0\0\4\3\0" + number + b"\0\0\0\x08" for number in numbers))
-    await host.turn()
+    await host.settle()
     assert not host.server.tasks
     host.next = 20_001
-    await assert_well(host, caplog)
+    await assert_open(host, caplog)
 
 
-async def test_what_a_host_sends_after_it_was_cut_is_not_read(clock, caplog):
-    host = await a_host(clock)
-    host.deliver(EMPTY_SETTINGS * (floods.SETTINGS_LIMIT + 1))
+async def test_frames_after_a_closed_connection_are_not_read(clock, caplog):
+    host = await connected_host(clock)
+    host.deliver(EMPTY_SETTINGS * (rate_limits.SETTINGS_LIMIT + 1))
     host.deliver(PING * 10)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
 
 
 # -- the headers of one request ------------------------------------------------------------------
@@ -214,28 +222,28 @@ def headers_frame(kind, payload, flags=0):
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + b"\0\0\0\x01" + payload
 
 
-async def test_many_continuation_frames_are_a_flood(clock, caplog):
-    host = await a_host(clock)
+async def test_continuation_frames_are_limited(clock, caplog):
+    host = await connected_host(clock)
     host.deliver(headers_frame(1, b"\x00\x01a\x01b"))
-    host.deliver(headers_frame(9, b"\x00\x01a\x01b") * floods.CONTINUATION_LIMIT)
+    host.deliver(headers_frame(9, b"\x00\x01a\x01b") * rate_limits.CONTINUATION_LIMIT)
     assert not host.transport.closed
     host.deliver(headers_frame(9, b"\x00\x01a\x01b"))
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
 
 
 async def test_long_headers_may_come_in_continuation_frames(clock, caplog):
-    host = await a_host(clock)
+    host = await connected_host(clock)
     number = host.request(path="/none", headers=[("x-long", "x" * 30_000)])
-    await host.turn()
+    await host.settle()
     assert host.ended == {number: "12"}
-    await assert_well(host, caplog)
+    await assert_open(host, caplog)
 
 
-async def test_headers_over_64_kib_are_a_flood(clock, caplog):
-    host = await a_host(clock)
+async def test_headers_over_64_kib_close_the_connection(clock, caplog):
+    host = await connected_host(clock)
     host.request(headers=[("x-long", "x" * 1000)] * 66)
     host.deliver()
-    host.protocol.outbox.flush()
+    host.protocol.write_buffer.flush()
     host.read()
     assert host.goaway == CALM
     assert len(caplog.records) == 1
@@ -244,158 +252,158 @@ async def test_headers_over_64_kib_are_a_flood(clock, caplog):
 # -- frames that are cheap to send ---------------------------------------------------------------
 
 
-async def test_many_pings_are_a_flood(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 50)
-    host = await a_host(clock)
+async def test_pings_are_limited(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
     host.deliver(PING * 50)
-    await host.turn()
+    await host.settle()
     assert not host.transport.closed
     host.deliver(PING)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
 
 
-async def test_pings_at_a_bearable_pace_are_no_flood(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 50)
-    host = await a_host(clock)
+async def test_the_ping_limit_is_renewed_each_period(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
     for _ in range(5):
         host.deliver(PING * 50)
-        clock.now += FLOOD_PERIOD
-    await assert_well(host, caplog)
+        clock.now += RATE_LIMIT_PERIOD
+    await assert_open(host, caplog)
 
 
-async def test_a_host_that_pings_and_does_not_read_is_cut_however_slow_it_is(
+async def test_the_ping_limit_is_not_renewed_while_the_host_does_not_read(
     clock, caplog, monkeypatch
 ):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 50)
-    host = await a_host(clock)
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
     host.protocol.pause_writing()
     for _ in range(50):
         host.deliver(PING)
-        clock.now += FLOOD_PERIOD
+        clock.now += RATE_LIMIT_PERIOD
     assert not caplog.records
     host.deliver(PING)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
 
 
-async def test_a_host_that_reads_again_may_ping_again(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 50)
-    host = await a_host(clock)
+async def test_the_ping_limit_is_renewed_once_the_host_reads_again(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
     host.protocol.pause_writing()
     host.deliver(PING * 50)
-    clock.now += FLOOD_PERIOD
+    clock.now += RATE_LIMIT_PERIOD
     host.protocol.resume_writing()
     host.deliver(PING * 50)
-    await assert_well(host, caplog)
+    await assert_open(host, caplog)
 
 
-async def test_many_empty_data_frames_are_a_flood(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 50)
-    host = await a_host(clock)
+async def test_empty_data_frames_are_limited(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
     number = host.request(message=None)
     host.deliver()
     host.deliver((b"\0\0\0\0\0" + number.to_bytes(4, "big")) * 51)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
     await host.leave()
 
 
-async def test_padding_alone_is_an_empty_frame(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 50)
-    host = await a_host(clock)
+async def test_a_data_frame_of_padding_only_counts_as_empty(clock, caplog, monkeypatch):
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
     number = host.request(message=None)
     host.deliver()
     host.deliver((b"\0\0\x05\0\x08" + number.to_bytes(4, "big") + b"\x04\0\0\0\0") * 51)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
     await host.leave()
 
 
 async def test_empty_frames_that_end_a_request_are_not_counted(clock, caplog, monkeypatch):
-    monkeypatch.setattr(floods, "CONTROL_LIMIT", 5)
-    host = await a_host(clock)
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 5)
+    host = await connected_host(clock)
     for _ in range(20):
         host.h2.end_stream(host.request(path="/none", message=None))
-        await host.turn()
-    await assert_well(host, caplog)
+        await host.settle()
+    await assert_open(host, caplog)
 
 
-async def test_many_settings_are_a_flood(clock, caplog):
-    host = await a_host(clock)
-    host.deliver(EMPTY_SETTINGS * floods.SETTINGS_LIMIT)
-    await host.turn()
+async def test_settings_frames_are_limited(clock, caplog):
+    host = await connected_host(clock)
+    host.deliver(EMPTY_SETTINGS * rate_limits.SETTINGS_LIMIT)
+    await host.settle()
     assert not host.transport.closed
     host.deliver(EMPTY_SETTINGS)
-    assert_cut(host, caplog)
+    assert_closed(host, caplog)
 
 
-async def test_what_a_host_sends_beside_a_stream_at_full_speed_is_no_flood(clock, caplog):
-    """For each packet a WINDOW_UPDATE of stream and connection: ten times the other limits."""
-    reader = Batches()
-    host = await a_host(clock, lambda _, call: send_packets(call, reader))
+async def test_window_updates_of_a_stream_at_full_speed_are_not_limited(clock, caplog):
+    """A WINDOW_UPDATE of stream and connection for each packet: ten times the other limits."""
+    subscription = FakeSubscription()
+    host = await connected_host(clock, lambda _, call: send_packets(call, subscription))
     number = host.request()
-    await host.turn()
+    await host.settle()
     frame = b"\0\0\x04\x08\0"
     update = frame + number.to_bytes(4, "big") + b"\0\0\0\x01" + frame + b"\0\0\0\0\0\0\0\x01"
     for _ in range(10):
         host.deliver(update * 100)
-        reader.put(Packet(Schema(b"{}", "1"), b"x", 1))
-        await host.turn()
-    await assert_well(host, caplog)
+        subscription.put(Packet(Schema(b"{}", "1"), b"x", 1))
+        await host.settle()
+    await assert_open(host, caplog)
     await host.leave()
 
 
-# -- the accounts --------------------------------------------------------------------------------
+# -- RateLimits ----------------------------------------------------------------------------------
 
 
-def test_a_budget_after_a_quiet_time_may_be_used_twice_and_no_more(clock, monkeypatch):
-    monkeypatch.setattr(floods, "SETTINGS_LIMIT", 10)
-    account = RateLimits(clock)
+def test_a_limit_may_be_used_twice_after_an_idle_period(clock, monkeypatch):
+    monkeypatch.setattr(rate_limits, "SETTINGS_LIMIT", 10)
+    limits = RateLimits(clock)
     clock.now += 3600
     for _ in range(20):
-        account.count_settings()
+        limits.count_settings()
     with pytest.raises(DenialOfServiceError, match="more than 10 SETTINGS frames"):
-        account.count_settings()
+        limits.count_settings()
 
 
-def test_a_stream_is_young_for_a_second_at_least(clock, monkeypatch):
-    monkeypatch.setattr(floods, "RESET_LIMIT", 0)
-    account = RateLimits(clock)
+def test_the_grace_period_of_a_stream_is_a_second_at_least(clock, monkeypatch):
+    monkeypatch.setattr(rate_limits, "RESET_LIMIT", 0)
+    limits = RateLimits(clock)
     clock.now += RESET_GRACE * 0.9
-    account.begin_read(0)  # brings stream 1
+    limits.begin_read(0)  # brings stream 1
     clock.now += RESET_GRACE * 0.9
-    account.begin_read(1)
+    limits.begin_read(1)
     with pytest.raises(DenialOfServiceError, match="reset at once and unanswered"):
-        account.count_reset(1)
+        limits.count_reset(1)
     clock.now += RESET_GRACE
-    account.begin_read(1)
-    account.count_reset(1)
+    limits.begin_read(1)
+    limits.count_reset(1)
 
 
-def test_the_clock_is_asked_once_a_read(clock):
-    asked = []
-    account = RateLimits(lambda: asked.append(clock.now) or clock.now)
-    asked.clear()
-    account.begin_read(1)
+def test_the_clock_is_read_once_per_received_chunk(clock):
+    calls = []
+    limits = RateLimits(lambda: calls.append(clock.now) or clock.now)
+    calls.clear()
+    limits.begin_read(1)
     for number in range(100):
-        account.count_reset(number)
-        account.count_control()
-    assert len(asked) == 1
+        limits.count_reset(number)
+        limits.count_control()
+    assert len(calls) == 1
 
 
-# -- what h2 must still look like ----------------------------------------------------------------
+# -- private parts of h2 that are relied on ------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["rst_stream", "ping", "data", "settings"])
-def test_h2_still_finds_our_counting_by_its_names(name):
-    connection = floods.GuardedConnection(H2Configuration(client_side=False))
+def test_h2_dispatches_frames_to_our_overrides_by_name(name):
+    connection = rate_limits.RateLimitedConnection(H2Configuration(client_side=False))
     found = {f.__name__: f.__func__ for f in connection._frame_dispatch_table.values()}
     method = f"_receive_{name}_frame"
-    assert found[method] is getattr(floods.GuardedConnection, method)
+    assert found[method] is getattr(rate_limits.RateLimitedConnection, method)
 
 
-def test_h2_still_keeps_for_each_stream_whether_it_was_answered():
+def test_h2_records_for_each_stream_whether_headers_were_sent():
     stream = H2Stream(1, H2Configuration(client_side=False), 0, 0)
     assert stream.state_machine.headers_sent is None
 
 
-def test_h2_still_gathers_the_frames_of_one_requests_headers():
+def test_h2_collects_the_continuation_frames_of_a_request_in_its_header_buffer():
     assert FrameBuffer(server=True)._headers_buffer == []
     assert "_update_header_buffer" in FrameBuffer.__next__.__code__.co_names

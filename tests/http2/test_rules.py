@@ -1,6 +1,6 @@
-"""RFC 9113 where our connection differs from grpclib's: DATA by hand, windows, resets, fairness.
+"""RFC 9113 where the connection differs from grpclib's: DATA frames, windows, resets, fairness.
 
-The general rules are h2spec's (tests/conformance/test_http2.py).
+h2spec checks the general rules (tests/conformance/test_http2.py).
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from h2.settings import SettingCodes
 
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import packet_bytes, send_packets
-from aiostream_ds._http2 import rate_limits as floods
+from aiostream_ds._http2.headers import find_malformation
 from aiostream_ds._http2.stream import StreamClosedError
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
-from tests.grafana.memory import Batches, MemoryHost
+from tests.grafana.memory import FakeSubscription, MemoryHost
 
 SCHEMA = Schema(b"{}", "1")
 LARGE = 2**31 - 1
@@ -34,132 +34,132 @@ def sends(size, times=1):
 # -- windows -------------------------------------------------------------------------------------
 
 
-async def test_a_closed_stream_window_lets_only_headers_out_and_then_exactly_its_bytes():
+async def test_a_stream_window_of_zero_lets_only_headers_out_and_then_exactly_its_increments():
     host = MemoryHost(sends(1000), initial_window_size=0)
     number = host.request()
-    await host.turn()
+    await host.settle()
     assert [e.stream_id for e in host.events if isinstance(e, h2.events.ResponseReceived)] == [1]
     assert host.frames == []
     for step in (1, 10, 900):
         host.h2.increment_flow_control_window(step, number)
-        await host.turn()
+        await host.settle()
     assert host.frames == [(number, 1), (number, 10), (number, 900)]
     host.h2.increment_flow_control_window(5000, number)
-    await host.turn()
+    await host.settle()
     assert (host.received(number), host.ended[number]) == (1000, "0")
 
 
-async def test_the_connections_window_binds_all_streams_together():
+async def test_all_streams_share_the_connections_window():
     host = MemoryHost(sends(50_000), initial_window_size=LARGE)
     first, second = host.request(), host.request()
-    await host.turn()
+    await host.settle()
     assert host.received(first) + host.received(second) == 65_535
     host.h2.increment_flow_control_window(10)
-    await host.turn()
+    await host.settle()
     assert host.received(first) + host.received(second) == 65_545
     host.h2.increment_flow_control_window(100_000)
-    await host.turn()
+    await host.settle()
     assert host.ended == {first: "0", second: "0"}
 
 
-async def test_a_larger_initial_window_lets_a_waiting_stream_go_on():
+async def test_a_waiting_stream_continues_when_the_initial_window_grows():
     host = MemoryHost(sends(1000), initial_window_size=300)
     number = host.request()
-    await host.turn()
+    await host.settle()
     host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 500})
-    await host.turn()
+    await host.settle()
     assert host.frames == [(number, 300), (number, 200)]
     host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 5000})
-    await host.turn()
+    await host.settle()
     assert (host.received(number), host.ended[number]) == (1000, "0")
 
 
-async def test_a_window_made_negative_must_be_filled_up_first():
+async def test_nothing_is_sent_until_a_negative_window_is_positive_again():
     host = MemoryHost(sends(1000), initial_window_size=300)
     number = host.request()
-    await host.turn()
-    host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})  # the window is -300 now
+    await host.settle()
+    host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})  # the window is -300
     host.h2.increment_flow_control_window(300, number)  # 0
-    await host.turn()
+    await host.settle()
     assert host.frames == [(number, 300)]
     host.h2.increment_flow_control_window(7, number)
-    await host.turn()
+    await host.settle()
     assert host.frames == [(number, 300), (number, 7)]
     await host.leave()
 
 
-async def test_pushed_packets_keep_to_a_window_made_negative_too():
-    reader = Batches()
-    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=300)
+async def test_pushed_packets_wait_while_the_window_is_negative():
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=300)
     number = host.request()
-    reader.put(Packet(SCHEMA, b"x" * 200, 1))
-    await host.turn()  # from now on packets are pushed
+    subscription.put(Packet(SCHEMA, b"x" * 200, 1))
+    await host.settle()  # from now on packets are pushed
     before = host.received(number)
     host.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 10})
-    await host.turn()
-    reader.put(Packet(SCHEMA, b"x", 1))
-    await host.turn()
+    await host.settle()
+    subscription.put(Packet(SCHEMA, b"x", 1))
+    await host.settle()
     assert host.received(number) == before
     host.h2.increment_flow_control_window(1000, number)
-    await host.turn()
+    await host.settle()
     assert before < host.received(number) < before + 50
     await host.leave()
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_a_reader_that_has_stalled_does_not_wait_for_a_window_that_never_opens(first):
-    reader = Batches()
-    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=100)
+async def test_a_stalled_subscription_does_not_wait_for_a_window_that_never_opens(first):
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=100)
     number = host.request()
     for _ in range(first):  # then the next packet is pushed, not drained
-        reader.put(Packet(SCHEMA, b"x", 1))
-        await host.turn()
-    reader.put(Packet(SCHEMA, b"x" * 1000, 1))
-    await host.turn()
+        subscription.put(Packet(SCHEMA, b"x", 1))
+        await host.settle()
+    subscription.put(Packet(SCHEMA, b"x" * 1000, 1))
+    await host.settle()
     assert host.received(number) == 100 and number not in host.ended
-    reader.stall()
-    await host.turn()
-    assert host.ended[number] == "14" and reader.left
+    subscription.stall()
+    await host.settle()
+    assert host.ended[number] == "14" and subscription.left
     await host.leave()
 
 
 @pytest.mark.parametrize("size", [16_384, 20_000, 2**20])
-async def test_frames_are_as_large_as_the_host_allows_and_no_larger(size):
+async def test_frames_have_the_largest_size_that_the_host_allows(size):
     settings = {"initial_window_size": LARGE, "max_frame_size": size}
     host = MemoryHost(sends(200_000), **settings)
     host.h2.increment_flow_control_window(1_000_000)
-    await host.turn()
+    await host.settle()
     number = host.request()
-    await host.turn()
+    await host.settle()
     lengths = [length for _, length in host.frames]
     assert max(lengths) == min(size, FLUSH_BYTES)
     assert sum(lengths) == 200_000
     assert host.ended[number] == "0"
 
 
-async def test_pushed_packets_are_split_where_a_frame_ends():
-    reader = Batches()
-    host = MemoryHost(lambda _, call: send_packets(call, reader))
+async def test_pushed_packets_are_split_at_the_frame_size():
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription))
     number = host.request()
-    reader.put(Packet(SCHEMA, b"x", 1))
-    await host.turn()
+    subscription.put(Packet(SCHEMA, b"x", 1))
+    await host.settle()
     host.frames.clear()
-    reader.put(Packet(SCHEMA, b"x" * 20_000, 1))
-    await host.turn()
+    subscription.put(Packet(SCHEMA, b"x" * 20_000, 1))
+    await host.settle()
     assert len(host.frames) == 2
     assert max(size for _, size in host.frames) == 16_384
     assert host.received(number) > 20_000
     await host.leave()
 
 
-async def test_a_window_beyond_all_bounds_resets_its_stream_only():
+async def test_a_window_overflow_resets_its_stream_only():
     host = MemoryHost(sends(10, times=2), initial_window_size=0)
     broken, whole = host.request(), host.request()
-    await host.turn()
+    await host.settle()
     overflow = b"\0\0\x04\x08\0" + broken.to_bytes(4, "big") + LARGE.to_bytes(4, "big")
     host.deliver(overflow * 2)
     host.h2.increment_flow_control_window(100, whole)
-    await host.turn()
+    await host.settle()
     assert host.resets == {broken: ErrorCodes.FLOW_CONTROL_ERROR}
     assert host.ended[whole] == "0"
     assert not host.server.tasks
@@ -168,14 +168,14 @@ async def test_a_window_beyond_all_bounds_resets_its_stream_only():
 # -- a host that does not read -------------------------------------------------------------------
 
 
-def crammed_pair():
-    """Two ends of a connection that holds little."""
+def socket_pair():
+    """Two ends of a connection with a small send buffer."""
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return ours, theirs
 
 
-async def test_what_is_written_for_a_host_that_never_reads_is_bounded():
+async def test_the_bytes_written_for_a_host_that_never_reads_are_bounded():
     wrote = 0
 
     async def run(request, call):
@@ -185,11 +185,11 @@ async def test_what_is_written_for_a_host_that_never_reads_is_bounded():
             wrote += 10_000
 
     loop = asyncio.get_running_loop()
-    host = MemoryHost(run, initial_window_size=LARGE)  # its windows are no limit
+    host = MemoryHost(run, initial_window_size=LARGE)  # so large that windows do not limit
     host.h2.increment_flow_control_window(LARGE - 65_535)
     host.request()
     protocol = host.server._protocol_factory()
-    ours, theirs = crammed_pair()
+    ours, theirs = socket_pair()
     transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
     protocol.data_received(host.h2.data_to_send())
     for _ in range(200):
@@ -206,21 +206,21 @@ async def test_what_is_written_for_a_host_that_never_reads_is_bounded():
     theirs.close()
 
 
-async def test_packets_for_a_host_that_never_reads_stay_in_the_mailbox():
-    reader = Batches()
-    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=LARGE)
+async def test_packets_for_a_host_that_never_reads_stay_in_the_subscription():
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=LARGE)
     host.request()
-    reader.put(Packet(SCHEMA, b"x", 1))
-    await host.turn()
+    subscription.put(Packet(SCHEMA, b"x", 1))
+    await host.settle()
     host.protocol.pause_writing()
     for _ in range(3):
-        reader.put(Packet(SCHEMA, b"x" * 100, 1))
-        await host.turn()
-    # one batch is with the call; what came after it waits where the policy can drop it
-    assert len(reader.waiting) == 2
+        subscription.put(Packet(SCHEMA, b"x" * 100, 1))
+        await host.settle()
+    # one batch is in the call; later packets wait where the policy can drop them
+    assert len(subscription.waiting) == 2
     before = host.received(1)
     host.protocol.resume_writing()
-    await host.turn()
+    await host.settle()
     assert host.received(1) > before + 300
     await host.leave()
 
@@ -229,7 +229,7 @@ async def test_packets_for_a_host_that_never_reads_stay_in_the_mailbox():
 
 
 class Ends:
-    """Counts calls that are running; each says how often it was cancelled."""
+    """Counts the calls that have begun, and how often each was cancelled."""
 
     def __init__(self, act):
         self.act = act
@@ -260,21 +260,21 @@ async def send_and_wait(call):
 
 
 @pytest.mark.parametrize("act", [wait_forever, fill_the_window, send_and_wait])
-async def test_a_reset_ends_a_call_once_and_nothing_follows(act):
+async def test_a_reset_cancels_its_call_once_and_nothing_is_sent_after_it(act):
     run = Ends(act)
     host = MemoryHost(run)
     number = host.request()
-    await host.turn()
+    await host.settle()
     host.h2.reset_stream(number)
     before = list(host.frames)
-    await host.turn()
+    await host.settle()
     assert (run.begun, run.cancelled) == (1, [1])
     assert host.frames == before
     assert (host.goaway, host.server.tasks) == (None, set())
     assert not host.protocol.h2.streams
 
 
-async def test_a_call_that_does_not_heed_its_reset_can_write_no_more():
+async def test_a_call_that_suppresses_its_cancellation_cannot_write():
     refused = []
 
     async def run(request, call):
@@ -283,50 +283,50 @@ async def test_a_call_that_does_not_heed_its_reset_can_write_no_more():
         except asyncio.CancelledError:
             with pytest.raises(StreamClosedError):
                 await call.write(b"x")
-            refused.append(call.stream.write_now(b"x"))
+            refused.append(call.stream.write_nowait(b"x"))
 
     host = MemoryHost(run)
     number = host.request()
-    await host.turn()
+    await host.settle()
     before = list(host.frames)
     host.h2.increment_flow_control_window(100_000)
     host.h2.reset_stream(number)
-    await host.turn()
+    await host.settle()
     assert refused == [False]
     assert host.frames == before
     assert (host.goaway, host.server.tasks) == (None, set())
 
 
-async def test_a_reset_ends_a_call_that_waits_for_its_request():
+async def test_a_reset_cancels_a_call_that_waits_for_its_request():
     run = Ends(wait_forever)
     host = MemoryHost(run)
     number = host.request(message=None)
-    await host.turn()
+    await host.settle()
     assert len(host.server.tasks) == 1
     host.h2.reset_stream(number)
-    await host.turn()
+    await host.settle()
     assert (run.begun, host.server.tasks) == (0, set())
 
 
 async def test_a_reset_ends_a_stream_whose_packets_are_pushed():
-    reader = Batches()
-    host = MemoryHost(lambda _, call: send_packets(call, reader))
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription))
     number = host.request()
-    reader.put(Packet(SCHEMA, b"x", 1))
-    await host.turn()
+    subscription.put(Packet(SCHEMA, b"x", 1))
+    await host.settle()
     before = list(host.frames)
-    reader.put(Packet(SCHEMA, b"x", 1))  # in the same turn, before it could be written
+    subscription.put(Packet(SCHEMA, b"x", 1))  # in the same iteration, before it could be written
     host.h2.reset_stream(number)
     host.deliver()
-    await host.turn()
-    assert (reader.left, reader.on_ready) == (1, None)
+    await host.settle()
+    assert (subscription.left, subscription.on_ready) == (1, None)
     assert host.frames == before
     assert not host.server.tasks
 
 
-async def test_a_packet_that_comes_while_others_are_taken_goes_behind_them():
-    class Refilled(Batches):
-        """Taking makes the author's rows flow, as the end of a wait does."""
+async def test_a_packet_that_is_emitted_while_others_are_taken_follows_them():
+    class Refilled(FakeSubscription):
+        """Emits while packets are taken, as an author's generator does once there is space."""
 
         refused = None
 
@@ -339,66 +339,66 @@ async def test_a_packet_that_comes_while_others_are_taken_goes_behind_them():
             return taken
 
     first, later = Packet(SCHEMA, b"1", 1), Packet(SCHEMA, b"2", 1)
-    reader = Refilled()
-    host = MemoryHost(lambda _, call: send_packets(call, reader))
+    subscription = Refilled()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription))
     number = host.request()
-    reader.put(Packet(SCHEMA, b"0", 1))
-    await host.turn()
-    assert reader.sink is not None
-    reader.put(first)
-    await host.turn()
-    assert reader.refused
+    subscription.put(Packet(SCHEMA, b"0", 1))
+    await host.settle()
+    assert subscription.sink is not None
+    subscription.put(first)
+    await host.settle()
+    assert subscription.refused
     expected = [Packet(SCHEMA, b"0", 1), first, later]
     assert host.bodies[number] == b"".join(packet_bytes(None, each) for each in expected)
     await host.leave()
 
 
-async def test_a_packet_that_finds_a_closed_window_waits_and_later_ones_behind_it():
-    reader = Batches()
-    host = MemoryHost(lambda _, call: send_packets(call, reader), initial_window_size=40)
+async def test_a_packet_waits_for_a_closed_window_and_later_packets_follow_it():
+    subscription = FakeSubscription()
+    host = MemoryHost(lambda _, call: send_packets(call, subscription), initial_window_size=40)
     number = host.request()
-    reader.put(Packet(SCHEMA, b"0", 1))
-    await host.turn()
+    subscription.put(Packet(SCHEMA, b"0", 1))
+    await host.settle()
     small, large = Packet(SCHEMA, b"1", 1), Packet(SCHEMA, b"2" * 100, 1)
-    assert not reader.sink(None, large)
-    reader.put(large)
-    assert reader.sink is None  # what comes now would overtake it
-    reader.put(small)
+    assert not subscription.sink(None, large)
+    subscription.put(large)
+    assert subscription.sink is None  # what comes now would overtake it
+    subscription.put(small)
     host.h2.increment_flow_control_window(1000, number)
     host.deliver()
-    await host.turn()
-    await host.turn()
+    await host.settle()
+    await host.settle()
     expected = [Packet(SCHEMA, b"0", 1), large, small]
     assert host.bodies[number] == b"".join(packet_bytes(None, each) for each in expected)
     await host.leave()
 
 
-async def test_a_reset_of_a_stream_that_has_ended_is_nothing():
+async def test_a_reset_of_an_ended_stream_has_no_effect():
     host = MemoryHost(sends(10))
     number = host.request()
-    await host.turn()
+    await host.settle()
     assert host.ended[number] == "0"
     reset = b"\0\0\x04\x03\0" + number.to_bytes(4, "big") + b"\0\0\0\x08"
     host.deliver(reset * 3)
     again = host.request()
-    await host.turn()
+    await host.settle()
     assert (host.ended[again], host.goaway) == ("0", None)
 
 
-async def test_late_frames_of_a_stream_that_is_forgotten_harm_nobody(monkeypatch):
+async def test_late_frames_of_a_forgotten_stream_have_no_effect(monkeypatch):
     monkeypatch.setattr("aiostream_ds._http2.connection._H2.MAX_CLOSED_STREAMS", 4)
     host = MemoryHost(sends(10))
     first = host.request()
     for _ in range(8):
         host.request()
-    await host.turn()
+    await host.settle()
     (connection,) = host.server.connections
     assert first not in connection.h2._closed_streams and len(connection.h2._closed_streams) == 4
     tail = first.to_bytes(4, "big")
     host.deliver(b"\0\0\x04\x03\0" + tail + b"\0\0\0\x08")  # RST_STREAM
     host.deliver(b"\0\0\x04\x08\0" + tail + b"\0\0\1\0")  # WINDOW_UPDATE
     again = host.request()
-    await host.turn()
+    await host.settle()
     assert (host.ended[again], host.goaway) == ("0", None)
 
 
@@ -407,7 +407,7 @@ async def test_a_goaway_ends_the_calls_and_the_connection(caplog):
     host = MemoryHost(run)
     for _ in range(3):
         host.request()
-    await host.turn()
+    await host.settle()
     host.h2.close_connection()
     host.deliver()
     await asyncio.wait(host.server.tasks)
@@ -421,15 +421,15 @@ async def test_a_goaway_ends_the_calls_and_the_connection(caplog):
 # -- fairness ------------------------------------------------------------------------------------
 
 
-async def test_no_stream_sends_more_than_two_turns_in_a_row_beside_another():
-    readers = [Batches(), Batches()]
-    unread = iter(readers)
+async def test_two_streams_at_full_speed_alternate_after_at_most_two_flushes():
+    subscriptions = [FakeSubscription(), FakeSubscription()]
+    unread = iter(subscriptions)
     host = MemoryHost(lambda _, call: send_packets(call, next(unread)), initial_window_size=LARGE)
     host.h2.increment_flow_control_window(LARGE - 65_535)
-    for reader in readers:
-        reader.put(*[Packet(SCHEMA, b"x" * 20_000, 1)] * 100)
+    for subscription in subscriptions:
+        subscription.put(*[Packet(SCHEMA, b"x" * 20_000, 1)] * 100)
     numbers = host.request(), host.request()
-    await host.turn()
+    await host.settle()
     assert [host.received(number) > 2_000_000 for number in numbers] == [True, True]
     runs = [
         sum(size for _, size in frames)
@@ -462,7 +462,7 @@ async def test_a_ping_is_answered_while_a_stream_is_at_full_speed():
     await host.leave()
 
 
-# -- requests that are none ----------------------------------------------------------------------
+# -- malformed requests --------------------------------------------------------------------------
 
 WHOLE = [(":method", "POST"), (":scheme", "http"), (":path", "/run"), ("te", "trailers")]
 
@@ -475,8 +475,8 @@ WHOLE = [(":method", "POST"), (":scheme", "http"), (":path", "/run"), ("te", "tr
         [*WHOLE[:2], (":path", "/b"), ("a", ""), ("a", "")],
     ],
 )
-def test_a_requests_headers_may_be(headers):
-    assert floods.malformed(headers) is None
+def test_well_formed_headers(headers):
+    assert find_malformation(headers) is None
 
 
 @pytest.mark.parametrize(
@@ -484,30 +484,30 @@ def test_a_requests_headers_may_be(headers):
     [
         (WHOLE[1:], ":method, :scheme and :path"),
         ([WHOLE[0], *WHOLE], ":method, :scheme and :path"),
-        ([*WHOLE[:3], (":authority", "a"), (":authority", "b")], "must be there once"),
+        ([*WHOLE[:3], (":authority", "a"), (":authority", "b")], "once each"),
         ([*WHOLE[:3], (":status", "200")], "':status'"),
         ([*WHOLE[:3], (":protocol", "x")], "':protocol'"),
-        ([*WHOLE[:2], ("a", "b"), WHOLE[2]], "follows"),
-        ([*WHOLE[:2], (":path", "")], ":path is empty"),
+        ([*WHOLE[:2], ("a", "b"), WHOLE[2]], "before all other headers"),
+        ([*WHOLE[:2], (":path", "")], ":path must not be empty"),
         ([*WHOLE, ("Upper", "x")], "'Upper'"),
         ([*WHOLE, ("ümlaut", "x")], "'ümlaut'"),
-        ([*WHOLE, ("a b", "x")], "blanks"),
+        ([*WHOLE, ("a b", "x")], "must not contain spaces"),
         ([*WHOLE, ("a\n", "x")], "lower-case ASCII"),
         ([*WHOLE, ("", "x")], "''"),
         ([*WHOLE, ("connection", "close")], "'connection'"),
         ([*WHOLE[:3], ("te", "gzip")], "'gzip'"),
-        ([], "must be there once"),
+        ([], "once each"),
     ],
 )
-def test_a_requests_headers_may_not_be(headers, reason):
-    assert reason in floods.malformed(headers)
+def test_malformed_headers(headers, reason):
+    assert reason in find_malformation(headers)
 
 
 async def test_a_malformed_request_is_reset_and_the_next_one_answered(caplog):
     host = MemoryHost(sends(10))
     broken = host.request(headers=[("connection", "close")])
     whole = host.request()
-    await host.turn()
+    await host.settle()
     assert host.resets == {broken: ErrorCodes.PROTOCOL_ERROR}
     assert host.ended == {whole: "0"}
     assert not host.protocol.h2.streams
@@ -518,6 +518,6 @@ async def test_a_malformed_request_is_reset_and_the_next_one_answered(caplog):
 async def test_a_malformed_request_that_was_reset_in_the_same_read_is_forgotten():
     host = MemoryHost(sends(10))
     host.h2.reset_stream(host.request(headers=[("connection", "close")], message=None))
-    await host.turn()
+    await host.settle()
     assert (host.resets, host.goaway) == ({}, None)
     assert not host.protocol.h2.streams

@@ -86,7 +86,7 @@ async def test_a_call_goes_through_tls_with_both_certificates(tmp_path):
         reply = await check(HealthCheckRequest(service="plugin"))
         assert reply.status.name == "SERVING"
         (connection,) = server.connections
-        tls = connection.outbox.get_extra_info("ssl_object")
+        tls = connection.write_buffer.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == "h2"
         assert tls.version() in {"TLSv1.2", "TLSv1.3"}
         channel.close()

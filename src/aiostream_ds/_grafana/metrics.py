@@ -84,7 +84,11 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("stream_retries", "Restarts after a UpstreamError.", counters.retries)
     yield counter("rows_filled", "Rows of outages, read by histories.", counters.rows_filled)
     yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
-    yield counter("floods", "Connections closed because the host flooded them.", counters.floods)
+    yield counter(
+        "rate_limited_connections",
+        "Connections closed because the host exceeded a rate limit.",
+        counters.rate_limited,
+    )
     yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]

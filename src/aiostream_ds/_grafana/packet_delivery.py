@@ -82,7 +82,7 @@ def _joined(taken: Sequence[tuple[Schema | None, Packet]]) -> bytes:
 
 async def write(call: Call, reader: Reader, data: bytes) -> None:
     """Write messages, waiting for the windows; not any more once the reader has stalled."""
-    if len(data) <= FLUSH_BYTES and call.sent and call.stream.write_now(data):
+    if len(data) <= FLUSH_BYTES and call.sent and call.stream.write_nowait(data):
         return
     with anyio.CancelScope() as scope:
 
@@ -158,7 +158,7 @@ class _Push:
             data = b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
         else:
             data = packet_bytes(schema, packet)
-        return len(data) <= FLUSH_BYTES and self._stream.write_now(data)
+        return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)
 
     def _need_task(self) -> None:
         """The rest is the task's: what comes from now on has to wait for it."""
@@ -188,7 +188,7 @@ class _Push:
             taken = self._reader.take()
             if taken:
                 data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
-                if len(data) > FLUSH_BYTES or not self._call.stream.write_now(data):
+                if len(data) > FLUSH_BYTES or not self._call.stream.write_nowait(data):
                     self._rest = data
             if self._rest or self._reader.ended:
                 self._need_task()

@@ -21,7 +21,7 @@ from grpclib.server import Server as _GrpclibServer
 
 from aiostream_ds._grpc.methods import Services, Table, both_streams
 from aiostream_ds._http2.connection import Http2Protocol
-from aiostream_ds._http2.headers import Head, encode_headers
+from aiostream_ds._http2.headers import RequestHead, encode_headers
 from aiostream_ds._http2.stream import Http2Stream, StreamClosedError
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
 from aiostream_ds._telemetry import redact
@@ -106,7 +106,7 @@ class Call:
         "stream",
     )
 
-    def __init__(self, stream: Http2Stream, head: Head, server: "Server") -> None:
+    def __init__(self, stream: Http2Stream, head: RequestHead, server: "Server") -> None:
         self.stream = stream
         self._server = server
         self._when_done: Callable[[], None] | None = None
@@ -119,7 +119,7 @@ class Call:
     @property
     def peer(self) -> str:
         """The host's address: "unix" on a UNIX socket."""
-        address = self.stream.connection.outbox.get_extra_info("peername")
+        address = self.stream.connection.write_buffer.get_extra_info("peername")
         return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
 
     async def receive(self) -> Any:
@@ -172,7 +172,7 @@ class Call:
         size = sum(map(len, pieces))
         if size < FLUSH_BYTES:
             whole = b"".join((b"\0", size.to_bytes(4, "big"), *pieces))
-            if self.stream.write_answer(_REPLY_HEADERS, whole, _OK):
+            if self.stream.write_response(_REPLY_HEADERS, whole, _OK):
                 self.sent = True
                 return
         await self._send(pieces, size)
@@ -201,7 +201,7 @@ class Call:
         if not self.sent:
             self.stream.write_headers(_REPLY_HEADERS, end=False)
             self.sent = True
-        if len(data) > FLUSH_BYTES or not self.stream.write_now(data):
+        if len(data) > FLUSH_BYTES or not self.stream.write_nowait(data):
             await self.stream.write(data)
 
     def when_done(self, callback: Callable[[], None]) -> None:
@@ -230,10 +230,10 @@ class Server(_GrpclibServer):
     """Answers a host's calls by these services; made inside the running loop.
 
     `start` is grpclib's. A call that still runs at `close` is cancelled once, answered UNAVAILABLE,
-    and `wait_closed` ends the connections too. `on_flood` is called when a host floods one.
+    and `wait_closed` ends the connections too. `on_rate_limited` is called when a host floods one.
     """
 
-    on_flood: Callable[[], None] = staticmethod(lambda: None)
+    on_rate_limited: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, services: Services, *, receive_limit: int = RECEIVE_LIMIT) -> None:
         # no keepalive: silence on a local socket is not death
@@ -267,11 +267,11 @@ class Server(_GrpclibServer):
             await asyncio.wait(self.tasks)
         connections = tuple(self.connections)
         for connection in connections:
-            connection.outbox.end()
+            connection.write_buffer.end()
         if connections:
             await asyncio.wait([c.lost for c in connections], timeout=LEAVE_TIMEOUT)
         for connection in connections:
-            connection.outbox.abort()
+            connection.write_buffer.abort()
 
 
 class _Calls:
@@ -282,9 +282,9 @@ class _Calls:
         self._loop = asyncio.get_running_loop()
         self._uncancelled: dict[Http2Stream, asyncio.Task[None]] = {}
         self._closing = False
-        self.flooded = server.on_flood
+        self.rate_limited = server.on_rate_limited
 
-    def accept(self, stream: Http2Stream, head: Head) -> None:
+    def accept(self, stream: Http2Stream, head: RequestHead) -> None:
         task = self._loop.create_task(self._answer(stream, head))
         self._uncancelled[stream] = task
         self._server.tasks.add(task)
@@ -318,11 +318,11 @@ class _Calls:
         for stream in tuple(self._uncancelled):
             self.cancel(stream)
 
-    async def _answer(self, stream: Http2Stream, head: Head) -> None:
+    async def _answer(self, stream: Http2Stream, head: RequestHead) -> None:
         if head.method != "POST":
-            return stream.refuse("405")
+            return stream.write_status("405")
         if head.content_type not in ("application/grpc", "application/grpc+proto"):
-            return stream.refuse("415")
+            return stream.write_status("415")
         call = Call(stream, head, self._server)
         status, message = Status.OK, ""
         try:

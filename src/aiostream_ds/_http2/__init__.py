@@ -1,1 +1,1 @@
-"""HTTP/2, the connection below gRPC."""
+"""The HTTP/2 connection below gRPC."""

@@ -1,11 +1,12 @@
-"""HTTP/2 below the calls: one connection of the host, as h2 reads it.
+"""One HTTP/2 connection of the host: grpclib's protocol on top of h2.
+
+h2 reads all frames but the most frequent ones and keeps the stream states. Unlike grpclib's own
+protocol: no limit of 100 streams, O(1) work for each stream, HEADERS and DATA frames encoded here,
+one system call for everything that is written in one iteration of the event loop; malformed
+requests are reset, frames are rate-limited, unknown frames are ignored.
 
 Only this package relies on private parts of h2 (4.3, 4.4), hpack 4 and `grpclib.protocol` (0.4.9);
-tests/grpc/test_grpclib_internals.py fails when an upgrade moves them. h2 reads all frames but the
-most frequent ones, and keeps the stream states. Unlike grpclib's own protocol: no limit of 100
-streams, O(1) work for each stream, HEADERS and DATA frames encoded here, one system call for
-everything that is written in one iteration of the event loop; malformed requests and floods are
-refused, unknown frames are ignored.
+tests/grpc/test_grpclib_internals.py fails when an upgrade moves them.
 """
 
 import asyncio
@@ -34,49 +35,49 @@ from h2.exceptions import (
 )
 from h2.settings import SettingCodes
 
-from aiostream_ds._http2.control_frames import read_control
-from aiostream_ds._http2.headers import Head, RememberingDecoder, read_head
-from aiostream_ds._http2.rate_limits import GuardedConnection
+from aiostream_ds._http2.control_frames import read_control_frames
+from aiostream_ds._http2.headers import CachingDecoder, RequestHead, parse_request_head
+from aiostream_ds._http2.rate_limits import RateLimitedConnection
 from aiostream_ds._http2.stream import Http2Connection, Http2Stream
 from aiostream_ds._http2.write_buffer import WriteBuffer
 
 __all__ = ["Handler", "Http2Protocol"]
 
 CLOSED_STREAMS = 4_096
-"""Streams of a connection that have ended and are remembered, for what comes late on them; h2 keeps
-65,536, which are some 10 MB after as many joins."""
+"""Closed streams that a connection remembers, for frames that arrive late. h2 remembers 65,536:
+about 10 MB after as many calls."""
 
 STREAMS_LIMIT = 2**31 - 1
-"""Streams that a host may have open: every panel's stream is one, so there is no limit."""
+"""SETTINGS_MAX_CONCURRENT_STREAMS: no limit, as every RunStream call holds a stream open."""
 
 _log = logging.getLogger(__name__)
 
 
 class Handler(Protocol):
-    """Who answers the calls of a connection."""
+    """Answers the requests of a connection."""
 
-    def accept(self, stream: "Http2Stream", head: Head) -> None:
-        """A request has begun."""
+    def accept(self, stream: "Http2Stream", head: RequestHead) -> None:
+        """A request has arrived; its body may follow."""
 
     def cancel(self, stream: "Http2Stream") -> None:
-        """The stream was reset: nothing can be answered any more."""
+        """The stream was reset: nothing more can be sent on it."""
 
     def close(self) -> None:
-        """The connection has ended."""
+        """The connection is closed."""
 
-    def flooded(self) -> None:
-        """The host has flooded it, and loses it."""
+    def rate_limited(self) -> None:
+        """The host has exceeded a rate limit; the connection is about to be closed."""
 
 
 class Http2Protocol(H2Protocol):
-    """One connection of the host, from accept to loss. asyncio itself sets TCP_NODELAY on it.
+    """One connection of the host, as an asyncio protocol. asyncio sets TCP_NODELAY on it.
 
-    It adds itself to `connections` and leaves it when lost; `lost` is done from then on.
+    It is in `connections` from `connection_made` to `connection_lost`, which completes `lost`.
     """
 
     connection: Http2Connection
     h2: "_H2"
-    outbox: WriteBuffer
+    write_buffer: WriteBuffer
     lost: "asyncio.Future[None]"
 
     def __init__(
@@ -95,9 +96,9 @@ class Http2Protocol(H2Protocol):
         self._connections = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio: say which limits hold."""
+        """Called by asyncio. Sends the SETTINGS."""
         self.h2 = h2 = _H2(self.h2_config)
-        # before the preface: the first SETTINGS frame carries it, and h2 itself holds to it
+        # before the preface: then it is in the first SETTINGS frame, and h2 enforces it
         h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS_LIMIT
         h2.local_settings.acknowledge()
         h2.initiate_connection()
@@ -105,63 +106,63 @@ class Http2Protocol(H2Protocol):
         h2.increment_flow_control_window(self.config.http2_connection_window_size - initial)
         h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size})
         self.lost = asyncio.get_running_loop().create_future()
-        self.outbox = WriteBuffer(cast("asyncio.Transport", transport))
-        self.connection = Http2Connection(h2, self.outbox, self.config)
+        self.write_buffer = WriteBuffer(cast("asyncio.Transport", transport))
+        self.connection = Http2Connection(h2, self.write_buffer, self.config)
         self.processor = _Events(self.calls, self.connection, h2)
         self._connections.add(self)
         self.connection.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio. A peer that breaks the protocol loses its connection, no more."""
-        if not hasattr(self.processor, "processors"):  # closed already; TLS may read on for a while
+        """Called by asyncio. An error of the protocol closes this connection only."""
+        if not hasattr(self.processor, "processors"):  # closed already; TLS may go on reading
             return
         try:
-            done = read_control(self.h2, self.connection, data)
+            done = read_control_frames(self.h2, self.connection, data)
             if done == len(data):
                 return
             for event in self.connection.feed(data[done:]):
                 self.processor.process(event)
         except DenialOfServiceError as error:
-            _log.warning("the host flooded a connection, which is closed: %s", error)
-            self.calls.flooded()
-            self._cut("Flood", error.error_code)
+            _log.warning("closed a connection whose host exceeded a rate limit: %s", error)
+            self.calls.rate_limited()
+            self._close("Rate limit", error.error_code)
         except ProtocolError as error:
             _log.debug("the host broke the HTTP/2 protocol: %s", error)
-            self._cut("Protocol error", error.error_code)
+            self._close("Protocol error", error.error_code)
         except Exception:
-            _log.exception("a connection of the host is given up")
-            self._cut("Internal error", ErrorCodes.INTERNAL_ERROR)
+            _log.exception("closed a connection after an unexpected error")
+            self._close("Internal error", ErrorCodes.INTERNAL_ERROR)
         else:
             self.connection.flush()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by asyncio: every call of the connection is cancelled."""
-        self.outbox.ready = False
+        """Called by asyncio. Cancels every call of the connection."""
+        self.write_buffer.writable = False
         super().connection_lost(exc)
         self._connections.discard(self)
         self.lost.set_result(None)
 
     def pause_writing(self) -> None:
-        """Called by asyncio when the host reads too slowly."""
+        """Called by asyncio when the transport's buffer is above its high-water level."""
         super().pause_writing()
-        self.h2.floods.stalled = True
-        self.outbox.ready = False
+        self.h2.limits.paused = True
+        self.write_buffer.writable = False
 
     def resume_writing(self) -> None:
-        """Called by asyncio when the host has read enough."""
+        """Called by asyncio when the transport's buffer is below its low-water level."""
         super().resume_writing()
-        self.h2.floods.stalled = False
-        self.outbox.ready = not self.outbox.is_closing()
+        self.h2.limits.paused = False
+        self.write_buffer.writable = not self.write_buffer.is_closing()
 
-    def _cut(self, reason: str, code: ErrorCodes) -> None:
-        if self.h2.state_machine.state is not ConnectionState.CLOSED:  # else h2 has said GOAWAY
+    def _close(self, reason: str, code: ErrorCodes) -> None:
+        if self.h2.state_machine.state is not ConnectionState.CLOSED:  # else h2 has sent GOAWAY
             self.h2.close_connection(code)
         self.connection.flush()
         self.processor.close(reason)
 
 
-class _Failed:
-    """Stands for a frame that has failed already: h2 is to deal with the error."""
+class _FailedFrame:
+    """Passes the error of a frame that has failed already to h2's own error handling."""
 
     def __init__(self, error: ProtocolError) -> None:
         self.error = error
@@ -170,17 +171,17 @@ class _Failed:
         raise self.error
 
 
-class _H2(GuardedConnection):
-    """h2 without its walk over all streams at each request, which `Http2Stream.forget` does, and
-    without its text of each frame, which nobody reads."""
+class _H2(RateLimitedConnection):
+    """h2 without its loop over all streams at each request (see `Http2Stream.forget`), and without
+    its debug string of each frame."""
 
     MAX_CLOSED_STREAMS = CLOSED_STREAMS
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
-        self.decoder = RememberingDecoder()
+        self.decoder = CachingDecoder()
         self.decoder.max_header_list_size = self.DEFAULT_MAX_HEADER_LIST_SIZE
-        self._frame_dispatch_table[cast("Any", _Failed)] = _Failed.fail
+        self._frame_dispatch_table[cast("Any", _FailedFrame)] = _FailedFrame.fail
 
     @property
     def open_inbound_streams(self) -> int:
@@ -190,14 +191,14 @@ class _H2(GuardedConnection):
         try:
             frames, events = self._frame_dispatch_table[frame.__class__](frame)
         except (StreamClosedError, StreamIDTooLowError) as error:
-            return super()._receive_frame(cast("Any", _Failed(error)))
+            return super()._receive_frame(cast("Any", _FailedFrame(error)))
         if frames:
             self._prepare_for_sending(frames)
         return cast("list[Event]", events)
 
 
 class _Events(EventsProcessor):
-    """What h2 says of the bytes that came, for streams of ours."""
+    """Dispatches h2's events to the streams."""
 
     connection: Http2Connection
 
@@ -211,23 +212,23 @@ class _Events(EventsProcessor):
         self.connection.wake_blocked()
 
     def process(self, event: Event) -> None:
-        # grpclib raises for an event that it does not know; HTTP/2 says: ignore unknown frames.
-        # `processors` is gone when an earlier event of the same bytes has closed the connection.
+        # grpclib raises for an event that it does not know; RFC 9113 requires to ignore unknown
+        # frames. `processors` is gone when an earlier event has closed the connection.
         processor = getattr(self, "processors", {}).get(type(event))
         if processor is not None:
             processor(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
-        head = read_head(event.headers)
+        head = parse_request_head(event.headers)
         stream = Http2Stream(self.connection, self.h2, event.stream_id)
-        if head.fault is None:
+        if head.error is None:
             self.connection.streams[event.stream_id] = stream
             self.calls.accept(stream, head)
             return
-        _log.debug("a request of the host is malformed: %s", head.fault)
+        _log.debug("reset a malformed request: %s", head.error)
         if stream.closable:
             self.h2.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
-            self.h2.floods.count_refusal()
+            self.h2.limits.count_error_reset()
         stream.forget()
 
     def process_data_received(self, event: DataReceived) -> None:
@@ -248,7 +249,7 @@ class _Events(EventsProcessor):
         if stream is not None:
             self.calls.cancel(stream)
         if not event.remote_reset:  # by h2, for what the host sent
-            self.h2.floods.count_refusal()
+            self.h2.limits.count_error_reset()
 
     def process_window_updated(self, event: WindowUpdated) -> None:
         if event.stream_id:

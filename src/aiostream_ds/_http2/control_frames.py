@@ -1,8 +1,9 @@
-"""WINDOW_UPDATE and PING, which a host sends while it reads a stream, without objects of h2.
+"""WINDOW_UPDATE and PING, which a host sends all the time while it reads a stream, read without
+objects of h2.
 
-Only what is usual is done here: whole frames at the beginning of what came, on streams that are
-open, with windows that stay in their range. Everything else is left to h2, which also finds the
-words for what is wrong. Knows the insides of h2 (4.3, 4.4), see http2.py.
+Only the common case is handled here: complete frames at the start of the received bytes, on open
+streams, with windows within their limits. h2 handles everything else and raises the errors. Relies
+on private parts of h2 (see connection.py).
 """
 
 from typing import TYPE_CHECKING
@@ -11,22 +12,25 @@ from h2.connection import ConnectionState
 from h2.stream import StreamState
 
 if TYPE_CHECKING:
-    from aiostream_ds._http2.rate_limits import GuardedConnection
+    from aiostream_ds._http2.rate_limits import RateLimitedConnection
     from aiostream_ds._http2.stream import Http2Connection
 
-__all__ = ["read_control"]
+__all__ = ["read_control_frames"]
 
-_HEAD = 9
-_WINDOW_UPDATE, _PING = b"\0\0\x04\x08", b"\0\0\x08\x06\0\0\0\0\0"  # length and type; and the rest
-_PONG = b"\0\0\x08\x06\x01\0\0\0\0"
-_LARGEST = 2**31 - 1  # a window, and a stream's number, whose highest bit is reserved
+_HEADER = 9
+_WINDOW_UPDATE = b"\0\0\x04\x08"  # length and type
+_PING = b"\0\0\x08\x06\0\0\0\0\0"  # the whole frame header
+_PING_ACK = b"\0\0\x08\x06\x01\0\0\0\0"
+_MAXIMUM = 2**31 - 1  # of a window and of a stream identifier, whose highest bit is reserved
 _OPEN = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE})
 
 
-def read_control(h2: "GuardedConnection", connection: "Http2Connection", data: bytes) -> int:
-    """Do what the frames at the beginning of `data` ask for; how many bytes they have.
+def read_control_frames(
+    h2: "RateLimitedConnection", connection: "Http2Connection", data: bytes
+) -> int:
+    """Process the control frames at the start of `data`. Return how many bytes they have.
 
-    Raises DenialOfServiceError for a flood.
+    Raises DenialOfServiceError when a rate limit is exceeded.
     """
     buffer = h2.incoming_buffer
     if (
@@ -36,26 +40,29 @@ def read_control(h2: "GuardedConnection", connection: "Http2Connection", data: b
         or h2.state_machine.state is not ConnectionState.SERVER_OPEN
     ):
         return 0
-    at = 0
+    offset = 0
     while True:
-        if data.startswith(_WINDOW_UPDATE, at) and len(data) >= at + _HEAD + 4:
-            number = int.from_bytes(data[at + 5 : at + _HEAD], "big") & _LARGEST
-            size = int.from_bytes(data[at + _HEAD : at + _HEAD + 4], "big")
-            if not 0 < size <= _LARGEST or not _widen(h2, connection, number, size):
-                return at
-            at += _HEAD + 4
-        elif data.startswith(_PING, at) and len(data) >= at + _HEAD + 8:
-            h2.floods.count_control()
-            connection.outbox.write(_PONG + data[at + _HEAD : at + _HEAD + 8])
-            at += _HEAD + 8
+        if data.startswith(_WINDOW_UPDATE, offset) and len(data) >= offset + _HEADER + 4:
+            number = int.from_bytes(data[offset + 5 : offset + _HEADER], "big") & _MAXIMUM
+            size = int.from_bytes(data[offset + _HEADER : offset + _HEADER + 4], "big")
+            if not 0 < size <= _MAXIMUM or not _increment_window(h2, connection, number, size):
+                return offset
+            offset += _HEADER + 4
+        elif data.startswith(_PING, offset) and len(data) >= offset + _HEADER + 8:
+            h2.limits.count_control()
+            payload = data[offset + _HEADER : offset + _HEADER + 8]
+            connection.write_buffer.write(_PING_ACK + payload)
+            offset += _HEADER + 8
         else:
-            return at
+            return offset
 
 
-def _widen(h2: "GuardedConnection", connection: "Http2Connection", number: int, size: int) -> bool:
+def _increment_window(
+    h2: "RateLimitedConnection", connection: "Http2Connection", number: int, size: int
+) -> bool:
     if not number:
         window = h2.outbound_flow_control_window + size
-        if window > _LARGEST:
+        if window > _MAXIMUM:
             return False
         h2.outbound_flow_control_window = window
         if connection.blocked:
@@ -65,7 +72,7 @@ def _widen(h2: "GuardedConnection", connection: "Http2Connection", number: int, 
     if stream is None or stream.state_machine.state not in _OPEN:
         return False
     window = stream.outbound_flow_control_window + size
-    if window > _LARGEST:
+    if window > _MAXIMUM:
         return False
     stream.outbound_flow_control_window = window
     connection.wake(number)

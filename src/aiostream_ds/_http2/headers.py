@@ -1,9 +1,8 @@
-"""The headers of a call, both ways, without work that is the same in call after call.
+"""HTTP/2 headers: parsed requests are cached, responses are encoded without a dynamic table.
 
-Requests: a host says the same again with the same few bytes, so what they mean is remembered.
-Replies: no compression table, so that a reply's headers are the same bytes each time.
-Knows HPACK (RFC 7541) and hpack 4; tests/http2/test_headers.py says what it relies on.
-Imports floods.py.
+Requests: a host sends the same headers in the same few bytes, so the parsed result is cached.
+Responses: without a dynamic table the headers of a response are the same bytes each time.
+Relies on private parts of hpack 4; tests/http2/test_headers.py checks them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,106 +11,145 @@ from typing import Any, NamedTuple
 
 from hpack import Decoder, Encoder
 
-from aiostream_ds._http2.rate_limits import malformed
-
-__all__ = ["Head", "RememberingDecoder", "encode_headers", "read_head", "with_table_size"]
+__all__ = [
+    "CachingDecoder",
+    "RequestHead",
+    "encode_headers",
+    "find_malformation",
+    "parse_request_head",
+    "with_table_size",
+]
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
-_KEPT, _KEPT_BYTES = 256, 4 * 1024
-"""How many header lists are remembered, and up to which size each."""
+_CACHE_SIZE, _CACHE_ITEM_BYTES = 256, 4 * 1024
+"""How many header lists are cached, and how large each may be."""
 
 _NOT_METADATA = frozenset({"content-type", "te", "user-agent"})
+_PSEUDO_HEADERS = frozenset({":method", ":scheme", ":path"})
+_CONNECTION_HEADERS = frozenset(
+    {"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"}
+)
 
 
-class Head(NamedTuple):
-    """What the headers of a request say. `fault` is why they are no request's, or None."""
+class RequestHead(NamedTuple):
+    """The parsed headers of a request. `error` is why the request is malformed, or None."""
 
     method: str
     path: str
     content_type: str
     timeout: str | None
     metadata: Mapping[str, str]
-    fault: str | None
+    error: str | None
 
 
-def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
-    """What these headers say: the same object for the same headers. Treat it as frozen."""
+def parse_request_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+    """Parse a request's headers. Equal headers share one cached object: do not change it."""
     key: RawHeaders = tuple(headers)
-    if sum(len(name) + len(value) for name, value in key) > _KEPT_BYTES:
-        return _read_head.__wrapped__(key)
-    return _read_head(key)
+    if sum(len(name) + len(value) for name, value in key) > _CACHE_ITEM_BYTES:
+        return _parse_request_head.__wrapped__(key)
+    return _parse_request_head(key)
 
 
-@lru_cache(maxsize=_KEPT)
-def _read_head(headers: RawHeaders) -> Head:
-    # latin-1 reads every header there is; with ascii an umlaut would end the connection
-    texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-    fields = dict(texts)
+@lru_cache(maxsize=_CACHE_SIZE)
+def _parse_request_head(headers: RawHeaders) -> RequestHead:
+    # latin-1 decodes every byte; with ascii an umlaut would close the connection
+    decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    fields = dict(decoded)
     metadata: dict[str, str] = {}
-    for name, value in texts:
+    for name, value in decoded:
         if not name.startswith((":", "grpc-")) and name not in _NOT_METADATA:
-            known = metadata.get(name)
-            metadata[name] = value if known is None else f"{known},{value}"
-    return Head(
+            previous = metadata.get(name)
+            metadata[name] = value if previous is None else f"{previous},{value}"
+    return RequestHead(
         fields.get(":method", ""),
         fields.get(":path", ""),
         fields.get("content-type", ""),
         fields.get("grpc-timeout"),
         metadata,
-        malformed(texts),
+        find_malformation(decoded),
     )
 
 
-class RememberingDecoder(Decoder):
-    """hpack's decoder, which decodes a block of nothing but references once.
+def find_malformation(headers: Iterable[tuple[str, str]]) -> str | None:
+    """Why a request with these headers is malformed (RFC 9113, 8.2 and 8.3), or None."""
+    names = []
+    for name, value in headers:
+        names.append(name)
+        if name == "te" and value != "trailers":
+            return f"te must be 'trailers', got {value!r}"
+        if not value and name == ":path":
+            return ":path must not be empty"
+    return _find_malformed_name(tuple(names))
 
-    Such a block means the same as long as the table is the same, and only other blocks change it.
+
+@lru_cache(maxsize=64)  # a host has few sets of names; an entry may have 64 KiB
+def _find_malformed_name(names: tuple[str, ...]) -> str | None:
+    pseudo = [name for name in names if name[:1] == ":"]
+    if set(pseudo) - {":authority"} != _PSEUDO_HEADERS or len(set(pseudo)) != len(pseudo):
+        return f"expected :method, :scheme and :path once each, got {pseudo!r}"
+    if tuple(pseudo) != names[: len(pseudo)]:
+        return f"expected pseudo-headers before all other headers, got {list(names)!r}"
+    for name in names:
+        if not name or name != name.lower() or not name.isascii() or not name.isprintable():
+            return f"header names must be lower-case ASCII, got {name!r}"
+        if " " in name:
+            return f"header names must not contain spaces, got {name!r}"
+        if name in _CONNECTION_HEADERS:
+            return f"HTTP/2 has no connection-specific headers, got {name!r}"
+    return None
+
+
+class CachingDecoder(Decoder):
+    """hpack's decoder, which decodes a header block of nothing but indexed fields once.
+
+    Such a block has the same meaning as long as the dynamic table is the same, and only other
+    blocks change the table.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[bytes, Any] = {}
+        self._cache: dict[bytes, Any] = {}
 
     def decode(self, data: bytes, raw: bool = False) -> Any:
         """The block's headers; the same list for the same block. Raises what hpack raises."""
         block = bytes(data)
-        found = self._known.get(block)
+        found = self._cache.get(block)
         if found is None:
             found = super().decode(block, raw)
             if block and min(block) >= 0x80:
-                if len(self._known) >= _KEPT:
-                    self._known.clear()
-                self._known[block] = found
+                if len(self._cache) >= _CACHE_SIZE:
+                    self._cache.clear()
+                self._cache[block] = found
             else:
-                self._known.clear()
+                self._cache.clear()
         return found
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> bytes:
-    """A header block of literals that no table remembers. Names are lower-case ASCII."""
+    """A header block of literals without indexing. Names are lower-case ASCII."""
     block = bytearray()
     for name, value in headers:
-        block += b"\0" + _string(name) + _string(value)
+        block += b"\0" + _encode_string(name) + _encode_string(value)
     return bytes(block)
 
 
-def _string(text: str) -> bytes:
-    """A string literal as it is (RFC 7541, 5.2), its length in front (5.1)."""
+def _encode_string(text: str) -> bytes:
+    """A string literal without Huffman coding (RFC 7541, 5.2), with its length (5.1)."""
     data = text.encode("ascii")
     size = len(data)
     if size < 0x7F:
         return bytes((size,)) + data
-    head, rest = bytearray(b"\x7f"), size - 0x7F
+    prefix, rest = bytearray(b"\x7f"), size - 0x7F
     while rest > 0x7F:
-        head.append(rest & 0x7F | 0x80)
+        prefix.append(rest & 0x7F | 0x80)
         rest >>= 7
-    head.append(rest)
-    return bytes(head) + data
+    prefix.append(rest)
+    return bytes(prefix) + data
 
 
 def with_table_size(encoder: Encoder, block: bytes) -> bytes:
-    """The block, after the change of table size that the host is due if it asked for one."""
+    """The block, after the dynamic table size update (RFC 7541, 6.3) if one is pending."""
     if encoder.header_table.resized:
         return encoder.encode(()) + block
     return block

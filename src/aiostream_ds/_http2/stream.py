@@ -1,7 +1,7 @@
-"""One connection's streams: what the host sent is read, what it is to get is written.
+"""The streams of one connection: reading requests, writing responses.
 
-Windows are kept here, HEADERS and DATA frames made by hand; the states are h2's. Knows the insides
-of h2 (4.3, 4.4) and of grpclib's `Connection` (0.4.9), see http2.py.
+Flow-control windows are accounted here, HEADERS and DATA frames are encoded here; the stream states
+are h2's. Relies on private parts of h2 and of grpclib's `Connection` (see connection.py).
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from aiostream_ds._http2.write_buffer import FLUSH_BYTES, WriteBuffer
 
 __all__ = ["Http2Connection", "Http2Stream", "StreamClosedError"]
 
-_PAID_AT_ONCE = 16 * 1024
-"""Bytes of ended streams for which the connection's window is given back in one go."""
+_ACKNOWLEDGE_BYTES = 16 * 1024
+"""Unacknowledged bytes of ended streams at which the connection's window is updated."""
 
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _HEADERS, _CONTINUATION = 0x1, 0x9
@@ -27,33 +27,33 @@ _CLOSED = StreamState.CLOSED
 
 
 class Http2Connection(Connection):
-    """grpclib's, with its streams. It knows who waits for a window, and wakes nobody else."""
+    """grpclib's connection with its streams. It wakes only streams that wait for a window."""
 
-    def __init__(self, h2: H2Connection, outbox: WriteBuffer, config: Configuration) -> None:
-        super().__init__(h2, cast("asyncio.Transport", outbox), config=config)
-        self.outbox = outbox
+    def __init__(self, h2: H2Connection, write_buffer: WriteBuffer, config: Configuration) -> None:
+        super().__init__(h2, cast("asyncio.Transport", write_buffer), config=config)
+        self.write_buffer = write_buffer
         self.streams: dict[int, Http2Stream] = {}
         self.blocked: dict[int, asyncio.Event] = {}
-        self._owed = 0
+        self._unacknowledged = 0
 
     def flush(self) -> None:
-        """Write what h2 has made."""
+        """Write the frames that h2 has made."""
         data = self._connection.data_to_send()
         if data and not self.is_closing():
-            self.outbox.write(data)
+            self.write_buffer.write(data)
 
-    def give_back(self, number: int, size: int, *, ended: bool) -> None:
-        """Open the windows again by `size` bytes that were read. Of a stream that has ended only
-        the connection's, and that not for each of the many small requests."""
+    def acknowledge(self, number: int, size: int, *, ended: bool) -> None:
+        """Open the flow-control windows by `size` bytes that were read. For an ended stream only
+        the connection's window, and only every `_ACKNOWLEDGE_BYTES`: small requests are many."""
         if ended:
-            self._owed += size
-            if self._owed < _PAID_AT_ONCE:
+            self._unacknowledged += size
+            if self._unacknowledged < _ACKNOWLEDGE_BYTES:
                 return
-            size, self._owed = self._owed, 0
+            size, self._unacknowledged = self._unacknowledged, 0
         self.ack(number, size)
 
     async def wait_for_window(self, number: int) -> None:
-        """Until there may be room for this stream."""
+        """Wait until the stream's window or the connection's has grown."""
         event = self.blocked.get(number)
         if event is None:
             event = self.blocked[number] = asyncio.Event()
@@ -73,66 +73,75 @@ class Http2Connection(Connection):
 
 
 class Http2Stream:
-    """One HTTP/2 stream: what the host sent is read, what it is to get is written."""
+    """One HTTP/2 stream: reads the request, writes the response."""
 
-    __slots__ = ("_data", "_due", "_ended", "_h2", "_tail", "_wake", "connection", "number")
+    __slots__ = (
+        "_data",
+        "_ended",
+        "_frame_tail",
+        "_h2",
+        "_unacknowledged",
+        "_waiter",
+        "connection",
+        "number",
+    )
 
     def __init__(self, connection: "Http2Connection", h2: H2Connection, number: int) -> None:
         self.connection = connection
         self.number = number
         self._h2 = h2
-        self._tail = b"\0\0" + number.to_bytes(4, "big")  # type DATA, no flags, the stream
-        self._data = bytearray()  # a large request comes in thousands of pieces
-        self._due = 0  # bytes of the windows that the host gets back when they are read
+        self._frame_tail = b"\0\0" + number.to_bytes(4, "big")  # type DATA, no flags, identifier
+        self._data = bytearray()  # a large request arrives in thousands of frames
+        self._unacknowledged = 0
         self._ended = False
-        self._wake: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    # What the host sends
+    # Reading
 
     async def read(self, size: int) -> bytes:
-        """The next `size` bytes; fewer, down to none, when the host ends the stream before."""
+        """The next `size` bytes; fewer when the host has ended the stream."""
         while len(self._data) < size and not self._ended:
-            self._give_back()
+            self._acknowledge()
             await self.wait()
-        self._give_back()
+        self._acknowledge()
         data = bytes(self._data[:size])
         del self._data[:size]
         return data
 
     def feed(self, data: bytes, size: int) -> None:
-        """The host has sent `data`, which took `size` bytes of the windows."""
+        """The host has sent `data`, which took `size` bytes of the flow-control windows."""
         self._data += data
-        self._due += size
+        self._unacknowledged += size
         self.wake()
 
     def feed_end(self) -> None:
-        """The host sends no more."""
+        """The host has ended its side of the stream."""
         self._ended = True
         self.wake()
 
-    def _give_back(self) -> None:
-        due, self._due = self._due, 0
-        if due:
-            self.connection.give_back(self.number, due, ended=self._ended)
+    def _acknowledge(self) -> None:
+        size, self._unacknowledged = self._unacknowledged, 0
+        if size:
+            self.connection.acknowledge(self.number, size, ended=self._ended)
 
     async def wait(self) -> None:
-        """Until `wake`: something has come."""
-        self._wake = asyncio.get_running_loop().create_future()
+        """Wait until `wake` is called."""
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._wake
+            await self._waiter
         finally:
-            self._wake = None
+            self._waiter = None
 
     def wake(self) -> None:
-        """End a `wait`, if there is one."""
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        """End `wait`, if something waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    # What the host gets
+    # Writing
 
     @property
     def closable(self) -> bool:
-        """Whether the stream and its connection still take an answer."""
+        """Whether the stream and its connection are open for a response."""
         if self.connection.is_closing():
             return False
         stream = self._h2.streams.get(self.number)
@@ -140,10 +149,10 @@ class Http2Stream:
         return stream is not None and not stream.closed and not closed
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` as DATA frames, waiting for the windows. The loop runs other tasks every
-        `FLUSH_BYTES` bytes, so that nobody starves and a cancellation is seen.
+        """Write `data` as DATA frames; wait for the flow-control windows. Yields to the event loop
+        every `FLUSH_BYTES` bytes, so that other tasks run and a cancellation arrives.
 
-        Raises StreamClosedError when the host has reset the stream or is gone.
+        Raises StreamClosedError when the host has reset the stream or the connection is lost.
         """
         h2, connection = self._h2, self.connection
         view = memoryview(data)
@@ -160,14 +169,15 @@ class Http2Stream:
                 continue
             h2.outbound_flow_control_window -= size
             stream.outbound_flow_control_window -= size
-            connection.outbox.write(self._frames(view[sent : sent + size]))
+            connection.write_buffer.write(self._data_frames(view[sent : sent + size]))
             sent += size
             if size == FLUSH_BYTES:
                 await asyncio.sleep(0)
 
-    def write_now(self, data: bytes) -> bool:
-        """Write all of `data`, or nothing and return False when it would have to wait."""
-        h2, outbox = self._h2, self.connection.outbox
+    def write_nowait(self, data: bytes) -> bool:
+        """Write all of `data` as DATA frames. Write nothing and return False when it would have to
+        wait."""
+        h2, write_buffer = self._h2, self.connection.write_buffer
         stream = h2.streams.get(self.number)
         size = len(data)
         if (
@@ -175,19 +185,19 @@ class Http2Stream:
             or stream.state_machine.state is _CLOSED
             or size > stream.outbound_flow_control_window
             or size > h2.outbound_flow_control_window
-            or not outbox.ready
+            or not write_buffer.writable
         ):
             return False
         h2.outbound_flow_control_window -= size
         stream.outbound_flow_control_window -= size
         if size <= h2.max_outbound_frame_size:
-            outbox.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._tail, data))
+            write_buffer.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._frame_tail, data))
         else:
-            outbox.write(self._frames(memoryview(data)))
+            write_buffer.write(self._data_frames(memoryview(data)))
         return True
 
-    def _frames(self, view: memoryview) -> bytes:
-        limit, tail = self._h2.max_outbound_frame_size, self._tail
+    def _data_frames(self, view: memoryview) -> bytes:
+        limit, tail = self._h2.max_outbound_frame_size, self._frame_tail
         parts: list[bytes | memoryview] = []
         for start in range(0, len(view), limit):
             part = view[start : start + limit]
@@ -195,10 +205,10 @@ class Http2Stream:
         return b"".join(parts)
 
     def write_headers(self, block: bytes, *, end: bool) -> None:
-        """A block of `encode_headers`. Never waits. `end` also resets a stream on which the host
-        may still be sending.
+        """Write a header block made by `encode_headers`. Never waits. `end` ends the stream, and
+        resets it when the host may still be sending.
 
-        Raises StreamClosedError when the host has reset the stream or is gone.
+        Raises StreamClosedError when the host has reset the stream or the connection is lost.
         """
         if not self.closable:
             raise StreamClosedError(self.number)
@@ -208,16 +218,18 @@ class Http2Stream:
         if end:
             states.process_input(StreamInputs.SEND_END_STREAM)
         block = with_table_size(h2.encoder, block)
-        self.connection.outbox.write(
+        self.connection.write_buffer.write(
             _header_frames(self.number, block, h2.max_outbound_frame_size, end=end)
         )
         if end and not h2.streams[self.number].closed:
             h2.reset_stream(self.number)
             self.connection.flush()
 
-    def write_answer(self, head: bytes, data: bytes, trailers: bytes) -> bool:
-        """Write a whole answer in one go: blocks of `encode_headers`, and the DATA between them.
-        Write nothing and return False when it would have to wait, or is not as short and plain."""
+    def write_response(self, headers: bytes, data: bytes, trailers: bytes) -> bool:
+        """Write a whole response at once: header blocks made by `encode_headers`, and the DATA
+        between them. Write nothing and return False when it would have to wait, when the data needs
+        more than one frame, or when the stream is not in the common state.
+        """
         h2, connection = self._h2, self.connection
         stream = h2.streams.get(self.number)
         size, limit = len(data), h2.max_outbound_frame_size
@@ -238,27 +250,28 @@ class Http2Stream:
         h2.outbound_flow_control_window -= size
         stream.outbound_flow_control_window -= size
         frames = (
-            _header_frames(self.number, head, limit, end=False),
+            _header_frames(self.number, headers, limit, end=False),
             size.to_bytes(3, "big"),
-            self._tail,
+            self._frame_tail,
             data,
             _header_frames(self.number, trailers, limit, end=True),
         )
-        connection.outbox.write(b"".join(frames))
+        connection.write_buffer.write(b"".join(frames))
         return True
 
-    def refuse(self, status: str) -> None:
-        """Answer what is no gRPC call with an HTTP status."""
+    def write_status(self, status: str) -> None:
+        """Answer a request that is not a gRPC call with an HTTP status."""
         if self.closable:
             self.write_headers(encode_headers([(":status", status)]), end=True)
 
     def forget(self) -> None:
-        """Leave the books, as closed streams do in h2's walk over all: only how it ended stays."""
+        """Remove the ended stream. h2 keeps only how it was closed, as it does for the closed
+        streams that it finds itself."""
         self.connection.streams.pop(self.number, None)
         self.connection.blocked.pop(self.number, None)
-        if self._due and not self.connection.is_closing():
+        if self._unacknowledged and not self.connection.is_closing():
             self._ended = True
-            self._give_back()
+            self._acknowledge()
         stream = self._h2.streams.get(self.number)
         if stream is not None and stream.closed:
             del self._h2.streams[self.number]

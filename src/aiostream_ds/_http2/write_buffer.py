@@ -1,61 +1,62 @@
-"""What one connection writes: all of one turn of the loop leaves together.
-
-Imports the standard library only.
+"""The write buffer of one connection: one system call for everything that is written in one
+iteration of the event loop.
 """
 
 import asyncio
 from typing import Any
 
-__all__ = ["FLUSH_CHUNKS", "FLUSH_BYTES", "WriteBuffer"]
+__all__ = ["FLUSH_BYTES", "FLUSH_CHUNKS", "WriteBuffer"]
 
 FLUSH_BYTES = 128 * 1024
-"""Bytes after which a stream lets the loop turn, and after which written bytes leave at once. A
-pump's batch, half as many, goes out in one piece."""
+"""Buffered bytes at which the buffer is flushed at once, and after which a stream that writes
+yields to the event loop. A batch of rows is half as large, so it is written whole."""
 
 FLUSH_CHUNKS = 8
-"""Written pieces that leave at once: when many channels tick together, the first waits for few."""
+"""Buffered writes at which the buffer is flushed at once: when many channels emit in the same
+iteration, the first one waits for few others."""
 
 
 class WriteBuffer:
-    """The transport as grpclib sees it: what one turn of the loop writes leaves together.
+    """The transport as grpclib sees it. Buffers writes until the end of the current iteration of
+    the event loop, `FLUSH_BYTES` or `FLUSH_CHUNKS`.
 
-    `ready` is whether the host takes more now; who pauses writing, or ends it, says so here.
+    `writable` is False while the transport has paused writing, and once the buffer is closed.
     """
 
-    __slots__ = ("_ended", "_parts", "_scheduled", "_size", "_transport", "ready")
+    __slots__ = ("_chunks", "_ended", "_flush_scheduled", "_size", "_transport", "writable")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._parts: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
-        self._scheduled = self._ended = False
-        self.ready = True
+        self._flush_scheduled = self._ended = False
+        self.writable = True
 
     def write(self, data: bytes) -> None:
-        """Keep `data` for the end of this turn; much, or many pieces, leave at once."""
-        parts = self._parts
-        parts.append(data)
+        """Buffer `data`; flush when the buffer is full."""
+        chunks = self._chunks
+        chunks.append(data)
         self._size += len(data)
-        if self._size >= FLUSH_BYTES or len(parts) >= FLUSH_CHUNKS:
+        if self._size >= FLUSH_BYTES or len(chunks) >= FLUSH_CHUNKS:
             self.flush()
-        elif not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush_later)
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._scheduled_flush)
 
-    def _flush_later(self) -> None:
-        self._scheduled = False
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
         self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the transport now."""
-        parts, self._parts, self._size = self._parts, [], 0
-        if parts and not self.is_closing():
-            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        """Write everything that is buffered to the transport."""
+        chunks, self._chunks, self._size = self._chunks, [], 0
+        if chunks and not self.is_closing():
+            self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def end(self) -> None:
-        """Flush and write no more, but read on, so that the host can take everything and close.
-
-        Closing at once would fail the host's own writes, and some hosts then read no more.
+        """Flush and close the write side. Reading goes on, so that the host can take everything
+        and close the connection itself: closing at once would make the host's own writes fail,
+        and some hosts stop reading then.
         """
         self.flush()
         if not self.is_closing():
@@ -63,17 +64,17 @@ class WriteBuffer:
                 self._transport.write_eof()
             else:  # TLS
                 self._transport.close()
-        self._ended, self.ready = True, False
+        self._ended, self.writable = True, False
 
     def close(self) -> None:
-        """Flush, and close when the transport has sent its bytes."""
+        """Flush, and close the transport once its bytes are sent."""
         self.flush()
-        self.ready = False
+        self.writable = False
         self._transport.close()
 
     def abort(self) -> None:
-        """Close now; unsent bytes are lost."""
-        self.ready = False
+        """Close the transport at once; unsent bytes are lost."""
+        self.writable = False
         self._transport.abort()
 
     def is_closing(self) -> bool:
@@ -81,5 +82,5 @@ class WriteBuffer:
         return self._ended or self._transport.is_closing()
 
     def get_extra_info(self, name: str) -> Any:
-        """What asyncio knows of the connection: "peername", "socket", "ssl_object"."""
+        """The transport's: "peername", "socket", "ssl_object"."""
         return self._transport.get_extra_info(name)

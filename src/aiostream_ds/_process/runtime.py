@@ -153,7 +153,7 @@ async def _managed(
     stop = anyio.Event()
     async with open_application(catalog) as application:
         server = Server({**application.services(), **goplugin.services(stop.set)})
-        server.on_flood = application.counters.count_flood
+        server.on_rate_limited = application.counters.count_rate_limited
         listener = await goplugin.listen(server, handshake)
         try:
             async with background_tasks() as tasks:
@@ -256,7 +256,7 @@ async def serve_beside(
     identifier = standalone.plugin_id(directory) if directory is not None else ""
     named = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
     server = Server({**application.services(), **goplugin.services(None)})
-    server.on_flood = application.counters.count_flood
+    server.on_rate_limited = application.counters.count_rate_limited
     listening = _listen(address or named)
     await server.start(sock=listening, ssl=tls)
     address = "{}:{}".format(*listening.getsockname()[:2])

@@ -278,7 +278,7 @@ class Grafana(StreamManager):
     def _connect(self, application: Serves) -> None:
         self.plugin = application
         self._server = Server(application.services())
-        self._server.on_flood = application.counters.count_flood
+        self._server.on_rate_limited = application.counters.count_rate_limited
         self._channel = connect(self._server)
 
     async def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""The smallest data source: a sine that ticks as often as the path says."""
+"""The smallest data source: a sine wave with the rate that the path names."""
 
 from math import sin
 from typing import Annotated

@@ -1,8 +1,8 @@
-"""README and docs: their Python runs, their tables are fresh, and what they point to exists.
+"""README and docs: their Python runs, their tables are up to date, and all links and files exist.
 
 The ```python blocks of a page are executed in their order, in one module for each page. After each
 block its new `test_…` functions are run, so that a stream that a page shows is really followed.
-`<!-- file: PATH -->` above a block says that the block is that file, letter for letter.
+`<!-- file: PATH -->` above a block: the block equals that file, byte for byte.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from aiostream_ds.cli import main as command_line
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "aiostream_ds"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
 _BLOCK = re.compile(
@@ -163,7 +163,7 @@ def test_the_tables_of_the_documentation_are_fresh():
     assert behaviour().main(["--check"]) == 0
 
 
-def test_a_stale_table_is_told_and_can_be_made_anew(tmp_path, capsys):
+def test_a_stale_table_is_reported_and_can_be_written_again(tmp_path, capsys):
     script = behaviour()
     (tmp_path / "docs").mkdir()
     for name in script.PAGES:

@@ -112,8 +112,7 @@ def hosts(rows: int) -> Any:
 
 
 class Peer(DataSource):
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self) -> None:
         self.done: dict[str, int] = {}
         self.ticking = 0
 

@@ -1,11 +1,14 @@
-"""`DataSource`: the class an author subclasses. Grafana's unit is one configured data source; each
-gets one object of the class, with its own settings and life."""
+"""`DataSource`, the class that an author subclasses.
+
+Each data source that is configured in Grafana gets one object of it, with its own settings.
+"""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
+from aiostream_ds._annotations import signature
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds.models import Health, InstanceSettings
@@ -20,71 +23,128 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["DataSource"]
+__all__ = ["DataSource", "create_instance"]
+
+_NO_CONFIG: Mapping[str, str] = MappingProxyType({})
 
 
 class DataSource(Generic[S]):
     """One configured data source.
 
-    Subclass it, mark methods with `@stream`, `@query` and `@resource`, and hand the class to
-    `serve`. `DataSource[Broker]` says that its settings are a `Broker`; without brackets it has
-    none. Missing methods are missing capabilities, nothing has to be implemented. Mistakes in the
-    class (a path argument the method does not take, two patterns for one path) are a TypeError when
-    the class is created.
+    Subclass it, decorate methods with `@stream`, `@query` and `@resource`, and pass the class to
+    `serve`. In `DataSource[Broker]` the settings are a `Broker`; without brackets there are none.
+    A method that is missing is a capability that is missing: none is required.
+
+    A subclass may define `__init__(self)`. It takes no arguments and need not call
+    `super().__init__()`: `settings`, `instance` and `grafana_config` are set before it runs. Open
+    connections in `lifespan`, not there.
+
+    Not thread-safe: all methods are called from the event loop's thread.
+
+    Raises:
+        TypeError: when the class is created, for a mistake in it: a path field that the method
+            does not take, two patterns that match one path, an `__init__` with arguments.
     """
 
     _plan: ClassVar[Plan]
     settings: S
+    """The settings of this data source. They never change: new settings make a new instance."""
     instance: InstanceSettings
-    grafana_config: Mapping[str, str] = MappingProxyType({})
-    """What Grafana says of itself (`GF_APP_URL`, feature toggles), as the newest call had it; set
-    before `lifespan` is entered. A change of it alone ends no stream."""
+    """The data source as Grafana describes it: its uid, name and URL."""
+    grafana_config: Mapping[str, str] = _NO_CONFIG
+    """Grafana's configuration (`GF_APP_URL`, feature toggles), as of the latest call. A change of
+    it alone ends no stream."""
 
     allow: "Sequence[Allow]" = ()
-    """Rules of who may use this data source at all, beside those of each stream; none: everybody.
-    Set it on the class, or on `self` where the settings say it."""
+    """Rules for who may use this data source, in addition to the rules of each stream; no rules
+    allow everybody. Set it on the class, or on `self` if it depends on the settings."""
     quota: "Quota | None" = None
-    """How much of this data source may be followed at a time; on the class or on `self`, too."""
-
-    def __init__(self, settings: S, instance: InstanceSettings) -> None:
-        self.settings = settings
-        self.instance = instance
+    """Limits of what may be followed at a time. Set it on the class or on `self`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _check_init(cls)
         cls._plan = compile_plan(cls, _settings_type(cls))
         _check_access(cls)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """What lives as long as the data source: connections, caches, a task group.
+        """The resources of this instance: connections, caches, a task group.
 
-        Entered before the first call of this instance, left when its settings change, when nobody
-        has used it for an hour, or when the process ends; both in one task, so a task group around
-        the `yield` is fine. Raise ConfigError or
-        UpstreamError when it cannot work: each call then fails with that message, and the next
-        one tries again.
+        Entered before the first call of this instance; exited when its settings change, when it
+        was not used for an hour, or when the process ends. Both happen in one task, so a task group
+        around the `yield` works.
+
+        Raises:
+            ConfigError, UpstreamError: the instance cannot work. Each waiting call fails with the
+                message; the next call enters it again.
         """
         yield
 
     async def health(self) -> Health:
-        """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`."""
+        """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`.
+
+        Grafana calls it when an admin clicks Save & test, and for its own health checks.
+        """
         return Health()
 
 
-def _check_access(cls: "type[DataSource[Any]]") -> None:
-    """Raises TypeError for rules or a quota that are none."""
+D = TypeVar("D", bound=DataSource[Any])
+
+
+def create_instance(
+    kind: type[D],
+    settings: Settings,
+    instance: InstanceSettings | None = None,
+    grafana_config: Mapping[str, str] = _NO_CONFIG,
+) -> D:
+    """An instance of a data source class, created as the runtime creates it.
+
+    Sets the attributes that every data source has, then calls `__init__()`. Does not enter
+    `lifespan`.
+    """
+    source = kind.__new__(kind)
+    source.settings = settings
+    source.instance = instance or InstanceSettings()
+    source.grafana_config = grafana_config
+    cast("Any", source).__init__()
+    return source
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _check_init(cls: type) -> None:
+    """Raises TypeError for an `__init__` that cannot be called without arguments."""
+    init: Any = cls.__init__  # type: ignore[misc]
+    if init is object.__init__:
+        return
+    taken = list(signature(init).parameters.values())[1:]
+    required = [
+        each.name
+        for each in taken
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if required:
+        raise TypeError(
+            f"{_name(cls)}.__init__: expected no arguments after self, got {', '.join(required)}; "
+            "use self.settings and self.instance, which are set before __init__ runs"
+        )
+
+
+def _check_access(cls: type[DataSource[Any]]) -> None:
+    """Raises TypeError for `allow` or `quota` of another type."""
     if not cls.allow and cls.quota is None:
         return
     from aiostream_ds.access import Quota, check_rules  # few plugins have them
 
-    where = f"{cls.__module__}.{cls.__qualname__}"
     try:
         check_rules(cls.allow)
     except TypeError as error:
-        raise TypeError(f"{where}.allow: {error}") from None
+        raise TypeError(f"{_name(cls)}.allow: {error}") from None
     if not isinstance(cls.quota, Quota | None):
-        raise TypeError(f"{where}.quota is {cls.quota!r}; allowed is a Quota")
+        raise TypeError(f"{_name(cls)}.quota must be a Quota or None, got {cls.quota!r}")
 
 
 def _settings_type(cls: type) -> type[Settings]:
@@ -95,21 +155,20 @@ def _settings_type(cls: type) -> type[Settings]:
             kind = kind.__bound__ or Settings
         if not (isinstance(kind, type) and issubclass(kind, Settings)):
             raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}.settings: DataSource[...] takes a Settings "
-                f"class, not {kind!r}"
+                f"{_name(cls)}.settings: expected a Settings class in DataSource[...], got {kind!r}"
             )
         if issubclass(kind, found):
             found = kind
         elif not issubclass(found, kind):
             raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}.settings: its bases have both "
-                f"{found.__name__} and {kind.__name__}, and neither is a subclass of the other"
+                f"{_name(cls)}.settings: expected one Settings class, got {found.__name__} and "
+                f"{kind.__name__} from two bases; make one a subclass of the other"
             )
     return found
 
 
 def _arguments(cls: type, given: Mapping[Any, Any]) -> Iterator[Any]:
-    """What each base says: several bases may be data sources."""
+    """The settings argument of each base: several bases may be data sources."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(base) or base
         arguments = tuple(given.get(a, a) for a in get_args(base))

@@ -20,8 +20,7 @@ class Command(msgspec.Struct):
 
 
 class Lamps(DataSource):
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
+    def __init__(self) -> None:
         self.commands = []
         Lamps.last = self
 

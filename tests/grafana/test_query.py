@@ -50,8 +50,7 @@ class Compare(Query):
 class Sensors(DataSource):
     """`asked` keeps what the hooks were given."""
 
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
+    def __init__(self) -> None:
         self.asked: list[tuple] = []
         Sensors.last = self
 

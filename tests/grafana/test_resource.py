@@ -15,8 +15,7 @@ pytestmark = pytest.mark.virtual
 
 
 class Api(DataSource):
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
+    def __init__(self) -> None:
         self.go_on = asyncio.Event()
         self.closed = asyncio.Event()
         Api.last = self

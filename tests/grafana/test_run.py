@@ -18,8 +18,7 @@ pytestmark = pytest.mark.virtual
 class Ticker(DataSource):
     """`begun` and `ended` count runs; a row each second."""
 
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
+    def __init__(self) -> None:
         self.begun = self.ended = 0
         self.over = asyncio.Event()
         Ticker.last = self

@@ -1,9 +1,8 @@
 """Classes and their plans: what is inherited, and each mistake that is refused."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import Meta
@@ -13,14 +12,12 @@ from aiostream_ds import (
     Cursor,
     DataSource,
     Frame,
-    Health,
     HistoryRange,
     Query,
     Retry,
     Row,
     RowOrder,
     Rows,
-    Secret,
     Settings,
     User,
     query,
@@ -29,7 +26,7 @@ from aiostream_ds import (
 )
 from aiostream_ds._routing.plan import QueryPlan
 
-from .marked import Base, Pick, Reading
+from .base import Base, Pick, Reading
 
 
 def test_a_plan_holds_all_that_was_marked():
@@ -468,7 +465,7 @@ def _():
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("q", "'one: tests.routing.marked.Pick' has to take one value by position")
+@wrong("q", "'one: tests.routing.base.Pick' has to take one value by position")
 def _():
     async def q(self, *, one: Pick): ...
 
@@ -587,83 +584,7 @@ def test_two_methods_may_answer_one_path_by_different_http_methods():
     assert Base._plan.resource("POST", "r/a") is not None
 
 
-# Settings
-
-
-class Own(Settings):
-    url: str = ""
-
-
-class Special(Own):
-    more: int = 0
-
-
-S = TypeVar("S", bound=Own)
-
-
-class Open(DataSource[S], Generic[S]):
-    pass
-
-
-class Closed(Open[Special]):
-    pass
-
-
-class Mixin(DataSource):
-    async def health(self) -> Health:
-        return Health()
-
-
-class Mixed(Mixin, Closed):
-    pass
-
-
-def test_the_settings_class_is_found_through_bases_generics_and_mixins():
-    assert Mixin._plan.settings is Settings and Open._plan.settings is Own
-    assert Closed._plan.settings is Special and Mixed._plan.settings is Special
-    assert type("Sub", (Mixed,), {})._plan.settings is Special
-
-
-def test_two_settings_classes_that_have_nothing_in_common_are_refused():
-    class Other(Settings):
-        pass
-
-    class One(DataSource[Own]):
-        pass
-
-    class Two(DataSource[Other]):
-        pass
-
-    with pytest.raises(TypeError, match="Three.settings: its bases have both Own and Other"):
-        type("Three", (One, Two), {})
-
-
-def test_settings_that_are_none_are_refused():
-    with pytest.raises(TypeError, match="takes a Settings class, not <class 'int'>"):
-
-        class Wrong(DataSource[int]):  # type: ignore[type-var]
-            pass
-
-
-def test_settings_that_cannot_be_read_are_refused():
-    class Deep(Settings):
-        secrets: list[Secret] = []
-
-    with pytest.raises(TypeError, match="Wrong.settings: Deep has a Secret inside"):
-
-        class Wrong(DataSource[Deep]):
-            pass
-
-
-async def test_lifespan_and_health_may_be_overridden_or_left():
-    class Sub(DataSource):
-        @asynccontextmanager
-        async def lifespan(self):
-            yield
-
-    made = Sub(Settings(), None)  # type: ignore[arg-type]
-    async with made.lifespan():
-        assert await made.health() == Health(ok=True)
+# Row types
 
 
 def test_rows_without_a_class_leave_the_schema_open():

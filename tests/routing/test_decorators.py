@@ -38,7 +38,7 @@ def test_a_stream_is_itself_on_the_class_and_a_bound_method_on_an_instance(made)
 
 @pytest.fixture
 def made():
-    return Sensors(None, None)  # type: ignore[arg-type]
+    return Sensors()
 
 
 async def test_a_stream_called_on_an_instance_runs(made):

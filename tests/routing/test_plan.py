@@ -18,7 +18,7 @@ from aiostream_ds import (
 )
 from aiostream_ds._routing.plan import QueryPlan
 
-from .marked import Base, Pick
+from .base import Base, Pick
 
 
 def test_match_finds_the_stream_and_its_checked_arguments():

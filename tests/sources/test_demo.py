@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds import Cursor, HistoryRange, InstanceSettings, Settings
+from aiostream_ds import Cursor, HistoryRange, Settings
 from aiostream_ds.sources import demo
 from aiostream_ds.sources.demo import Demo, Walk, walk
-from aiostream_ds.testing import Refused, serve_in_memory
+from aiostream_ds.testing import Refused, create_instance, serve_in_memory
 
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def source():
-    return Demo(Settings(), InstanceSettings())
+    return create_instance(Demo, Settings())
 
 
 def span(start: float, end: float, limit: int = 1000):

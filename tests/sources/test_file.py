@@ -16,7 +16,6 @@ from aiostream_ds import (
     ConfigError,
     Cursor,
     HistoryRange,
-    InstanceSettings,
     NotFound,
     PermissionDenied,
     UpstreamError,
@@ -27,6 +26,7 @@ from aiostream_ds.sources.file import range_reader as past
 from aiostream_ds.sources.file.file_source import File, FileSettings
 from aiostream_ds.sources.file.follow import Follower
 from aiostream_ds.sources.file.log_file import LogFile
+from aiostream_ds.testing import create_instance
 
 START = 1_700_000_000_000
 WIDEST = {"start": datetime.min.replace(tzinfo=UTC), "end": datetime.max.replace(tzinfo=UTC)}
@@ -34,7 +34,7 @@ WIDEST = {"start": datetime.min.replace(tzinfo=UTC), "end": datetime.max.replace
 
 @asynccontextmanager
 async def opened(directory, **more) -> AsyncIterator[File]:
-    source = File(FileSettings(directory=str(directory), **more), InstanceSettings())
+    source = create_instance(File, FileSettings(directory=str(directory), **more))
     async with source.lifespan():
         yield source
 

@@ -210,6 +210,11 @@ class Pressed(DataSource):
 
 
 class Plain(DataSource):
+    def __init__(self) -> None:
+        assert_type(self.settings, Settings)
+        assert_type(self.instance.uid, str)
+        self.walked = 0
+
     @stream("walk")
     async def walk(self) -> Rows:
         assert_type(self.settings, Settings)

@@ -11,6 +11,7 @@ from aiostream_ds import (
     Frame,
     Health,
     HistoryRange,
+    InstanceSettings,
     LiveChannel,
     Query,
     Response,
@@ -136,6 +137,11 @@ def values() -> list[Any]:
 def change(broker: Broker, q: Pick) -> None:
     broker.url = "y"  # wrong: settings are frozen
     q.sensor = "y"  # wrong: queries are frozen
+
+
+class Forwarding(DataSource[Broker]):
+    def __init__(self, settings: Broker, instance: InstanceSettings) -> None:
+        super().__init__(settings, instance)  # wrong: they are set before, and not passed
 
 
 class Other(DataSource):

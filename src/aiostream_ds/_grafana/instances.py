@@ -29,7 +29,7 @@ from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.author_code import authors_code
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, count_here
-from aiostream_ds.datasource import DataSource
+from aiostream_ds.datasource import DataSource, create_instance
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, unwrap
 from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import decode_settings
@@ -261,9 +261,7 @@ class Instances:
         )
         if context.instance is None:
             raise ConfigError("the call names no data source")
-        source = kind(decoded, context.instance)
-        source.grafana_config = context.grafana_config
-        return source
+        return create_instance(kind, decoded, context.instance, context.grafana_config)
 
     def _replace_older(self, newer: Instance) -> None:
         self._registry.supersede(newer.key, newer.generation)

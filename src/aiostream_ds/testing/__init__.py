@@ -8,6 +8,7 @@ Use it inside the test, not as a fixture that yields: pytest-asyncio sets up and
 in different tasks, and a task group may not live across that.
 """
 
+from aiostream_ds.datasource import create_instance
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside, serve_in_memory
 from aiostream_ds.testing.recorded_upstream import Recorded, play, record
 from aiostream_ds.testing.snapshots import frame_text
@@ -19,6 +20,7 @@ __all__ = [
     "Recorded",
     "Refused",
     "Viewer",
+    "create_instance",
     "frame_text",
     "open_beside",
     "play",

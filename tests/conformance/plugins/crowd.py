@@ -45,8 +45,7 @@ class Outside(Upstream[int, int]):
 
 
 class Crowd(DataSource):
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self) -> None:
         self.starts: Counter[int] = Counter()
         self.running: Counter[int] = Counter()
         self.most = 0

@@ -31,8 +31,7 @@ print("printed while the module is imported")
 
 
 class Lab(DataSource):
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self) -> None:
         self.runs = 0
         self.finals: list[float] = []
 

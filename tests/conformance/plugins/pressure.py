@@ -1,7 +1,6 @@
 """Streams that are faster than their reader, one for each policy."""
 
 import os
-from typing import Any
 
 import anyio
 
@@ -11,8 +10,7 @@ LINE = "x" * 4_000
 
 
 class Pressure(DataSource):
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self) -> None:
         self.yielded = 0
 
     async def _flood(self, megabytes: int) -> Rows:

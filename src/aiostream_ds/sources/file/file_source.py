@@ -29,7 +29,7 @@ from aiostream_ds.errors import (
     PluginError,
     UpstreamError,
 )
-from aiostream_ds.models import Health, InstanceSettings, User
+from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.file.follow import Follower, numbering
 from aiostream_ds.sources.file.log_file import LogFile, Row, Skipped
@@ -75,8 +75,7 @@ class File(DataSource[FileSettings]):
     them. Links may not lead out of the directory.
     """
 
-    def __init__(self, settings: FileSettings, instance: InstanceSettings) -> None:
-        super().__init__(settings, instance)
+    def __init__(self) -> None:
         self._cuts: dict[str, int] = {}
         self._left_out: Counter[str] = Counter()
         self._replaced: Counter[str] = Counter()

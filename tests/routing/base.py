@@ -1,4 +1,4 @@
-"""A class with everything that can be marked, for the tests of the plan and of its compiler."""
+"""A class with every decorator, for the tests of the plan and of its compiler."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated

@@ -161,7 +161,7 @@ async def test_each_query_is_answered_by_the_dashboards_source(path, settings):
             query = {name: substitute(value, known) for name, value in target.items()}
             (frame,) = await grafana.query(query)
             meta = frame.meta
-            channel = meta.custom["seam"]["channel"] if target["exact"] else meta.channel
+            channel = meta.custom["cursor"]["channel"] if target["exact"] else meta.channel
             assert channel.startswith("ds/test/")
 
 

@@ -1,25 +1,25 @@
 /**
- * The data source in the browser: what a panel's queries become.
+ * The data source in the browser: how a panel's queries are answered.
  *
- *     exact queries ──▶ follow/exact.ts, one follower for each frame
+ *     exact queries ──▶ exact/query.ts, one follower for each frame
  *     the others    ──▶ Grafana's own class: ds/query, and the channel in the frame's meta
  *
- * Whoever waits for a query's end would wait for ever for a stream: annotations, `-- Mixed --` and
- * ranges that are over are answered with their rows alone.
+ * Annotations, `-- Mixed --` and ranges that end in the past get only their rows: they wait for the
+ * end of a query, and a stream has none.
  */
 
 import type { DataQueryRequest, DataQueryResponse, DataSourceInstanceSettings, ScopedVars } from "@grafana/data";
 import { DataSourceWithBackend, config, getTemplateSrv } from "@grafana/runtime";
 import { type Observable, from, merge, of } from "rxjs";
 
-import { named } from "./follow/alias";
-import { type Ask, exactly, placeOf } from "./follow/exact";
-import { endsNow } from "./follow/range";
+import { withAlias } from "./alias";
+import { type Backend, placeholderOf, runExactQuery } from "./exact/query";
+import { endsNow } from "./range";
 import type { StreamQuery, StreamSettings } from "./types";
 import { interpolated } from "./variables";
 
 export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamSettings> {
-  // Grafana 9 takes a class whose constructor has another number of parameters for one of Angular's.
+  // Grafana 9 treats a class whose constructor takes another number of parameters as an Angular one
   constructor(settings: DataSourceInstanceSettings<StreamSettings>) {
     super(settings);
     this.annotations = {};
@@ -35,26 +35,28 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
 
   override query(request: DataQueryRequest<StreamQuery>): Observable<DataQueryResponse> {
     const filtered = request.targets.filter((target) => this.filterQuery(target));
-    const targets = mayFollow(request) ? filtered : filtered.map(withoutStreaming);
-    const ask: Ask = {
+    const targets = maySubscribe(request) ? filtered : filtered.map(withoutStreaming);
+    const backend: Backend = {
       query: (changed) => super.query(changed),
       rows: (path, after) =>
-        this.getResource("seam/rows", { path, after }, { showErrorAlert: false, hideFromInspector: true }),
+        this.getResource("replay/rows", { path, after }, { showErrorAlert: false, hideFromInspector: true }),
     };
-    const alone = targets.filter((target) => isExact(target) || target.alias);
-    const answers = alone.map((target) => {
-      // an own id: Grafana ends a request of the same one
+    const separate = targets.filter((target) => isExact(target) || target.alias);
+    const answers = separate.map((target) => {
+      // a request id for each: Grafana cancels a request with the same id
       const own = { ...request, requestId: `${request.requestId}-${target.refId}`, targets: [target] };
-      const answer = isExact(target) ? exactly(ask, own, target) : super.query(own);
-      return target.alias ? named(answer, getTemplateSrv().replace(target.alias, request.scopedVars)) : answer;
+      const answer = isExact(target) ? runExactQuery(backend, own, target) : super.query(own);
+      return target.alias
+        ? withAlias(answer, getTemplateSrv().replace(target.alias, request.scopedVars))
+        : answer;
     });
-    const others = targets.filter((target) => !alone.includes(target));
+    const others = targets.filter((target) => !separate.includes(target));
     if (others.length > 0) {
       answers.push(super.query({ ...request, targets: others }));
     }
-    // series stand, and take their colours, in the order in which the keys of packets came first
-    const places = answers.length > 1 ? alone.filter(isExact).map(placeOf) : [];
-    return answers.length > 0 ? merge(from(places), ...answers) : of({ data: [] });
+    // Grafana orders and colours series by the first appearance of their packets' keys
+    const placeholders = answers.length > 1 ? separate.filter(isExact).map(placeholderOf) : [];
+    return answers.length > 0 ? merge(from(placeholders), ...answers) : of({ data: [] });
   }
 }
 
@@ -66,8 +68,8 @@ function withoutStreaming(query: StreamQuery): StreamQuery {
   return { ...query, withStreaming: false };
 }
 
-/** Whether who asks takes rows as they come. */
-function mayFollow(request: DataQueryRequest<StreamQuery>): boolean {
+/** Whether the requester accepts rows after the first answer. */
+function maySubscribe(request: DataQueryRequest<StreamQuery>): boolean {
   const mixed = String(request.requestId ?? "").startsWith("mixed-");
   const annotation = request.targets.some((target) => target.refId === "Anno");
   const isPublic = Boolean((config as { publicDashboardAccessToken?: string }).publicDashboardAccessToken);

@@ -5,11 +5,11 @@ import { DataSourceWithBackend, config, setGrafanaLiveSrv, setTemplateSrv } from
 import { StreamDataSource } from "../src/datasource";
 
 const SETTINGS: any = { id: 1, uid: "u", name: "n", type: "t", meta: {}, jsonData: {} };
-const SEAM = { channel: "ds/u/x/log/a", epoch: "e", last: 3 };
+const CURSOR = { channel: "ds/u/x/log/a", epoch: "e", last: 3 };
 
-const frame = (seam?: object): any => ({
+const frame = (cursor?: object): any => ({
   refId: "A",
-  meta: { custom: seam ? { seam } : {}, notices: [{ severity: "info", text: "the backend's own" }] },
+  meta: { custom: cursor ? { cursor } : {}, notices: [{ severity: "info", text: "the backend's own" }] },
   fields: [
     { name: "time", type: "time", config: {}, values: [1, 2, 3] },
     { name: "n", type: "number", config: { unit: "s" }, values: { toArray: () => [1, 2, 3] } },
@@ -34,7 +34,7 @@ let source: StreamDataSource;
 beforeEach(() => {
   vi.useFakeTimers({ now: 1_000 });
   asked = [];
-  answer = { data: [frame(SEAM)] };
+  answer = { data: [frame(CURSOR)] };
   source = new StreamDataSource(SETTINGS);
   vi.spyOn(DataSourceWithBackend.prototype, "query").mockImplementation((each) => {
     asked.push(each);
@@ -49,19 +49,19 @@ afterEach(() => {
   setTemplateSrv({ getVariables: () => [], replace: (text = "") => text });
 });
 
-function taken(asking: any) {
+function run(request: any) {
   const packets: any[] = [];
-  const subscription = source.query(asking).subscribe((packet) => packets.push(packet));
+  const subscription = source.query(request).subscribe((packet) => packets.push(packet));
   return { packets, subscription };
 }
 
-test("stock queries go together, as Grafana's own class sends them", () => {
-  taken(request([{}, {}]));
+test("stock queries go out in one request of Grafana's own class", () => {
+  run(request([{}, {}]));
   expect(asked.map(({ requestId, targets }) => [requestId, targets.length])).toEqual([["Q1", 2]]);
 });
 
-test("each exact query is a request with an id of its own", async () => {
-  const { subscription } = taken(request([{ exact: true }, {}, { exact: true }]));
+test("each exact query is a request with its own id", async () => {
+  const { subscription } = run(request([{ exact: true }, {}, { exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
   expect(asked.map(({ requestId, targets }) => [requestId, targets[0].refId]).sort()).toEqual([
     ["Q1", "B"],
@@ -71,8 +71,8 @@ test("each exact query is a request with an id of its own", async () => {
   subscription.unsubscribe();
 });
 
-test("exact queries keep their places, whichever is answered first", async () => {
-  const { packets, subscription } = taken(request([{ exact: true }, { exact: true }]));
+test("exact queries keep their order, whichever is answered first", async () => {
+  const { packets, subscription } = run(request([{ exact: true }, { exact: true }]));
   expect(packets.map(({ key, state, data }) => [key, state, data])).toEqual([
     ["exact-A-0", "Loading", []],
     ["exact-B-0", "Loading", []],
@@ -85,7 +85,7 @@ test("exact queries keep their places, whichever is answered first", async () =>
   subscription.unsubscribe();
 });
 
-test("a query that is hidden is not sent", async () => {
+test("a hidden query is not sent", async () => {
   expect(await firstValueFrom(source.query(request([{ hide: true }])))).toEqual({ data: [] });
   expect(asked).toEqual([]);
 });
@@ -93,21 +93,21 @@ test("a query that is hidden is not sent", async () => {
 test.each([
   ["a mixed panel", request([{ exact: true }], { requestId: "mixed-0-Q1" })],
   ["an annotation", request([{ exact: true, refId: "Anno" }])],
-  ["a range that is over", request([{ exact: true }], { range: { raw: { from: "now-60s", to: "now-30s" } } })],
-  ["fixed times", request([{ exact: true }], { range: { raw: { from: 0, to: 1 } } })],
-])("%s is answered without a stream", (_, asking) => {
-  taken(asking);
+  ["a range in the past", request([{ exact: true }], { range: { raw: { from: "now-60s", to: "now-30s" } } })],
+  ["an absolute range", request([{ exact: true }], { range: { raw: { from: 0, to: 1 } } })],
+])("%s is answered without a stream", (_, given) => {
+  run(given);
   expect(asked.map(({ targets }) => targets[0].withStreaming)).toEqual([false]);
 });
 
-test("neither is a public dashboard", () => {
+test("a public dashboard is answered without a stream", () => {
   config.publicDashboardAccessToken = "abc";
-  taken(request([{ exact: true }]));
+  run(request([{ exact: true }]));
   expect(asked[0].targets[0].withStreaming).toBe(false);
 });
 
-test("a frame keeps its fields' settings and the backend's notices, and has one key", async () => {
-  const { packets, subscription } = taken(request([{ exact: true }]));
+test("a frame keeps its field config and the backend's notices under one key", async () => {
+  const { packets, subscription } = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
   const [{ key, state, data }] = packets;
   expect([key, state]).toEqual(["exact-A-0", "Streaming"]);
@@ -116,50 +116,50 @@ test("a frame keeps its fields' settings and the backend's notices, and has one 
   subscription.unsubscribe();
 });
 
-test("frames without a seam stand beside those that are followed; without any, the query ends", async () => {
-  answer = { data: [frame(SEAM), frame()] };
-  const both = taken(request([{ exact: true }]));
+test("frames without a cursor are returned with those that are followed; without followed frames the query ends", async () => {
+  answer = { data: [frame(CURSOR), frame()] };
+  const both = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
   expect(both.packets.map(({ key }) => key).sort()).toEqual(["exact-A-0", "exact-A-fixed"]);
   both.subscription.unsubscribe();
   answer = { data: [frame()] };
-  const fixed = taken(request([{ exact: true }]));
+  const fixed = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
   expect([fixed.packets[0].state, fixed.subscription.closed]).toEqual(["Done", true]);
 });
 
-test("an error of the query ends it; an answer of nothing is no answer, and is asked for again", async () => {
+test("an error ends the query; an empty answer counts as unreachable and is requested again", async () => {
   answer = { data: [], error: { message: "no such file", status: 404 } };
-  const refused = taken(request([{ exact: true }]));
+  const refused = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(60_000);
   expect(refused.packets.map(({ error }) => error.message)).toEqual(["no such file"]);
   expect(refused.subscription.closed).toBe(true);
 
   answer = { data: [] };
-  const away = taken(request([{ exact: true }]));
+  const unreachable = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(1_500);
-  answer = { data: [frame(SEAM)] };
+  answer = { data: [frame(CURSOR)] };
   await vi.advanceTimersByTimeAsync(2_000);
-  expect(away.packets.map(({ state, error }) => error?.message ?? state)).toEqual([
+  expect(unreachable.packets.map(({ state, error }) => error?.message ?? state)).toEqual([
     "Grafana cannot be reached",
     "Grafana cannot be reached",
     "Streaming",
   ]);
-  away.subscription.unsubscribe();
+  unreachable.subscription.unsubscribe();
 });
 
-test("rows are fetched quietly, by the path of the channel", async () => {
+test("rows are fetched by the channel's path, without error alerts", async () => {
   setGrafanaLiveSrv(undefined);
-  const page = { seam: { epoch: "e", prev: 3, last: 4 }, data: { values: [[4], [4]] } };
+  const page = { cursor: { epoch: "e", prev: 3, last: 4 }, data: { values: [[4], [4]] } };
   const rows = vi.spyOn(source, "getResource").mockResolvedValue(page);
-  const { packets, subscription } = taken(request([{ exact: true }]));
+  const { packets, subscription } = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(2_500);
-  expect(rows.mock.calls[0]).toEqual(["seam/rows", { path: "x/log/a", after: 3 }, { showErrorAlert: false, hideFromInspector: true }]);
+  expect(rows.mock.calls[0]).toEqual(["replay/rows", { path: "x/log/a", after: 3 }, { showErrorAlert: false, hideFromInspector: true }]);
   expect(packets[packets.length - 1].data[0].fields[1].values).toEqual([1, 2, 3, 4]);
   subscription.unsubscribe();
 });
 
-test("variables are put into texts at any depth, not into what is Grafana's", () => {
+test("variables are replaced in strings at any depth, but not in Grafana's own fields", () => {
   setTemplateSrv({ getVariables: () => [], replace: (text = "") => text.replace("$x", "7") });
   const query: any = { refId: "$x", queryType: "q", file: "$x", deep: { list: ["a$x", 1, null] }, exact: true };
   expect(source.applyTemplateVariables(query, {})).toMatchObject({
@@ -169,7 +169,7 @@ test("variables are put into texts at any depth, not into what is Grafana's", ()
   });
 });
 
-test("an alias names one series, and several by their columns and labels", async () => {
+test("an alias names one series; several also get their column and labels", async () => {
   const two = { ...frame(), fields: [...frame().fields, { name: "m", type: "number", config: {}, labels: { id: "k" }, values: [] }] };
   answer = { data: [frame()] };
   const names = async () => {

@@ -40,7 +40,7 @@ async def played(stage, case, log=0):
     await anyio.sleep(0.3)
     tally = await stage.verdict()
     assert tally.exact and tally.emissions > 10
-    calls = sum("seam/rows" in call for call in stage.server.wire.calls)
+    calls = sum("replay/rows" in call for call in stage.server.wire.calls)
     print(f"\n{case}: {tally}, rows fetched {calls} times, {sorted(stage.notices) or 'no notice'}")
 
 

@@ -35,11 +35,11 @@ class Down(Exception):
 
 
 class History(NamedTuple):
-    """The frame of an exact query: its columns' names, its rows, `meta.custom.seam`."""
+    """The frame of an exact query: its columns' names, its rows, `meta.custom.cursor`."""
 
     names: tuple[str, ...]
     rows: Sequence[Row]
-    seam: dict[str, Any]
+    cursor: dict[str, Any]
 
 
 class Backend(Protocol):
@@ -58,7 +58,7 @@ class Backend(Protocol):
         ...
 
     async def rows_after(self, path: str, after: int) -> Message:
-        """The resource `seam/rows`."""
+        """The resource `replay/rows`."""
         ...
 
 
@@ -113,9 +113,9 @@ class Tap:
     def _tell(self, status: str | None, message: Message | None) -> None:
         if status is not None:
             self.connected = status == "connected"
-        if message is not None and "seam" in message:  # F2
-            seam = message["seam"]
-            self._position = {"seam": {**seam, "prev": seam["last"]}}
+        if message is not None and "cursor" in message:  # F2
+            cursor = message["cursor"]
+            self._position = {"cursor": {**cursor, "prev": cursor["last"]}}
             for panel in tuple(self._panels):
                 panel.offer(message)
 
@@ -219,17 +219,17 @@ class ExactPanel:
         """F1, and again in F7: the range is that of this moment."""
         now = self._backend.now()
         start, former = now - round(self.width * 1000), self._times()
-        names, rows, seam = await self._insist(
+        names, rows, cursor = await self._insist(
             lambda: self._backend.query(self.ask, start, now, self.points)
         )
         self.names, self.rows = names, list(rows)
-        self.epoch, self.cursor = seam["epoch"], seam["last"]
+        self.epoch, self.cursor = cursor["epoch"], cursor["last"]
         self._foreign = self._lost = self._joined = False
         first = self.rows[0][names.index("time")] if self.rows else now
         self.gap = any(start <= time < first for time in former)
         self._emit()
         self.loaded.set()
-        tap = self._tab.tap(seam["channel"])
+        tap = self._tab.tap(cursor["channel"])
         if tap is not self._tap:
             if self._tap is not None:
                 self._tap.leave(self)
@@ -237,17 +237,17 @@ class ExactPanel:
             tap.join(self)
 
     async def _take(self, message: Message) -> None:
-        seam = message["seam"]
-        if seam["epoch"] != self.epoch:
+        cursor = message["cursor"]
+        if cursor["epoch"] != self.epoch:
             await self._disagree()
             return
         self._foreign = False
         if self._lost:
             return
-        while seam["prev"] > self.cursor:  # F5
-            await self._fill(seam["prev"])
+        while cursor["prev"] > self.cursor:  # F5
+            await self._fill(cursor["prev"])
             waits = self._foreign or self._lost or self._stash_is_foreign() or self.faults
-            if waits or seam["epoch"] != self.epoch:
+            if waits or cursor["epoch"] != self.epoch:
                 return
         self._append(message)
 
@@ -258,15 +258,15 @@ class ExactPanel:
             self.fills += 1
             page = await self._insist(self._rows_after)
             self._note(packet_faults(page))
-            seam = page["seam"]
-            if seam["epoch"] != self.epoch:
+            cursor = page["cursor"]
+            if cursor["epoch"] != self.epoch:
                 await self._disagree()
                 return
             if page["truncated"]:
                 await self._lose(page)
                 return
-            if seam["prev"] != self.cursor:
-                self._note([f"asked for rows after {self.cursor}, given after {seam['prev']}"])
+            if cursor["prev"] != self.cursor:
+                self._note([f"asked for rows after {self.cursor}, given after {cursor['prev']}"])
             before = self.cursor
             self._append(page)
             if page["more"]:
@@ -285,20 +285,20 @@ class ExactPanel:
         return await self._backend.rows_after(self._tap.path, self.cursor)
 
     def _stash_is_foreign(self) -> bool:
-        return bool(self._stash) and self._stash[-1]["seam"]["epoch"] != self.epoch
+        return bool(self._stash) and self._stash[-1]["cursor"]["epoch"] != self.epoch
 
     def _append(self, message: Message) -> None:
         """F3 and F4."""
-        seam = message["seam"]
+        cursor = message["cursor"]
         self._joined = True
-        if seam["last"] <= self.cursor:
+        if cursor["last"] <= self.cursor:
             return
         values = message["data"]["values"]
         if len(values) != len(self.names):
             self._note([f"{len(values)} columns, the history has {len(self.names)}"])
         pairs = zip(cursors_of(message), zip(*values, strict=True), strict=True)
         self.rows += [row for cursor, row in pairs if cursor > self.cursor]
-        self.cursor = seam["last"]
+        self.cursor = cursor["last"]
         self._emit()
 
     async def _disagree(self) -> None:
@@ -317,7 +317,7 @@ class ExactPanel:
                 self._lost = True
             return
         self.gap = True
-        self.cursor = page["seam"]["prev"]
+        self.cursor = page["cursor"]["prev"]
         if "data" in page:
             self._append(page)
         else:

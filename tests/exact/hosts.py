@@ -80,11 +80,11 @@ class Node:
         ]
         names = tuple(field["name"] for field in fields)
         rows = list(zip(*columns, strict=True))
-        return History(names, rows, frame["meta"]["custom"]["seam"])
+        return History(names, rows, frame["meta"]["custom"]["cursor"])
 
     async def rows_after(self, path: str, after: int) -> Message:
-        url = f"seam/rows?path={quote(path, safe='')}&after={after}"
-        answer = await self._call("resource", path="seam/rows", url=url)
+        url = f"replay/rows?path={quote(path, safe='')}&after={after}"
+        answer = await self._call("resource", path="replay/rows", url=url)
         messages = answer["messages"]
         if messages[0]["code"] != 200:
             raise Down(f"{url}: {messages[0]}")
@@ -129,7 +129,7 @@ class Node:
             got = await self._host.call("packets", run=name, n=1, timeout_ms=60_000)
             ended = got["ended"]
             for packet in got["packets"]:
-                if "seam" in packet:  # the stock view has no place
+                if "cursor" in packet:  # the stock view has no place
                     check.see(packet)
                 for receive in tuple(self._receivers.get(path, ())):
                     receive(packet)

@@ -21,7 +21,7 @@ CALM = 40.0  # seconds, longer than between two reloads, after which no panel lo
 BIG = 2_000  # bytes of a row that fills a connection's window
 
 
-class SeamMachine(RuleBasedStateMachine):
+class ExactStreamsMachine(RuleBasedStateMachine):
     """Two servers in a cluster, one browser, logs that can be read again and a feed that cannot."""
 
     def __init__(self) -> None:

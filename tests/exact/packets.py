@@ -1,8 +1,8 @@
-"""What one packet has to keep of the exact protocol, and what the packets of one RunStream have to.
+"""Checks of the exact protocol: of one packet, and of the packets of one RunStream call.
 
-{"seam":{"epoch":"…","prev":4,"last":6},"data":{"values":[…]}}    rows 5 and 6
-{"seam":{"epoch":"…","prev":6,"last":6}}                          a hello, or a heartbeat
-{"state":{"severity":"warning","text":"…"},"seam":{…}}            the same, and how the stream does
+{"cursor":{"epoch":"…","prev":4,"last":6},"data":{"values":[…]}}    rows 5 and 6
+{"cursor":{"epoch":"…","prev":6,"last":6}}                          a hello, or a heartbeat
+{"status":{"severity":"warning","text":"…"},"cursor":{…}}           with the stream's status
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ Message = dict[str, Any]
 
 def cursors_of(message: Message) -> list[int]:
     """The cursor of each row of a packet."""
-    seam, values = message["seam"], message["data"]["values"]
-    ids = seam.get("ids")
+    cursor, values = message["cursor"], message["data"]["values"]
+    ids = cursor.get("column")
     if ids is None:
-        return list(range(seam["prev"] + 1, seam["last"] + 1))
+        return list(range(cursor["prev"] + 1, cursor["last"] + 1))
     return list(ids) if isinstance(ids, list) else list(values[ids])
 
 
 def packet_faults(message: Message) -> list[str]:
     """What of the protocol one packet, or one answer of the resource, does not keep."""
-    if set(message) == {"state"}:
+    if set(message) == {"status"}:
         return []  # nobody knows where the stream stands
-    seam = message["seam"]
-    epoch, prev, last = seam["epoch"], seam["prev"], seam["last"]
+    cursor = message["cursor"]
+    epoch, prev, last = cursor["epoch"], cursor["prev"], cursor["last"]
     faults = []
-    if set(message) - {"seam", "state", "data", "more", "truncated", "first"}:
+    if set(message) - {"cursor", "status", "data", "more", "truncated", "first"}:
         faults.append(f"keys {sorted(message)}")
     if not isinstance(epoch, str) or not epoch:
         faults.append(f"epoch {epoch!r}")
@@ -63,13 +63,13 @@ class RunCheck:
 
     def see(self, message: Message) -> None:
         self.faults += packet_faults(message)
-        if "seam" not in message:
+        if "cursor" not in message:
             return
-        seam, former = message["seam"], self._former
+        cursor, former = message["cursor"], self._former
         if former is None and "data" in message:
             self.faults.append("rows before the hello")
-        if former is not None and former["epoch"] == seam["epoch"]:
-            if seam["prev"] < former["last"]:
-                self.faults.append(f"prev {seam['prev']} after last {former['last']}")
-            self.holes += seam["prev"] > former["last"]
-        self._former = seam
+        if former is not None and former["epoch"] == cursor["epoch"]:
+            if cursor["prev"] < former["last"]:
+                self.faults.append(f"prev {cursor['prev']} after last {former['last']}")
+            self.holes += cursor["prev"] > former["last"]
+        self._former = cursor

@@ -18,11 +18,11 @@ WIDTH = 60.0
 
 
 def packet(prev, last, epoch="e", **parts):
-    seam = {"epoch": epoch, "prev": prev, "last": last}
+    cursor = {"epoch": epoch, "prev": prev, "last": last}
     if prev == last:
-        return {"seam": seam, **parts}
+        return {"cursor": cursor, **parts}
     numbers = list(range(prev + 1, last + 1))
-    return {"seam": seam, "data": {"values": [[n * 1000 for n in numbers], numbers]}, **parts}
+    return {"cursor": cursor, "data": {"values": [[n * 1000 for n in numbers], numbers]}, **parts}
 
 
 class Script:
@@ -47,8 +47,8 @@ class Script:
         self._called("query")
         numbers = range(1, self.last + 1)
         rows = [(n * 1000, n) for n in numbers]
-        seam = {"channel": CHANNEL, "epoch": self.epoch, "last": self.last}
-        return History(("time", "n"), rows[-points:], seam)
+        cursor = {"channel": CHANNEL, "epoch": self.epoch, "last": self.last}
+        return History(("time", "n"), rows[-points:], cursor)
 
     async def follow(self, path, tell):
         self.subscriptions += 1
@@ -284,18 +284,19 @@ async def test_what_is_older_than_the_range_or_too_much_is_trimmed(script):
     [
         (packet(1, 3) | {"schema": {}}, "keys"),
         (packet(3, 1) | {"data": {"values": [[1]]}}, "prev 3, last 1"),
-        ({"seam": {"epoch": "e", "prev": 1, "last": 2}}, "no rows, no data"),
-        ({"seam": {"epoch": "", "prev": 1, "last": 1}}, "epoch ''"),
-        ({"seam": {"epoch": "e", "prev": 1, "last": 2**53}}, "last 9007199254740992"),
+        ({"cursor": {"epoch": "e", "prev": 1, "last": 2}}, "no rows, no data"),
+        ({"cursor": {"epoch": "", "prev": 1, "last": 1}}, "epoch ''"),
+        ({"cursor": {"epoch": "e", "prev": 1, "last": 2**53}}, "last 9007199254740992"),
         (packet(1, 3) | {"data": {"values": [[1], [2]]}}, "2 cursors for 1 rows"),
         (packet(1, 3) | {"data": {"values": [[1, 2], [2]]}}, "unequal"),
         (
-            {"seam": {"epoch": "e", "prev": 1, "last": 9, "ids": [3, 3]}}
+            {"cursor": {"epoch": "e", "prev": 1, "last": 9, "column": [3, 3]}}
             | {"data": {"values": [[1, 2]]}},
             "not in (1, 9]",
         ),
         (
-            {"seam": {"epoch": "e", "prev": 1, "last": 9, "ids": 0}} | {"data": {"values": [[1]]}},
+            {"cursor": {"epoch": "e", "prev": 1, "last": 9, "column": 0}}
+            | {"data": {"values": [[1]]}},
             "not in (1, 9]",
         ),
     ],
@@ -305,10 +306,10 @@ def test_a_packet_that_breaks_the_protocol_is_found(message, fault):
 
 
 def test_cursors_come_as_a_column_a_list_or_not_at_all():
-    seam = {"epoch": "e", "prev": 1, "last": 9}
+    cursor = {"epoch": "e", "prev": 1, "last": 9}
     values = {"data": {"values": [[4, 8]]}}
-    assert packet_faults({"seam": {**seam, "ids": 0}} | values) == []
-    assert packet_faults({"seam": {**seam, "ids": [2, 9]}} | values) == []
+    assert packet_faults({"cursor": {**cursor, "column": 0}} | values) == []
+    assert packet_faults({"cursor": {**cursor, "column": [2, 9]}} | values) == []
     assert packet_faults(packet(1, 9)) == []
 
 
@@ -350,7 +351,7 @@ async def test_the_judge_sees_every_emission(script):
         script.tell(None, packet(10, 11))
         await anyio.sleep(0.1)
         assert judge.tally == Tally(2)
-        script.tell(None, {"seam": {"epoch": "e", "prev": 11, "last": 13, "ids": [13]}}
+        script.tell(None, {"cursor": {"epoch": "e", "prev": 11, "last": 13, "column": [13]}}
                     | {"data": {"values": [[13_000], [13]]}})  # fmt: skip
         await anyio.sleep(0.1)
     assert judge.tally == Tally(3, missing=1) and len(judge.wrong) == 1

@@ -49,13 +49,13 @@ def numbers(viewer):
 async def test_a_viewer_reads_an_exact_view_by_the_frame_of_the_query():
     async with serve_in_memory(Counting) as grafana:
         (frame,) = await grafana.query({"queryType": "count", "exact": True}, as_json=True)
-        seam = frame.meta.custom["seam"]
+        cursor = frame.meta.custom["cursor"]
         viewer = await grafana.follow("x/count", frame=frame)
         first = await viewer.message()
-        assert first["seam"]["epoch"] == seam["epoch"] and "data" not in first
+        assert first["cursor"]["epoch"] == cursor["epoch"] and "data" not in first
         rows = await viewer.take(5)
-        assert rows[0]["n"] == frame.fields[1].values[-1] + 1 == seam["last"] + 1
-        assert viewer.position == (seam["epoch"], rows[-1]["n"])
+        assert rows[0]["n"] == frame.fields[1].values[-1] + 1 == cursor["last"] + 1
+        assert viewer.position == (cursor["epoch"], rows[-1]["n"])
         assert viewer.broken is None
 
 
@@ -64,7 +64,7 @@ async def test_a_viewer_without_a_frame_sees_the_packets_of_an_exact_view():
         viewer = await grafana.follow("x/count")
         while "data" not in (message := await viewer.message()):
             pass
-        assert message["data"]["values"][message["seam"]["ids"]] == [viewer.position.value]
+        assert message["data"]["values"][message["cursor"]["column"]] == [viewer.position.value]
         assert viewer.rows == [] and viewer.broken is None
 
 

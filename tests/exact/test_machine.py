@@ -5,13 +5,13 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.exact.machine import SeamMachine
+from tests.exact.machine import ExactStreamsMachine
 
 _PROFILES = {"fast": 25, "ci": 2_000, "deep": 20_000}
 _HISTORIES = os.environ.get("AIOSTREAM_DS_HISTORIES")
 _COUNT = int(_HISTORIES or _PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "fast")])
 
-TestSeam = SeamMachine.TestCase
+TestSeam = ExactStreamsMachine.TestCase
 TestSeam.settings = settings(
     max_examples=_COUNT,
     stateful_step_count=30,

@@ -295,10 +295,10 @@ class Server:
         assert frame.meta is not None and not frame.meta.channel
         names = tuple(field.name for field in frame.fields)
         rows = list(zip(*(field.values for field in frame.fields), strict=True))
-        return History(names, rows, frame.meta.custom["seam"])
+        return History(names, rows, frame.meta.custom["cursor"])
 
     async def rows_after(self, path: str, after: int) -> Message:
-        url = f"seam/rows?path={quote(path, safe='')}&after={after}"
+        url = f"replay/rows?path={quote(path, safe='')}&after={after}"
         try:
             reply = await self.grafana.resource(url)
         except (GRPCError, StreamTerminatedError) as error:

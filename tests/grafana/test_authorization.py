@@ -151,7 +151,7 @@ def query_of(path):
 
 
 async def rows(grafana, path, user):
-    answer = await grafana.resource(f"seam/rows?path={path}&after=-1", user=user)
+    answer = await grafana.resource(f"replay/rows?path={path}&after=-1", user=user)
     assert answer.status in (200, 403), answer.body
     return answer.status == 200
 
@@ -189,7 +189,7 @@ async def test_no_other_spelling_leads_in(path, user):
         for each in (path, f"x/{path}"):
             with pytest.raises(Refused):
                 await grafana.follow(each, user)
-            answer = await grafana.resource(f"seam/rows?path={each}&after=-1", user=user)
+            answer = await grafana.resource(f"replay/rows?path={each}&after=-1", user=user)
             assert answer.status in (400, 403, 404)
             with pytest.raises(Refused):
                 await grafana.publish(each, 1, user)

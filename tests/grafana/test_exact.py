@@ -23,7 +23,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._grafana import replay as grafana_seam
+from aiostream_ds._grafana import replay
 from aiostream_ds._grafana.exact_delivery import HEARTBEAT
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
@@ -145,7 +145,7 @@ async def exact(grafana, query_type="log", **query):
         {"queryType": query_type, "name": "a", "exact": True, **query},
         start=moment(0), end=moment(10_000),
     )  # fmt: skip
-    return frame, frame.meta.custom["seam"] if frame.meta else None
+    return frame, frame.meta.custom["cursor"] if frame.meta else None
 
 
 def moment(ms):
@@ -156,17 +156,17 @@ def numbers(frame):
     return next((list(f.values) for f in frame.fields if f.name == "n"), [])
 
 
-def seams(viewer):
-    return [msgspec.json.decode(packet)["seam"] for packet in viewer.packets]
+def cursors(viewer):
+    return [msgspec.json.decode(packet)["cursor"] for packet in viewer.packets]
 
 
 def places(viewer):
-    return [(seam["prev"], seam["last"]) for seam in seams(viewer)]
+    return [(cursor["prev"], cursor["last"]) for cursor in cursors(viewer)]
 
 
 async def rows_after(grafana, after, path="x/log/a", **more):
     extra = "".join(f"&{key}={value}" for key, value in more.items())
-    answer = await grafana.resource(f"seam/rows?path={path}&after={after}{extra}")
+    answer = await grafana.resource(f"replay/rows?path={path}&after={after}{extra}")
     body = msgspec.json.decode(answer.body)
     if answer.status == 200:
         body["numbers"] = body.get("data", {}).get("values", [[], []])[1]
@@ -180,10 +180,10 @@ async def settle():
 async def test_a_query_says_where_its_rows_end_and_names_the_exact_channel(log):
     log.write(1, 2, 3)
     async with serve_in_memory(Source) as grafana:
-        frame, seam = await exact(grafana)
+        frame, cursor = await exact(grafana)
     assert numbers(frame) == [1, 2, 3]
     assert not frame.meta.channel, "the panel's own class must not subscribe by itself"
-    assert (seam["channel"], seam["last"], seam["ids"]) == ("ds/test/x/log/a", 3, 1)
+    assert (cursor["channel"], cursor["last"], cursor["column"]) == ("ds/test/x/log/a", 3, 1)
 
 
 async def test_a_range_that_ends_now_is_not_cut_at_its_end(log):
@@ -199,8 +199,8 @@ async def test_a_range_that_ends_now_is_not_cut_at_its_end(log):
 async def test_an_empty_range_still_says_where_the_log_stands(log):
     log.write(20_000)
     async with serve_in_memory(Source) as grafana:
-        frame, seam = await exact(grafana)
-    assert (numbers(frame), seam["last"]) == ([], 20_000)
+        frame, cursor = await exact(grafana)
+    assert (numbers(frame), cursor["last"]) == ([], 20_000)
 
 
 async def test_without_streaming_nothing_is_to_be_followed(log):
@@ -212,14 +212,14 @@ async def test_without_streaming_nothing_is_to_be_followed(log):
 async def test_the_channel_goes_on_where_the_query_ended(log):
     log.write(1, 2)
     async with serve_in_memory(Source) as grafana:
-        _, seam = await exact(grafana)
+        _, cursor = await exact(grafana)
         viewer = await grafana.follow("x/log/a")
         await settle()
         log.write(3, 4)
         await settle()
         log.write(9)
         await settle()
-    assert {s["epoch"] for s in seams(viewer)} == {seam["epoch"]}
+    assert {s["epoch"] for s in cursors(viewer)} == {cursor["epoch"]}
     assert places(viewer) == [(2, 2), (2, 2), (2, 4), (4, 9)], "told twice where it stands, rows"
     assert not any(b'"schema"' in packet for packet in viewer.packets)
 
@@ -241,7 +241,7 @@ async def test_exact_and_stock_viewers_share_one_run(log):
         await settle()
     assert len(log.runs) == 1
     assert places(one)[-1] == (-1, 1)
-    assert all(b'"seam"' not in packet for packet in other.packets)
+    assert all(b'"cursor"' not in packet for packet in other.packets)
 
 
 async def test_a_later_viewer_is_told_at_once_where_the_running_stream_stands(log):
@@ -254,7 +254,7 @@ async def test_a_later_viewer_is_told_at_once_where_the_running_stream_stands(lo
         late = await grafana.follow("x/log/a")
         await anyio.sleep(0.1)
         assert places(late) == [(3, 3), (3, 3)] and log.reads == reads
-        assert seams(late)[0] == seams(await second.follow("x/log/a"))[0]
+        assert cursors(late)[0] == cursors(await second.follow("x/log/a"))[0]
 
 
 async def test_a_run_that_is_cut_off_goes_on_behind_its_last_row(log):
@@ -277,9 +277,9 @@ async def test_a_viewer_is_let_in_while_the_log_cannot_be_read(log):
         assert viewer.packets == []
         await anyio.sleep(1)
     said = msgspec.json.decode(viewer.packets.pop(0))  # nobody knows where it stands
-    assert said == {"state": {"severity": "warning", "text": "reconnecting (1)"}}
+    assert said == {"status": {"severity": "warning", "text": "reconnecting (1)"}}
     assert places(viewer)[:2] == [(7, 7), (7, 8)]
-    assert any(msgspec.json.decode(p).get("state", 0) is None for p in viewer.packets)
+    assert any(msgspec.json.decode(p).get("status", 0) is None for p in viewer.packets)
 
 
 async def test_another_log_is_another_epoch(log):
@@ -293,7 +293,7 @@ async def test_another_log_is_another_epoch(log):
         await settle()
         _, after = await exact(grafana)
     assert before["epoch"] != after["epoch"]
-    assert seams(viewer)[-1] == {"epoch": after["epoch"], "prev": -1, "last": 1, "ids": 1}
+    assert cursors(viewer)[-1] == {"epoch": after["epoch"], "prev": -1, "last": 1, "column": 1}
 
 
 async def test_an_empty_log_that_takes_the_place_is_told_without_a_row(log):
@@ -304,7 +304,7 @@ async def test_an_empty_log_that_takes_the_place_is_told_without_a_row(log):
         log.replace()
         await settle()
         _, after = await exact(grafana)
-    assert seams(viewer)[-1] == {"epoch": after["epoch"], "prev": -1, "last": -1}
+    assert cursors(viewer)[-1] == {"epoch": after["epoch"], "prev": -1, "last": -1}
 
 
 async def test_other_settings_are_another_epoch_and_the_same_ones_are_not(log):
@@ -323,23 +323,23 @@ async def test_other_settings_are_another_epoch_and_the_same_ones_are_not(log):
 async def test_the_rows_behind_a_cursor_are_read_again(log):
     log.write(1, 2, 5, 9)
     async with serve_in_memory(Source) as grafana:
-        _, seam = await exact(grafana)
+        _, cursor = await exact(grafana)
         _, body = await rows_after(grafana, 1)
-        assert body["seam"] == {"epoch": seam["epoch"], "prev": 1, "last": 9, "ids": 1}
+        assert body["cursor"] == {"epoch": cursor["epoch"], "prev": 1, "last": 9, "column": 1}
         assert (body["numbers"], body["first"]) == ([2, 5, 9], 2)
         assert not body["more"] and not body["truncated"]
         _, body = await rows_after(grafana, 1, upto=5)
-        assert (body["numbers"], body["seam"]["last"]) == ([2, 5], 5)
+        assert (body["numbers"], body["cursor"]["last"]) == ([2, 5], 5)
         _, body = await rows_after(grafana, 9)
-        assert (body["numbers"], body["seam"]["prev"], body["seam"]["last"]) == ([], 9, 9)
+        assert (body["numbers"], body["cursor"]["prev"], body["cursor"]["last"]) == ([], 9, 9)
 
 
 async def test_many_rows_come_in_several_answers(log, monkeypatch):
-    monkeypatch.setattr(grafana_seam, "REPLAY_ROWS", 3)
+    monkeypatch.setattr(replay, "REPLAY_ROWS", 3)
     log.write(*range(1, 8))
     async with serve_in_memory(Source) as grafana:
         _, body = await rows_after(grafana, 0)
-        assert (body["numbers"], body["more"], body["seam"]["last"]) == ([1, 2, 3], True, 3)
+        assert (body["numbers"], body["more"], body["cursor"]["last"]) == ([1, 2, 3], True, 3)
         _, body = await rows_after(grafana, 6)
         assert (body["numbers"], body["more"]) == ([7], False)
 
@@ -349,7 +349,7 @@ async def test_rows_that_are_gone_are_told(log):
     log.first = 5
     async with serve_in_memory(Source) as grafana:
         _, body = await rows_after(grafana, 1)
-    assert body["truncated"] and (body["first"], body["seam"]["prev"]) == (5, 4)
+    assert body["truncated"] and (body["first"], body["cursor"]["prev"]) == (5, 4)
 
 
 @pytest.mark.parametrize("path", ["x/log/secret", "log/secret"])
@@ -394,7 +394,7 @@ async def test_a_cursor_that_cannot_be_is_refused_with_the_allowed_one(log, afte
 
 async def test_the_rows_are_asked_with_get(log):
     async with serve_in_memory(Source) as grafana:
-        answer = await grafana.resource("seam/rows?path=x/log/a&after=1", method="POST")
+        answer = await grafana.resource("replay/rows?path=x/log/a&after=1", method="POST")
     assert answer.status == 400 and b"allowed is GET" in answer.body
 
 
@@ -424,11 +424,11 @@ async def test_rows_without_a_cursor_are_numbered_by_the_process(log):
         await settle()
         log.write(7, 8)
         await settle()
-        frame, seam = await ring(grafana)
-        assert (numbers(frame), seam["last"], "ids" in seam) == ([7, 8], 2, False)
-        assert seams(viewer)[-1] == {"epoch": seam["epoch"], "prev": 0, "last": 2}
+        frame, cursor = await ring(grafana)
+        assert (numbers(frame), cursor["last"], "column" in cursor) == ([7, 8], 2, False)
+        assert cursors(viewer)[-1] == {"epoch": cursor["epoch"], "prev": 0, "last": 2}
         _, body = await rows_after(grafana, 1, "x/ring")
-        assert (body["numbers"], body["first"], body["seam"]["last"]) == ([8], 2, 2)
+        assert (body["numbers"], body["first"], body["cursor"]["last"]) == ([8], 2, 2)
 
 
 async def test_a_stream_without_history_is_answered_from_its_ring(log):

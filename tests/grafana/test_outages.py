@@ -38,7 +38,7 @@ async def exactly(grafana, path="x/numbers"):
 
 def states(viewer):
     found = [msgspec.json.decode(packet) for packet in viewer.packets]
-    return [message["state"] for message in found if "state" in message]
+    return [message["status"] for message in found if "status" in message]
 
 
 FAULTS = [Refuse(), Disconnect(), Half(), Garbage()]

@@ -112,6 +112,6 @@ async def test_who_joins_gets_what_comes_after_not_what_waited():
         await anyio.sleep(0.25)
         exact = await grafana.follow("x/flushed")
         await exact.message()  # of the subscription: nothing has left yet
-        place = (await exact.message())["seam"]["last"]
+        place = (await exact.message())["cursor"]["last"]
         await anyio.sleep(2)
         assert first.rows[0]["n"] == 0 and place >= 20

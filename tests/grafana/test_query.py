@@ -26,8 +26,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds._frames import arrow, json
-from aiostream_ds._grafana import queries
-from aiostream_ds._grafana import replay as seam
+from aiostream_ds._grafana import queries, replay
 from aiostream_ds._grafana.services import data_service
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import QueryFailed, serve_in_memory
@@ -446,7 +445,7 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
 
         @query
         async def large(self, q: Query) -> Frame:
-            return Frame.from_columns({"n": list(range(seam.INLINE_ROWS + 1))})
+            return Frame.from_columns({"n": list(range(replay.INLINE_ROWS + 1))})
 
     async with serve_in_memory(Both) as grafana:
         viewer = await grafana.follow("ticks")
@@ -455,7 +454,7 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
         await viewer.take(100)  # while the encoder stands still
         go_on.set()
         (frame,) = await asked
-    assert frame.rows == seam.INLINE_ROWS + 1
+    assert frame.rows == replay.INLINE_ROWS + 1
 
 
 async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
@@ -469,16 +468,16 @@ async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
 
         @ticks.history
         async def past(self, span: HistoryRange) -> list[Reading]:
-            return [Reading(time=i, celsius=0.5) for i in range(seam.INLINE_ROWS + 1)]
+            return [Reading(time=i, celsius=0.5) for i in range(replay.INLINE_ROWS + 1)]
 
-    original = seam.RowEncoder.frame
+    original = replay.RowEncoder.frame
 
     def frame(self, rows):
         seen.append(threading.get_ident() != main)
         return original(self, rows)
 
-    monkeypatch.setattr(seam.RowEncoder, "frame", frame)
+    monkeypatch.setattr(replay.RowEncoder, "frame", frame)
     async with serve_in_memory(Long) as grafana:
         (answer,) = await grafana.query({}, as_json=True)
-    assert answer.rows == seam.INLINE_ROWS + 1
+    assert answer.rows == replay.INLINE_ROWS + 1
     assert seen == [True]

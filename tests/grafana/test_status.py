@@ -1,4 +1,4 @@
-"""How a stream is doing, as an exact view says it: `state` beside `seam`."""
+"""How a stream is doing, as an exact view says it: `status` and `cursor`."""
 
 import logging
 import re
@@ -90,7 +90,7 @@ class Troubled(DataSource):
 def said(viewer):
     """The texts of all `state` keys, None for live; packets without the key left out."""
     states = [msgspec.json.decode(p) for p in viewer.packets]
-    found = [s["state"] for s in states if "state" in s]
+    found = [s["status"] for s in states if "status" in s]
     return [None if state is None else (state["severity"], state["text"]) for state in found]
 
 
@@ -141,8 +141,8 @@ async def test_a_lasting_error_is_said_to_those_who_come_later_too():
         first.leave()
         metrics = await grafana.metrics()
         assert metrics['aiostream_ds_streams_troubled{status="refused"}'] == 1
-        answer = await grafana.resource("seam/rows?path=x/refused&after=0")
-        assert msgspec.json.decode(answer.body)["state"]["text"] == "no topic 'a b'"
+        answer = await grafana.resource("replay/rows?path=x/refused&after=0")
+        assert msgspec.json.decode(answer.body)["status"]["text"] == "no topic 'a b'"
 
 
 async def test_silence_is_stale_after_the_time_that_the_author_gave():

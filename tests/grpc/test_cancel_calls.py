@@ -89,7 +89,7 @@ async def scenario(grafana):
         for _ in range(3):
             await exact.recv_message()
         await stock.recv_message()
-        await grafana.resource("seam/rows?path=x/numbers&after=0")
+        await grafana.resource("replay/rows?path=x/numbers&after=0")
         async with run_stream(grafana, "ticks/b") as other:
             await other.recv_message()
     await grafana.health()

@@ -520,11 +520,11 @@ def _():
     return {"r": resource("r")(r)}
 
 
-@wrong("r", "begins with 'seam', which is reserved")
+@wrong("r", "begins with 'replay', which is reserved")
 def _():
     async def r(self): ...
 
-    return {"r": resource("seam/rows")(r)}
+    return {"r": resource("replay/rows")(r)}
 
 
 @wrong("r", "takes 'other', which the path 'r' does not name")

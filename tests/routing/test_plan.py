@@ -93,8 +93,8 @@ def test_a_reserved_resource_is_nobody_s():
         @resource("{p:rest}")
         async def show(self, p: str) -> None: ...
 
-    assert Wide._plan.resource("GET", "seam/rows") is None
-    assert Wide._plan.resource("GET", "seams/rows") is not None
+    assert Wide._plan.resource("GET", "replay/rows") is None
+    assert Wide._plan.resource("GET", "replays/rows") is not None
 
 
 async def test_the_empty_name_answers_queries_that_name_no_type():

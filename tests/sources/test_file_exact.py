@@ -44,12 +44,12 @@ def column(frame, name):
     return next(list(field.values) for field in frame.fields if field.name == name)
 
 
-def seam(frame):
-    return frame.meta.custom["seam"]
+def cursor(frame):
+    return frame.meta.custom["cursor"]
 
 
 async def rows_after(grafana, after):
-    answer = await grafana.resource(f"seam/rows?path={PATH}&after={after}")
+    answer = await grafana.resource(f"replay/rows?path={PATH}&after={after}")
     assert answer.status == 200
     return msgspec.json.decode(answer.body)
 
@@ -59,17 +59,17 @@ async def test_live_rows_go_on_where_history_ends(path, settings):
     async with serve_in_memory(File, settings=settings) as grafana:
         (frame,) = await grafana.query(EXACT)
         assert column(frame, "n") == [1, 2, 3]
-        assert seam(frame)["last"] == path.stat().st_size
+        assert cursor(frame)["last"] == path.stat().st_size
         append(path, 4)
         viewer = await grafana.follow(PATH, frame=frame)
-        missed = await rows_after(grafana, seam(frame)["last"])
+        missed = await rows_after(grafana, cursor(frame)["last"])
         assert missed["data"]["values"][-1] == [4]
         await viewer.message()  # what the subscription brought
         await viewer.message()  # where the run begins: row 5 comes behind it
         append(path, 5)
         assert (await viewer.next())["n"] == 5
-        packets = [msgspec.json.decode(packet)["seam"] for packet in viewer.packets]
-        assert {packet["epoch"] for packet in packets} == {seam(frame)["epoch"]}
+        packets = [msgspec.json.decode(packet)["cursor"] for packet in viewer.packets]
+        assert {packet["epoch"] for packet in packets} == {cursor(frame)["epoch"]}
 
 
 async def test_a_plugin_that_was_restarted_goes_on_in_the_same_numbering(path, settings):
@@ -78,8 +78,8 @@ async def test_a_plugin_that_was_restarted_goes_on_in_the_same_numbering(path, s
         (frame,) = await grafana.query(EXACT)
     append(path, 3)
     async with serve_in_memory(File, settings=settings) as grafana:
-        answer = await rows_after(grafana, seam(frame)["last"])
-    assert answer["seam"]["epoch"] == seam(frame)["epoch"]
+        answer = await rows_after(grafana, cursor(frame)["last"])
+    assert answer["cursor"]["epoch"] == cursor(frame)["epoch"]
     assert answer["data"]["values"][-1] == [3]
     assert (answer["more"], answer["truncated"]) == (False, False)
 
@@ -91,7 +91,7 @@ async def test_two_servers_tell_the_same_though_one_read_the_file_later(path, se
         append(path, *range(5, 10))
         async with serve_in_memory(File, settings=settings) as two:
             (later,) = await two.query(EXACT)
-            assert seam(later)["epoch"] == seam(frame)["epoch"]
+            assert cursor(later)["epoch"] == cursor(frame)["epoch"]
             assert await rows_after(one, 40) == await rows_after(two, 40)
 
 
@@ -101,12 +101,12 @@ async def test_a_rotated_file_is_another_numbering_whose_rows_are_not_filled(pat
         (frame,) = await grafana.query(EXACT)
         path.rename(path.with_name("a.ndjson.1"))
         append(path, 4)
-        answer = await rows_after(grafana, seam(frame)["last"])
-        assert answer["seam"]["epoch"] != seam(frame)["epoch"] and answer["truncated"]
+        answer = await rows_after(grafana, cursor(frame)["last"])
+        assert answer["cursor"]["epoch"] != cursor(frame)["epoch"] and answer["truncated"]
         (frame,) = await grafana.query(EXACT)
         assert column(frame, "n") == [1, 2, 3, 4]
-        assert seam(frame)["epoch"] == answer["seam"]["epoch"]
-        assert seam(frame)["last"] == path.stat().st_size
+        assert cursor(frame)["epoch"] == answer["cursor"]["epoch"]
+        assert cursor(frame)["last"] == path.stat().st_size
 
 
 async def test_a_file_outside_is_refused_to_viewers_queries_and_fills(path, settings):
@@ -117,7 +117,7 @@ async def test_a_file_outside_is_refused_to_viewers_queries_and_fills(path, sett
                 await grafana.follow(channel)
         with pytest.raises(QueryFailed, match="leads out of the directory"):
             await grafana.query(EXACT)
-        assert (await grafana.resource(f"seam/rows?path={PATH}&after=0")).status == 403
+        assert (await grafana.resource(f"replay/rows?path={PATH}&after=0")).status == 403
 
 
 async def test_a_file_that_is_not_there_is_not_found(settings):

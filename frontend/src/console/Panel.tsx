@@ -63,7 +63,7 @@ function Body({ panel, view }: { panel: Panel; view: View }): React.ReactElement
 
 function Notices({ panel }: { panel: Panel }): React.ReactElement | null {
   useSignal(panel.store.pulse);
-  const all = [...panel.rows.notices, ...(panel.rows.state ? [panel.rows.state] : [])];
+  const all = [...panel.rows.notices, ...(panel.rows.status ? [panel.rows.status] : [])];
   return all.length ? <p className="notice">{all.map((each) => each.text).join(" · ")}</p> : null;
 }
 

@@ -10,8 +10,8 @@ export interface User {
 export interface Packet {
   schema?: RawSchema;
   data?: RawData;
-  seam?: { epoch: string; prev: number; last: number };
-  state?: { severity: string; text: string } | null;
+  cursor?: { epoch: string; prev: number; last: number };
+  status?: { severity: string; text: string } | null;
 }
 
 export interface RawSchema {

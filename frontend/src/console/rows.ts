@@ -24,7 +24,7 @@ export class Rows {
   shape = 0; // grows with each change of the columns
   packets: string[] = [];
   notices: { severity: string; text: string }[] = [];
-  state: { severity: string; text: string } | null = null;
+  status: { severity: string; text: string } | null = null;
   disordered = 0;
 
   get length(): number {
@@ -38,8 +38,8 @@ export class Rows {
         this.packets.splice(0, this.packets.length - KEPT_PACKETS);
       }
     }
-    if (packet.state !== undefined) {
-      this.state = packet.state;
+    if (packet.status !== undefined) {
+      this.status = packet.status;
     }
     if (packet.schema) {
       this.setFields(packet.schema.fields);

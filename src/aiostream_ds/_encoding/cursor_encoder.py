@@ -16,7 +16,7 @@ import msgspec
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._frames.cursor import shape_of
+from aiostream_ds._frames.cursor import columns_of
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._telemetry import Counters
@@ -130,7 +130,7 @@ class CursorEncoder:
         return list(map(self._put, packets, lasts))
 
     def _last_of(self, packet: Packet) -> int:
-        place = shape_of(packet.schema).names.index(self._column)
+        place = columns_of(packet.schema).names.index(self._column)
         last: int = msgspec.json.decode(packet.data)["values"][place][-1]
         return last
 

@@ -1,12 +1,12 @@
-"""Where rows stand, as exact packets say it: the JSON object `seam`, and what it is made of.
+"""The packets of exact channels: JSON with the object `cursor`, and the epoch that it names.
 
-    {"seam":{"epoch":"…","prev":4,"last":6},"data":{…}}           rows 5 and 6
-    {"seam":{"epoch":"…","prev":4,"last":9,"ids":2},"data":{…}}   their numbers: the third column
+    {"cursor":{"epoch":"…","prev":4,"last":6},"data":{…}}              rows 5 and 6
+    {"cursor":{"epoch":"…","prev":4,"last":9,"column":2},"data":{…}}   cursors in the third column
+    {"cursor":{"epoch":"…","prev":9,"last":9}}                         no rows: a heartbeat
 
-    {"state":{"severity":"warning","text":"reconnecting (3)"},"seam":{…}}         see `Status`
+    {"status":{"severity":"warning","text":"reconnecting (3)"},"cursor":{…}}           see `Status`
 
-The epoch names the numbering and the columns, so that other columns are another epoch. Imports its
-own room, msgspec.
+The rows of a packet are those with prev < cursor <= last.
 """
 
 from functools import lru_cache
@@ -16,11 +16,19 @@ import msgspec
 
 from aiostream_ds._frames.packet import Schema
 
-__all__ = ["Shape", "digest", "epoch_of", "head", "payload", "shape_of", "stated"]
+__all__ = [
+    "SchemaColumns",
+    "columns_of",
+    "cursor_object",
+    "exact_packet",
+    "short_hash",
+    "wire_epoch",
+    "with_status",
+]
 
 
-class Shape(NamedTuple):
-    """A schema's columns: a short hash of their names and types, the same in every process."""
+class SchemaColumns(NamedTuple):
+    """The columns of a schema; `hash` covers their names and types, equal in every process."""
 
     hash: str
     names: tuple[str, ...]
@@ -39,48 +47,49 @@ class _Schema(msgspec.Struct):
     fields: list[_Field] = []
 
 
-_NONE = Shape("", ())
+_NO_COLUMNS = SchemaColumns("", ())
 
 
-def digest(content: bytes) -> str:
-    """A short hash, the same in every process."""
-    import hashlib  # only who streams needs it
+def short_hash(content: bytes) -> str:
+    """Eight hexadecimal digits, equal in every process."""
+    import hashlib  # needed only by plugins that stream
 
     return hashlib.blake2b(content, digest_size=4).hexdigest()
 
 
-def shape_of(schema: Schema | None) -> Shape:
-    """The columns of a schema; of none, nothing."""
-    return _shape(schema.body) if schema is not None and schema.body else _NONE
+def columns_of(schema: Schema | None) -> SchemaColumns:
+    """The columns of a schema; without one, no columns."""
+    return _columns(schema.body) if schema is not None and schema.body else _NO_COLUMNS
 
 
 @lru_cache(maxsize=1024)
-def _shape(body: bytes) -> Shape:
+def _columns(body: bytes) -> SchemaColumns:
     fields = msgspec.json.decode(body, type=_Schema).fields
     if not fields:
-        return _NONE
+        return _NO_COLUMNS
     pairs: list[Any] = [(field.name, field.type_info.frame) for field in fields]
-    return Shape(digest(msgspec.json.encode(pairs)), tuple(field.name for field in fields))
+    content = msgspec.json.encode(pairs)
+    return SchemaColumns(short_hash(content), tuple(field.name for field in fields))
 
 
-def epoch_of(numbering: str, schema: Schema | None) -> str:
-    """The epoch's text: which numbering, and which columns as far as they are known."""
-    return f"{numbering}.{shape_of(schema).hash}"
+def wire_epoch(epoch: str, schema: Schema | None) -> str:
+    """The epoch as the browser gets it: it covers the columns too, as far as they are known."""
+    return f"{epoch}.{columns_of(schema).hash}"
 
 
-def head(epoch: str, prev: int, last: int, ids: int | None = None) -> bytes:
-    """The object `seam`; `ids` is the index of the column that holds the numbers."""
-    more = b"" if ids is None else b',"ids":%d' % ids
+def cursor_object(epoch: str, prev: int, last: int, column: int | None = None) -> bytes:
+    """The object `cursor`; `column` is the index of the column that holds the cursors."""
+    more = b"" if column is None else b',"column":%d' % column
     return b'{"epoch":"%b","prev":%d,"last":%d%b}' % (epoch.encode(), prev, last, more)
 
 
-def stated(payload: bytes, state: bytes) -> bytes:
-    """The same packet with how the stream is doing; of no packet, that alone."""
-    return b'{"state":%b,%b' % (state, payload[1:]) if payload else b'{"state":%b}' % state
-
-
-def payload(seam: bytes, data: bytes = b"") -> bytes:
-    """An exact packet: rows and their place, or the place alone."""
+def exact_packet(cursor: bytes, data: bytes = b"") -> bytes:
+    """A packet of an exact channel, from its object `cursor` and the rows, if it has any."""
     if not data:
-        return b'{"seam":%b}' % seam
-    return b'{"seam":%b,"data":%b}' % (seam, data)
+        return b'{"cursor":%b}' % cursor
+    return b'{"cursor":%b,"data":%b}' % (cursor, data)
+
+
+def with_status(packet: bytes, status: bytes) -> bytes:
+    """The same packet with the stream's status; an empty packet becomes the status alone."""
+    return b'{"status":%b,%b' % (status, packet[1:]) if packet else b'{"status":%b}' % status

@@ -5,7 +5,7 @@
 A hello says where the stream stands when this reader comes. How the stream is doing, its status, is
 said when it changes, and with each place in silence as long as it is not plainly live. What a slow
 reader loses shows as a gap between two packets, which the browser fills through the resource
-`seam/rows`.
+`replay/rows`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,13 @@ import msgspec
 from aiostream_ds._channels.log import Ring
 from aiostream_ds._channels.status import Status
 from aiostream_ds._channels.subscription import Subscription
-from aiostream_ds._frames.cursor import epoch_of, head, payload, shape_of, stated
+from aiostream_ds._frames.cursor import (
+    columns_of,
+    cursor_object,
+    exact_packet,
+    wire_epoch,
+    with_status,
+)
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._grafana.packet_delivery import message, write
 from aiostream_ds._grpc.server import Call
@@ -53,7 +59,7 @@ async def send_exact(call: Call, reader: Subscription, feed: Feed) -> None:
 def _stated(payloads: list[bytes], status: Status | None, *, said_now: bool) -> list[bytes]:
     if said_now:
         payloads = payloads or [b""]  # nobody knows where it stands: the log cannot be read
-        payloads[0] = stated(payloads[0], msgspec.json.encode(status))
+        payloads[0] = with_status(payloads[0], msgspec.json.encode(status))
     return payloads
 
 
@@ -102,24 +108,24 @@ def ring_feed(ring: Ring, reader: Subscription, schema: Callable[[], Schema | No
         found = []
         for packet in packets:
             current = packet.schema
-            seam = head(epoch_of(ring.epoch, current), number, number + packet.rows)
-            found.append(payload(seam, packet.data))
+            cursor = cursor_object(wire_epoch(ring.epoch, current), number, number + packet.rows)
+            found.append(exact_packet(cursor, packet.data))
             number += packet.rows
         if not packets:
-            found.append(_place(epoch_of(ring.epoch, current or schema()), last))
+            found.append(_place(wire_epoch(ring.epoch, current or schema()), last))
         return found
 
     return feed
 
 
 def _place(epoch: str, last: int) -> bytes:
-    return payload(head(epoch, last, last))
+    return exact_packet(cursor_object(epoch, last, last))
 
 
 def _rows(
     epoch: Callable[[str, Schema | None], str], column: str, packet: Packet, place: CursorRange
 ) -> bytes:
-    ids = shape_of(packet.schema).names.index(column)
-    return payload(
-        head(epoch(place.epoch, packet.schema), place.prev, place.last, ids), packet.data
+    ids = columns_of(packet.schema).names.index(column)
+    return exact_packet(
+        cursor_object(epoch(place.epoch, packet.schema), place.prev, place.last, ids), packet.data
     )

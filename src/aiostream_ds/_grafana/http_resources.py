@@ -12,9 +12,9 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.models import PluginContext, Request, Response
 
-__all__ = ["SEAM_ROWS_PATH", "SeamRequest", "answer", "failure", "json_body", "seam_request"]
+__all__ = ["REPLAY_ROWS_PATH", "ReplayRequest", "answer", "failure", "json_body", "replay_request"]
 
-SEAM_ROWS_PATH = "seam/rows"
+REPLAY_ROWS_PATH = "replay/rows"
 """The resource of exact panels: the rows of a channel behind a cursor."""
 
 _JSON = {"Content-Type": "application/json"}
@@ -75,7 +75,7 @@ def _whole(result: Any) -> pb.CallResourceResponse:
     return _message(200, _JSON, body)
 
 
-class SeamRequest(NamedTuple):
+class ReplayRequest(NamedTuple):
     """Which channel's rows are asked for: those with after < cursor <= upto."""
 
     path: str
@@ -83,18 +83,18 @@ class SeamRequest(NamedTuple):
     upto: int | None
 
 
-def seam_request(message: pb.CallResourceRequest) -> SeamRequest:
-    """Reads `GET seam/rows?path=…&after=…[&upto=…]`. Raises BadQuery for anything else."""
+def replay_request(message: pb.CallResourceRequest) -> ReplayRequest:
+    """Reads `GET replay/rows?path=…&after=…[&upto=…]`. Raises BadQuery for anything else."""
     if message.method != "GET":
-        raise BadQuery(f"the method of {SEAM_ROWS_PATH} is {message.method!r}; allowed is GET")
+        raise BadQuery(f"the method of {REPLAY_ROWS_PATH} is {message.method!r}; allowed is GET")
     asked = Request(url=message.url).query
     path = asked.get("path", [""])[0]
     if not path:
-        raise BadQuery(f"{SEAM_ROWS_PATH} needs the path of a channel: ?path=x/…&after=…")
+        raise BadQuery(f"{REPLAY_ROWS_PATH} needs the path of a channel: ?path=x/…&after=…")
     after, upto = _number(asked, "after"), _number(asked, "upto")
     if after is None:
-        raise BadQuery(f"{SEAM_ROWS_PATH} needs after: a cursor, or -1 for all rows")
-    return SeamRequest(path, after, upto)
+        raise BadQuery(f"{REPLAY_ROWS_PATH} needs after: a cursor, or -1 for all rows")
+    return ReplayRequest(path, after, upto)
 
 
 def _number(asked: Mapping[str, list[str]], name: str) -> int | None:

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._frames.cursor import digest
+from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
 from aiostream_ds._pb import pluginv2 as pb
@@ -291,7 +291,7 @@ def _leads_to(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str,
 
 @lru_cache(maxsize=1024)
 def _numbering(json_data: bytes, *texts: str) -> str:
-    return digest(json_data + "\0".join(texts).encode())
+    return short_hash(json_data + "\0".join(texts).encode())
 
 
 def _again(error: BaseException) -> BaseException:

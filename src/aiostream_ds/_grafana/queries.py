@@ -38,7 +38,7 @@ NOW = timedelta(seconds=10)
 
 
 async def answer(
-    seam: RowReplay, instance: Instance, context: PluginContext, message: pb.DataQuery
+    replay: RowReplay, instance: Instance, context: PluginContext, message: pb.DataQuery
 ) -> list[Frame]:
     """The frames of one query. Raises PluginError for what is the query's fault or the world's."""
     source = instance.source
@@ -46,11 +46,11 @@ async def answer(
     found = source._plan.query(model["queryType"])
     query = _query(model, found.query_type)
     if isinstance(found, StreamPlan):
-        frames = [await _stream_frame(seam, instance, context.user, found, query)]
+        frames = [await _stream_frame(replay, instance, context.user, found, query)]
     else:
         authorize_plain(instance, context.user, "query", query.query_type)
         method = getattr(source, found.method)
-        frames = await _method_frames(seam, instance, context.user, method, query)
+        frames = await _method_frames(replay, instance, context.user, method, query)
     for frame in frames:
         frame.ref_id = query.ref_id
     return frames
@@ -94,7 +94,7 @@ def _query(model: dict[str, Any], kind: type[Query]) -> Query:
 
 
 async def _stream_frame(
-    seam: RowReplay, instance: Instance, user: User | None, stream: StreamPlan, query: Query
+    replay: RowReplay, instance: Instance, user: User | None, stream: StreamPlan, query: Query
 ) -> Frame:
     path = stream.path(query, user)
     arguments = stream.arguments(path)
@@ -103,8 +103,8 @@ async def _stream_frame(
     at = ChannelRequest(instance, stream, path, arguments)
     await authorize(at, user, "query")
     if query.exact:
-        return await _exact_frame(seam, at, user, query)
-    frame = await seam.history(at, _span(query))
+        return await _exact_frame(replay, at, user, query)
+    frame = await replay.history(at, _span(query))
     if stream.history is None and not frame.rows and not query.with_streaming:
         _notice(frame, "This stream keeps no history: its rows are seen live only.")
     if query.with_streaming and _may_follow(frame, at, user):
@@ -113,28 +113,28 @@ async def _stream_frame(
 
 
 async def _exact_frame(
-    seam: RowReplay, at: ChannelRequest, user: User | None, query: Query
+    replay: RowReplay, at: ChannelRequest, user: User | None, query: Query
 ) -> Frame:
     span = _span(query)
     if span.end > datetime.now(UTC) - NOW:
         span = msgspec.structs.replace(span, end=LATEST)
-    frame, said = await seam.exact_history(at, span)
+    frame, cursor = await replay.exact_history(at, span)
     if at.stream.history is not None and at.stream.options.cursor is None:
         _notice(frame, "This stream has no cursor: only rows since it runs can be joined exactly.")
     if query.with_streaming and _may_follow(frame, at, user):
-        frame.meta = msgspec.structs.replace(frame.meta or FrameMeta(), custom={"seam": said})
+        frame.meta = msgspec.structs.replace(frame.meta or FrameMeta(), custom={"cursor": cursor})
     return frame
 
 
 async def _method_frames(
-    seam: RowReplay, instance: Instance, user: User | None, method: Any, query: Query
+    replay: RowReplay, instance: Instance, user: User | None, method: Any, query: Query
 ) -> list[Frame]:
     result = await method(query)
     found = result if isinstance(result, list | tuple) else [result]
     frames = []
     for item in found:
         if isinstance(item, LiveChannel):
-            frames.append(await _live_frame(seam, instance, user, item, query))
+            frames.append(await _live_frame(replay, instance, user, item, query))
         elif isinstance(item, Frame):
             frames.append(own(item))
         else:
@@ -146,15 +146,15 @@ async def _method_frames(
 
 
 async def _live_frame(
-    seam: RowReplay, instance: Instance, user: User | None, live: LiveChannel, query: Query
+    replay: RowReplay, instance: Instance, user: User | None, live: LiveChannel, query: Query
 ) -> Frame:
     stream, arguments = instance.source._plan.match(live.path)
     at = ChannelRequest(instance, stream, live.path, arguments)
     await authorize(at, user, "query")
     if query.exact:
-        return await _exact_frame(seam, at, user, query)
+        return await _exact_frame(replay, at, user, query)
     history = live.history
-    encoder = seam.encoder(at)
+    encoder = replay.encoder(at)
     frame = encoder.frame([]) if history is None else await frame_of(encoder, history)
     if query.with_streaming and _may_follow(frame, at, user):
         _follow(frame, at)

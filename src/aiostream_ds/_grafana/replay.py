@@ -19,7 +19,7 @@ from aiostream_ds._encoding.cursor_encoder import cursors_of
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json
 from aiostream_ds._frames import tables as table
-from aiostream_ds._frames.cursor import digest, epoch_of, head, payload
+from aiostream_ds._frames.cursor import cursor_object, exact_packet, short_hash, wire_epoch
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Schema
 from aiostream_ds._grafana.exact_delivery import Feed, cursor_feed, ring_feed
@@ -108,7 +108,7 @@ class RowReplay:
 
     def epoch(self, at: ChannelRequest, name: str, schema: Schema | None) -> str:
         """The epoch's text: these settings, the author's name of the numbering, the columns."""
-        return epoch_of(self._numbering(at, name), schema)
+        return wire_epoch(self._numbering(at, name), schema)
 
     async def initial(self, at: ChannelRequest) -> bytes:
         """What a subscriber of the exact view is told first: where the stream stands. Nothing when
@@ -129,7 +129,7 @@ class RowReplay:
                     log.warning("%s: where it stands is not known yet: %s", at.path, error)
                     return b""
             numbering = self._numbering(at, name)
-        return payload(head(epoch_of(numbering, encoder.schema), last, last))
+        return exact_packet(cursor_object(wire_epoch(numbering, encoder.schema), last, last))
 
     def feed(self, at: ChannelRequest, reader: Subscription) -> Feed:
         """What makes an exact view's payloads, for a reader that has just joined."""
@@ -162,14 +162,14 @@ class RowReplay:
     async def exact_history(
         self, at: ChannelRequest, span: HistoryRange
     ) -> tuple[Frame, dict[str, Any]]:
-        """The rows of a span, and what `meta.custom.seam` says: where they end."""
+        """The rows of a span, and what `meta.custom.cursor` says: where they end."""
         if at.stream.options.cursor is None:
             read = await self._ring_span(at, span)
         else:
             read = await self._read_span(at, span)
         said: dict[str, Any] = {
             "channel": channel_name(at.instance.source.instance.uid, f"{RESERVED_PATH}/{at.path}"),
-            "epoch": epoch_of(read.numbering, _schema(read.frame)),
+            "epoch": wire_epoch(read.numbering, _schema(read.frame)),
             "last": read.last,
         }
         return read.frame, said | _ids(at, read.frame)
@@ -197,7 +197,7 @@ class RowReplay:
     # -- the rows behind a cursor --------------------------------------------------------------
 
     async def rows_after(self, at: ChannelRequest, after: int, upto: int | None) -> bytes:
-        """The answer of the resource `seam/rows`.
+        """The answer of the resource `replay/rows`.
 
         Raises BadQuery for cursors that cannot be, and what the history hook raises.
         """
@@ -208,14 +208,14 @@ class RowReplay:
         else:
             read = await self._read_after(at, after, upto)
         frame = read.frame
-        epoch = epoch_of(read.numbering, _schema(frame))
-        seam: dict[str, Any] = {"epoch": epoch, "prev": read.prev, "last": read.last} | _ids(
+        epoch = wire_epoch(read.numbering, _schema(frame))
+        cursor: dict[str, Any] = {"epoch": epoch, "prev": read.prev, "last": read.last} | _ids(
             at, frame
         )
-        answer: dict[str, Any] = {"seam": seam, "more": read.more, "truncated": read.truncated}
+        answer: dict[str, Any] = {"cursor": cursor, "more": read.more, "truncated": read.truncated}
         running = self._registry.peek(at.key)
         if running is not None and running.status is not None:
-            answer["state"] = running.status
+            answer["status"] = running.status
         if frame.rows:
             answer["data"] = msgspec.Raw(json.data(frame.fields))
             answer["first"] = read.first
@@ -284,7 +284,7 @@ class RowReplay:
 
 @lru_cache(maxsize=1024)
 def _numbering(settings: str, name: str) -> str:
-    return f"{settings}{digest(name.encode())}"
+    return f"{settings}{short_hash(name.encode())}"
 
 
 def own(frame: Frame) -> Frame:
@@ -323,4 +323,4 @@ def _ids(at: ChannelRequest, frame: Frame) -> dict[str, Any]:
     if at.stream.options.cursor is None:
         return {}
     names = [field.name for field in frame.fields]
-    return {"ids": names.index(_cursor(at))} if _cursor(at) in names else {}
+    return {"column": names.index(_cursor(at))} if _cursor(at) in names else {}

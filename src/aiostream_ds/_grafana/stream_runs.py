@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def join(
     registry: ChannelRegistry,
-    seam: RowReplay,
+    replay: RowReplay,
     at: ChannelRequest,
     counters: Counters,
     *,
@@ -40,18 +40,18 @@ def join(
     policy = options.policy
     if kept is not None:
         policy = replace(policy, replay=kept)
-    run = _runner(registry, seam, at, counters)
+    run = _runner(registry, replay, at, counters)
     subscription = registry.join(at.key, run, policy, at.instance.generation, exact=exact)
     if exact and options.cursor is None:
-        seam.ring(at)  # the channel's from now on, if it had none
+        replay.ring(at)  # the channel's from now on, if it had none
     return subscription
 
 
 def _runner(
-    registry: ChannelRegistry, seam: RowReplay, at: ChannelRequest, counters: Counters
+    registry: ChannelRegistry, replay: RowReplay, at: ChannelRequest, counters: Counters
 ) -> Runner:
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(at.instance.source, at.stream.name)
-    encoder, options = seam.encoder(at), at.stream.options
+    encoder, options = replay.encoder(at), at.stream.options
     numbering = None if options.cursor is None else CursorEncoder(encoder, options.cursor, counters)
 
     async def prepare(channel: Channel) -> None:
@@ -61,12 +61,12 @@ def _runner(
             if not numbering.known:
                 place = registry.former.pop(at.key, None)  # of the code that this one replaced
                 numbering.begin(
-                    await seam.position(at) if place is None else Cursor(place.epoch, place.last)
+                    await replay.position(at) if place is None else Cursor(place.epoch, place.last)
                 )
                 if place is not None and options.retry.fill:
-                    await _fill(seam, at, channel, numbering, counters)
+                    await _fill(replay, at, channel, numbering, counters)
             elif options.retry.fill:
-                await _fill(seam, at, channel, numbering, counters)
+                await _fill(replay, at, channel, numbering, counters)
             channel.emit(numbering.mark)
 
     if numbering is None:
@@ -82,7 +82,7 @@ def _runner(
 
 
 async def _fill(
-    seam: RowReplay,
+    replay: RowReplay,
     at: ChannelRequest,
     channel: Channel,
     numbering: CursorEncoder,
@@ -95,7 +95,7 @@ async def _fill(
     filled = 0
     while True:
         epoch, before = numbering.position
-        page = await seam.page(
+        page = await replay.page(
             at, HistoryRange(start=EARLIEST, end=LATEST, limit=REPLAY_ROWS, after=before)
         )
         if page.epoch != epoch:

@@ -34,7 +34,7 @@ __all__ = [
 RESERVED_PATH = "x"
 """First segment of the exact view of a channel; no author's path may begin with it."""
 
-RESERVED_RESOURCES = ("seam", "forms")
+RESERVED_RESOURCES = ("replay", "forms")
 """First segments of the resources that the frontend asks; no author's may begin with one."""
 
 

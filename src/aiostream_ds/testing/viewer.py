@@ -31,7 +31,7 @@ class Refused(Exception):
         self.status = status
 
 
-class _Seam(msgspec.Struct):
+class _CursorObject(msgspec.Struct):
     epoch: str
     last: int
 
@@ -39,7 +39,7 @@ class _Seam(msgspec.Struct):
 class _Message(msgspec.Struct):
     schema: msgspec.Raw = msgspec.Raw()
     data: msgspec.Raw = msgspec.Raw()
-    seam: _Seam | None = None
+    cursor: _CursorObject | None = None
 
 
 class Viewer:
@@ -93,8 +93,10 @@ class Viewer:
         return rows
 
     async def message(self, timeout: float | None = PATIENCE) -> dict[str, Any]:  # noqa: ASYNC109
-        """The next packet as the browser gets it, parsed: for what is not a row, `seam` above all.
-        The first one is what the subscription brought. Waits and raises as `take`."""
+        """The next packet, decoded from JSON: for keys that are not rows, such as `cursor`.
+
+        The first one is the subscription's initial data. Waits and raises as `take`.
+        """
         await anyio.lowlevel.checkpoint()
         with anyio.move_on_after(timeout):
             while len(self.packets) <= self._taken:
@@ -127,9 +129,9 @@ class Viewer:
             if self._schema is None or self._schema.fingerprint != fingerprint:
                 self.schema_changes += 1
                 self._schema = Schema(body, fingerprint)
-        if parts.seam is not None:
-            self.position = Cursor(parts.seam.epoch, parts.seam.last)
-        if not parts.data or (parts.seam is not None and self._schema is None):
+        if parts.cursor is not None:
+            self.position = Cursor(parts.cursor.epoch, parts.cursor.last)
+        if not parts.data or (parts.cursor is not None and self._schema is None):
             self._wake()
             return
         try:

@@ -46,7 +46,7 @@ class Service:
         self._decoders = decoders
 
     @cached_property
-    def seam(self) -> "RowReplay":
+    def replay(self) -> "RowReplay":
         """What answers exact panels."""
         from aiostream_ds._grafana.replay import RowReplay  # a health check needs none
 

@@ -83,7 +83,7 @@ class DataService(Service):
                 instance = await self.instances.get(request.plugin_context)
                 context = convert.plugin_context(request.plugin_context)
                 with authors_code():
-                    frames = await queries.answer(self.seam, instance, context, message)
+                    frames = await queries.answer(self.replay, instance, context, message)
                 encoded = [await self._encode(frame, request.format) for frame in frames]
             return Answer(200, encoded, form=request.format)
         except Exception as error:

@@ -36,8 +36,8 @@ class ResourceService(Service):
                 instance = await self.instances.get(request.plugin_context)
                 context = convert.plugin_context(request.plugin_context)
                 path = request.path.strip("/")
-                if path == resources.SEAM_ROWS_PATH:
-                    await call.send(await self._seam_rows(instance, context.user, request))
+                if path == resources.REPLAY_ROWS_PATH:
+                    await call.send(await self._replay_rows(instance, context.user, request))
                 else:
                     authorize_plain(instance, context.user, "resource", request.path)
                     if path == suggest.SUGGEST_PATH:
@@ -52,10 +52,10 @@ class ResourceService(Service):
                 raise convert.grpc_error(error) from None
             await call.send(resources.failure(failed.status, failed.message))
 
-    async def _seam_rows(
+    async def _replay_rows(
         self, instance: Instance, user: User | None, request: pb.CallResourceRequest
     ) -> pb.CallResourceResponse:
-        asked = resources.seam_request(request)
+        asked = resources.replay_request(request)
         _, at = resolve_channel(instance, asked.path)
         await authorize(at, user, "rows")
-        return resources.json_body(await self.seam.rows_after(at, asked.after, asked.upto))
+        return resources.json_body(await self.replay.rows_after(at, asked.after, asked.upto))

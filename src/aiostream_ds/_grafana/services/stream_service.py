@@ -58,7 +58,7 @@ class StreamService(Service):
                 user = convert.plugin_context(request.plugin_context).user
                 await authorize(at, user)
                 admit(at, user, self.counters)
-                data = await self.seam.initial(at) if exact else self._initial(at)
+                data = await self.replay.initial(at) if exact else self._initial(at)
         except Exception as error:
             return replies.subscribe_stream(answer[self.refusal(error, request.path)], b"")
         return replies.subscribe_stream(answer.OK, data)
@@ -76,14 +76,14 @@ class StreamService(Service):
         try:
             instance = await self._opened(request.plugin_context)
             exact, at = resolve_channel(instance, request.path)
-            subscription = join(self.registry, self.seam, at, self.counters, exact=exact)
+            subscription = join(self.registry, self.replay, at, self.counters, exact=exact)
         except Exception as error:
             if not isinstance(error, ChannelError):
                 self.outcome(error, "stream", request.path)
             raise _stream_error(error) from None
         try:
             if exact:
-                await send_exact(call, subscription, self.seam.feed(at, subscription))
+                await send_exact(call, subscription, self.replay.feed(at, subscription))
             else:
                 await send_packets(call, subscription)
         except ChannelError as error:

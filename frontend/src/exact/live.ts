@@ -1,15 +1,15 @@
-/** The taps of this tab, over Grafana Live. All data sources of a plugin share this module. */
+/** The tab's subscriptions over Grafana Live. All data sources of a plugin share this module. */
 
 import { parseLiveChannelAddress } from "@grafana/data";
 import { getGrafanaLiveSrv } from "@grafana/runtime";
 
-import { type Listener, Taps } from "../seam/tap";
+import { type Listener, Subscriptions } from "./subscription";
 
-export const taps = new Taps(open);
+export const subscriptions = new Subscriptions(open);
 
 /**
- * The host's own parser sets the field that this host reads: `namespace` was renamed to `stream`.
- * Raw streams are not promised by Grafana's API; without them followers poll.
+ * Grafana's own parser sets the field that this version reads: `namespace` was renamed to `stream`.
+ * Raw streams are not part of Grafana's stable API; without them followers poll.
  */
 function open(channel: string, listener: Listener): (() => void) | undefined {
   const live = getGrafanaLiveSrv?.();

@@ -1,0 +1,53 @@
+/** The rows of one panel as columns: appended at the end, trimmed at the start, copied to draw. */
+
+import type { Column } from "./packets";
+
+export class RowBuffer {
+  /** `time` is the index of the column with the rows' time in Unix ms; -1 without one. */
+  constructor(
+    readonly columns: Column[],
+    readonly time: number
+  ) {}
+
+  get rows(): number {
+    return this.columns[0]?.length ?? 0;
+  }
+
+  /** The time of a row in Unix ms; NaN if it has none. */
+  timeOf(row: number): number {
+    return Number(this.columns[this.time]?.[row] ?? NaN);
+  }
+
+  /** Append the rows of `columns` from index `first` on. */
+  append(columns: Column[], first: number): void {
+    columns.forEach((source, index) => {
+      const target = this.columns[index];
+      for (let row = first; row < source.length; row++) {
+        target.push(source[row]);
+      }
+    });
+  }
+
+  /**
+   * Remove rows older than `from`, and all but the newest `limit` rows. Returns the time of the
+   * newest row that only `limit` removed.
+   */
+  trim(from: number, limit: number): number | undefined {
+    let first = 0;
+    while (first < this.rows && this.timeOf(first) < from) {
+      first++;
+    }
+    const excess = this.rows - limit;
+    const cut = excess > first ? this.timeOf(excess - 1) : undefined;
+    first = Math.max(first, excess);
+    if (first > 0) {
+      this.columns.forEach((column) => column.splice(0, first));
+    }
+    return cut;
+  }
+
+  /** A copy that a panel may keep while this buffer changes. */
+  copy(): Column[] {
+    return this.columns.map((column) => column.slice());
+  }
+}

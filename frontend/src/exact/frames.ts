@@ -1,0 +1,37 @@
+/** Conversion between Grafana's frames and a follower's columns. */
+
+import { type DataFrame, type QueryResultMetaNotice, toDataFrame } from "@grafana/data";
+
+import type { Drawing, History } from "./follower";
+import type { Column } from "./packets";
+
+type Cursor = History<DataFrame>["cursor"];
+
+/** The cursor at the end of an exact query's frame; undefined for a frame that is not followed. */
+export function cursorOf(frame: DataFrame): Cursor | undefined {
+  return frame.meta?.custom?.cursor as Cursor | undefined;
+}
+
+export function historyOf(frame: DataFrame, cursor: Cursor): History<DataFrame> {
+  const time = frame.fields.findIndex((field) => field.type === "time");
+  return { frame, columns: frame.fields.map((field) => columnOf(field.values)), time, cursor };
+}
+
+/** The frame that a panel draws: the history's fields with the current rows. */
+export function frameOf({ frame, columns, notices }: Drawing<DataFrame>): DataFrame {
+  const all: QueryResultMetaNotice[] = [...(frame.meta?.notices ?? []), ...notices];
+  return toDataFrame({
+    name: frame.name,
+    refId: frame.refId,
+    meta: { ...frame.meta, notices: all },
+    fields: frame.fields.map(({ name, type, config, labels }, index) => {
+      return { name, type, config, labels, values: columns[index] };
+    }),
+  });
+}
+
+/** A copy, to which rows are appended. Grafana 9 keeps values in vectors, later versions in arrays. */
+function columnOf(values: unknown): Column {
+  const vector = values as { toArray?: () => Column };
+  return Array.from(Array.isArray(values) ? values : vector.toArray!());
+}

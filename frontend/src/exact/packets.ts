@@ -1,0 +1,98 @@
+/**
+ * The packets of exact channels and the answers of the resource `replay/rows`.
+ *
+ *     {"cursor":{"epoch":"…","prev":4,"last":6},"data":{…}}              rows 5 and 6
+ *     {"cursor":{"epoch":"…","prev":4,"last":9,"column":2},"data":{…}}   cursors in the third column
+ *     {"cursor":{"epoch":"…","prev":9,"last":9}}                         no rows: a heartbeat
+ *
+ * All panels of a channel share one message object, so no function here changes it.
+ */
+
+export type Column = unknown[];
+
+/** The rows of a packet are those with prev < cursor <= last. */
+export interface CursorRange {
+  /** Names the numbering and the columns; cursors of two epochs cannot be compared. */
+  epoch: string;
+  prev: number;
+  last: number;
+  /** Index of the column that holds the cursors; without it they are prev+1 … last. */
+  column?: number;
+}
+
+/** The stream's status when it is not healthy: reconnecting, dropping rows. */
+export interface Status {
+  severity: "info" | "warning" | "error";
+  text: string;
+}
+
+/** Row indexes of the values that JSON cannot express, as in Grafana's frames. */
+interface Entities {
+  NaN?: number[];
+  Inf?: number[];
+  NegInf?: number[];
+}
+
+export interface Packet {
+  cursor: CursorRange;
+  data?: { values: Column[]; entities?: Array<Entities | null> };
+  status?: Status | null;
+}
+
+/** An answer of `replay/rows`. */
+export interface Page extends Packet {
+  /** The log has rows after `last`. */
+  more?: boolean;
+  /** The log has lost rows after the requested cursor. */
+  truncated?: boolean;
+}
+
+export function isPacket(message: unknown): message is Packet {
+  const cursor = (message as Packet | null | undefined)?.cursor;
+  return (
+    typeof cursor === "object" &&
+    cursor !== null &&
+    typeof cursor.epoch === "string" &&
+    Number.isSafeInteger(cursor.prev) &&
+    Number.isSafeInteger(cursor.last)
+  );
+}
+
+/** The packet's last cursor as a packet without rows. */
+export function heartbeatOf(packet: Packet): Packet {
+  const { epoch, last } = packet.cursor;
+  return { cursor: { epoch, prev: last, last } };
+}
+
+/** The packet's columns, with NaN and infinities restored. */
+export function columnsOf(packet: Packet): Column[] {
+  const { values = [], entities = [] } = packet.data ?? {};
+  return values.map((column, index) => withEntities(column, entities[index]));
+}
+
+/** Index of the first row whose cursor is greater than `cursor`. Cursors increase from row to row. */
+export function firstAfter(packet: Packet, columns: Column[], cursor: number): number {
+  const { prev, column } = packet.cursor;
+  const rows = columns[0]?.length ?? 0;
+  if (column === undefined) {
+    return Math.min(rows, Math.max(0, cursor - prev));
+  }
+  const cursors = columns[column] as number[];
+  let first = 0;
+  while (first < rows && cursors[first] <= cursor) {
+    first++;
+  }
+  return first;
+}
+
+function withEntities(column: Column, entities: Entities | null | undefined): Column {
+  if (!entities) {
+    return column;
+  }
+  const copy = column.slice();
+  const put = (rows: number[] | undefined, value: number) => rows?.forEach((row) => (copy[row] = value));
+  put(entities.NaN, NaN);
+  put(entities.Inf, Infinity);
+  put(entities.NegInf, -Infinity);
+  return copy;
+}

@@ -1,0 +1,123 @@
+// A fake Grafana with rows 1 … last, whose packets a test sends; and a panel that records what it drew.
+import { vi } from "vitest";
+
+import { type Drawing, Failure, Follower, type History, type Source } from "../../src/exact/follower";
+import type { Packet, Page } from "../../src/exact/packets";
+import { type Listener, Subscriptions } from "../../src/exact/subscription";
+
+export const CHANNEL = "ds/uid/x/log/a";
+export const NOW = 1_000_000;
+
+/** Rows prev+1 … last: row n has the time n seconds, the number n, and its epoch. */
+export function packet(prev: number, last: number, epoch = "e", more: Partial<Page> = {}): Page {
+  const numbers = Array.from({ length: last - prev }, (_, index) => prev + 1 + index);
+  const data = numbers.length ? { data: { values: [numbers.map((n) => n * 1000), numbers, numbers.map(() => epoch)] } } : {};
+  return { cursor: { epoch, prev, last }, ...data, ...more };
+}
+
+export class FakeGrafana {
+  last = 10;
+  first = 1; // the oldest row that pages still have
+  epoch = "e";
+  pageRows = 5_000; // rows in one page
+  failures = 0; // the next calls that fail
+  failure = new Error("down");
+  status: Page["status"]; // of pages
+  readonly calls: Array<{ name: string; at: number }> = [];
+  readonly listeners = new Set<Listener>();
+  opened = 0; // raw subscriptions that were opened
+  sendsInitial = true; // a new subscription gets the newest cursor
+  readonly subscriptions = new Subscriptions((_, listener) => {
+    this.opened++;
+    this.listeners.add(listener);
+    queueMicrotask(() => listener.event("connected", this.sendsInitial ? packet(this.last, this.last, this.epoch) : undefined));
+    return () => this.listeners.delete(listener);
+  });
+
+  history(limit = 100_000, from = 0): History<string> {
+    const numbers = packet(0, this.last).data?.values[1] ?? [];
+    const drawn = (numbers as number[]).filter((n) => n * 1000 >= from).slice(-limit);
+    return {
+      frame: this.epoch,
+      columns: [drawn.map((n) => n * 1000), drawn, drawn.map(() => this.epoch)],
+      time: 0,
+      cursor: { channel: CHANNEL, epoch: this.epoch, last: this.last },
+    };
+  }
+
+  rows(after: number): Page {
+    const prev = Math.max(after, this.first - 1);
+    const last = Math.max(prev, Math.min(this.last, prev + this.pageRows));
+    return packet(prev, last, this.epoch, { more: last < this.last, truncated: after < this.first - 1, status: this.status });
+  }
+
+  recordCall(name: string): void {
+    this.calls.push({ name, at: Date.now() });
+    if (this.failures > 0) {
+      this.failures--;
+      throw this.failure;
+    }
+  }
+
+  /** Seconds between the calls with a name and the first of them. */
+  times(name: string): number[] {
+    const found = this.calls.filter((call) => call.name === name).map((call) => call.at);
+    return found.map((at) => (at - found[0]) / 1000);
+  }
+
+  send(message: Partial<Packet> | undefined, connection?: string): void {
+    this.listeners.forEach((listener) => listener.event(connection, message));
+  }
+
+  endSubscriptions(): void {
+    [...this.listeners].forEach((listener) => (this.listeners.delete(listener), listener.ended()));
+  }
+
+  open(options: PanelOptions = {}): Panel {
+    return new Panel(this, options);
+  }
+}
+
+type PanelOptions = Partial<Source<string>> & { history?: History<string> };
+
+export class Panel {
+  readonly drawn: Array<Drawing<string>> = [];
+  readonly follower: Follower<string>;
+
+  constructor(grafana: FakeGrafana, options: PanelOptions) {
+    const source: Source<string> = {
+      load: async () => {
+        grafana.recordCall("load");
+        return grafana.history(source.limit);
+      },
+      rows: async (_, after) => {
+        grafana.recordCall("rows");
+        return grafana.rows(after);
+      },
+      from: () => 0,
+      limit: 100_000,
+      hidden: () => false,
+      ...options,
+    };
+    this.follower = new Follower(source, grafana.subscriptions, (drawing) => this.drawn.push(drawing));
+    void this.follower.run(options.history ?? grafana.history(source.limit));
+  }
+
+  /** The rows' numbers in each frame. */
+  get numbers(): number[][] {
+    return this.drawn.map(({ columns }) => columns[1] as number[]);
+  }
+
+  get latest(): number[] {
+    return this.numbers[this.numbers.length - 1];
+  }
+
+  get notices(): string[] {
+    return this.drawn[this.drawn.length - 1].notices.map(({ severity, text }) => `${severity}: ${text}`);
+  }
+}
+
+/** first, first + 1 … last */
+export const upto = (last: number, first = 1): number[] => Array.from({ length: last - first + 1 }, (_, n) => first + n);
+export const advance = (seconds: number) => vi.advanceTimersByTimeAsync(seconds * 1000);
+export const permanent = (message: string) => new Failure(message, true);

@@ -1,0 +1,81 @@
+// Random sequences of rows, lost packets, outages, lagging pages and restarts. Each frame of each panel
+// has every row of its range up to its last one, once, in order, and of one epoch.
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+
+import { FakeGrafana, NOW, type Panel, advance, packet, upto } from "./fake";
+
+beforeEach(() => void vi.useFakeTimers({ now: NOW }));
+afterEach(() => void vi.useRealTimers());
+
+/** Pseudo-random numbers from 0 to 1 (mulberry32). */
+function generator(seed: number): () => number {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+const SEQUENCES = Number((globalThis as any).process.env.AIOSTREAM_DS_HISTORIES ?? 100);
+
+test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
+  const random = generator(seed);
+  const below = (limit: number) => Math.floor(random() * limit);
+  const grafana = new FakeGrafana();
+  const panels: Panel[] = [];
+  let sent = grafana.last;
+  let dropping = false;
+  const send = (last: number) => {
+    if (!dropping) {
+      grafana.send(packet(sent, last, grafana.epoch));
+    }
+    sent = last;
+  };
+  const actions = [
+    () => send((grafana.last += 1 + below(5))),
+    () => send((grafana.last += 1 + below(5))),
+    () => send(sent), // a heartbeat
+    () => (grafana.last += below(4)), // written but not read by the stream yet
+    () => send(grafana.last),
+    () => (dropping = !dropping),
+    () => (grafana.failures = below(4)),
+    () => (grafana.pageRows = 1 + below(8)),
+    () => grafana.send(undefined, random() < 0.5 ? "connecting" : "connected"),
+    () => grafana.send(packet(Math.max(0, sent - 3), sent, grafana.epoch)), // sent again
+    () => void panels.push(grafana.open()),
+    () => panels.splice(below(panels.length + 1), 1).forEach((panel) => panel.follower.close()),
+    () => grafana.endSubscriptions(),
+    () => (grafana.first = 1 + below(grafana.last)), // pages have lost older rows
+    () => {
+      grafana.first = 1;
+      grafana.epoch = `e${below(1e9)}`;
+      grafana.last = sent = below(20);
+    },
+  ];
+  panels.push(grafana.open());
+  const all = [...panels];
+  for (let step = 0; step < 60; step++) {
+    actions[below(actions.length)]();
+    panels.filter((panel) => !all.includes(panel)).forEach((panel) => all.push(panel));
+    await advance(random() < 0.2 ? random() * 5 : random() * 0.2);
+  }
+  dropping = false;
+  grafana.failures = 0;
+  grafana.pageRows = 5_000;
+  grafana.send(packet(grafana.last, grafana.last, grafana.epoch), "connected");
+  await advance(120);
+  for (const { frame, columns, notices } of all.flatMap((panel) => panel.drawn)) {
+    const [, numbers, epochs] = columns;
+    expect(epochs).toEqual(epochs.map(() => frame));
+    if (!notices.some(({ text }) => text.includes("are missing"))) {
+      expect(numbers).toEqual(upto(numbers.length));
+    }
+  }
+  for (const panel of panels) {
+    expect(panel.latest[panel.latest.length - 1]).toBe(grafana.last || undefined);
+    panel.follower.close();
+  }
+  await advance(60);
+  expect(vi.getTimerCount()).toBe(0);
+});

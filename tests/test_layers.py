@@ -51,6 +51,7 @@ THIRD_PARTY = {
     "grpclib": (
         "_http2/connection.py",
         "_http2/stream.py",
+        "_grpc/call.py",
         "_grpc/server.py",
         "testing/",
         "console/app.py",

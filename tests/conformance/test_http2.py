@@ -9,8 +9,9 @@ import pytest
 from grpclib.const import Cardinality, Handler
 from grpclib.protocol import AbstractHandler
 
-from aiostream_ds._grpc import server as wire
-from aiostream_ds._grpc.methods import both_streams
+from aiostream_ds._grpc.call import Codec
+from aiostream_ds._grpc.methods import bidi_stream
+from aiostream_ds._grpc.server import Server
 from aiostream_ds._http2 import connection as http2
 from aiostream_ds._pb import pluginv2 as pb
 
@@ -43,9 +44,9 @@ class AsCalls(AbstractHandler):
         self.handler.close()
 
 
-class Ours(wire.Server):
+class Ours(Server):
     def __init__(self):
-        method = both_streams(self.run, pb.StreamPacket, pb.StreamPacket)
+        method = bidi_stream(self.run, pb.StreamPacket, pb.StreamPacket)
         super().__init__({"": lambda: {"/run": method}})
 
     async def run(self, _, call):
@@ -59,7 +60,7 @@ class Ours(wire.Server):
 
 class Stock(grpclib.server.Server):
     def __init__(self):
-        super().__init__([self], codec=wire.Codec())
+        super().__init__([self], codec=Codec())
 
     def __mapping__(self):
         types = Cardinality.STREAM_STREAM, pb.StreamPacket, pb.StreamPacket

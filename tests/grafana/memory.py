@@ -8,8 +8,9 @@ import h2.connection
 import h2.events
 from h2.settings import SettingCodes
 
+from aiostream_ds._grpc.call import GRPCError, Status
 from aiostream_ds._grpc.methods import server_stream
-from aiostream_ds._grpc.server import GRPCError, Server, Status
+from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb import pluginv2 as pb
 
 IDLE_ITERATIONS = 10  # of the event loop without a write, after which `settle` returns

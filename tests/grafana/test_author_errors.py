@@ -24,7 +24,7 @@ from aiostream_ds import (
 )
 from aiostream_ds._grafana.instances import OPEN_TIMEOUT
 from aiostream_ds._grafana.services.stream_service import REFUSED_WAIT
-from aiostream_ds._grpc.server import Call
+from aiostream_ds._grpc.call import Call
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
 from tests.grafana.calls import ANN, a_query, query_data, run_stream, subscribe, unary

@@ -6,8 +6,8 @@ import pytest
 from h2.settings import SettingCodes
 from h2.stream import StreamClosedBy
 
-from aiostream_ds._grpc import server as wire
 from aiostream_ds._grpc.methods import unary
+from aiostream_ds._http2.stream import Http2Stream
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
 from aiostream_ds._pb import pluginv2 as pb
 
@@ -33,7 +33,7 @@ def replies(size):
 def counted(host, monkeypatch):
     """The stream numbers of which `write_response` said yes."""
     yes = []
-    usual = wire.Http2Stream.write_response
+    usual = Http2Stream.write_response
 
     def write_response(stream, *parts):
         done = usual(stream, *parts)
@@ -41,7 +41,7 @@ def counted(host, monkeypatch):
             yes.append(stream.number)
         return done
 
-    monkeypatch.setattr(wire.Http2Stream, "write_response", write_response)
+    monkeypatch.setattr(Http2Stream, "write_response", write_response)
     return yes
 
 

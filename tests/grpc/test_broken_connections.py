@@ -1,4 +1,4 @@
-"""A host whose connection breaks before it has said what it wants."""
+"""Connections that are lost before a request is complete."""
 
 import asyncio
 import socket
@@ -14,13 +14,13 @@ from tests.grpc.test_cancel_calls import Each
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
-HEADERS = b"\0\0\1\1\4\0\0\0\1\x83"  # a request that is not finished
+HEADERS = b"\0\0\1\1\4\0\0\0\1\x83"  # an incomplete request
 
 BYTES = PREFACE + SETTINGS + HEADERS
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-async def test_a_connection_that_is_lost_at_any_byte_harms_nobody(how):
+async def test_a_connection_lost_at_any_byte_leaves_the_server_working(how):
     async with open_application(Catalog(Each)) as application:
         server = Server(application.services())
         listening = socket.create_server(("127.0.0.1", 0))
@@ -31,9 +31,9 @@ async def test_a_connection_that_is_lost_at_any_byte_harms_nobody(how):
                 _, writer = await asyncio.open_connection(*address)
                 writer.write(BYTES[:size])
                 if how == "reset":
-                    plain = writer.get_extra_info("socket")
+                    raw = writer.get_extra_info("socket")
                     linger = b"\1\0\0\0\0\0\0\0"
-                    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 else:
                     await writer.drain()
                 writer.transport.abort() if how == "reset" else writer.close()

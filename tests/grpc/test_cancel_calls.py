@@ -1,4 +1,4 @@
-"""Calls of a host, and who follows an upstream, cancelled at their 1st, 2nd, 3rd … suspension."""
+"""Calls and followers of an upstream, cancelled at their 1st, 2nd, 3rd … suspension."""
 
 import asyncio
 import types
@@ -81,7 +81,7 @@ class Whole(Fault):
 
 
 async def scenario(grafana):
-    """What a dashboard does: ask, subscribe, follow, ask for what was missed, save."""
+    """What a dashboard does: query, subscribe, follow, replay missed rows, save."""
     # as JSON: while Arrow is imported, in a thread, a virtual clock runs for hours
     await grafana.query({"queryType": "numbers", "exact": True}, as_json=True)
     await subscribe(grafana, "x/numbers")
@@ -96,7 +96,7 @@ async def scenario(grafana):
 
 
 async def play(at):
-    """Cancel the scenario in suspension `at`; whether it came so far."""
+    """Cancel the scenario at suspension `at`. True when it has that many."""
     Whole.outside = Outside(Rows(50, every=0.05))
     seen = []
     async with serve_in_memory(Whole) as grafana:
@@ -112,32 +112,32 @@ async def play(at):
         assert Whole.outside.open == Whole.now.open == 0
         assert Whole.now.statistics().followers == Whole.now.statistics().keys == 0
         assert asyncio.all_tasks() - before == set()
-        assert (await grafana.health())[0], "and it goes on to answer"
+        assert (await grafana.health())[0], "the plugin still answers"
         async with run_stream(grafana, "ticks/a") as call:
             assert await call.recv_message() is not None
     return len(seen) >= at
 
 
 @pytest.mark.timeout(120)
-async def test_a_host_that_gives_up_anywhere_leaves_nothing_behind():
+async def test_a_cancellation_at_any_suspension_leaks_nothing():
     at = 1
     while await play(at):
         at += 1
-    assert at > 8, "the scenario suspends often enough to be worth it"
+    assert at > 8, "expected more than 8 suspensions"
 
 
-async def test_who_stops_following_anywhere_leaves_the_others_what_they_follow():
+async def test_a_cancelled_follower_does_not_affect_the_others():
     async def follow(upstream):
         async with upstream.follow("a") as one:
             await anext(one)
             async with upstream.follow("b") as two:
                 await anext(two)
 
-    for first in (True, False):  # alone, or beside somebody
+    for first in (True, False):  # alone, or with another follower
         for at in range(1, 60):
             async with Ticks() as upstream:
                 seen = []
-                async with upstream.follow("a") if not first else nobody() as others:
+                async with upstream.follow("a") if not first else no_follower() as others:
                     task = asyncio.create_task(interrupted(follow(upstream), at, seen))
                     with suppress(asyncio.CancelledError):
                         await task
@@ -152,12 +152,12 @@ async def test_who_stops_following_anywhere_leaves_the_others_what_they_follow()
 
 
 @asynccontextmanager
-async def nobody():
+async def no_follower():
     yield None
 
 
 class Each(DataSource):
-    """One stream of each kind; rows forever."""
+    """One endless stream of each kind."""
 
     @stream("plain")
     async def plain(self):
@@ -174,8 +174,8 @@ class Each(DataSource):
         async for row in rows():
             yield row
 
-    @stream("told", status_column="status", stale=0.05)
-    async def told(self):
+    @stream("status", status_column="status", stale=0.05)
+    async def status(self):
         async for row in rows():
             yield row
 
@@ -188,12 +188,12 @@ async def rows():
         await anyio.sleep(0.1)
 
 
-@pytest.mark.parametrize("path", ["plain", "paced", "sorted", "told"])
-@pytest.mark.parametrize("view", ["", "x/"])
-async def test_a_reset_at_any_packet_leaves_no_timer_and_no_reader(path, view):
+@pytest.mark.parametrize("path", ["plain", "paced", "sorted", "status"])
+@pytest.mark.parametrize("prefix", ["", "x/"])
+async def test_a_reset_at_any_packet_leaves_no_timer_and_no_subscription(path, prefix):
     async with serve_in_memory(Each) as grafana:
         for packets in range(8):
-            async with run_stream(grafana, view + path) as call:
+            async with run_stream(grafana, prefix + path) as call:
                 for _ in range(packets):
                     await call.recv_message()
             await anyio.sleep(5)

@@ -1,4 +1,4 @@
-"""The fast decoder and betterproto2's own agree on every request, and cut ones are refused."""
+"""The fast decoder agrees with betterproto2's on every request and rejects truncated ones."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._grpc.decode import Decoder, remembering
+from aiostream_ds._grpc.decode import Decoder, caching_decoder
 from aiostream_ds._pb import pluginv2 as pb
 
 texts = st.text(max_size=20)
@@ -48,8 +48,8 @@ REQUESTS: dict[type, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
-def test_it_decodes_what_the_message_class_decodes(kind: Any) -> None:
-    decoder = Decoder(kind, {pb.PluginContext: remembering(pb.PluginContext)})
+def test_it_decodes_the_same_as_the_message_class(kind: Any) -> None:
+    decoder = Decoder(kind, {pb.PluginContext: caching_decoder(pb.PluginContext)})
 
     @given(REQUESTS[kind])
     def check(message: Any) -> None:
@@ -60,7 +60,7 @@ def test_it_decodes_what_the_message_class_decodes(kind: Any) -> None:
     check()
 
 
-def test_a_message_that_is_cut_short_is_refused_at_every_length() -> None:
+def test_a_truncated_message_is_rejected_at_every_length() -> None:
     message = pb.RunStreamRequest(
         plugin_context=pb.PluginContext(org_id=300, user=pb.User(login="ada")), path="x" * 200
     )
@@ -69,27 +69,27 @@ def test_a_message_that_is_cut_short_is_refused_at_every_length() -> None:
     whole = len(bytes(pb.RunStreamRequest(plugin_context=message.plugin_context)))
     for length in range(1, len(data)):
         if length != whole:
-            with pytest.raises(ValueError, match="cut short"):
+            with pytest.raises(ValueError, match="truncated"):
                 decoder.parse(data[:length])
 
 
-def test_fields_of_newer_hosts_are_passed_over() -> None:
+def test_unknown_fields_of_newer_hosts_are_ignored() -> None:
     data = bytes(pb.RunStreamRequest(path="walk"))
     newer = b"\xf8\x01\x07" + b"\xfa\x01\x03new" + b"\xf9\x01" + b"8" * 8 + b"\xfd\x01" + b"4" * 4
     assert Decoder(pb.RunStreamRequest).parse(data + newer).path == "walk"
 
 
 @pytest.mark.parametrize("data", [b"\x0b", b"\x08" + b"\xff" * 10 + b"\x01"], ids=["group", "big"])
-def test_what_is_no_protobuf_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="wire type|64 bits"):
+def test_malformed_messages_are_rejected(data: bytes) -> None:
+    with pytest.raises(ValueError, match="wire type must be|64 bits"):
         Decoder(pb.RunStreamRequest).parse(data)
 
 
-def test_the_same_bytes_give_the_same_context_and_memory_stays_bounded() -> None:
-    parse = remembering(pb.PluginContext)
+def test_the_same_bytes_give_the_same_context_and_the_cache_is_bounded() -> None:
+    parse = caching_decoder(pb.PluginContext)
     first = bytes(pb.PluginContext(plugin_id="a"))
-    kept = parse(first)
-    assert parse(bytes(first)) is kept
+    cached = parse(first)
+    assert parse(bytes(first)) is cached
     for number in range(1000):
         assert parse(bytes(pb.PluginContext(org_id=number))).org_id == number
-    assert parse(first) == kept
+    assert parse(first) == cached

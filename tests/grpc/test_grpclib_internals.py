@@ -14,8 +14,9 @@ from grpclib.server import Server as GrpclibServer
 
 from aiostream_ds._frames.packet import Packet, Schema, render
 from aiostream_ds._grafana.packet_delivery import packet_bytes
-from aiostream_ds._grpc import server as wire
-from aiostream_ds._grpc.methods import both_streams
+from aiostream_ds._grpc.call import Codec
+from aiostream_ds._grpc.methods import bidi_stream
+from aiostream_ds._grpc.server import Server
 from aiostream_ds._http2 import connection as http2
 from aiostream_ds._http2.stream import Http2Stream
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES, FLUSH_CHUNKS
@@ -34,20 +35,20 @@ def test_a_framed_packet_is_what_betterproto_makes_of_it(size, schema):
 
 
 def test_the_codec_reads_what_it_writes():
-    codec = wire.Codec()
+    codec = Codec()
     message = pb.PublishStreamResponse(data=b"abc")
     data = codec.encode(message, pb.PublishStreamResponse)
     assert codec.decode(data, pb.PublishStreamResponse) == message
 
 
 def test_the_codec_lets_ready_bytes_pass():
-    assert wire.Codec().encode(b"ready", pb.StreamPacket) == b"ready"
+    assert Codec().encode(b"ready", pb.StreamPacket) == b"ready"
 
 
 @pytest.mark.parametrize("reply", [None, "text", pb.StreamPacket()])
 def test_the_codec_names_a_reply_of_the_wrong_type(reply):
     with pytest.raises(TypeError, match="must be bytes or PublishStreamResponse"):
-        wire.Codec().encode(reply, pb.PublishStreamResponse)
+        Codec().encode(reply, pb.PublishStreamResponse)
 
 
 # -- one connection in memory --------------------------------------------------------------------
@@ -72,7 +73,7 @@ class FakeTransport(asyncio.Transport):
 
 
 def connect(transport, methods=None):
-    server = wire.Server({"": lambda: methods or {}})
+    server = Server({"": lambda: methods or {}})
     protocol = server._protocol_factory()
     protocol.connection_made(transport)
     protocol.write_buffer.flush()
@@ -145,7 +146,7 @@ async def test_data_frames_made_by_hand_keep_the_accounts_of_both_windows():
         await asyncio.Event().wait()
 
     transport = FakeTransport()
-    table = {"/s": both_streams(run, pb.StreamPacket, pb.StreamPacket)}
+    table = {"/s": bidi_stream(run, pb.StreamPacket, pb.StreamPacket)}
     server, protocol = connect(transport, table)
     peer = client()
     request(peer, 1, "/s")
@@ -187,7 +188,7 @@ async def test_a_call_reset_in_the_same_read_is_forgotten_though_it_never_ran():
     async def run(_, call):
         called.append(call)
 
-    table = {"/s": both_streams(run, pb.StreamPacket, pb.StreamPacket)}
+    table = {"/s": bidi_stream(run, pb.StreamPacket, pb.StreamPacket)}
     server, protocol = connect(transport, table)
     peer = client()
     request(peer, 1, "/s")

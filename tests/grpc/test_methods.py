@@ -1,24 +1,24 @@
-"""The table of methods: a service is made when it is first called, and once."""
+"""The method table: the first call to a service creates its methods."""
 
 import pytest
 
-from aiostream_ds._grpc.methods import Table, unary
+from aiostream_ds._grpc.methods import MethodTable, unary
 
 
-def make_table(failures=0):
-    made = []
+def create_table(failures=0):
+    created = []
 
-    def make():
-        made.append("a.One")
-        if len(made) <= failures:
+    def create():
+        created.append("a.One")
+        if len(created) <= failures:
             raise ImportError("not now")
         return {"/a.One/Do": METHOD}
 
     def other():
-        made.append("a.Two")
+        created.append("a.Two")
         return {}
 
-    return Table({"a.One": make, "a.Two": other}), made
+    return MethodTable({"a.One": create, "a.Two": other}), created
 
 
 async def do(request, call):
@@ -28,27 +28,27 @@ async def do(request, call):
 METHOD = unary(do, bytes, bytes)
 
 
-def test_a_service_is_made_once_when_one_of_its_methods_is_first_called():
-    table, made = make_table()
-    assert made == []
+def test_the_first_call_creates_the_methods_of_its_service_once():
+    table, created = create_table()
+    assert created == []
     assert table.find("/a.One/Do") is METHOD
     assert table.find("/a.One/Do") is METHOD
-    assert made == ["a.One"]
+    assert created == ["a.One"]
 
 
 @pytest.mark.parametrize(
     "path", ["", "/", "a.One/Do", "/a.One", "/a.One/do", "/b/Do", "/a.One/x/Do"]
 )
-def test_a_path_of_no_method_finds_none(path):
-    table, made = make_table()
+def test_an_unknown_path_has_no_method(path):
+    table, created = create_table()
     assert table.find(path) is None
     assert table.find(path) is None
-    assert made in ([], ["a.One"])
+    assert created in ([], ["a.One"])
 
 
-def test_a_service_that_could_not_be_made_is_tried_again():
-    table, made = make_table(failures=1)
+def test_a_failed_creation_is_retried_by_the_next_call():
+    table, created = create_table(failures=1)
     with pytest.raises(ImportError):
         table.find("/a.One/Do")
     assert table.find("/a.One/Do") is METHOD
-    assert made == ["a.One", "a.One"]
+    assert created == ["a.One", "a.One"]

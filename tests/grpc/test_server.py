@@ -1,4 +1,4 @@
-"""A real grpclib client, or raw HTTP/2, against our server over a UNIX socket."""
+"""A grpclib client, or raw HTTP/2, against the server over a UNIX socket."""
 
 import asyncio
 import logging
@@ -12,9 +12,9 @@ from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, Unary
 
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import send_packets
-from aiostream_ds._grpc import server as wire
-from aiostream_ds._grpc.methods import both_streams, server_stream, unary
-from aiostream_ds._grpc.server import GRPCError, Status
+from aiostream_ds._grpc.call import Codec, GRPCError, Status
+from aiostream_ds._grpc.methods import bidi_stream, server_stream, unary
+from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb import pluginv2 as pb
 
 Request, Reply = pb.PublishStreamRequest, pb.PublishStreamResponse
@@ -28,12 +28,12 @@ ECHO = unary(echo, Request, Reply)
 
 
 class Host:
-    """One connection of a host, and the server that it talks to."""
+    """A server and one connection of a host to it."""
 
     def __init__(self, server, path):
         self.server = server
         self.path = str(path)
-        self.channel = Channel(path=self.path, codec=wire.Codec())
+        self.channel = Channel(path=self.path, codec=Codec())
 
     async def call(self, path="/echo", data=b"", **options):
         method = UnaryUnaryMethod(self.channel, path, Request, Reply)
@@ -50,7 +50,7 @@ class Host:
 
 @asynccontextmanager
 async def serving(tmp_path, methods, **options):
-    server = wire.Server({"": lambda: {"/echo": ECHO, **methods}}, **options)
+    server = Server({"": lambda: {"/echo": ECHO, **methods}}, **options)
     path = tmp_path / "s"
     await server.start(path=str(path))
     host = Host(server, path)
@@ -65,12 +65,12 @@ async def serving(tmp_path, methods, **options):
 # -- unary calls ---------------------------------------------------------------------------------
 
 
-async def test_a_call_is_answered(tmp_path):
+async def test_a_unary_call_gets_its_response(tmp_path):
     async with serving(tmp_path, {}) as host:
         assert (await host.call(data=b"abc")).data == b"abc"
 
 
-async def test_a_reply_of_bytes_goes_out_as_it_is(tmp_path):
+async def test_a_response_of_bytes_is_sent_as_it_is(tmp_path):
     async def ready(request, call):
         return bytes(Reply(data=b"ready"))
 
@@ -78,31 +78,31 @@ async def test_a_reply_of_bytes_goes_out_as_it_is(tmp_path):
         assert (await host.call("/ready")).data == b"ready"
 
 
-async def test_messages_larger_than_the_windows_go_both_ways(tmp_path):
+async def test_messages_may_be_larger_than_the_windows(tmp_path):
     data = b"0123456789abcdef" * 400_000
     async with serving(tmp_path, {}) as host:
         assert (await host.call(data=data)).data == data
 
 
-async def test_a_call_knows_path_metadata_peer_and_deadline(tmp_path):
+async def test_a_call_has_path_metadata_peer_and_deadline(tmp_path):
     seen = []
 
-    async def look(request, call):
+    async def record(request, call):
         seen.append((call, asyncio.get_running_loop().time()))
         return Reply()
 
-    async with serving(tmp_path, {"/look": unary(look, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/record": unary(record, Request, Reply)}) as host:
         pairs = [("traceparent", "00-1"), ("many", "a"), ("many", "b")]
-        await host.call("/look", metadata=pairs, timeout=50)
-        await host.call("/look")
+        await host.call("/record", metadata=pairs, timeout=50)
+        await host.call("/record")
     (call, now), (bare, _) = seen
-    assert (call.path, call.peer) == ("/look", "unix")
+    assert (call.path, call.peer) == ("/record", "unix")
     assert call.metadata == {"traceparent": "00-1", "many": "a,b"}
     assert 45 < call.deadline - now <= 50
     assert bare.deadline is None
 
 
-async def test_a_grpc_error_keeps_its_status_and_text(tmp_path):
+async def test_a_grpc_error_keeps_its_status_and_message(tmp_path):
     async def refuse(request, call):
         raise GRPCError(Status.PERMISSION_DENIED, "not you, Jörg")
 
@@ -110,13 +110,15 @@ async def test_a_grpc_error_keeps_its_status_and_text(tmp_path):
         assert await host.status("/no") == (Status.PERMISSION_DENIED, "not you, Jörg")
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), SystemExit("odd"), TimeoutError("odd")])
-async def test_a_bug_is_internal_and_logged_once_with_its_traceback(tmp_path, caplog, error):
+@pytest.mark.parametrize(
+    "error", [ValueError("broken"), SystemExit("broken"), TimeoutError("broken")]
+)
+async def test_an_exception_is_internal_and_logged_once_with_its_traceback(tmp_path, caplog, error):
     async def fail(request, call):
         raise error
 
     async with serving(tmp_path, {"/fail": unary(fail, Request, Reply)}) as host:
-        text = f"{type(error).__name__}: odd"
+        text = f"{type(error).__name__}: broken"
         assert await host.status("/fail") == (Status.INTERNAL, text)
         assert (await host.call(data=b"alive")).data == b"alive"
     (record,) = caplog.records
@@ -124,7 +126,7 @@ async def test_a_bug_is_internal_and_logged_once_with_its_traceback(tmp_path, ca
     assert "/fail" in record.getMessage()
 
 
-async def test_a_very_long_error_text_is_cut(tmp_path):
+async def test_a_very_long_error_message_is_truncated(tmp_path):
     async def refuse(request, call):
         raise GRPCError(Status.ABORTED, "ö" * 100_000)
 
@@ -134,7 +136,7 @@ async def test_a_very_long_error_text_is_cut(tmp_path):
     assert len(message) < 10_000
 
 
-async def test_a_reply_of_the_wrong_type_is_internal(tmp_path, caplog):
+async def test_a_response_of_the_wrong_type_is_internal(tmp_path, caplog):
     async def nothing(request, call):
         return None
 
@@ -145,7 +147,7 @@ async def test_a_reply_of_the_wrong_type_is_internal(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-async def test_an_unknown_method_is_unimplemented_and_the_connection_lives(tmp_path):
+async def test_an_unknown_method_is_unimplemented_and_the_connection_stays_open(tmp_path):
     async with serving(tmp_path, {}) as host:
         status, message = await host.status("/pluginv2.New/Thing")
         assert status is Status.UNIMPLEMENTED
@@ -153,21 +155,21 @@ async def test_an_unknown_method_is_unimplemented_and_the_connection_lives(tmp_p
         assert (await host.call(data=b"alive")).data == b"alive"
 
 
-async def test_the_hosts_deadline_ends_a_call(tmp_path):
-    gone = asyncio.Event()
+async def test_a_call_ends_at_the_hosts_deadline(tmp_path):
+    cancelled = asyncio.Event()
 
     async def wait(request, call):
         try:
             await asyncio.Event().wait()
         finally:
-            gone.set()
+            cancelled.set()
 
     async with serving(tmp_path, {"/wait": unary(wait, Request, Reply)}) as host:
         raw = await Raw.connect(host)
         raw.request("/wait", timeout="10m")
         raw.message(b"")
         assert (await raw.trailers())["grpc-status"] == str(Status.DEADLINE_EXCEEDED.value)
-        assert gone.is_set()
+        assert cancelled.is_set()
         await raw.close()
 
 
@@ -175,19 +177,19 @@ async def test_a_message_over_the_limit_is_resource_exhausted(tmp_path):
     async with serving(tmp_path, {}, receive_limit=1000) as host:
         status, message = await host.status(data=b"x" * 1001)
         assert status is Status.RESOURCE_EXHAUSTED
-        assert "at most 1000" in message
+        assert "must have at most 1000 bytes, got " in message
         assert (await host.call(data=b"x" * 900)).data == b"x" * 900
 
 
-async def test_a_request_that_is_no_message_is_internal(tmp_path, caplog):
+async def test_a_request_that_cannot_be_decoded_is_internal(tmp_path, caplog):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         raw.request("/echo")
-        raw.message(b"\x12\x02\xff\xff")  # field 2, a string that is no UTF-8
+        raw.message(b"\x12\x02\xff\xff")  # field 2, a string that is not UTF-8
         trailers = await raw.trailers()
         await raw.close()
     assert trailers["grpc-status"] == str(Status.INTERNAL.value)
-    assert "request of /echo cannot be read" in trailers["grpc-message"]
+    assert "cannot decode the request of /echo" in trailers["grpc-message"]
     assert not caplog.records
 
 
@@ -206,7 +208,7 @@ async def test_a_stream_keeps_its_order(tmp_path):
     assert got == list(range(3000))
 
 
-async def test_a_failing_stream_keeps_what_it_sent(tmp_path):
+async def test_messages_before_an_error_arrive(tmp_path):
     async def fail(request, call):
         await call.send(Reply(data=b"first"))
         raise GRPCError(Status.UNAVAILABLE, "broker gone")
@@ -222,12 +224,12 @@ async def test_a_failing_stream_keeps_what_it_sent(tmp_path):
     assert (caught.value.status, caught.value.message) == (Status.UNAVAILABLE, "broker gone")
 
 
-async def test_both_sides_may_stream(tmp_path):
+async def test_a_bidirectional_stream(tmp_path):
     async def upper(_, call):
         while (message := await call.receive()) is not None:
             await call.send(Reply(data=message.data.upper()))
 
-    async with serving(tmp_path, {"/both": both_streams(upper, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/both": bidi_stream(upper, Request, Reply)}) as host:
         async with StreamStreamMethod(host.channel, "/both", Request, Reply).open() as stream:
             for word in (b"a", b"b"):
                 await stream.send_message(Request(data=word))
@@ -237,7 +239,7 @@ async def test_both_sides_may_stream(tmp_path):
 
 
 class Waiting:
-    """A stream that sends one message and waits; counts who is there, and cancellations."""
+    """A method that sends one message and waits; counts running calls and cancellations."""
 
     def __init__(self):
         self.running = 0
@@ -275,12 +277,12 @@ async def test_a_reset_cancels_the_stream_once(tmp_path, caplog):
     assert not caplog.records
 
 
-async def test_300_streams_leave_room_for_calls(tmp_path):
+async def test_300_open_streams_do_not_block_other_calls(tmp_path):
     wait = Waiting()
     async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:
         streams = await asyncio.gather(*(start(host) for _ in range(300)))
         assert wait.running == 300
-        assert (await host.call(data=b"room")).data == b"room"
+        assert (await host.call(data=b"abc")).data == b"abc"
         for stream in streams:
             await stream.cancel()
         await wait.empty.wait()
@@ -302,7 +304,7 @@ async def test_a_lost_connection_cancels_its_streams_once(tmp_path):
     assert wait.cancellations == [1] * 5
 
 
-async def test_closing_answers_unavailable_and_ends_connections(tmp_path):
+async def test_close_sends_unavailable_and_closes_the_connections(tmp_path):
     wait = Waiting()
     async with serving(tmp_path, {"/run": server_stream(wait, Request, Reply)}) as host:
         raw = await Raw.connect(host)
@@ -314,7 +316,7 @@ async def test_closing_answers_unavailable_and_ends_connections(tmp_path):
         trailers = await raw.trailers()
         assert trailers["grpc-status"] == str(Status.UNAVAILABLE.value)
         while await raw.read():
-            pass  # to the end of what the server writes
+            pass  # until the server has closed its side
         raw.h2.ping(b"12345678")
         raw.flush()  # the host may still write
         assert host.server.connections
@@ -326,7 +328,7 @@ async def test_closing_answers_unavailable_and_ends_connections(tmp_path):
             await host.call()
 
 
-async def test_closing_cuts_a_host_that_does_not_leave(tmp_path):
+async def test_close_aborts_a_connection_that_the_host_keeps_open(tmp_path):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         raw.request("/echo")
@@ -339,46 +341,46 @@ async def test_closing_cuts_a_host_that_does_not_leave(tmp_path):
         await raw.close()
 
 
-async def test_a_host_that_reads_nothing_holds_back_only_its_stream(tmp_path):
-    async def flood(request, call):
+async def test_a_closed_window_blocks_only_its_stream(tmp_path):
+    async def send_much(request, call):
         for _ in range(100):
             await call.send(b"x" * 10_000)
 
-    methods = {"/run": server_stream(flood, Request, Reply)}
+    methods = {"/run": server_stream(send_much, Request, Reply)}
     async with serving(tmp_path, methods) as host:
         raw = await Raw.connect(host)
-        flooded = raw.request("/run")
+        number = raw.request("/run")
         raw.message(b"")
-        while raw.received.get(flooded, 0) < 65_535:
+        while raw.received.get(number, 0) < 65_535:
             await raw.read()
         (connection,) = host.server.connections
         assert len(connection.connection.blocked) == 1
-        raw.h2.increment_flow_control_window(2_000_000, flooded)
+        raw.h2.increment_flow_control_window(2_000_000, number)
         raw.h2.increment_flow_control_window(2_000_000)
         raw.flush()
-        trailers = await raw.trailers(flooded)
+        trailers = await raw.trailers(number)
         assert trailers["grpc-status"] == "0"
-        assert raw.received[flooded] == 100 * 10_005
+        assert raw.received[number] == 100 * 10_005
         await raw.close()
 
 
-async def test_a_reset_reaches_a_stream_that_waits_for_the_window(tmp_path):
+async def test_a_reset_cancels_a_call_that_waits_for_the_window(tmp_path):
     ended = asyncio.Event()
 
-    async def flood(request, call):
+    async def send_much(request, call):
         try:
             while True:
                 await call.send(b"x" * 10_000)
         finally:
             ended.set()
 
-    async with serving(tmp_path, {"/run": server_stream(flood, Request, Reply)}) as host:
+    async with serving(tmp_path, {"/run": server_stream(send_much, Request, Reply)}) as host:
         raw = await Raw.connect(host)
-        flooded = raw.request("/run")
+        number = raw.request("/run")
         raw.message(b"")
-        while raw.received.get(flooded, 0) < 65_535:
+        while raw.received.get(number, 0) < 65_535:
             await raw.read()
-        raw.h2.reset_stream(flooded)
+        raw.h2.reset_stream(number)
         raw.flush()
         await ended.wait()
         await raw.close()
@@ -389,8 +391,8 @@ async def test_a_reset_reaches_a_stream_that_waits_for_the_window(tmp_path):
 SCHEMA = Schema(b'{"fields":[]}', "1")
 
 
-class FakeReader:
-    """A subscription that brings the given batches, then ends or raises."""
+class FakeSubscription:
+    """A subscription with the given batches, which then ends or raises."""
 
     def __init__(self, batches, error=None, forever=False):
         self.batches = list(batches)
@@ -421,9 +423,9 @@ class FakeReader:
         self.left += 1
 
 
-def runs(reader):
+def runs(subscription):
     async def run(request, call):
-        await send_packets(call, reader)
+        await send_packets(call, subscription)
 
     return {"/run": server_stream(run, Request, pb.StreamPacket)}
 
@@ -435,53 +437,55 @@ async def packets_of(host):
         return [packet.data async for packet in stream]
 
 
-async def test_packets_arrive_whole_and_in_order_with_the_schema_where_it_is_due(tmp_path):
+async def test_packets_arrive_in_order_and_the_schema_precedes_its_packets(tmp_path):
     packets = [Packet(SCHEMA, b'{"values":[[%d]]}' % n, 1) for n in range(5000)]
-    reader = FakeReader([[(SCHEMA, packets[0]), (None, packets[1])], [(None, p) for p in packets]])
-    async with serving(tmp_path, runs(reader)) as host:
+    subscription = FakeSubscription(
+        [[(SCHEMA, packets[0]), (None, packets[1])], [(None, p) for p in packets]]
+    )
+    async with serving(tmp_path, runs(subscription)) as host:
         got = await packets_of(host)
     assert got[0] == b'{"schema":{"fields":[]},"data":{"values":[[0]]}}'
     assert got[1:] == [b'{"data":%b}' % p.data for p in [packets[1], *packets]]
-    assert reader.left == 1
+    assert subscription.left == 1
 
 
 async def test_a_packet_larger_than_all_windows_arrives(tmp_path):
     packet = Packet(SCHEMA, b'{"values":["%b"]}' % (b"x" * 900_000), 1)
-    async with serving(tmp_path, runs(FakeReader([[(None, packet)]]))) as host:
+    async with serving(tmp_path, runs(FakeSubscription([[(None, packet)]]))) as host:
         (got,) = await packets_of(host)
     assert got == b'{"data":%b}' % packet.data
 
 
-async def test_the_readers_error_ends_the_stream_after_its_packets(tmp_path):
+async def test_an_error_of_the_subscription_follows_its_packets(tmp_path):
     packet = Packet(SCHEMA, b"{}", 1)
-    reader = FakeReader([[(None, packet)]], error=GRPCError(Status.UNAVAILABLE, "lost"))
-    async with serving(tmp_path, runs(reader)) as host:
+    subscription = FakeSubscription([[(None, packet)]], error=GRPCError(Status.UNAVAILABLE, "lost"))
+    async with serving(tmp_path, runs(subscription)) as host:
         with pytest.raises(GRPCError, match="lost"):
             await packets_of(host)
-    assert reader.left == 1
+    assert subscription.left == 1
 
 
-async def test_a_busy_stream_lets_calls_through_and_ends_at_once(tmp_path):
+async def test_a_stream_at_full_speed_does_not_block_other_calls_and_ends_when_reset(tmp_path):
     packet = Packet(SCHEMA, b"x" * 20_000, 1)
-    reader = FakeReader([[(None, packet)] * 10], forever=True)
-    async with serving(tmp_path, runs(reader)) as host:
+    subscription = FakeSubscription([[(None, packet)] * 10], forever=True)
+    async with serving(tmp_path, runs(subscription)) as host:
         method = UnaryStreamMethod(host.channel, "/run", Request, pb.StreamPacket)
         stream = await method.open().__aenter__()
         await stream.send_message(Request(), end=True)
         await stream.recv_message()
-        assert (await host.call(data=b"through")).data == b"through"
+        assert (await host.call(data=b"abc")).data == b"abc"
         await stream.cancel()
         while host.server.tasks:
             await host.call()
             await asyncio.sleep(0)
-    assert reader.left == 1
+    assert subscription.left == 1
 
 
-# -- what a peer may do wrong --------------------------------------------------------------------
+# -- protocol errors of a host -------------------------------------------------------------------
 
 
 class Raw:
-    """A host that speaks HTTP/2 frame by frame."""
+    """A host that sends single HTTP/2 frames."""
 
     @classmethod
     async def connect(cls, host):
@@ -536,13 +540,13 @@ class Raw:
     async def trailers(self, number=None):
         number = number or self.next - 2
         while "grpc-status" not in self.ended.get(number, {}):
-            assert await self.read(), "the server hung up"
+            assert await self.read(), "the server closed the connection"
         return self.ended[number]
 
     async def status(self, number=None):
         number = number or self.next - 2
         while ":status" not in self.ended.get(number, {}):
-            assert await self.read(), "the server hung up"
+            assert await self.read(), "the server closed the connection"
         return self.ended[number][":status"]
 
     async def close(self):
@@ -550,7 +554,9 @@ class Raw:
         await self.writer.wait_closed()
 
 
-async def test_a_compressed_message_is_unimplemented_and_the_connection_lives(tmp_path, caplog):
+async def test_a_compressed_message_is_unimplemented_and_the_connection_stays_open(
+    tmp_path, caplog
+):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         raw.request("/echo")
@@ -565,7 +571,7 @@ async def test_a_compressed_message_is_unimplemented_and_the_connection_lives(tm
 
 
 @pytest.mark.parametrize("body", [b"", b"\0\0", b"\0\0\0\0\x05abc", b"\0\0\0\0\x05"])
-async def test_a_missing_or_cut_message_is_internal(tmp_path, body, caplog):
+async def test_a_missing_or_truncated_message_is_internal(tmp_path, body, caplog):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         number = raw.request("/echo", end=not body)
@@ -602,7 +608,7 @@ async def test_frames_of_an_unknown_type_are_ignored(tmp_path):
         await raw.close()
 
 
-async def test_a_header_beyond_ascii_is_read(tmp_path):
+async def test_a_header_with_other_than_ascii_is_accepted(tmp_path):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         raw.request("/echo", x_name="Jörg")
@@ -615,7 +621,7 @@ async def test_a_header_beyond_ascii_is_read(tmp_path):
     ("override", "status"),
     [({"method": "GET"}, "405"), ({"content_type": "application/json"}, "415")],
 )
-async def test_what_is_no_grpc_call_gets_an_http_status(tmp_path, override, status):
+async def test_a_request_that_is_not_a_grpc_call_gets_an_http_status(tmp_path, override, status):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         raw.request("/echo", end=True, **override)
@@ -623,7 +629,7 @@ async def test_what_is_no_grpc_call_gets_an_http_status(tmp_path, override, stat
         await raw.close()
 
 
-async def test_a_broken_timeout_header_is_an_invalid_argument(tmp_path):
+async def test_a_malformed_timeout_header_is_an_invalid_argument(tmp_path):
     async with serving(tmp_path, {}) as host:
         raw = await Raw.connect(host)
         raw.request("/echo", timeout="soon")
@@ -637,25 +643,25 @@ async def test_a_broken_timeout_header_is_an_invalid_argument(tmp_path):
 @pytest.mark.parametrize(
     "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"\0" * 50]
 )
-async def test_garbage_ends_its_own_connection_only(tmp_path, garbage, caplog):
+async def test_a_connection_that_is_not_http2_closes_itself_only(tmp_path, garbage, caplog):
     async with serving(tmp_path, {}) as host:
         await host.call()
         reader, writer = await asyncio.open_unix_connection(host.path)
         writer.write(garbage)
-        await reader.read()  # until the server hangs up
+        await reader.read()  # until the server closes the connection
         writer.close()
         await writer.wait_closed()
         assert (await host.call(data=b"alive")).data == b"alive"
     assert not caplog.records
 
 
-async def test_tcp_sends_small_packets_at_once():
+async def test_tcp_nodelay_is_set():
     import socket
 
-    server = wire.Server({"": lambda: {"/echo": ECHO}})
+    server = Server({"": lambda: {"/echo": ECHO}})
     await server.start("127.0.0.1", 0)
     port = server._server.sockets[0].getsockname()[1]
-    channel = Channel("127.0.0.1", port, codec=wire.Codec())
+    channel = Channel("127.0.0.1", port, codec=Codec())
     await UnaryUnaryMethod(channel, "/echo", Request, Reply)(Request())
     (connection,) = server.connections
     accepted = connection.write_buffer.get_extra_info("socket")

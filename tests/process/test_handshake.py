@@ -13,7 +13,7 @@ import anyio
 import pytest
 from grpclib.client import Channel, StreamStreamMethod, UnaryStreamMethod, UnaryUnaryMethod
 
-from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.call import Codec, GRPCError, Status
 from aiostream_ds._pb import plugin as pb
 from aiostream_ds._pb.google.protobuf import Empty
 from aiostream_ds._pb.grpc.health.v1 import (
@@ -75,7 +75,7 @@ class Plugin:
     async def connect(self):
         self.line = (await self.process.stdout.readline()).decode()
         self.address = self.line.split("|")[3]
-        self.channel = Channel(path=self.address, codec=wire.Codec())
+        self.channel = Channel(path=self.address, codec=Codec())
 
     async def check(self, service):
         method = UnaryUnaryMethod(
@@ -142,9 +142,9 @@ async def test_a_plugin_of_a_bare_environment_answers_all_that_go_plugin_asks(tm
         serving = HealthCheckResponseServingStatus.SERVING
         for service in ("plugin", ""):
             assert (await plugin.check(service)).status == serving
-        with pytest.raises(wire.GRPCError) as caught:
+        with pytest.raises(GRPCError) as caught:
             await plugin.check("other")
-        assert caught.value.status is wire.Status.NOT_FOUND
+        assert caught.value.status is Status.NOT_FOUND
 
         watch = UnaryStreamMethod(
             plugin.channel, "/grpc.health.v1.Health/Watch", HealthCheckRequest, HealthCheckResponse
@@ -311,5 +311,5 @@ async def test_the_plugin_outlives_a_lost_connection(tmp_path):
         await plugin.connect()
         await plugin.check("")
         plugin.channel.close()
-        plugin.channel = Channel(path=plugin.address, codec=wire.Codec())
+        plugin.channel = Channel(path=plugin.address, codec=Codec())
         await plugin.check("plugin")

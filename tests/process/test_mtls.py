@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from aiostream_ds._grpc import server as wire
+from aiostream_ds._grpc.call import Codec
+from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
 from aiostream_ds._process import handshake as goplugin
 from aiostream_ds._process import mtls
@@ -47,7 +48,7 @@ def decode(field):
 
 @asynccontextmanager
 async def serving(host, tmp_path):
-    server = wire.Server(goplugin.services(None))
+    server = Server(goplugin.services(None))
     handshake = Handshake(client_cert=host.certificate, socket_dir=str(tmp_path))
     listener = await goplugin.listen(server, handshake)
     try:
@@ -77,7 +78,7 @@ async def test_a_call_goes_through_tls_with_both_certificates(tmp_path):
     host = Host(tmp_path)
     async with serving(host, tmp_path) as (listener, server):
         context = host.context(listener.line)
-        channel = Channel(path=listener.address, ssl=context, codec=wire.Codec())
+        channel = Channel(path=listener.address, ssl=context, codec=Codec())
         channel._config = channel._config.__class__(ssl_target_name_override="localhost")
         channel._config = channel._config.__for_client__()
         check = UnaryUnaryMethod(

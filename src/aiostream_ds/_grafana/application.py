@@ -14,7 +14,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.instances import Instances
-from aiostream_ds._grpc.decode import remembering
+from aiostream_ds._grpc.decode import caching_decoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import Counters
@@ -39,7 +39,7 @@ class Application:
 
     def services(self) -> Services:
         """Grafana's services for a server; the code of each is loaded when it is first called."""
-        decoders: dict[type, Any] = {pb.PluginContext: remembering(pb.PluginContext)}
+        decoders: dict[type, Any] = {pb.PluginContext: caching_decoder(pb.PluginContext)}
         common = self.instances, self.registry, self.counters, decoders
 
         def data() -> Mapping[str, Method]:

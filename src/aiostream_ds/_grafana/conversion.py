@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiostream_ds._grpc.server import GRPCError, Status
+from aiostream_ds._grpc.call import GRPCError, Status
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import redact
 from aiostream_ds.errors import BadQuery, PluginError, unwrap

@@ -25,7 +25,7 @@ from aiostream_ds._frames.cursor import (
 )
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._grafana.packet_delivery import message, write
-from aiostream_ds._grpc.server import Call
+from aiostream_ds._grpc.call import Call
 
 __all__ = ["HEARTBEAT", "Feed", "cursor_feed", "ring_feed", "send_exact"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aiostream_ds._grafana.instances import Instance
-from aiostream_ds._grpc.server import Call
+from aiostream_ds._grpc.call import Call
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.models import PluginContext, Request, Response

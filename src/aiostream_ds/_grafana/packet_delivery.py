@@ -15,7 +15,7 @@ from typing import Protocol
 import anyio
 
 from aiostream_ds._frames.packet import Packet, Schema, render
-from aiostream_ds._grpc.server import Call
+from aiostream_ds._grpc.call import Call
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
 
 __all__ = ["Reader", "message", "packet_bytes", "send_packets", "write"]

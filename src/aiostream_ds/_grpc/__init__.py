@@ -1,1 +1,1 @@
-"""The gRPC server: calls, messages, method tables."""
+"""The gRPC server: calls, message codec, method tables."""

@@ -1,11 +1,11 @@
-"""gRPC's own health service, which go-plugin's hosts may ask."""
+"""The standard gRPC health service, which a go-plugin host may call."""
 
 from collections.abc import Mapping
 
 import anyio
 
+from aiostream_ds._grpc.call import Call, GRPCError, Status
 from aiostream_ds._grpc.methods import Method, server_stream, unary
-from aiostream_ds._grpc.server import Call, GRPCError, Status
 from aiostream_ds._pb.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -14,11 +14,11 @@ from aiostream_ds._pb.grpc.health.v1 import (
 
 __all__ = ["methods"]
 
-_SERVED = ("", "plugin")  # what the health service knows: the process, and go-plugin's name for it
+_SERVICES = ("", "plugin")  # the whole process, and the service name that go-plugin registers
 
 
 def methods() -> Mapping[str, Method]:
-    """`grpc.health.v1.Health`."""
+    """The methods of `grpc.health.v1.Health`."""
     return {
         "/grpc.health.v1.Health/Check": unary(_check, HealthCheckRequest, HealthCheckResponse),
         "/grpc.health.v1.Health/Watch": server_stream(
@@ -28,14 +28,17 @@ def methods() -> Mapping[str, Method]:
 
 
 async def _check(request: HealthCheckRequest, _: Call) -> HealthCheckResponse:
-    if request.service not in _SERVED:
-        raise GRPCError(Status.NOT_FOUND, f"there is no service {request.service!r}; ask 'plugin'")
+    if request.service not in _SERVICES:
+        raise GRPCError(
+            Status.NOT_FOUND, f"service must be '' or 'plugin', got {request.service!r}"
+        )
     return HealthCheckResponse(status=HealthCheckResponseServingStatus.SERVING)
 
 
 async def _watch(request: HealthCheckRequest, call: Call) -> None:
-    known = request.service in _SERVED
     statuses = HealthCheckResponseServingStatus
-    status = statuses.SERVING if known else statuses.SERVICE_UNKNOWN
-    await call.send(HealthCheckResponse(status=status))
+    known = request.service in _SERVICES
+    await call.send(
+        HealthCheckResponse(status=statuses.SERVING if known else statuses.SERVICE_UNKNOWN)
+    )
     await anyio.sleep_forever()

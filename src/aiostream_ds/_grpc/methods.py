@@ -1,79 +1,81 @@
-"""The table that a host's calls are answered by: a service's methods are made when it is first
-called.
+"""Method tables: which function handles a call. A service's methods are created by the first call
+to the service.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 __all__ = [
-    "Decodes",
     "Handler",
     "Method",
+    "MethodTable",
+    "RequestDecoder",
     "Services",
-    "Table",
-    "both_streams",
+    "bidi_stream",
     "server_stream",
     "unary",
 ]
 
 
-class Decodes(Protocol):
-    """What reads a request: a message class, or a decoder of one."""
+class RequestDecoder(Protocol):
+    """Decodes a request: a message class, or a faster decoder of it."""
 
     def parse(self, data: bytes, /) -> Any:
         """The message in `data`."""
 
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
-"""What answers one call: of the decoded request and the `Call`."""
+"""Handles one call. Its arguments are the decoded request and the `Call`."""
 
 
 class Method(NamedTuple):
-    """One line of the table that `Server` answers from; `unary` and its siblings make it."""
+    """One method of a service; `unary`, `server_stream` and `bidi_stream` create it."""
 
-    kind: Literal["unary", "server_stream", "both_streams"]
+    kind: Literal["unary", "server_stream", "bidi_stream"]
     func: Handler
-    request_type: Decodes
-    reply_type: type
+    request_type: RequestDecoder
+    response_type: type
 
 
-def unary(func: Handler, request_type: Decodes, reply_type: type) -> Method:
-    """`func(request, call)` returns the reply: a `reply_type`, or its bytes, whole or in a list."""
-    return Method("unary", func, request_type, reply_type)
+def unary(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
+    """`func(request, call)` returns the response: a `response_type`, its bytes, or a list of parts
+    of its bytes."""
+    return Method("unary", func, request_type, response_type)
 
 
-def server_stream(func: Handler, request_type: Decodes, reply_type: type) -> Method:
-    """`func(request, call)` sends by `await call.send(...)`; the stream ends when it returns."""
-    return Method("server_stream", func, request_type, reply_type)
+def server_stream(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
+    """`func(request, call)` sends with `await call.send(...)`; the stream ends when it returns."""
+    return Method("server_stream", func, request_type, response_type)
 
 
-def both_streams(func: Handler, request_type: Decodes, reply_type: type) -> Method:
-    """`func(None, call)` reads by `await call.receive()` and sends by `await call.send(...)`."""
-    return Method("both_streams", func, request_type, reply_type)
+def bidi_stream(func: Handler, request_type: RequestDecoder, response_type: type) -> Method:
+    """`func(None, call)` uses `await call.receive()` and `await call.send(...)`."""
+    return Method("bidi_stream", func, request_type, response_type)
 
 
 Services = Mapping[str, Callable[[], Mapping[str, Method]]]
-"""What makes the methods of each service: "package.Service", and then "/package.Service/Method"."""
+"""By "package.Service": a function that creates the service's methods by their paths,
+"/package.Service/Method"."""
 
 
-class Table:
-    """The methods of some services. Those of one are made when one of them is first called: most
-    of a plugin's code, and of its messages, is not needed before the host's first answer."""
+class MethodTable:
+    """The methods of some services. The methods of a service are created by the first call to it:
+    most of a plugin's code and message classes are not needed at the start."""
 
     def __init__(self, services: Services) -> None:
-        self._unmade = dict(services)
-        self._made: dict[str, Method] = {}
+        self._factories = dict(services)
+        self._methods: dict[str, Method] = {}
 
     def find(self, path: str) -> Method | None:
-        """The method at a path, if there is one."""
-        method = self._made.get(path)
-        if method is None and self._unmade:
-            self._make(path[1:].rpartition("/")[0])
-            method = self._made.get(path)
+        """The method of a path, or None."""
+        method = self._methods.get(path)
+        if method is None and self._factories:
+            self._create(path[1:].rpartition("/")[0])
+            method = self._methods.get(path)
         return method
 
-    def _make(self, service: str) -> None:
-        make = self._unmade.get(service)
-        if make is not None:
-            self._made |= make()
-            del self._unmade[service]
+    def _create(self, service: str) -> None:
+        factory = self._factories.get(service)
+        if factory is not None:
+            self._methods |= factory()
+            del self._factories[service]

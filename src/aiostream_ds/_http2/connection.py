@@ -41,7 +41,7 @@ from aiostream_ds._http2.rate_limits import RateLimitedConnection
 from aiostream_ds._http2.stream import Http2Connection, Http2Stream
 from aiostream_ds._http2.write_buffer import WriteBuffer
 
-__all__ = ["Handler", "Http2Protocol"]
+__all__ = ["Http2Protocol", "RequestHandler"]
 
 CLOSED_STREAMS = 4_096
 """Closed streams that a connection remembers, for frames that arrive late. h2 remembers 65,536:
@@ -53,7 +53,7 @@ STREAMS_LIMIT = 2**31 - 1
 _log = logging.getLogger(__name__)
 
 
-class Handler(Protocol):
+class RequestHandler(Protocol):
     """Answers the requests of a connection."""
 
     def accept(self, stream: "Http2Stream", head: RequestHead) -> None:
@@ -81,7 +81,7 @@ class Http2Protocol(H2Protocol):
     lost: "asyncio.Future[None]"
 
     def __init__(
-        self, calls: Handler, config: Configuration, connections: "set[Http2Protocol]"
+        self, calls: RequestHandler, config: Configuration, connections: "set[Http2Protocol]"
     ) -> None:
         h2_config = H2Configuration(
             client_side=False,
@@ -202,7 +202,7 @@ class _Events(EventsProcessor):
 
     connection: Http2Connection
 
-    def __init__(self, calls: Handler, connection: Http2Connection, h2: _H2) -> None:
+    def __init__(self, calls: RequestHandler, connection: Http2Connection, h2: _H2) -> None:
         super().__init__(cast("AbstractHandler", calls), connection)
         self.calls = calls
         self.h2 = h2

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from aiostream_ds._grpc.methods import Method, Services, both_streams, server_stream, unary
-from aiostream_ds._grpc.server import Call, Server
+from aiostream_ds._grpc.call import Call
+from aiostream_ds._grpc.methods import Method, Services, bidi_stream, server_stream, unary
+from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb import plugin as pb
 from aiostream_ds._pb.google.protobuf import Empty
 
@@ -258,7 +259,7 @@ def services(stop: Callable[[], None] | None) -> Services:
             "/plugin.GRPCController/Shutdown": unary(shutdown, pb.Empty, pb.Empty)
         },
         "plugin.GRPCBroker": lambda: {
-            "/plugin.GRPCBroker/StartStream": both_streams(_broker, pb.ConnInfo, pb.ConnInfo)
+            "/plugin.GRPCBroker/StartStream": bidi_stream(_broker, pb.ConnInfo, pb.ConnInfo)
         },
         "plugin.GRPCStdio": lambda: {
             "/plugin.GRPCStdio/StreamStdio": server_stream(_stdio, Empty, pb.StdioData)

@@ -19,8 +19,8 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._frames.packet import CursorRange
 from aiostream_ds._grafana.application import DRAIN, Application, background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog
-from aiostream_ds._grpc.methods import Method, Services, Table
-from aiostream_ds._grpc.server import Call, GRPCError
+from aiostream_ds._grpc.call import Call, GRPCError
+from aiostream_ds._grpc.methods import Method, MethodTable, Services
 from aiostream_ds._telemetry import Counters
 
 __all__ = ["FORMER_KEPT", "SWAP_PATIENCE", "Front", "open_front"]
@@ -46,7 +46,7 @@ class Front:
         self.catalog: Catalog
         self._tasks = tasks
         self._on_open = on_open
-        self._table = Table({})
+        self._table = MethodTable({})
         self._steady = anyio.Event()
         self._life: _Life | None = None
         self._swapping = anyio.Lock()
@@ -87,7 +87,7 @@ class Front:
         await self._tasks.start(life.run, catalog)
         self.application, self.catalog = life.application, catalog
         self.application.registry.former = places
-        self._table = Table(self.application.services())
+        self._table = MethodTable(self.application.services())
         self._on_open(self.application)
         self._steady.set()
         if places:

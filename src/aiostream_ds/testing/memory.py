@@ -6,7 +6,8 @@ from typing import Any
 from grpclib.client import Channel
 from grpclib.config import Configuration
 
-from aiostream_ds._grpc.server import Codec, Server
+from aiostream_ds._grpc.call import Codec
+from aiostream_ds._grpc.server import Server
 
 __all__ = ["connect"]
 

@@ -18,7 +18,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana import conversion as convert
 from aiostream_ds._grafana.instances import Instances
 from aiostream_ds._grpc.decode import Decoder
-from aiostream_ds._grpc.methods import Decodes, Method
+from aiostream_ds._grpc.methods import Method, RequestDecoder
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError, unwrap
 
@@ -56,7 +56,7 @@ class Service:
         """The service's part of the table that the server answers from."""
         raise NotImplementedError
 
-    def decoder(self, request: type[betterproto2.Message]) -> Decodes:
+    def decoder(self, request: type[betterproto2.Message]) -> RequestDecoder:
         """What reads requests of this class."""
         return Decoder(request, self._decoders)
 

@@ -12,8 +12,8 @@ from aiostream_ds._grafana import queries, replies
 from aiostream_ds._grafana.replay import INLINE_ROWS
 from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream, unary
-from aiostream_ds._grpc.server import Call
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._streams.author_code import authors_code
 from aiostream_ds.errors import unwrap

@@ -7,8 +7,8 @@ import anyio.to_thread
 import msgspec
 
 from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary
-from aiostream_ds._grpc.server import Call
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import redact
 from aiostream_ds.models import Health

@@ -9,8 +9,8 @@ from aiostream_ds._grafana.authorization import authorize, authorize_plain
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.replay import resolve_channel
 from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream
-from aiostream_ds._grpc.server import Call
 from aiostream_ds._http2.stream import StreamClosedError
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.models import User

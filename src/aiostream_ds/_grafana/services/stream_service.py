@@ -15,8 +15,8 @@ from aiostream_ds._grafana.packet_delivery import send_packets
 from aiostream_ds._grafana.replay import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.stream_runs import join
+from aiostream_ds._grpc.call import Call, GRPCError, Status
 from aiostream_ds._grpc.methods import Method, server_stream, unary
-from aiostream_ds._grpc.server import Call, GRPCError, Status
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, PermissionDenied
 from aiostream_ds.settings import convert as read

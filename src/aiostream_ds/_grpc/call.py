@@ -1,0 +1,201 @@
+"""One gRPC call: receives request messages, sends response messages and the status."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from grpclib import GRPCError, Status
+from grpclib.encoding.base import CodecBase
+from grpclib.metadata import encode_grpc_message
+
+from aiostream_ds._grpc.methods import Method
+from aiostream_ds._http2.headers import RequestHead, encode_headers
+from aiostream_ds._http2.stream import Http2Stream
+from aiostream_ds._http2.write_buffer import FLUSH_BYTES
+from aiostream_ds._telemetry import redact
+
+__all__ = ["Call", "Codec", "GRPCError", "Status"]
+
+_MESSAGE_LIMIT = 4_000  # characters of a grpc-message: hosts refuse header lists above 64 KiB
+_RESPONSE_HEADERS = encode_headers([(":status", "200"), ("content-type", "application/grpc+proto")])
+_OK = encode_headers([("grpc-status", "0")])
+
+
+class Codec(CodecBase):
+    """Converts betterproto2 messages to bytes and back. A response of bytes is sent as it is.
+
+    A request type needs only `parse(bytes)`, so a faster decoder can replace a message class.
+    """
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """Raises TypeError for anything but bytes and `message_type`."""
+        if isinstance(message, bytes):
+            return message
+        if isinstance(message, message_type):
+            return bytes(message)
+        raise TypeError(
+            f"a response must be bytes or {message_type.__name__}, got {message!r}; "
+            "return or send one of them"
+        )
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """Raises what `message_type.parse` raises."""
+        return message_type.parse(data)
+
+
+class CallOptions(Protocol):
+    """What a call needs to know of its server."""
+
+    codec: Any
+    receive_limit: int
+
+
+class Call:
+    """One gRPC call, as the function that handles it sees it.
+
+    `path` is "/package.Service/Method". `metadata` has lower-case names, repeated values are joined
+    by a comma; calls share it: do not change it. `deadline` is the event loop's time at which the
+    host cancels the call, None without a deadline. `sent` is True once the response headers are
+    sent. `stream` is the HTTP/2 stream: once `sent`, `stream.write_nowait` sends without waiting.
+
+    Not thread-safe: use it on the event loop's thread.
+    """
+
+    __slots__ = (
+        "_options",
+        "_when_done",
+        "deadline",
+        "metadata",
+        "method",
+        "path",
+        "sent",
+        "stream",
+    )
+
+    def __init__(
+        self, stream: Http2Stream, head: RequestHead, method: Method, options: CallOptions
+    ) -> None:
+        self.stream = stream
+        self._options = options
+        self._when_done: Callable[[], None] | None = None
+        self.sent = False
+        self.deadline: float | None = None
+        self.path = head.path
+        self.metadata = head.metadata
+        self.method = method
+
+    @property
+    def peer(self) -> str:
+        """The host's address as "HOST:PORT"; "unix" on a UNIX socket."""
+        address = self.stream.connection.write_buffer.get_extra_info("peername")
+        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+
+    async def receive(self) -> Any:
+        """The next request message, decoded; None when the host has ended its side of the stream.
+
+        Raises GRPCError for a message that is compressed, too long, truncated or not decodable.
+        """
+        body = await self._receive_body()
+        if body is None:
+            return None
+        try:
+            return self._options.codec.decode(body, self.method.request_type)
+        except Exception as error:
+            raise GRPCError(
+                Status.INTERNAL, f"cannot decode the request of {self.path}: {error}"
+            ) from error
+
+    async def _receive_body(self) -> bytes | None:
+        limit = self._options.receive_limit
+        prefix = await self.stream.read(5)
+        if not prefix:
+            return None
+        size = int.from_bytes(prefix[1:], "big")
+        if prefix[0]:
+            raise GRPCError(
+                Status.UNIMPLEMENTED,
+                f"expected an uncompressed message, got compressed flag {prefix[0]}",
+            )
+        if size > limit:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"a message must have at most {limit} bytes, got {size}",
+            )
+        body = await self.stream.read(size) if len(prefix) == 5 else b""
+        if len(prefix) < 5 or len(body) != size:
+            raise GRPCError(Status.INTERNAL, "the stream ended in the middle of a message")
+        return body
+
+    async def send(self, message: Any) -> None:
+        """Send one message: the method's response type, or its bytes, or a list of parts of its
+        bytes. Waits for the flow-control windows.
+
+        Raises TypeError for another type.
+        """
+        parts = self._encode(message)
+        await self._send(parts, sum(map(len, parts)))
+
+    async def respond(self, message: Any) -> None:
+        """Send the only message of a unary response. When everything can be written at once, this
+        also sends the trailers.
+
+        Raises TypeError for another type.
+        """
+        parts = self._encode(message)
+        size = sum(map(len, parts))
+        if size < FLUSH_BYTES:
+            whole = b"".join((b"\0", size.to_bytes(4, "big"), *parts))
+            if self.stream.write_response(_RESPONSE_HEADERS, whole, _OK):
+                self.sent = True
+                return
+        await self._send(parts, size)
+
+    def _encode(self, message: Any) -> "list[bytes | memoryview]":
+        if isinstance(message, list):
+            return message
+        return [self._options.codec.encode(message, self.method.response_type)]
+
+    async def _send(self, parts: "list[bytes | memoryview]", size: int) -> None:
+        """Write large parts without a copy, and small ones joined."""
+        small: list[bytes | memoryview] = [b"\0" + size.to_bytes(4, "big")]
+        for part in parts:
+            if len(part) < FLUSH_BYTES:
+                small.append(part)
+                continue
+            if small:
+                await self.write(b"".join(small))
+                small = []
+            await self.stream.write(part)
+        if small:
+            await self.write(b"".join(small))
+
+    async def write(self, data: bytes) -> None:
+        """Write one or more messages that have their gRPC prefixes already. Waits for the
+        flow-control windows."""
+        if not self.sent:
+            self.stream.write_headers(_RESPONSE_HEADERS, end=False)
+            self.sent = True
+        if len(data) > FLUSH_BYTES or not self.stream.write_nowait(data):
+            await self.stream.write(data)
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, after the response is written. Only the last callback is kept."""
+        self._when_done = callback
+
+    def finish(self, status: Status, message: str = "") -> None:
+        """Send the trailers with this status. Does nothing when the stream is closed."""
+        if self.stream.closable:
+            block = _OK if status is Status.OK else _encode_status(status, message)
+            self.stream.write_headers(block if self.sent else _RESPONSE_HEADERS + block, end=True)
+        callback, self._when_done = self._when_done, None
+        if callback is not None:
+            callback()
+
+
+def _encode_status(status: Status, message: str) -> bytes:
+    headers = [("grpc-status", str(status.value))]
+    if message:
+        text = redact(message)[:_MESSAGE_LIMIT]
+        headers.append(("grpc-message", encode_grpc_message(text)))
+    return encode_headers(headers)

@@ -1,4 +1,4 @@
-// Plays the scene of the moving picture and takes its frames; scripts/pictures calls it.
+// Takes the screenshots of the console for the documentation. scripts/pictures calls it.
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ async function open(url, options) {
   return page;
 }
 
-// -- the moving picture ------------------------------------------------------------------------
+// -- the animation: a stream changes while it runs ------------------------------------------------------------------------
 
 const page = await open(garden, { viewport: { width: WIDTH, height: HEIGHT }, colorScheme: "dark" });
 await page.selectOption('[aria-label="Time range"]', "15");
@@ -54,7 +54,7 @@ await page.locator(".tag", { hasText: "reloaded 2" }).waitFor();
 await shoot(14);
 writeFileSync(join(frames, "list"), list.join(" "));
 
-// -- the still ones ----------------------------------------------------------------------------
+// -- the screenshots ----------------------------------------------------------------------------
 
 const size = { viewport: { width: 1100, height: 640 } };
 for (const scheme of ["light", "dark"]) {

@@ -75,11 +75,11 @@ await step("a chart draws rows of this machine's processor", async () => {
 });
 
 await step("its axes are labelled", async () => {
-  await page.waitForSelector(".u-axis"); // texts are drawn on the canvas: their room is what can be seen
+  await page.waitForSelector(".u-axis"); // labels are drawn on the canvas: only the axis elements can be counted
   equal(await first.locator(".u-axis").count(), 3, "axes of time, % and load");
 });
 
-await step("a pause keeps the picture, and goes live again", async () => {
+await step("a paused chart does not change until it goes live again", async () => {
   await first.locator('[aria-label="Pause"]').click();
   const shown = () => first.locator(".view canvas").evaluate((canvas) => canvas.toDataURL());
   await page.mouse.move(0, 0);
@@ -87,17 +87,17 @@ await step("a pause keeps the picture, and goes live again", async () => {
   const before = await shown();
   await page.waitForTimeout(1500);
   equal(await shown(), before, "the paused picture");
-  await first.locator('[aria-label="Live again"]').click();
+  await first.locator('[aria-label="Go live"]').click();
   await first.locator('[aria-label="Pause"]').waitFor();
 });
 
-await step("dragging pans and pauses, a double click is live again", async () => {
+await step("dragging pans and pauses, a double click goes live", async () => {
   const box = await first.locator(".u-over").boundingBox();
   await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
   await page.mouse.down();
   await page.mouse.move(box.x + box.width / 2 + 80, box.y + box.height / 2, { steps: 4 });
   await page.mouse.up();
-  await first.locator('[aria-label="Live again"]').waitFor();
+  await first.locator('[aria-label="Go live"]').waitFor();
   await page.mouse.dblclick(box.x + box.width / 2, box.y + box.height / 2);
   await first.locator('[aria-label="Pause"]').waitFor();
 });
@@ -116,7 +116,7 @@ await step("the table shows rows", async () => {
   equal((await first.locator("th").allTextContents()).join(), "time,busy,user,system,iowait,load", "columns");
 });
 
-await step("raw packets are shown as they came", async () => {
+await step("raw packets are shown as received", async () => {
   await first.locator('[role="tab"]', { hasText: "packets" }).click();
   const text = await first.locator(".packets li").first().textContent();
   JSON.parse(text);
@@ -125,14 +125,14 @@ await step("raw packets are shown as they came", async () => {
 
 await picture("chart-light");
 
-await step("a path is followed beside it, and many at once", async () => {
+await step("more paths are followed at once", async () => {
   await follow("memory");
   await until(() => document.querySelectorAll(".panel canvas").length === 2);
   await follow("net/bG8");
   await until(() => document.querySelectorAll(".panel canvas").length === 3);
 });
 
-await step("a wrong path says which there are", async () => {
+await step("the error of a wrong path lists the paths", async () => {
   await follow("nonsense");
   await page.locator(".panel .problem", { hasText: "net/{nic:any}" }).waitFor();
   await page.locator('.panel:has(.problem) [aria-label="Close"]').click();
@@ -147,40 +147,40 @@ await step("a form drawn from the class runs its stream", async () => {
   await page.locator('.panel[data-path="net/bG8"] .series').nth(3).waitFor();
 });
 
-await step("a second and a slow viewer, who comes back, and a cut connection", async () => {
+await step("a second viewer, a slow one, one that joins again, and a closed connection", async () => {
   await menu(first, "Second viewer");
   await until(() => document.querySelectorAll('.panel[data-path="cpu"]').length === 2);
   await menu(first, "Slow viewer");
   await page.locator(".tag.warn", { hasText: "slow" }).waitFor();
-  await menu(first, "Leave and come back");
-  await menu(first, "Cut Grafana");
+  await menu(first, "Leave and join again");
+  await menu(first, "Close Grafana");
   await page.waitForTimeout(500);
   await until(() => document.querySelector(".panel footer .state").textContent === "running");
 });
 
-await step("what may not be published is refused in words", async () => {
+await step("a refused publication shows the reason", async () => {
   await first.locator('[aria-label="More"]').click();
   await first.locator(".publish button").click();
   await first.locator(".publish output", { hasText: "refused" }).waitFor();
   await page.keyboard.press("Escape");
 });
 
-await step("another user is one of those that a hook may refuse", async () => {
+await step("a panel is followed as the selected user", async () => {
   await page.selectOption('[aria-label="User"]', "Viewer");
   await follow("memory");
   await page.locator(".panel .tag", { hasText: "Viewer" }).waitFor();
   await page.selectOption('[aria-label="User"]', "Admin");
 });
 
-await step("the time range is that of every chart", async () => {
+await step("the time range applies to every chart", async () => {
   await page.selectOption('[aria-label="Time range"]', "15");
   await page.selectOption('[aria-label="Time range"]', "300");
 });
 
-await step("light and dark change places", async () => {
+await step("the theme toggles between light and dark", async () => {
   const back = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const light = await back();
-  await page.click('[aria-label="Light or dark"]');
+  await page.click('[aria-label="Toggle theme"]');
   if ((await back()) === light) {
     throw new Error("the page looks the same");
   }
@@ -188,17 +188,17 @@ await step("light and dark change places", async () => {
   await picture("panels-dark");
 });
 
-await step("the list of channels shows what runs, and finds a path", async () => {
+await step("the list of channels shows running channels and filters by path", async () => {
   await page.locator('.tabs [role="tab"]', { hasText: "Channels" }).click();
   await page.locator(".line", { hasText: "cpu" }).locator(".running").waitFor();
-  await page.fill('[aria-label="Find a path"]', "mem");
+  await page.fill('[aria-label="Filter by path"]', "mem");
   await until(() => document.querySelectorAll(".line").length === 1);
   await page.locator(".line").click();
   await page.locator(".detail button", { hasText: "Follow" }).click();
   await picture("channels-dark");
 });
 
-await step("the log shows lines, all or the bad ones", async () => {
+await step("the log filters lines by level", async () => {
   await page.locator('.tabs [role="tab"]', { hasText: "Log" }).click();
   await page.locator(".log li").first().waitFor();
   for (const level of ["errors", "warnings", "all"]) {
@@ -207,7 +207,7 @@ await step("the log shows lines, all or the bad ones", async () => {
   await page.locator('.tabs [role="tab"]', { hasText: "Panels" }).click();
 });
 
-await step("on a phone everything fits, and streams are a touch away", async () => {
+await step("on a phone the page fits, and the sidebar opens", async () => {
   await page.setViewportSize({ width: 390, height: 844 });
   await page.waitForTimeout(400);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
@@ -217,7 +217,7 @@ await step("on a phone everything fits, and streams are a touch away", async () 
   await page.locator('[data-query="cpu"]').waitFor();
   await page.click('[aria-label="Streams and settings"]');
   await page.setViewportSize({ width: 1280, height: 860 });
-  await page.click('[aria-label="Light or dark"]');
+  await page.click('[aria-label="Toggle theme"]');
 });
 
 await step("all panels close", async () => {
@@ -225,14 +225,14 @@ await step("all panels close", async () => {
   equal(await panels(), 0, "panels");
 });
 
-await step("other settings bring other streams, and Save & test says how it went", async () => {
+await step("saved settings show their streams, and Save & test shows its result", async () => {
   await page.selectOption("#settings-source", "demo");
   await page.locator("[data-settings] button[type=submit]").click();
   await page.locator('[data-query="walk"]').waitFor();
   await page.locator("[data-settings] .good").waitFor();
 });
 
-await step("twelve charts of sixty rows a second draw all they get", async () => {
+await step("twelve charts of sixty rows a second drop nothing", async () => {
   await follow("walk/60/{1..12}");
   await until(() => document.querySelectorAll(".panel").length === 12);
   await page.waitForTimeout(3000);
@@ -242,7 +242,7 @@ await step("twelve charts of sixty rows a second draw all they get", async () =>
   await page.locator(".tabs button", { hasText: "Close all" }).click();
 });
 
-await step("a thousand channels are followed, and the list of them scrolls", async () => {
+await step("a thousand channels are followed, and their list scrolls", async () => {
   await follow("walk/1/{1..1000}");
   await until(() => Number(document.querySelector(".totals dd").textContent) >= 990, null, { timeout: 180_000 });
   await page.locator('.tabs [role="tab"]', { hasText: "Channels" }).click();

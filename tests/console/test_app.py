@@ -1,4 +1,4 @@
-"""The console over real sockets of this machine: its WebSocket, event streams, and bad pages."""
+"""The console over real sockets: its WebSocket, event streams, and misbehaving pages."""
 
 import asyncio
 import gc
@@ -19,18 +19,18 @@ from aiostream_ds import DataSource, PermissionDenied, Rows, Settings, User, str
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.console import session
 from aiostream_ds.console.app import make_app, open_console
+from aiostream_ds.console.channel_stats import MAX_CHANNELS
 from aiostream_ds.console.hub import open_hub
-from aiostream_ds.console.page_queue import Feed, Outbox
-from aiostream_ds.console.watch import REMEMBERED
+from aiostream_ds.console.page_queue import FollowedChannel, PageQueue
 from aiostream_ds.console.web_server import listen, serve_app
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 
-class House(Settings):
+class Named(Settings):
     name: str = "one"
 
 
-class Source(DataSource[House]):
+class Source(DataSource[Named]):
     @stream("ticks/{hz:int}")
     async def ticks(self, hz: int = 100) -> Rows:
         """Counts."""
@@ -49,8 +49,8 @@ class Source(DataSource[House]):
         if user is None or user.role != "Admin":
             raise PermissionDenied("for admins")
 
-    @stream("calm/{id:int}")
-    async def calm(self, id: int) -> Rows:
+    @stream("slow/{id:int}")
+    async def slow(self, id: int) -> Rows:
         while True:
             yield {"id": id}
             await anyio.sleep(30)
@@ -69,7 +69,7 @@ class Source(DataSource[House]):
 
 @asynccontextmanager
 async def console(target=Source, **settings):
-    """A console that listens; the hub, and the address without a scheme."""
+    """A listening console: its hub, and its address without the scheme."""
     listener = listen(port=0)
     address = "{}:{}".format(*listener.sock.getsockname())
     async with open_hub(Catalog(target), settings=settings) as hub:
@@ -84,12 +84,12 @@ def rows_of(packet):
 
 
 class Page:
-    """The page's half of the WebSocket."""
+    """The page's side of the WebSocket."""
 
     def __init__(self, socket):
         self.socket = socket
         self.packets = {}
-        self.news = []
+        self.messages = []
         self.answers = {}
 
     async def read(self):
@@ -99,11 +99,11 @@ class Page:
             elif "id" in message and "ended" not in message:
                 self.answers[message["id"]] = message
             else:
-                self.news.append(message)
+                self.messages.append(message)
 
-    async def ask(self, id, do, **what):
+    async def request(self, id, type, **fields):
         self.answers.pop(id, None)
-        await self.socket.send(json.dumps({"id": id, "do": do, **what}))
+        await self.socket.send(json.dumps({"id": id, "type": type, **fields}))
         async with asyncio.timeout(10):
             while id not in self.answers:
                 await self.read()
@@ -121,11 +121,11 @@ class Page:
                 await self.read()
         return self.packets[id]
 
-    async def told(self, name):
+    async def message(self, name):
         async with asyncio.timeout(10):
-            while not (found := [n[name] for n in self.news if name in n]):
+            while not (found := [m[name] for m in self.messages if name in m]):
                 await self.read()
-        self.news = [n for n in self.news if name not in n]
+        self.messages = [m for m in self.messages if name not in m]
         return found[-1]
 
 
@@ -147,37 +147,37 @@ async def get(url, **headers):
     return await anyio.to_thread.run_sync(fetch)
 
 
-async def test_a_page_is_told_what_there_is_follows_a_path_and_leaves_it():
+async def test_a_page_gets_the_forms_follows_a_path_and_leaves_it():
     async with console() as (hub, address), page(address) as one:
-        hello = await one.told("hello")
+        hello = await one.message("hello")
         (source,) = hello["forms"]["sources"]
         assert [q["pattern"] for q in source["queries"]][:1] == ["ticks/{hz:int}"]
-        assert await one.ask(1, "follow", path="ticks/100") == {"id": 1, "ok": True}
+        assert await one.request(1, "follow", path="ticks/100") == {"id": 1, "ok": True}
         first = (await one.rows(1, 5))[0]
         assert [field["name"] for field in first["schema"]["fields"]] == ["time", "name", "n"]
         states = []
         while ["ticks/100", "running"] not in states:
-            states = [line[:2] for line in (await one.told("state"))["channels"]]
-        await one.socket.send(json.dumps({"do": "leave", "id": 1}))
+            states = [line[:2] for line in (await one.message("state"))["channels"]]
+        await one.socket.send(json.dumps({"type": "leave", "id": 1}))
         async with asyncio.timeout(5):
             while hub.grafana._viewers:
                 await asyncio.sleep(0.01)
 
 
-async def test_another_user_is_refused_what_the_author_refuses():
+async def test_the_authors_hook_refuses_a_user():
     async with console() as (_, address), page(address) as one:
         viewer = {"login": "v", "role": "Viewer"}
-        refused = await one.ask(1, "follow", path="private/a", user=viewer)
+        refused = await one.request(1, "follow", path="private/a", user=viewer)
         assert refused["status"] == "PERMISSION_DENIED" and "error" in refused
-        assert "error" in await one.ask(2, "follow", path="private/a", user=None)
-        assert (await one.ask(3, "follow", path="private/a"))["ok"]
+        assert "error" in await one.request(2, "follow", path="private/a", user=None)
+        assert (await one.request(3, "follow", path="private/a"))["ok"]
 
 
-async def test_settings_are_saved_and_the_stream_goes_on_with_the_new():
+async def test_a_stream_continues_with_saved_settings():
     async with console() as (_, address), page(address) as one:
-        await one.ask(1, "follow", path="ticks/100")
+        await one.request(1, "follow", path="ticks/100")
         await one.rows(1, 2)
-        saved = await one.ask(2, "save", settings={"name": "two"})
+        saved = await one.request(2, "save", settings={"name": "two"})
         assert saved["ok"]
         async with asyncio.timeout(10):
             while one.packets[1][-1]["data"]["values"][1][-1] != "two":
@@ -187,52 +187,52 @@ async def test_settings_are_saved_and_the_stream_goes_on_with_the_new():
 async def test_an_authors_error_reaches_the_page_with_its_traceback():
     logging.getLogger().setLevel("INFO")
     async with console() as (hub, address), page(address) as one:
-        await one.ask(1, "follow", path="broken")
+        await one.request(1, "follow", path="broken")
         async with asyncio.timeout(10):
-            while not (found := [c for c in hub.watch.channels() if c[0] == "broken" and c[10]]):
+            while not (found := [c for c in hub.stats.channels() if c[0] == "broken" and c[10]]):
                 await one.read()
         assert "RuntimeError: on purpose" in found[0][10]
-        log = await one.told("log")
+        log = await one.message("log")
         assert any("on purpose" in line.get("error", "") for line in log)
 
 
-async def test_a_query_is_answered_with_its_frames_or_its_error():
+async def test_a_query_is_answered_with_frames_or_an_error():
     async with console() as (_, address), page(address) as one:
-        found = await one.ask(1, "query", path="ticks/50")
+        found = await one.request(1, "query", path="ticks/50")
         assert found["query"] == {"queryType": "ticks", "hz": 50}
         assert found["frames"][0]["schema"]["meta"]["channel"] == "ds/local/ticks/50"
-        wrong = await one.ask(2, "query", query={"queryType": "none"})
+        wrong = await one.request(2, "query", query={"queryType": "none"})
         assert wrong["status"] == 400 and "'ticks'" in wrong["error"]
 
 
-async def test_a_slow_viewer_loses_rows_that_are_counted_and_the_others_none():
+async def test_a_slow_viewer_loses_rows_and_others_lose_none():
     async with console() as (hub, address), page(address) as one:
-        await one.ask(1, "follow", path="flood", delay=5)
-        await one.ask(2, "follow", path="ticks/100")
+        await one.request(1, "follow", path="flood", delay=5)
+        await one.request(2, "follow", path="ticks/100")
         async with asyncio.timeout(10):
-            while not [c for c in hub.watch.channels() if c[0] == "flood" and c[4] > 20_000]:
+            while not [c for c in hub.stats.channels() if c[0] == "flood" and c[4] > 20_000]:
                 await one.read()
-        await one.socket.send(json.dumps({"do": "leave", "id": 1}))
+        await one.socket.send(json.dumps({"type": "leave", "id": 1}))
         async with asyncio.timeout(10):
-            while not [c for c in hub.watch.channels() if c[0] == "flood" and c[6]]:
+            while not [c for c in hub.stats.channels() if c[0] == "flood" and c[6]]:
                 await one.read()
         numbers = [n for p in one.packets[2] for n in p["data"]["values"][2]]
         assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
 
-async def test_after_grafanas_connection_is_cut_the_rows_come_again():
+async def test_rows_continue_after_grafanas_connection_is_closed():
     async with console() as (_, address), page(address) as one:
-        await one.ask(1, "follow", path="ticks/100")
+        await one.request(1, "follow", path="ticks/100")
         await one.rows(1, 3)
-        assert (await one.ask(2, "cut"))["ok"]
+        assert (await one.request(2, "disconnect"))["ok"]
         one.packets.clear()
         await one.rows(1, 3)
 
 
 @pytest.mark.parametrize(
-    "text", ["no json", "[]", '{"do": 1}', '{"do":"follow","id":"x"}', "[" * 9_000]
+    "text", ["no json", "[]", '{"type": 1}', '{"type":"follow","id":"x"}', "[" * 9_000]
 )
-async def test_what_cannot_be_read_closes_that_page_alone(text):
+async def test_an_invalid_message_closes_only_that_page(text):
     async with console() as (_, address), page(address) as good:
         async with page(address) as bad:
             await bad.socket.send(text)
@@ -241,33 +241,33 @@ async def test_what_cannot_be_read_closes_that_page_alone(text):
                     while True:
                         await bad.read()
             assert closed.value.rcvd.code == 1003
-        assert (await good.ask(1, "follow", path="ticks/100"))["ok"]
+        assert (await good.request(1, "follow", path="ticks/100"))["ok"]
 
 
-async def test_what_is_none_of_the_questions_is_told_which_there_are():
+async def test_an_unknown_request_is_answered_with_the_known_ones():
     async with console() as (_, address), page(address) as one:
-        answer = await one.ask(1, "dance")
-        assert "'dance' is none of leave, follow, query" in answer["error"]
+        answer = await one.request(1, "dance")
+        assert "one of leave, follow, query" in answer["error"] and "got 'dance'" in answer["error"]
 
 
-async def test_a_page_that_reads_nothing_holds_up_nobody(monkeypatch):
-    monkeypatch.setattr(session, "PATIENCE", 1.0)
+async def test_a_page_that_does_not_read_does_not_delay_others(monkeypatch):
+    monkeypatch.setattr(session, "TIMEOUT", 1.0)
     async with console() as (hub, address), page(address) as good:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect((address.partition(":")[0], int(address.rpartition(":")[2])))
         async with websockets.connect(f"ws://{address}/ws", sock=sock, close_timeout=0) as stuck:
-            await stuck.send(json.dumps({"do": "follow", "id": 1, "path": "flood"}))
+            await stuck.send(json.dumps({"type": "follow", "id": 1, "path": "flood"}))
             stuck.transport.pause_reading()
-            await good.ask(1, "follow", path="ticks/100")
+            await good.request(1, "follow", path="ticks/100")
             async with asyncio.timeout(15):
-                while len(hub.pages) > 1:  # it is given up
+                while len(hub.pages) > 1:  # it is disconnected
                     await good.read()
         good.packets.clear()
         await good.rows(1, 20)
 
 
-async def test_plain_pages_get_packets_as_events_and_as_texts():
+async def test_live_paths_serve_event_streams_and_websockets():
     async with console() as (_, address):
         reader, writer = await asyncio.open_connection(*address.split(":"))
         writer.write(f"GET /live/ticks/100 HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
@@ -280,7 +280,7 @@ async def test_plain_pages_get_packets_as_events_and_as_texts():
             assert "data" in json.loads(await socket.recv())
 
 
-async def test_a_plain_page_is_refused_as_a_panel_would_be():
+async def test_live_paths_refuse_what_a_panel_is_refused():
     async with console() as (_, address):
         assert (await get(f"http://{address}/live/nothing"))[0] == 404
     listener = listen(port=0)
@@ -293,7 +293,7 @@ async def test_a_plain_page_is_refused_as_a_panel_would_be():
             tasks.cancel_scope.cancel()
 
 
-async def test_the_page_and_the_document_of_its_forms_are_served():
+async def test_the_page_and_the_schema_are_served():
     async with console() as (_, address):
         status, body = await get(f"http://{address}/")
         assert status == 200 and b"static/console.js" in body
@@ -305,20 +305,20 @@ async def test_the_page_and_the_document_of_its_forms_are_served():
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_ten_thousand_joins_and_leaves_leave_nothing_behind():
+def test_ten_thousand_joins_and_leaves_do_not_leak():
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(_join_and_leave())
 
 
 async def _join_and_leave():
     async with open_hub(Catalog(Source)) as hub:
-        outbox = Outbox()
+        queue = PageQueue()
 
         async def follow(number, leaves):
-            path = f"calm/{number % 500}"
-            leaves.append(await hub.grafana.attach(path, Feed(outbox, number, path)))
+            path = f"slow/{number % 500}"
+            leaves.append(await hub.grafana.attach(path, FollowedChannel(queue, number, path)))
 
-        async def come_and_go(rounds):
+        async def join_and_leave(rounds):
             for number in range(rounds):
                 leaves = []
                 async with anyio.create_task_group() as tasks:
@@ -327,18 +327,18 @@ async def _join_and_leave():
                 await anyio.sleep(0.1)
                 for leave in leaves:
                     leave()
-                if outbox._packets:
-                    await outbox.take()
-            await anyio.sleep(60)  # Grafana notices that nobody is there
-            # h2 remembers the last 65,536 calls of a connection: that is not what is looked for
-            await hub.grafana.replace_plugin(hub.front)
+                if queue._packets:
+                    await queue.receive()
+            await anyio.sleep(60)  # until Grafana closes empty channels
+            # h2 remembers the last 65,536 calls of a connection: a new one starts without them
+            await hub.grafana.replace_plugin(hub.plugin)
             await anyio.sleep(1)
             gc.collect()
             return sys.getallocatedblocks()
 
-        before = await come_and_go(20)
-        grown = await come_and_go(80) - before
+        before = await join_and_leave(20)
+        grown = await join_and_leave(80) - before
         assert not hub.grafana._runs and not hub.grafana._viewers
-        assert not hub.front.application.registry.channels
-        assert len(hub.watch.counts) <= REMEMBERED
-        assert grown < 8_000, f"{grown} objects more after 8,000 joins and leaves"
+        assert not hub.plugin.application.registry.channels
+        assert len(hub.stats.counts) <= MAX_CHANNELS
+        assert grown < 8_000, f"{grown} more objects after 8,000 joins and leaves"

@@ -1,4 +1,4 @@
-"""The console's page in a browser: each control, as page.mjs uses it."""
+"""The console's page in a browser: page.mjs uses each control."""
 
 import json
 import os
@@ -22,23 +22,23 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What the script found, in one browser."""
+    """The report of page.mjs, run once."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     playwright = ROOT / "frontend/node_modules/playwright-core"
-    require("browser", shutil.which("node") is not None, "Node is not there")
+    require("browser", shutil.which("node") is not None, "Node is not installed")
     require("browser", playwright.is_dir(), "the frontend's packages are not installed")
-    require("browser", chromium is not None, "Chromium is not there")
-    words = ["dev", "--set", "source=host", "--path", "cpu", "--port", "0", "--no-browser"]
+    require("browser", chromium is not None, "Chromium is not installed")
+    arguments = ["dev", "--set", "source=host", "--path", "cpu", "--port", "0", "--no-browser"]
     main = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
     folder = tmp_path_factory.mktemp("console")  # in the checkout, other tests would attach to it
     out = (folder / "out.txt").open("w+")
-    command = [sys.executable, "-uc", main, *words]
+    command = [sys.executable, "-uc", main, *arguments]
     dev = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out, cwd=folder)
     try:
         url = re.search(r"http://\S+", dev.stdout.readline().decode())[0]
-        words = ["node", SCRIPT, url, os.environ.get("AIOSTREAM_DS_PICTURES", "")]
+        arguments = ["node", SCRIPT, url, os.environ.get("AIOSTREAM_DS_PICTURES", "")]
         environ = {**os.environ, "CHROMIUM": str(chromium)}
-        run = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=360)
+        run = subprocess.run(arguments, env=environ, capture_output=True, text=True, timeout=360)
         assert run.returncode == 0, run.stderr
         yield json.loads(run.stdout)
     finally:
@@ -48,7 +48,7 @@ def report(tmp_path_factory):
         out.close()
 
 
-def test_every_control_works_and_the_browser_complains_of_nothing(report):
+def test_every_control_works_without_browser_errors(report):
     assert set(report["steps"]) == set(STEPS)
-    assert {name: wrong for name, wrong in report["steps"].items() if wrong} == {}
+    assert {name: error for name, error in report["steps"].items() if error} == {}
     assert report["errors"] == []

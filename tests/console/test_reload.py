@@ -1,4 +1,4 @@
-"""Saved code is exchanged: under a Grafana's host whose call stays open, and when it is broken."""
+"""Saved code is reloaded: under the open call of a Grafana host, and when it has an error."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ LOG = Path(__file__).parents[1] / "conformance/plugins/log.py"
 
 
 @contextlib.asynccontextmanager
-async def dev(*words, cwd):
+async def dev(*arguments, cwd):
     """`aiostream-ds dev …` as a process; the console's address once it serves."""
     main = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-uc", main, "dev", *words, "--port", "0", "--no-browser", cwd=cwd,
+        sys.executable, "-uc", main, "dev", *arguments, "--port", "0", "--no-browser", cwd=cwd,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
         url = ""
         async with asyncio.timeout(30):
             while b"Plugin " not in (line := await process.stdout.readline()):
-                assert line, "it ended before it served"
+                assert line, "the process ended before it served"
                 url = (re.search(rb"http://(\S+)/", line) or [b"", url.encode()])[1].decode()
         yield url
     finally:
@@ -39,7 +39,7 @@ async def dev(*words, cwd):
 
 
 async def reloads(socket):
-    """The outcomes of reloads, as a page is told them."""
+    """The outcomes of reloads that a page receives."""
     while True:
         for message in json.loads(await socket.recv()):
             if "reload" in message:
@@ -59,7 +59,7 @@ def write_log(path, first, count):
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-async def test_broken_code_is_told_and_the_old_goes_on_until_it_is_mended(tmp_path):
+async def test_the_old_code_keeps_running_until_the_new_code_loads(tmp_path):
     source = tmp_path / "source.py"
     helper = tmp_path / "helper.py"
     helper.write_text("NAME = 'one'\n")
@@ -82,7 +82,7 @@ async def test_broken_code_is_told_and_the_old_goes_on_until_it_is_mended(tmp_pa
                 assert "source.py" in broken["error"] and "importlib" not in broken["error"]
                 for _ in range(20):
                     assert "one" in await rows.recv()
-                helper.write_text("NAME = 'three'\n")  # what it imports is watched, too
+                helper.write_text("NAME = 'three'\n")  # modules that it imports are watched too
                 assert "SyntaxError" in (await anext(outcomes))["error"]
                 source.write_text(good)
                 assert (await anext(outcomes)) | {"seconds": 0} == {
@@ -94,13 +94,13 @@ async def test_broken_code_is_told_and_the_old_goes_on_until_it_is_mended(tmp_pa
 
 @pytest.mark.go
 @pytest.mark.timeout(120)
-async def test_under_a_grafanas_host_the_call_stays_open_and_no_row_is_lost(
+async def test_a_grafana_hosts_call_stays_open_and_loses_no_row(
     host_binary,  # noqa: F811
     tmp_path,
 ):
     plugins = tmp_path / "plugins"
     plugins.mkdir()
-    code = re.sub(r"LAG = .*", "LAG = 0.0", LOG.read_text())  # the words on the line are dev's
+    code = re.sub(r"LAG = .*", "LAG = 0.0", LOG.read_text())  # the command line is that of `dev`
     source = tmp_path / "log.py"
     source.write_text(code)
     log = tmp_path / "a"
@@ -115,7 +115,7 @@ async def test_under_a_grafanas_host_the_call_stays_open_and_no_row_is_lost(
         await host.call("run", path="log/a", run="log", ctx=ctx)
         written, seen = 100, []
         async with asyncio.timeout(20):
-            while not seen:  # the stream has begun
+            while not seen:  # until the stream has started
                 write_log(log, written, 1)
                 written += 1
                 await asyncio.sleep(0.05)

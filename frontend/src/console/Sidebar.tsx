@@ -1,4 +1,4 @@
-// The streams and queries that there are, with their forms, and the data source's settings.
+// A form for each stream and query, and one for the data source's settings.
 
 import * as React from "react";
 import { useMemo, useState } from "react";
@@ -6,11 +6,11 @@ import { readDocument, sourceOf, type PluginDocument, type QuerySpec, type Sourc
 import { fieldsOf } from "../forms/fields";
 import { Form } from "../forms/Form";
 import { problems, type Values } from "../forms/values";
-import { Store, USERS } from "./store";
-import { widgets } from "./widgets";
+import { htmlWidgets } from "./htmlWidgets";
+import { type Store, USERS } from "./store";
 
 export function Sidebar({ store, open, onDone }: { store: Store; open: boolean; onDone: () => void }): React.ReactElement {
-  const hello = store.known;
+  const hello = store.hello;
   const document = useMemo(() => read(hello?.forms), [hello?.forms]);
   const source = document && hello ? sourceOf(document, hello.settings) : undefined;
   return (
@@ -35,19 +35,19 @@ function read(value: unknown): PluginDocument | undefined {
 function QueryCard({ store, spec, onDone }: { store: Store; spec: QuerySpec; onDone: () => void }): React.ReactElement {
   const fields = useMemo(() => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }), [spec]);
   const [values, setValues] = useState<Values>({});
-  const [wrong, setWrong] = useState("");
+  const [problem, setProblem] = useState("");
   const suggest = async (field: string, typed: string): Promise<string[]> => {
-    const asked = new URLSearchParams({ stream: spec.name, field, typed, values: JSON.stringify(values) });
-    const answer = await store.link.ask({ do: "resource", path: `forms/suggest?${asked.toString()}`, user: USERS[store.who] });
+    const params = new URLSearchParams({ stream: spec.name, field, typed, values: JSON.stringify(values) });
+    const answer = await store.connection.request({ type: "resource", path: `forms/suggest?${params.toString()}`, user: USERS[store.userName] });
     const found: unknown = answer.error || Number(answer.status) !== 200 ? [] : JSON.parse(answer.data ?? "[]");
     return Array.isArray(found) ? found.map(String) : [];
   };
   const run = (event: React.FormEvent): void => {
     event.preventDefault();
     const found = Object.entries(problems(fields, values));
-    setWrong(found.map(([name, text]) => `${name}: ${text}`).join("; "));
+    setProblem(found.map(([name, text]) => `${name}: ${text}`).join("; "));
     if (!found.length) {
-      store.add("", { ...values, queryType: spec.name });
+      store.addPanel("", { ...values, queryType: spec.name });
       onDone();
     }
   };
@@ -56,48 +56,48 @@ function QueryCard({ store, spec, onDone }: { store: Store; spec: QuerySpec; onD
       <h3>{spec.name}</h3>
       <code>{spec.pattern ?? "query"}</code>
       {spec.help ? <p>{spec.help}</p> : null}
-      <Form fields={fields} values={values} onChange={setValues} widgets={widgets} prefix={`query-${spec.name}`} suggest={suggest} />
-      {wrong ? <p className="problem" role="alert">{wrong}</p> : null}
+      <Form fields={fields} values={values} onChange={setValues} widgets={htmlWidgets} prefix={`query-${spec.name}`} suggest={suggest} />
+      {problem ? <p className="problem" role="alert">{problem}</p> : null}
       <button type="submit" className="primary">Run</button>
     </form>
   );
 }
 
 function Settings({ store, document }: { store: Store; document: PluginDocument }): React.ReactElement {
-  const hello = store.known!;
+  const hello = store.hello!;
   const [values, setValues] = useState<Values>(hello.settings);
   const [typed, setTyped] = useState<Record<string, string>>({});
-  const said = store.saved;
+  const result = store.saveResult;
   const source = sourceOf(document, values);
   const fields = useMemo(() => fieldsOf(source?.settings ?? {}), [source]);
   const save = async (event: React.FormEvent): Promise<void> => {
     event.preventDefault();
-    const answer = await store.link.ask({ do: "save", settings: values, secrets: typed });
-    store.saved = { ok: answer.ok === true, text: answer.error ?? answer.message ?? "" };
+    const answer = await store.connection.request({ type: "save", settings: values, secrets: typed });
+    store.saveResult = { ok: answer.ok === true, text: answer.error ?? answer.message ?? "" };
     setTyped({});
-    store.signal.change();
+    store.changed.emit();
   };
   return (
     <form className="card" onSubmit={(event) => void save(event)} data-settings>
-      {document.by ? <SourceSelect document={document} source={source} onPick={(name) => setValues({ [document.by!]: name })} /> : null}
+      {document.by ? <SourceSelect document={document} source={source} onSelect={(name) => setValues({ [document.by!]: name })} /> : null}
       {source?.help ? <p>{source.help}</p> : null}
-      <Form fields={fields} values={values} onChange={setValues} widgets={widgets} prefix="settings" secrets={{
+      <Form fields={fields} values={values} onChange={setValues} widgets={htmlWidgets} prefix="settings" secrets={{
         isSet: (name) => hello.secrets.includes(name) && typed[name] === undefined,
         value: (name) => typed[name] ?? "",
         set: (name, text) => setTyped({ ...typed, [name]: text }),
         reset: (name) => setTyped({ ...typed, [name]: "" }),
       }} />
       <button type="submit" className="primary">Save &amp; test</button>
-      {said ? <p className={said.ok ? "good" : "problem"} role="status">{said.text}</p> : null}
+      {result ? <p className={result.ok ? "good" : "problem"} role="status">{result.text}</p> : null}
     </form>
   );
 }
 
-function SourceSelect({ document, source, onPick }: { document: PluginDocument; source: Source | undefined; onPick: (name: string) => void }): React.ReactElement {
+function SourceSelect({ document, source, onSelect }: { document: PluginDocument; source: Source | undefined; onSelect: (name: string) => void }): React.ReactElement {
   return (
     <div className="field">
       <label htmlFor="settings-source">{document.by}</label>
-      <select id="settings-source" value={source?.name ?? ""} onChange={(event) => onPick(event.currentTarget.value)}>
+      <select id="settings-source" value={source?.name ?? ""} onChange={(event) => onSelect(event.currentTarget.value)}>
         {document.sources.map((each) => <option key={each.name} value={each.name} disabled={Boolean(each.error)} title={each.error}>{each.name}</option>)}
       </select>
     </div>

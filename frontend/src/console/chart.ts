@@ -1,17 +1,17 @@
-// One live chart: uPlot over a panel's rows. Drag pans, the wheel zooms, a double click is live again.
+// One live chart: uPlot over a panel's rows. Drag to pan, wheel to zoom, double click to go live.
 
 import uPlot from "uplot";
-import { Column, Rows } from "./rows";
-import { show, unitLabel } from "./units";
+import type { Column, RowBuffer } from "./rowBuffer";
+import { formatValue, unitLabel } from "./format";
 
 const COLOURS = ["#3274d9", "#e0752d", "#299c46", "#b877d9", "#d44a3a", "#2f9e9e", "#c2a300", "#7d6bd6", "#d1578f", "#708090"];
 const FRAME_BUDGET_MS = 9;
 const LATE_FRAME_MS = 20;
-const LEAST_WIDTH_MS = 10_000;
+const MIN_WIDTH_MS = 10_000;
 const BINARY = new Set(["bytes", "binBps"]);
 const POWERS_OF_TWO = Array.from({ length: 60 }, (_, n) => 2 ** (n - 4));
-// Steps of the time axis, ms; its text; another text when the day, hour or minute is a new one.
-const TIMES: uPlot.Axis.Values = [
+// Step of the time axis in ms, its format, and the format where the day, hour or minute changes.
+const TIME_FORMATS: uPlot.Axis.Values = [
   [3_600_000, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, null, null, null, null, 1],
   [60_000, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, null, null, null, null, 1],
   [1_000, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1],
@@ -22,50 +22,50 @@ export function colour(index: number): string {
   return COLOURS[index % COLOURS.length];
 }
 
-// All charts share one loop: those that have changed are drawn in turn, as many in a frame as the
-// browser keeps up with. Those that had no turn come first in the next.
-class Painter {
-  private readonly waiting = new Set<Chart>();
-  private asked = false;
-  private before = 0;
-  private gap = 16; // ms between two frames, smoothed
-  private share = 4; // charts in one frame
+// Draws all charts that have changed, as many in each animation frame as the browser can draw in time.
+// Those that are left over are drawn first in the next frame.
+class DrawScheduler {
+  private readonly pending = new Set<Chart>();
+  private scheduled = false;
+  private previous = 0; // time of the previous frame
+  private interval = 16; // ms between two frames, smoothed
+  private perFrame = 4; // charts in one frame
 
-  ask(chart: Chart): void {
-    this.waiting.add(chart);
-    if (!this.asked) {
-      this.asked = true;
-      this.before = 0;
-      requestAnimationFrame(this.paint);
+  request(chart: Chart): void {
+    this.pending.add(chart);
+    if (!this.scheduled) {
+      this.scheduled = true;
+      this.previous = 0;
+      requestAnimationFrame(this.drawFrame);
     }
   }
 
-  forget(chart: Chart): void {
-    this.waiting.delete(chart);
+  cancel(chart: Chart): void {
+    this.pending.delete(chart);
   }
 
-  private readonly paint = (now: number): void => {
-    if (this.before) {
-      this.gap += (Math.min(100, now - this.before) - this.gap) * 0.1;
-      this.share = Math.min(16, Math.max(1, this.share + (this.gap > LATE_FRAME_MS ? -0.5 : 0.1)));
+  private readonly drawFrame = (now: number): void => {
+    if (this.previous) {
+      this.interval += (Math.min(100, now - this.previous) - this.interval) * 0.1;
+      this.perFrame = Math.min(16, Math.max(1, this.perFrame + (this.interval > LATE_FRAME_MS ? -0.5 : 0.1)));
     }
-    this.before = now;
-    let left = Math.floor(this.share);
-    for (const chart of this.waiting) {
+    this.previous = now;
+    let left = Math.floor(this.perFrame);
+    for (const chart of this.pending) {
       if (left-- <= 0 || performance.now() - now > FRAME_BUDGET_MS) {
         break;
       }
-      this.waiting.delete(chart);
+      this.pending.delete(chart);
       chart.draw();
     }
-    this.asked = this.waiting.size > 0;
-    if (this.asked) {
-      requestAnimationFrame(this.paint);
+    this.scheduled = this.pending.size > 0;
+    if (this.scheduled) {
+      requestAnimationFrame(this.drawFrame);
     }
   };
 }
 
-export const painter = new Painter();
+export const drawScheduler = new DrawScheduler();
 
 export interface Series {
   name: string;
@@ -79,30 +79,29 @@ export class Chart {
   series: Series[] = [];
   paused = false;
   hover: number | null = null; // the row under the cursor
-  drawn = 0;
-  onChange: () => void = () => undefined;
+    onChange: () => void = () => undefined;
   private plot: uPlot | null = null;
-  private shape = -1;
+  private schemaVersion = -1;
   private range: [number, number] = [0, 1];
   private readonly hidden = new Set<string>();
   private readonly resizer: ResizeObserver;
 
-  constructor(private readonly host: HTMLElement, private readonly rows: Rows, public seconds: number) {
+  constructor(private readonly host: HTMLElement, private readonly rows: RowBuffer, public seconds: number) {
     this.resizer = new ResizeObserver(() => this.resize());
     this.resizer.observe(host);
-    painter.ask(this);
+    drawScheduler.request(this);
   }
 
   destroy(): void {
     this.resizer.disconnect();
-    painter.forget(this);
+    drawScheduler.cancel(this);
     this.plot?.destroy();
     this.plot = null;
   }
 
   pause(paused: boolean): void {
     this.paused = paused;
-    painter.ask(this);
+    drawScheduler.request(this);
     this.onChange();
   }
 
@@ -118,15 +117,15 @@ export class Chart {
     this.onChange();
   }
 
-  // Colours come from the page's style: drawn anew when light and dark change places.
+  // Colours come from the page's style, so the chart is built again when the theme changes.
   restyle(): void {
-    this.shape = -1;
-    painter.ask(this);
+    this.schemaVersion = -1;
+    drawScheduler.request(this);
   }
 
   draw(): void {
     const rows = this.rows;
-    if (this.shape !== rows.shape) {
+    if (this.schemaVersion !== rows.schemaVersion) {
       this.build();
     }
     const plot = this.plot;
@@ -142,10 +141,9 @@ export class Chart {
       plot.setData(data, false);
       plot.setScale("x", { min: this.range[0], max: this.range[1] });
     });
-    this.drawn++;
   }
 
-  private numbers(): number[] {
+  private numericColumns(): number[] {
     const found: number[] = [];
     this.rows.columns.forEach((column, n) => {
       if (column.kind === "number" || column.kind === "boolean") {
@@ -158,15 +156,15 @@ export class Chart {
   private data(): uPlot.AlignedData {
     const rows = this.rows;
     const times = rows.time ? (rows.time.values as number[]) : Array.from({ length: rows.length }, (_, n) => rows.first + n);
-    return [times, ...this.numbers().map((n) => rows.columns[n].values as number[])];
+    return [times, ...this.numericColumns().map((n) => rows.columns[n].values as number[])];
   }
 
   private build(): void {
     this.plot?.destroy();
     this.plot = null;
-    this.shape = this.rows.shape;
-    const numbers = this.numbers();
-    if (!numbers.length) {
+    this.schemaVersion = this.rows.schemaVersion;
+    const numeric = this.numericColumns();
+    if (!numeric.length) {
       this.series = [];
       this.onChange();
       return;
@@ -174,7 +172,7 @@ export class Chart {
     const style = getComputedStyle(this.host);
     const line = style.getPropertyValue("--grid").trim();
     const text = style.getPropertyValue("--dim").trim();
-    const columns = numbers.map((n) => this.rows.columns[n]);
+    const columns = numeric.map((n) => this.rows.columns[n]);
     const units = [...new Set(columns.map(unitOf))].sort((a, b) => Number(a === "bool") - Number(b === "bool"));
     const withAxis = units.filter((unit, n) => n === 0 || unit !== "bool").slice(0, 2);
     this.series = columns.map((column, n) => ({
@@ -186,7 +184,7 @@ export class Chart {
     }));
     const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, size: 4 }, font: "11px system-ui" };
     const scales: uPlot.Scales = { x: { time: this.rows.time !== null } };
-    units.forEach((unit) => (scales[`y${unit}`] = { range: spanOf(columns.filter((column) => unitOf(column) === unit)) }));
+    units.forEach((unit) => (scales[`y${unit}`] = { range: rangeOfScale(columns.filter((column) => unitOf(column) === unit)) }));
     const options: uPlot.Options = {
       ...this.size(),
       ms: 1,
@@ -208,7 +206,7 @@ export class Chart {
         })),
       ],
       axes: [
-        { ...axis, label: this.rows.time ? "time" : "row", labelSize: 16, size: 30, labelFont: "11px system-ui", space: 80, ...(this.rows.time ? { values: TIMES } : {}) },
+        { ...axis, label: this.rows.time ? "time" : "row", labelSize: 16, size: 30, labelFont: "11px system-ui", space: 80, ...(this.rows.time ? { values: TIME_FORMATS } : {}) },
         ...withAxis.map((unit, n) => ({
           ...axis,
           scale: `y${unit}`,
@@ -219,7 +217,7 @@ export class Chart {
           labelFont: "11px system-ui",
           size: (_: uPlot, values: string[] | null) => 14 + 6.4 * Math.max(2, ...(values ?? []).map((value) => value.length)),
           incrs: BINARY.has(unit) ? POWERS_OF_TWO : undefined,
-          values: (_: uPlot, splits: number[]) => splits.map((value) => show(value, unit)),
+          values: (_: uPlot, splits: number[]) => splits.map((value) => formatValue(value, unit)),
         })),
       ],
       hooks: {
@@ -242,7 +240,7 @@ export class Chart {
 
   private resize(): void {
     this.plot?.setSize(this.size());
-    painter.ask(this);
+    drawScheduler.request(this);
   }
 
   private move(from: number, to: number): void {
@@ -250,7 +248,7 @@ export class Chart {
     if (!this.paused) {
       this.pause(true);
     }
-    painter.ask(this);
+    drawScheduler.request(this);
   }
 
   private listen(plot: uPlot): void {
@@ -293,35 +291,35 @@ function unitOf(column: Column): string {
   return column.kind === "boolean" ? "bool" : column.unit;
 }
 
-// Bounds that the author named; else a little air above and below. A flat line lies in the middle.
-function spanOf(columns: Column[]): uPlot.Range.Function | uPlot.Range.MinMax {
+// The bounds of the field config; else the values with a margin. A flat line is drawn in the middle.
+function rangeOfScale(columns: Column[]): uPlot.Range.Function | uPlot.Range.MinMax {
   if (columns[0].kind === "boolean") {
     return [-0.05, 1.05];
   }
-  const lowest = least(columns.map((column) => column.min));
-  const highest = least(columns.map((column) => (column.max === undefined ? undefined : -column.max)));
+  const fixedLow = minimum(columns.map((column) => column.min));
+  const negatedHigh = minimum(columns.map((column) => (column.max === undefined ? undefined : -column.max)));
   return (_, low, high) => {
     if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) {
-      return [lowest ?? 0, highest === undefined ? (lowest ?? 0) + 1 : -highest];
+      return [fixedLow ?? 0, negatedHigh === undefined ? (fixedLow ?? 0) + 1 : -negatedHigh];
     }
     const height = high - low || Math.abs(high) || 1;
     const from = low - height * 0.08;
     const to = high + height * 0.08;
     return [
-      lowest === undefined ? (low >= 0 && from < 0 ? 0 : from) : Math.min(lowest, low),
-      highest === undefined ? to : Math.max(-highest, high),
+      fixedLow === undefined ? (low >= 0 && from < 0 ? 0 : from) : Math.min(fixedLow, low),
+      negatedHigh === undefined ? to : Math.max(-negatedHigh, high),
     ];
   };
 }
 
-function least(values: (number | undefined)[]): number | undefined {
+function minimum(values: (number | undefined)[]): number | undefined {
   return values.some((value) => value === undefined) ? undefined : Math.min(...(values as number[]));
 }
 
-// The newest rows within the time range; while there are few, what there is fills the chart.
+// The newest rows within the time range; while they are fewer, they fill the chart.
 function latest(times: number[], seconds: number): [number, number] {
   const last = times.length ? times[times.length - 1] : Date.now();
-  const begun = times.length ? times[0] : last;
-  const width = Math.min(seconds * 1000, Math.max(last - begun, LEAST_WIDTH_MS));
+  const first = times.length ? times[0] : last;
+  const width = Math.min(seconds * 1000, Math.max(last - first, MIN_WIDTH_MS));
   return [last - width, last];
 }

@@ -1,3 +1,5 @@
+// Starts the page.
+
 import "uplot/dist/uPlot.min.css";
 import "./console.css";
 import * as React from "react";
@@ -11,12 +13,12 @@ try {
     document.documentElement.dataset.theme = theme;
   }
 } catch {
-  // a page that may keep nothing looks as the system does
+  // without storage the page uses the system theme
 }
 
-const here = new URL("ws", document.baseURI);
-here.protocol = here.protocol.replace("http", "ws");
-here.search = location.search;
-const store = new Store(here.href);
+const url = new URL("ws", document.baseURI);
+url.protocol = url.protocol.replace("http", "ws");
+url.search = location.search;
+const store = new Store(url.href);
 createRoot(document.getElementById("root")!).render(<App store={store} />);
-store.link.open();
+store.connection.open();

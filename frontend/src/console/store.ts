@@ -1,46 +1,24 @@
-// What the page knows, outside of React: components read it and are told when it changes.
+// The page's state, outside of React: panels, channels, the log, and the connection.
 
-import { useEffect, useReducer } from "react";
-import { ChannelLine, Feed, Hello, Link, LogLine, News, Packet, Reload, State, User } from "./link";
-import { Rows } from "./rows";
+import { Connection, type ChannelListener, type ConnectionListener } from "./connection";
+import type { ChannelLine, Hello, LogLine, Packet, Reload, State, User } from "./protocol";
+import { RowBuffer } from "./rowBuffer";
+import { Signal } from "./signal";
 
 export const USERS: Record<string, User | null> = {
   Admin: { login: "admin", name: "Admin", email: "admin@localhost", role: "Admin" },
   Editor: { login: "editor", name: "Editor", email: "editor@localhost", role: "Editor" },
   Viewer: { login: "viewer", name: "Viewer", email: "viewer@localhost", role: "Viewer" },
-  "nobody (alerting)": null,
+  "no user (alerting)": null,
 };
 
-const KEPT_LINES = 1000;
-const MANY = 24;
-
-export class Signal {
-  version = 0;
-  private readonly readers = new Set<() => void>();
-
-  change(): void {
-    this.version++;
-    for (const reader of [...this.readers]) {
-      reader();
-    }
-  }
-
-  subscribe(reader: () => void): () => void {
-    this.readers.add(reader);
-    return () => this.readers.delete(reader);
-  }
-}
-
-export function useSignal(signal: Signal): number {
-  const [, again] = useReducer((n: number) => n + 1, 0);
-  useEffect(() => signal.subscribe(() => again()), [signal]);
-  return signal.version;
-}
+const MAX_LINES = 1000;
+const MAX_HISTORIES = 24;
 
 export interface Channel {
   path: string;
   state: string;
-  readers: number;
+  subscribers: number;
   packets: number;
   rows: number;
   bytes: number;
@@ -53,18 +31,18 @@ export interface Channel {
   bytesPerSecond: number;
 }
 
-let numbers = 0;
+let panelCount = 0;
 
-// One panel: a query or a path, its rows, and the feed that they come from.
-export class Panel implements Feed {
-  readonly key = ++numbers;
-  readonly rows = new Rows();
-  readonly signal = new Signal();
-  feed: number | null = null;
+/** One panel: a query or a path, its rows, and the channel that they come from. */
+export class Panel implements ChannelListener {
+  readonly key = ++panelCount;
+  readonly rows = new RowBuffer();
+  readonly changed = new Signal();
+  channelId: number | null = null;
   error = "";
-  over = false;
+  ended = false;
   answered = false; // a query that names no channel to follow
-  history = 0;
+  historyRows = 0;
   onRows: () => void = () => undefined;
 
   constructor(
@@ -72,19 +50,25 @@ export class Panel implements Feed {
     public path: string,
     public query: Record<string, unknown> | null,
     readonly user: User | null,
-    readonly who: string,
+    readonly userName: string,
     readonly delay: number,
   ) {}
 
-  async open(history: boolean): Promise<void> {
+  async open(withHistory: boolean): Promise<void> {
     this.error = "";
-    this.over = false;
-    if (!history) {
+    this.ended = false;
+    if (!withHistory) {
       return this.join();
     }
-    const { link, seconds } = this.store;
-    const asked = { do: "query", query: this.query ?? {}, path: this.query ? "" : this.path };
-    const answer = await link.ask({ ...asked, user: this.user, seconds, points: 2000 });
+    const { connection, seconds } = this.store;
+    const answer = await connection.request({
+      type: "query",
+      query: this.query ?? {},
+      path: this.query ? "" : this.path,
+      user: this.user,
+      seconds,
+      points: 2000,
+    });
     const frames = answer.frames ?? [];
     const first = frames.find((frame) => frame.schema?.meta?.channel) ?? frames[0];
     if (answer.error) {
@@ -92,7 +76,7 @@ export class Panel implements Feed {
     }
     if (first && this.rows.length === 0) {
       this.rows.add(first, false);
-      this.history = this.rows.total;
+      this.historyRows = this.rows.total;
     }
     const channel = first?.schema?.meta?.channel;
     if (channel) {
@@ -102,56 +86,56 @@ export class Panel implements Feed {
       this.query = answer.query;
     }
     this.onRows();
-    this.signal.change();
+    this.changed.emit();
     if (channel || (!this.query && !answer.error)) {
       await this.join();
     } else {
       this.answered = !answer.error;
-      this.signal.change();
+      this.changed.emit();
     }
   }
 
   async join(): Promise<void> {
-    const { id, error } = await this.store.link.follow(this.path, this.user, this.delay, this);
-    this.feed = error ? null : id;
+    const { id, error } = await this.store.connection.follow(this.path, this.user, this.delay, this);
+    this.channelId = error ? null : id;
     this.error = error ?? "";
-    this.signal.change();
+    this.changed.emit();
   }
 
   leave(): void {
-    if (this.feed !== null) {
-      this.store.link.leave(this.feed);
-      this.feed = null;
+    if (this.channelId !== null) {
+      this.store.connection.leave(this.channelId);
+      this.channelId = null;
     }
   }
 
-  async reconnect(): Promise<void> {
+  async rejoin(): Promise<void> {
     this.leave();
     await this.join();
   }
 
-  packets(packets: Packet[]): void {
-    this.over = false;
+  onPackets(packets: Packet[]): void {
+    this.ended = false;
     for (const packet of packets) {
       this.rows.add(packet);
     }
     this.onRows();
   }
 
-  ended(): void {
-    this.over = true;
-    this.signal.change();
+  onEnd(): void {
+    this.ended = true;
+    this.changed.emit();
   }
 }
 
-export class Store implements News {
-  readonly link: Link;
-  readonly signal = new Signal(); // panels, forms, connection, settings
-  readonly pulse = new Signal(); // each second: channels and totals
-  readonly logged = new Signal();
-  online = false;
-  known: Hello | null = null;
-  reloading: Reload = { count: 0, seconds: 0, error: "" };
+export class Store implements ConnectionListener {
+  readonly connection: Connection;
+  readonly changed = new Signal(); // panels, forms, connection, settings
+  readonly stateChanged = new Signal(); // each second: channels and totals
+  readonly logChanged = new Signal();
+  connected = false;
+  hello: Hello | null = null;
+  reload: Reload = { count: 0, seconds: 0, error: "" };
   channels: Channel[] = [];
   byPath = new Map<string, Channel>();
   totals: Record<string, number> = {};
@@ -160,114 +144,114 @@ export class Store implements News {
   lines: LogLine[] = [];
   unseenErrors = 0;
   panels: Panel[] = [];
-  saved: { ok: boolean; text: string } | null = null; // what "Save & test" has said
-  who = "Admin";
+  saveResult: { ok: boolean; text: string } | null = null; // of "Save & test"
+  userName = "Admin";
   seconds = 60;
   private stateAt = 0;
-  private begun = false;
+  private firstHello = true;
 
   constructor(url: string) {
-    this.link = new Link(url, this);
+    this.connection = new Connection(url, this);
   }
 
-  connected(yes: boolean): void {
-    this.online = yes;
-    if (yes) {
+  onConnected(connected: boolean): void {
+    this.connected = connected;
+    if (connected) {
       this.lines = [];
       for (const panel of this.panels) {
         void panel.join();
       }
     } else {
       for (const panel of this.panels) {
-        panel.feed = null;
+        panel.channelId = null;
       }
     }
-    this.signal.change();
+    this.changed.emit();
   }
 
-  hello(hello: Hello): void {
-    this.known = hello;
+  onHello(hello: Hello): void {
+    this.hello = hello;
     document.title = `${hello.title} · aiostream console`;
-    if (!this.begun) {
-      this.begun = true;
+    if (this.firstHello) {
+      this.firstHello = false;
       if (hello.path) {
-        this.add(hello.path, null);
+        this.addPanel(hello.path, null);
       }
     }
-    this.signal.change();
+    this.changed.emit();
   }
 
-  state(state: State): void {
+  onState(state: State): void {
     const now = performance.now();
-    const passed = this.stateAt ? (now - this.stateAt) / 1000 : 0;
+    const elapsed = this.stateAt ? (now - this.stateAt) / 1000 : 0;
     const before = this.byPath;
     this.stateAt = now;
-    this.channels = state.channels.map((line) => channelOf(line, before.get(line[0]), passed));
+    this.channels = state.channels.map((line) => channelOf(line, before.get(line[0]), elapsed));
     this.byPath = new Map(this.channels.map((channel) => [channel.path, channel]));
     for (const name of ["rows", "bytes"]) {
-      const grown = (state.totals[name] ?? 0) - (this.totals[name] ?? 0);
-      this.rates[name] = passed && grown >= 0 ? grown / passed : 0;
+      const increase = (state.totals[name] ?? 0) - (this.totals[name] ?? 0);
+      this.rates[name] = elapsed && increase >= 0 ? increase / elapsed : 0;
     }
     this.totals = state.totals;
     this.pageDropped = state.page_dropped;
-    this.pulse.change();
+    this.stateChanged.emit();
   }
 
-  log(lines: LogLine[]): void {
-    this.lines = [...this.lines, ...lines].slice(-KEPT_LINES);
+  onLog(lines: LogLine[]): void {
+    this.lines = [...this.lines, ...lines].slice(-MAX_LINES);
     this.unseenErrors += lines.filter((line) => line["@level"] === "error").length;
-    this.logged.change();
+    this.logChanged.emit();
   }
 
-  reload(reload: Reload): void {
-    this.reloading = reload;
-    this.signal.change();
+  onReload(reload: Reload): void {
+    this.reload = reload;
+    this.changed.emit();
   }
 
-  add(path: string, query: Record<string, unknown> | null, delay = 0, history = true): void {
-    const panel = new Panel(this, path, query, USERS[this.who] ?? null, this.who, delay);
+  addPanel(path: string, query: Record<string, unknown> | null, delay = 0, withHistory = true): void {
+    const panel = new Panel(this, path, query, USERS[this.userName] ?? null, this.userName, delay);
     this.panels = [...this.panels, panel];
-    void panel.open(history);
-    this.signal.change();
+    void panel.open(withHistory);
+    this.changed.emit();
   }
 
-  // Very many begin with their live rows: all their histories at once would keep those waiting.
-  addAll(paths: string[]): void {
-    paths.forEach((path) => this.add(path, null, 0, paths.length <= MANY));
+  /** Very many panels start without history: that many queries at once would delay their live rows. */
+  addPanels(paths: string[]): void {
+    paths.forEach((path) => this.addPanel(path, null, 0, paths.length <= MAX_HISTORIES));
   }
 
-  remove(panel: Panel): void {
+  removePanel(panel: Panel): void {
     panel.leave();
     this.panels = this.panels.filter((each) => each !== panel);
-    this.signal.change();
+    this.changed.emit();
   }
 
-  clear(): void {
+  removeAllPanels(): void {
     this.panels.forEach((panel) => panel.leave());
     this.panels = [];
-    this.signal.change();
+    this.changed.emit();
   }
 }
 
-function channelOf(line: ChannelLine, before: Channel | undefined, passed: number): Channel {
-  const [path, state, readers, packets, rows, bytes, dropped, starts, errors, cursor, error] = line;
+function channelOf(line: ChannelLine, before: Channel | undefined, elapsed: number): Channel {
+  const [path, state, subscribers, packets, rows, bytes, dropped, starts, errors, cursor, error] = line;
   const rate = (now: number, then: number | undefined): number =>
-    passed && then !== undefined && now >= then ? (now - then) / passed : 0;
+    elapsed && then !== undefined && now >= then ? (now - then) / elapsed : 0;
   return {
-    path, state, readers, packets, rows, bytes, dropped, starts, errors, cursor, error,
+    path, state, subscribers, packets, rows, bytes, dropped, starts, errors, cursor, error,
     rowsPerSecond: rate(rows, before?.rows),
     bytesPerSecond: rate(bytes, before?.bytes),
   };
 }
 
-// "walk/{1..12}/7" is twelve paths.
-export function expand(text: string): string[] {
+/** "walk/{1..12}/7" expands to twelve paths. */
+export function expandRanges(text: string): string[] {
   const found = /\{(\d+)\.\.(\d+)\}/.exec(text);
   if (!found) {
     return [text];
   }
-  const [whole, from, to] = [found[0], Number(found[1]), Number(found[2])];
+  const [range, from, to] = [found[0], Number(found[1]), Number(found[2])];
   const count = Math.min(Math.abs(to - from) + 1, 5000);
   const step = to >= from ? 1 : -1;
-  return Array.from({ length: count }, (_, n) => expand(text.replace(whole, String(from + n * step)))).flat();
+  return Array.from({ length: count }, (_, n) => expandRanges(text.replace(range, String(from + n * step)))).flat();
 }

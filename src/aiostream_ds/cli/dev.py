@@ -27,7 +27,7 @@ from aiostream_ds.cli.target import CommandError, find_target, first_path
 from aiostream_ds.testing.grafana import open_grafana
 
 if TYPE_CHECKING:
-    from aiostream_ds.console.web_server import Listener
+    from aiostream_ds.console.web_server import ConsoleSocket
 
 __all__ = ["arguments", "run"]
 
@@ -115,7 +115,7 @@ async def _in_browser(
     opened: Opened,
     directory: Path | None,
     path: str,
-    listener: "Listener",
+    listener: "ConsoleSocket",
 ) -> None:
     from aiostream_ds.console.app import make_app
     from aiostream_ds.console.hub import open_hub
@@ -144,7 +144,7 @@ async def _in_browser(
                 app = make_app(hub, hosts=listener.hosts, token=listener.token)
                 await serve_app(app, listener)
 
-        await serve_beside(hub.front, directory, ready)
+        await serve_beside(hub.plugin, directory, ready)
 
 
 async def _open_browser(url: str) -> None:

@@ -1,8 +1,8 @@
-"""The console: a page that plays Grafana's part, and the reload behind a stable gRPC front.
+"""The console: a page that acts as Grafana, and code reload under a gRPC server that stays up.
 
-    page ──WebSocket── session ── a Grafana in memory ──gRPC── front ── the plugin of now
-                                                                 ▲
-                                    a real Grafana ──gRPC────────┘
+    page ──WebSocket── session ── Grafana in memory ──gRPC── reloadable plugin ── current code
+                                                                  ▲
+                                     a real Grafana ──gRPC────────┘
 
-Nothing here is imported by a plugin that Grafana starts. Needs the extra `console`.
+A plugin that Grafana starts imports nothing from here. Needs the extra `console`.
 """

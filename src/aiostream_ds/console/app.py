@@ -1,10 +1,10 @@
-"""The console as an ASGI app: the page, its WebSocket, and live rows for any plain web page.
+"""The console as an ASGI app: the page, its WebSocket, and live packets for any web page.
 
-    /                 the page                 /ws        its WebSocket
-    /static/…         what it loads            /schema    the classes, as forms are drawn from them
-    /live/PATH        the packets of a path: Server-Sent Events, or a WebSocket
+    /                 the page                 /ws        the page's WebSocket
+    /static/…         the page's files         /schema    the schema of settings and queries
+    /live/PATH        the packets of a path, as Server-Sent Events or over a WebSocket
 
-Mount it in an app of your own with `open_console`.
+`open_console` makes one to mount in another app.
 """
 
 import logging
@@ -28,10 +28,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aiostream_ds._grafana.catalog import Catalog, Target
-from aiostream_ds.console.access_guard import LOOPBACK, ASGIApp, Guard
+from aiostream_ds.console.access_guard import LOOPBACK, AccessGuard, ASGIApp
 from aiostream_ds.console.hub import Hub, open_hub
-from aiostream_ds.console.page_queue import Feed, Outbox
-from aiostream_ds.console.session import PATIENCE, Session
+from aiostream_ds.console.page_queue import FollowedChannel, PageQueue
+from aiostream_ds.console.session import TIMEOUT, Session
 from aiostream_ds.models import User
 from aiostream_ds.testing.grafana import ADMIN
 from aiostream_ds.testing.viewer import Refused
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
 
 KEEP_ALIVE = 15.0
-"""Seconds of silence after which an event stream gets a comment, so that proxies keep it."""
+"""Seconds without packets after which an event stream sends a comment, so that proxies keep it."""
 
 Identify = Callable[[HTTPConnection], User | None]
-"""Who opens a live path: a `User`, or None for somebody who is not signed in."""
+"""Returns the `User` of a request for a live path, or None for one who is not signed in."""
 
 
 @asynccontextmanager
@@ -61,16 +61,16 @@ async def open_console(
     page: bool = True,
     identify: Identify | None = None,
 ) -> AsyncGenerator[ASGIApp]:
-    """A data source, and the ASGI app over it to mount; both end with the block.
+    """Open a data source and an ASGI app for it; both close with the block.
 
     Args:
         target, by: as `serve` takes them.
         settings, secrets: the data source's jsonData (camelCase) and secureJsonData.
-        hosts: names under which the app may be asked for; None: any.
-        token: what a browser has to bring once, as `?token=`.
-        page: whether the console's page is there, from which everything can be tried and changed;
-            without it only `live/PATH` is.
-        identify: who opens a live path; left out, everybody is an admin.
+        hosts: accepted names in the Host header; None accepts any.
+        token: required once from each browser, as `?token=`.
+        page: whether to serve the console's page, which can change settings; without it the app
+            has only `live/PATH`.
+        identify: returns the user of a request; by default every user is an admin.
     """
     async with open_hub(Catalog(target, by), settings=settings, secrets=secrets) as hub:
         yield make_app(hub, hosts=hosts, token=token, page=page, identify=identify)
@@ -84,8 +84,8 @@ def make_app(
     page: bool = True,
     identify: Identify | None = None,
 ) -> ASGIApp:
-    """The app over a hub that lives already."""
-    live = _Live(hub, identify or (lambda _: ADMIN))
+    """Make the app of an open hub. The arguments are those of `open_console`."""
+    live = _LiveEndpoint(hub, identify or (lambda _: ADMIN))
     routes: list[BaseRoute] = [
         Route("/live/{path:path}", live.events),
         WebSocketRoute("/live/{path:path}", live.socket),
@@ -97,15 +97,15 @@ def make_app(
             WebSocketRoute("/ws", _page(hub)),
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ]
-    return Guard(Starlette(routes=routes), hosts=hosts, token=token)
+    return AccessGuard(Starlette(routes=routes), hosts=hosts, token=token)
 
 
 async def _index(request: Request) -> Response:
     page = STATIC / "index.html"
-    if not request.url.path.endswith("/"):  # mounted: what it loads lies beside it
+    if not request.url.path.endswith("/"):  # mounted: the page's links are relative
         return Response(status_code=307, headers={"location": request.url.path + "/"})
     if not page.is_file():
-        return PlainTextResponse("the console's page was not built: run scripts/frontend", 500)
+        return PlainTextResponse("the console's page was not built; run scripts/frontend", 500)
     return FileResponse(page, headers={"cache-control": "no-cache"})
 
 
@@ -123,18 +123,18 @@ def _page(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
     return page
 
 
-class _Live:
-    """One path for one plain web page."""
+class _LiveEndpoint:
+    """`/live/PATH`: the packets of one channel for one client."""
 
     def __init__(self, hub: Hub, identify: Identify) -> None:
         self._hub = hub
         self._identify = identify
 
     async def events(self, request: Request) -> Response:
-        """Server-Sent Events: each packet is one message."""
-        outbox = Outbox()
+        """Server-Sent Events: one message for each packet."""
+        queue = PageQueue()
         try:
-            leave = await self._join(request, outbox)
+            leave = await self._join(request, queue)
         except Refused as refused:
             status = 403 if refused.status == "PERMISSION_DENIED" else 404
             return PlainTextResponse(f"{refused}\n", status)
@@ -146,16 +146,16 @@ class _Live:
             while True:
                 packets: list[str] = []
                 with anyio.move_on_after(KEEP_ALIVE):
-                    packets = await outbox.take_packets()
+                    packets = await queue.receive_packets()
                 yield "".join(f"data: {packet}\n\n" for packet in packets) or ": alive\n\n"
 
-        return _Events(lines(), leave)
+        return _EventStream(lines(), leave)
 
     async def socket(self, socket: WebSocket) -> None:
-        """A WebSocket: each packet is one text."""
-        outbox = Outbox()
+        """WebSocket: one text message for each packet."""
+        queue = PageQueue()
         try:
-            leave = await self._join(socket, outbox)
+            leave = await self._join(socket, queue)
         except Refused as refused:
             await socket.close(1008, str(refused)[:100])
             return
@@ -167,21 +167,22 @@ class _Live:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_until_closed, socket, tasks.cancel_scope)
                 while True:
-                    for packet in await outbox.take_packets():
-                        with anyio.fail_after(PATIENCE):
+                    for packet in await queue.receive_packets():
+                        with anyio.fail_after(TIMEOUT):
                             await socket.send_text(packet)
         except* (WebSocketDisconnect, RuntimeError, OSError):
-            pass  # gone, or it reads nothing
+            pass  # the client has disconnected or does not read
         finally:
             leave()
 
-    async def _join(self, request: HTTPConnection, outbox: Outbox) -> Callable[[], None]:
+    async def _join(self, request: HTTPConnection, queue: PageQueue) -> Callable[[], None]:
         path = request.path_params["path"]
-        return await self._hub.grafana.attach(path, Feed(outbox, 0, path), self._identify(request))
+        channel = FollowedChannel(queue, 0, path)
+        return await self._hub.grafana.attach(path, channel, self._identify(request))
 
 
-class _Events(StreamingResponse):
-    """An event stream that leaves its path when it is over, even before its first line."""
+class _EventStream(StreamingResponse):
+    """An event stream that leaves its channel when it ends, even before the first line."""
 
     def __init__(self, lines: AsyncIterator[str], leave: Callable[[], None]) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -189,7 +190,7 @@ class _Events(StreamingResponse):
         self._leave = leave
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send until the page has gone."""
+        """Send until the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         finally:

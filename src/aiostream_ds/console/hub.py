@@ -1,7 +1,4 @@
-"""What all pages share: the front, a Grafana in memory before it, what happens, and the log.
-
-Made by `open_hub`. Pages come and go; who follows what is each page's own.
-"""
+"""What all pages share: the plugin, a Grafana in memory, channel statistics and the log."""
 
 import logging
 from collections.abc import AsyncGenerator, Mapping
@@ -14,35 +11,46 @@ import msgspec
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import describe
 from aiostream_ds._routing.plan import split_exact
-from aiostream_ds.console.page_queue import Outbox
-from aiostream_ds.console.swap import Front, open_front
-from aiostream_ds.console.watch import LogTap, Watch
+from aiostream_ds.console.channel_stats import ChannelStats
+from aiostream_ds.console.log_buffer import LogBuffer
+from aiostream_ds.console.page_queue import PageQueue
+from aiostream_ds.console.reloadable_plugin import ReloadablePlugin, open_reloadable_plugin
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
 __all__ = ["UID", "Hub", "open_hub"]
 
 UID = "local"
-"""The uid of the data source that pages see."""
+"""The uid of the console's data source."""
 
 
 class Hub:
-    """The plugin as pages see it. `title` names it; `reload` is the last reload's outcome."""
+    """State shared by all pages. Made by `open_hub`.
 
-    def __init__(self, front: Front, grafana: Grafana, watch: Watch, title: str) -> None:
-        self.front = front
+    Attributes:
+        title: the name that pages show.
+        first_path: the path that a page follows when it opens; "" for none.
+        forms: the schema of settings and queries, as JSON.
+        reload: the outcome of the last reload.
+        pages: the queue of each open page.
+    """
+
+    def __init__(
+        self, plugin: ReloadablePlugin, grafana: Grafana, stats: ChannelStats, title: str
+    ) -> None:
+        self.plugin = plugin
         self.grafana = grafana
-        self.watch = watch
+        self.stats = stats
         self.title = title
         self.settings: dict[str, Any] = {}
         self.secrets: dict[str, str] = {}
         self.first_path = ""
         self.reload: dict[str, Any] = {"count": 0, "seconds": 0.0, "error": ""}
         self.forms = msgspec.Raw(b"{}")
-        self.pages: set[Outbox] = set()
-        self.log = LogTap(self._on_line)
+        self.pages: set[PageQueue] = set()
+        self.log = LogBuffer(self._on_line)
 
     def hello(self) -> dict[str, Any]:
-        """What a page is told first, and again after each reload."""
+        """The first message to a page, sent again after each reload."""
         return {
             "hello": {
                 "title": self.title,
@@ -54,60 +62,60 @@ class Hub:
             }
         }
 
-    def state(self, outbox: Outbox) -> dict[str, Any]:
-        """What a page is told each second."""
+    def state(self, queue: PageQueue) -> dict[str, Any]:
+        """The message that a page gets each second."""
         return {
             "state": {
-                "channels": self.watch.channels(),
-                "totals": self.watch.totals(),
+                "channels": self.stats.channels(),
+                "totals": self.stats.totals(),
                 "pages": len(self.pages),
-                "page_dropped": outbox.dropped,
+                "page_dropped": queue.dropped,
             }
         }
 
-    def query_of(self, path: str) -> dict[str, Any]:
-        """The query whose channel this path is. Raises NotFound for a path of no stream."""
-        plan = self.front.catalog.pick(msgspec.json.encode(self.settings))._plan
+    def query_for(self, path: str) -> dict[str, Any]:
+        """Return the query whose channel has this path. Raises NotFound if no stream matches."""
+        plan = self.plugin.catalog.pick(msgspec.json.encode(self.settings))._plan
         stream, arguments = plan.match(split_exact(path)[1])
         fields = msgspec.structs.fields(stream.query_type)
-        found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
-        return {"queryType": stream.name, **found}
+        query = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
+        return {"queryType": stream.name, **query}
 
     async def save(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
-        """An admin saves the data source; a secret that is left out stays as it is."""
+        """Save the data source as an admin does. Secrets that are left out keep their value."""
         self.settings = dict(settings)
         self.secrets = {**self.secrets, **secrets}
         await self.grafana.change_settings(self.settings, self.secrets)
-        self.tell(self.hello())
+        self.broadcast(self.hello())
 
-    def tell(self, message: Any) -> None:
-        """News for every page."""
+    def broadcast(self, message: Any) -> None:
+        """Queue a message for every page."""
         body = message if isinstance(message, bytes) else msgspec.json.encode(message)
-        for outbox in tuple(self.pages):
-            outbox.tell(body)
+        for queue in tuple(self.pages):
+            queue.put(body)
 
-    async def describe(self) -> None:
-        """Read the classes of now: it reads source files, so in a thread."""
-        document = await anyio.to_thread.run_sync(describe, self.front.catalog)
+    async def update_forms(self) -> None:
+        """Describe the current classes. Runs in a thread, since it reads source files."""
+        document = await anyio.to_thread.run_sync(describe, self.plugin.catalog)
         self.forms = msgspec.Raw(msgspec.json.encode(document))
 
-    async def reloaded(self, seconds: float, error: str) -> None:
-        """Code was exchanged, or could not be: `error` says why, and the old code goes on."""
+    async def report_reload(self, seconds: float, error: str) -> None:
+        """Send the outcome of a reload to all pages. With an `error` the old code still runs."""
         count = self.reload["count"] + (not error)
         self.reload = {"count": count, "seconds": round(seconds, 3), "error": error}
-        self.tell({"reload": self.reload})
+        self.broadcast({"reload": self.reload})
         if not error:
-            await self.describe()
-            self.tell(self.hello())
+            await self.update_forms()
+            self.broadcast(self.hello())
 
     def _on_line(self, line: str, path: str, error: str) -> None:
-        def tell() -> None:
+        def deliver() -> None:
             if path and error:
-                self.watch.failed(path, error)
-            for outbox in tuple(self.pages):
-                outbox.log(line)
+                self.stats.set_error(path, error)
+            for queue in tuple(self.pages):
+                queue.put_log_line(line)
 
-        self.front.call_soon(tell)
+        self.plugin.call_soon(deliver)
 
 
 @asynccontextmanager
@@ -118,15 +126,15 @@ async def open_hub(
     secrets: Mapping[str, str] | None = None,
     title: str = "",
 ) -> AsyncGenerator[Hub]:
-    """A plugin with this code, and a Grafana before it that pages can share."""
-    watch = Watch()
+    """Open a plugin with this code, and a Grafana in memory that all pages share."""
+    stats = ChannelStats()
     async with (
-        open_front(catalog, watch.attach) as front,
-        open_grafana(front, settings=settings, secrets=secrets, uid=UID) as grafana,
+        open_reloadable_plugin(catalog, stats.attach) as plugin,
+        open_grafana(plugin, settings=settings, secrets=secrets, uid=UID) as grafana,
     ):
-        hub = Hub(front, grafana, watch, title)
+        hub = Hub(plugin, grafana, stats, title)
         hub.settings, hub.secrets = dict(settings or {}), dict(secrets or {})
-        await hub.describe()
+        await hub.update_forms()
         root = logging.getLogger()
         root.addHandler(hub.log)
         try:

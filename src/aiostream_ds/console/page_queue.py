@@ -1,7 +1,7 @@
-"""What waits for one page: bounded, so that a page that reads nothing costs nothing more.
+"""A bounded queue of messages for one page.
 
-Packets over the bound are dropped, the oldest first, and counted; a dropped schema goes along with
-the next packet of its channel. A page that leaves even answers unread is given up.
+When packets exceed the limit, the oldest are dropped and counted; a dropped schema is added to the
+next packet of its channel. A page that does not even read answers is disconnected.
 """
 
 from collections import deque
@@ -10,139 +10,155 @@ from typing import Any, NamedTuple
 import anyio
 import msgspec
 
-__all__ = ["ANSWERS_LIMIT", "LINES_LIMIT", "PACKETS_LIMIT", "Feed", "Outbox", "Overflow"]
+__all__ = [
+    "LINES_LIMIT",
+    "MESSAGES_LIMIT",
+    "PACKETS_LIMIT",
+    "FollowedChannel",
+    "PageQueue",
+    "QueueOverflow",
+]
 
 PACKETS_LIMIT = 4 * 1024 * 1024
-"""Bytes of packets that wait for one page."""
+"""Bytes of queued packets for one page."""
 
-ANSWERS_LIMIT = 32 * 1024 * 1024
-"""Bytes of answers and news that wait for one page before it is given up."""
+MESSAGES_LIMIT = 32 * 1024 * 1024
+"""Bytes of other queued messages for one page; beyond this it is disconnected."""
 
 LINES_LIMIT = 500
-"""Log lines that wait for one page."""
+"""Queued log lines for one page."""
 
 
-class Overflow(Exception):
-    """The page reads nothing."""
+class QueueOverflow(Exception):
+    """The page does not read its messages."""
 
 
-class _Head(msgspec.Struct):
+class _SchemaOnly(msgspec.Struct):
     schema: msgspec.Raw = msgspec.Raw()
 
 
-class Feed:
-    """One channel as one page follows it: the `Follower` that Grafana pushes packets to."""
+class FollowedChannel:
+    """A channel that one page follows. Grafana pushes the channel's packets here."""
 
-    __slots__ = ("_outbox", "_owes_schema", "_schema", "dropped", "id", "path")
+    __slots__ = ("_queue", "_schema", "_schema_dropped", "dropped", "id", "path")
 
-    def __init__(self, outbox: "Outbox", id: int, path: str) -> None:
+    def __init__(self, queue: "PageQueue", id: int, path: str) -> None:
         self.id = id
         self.path = path
         self.dropped = 0
-        self._outbox = outbox
+        self._queue = queue
         self._schema = b""
-        self._owes_schema = False
+        self._schema_dropped = False
 
     def push(self, payload: bytes) -> None:
-        """A packet arrives."""
-        named = payload.startswith(b'{"schema"')
-        if named:
-            self._schema = bytes(msgspec.json.decode(payload, type=_Head).schema)
-        self._outbox._put(_Waiting(self, payload, self._schema, named))
+        """Queue a packet."""
+        has_schema = payload.startswith(b'{"schema"')
+        if has_schema:
+            self._schema = bytes(msgspec.json.decode(payload, type=_SchemaOnly).schema)
+        self._queue._put_packet(_QueuedPacket(self, payload, self._schema, has_schema))
 
     def end(self) -> None:
-        """The author's stream has returned."""
-        self._outbox.tell({"id": self.id, "ended": True})
+        """Queue the end of the stream: the author's method has returned."""
+        self._queue.put({"id": self.id, "ended": True})
 
-    def _dropped(self, waiting: "_Waiting") -> None:
+    def _on_drop(self, packet: "_QueuedPacket") -> None:
         self.dropped += 1
-        self._owes_schema |= waiting.named
+        self._schema_dropped |= packet.has_schema
 
-    def _render(self, waiting: "_Waiting") -> bytes:
-        owes, self._owes_schema = self._owes_schema, False
-        if owes and not waiting.named and waiting.schema and len(waiting.payload) > 2:
-            return b'{"schema":%b,%b' % (waiting.schema, waiting.payload[1:])
-        return waiting.payload
+    def _render(self, packet: "_QueuedPacket") -> bytes:
+        add_schema, self._schema_dropped = self._schema_dropped, False
+        if add_schema and not packet.has_schema and packet.schema and len(packet.payload) > 2:
+            return b'{"schema":%b,%b' % (packet.schema, packet.payload[1:])
+        return packet.payload
 
 
-class _Waiting(NamedTuple):
-    feed: Feed
+class _QueuedPacket(NamedTuple):
+    channel: FollowedChannel
     payload: bytes
     schema: bytes
-    named: bool
+    has_schema: bool
 
 
-class Outbox:
-    """Messages for one page, in their order; packets that wait together leave together."""
+class PageQueue:
+    """Messages for one page, in order. Packets that are queued together are sent together.
+
+    Not thread-safe: call it from the event loop's thread.
+    """
 
     def __init__(self) -> None:
-        self._packets: deque[_Waiting] = deque()
+        self._packets: deque[_QueuedPacket] = deque()
         self._packet_bytes = 0
-        self._answers: list[bytes] = []
-        self._answer_bytes = 0
+        self._messages: list[bytes] = []
+        self._message_bytes = 0
         self._lines: deque[str] = deque(maxlen=LINES_LIMIT)
-        self._news = anyio.Event()
+        self._not_empty = anyio.Event()
         self.dropped = 0
 
-    def tell(self, message: Any) -> None:
-        """Queue an answer or news: an object, or its JSON as bytes."""
+    def put(self, message: Any) -> None:
+        """Queue a message: an object, or its JSON as bytes."""
         body = message if isinstance(message, bytes) else msgspec.json.encode(message)
-        self._answers.append(body)
-        self._answer_bytes += len(body)
-        self._news.set()
+        self._messages.append(body)
+        self._message_bytes += len(body)
+        self._not_empty.set()
 
     @property
-    def behind(self) -> bool:
-        """Whether so much waits that news of each second may be left out."""
-        return self._answer_bytes > ANSWERS_LIMIT // 16
+    def above_high_water(self) -> bool:
+        """Whether so much is queued that periodic messages should be left out."""
+        return self._message_bytes > MESSAGES_LIMIT // 16
 
-    def log(self, line: str) -> None:
-        """Queue a log line, which is JSON; of too many the newest stay."""
+    def put_log_line(self, line: str) -> None:
+        """Queue a log line, which is JSON. Beyond the limit the oldest is dropped."""
         self._lines.append(line)
-        self._news.set()
+        self._not_empty.set()
 
-    def forget(self, feed: Feed) -> None:
-        """What waits of a channel that the page does not follow any more."""
-        kept = [waiting for waiting in self._packets if waiting.feed is not feed]
+    def discard(self, channel: FollowedChannel) -> None:
+        """Remove the queued packets of a channel that the page has left."""
+        kept = [packet for packet in self._packets if packet.channel is not channel]
         self._packets = deque(kept)
-        self._packet_bytes = sum(len(waiting.payload) for waiting in kept)
+        self._packet_bytes = sum(len(packet.payload) for packet in kept)
 
-    async def take(self) -> str:
-        """All that waits, as a JSON array; waits for something. Raises Overflow."""
-        while not (self._packets or self._answers or self._lines):
-            self._news = anyio.Event()
-            await self._news.wait()
-        if self._answer_bytes > ANSWERS_LIMIT:
-            raise Overflow(f"{self._answer_bytes} bytes wait for the page")
-        parts, self._answers, self._answer_bytes = self._answers, [], 0
+    async def receive(self) -> str:
+        """Wait for a message, and return all that are queued as a JSON array.
+
+        Safe to cancel: no message is lost. Raises QueueOverflow when too much is queued.
+        """
+        while not (self._packets or self._messages or self._lines):
+            self._not_empty = anyio.Event()
+            await self._not_empty.wait()
+        if self._message_bytes > MESSAGES_LIMIT:
+            raise QueueOverflow(f"{self._message_bytes} bytes are queued for the page")
+        parts, self._messages, self._message_bytes = self._messages, [], 0
         if self._lines:
             parts.append(b'{"log":[%b]}' % ",".join(self._lines).encode())
             self._lines.clear()
-        by_feed: dict[Feed, list[bytes]] = {}
-        for waiting in self._packets:
-            by_feed.setdefault(waiting.feed, []).append(waiting.feed._render(waiting))
+        by_channel: dict[FollowedChannel, list[bytes]] = {}
+        for packet in self._packets:
+            by_channel.setdefault(packet.channel, []).append(packet.channel._render(packet))
         self._packets.clear()
         self._packet_bytes = 0
-        for feed, payloads in by_feed.items():
-            parts.append(b'{"id":%d,"packets":[%b]}' % (feed.id, b",".join(payloads)))
+        for channel, payloads in by_channel.items():
+            parts.append(b'{"id":%d,"packets":[%b]}' % (channel.id, b",".join(payloads)))
         return (b"[%b]" % b",".join(parts)).decode()
 
-    async def take_packets(self) -> list[str]:
-        """The packets that wait, each as it is: for a page that follows one channel."""
+    async def receive_packets(self) -> list[str]:
+        """Wait for a packet, and return all that are queued, for a client of one channel.
+
+        Safe to cancel: no packet is lost.
+        """
         while not self._packets:
-            self._news = anyio.Event()
-            await self._news.wait()
-        found = [waiting.feed._render(waiting).decode() for waiting in self._packets]
+            self._not_empty = anyio.Event()
+            await self._not_empty.wait()
+        payloads = [packet.channel._render(packet).decode() for packet in self._packets]
         self._packets.clear()
         self._packet_bytes = 0
-        return found
+        return payloads
 
-    def _put(self, waiting: _Waiting) -> None:
-        self._packets.append(waiting)
-        self._packet_bytes += len(waiting.payload)
+    def _put_packet(self, packet: _QueuedPacket) -> None:
+        self._packets.append(packet)
+        self._packet_bytes += len(packet.payload)
         while self._packet_bytes > PACKETS_LIMIT and len(self._packets) > 1:
             oldest = self._packets.popleft()
             self._packet_bytes -= len(oldest.payload)
             self.dropped += 1
-            oldest.feed._dropped(oldest)
-        self._news.set()
+            oldest.channel._on_drop(oldest)
+        self._not_empty.set()

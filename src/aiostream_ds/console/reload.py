@@ -1,7 +1,8 @@
-"""A file that is saved: its code is loaded anew beside the old, and exchanged when it is whole.
+"""Reloads the author's code when a file is saved.
 
-What is loaded anew is the author's file and every module beside or below it; installed packages
-stay. Code that cannot be loaded changes nothing: the old goes on, the page and the log say why.
+A reload imports the author's file again, with every module in its folder and below; installed
+packages stay. When the new code cannot be loaded, the old code keeps running, and the page and the
+log show the traceback.
 """
 
 import importlib
@@ -26,13 +27,15 @@ __all__ = ["Reloader"]
 
 log = logging.getLogger(__name__)
 
-SETTLE_MS = 50
-"""Milliseconds without another change after which a save is over: editors write in steps."""
+DEBOUNCE_MS = 50
+"""Milliseconds without another change before a reload: editors save in several steps."""
 
 
 class Reloader:
-    """Watches what the author's file consists of. `load` makes the catalog, and raises what the
-    author's code raises."""
+    """Watches the author's file and the modules it imports, and reloads them.
+
+    `load` imports the file and returns its catalog; it raises what the author's code raises.
+    """
 
     def __init__(self, hub: Hub, load: Callable[[], Catalog], file: Path) -> None:
         self._hub = hub
@@ -40,45 +43,48 @@ class Reloader:
         self._file = file.resolve()
 
     async def run(self) -> None:
-        """Watch and exchange until cancelled."""
+        """Watch and reload until cancelled."""
         logging.getLogger("watchfiles").setLevel("WARNING")
         while True:
-            folders = {self._file.parent, *(_file_of(m).parent for m in self._own().values())}
+            folders = self._folders()
             async for changes in awatch(
-                *folders, recursive=False, watch_filter=_is_python, step=SETTLE_MS,
+                *folders,
+                recursive=False,
+                watch_filter=_is_python,
+                step=DEBOUNCE_MS,
                 raise_interrupt=False,
-            ):  # fmt: skip
+            ):
                 log.debug("changed: %s", sorted(path for _, path in changes))
                 await self.reload()
-                if not folders >= {_file_of(m).parent for m in self._own().values()}:
-                    break  # there are modules in other folders now
+                if not folders >= self._folders():
+                    break  # the new code imports modules from other folders
 
     async def reload(self) -> bool:
-        """Load the code anew and exchange it; whether that was possible."""
-        begun = time.perf_counter()
+        """Load the code again and replace the old. Return whether that succeeded."""
+        start = time.perf_counter()
         try:
-            catalog = await anyio.to_thread.run_sync(self._load_anew)
+            catalog = await anyio.to_thread.run_sync(self._load_again)
         except BaseException as error:
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
             text = authors_traceback(error.__cause__ or error)
-            log.error("the saved code cannot be loaded; the old goes on\n%s", text.rstrip())
-            await self._hub.reloaded(time.perf_counter() - begun, text)
+            log.error("cannot load the saved code; the old code keeps running\n%s", text.rstrip())
+            await self._hub.report_reload(time.perf_counter() - start, text)
             return False
-        await self._hub.front.swap(catalog)
-        seconds = time.perf_counter() - begun
+        await self._hub.plugin.replace_code(catalog)
+        seconds = time.perf_counter() - start
         log.info("reloaded in %.2f s", seconds)
-        await self._hub.reloaded(seconds, "")
+        await self._hub.report_reload(seconds, "")
         return True
 
-    def _load_anew(self) -> Catalog:
+    def _load_again(self) -> Catalog:
         importlib.invalidate_caches()
-        linecache.checkcache()  # tracebacks quote the lines of now
-        with _without(self._own()):
+        linecache.checkcache()  # tracebacks quote the current lines
+        with _unloaded(self._modules()):
             return self._load()
 
-    def _own(self) -> dict[str, ModuleType]:
-        """The author's modules: those whose files lie beside the file or below."""
+    def _modules(self) -> dict[str, ModuleType]:
+        """The author's modules: those whose files are in the file's folder or below."""
         folder = self._file.parent
         return {
             name: module
@@ -86,10 +92,13 @@ class Reloader:
             if name != "__main__" and _is_below(_file_of(module), folder)
         }
 
+    def _folders(self) -> set[Path]:
+        return {self._file.parent, *(_file_of(m).parent for m in self._modules().values())}
+
 
 @contextmanager
-def _without(modules: Mapping[str, ModuleType]) -> Iterator[None]:
-    """These modules are not there meanwhile, so that they are loaded anew; back when that fails."""
+def _unloaded(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Remove these modules, so that an import loads them again; restore them on an error."""
     for name in modules:
         del sys.modules[name]
     try:

@@ -1,10 +1,10 @@
-"""One page: its WebSocket, what it follows, and what it asks for.
+"""One page: its WebSocket, the channels it follows, and its requests.
 
-    page ──▶ {"id": 7, "do": "follow", "path": "cpu"}
+    page ──▶ {"id": 7, "type": "follow", "path": "cpu"}
     page ◀── [{"id": 7, "ok": true}, {"id": 7, "packets": […]}, {"state": …}, {"log": […]}]
 
-Messages are JSON; the page's are objects, ours arrays of all that waited. A page's questions are
-answered beside each other; nothing that it does, or leaves undone, holds up another.
+Messages are JSON. A page sends objects and gets arrays of all queued messages. Requests are handled
+concurrently; a slow or stuck page does not delay another.
 """
 
 import logging
@@ -19,35 +19,35 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aiostream_ds.console.hub import Hub
-from aiostream_ds.console.page_queue import Feed, Outbox, Overflow
+from aiostream_ds.console.page_queue import FollowedChannel, PageQueue, QueueOverflow
 from aiostream_ds.models import User
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside
 from aiostream_ds.testing.viewer import Refused
 
-__all__ = ["FEEDS", "Ask", "Session"]
+__all__ = ["MAX_CHANNELS", "TIMEOUT", "PageRequest", "Session"]
 
 log = logging.getLogger(__name__)
 
-FEEDS = 5_000
+MAX_CHANNELS = 5_000
 """Channels that one page may follow."""
 
-AT_ONCE = 64
-"""Things a page asked for that are done beside each other; the next waits for one of them."""
+MAX_REQUESTS = 64
+"""Requests of one page that are handled at once; the next waits."""
 
-PATIENCE = 60.0
-"""Seconds after which an unanswered question, or an unread message, is given up."""
+TIMEOUT = 60.0
+"""Seconds until a request without an answer, or a message that is not read, fails."""
 
-FLUSH_BYTES = 1 / 60
-"""Seconds between two messages to the page: what comes meanwhile goes together."""
+SEND_INTERVAL = 1 / 60
+"""Seconds between two messages to the page; what is queued meanwhile is sent together."""
 
-STATE_EVERY = 1.0
+STATE_INTERVAL = 1.0
 """Seconds between two reports of all channels."""
 
 
-class Ask(msgspec.Struct, kw_only=True, frozen=True):
-    """What a page asks. `id` names the answer, and for `follow` the feed."""
+class PageRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """A page's request. `id` names the answer, and for `follow` the channel."""
 
-    do: str
+    type: str
     id: int = 0
     path: str = ""
     query: dict[str, Any] = {}
@@ -62,25 +62,25 @@ class Ask(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Session:
-    """One page while it is open."""
+    """One open page."""
 
     def __init__(self, hub: Hub, socket: WebSocket) -> None:
         self._hub = hub
         self._socket = socket
-        self._outbox = Outbox()
+        self._queue = PageQueue()
         self._leaves: dict[int, Callable[[], None]] = {}
-        self._turns = anyio.Semaphore(AT_ONCE)
+        self._slots = anyio.Semaphore(MAX_REQUESTS)
         self._tasks: TaskGroup
 
     async def run(self) -> None:
-        """Serve the page until it closes, reads nothing any more or says what is no JSON."""
+        """Serve the page until it disconnects, stops reading or sends invalid JSON."""
         await self._socket.accept()
-        hub, outbox = self._hub, self._outbox
-        outbox.tell(hub.hello())
-        outbox.tell({"reload": hub.reload})
+        hub, queue = self._hub, self._queue
+        queue.put(hub.hello())
+        queue.put({"reload": hub.reload})
         for line in hub.log.lines:
-            outbox.log(line)
-        hub.pages.add(outbox)
+            queue.put_log_line(line)
+        hub.pages.add(queue)
         try:
             async with anyio.create_task_group() as self._tasks:
                 for work in (self._send, self._report):
@@ -88,7 +88,7 @@ class Session:
                 await self._receive()
                 self._tasks.cancel_scope.cancel()
         finally:
-            hub.pages.discard(outbox)
+            hub.pages.discard(queue)
             for leave in tuple(self._leaves.values()):
                 leave()
 
@@ -96,143 +96,149 @@ class Session:
         try:
             while True:
                 text = await self._socket.receive_text()
-                ask = msgspec.json.decode(text, type=Ask)
-                if ask.do == "leave":
-                    self._leave(ask.id)
+                request = msgspec.json.decode(text, type=PageRequest)
+                if request.type == "leave":
+                    self._leave(request.id)
                     continue
-                await self._turns.acquire()
-                self._tasks.start_soon(self._answer, ask)
+                await self._slots.acquire()
+                self._tasks.start_soon(self._answer, request)
         except (WebSocketDisconnect, KeyError, RuntimeError):
-            return  # closed, or bytes where text is allowed
+            return  # disconnected, or a binary message
         except (ValueError, RecursionError) as error:
-            await self._close(1003, f"this cannot be read: {error}")
+            await self._close(1003, f"invalid request: {error}")
 
     async def _send(self) -> None:
         try:
             while True:
-                text = await self._outbox.take()
-                with anyio.fail_after(PATIENCE):
+                text = await self._queue.receive()
+                with anyio.fail_after(TIMEOUT):
                     await self._socket.send_text(text)
-                await anyio.sleep(FLUSH_BYTES)
+                await anyio.sleep(SEND_INTERVAL)
         except (WebSocketDisconnect, RuntimeError, OSError):
-            self._tasks.cancel_scope.cancel()  # TimeoutError, too: the page reads nothing
-        except Overflow as error:
-            log.info("a page is given up: %s", error)
+            self._tasks.cancel_scope.cancel()  # OSError includes TimeoutError: it does not read
+        except QueueOverflow as error:
+            log.info("disconnecting a page: %s", error)
             self._tasks.cancel_scope.cancel()
 
     async def _report(self) -> None:
         while True:
-            if not self._outbox.behind:
-                self._outbox.tell(self._hub.state(self._outbox))
-            await anyio.sleep(STATE_EVERY)
+            if not self._queue.above_high_water:
+                self._queue.put(self._hub.state(self._queue))
+            await anyio.sleep(STATE_INTERVAL)
 
     async def _close(self, code: int, reason: str) -> None:
         with anyio.move_on_after(1):
             await self._socket.close(code, reason[:100])
 
-    # -- what a page can ask -------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
-    async def _answer(self, ask: Ask) -> None:
+    async def _answer(self, request: PageRequest) -> None:
         try:
-            found = _DOINGS.get(ask.do)
-            if found is None:
-                raise ValueError(f"do = {ask.do!r} is none of leave, {', '.join(_DOINGS)}")
-            with anyio.fail_after(PATIENCE):
-                answer = await found(self, ask)
-            self._outbox.tell({"id": ask.id, **answer})
+            handler = _HANDLERS.get(request.type)
+            if handler is None:
+                known = ", ".join(("leave", *_HANDLERS))
+                raise ValueError(f"type must be one of {known}, got {request.type!r}")
+            with anyio.fail_after(TIMEOUT):
+                answer = await handler(self, request)
+            self._queue.put({"id": request.id, **answer})
         except Exception as error:
-            self._outbox.tell({"id": ask.id, "error": _said(error), **_status(error)})
+            self._queue.put({"id": request.id, "error": _message(error), **_status(error)})
         finally:
-            self._turns.release()
+            self._slots.release()
 
     def _leave(self, id: int) -> None:
         leave = self._leaves.pop(id, None)
         if leave is not None:
             leave()
 
-    async def _follow(self, ask: Ask) -> dict[str, Any]:
-        if len(self._leaves) >= FEEDS:
-            raise ValueError(f"the page follows {FEEDS} channels already, which is the most")
-        self._leave(ask.id)
-        feed = Feed(self._outbox, ask.id, ask.path)
-        if ask.delay:
-            leave = await self._tasks.start(self._slowly, ask, feed)
+    async def _follow(self, request: PageRequest) -> dict[str, Any]:
+        if len(self._leaves) >= MAX_CHANNELS:
+            raise ValueError(f"a page may follow at most {MAX_CHANNELS} channels")
+        self._leave(request.id)
+        channel = FollowedChannel(self._queue, request.id, request.path)
+        if request.delay:
+            leave_channel = await self._tasks.start(self._follow_slowly, request, channel)
         else:
-            leave = await self._hub.grafana.attach(ask.path, feed, ask.user)
+            grafana = self._hub.grafana
+            leave_channel = await grafana.attach(request.path, channel, request.user)
 
-        def go() -> None:
-            leave()
-            self._outbox.forget(feed)
+        def leave() -> None:
+            leave_channel()
+            self._queue.discard(channel)
 
-        self._leaves[ask.id] = go
+        self._leaves[request.id] = leave
         return {"ok": True}
 
-    async def _slowly(
-        self, ask: Ask, feed: Feed, *, task_status: anyio.abc.TaskStatus[Callable[[], None]]
+    async def _follow_slowly(
+        self,
+        request: PageRequest,
+        channel: FollowedChannel,
+        *,
+        task_status: anyio.abc.TaskStatus[Callable[[], None]],
     ) -> None:
-        """A Grafana of its own that takes `delay` seconds over each packet."""
+        """Follow with a separate Grafana that takes `delay` seconds to read each packet."""
         left = anyio.Event()
-        async with open_beside(self._hub.grafana, reading_delay=ask.delay) as second:
-            await second.attach(ask.path, feed, ask.user)
+        async with open_beside(self._hub.grafana, reading_delay=request.delay) as second:
+            await second.attach(request.path, channel, request.user)
             task_status.started(left.set)
             await left.wait()
 
-    async def _query(self, ask: Ask) -> dict[str, Any]:
+    async def _query(self, request: PageRequest) -> dict[str, Any]:
         end = datetime.now(UTC)
-        start = datetime.fromtimestamp(end.timestamp() - ask.seconds, UTC)
-        query = ask.query or self._hub.query_of(ask.path)
+        start = datetime.fromtimestamp(end.timestamp() - request.seconds, UTC)
+        query = request.query or self._hub.query_for(request.path)
         frames = await self._hub.grafana.query_bytes(
-            query, start=start, end=end, max_data_points=ask.points, user=ask.user
+            query, start=start, end=end, max_data_points=request.points, user=request.user
         )
         return {"query": query, "frames": [msgspec.Raw(frame) for frame in frames]}
 
-    async def _save(self, ask: Ask) -> dict[str, Any]:
-        await self._hub.save(ask.settings, ask.secrets)
-        return await self._health(ask)
+    async def _save(self, request: PageRequest) -> dict[str, Any]:
+        await self._hub.save(request.settings, request.secrets)
+        return await self._health(request)
 
-    async def _health(self, ask: Ask) -> dict[str, Any]:
+    async def _health(self, request: PageRequest) -> dict[str, Any]:
         ok, message = await self._hub.grafana.health()
         return {"ok": ok, "message": message}
 
-    async def _publish(self, ask: Ask) -> dict[str, Any]:
-        answer = await self._hub.grafana.publish(ask.path, ask.data, ask.user)
+    async def _publish(self, request: PageRequest) -> dict[str, Any]:
+        answer = await self._hub.grafana.publish(request.path, request.data, request.user)
         return {"ok": True, "data": answer.decode("utf-8", "replace")}
 
-    async def _resource(self, ask: Ask) -> dict[str, Any]:
-        body = b"" if ask.data is None else msgspec.json.encode(ask.data)
+    async def _resource(self, request: PageRequest) -> dict[str, Any]:
+        body = b"" if request.data is None else msgspec.json.encode(request.data)
         answer = await self._hub.grafana.resource(
-            ask.path, method=ask.method, body=body, user=ask.user
+            request.path, method=request.method, body=body, user=request.user
         )
         text = answer.body if isinstance(answer.body, bytes) else b""
         return {"status": answer.status, "data": text.decode("utf-8", "replace")}
 
-    async def _cut(self, ask: Ask) -> dict[str, Any]:
-        """Grafana loses its connection to the plugin; every RunStream is called again."""
+    async def _disconnect(self, request: PageRequest) -> dict[str, Any]:
+        """Close Grafana's connection to the plugin; Grafana calls every RunStream again."""
         grafana: Grafana = self._hub.grafana
-        await grafana.replace_plugin(self._hub.front)
+        await grafana.replace_plugin(self._hub.plugin)
         return {"ok": True}
 
 
-_DOINGS: dict[str, Callable[[Session, Ask], Awaitable[dict[str, Any]]]] = {
+_HANDLERS: dict[str, Callable[[Session, PageRequest], Awaitable[dict[str, Any]]]] = {
     "follow": Session._follow,
     "query": Session._query,
     "save": Session._save,
     "health": Session._health,
     "publish": Session._publish,
     "resource": Session._resource,
-    "cut": Session._cut,
+    "disconnect": Session._disconnect,
 }
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, GRPCError):
         return f"{error.status.name}: {error.message}"
     if isinstance(error, Refused):
-        return f"refused: {error}; the log says why"
+        return f"refused: {error}; see the log for the reason"
     if isinstance(error, StreamTerminatedError):
-        return "the connection to the plugin was cut"
+        return "the connection to the plugin was closed"
     if isinstance(error, TimeoutError):
-        return f"there was no answer for {PATIENCE:g} s"
+        return f"no answer within {TIMEOUT:g} s"
     return str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Serves the console's app on a socket of this machine, within the loop that runs already."""
+"""Serves the console's app in the running event loop."""
 
 import logging
 import secrets
@@ -12,69 +12,83 @@ import uvicorn
 from aiostream_ds.console.access_guard import LOOPBACK, ASGIApp
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["PORT", "Listener", "listen", "serve_app"]
+__all__ = ["DEFAULT_PORT", "ConsoleSocket", "listen", "serve_app"]
 
-PORT = 3030
-"""Where the console listens unless it is told otherwise; the next free port when it is taken."""
+DEFAULT_PORT = 3030
+"""The console's port; when it is in use, the next free one."""
 
-TRIES = 20
-"""Ports that are tried, from PORT on."""
+MAX_PORTS = 20
+"""Ports to try, from DEFAULT_PORT on."""
 
-QUESTION_LIMIT = 1 << 20
-"""Bytes of one message that a page may send."""
+MESSAGE_LIMIT = 1 << 20
+"""Bytes of one message from a page."""
 
-PAGES = 256
+MAX_CONNECTIONS = 256
 """Connections at once."""
 
 
-class Listener:
-    """A socket that listens, and how a browser comes to it: `url`, with the `token` in it."""
+class ConsoleSocket:
+    """A listening socket, and the `url` that opens the console in a browser.
+
+    On a loopback address, `hosts` are the accepted names and `token` is "". On any other address
+    `hosts` is None, and the `token` is required.
+    """
 
     def __init__(self, sock: socket.socket, host: str) -> None:
         self.sock = sock
         address, port = sock.getsockname()[:2]
-        open_to_all = address in ("0.0.0.0", "::")
+        is_wildcard = address in ("0.0.0.0", "::")
         self.loopback = address in LOOPBACK
         self.token = "" if self.loopback else secrets.token_urlsafe(24)
-        self.hosts = LOOPBACK if self.loopback else None  # the token keeps foreign names out
-        name = socket.gethostname() if open_to_all else host
+        self.hosts = LOOPBACK if self.loopback else None  # the token keeps foreign pages out
+        name = socket.gethostname() if is_wildcard else host
         name = f"[{name}]" if ":" in name else name
         self.url = f"http://{name}:{port}/" + (f"?token={self.token}" if self.token else "")
 
 
-def listen(host: str = "127.0.0.1", port: int | None = None) -> Listener:
-    """Listen; `port` None is PORT or the next that is free, 0 any. Raises ConfigError."""
-    ports = range(PORT, PORT + TRIES) if port is None else (port,)
+def listen(host: str = "127.0.0.1", port: int | None = None) -> ConsoleSocket:
+    """Listen on `port`; None means DEFAULT_PORT or the next free one, 0 any free one.
+
+    Raises ConfigError when the port cannot be opened.
+    """
+    ports = range(DEFAULT_PORT, DEFAULT_PORT + MAX_PORTS) if port is None else (port,)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in ports:
         try:
-            return Listener(socket.create_server((host, number), family=family), host)
+            return ConsoleSocket(socket.create_server((host, number), family=family), host)
         except OSError as error:
-            failed = error
+            failure = error
     where = f"{host}:{ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
-    raise ConfigError(f"the console cannot listen on {where}: {failed}") from failed
+    raise ConfigError(f"the console cannot listen on {where}: {failure}") from failure
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the command's to handle."""
+        """Leave signals to the command line."""
         yield
 
 
-async def serve_app(app: ASGIApp, listener: Listener) -> None:
-    """Serve until cancelled; open pages are closed then."""
+async def serve_app(app: ASGIApp, listener: ConsoleSocket) -> None:
+    """Serve until cancelled, then close open pages."""
     logging.getLogger("uvicorn").setLevel("WARNING")
     logging.getLogger("websockets").setLevel("WARNING")
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", ws="websockets-sansio",
-        ws_max_size=QUESTION_LIMIT, limit_concurrency=PAGES, timeout_graceful_shutdown=1,
-        server_header=False, ws_per_message_deflate=not listener.loopback,
-    )  # fmt: skip
-    server = _Server(config)
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_LIMIT,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=1,
+        server_header=False,
+        ws_per_message_deflate=not listener.loopback,
+    )
+    server = _UvicornServer(config)
 
     async def run() -> None:
-        with anyio.CancelScope(shield=True):  # it closes its sockets only by its own end
+        with anyio.CancelScope(shield=True):  # it closes its sockets only when it ends by itself
             await server.serve(sockets=[listener.sock])
 
     async with anyio.create_task_group() as tasks:

@@ -1,9 +1,9 @@
-// Numbers as a person reads them, by Grafana's names of units.
+// Formats values for display. Units have Grafana's ids.
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 const DECIMAL = ["", "k", "M", "G", "T"];
 
-const PLAIN: Record<string, string> = {
+const SUFFIXES: Record<string, string> = {
   percent: "%", celsius: "°C", fahrenheit: "°F", ms: " ms", s: " s", humidity: "%H", volt: " V", amp: " A",
   watt: " W", hertz: " Hz", rotrpm: " rpm", pressurehpa: " hPa", lux: " lx", ppm: " ppm", cps: " /s", ops: " /s",
   rps: " /s", iops: " io/s", degree: "°", metre: " m", lengthm: " m", velocityms: " m/s", currencyUSD: " $", currencyEUR: " €",
@@ -13,13 +13,13 @@ export function unitLabel(unit: string): string {
   switch (unit) {
     case "bytes": case "decbytes": return "bytes";
     case "binBps": case "Bps": return "bytes/s";
-    case "percentunit": return "share";
+    case "percentunit": return "ratio";
     case "short": case "": case "none": return "";
-    default: return (PLAIN[unit] ?? unit).trim();
+    default: return (SUFFIXES[unit] ?? unit).trim();
   }
 }
 
-export function show(value: unknown, unit = "", decimals?: number): string {
+export function formatValue(value: unknown, unit = "", decimals?: number): string {
   if (value === null || value === undefined) {
     return "–";
   }
@@ -34,27 +34,27 @@ export function show(value: unknown, unit = "", decimals?: number): string {
     case "decbytes": return scaled(value, 1000, DECIMAL, " ") + "B";
     case "binBps": return scaled(value, 1024, BINARY, " ") + "/s";
     case "Bps": return scaled(value, 1000, DECIMAL, " ") + "B/s";
-    case "percentunit": return plain(value * 100, decimals) + "%";
+    case "percentunit": return round(value * 100, decimals) + "%";
     case "bool": return value ? "true" : "false";
     case "short": return scaled(value, 1000, DECIMAL, "");
-    default: return plain(value, decimals) + (PLAIN[unit] ?? (unit && unit !== "none" ? ` ${unit}` : ""));
+    default: return round(value, decimals) + (SUFFIXES[unit] ?? (unit && unit !== "none" ? ` ${unit}` : ""));
   }
 }
 
-export function whole(value: number): string {
+export function formatCount(value: number): string {
   return value < 10_000 ? String(Math.round(value)) : scaled(value, 1000, DECIMAL, "");
 }
 
-function scaled(value: number, base: number, words: string[], gap: string): string {
+function scaled(value: number, base: number, prefixes: string[], gap: string): string {
   let step = 0;
-  while (Math.abs(value) >= base && step < words.length - 1) {
+  while (Math.abs(value) >= base && step < prefixes.length - 1) {
     value /= base;
     step++;
   }
-  return `${plain(value)}${words[step] || gap.trim() ? gap + words[step] : ""}`;
+  return `${round(value)}${prefixes[step] || gap.trim() ? gap + prefixes[step] : ""}`;
 }
 
-function plain(value: number, decimals?: number): string {
+function round(value: number, decimals?: number): string {
   if (decimals !== undefined) {
     return value.toFixed(decimals);
   }
@@ -66,7 +66,7 @@ function plain(value: number, decimals?: number): string {
   return Number(value.toFixed(digits)).toString();
 }
 
-export function clock(ms: number): string {
+export function formatTime(ms: number): string {
   const at = new Date(ms);
   const two = (n: number): string => String(n).padStart(2, "0");
   return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0")}`;

@@ -1,4 +1,4 @@
-"""The front: code is exchanged under calls that stay open."""
+"""The code of a plugin is replaced under calls that stay open."""
 
 from contextlib import asynccontextmanager
 
@@ -8,7 +8,7 @@ import pytest
 from aiostream_ds import Cursor, DataSource, HistoryRange, Rows, UpstreamError, stream
 from aiostream_ds._grafana.application import open_application
 from aiostream_ds._grafana.catalog import Catalog
-from aiostream_ds.console.swap import open_front
+from aiostream_ds.console.reloadable_plugin import open_reloadable_plugin as open_plugin
 from aiostream_ds.testing import QueryFailed
 from aiostream_ds.testing.grafana import CHECK_INTERVAL, open_grafana
 
@@ -19,7 +19,7 @@ def counting(name: str, log: list[str]):
     class Counting(DataSource):
         @stream("n")
         async def n(self):
-            log.append(f"{name} begins")
+            log.append(f"{name} starts")
             try:
                 count = 0
                 while True:
@@ -36,22 +36,22 @@ def counting(name: str, log: list[str]):
     return Counting
 
 
-async def test_rows_go_on_from_the_new_code_within_the_same_call():
+async def test_a_call_stays_open_and_gets_rows_from_the_new_code():
     log: list[str] = []
     async with (
-        open_front(Catalog(counting("old", log))) as front,
-        open_grafana(front) as grafana,
+        open_plugin(Catalog(counting("old", log))) as plugin,
+        open_grafana(plugin) as grafana,
     ):
         viewer = await grafana.follow("n")
         assert (await viewer.next())["name"] == "old"
         (run,) = grafana._runs.values()
-        await front.swap(Catalog(counting("new", log)))
+        await plugin.replace_code(Catalog(counting("new", log)))
         assert (await viewer.next())["name"] == "new"
         assert [*grafana._runs.values()] == [run] and not run.ended.is_set()
-    assert log == ["old begins", "old ends", "new begins", "new ends"]
+    assert log == ["old starts", "old ends", "new starts", "new ends"]
 
 
-async def test_the_old_stream_has_ended_before_the_new_one_begins():
+async def test_the_old_stream_ends_before_the_new_one_starts():
     log: list[str] = []
 
     class Slow(DataSource):
@@ -66,30 +66,36 @@ async def test_the_old_stream_has_ended_before_the_new_one_begins():
                     await anyio.sleep(0.5)
                 log.append("old ends")
 
-    async with open_front(Catalog(Slow)) as front, open_grafana(front) as grafana:
+    async with open_plugin(Catalog(Slow)) as plugin, open_grafana(plugin) as grafana:
         viewer = await grafana.follow("n")
         await viewer.next()
-        await front.swap(Catalog(counting("new", log)))
+        await plugin.replace_code(Catalog(counting("new", log)))
         while (await viewer.next()).get("name") != "new":
             pass
-    assert log[:2] == ["old ends", "new begins"]
+    assert log[:2] == ["old ends", "new starts"]
 
 
-async def test_a_query_that_comes_while_the_code_changes_is_answered_by_the_new():
-    async with open_front(Catalog(counting("old", []))) as front, open_grafana(front) as grafana:
+async def test_a_query_during_a_replacement_is_answered_by_the_new_code():
+    async with (
+        open_plugin(Catalog(counting("old", []))) as plugin,
+        open_grafana(plugin) as grafana,
+    ):
         answers = []
 
         async def ask():
             answers.append(await grafana.query({"queryType": "n"}))
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(front.swap, Catalog(counting("new", [])))
+            tasks.start_soon(plugin.replace_code, Catalog(counting("new", [])))
             tasks.start_soon(ask)
         assert len(answers) == 1
 
 
-async def test_a_clean_end_and_an_authors_error_are_told_as_without_a_front():
-    async with open_front(Catalog(counting("old", []))) as front, open_grafana(front) as grafana:
+async def test_the_end_of_a_stream_reaches_the_viewer():
+    async with (
+        open_plugin(Catalog(counting("old", []))) as plugin,
+        open_grafana(plugin) as grafana,
+    ):
         viewer = await grafana.follow("short")
         await viewer.next()
         with pytest.raises(anyio.EndOfStream):
@@ -97,12 +103,12 @@ async def test_a_clean_end_and_an_authors_error_are_told_as_without_a_front():
 
 
 class Log(DataSource):
-    """Ten rows a second that anybody can read again."""
+    """Ten rows a second that can be read again."""
 
-    begun: float = 0.0
+    start: float = 0.0
 
     def _rows(self, after: int) -> list[dict[str, int]]:
-        last = int((anyio.current_time() - Log.begun) * 10)
+        last = int((anyio.current_time() - Log.start) * 10)
         return [{"time": 100 * n, "n": n} for n in range(after + 1, last + 1)]
 
     @stream("log", cursor="n")
@@ -120,19 +126,19 @@ class Log(DataSource):
         return self._rows(after)[-span.limit :]
 
 
-async def test_nothing_is_lost_where_the_rows_can_be_read_again():
-    Log.begun = anyio.current_time()
-    async with open_front(Catalog(Log)) as front, open_grafana(front) as grafana:
+async def test_a_stream_with_a_cursor_loses_no_row():
+    Log.start = anyio.current_time()
+    async with open_plugin(Catalog(Log)) as plugin, open_grafana(plugin) as grafana:
         viewer = await grafana.follow("log")
         for _ in range(10):
             await viewer.take(7)
-            await front.swap(Catalog(Log))
+            await plugin.replace_code(Catalog(Log))
             await anyio.sleep(0.35)
         numbers = [row["n"] for row in viewer.rows]
     assert numbers == [*range(numbers[0], numbers[0] + len(numbers))] and len(numbers) > 70
 
 
-async def test_a_stream_that_will_not_end_holds_up_the_new_code_only_so_long():
+async def test_a_stream_that_does_not_end_delays_the_new_code_for_a_limited_time():
     class Stubborn(DataSource):
         @stream("n")
         async def n(self):
@@ -141,34 +147,34 @@ async def test_a_stream_that_will_not_end_holds_up_the_new_code_only_so_long():
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(30)
 
-    async with open_front(Catalog(Stubborn)) as front, open_grafana(front) as grafana:
+    async with open_plugin(Catalog(Stubborn)) as plugin, open_grafana(plugin) as grafana:
         viewer = await grafana.follow("n")
         await viewer.next()
         with anyio.fail_after(CHECK_INTERVAL):
-            await front.swap(Catalog(counting("new", [])))
+            await plugin.replace_code(Catalog(counting("new", [])))
             while (await viewer.next())["name"] != "new":
                 pass
         await anyio.sleep(60)
 
 
-async def test_a_lifespan_that_cannot_open_is_told_as_a_query_error_and_mended_by_the_next_swap():
+async def test_a_lifespan_that_cannot_open_fails_queries_until_the_code_is_replaced():
     class Broken(counting("old", [])):
         @asynccontextmanager
         async def lifespan(self):
-            raise UpstreamError("the broker is away")
+            raise UpstreamError("the broker is down")
             yield
 
-    async with open_front(Catalog(Broken)) as front, open_grafana(front) as grafana:
-        with pytest.raises(QueryFailed, match="broker is away"):
+    async with open_plugin(Catalog(Broken)) as plugin, open_grafana(plugin) as grafana:
+        with pytest.raises(QueryFailed, match="broker is down"):
             await grafana.query({"queryType": "n"})
-        await front.swap(Catalog(counting("new", [])))
+        await plugin.replace_code(Catalog(counting("new", [])))
         assert await grafana.query({"queryType": "n"})
 
 
-async def test_a_front_is_what_a_grafana_can_talk_to_like_a_plugin():
-    async with open_application(Catalog(counting("one", []))) as plain:
-        async with open_front(Catalog(counting("one", []))) as front:
-            there, here = front.services(), plain.services()
-            assert {name: set(make()) for name, make in there.items()} == {
-                name: set(make()) for name, make in here.items()
+async def test_a_reloadable_plugin_has_the_methods_of_a_plain_one():
+    async with open_application(Catalog(counting("one", []))) as application:
+        async with open_plugin(Catalog(counting("one", []))) as plugin:
+            reloadable, direct = plugin.services(), application.services()
+            assert {name: set(make()) for name, make in reloadable.items()} == {
+                name: set(make()) for name, make in direct.items()
             }

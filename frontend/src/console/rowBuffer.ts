@@ -1,9 +1,9 @@
-// The rows of one panel: columns that grow at their end, for charts and tables alike.
+// The newest rows of one panel, by column, and its newest packets.
 
-import { Packet, RawData, RawField } from "./link";
+import type { Packet, RawData, RawField } from "./protocol";
 
-export const KEPT_ROWS = 20_000;
-const KEPT_PACKETS = 200;
+const MAX_ROWS = 20_000;
+const MAX_PACKETS = 200;
 
 export interface Column {
   name: string;
@@ -15,17 +15,17 @@ export interface Column {
   values: unknown[];
 }
 
-export class Rows {
+export class RowBuffer {
   columns: Column[] = [];
   time: Column | null = null;
   total = 0;
-  first = 0; // rows before it were let go
+  first = 0; // number of the first row that is kept
   version = 0; // grows with each change
-  shape = 0; // grows with each change of the columns
+  schemaVersion = 0; // grows with each change of the columns
   packets: string[] = [];
   notices: { severity: string; text: string }[] = [];
   status: { severity: string; text: string } | null = null;
-  disordered = 0;
+  outOfOrder = 0;
 
   get length(): number {
     return this.columns.length ? this.columns[0].values.length : 0;
@@ -34,8 +34,8 @@ export class Rows {
   add(packet: Packet, keepRaw = true): void {
     if (keepRaw) {
       this.packets.push(JSON.stringify(packet));
-      if (this.packets.length > KEPT_PACKETS) {
-        this.packets.splice(0, this.packets.length - KEPT_PACKETS);
+      if (this.packets.length > MAX_PACKETS) {
+        this.packets.splice(0, this.packets.length - MAX_PACKETS);
       }
     }
     if (packet.status !== undefined) {
@@ -51,9 +51,9 @@ export class Rows {
     this.version++;
   }
 
-  // New columns begin with holes, columns that are gone stay as they were.
+  // New columns start with nulls; columns that are still there keep their values.
   private setFields(fields: RawField[]): void {
-    const names = fields.map(title);
+    const names = fields.map(displayName);
     if (names.length === this.columns.length && names.every((name, n) => name === this.columns[n].name)) {
       return;
     }
@@ -64,7 +64,7 @@ export class Rows {
       return found ?? column(field, names[n], length);
     });
     this.time = this.columns.find((each) => each.kind === "time") ?? null;
-    this.shape++;
+    this.schemaVersion++;
   }
 
   private append(data: RawData): void {
@@ -72,7 +72,7 @@ export class Rows {
     if (!count || data.values.length !== this.columns.length) {
       return;
     }
-    revive(data);
+    restoreSpecialNumbers(data);
     const before = this.length;
     this.columns.forEach((column, n) => {
       const values = column.values;
@@ -81,16 +81,16 @@ export class Rows {
       }
     });
     this.total += count;
-    this.restoreOrder(before);
-    if (this.length > 2 * KEPT_ROWS) {
-      const gone = this.length - KEPT_ROWS;
-      this.columns.forEach((column) => column.values.splice(0, gone));
-      this.first += gone;
+    this.sortFrom(before);
+    if (this.length > 2 * MAX_ROWS) {
+      const excess = this.length - MAX_ROWS;
+      this.columns.forEach((column) => column.values.splice(0, excess));
+      this.first += excess;
     }
   }
 
-  // A chart needs times in order: a batch that begins before the last row is sorted in.
-  private restoreOrder(from: number): void {
+  // Charts need times in order: sort when a packet starts before the last row.
+  private sortFrom(from: number): void {
     const times = this.time?.values as number[] | undefined;
     if (!times || from === 0) {
       return;
@@ -102,7 +102,7 @@ export class Rows {
     if (ordered) {
       return;
     }
-    this.disordered++;
+    this.outOfOrder++;
     const order = times.map((_, n) => n).sort((a, b) => times[a] - times[b] || a - b);
     this.columns.forEach((column) => {
       const values = order.map((n) => column.values[n]);
@@ -111,11 +111,11 @@ export class Rows {
   }
 }
 
-function title(field: RawField): string {
+function displayName(field: RawField): string {
   const config = field.config;
-  const named = config?.displayName ?? config?.displayNameFromDS;
-  if (named) {
-    return named;
+  const configured = config?.displayName ?? config?.displayNameFromDS;
+  if (configured) {
+    return configured;
   }
   const labels = Object.entries(field.labels ?? {});
   const text = labels.map(([key, value]) => `${key}=${value}`).join(", ");
@@ -135,8 +135,8 @@ function column(field: RawField, name: string, length: number): Column {
   };
 }
 
-// What JSON has no word for, put back.
-function revive(data: RawData): void {
+// NaN and infinities, which JSON cannot hold, are listed in `entities`.
+function restoreSpecialNumbers(data: RawData): void {
   data.entities?.forEach((entity, n) => {
     entity?.NaN?.forEach((row) => (data.values[n][row] = NaN));
     entity?.Inf?.forEach((row) => (data.values[n][row] = Infinity));

@@ -1,11 +1,11 @@
-// The forms' widgets in plain HTML.
+// The widgets of forms in plain HTML.
 
 import * as React from "react";
 import { useId, useState } from "react";
 import type { Widgets } from "../forms/widgets";
-import { Icon } from "./parts";
+import { Icon } from "./Icon";
 
-export const widgets: Widgets = {
+export const htmlWidgets: Widgets = {
   Row: ({ id, label, help, required, problem, wide, children }) => (
     <div className={`field ${wide ? "wide" : ""}`}>
       <label htmlFor={id}>
@@ -28,11 +28,11 @@ export const widgets: Widgets = {
   Suggest: ({ id, label, value, onChange, onDone, load, placeholder, disabled, invalid }) => {
     const list = useId();
     const [found, setFound] = useState<string[]>([]);
-    const look = (typed: string): void => void load(typed).then(setFound, () => setFound([]));
+    const search = (typed: string): void => void load(typed).then(setFound, () => setFound([]));
     return (
       <>
         <input id={id} aria-label={label} list={list} value={value} placeholder={placeholder} disabled={disabled} aria-invalid={invalid} autoComplete="off" spellCheck={false}
-          onFocus={() => look(value)} onChange={(event) => { onChange(event.currentTarget.value); look(event.currentTarget.value); }} onBlur={onDone} />
+          onFocus={() => search(value)} onChange={(event) => { onChange(event.currentTarget.value); search(event.currentTarget.value); }} onBlur={onDone} />
         <datalist id={list}>{found.map((each) => <option key={each} value={each} />)}</datalist>
       </>
     );

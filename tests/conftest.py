@@ -1,7 +1,7 @@
-"""What every test gets: virtual time by mark, and a look at what it left behind.
+"""Virtual time for tests with `@pytest.mark.virtual`, and a check for leftover tasks.
 
-`@pytest.mark.virtual` (or `pytestmark`) runs an async test on a loop whose clock jumps instead of
-waiting. After each async test no task may be left; a virtual test may not block its loop either.
+A virtual test runs on an event loop whose clock jumps instead of waiting, and may not block that
+loop. No async test may leave a task.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from blockbuster import blockbuster_ctx
 
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 
-_TURNS = 20  # of the loop, in which what was told to end may end
+_ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +49,7 @@ async def nothing_left(request: pytest.FixtureRequest) -> AsyncIterator[None]:
             yield
     else:
         yield
-    for _ in range(_TURNS):
+    for _ in range(_ITERATIONS):
         left = asyncio.all_tasks() - before - {asyncio.current_task()}
         if not left:
             return

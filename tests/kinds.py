@@ -1,7 +1,6 @@
-"""A data source with every kind of field, for the tests of forms and for their pictures.
+"""A data source with every kind of field, for the tests and screenshots of forms.
 
-The `describe`d document of it is what the editors are tried with, in Python and in a browser;
-`python -m tests.kinds` writes it.
+`python -m tests.kinds` writes its document, with which the editors are tested.
 """
 
 import sys
@@ -17,48 +16,48 @@ from aiostream_ds import DataSource, Frame, Query, Rows, Secret, Settings, query
 
 
 class Retries(Struct, rename="camel", frozen=True, kw_only=True):
-    """How often is tried again."""
+    """How often a failed connection is retried."""
 
     times: Annotated[int, Meta(ge=0, le=20)] = 3
-    """After so many the stream reports an error."""
+    """After this many retries the stream reports an error."""
     first_wait: Annotated[float, Meta(gt=0, le=60, description="Seconds; doubled each time")] = 0.5
 
 
 class Password(
     Struct, rename="camel", frozen=True, kw_only=True, tag="password", tag_field="method"
 ):
-    """A name, and the password below"""
+    """A user name and the password"""
 
     user: str
     realm: str | None = None
 
 
 class Token(Struct, rename="camel", frozen=True, kw_only=True, tag="token", tag_field="method"):
-    """A token in a header"""
+    """A token in an HTTP header"""
 
     header: str = "Authorization"
 
 
 class Anonymous(Struct, frozen=True, kw_only=True, tag="anonymous", tag_field="method"):
-    """No one in particular"""
+    """Without a login"""
 
 
 class Proxy(Struct, rename="camel", frozen=True, kw_only=True):
-    """A proxy on the way."""
+    """An HTTP proxy."""
 
     host: Annotated[str, Meta(examples=["proxy.example.com"])]
     port: Annotated[int, Meta(ge=1, le=65535)] = 3128
 
 
 class Rename(Struct, rename="camel", frozen=True, kw_only=True):
-    """A topic under another name."""
+    """A topic and its displayed name."""
 
     topic: str
     shown_as: str
 
 
 class Compression(Enum):
-    """How messages are packed."""
+    """The compression of messages."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -69,39 +68,39 @@ class KindsSettings(Settings):
     """Every kind of field."""
 
     keep_alive: Annotated[int, Meta(ge=1, le=600)] = 60
-    """Seconds between two signs of life."""
+    """Seconds between two keep-alive messages."""
     url: Annotated[str, Meta(pattern=r"^mqtts?://", examples=["mqtt://broker.example.com:1883"])]
-    """Where the broker listens."""
+    """The broker's address."""
     verify: bool = True
-    """Whether its certificate is checked."""
+    """Whether to verify the broker's certificate."""
     qos: Literal["at most once", "at least once", "exactly once"] = "at least once"
-    """What the broker promises for each message."""
+    """The delivery guarantee of the broker."""
     compression: Compression = Compression.NONE
     topics: tuple[str, ...] = ("sensors/#",)
-    """What is subscribed to."""
+    """The topics to subscribe to."""
     client_id: str | None = None
-    """Left empty, the broker gives one."""
+    """If empty, the broker assigns one."""
     labels: dict[str, str] = {}
-    """Put on every series."""
+    """Labels of every series."""
     login: Password | Token | Anonymous = Anonymous()
-    """How this plugin says who it is."""
+    """How the plugin logs in."""
     password: Secret = secret()
     certificate: Annotated[Secret, Meta(extra_json_schema={"multiline": True})] = secret()
-    """The client's, in PEM."""
+    """The client certificate in PEM format."""
     retries: Retries = Retries()
     proxy: Proxy | None = None
-    """On the way to the broker."""
+    """The proxy to the broker."""
     renamed: list[Rename] = []
     greeting: Annotated[str, Meta(extra_json_schema={"multiline": True})] = ""
-    """Sent once, when the connection is made."""
+    """Sent once after connecting."""
 
 
 class Compare(Query):
-    """Two topics side by side."""
+    """Compares two topics."""
 
     topics: tuple[str, ...] = ()
     smooth: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """0 leaves the rows as they are."""
+    """0 means no smoothing."""
     how: Literal["difference", "ratio"] = "difference"
     since: datetime | None = None
     strict: bool = False
@@ -115,8 +114,8 @@ class Kinds(DataSource[KindsSettings]):
     @stream("topic/{site}/{sensor:any}/{hz:int}")
     async def topic(
         self,
-        site: Annotated[str, Meta(description="Where it stands")],
-        sensor: Annotated[str, Meta(description="As the broker calls it")],
+        site: Annotated[str, Meta(description="The sensor's site")],
+        sensor: Annotated[str, Meta(description="The sensor's name at the broker")],
         hz: Annotated[int, Meta(ge=1, le=100, description="Rows a second", title="Rate")] = 1,
     ) -> Rows:
         """The messages of one sensor."""
@@ -126,7 +125,7 @@ class Kinds(DataSource[KindsSettings]):
 
     @topic.suggest("site")
     async def sites(self, typed: str) -> list[str]:
-        """Sites whose name contains what was typed."""
+        """Sites whose name contains the typed string."""
         return [name for name in ("berlin", "bern", "paris") if typed in name]
 
     @topic.suggest("sensor")
@@ -136,14 +135,14 @@ class Kinds(DataSource[KindsSettings]):
 
     @stream("alive")
     async def alive(self) -> Rows:
-        """Signs of life of the broker."""
+        """Heartbeats of the broker."""
         while True:
             yield {"alive": True}
             await anyio.sleep(1)
 
     @query("compare")
     async def compare(self, q: Compare) -> list[Frame]:
-        """Two topics side by side."""
+        """Compares two topics."""
         return [Frame.from_rows([{"how": q.how}])]
 
 

@@ -83,7 +83,7 @@ class Counters:
         self._durations: dict[str, tuple[list[int], float]] = {}
 
     def count_error(self, kind: str) -> None:
-        """One failed run of a stream; kind is "downstream", "permanent" or "bug"."""
+        """One failed run of a stream; kind is "transient", "permanent" or "bug"."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
 
     def count_rate_limited(self) -> None:

@@ -1,5 +1,5 @@
-"""The calls of Grafana that its double does not make by itself: many queries in one request, many
-RunStreams on one path, broken messages."""
+"""Calls that the in-memory Grafana does not make: many queries in one request, many RunStreams on
+one path, invalid messages."""
 
 from contextlib import asynccontextmanager, suppress
 
@@ -15,9 +15,8 @@ BEN = User(login="ben", role="Editor")
 
 
 async def unary(grafana, method, request, reply):
-    return await UnaryUnaryMethod(
-        grafana._channel, f"/pluginv2.{method}", type(request), reply
-    )(request)  # fmt: skip
+    rpc = UnaryUnaryMethod(grafana._channel, f"/pluginv2.{method}", type(request), reply)
+    return await rpc(request)
 
 
 def a_query(ref_id="A", kind="", fields=None, *, json=None, start=0, end=60_000, points=1000):
@@ -63,7 +62,7 @@ async def publish(grafana, path, data, user=ANN):
 
 @asynccontextmanager
 async def run_stream(grafana, path, user=ANN, context=None):
-    """One RunStream; it is reset when the block is left before its end."""
+    """One RunStream; it is reset if the block ends before the stream."""
     rpc = UnaryStreamMethod(
         grafana._channel, "/pluginv2.Stream/RunStream", pb.RunStreamRequest, pb.StreamPacket
     )
@@ -97,7 +96,7 @@ async def resource_call(grafana, path, method="GET"):
 
 
 async def leave(call):
-    """Resets a call that is not over; grpclib would else wait for its end."""
+    """Reset a call that has not ended; grpclib would wait for its end."""
     if not call._cancel_done:
         with suppress(StreamClosedError):
             await call.cancel()

@@ -1,4 +1,4 @@
-"""Under virtual time a call in a thread stops the clock: the loop waits for it, as for its own."""
+"""In virtual time, a call in a worker thread stops the clock until it returns."""
 
 import asyncio
 from functools import partial

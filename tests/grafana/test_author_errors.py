@@ -1,4 +1,4 @@
-"""What an author's code does besides raising errors ends its own call, and nothing else."""
+"""Author's code that cancels itself, exits or hangs affects only its own call."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ from tests.grafana.calls import ANN, a_query, query_data, run_stream, subscribe,
 pytestmark = pytest.mark.virtual
 
 
-async def await_what_was_cancelled():
+async def await_cancelled_task():
     task = asyncio.ensure_future(asyncio.sleep(3600))
     await asyncio.sleep(0)
     task.cancel()
@@ -44,16 +44,16 @@ class Mode(Settings):
     password: Secret = secret()
 
 
-class Odd(DataSource[Mode]):
+class Misbehaving(DataSource[Mode]):
     opened = 0
-    living: set[str] = set()
+    alive: set[str] = set()
 
     @asynccontextmanager
     async def lifespan(self):
         type(self).opened += 1
         mode = self.settings.mode
         if mode == "cancelled":
-            await await_what_was_cancelled()
+            await await_cancelled_task()
         if mode == "exit":
             raise SystemExit(3)
         if mode == "hang":
@@ -61,16 +61,16 @@ class Odd(DataSource[Mode]):
         if mode == "slow failure":
             await anyio.sleep(0.15)
             raise OSError("refused")
-        self.living.add(mode)
+        self.alive.add(mode)
         try:
             with anyio.move_on_after(5 if mode == "short" else None):
                 yield
         finally:
-            self.living.discard(mode)
+            self.alive.discard(mode)
 
     @query("cancelled")
     async def cancelled(self, q: Query) -> Frame:
-        await await_what_was_cancelled()
+        await await_cancelled_task()
         return Frame()
 
     @query("exits")
@@ -113,13 +113,13 @@ class Odd(DataSource[Mode]):
 
 @pytest.fixture(autouse=True)
 def fresh():
-    Odd.opened = 0
-    Odd.living = set()
+    Misbehaving.opened = 0
+    Misbehaving.alive = set()
 
 
 @pytest.mark.parametrize("mode", ["cancelled", "exit"])
-async def test_a_lifespan_that_is_cancelled_or_exits_fails_alone(mode):
-    async with serve_in_memory(Odd, settings={"mode": mode}) as grafana:
+async def test_a_lifespan_that_is_cancelled_or_exits_fails_only_its_instance(mode):
+    async with serve_in_memory(Misbehaving, settings={"mode": mode}) as grafana:
         ok, message = await grafana.health()
         assert not ok
         assert "author's code" in message
@@ -128,8 +128,8 @@ async def test_a_lifespan_that_is_cancelled_or_exits_fails_alone(mode):
 
 
 @pytest.mark.parametrize("kind", ["cancelled", "exits"])
-async def test_a_query_that_is_cancelled_or_exits_leaves_its_neighbours_alone(kind):
-    async with serve_in_memory(Odd) as grafana:
+async def test_a_query_that_is_cancelled_or_exits_does_not_affect_the_others(kind):
+    async with serve_in_memory(Misbehaving) as grafana:
         found = await query_data(grafana, a_query("A", kind), a_query("B", "fine"))
     assert found["A"].status == 500
     assert "author's code" in found["A"].error
@@ -137,8 +137,8 @@ async def test_a_query_that_is_cancelled_or_exits_leaves_its_neighbours_alone(ki
 
 
 @pytest.mark.parametrize("kind", ["cancelled", "exits"])
-async def test_a_query_that_is_alone_and_is_cancelled_or_exits_is_a_bug_of_its_author(kind):
-    async with serve_in_memory(Odd) as grafana:
+async def test_a_single_query_that_is_cancelled_or_exits_is_an_authors_bug(kind):
+    async with serve_in_memory(Misbehaving) as grafana:
         (found,) = (await query_data(grafana, a_query("A", kind))).values()
         (fine,) = (await query_data(grafana, a_query("A", "fine"))).values()
     assert found.status == 500
@@ -146,16 +146,16 @@ async def test_a_query_that_is_alone_and_is_cancelled_or_exits_is_a_bug_of_its_a
     assert fine.status == 200
 
 
-async def test_a_run_whose_last_rows_and_end_come_in_one_turn_ends_with_them():
-    async with serve_in_memory(Odd) as grafana, run_stream(grafana, "ends") as call:
+async def test_a_run_that_ends_right_after_its_last_row_delivers_it():
+    async with serve_in_memory(Misbehaving) as grafana, run_stream(grafana, "ends") as call:
         packets = [packet.data async for packet in call]
     assert [json.loads(p)["data"]["values"][1] for p in packets] == [[1], [2]]
 
 
-async def test_an_error_text_that_no_utf8_can_hold_still_ends_the_call(monkeypatch):
-    # what the test runner itself captures of the log has to be text that UTF-8 can hold
+async def test_an_error_message_that_is_invalid_in_utf8_still_ends_the_call(monkeypatch):
+    # pytest cannot write such a log line
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
-    async with serve_in_memory(Odd) as grafana:
+    async with serve_in_memory(Misbehaving) as grafana:
         with pytest.raises(GRPCError) as caught:
             async with run_stream(grafana, "surrogates") as call:
                 async for _ in call:
@@ -164,32 +164,32 @@ async def test_an_error_text_that_no_utf8_can_hold_still_ends_the_call(monkeypat
     assert "\\udcff" in caught.value.message
 
 
-async def test_a_hook_that_returns_a_verdict_lets_nobody_in():
-    async with serve_in_memory(Odd) as grafana:
+async def test_a_subscribe_hook_that_returns_a_value_refuses_everybody():
+    async with serve_in_memory(Misbehaving) as grafana:
         with pytest.raises(GRPCError) as caught:
             await subscribe(grafana, "closed")
-    assert "it refuses by raising" in caught.value.message
+    assert "must return None, got False" in caught.value.message
 
 
-async def test_health_details_show_no_secret():
-    async with serve_in_memory(Odd, secrets={"password": "hunter22"}) as grafana:
+async def test_health_details_do_not_contain_secrets():
+    async with serve_in_memory(Misbehaving, secrets={"password": "hunter22"}) as grafana:
         request = pb.CheckHealthRequest(plugin_context=grafana.context(ANN))
         reply = await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
     assert json.loads(reply.json_details) == {"url": "me:***"}
 
 
-async def test_a_run_that_cannot_open_its_data_source_says_so_late():
-    async with serve_in_memory(Odd, settings={"mode": "slow failure"}) as grafana:
+async def test_a_run_whose_data_source_does_not_open_fails_after_a_delay():
+    async with serve_in_memory(Misbehaving, settings={"mode": "slow failure"}) as grafana:
         before = anyio.current_time()
         with pytest.raises(GRPCError):
             async with run_stream(grafana, "ticks") as call:
                 await call.recv_message()
         assert anyio.current_time() - before >= REFUSED_WAIT
-    assert Odd.opened == 1
+    assert Misbehaving.opened == 1
 
 
-async def test_a_lifespan_that_does_not_open_is_given_up():
-    async with serve_in_memory(Odd, settings={"mode": "hang"}) as grafana:
+async def test_a_lifespan_that_does_not_open_in_time_is_cancelled():
+    async with serve_in_memory(Misbehaving, settings={"mode": "hang"}) as grafana:
         before = anyio.current_time()
         ok, message = await grafana.health()
         assert not ok
@@ -197,10 +197,10 @@ async def test_a_lifespan_that_does_not_open_is_given_up():
         assert anyio.current_time() - before == pytest.approx(OPEN_TIMEOUT, abs=1)
 
 
-async def test_newer_settings_end_every_older_instance_also_behind_one_that_hangs():
-    async with serve_in_memory(Odd, settings={"mode": "first"}) as grafana:
+async def test_newer_settings_end_all_older_instances_even_if_one_hangs():
+    async with serve_in_memory(Misbehaving, settings={"mode": "first"}) as grafana:
         await grafana.health()
-        assert Odd.living == {"first"}
+        assert Misbehaving.alive == {"first"}
         await grafana.change_settings({"mode": "hang"})
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(grafana.health)
@@ -208,22 +208,22 @@ async def test_newer_settings_end_every_older_instance_also_behind_one_that_hang
             await grafana.change_settings({"mode": "third"})
             assert (await grafana.health())[0]
         await anyio.sleep(6)
-        assert Odd.living == {"third"}
+        assert Misbehaving.alive == {"third"}
 
 
-async def test_a_lifespan_that_ends_by_itself_takes_its_streams_along():
-    async with serve_in_memory(Odd, settings={"mode": "short"}) as grafana:
+async def test_a_lifespan_that_ends_by_itself_ends_its_streams():
+    async with serve_in_memory(Misbehaving, settings={"mode": "short"}) as grafana:
         with pytest.raises(GRPCError) as caught:
             async with run_stream(grafana, "ticks") as call:
                 async for _ in call:
                     pass
         assert caught.value.status is Status.UNAVAILABLE
         assert (await grafana.health())[0]
-        assert Odd.opened == 2
+        assert Misbehaving.opened == 2
 
 
-async def test_older_settings_stay_out_when_the_newest_cannot_be_opened():
-    async with serve_in_memory(Odd, settings={"mode": "old"}) as grafana:
+async def test_older_settings_are_not_used_again_if_the_newest_fail_to_open():
+    async with serve_in_memory(Misbehaving, settings={"mode": "old"}) as grafana:
         old = grafana.context(ANN)
         await grafana.health()
         await grafana.change_settings({"mode": "exit"})
@@ -232,11 +232,11 @@ async def test_older_settings_stay_out_when_the_newest_cannot_be_opened():
         reply = await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
         assert "author's code" in reply.message
         await anyio.sleep(6)
-        assert Odd.living == set()
+        assert Misbehaving.alive == set()
 
 
-async def test_a_reset_run_leaves_no_cycle_that_keeps_its_call():
-    async with serve_in_memory(Odd) as grafana:
+async def test_a_reset_run_does_not_leave_a_reference_cycle():
+    async with serve_in_memory(Misbehaving) as grafana:
         async with run_stream(grafana, "ticks") as call:
             await call.recv_message()
         await anyio.sleep(1)
@@ -248,13 +248,13 @@ async def test_a_reset_run_leaves_no_cycle_that_keeps_its_call():
                     await call.recv_message()
             del call
             await anyio.sleep(1)
-            kept = [each for each in gc.get_objects() if isinstance(each, Call)]
-            assert len(kept) <= 1
+            calls = [each for each in gc.get_objects() if isinstance(each, Call)]
+            assert len(calls) <= 1
         finally:
             gc.enable()
 
 
-async def test_the_living_data_source_sees_a_changed_grafana_config():
+async def test_an_open_data_source_gets_a_changed_grafana_config():
     seen = []
 
     class Curious(DataSource):

@@ -1,4 +1,4 @@
-"""One short scenario, cancelled at its 1st, 2nd, 3rd … suspension, until it passes untouched."""
+"""One short scenario, cancelled at each of its suspensions in turn."""
 
 import asyncio
 import types
@@ -14,22 +14,22 @@ KEYS = [ChannelKey("i", "a"), ChannelKey("i", "b")]
 
 
 class Scenario:
-    """Two readers of one channel, one of another, a slow finally, and a change of settings."""
+    """Two subscribers of one channel, one of another, a slow finally, a change of settings."""
 
     def __init__(self, at, where):
         self.at, self.where = at, where
-        self.suspensions, self.came_to_it = 0, False
+        self.suspensions, self.was_cancelled = 0, False
         self.live, self.starts, self.ends = {}, 0, 0
 
     @types.coroutine
     def interrupted(self, work):
-        """Run `work`, count its suspensions, and throw a cancellation into number `at`."""
+        """Run `work`, count its suspensions, and cancel it in suspension `at`."""
         try:
             signal = work.send(None)
             while True:
                 self.suspensions += 1
                 if self.suspensions == self.at:
-                    self.came_to_it = True
+                    self.was_cancelled = True
                     asyncio.current_task().cancel()
                 try:
                     answer = yield signal
@@ -67,7 +67,7 @@ class Scenario:
 
         return interrupted_run
 
-    async def reader(self, registry, key, count, generation=0):
+    async def subscriber(self, registry, key, count, generation=0):
         policy = Policy(Buffer(rows=4, full="block"), linger=0.05)
         subscription = registry.join(key, self.stream(key), policy, generation)
         got = []
@@ -79,9 +79,9 @@ class Scenario:
         assert got == sorted(got)
         return got
 
-    async def read(self, *arguments):
-        work = self.reader(*arguments)
-        return await (self.interrupted(work) if self.where == "reader" else work)
+    async def subscribe(self, *arguments):
+        work = self.subscriber(*arguments)
+        return await (self.interrupted(work) if self.where == "subscriber" else work)
 
     async def start(self, registry):
         work = self.run(registry)
@@ -89,17 +89,17 @@ class Scenario:
 
     async def run(self, registry):
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.read(registry, KEYS[0], 4))
-            group.create_task(self.read(registry, KEYS[1], 2))
-            await self.reader(registry, KEYS[0], 6)
-        await self.reader(registry, KEYS[0], 6, generation=1)
+            group.create_task(self.subscribe(registry, KEYS[0], 4))
+            group.create_task(self.subscribe(registry, KEYS[1], 2))
+            await self.subscriber(registry, KEYS[0], 6)
+        await self.subscriber(registry, KEYS[0], 6, generation=1)
         registry.supersede("i", 2)
-        await self.reader(registry, KEYS[1], 1, generation=2)
+        await self.subscriber(registry, KEYS[1], 1, generation=2)
         await registry.aclose()
 
 
 def play(at, where):
-    """Cancel in suspension `at` of the whole, a reader or a stream; False when it has fewer."""
+    """Cancel in suspension `at` of the whole, a subscriber or a stream. False if it has fewer."""
     loop, scenario = VirtualLoop(), Scenario(at, where)
     try:
         registry = REAL.registry.ChannelRegistry(loop=loop)
@@ -112,9 +112,9 @@ def play(at, where):
         loop.settle()
         assert left == () and registry.running == registry.subscriptions == 0
         assert not any(scenario.live.values()) and not asyncio.all_tasks(loop)
-        if where != "stream":  # there it is the author who was cancelled before
+        if where != "stream":  # there the cancellation may hit the author's finally itself
             assert scenario.ends == scenario.starts, "a finally did not run to its end"
-        return scenario.came_to_it
+        return scenario.was_cancelled
     finally:
         loop.close()
 
@@ -125,9 +125,9 @@ def _leaf(error):
     return error
 
 
-@pytest.mark.parametrize(("where", "least"), [("whole", 8), ("reader", 3), ("stream", 12)])
-def test_cancelled_anywhere_nothing_is_left_and_every_finally_runs(where, least):
+@pytest.mark.parametrize(("where", "least"), [("whole", 8), ("subscriber", 3), ("stream", 12)])
+def test_a_cancellation_at_any_suspension_leaves_no_task_and_runs_every_finally(where, least):
     at = 1
     while play(at, where):
         at += 1
-    assert at > least, "the scenario suspends often enough to be worth it"
+    assert at > least, "the scenario has too few suspensions"

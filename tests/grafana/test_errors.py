@@ -1,4 +1,4 @@
-"""What an author raises, and what each of Grafana's calls makes of it."""
+"""The response of each call to each exception that an author may raise."""
 
 from contextlib import suppress
 
@@ -36,7 +36,7 @@ TABLE = {
     "PermissionDenied": (403, "downstream", "PERMISSION_DENIED", "permanent"),
     "QuotaExceeded": (429, "downstream", "PERMISSION_DENIED", "permanent"),
     "ConfigError": (400, "downstream", "gRPC FAILED_PRECONDITION", "permanent"),
-    "UpstreamError": (502, "downstream", "gRPC UNAVAILABLE", "downstream"),
+    "UpstreamError": (502, "downstream", "gRPC UNAVAILABLE", "transient"),
     "KeyError": (500, "plugin", "gRPC INTERNAL", "bug"),
 }
 KINDS = {name: getattr(aiostream_ds, name, KeyError) for name in TABLE}
@@ -50,7 +50,7 @@ class Failing(DataSource[Broker]):
     kind: type[Exception] = KeyError
 
     def fail(self) -> None:
-        raise self.kind(f"no luck with {self.settings.password.reveal()}")
+        raise self.kind(f"failed with {self.settings.password.reveal()}")
 
     @stream("live")
     async def live(self):
@@ -117,20 +117,20 @@ async def test_query(row):
     async with serving() as grafana:
         response = (await query_data(grafana, a_query("A", "ask")))["A"]
     assert (response.status, response.error_source) == row[:2]
-    assert "no luck with ***" in response.error
+    assert "failed with ***" in response.error
 
 
 async def test_resource(row):
     async with serving() as grafana:
         response = await grafana.resource("thing")
     assert response.status == row[0]
-    assert b"no luck with ***" in response.body
+    assert b"failed with ***" in response.body
 
 
 async def test_health(row):
     async with serving() as grafana:
         ok, message = await grafana.health()
-    assert not ok and "no luck with ***" in message
+    assert not ok and "failed with ***" in message
 
 
 async def test_subscribe(row):
@@ -150,7 +150,7 @@ async def test_stream(row):
             metrics = await grafana.metrics()
             open_still = grafana.plugin.registry.subscriptions == 1
             if row[3] == "bug":
-                with pytest.raises(GRPCError, match=r"no luck with \*\*\*") as failed:
+                with pytest.raises(GRPCError, match=r"failed with \*\*\*") as failed:
                     await call.recv_message()
                     await call.recv_trailing_metadata()
                 assert failed.value.status.name == "INTERNAL"
@@ -158,7 +158,7 @@ async def test_stream(row):
     assert open_still == (row[3] != "bug")
 
 
-async def test_no_log_line_shows_a_secret(row, caplog):
+async def test_log_lines_do_not_contain_secrets(row, caplog):
     caplog.set_level("DEBUG", "aiostream_ds")
     async with serving() as grafana:
         await query_data(grafana, a_query("A", "ask"))
@@ -169,11 +169,11 @@ async def test_no_log_line_shows_a_secret(row, caplog):
             async with run_stream(grafana, "live"):
                 await anyio.sleep(0.1)
         lines = [JsonLines().format(record) for record in caplog.records]
-    assert any("no luck with ***" in line for line in lines)
+    assert any("failed with ***" in line for line in lines)
     assert not any("hunter22" in line for line in lines)
 
 
-async def test_the_cause_stays_in_the_log(caplog):
+async def test_the_cause_is_only_in_the_log(caplog):
     class Caused(DataSource):
         @query
         async def ask(self, q: Query) -> Frame:
@@ -189,5 +189,5 @@ async def test_the_cause_stays_in_the_log(caplog):
     assert "errno 111" in caplog.text
 
 
-def test_an_error_without_a_message_says_its_name():
+def test_the_message_of_an_error_defaults_to_its_class_name():
     assert UpstreamError().message == "UpstreamError"

@@ -1,4 +1,4 @@
-"""The document that forms are drawn from, and where the built frontend lies."""
+"""The document that forms are drawn from, and the paths of the built frontend files."""
 
 import msgspec
 import pytest
@@ -18,52 +18,52 @@ def queries(kind=Kinds):
     return {each["name"]: each for each in described(kind)["queries"]}
 
 
-def test_one_class_is_one_source_that_no_setting_picks():
+def test_one_class_is_one_source_without_a_selecting_setting():
     document = describe(Catalog(Kinds))
     assert (document["version"], document["by"]) == (VERSION, None)
     assert [source["name"] for source in document["sources"]] == [""]
     assert document["sources"][0]["help"] == "Messages of a broker."
 
 
-def test_several_classes_are_picked_by_a_setting():
+def test_several_classes_are_selected_by_a_setting():
     document = describe(Catalog(SOURCES, by="source"))
     assert document["by"] == "source"
     assert [source["name"] for source in document["sources"]] == list(SOURCES)
 
 
-def test_a_source_that_cannot_be_imported_says_why_and_leaves_the_others_alone():
+def test_a_source_that_cannot_be_imported_has_an_error_and_does_not_affect_the_others():
     table = {"kinds": Kinds, "lost": "a_package_that_is_not_there.sources:Lost"}
     good, lost = describe(Catalog(table, by="source"))["sources"]
     assert good["queries"]
     assert lost.keys() == {"name", "error"} and "a_package_that_is_not_there" in lost["error"]
 
 
-def test_settings_are_their_json_schema_with_ranges_defaults_and_needed_fields():
+def test_settings_are_their_json_schema_with_ranges_defaults_and_required_fields():
     schema = described()["settings"]
     assert schema["properties"]["keepAlive"] == {
         "type": "integer",
         "minimum": 1,
         "maximum": 600,
         "default": 60,
-        "description": "Seconds between two signs of life.",
+        "description": "Seconds between two keep-alive messages.",
     }
     assert schema["required"] == ["url"]
 
 
-def test_texts_below_fields_are_their_help_and_a_description_wins():
+def test_strings_below_fields_are_their_descriptions_unless_meta_has_one():
     retries = described()["settings"]["$defs"]["Retries"]["properties"]
-    assert retries["times"]["description"] == "After so many the stream reports an error."
+    assert retries["times"]["description"] == "After this many retries the stream reports an error."
     assert retries["firstWait"]["description"] == "Seconds; doubled each time"
     assert "description" not in described()["settings"]["properties"]["password"]
 
 
-def test_a_subclass_keeps_the_help_of_the_fields_it_inherits():
+def test_a_subclass_inherits_the_descriptions_of_fields():
     properties = describe(Catalog(SOURCES, by="source"))["sources"][2]["settings"]["properties"]
     assert properties["timeUnit"]["description"].startswith("Of such a number")
     assert properties["directory"]["description"] == "Only files in it and below are read."
 
 
-def test_a_class_whose_source_is_not_there_has_no_help_and_no_error():
+def test_a_class_without_source_code_has_no_descriptions():
     space: dict[str, object] = {}
     exec("from aiostream_ds import Settings\nclass Made(Settings):\n    at: int = 1\n", space)
 
@@ -73,13 +73,13 @@ def test_a_class_whose_source_is_not_there_has_no_help_and_no_error():
     assert described(Holder)["settings"]["properties"] == {"at": {"type": "integer", "default": 1}}
 
 
-def test_choices_stand_in_the_order_in_which_they_were_written():
+def test_choices_are_in_the_order_of_the_source_code():
     schema = described()["settings"]
     assert schema["properties"]["qos"]["enum"] == ["at most once", "at least once", "exactly once"]
     assert schema["$defs"]["Compression"]["enum"] == ["none", "gzip", "zstd"]
 
 
-def test_secrets_are_named_and_have_no_default():
+def test_secrets_are_listed_and_have_no_default():
     found = described()
     assert found["secrets"] == ["password", "certificate"]
     assert found["settings"]["properties"]["password"] == {
@@ -89,7 +89,7 @@ def test_secrets_are_named_and_have_no_default():
     }
 
 
-def test_a_secret_that_may_be_missing_is_a_secret_too():
+def test_an_optional_secret_is_a_secret():
     class Careful(Settings):
         other: Secret | None = None
         third: Secret = secret()
@@ -100,14 +100,14 @@ def test_a_secret_that_may_be_missing_is_a_secret_too():
     assert described(Source)["secrets"] == ["other", "third"]
 
 
-def test_a_tagged_union_names_the_schema_of_each_tag():
+def test_a_tagged_union_has_a_schema_for_each_tag():
     login = described()["settings"]["properties"]["login"]
     assert login["discriminator"]["propertyName"] == "method"
     assert list(login["discriminator"]["mapping"]) == ["password", "token", "anonymous"]
     assert login["default"] == {"method": "anonymous"}
 
 
-def test_a_stream_has_its_pattern_its_own_fields_and_what_it_suggests():
+def test_a_stream_has_its_pattern_its_own_fields_and_its_suggestions():
     topic = queries()["topic"]
     assert topic["kind"] == "stream" and topic["help"] == "The messages of one sensor."
     assert topic["pattern"] == "topic/{site}/{sensor:any}/{hz:int}"
@@ -118,7 +118,7 @@ def test_a_stream_has_its_pattern_its_own_fields_and_what_it_suggests():
     assert topic["schema"]["properties"]["hz"]["title"] == "Rate"
 
 
-def test_the_names_in_the_document_are_those_of_the_json():
+def test_the_names_in_the_document_are_the_json_names():
     class Source(DataSource):
         @stream("at/{some_place:any}")
         async def at(self, some_place: str):
@@ -133,16 +133,15 @@ def test_the_names_in_the_document_are_those_of_the_json():
     assert list(at["schema"]["properties"]) == ["somePlace"]
 
 
-def test_an_own_query_has_its_own_fields_and_not_those_of_every_query():
+def test_an_authors_query_has_only_the_fields_of_its_class():
     compare = queries()["compare"]
     assert compare["kind"] == "query"
-    assert list(compare["schema"]["properties"]) == [
-        "topics", "smooth", "how", "since", "strict", "weights", "depth",
-    ]  # fmt: skip
-    assert "$defs" not in compare["schema"]  # the time range is nobody's field
+    names = ["topics", "smooth", "how", "since", "strict", "weights", "depth"]
+    assert list(compare["schema"]["properties"]) == names
+    assert "$defs" not in compare["schema"]
 
 
-def test_definitions_that_hold_themselves_are_kept():
+def test_a_recursive_definition_is_included():
     class Source(DataSource):
         @query
         async def tree(self, q: TreeQuery):
@@ -161,11 +160,11 @@ class TreeQuery(Query):
     root: Node | None = None
 
 
-def test_the_built_module_is_there_and_an_unknown_name_is_said():
+def test_an_unknown_built_file_is_an_error_that_lists_the_known_ones():
     assert static("module.js").read_text().startswith("define([")
     with pytest.raises(FileNotFoundError, match=r"no built file 'x.js'.*module.js"):
         static("x.js")
 
 
-def test_the_built_module_stays_small():
+def test_the_built_module_is_small():
     assert static("module.js").stat().st_size <= 40 * 1024

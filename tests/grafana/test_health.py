@@ -37,21 +37,21 @@ async def check(kind, settings=None, secrets=None, context=None):
         return await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
 
 
-async def test_a_class_without_the_method_is_green():
-    class Plain(DataSource):
+async def test_a_class_without_the_method_is_ok():
+    class Empty(DataSource):
         pass
 
-    reply = await check(Plain)
+    reply = await check(Empty)
     assert (reply.status, reply.message, reply.json_details) == (Light.OK, "OK", b"")
 
 
-async def test_message_and_details_are_shown():
+async def test_the_reply_has_the_message_and_the_details():
     reply = await check(answering(Health(message="3 topics", details={"topics": ["a"]})))
     assert (reply.status, reply.message) == (Light.OK, "3 topics")
     assert msgspec.json.decode(reply.json_details) == {"topics": ["a"]}
 
 
-async def test_not_ok_is_red():
+async def test_not_ok_is_an_error():
     reply = await check(answering(Health(ok=False, message="no topics")))
     assert (reply.status, reply.message) == (Light.ERROR, "no topics")
 
@@ -64,24 +64,24 @@ async def test_not_ok_is_red():
         (KeyError("oops"), "the plugin failed: KeyError: 'oops'"),
     ],
 )
-async def test_what_is_raised_is_red_with_its_message(error, text):
+async def test_an_exception_is_an_error_with_its_message(error, text):
     reply = await check(answering(error))
     assert (reply.status, reply.message) == (Light.ERROR, text)
 
 
 @pytest.mark.parametrize("answer", [None, True, "OK"])
-async def test_an_answer_that_is_no_health_is_a_bug_that_says_so(answer):
+async def test_a_result_that_is_not_a_health_is_an_authors_bug(answer):
     reply = await check(answering(answer))
     assert reply.status == Light.ERROR
-    assert f"health returned {answer!r}; allowed is a Health" in reply.message
+    assert f"health must return a Health with a dict, got {answer!r}" in reply.message
 
 
-async def test_settings_that_are_missing_are_red_and_named():
+async def test_a_missing_setting_is_an_error_that_names_it():
     reply = await check(answering(Health()), settings={})
     assert reply.status == Light.ERROR and "url" in reply.message
 
 
-async def test_a_failing_lifespan_is_red():
+async def test_a_failing_lifespan_is_an_error():
     class Closed(DataSource):
         @asynccontextmanager
         async def lifespan(self):
@@ -92,12 +92,12 @@ async def test_a_failing_lifespan_is_red():
     assert (reply.status, reply.message) == (Light.ERROR, "the broker is down")
 
 
-async def test_no_secret_is_shown():
-    told = answering(lambda self: Health(message=f"as {self.settings.password.reveal()}"))
-    reply = await check(told, secrets={"password": "hunter22"})
+async def test_the_message_does_not_contain_secrets():
+    kind = answering(lambda self: Health(message=f"as {self.settings.password.reveal()}"))
+    reply = await check(kind, secrets={"password": "hunter22"})
     assert reply.message == "as ***"
 
 
-async def test_a_call_for_no_data_source_is_red():
+async def test_a_call_without_a_data_source_is_an_error():
     reply = await check(answering(Health()), context=pb.PluginContext(plugin_id="p"))
-    assert reply.status == Light.ERROR and "names no data source" in reply.message
+    assert reply.status == Light.ERROR and "expected a call for a data source" in reply.message

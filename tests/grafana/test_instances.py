@@ -1,4 +1,4 @@
-"""One living object per configured data source, through its settings' changes."""
+"""Instances: one per configured data source, replaced when its settings change."""
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +20,7 @@ class Broker(Settings):
 
 
 class Journal:
-    """What happened to the instances of one test, in order."""
+    """The events of one test's instances, in order."""
 
     def __init__(self):
         self.events = []
@@ -74,7 +74,7 @@ def data_source(journal):
 
 
 def context(grafana, url, updated_ms, config=None):
-    """The plugin context of a call that knows these settings."""
+    """The plugin context of a call with these settings."""
     grafana._settings, grafana._updated_ms = {"url": url}, updated_ms
     found = grafana.context(ANN)
     found.grafana_config = config or {}
@@ -104,7 +104,7 @@ async def test_a_lifespan_is_entered_once_and_left_once(journal):
     assert journal.events == ["open one", "close one"]
 
 
-async def test_first_calls_at_once_open_one_instance(journal):
+async def test_concurrent_first_calls_open_one_instance(journal):
     journal.gate = asyncio.Event()
     async with serve_in_memory(data_source(journal)) as grafana:
         calls = [asyncio.create_task(grafana.health()) for _ in range(20)]
@@ -115,7 +115,7 @@ async def test_first_calls_at_once_open_one_instance(journal):
     assert journal.events == ["open one", "close one"]
 
 
-async def test_a_caller_that_goes_away_during_opening_breaks_nothing(journal):
+async def test_a_call_that_is_cancelled_during_opening_does_not_affect_others(journal):
     journal.gate = asyncio.Event()
     async with serve_in_memory(data_source(journal)) as grafana:
         first, second = (asyncio.create_task(grafana.health()) for _ in range(2))
@@ -127,7 +127,7 @@ async def test_a_caller_that_goes_away_during_opening_breaks_nothing(journal):
     assert journal.events == ["open one", "close one"]
 
 
-async def test_newer_settings_replace_and_the_old_closes_after_the_grace(journal):
+async def test_newer_settings_replace_an_instance_and_it_closes_after_the_grace(journal):
     async with serve_in_memory(data_source(journal), settings={"url": "one"}) as grafana:
         async with run_stream(grafana, "ticks", context=context(grafana, "one", 1)) as old:
             assert await url(old) == "one"
@@ -142,7 +142,7 @@ async def test_newer_settings_replace_and_the_old_closes_after_the_grace(journal
                 assert await url(new) == "two"
 
 
-async def test_viewers_follow_the_stream_onto_the_new_settings(journal):
+async def test_viewers_continue_with_the_new_settings(journal):
     async with serve_in_memory(data_source(journal), settings={"url": "one"}) as grafana:
         viewer = await grafana.follow("ticks")
         assert (await viewer.next())["url"] == "one"
@@ -161,7 +161,7 @@ async def test_older_settings_never_replace_newer_ones(journal):
         assert "open old" not in journal
 
 
-async def test_of_two_quick_saves_the_later_wins_whatever_opens_first(journal):
+async def test_of_two_quick_saves_the_later_wins_in_any_order_of_opening(journal):
     journal.gate = asyncio.Event()
     async with serve_in_memory(data_source(journal)) as grafana:
         first = asyncio.create_task(grafana.plugin.instances.get(context(grafana, "a", 1)))
@@ -180,7 +180,7 @@ async def test_of_two_quick_saves_the_later_wins_whatever_opens_first(journal):
     "error, text",
     [(UpstreamError("the broker is down"), "the broker is down"), (KeyError("k"), "KeyError")],
 )
-async def test_a_failing_lifespan_fails_each_call_and_the_next_tries_again(journal, error, text):
+async def test_a_failing_lifespan_fails_each_call_and_the_next_one_retries(journal, error, text):
     journal.fail = error
     async with serve_in_memory(data_source(journal)) as grafana:
         for count in (1, 2):
@@ -201,17 +201,17 @@ async def test_an_error_class_with_its_own_arguments_reaches_every_caller(journa
         assert await grafana.health() == (False, "h:1 cannot be reached")
 
 
-async def test_settings_that_cannot_be_opened_end_the_old_streams_too(journal):
+async def test_new_settings_that_fail_to_open_also_end_the_old_streams(journal):
     async with serve_in_memory(data_source(journal)) as grafana:
         async with run_stream(grafana, "ticks", context=context(grafana, "one", 1)) as old:
             await url(old)
-            journal.fail = UpstreamError("no")
+            journal.fail = UpstreamError("refused")
             with pytest.raises(UpstreamError):
                 await grafana.plugin.instances.get(context(grafana, "two", 2))
             assert await status(old) == Status.UNAVAILABLE
 
 
-async def test_a_lifespan_that_fails_later_is_opened_again_by_the_next_call(journal):
+async def test_after_a_lifespan_fails_the_next_call_opens_it_again(journal):
     journal.break_ = asyncio.Event()
     async with serve_in_memory(data_source(journal)) as grafana:
         async with run_stream(grafana, "ticks") as call:
@@ -223,7 +223,7 @@ async def test_a_lifespan_that_fails_later_is_opened_again_by_the_next_call(jour
     assert journal.events.count("open one") == 2
 
 
-async def test_an_idle_instance_is_closed_and_opened_again_when_asked(journal):
+async def test_an_idle_instance_closes_and_the_next_call_opens_it_again(journal):
     async with serve_in_memory(data_source(journal)) as grafana:
         await grafana.health()
         await anyio.sleep(IDLE_TIMEOUT * 1.5)
@@ -240,7 +240,7 @@ async def test_an_instance_with_a_running_stream_is_never_idle(journal):
             assert await grafana.plugin.instances.get(grafana.context(ANN)) is instance
 
 
-async def test_a_changed_grafana_config_ends_nothing(journal):
+async def test_a_changed_grafana_config_does_not_replace_the_instance(journal):
     async with serve_in_memory(data_source(journal)) as grafana:
         for level in ("1", "2"):
             call_context = context(grafana, "one", 1, config={"LEVEL": level})
@@ -248,7 +248,7 @@ async def test_a_changed_grafana_config_ends_nothing(journal):
     assert journal.events == ["open one", "close one"]
 
 
-async def test_data_sources_live_apart_by_uid_and_tenant(journal):
+async def test_each_uid_and_tenant_has_its_own_instance(journal):
     async with serve_in_memory(data_source(journal)) as grafana:
         contexts = [grafana.context(ANN) for _ in range(4)]
         contexts[1].data_source_instance_settings.uid = "other"
@@ -258,7 +258,7 @@ async def test_data_sources_live_apart_by_uid_and_tenant(journal):
     assert len(found) == 4
 
 
-async def test_a_stopping_plugin_opens_nothing(journal):
+async def test_a_stopping_plugin_does_not_open_instances(journal):
     async with serve_in_memory(data_source(journal)) as grafana:
         await grafana.plugin.close()
         assert await grafana.health() == (False, "the plugin is stopping")

@@ -1,4 +1,4 @@
-"""The answer of a unary call leaves in one go where it can, and otherwise as any other does."""
+"""A short response of a unary call is written at once; a longer one waits for its windows."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ ONE = "/one"
 
 
 def make_host(answer, **settings):
-    """A host of a plugin whose `ONE` is answered by `answer(request, call)`."""
+    """A host of a plugin that answers `ONE` with `answer(request, call)`."""
     host = MemoryHost(answer, **settings)
     host.methods[ONE] = unary(answer, pb.PublishStreamRequest, pb.PublishStreamResponse)
     return host
@@ -31,22 +31,22 @@ def replies(size):
 
 
 def counted(host, monkeypatch):
-    """The stream numbers of which `write_response` said yes."""
-    yes = []
-    usual = Http2Stream.write_response
+    """The numbers of the streams for which `write_response` succeeded."""
+    numbers = []
+    original = Http2Stream.write_response
 
     def write_response(stream, *parts):
-        done = usual(stream, *parts)
+        done = original(stream, *parts)
         if done:
-            yes.append(stream.number)
+            numbers.append(stream.number)
         return done
 
     monkeypatch.setattr(Http2Stream, "write_response", write_response)
-    return yes
+    return numbers
 
 
 @pytest.mark.parametrize("size", [0, 1, 16_379])
-async def test_a_short_answer_leaves_in_one_go(size, monkeypatch):
+async def test_a_short_response_is_written_at_once(size, monkeypatch):
     host = make_host(replies(size))
     at_once = counted(host, monkeypatch)
     number = host.request(ONE)
@@ -68,7 +68,7 @@ async def test_a_short_answer_leaves_in_one_go(size, monkeypatch):
     [(16_380, {}), (70_000, {}), (100, {"initial_window_size": 50})],
     ids=["longer than a frame", "longer than the connection's window", "a narrow window"],
 )
-async def test_a_longer_answer_waits_for_its_windows(size, settings, monkeypatch):
+async def test_a_longer_response_waits_for_its_windows(size, settings, monkeypatch):
     host = make_host(replies(size), **settings)
     at_once = counted(host, monkeypatch)
     number = host.request(ONE)
@@ -96,7 +96,7 @@ async def test_a_longer_answer_waits_for_its_windows(size, settings, monkeypatch
     ],
     ids=str,
 )
-async def test_an_answer_in_pieces_arrives_whole(sizes):
+async def test_a_response_in_pieces_arrives_whole(sizes):
     pieces = [bytes((65 + place,)) * size for place, size in enumerate(sizes)]
 
     async def reply(request, call):
@@ -113,7 +113,7 @@ async def test_an_answer_in_pieces_arrives_whole(sizes):
     await host.leave()
 
 
-async def test_a_new_table_size_is_confirmed_before_the_answer(monkeypatch):
+async def test_a_new_header_table_size_is_confirmed_before_the_response(monkeypatch):
     host = make_host(replies(1))
     at_once = counted(host, monkeypatch)
     host.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 0})
@@ -124,7 +124,7 @@ async def test_a_new_table_size_is_confirmed_before_the_answer(monkeypatch):
     await host.leave()
 
 
-async def test_a_stream_that_was_reset_gets_no_answer(monkeypatch):
+async def test_a_stream_that_was_reset_gets_no_response(monkeypatch):
     go_on = asyncio.Event()
 
     async def late(request, call):
@@ -143,7 +143,7 @@ async def test_a_stream_that_was_reset_gets_no_answer(monkeypatch):
     await host.leave()
 
 
-async def test_a_host_that_goes_on_sending_is_answered_and_reset(monkeypatch):
+async def test_a_host_that_has_not_ended_its_request_gets_the_response_and_a_reset(monkeypatch):
     host = make_host(replies(1))
     at_once = counted(host, monkeypatch)
     number = host.request(ONE, message=None)

@@ -1,4 +1,4 @@
-"""CollectMetrics: what has been counted, and what runs at this moment."""
+"""CollectMetrics: counters, and gauges of the running streams."""
 
 from contextlib import suppress
 
@@ -49,23 +49,23 @@ class Busy(DataSource):
         raise NotFound("nothing")
 
 
-PROMISED = [
+DOCUMENTED = [
     "aiostream_ds_streams_running",
     "aiostream_ds_subscriptions",
     "aiostream_ds_packets_total",
     "aiostream_ds_bytes_total",
     "aiostream_ds_rows_total",
     "aiostream_ds_rows_dropped_total",
-    'aiostream_ds_stream_errors_total{kind="downstream"}',
+    'aiostream_ds_stream_errors_total{kind="transient"}',
     'aiostream_ds_stream_errors_total{kind="permanent"}',
     'aiostream_ds_stream_errors_total{kind="bug"}',
 ]
 
 
-async def test_every_promised_name_is_there_from_the_start():
+async def test_every_documented_metric_exists_from_the_start():
     async with serve_in_memory(Busy) as grafana:
         metrics = await grafana.metrics()
-    assert {name: metrics.get(name) for name in PROMISED} == dict.fromkeys(PROMISED, 0)
+    assert {name: metrics.get(name) for name in DOCUMENTED} == dict.fromkeys(DOCUMENTED, 0)
 
 
 async def test_counts_and_gauges_while_streams_run():
@@ -93,7 +93,7 @@ async def test_errors_are_counted_by_kind():
                 async with run_stream(grafana, path):
                     await anyio.sleep(0.1)
         metrics = await grafana.metrics()
-    for kind in ("downstream", "permanent", "bug"):
+    for kind in ("transient", "permanent", "bug"):
         assert metrics[f'aiostream_ds_stream_errors_total{{kind="{kind}"}}'] == 1
 
 
@@ -111,7 +111,7 @@ async def test_calls_are_counted_by_endpoint_and_outcome():
     assert metrics[total] == 2
 
 
-async def test_the_process_is_described_too():
+async def test_there_are_metrics_of_the_process():
     async with serve_in_memory(Busy) as grafana:
         metrics = await grafana.metrics()
     assert any(name.startswith("python_info{") for name in metrics)

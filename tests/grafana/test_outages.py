@@ -75,7 +75,7 @@ async def test_a_hundred_disconnects_in_one_run_lose_nothing_that_can_be_read_ag
         metrics = await grafana.metrics()
     assert metrics["aiostream_ds_stream_starts_total"] == 1, "one run throughout"
     assert metrics["aiostream_ds_stream_retries_total"] == 100
-    assert metrics['aiostream_ds_stream_errors_total{kind="downstream"}'] == 100
+    assert metrics['aiostream_ds_stream_errors_total{kind="transient"}'] == 100
     assert metrics["aiostream_ds_rows_filled_total"] == sum(n % 7 for n in range(100))
     assert metrics["aiostream_ds_rows_dropped_total"] == 0
     assert kind.outside.connects == 101 and kind.outside.open == 0

@@ -1,4 +1,4 @@
-"""PublishStream: what a user sends into a channel."""
+"""PublishStream: data that a user sends to a channel."""
 
 import anyio
 import msgspec
@@ -53,7 +53,7 @@ async def test_the_hook_gets_the_decoded_data_and_the_path():
     assert (reply.status, reply.data) == (Answer.OK, b"")
 
 
-async def test_what_the_hook_returns_is_the_answer_as_json():
+async def test_the_hooks_result_is_the_response_as_json():
     async with serve_in_memory(Lamps) as grafana:
         reply = await publish(grafana, "lamps/echo", b'{"level": 3}', BEN)
     assert (reply.status, reply.data) == (Answer.OK, b'{"level":3}')
@@ -64,7 +64,7 @@ async def test_without_a_hook_publishing_is_denied():
         assert (await publish(grafana, "read-only", b"{}")).status == Answer.PERMISSION_DENIED
 
 
-async def test_who_may_not_subscribe_may_not_publish():
+async def test_a_user_who_may_not_subscribe_may_not_publish():
     async with serve_in_memory(Lamps) as grafana:
         for user in (ANN, None):
             reply = await publish(grafana, "lamps/desk", b'{"level": 3}', user)
@@ -78,10 +78,11 @@ async def test_an_unknown_path_is_not_found():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"level":"x"}', b'"\xff"', b"[" * 100_000],
+    "data",
+    [b"", b"{", b"[]", b'{"level":"x"}', b'"\xff"', b"[" * 100_000],
     ids=["empty", "cut", "list", "type", "utf8", "nested"],
-)  # fmt: skip
-async def test_data_that_does_not_fit_never_reaches_the_hook(data, caplog):
+)
+async def test_invalid_data_is_refused_before_the_hook(data, caplog):
     caplog.set_level("INFO")
     async with serve_in_memory(Lamps) as grafana:
         reply = await publish(grafana, "lamps/desk", data, BEN)
@@ -98,17 +99,17 @@ async def test_a_bug_in_the_hook_fails_the_call():
 
 
 class Signed(DataSource):
-    @stream("signed/{room}")
-    async def signed(self, room: str):
+    @stream("signed/{topic}")
+    async def signed(self, topic: str):
         await anyio.sleep_forever()
         yield {}
 
     @signed.publish
-    async def sign(self, data: str, user: User | None, room: str) -> str:
-        return f"{user.login if user else 'nobody'} in {room}: {data}"
+    async def sign(self, data: str, user: User | None, topic: str) -> str:
+        return f"{user.login if user else 'nobody'} in {topic}: {data}"
 
 
-async def test_a_hook_that_wants_the_user_gets_who_publishes():
+async def test_a_hook_may_take_the_user():
     async with serve_in_memory(Signed) as grafana:
         assert await grafana.publish("signed/lobby", "hi", user=ANN) == b'"ann in lobby: hi"'
         assert await grafana.publish("signed/lobby", "hi", user=None) == b'"nobody in lobby: hi"'

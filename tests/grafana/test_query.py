@@ -349,9 +349,9 @@ async def test_a_bad_frame_fails_its_query_and_names_the_field():
 
 
 BROKEN = {
-    "not JSON": (b"{", "not JSON"),
-    "bad UTF-8": (b'{"a":"\xff"}', "not JSON"),
-    "endless nesting": (b'{"a":' * 50_000, "not JSON"),
+    "not JSON": (b"{", "must be valid JSON"),
+    "bad UTF-8": (b'{"a":"\xff"}', "must be valid JSON"),
+    "endless nesting": (b'{"a":' * 50_000, "must be valid JSON"),
     "a list": (b"[]", "JSON list, not an object"),
     "null": (b"null", "not an object"),
     "10 MB": (b'{"a":"' + b"x" * 10_000_000 + b'"}', "10,000,008 bytes, at most 1,048,576"),

@@ -1,4 +1,4 @@
-"""Answers of queries made by hand are those that the message classes make."""
+"""The hand-written encoding of responses equals that of the message classes."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ def message(answer: Answer) -> pb.DataResponse:
 
 
 @given(st.dictionaries(TEXTS, ANSWERS, max_size=3))
-def test_a_reply_is_the_message_of_its_answers(answers: dict[str, Answer]) -> None:
-    wanted = pb.QueryDataResponse(responses={key: message(a) for key, a in answers.items()})
+def test_a_query_response_equals_the_message_of_its_answers(answers: dict[str, Answer]) -> None:
+    expected = pb.QueryDataResponse(responses={key: message(a) for key, a in answers.items()})
     reply = b"".join(replies.query_data(answers))
-    assert pb.QueryDataResponse.parse(reply) == wanted
+    assert pb.QueryDataResponse.parse(reply) == expected
     if "" not in answers:  # an empty key may be written or left out
-        assert reply == bytes(wanted)
+        assert reply == bytes(expected)
 
 
 @given(TEXTS, FRAMES, FORMS)
@@ -61,18 +61,18 @@ def test_an_error_is_one_chunk(ref_id: str, status: int, error: str) -> None:
     )
 
 
-def test_a_frame_in_a_view_is_taken_by_its_bytes() -> None:
+def test_the_length_of_a_memoryview_is_its_bytes() -> None:
     frame = [b"head", memoryview(bytes(70_000))]
     reply = pb.QueryDataResponse.parse(b"".join(replies.query_data({"A": Answer(200, [frame])})))
     assert reply.responses["A"].frames == [b"head" + bytes(70_000)]
 
 
-def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
+def test_a_string_that_is_invalid_in_utf8_is_an_error() -> None:
     with pytest.raises(UnicodeEncodeError):
         replies.query_data({"A": Answer(500, error="\udcff")})
 
 
 @given(st.sampled_from([0, 1, 2]), st.binary(max_size=300))
-def test_an_answer_to_a_subscriber_is_what_betterproto_makes_of_it(status, data):
+def test_a_subscribe_response_equals_the_message(status, data):
     message = pb.SubscribeStreamResponse(status=pb.SubscribeStreamResponseStatus(status), data=data)
     assert replies.subscribe_stream(status, data) == bytes(message)

@@ -181,7 +181,7 @@ async def test_a_stream_whose_world_fails_stays_open_and_comes_back():
         async with run_stream(grafana, "flaky") as call:
             assert b"[4]" in (await call.recv_message()).data
         metrics = await grafana.metrics()
-    assert metrics['aiostream_ds_stream_errors_total{kind="downstream"}'] == 3
+    assert metrics['aiostream_ds_stream_errors_total{kind="transient"}'] == 3
     assert metrics["aiostream_ds_stream_retries_total"] == 3
 
 

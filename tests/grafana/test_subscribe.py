@@ -163,7 +163,7 @@ async def test_a_refused_viewer_starts_nothing():
 async def test_a_call_without_a_data_source_says_so():
     async with serve_in_memory(Sensors) as grafana:
         async with run_stream(grafana, "loose/1", context=pb.PluginContext(org_id=1)) as call:
-            with pytest.raises(GRPCError, match="names no data source") as failed:
+            with pytest.raises(GRPCError, match="expected a call for a data source") as failed:
                 await call.recv_message()
                 await call.recv_trailing_metadata()
     assert failed.value.status == Status.FAILED_PRECONDITION

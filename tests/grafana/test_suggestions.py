@@ -1,4 +1,4 @@
-"""Suggest hooks: values for a path's field, as a user types."""
+"""Suggest hooks: values for a path field while a user types."""
 
 import inspect
 from urllib.parse import urlencode
@@ -15,23 +15,23 @@ SETTINGS = {"url": "mqtt://here"}
 
 
 async def ask(grafana, field, typed="", stream="topic", **values):
-    asked = {
+    parameters = {
         "stream": stream,
         "field": field,
         "typed": typed,
         "values": msgspec.json.encode(values),
     }
-    answer = await grafana.resource("forms/suggest?" + urlencode(asked))
+    answer = await grafana.resource("forms/suggest?" + urlencode(parameters))
     return answer.status, msgspec.json.decode(answer.body)
 
 
-async def test_a_hook_is_given_what_was_typed():
+async def test_a_hook_gets_the_typed_string():
     async with serve_in_memory(Kinds, settings=SETTINGS) as grafana:
         assert await ask(grafana, "site") == (200, ["berlin", "bern", "paris"])
         assert await ask(grafana, "site", "ber") == (200, ["berlin", "bern"])
 
 
-async def test_a_hook_sees_the_other_fields_and_none_for_what_is_not_there_yet():
+async def test_a_hook_gets_the_other_fields_or_none_for_missing_ones():
     async with serve_in_memory(Kinds, settings=SETTINGS) as grafana:
         assert await ask(grafana, "sensor", site="bern") == (200, ["bern: oven", "bern: roof"])
         assert await ask(grafana, "sensor") == (200, ["None: oven", "None: roof"])
@@ -41,7 +41,7 @@ async def test_a_hook_sees_the_other_fields_and_none_for_what_is_not_there_yet()
         )
 
 
-class Odd(DataSource):
+class Places(DataSource):
     @stream("at/{place}/{hz:int}")
     async def at(self, place: str, hz: int = 7):
         yield {}
@@ -52,54 +52,62 @@ class Odd(DataSource):
             return list(range(SUGGESTIONS + 1))
         if typed == "text":
             return "text"  # type: ignore[return-value]
-        if typed == "odd":
+        if typed == "object":
             return [{}]
         return [user.login if user else "nobody", hz, 0.5]
 
 
-async def test_a_hook_may_ask_who_asks_and_numbers_are_written_out():
-    async with serve_in_memory(Odd) as grafana:
+async def test_a_hook_may_take_the_user_and_numbers_become_strings():
+    async with serve_in_memory(Places) as grafana:
         status, found = await ask(grafana, "place", stream="at")
         assert status == 200 and found[1:] == ["7", "0.5"]
         assert (await ask(grafana, "place", stream="at", hz="9"))[1][1] == "9"
 
 
-async def test_more_than_an_editor_shows_are_cut():
-    async with serve_in_memory(Odd) as grafana:
+async def test_the_number_of_suggestions_is_limited():
+    async with serve_in_memory(Places) as grafana:
         assert len((await ask(grafana, "place", "many", stream="at"))[1]) == SUGGESTIONS
 
 
-@pytest.mark.parametrize("typed", ["text", "odd"])
-async def test_what_is_no_list_of_values_is_a_bug_of_the_author(typed, caplog):
-    async with serve_in_memory(Odd) as grafana:
+@pytest.mark.parametrize("typed", ["text", "object"])
+async def test_a_hook_that_does_not_return_a_list_of_values_is_an_authors_bug(typed, caplog):
+    async with serve_in_memory(Places) as grafana:
         status, answer = await ask(grafana, "place", typed, stream="at")
         assert status == 500 and "message" in answer
     assert "places returned" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "stream, field, said",
+    "stream, field, message",
     [
-        ("nowhere", "site", "there is no stream 'nowhere'; the streams are: 'topic', 'alive'"),
-        ("topic", "hz", "'topic' suggests nothing for 'hz'; it does for: 'site', 'sensor'"),
-        ("alive", "site", "'alive' suggests nothing for 'site'; it does for: none"),
+        ("nowhere", "site", "unknown stream 'nowhere'; the streams are: 'topic', 'alive'"),
+        (
+            "topic",
+            "hz",
+            "the stream 'topic' has no suggestions for 'hz'; it has some for: 'site', 'sensor'",
+        ),
+        (
+            "alive",
+            "site",
+            "the stream 'alive' has no suggestions for 'site'; it has some for: none",
+        ),
     ],
 )
-async def test_a_field_without_a_hook_is_not_found(stream, field, said):
+async def test_a_field_without_a_hook_is_not_found(stream, field, message):
     async with serve_in_memory(Kinds, settings=SETTINGS) as grafana:
-        assert await ask(grafana, field, stream=stream) == (404, {"message": said})
+        assert await ask(grafana, field, stream=stream) == (404, {"message": message})
 
 
 @pytest.mark.parametrize("values", ["{", "[1]"])
-async def test_values_that_are_no_object_are_refused(values):
+async def test_values_must_be_a_json_object(values):
     async with serve_in_memory(Kinds, settings=SETTINGS) as grafana:
-        asked = urlencode({"stream": "topic", "field": "site", "values": values})
-        answer = await grafana.resource(f"forms/suggest?{asked}")
+        parameters = urlencode({"stream": "topic", "field": "site", "values": values})
+        answer = await grafana.resource(f"forms/suggest?{parameters}")
         assert answer.status == 400 and b"values" in answer.body
 
 
 def test_a_subclass_overrides_a_hook_by_its_name():
-    class More(Odd):
+    class More(Places):
         async def places(self, typed: str) -> list[object]:
             return ["here"]
 
@@ -108,7 +116,7 @@ def test_a_subclass_overrides_a_hook_by_its_name():
 
 
 @pytest.mark.parametrize(
-    "field, hook, said",
+    "field, hook, message",
     [
         ("nowhere", lambda self, typed: [], "suggests values for 'nowhere'; the path's fields are"),
         ("place", lambda self, text: [], r"takes \(text\); a suggest hook takes 'typed' first"),
@@ -116,12 +124,12 @@ def test_a_subclass_overrides_a_hook_by_its_name():
         ("place", lambda self, typed, more: [], r"takes \(typed, more\)"),
     ],
 )
-def test_a_hook_that_cannot_be_called_is_told_when_the_class_is_made(field, hook, said):
+def test_an_invalid_hook_is_rejected_when_the_class_is_created(field, hook, message):
     async def places(self, *args):
         return []
 
     places.__signature__ = inspect.signature(hook)  # type: ignore[attr-defined]
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises(TypeError, match=message):
 
         class Source(DataSource):
             @stream("at/{place}/{hz:int}")
@@ -148,18 +156,21 @@ def test_one_field_has_one_hook():
                 return []
 
 
-async def test_the_machine_suggests_its_interfaces_and_the_file_source_its_files(tmp_path):
+async def test_the_file_source_suggests_its_files(tmp_path):
     from aiostream_ds.sources.file.file_source import File
 
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "today.ndjson").write_text("")
     (tmp_path / "other.csv").write_text("")
     async with serve_in_memory(File, settings={"directory": str(tmp_path)}) as grafana:
-        assert await ask(grafana, "file", stream="rows") == (200, ["other.csv", "web/today.ndjson"])
+        assert await ask(grafana, "file", stream="rows") == (
+            200,
+            ["other.csv", "web/today.ndjson"],
+        )
         assert await ask(grafana, "file", "web", stream="rows") == (200, ["web/today.ndjson"])
 
 
-async def test_the_host_suggests_its_interfaces():
+async def test_the_host_source_suggests_its_interfaces():
     pytest.importorskip("psutil")
     from aiostream_ds.sources.host import Host
 

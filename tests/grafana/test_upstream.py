@@ -1,4 +1,4 @@
-"""Many streams, one connection: who subscribes, who gets what, and what an outage is."""
+"""Upstream: many streams share one connection; subscriptions, delivery and outages."""
 
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.virtual
 
 
 class Broker:
-    """An outside system, and what it has seen."""
+    """An upstream system that records its calls."""
 
     def __init__(self):
         self.connects = self.open = self.most_open = 0
@@ -39,7 +39,7 @@ class Broker:
             self.subscribed.clear()
             await anyio.sleep(0)
 
-    def say(self, topic, *texts):
+    def publish(self, topic, *texts):
         for text in texts:
             self.send.send_nowait((topic, text))
 
@@ -112,8 +112,8 @@ async def test_fifty_channels_share_one_connection_and_each_gets_its_own(broker)
         await anyio.sleep(2)
         assert broker.connects == broker.open == 1 and len(broker.subscribed) == 50
         for n in range(50):
-            broker.say(f"{n}", f"to {n}", f"again {n}")
-        broker.say("unknown", "to nobody")
+            broker.publish(f"{n}", f"to {n}", f"again {n}")
+        broker.publish("unknown", "to nobody")
         await anyio.sleep(1)
         for n, viewer in enumerate(viewers):
             assert texts(viewer) == [f"to {n}", f"again {n}"]
@@ -123,12 +123,12 @@ async def test_fifty_channels_share_one_connection_and_each_gets_its_own(broker)
     assert broker.open == 0
 
 
-async def test_a_key_is_asked_for_once_and_given_up_with_the_last_who_follows(broker):
+async def test_a_key_is_subscribed_once_and_unsubscribed_after_its_last_follower(broker):
     async with Topics(broker) as topics:
         async with topics.follow("a") as first:
             async with topics.follow("a") as second, topics.follow("b"):
                 assert broker.calls == [("subscribe", "a"), ("subscribe", "b")]
-                broker.say("a", "hello")
+                broker.publish("a", "hello")
                 assert [await anext(first), await anext(second)] == ["hello", "hello"]
             await anyio.sleep(1)
             assert broker.calls[2:] == [("unsubscribe", "b")] and broker.open == 1
@@ -138,31 +138,31 @@ async def test_a_key_is_asked_for_once_and_given_up_with_the_last_who_follows(br
             assert broker.connects == 2 and broker.most_open == 1
 
 
-async def test_a_connection_lingers_for_who_comes_back(broker):
+async def test_a_connection_lingers_after_its_last_follower(broker):
     async with Topics(broker, linger=30) as topics:
         async with topics.follow("a"):
             pass
         await anyio.sleep(29)
         async with topics.follow("a") as messages:
-            broker.say("a", "still here")
+            broker.publish("a", "still here")
             assert await anext(messages) == "still here"
         assert broker.calls == [("subscribe", "a")] and broker.connects == 1
         await anyio.sleep(31)
         assert broker.open == 0 and broker.calls[-1] == ("unsubscribe", "a")
 
 
-async def test_a_topic_that_does_not_exist_harms_its_own_stream_only(broker):
+async def test_an_unknown_topic_fails_only_its_own_stream(broker):
     async with serve_in_memory(source(broker)) as grafana:
         good = await grafana.follow("t/good")
         bad = await grafana.follow("x/t/nowhere")
         await anyio.sleep(5)
-        broker.say("good", "news")
+        broker.publish("good", "news")
         await anyio.sleep(5)
         assert texts(good) == ["news"] and broker.connects == 1
         assert b"no topic 'nowhere'" in bad.packets[-1]
 
 
-async def test_a_lost_connection_is_told_to_all_and_opened_again_once(broker):
+async def test_after_a_lost_connection_all_streams_share_one_retry(broker):
     async with serve_in_memory(source(broker, retry=Retry(min_delay=1, max_delay=30))) as grafana:
         viewers = [await grafana.follow(f"t/{n}") for n in range(50)]
         await anyio.sleep(2)
@@ -172,13 +172,13 @@ async def test_a_lost_connection_is_told_to_all_and_opened_again_once(broker):
         assert broker.open == 1 and broker.most_open == 1 and len(broker.subscribed) == 50
         assert broker.connects == 5, "not one attempt for each of fifty streams"
         for n, viewer in enumerate(viewers):
-            broker.say(f"{n}", "back")
+            broker.publish(f"{n}", "back")
             assert (await viewer.next())["text"] == "back"
         metrics = await grafana.metrics()
         assert metrics["aiostream_ds_stream_starts_total"] == 50
 
 
-async def test_between_attempts_are_the_upstreams_waits_however_soon_streams_come_back(broker):
+async def test_the_upstreams_back_off_applies_even_if_streams_retry_sooner(broker):
     broker.refuses = 4
     retry = Retry(min_delay=20, factor=1, jitter=0)
     async with serve_in_memory(source(broker, retry=retry)) as grafana:
@@ -190,7 +190,7 @@ async def test_between_attempts_are_the_upstreams_waits_however_soon_streams_com
 
 
 class Flood(Topics):
-    """Ten thousand messages without a single wait, and one for somebody else among them."""
+    """Ten thousand messages without a wait, one of them for another key."""
 
     async def messages(self, connection):
         while len(self.broker.subscribed) < 2:
@@ -200,21 +200,21 @@ class Flood(Topics):
         await anyio.sleep_forever()
 
 
-async def test_an_upstream_that_never_waits_gives_those_who_follow_their_turn(broker):
+async def test_an_upstream_that_never_waits_lets_its_followers_run(broker):
     async with Flood(broker, buffer=Buffer(rows=100_000)) as topics:
         async with topics.follow("one") as one, topics.follow("flood"):
             assert await anext(one) == 100
             assert topics.statistics().messages < 400
 
 
-async def test_who_reads_slowly_loses_its_own_messages_and_they_are_counted(broker):
+async def test_a_slow_follower_loses_only_its_own_messages_and_they_are_counted(broker):
     kind = source(broker, slow=("slow",), buffer=Buffer(rows=10))
     async with serve_in_memory(kind) as grafana:
         slow, fast = await grafana.follow("t/slow"), await grafana.follow("t/fast")
         await anyio.sleep(1)
         for n in range(200):
-            broker.say("slow", f"{n}")
-            broker.say("fast", f"{n}")
+            broker.publish("slow", f"{n}")
+            broker.publish("fast", f"{n}")
             await anyio.sleep(0.01)
         await anyio.sleep(200)
         assert texts(fast) == [f"{n}" for n in range(200)]
@@ -224,12 +224,12 @@ async def test_who_reads_slowly_loses_its_own_messages_and_they_are_counted(brok
         assert metrics['aiostream_ds_dropped_total{reason="upstream"}'] == lost > 100
 
 
-async def test_block_holds_up_the_connection_and_loses_nothing(broker):
+async def test_block_stops_reading_the_connection_and_loses_nothing(broker):
     async with Topics(broker, buffer=Buffer(rows=5, full="block")) as topics:
         async with topics.follow("a") as slow, topics.follow("b") as fast:
             for n in range(50):
-                broker.say("a", n)
-                broker.say("b", n)
+                broker.publish("a", n)
+                broker.publish("b", n)
             got = []
             for _ in range(50):
                 await anyio.sleep(1)
@@ -240,42 +240,42 @@ async def test_block_holds_up_the_connection_and_loses_nothing(broker):
         assert topics.statistics().dropped == 0
 
 
-async def test_latest_keeps_one_and_fail_ends_who_is_behind(broker):
+async def test_latest_keeps_one_message_and_fail_ends_a_slow_follower(broker):
     async with Topics(broker, buffer=Buffer(full="latest")) as topics:
         async with topics.follow("a") as messages:
-            broker.say("a", 1, 2, 3)
+            broker.publish("a", 1, 2, 3)
             await anyio.sleep(1)
             assert await anext(messages) == 3 and topics.statistics().dropped == 2
     async with Topics(broker, buffer=Buffer(rows=2, full="fail")) as topics:
         async with topics.follow("a") as messages:
-            broker.say("a", 1, 2, 3)
+            broker.publish("a", 1, 2, 3)
             await anyio.sleep(1)
             with pytest.raises(Exception, match="more than 2 messages waited"):
                 await anext(messages)
             assert topics.statistics().dropped == 3
 
 
-async def test_a_flood_for_one_gives_the_others_their_turn(broker):
-    turns = []
+async def test_many_messages_for_one_key_do_not_delay_the_others(broker):
+    done = []
     async with Topics(broker, buffer=Buffer(rows=100_000)) as topics:
 
         async def read(key, count):
             async with topics.follow(key) as messages:
                 for _ in range(count):
                     await anext(messages)
-                turns.append((key, topics.statistics().messages))
+                done.append((key, topics.statistics().messages))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read, "flood", 10_000)
             tasks.start_soon(read, "one", 1)
             await anyio.sleep(1)
-            broker.say("flood", *range(100))
-            broker.say("one", "me")
-            broker.say("flood", *range(9_900))
-        assert turns[0][0] == "one" and turns[0][1] < 400
+            broker.publish("flood", *range(100))
+            broker.publish("one", "me")
+            broker.publish("flood", *range(9_900))
+        assert done[0][0] == "one" and done[0][1] < 400
 
 
-async def test_a_stream_that_is_cancelled_while_it_connects_leaves_nothing(broker):
+async def test_a_follower_that_is_cancelled_while_connecting_leaves_no_connection(broker):
     async with Topics(broker) as topics:
         with anyio.move_on_after(0.05):
             async with topics.follow("a"):
@@ -284,17 +284,17 @@ async def test_a_stream_that_is_cancelled_while_it_connects_leaves_nothing(broke
         assert broker.open == 0 and topics.statistics().followers == 0
 
 
-async def test_who_comes_while_the_connection_closes_waits_for_the_next(broker):
+async def test_a_follower_that_arrives_while_the_connection_closes_waits_for_the_next(broker):
     async with Topics(broker) as topics:
         async with topics.follow("a"):
             pass
-        async with topics.follow("a") as messages:  # at once: the old one is on its way out
-            broker.say("a", "hello")
+        async with topics.follow("a") as messages:  # the old connection is closing
+            broker.publish("a", "hello")
             assert await anext(messages) == "hello"
         assert broker.most_open == 1
 
 
-async def test_it_is_entered_before_it_is_followed(broker):
+async def test_following_before_entering_is_an_error(broker):
     with pytest.raises(RuntimeError, match="entered in `lifespan`"):
         async with Topics(broker).follow("a"):
             pass

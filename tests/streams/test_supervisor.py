@@ -75,7 +75,7 @@ async def test_a_downstream_error_is_tried_again_for_ever_with_growing_waits(cap
     assert got == list(range(1, 41)), "the rows before each error are sent"
     gaps = [b - a for a, b in zip(stage.begun, stage.begun[1:], strict=False)]
     assert gaps == [1, 2, 4] + [8] * 36
-    assert stage.counters.stream_errors == {"downstream": 40} and stage.counters.retries == 40
+    assert stage.counters.stream_errors == {"transient": 40} and stage.counters.retries == 40
     assert "stream interrupted: gone; again in 4.0 s (attempt 3)" in caplog.messages
     await stage.registry.aclose()
 
@@ -155,7 +155,7 @@ async def test_a_declared_error_out_of_a_task_group_is_the_same_error():
     await asyncio.sleep(100)
     reader.leave()
     assert stage.begun == [0, 1, 3], "a lasting one among several wins"
-    assert stage.counters.stream_errors == {"downstream": 2, "permanent": 1}
+    assert stage.counters.stream_errors == {"transient": 2, "permanent": 1}
     await stage.registry.aclose()
 
 

@@ -1,4 +1,4 @@
-"""Room `grafana`: the gRPC server, what Grafana calls, and the life of the process under it."""
+"""What Grafana calls: the plugin's gRPC services and the application they share."""
 
 from aiostream_ds._grpc.betterproto_import import import_betterproto2
 

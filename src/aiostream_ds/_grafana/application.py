@@ -1,6 +1,7 @@
-"""One plugin, put together: registry, instances, counters and the services over them.
+"""One plugin: its registry, instances, counters and services.
 
-The process that Grafana starts, the development command and the test harness all open the same.
+The process that Grafana starts, the development command and the test harness open the same
+application.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -22,23 +23,23 @@ from aiostream_ds._telemetry import Counters
 __all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_application"]
 
 DRAIN = 5.0
-"""Seconds that running streams and lifespans get to end when the plugin is asked to stop."""
+"""Seconds that running streams and lifespans have to end when the plugin stops."""
 
 IDLE_SWEEP = 600.0
-"""Seconds between two looks for instances that nobody uses any more."""
+"""Seconds between two checks for idle instances."""
 
 
 class Application:
-    """A living plugin."""
+    """A running plugin."""
 
     def __init__(self, registry: ChannelRegistry, instances: Instances, counters: Counters) -> None:
         self.registry = registry
         self.instances = instances
         self.counters = counters
-        self._ended: bool | None = None
+        self._ended_in_time: bool | None = None
 
     def services(self) -> Services:
-        """Grafana's services for a server; the code of each is loaded when it is first called."""
+        """Grafana's services by name; the code of each is imported at its first call."""
         decoders: dict[type, Any] = {pb.PluginContext: caching_decoder(pb.PluginContext)}
         common = self.instances, self.registry, self.counters, decoders
 
@@ -70,13 +71,14 @@ class Application:
         }
 
     async def close(self, drain: float = DRAIN) -> bool:
-        """Streams end first (their `finally` runs), then the lifespans. Whether all did in time.
+        """End all streams (their `finally` runs), then all lifespans.
 
-        A second call waits no second time.
+        Returns whether all ended within `drain` seconds. Re-entrant: a later call returns the
+        first result at once.
         """
-        if self._ended is None:
-            self._ended = await self._close(drain)
-        return self._ended
+        if self._ended_in_time is None:
+            self._ended_in_time = await self._close(drain)
+        return self._ended_in_time
 
     async def _close(self, drain: float) -> bool:
         with anyio.CancelScope(shield=True), anyio.move_on_after(drain):
@@ -88,8 +90,10 @@ class Application:
 
 @asynccontextmanager
 async def background_tasks() -> AsyncGenerator[TaskGroup]:
-    """Tasks that live as long as the block and are cancelled at its end. What the block raises
-    comes out as it is: the caller's error is not a task's, and needs no group around it."""
+    """A task group that is cancelled when the block ends.
+
+    An exception of the block itself is raised as it is, not wrapped in an exception group.
+    """
     raised: Exception | None = None
     try:
         async with anyio.create_task_group() as tasks:
@@ -101,12 +105,12 @@ async def background_tasks() -> AsyncGenerator[TaskGroup]:
         if raised is not None:
             raise raised
     finally:
-        del raised  # error → traceback → this frame → error would be a cycle
+        del raised  # breaks the cycle error → traceback → this frame → error
 
 
 @asynccontextmanager
 async def open_application(catalog: Catalog) -> AsyncGenerator[Application]:
-    """Opens a plugin, and closes it on leaving."""
+    """Open a plugin; close it when the block ends."""
     counters = Counters()
     registry = ChannelRegistry(observer=CountingObserver(counters))
     async with background_tasks() as tasks:

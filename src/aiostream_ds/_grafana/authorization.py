@@ -1,7 +1,8 @@
-"""Who may: the rules, the stream's own user, the author's hook, the quota; each decision is logged.
+"""Access checks: allow rules, `{name:user}` path fields, the author's `subscribe` hook, quotas.
 
-The same question is asked before a viewer follows a channel, reads its history or the rows behind a
-cursor, and publishes. Where nothing is said about access nothing is decided, and nothing logged.
+The same check runs before a viewer subscribes, reads a history, replays rows after a cursor and
+publishes. Each decision is written to the audit log. Without any access rule there is no decision
+and no log line.
 """
 
 import logging
@@ -16,62 +17,67 @@ if TYPE_CHECKING:
     from aiostream_ds._telemetry import Counters
     from aiostream_ds.access import Action
 
-__all__ = ["admit", "authorize", "authorize_plain", "refusal"]
+__all__ = ["admit", "authorize", "quota_error"]
 
 audit = logging.getLogger("aiostream_ds.audit")
 
 
 async def authorize(
-    at: "ChannelRequest", user: User | None, what: str = "subscribe", action: "Action" = "read"
+    instance: "Instance",
+    user: User | None,
+    call: str,
+    name: str,
+    *,
+    channel: "ChannelRequest | None" = None,
+    action: "Action" = "read",
 ) -> None:
-    """Let a user to a path, or raise why not: PermissionDenied, or what the hook raises.
+    """Check that a user may make a call, and log the decision.
 
-    `what` is the call, for the log. A hook that returns something, False for example, has been
-    misunderstood: nobody comes in.
+    `channel` is the channel that the call is about. An author's query or resource has none: only
+    the data source's own rules apply to it. `call` and `name` go to the log.
+
+    Raises:
+        PermissionDenied: no rule allows it, or the path belongs to another user.
+        TypeError: the `subscribe` hook returned a value, such as False.
+        Exception: what the `subscribe` hook raises.
     """
-    stream, source = at.stream, at.instance.source
-    if not (source.allow or stream.options.allow or stream.principal or stream.subscribe):
+    stream = None if channel is None else channel.stream
+    if not instance.source.allow and (
+        stream is None or not (stream.options.allow or stream.principal or stream.subscribe)
+    ):
         return
     try:
-        _check_rules(at.instance, stream.options.allow, user, at.path, action)
-        _check_principal(at, user)
-        await _ask_hook(at, user)
+        if channel is None:
+            _check_rules(instance, (), user, None, action)
+        else:
+            _check_rules(instance, channel.stream.options.allow, user, channel.path, action)
+            _check_principal(channel, user)
+            await _call_hook(channel, user)
     except Exception as error:
-        _log(at.instance, user, what, at.path, error)
+        _log(instance, user, call, name, error)
         raise
-    _log(at.instance, user, what, at.path, None)
+    _log(instance, user, call, name, None)
 
 
-def authorize_plain(instance: "Instance", user: User | None, what: str, name: str) -> None:
-    """The same for an author's own query or resource: it has no path. Raises PermissionDenied."""
-    if not instance.source.allow:
-        return
-    try:
-        _check_rules(instance, (), user, None, "read")
-    except PermissionDenied as error:
-        _log(instance, user, what, name, error)
-        raise
-    _log(instance, user, what, name, None)
-
-
-def refusal(at: "ChannelRequest", user: User | None) -> QuotaExceeded | None:
-    """Why a user may not follow a path now although they may see it."""
-    quota = at.instance.source.quota
+def quota_error(channel: "ChannelRequest", user: User | None) -> QuotaExceeded | None:
+    """The error if one more subscription of this user would exceed the quota, else None."""
+    quota = channel.instance.source.quota
     if quota is None:
         return None
-    return at.instance.ledger(quota).refusal(at.path, user)
+    return channel.instance.quota_usage(quota).error(channel.path, user)
 
 
-def admit(at: "ChannelRequest", user: User | None, counters: "Counters") -> None:
-    """Count one more viewer of a path. Raises QuotaExceeded, and then has counted nobody."""
-    if at.instance.source.quota is None:
+def admit(channel: "ChannelRequest", user: User | None, counters: "Counters") -> None:
+    """Count a subscription against the quota. Raises QuotaExceeded, and then counts nothing."""
+    quota = channel.instance.source.quota
+    if quota is None:
         return
-    error = refusal(at, user)
+    error = quota_error(channel, user)
     if error is not None:
         counters.refusals += 1
-        _log(at.instance, user, "subscribe", at.path, error)
+        _log(channel.instance, user, "subscribe", channel.path, error)
         raise error
-    at.instance.ledger(at.instance.source.quota).grant(at.path, user)
+    channel.instance.quota_usage(quota).add(channel.path, user)
 
 
 def _check_rules(
@@ -84,30 +90,29 @@ def _check_rules(
         if not is_allowed(rules, user, tenant, path, action):
             who = "background work" if user is None else f"{user.login!r} ({user.role})"
             what = "this data source" if path is None else f"{path!r}"
-            raise PermissionDenied(f"no rule lets {who} {action} {what}")
+            raise PermissionDenied(f"no rule allows {who} to {action} {what}")
 
 
-def _check_principal(at: "ChannelRequest", user: User | None) -> None:
-    field = at.stream.principal
-    if field is not None and (user is None or at.arguments[field] != user.login):
-        raise PermissionDenied(f"{at.path!r} is another user's own")
+def _check_principal(channel: "ChannelRequest", user: User | None) -> None:
+    field = channel.stream.principal
+    if field is not None and (user is None or channel.arguments[field] != user.login):
+        raise PermissionDenied(f"{channel.path!r} belongs to another user")
 
 
-async def _ask_hook(at: "ChannelRequest", user: User | None) -> None:
-    hook = at.stream.subscribe
+async def _call_hook(channel: "ChannelRequest", user: User | None) -> None:
+    hook = channel.stream.subscribe
     if hook is not None:
-        answer = await getattr(at.instance.source, hook)(user, **at.arguments)
-        if answer is not None:
+        result = await getattr(channel.instance.source, hook)(user, **channel.arguments)
+        if result is not None:
             raise TypeError(
-                f"the hook {hook!r} returned {answer!r}; it refuses by raising "
-                "PermissionDenied or NotFound, and lets in by returning None"
+                f"the hook {hook!r} must return None, got {result!r}; raise PermissionDenied or "
+                "NotFound to refuse"
             )
 
 
 def _log(
-    instance: "Instance", user: User | None, what: str, path: str, error: Exception | None
+    instance: "Instance", user: User | None, call: str, name: str, error: Exception | None
 ) -> None:
-    """One line for each decision, refused ones with the reason."""
     found = None if error is None else unwrap(error)
     if found is None:
         decision, reason = "allowed", ""
@@ -116,10 +121,19 @@ def _log(
         reason = f": {found}"
     login = "" if user is None else user.login
     audit.info(
-        "%s %s %s by %s%s", what, path, decision, login or "background work", reason,
+        "%s %s %s by %s%s",
+        call,
+        name,
+        decision,
+        login or "background work",
+        reason,
         extra={
-            "decision": decision, "action": what, "path": path, "user": login,
+            "decision": decision,
+            "action": call,
+            "path": name,
+            "user": login,
             "role": "" if user is None else user.role,
-            "datasource": instance.key.uid, "tenant": instance.key.tenant,
+            "datasource": instance.key.uid,
+            "tenant": instance.key.tenant,
         },
-    )  # fmt: skip
+    )

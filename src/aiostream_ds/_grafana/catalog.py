@@ -1,7 +1,5 @@
-"""Which class serves a configured data source: always the same one, or one a setting names.
-
-Imports datasource, msgspec and the ground.
-"""
+"""Selects the class that serves a configured data source: the only one, or the one that a setting
+names."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -15,51 +13,63 @@ from aiostream_ds.errors import ConfigError
 __all__ = ["Catalog", "Target", "load"]
 
 Target = type[DataSource[Any]] | Mapping[str, type[DataSource[Any]] | str]
-"""A DataSource class, or classes (or "module:Class" texts, imported when first used) by name."""
+"""A DataSource class, or classes by name. A "module:Class" string is imported at its first use."""
 
 
 class Catalog:
-    """Picks the class. `by` is the key in jsonData whose value is the name; the first is default.
+    """Selects the class. `by` is the key in jsonData whose value is the name; without that key the
+    first class is selected.
 
-    Raises TypeError for a target that is neither a class nor a table of them.
+    Raises:
+        TypeError: `target` is neither a DataSource class nor a mapping of names to them.
     """
 
     def __init__(self, target: Target, by: str | None = None) -> None:
         if isinstance(target, Mapping):
             if not target or not by:
-                raise TypeError("serve({name: class, …}, by=…) takes at least one class, and `by`")
+                raise TypeError(
+                    "serve({name: class, …}, by=…) needs at least one class and a setting, got"
+                    f" {target!r}, by={by!r}"
+                )
             for name, value in target.items():
                 if not (isinstance(name, str) and name):
-                    raise TypeError(f"serve: {name!r} is no name of a class; allowed is a text")
+                    raise TypeError(
+                        f"serve: expected a non-empty string as a class's name, got {name!r}"
+                    )
                 if not (isinstance(value, str) or _is_data_source(value)):
-                    raise TypeError(f"serve: {name!r} is {value!r}; allowed is a DataSource class")
+                    raise TypeError(f"serve: {name!r} must be a DataSource class, got {value!r}")
             self._classes: dict[str, type[DataSource[Any]] | str] = dict(target)
         elif _is_data_source(target):
             if by is not None:
-                raise TypeError(f"by={by!r} picks from several classes; there is one")
+                raise TypeError(
+                    f"serve: expected no `by` for a single class, got {by!r}; pass a mapping of"
+                    " names to classes to select one by a setting"
+                )
             self._classes = {"": target}
         else:
-            raise TypeError(f"serve takes a DataSource class or a table of them, not {target!r}")
+            raise TypeError(
+                f"serve: expected a DataSource class or a mapping of names to them, got {target!r}"
+            )
         self.by = by
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that the setting may have, the default first; one class has the name ""."""
+        """The names of the classes, the default first. A single class has the name ""."""
         return tuple(self._classes)
 
     def find(self, name: str) -> type[DataSource[Any]]:
-        """The class of a name. Raises KeyError for another one, and what `load` raises."""
+        """The class of a name. Raises KeyError for an unknown name, and what `load` raises."""
         found = self._classes[name]
         if isinstance(found, str):
             found = self._classes[name] = load(found)
         return found
 
     def pick(self, json_data: bytes) -> type[DataSource[Any]]:
-        """The class for these settings. Raises ConfigError when the name is unknown."""
+        """The class for these settings. Raises ConfigError for an unknown name."""
         name = self._name(json_data)
         if not isinstance(name, str) or name not in self._classes:
             allowed = ", ".join(repr(n) for n in self._classes)
-            raise ConfigError(f"{self.by} = {name!r} is none of {allowed}")
+            raise ConfigError(f"{self.by} must be one of {allowed}, got {name!r}")
         return self.find(name)
 
     def _name(self, json_data: bytes) -> Any:
@@ -69,19 +79,23 @@ class Catalog:
         try:
             settings = msgspec.json.decode(json_data)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"the data source's jsonData is not JSON: {error}") from None
+            raise ConfigError(
+                f"the data source's jsonData must be a JSON object: {error}"
+            ) from None
         name = settings.get(self.by) if isinstance(settings, dict) else None
         return first if name is None or name == "" else name
 
 
 def load(text: str) -> type[DataSource[Any]]:
-    """The class that "module:Class" names.
+    """Import the class that "module:Class" names.
 
-    Raises ConfigError when a package that it needs is missing, TypeError when it is no DataSource.
+    Raises:
+        ConfigError: a package that the module needs is not installed.
+        TypeError: the name is not of that form, or not that of a DataSource class.
     """
     module, _, name = text.partition(":")
     if not module or not name:
-        raise TypeError(f"{text!r} names no class; allowed is 'module:Class'")
+        raise TypeError(f"expected 'module:Class', got {text!r}")
     try:
         found = getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
@@ -89,10 +103,10 @@ def load(text: str) -> type[DataSource[Any]]:
             f"the source {text!r} needs the package {error.name!r}, which is not installed"
         ) from error
     if not _is_data_source(found):
-        raise TypeError(f"{text!r} is no DataSource class")
+        raise TypeError(f"expected {text!r} to be a DataSource class, got {found!r}")
     return found
 
 
 def _is_data_source(value: object) -> TypeGuard[type[DataSource[Any]]]:
-    """Whether this is a subclass: `DataSource` itself has no plan."""
+    """Whether the value is a subclass of DataSource; DataSource itself has no streams."""
     return isinstance(value, type) and issubclass(value, DataSource) and value is not DataSource

@@ -1,4 +1,4 @@
-"""What happens in the channels, as counts and log lines."""
+"""Counts the registry's events and logs the important ones."""
 
 import logging
 
@@ -11,41 +11,41 @@ log = logging.getLogger(__name__)
 
 
 class CountingObserver(Observer):
-    """The registry's events as counts."""
+    """Adds the registry's events to the counters."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
     def on_start(self, key: ChannelKey) -> None:
-        """One more run."""
+        """A run started."""
         self._counters.starts += 1
 
     def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
-        """Packets were emitted, whatever the number of their readers."""
+        """Packets were emitted; each counts once, for any number of subscriptions."""
         counters = self._counters
         counters.packets += packets
         counters.rows += rows
         counters.bytes += size
 
     def on_fail(self, key: ChannelKey, error: Exception) -> None:
-        """A row that cannot be encoded: the author's bug, which no `except` of theirs can see."""
+        """A row cannot be encoded. Log it: the author's code cannot catch this error."""
         self._counters.count_error("bug")
         log.error("stream failed: a row cannot be sent", exc_info=error, extra={"path": key.path})
 
     def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """Rows that a slow reader never gets."""
+        """Rows were dropped for a slow subscriber."""
         self._counters.rows_dropped += rows
 
     def on_behind(self, key: ChannelKey) -> None:
-        """A reader falls behind: said once for each episode, counted row by row."""
+        """A subscriber began to lag. Logged once for each episode."""
         self._counters.drop_episodes += 1
-        log.warning("a reader is behind: rows are dropped", extra={"path": key.path})
+        log.warning("a subscriber is too slow: rows are dropped", extra={"path": key.path})
 
     def on_caught_up(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """The episode is over."""
-        text = "no reader is behind any more: %d rows were dropped, in %d packets"
+        """All subscribers have caught up."""
+        text = "all subscribers have caught up: %d rows were dropped, in %d packets"
         log.warning(text, rows, packets, extra={"path": key.path})
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
-        """A stream that does not end."""
+        """A cancelled stream did not end."""
         self._counters.stuck += 1

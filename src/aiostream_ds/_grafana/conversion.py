@@ -1,4 +1,4 @@
-"""Protobuf ⇄ the author's words, in both directions; and errors as the wire wants them."""
+"""Converts protobuf messages to the author's classes, and errors to responses."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ __all__ = [
 
 
 def plugin_context(context: pb.PluginContext | None) -> PluginContext:
-    """Who asks, for which data source. Absent parts read as empty; no user as None."""
+    """The context of a call: its user and data source. Absent fields become empty; a call without
+    a user has None."""
     if context is None:
         return PluginContext()
     user, settings = context.user, context.data_source_instance_settings
@@ -51,15 +52,18 @@ def plugin_context(context: pb.PluginContext | None) -> PluginContext:
 
 
 def parse(data: bytes, what: str) -> Any:
-    """JSON that came from outside. Raises BadQuery, also for bad UTF-8 and endless nesting."""
+    """Decode JSON of a request. Raises BadQuery, also for invalid UTF-8 and too deep nesting."""
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
-        raise BadQuery(f"{what} is not JSON that can be read: {error}") from None
+        raise BadQuery(f"{what} must be valid JSON: {error}") from None
 
 
 class Outcome(NamedTuple):
-    """How an error is answered: HTTP status, whose fault, the message; `bug`: log a traceback."""
+    """The response to an error: HTTP status, source (plugin or downstream) and message.
+
+    `bug` errors are logged with a traceback.
+    """
 
     status: int
     source: str
@@ -68,7 +72,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(error: BaseException) -> Outcome:
-    """The answer for an error of a query, a resource or a health check."""
+    """The response to an error of a query, a resource or a health check."""
     error = unwrap(error)
     if isinstance(error, PluginError):
         return Outcome(error.status, error.source, redact(error.message), False)
@@ -77,7 +81,7 @@ def outcome(error: BaseException) -> Outcome:
 
 
 def grpc_error(error: BaseException) -> GRPCError:
-    """The same error where the call itself has to fail."""
+    """The same error as a gRPC error, where the whole call has to fail."""
     error = unwrap(error)
     name = error.grpc_status if isinstance(error, PluginError) else "INTERNAL"
     return GRPCError(Status[name], outcome(error).message)

@@ -1,8 +1,7 @@
-"""What editors draw their forms from: the JSON Schemas of a plugin's classes, as one document.
+"""The document that editors draw their forms from: the JSON Schemas of a plugin's classes.
 
-`aiostream-ds package` lays it beside the built frontend as `schema.json`; Grafana's editors and the
-console draw the same forms from it. Here lies also the way to the built files themselves.
-Imports: msgspec, catalog and what the plan is made of.
+`aiostream-ds package` writes it as `schema.json` next to the built frontend. Grafana's editors and
+the console draw the same forms from it. `static` finds the built files.
 """
 
 import ast
@@ -28,40 +27,40 @@ from aiostream_ds.settings import is_secret, json_schema
 __all__ = ["VERSION", "describe", "static"]
 
 VERSION = 1
-"""Of the document's shape; the frontend refuses one that it does not know."""
+"""The version of the document's structure; the frontend rejects an unknown one."""
 
 _STATIC = Path(__file__).resolve().parent.parent / "static"
 
 
 def static(name: str) -> Path:
-    """The built file of the frontend with this name, such as `module.js`.
+    """The path of a built file of the frontend, such as `module.js`.
 
-    Raises FileNotFoundError when this installation has none of that name.
+    Raises FileNotFoundError when this installation does not have the file.
     """
-    found = _STATIC / name
-    if not found.is_file():
-        there = ", ".join(sorted(path.name for path in _STATIC.glob("*"))) or "none"
-        raise FileNotFoundError(f"there is no built file {name!r} in {_STATIC}; there are: {there}")
-    return found
+    path = _STATIC / name
+    if not path.is_file():
+        built = ", ".join(sorted(each.name for each in _STATIC.glob("*"))) or "none"
+        raise FileNotFoundError(f"no built file {name!r} in {_STATIC}; built files: {built}")
+    return path
 
 
 def describe(catalog: Catalog) -> dict[str, Any]:
-    """The document that editors draw their forms from, ready to be JSON.
+    """The document that editors draw their forms from, ready for JSON.
 
         {"version": 1,
-         "by": "source",                      the setting that picks the class; null for one class
+         "by": "source",                      the setting that selects the class, or null
          "sources": [
            {"name": "host", "help": "…",
-            "settings": {…},                  JSON Schema of the Settings class, secrets included
-            "secrets": ["password"],          which of its properties are kept in secureJsonData
+            "settings": {…},                  JSON Schema of the Settings class, with its secrets
+            "secrets": ["password"],          the properties stored in secureJsonData
             "queries": [
               {"name": "net", "kind": "stream", "help": "…", "pattern": "net/{nic:any}",
-               "fields": {"nic": "any"},      each path field's property, and its kind
+               "fields": {"nic": "any"},      each path field's property and kind
                "schema": {…},                 JSON Schema of the query's own fields
-               "suggest": ["nic"]}]}]}        properties that have suggestions
+               "suggest": ["nic"]}]}]}        the properties with suggestions
 
-    A source whose package is not installed has its `name`, and an `error` instead of the rest.
-    Raises TypeError for a target that names no DataSource class.
+    A source with a missing package has only its `name` and an `error`. Raises TypeError for a
+    "module:Class" string that does not name a DataSource class.
     """
     document = {
         "version": VERSION,
@@ -101,16 +100,16 @@ def _queries(kind: type[DataSource[Any]]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _stream(kind: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]:
+def _stream(source: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]:
     names = {field.name: field.encode_name for field in msgspec.structs.fields(stream.query_type)}
     return {
         "name": stream.name,
         "kind": "stream",
-        "help": _first_paragraph(getattr(kind, stream.name)),
+        "help": _first_paragraph(getattr(source, stream.name)),
         "pattern": stream.pattern.text,
-        "fields": {  # a user's login is not theirs to say
-            names[field]: how
-            for field, how in stream.pattern.fields.items()
+        "fields": {  # without the user's own login, which is not a user's input
+            names[field]: kind
+            for field, kind in stream.pattern.fields.items()
             if field != stream.principal
         },
         "schema": _query_schema(stream.query_type),
@@ -119,14 +118,14 @@ def _stream(kind: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]:
 
 
 def _query_schema(kind: type[Query]) -> dict[str, Any]:
-    """The fields of its own: those of every query are the editor's."""
+    """The fields that the class adds: the editor itself draws those of every query."""
     return _object_schema(kind, {field.encode_name for field in msgspec.structs.fields(Query)})
 
 
 def _object_schema(
     kind: type[msgspec.Struct], without: AbstractSet[str] = frozenset()
 ) -> dict[str, Any]:
-    """JSON Schema of an object: the class's fields, described, and the definitions they need."""
+    """JSON Schema of a struct, with the fields' descriptions and the definitions they refer to."""
     definitions: dict[str, Any] = json_schema(kind).get("$defs", {})
     for struct in _structs(kind):
         found = definitions.get(struct.__name__)
@@ -145,26 +144,26 @@ def _object_schema(
 
 
 def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """The definitions that a schema refers to, also through others."""
-    found: dict[str, Any] = {}
-    waiting = [schema]
-    while waiting:
-        value = waiting.pop()
+    """The definitions that a schema refers to, directly or through other definitions."""
+    used: dict[str, Any] = {}
+    unvisited = [schema]
+    while unvisited:
+        value = unvisited.pop()
         if isinstance(value, dict):
             name = str(value.get("$ref", "")).removeprefix("#/$defs/")
-            if name in definitions and name not in found:
-                found[name] = definitions[name]
-                waiting.append(found[name])
-            waiting.extend(value.values())
+            if name in definitions and name not in used:
+                used[name] = definitions[name]
+                unvisited.append(used[name])
+            unvisited.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
-    return found
+            unvisited.extend(value)
+    return used
 
 
 def _describe_fields(
     schema: dict[str, Any], kind: type[msgspec.Struct], definitions: dict[str, Any]
 ) -> None:
-    texts = _field_docs(kind)
+    docstrings = _field_docstrings(kind)
     for field in msgspec.structs.fields(kind):
         found = schema.get("properties", {}).get(field.encode_name)
         if found is None:
@@ -175,21 +174,21 @@ def _describe_fields(
                 definitions[choice.__name__]["enum"] = [each.value for each in members.values()]
             else:
                 _restore_order(found, list(get_args(choice)))
-        if field.name in texts:
-            found.setdefault("description", texts[field.name])
+        if field.name in docstrings:
+            found.setdefault("description", docstrings[field.name])
 
 
-def _restore_order(schema: Any, written: list[Any]) -> None:
-    """The values of a Literal as the author wrote them: msgspec sorts them."""
-    waiting = [schema]
-    while waiting:
-        value = waiting.pop()
+def _restore_order(schema: Any, values: list[Any]) -> None:
+    """Put the values of a Literal into the author's order: msgspec sorts them."""
+    unvisited = [schema]
+    while unvisited:
+        value = unvisited.pop()
         if isinstance(value, dict):
-            if sorted(map(repr, written)) == sorted(map(repr, value.get("enum", ()))):
-                value["enum"] = written
-            waiting.extend(value.values())
+            if sorted(map(repr, values)) == sorted(map(repr, value.get("enum", ()))):
+                value["enum"] = values
+            unvisited.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            unvisited.extend(value)
 
 
 def _choices(annotation: Any) -> Iterator[Any]:
@@ -200,16 +199,16 @@ def _choices(annotation: Any) -> Iterator[Any]:
     elif isinstance(annotation, EnumMeta):
         yield annotation
     else:
-        for inside in get_args(annotation):
-            yield from _choices(inside)
+        for argument in get_args(annotation):
+            yield from _choices(argument)
 
 
 def _structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
-    """The class and the structs in its fields, however deep."""
+    """The class and all structs nested in its fields."""
     seen: set[type] = set()
-    waiting: list[Any] = [msgspec.inspect.type_info(kind)]
-    while waiting:
-        info = waiting.pop()
+    unvisited: list[Any] = [msgspec.inspect.type_info(kind)]
+    while unvisited:
+        info = unvisited.pop()
         if isinstance(info, msgspec.inspect.StructType):
             if info.cls in seen:
                 continue
@@ -218,36 +217,36 @@ def _structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
         if isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field):
             for name in info.__struct_fields__:
                 value = getattr(info, name)
-                waiting.extend(value if isinstance(value, tuple) else (value,))
+                unvisited.extend(value if isinstance(value, tuple) else (value,))
 
 
 @lru_cache(maxsize=256)
-def _field_docs(kind: type) -> Mapping[str, str]:
-    """The texts that stand as strings below fields, of the class and its bases.
+def _field_docstrings(kind: type) -> Mapping[str, str]:
+    """The strings below the fields of a class and its bases.
 
-    Python throws them away, so they are read from the source; none where that is not there.
+    Python discards them, so they are read from the source code, where that is available.
     """
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if base is not object and base.__module__ != "msgspec":
-            found |= _own_field_docs(base)
+            found |= _own_field_docstrings(base)
     return found
 
 
-def _own_field_docs(kind: type) -> dict[str, str]:
+def _own_field_docstrings(kind: type) -> dict[str, str]:
     try:
         module = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):
         return {}
     body = getattr(module.body[0], "body", [])
     return {
-        field.target.id: _joined(text.value.value)
-        for field, text in zip(body, body[1:], strict=False)
+        field.target.id: _joined(following.value.value)
+        for field, following in zip(body, body[1:], strict=False)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
+        and isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
+        and isinstance(following.value.value, str)
     }
 
 

@@ -1,12 +1,12 @@
-"""One living object per configured data source; replaced when its settings change.
+"""Instances: one object per configured data source, replaced when its settings change.
 
-    opening ──▶ live ──▶ retired ──▶ closed        retired: newer settings took over, or idle
-       └─ failed (said to every waiting call; the next call tries again)
+    opening ──▶ open ──▶ retired ──▶ closed        retired: replaced by newer settings, or idle
+       └─ failed (every waiting call raises the error; the next call opens it again)
 
-Each instance is entered and left in one task of its own, so that an author's `lifespan` may hold a
-task group. A call with newer settings opens a new instance; streams of the old one are ended with
-an error that makes Grafana restart them on the new one; the old one closes after a grace. Older
-settings never come back, not even when the newer ones cannot be opened.
+One task per instance enters and leaves the author's `lifespan`, which may therefore hold a task
+group. A call with newer settings opens a new instance. Streams of the old one then end with an
+error that makes Grafana restart them on the new one, and the old one closes after CLOSE_GRACE.
+Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 import logging
@@ -35,7 +35,7 @@ from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import decode_settings
 
 if TYPE_CHECKING:
-    from aiostream_ds._grafana.quota import Ledger
+    from aiostream_ds._grafana.quota import QuotaUsage
     from aiostream_ds.access import Quota
 
 __all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
@@ -43,20 +43,20 @@ __all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceK
 log = logging.getLogger(__name__)
 
 CLOSE_GRACE = 5.0
-"""Seconds that a replaced instance lives on, for calls that have it in hand."""
+"""Seconds that a replaced instance stays open for the calls that still use it."""
 
 OPEN_TIMEOUT = 30.0
-"""Seconds that a lifespan gets to open; the calls that wait for it then fail, the next tries."""
+"""Seconds that a lifespan may take to open. Then the waiting calls fail; the next one retries."""
 
 ENCODERS = 1_000
-"""Paths of which an instance remembers the columns; the longest unused is forgotten first."""
+"""Paths whose encoders an instance caches; the least recently used is evicted first."""
 
 IDLE_TIMEOUT = 3600.0
 """Seconds without a call or a running stream after which an instance is closed."""
 
 
 class InstanceKey(NamedTuple):
-    """Which configured data source: plugin, tenant (namespace, else org), uid."""
+    """Identifies a configured data source: plugin, tenant (namespace, else org ID), UID."""
 
     plugin_id: str
     tenant: str
@@ -64,16 +64,16 @@ class InstanceKey(NamedTuple):
 
 
 class Instance:
-    """A living data source and what belongs to its streams."""
+    """An open data source and the state that its streams share."""
 
     __slots__ = (
+        "_encoders",
         "_error",
-        "_ledger",
+        "_quota_usage",
         "_ready",
         "_retired",
         "_scope",
-        "_encoders",
-        "_leads_to",
+        "_upstream_settings",
         "closed",
         "delays",
         "generation",
@@ -92,9 +92,9 @@ class Instance:
         self.updated_ms = updated_ms
         self.delays = BugDelays()
         self.source: DataSource[Any]
-        self._leads_to: tuple[bytes, str, str, str]
+        self._upstream_settings: tuple[bytes, str, str, str]
         self.registry = registry
-        self._ledger: Ledger | None = None  # few have a quota
+        self._quota_usage: QuotaUsage | None = None  # few have a quota
         self._encoders: OrderedDict[str, RowEncoder] = OrderedDict()
         self.closed = False
         self.used_at = 0.0
@@ -105,21 +105,20 @@ class Instance:
 
     @property
     def numbering(self) -> str:
-        """Names what its settings lead to: on every server the same, for another system another."""
-        return _numbering(*self._leads_to)
+        """A digest of the settings that select the upstream system: equal on every server."""
+        return _numbering(*self._upstream_settings)
 
     def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> RowEncoder:
-        """What makes frames and packets of this path's rows: one for its history and its runs, so
-        that all of them have the same columns."""
+        """The encoder of a path's rows. Its history and its runs share one, so all have the same
+        columns."""
         encoder = self._encoders.get(path)
         if encoder is None:
             options = stream.options
             common = () if options.cursor is None else (options.cursor,)
             make: Callable[..., RowEncoder] = RowEncoder
             if options.status_column is not None:
-                from aiostream_ds._encoding.status_column import (
-                    StatusEncoder,
-                )  # few streams have one
+                # imported when needed: few streams have a status column
+                from aiostream_ds._encoding.status_column import StatusEncoder
 
                 make = partial(StatusEncoder, options.status_column)
             encoder = make(stream.row, options.schema, counters, common=common)
@@ -130,23 +129,26 @@ class Instance:
             self._encoders.move_to_end(path)
         return encoder
 
-    def ledger(self, quota: "Quota") -> "Ledger":
-        """Who follows what, against this quota."""
-        if self._ledger is None:
-            from aiostream_ds._grafana.quota import Ledger
+    def quota_usage(self, quota: "Quota") -> "QuotaUsage":
+        """The subscriptions that count against this quota."""
+        if self._quota_usage is None:
+            from aiostream_ds._grafana.quota import QuotaUsage
 
-            self._ledger = Ledger(quota, self.registry, self.key)
-        return self._ledger
+            self._quota_usage = QuotaUsage(quota, self.registry, self.key)
+        return self._quota_usage
 
     def _retire(self) -> None:
-        """Ask it to end: in its own time when it lives, at once when it is still opening."""
+        """Let an open instance close after the grace; cancel one that is still opening."""
         self._retired.set()
         if not self._ready.is_set():
             self._scope.cancel()
 
 
 class Instances:
-    """All instances of this process. `tasks` is where their lives run."""
+    """All instances of this process. Their lifespans run in `tasks`.
+
+    Not thread-safe: call it from the event loop's thread.
+    """
 
     def __init__(
         self,
@@ -164,19 +166,23 @@ class Instances:
         self._close_grace = close_grace
         self._current: dict[InstanceKey, Instance] = {}
         self._generation = 0
-        self._living: set[Instance] = set()
+        self._unclosed: set[Instance] = set()
         self._closing = anyio.Event()
         self._empty = anyio.Event()
 
     async def get(self, context: pb.PluginContext | None) -> Instance:
-        """The instance for a call, opened when it is the first or has newer settings.
+        """The instance for a call, opened if it is the first or has newer settings.
 
-        Raises what the author's lifespan raised, and ConfigError when the settings cannot work or
-        the call names no data source.
+        Safe to cancel: the instance goes on opening.
+
+        Raises:
+            ConfigError: the settings are invalid, or the call has no data source.
+            UpstreamError: the plugin is stopping, or the lifespan did not open in time.
+            PluginError: what the author's lifespan raised.
         """
         settings = context.data_source_instance_settings if context is not None else None
         if context is None or settings is None:
-            raise ConfigError("the call names no data source: this plugin serves data sources only")
+            raise ConfigError("expected a call for a data source, got one without its settings")
         if self._closing.is_set():
             raise UpstreamError("the plugin is stopping")
         tenant = context.namespace or str(context.org_id)
@@ -189,12 +195,12 @@ class Instances:
             or (instance.closed and instance.updated_ms == updated)
         ):
             instance = self._current[key] = self._new(key, updated)
-            self._living.add(instance)
-            self._tasks.start_soon(self._live, instance, context, settings)
+            self._unclosed.add(instance)
+            self._tasks.start_soon(self._run, instance, context, settings)
         instance.used_at = anyio.current_time()
         await instance._ready.wait()
         if instance._error is not None:
-            raise _again(instance._error)
+            raise _fresh(instance._error)
         if context.grafana_config and context.grafana_config != instance.source.grafana_config:
             instance.source.grafana_config = context.grafana_config
         return instance
@@ -204,22 +210,23 @@ class Instances:
         return Instance(key, updated_ms, self._generation, self._registry)
 
     async def aclose(self) -> None:
-        """Ends every lifespan; returns when all have."""
+        """End every lifespan and wait for them."""
         self._closing.set()
-        for instance in tuple(self._living):
+        for instance in tuple(self._unclosed):
             instance._retire()
-        if self._living:
+        if self._unclosed:
             await self._empty.wait()
 
     def close_idle(self, now: float) -> None:
-        """Retires what nobody has used for IDLE_TIMEOUT: Grafana does not tell of deletions."""
+        """Retire instances that were not used for IDLE_TIMEOUT: Grafana does not report
+        deletions."""
         for key, instance in tuple(self._current.items()):
             if not self._registry.is_busy(key) and now - instance.used_at > IDLE_TIMEOUT:
                 del self._current[key]
                 self._registry.close_instance(key)
                 instance._retire()
 
-    async def _live(
+    async def _run(
         self,
         instance: Instance,
         context: pb.PluginContext,
@@ -233,7 +240,7 @@ class Instances:
                 async with source.lifespan():
                     scope.deadline = inf
                     instance.source = source
-                    instance._leads_to = _leads_to(settings)
+                    instance._upstream_settings = _upstream_settings(settings)
                     instance._ready.set()
                     self._replace_older(instance)
                     await instance._retired.wait()
@@ -242,14 +249,14 @@ class Instances:
             if not instance._retired.is_set():
                 raise RuntimeError("the lifespan ended by itself")
             if not instance._ready.is_set():
-                raise UpstreamError("newer settings took over before this one was open")
+                raise UpstreamError("the settings were replaced before the data source was open")
         except Exception as error:
             self._fail(instance, unwrap(error))
         finally:
             instance.closed = True
             instance._ready.set()
-            self._living.discard(instance)
-            if self._closing.is_set() and not self._living:
+            self._unclosed.discard(instance)
+            if self._closing.is_set() and not self._unclosed:
                 self._empty.set()
 
     def _make(
@@ -260,19 +267,19 @@ class Instances:
             kind._plan.settings, settings.json_data, settings.decrypted_secure_json_data
         )
         if context.instance is None:
-            raise ConfigError("the call names no data source")
+            raise ConfigError("expected a call for a data source, got one without its settings")
         return create_instance(kind, decoded, context.instance, context.grafana_config)
 
     def _replace_older(self, newer: Instance) -> None:
         self._registry.supersede(newer.key, newer.generation)
-        for instance in tuple(self._living):
+        for instance in tuple(self._unclosed):
             if instance.key == newer.key and instance.generation < newer.generation:
                 instance._retire()
 
     def _fail(self, instance: Instance, error: BaseException) -> None:
         where = {"datasource": instance.key.uid}
         if instance._ready.is_set():
-            # The lifespan itself failed while the instance was in use: whoever comes next reopens.
+            # the lifespan failed while the instance was in use: the next call opens it again
             log.error("the data source's lifespan failed", exc_info=error, extra=where)
             self._registry.supersede(instance.key, instance.generation + 1)
             return
@@ -280,26 +287,26 @@ class Instances:
             error = UpstreamError(f"the data source did not open within {OPEN_TIMEOUT:g} s")
         if not isinstance(error, PluginError):
             log.error("the data source cannot be opened", exc_info=error, extra=where)
-        # without its traceback, which leads to this very instance and so would keep both
+        # the traceback refers to this instance: a reference cycle
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
 
 
-def _leads_to(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:
+def _upstream_settings(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:
     return settings.json_data, settings.url, settings.user, settings.database
 
 
 @lru_cache(maxsize=1024)
-def _numbering(json_data: bytes, *texts: str) -> str:
-    return short_hash(json_data + "\0".join(texts).encode())
+def _numbering(json_data: bytes, *others: str) -> str:
+    return short_hash(json_data + "\0".join(others).encode())
 
 
-def _again(error: BaseException) -> BaseException:
-    """A fresh exception for each waiting call: one object must not collect many tracebacks."""
+def _fresh(error: BaseException) -> BaseException:
+    """A fresh exception for each waiting call: a shared one would collect many tracebacks."""
     fresh: BaseException
     if isinstance(error, PluginError):
         kind = type(error)
-        fresh = kind.__new__(kind, *error.args)  # an author's class may have an __init__ of its own
+        fresh = kind.__new__(kind, *error.args)  # an author's class may have its own __init__
         vars(fresh).update(vars(error))
     else:
         fresh = RuntimeError(f"the data source cannot be opened: {type(error).__name__}: {error}")

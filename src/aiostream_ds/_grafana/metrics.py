@@ -1,6 +1,6 @@
-"""Prometheus text for CollectMetrics: what has been counted, and what runs at this moment.
+"""Renders the counters and gauges in the Prometheus text format, for CollectMetrics.
 
-The core counts; this file only names and renders. prometheus-client is imported when first asked.
+prometheus-client is imported at the first call.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ __all__ = ["Gauges", "exposition"]
 
 
 class Gauges(NamedTuple):
-    """What the registry holds at one moment."""
+    """The registry's numbers at one moment."""
 
     running: int
     subscriptions: int
@@ -25,13 +25,15 @@ class Gauges(NamedTuple):
 
     @classmethod
     def of(cls, registry: ChannelRegistry) -> Self:
-        """The gauges of now."""
+        """The current values."""
         return cls(registry.running, registry.subscriptions, registry.causes)
 
 
 def exposition(gauges: Gauges, counters: Counters) -> bytes:
-    """The text that Grafana passes on at /metrics/plugins/<id>. Reads files: call it in a thread,
-    with gauges that were taken in the loop's."""
+    """The text that Grafana serves at /metrics/plugins/<id>.
+
+    It reads files: call it in a worker thread, with gauges taken in the event loop's thread.
+    """
     from prometheus_client import (
         CollectorRegistry,
         GCCollector,
@@ -66,52 +68,54 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         return GaugeMetricFamily(f"aiostream_ds_{name}", text, value=value)
 
     yield gauge("streams_running", "Running streams: one for each channel.", gauges.running)
-    yield gauge("subscriptions", "RunStream calls that read a channel now.", gauges.subscriptions)
-    troubled = GaugeMetricFamily(
-        "aiostream_ds_streams_troubled",
-        "Running streams that are not plainly live, by what their viewers are told.",
+    yield gauge("subscriptions", "RunStream calls subscribed to a channel.", gauges.subscriptions)
+    degraded = GaugeMetricFamily(
+        "aiostream_ds_streams_degraded",
+        "Running streams with a degraded status, by its cause.",
         labels=["status"],
     )
     for cause in get_args(Cause):
-        troubled.add_metric([cause], gauges.causes.get(cause, 0))
-    yield troubled
+        degraded.add_metric([cause], gauges.causes.get(cause, 0))
+    yield degraded
     yield counter("stream_starts", "Runs of stream methods.", counters.starts)
     yield counter("packets", "Packets emitted into channels.", counters.packets)
     yield counter("bytes", "Bytes of those packets' data.", counters.bytes)
     yield counter("rows", "Rows of those packets.", counters.rows)
-    yield counter("rows_dropped", "Rows that slow readers never got.", counters.rows_dropped)
-    yield counter("drop_episodes", "Times a reader fell behind.", counters.drop_episodes)
-    yield counter("stream_retries", "Restarts after a UpstreamError.", counters.retries)
-    yield counter("rows_filled", "Rows of outages, read by histories.", counters.rows_filled)
+    yield counter("rows_dropped", "Rows dropped for slow subscribers.", counters.rows_dropped)
+    yield counter("drop_episodes", "Times a subscriber began to lag.", counters.drop_episodes)
+    yield counter("stream_retries", "Restarts after an UpstreamError.", counters.retries)
+    yield counter("rows_filled", "Rows of outages, read from histories.", counters.rows_filled)
     yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
     yield counter(
         "rate_limited_connections",
         "Connections closed because the host exceeded a rate limit.",
         counters.rate_limited,
     )
-    yield counter("streams_stuck", "Streams that did not end when asked.", counters.stuck)
+    yield counter("streams_stuck", "Cancelled streams that did not end.", counters.stuck)
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
     )
-    for kind in ("downstream", "permanent", "bug"):
+    for kind in ("transient", "permanent", "bug"):
         errors.add_metric([kind], counters.stream_errors.get(kind, 0))
     yield errors
     dropped = CounterMetricFamily(
         "aiostream_ds_dropped",
-        "Left out by a stream's rules: late and duplicate rows, conflicting values and so on.",
+        "Rows and values left out by a stream's rules, by reason.",
         labels=["reason"],
     )
     for reason in ("late", "duplicate", "columns", "conflict", "series", "upstream"):
         dropped.add_metric([reason], counters.dropped.get(reason, 0))
     yield dropped
     requests = CounterMetricFamily(
-        "aiostream_ds_requests", "Calls that Grafana made.", labels=["endpoint", "status"]
+        "aiostream_ds_requests", "Calls from Grafana.", labels=["endpoint", "status"]
     )
     for (endpoint, status), count in tuple(counters.requests.items()):
         requests.add_metric([endpoint, status], count)
     yield requests
     durations = HistogramMetricFamily(
-        "aiostream_ds_request_duration_seconds", "How long they took.", labels=["endpoint"]
+        "aiostream_ds_request_duration_seconds",
+        "Duration of calls from Grafana.",
+        labels=["endpoint"],
     )
     for endpoint, counts, total in counters.durations():
         bounds = [*map(str, Counters.BUCKETS), "+Inf"]

@@ -13,7 +13,7 @@ import msgspec
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion as convert
-from aiostream_ds._grafana.authorization import authorize, authorize_plain, refusal
+from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.replay import LATEST, ChannelRequest, RowReplay, frame_of, own
 from aiostream_ds._paths import channel
@@ -48,7 +48,7 @@ async def answer(
     if isinstance(found, StreamPlan):
         frames = [await _stream_frame(replay, instance, context.user, found, query)]
     else:
-        authorize_plain(instance, context.user, "query", query.query_type)
+        await authorize(instance, context.user, "query", query.query_type)
         method = getattr(source, found.method)
         frames = await _method_frames(replay, instance, context.user, method, query)
     for frame in frames:
@@ -101,7 +101,7 @@ async def _stream_frame(
     if arguments is None:
         raise BadQuery(f"the path {path!r} does not match {stream.pattern.text!r}")
     at = ChannelRequest(instance, stream, path, arguments)
-    await authorize(at, user, "query")
+    await authorize(at.instance, user, "query", at.path, channel=at)
     if query.exact:
         return await _exact_frame(replay, at, user, query)
     frame = await replay.history(at, _span(query))
@@ -150,7 +150,7 @@ async def _live_frame(
 ) -> Frame:
     stream, arguments = instance.source._plan.match(live.path)
     at = ChannelRequest(instance, stream, live.path, arguments)
-    await authorize(at, user, "query")
+    await authorize(at.instance, user, "query", at.path, channel=at)
     if query.exact:
         return await _exact_frame(replay, at, user, query)
     history = live.history
@@ -171,7 +171,7 @@ def _span(query: Query) -> HistoryRange:
 
 def _may_follow(frame: Frame, at: ChannelRequest, user: User | None) -> bool:
     """Whether the quota has room; else the panel has its history, and is told why that is all."""
-    error = refusal(at, user)
+    error = quota_error(at, user)
     if error is not None:
         _notice(frame, f"Not followed live: {error.message}.", "warning")
     return error is None

@@ -1,4 +1,4 @@
-"""The resource that the query editor asks as a user types: values for a field of a path."""
+"""The resource that suggests values for a path field while a user types in the query editor."""
 
 from typing import Any
 
@@ -14,25 +14,29 @@ from aiostream_ds.models import Request, User
 __all__ = ["SUGGEST_PATH", "answer"]
 
 SUGGEST_PATH = "forms/suggest"
-"""The resource: `GET forms/suggest?stream=…&field=…&typed=…&values={…}`."""
+"""The resource's path: `GET forms/suggest?stream=…&field=…&typed=…&values={…}`."""
 
 
 async def answer(
     instance: Instance, user: User | None, message: pb.CallResourceRequest
 ) -> pb.CallResourceResponse:
-    """A JSON list of texts. `values` are the editor's other values, by their JSON names.
+    """Call a suggest hook; the response is a JSON list of strings.
 
-    Raises NotFound for a field without a suggest hook, BadQuery for a request that is none, and
-    what the hook raises.
+    The parameter `values` has the editor's other values by their JSON names.
+
+    Raises:
+        NotFound: the stream is unknown, or the field has no suggest hook.
+        BadQuery: the request is malformed.
+        Exception: what the hook raises.
     """
     if message.method != "GET":
-        raise BadQuery(f"the method of {SUGGEST_PATH} is {message.method!r}; allowed is GET")
-    asked = {name: values[0] for name, values in Request(url=message.url).query.items()}
-    name, field = asked.get("stream", ""), asked.get("field", "")
+        raise BadQuery(f"the method of {SUGGEST_PATH} must be GET, got {message.method!r}")
+    parameters = {name: values[0] for name, values in Request(url=message.url).query.items()}
+    name, field = parameters.get("stream", ""), parameters.get("field", "")
     stream = instance.source._plan.streams.get(name)
     if stream is None:
         names = ", ".join(map(repr, instance.source._plan.streams)) or "none"
-        raise NotFound(f"there is no stream {name!r}; the streams are: {names}")
+        raise NotFound(f"unknown stream {name!r}; the streams are: {names}")
     by_json_name = {
         each.encode_name: stream.suggest[each.name]
         for each in msgspec.structs.fields(stream.query_type)
@@ -40,10 +44,12 @@ async def answer(
     }
     if field not in by_json_name:
         names = ", ".join(map(repr, by_json_name)) or "none"
-        raise NotFound(f"{name!r} suggests nothing for {field!r}; it does for: {names}")
+        raise NotFound(
+            f"the stream {name!r} has no suggestions for {field!r}; it has some for: {names}"
+        )
     plan = by_json_name[field]
-    given = arguments(plan, stream.query_type, _values(asked.get("values", "")), user)
-    found = await getattr(instance.source, plan.method)(asked.get("typed", ""), **given)
+    given = arguments(plan, stream.query_type, _values(parameters.get("values", "")), user)
+    found = await getattr(instance.source, plan.method)(parameters.get("typed", ""), **given)
     return resources.json_body(msgspec.json.encode(texts(plan.method, found)))
 
 
@@ -53,7 +59,7 @@ def _values(text: str) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:
-        raise BadQuery(f"values of {SUGGEST_PATH} is not JSON: {error}") from None
+        raise BadQuery(f"values of {SUGGEST_PATH} must be valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise BadQuery(f"values of {SUGGEST_PATH} is {text[:80]!r}; allowed is a JSON object")
+        raise BadQuery(f"values of {SUGGEST_PATH} must be a JSON object, got {text[:80]!r}")
     return found

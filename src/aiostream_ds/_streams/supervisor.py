@@ -177,7 +177,7 @@ class _Run:
         self._failures = 1 if lasted else self._failures + 1
         wait = self._retry.delay(self._failures)
         self._tell_outage()
-        self._counters.count_error("downstream")
+        self._counters.count_error("transient")
         self._counters.retries += 1
         log.warning(
             "stream interrupted: %s; again in %.1f s (attempt %d)",

@@ -1,1 +1,1 @@
-"""One module for each of Grafana's gRPC services."""
+"""Grafana's gRPC services, one module each."""

@@ -1,9 +1,8 @@
-"""What the four services of Grafana have in common: instances, registry, counters and errors.
+"""Base class of the four gRPC services.
 
-Each method of a service is one RPC: decode, find the instance, let the author's code answer,
-encode. What an author raises becomes the answer of that query or call, never the end of the
-process. A service's file, and its messages, are loaded when Grafana first calls it: see
-application.py.
+Each method of a service is one RPC: decode, find the instance, call the author's code, encode. An
+exception of the author's code becomes the response of that query or call. A service's module and
+its messages are imported at its first call (see application.py).
 """
 
 import logging
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import betterproto2
 
 from aiostream_ds._channels.registry import ChannelRegistry
-from aiostream_ds._grafana import conversion as convert
+from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.instances import Instances
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, RequestDecoder
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """One service over a set of instances and a registry. `decoders` is shared by all of them."""
+    """One gRPC service. `decoders` is shared by all services."""
 
     def __init__(
         self,
@@ -47,34 +46,37 @@ class Service:
 
     @cached_property
     def replay(self) -> "RowReplay":
-        """What answers exact panels."""
-        from aiostream_ds._grafana.replay import RowReplay  # a health check needs none
+        """Reads histories and replays rows for exact panels."""
+        from aiostream_ds._grafana.replay import RowReplay  # a health check does not need it
 
         return RowReplay(self.registry, self.counters)
 
     def methods(self) -> Mapping[str, Method]:
-        """The service's part of the table that the server answers from."""
+        """The service's methods by gRPC path."""
         raise NotImplementedError
 
     def decoder(self, request: type[betterproto2.Message]) -> RequestDecoder:
-        """What reads requests of this class."""
+        """The decoder of this request class."""
         return Decoder(request, self._decoders)
 
-    def counted(self, endpoint: str) -> "_Counted":
-        """Counts what runs inside as one call of this endpoint."""
-        return _Counted(self.counters, endpoint)
+    def counted(self, endpoint: str) -> "_CountedCall":
+        """A context manager that counts and times one call of this endpoint."""
+        return _CountedCall(self.counters, endpoint)
 
-    def refusal(self, error: Exception, path: str) -> str:
-        """The status that refuses a subscription or publication. Raises GRPCError for the rest."""
+    def refusal_status(self, error: Exception, path: str) -> str:
+        """The status for a refused subscription or publication. Logs the error.
+
+        Raises GRPCError for an error that has no such status.
+        """
         self.outcome(error, "channel", path)
         inner = unwrap(error)
         if isinstance(inner, PluginError) and inner.subscribe_status:
             return inner.subscribe_status
-        raise convert.grpc_error(inner) from None
+        raise conversion.grpc_error(inner) from None
 
-    def outcome(self, error: Exception, what: str, name: str) -> convert.Outcome:
-        """How the error is answered. Logs it, an author's bug with its traceback."""
-        failed = convert.outcome(error)
+    def outcome(self, error: Exception, what: str, name: str) -> conversion.Outcome:
+        """The response to an error. Logs the error, an author's bug with its traceback."""
+        failed = conversion.outcome(error)
         if failed.bug:
             log.error("%s %r failed", what, name, exc_info=error)
         else:
@@ -83,8 +85,8 @@ class Service:
         return failed
 
 
-class _Counted:
-    """Counts one call and how long it took, as `ok` or by the class of what it raised."""
+class _CountedCall:
+    """Counts and times one call, with `ok` or the source of its error as the status."""
 
     __slots__ = ("_counters", "_endpoint", "_started")
 

@@ -7,8 +7,7 @@ import anyio.to_thread
 
 from aiostream_ds._frames import arrow, json
 from aiostream_ds._frames.frame import Frame
-from aiostream_ds._grafana import conversion as convert
-from aiostream_ds._grafana import queries, replies
+from aiostream_ds._grafana import conversion, queries, replies
 from aiostream_ds._grafana.replay import INLINE_ROWS
 from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
@@ -27,7 +26,7 @@ class DataService(Service):
     _arrow_ready = False
 
     def methods(self) -> Mapping[str, Method]:
-        """Both of the service's."""
+        """The service's methods by gRPC path."""
         return {
             "/pluginv2.Data/QueryData": unary(
                 self.query_data, self.decoder(pb.QueryDataRequest), pb.QueryDataResponse
@@ -40,13 +39,13 @@ class DataService(Service):
         }
 
     async def query_data(self, request: pb.QueryDataRequest, call: Call) -> list[Piece]:
-        """All queries of a panel at once; one that fails leaves its neighbours alone."""
+        """Answer all queries of a panel concurrently. A query that fails does not affect others."""
         answers: dict[str, Answer] = {}
 
         async def one(message: pb.DataQuery) -> None:
             answers[message.ref_id] = await self._query(request, message, "queryData")
 
-        if len(request.queries) == 1:  # nearly always, and a task of its own costs more
+        if len(request.queries) == 1:  # the common case: saves a task
             await one(request.queries[0])
         else:
             async with anyio.create_task_group() as tasks:
@@ -55,9 +54,9 @@ class DataService(Service):
         return replies.query_data(answers)
 
     async def query_chunked_data(self, request: pb.QueryChunkedDataRequest, call: Call) -> None:
-        """The same answers, each query's frames sent as soon as it is answered."""
+        """Answer all queries concurrently; send each query's frames as soon as they are ready."""
 
-        sending = anyio.Lock()  # a message that waits for the window is not to be cut by another
+        sending = anyio.Lock()  # a message that waits for the window must not be interleaved
 
         async def one(message: pb.DataQuery) -> None:
             answer = await self._query(request, message, "queryChunkedData")
@@ -81,7 +80,7 @@ class DataService(Service):
         try:
             with self.counted(endpoint):
                 instance = await self.instances.get(request.plugin_context)
-                context = convert.plugin_context(request.plugin_context)
+                context = conversion.plugin_context(request.plugin_context)
                 with authors_code():
                     frames = await queries.answer(self.replay, instance, context, message)
                 encoded = [await self._encode(frame, request.format) for frame in frames]
@@ -93,7 +92,7 @@ class DataService(Service):
     async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> Sequence[Piece]:
         encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.pieces
         if encode is arrow.pieces and not self._arrow_ready:
-            # pyarrow's import alone would stall every stream for some 200 ms
+            # importing pyarrow takes some 200 ms, which would stall every stream
             encoded = await anyio.to_thread.run_sync(encode, frame)
             self._arrow_ready = True
             return encoded

@@ -1,4 +1,4 @@
-"""Diagnostics: "Save & test", and the metrics of the process."""
+"""Diagnostics: "Save & test" and the metrics of the process."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ class DiagnosticsService(Service):
     """Answers `pluginv2.Diagnostics`."""
 
     def methods(self) -> Mapping[str, Method]:
-        """Both of the service's."""
+        """The service's methods by gRPC path."""
         return {
             "/pluginv2.Diagnostics/CheckHealth": unary(
                 self.check_health, self.decoder(pb.CheckHealthRequest), pb.CheckHealthResponse
@@ -35,14 +35,14 @@ class DiagnosticsService(Service):
     async def check_health(
         self, request: pb.CheckHealthRequest, call: Call
     ) -> pb.CheckHealthResponse:
-        """Save & test."""
+        """Answer "Save & test" with the author's `health`."""
         health = pb.CheckHealthResponseHealthStatus
         try:
             with self.counted("checkHealth"):
                 instance = await self.instances.get(request.plugin_context)
                 answer = await instance.source.health()
                 if not isinstance(answer, Health) or not isinstance(answer.details, dict):
-                    raise TypeError(f"health returned {answer!r}; allowed is a Health, with a dict")
+                    raise TypeError(f"health must return a Health with a dict, got {answer!r}")
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
                     message=redact(answer.message),
@@ -55,8 +55,8 @@ class DiagnosticsService(Service):
     async def collect_metrics(
         self, request: pb.CollectMetricsRequest, call: Call
     ) -> pb.CollectMetricsResponse:
-        """Prometheus text, of the streams that run now too."""
-        from aiostream_ds._grafana.metrics import Gauges, exposition  # a health check needs none
+        """Answer with all metrics in the Prometheus text format."""
+        from aiostream_ds._grafana.metrics import Gauges, exposition  # imported when first needed
 
         gauges = Gauges.of(self.registry)
         text = await anyio.to_thread.run_sync(exposition, gauges, self.counters)

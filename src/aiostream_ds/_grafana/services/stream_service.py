@@ -1,4 +1,4 @@
-"""Stream: who may follow a channel, its rows, and what users publish into it."""
+"""Stream: subscriptions to channels, their packets, and publishing."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,7 @@ import anyio
 import msgspec
 
 from aiostream_ds._channels.registry import ChannelError, StreamFailed
-from aiostream_ds._grafana import conversion as convert
-from aiostream_ds._grafana import replies
+from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
 from aiostream_ds._grafana.exact_delivery import send_exact
 from aiostream_ds._grafana.instances import Instance
@@ -19,19 +18,19 @@ from aiostream_ds._grpc.call import Call, GRPCError, Status
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, PermissionDenied
-from aiostream_ds.settings import convert as read
+from aiostream_ds.settings import convert
 
 __all__ = ["REFUSED_WAIT", "StreamService"]
 
 REFUSED_WAIT = 2.0
-"""Seconds that RunStream waits before it says that the data source cannot be opened."""
+"""Seconds that RunStream waits before it fails when the data source cannot be opened."""
 
 
 class StreamService(Service):
     """Answers `pluginv2.Stream`."""
 
     def methods(self) -> Mapping[str, Method]:
-        """All three of the service's."""
+        """The service's methods by gRPC path."""
         return {
             "/pluginv2.Stream/SubscribeStream": unary(
                 self.subscribe_stream,
@@ -49,41 +48,47 @@ class StreamService(Service):
         }
 
     async def subscribe_stream(self, request: pb.SubscribeStreamRequest, call: Call) -> bytes:
-        """May this viewer follow this path? The answer never has rows: Grafana hands it out again
-        at each reconnect, and they would appear twice."""
+        """Decide whether a viewer may subscribe to a path.
+
+        The response never has rows: Grafana sends it again at each reconnect, so they would appear
+        twice.
+        """
         answer = pb.SubscribeStreamResponseStatus
         try:
             with self.counted("subscribeStream"):
-                exact, at = await self._path(request.plugin_context, request.path)
-                user = convert.plugin_context(request.plugin_context).user
-                await authorize(at, user)
-                admit(at, user, self.counters)
-                data = await self.replay.initial(at) if exact else self._initial(at)
+                exact, channel = await self._resolve(request.plugin_context, request.path)
+                user = conversion.plugin_context(request.plugin_context).user
+                await authorize(channel.instance, user, "subscribe", channel.path, channel=channel)
+                admit(channel, user, self.counters)
+                data = await self.replay.initial(channel) if exact else self._initial(channel)
         except Exception as error:
-            return replies.subscribe_stream(answer[self.refusal(error, request.path)], b"")
+            status = answer[self.refusal_status(error, request.path)]
+            return replies.subscribe_stream(status, b"")
         return replies.subscribe_stream(answer.OK, data)
 
-    def _initial(self, at: ChannelRequest) -> bytes:
-        """Nothing: a packet without rows would let a panel's refresh draw its history twice. The
-        schema comes with the rows instead, until this viewer has surely joined."""
-        running = self.registry.peek(at.key)
+    def _initial(self, channel: ChannelRequest) -> bytes:
+        """Returns no bytes: a packet without rows makes a refreshed panel draw its history twice.
+
+        The next packets with rows have the schema instead, until this viewer must have joined.
+        """
+        running = self.registry.peek(channel.key)
         if running is not None:
             running.show_schema()
         return b""
 
     async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:
-        """Joins the path's one running stream and forwards its packets until either side ends."""
+        """Join the path's channel and send its packets until either side ends."""
         try:
-            instance = await self._opened(request.plugin_context)
-            exact, at = resolve_channel(instance, request.path)
-            subscription = join(self.registry, self.replay, at, self.counters, exact=exact)
+            instance = await self._instance(request.plugin_context)
+            exact, channel = resolve_channel(instance, request.path)
+            subscription = join(self.registry, self.replay, channel, self.counters, exact=exact)
         except Exception as error:
             if not isinstance(error, ChannelError):
                 self.outcome(error, "stream", request.path)
             raise _stream_error(error) from None
         try:
             if exact:
-                await send_exact(call, subscription, self.replay.feed(at, subscription))
+                await send_exact(call, subscription, self.replay.feed(channel, subscription))
             else:
                 await send_packets(call, subscription)
         except ChannelError as error:
@@ -91,14 +96,15 @@ class StreamService(Service):
         finally:
             subscription.leave()
 
-    async def _path(
+    async def _resolve(
         self, context: pb.PluginContext | None, path: str
     ) -> tuple[bool, ChannelRequest]:
-        """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
+        """Whether the channel is an exact one, and its request. Raises NotFound for an unknown
+        path."""
         return resolve_channel(await self.instances.get(context), path)
 
-    async def _opened(self, context: pb.PluginContext | None) -> Instance:
-        """The instance; a failure is told late, since Grafana calls again at once for ever."""
+    async def _instance(self, context: pb.PluginContext | None) -> Instance:
+        """The instance. A failure is delayed, since Grafana calls again at once without end."""
         try:
             return await self.instances.get(context)
         except Exception:
@@ -108,36 +114,39 @@ class StreamService(Service):
     async def publish_stream(
         self, request: pb.PublishStreamRequest, call: Call
     ) -> pb.PublishStreamResponse:
-        """A user sends data into a channel: denied unless the stream has a publish hook."""
+        """Pass a user's data to the stream's publish hook; denied for a stream without one."""
         answer = pb.PublishStreamResponseStatus
         try:
             with self.counted("publishStream"):
                 data = await self._publish(request)
         except Exception as error:
-            return pb.PublishStreamResponse(status=answer[self.refusal(error, request.path)])
+            status = answer[self.refusal_status(error, request.path)]
+            return pb.PublishStreamResponse(status=status)
         return pb.PublishStreamResponse(status=answer.OK, data=data)
 
     async def _publish(self, request: pb.PublishStreamRequest) -> bytes:
-        _, at = await self._path(request.plugin_context, request.path)
-        hook = at.stream.publish
+        _, channel = await self._resolve(request.plugin_context, request.path)
+        hook = channel.stream.publish
         if hook is None:
-            raise PermissionDenied(f"nothing may be published to {request.path!r}")
-        user = convert.plugin_context(request.plugin_context).user
-        await authorize(at, user, "publish", "publish")
+            raise PermissionDenied(f"{request.path!r} does not accept published data")
+        user = conversion.plugin_context(request.plugin_context).user
+        await authorize(
+            channel.instance, user, "publish", channel.path, channel=channel, action="publish"
+        )
         try:
-            value = read(convert.parse(request.data, "it"), hook.data)
+            value = convert(conversion.parse(request.data, "the message"), hook.data)
         except (ValueError, BadQuery) as error:
             raise BadQuery(f"published data: {error}") from None
         given = (value, user) if hook.wants_user else (value,)
-        result = await getattr(at.instance.source, hook.method)(*given, **at.arguments)
+        result = await getattr(channel.instance.source, hook.method)(*given, **channel.arguments)
         return b"" if result is None else msgspec.json.encode(result)
 
 
 def _stream_error(error: Exception) -> GRPCError:
-    """A failed run as the gRPC error that makes Grafana start it again."""
+    """The gRPC error of a failed run. Grafana answers every one by calling RunStream again."""
     if isinstance(error, StreamFailed):
         cause = error.__cause__ or error
-        return convert.grpc_error(cause)
+        return conversion.grpc_error(cause)
     if isinstance(error, ChannelError):
         return GRPCError(Status.UNAVAILABLE, str(error) or type(error).__name__)
-    return convert.grpc_error(error)
+    return conversion.grpc_error(error)

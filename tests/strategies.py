@@ -1,4 +1,4 @@
-"""Hypothesis strategies and profiles that tests share, and when two frames are the same.
+"""Hypothesis strategies and profiles, and the equality of frames.
 
 The profile is chosen by HYPOTHESIS_PROFILE: fast (the default), ci or deep.
 """
@@ -48,7 +48,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-# The times that fit 64 bits of nanoseconds.
+# Times that fit 64 bits of nanoseconds.
 DATETIMES = st.datetimes(
     datetime(1678, 1, 1),
     datetime(2262, 1, 1),
@@ -141,7 +141,7 @@ def fields(
     if nullable:
         values = st.none() | values
     if field_type is FieldType.TIME and draw(st.booleans()):
-        # Whole milliseconds with nanos beside them, where no datetime carries any itself.
+        # Integer milliseconds with explicit nanos.
         times = st.integers(-(10**12), 10**13 // 2)
         column = draw(st.lists(times, min_size=count, max_size=count))
         nanos = draw(st.lists(st.integers(0, 999_999), min_size=count, max_size=count))
@@ -149,9 +149,9 @@ def fields(
         column, nanos = draw(st.lists(values, min_size=count, max_size=count)), None
     config = draw(st.none() | CONFIGS)
     if field_type is FieldType.ENUM and draw(st.booleans()):
-        texts = tuple(map(str, range(max((each for each in column if each), default=0) % 99 + 1)))
-        column = [None if each is None else each % len(texts) for each in column]
-        config = FieldConfig(type=TypeConfig(enum=EnumConfig(text=texts)))
+        names = tuple(map(str, range(max((each for each in column if each), default=0) % 99 + 1)))
+        column = [None if each is None else each % len(names) for each in column]
+        config = FieldConfig(type=TypeConfig(enum=EnumConfig(text=names)))
     labels = draw(st.none() | st.dictionaries(TEXT, TEXT, max_size=2))
     return Field(
         draw(TEXT),
@@ -178,10 +178,10 @@ def frames(draw: st.DrawFn) -> Frame:
 
 
 def same(one: Frame, other: Frame) -> bool:
-    """Whether two frames are one: NaN equals NaN, -0.0 does not equal 0.0, meta by its wire form.
+    """Whether two frames are equal: NaN equals NaN, -0.0 does not equal 0.0.
 
-    FLOAT32 is compared in single precision, nanos of nothing but zeros count as none, and a type
-    version of (0, 0) as left out.
+    FLOAT32 is compared in single precision; nanos that are all zero equal no nanos; a type version
+    of (0, 0) equals none.
     """
     return bool(_comparable(one) == _comparable(other))
 
@@ -210,6 +210,6 @@ def _bits(form: str, value: float) -> bytes | str:
 
 
 def instant(value: datetime) -> tuple[int, int]:
-    """The Unix milliseconds of a datetime and the nanoseconds that remain."""
+    """The Unix milliseconds of a datetime and the remaining nanoseconds."""
     microseconds = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     return microseconds // 1000, microseconds % 1000 * 1000

@@ -82,7 +82,7 @@ THIRD_PARTY = {
 GENERATED_CODE_USERS = {"_grafana", "_grpc", "_process", "testing"}
 
 # Names that are the standard ones in each of their packages.
-STANDARD_NAMES = {"__init__", "encoder"}
+STANDARD_NAMES = {"__init__", "encoder", "decoder"}
 
 
 class Module(NamedTuple):

@@ -1,6 +1,6 @@
-"""Frames that Python encoded, read by Grafana's SDK and compared with the SDK's own frames.
+"""Frames encoded here are decoded by Grafana's SDK and compared with the SDK's own frames.
 
-The Go program in goldens/ knows the frames.
+The Go program in goldens/ defines the frames.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
 @pytest.fixture(scope="session")
 def goldens(go_program: Callable[[str], Path]) -> Path:
-    """The program of goldens/, built."""
+    """The compiled program of goldens/."""
     return go_program("goldens")
 
 
@@ -38,8 +38,8 @@ def write_pairs(folder: Path, crossed: bool = False) -> None:
         (folder / f"{name}.arrow").write_bytes(arrow.encode(other))
 
 
-@pytest.mark.parametrize("crossed", [False, True], ids=["each_its_own_form", "forms_crossed"])
-def test_the_sdk_reads_in_our_frames_what_it_wrote_in_its_own(
+@pytest.mark.parametrize("crossed", [False, True], ids=["same_format", "formats_crossed"])
+def test_the_sdk_decodes_our_frames_to_its_own(
     goldens: Path, tmp_path: Path, crossed: bool
 ) -> None:
     write_pairs(tmp_path, crossed)

@@ -344,7 +344,7 @@ def test_what_tells_nothing_apart_is_named_and_the_rows_before_it_are_out(option
 
 
 def test_a_naive_time_in_a_block_is_named():
-    with pytest.raises(FrameError, match="has no time zone"):
+    with pytest.raises(FrameError, match="expected a datetime with a time zone, got"):
         Stage(late="drop").feed(
             Reading.from_columns(time=[datetime(2024, 5, 1)], sensor=["a"], value=[1.0])
         )

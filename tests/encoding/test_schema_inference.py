@@ -308,7 +308,7 @@ def test_a_row_of_one_series_is_written_as_in_a_table_of_all(host, time, value):
 @pytest.mark.parametrize("count", [1, 2, 20])
 def test_none_in_a_field_that_needs_a_value_is_refused(count):
     rows: list[Any] = [Reading(NOW, "a", None)] * count  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'celsius', row 0: None"):
+    with pytest.raises(ValueError, match="'celsius', row 0: expected a value, .*, got None"):
         RowEncoder().encode(rows)
 
 

@@ -1,4 +1,4 @@
-"""Arrow files as Grafana's SDK writes and reads them; the SDK itself judges in test_goldens_go."""
+"""Arrow files as Grafana's SDK writes and reads them; test_goldens_go.py checks with the SDK."""
 
 import math
 import subprocess
@@ -50,7 +50,7 @@ def test_each_type_has_its_arrow_type(field_type: FieldType, expected: str, null
     assert head.metadata == {b"tstype": field_type.kind.encode()}
 
 
-def test_metadata_is_where_the_sdk_looks_for_it() -> None:
+def test_metadata_has_the_keys_that_the_sdk_reads() -> None:
     field = Field("f", [1.5], labels={"b": "2", "a": "1"}, config=FieldConfig(unit="celsius"))
     frame = Frame(field, name="n", ref_id="A", meta=FrameMeta(channel="ds/uid/path"))
     schema = opened(frame).schema
@@ -118,7 +118,7 @@ def test_arrays_are_written_as_they_are(array: Any) -> None:
     assert frame.fields[0].values == array.tolist()
 
 
-def test_an_enum_is_told_by_its_metadata() -> None:
+def test_an_enum_is_recognized_by_its_metadata() -> None:
     config = FieldConfig(type=TypeConfig(enum=EnumConfig(text=("off", "on"))))
     frame = Frame(Field("e", [0, 1, None], FieldType.ENUM, config=config), Field("n", [0, 1, 2]))
     assert same(arrow.decode(arrow.encode(frame)), frame)
@@ -146,23 +146,26 @@ def test_a_raw_message_of_no_bytes_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
-        (b"", "no Arrow file"),
-        (b"ARROW1" * 9, "no Arrow file"),
-        (file_of(pa.array(["x"], pa.large_string())), "'f' is of Arrow type large_string; allowed"),
-        (file_of(pa.array([b"{"], pa.binary())), "'f' has a value that is no JSON"),
-        (file_of(pa.array([1]), config='{"decimals":-1}'), "'f': config cannot be read"),
-        (file_of(pa.array([1]), labels="[]"), "'f': labels cannot be read"),
+        (b"", "expected an Arrow file"),
+        (b"ARROW1" * 9, "expected an Arrow file"),
+        (file_of(pa.array(["x"], pa.large_string())), "'f': Arrow type .*, got large_string"),
+        (file_of(pa.array([b"{"], pa.binary())), "'f', row 0: expected JSON, got b'{'"),
+        (
+            file_of(pa.array([1]), config='{"decimals":-1}'),
+            "'f': config must be valid, got .*decimals",
+        ),
+        (file_of(pa.array([1]), labels="[]"), "'f': labels must be valid, got .*object"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_decode_refuses_what_grafana_could_not_read(content: bytes, words: str) -> None:
-    with pytest.raises(FrameError, match=words):
+def test_decode_refuses_files_that_grafana_cannot_read(content: bytes, message: str) -> None:
+    with pytest.raises(FrameError, match=message):
         arrow.decode(content)
 
 
-def test_encode_checks_unless_told_that_it_was_done() -> None:
+def test_encode_checks_unless_checked_is_true() -> None:
     frame = Frame(Field("v", [1]), Field("v", [2]))
     with pytest.raises(FrameError, match="twice"):
         arrow.encode(frame)
@@ -170,7 +173,7 @@ def test_encode_checks_unless_told_that_it_was_done() -> None:
 
 
 def by_pyarrow(frame: Frame) -> bytes:
-    """The same file, written by pyarrow from end to end."""
+    """The same file, written by pyarrow alone."""
     batch = pa.ipc.open_file(arrow.encode(frame)).get_batch(0)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
@@ -178,29 +181,29 @@ def by_pyarrow(frame: Frame) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-SHAPES = {
+FRAMES = {
     "no fields": lambda rows: Frame(),
     "numbers": lambda rows: Frame(Field("v", np.arange(rows))),
     "with gaps": lambda rows: Frame(Field("v", [None, *range(rows)])),
-    "texts": lambda rows: Frame(Field("t", ["ü" * 9] * rows), Field("b", [True] * rows)),
+    "strings": lambda rows: Frame(Field("t", ["ü" * 9] * rows), Field("b", [True] * rows)),
     "labels": lambda rows: Frame(Field("v", [1.5] * rows, labels={"a": "b"}), name="n"),
     "channel": lambda rows: Frame(Field("v", []), meta=FrameMeta(channel=f"ds/uid/{rows}")),
 }
 
 
-@pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
 @pytest.mark.parametrize("rows", [0, 1, 7, 5000])
-def test_a_file_of_a_shape_seen_before_is_as_pyarrow_writes_it(make: Any, rows: int) -> None:
+def test_a_file_with_a_cached_layout_has_the_bytes_of_pyarrow(make: Any, rows: int) -> None:
     frame = make(rows)
     assert arrow.encode(frame) == arrow.encode(frame) == by_pyarrow(frame)
-    assert b"".join(arrow.pieces(frame)) == arrow.encode(frame)
+    assert b"".join(arrow.encode_chunks(frame)) == arrow.encode(frame)
 
 
-def test_a_pyarrow_that_writes_otherwise_is_left_to_write_all(monkeypatch: Any) -> None:
-    frame = Frame(Field("v", [1, 2]), name="unseen before")
+def test_pyarrow_writes_the_file_if_its_bytes_are_not_as_expected(monkeypatch: Any) -> None:
+    frame = Frame(Field("v", [1, 2]), name="not cached")
     written = by_pyarrow(Frame(*frame.fields, name=frame.name))
     encoder._layouts.clear()
-    monkeypatch.setattr(encoder, "_block", lambda before, message: b"no such block")
+    monkeypatch.setattr(encoder, "_block", lambda before, message: b"another block")
     assert arrow.encode(frame) == arrow.encode(frame) == written
     encoder._layouts.clear()
 
@@ -209,7 +212,7 @@ def config(value: Any) -> Frame:
     return Frame(Field("v", [1.5], config=FieldConfig(decimals=value)))
 
 
-UNLIKE = [
+DIFFERENT = [
     (Frame(Field("v", [1])), Frame(Field("v", [1.0]))),
     (Frame(Field("v", [1])), Frame(Field("v", [1], nullable=True))),
     (Frame(Field("v", [1])), Frame(Field("v", [1], labels={"a": "b"}))),
@@ -221,13 +224,13 @@ UNLIKE = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), UNLIKE)
-def test_frames_of_two_shapes_are_not_taken_for_each_other(one: Frame, other: Frame) -> None:
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_frames_with_different_schemas_do_not_share_a_layout(one: Frame, other: Frame) -> None:
     for frame in (one, other, one):
         assert same(arrow.decode(arrow.encode(frame)), frame)
 
 
-def test_what_is_refused_is_refused_after_its_like_was_written() -> None:
+def test_an_invalid_frame_is_refused_after_a_similar_valid_one() -> None:
     arrow.encode(config(1))
     with pytest.raises(FrameError, match="'v': config"):
         arrow.encode(config(True))
@@ -240,7 +243,7 @@ def test_what_is_refused_is_refused_after_its_like_was_written() -> None:
         arrow.encode(twice)
 
 
-def test_labels_that_change_after_a_frame_was_written_are_written() -> None:
+def test_changed_labels_are_written() -> None:
     labels = {"a": "1"}
     field = Field("v", [1], labels=labels)
     arrow.encode(Frame(field))
@@ -248,38 +251,44 @@ def test_labels_that_change_after_a_frame_was_written_are_written() -> None:
     assert arrow.decode(arrow.encode(Frame(field))).fields[0].labels == {"a": "2"}
 
 
-def test_no_more_than_a_number_of_shapes_is_kept() -> None:
-    for number in range(encoder._KEPT + 5):
+def test_the_number_and_size_of_cached_layouts_is_limited() -> None:
+    for number in range(encoder._MAX_LAYOUTS + 5):
         arrow.encode(Frame(name=f"frame {number}"))
-    assert 0 < len(encoder._layouts) <= encoder._KEPT
+    assert 0 < len(encoder._layouts) <= encoder._MAX_LAYOUTS
     before = set(encoder._layouts)
-    arrow.encode(Frame(name="x" * encoder._KEPT_BYTES))
+    arrow.encode(Frame(name="x" * encoder._MAX_LAYOUT_BYTES))
     assert set(encoder._layouts) == before
 
 
-MANY = [f"text {n}" for n in range(encoder._MANY)]
+MANY = [f"text {n}" for n in range(encoder._MANY_STRINGS)]
 
 
 @pytest.mark.parametrize(
-    "texts",
-    [MANY, ["ä€𝄞", ""] * encoder._MANY, ["a\0b", *MANY], [None, *MANY], [""] * encoder._MANY],
-    ids=["plain", "unicode", "zeros", "gaps", "empty"],
+    "strings",
+    [
+        MANY,
+        ["ä€𝄞", ""] * encoder._MANY_STRINGS,
+        ["a\0b", *MANY],
+        [None, *MANY],
+        [""] * encoder._MANY_STRINGS,
+    ],
+    ids=["ascii", "unicode", "zeros", "nulls", "empty"],
 )
-def test_many_texts_come_back_as_few_do(texts: list[str | None]) -> None:
-    column = opened(Frame(Field("t", texts))).column(0)
-    assert column.equals(pa.chunked_array([pa.array(texts, pa.string())]))
+def test_many_strings_are_written_like_few(strings: list[str | None]) -> None:
+    column = opened(Frame(Field("t", strings))).column(0)
+    assert column.equals(pa.chunked_array([pa.array(strings, pa.string())]))
 
 
 @pytest.mark.parametrize("bad", [7, b"bytes", "\ud800"], ids=["int", "bytes", "surrogate"])
-def test_one_bad_text_among_many_is_named(bad: Any) -> None:
+def test_one_invalid_value_among_many_strings_is_named(bad: Any) -> None:
     field = Field("t", [*MANY, bad], FieldType.STRING)
     with pytest.raises(FrameError, match=f"'t', row {len(MANY)}"):
         arrow.encode(Frame(field))
 
 
-def test_many_texts_beside_fewer_rows_are_refused() -> None:
+def test_many_strings_and_a_shorter_field_are_refused() -> None:
     frame = Frame(Field("t", MANY), Field("n", [1]))
-    with pytest.raises(FrameError, match=f"'n' has 1 values; allowed is {len(MANY)}"):
+    with pytest.raises(FrameError, match=f"'n' must have {len(MANY)} values, .* got 1"):
         arrow.encode(frame)
 
 
@@ -308,38 +317,43 @@ def test_a_pyarrow_array_is_a_column(array: Any, field_type: FieldType, values: 
     assert same(json.decode(json.encode(Frame(field))), Frame(Field("v", values, field_type)))
 
 
-def test_an_array_of_texts_is_kept_as_it_is() -> None:
-    texts = pa.array(["a", "b"])
-    assert Field("t", texts).values is texts
-    assert Field("t", texts, FieldType.STRING).values is texts
+def test_an_array_of_strings_is_not_copied() -> None:
+    strings = pa.array(["a", "b"])
+    assert Field("t", strings).values is strings
+    assert Field("t", strings, FieldType.STRING).values is strings
 
 
-NO_UTF8 = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
+INVALID_UTF8 = pa.StringArray.from_buffers(
+    1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")
+)
 
 
 @pytest.mark.parametrize(
-    ("field", "words"),
+    ("field", "message"),
     [
-        (Field("t", pa.array(["a", None]), nullable=False), "'t', row 1: None is not allowed"),
-        (Field("t", NO_UTF8), "'t': .*UTF8"),
+        (
+            Field("t", pa.array(["a", None]), nullable=False),
+            "'t', row 1: expected a value, .*not nullable, got None",
+        ),
+        (Field("t", INVALID_UTF8), "'t': expected valid UTF-8, got .*UTF8"),
     ],
-    ids=["gap", "no UTF-8"],
+    ids=["null", "invalid UTF-8"],
 )
-def test_a_bad_array_of_texts_is_refused(field: Field, words: str) -> None:
+def test_an_invalid_array_of_strings_is_refused(field: Field, message: str) -> None:
     for encode in (arrow.encode, json.encode):
-        with pytest.raises(FrameError, match=words):
+        with pytest.raises(FrameError, match=message):
             encode(Frame(field))
 
 
-def test_values_that_became_another_array_are_refused() -> None:
+def test_values_replaced_by_an_array_of_another_type_are_refused() -> None:
     field = Field("t", pa.array(["a"]))
     field.values = pa.array([1])
-    with pytest.raises(FrameError, match="'t': an array of int64; allowed is string"):
+    with pytest.raises(FrameError, match="'t': expected an array of string, got int64"):
         arrow.encode(Frame(field))
 
 
-def test_an_array_of_texts_has_no_type_but_text() -> None:
-    with pytest.raises(FrameError, match="'t', row 0: 'a' is not allowed"):
+def test_an_array_of_strings_must_have_the_type_string() -> None:
+    with pytest.raises(FrameError, match="'t', row 0: expected int for int64, got 'a'"):
         arrow.encode(Frame(Field("t", pa.array(["a"]), FieldType.INT64)))
 
 

@@ -1,4 +1,4 @@
-"""The quick way and the careful way write the same bytes; the quick one may only decline."""
+"""The fast path writes the bytes of the general path, or declines."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._frames import columns as careful
-from aiostream_ds._frames import json
-from aiostream_ds._frames.common_columns import QuickWriter, find_sound
+from aiostream_ds._frames import columns, json
+from aiostream_ds._frames.common_columns import CommonCaseWriter, validated_type
 from aiostream_ds._frames.frame import Field, FieldType
 
 zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])
@@ -22,26 +21,26 @@ VALUES = {
     FieldType.STRING: st.text(st.characters(), max_size=5) | st.just("null"),
     FieldType.BOOL: st.booleans() | st.none(),
 }
-usual = st.sampled_from(list(VALUES)).flatmap(
+TYPED_VALUES = st.sampled_from(list(VALUES)).flatmap(
     lambda kind: st.tuples(st.just(kind), st.lists(VALUES[kind], min_size=1, max_size=6))
 )
 
 
-@given(st.lists(usual, min_size=1, max_size=3))
-def test_one_row_is_written_as_a_column_of_one(columns):
-    types = [kind for kind, _ in columns]
-    row = [values[0] for _, values in columns]
-    written = QuickWriter(types).row(row)
+@given(st.lists(TYPED_VALUES, min_size=1, max_size=3))
+def test_a_row_is_written_as_columns_of_length_one(drawn):
+    types = [kind for kind, _ in drawn]
+    row = [values[0] for _, values in drawn]
+    written = CommonCaseWriter(types).row(row)
     if written is not None:
-        assert written == QuickWriter(types).data([[value] for value in row])
+        assert written == CommonCaseWriter(types).data([[value] for value in row])
 
 
-@given(st.lists(usual, min_size=1, max_size=3))
-def test_the_quick_way_writes_what_the_careful_way_writes(columns):
-    rows = min(len(values) for _, values in columns)
-    types = [kind for kind, _ in columns]
-    cut = [values[:rows] for _, values in columns]
-    written = QuickWriter(types).data(cut)
+@given(st.lists(TYPED_VALUES, min_size=1, max_size=3))
+def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn):
+    rows = min(len(values) for _, values in drawn)
+    types = [kind for kind, _ in drawn]
+    cut = [values[:rows] for _, values in drawn]
+    written = CommonCaseWriter(types).data(cut)
     if written is not None:
         fields = [
             Field(f"c{n}", values, kind, nullable=True)
@@ -66,8 +65,8 @@ def test_the_quick_way_writes_what_the_careful_way_writes(columns):
         (FieldType.BOOL, np.array([True])),
     ],
 )
-def test_usual_columns_take_the_quick_way(kind, values):
-    assert QuickWriter([kind]).data([values]) is not None
+def test_the_common_case_takes_the_fast_path(kind, values):
+    assert CommonCaseWriter([kind]).data([values]) is not None
 
 
 @pytest.mark.parametrize(
@@ -96,36 +95,36 @@ def test_usual_columns_take_the_quick_way(kind, values):
         (FieldType.TIME, np.array([0], "M8[s]")),
     ],
 )
-def test_what_is_not_usual_is_left_to_the_careful_way(kind, values):
-    assert QuickWriter([kind]).data([values]) is None
+def test_the_fast_path_declines_other_columns(kind, values):
+    assert CommonCaseWriter([kind]).data([values]) is None
     if len(values) == 1 and isinstance(values, list):
-        assert QuickWriter([kind]).row(values) is None
+        assert CommonCaseWriter([kind]).row(values) is None
 
 
-@given(usual, st.booleans())
-def test_a_list_that_is_sound_needs_no_reading_and_no_check(column, stated):
+@given(TYPED_VALUES, st.booleans())
+def test_a_validated_list_needs_no_conversion_and_no_check(column, is_declared):
     kind, values = column
-    wanted = kind if stated else None
-    found = find_sound(values, wanted)
+    wanted = kind if is_declared else None
+    found = validated_type(values, wanted)
     if found is not None:
-        read = careful.read("f", values, wanted)
-        careful.check("f", read)
-        assert read == careful.Column(values, found, False)
+        read = columns.read("f", values, wanted)
+        columns.check("f", read)
+        assert read == columns.Column(values, found, False)
         assert read.values is values
 
 
 @pytest.mark.parametrize("dtype", [*"bhilBHILfd?", "f2", ">i8", "M8[ms]", "U3"])
 @pytest.mark.parametrize("wanted", [None, *FieldType], ids=str)
-def test_an_array_that_is_sound_needs_no_reading_and_no_check(dtype, wanted):
+def test_a_validated_array_needs_no_conversion_and_no_check(dtype, wanted):
     for values in (
         np.array([], dtype),
         np.array([0, 1, 1], dtype),
         np.array([1, 0, 1], dtype)[::2],
     ):
-        found = find_sound(values, wanted)
+        found = validated_type(values, wanted)
         if found is not None:
-            read = careful.read("f", values, wanted)
-            careful.check("f", read)
+            read = columns.read("f", values, wanted)
+            columns.check("f", read)
             assert read[1:] == (found, False, None)
             assert read.values.dtype == values.dtype
             assert read.values.tolist() == values.tolist()
@@ -143,8 +142,8 @@ def test_an_array_that_is_sound_needs_no_reading_and_no_check(dtype, wanted):
         (np.ones(3), None),
     ],
 )
-def test_usual_values_are_known_to_be_sound(values, wanted):
-    assert find_sound(values, wanted) is not None
+def test_values_in_the_common_case_are_validated(values, wanted):
+    assert validated_type(values, wanted) is not None
 
 
 @pytest.mark.parametrize(
@@ -163,5 +162,5 @@ def test_usual_values_are_known_to_be_sound(values, wanted):
         (None, None),
     ],
 )
-def test_what_is_not_sound_is_left_to_the_careful_way(values, wanted):
-    assert find_sound(values, wanted) is None
+def test_other_values_are_not_validated(values, wanted):
+    assert validated_type(values, wanted) is None

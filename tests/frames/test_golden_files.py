@@ -1,7 +1,7 @@
-"""What Grafana's own SDK wrote is read, and written again with the same meaning.
+"""Files written by Grafana's SDK are decoded, and encoded again with the same meaning.
 
-The files in tests/conformance/golden come from the Go program beside them; nothing in Python
-writes them. That the SDK also reads what is written here: tests/conformance/test_goldens_go.py.
+The Go program in tests/conformance/goldens writes the files in tests/conformance/golden.
+tests/conformance/test_goldens_go.py checks that the SDK reads the files of this package.
 """
 
 import json as stdlib_json
@@ -28,10 +28,10 @@ def read_arrow(name: str) -> Frame:
 
 
 def normalised(text: bytes) -> Any:
-    """The parsed payload, without the three things that Go writes and that say nothing.
+    """The parsed payload, without three things that Go writes and that have no meaning.
 
-    A `typeVersion` of [0, 0] stands for "none": Go has no other way to leave it out. A `min` or
-    `max` of null stands for NaN, and both readers take it as left out. Empty labels are no labels.
+    A `typeVersion` of [0, 0] means "none": Go cannot omit it. A `min` or `max` of null means NaN,
+    which the browser and the SDK ignore. Empty labels equal missing labels.
     """
     payload = stdlib_json.loads(text)
     schema = payload["schema"]
@@ -54,20 +54,20 @@ def test_each_type_is_among_the_goldens_with_and_without_null() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_json_of_the_sdk_is_written_again_the_same(name: str) -> None:
+def test_json_of_the_sdk_is_encoded_to_the_same_json(name: str) -> None:
     golden = (GOLDEN / f"{name}.json").read_bytes()
     assert normalised(json.encode(json.decode(golden))) == normalised(golden)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_arrow_of_the_sdk_comes_through_unchanged(name: str) -> None:
+def test_arrow_of_the_sdk_survives_a_round_trip(name: str) -> None:
     golden = read_arrow(name)
     assert same(arrow.decode(arrow.encode(golden)), golden)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_arrow_metadata_is_that_of_the_sdk(name: str) -> None:
-    """Byte for byte, except in JSON texts, where only the meaning counts."""
+def test_arrow_metadata_equals_that_of_the_sdk(name: str) -> None:
+    """Byte for byte, except in JSON, where only the meaning counts."""
     import pyarrow as pa
 
     def metadata(content: bytes) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def test_arrow_metadata_is_that_of_the_sdk(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_arrow_and_json_of_the_sdk_are_one_frame(name: str) -> None:
+def test_arrow_and_json_of_the_sdk_are_the_same_frame(name: str) -> None:
     assert same(read_arrow(name), read_json(name))
 
 

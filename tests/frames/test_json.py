@@ -32,9 +32,7 @@ CLOCK = Frame(
     Field("time", [1_700_000_000_000], FieldType.TIME),
     Field(
         "v",
-        [
-            1.5,
-        ],
+        [1.5],
         nullable=True,
     ),
 )
@@ -100,8 +98,8 @@ def test_nan_and_infinities_are_null_and_listed(
 )
 def test_there_are_no_entities_without_a_special_value(values: Any) -> None:
     field = Field("v", values, FieldType.FLOAT64, nullable=True)
-    words = ["null"] * len(values)
-    assert b"entities" not in json.data([field, Field("s", words, FieldType.STRING)])
+    strings = ["null"] * len(values)
+    assert b"entities" not in json.data([field, Field("s", strings, FieldType.STRING)])
 
 
 def test_only_entities_that_occur_are_written() -> None:
@@ -130,7 +128,7 @@ def test_json_values_are_embedded() -> None:
     assert json.data([field]) == b'{"values":[[{"a":[1,null]},[],null]]}'
 
 
-def test_config_and_meta_have_the_names_of_the_wire() -> None:
+def test_config_and_meta_have_the_keys_of_grafana() -> None:
     config = FieldConfig(
         display_name_from_ds="d",
         decimals=0,
@@ -177,28 +175,28 @@ def test_a_packet_has_rows_and_a_fingerprint_of_its_schema() -> None:
     assert packet.schema.fingerprint == json.fingerprint(json.schema(CLOCK))
 
 
-def test_fingerprints_are_stable_and_tell_schemas_apart() -> None:
+def test_fingerprints_are_stable_and_differ_for_different_schemas() -> None:
     assert json.fingerprint(b"{}") == "01e7b720ff566d53"
     assert json.fingerprint(b"{}") != json.fingerprint(b"[]")
 
 
-BROKEN = Frame(Field("v", [300], FieldType.INT8), Field("v", [1], FieldType.INT8))
+INVALID = Frame(Field("v", [300], FieldType.INT8), Field("v", [1], FieldType.INT8))
 
 
-def test_encoders_check_unless_told_that_it_was_done() -> None:
+def test_encoders_check_unless_checked_is_true() -> None:
     with pytest.raises(FrameError, match="twice"):
-        json.schema(BROKEN)
+        json.schema(INVALID)
     with pytest.raises(FrameError, match="300"):
-        json.data(BROKEN.fields)
+        json.data(INVALID.fields)
     with pytest.raises(FrameError, match="twice"):
-        json.encode(BROKEN)
+        json.encode(INVALID)
     with pytest.raises(FrameError, match="twice"):
-        json.packet(BROKEN)
-    assert json.data(BROKEN.fields, checked=True) == b'{"values":[[300],[1]]}'
-    assert json.encode(BROKEN, checked=True).endswith(b'"data":{"values":[[300],[1]]}}')
+        json.packet(INVALID)
+    assert json.data(INVALID.fields, checked=True) == b'{"values":[[300],[1]]}'
+    assert json.encode(INVALID, checked=True).endswith(b'"data":{"values":[[300],[1]]}}')
 
 
-def test_decode_takes_text_and_bytes() -> None:
+def test_decode_takes_str_and_bytes() -> None:
     payload = json.encode(CLOCK)
     assert same(json.decode(payload), CLOCK)
     assert same(json.decode(payload.decode()), CLOCK)
@@ -214,7 +212,7 @@ def test_decode_of_data_takes_the_schema_of_an_earlier_packet() -> None:
     assert same(json.decode(b'{"data":%b}' % packet.data, packet.schema), CLOCK)
 
 
-def test_decode_puts_special_values_back() -> None:
+def test_decode_restores_special_values() -> None:
     frame = Frame(Field("v", [NAN, None, INF, -INF], FieldType.FLOAT32))
     values = json.decode(json.encode(frame)).fields[0].values
     assert math.isnan(values[0])
@@ -225,26 +223,35 @@ SCHEMA = b'"schema":{"fields":[{"name":"v","typeInfo":{"frame":"float64","nullab
 
 
 @pytest.mark.parametrize(
-    ("payload", "words"),
+    ("payload", "message"),
     [
-        (b"{", "no frame JSON"),
-        (b"\xff", "no frame JSON"),
-        (b'{"data":{"values":[]}}', "the payload has no schema"),
+        (b"{", "expected frame JSON"),
+        (b"\xff", "expected frame JSON"),
+        (b'{"data":{"values":[]}}', "expected a payload with a schema"),
         (b'{"schema":{"fields":[{"typeInfo":{"frame":"int7"}}]}}', "int7"),
-        (b'{"schema":{"fields":[{"name":"v","type":"number"}]}}', "'v' has no typeInfo"),
-        (b'{%b,"data":{"values":[[1],[2]]}}' % SCHEMA, "values has 2 columns; allowed is 1"),
-        (b'{%b,"data":{"values":[[1]],"nanos":[]}}' % SCHEMA, "nanos has 0 columns"),
-        (b'{%b,"data":{"values":[[1]],"nanos":[[1]]}}' % SCHEMA, "nanos belong to a TIME"),
-        (b'{%b,"data":{"values":[[1]],"entities":[{"NaN":[1]}]}}' % SCHEMA, "row 1; .* 0 to 0"),
-        (b'{%b,"data":{"values":[["x"]]}}' % SCHEMA, "row 0: 'x' is not allowed"),
+        (b'{"schema":{"fields":[{"name":"v","type":"number"}]}}', "'v': expected a typeInfo"),
+        (b'{%b,"data":{"values":[[1],[2]]}}' % SCHEMA, "values must have 1 columns, .*, got 2"),
+        (
+            b'{%b,"data":{"values":[[1]],"nanos":[]}}' % SCHEMA,
+            "nanos must have 1 columns, .*, got 0",
+        ),
+        (
+            b'{%b,"data":{"values":[[1]],"nanos":[[1]]}}' % SCHEMA,
+            "nanos must belong to times .*, got float64",
+        ),
+        (
+            b'{%b,"data":{"values":[[1]],"entities":[{"NaN":[1]}]}}' % SCHEMA,
+            "entities must name rows 0 to 0, got row 1",
+        ),
+        (b'{%b,"data":{"values":[["x"]]}}' % SCHEMA, "row 0: expected float .*, got 'x'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_decode_refuses_what_is_no_frame(payload: bytes, words: str) -> None:
-    with pytest.raises(FrameError, match=words):
+def test_decode_refuses_payloads_that_are_not_a_frame(payload: bytes, message: str) -> None:
+    with pytest.raises(FrameError, match=message):
         json.decode(payload)
 
 
-def test_decode_refuses_a_schema_that_is_none() -> None:
-    with pytest.raises(FrameError, match="no frame JSON"):
+def test_decode_refuses_an_invalid_schema() -> None:
+    with pytest.raises(FrameError, match="expected frame JSON"):
         json.decode(b'{"data":{"values":[]}}', Schema(b"[]", "x"))

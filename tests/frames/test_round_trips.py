@@ -1,4 +1,4 @@
-"""Round trips of any frame through Arrow and JSON, and what both must have in common."""
+"""Round trips of generated frames through Arrow and JSON, and their common properties."""
 
 from datetime import datetime
 
@@ -14,18 +14,18 @@ from ..strategies import DATETIMES, VALUES, fields, frames, instant, same
 
 
 @given(frames())
-def test_any_frame_comes_back_from_arrow(frame: Frame) -> None:
+def test_any_frame_survives_a_round_trip_through_arrow(frame: Frame) -> None:
     assert same(arrow.decode(arrow.encode(frame)), frame)
 
 
 @given(frames())
-def test_any_frame_comes_back_from_json(frame: Frame) -> None:
+def test_any_frame_survives_a_round_trip_through_json(frame: Frame) -> None:
     assert same(json.decode(json.encode(frame)), frame)
 
 
 @pytest.mark.parametrize("field_type", FieldType, ids=lambda each: each.name)
 @given(drawn=st.data())
-def test_a_field_of_each_type_comes_back_from_both(
+def test_a_field_of_each_type_survives_both_round_trips(
     field_type: FieldType, drawn: st.DataObject
 ) -> None:
     frame = Frame(drawn.draw(fields(types=st.just(field_type))))
@@ -34,7 +34,7 @@ def test_a_field_of_each_type_comes_back_from_both(
 
 
 @given(frames())
-def test_schema_and_data_are_the_two_halves_of_the_whole(frame: Frame) -> None:
+def test_schema_and_data_are_the_two_parts_of_a_payload(frame: Frame) -> None:
     whole = b'{"schema":%b,"data":%b}' % (json.schema(frame), json.data(frame.fields))
     assert json.encode(frame) == whole
     packet = json.packet(frame)
@@ -43,7 +43,7 @@ def test_schema_and_data_are_the_two_halves_of_the_whole(frame: Frame) -> None:
 
 
 @given(frames())
-def test_entities_name_exactly_the_rows_that_json_cannot_hold(frame: Frame) -> None:
+def test_entities_name_exactly_the_values_that_json_cannot_represent(frame: Frame) -> None:
     data = orjson.loads(json.data(frame.fields))
     lookups = data.get("entities") or [None] * len(frame.fields)
     assert ("entities" in data) == any(lookups)
@@ -59,7 +59,7 @@ def test_entities_name_exactly_the_rows_that_json_cannot_hold(frame: Frame) -> N
 
 
 @given(st.lists(DATETIMES, max_size=6))
-def test_a_time_is_milliseconds_rounded_down_and_the_nanoseconds_that_remain(
+def test_a_time_is_milliseconds_rounded_down_and_the_remaining_nanoseconds(
     times: list[datetime],
 ) -> None:
     field = Field("t", times, FieldType.TIME)
@@ -70,10 +70,10 @@ def test_a_time_is_milliseconds_rounded_down_and_the_nanoseconds_that_remain(
 
 
 @given(frames())
-def test_equal_schemas_have_equal_fingerprints_whatever_the_order_of_their_keys(
+def test_fingerprints_do_not_depend_on_the_order_of_label_keys(
     frame: Frame,
 ) -> None:
-    turned = Frame(
+    reordered = Frame(
         *(
             Field(
                 field.name,
@@ -89,16 +89,16 @@ def test_equal_schemas_have_equal_fingerprints_whatever_the_order_of_their_keys(
         ref_id=frame.ref_id,
         meta=frame.meta,
     )
-    assert json.packet(turned).schema.fingerprint == json.packet(frame).schema.fingerprint
+    assert json.packet(reordered).schema.fingerprint == json.packet(frame).schema.fingerprint
 
 
 @given(st.sampled_from(sorted(VALUES, key=str)), st.data())
-def test_an_inferred_type_encodes_like_the_declared_one(
+def test_an_inferred_type_is_encoded_like_a_declared_type(
     field_type: FieldType, drawn: st.DataObject
 ) -> None:
-    inferred = {FieldType.INT64, FieldType.FLOAT64, FieldType.STRING, FieldType.BOOL}
-    if field_type not in inferred:
+    inferable = {FieldType.INT64, FieldType.FLOAT64, FieldType.STRING, FieldType.BOOL}
+    if field_type not in inferable:
         field_type = FieldType.FLOAT64
     values = drawn.draw(st.lists(VALUES[field_type], min_size=1, max_size=5))
-    guess, declared = Frame(Field("v", values)), Frame(Field("v", values, field_type))
-    assert json.encode(guess) == json.encode(declared)
+    inferred, declared = Frame(Field("v", values)), Frame(Field("v", values, field_type))
+    assert json.encode(inferred) == json.encode(declared)

@@ -1,4 +1,4 @@
-"""Packets joined to a frame, and parts of frames."""
+"""Packets joined to one frame, and some rows of a frame."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from aiostream_ds import Field, FieldType, Frame
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._frames import tables as table
+from aiostream_ds._frames import tables
 from aiostream_ds._frames.json import packet
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,50 +22,50 @@ def test_packets_of_one_schema_become_one_frame():
     encoder = RowEncoder()
     batches = [[{"time": 1, "n": 1}], [{"time": 2, "n": None}, {"time": 3, "n": 3}]]
     packets = [p for batch in batches for p in encoder.encode(batch)]
-    assert columns(table.join(packets, None)) == {"time": [1, 2, 3], "n": [1, None, 3]}
+    assert columns(tables.join_packets(packets, None)) == {"time": [1, 2, 3], "n": [1, None, 3]}
 
 
-def test_a_column_that_came_later_is_none_before_and_another_type_is_read_as_the_newest():
+def test_a_later_column_is_none_before_and_values_are_converted_to_the_newest_type():
     encoder = RowEncoder()
     packets = [
         p
         for row in ({"time": 1, "n": 1}, {"time": 2, "n": 0.5, "s": "x"}, {"time": 3, "n": 2.0})
         for p in encoder.encode([row])
     ]
-    frame = table.join(packets, None)
+    frame = tables.join_packets(packets, None)
     assert columns(frame) == {"time": [1, 2, 3], "n": [1.0, 0.5, 2.0], "s": [None, "x", None]}
     assert [field.type for field in frame.fields][1] is FieldType.FLOAT64
 
 
-def test_what_json_has_no_word_for_and_nanoseconds_come_back():
+def test_special_values_and_nanoseconds_are_restored():
     moments = [START + timedelta(microseconds=1), START]
     frames = [Frame(Field("time", [t]), Field("v", [v])) for t, v in zip(moments, [NAN, -1e999])]  # noqa: B905
-    frame = table.join([packet(frame) for frame in frames], None)
+    frame = tables.join_packets([packet(frame) for frame in frames], None)
     first, second = frame.fields[1].values
     assert first != first and second == float("-inf")
     assert list(frame.fields[0].nanos) == [1000, 0]
 
 
-def test_nothing_is_a_frame_with_the_columns_of_the_schema():
+def test_no_packets_give_an_empty_frame_with_the_columns_of_the_schema():
     encoder = RowEncoder()
     encoder.encode([{"time": 1, "n": 1}])
-    assert columns(table.join([], encoder.schema)) == {"time": [], "n": []}
-    assert table.join([], None).fields == ()
+    assert columns(tables.join_packets([], encoder.schema)) == {"time": [], "n": []}
+    assert tables.join_packets([], None).fields == ()
 
 
 @given(st.integers(0, 12), st.integers(-2, 14), st.integers(-2, 14))
-def test_a_part_has_the_rows_from_start_to_stop(rows, start, stop):
+def test_slice_rows_has_the_rows_from_start_to_stop(rows, start, stop):
     frame = Frame(Field("n", list(range(rows)), FieldType.INT64))
     stop = max(start, stop)
     expected = list(range(max(0, start), max(0, min(rows, stop))))
-    assert list(table.part(frame, start, max(0, stop)).fields[0].values) == expected
+    assert list(tables.slice_rows(frame, start, max(0, stop)).fields[0].values) == expected
 
 
-def test_between_gives_the_newest_rows_of_the_span():
+def test_rows_between_has_the_newest_rows_of_the_time_range():
     frame = Frame(
         Field("time", [10, 20, None, 30, 40], FieldType.TIME), Field("n", [1, 2, 3, 4, 5])
     )
-    assert columns(table.between(frame, 20, 40, 2))["n"] == [4, 5]
-    assert columns(table.between(frame, 0, 30, 9))["n"] == [1, 2, 4]
+    assert columns(tables.rows_between(frame, 20, 40, 2))["n"] == [4, 5]
+    assert columns(tables.rows_between(frame, 0, 30, 9))["n"] == [1, 2, 4]
     timeless = Frame(Field("n", [1, 2, 3]))
-    assert columns(table.between(timeless, 0, 1, 2))["n"] == [2, 3]
+    assert columns(tables.rows_between(timeless, 0, 1, 2))["n"] == [2, 3]

@@ -17,7 +17,7 @@ import msgspec
 from aiostream_ds._annotations import unwrap
 from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._frames import json
-from aiostream_ds._frames.common_columns import QuickWriter
+from aiostream_ds._frames.common_columns import CommonCaseWriter
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.packet import Schema
@@ -112,10 +112,10 @@ class Layout:
         self._rows_are_quick = row is not None or not other
         types = [column.type or FieldType.FLOAT64 for column in columns.values()]
         self._types = [FieldType.TIME, *types] if self.stamped else types
-        self._quick = QuickWriter(self._types)
+        self._quick = CommonCaseWriter(self._types)
         needed = (not column.nullable for column in columns.values())
         self._required = {place for place, each in enumerate(needed, int(self.stamped)) if each}
-        self._writers: dict[tuple[int, ...], QuickWriter] = {}
+        self._writers: dict[tuple[int, ...], CommonCaseWriter] = {}
         # Of a Row, whose types are declared, the field itself refuses what does not fit.
         self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
@@ -171,7 +171,9 @@ class Layout:
         if writer is None:
             if len(self._writers) >= _MOST_WRITERS:
                 self._writers.clear()
-            writer = self._writers[places] = QuickWriter([self._types[place] for place in places])
+            writer = self._writers[places] = CommonCaseWriter(
+                [self._types[place] for place in places]
+            )
         body = writer.data([columns[place] for place in places])
         return None if body is None else _spread(body, places, [None] * rows, len(columns))
 

@@ -1,1 +1,1 @@
-"""Data frames and their encodings. Looks at the ground (errors, telemetry) only."""
+"""Data frames, their columns and config, packets, and the encodings JSON and Arrow."""

@@ -1,9 +1,9 @@
-"""Columns: the types a field can have, and how an author's values become what the encoders take.
+"""Columns: the types of fields, and an author's values in the form that the encoders take.
 
-    author's values ── read ──> Column (plain list, or native one-dimensional array) ── check ──>
+    author's values ── read ──> Column (list of builtin values, or native array) ── check ──>
 
-Imports times, arrays, the standard library and orjson. numpy is never imported: its arrays are
-known by their `dtype` and handled through their own methods.
+numpy and pyarrow are never imported: their arrays are recognized by their attributes and handled by
+their own methods.
 """
 
 import enum
@@ -17,18 +17,29 @@ from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
-from aiostream_ds._frames.arrays import find_fault, is_arrow, unpack
 from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
-__all__ = ["FLOATS", "Column", "FieldType", "FrameError", "check", "is_array", "read"]
+__all__ = [
+    "ARRAY_TYPES",
+    "FLOATS",
+    "RANGES",
+    "Column",
+    "FieldType",
+    "FrameError",
+    "array_kind",
+    "check",
+    "is_arrow",
+    "is_numpy",
+    "read",
+]
 
 
 class FrameError(ValueError):
-    """A frame that Grafana could not read; the message names the field, the row and the value."""
+    """A frame that Grafana cannot read. The message names the field, the row and the value."""
 
 
 class FieldType(enum.Enum):
-    """What a field's values are. The value is the name that Grafana uses in `typeInfo.frame`."""
+    """The type of a field's values. The enum's value is Grafana's name in `typeInfo.frame`."""
 
     INT8 = "int8"
     INT16 = "int16"
@@ -46,17 +57,17 @@ class FieldType(enum.Enum):
     JSON = "json.RawMessage"
     ENUM = "enum"
 
-    # enum's own hash is Python code, and every packet looks its types up.
+    # Every packet looks types up, and the hash of Enum is Python code.
     __hash__ = object.__hash__
 
     @property
     def kind(self) -> str:
-        """The type as the browser sees it: `type` in JSON, `tstype` in Arrow."""
+        """The type in the browser: `type` in JSON, `tstype` in Arrow."""
         return _KINDS.get(self, "number")
 
 
 class Column(NamedTuple):
-    """Values as the encoders take them; `nanos` is what a time has below its millisecond."""
+    """Values as the encoders take them; `nanos` is the part of each time below its millisecond."""
 
     values: Any
     type: FieldType
@@ -91,7 +102,7 @@ _CLASSES: dict[FieldType, type] = {
     FieldType.STRING: str,
     FieldType.BOOL: bool,
 }
-_PLAIN = frozenset({bool, int, float, str, datetime, dict, list, tuple, NoneType})
+_BUILTIN = frozenset({bool, int, float, str, datetime, dict, list, tuple, NoneType})
 ARRAY_TYPES = {
     "i1": FieldType.INT8,
     "i2": FieldType.INT16,
@@ -111,47 +122,92 @@ _DTYPES = {
     FieldType.ENUM: "u2",
 }
 
+_array_kinds: dict[tuple[type, Any], str] = {}
+"""Results of `_find_kind`. numpy has one object for each native dtype, so this stays small."""
 
-def is_array(values: object) -> bool:
+
+def is_numpy(values: object) -> bool:
     """Whether `values` is a numpy array."""
     return hasattr(values, "dtype") and hasattr(values, "tolist") and hasattr(values, "shape")
 
 
+def is_arrow(values: object) -> bool:
+    """Whether `values` is a pyarrow array, contiguous or chunked."""
+    return hasattr(values, "null_count") and hasattr(values, "to_pylist")
+
+
+def array_kind(values: Any) -> str:
+    """Kind and item size, such as "f8", of a numpy array whose memory can be sent as it is: of
+    numbers or bools, native, contiguous, one-dimensional. "" for everything else."""
+    try:
+        key = values.__class__, values.dtype
+        kind = _array_kinds.get(key) or _find_kind(values, key)
+        return kind if values.ndim == 1 and values.flags.c_contiguous else ""
+    except (AttributeError, TypeError):  # not a numpy array
+        return ""
+
+
+def _find_kind(values: Any, key: tuple[type, Any]) -> str:
+    dtype = values.dtype
+    if dtype.kind not in "iufb" or dtype.itemsize > 8 or not dtype.isnative:
+        return ""
+    if hasattr(values, "mask"):
+        return ""
+    _array_kinds[key] = kind = f"{dtype.kind}{dtype.itemsize}"
+    return kind
+
+
 def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) -> Column:
-    """Find the type where none is wanted, and bring the values into their one plain form.
+    """Convert values to a Column; `wanted` is the declared type, None infers it from the values.
 
     Raises:
-        FrameError: no type fits, a time is naive, an array's numbers do not fit the wanted type.
+        FrameError: no type fits, a time has no time zone, or an array's numbers do not fit the
+            wanted type.
     """
     if wanted is not None and not isinstance(wanted, FieldType):
-        allowed = ", ".join(f"FieldType.{each.name}" for each in FieldType)
-        raise FrameError(f"field {name!r}: type {wanted!r} is not one of {allowed}")
+        types = ", ".join(f"FieldType.{each.name}" for each in FieldType)
+        raise FrameError(f"field {name!r}: type must be one of {types}, got {wanted!r}")
     if is_arrow(values):
-        values = unpack(values, texts=wanted in (None, FieldType.STRING))
+        values = _unpack_arrow(values, keep_strings=wanted in (None, FieldType.STRING))
     if type(values) is list:
         column = _read_list(name, values, wanted)
     elif is_arrow(values):
         column = Column(values, FieldType.STRING, values.null_count > 0)
-    elif is_array(values):
+    elif is_numpy(values):
         column = _read_array(name, values, wanted)
     elif isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        found = type(values).__name__
-        raise FrameError(f"field {name!r}: values must be a list or a numpy array, not {found}")
+        shown = reprlib.repr(values)
+        raise FrameError(f"field {name!r}: values must be a list or a numpy array, got {shown}")
     else:
         column = _read_list(name, list(values), wanted)
     if nanos is None:
         return column
     if column.type is not FieldType.TIME or column.nanos is not None:
-        raise FrameError(f"field {name!r}: nanos belong to a TIME field of whole milliseconds only")
-    return column._replace(nanos=nanos if is_array(nanos) else list(nanos))
+        given = "times with nanoseconds" if column.nanos is not None else column.type.value
+        raise FrameError(
+            f"field {name!r}: nanos must belong to times in integer milliseconds, got {given}"
+        )
+    return column._replace(nanos=nanos if is_numpy(nanos) else list(nanos))
+
+
+def _unpack_arrow(values: Any, keep_strings: bool) -> Any:
+    """The values of a pyarrow array as a list or a numpy array; with `keep_strings`, a contiguous
+    array of pyarrow's type string is returned unchanged."""
+    kind = str(values.type)
+    if keep_strings and kind == "string" and not hasattr(values, "chunks"):
+        return values
+    # numpy represents a null only as NaN or NaT
+    if values.null_count and not kind.startswith("timestamp"):
+        return values.to_pylist()
+    return values.to_numpy(zero_copy_only=False)
 
 
 def _read_list(name: str, values: list[Any], wanted: FieldType | None) -> Column:
     if wanted is FieldType.JSON:
         return Column(values, wanted, any(value is None for value in values))
     classes = set(map(type, values))
-    if not classes <= _PLAIN:
-        values = [_plain(name, value) for value in values]
+    if not classes <= _BUILTIN:
+        values = [_to_builtin(name, value) for value in values]
         classes = set(map(type, values))
     nullable = NoneType in classes
     classes.discard(NoneType)
@@ -162,13 +218,21 @@ def _read_list(name: str, values: list[Any], wanted: FieldType | None) -> Column
         times, nanos = _read_times(name, values)
         return Column(times, wanted, nullable, nanos)
     if wanted in FLOATS and int in classes and classes <= {int, float}:
+        values = _to_floats(name, values, wanted)
+    return Column(values, wanted, nullable)
+
+
+def _to_floats(name: str, values: list[Any], wanted: FieldType) -> list[Any]:
+    floats: list[Any] = []
+    for row, value in enumerate(values):
         try:
-            values = [None if value is None else float(value) for value in values]
+            floats.append(None if value is None else float(value))
         except OverflowError:
             raise FrameError(
-                f"field {name!r}: an integer is too large for {wanted.value}"
+                f"field {name!r}, row {row}: expected a number in the range of {wanted.value},"
+                f" got {reprlib.repr(value)}"
             ) from None
-    return Column(values, wanted, nullable)
+    return floats
 
 
 def _infer(name: str, classes: set[type]) -> FieldType:
@@ -186,18 +250,21 @@ def _infer(name: str, classes: set[type]) -> FieldType:
         return FieldType.TIME
     found = ", ".join(sorted(each.__name__ for each in classes))
     raise FrameError(
-        f"field {name!r}: no type for values of {found}; allowed in one field are bool, int and"
-        " float, str, aware datetime, or dict and list, and None with each of them"
+        f"field {name!r}: expected values of one type (bool, int and float, str, aware datetime, or"
+        f" dict and list, each also with None), got {found}"
     )
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A numpy scalar, or a value of a subclass (StrEnum, IntEnum …), as a plain Python value."""
-    if type(value) in _PLAIN or isinstance(value, datetime):
+def _to_builtin(name: str, value: Any) -> Any:
+    """A numpy scalar, or a value of a subclass (StrEnum, IntEnum …), as a builtin value."""
+    if type(value) in _BUILTIN or isinstance(value, datetime):
         return value
     if hasattr(value, "dtype") and hasattr(value, "item"):
         if value.dtype.kind == "M":
-            raise FrameError(f"field {name!r}: give the datetime64 array itself, not a list of it")
+            raise FrameError(
+                f"field {name!r}: expected an array of datetime64, got a list with {value!r};"
+                " use numpy.array(…)"
+            )
         return value.item()
     if isinstance(value, str):
         return str.__str__(value)
@@ -222,8 +289,8 @@ def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | No
             since = value - EPOCH
         except TypeError:
             raise FrameError(
-                f"field {name!r}, row {row}: {value!r} has no time zone; give an aware datetime"
-                " such as datetime.now(UTC), or Unix milliseconds"
+                f"field {name!r}, row {row}: expected a datetime with a time zone, got {value!r};"
+                " use an aware datetime such as datetime.now(UTC), or Unix milliseconds"
             ) from None
         times.append(since // MILLISECOND)
         nanos.append(since.microseconds % 1000 * 1000)
@@ -232,10 +299,13 @@ def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | No
 
 def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
     if len(values.shape) != 1:
-        raise FrameError(f"field {name!r}: an array of shape {values.shape}; one dimension allowed")
+        raise FrameError(
+            f"field {name!r}: expected a one-dimensional array, got an array of shape"
+            f" {values.shape}"
+        )
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "M" and wanted in (None, FieldType.TIME):
-        return _read_datetimes(name, values)
+        return _read_datetime64(name, values)
     if kind not in "iufb" or hasattr(values, "mask"):
         return _read_list(name, values.tolist(), wanted)
     if kind == "f" and size not in (4, 8):
@@ -247,7 +317,7 @@ def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
             return _read_list(name, values.tolist(), wanted)
         _check_array(name, values, wanted)
         values = values.astype(_DTYPES[wanted])
-    # orjson takes arrays only in native byte order and in one piece.
+    # orjson takes only contiguous arrays in native byte order.
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     if not values.flags.c_contiguous:
@@ -255,20 +325,23 @@ def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
     return Column(values, wanted or natural, False)
 
 
-def _read_datetimes(name: str, values: Any) -> Column:
+def _read_datetime64(name: str, values: Any) -> Column:
     unit = values.dtype.str.partition("[")[2].rstrip("]")
     if not unit:
-        raise FrameError(f"field {name!r}: a datetime64 array needs a unit, such as datetime64[ms]")
+        raise FrameError(
+            f"field {name!r}: expected a datetime64 array with a unit, such as datetime64[ms], got"
+            f" {values.dtype}"
+        )
     gaps = values != values  # NaT is the only time that differs from itself
-    # Coarse units go to ms and not to ns, which would overflow for years that ms can hold.
+    # Coarse units go to ms and not to ns, which overflows for years that ms can represent.
     parts, cast = 1, "ms"
     if unit.endswith("us"):
         parts, cast = 1_000, "us"
     elif unit.endswith(("ns", "ps", "fs", "as")):
         parts, cast = 1_000_000, "ns"
-    whole = values.astype(f"M8[{cast}]").astype("i8")
-    times = whole // parts
-    nanos = (whole - times * parts) * (1_000_000 // parts)
+    counts = values.astype(f"M8[{cast}]").astype("i8")
+    times = counts // parts
+    nanos = (counts - times * parts) * (1_000_000 // parts)
     if not gaps.any():
         return Column(times, FieldType.TIME, False, nanos if nanos.any() else None)
     nanos[gaps] = 0
@@ -277,8 +350,8 @@ def _read_datetimes(name: str, values: Any) -> Column:
     return Column(times, FieldType.TIME, True, nanos.tolist() if nanos.any() else None)
 
 
-def check(name: str, column: Column, texts: int | None = None) -> None:
-    """Refuse values that do not fit their column; `texts` counts the texts of an enum, if any.
+def check(name: str, column: Column, enum_size: int | None = None) -> None:
+    """Check that the values fit their column; `enum_size` is the number of texts of an enum.
 
     Raises:
         FrameError: names the field, the first bad row and its value.
@@ -286,88 +359,103 @@ def check(name: str, column: Column, texts: int | None = None) -> None:
     values, field_type, nullable, nanos = column
     if field_type is FieldType.JSON:
         if not _is_json(values):
-            _refuse(
-                name,
-                values,
-                lambda value: _is_json([value]),
-                "JSON of str keys and 64-bit integers",
-            )
-    elif is_array(values):
-        _check_array(name, values, field_type, texts)
+            expected = "JSON with str keys and 64-bit integers"
+            _refuse(name, values, lambda value: _is_json([value]), expected)
+    elif is_numpy(values):
+        _check_array(name, values, field_type, enum_size)
     elif is_arrow(values) and field_type is FieldType.STRING:
-        if fault := find_fault(values, nullable):
-            raise FrameError(f"field {name!r}{fault}")
+        _check_arrow_strings(name, values, nullable)
     else:
-        _check_list(name, values, field_type, nullable, texts)
+        _check_list(name, values, field_type, nullable, enum_size)
     if nanos is not None:
-        plain = nanos.tolist() if is_array(nanos) else nanos
-        if len(plain) != len(values):
-            raise FrameError(f"field {name!r}: {len(plain)} nanos for {len(values)} values")
-        if not all(map(_is_nano, plain)):
-            _refuse(name, plain, _is_nano, "nanos from 0 to 999999")
+        counts = nanos.tolist() if is_numpy(nanos) else nanos
+        if len(counts) != len(values):
+            raise FrameError(
+                f"field {name!r}: nanos must have {len(values)} values, as many as the field, got"
+                f" {len(counts)}"
+            )
+        if not all(map(_is_nano, counts)):
+            _refuse(name, counts, _is_nano, "nanos from 0 to 999999")
 
 
-def _check_array(name: str, values: Any, field_type: FieldType, texts: int | None = None) -> None:
+def _check_arrow_strings(name: str, values: Any, nullable: bool) -> None:
+    if str(values.type) != "string":
+        raise FrameError(f"field {name!r}: expected an array of string, got {values.type}")
+    if values.null_count and not nullable:
+        row = values.is_null().index(True).as_py()
+        raise FrameError(f"field {name!r}, row {row}: expected {_NOT_NONE}, got None")
+    try:
+        values.validate(full=True)
+    except ValueError as error:
+        raise FrameError(f"field {name!r}: expected valid UTF-8, got {error}") from None
+
+
+_NOT_NONE = "a value, the field is not nullable"
+
+
+def _check_array(
+    name: str, values: Any, field_type: FieldType, enum_size: int | None = None
+) -> None:
     if not len(values):
         return
     if field_type in RANGES:
         if field_type is FieldType.INT64 and values.dtype.kind == "i":
-            return  # no array of ints has larger ones
-        low, high = _range(field_type, texts)
+            return  # no dtype of signed integers is wider
+        low, high = _range(field_type, enum_size)
         if int(values.min()) < low or int(values.max()) > high:
-            allowed = f"{low} to {high} for {field_type.value}"
-            _refuse(name, values.tolist(), lambda value: low <= value <= high, allowed)
+            expected = f"{low} to {high} for {field_type.value}"
+            _refuse(name, values.tolist(), lambda value: low <= value <= high, expected)
     elif field_type is FieldType.FLOAT32 and values.dtype.itemsize > 4:
         large = ((values > _FLOAT32_LIMIT) & (values < inf)) | (
             (values < -_FLOAT32_LIMIT) & (values > -inf)
         )
         if not _fits_float32(*values[large].tolist()):
-            _refuse(name, values.tolist(), _fits_float32, "float32")
+            _refuse(name, values.tolist(), _fits_float32, "a number in the range of float32")
 
 
 def _check_list(
-    name: str, values: list[Any], field_type: FieldType, nullable: bool, texts: int | None
+    name: str, values: list[Any], field_type: FieldType, nullable: bool, enum_size: int | None
 ) -> None:
-    def refuse(fits: Callable[[Any], bool], allowed: str) -> NoReturn:
-        _refuse(name, values, lambda value: value is None or fits(value), allowed)
+    def refuse(fits: Callable[[Any], bool], expected: str) -> NoReturn:
+        _refuse(name, values, lambda value: value is None or fits(value), expected)
 
     classes = set(map(type, values))
     present = values
     if NoneType in classes:
         if not nullable:
-            _refuse(name, values, lambda value: value is not None, "a value: it is not nullable")
+            _refuse(name, values, lambda value: value is not None, _NOT_NONE)
         present = [value for value in values if value is not None]
         classes.discard(NoneType)
     wanted = _CLASSES[field_type]
     if not classes <= {wanted}:
-        allowed = f"{wanted.__name__} for {field_type.value}"
+        expected = f"{wanted.__name__} for {field_type.value}"
         if field_type is FieldType.TIME:
-            allowed = "aware datetime, or int of milliseconds"
-        refuse(lambda value: type(value) is wanted, allowed)
+            expected = "an aware datetime or an int of Unix milliseconds"
+        refuse(lambda value: type(value) is wanted, expected)
     if not present:
         return
     if wanted is int:
-        low, high = _range(field_type, texts)
+        low, high = _range(field_type, enum_size)
         if min(present) < low or max(present) > high:
             refuse(lambda value: low <= value <= high, f"{low} to {high} for {field_type.value}")
     elif field_type is FieldType.FLOAT32:
         if not _fits_float32(*present):
-            refuse(_fits_float32, "float32")
-    elif wanted is str and not _is_text("".join(present)):
-        refuse(_is_text, "text that UTF-8 can hold")
+            refuse(_fits_float32, "a number in the range of float32")
+    elif wanted is str and not _is_utf8("".join(present)):
+        refuse(_is_utf8, "a str that UTF-8 can encode")
 
 
-def _range(field_type: FieldType, texts: int | None) -> tuple[int, int]:
+def _range(field_type: FieldType, enum_size: int | None) -> tuple[int, int]:
     low, high = RANGES[field_type]
-    if field_type is FieldType.ENUM and texts is not None:
-        high = min(high, texts - 1)
+    if field_type is FieldType.ENUM and enum_size is not None:
+        high = min(high, enum_size - 1)
     return low, high
 
 
-def _refuse(name: str, values: list[Any], fits: Callable[[Any], bool], allowed: str) -> NoReturn:
+def _refuse(name: str, values: list[Any], fits: Callable[[Any], bool], expected: str) -> NoReturn:
     row = next(row for row, value in enumerate(values) if not fits(value))
     shown = reprlib.repr(values[row])
-    raise FrameError(f"field {name!r}, row {row}: {shown} is not allowed; allowed is {allowed}")
+    raise FrameError(f"field {name!r}, row {row}: expected {expected}, got {shown}")
 
 
 def _fits_float32(*values: float) -> bool:
@@ -380,7 +468,7 @@ def _fits_float32(*values: float) -> bool:
 
 def _is_json(values: list[Any]) -> bool:
     try:
-        # In a list once more: as deep as in the packet, for orjson's limit on depth.
+        # One more list, as in the packet: orjson limits the depth.
         orjson.dumps([values], option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
         return False
@@ -391,7 +479,7 @@ def _is_nano(value: object) -> bool:
     return type(value) is int and 0 <= value <= 999_999
 
 
-def _is_text(text: str) -> bool:
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""The quick way for usual columns: every value of exactly the column's type, none missing.
+"""The fast path for the common case: every value has exactly the column's type and none is None.
 
-It only ever says yes or nothing: what it does not know takes the careful way of columns.py and
-json.py, which also finds the words for what is wrong. Imports the standard library and orjson.
+Functions here return None for any other input; columns.py and json/encoder.py then handle it and
+raise the errors. tests/frames/test_common_columns.py holds both paths to the same bytes.
 """
 
 from collections.abc import Sequence
@@ -12,35 +12,34 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aiostream_ds._frames.arrays import array_kind
-from aiostream_ds._frames.columns import ARRAY_TYPES, RANGES, FieldType
+from aiostream_ds._frames.columns import ARRAY_TYPES, RANGES, FieldType, array_kind
 from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
-__all__ = ["QuickWriter", "find_sound"]
+__all__ = ["CommonCaseWriter", "validated_type"]
 
 
-class _Usual(NamedTuple):
-    """What the values of one type usually are."""
+class _CommonCase(NamedTuple):
+    """The values of one field type in the common case."""
 
     exact: type | None
-    alone: frozenset[type]
+    only: frozenset[type]
     low: float
     high: float
     array: str
-    """What `array_kind` says of it."""
+    """The result of `array_kind`."""
 
 
-def _usual(kind: type, array: str, limits: FieldType | None = None) -> _Usual:
+def _common_case(kind: type, array: str, limits: FieldType | None = None) -> _CommonCase:
     low, high = RANGES[limits] if limits is not None else (-inf, inf)
-    return _Usual(kind, frozenset({kind}), low, high, array)
+    return _CommonCase(kind, frozenset({kind}), low, high, array)
 
 
-_UNUSUAL = _Usual(None, frozenset(), -inf, inf, "")
-_USUAL = {
-    FieldType.FLOAT64: _usual(float, "f8"),
-    FieldType.INT64: _usual(int, "i8", FieldType.INT64),
-    FieldType.TIME: _usual(int, "i8", FieldType.TIME),
-    FieldType.BOOL: _usual(bool, "b1"),
+_NO_COMMON_CASE = _CommonCase(None, frozenset(), -inf, inf, "")
+_COMMON_CASES = {
+    FieldType.FLOAT64: _common_case(float, "f8"),
+    FieldType.INT64: _common_case(int, "i8", FieldType.INT64),
+    FieldType.TIME: _common_case(int, "i8", FieldType.TIME),
+    FieldType.BOOL: _common_case(bool, "b1"),
 }
 _LIST_TYPES = {
     float: FieldType.FLOAT64,
@@ -48,16 +47,15 @@ _LIST_TYPES = {
     bool: FieldType.BOOL,
     str: FieldType.STRING,
 }
-_FEW = 1_000
-_MOST_PLANS = 256  # a column of times holds datetimes or ints
+_MAX_STRINGS = 1_000
+_MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
-_DATETIMES, _TEXTS, _LISTS = {datetime}, {str}, {list}
+_DATETIMES, _STRINGS, _LISTS = {datetime}, {str}, {list}
 
 
-def find_sound(values: Any, wanted: FieldType | None) -> FieldType | None:
-    """The type of values that may be sent as they stand, none of them None: `wanted`, or where that
-    is None the one they have. The quick yes to what reading and checking find; None says nothing.
-    """
+def validated_type(values: Any, wanted: FieldType | None) -> FieldType | None:
+    """The type of values that need no conversion and no further check, none of them None: `wanted`,
+    or the type of the values if that is None. None: not validated, use columns.read and check."""
     is_list = values.__class__ is list
     if is_list:
         natural = _LIST_TYPES.get(values[0].__class__) if values else None
@@ -71,13 +69,13 @@ def find_sound(values: Any, wanted: FieldType | None) -> FieldType | None:
     if found is FieldType.TIME and not is_list:
         return found if _are_times(values) else None
     if found is FieldType.STRING:
-        return found if _are_texts(values) else None
-    return found if not is_list or _is_sound(values, _USUAL[found]) else None
+        return found if _are_strings(values) else None
+    return found if not is_list or _is_common(values, _COMMON_CASES[found]) else None
 
 
-def _are_texts(values: list[Any]) -> bool:
-    """Whether these are texts that UTF-8 can hold; many are not looked at: it would take long."""
-    if len(values) > _FEW or set(map(type, values)) != _TEXTS:
+def _are_strings(values: list[Any]) -> bool:
+    """Whether these are strings that UTF-8 can encode. False for long lists: it takes too long."""
+    if len(values) > _MAX_STRINGS or set(map(type, values)) != _STRINGS:
         return False
     try:
         "".join(values).encode()
@@ -87,50 +85,47 @@ def _are_texts(values: list[Any]) -> bool:
 
 
 def _are_times(values: Any) -> bool:
-    """Whether an array's numbers are in the range of times. (Its `min` takes twice as long.)"""
+    """Whether an array's numbers are in the range of times. `min` takes twice as long as argmin."""
     if not len(values):
         return True
     low, high = values.item(values.argmin()), values.item(values.argmax())
     return bool(-TIME_LIMIT <= low and high <= TIME_LIMIT)
 
 
-def _is_sound(values: list[Any], usual: _Usual) -> bool:
-    return set(map(type, values)) == usual.alone and _fits(values, usual)
+def _is_common(values: list[Any], case: _CommonCase) -> bool:
+    return set(map(type, values)) == case.only and _is_in_range(values, case)
 
 
-def _fits(values: list[Any], usual: _Usual) -> bool:
-    """Whether values of the type are in its range."""
-    return usual.exact is not int or (usual.low <= min(values) and max(values) <= usual.high)
+def _is_in_range(values: list[Any], case: _CommonCase) -> bool:
+    return case.exact is not int or (case.low <= min(values) and max(values) <= case.high)
 
 
-class _RowPlan(NamedTuple):
-    """How a row is written, by the types of its values."""
+class _RowFormat(NamedTuple):
+    """How to write a row, by the types of its values."""
 
     times: tuple[int, ...]
-    """Places of datetimes."""
+    """Indexes of datetimes."""
     limits: tuple[tuple[int, float, float], ...]
-    """Places of whole numbers, and their range."""
-    numbers: bool
-    """Whether nothing else is written."""
+    """Indexes of integers, and their range."""
+    numbers_only: bool
 
 
-class QuickWriter:
-    """Writes the data of columns of these types."""
+class CommonCaseWriter:
+    """Writes the data of columns of these types, in the common case."""
 
-    __slots__ = ("_numbers", "_plans", "_types", "_usual")
+    __slots__ = ("_cases", "_formats", "_numbers_only", "_types")
 
     def __init__(self, types: Sequence[FieldType]) -> None:
         self._types = list(types)
-        self._usual = [_USUAL.get(each, _UNUSUAL) for each in types]
-        self._numbers = _UNUSUAL not in self._usual
-        self._plans: dict[tuple[type, ...], _RowPlan] = {}
+        self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
+        self._numbers_only = _NO_COMMON_CASE not in self._cases
+        self._formats: dict[tuple[type, ...], _RowFormat] = {}
 
     def data(self, columns: Sequence[Any]) -> bytes | None:
-        """The JSON object of the values, as `json.data` has it; None if some column is not usual.
-        The columns are equally long."""
+        """The JSON object of equally long columns, as `json.data` writes it. None: not common."""
         nanos: list[list[int] | None] = []
-        for values, (exact, _, low, high, _) in zip(columns, self._usual, strict=True):
-            # Single rows are what most packets have: here no function is called for a value.
+        for values, (exact, _, low, high, _) in zip(columns, self._cases, strict=True):
+            # Most packets have a single row: no function is called for its values here.
             if values.__class__ is not list or len(values) != 1:
                 break
             value = values[0]
@@ -138,96 +133,96 @@ class QuickWriter:
             if kind is not exact or (kind is int and not low <= value <= high):
                 break
         else:
-            return _written(columns, nanos)
-        plain = self._read(columns, nanos)
-        return None if plain is None else _written(plain, nanos)
+            return _write(columns, nanos)
+        converted = self._read(columns, nanos)
+        return None if converted is None else _write(converted, nanos)
 
     def many(self, tables: Sequence[Sequence[Any]]) -> list[bytes] | None:
-        """The same for many small tables of nothing but numbers: each of several columns."""
-        if not self._numbers or len(self._types) < 2:
+        """The same for many small tables that consist of numbers and have several columns."""
+        if not self._numbers_only or len(self._types) < 2:
             return None
-        for columns, usual in zip(zip(*tables, strict=True), self._usual, strict=True):
+        for columns, case in zip(zip(*tables, strict=True), self._cases, strict=True):
             if set(map(type, columns)) != _LISTS:
                 return None
-            if not _is_sound(list(chain.from_iterable(columns)), usual):
+            if not _is_common(list(chain.from_iterable(columns)), case):
                 return None
         body = orjson.dumps(tables)
         if _N in body and b"null" in body:
             return None
-        # Written in one go and cut where one table ends: no number has a bracket in it.
-        return [b'{"values":[[%b]]}' % piece for piece in body[3:-3].split(b"]],[[")]
+        # One call writes all tables; the result is split between them: numbers have no brackets.
+        return [b'{"values":[[%b]]}' % table for table in body[3:-3].split(b"]],[[")]
 
     def row(self, values: tuple[Any, ...]) -> bytes | None:
-        """The same for one row: most packets of a slow stream have no more."""
+        """The same for one row, the most frequent packet of a slow stream."""
         kinds = tuple(map(type, values))
-        plan = self._plans.get(kinds)
-        if plan is None:
-            plan = self._plan(kinds)
-            if plan is None:
+        row_format = self._formats.get(kinds)
+        if row_format is None:
+            row_format = self._find_format(kinds)
+            if row_format is None:
                 return None
-        times, limits, numbers = plan
+        times, limits, numbers_only = row_format
         cells: Sequence[Any] = values
         nanos: list[Any] = []
         if times:
             cells = list(values)
-            for place in times:
+            for index in times:
                 try:
-                    at, rest = divmod(values[place] - EPOCH, MILLISECOND)
+                    at, rest = divmod(values[index] - EPOCH, MILLISECOND)
                 except TypeError:  # it has no time zone
                     return None
                 if not -TIME_LIMIT <= at <= TIME_LIMIT:
                     return None
-                cells[place] = at
+                cells[index] = at
                 if rest:
                     nanos = nanos or [None] * len(values)
-                    nanos[place] = (rest.microseconds * 1000,)
-        for place, low, high in limits:
-            if not low <= cells[place] <= high:
+                    nanos[index] = (rest.microseconds * 1000,)
+        for index, low, high in limits:
+            if not low <= cells[index] <= high:
                 return None
-        if not numbers:
-            return _written([(cell,) for cell in cells], nanos)
+        if not numbers_only:
+            return _write([(cell,) for cell in cells], nanos)
         body = orjson.dumps(cells)
         if _N in body:
             return None  # NaN and infinities are written as null
-        body = body[1:-1].replace(b",", b"],[")  # no number has a comma in it
+        body = body[1:-1].replace(b",", b"],[")  # numbers have no commas
         if nanos:
             return b'{"values":[[%b]],"nanos":%b}' % (body, orjson.dumps(nanos))
         return b'{"values":[[%b]]}' % body
 
-    def _plan(self, kinds: tuple[type, ...]) -> "_RowPlan | None":
-        """How a row with values of these types is written; None: one of them is not usual."""
+    def _find_format(self, kinds: tuple[type, ...]) -> _RowFormat | None:
+        """The format of a row with values of these types. None: one of them is not common."""
         times: list[int] = []
         limits: list[tuple[int, float, float]] = []
-        for place, (kind, usual, wanted) in enumerate(
-            zip(kinds, self._usual, self._types, strict=True)
+        for index, (kind, case, wanted) in enumerate(
+            zip(kinds, self._cases, self._types, strict=True)
         ):
             if kind is datetime and wanted is FieldType.TIME:
-                times.append(place)
-            elif kind is not usual.exact and (kind is not str or wanted is not FieldType.STRING):
+                times.append(index)
+            elif kind is not case.exact and (kind is not str or wanted is not FieldType.STRING):
                 return None
             if kind is int:
-                limits.append((place, usual.low, usual.high))
-        plan = _RowPlan(tuple(times), tuple(limits), str not in kinds and bool not in kinds)
-        if len(self._plans) >= _MOST_PLANS:
-            self._plans.clear()
-        self._plans[kinds] = plan
-        return plan
+                limits.append((index, case.low, case.high))
+        row_format = _RowFormat(tuple(times), tuple(limits), str not in kinds and bool not in kinds)
+        if len(self._formats) >= _MAX_FORMATS:
+            self._formats.clear()
+        self._formats[kinds] = row_format
+        return row_format
 
     def _read(self, columns: Sequence[Any], nanos: list[list[int] | None]) -> list[Any] | None:
-        """The columns in their plain form; what times have below their milliseconds to `nanos`."""
-        plain: list[Any] = []
-        for values, usual, wanted in zip(columns, self._usual, self._types, strict=True):
+        """The columns with datetimes as milliseconds; adds the rest of each time to `nanos`."""
+        converted: list[Any] = []
+        for values, case, wanted in zip(columns, self._cases, self._types, strict=True):
             found: Any = values
             if values.__class__ is not list:
-                if array_kind(values) != usual.array:
+                if array_kind(values) != case.array:
                     return None
                 if wanted is FieldType.TIME and not _are_times(values):
                     return None
-                plain.append(values)
+                converted.append(values)
                 continue
             kinds = set(map(type, values))
-            if kinds == usual.alone:
-                if not _fits(values, usual):
+            if kinds == case.only:
+                if not _is_in_range(values, case):
                     return None
             elif kinds == _DATETIMES and wanted is FieldType.TIME:
                 read = read_datetimes(values)
@@ -236,21 +231,21 @@ class QuickWriter:
                 found, below = read
                 if below is not None:
                     nanos.extend([None] * (len(columns) - len(nanos)))
-                    nanos[len(plain)] = below
-            elif kinds != _TEXTS or wanted is not FieldType.STRING:
+                    nanos[len(converted)] = below
+            elif kinds != _STRINGS or wanted is not FieldType.STRING:
                 return None
-            plain.append(found)
-        return plain
+            converted.append(found)
+        return converted
 
 
-def _written(plain: Sequence[Any], nanos: Sequence[Any]) -> bytes | None:
+def _write(columns: Sequence[Any], nanos: Sequence[Any]) -> bytes | None:
     try:
-        body = orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
+        body = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        return None  # text that is no UTF-8
-    if _N in body and b"null" in body:  # a number is looked for quickest
+        return None  # a str that UTF-8 cannot encode
+    if _N in body and b"null" in body:  # searching for an int is fastest
         return None  # NaN and infinities are written as null
-    # A result of orjson holds far more memory than its bytes need until it is copied, as here.
+    # The formatting copies orjson's result, which holds far more memory than its bytes need.
     if nanos:
         return b'{"values":%b,"nanos":%b}' % (body, orjson.dumps(nanos))
     return b'{"values":%b}' % body

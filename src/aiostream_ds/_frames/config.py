@@ -1,7 +1,7 @@
-"""What goes with the values: how a field is displayed, and what a frame says about itself.
+"""Metadata of fields and frames: how Grafana displays a field, and what a frame contains.
 
-Structs as Grafana's JSON has them: snake_case here, camelCase on the wire, defaults left out.
-Imports msgspec only. Nothing is checked when a struct is made; `check` does that.
+The structs are those of Grafana's JSON: snake_case here, camelCase on the wire, defaults omitted.
+Creating a struct checks nothing; `check` does.
 """
 
 import enum
@@ -39,11 +39,11 @@ AwareDatetime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """The settings that all structs here share."""
+    """Settings of all structs here."""
 
 
 class MappingResult(_Wire, frozen=True, kw_only=True):
-    """What is shown instead of a value; `index` only orders the editor's list."""
+    """The text and color shown instead of a value; `index` orders the editor's list."""
 
     text: str = ""
     color: str = ""
@@ -51,13 +51,13 @@ class MappingResult(_Wire, frozen=True, kw_only=True):
 
 
 class ValueMapping(_Wire, frozen=True, kw_only=True, tag_field="type", tag="value"):
-    """Single values, written as text, and what is shown for each."""
+    """Results for single values; the keys are the values as strings."""
 
     options: Mapping[str, MappingResult]
 
 
 class RangeOptions(_Wire, frozen=True, kw_only=True):
-    """Both ends belong to the range; None leaves that end open."""
+    """A range, ends included; None is an open end."""
 
     from_: float | None = msgspec.field(default=None, name="from")
     to: float | None = None
@@ -65,26 +65,26 @@ class RangeOptions(_Wire, frozen=True, kw_only=True):
 
 
 class RangeMapping(_Wire, frozen=True, kw_only=True, tag_field="type", tag="range"):
-    """A range of numbers and what is shown for it."""
+    """A result for a range of numbers."""
 
     options: RangeOptions
 
 
 class SpecialOptions(_Wire, frozen=True, kw_only=True):
-    """Which special value is meant, and what is shown for it."""
+    """A special value and its result."""
 
     match: Literal["true", "false", "null", "nan", "null+nan", "empty"]
     result: MappingResult
 
 
 class SpecialMapping(_Wire, frozen=True, kw_only=True, tag_field="type", tag="special"):
-    """A special value (true, null, NaN …) and what is shown for it."""
+    """A result for a special value (true, null, NaN …)."""
 
     options: SpecialOptions
 
 
 class Threshold(_Wire, frozen=True, kw_only=True):
-    """One step: it holds from `value` on. None (or -inf) is the first step, below all others."""
+    """A step that applies from `value` on. None (or -inf) is the first step, below all others."""
 
     value: float | None
     color: str = ""
@@ -92,14 +92,14 @@ class Threshold(_Wire, frozen=True, kw_only=True):
 
 
 class Thresholds(_Wire, frozen=True, kw_only=True):
-    """Steps by rising value; percentages are of the range from `min` to `max` of the field."""
+    """Steps in ascending order; a percentage is of the field's range from `min` to `max`."""
 
     mode: Literal["absolute", "percentage"]
     steps: tuple[Threshold, ...]
 
 
 class LinkTransformation(_Wire, frozen=True, kw_only=True):
-    """How a link gets variables out of a field's text."""
+    """How a link extracts variables from a field's text."""
 
     type: Literal["regex", "logfmt"]
     field: str = ""
@@ -108,14 +108,14 @@ class LinkTransformation(_Wire, frozen=True, kw_only=True):
 
 
 class LinkRange(_Wire, frozen=True, kw_only=True):
-    """The time range that a link opens; both ends are aware datetimes."""
+    """The time range of the link's target; both ends are aware datetimes."""
 
     from_: AwareDatetime = msgspec.field(name="from")
     to: AwareDatetime
 
 
 class InternalLink(_Wire, frozen=True, kw_only=True):
-    """A link into Explore: a query of another data source."""
+    """A link to a query of another data source in Explore."""
 
     query: Any = None
     datasource_uid: str = ""
@@ -126,7 +126,7 @@ class InternalLink(_Wire, frozen=True, kw_only=True):
 
 
 class DataLink(_Wire, frozen=True, kw_only=True):
-    """What a click on a value opens."""
+    """The link that a click on a value opens."""
 
     title: str = ""
     target_blank: bool = False
@@ -135,7 +135,7 @@ class DataLink(_Wire, frozen=True, kw_only=True):
 
 
 class EnumConfig(_Wire, frozen=True, kw_only=True):
-    """What each index of an enum field means: position 0 belongs to index 0."""
+    """Text, color, icon and description of each index of an enum field, by index."""
 
     text: tuple[str, ...]
     color: tuple[str, ...] = ()
@@ -144,17 +144,17 @@ class EnumConfig(_Wire, frozen=True, kw_only=True):
 
 
 class TypeConfig(_Wire, frozen=True, kw_only=True):
-    """What only fields of one type have."""
+    """Config of fields of one type."""
 
     enum: EnumConfig | None = None
 
 
 class FieldConfig(_Wire, frozen=True, kw_only=True):
-    """How Grafana displays a field. Everything may be left out.
+    """How Grafana displays a field. Everything is optional.
 
     `unit` is one of Grafana's unit ids ("celsius", "ms"). `interval` is the expected step between
-    values in the field's own unit, for a time field milliseconds. A `min` or `max` that is not
-    finite counts as left out.
+    values in the field's own unit, for a time field in milliseconds. A `min` or `max` that is not
+    finite is ignored.
     """
 
     display_name: str = ""
@@ -194,7 +194,7 @@ class Inspect(enum.IntEnum):
 
 
 class Notice(_Wire, frozen=True, kw_only=True):
-    """A remark in the corner of the panel."""
+    """A message in the corner of the panel."""
 
     severity: Literal["info", "warning", "error"]
     text: str
@@ -203,13 +203,13 @@ class Notice(_Wire, frozen=True, kw_only=True):
 
 
 class FrameMeta(_Wire, frozen=True, kw_only=True):
-    """What a frame says about itself.
+    """Metadata of a frame. Everything is optional.
 
-    `type` promises a structure ("timeseries-wide", "timeseries-long", "timeseries-multi",
+    `type` declares a structure ("timeseries-wide", "timeseries-long", "timeseries-multi",
     "numeric-wide", "numeric-long", "numeric-multi", "log-lines", "table", "directory-listing") and
     `type_version` its version, as (major, minor). `channel` is the live channel, without the
     organisation, that Grafana subscribes to for the rows that follow. `unique_row_id_fields` are
-    indexes of the fields that together identify a row.
+    the indexes of the fields that together identify a row.
     """
 
     type: str = ""
@@ -228,10 +228,10 @@ class FrameMeta(_Wire, frozen=True, kw_only=True):
 
 
 def check(value: FieldConfig | FrameMeta) -> None:
-    """Refuse what Grafana could not read back: one bad notice makes a whole response unreadable.
+    """Check that Grafana can read the struct: one bad notice makes a whole response unreadable.
 
     Raises:
-        ValueError: names the key and what it allows.
+        ValueError: names the key and what was expected.
     """
     try:
         msgspec.json.decode(msgspec.json.encode(value), type=type(value))

@@ -1,7 +1,4 @@
-"""Data frames: `Frame` and its columns, `Field`. What Grafana draws; the encoders are next door.
-
-Imports its own room only: config (what goes with the values) and columns (the values themselves).
-"""
+"""Data frames, the tables that Grafana displays: `Frame` and its columns, `Field`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -9,7 +6,7 @@ from typing import Any
 
 from aiostream_ds._frames import columns, config
 from aiostream_ds._frames.columns import Column, FieldType, FrameError
-from aiostream_ds._frames.common_columns import find_sound
+from aiostream_ds._frames.common_columns import validated_type
 from aiostream_ds._frames.config import FieldConfig, FrameMeta
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
@@ -19,33 +16,33 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 class Field:
-    """One named column of values of one type.
+    """A named column of values of one type.
 
-    `values` is a list, a one-dimensional numpy array or a pyarrow array. It is kept, not copied,
-    wherever it already is in the form that is sent, so do not change it afterwards. For texts by
-    the hundred thousand that is a pyarrow array of strings.
+    `values` is a list, a one-dimensional numpy array or a pyarrow array. It is not copied if it
+    already has the form that is sent, so do not change it afterwards. For more than 100,000
+    strings, use a pyarrow array of strings.
 
-    Where no `type` is given it follows from the values: bool, str; int is INT64; float is FLOAT64,
-    ints among them included; aware datetimes are TIME; dict and list are JSON; an array has the
-    type of its dtype. A field without any value is FLOAT64 and nullable.
+    Without `type`, the type follows from the values: bool is BOOL; str is STRING; int is INT64;
+    float, also mixed with int, is FLOAT64; aware datetimes are TIME; dict and list are JSON; an
+    array has the type of its dtype. A field without any value is FLOAT64 and nullable.
 
-    TIME takes aware datetimes, datetime64 arrays (in UTC) or ints of Unix milliseconds. They become
-    milliseconds in `values`, and in `nanos`, where any time has a part below its millisecond, the
-    0 to 999999 ns that remain; with ints, `nanos` may be given. ENUM takes indexes; their texts are
-    in `config.type.enum`. FLOAT32 is rounded to single precision when it is sent. In a JSON field
-    that is not nullable, None is the JSON value null.
+    TIME takes aware datetimes, datetime64 arrays (in UTC) or ints of Unix milliseconds. `values`
+    then has milliseconds. If a time has a part below its millisecond, `nanos` has those 0 to
+    999999 ns; with ints, `nanos` may be given. ENUM takes indexes; their texts are in
+    `config.type.enum`. FLOAT32 is rounded to single precision when it is sent. In a JSON field that
+    is not nullable, None is the JSON value null.
 
-    `nullable` says whether None is allowed. Left out, it follows from the values; a stream should
-    state it, because a change of it is a change of schema.
+    `nullable` is whether None is allowed. By default it follows from the values; set it in a
+    stream, because a change of it is a change of the schema.
 
     Raises:
-        FrameError: the values cannot be of one type, or a datetime has no time zone. Whether they
-            fit the type is asked by `Frame.check`.
+        FrameError: the values are not of one type, or a datetime has no time zone. `Frame.check`
+            checks that they fit the type.
     """
 
     __slots__ = (
-        "_sound",
-        "_sound_type",
+        "_validated",
+        "_validated_type",
         "config",
         "labels",
         "name",
@@ -71,13 +68,13 @@ class Field:
         self.config = config
         self.values: Any
         self.nanos: Any
-        # The values that passed their check here already: a few rows have no time for two.
-        self._sound: Any = None
-        self._sound_type: FieldType | None = None
-        sound = find_sound(values, type) if nanos is None else None
-        if sound is not None:
-            self.values = self._sound = values
-            self.type = self._sound_type = sound
+        # Values and type that were validated here: `check_data` does not check them again.
+        self._validated: Any = None
+        self._validated_type: FieldType | None = None
+        validated = validated_type(values, type) if nanos is None else None
+        if validated is not None:
+            self.values = self._validated = values
+            self.type = self._validated_type = validated
             self.nullable = False if nullable is None else nullable
             self.nanos = None
             return
@@ -96,10 +93,10 @@ class Field:
 
 
 class Frame:
-    """A table of equally long fields, with a name and what it says about itself in `meta`.
+    """A table of equally long fields, with a name and metadata.
 
-    `ref_id` is the query's letter in the panel. `meta` with a `channel` makes Grafana subscribe to
-    that channel for the rows that follow.
+    `ref_id` is the letter of the query in the panel. If `meta` has a `channel`, Grafana subscribes
+    to it for the rows that follow.
     """
 
     __slots__ = ("fields", "meta", "name", "ref_id")
@@ -121,7 +118,11 @@ class Frame:
         ref_id: str = "",
         meta: FrameMeta | None = None,
     ) -> "Frame":
-        """One field for each name and its values; `Field` says how types follow from values."""
+        """A frame with a field for each name and its values.
+
+        Raises:
+            FrameError: see `Field`.
+        """
         fields = (Field(key, values) for key, values in columns.items())
         return cls(*fields, name=name, ref_id=ref_id, meta=meta)
 
@@ -134,7 +135,12 @@ class Frame:
         ref_id: str = "",
         meta: FrameMeta | None = None,
     ) -> "Frame":
-        """One field for each key of any row, in order of first appearance; None where missing."""
+        """A frame with a field for each key of any row, in order of first appearance; None where a
+        row does not have the key.
+
+        Raises:
+            FrameError: see `Field`.
+        """
         rows = list(rows)
         keys = dict.fromkeys(key for row in rows for key in row)
         table = {key: [row.get(key) for row in rows] for key in keys}
@@ -142,14 +148,14 @@ class Frame:
 
     @property
     def rows(self) -> int:
-        """How many rows there are: the length of the first field, 0 without fields."""
+        """The number of rows: the length of the first field, 0 without fields."""
         return len(self.fields[0].values) if self.fields else 0
 
     def check(self) -> None:
-        """Refuse what Grafana could not read. The encoders ask unless they are told it was done.
+        """Check that Grafana can read the frame. The encoders call this unless `checked` is true.
 
         Raises:
-            FrameError: names the field, the row and the value, and what is allowed.
+            FrameError: names the field, the row, the value and what was expected.
         """
         check_schema(self)
         check_data(self.fields)
@@ -159,41 +165,39 @@ class Frame:
 
 
 def check_schema(frame: Frame) -> None:
-    """The half of `Frame.check` that looks at names, labels, config and meta.
+    """The part of `Frame.check` for names, labels, config and meta.
 
     Raises:
-        FrameError: one of them is not what Grafana takes, or two fields have one name and labels.
+        FrameError: Grafana does not accept one of them, or two fields have one name and labels.
     """
-    _check_text(frame.name, "frame name")
-    _check_text(frame.ref_id, "frame ref_id")
+    _check_str(frame.name, "frame name")
+    _check_str(frame.ref_id, "frame ref_id")
     if frame.meta is not None:
         _check_config(frame.meta, FrameMeta, "frame meta")
     seen = set()
-    for position, field in enumerate(frame.fields):
+    for index, field in enumerate(frame.fields):
         if not isinstance(field, Field):
-            raise FrameError(f"field {position} is {field!r}; allowed is a Field")
+            raise FrameError(f"field {index} must be a Field, got {field!r}")
         where = f"field {field.name!r}"
-        _check_text(field.name, f"name of field {position}")
+        _check_str(field.name, f"name of field {index}")
         if not isinstance(field.labels, Mapping):
-            raise FrameError(
-                f"{where}: labels are {field.labels!r}; allowed is a dict of str to str"
-            )
+            raise FrameError(f"{where}: labels must be a dict of str to str, got {field.labels!r}")
         for key, value in field.labels.items():
-            _check_text(key, f"{where}: label name")
-            _check_text(value, f"{where}: label {key!r}")
+            _check_str(key, f"{where}: label name")
+            _check_str(value, f"{where}: label {key!r}")
         if field.config is not None:
             _check_config(field.config, FieldConfig, f"{where}: config")
         identity = (field.name, frozenset(field.labels.items()))
         if identity in seen:
             raise FrameError(
-                f"{where} with labels {dict(field.labels)} is there twice; allowed is each name and"
-                " labels once"
+                f"{where}: name and labels must be unique in the frame, got labels"
+                f" {dict(field.labels)} twice"
             )
         seen.add(identity)
 
 
 def check_data(fields: Sequence[Field]) -> None:
-    """The half of `Frame.check` that looks at the values.
+    """The part of `Frame.check` for the values.
 
     Raises:
         FrameError: a value does not fit its field, or the fields are not equally long.
@@ -201,38 +205,38 @@ def check_data(fields: Sequence[Field]) -> None:
     rows = len(fields[0].values) if fields else 0
     for field in fields:
         if (
-            field.values is not field._sound
-            or field.type is not field._sound_type
+            field.values is not field._validated
+            or field.type is not field._validated_type
             or field.nanos is not None
         ):
             _check_field(field)
         if len(field.values) != rows:
             raise FrameError(
-                f"field {field.name!r} has {len(field)} values; allowed is {rows}, as"
-                f" many as field {fields[0].name!r} has"
+                f"field {field.name!r} must have {rows} values, as many as field"
+                f" {fields[0].name!r}, got {len(field)}"
             )
 
 
 def _check_field(field: Field) -> None:
-    texts = None
+    enum_size = None
     if field.config is not None and field.config.type is not None and field.config.type.enum:
-        texts = len(field.config.type.enum.text)
+        enum_size = len(field.config.type.enum.text)
     column = Column(field.values, field.type, field.nullable, field.nanos)
-    columns.check(field.name, column, texts)
+    columns.check(field.name, column, enum_size)
 
 
-def _check_text(value: object, what: str) -> None:
+def _check_str(value: object, what: str) -> None:
     if not isinstance(value, str):
-        raise FrameError(f"{what} is {value!r}; allowed is a str")
+        raise FrameError(f"{what} must be a str, got {value!r}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FrameError(f"{what} is {value!r}; allowed is text that UTF-8 can hold") from None
+        raise FrameError(f"{what} must be a str that UTF-8 can encode, got {value!r}") from None
 
 
 def _check_config(value: object, wanted: type[FieldConfig] | type[FrameMeta], what: str) -> None:
     if not isinstance(value, wanted):
-        raise FrameError(f"{what} is {value!r}; allowed is a {wanted.__name__}")
+        raise FrameError(f"{what} must be a {wanted.__name__}, got {value!r}")
     try:
         config.check(value)
     except ValueError as error:

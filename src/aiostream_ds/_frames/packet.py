@@ -1,25 +1,25 @@
-"""What travels in a channel: bytes, encoded once, with the schema kept apart from the data.
+"""Packets of a channel: bytes that are encoded once, with the schema apart from the data.
 
-A packet knows no values. `render` joins schema and data into one `StreamPacket` payload; whether
-the schema goes along is decided by each reader's mailbox, at delivery.
+`render` joins schema and data into the payload of one `StreamPacket`. Each subscription decides at
+delivery whether the payload includes the schema.
 """
 
 from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Packet", "CursorRange", "Schema", "render"]
+__all__ = ["CursorRange", "Packet", "Schema", "render"]
 
 
 class Schema(msgspec.Struct, frozen=True, eq=False):
-    """The frame without values: its JSON object; equal fingerprints mean equal schemas."""
+    """A frame without values: its JSON object. Equal fingerprints mean equal schemas."""
 
     body: bytes
     fingerprint: str
 
 
 class CursorRange(NamedTuple):
-    """Where rows stand in a numbered stream: all those with prev < cursor <= last."""
+    """The cursors of a packet's rows: all rows with prev < cursor <= last."""
 
     epoch: str
     prev: int
@@ -27,10 +27,10 @@ class CursorRange(NamedTuple):
 
 
 class Packet(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """`rows` rows under `schema`; `data` is the JSON object of `values` and what goes along.
+    """`rows` rows under `schema`; `data` is the JSON object with `values`, `entities` and `nanos`.
 
-    `cursors` is the range of cursors of these rows, if they have one. A packet with cursors and no
-    rows reports how far the stream has come.
+    `cursors` is set if the stream's rows have a cursor. A packet with cursors and without rows
+    reports how far the stream has come.
     """
 
     schema: Schema
@@ -43,7 +43,7 @@ def render(schema: Schema | None, packet: Packet | None) -> bytes:
     """The JSON of one stream packet: schema only (initial data), data only, or both."""
     if packet is None:
         if schema is None:
-            raise ValueError("a stream packet needs a schema, data or both")
+            raise ValueError("expected a schema, a packet or both, got None")
         return b'{"schema":%b}' % schema.body
     if schema is None:
         return b'{"data":%b}' % packet.data

@@ -1,7 +1,4 @@
-"""Rows of frames: packets joined to one frame, and parts of a frame.
-
-Imports its own room only.
-"""
+"""Rows of frames: some rows of a frame, and packets joined to one frame."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -12,29 +9,76 @@ from aiostream_ds._frames.columns import FieldType
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 
-__all__ = ["between", "join", "part"]
+__all__ = ["join_packets", "rows_between", "slice_rows", "take_rows", "take_values"]
 
 
-def join(packets: Sequence[Packet], schema: Schema | None) -> Frame:
-    """The rows of packets in the columns of `schema`; of the last packet's where it is None.
+def take_values(values: Any, rows: "slice | Sequence[int]") -> Any:
+    """These rows of a column: a list, a numpy array or a pyarrow array, of the same type."""
+    if isinstance(rows, slice):
+        return values[rows]
+    if not rows:
+        return values[:0]  # numpy does not take an empty list
+    take = getattr(values, "take", None)  # numpy and pyarrow
+    return [values[row] for row in rows] if take is None else take(rows)
 
-    A column that a packet has not is None there; one of another type is read as the schema's.
+
+def take_rows(frame: Frame, rows: "slice | Sequence[int]") -> Frame:
+    """A frame with these rows of `frame`."""
+    fields = [
+        Field(
+            field.name,
+            take_values(field.values, rows),
+            field.type,
+            labels=field.labels,
+            config=field.config,
+            nullable=field.nullable,
+            nanos=None if field.nanos is None else take_values(field.nanos, rows),
+        )
+        for field in frame.fields
+    ]
+    return Frame(*fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
+
+
+def slice_rows(frame: Frame, start: int, stop: int) -> Frame:
+    """The rows from `start` up to, not including, `stop`; a negative `start` counts as 0."""
+    if start <= 0 and stop >= frame.rows:
+        return frame
+    return take_rows(frame, slice(max(0, start), stop))
+
+
+def rows_between(frame: Frame, start_ms: float, end_ms: float, limit: int) -> Frame:
+    """The newest `limit` rows whose time is in the range, ends included. The time is the first TIME
+    field; without one, all rows match."""
+    times = next((field.values for field in frame.fields if field.type is FieldType.TIME), None)
+    if times is None:
+        return slice_rows(frame, frame.rows - limit, frame.rows)
+    rows = [
+        row for row, time in enumerate(times) if time is not None and start_ms <= time <= end_ms
+    ]
+    rows = rows[-limit:]
+    return frame if len(rows) == frame.rows else take_rows(frame, rows)
+
+
+def join_packets(packets: Sequence[Packet], schema: Schema | None) -> Frame:
+    """The rows of packets in the columns of `schema`, or of the last packet's schema if it is None.
+
+    Values of a column that a packet does not have are None; values of another type are converted to
+    the schema's type.
     """
     schema = packets[-1].schema if schema is None and packets else schema
     if schema is None:
         return Frame()
-    groups = groupby(packets, key=lambda packet: packet.schema.fingerprint)
     frames = []
-    for _, group in groups:
-        alike = list(group)
-        frames.append(json.decode_rows(alike, alike[0].schema))
-    wanted = json.decode_rows((), schema)
+    for _, group in groupby(packets, key=lambda packet: packet.schema.fingerprint):
+        same_schema = list(group)
+        frames.append(json.decode_rows(same_schema, same_schema[0].schema))
     if len(frames) == 1 and packets[0].schema.fingerprint == schema.fingerprint:
         return frames[0]
-    return Frame(*(_joined(field, frames) for field in wanted.fields))
+    wanted = json.decode_rows((), schema)
+    return Frame(*(_join_field(field, frames) for field in wanted.fields))
 
 
-def _joined(wanted: Field, frames: Sequence[Frame]) -> Field:
+def _join_field(wanted: Field, frames: Sequence[Frame]) -> Field:
     values: list[Any] = []
     nanos: list[int] = []
     for frame in frames:
@@ -43,7 +87,7 @@ def _joined(wanted: Field, frames: Sequence[Frame]) -> Field:
             values += [None] * frame.rows
             nanos += [0] * frame.rows
         else:
-            values += _as(wanted.type, found)
+            values += _convert(found, wanted.type)
             nanos += found.nanos or [0] * frame.rows
     return Field(
         wanted.name,
@@ -56,56 +100,19 @@ def _joined(wanted: Field, frames: Sequence[Frame]) -> Field:
     )
 
 
-def _as(kind: FieldType, field: Field) -> list[Any]:
-    """The values as another type has them; what it cannot have is None."""
-    if field.type is kind:
+def _convert(field: Field, wanted: FieldType) -> list[Any]:
+    """The values as another type, None for those that it cannot represent."""
+    if field.type is wanted:
         return list(field.values)
-    make = _MADE.get((field.type, kind))
-    if make is None:
+    convert = _CONVERSIONS.get((field.type, wanted))
+    if convert is None:
         return [None] * len(field.values)
-    return [None if value is None else make(value) for value in field.values]
+    return [None if value is None else convert(value) for value in field.values]
 
 
-_MADE: dict[tuple[FieldType, FieldType], Callable[[Any], Any]] = {
+_CONVERSIONS: dict[tuple[FieldType, FieldType], Callable[[Any], Any]] = {
     (FieldType.INT64, FieldType.FLOAT64): float,
     (FieldType.INT64, FieldType.STRING): str,
     (FieldType.FLOAT64, FieldType.STRING): str,
     (FieldType.BOOL, FieldType.STRING): lambda value: "true" if value else "false",
 }
-
-
-def part(frame: Frame, start: int, stop: int) -> Frame:
-    """The rows from `start` up to, not including, `stop`."""
-    if start <= 0 and stop >= frame.rows:
-        return frame
-    return _picked(frame, lambda values: values[max(0, start) : stop])
-
-
-def between(frame: Frame, start_ms: float, end_ms: float, limit: int) -> Frame:
-    """The newest `limit` rows whose time, that of the first time field, is in the span; all rows of
-    a frame without time count."""
-    times = next((field.values for field in frame.fields if field.type is FieldType.TIME), None)
-    if times is None:
-        return part(frame, frame.rows - limit, frame.rows)
-    places = [
-        place for place, time in enumerate(times) if time is not None and start_ms <= time <= end_ms
-    ][-limit:]
-    if len(places) == frame.rows:
-        return frame
-    return _picked(frame, lambda values: [values[place] for place in places])
-
-
-def _picked(frame: Frame, pick: Callable[[Any], Any]) -> Frame:
-    fields = [
-        Field(
-            field.name,
-            pick(field.values),
-            field.type,
-            labels=field.labels,
-            config=field.config,
-            nullable=field.nullable,
-            nanos=None if field.nanos is None else pick(field.nanos),
-        )
-        for field in frame.fields
-    ]
-    return Frame(*fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)

@@ -1,4 +1,4 @@
-"""Aware datetimes as Grafana has times: Unix milliseconds, and nanoseconds below them."""
+"""Aware datetimes as Grafana's times: Unix milliseconds, and the nanoseconds below them."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -13,16 +13,16 @@ DAY = 86_400_000
 """Milliseconds of a day."""
 
 TIME_LIMIT = (2**63 - 1) // 1_000_000 - 1
-"""Times must fit 64 bits of nanoseconds in Grafana: from 1677-09-21 to 2262-04-11, here in ms."""
+"""The largest time in ms: Grafana has 64 bits of nanoseconds, 1677-09-21 to 2262-04-11."""
 
 _DAYS_LIMIT = TIME_LIMIT // DAY
 _get_day, _get_second, _get_microsecond = map(attrgetter, ("days", "seconds", "microseconds"))
-_below_millisecond = (1000).__rmod__  # what is left of microseconds, without a frame for each
+_below_millisecond = (1000).__rmod__  # x % 1000 in C: no Python call for each value
 
 
 def read_datetimes(values: list[datetime]) -> tuple[list[int], list[int] | None] | None:
-    """Milliseconds, and nanoseconds below them if there are any; None when one is naive or beyond
-    the limit."""
+    """Milliseconds, and the nanoseconds below them if there are any. None if a datetime is naive or
+    outside the limit."""
     try:
         first = (values[0] - EPOCH).days if values else 0
         if not -_DAYS_LIMIT < first < _DAYS_LIMIT:
@@ -34,10 +34,10 @@ def read_datetimes(values: list[datetime]) -> tuple[list[int], list[int] | None]
     start = first * DAY
     micros = list(map(_get_microsecond, since))
     if any(map(_get_day, since)):
-        times = [start + span // MILLISECOND for span in since]
+        times = [start + delta // MILLISECOND for delta in since]
         if min(times) < -TIME_LIMIT or max(times) > TIME_LIMIT:
             return None
-    else:  # within one day, as usual: a division of timedeltas takes three times as long
+    else:  # all on one day, the common case; dividing timedeltas takes three times as long
         seconds = map(_get_second, since)
         times = [
             start + second * 1000 + micro // 1000

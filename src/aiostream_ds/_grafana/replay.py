@@ -191,7 +191,7 @@ class RowReplay:
         ring = self.ring(at)
         kept = ring.after(ring.first - 1, self._registry.loop.time())
         start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-        frame = table.between(await self._kept(at, kept), start, end, span.limit)
+        frame = table.rows_between(await self._kept(at, kept), start, end, span.limit)
         return Read(frame, ring.epoch, kept.last, kept.last)
 
     # -- the rows behind a cursor --------------------------------------------------------------
@@ -237,7 +237,7 @@ class RowReplay:
             )
         more = len(cursors) > REPLAY_ROWS
         if more:
-            frame = table.part(frame, 0, REPLAY_ROWS)
+            frame = table.slice_rows(frame, 0, REPLAY_ROWS)
             cursors = cursors[:REPLAY_ROWS]
         prev = cursors[0] - 1 if page.truncated and cursors else after
         last = cursors[-1] if cursors else after
@@ -251,16 +251,16 @@ class RowReplay:
         kept = ring.after(after, self._registry.loop.time(), upto)
         more = kept.last - kept.prev > REPLAY_ROWS
         last = kept.prev + REPLAY_ROWS if more else kept.last
-        frame = table.part(await self._kept(at, kept), 0, last - kept.prev)
+        frame = table.slice_rows(await self._kept(at, kept), 0, last - kept.prev)
         return Read(frame, ring.epoch, last, kept.prev, kept.prev + 1, kept.truncated, more)
 
     async def _kept(self, at: ChannelRequest, kept: LogSlice) -> Frame:
         rows, schema = kept.last - kept.prev, self.encoder(at).schema
         if rows > INLINE_ROWS:
-            frame = await anyio.to_thread.run_sync(table.join, kept.packets, schema)
+            frame = await anyio.to_thread.run_sync(table.join_packets, kept.packets, schema)
         else:
-            frame = table.join(kept.packets, schema)
-        return table.part(frame, kept.skip, kept.skip + rows)
+            frame = table.join_packets(kept.packets, schema)
+        return table.slice_rows(frame, kept.skip, kept.skip + rows)
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
-"""The record batch of a usual frame without pyarrow: numbers as they lie in memory, and texts.
+"""Record batches in the common case without pyarrow: non-null numbers and strings.
 
-It only ever says yes or nothing: nulls, bools, JSON and what else is not usual are pyarrow's. The
-message's head is a flatbuffer in which only lengths and offsets change; its bytes are taken from
-one that pyarrow has written, and compared with another. Imports arrays and columns.
+A message's head is a flatbuffer in which only lengths and offsets change. Its constant bytes are
+taken from a message that pyarrow writes, and the result is compared with a second one. Nulls,
+bools, JSON and everything else are left to pyarrow.
 """
 
 from array import array
@@ -12,20 +12,19 @@ from itertools import accumulate
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
-from aiostream_ds._frames.arrays import array_kind, is_arrow
-from aiostream_ds._frames.columns import FieldType
+from aiostream_ds._frames.columns import FieldType, array_kind, is_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["BatchWriter", "learn"]
+__all__ = ["BatchWriter", "make_writer"]
 
 Buffer = bytes | memoryview
 
-_SAMPLES = 77, 1_025
-"""Rows of the batches by which pyarrow's way is learnt, and proved."""
+_SAMPLE_ROWS = 77, 1_025
+"""Rows of the two messages by pyarrow: the template, and the one to compare with."""
 
-# The type as array.array calls it, and its kind as numpy does.
+# The type code of array.array, and the kind of numpy's dtype.
 _NUMBERS = {
     FieldType.INT8: ("b", "i"),
     FieldType.INT16: ("h", "i"),
@@ -42,8 +41,8 @@ _NUMBERS = {
 _PADDING = [bytes(-size % 8) for size in range(8)]
 
 
-class _Numbers:
-    """A column of numbers of one width; times go from milliseconds to nanoseconds."""
+class _NumberColumn:
+    """A column of numbers of one width; milliseconds of times become nanoseconds."""
 
     __slots__ = ("_code", "_factor", "_kind")
 
@@ -57,7 +56,7 @@ class _Numbers:
         if values.__class__ is list:
             try:
                 found = array(self._code, values if factor == 1 else [v * factor for v in values])
-            except (TypeError, OverflowError):  # a None among them; a value of another type
+            except (TypeError, OverflowError):  # None, or a value of another type
                 return None
         elif array_kind(values) == self._kind:
             found = values if factor == 1 else values * factor
@@ -66,35 +65,35 @@ class _Numbers:
         return (memoryview(found).cast("B"),)
 
 
-class _Texts:
-    """A column of texts."""
+class _StringColumn:
+    """A column of strings."""
 
     __slots__ = ()
 
     def buffers(self, values: Any) -> tuple[Buffer, ...] | None:
         if values.__class__ is not list:
-            return self._split(values) if is_arrow(values) else None
+            return self._arrow_buffers(values) if is_arrow(values) else None
         try:
             data = "".join(values).encode()
             sizes = map(len, values if data.isascii() else map(str.encode, values))
             ends = array("i", accumulate(sizes, initial=0))
-        except (TypeError, OverflowError):  # a None among them; more than fits a column
+        except (TypeError, OverflowError):  # None, or more bytes than a column holds
             return None
         return memoryview(ends).cast("B"), data
 
-    def _split(self, values: "pa.Array") -> tuple[Buffer, ...] | None:
+    def _arrow_buffers(self, values: "pa.Array") -> tuple[Buffer, ...] | None:
         if values.null_count or values.offset or str(values.type) != "string":
             return None
         _, ends, data = values.buffers()
         ends = memoryview(ends)[: 4 * len(values) + 4]
-        if any(ends[:4]):  # the texts do not begin where their bytes begin
+        if any(ends[:4]):  # the strings do not begin at the start of the data buffer
             return None
         size = int.from_bytes(ends[-4:], "little")
         return ends, memoryview(data)[:size] if size else b""
 
 
 class _Body:
-    """The buffers of some columns, and where in the message's body each of them lies."""
+    """The buffers of columns, padded, with the offset and length of each in the message's body."""
 
     __slots__ = ("buffers", "nodes", "parts", "rows", "size")
 
@@ -105,7 +104,7 @@ class _Body:
         self.nodes = [rows, 0] * len(columns)
         size = 0
         for column in columns:
-            self.buffers += (size, 0)  # nothing is null
+            self.buffers += (size, 0)  # the validity bitmap is empty: nothing is null
             for buffer in column:
                 length = len(buffer)
                 self.buffers += (size, length)
@@ -119,23 +118,26 @@ class _Body:
 class BatchWriter:
     """Writes the record batches of one schema."""
 
-    __slots__ = ("_columns", "_fixed", "_head")
+    __slots__ = ("_columns", "_constants", "_head")
 
-    def __init__(self, columns: list[_Numbers | _Texts], head: bytes, body: _Body) -> None:
+    def __init__(
+        self, columns: list[_NumberColumn | _StringColumn], head: bytes, body: _Body
+    ) -> None:
         self._columns = columns
-        # Five parts of a head never change; between them are the numbers of its batch.
+        # A head has five constant parts; the numbers of its batch are between them.
         first, _, rest = head.partition(pack("<q", body.size))
         second, _, rest = rest.partition(pack("<q", body.rows))
         third, _, rest = rest.partition(pack(f"<{len(body.buffers)}q", *body.buffers))
         fourth, _, fifth = rest.partition(pack(f"<{len(body.nodes)}q", *body.nodes))
-        self._fixed = fixed = first, second, third, fourth, fifth
+        self._constants = constants = first, second, third, fourth, fifth
         counts = 1, 1, len(body.buffers), len(body.nodes)
-        numbers = [f"{len(part)}s{count}q" for part, count in zip(fixed[:4], counts, strict=True)]
+        parts = zip(constants[:4], counts, strict=True)
+        numbers = [f"{len(part)}s{count}q" for part, count in parts]
         self._head = Struct(f"<{''.join(numbers)}{len(fifth)}s")
 
     def write(self, values: Sequence[Any]) -> list[Buffer] | None:
-        """The message of a record batch of columns that were checked: its head, and its body in
-        pieces. None if one of them is not usual, or empty."""
+        """The message of a record batch of checked columns: its head, and its body in chunks. None:
+        the columns are empty or not the common case."""
         rows = len(values[0])
         if not rows:
             return None
@@ -146,7 +148,7 @@ class BatchWriter:
                 return None
             found.append(buffers)
         body = _Body(rows, found)
-        first, second, third, fourth, fifth = self._fixed
+        first, second, third, fourth, fifth = self._constants
         head = self._head.pack(
             first, body.size, second, rows, third, *body.buffers, fourth, *body.nodes, fifth
         )
@@ -154,15 +156,16 @@ class BatchWriter:
 
 
 @lru_cache(maxsize=256)
-def learn(types: tuple[FieldType, ...]) -> BatchWriter | None:
-    """The writer for fields of these types; None when there is none or one of them is pyarrow's."""
+def make_writer(types: tuple[FieldType, ...]) -> BatchWriter | None:
+    """The writer for fields of these types. None: pyarrow has to write one of them, or pyarrow's
+    own message differs from the writer's."""
     if not types or any(each not in _NUMBERS and each is not FieldType.STRING for each in types):
         return None
-    columns = [_Numbers(each) if each in _NUMBERS else _Texts() for each in types]
+    columns = [_NumberColumn(each) if each in _NUMBERS else _StringColumn() for each in types]
     writer = None
-    for rows in _SAMPLES:
+    for rows in _SAMPLE_ROWS:
         values = [["text" if each is FieldType.STRING else 1] * rows for each in types]
-        message = _by_pyarrow(types, values)
+        message = _write_with_pyarrow(types, values)
         if writer is None:
             head = message[: 8 + int.from_bytes(message[4:8], "little")]
             found = [
@@ -174,7 +177,7 @@ def learn(types: tuple[FieldType, ...]) -> BatchWriter | None:
     return writer
 
 
-def _by_pyarrow(types: Sequence[FieldType], values: Sequence[list[Any]]) -> bytes:
+def _write_with_pyarrow(types: Sequence[FieldType], values: Sequence[list[Any]]) -> bytes:
     import pyarrow as pa
 
     arrays = []

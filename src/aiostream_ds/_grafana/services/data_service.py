@@ -90,8 +90,8 @@ class DataService(Service):
             return Answer(failed.status, error=failed.message, source=failed.source)
 
     async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> Sequence[Piece]:
-        encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.pieces
-        if encode is arrow.pieces and not self._arrow_ready:
+        encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.encode_chunks
+        if encode is arrow.encode_chunks and not self._arrow_ready:
             # importing pyarrow takes some 200 ms, which would stall every stream
             encoded = await anyio.to_thread.run_sync(encode, frame)
             self._arrow_ready = True

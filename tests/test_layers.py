@@ -35,7 +35,6 @@ ASYNCIO = {
     "_channels/channel.py",
     "_channels/paced.py",
     "_channels/registry.py",
-    "_channels/state.py",
     "_grafana/packet_delivery.py",
     "_grpc/server.py",
     "_http2/connection.py",

@@ -14,7 +14,7 @@ raised is a bug: it is logged with its traceback and answered with 500 and the s
 Standard library only.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 __all__ = [
     "BadQuery",
@@ -24,8 +24,11 @@ __all__ = [
     "PermissionDenied",
     "PluginError",
     "QuotaExceeded",
+    "copy_error",
     "unwrap",
 ]
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class PluginError(Exception):
@@ -111,3 +114,16 @@ def unwrap(error: BaseException) -> BaseException:
     if len(declared) < len(inner):
         return error
     return next((each for each in declared if each.permanent), declared[0])
+
+
+def copy_error(error: ErrorT) -> ErrorT:
+    """The same error as a new object without a traceback.
+
+    When several tasks wait for one result, each raises a copy: one object would collect the
+    tracebacks of all. A subclass may have an `__init__` of its own, so it is not called.
+    """
+    kind = type(error)
+    copy = kind.__new__(kind, *error.args)
+    vars(copy).update(vars(error))
+    copy.__cause__ = error.__cause__
+    return copy

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 import aiostream_ds
-from aiostream_ds._channels import channel, registry
-from aiostream_ds._channels import subscription as mailbox
+from aiostream_ds._channels import channel, registry, subscription
 from aiostream_ds._frames.packet import Packet, Schema
-from aiostream_ds._streams import producer as pump
+from aiostream_ds._streams import producer
 
 SCHEMA = Schema(b'{"fields":[]}', "s")
 
@@ -20,22 +19,22 @@ SCHEMA = Schema(b'{"fields":[]}', "s")
 class Parts(NamedTuple):
     """One set of modules that belong together."""
 
-    mailbox: Any
+    subscription: Any
     channel: Any
     registry: Any
-    pump: Any
+    producer: Any
 
     def stream(self, generator: Callable[[], AsyncGenerator[Any, None]], **sizes: int) -> Any:
         """A runner that encodes each batch of rows as one packet."""
-        return self.pump.drive(generator, encode, **sizes)
+        return self.producer.drive(generator, encode, **sizes)
 
 
-REAL = Parts(mailbox, channel, registry, pump)
+REAL = Parts(subscription, channel, registry, producer)
 NAMES = {
-    "mailbox": "aiostream_ds._channels.subscription",
+    "subscription": "aiostream_ds._channels.subscription",
     "channel": "aiostream_ds._channels.channel",
     "registry": "aiostream_ds._channels.registry",
-    "pump": "aiostream_ds._streams.producer",
+    "producer": "aiostream_ds._streams.producer",
 }
 
 
@@ -72,6 +71,6 @@ def packet(rows: Iterable[Any], schema: Schema = SCHEMA) -> Packet:
     return Packet(schema, orjson.dumps([rows]), len(rows))
 
 
-def rows_of(taken: Iterable[tuple[Schema | None, Packet]]) -> list[Any]:
-    """The rows of what `take` gave."""
-    return [row for _, packet in taken for row in orjson.loads(packet.data)[0]]
+def rows_of(received: Iterable[tuple[Schema | None, Packet]]) -> list[Any]:
+    """The rows of what `receive_nowait` returned."""
+    return [row for _, packet in received for row in orjson.loads(packet.data)[0]]

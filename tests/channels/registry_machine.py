@@ -247,7 +247,7 @@ class Reader:
 
     def learn_the_end(self) -> None:
         """What a reader that reads by hand would be told now, for it has ended."""
-        self.got(self.subscription.take())
+        self.got(self.subscription.receive_nowait())
         try:
             self.subscription.wait().send(None)
         except StopIteration as stop:
@@ -262,7 +262,7 @@ class Reader:
         counts = self.subscription.statistics()
         if self.left:
             return
-        attached = self.subscription._feed is not None
+        attached = self.subscription._channel is not None
         if attached:  # promise 4
             emitted = len(self.author.encoded) - self.base
             total = counts.sent_rows + counts.dropped_rows + counts.queued_rows
@@ -295,7 +295,7 @@ class Reader:
                 ValueError: "raised",
                 TypeError: "bad",
                 SystemExit: "exit",
-                self.machine.parts.pump.YieldInScope: "scope",
+                self.machine.parts.producer.YieldInScope: "scope",
             }
             name = known.get(type(cause), "finally" if str(cause) == "finally" else "stray")
             assert name in author.causes, f"told {cause!r}, the author did {author.causes}"
@@ -386,7 +386,7 @@ class RegistryMachine(RuleBasedStateMachine):
         key = self.parts.channel.ChannelKey(*key)
         generation = max(0, self.most[key.instance] - older)
         author = Author(self, key, manner, generation)
-        run = self.parts.pump.drive(author.rows, author.encode, rows=BATCH)
+        run = self.parts.producer.drive(author.rows, author.encode, rows=BATCH)
         policy = Policy(Buffer(rows=ROWS, full=full), linger=linger)
         try:
             subscription = registry.join(key, run, policy, generation)
@@ -398,7 +398,7 @@ class RegistryMachine(RuleBasedStateMachine):
             return multiple()
         self.known[key.instance] = max(generation, self.known.get(key.instance, 0))
         channel = registry.peek(key)
-        assert subscription._feed is channel and not (channel._task and channel._task.done())
+        assert subscription._channel is channel and not (channel.task and channel.task.done())
         author = self.authors.setdefault(channel, author)
         assert author.generation >= generation, "older settings won"
         assert not author.ends, "joined a stream that is over"  # promise 8
@@ -422,7 +422,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule(reader=readers)
     def take(self, reader):  # type: ignore[no-untyped-def]
         if reader.task is None:
-            reader.got(reader.subscription.take())
+            reader.got(reader.subscription.receive_nowait())
 
     @rule(key=st.sampled_from(KEYS), command=COMMANDS, before=st.booleans(), after=st.booleans())
     def author_does(self, key, command, before, after):  # type: ignore[no-untyped-def]
@@ -439,7 +439,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.author_does(key, ("rows", count), True, True)
         for reader in self.all if drain else ():
             if reader.author.key == key and reader.task is None and not reader.left:
-                reader.got(reader.subscription.take())
+                reader.got(reader.subscription.receive_nowait())
                 self.loop.settle()
 
     @rule()
@@ -474,16 +474,16 @@ class RegistryMachine(RuleBasedStateMachine):
         opened, closing = self.registry._open, self.registry._closing
         for key, channel in opened.items():
             assert channel.open or channel.state is state.OPENING
-            assert bool(channel._readers) == (channel.state is not state.LINGERING)
+            assert bool(channel._subscriptions) == (channel.state is not state.LINGERING)
             assert (channel.state is state.OPENING) == (key in closing)
-            assert all(reader._feed is channel for reader in channel._readers)
+            assert all(reader._channel is channel for reader in channel._subscriptions)
         for channel in closing.values():
-            assert channel.state is state.CLOSING and not channel._readers
+            assert channel.state is state.CLOSING and not channel._subscriptions
         for reader in self.all:
-            feed = reader.subscription._feed
+            feed = reader.subscription._channel
             if feed is not None:  # promise 6
                 assert opened.get(reader.author.key) is feed
-                assert reader.subscription in feed._readers
+                assert reader.subscription in feed._subscriptions
             reader.check()
             if reader.task is not None and reader.task.done() and not reader.task.cancelled():
                 reader.task.result()
@@ -497,7 +497,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.loop.settle()
         state = self.parts.channel.State
         for reader in self.all:
-            feed = reader.subscription._feed
+            feed = reader.subscription._channel
             if feed is None or feed.state is not state.RUNNING:
                 continue
             author = reader.author
@@ -510,7 +510,9 @@ class RegistryMachine(RuleBasedStateMachine):
         for channel in self.registry._open.values():
             assert channel.open, "a reader waits for a stream that does not start"
             author = self.authors[channel]
-            if channel._readers and all(not reader._queue for reader in channel._readers):
+            if channel._subscriptions and all(
+                not reader._queue for reader in channel._subscriptions
+            ):
                 assert not author.commands, "nobody is slow, and the author is held"
 
     def teardown(self) -> None:

@@ -1,60 +1,82 @@
-"""The ring of a channel: numbered rows within bounds, and honest answers beyond them."""
+"""Logs: rows numbered within bounds. Every implementation has to pass the tests of `Log`."""
+
+import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._channels.log import Ring, Rings
+from aiostream_ds._channels.log import Log, LogSlice, LogStore, MemoryLog, memory_logs
+from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Replay
 from aiostream_ds._frames.packet import Packet, Schema
 
 SCHEMA = Schema(b"{}", "x")
+KEY, OTHER = ChannelKey("instance", "path"), ChannelKey("instance", "other")
+
+MakeLog = Callable[[Replay], Log]
+FACTORIES: dict[str, MakeLog] = {"memory": lambda replay: MemoryLog(replay, "epoch")}
+"""A further implementation adds a line here."""
+
+each_log = pytest.mark.parametrize("make_log", FACTORIES.values(), ids=FACTORIES)
 
 
 def packet(rows: int, size: int = 10) -> Packet:
     return Packet(SCHEMA, b"x" * size, rows)
 
 
-def filled(*counts: int, replay: Replay | None = None) -> Ring:
-    ring = Ring(replay or Replay(), "e")
-    for at, rows in enumerate(counts):
-        ring.append([packet(rows)], rows, 10, at)
-    return ring
+def filled(make_log: MakeLog, *counts: int, replay: Replay | None = None) -> Log:
+    """A log with one packet a second."""
+    log = make_log(replay or Replay())
+    for second, rows in enumerate(counts):
+        log.append([packet(rows)], rows, 10, second)
+    return log
 
 
-def numbers(kept):
-    """The numbers of the rows in an answer."""
-    rows = sum(p.rows for p in kept.packets)
-    assert kept.last - kept.prev <= max(0, rows - kept.skip)
-    return list(range(kept.prev + 1, kept.last + 1))
+def after(log: Log, cursor: int, now: float, upto: int | None = None) -> LogSlice:
+    return asyncio.run(log.after(cursor, now, upto))
 
 
-def test_rows_are_numbered_from_one():
-    ring = filled(2, 3)
-    assert (ring.first, ring.last) == (1, 5)
-    assert numbers(ring.after(0, 9)) == [1, 2, 3, 4, 5]
+def cursors(found: LogSlice) -> list[int]:
+    """The cursors of the rows in a slice, which has to have all their packets."""
+    rows = sum(p.rows for p in found.packets)
+    assert found.last - found.prev <= max(0, rows - found.skip)
+    return list(range(found.prev + 1, found.last + 1))
 
 
-def test_an_empty_ring_has_nothing_and_is_not_truncated():
-    kept = Ring(Replay(), "e").after(0, 0)
-    assert (kept.packets, kept.prev, kept.last, kept.truncated) == ([], 0, 0, False)
+@each_log
+def test_rows_are_numbered_from_one(make_log):
+    log = filled(make_log, 2, 3)
+    assert (log.first, log.last) == (1, 5)
+    assert cursors(after(log, 0, 9)) == [1, 2, 3, 4, 5]
 
 
-def test_an_answer_may_begin_and_end_inside_a_packet():
-    kept = filled(4, 4, 4).after(2, 9, upto=6)
-    assert (len(kept.packets), kept.skip, kept.prev, kept.last) == (2, 2, 2, 6)
+@each_log
+def test_an_empty_log_has_no_rows_and_is_not_truncated(make_log):
+    found = after(make_log(Replay()), 0, 0)
+    assert (found.packets, found.prev, found.last, found.truncated) == ([], 0, 0, False)
 
 
-def test_nothing_is_above_the_last_row():
-    kept = filled(3).after(3, 9)
-    assert (kept.packets, kept.prev, kept.last, kept.truncated) == ([], 3, 3, False)
+@each_log
+def test_a_slice_may_begin_and_end_inside_a_packet(make_log):
+    found = after(filled(make_log, 4, 4, 4), 2, 9, upto=6)
+    assert (len(found.packets), found.skip, found.prev, found.last) == (2, 2, 2, 6)
 
 
-def test_a_cursor_that_this_ring_never_gave_is_truncated():
-    kept = filled(3).after(7, 9)
-    assert kept.truncated and numbers(kept) == [1, 2, 3]
+@each_log
+def test_there_are_no_rows_after_the_last_one(make_log):
+    found = after(filled(make_log, 3), 3, 9)
+    assert (found.packets, found.prev, found.last, found.truncated) == ([], 3, 3, False)
 
 
+@each_log
+def test_a_cursor_above_the_last_row_is_truncated(make_log):
+    found = after(filled(make_log, 3), 7, 9)
+    assert found.truncated and cursors(found) == [1, 2, 3]
+
+
+@each_log
 @pytest.mark.parametrize(
     "replay, first",
     [
@@ -64,57 +86,66 @@ def test_a_cursor_that_this_ring_never_gave_is_truncated():
         (Replay(rows=1, bytes=1), 9),
     ],
 )
-def test_the_oldest_rows_go_when_a_bound_is_passed_and_that_is_told(replay, first):
-    ring = filled(2, 2, 2, 2, 2, replay=replay)
-    assert ring.first == first
-    kept = ring.after(0, 4)
-    assert kept.truncated == (first > 1) and numbers(kept) == list(range(first, 11))
-    assert not ring.after(first - 1, 4).truncated
-    assert ring.after(first - 2, 4).truncated
+def test_the_oldest_rows_are_forgotten_above_a_bound_and_the_slice_is_truncated(
+    make_log, replay, first
+):
+    log = filled(make_log, 2, 2, 2, 2, 2, replay=replay)
+    assert log.first == first
+    found = after(log, 0, 4)
+    assert found.truncated == (first > 1) and cursors(found) == list(range(first, 11))
+    assert not after(log, first - 1, 4).truncated
+    assert after(log, first - 2, 4).truncated
 
 
-def test_the_newest_batch_stays_however_large_it_is():
-    ring = filled(1, 900, replay=Replay(rows=10))
-    assert (ring.first, ring.last) == (2, 901)
+@each_log
+def test_the_newest_batch_is_kept_however_large_it_is(make_log):
+    log = filled(make_log, 1, 900, replay=Replay(rows=10))
+    assert (log.first, log.last) == (2, 901)
 
 
+@each_log
 @pytest.mark.parametrize("last", [0.0, 0.4, 1.0, 3.0])
-def test_old_rows_are_forgotten_without_new_ones_too(last):
-    ring = filled(1, replay=Replay(seconds=5.0))
-    ring.append([packet(1)], 1, 10, last)
-    assert numbers(ring.after(0, last + 4)) == ([1, 2] if last < 1.5 else [2])
-    assert numbers(ring.after(2, last + 6)) == [] and ring.after(0, last + 6).truncated
+def test_old_rows_are_forgotten_without_new_ones_too(make_log, last):
+    log = filled(make_log, 1, replay=Replay(seconds=5.0))
+    log.append([packet(1)], 1, 10, last)
+    assert cursors(after(log, 0, last + 4)) == ([1, 2] if last < 1.5 else [2])
+    assert cursors(after(log, 2, last + 6)) == [] and after(log, 0, last + 6).truncated
 
 
-def test_a_row_is_forgotten_within_a_second_of_its_time():
-    ring = Ring(Replay(seconds=5.0, rows=1000), "e")
+@each_log
+def test_a_row_is_forgotten_within_a_second_of_its_time(make_log):
+    log = make_log(Replay(seconds=5.0, rows=1000))
     for tenth in range(200):
-        ring.append([packet(1)], 1, 10, tenth / 10)
-        oldest = numbers(ring.after(ring.first - 1, tenth / 10))[0] - 1  # it came at oldest / 10
+        log.append([packet(1)], 1, 10, tenth / 10)
+        oldest = cursors(after(log, log.first - 1, tenth / 10))[0] - 1  # appended at oldest / 10
         assert max(0, tenth - 61) <= oldest <= max(0, tenth - 50)
 
 
+@each_log
 @given(
     st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), max_size=12),
     st.integers(1, 30),
     st.integers(-1, 70),
     st.none() | st.integers(0, 70),
 )
-def test_an_answer_has_exactly_the_kept_rows_behind_the_cursor(batches, most, after, upto):
-    ring, total = Ring(Replay(rows=most), "e"), 0
+def test_a_slice_has_exactly_the_kept_rows_after_the_cursor(make_log, batches, most, cursor, upto):
+    log, total = make_log(Replay(rows=most)), 0
     for counts in batches:
-        ring.append([packet(rows) for rows in counts], sum(counts), 10 * len(counts), 0)
+        log.append([packet(rows) for rows in counts], sum(counts), 10 * len(counts), 0)
         total += sum(counts)
-    kept = ring.after(after, 0, upto)
-    begin = ring.first - 1 if kept.truncated else after
+    found = after(log, cursor, 0, upto)
+    begin = log.first - 1 if found.truncated else cursor
     expected = range(begin + 1, min(total, total if upto is None else upto) + 1)
-    assert numbers(kept) == list(expected)
-    assert kept.truncated == (not ring.first - 1 <= after <= total)
-    assert ring.last == total
+    assert cursors(found) == list(expected)
+    assert found.truncated == (not log.first - 1 <= cursor <= total)
+    assert log.last == total
 
 
-class Loop:
-    """Keeps what is due until the test lets time pass."""
+# -- the store ---------------------------------------------------------------------------------
+
+
+class Clock:
+    """Keeps scheduled calls until the test runs them."""
 
     def __init__(self):
         self.calls = {}
@@ -124,43 +155,54 @@ class Loop:
         self.calls[timer] = delay, callback, args
         return timer
 
-    def pass_time(self):
+    def run_all(self):
         for timer, (_, callback, args) in tuple(self.calls.items()):
             del self.calls[timer]
             callback(*args)
 
 
 class Timer:
-    def __init__(self, loop):
-        self.loop = loop
+    def __init__(self, clock):
+        self.clock = clock
 
     def cancel(self):
-        self.loop.calls.pop(self, None)
+        self.clock.calls.pop(self, None)
 
 
-def test_a_ring_that_a_stream_fills_stays_and_one_that_none_fills_goes():
-    loop = Loop()
-    rings = Rings(loop)
-    held, left = rings.get("held", Replay(keep=7), 1), rings.get("left", Replay(keep=7), 1)
-    rings.hold("held")
-    assert {delay for delay, _, _ in loop.calls.values()} == {7}
-    loop.pass_time()
-    assert "held" in rings and "left" not in rings
-    assert rings.get("held", Replay(), 1) is held
-    assert rings.get("left", Replay(), 1).epoch != left.epoch
+def test_a_retained_log_stays_and_another_one_is_dropped_after_its_time():
+    clock = Clock()
+    store = LogStore(clock, memory_logs())
+    retained, other = store.get(KEY, Replay(keep=7), 1), store.get(OTHER, Replay(keep=7), 1)
+    store.retain(KEY)
+    assert {delay for delay, _, _ in clock.calls.values()} == {7}
+    clock.run_all()
+    assert KEY in store and OTHER not in store
+    assert store.get(KEY, Replay(), 1) is retained
+    assert store.get(OTHER, Replay(), 1).epoch != other.epoch
 
 
-def test_newer_settings_begin_a_new_ring_and_older_ones_find_it():
-    rings = Rings(Loop())
-    old = rings.get("a", Replay(), 1)
-    new = rings.get("a", Replay(), 2)
+def test_newer_settings_get_a_new_log_and_older_settings_get_the_newest():
+    store = LogStore(Clock(), memory_logs())
+    old = store.get(KEY, Replay(), 1)
+    new = store.get(KEY, Replay(), 2)
     assert new is not old and new.epoch != old.epoch
-    assert rings.get("a", Replay(), 1) is new
+    assert store.get(KEY, Replay(), 1) is new
 
 
 def test_nothing_is_left_after_close():
-    loop = Loop()
-    rings = Rings(loop)
-    rings.get("a", Replay(), 1)
-    rings.close()
-    assert "a" not in rings and not loop.calls
+    clock = Clock()
+    store = LogStore(clock, memory_logs())
+    store.get(KEY, Replay(), 1)
+    store.close()
+    assert KEY not in store and not clock.calls
+
+
+def test_the_factory_gets_the_key_the_bounds_and_the_generation():
+    calls = []
+
+    def make_log(key, replay, generation):
+        calls.append((key, replay, generation))
+        return MemoryLog(replay, "epoch", generation)
+
+    LogStore(Clock(), make_log).get(KEY, Replay(rows=7), 3)
+    assert calls == [(KEY, Replay(rows=7), 3)]

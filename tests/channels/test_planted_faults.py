@@ -93,8 +93,8 @@ FAULTS = {
     ),
     "emit goes round the living readers": (
         "channel",
-        "for reader in tuple(self._readers):  # a",
-        "for reader in self._readers:  # a",
+        "for reader in tuple(self._subscriptions):  # a",
+        "for reader in self._subscriptions:  # a",
         "machine",
     ),
     "room is not made when a reader leaves": (

@@ -1,4 +1,4 @@
-"""Numbers are checked when they are made, and each one can describe itself."""
+"""Policies are validated when they are created, and each field has a description."""
 
 import math
 
@@ -12,30 +12,33 @@ from aiostream_ds._channels.policy import Buffer, Policy, Retry, SchemaPolicy
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Buffer(rows=0), "Buffer.rows is 0; allowed is a whole number of at least 1"),
-        (lambda: Buffer(rows=1.5), "Buffer.rows is 1.5"),
-        (lambda: Buffer(rows=True), "Buffer.rows is True"),
-        (lambda: Buffer(bytes=-1), "Buffer.bytes is -1"),
-        (lambda: Buffer(full="drop"), "'drop'; allowed are drop_oldest, latest, block, fail"),
-        (lambda: Retry(min_delay=-1), "Retry.min_delay is -1"),
-        (lambda: Retry(min_delay=2, max_delay=1), "Retry.max_delay is 1; .* at least 2"),
-        (lambda: Retry(max_delay=math.inf), "Retry.max_delay is inf"),
-        (lambda: Retry(factor=0.5), "Retry.factor is 0.5"),
-        (lambda: Retry(jitter=1.5), "Retry.jitter is 1.5; .* at least 0 and at most 1"),
-        (lambda: Retry(jitter=math.nan), "Retry.jitter is nan"),
-        (lambda: Policy(linger=-1), "Policy.linger is -1"),
-        (lambda: Policy(linger="1"), "Policy.linger is '1'"),
-        (lambda: Policy(buffer=3), "Policy.buffer is 3; allowed is a Buffer"),
-        (lambda: Retry().delay(0), "failures is 0"),
-        (lambda: SchemaPolicy(columns=0), "SchemaPolicy.columns is 0"),
-        (lambda: SchemaPolicy(conflict="drop"), "'drop'; allowed are fail, text, null"),
-        (lambda: SchemaPolicy(labels="host"), "SchemaPolicy.labels is 'host'; allowed is a tuple"),
+        (lambda: Buffer(rows=0), "Buffer.rows must be an integer of at least 1, got 0"),
+        (lambda: Buffer(rows=1.5), "Buffer.rows must be an integer .* got 1.5"),
+        (lambda: Buffer(rows=True), "Buffer.rows must be an integer .* got True"),
+        (lambda: Buffer(bytes=-1), "Buffer.bytes must be .* got -1"),
+        (
+            lambda: Buffer(full="drop"),
+            "must be one of drop_oldest, latest, block, fail, got 'drop'",
+        ),
+        (lambda: Retry(min_delay=-1), "Retry.min_delay must be a number of at least 0, got -1"),
+        (lambda: Retry(min_delay=2, max_delay=1), "Retry.max_delay must be .* at least 2, got 1"),
+        (lambda: Retry(max_delay=math.inf), "Retry.max_delay must be .* got inf"),
+        (lambda: Retry(factor=0.5), "Retry.factor must be .* got 0.5"),
+        (lambda: Retry(jitter=1.5), "Retry.jitter must be .* at least 0 and at most 1, got 1.5"),
+        (lambda: Retry(jitter=math.nan), "Retry.jitter must be .* got nan"),
+        (lambda: Policy(linger=-1), "Policy.linger must be .* got -1"),
+        (lambda: Policy(linger="1"), "Policy.linger must be .* got '1'"),
+        (lambda: Policy(buffer=3), "Policy.buffer must be a Buffer, got 3"),
+        (lambda: Retry().delay(0), "failures must be .* got 0"),
+        (lambda: SchemaPolicy(columns=0), "SchemaPolicy.columns must be .* got 0"),
+        (lambda: SchemaPolicy(conflict="drop"), "must be one of fail, text, null, got 'drop'"),
+        (lambda: SchemaPolicy(labels="host"), "SchemaPolicy.labels must be a tuple .* got 'host'"),
         (lambda: SchemaPolicy(labels=("host", "host")), "each once"),
         (lambda: SchemaPolicy(labels=("time",)), "without 'time'"),
         (lambda: SchemaPolicy(labels=("",)), "a tuple of names"),
     ],
 )
-def test_a_bad_value_is_named_with_the_allowed_ones(make, named):
+def test_an_error_has_the_expected_values_and_the_bad_one(make, named):
     with pytest.raises(ValueError, match=named):
         make()
 
@@ -45,7 +48,7 @@ def test_values_are_frozen():
         Buffer().rows = 3
 
 
-def test_delays_grow_to_the_longest_and_stay():
+def test_delays_grow_to_max_delay_and_stay_there():
     retry = Retry(min_delay=1, max_delay=10, factor=2, jitter=0)
     assert [retry.delay(failures) for failures in (1, 2, 3, 4, 5, 6)] == [1, 2, 4, 8, 10, 10]
     assert retry.delay(1_000_000) == 10
@@ -56,7 +59,7 @@ def test_jitter_only_shortens_a_delay():
     assert len(delays) > 1 and all(0.5 <= delay <= 1 for delay in delays)
 
 
-def test_every_number_has_one_line_of_description():
+def test_every_constant_and_field_has_a_one_line_description():
     lines = {line.name: line for line in described(policy)}
     constants = {name for name in vars(policy) if name.isupper() and not name.startswith("_")}
     fields = {

@@ -11,9 +11,10 @@ import anyio
 import pytest
 
 from aiostream_ds._channels import exceptions as ends
+from aiostream_ds._channels.channel import State
+from aiostream_ds._channels.log import MemoryLog
 from aiostream_ds._channels.observer import ChannelKey, Observer
-from aiostream_ds._channels.policy import Buffer, Policy
-from aiostream_ds._channels.state import State
+from aiostream_ds._channels.policy import Buffer, Policy, Replay
 from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._frames.packet import Schema
 from tests.channels.parts import REAL, Parts, packet, rows_of
@@ -214,7 +215,7 @@ async def test_lingering_keeps_the_stream_for_the_next_reader(parts):
 
     policy = Policy(linger=5)
     registry.join(KEY, parts.stream(generator), policy)
-    for reader in tuple(registry.peek(KEY)._readers):
+    for reader in tuple(registry.peek(KEY)._subscriptions):
         await first(reader)
         reader.leave()
     assert registry.peek(KEY).state.value == "lingering" and registry.running == 1
@@ -269,7 +270,7 @@ async def test_the_turn_in_which_a_stream_ends_a_join_starts_anew(parts):
 
     registry.join(KEY, parts.stream(generator))
     await asyncio.sleep(1)  # wakes in the turn in which the author does
-    task = registry.peek(KEY)._task
+    task = registry.peek(KEY).task
     while not task.done():
         await asyncio.sleep(0)
     assert registry.peek(KEY) is None
@@ -354,8 +355,8 @@ async def test_rows_held_back_for_a_slow_reader_leave_before_a_join(parts):
     await asyncio.sleep(1.5)
     late = registry.join(KEY, parts.stream(generator))
     await asyncio.sleep(1)
-    assert rows_of(late.take()) == [3]
-    assert rows_of(slow.take()) == [1, 2, 3]
+    assert rows_of(late.receive_nowait()) == [3]
+    assert rows_of(slow.receive_nowait()) == [1, 2, 3]
     await registry.aclose()
 
 
@@ -478,7 +479,7 @@ async def test_a_cancelled_future_in_the_author_is_told_as_an_error(parts):
         await future
 
     got, error = await end_of(registry.join(KEY, parts.stream(generator)))
-    assert got == [1] and "what it awaited" in str(error)
+    assert got == [1] and "awaited a task or future that was cancelled" in str(error)
 
 
 async def test_an_error_in_finally_while_closing_is_logged_and_frees_the_key(parts, caplog):
@@ -503,7 +504,7 @@ async def test_an_error_in_finally_while_closing_is_logged_and_frees_the_key(par
 async def test_the_stream_of_an_outer_cancellation_tells_its_readers(parts):
     registry = parts.registry.ChannelRegistry()
     reader = registry.join(KEY, parts.stream(rows(1)))
-    registry.peek(KEY)._task.cancel()  # before its first step
+    registry.peek(KEY).task.cancel()  # before its first step
     assert isinstance((await end_of(reader))[1], ends.StreamFailed)
     assert registry.running == 0
 
@@ -585,7 +586,7 @@ async def test_nothing_of_an_ended_stream_stays_in_memory(parts):
 
             reader = registry.join(KEY, parts.stream(generator))
             channel = registry.peek(KEY)
-            alive += [weakref.ref(channel), weakref.ref(channel._task)]
+            alive += [weakref.ref(channel), weakref.ref(channel.task)]
             del channel
             await first(reader)
             try:
@@ -636,7 +637,7 @@ async def test_block_holds_the_author_while_another_reader_is_idle(parts):
     task = asyncio.create_task(end_of(fast))
     await asyncio.sleep(50)
     assert slow.statistics().queued_rows <= 19 + 10 + 1  # what fits, a batch, the row that sees it
-    assert rows_of(slow.take()) == list(range(1, 26))
+    assert rows_of(slow.receive_nowait()) == list(range(1, 26))
     await asyncio.sleep(1)
     assert slow.statistics().queued_rows
     slow.leave()
@@ -699,10 +700,10 @@ async def test_a_reader_that_takes_now_and_then_is_not_stalled(parts):
     got = []
     while not slow.ended:
         await asyncio.sleep(29)
-        taken = rows_of(slow.take())
+        taken = rows_of(slow.receive_nowait())
         assert not slow.stalled and len(taken) < 10, "the author waits for the reader"
         got += taken
-    assert got + rows_of(slow.take()) == list(range(40))
+    assert got + rows_of(slow.receive_nowait()) == list(range(40))
 
 
 async def test_each_drop_is_told_and_the_sums_are_exact(parts):
@@ -717,7 +718,7 @@ async def drops_are_told(parts, full):
         def on_drop(self, key, rows, packets):
             told.append((rows, packets))
 
-        def on_behind(self, key):
+        def on_lagging(self, key):
             episodes.append("behind")
 
         def on_caught_up(self, key, rows, packets):
@@ -736,7 +737,7 @@ async def drops_are_told(parts, full):
     reader = registry.join(KEY, run, policy)
     while not reader.ended:
         await asyncio.sleep(5.5)
-        taken += len(rows_of(reader.take()))
+        taken += len(rows_of(reader.receive_nowait()))
     rows = sum(rows for rows, _ in told)
     emitted = 160 if full != "fail" else 12
     assert rows == reader.statistics().dropped_rows and taken + rows == emitted
@@ -753,7 +754,7 @@ async def test_what_an_author_says_is_told_until_it_is_over(parts):
     heard = []
 
     async def run(channel):
-        channel.statuses.tell("reconnecting", Status("warning", "away"))
+        channel.statuses.set("reconnecting", Status("warning", "away"))
         await asyncio.sleep(1)
         channel.emit(packet([1]))
         await asyncio.sleep(1)
@@ -765,12 +766,12 @@ async def test_what_an_author_says_is_told_until_it_is_over(parts):
     exact = registry.join(KEY, run, exact=True)
     stock = registry.join(KEY, run)
     while await exact.wait():
-        exact.take()
+        exact.receive_nowait()
         text = exact.status and exact.status.text
         if not heard or heard[-1] != text:
             heard.append(text)
     assert heard == ["away", None, "night", None]
-    assert rows_of(stock.take()) == [1, 2, 3]
+    assert rows_of(stock.receive_nowait()) == [1, 2, 3]
 
 
 async def test_each_reader_has_the_schema_before_its_rows(parts):
@@ -787,11 +788,11 @@ async def test_each_reader_has_the_schema_before_its_rows(parts):
     late = registry.join(KEY, run)
     assert registry.peek(KEY).schema is schemas[0]
     await asyncio.sleep(1)
-    assert [schema for schema, _ in late.take()] == [schemas[1]]
+    assert [schema for schema, _ in late.receive_nowait()] == [schemas[1]]
     await asyncio.sleep(1)
     assert registry.peek(KEY).schema is schemas[0]
-    assert [schema for schema, _ in late.take()] == [schemas[0]]
-    assert [schema for schema, _ in slow.take()] == [schemas[0]]
+    assert [schema for schema, _ in late.receive_nowait()] == [schemas[0]]
+    assert [schema for schema, _ in slow.receive_nowait()] == [schemas[0]]
     assert slow.statistics().dropped_rows == 3
     await registry.aclose()
 
@@ -806,7 +807,7 @@ async def test_a_packet_without_rows_changes_the_schema_and_is_not_delivered(par
 
     reader = registry.join(KEY, run)
     await asyncio.sleep(1)
-    assert reader.take() == [] and registry.peek(KEY).schema is new
+    assert reader.receive_nowait() == [] and registry.peek(KEY).schema is new
     await registry.aclose()
 
 
@@ -842,7 +843,7 @@ async def test_an_error_of_on_hungry_fails_the_channel_not_the_reader_who_came_b
 
     reader = registry.join(KEY, run)
     await asyncio.sleep(1)
-    assert rows_of(reader.take()) == [1]
+    assert rows_of(reader.receive_nowait()) == [1]
     assert isinstance((await end_of(reader))[1], ends.StreamFailed)
     await asyncio.sleep(0)
     assert registry.running == 0
@@ -972,4 +973,41 @@ async def test_rows_before_newer_settings_are_not_lost(parts):
     registry.supersede("instance", 2)
     got, error = await end_of(old)
     assert got == [0, 1, 2] and isinstance(error, ends.Superseded)
+    await registry.aclose()
+
+
+async def test_a_registry_wraps_the_runner_of_each_channel_that_it_opens(parts):
+    wrapped = []
+
+    def wrap(key, run):
+        async def elsewhere(channel):
+            wrapped.append(key)
+            channel.emit(packet(["before"]))
+            await run(channel)
+            channel.emit(packet(["after"]))
+
+        return elsewhere
+
+    async def generator():
+        yield "row"
+
+    registry = parts.registry.ChannelRegistry(wrap_runner=wrap)
+    one = registry.join(KEY, parts.stream(generator))
+    two = registry.join(KEY, parts.stream(generator))
+    assert await end_of(one) == await end_of(two) == (["before", "row", "after"], None)
+    assert wrapped == [KEY]
+
+
+async def test_a_registry_makes_logs_with_its_factory(parts):
+    made = []
+
+    def make_log(key, replay, generation):
+        made.append((key, generation))
+        return MemoryLog(replay, "durable", generation)
+
+    registry = parts.registry.ChannelRegistry(make_log=make_log)
+    subscription = registry.join(KEY, parts.stream(rows(1)), Policy(replay=Replay()), 3)
+    assert await first(subscription) == [1]
+    log = registry.open_log(KEY, Replay(), 3)
+    assert made == [(KEY, 3)] and (log.epoch, log.last) == ("durable", 1)
     await registry.aclose()

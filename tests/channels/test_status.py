@@ -1,8 +1,8 @@
-"""What is to be told of a channel at a moment: causes, their order, silence and drops."""
+"""The statuses of a channel: causes, their order, silence and drops."""
 
 import pytest
 
-from aiostream_ds._channels.policy import DROPS_SHOWN
+from aiostream_ds._channels.policy import LAG_END
 from aiostream_ds._channels.status import Status, Statuses, partition, status_packet
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds.testing.virtual_loop import VirtualLoop
@@ -12,8 +12,8 @@ AWAY = Status("warning", "reconnecting (1)")
 NOTE = Status("info", "night shift")
 
 
-class Board:
-    """The statuses of one channel, with what they tell it."""
+class Recorder:
+    """The statuses of one channel, and the calls that the channel gets."""
 
     def __init__(self, stale=0.0):
         self.loop = VirtualLoop()
@@ -28,117 +28,118 @@ class Board:
 
     @property
     def text(self):
-        shown = self.statuses.shown
+        shown = self.statuses.current
         return None if shown is None else shown.text
 
 
 @pytest.fixture
-def board():
-    found = Board()
+def recorder():
+    found = Recorder()
     yield found
     found.loop.close()
 
 
-def test_the_most_severe_cause_is_shown_and_the_others_come_back(board):
-    board.statuses.tell("author", NOTE)
-    board.statuses.tell("reconnecting", AWAY)
-    board.statuses.tell("refused", REFUSED)
-    board.statuses.withdraw("refused")
-    board.statuses.withdraw("reconnecting", "stale")
-    board.statuses.withdraw("author")
+def test_the_most_severe_cause_is_shown_and_the_others_come_back(recorder):
+    recorder.statuses.set("author", NOTE)
+    recorder.statuses.set("reconnecting", AWAY)
+    recorder.statuses.set("refused", REFUSED)
+    recorder.statuses.clear("refused")
+    recorder.statuses.clear("reconnecting", "stale")
+    recorder.statuses.clear("author")
     texts = ["night shift", "reconnecting (1)", "no such topic", "reconnecting (1)", "night shift"]
-    assert board.changes == [*texts, None]
+    assert recorder.changes == [*texts, None]
 
 
-def test_the_same_again_is_no_change(board):
+def test_the_same_status_again_changes_nothing(recorder):
     for _ in range(3):
-        board.statuses.tell("author", NOTE)
-    board.statuses.withdraw("stale")
-    assert len(board.changes) == 1
+        recorder.statuses.set("author", NOTE)
+    recorder.statuses.clear("stale")
+    assert len(recorder.changes) == 1
 
 
-def test_rows_end_an_outage_but_nothing_that_the_author_says(board):
-    board.statuses.tell("author", NOTE)
-    board.statuses.tell("reconnecting", AWAY)
-    board.statuses.rows_came()
-    assert board.text == "night shift"
+def test_rows_end_an_outage_but_not_the_status_of_the_author(recorder):
+    recorder.statuses.set("author", NOTE)
+    recorder.statuses.set("reconnecting", AWAY)
+    recorder.statuses.rows_emitted()
+    assert recorder.text == "night shift"
 
 
-def test_what_the_author_says_ends_an_outage_too_and_a_plain_one_is_live(board):
-    board.statuses.tell("reconnecting", AWAY)
-    board.statuses.says(NOTE)
-    assert board.statuses.causes == ("author",)
-    board.statuses.says(Status())
-    assert board.text is None
+def test_a_status_of_the_author_ends_an_outage_and_an_empty_one_means_healthy(recorder):
+    recorder.statuses.set("reconnecting", AWAY)
+    recorder.statuses.set_by_author(NOTE)
+    assert recorder.statuses.causes == ("author",)
+    recorder.statuses.set_by_author(Status())
+    assert recorder.text is None
 
 
-def test_an_upstream_that_is_silent_after_a_retry_counts_as_back_after_a_while(board):
-    board.statuses.tell("reconnecting", AWAY)
-    board.statuses.settle_after(30)
-    board.loop.advance(29)
-    assert board.text == "reconnecting (1)"
-    board.loop.advance(1)
-    assert board.text is None
-    board.statuses.tell("reconnecting", AWAY)
-    board.statuses.settle_after(30)
-    board.statuses.unsettle()
-    board.loop.advance(60)
-    assert board.text == "reconnecting (1)"
+def test_an_outage_ends_after_a_retry_without_rows_and_errors(recorder):
+    recorder.statuses.set("reconnecting", AWAY)
+    recorder.statuses.recover_after(30)
+    recorder.loop.advance(29)
+    assert recorder.text == "reconnecting (1)"
+    recorder.loop.advance(1)
+    assert recorder.text is None
+    recorder.statuses.set("reconnecting", AWAY)
+    recorder.statuses.recover_after(30)
+    recorder.statuses.cancel_recovery()
+    recorder.loop.advance(60)
+    assert recorder.text == "reconnecting (1)"
 
 
-def test_silence_is_stale_from_the_first_second_on_and_says_for_how_long():
-    board = Board(stale=10)
-    board.loop.advance(9)
-    assert board.text is None
-    board.loop.advance(33)
-    assert board.text == "stale 42 s" and board.changes == ["stale 10 s"]
-    board.statuses.rows_came()
-    assert board.text is None
+def test_a_stale_status_has_the_seconds_since_the_last_row():
+    recorder = Recorder(stale=10)
+    recorder.loop.advance(9)
+    assert recorder.text is None
+    recorder.loop.advance(33)
+    assert recorder.text == "stale 42 s" and recorder.changes == ["stale 10 s"]
+    recorder.statuses.rows_emitted()
+    assert recorder.text is None
     for _ in range(20):  # rows each second: never stale
-        board.loop.advance(1)
-        board.statuses.rows_came()
-    assert board.changes == ["stale 10 s", None]
-    board.loop.advance(10)
-    assert board.text == "stale 10 s"
-    board.loop.close()
+        recorder.loop.advance(1)
+        recorder.statuses.rows_emitted()
+    assert recorder.changes == ["stale 10 s", None]
+    recorder.loop.advance(10)
+    assert recorder.text == "stale 10 s"
+    recorder.loop.close()
 
 
-def test_rows_that_tell_the_status_itself_are_no_rows():
-    board = Board(stale=10)
-    board.loop.advance(10)
-    board.statuses.is_quiet = True
-    board.statuses.rows_came()
-    assert board.text == "stale 10 s"
-    board.loop.close()
+def test_rows_that_only_carry_a_status_do_not_end_silence():
+    recorder = Recorder(stale=10)
+    recorder.loop.advance(10)
+    recorder.statuses.ignores_rows = True
+    recorder.statuses.rows_emitted()
+    assert recorder.text == "stale 10 s"
+    recorder.loop.close()
 
 
-def test_an_episode_of_drops_is_told_at_its_beginning_and_summed_at_its_end(board):
-    assert board.statuses.dropped(100, 2)
+def test_an_episode_of_drops_begins_with_the_first_drop_and_ends_with_the_sums(recorder):
+    assert recorder.statuses.rows_dropped(100, 2)
     for _ in range(3):
-        board.loop.advance(DROPS_SHOWN - 1)
-        assert not board.statuses.dropped(10, 1)
-    assert board.text == "dropped 130" and board.episodes == []
-    board.loop.advance(DROPS_SHOWN)
-    assert board.text is None and board.episodes == [(130, 5)]
-    assert board.statuses.dropped(1, 1), "another episode"
-    assert board.text == "dropped 1"
+        recorder.loop.advance(LAG_END - 1)
+        assert not recorder.statuses.rows_dropped(10, 1)
+    assert recorder.text == "dropped 130" and recorder.episodes == []
+    recorder.loop.advance(LAG_END)
+    assert recorder.text is None and recorder.episodes == [(130, 5)]
+    assert recorder.statuses.rows_dropped(1, 1), "another episode"
+    assert recorder.text == "dropped 1"
 
 
-def test_an_episode_ends_with_its_stream(board):
-    board.statuses.dropped(7, 1)
-    board.statuses.close()
-    board.loop.advance(100)
-    assert board.episodes == [(7, 1)]
+def test_an_episode_ends_with_its_stream(recorder):
+    recorder.statuses.rows_dropped(7, 1)
+    recorder.statuses.close()
+    recorder.loop.advance(100)
+    assert recorder.episodes == [(7, 1)]
 
 
-def test_packets_are_sifted():
+def test_partition_separates_statuses_from_packets_with_rows():
     schema = Schema(b"{}", "s")
-    rows, mark = Packet(schema, b"[1]", 1), Packet(schema, b"", 0)
-    said, filled, size, last = partition([rows, status_packet(NOTE), mark, status_packet(AWAY)])
-    assert (said, filled, size, last) == ([NOTE, AWAY], (rows,), 3, mark)
+    rows, empty = Packet(schema, b"[1]", 1), Packet(schema, b"", 0)
+    packets = [rows, status_packet(NOTE), empty, status_packet(AWAY)]
+    statuses, with_rows, size, last = partition(packets)
+    assert (statuses, with_rows, size, last) == ([NOTE, AWAY], (rows,), 3, empty)
 
 
 @pytest.mark.parametrize("wrong", [{"severity": "fatal"}, {"text": None}])
-def test_what_is_no_status_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"Status\.\w+ is .*; allowed"):
+def test_a_bad_field_of_a_status_is_an_error(wrong):
+    with pytest.raises(ValueError, match=r"Status\.\w+ must be .*, got "):
         Status(**wrong)

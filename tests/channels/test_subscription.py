@@ -1,4 +1,4 @@
-"""One reader's mailbox alone: bounds, drops, schemas, and what wait and the end say."""
+"""One subscription alone: bounds, drops, schemas, waiting and the end."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from aiostream_ds._channels.exceptions import (
     StalledSubscriber,
     StreamFailed,
 )
-from aiostream_ds._channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
+from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import Schema
 from tests.channels.parts import packet, rows_of
@@ -19,292 +19,293 @@ from tests.channels.parts import packet, rows_of
 A, B = Schema(b"a", "a"), Schema(b"b", "b")
 
 
-class Feed:
-    """What a mailbox tells its channel, written down."""
+class ChannelStub:
+    """A channel that records the calls of its subscription."""
 
     def __init__(self):
         self.now, self.log = 0.0, []
 
-    def _now(self):
+    def time(self):
         return self.now
 
-    def _waiter(self):
+    def create_future(self):
         return asyncio.get_running_loop().create_future()
 
-    def _drained(self):
+    def subscription_drained(self):
         self.log.append("drained")
 
-    def _left(self, reader):
+    def subscription_left(self, subscription):
         self.log.append("left")
 
     status = None
 
-    def _dropped(self, rows, packets):
+    def rows_dropped(self, rows, packets):
         self.log.append(("dropped", rows, packets))
 
 
-def mailbox(**bounds):
-    feed = Feed()
-    return Subscription(feed, Buffer(**bounds)), feed
+def subscribe(**bounds):
+    channel = ChannelStub()
+    return Subscription(channel, Buffer(**bounds)), channel
 
 
-def put(box, packets):
-    box._put(packets, sum(p.rows for p in packets), sum(len(p.data) for p in packets))
-    box._wake()
+def put(subscription, packets):
+    subscription.put(packets, sum(p.rows for p in packets), sum(len(p.data) for p in packets))
+    subscription.wake()
 
 
-def test_take_gives_all_in_order_and_then_nothing():
-    box, feed = mailbox()
-    put(box, [packet([1, 2]), packet([3])])
-    put(box, [packet([4])])
-    assert rows_of(box.take()) == [1, 2, 3, 4]
-    assert box.take() == [] and feed.log == ["drained"]
+def test_receive_nowait_returns_all_in_order_and_then_nothing():
+    subscription, channel = subscribe()
+    put(subscription, [packet([1, 2]), packet([3])])
+    put(subscription, [packet([4])])
+    assert rows_of(subscription.receive_nowait()) == [1, 2, 3, 4]
+    assert subscription.receive_nowait() == [] and channel.log == ["drained"]
 
 
-def test_a_schema_goes_along_when_the_reader_has_another():
-    box, feed = mailbox()
+def test_a_packet_has_its_schema_when_the_last_sent_one_differs():
+    subscription, channel = subscribe()
     same = Schema(b"a", "a")
-    feed.now = SCHEMA_SHOWN
-    put(box, [packet([1], A), packet([2], same), packet([3], B), packet([4], A)])
-    assert [schema for schema, _ in box.take()] == [A, None, B, A]
-    put(box, [packet([5], same)])
-    assert [schema for schema, _ in box.take()] == [None]
+    channel.now = SCHEMA_ALWAYS
+    put(subscription, [packet([1], A), packet([2], same), packet([3], B), packet([4], A)])
+    assert [schema for schema, _ in subscription.receive_nowait()] == [A, None, B, A]
+    put(subscription, [packet([5], same)])
+    assert [schema for schema, _ in subscription.receive_nowait()] == [None]
 
 
 def test_dropping_never_loses_a_schema():
-    box, _ = mailbox(rows=1)
-    put(box, [packet([1], A)])
-    box.take()
-    put(box, [packet([2], B)])
-    put(box, [packet([3], B)])
-    assert [(schema, rows_of([(schema, each)])) for schema, each in box.take()] == [(B, [3])]
+    subscription, _ = subscribe(rows=1)
+    put(subscription, [packet([1], A)])
+    subscription.receive_nowait()
+    put(subscription, [packet([2], B)])
+    put(subscription, [packet([3], B)])
+    received = subscription.receive_nowait()
+    assert [schema for schema, _ in received] == [B] and rows_of(received) == [3]
 
 
 def test_the_schema_is_repeated_with_rows_after_a_while():
-    box, feed = mailbox()
-    feed.now = SCHEMA_SHOWN
-    put(box, [packet([1], A)])
-    box.take()
-    feed.now = SCHEMA_SHOWN + SCHEMA_REPEAT - 1
-    put(box, [packet([2], A)])
-    assert box.take()[0][0] is None
-    feed.now = SCHEMA_SHOWN + SCHEMA_REPEAT
-    assert box.take() == []
-    put(box, [packet([3], A), packet([4], A)])
-    assert [schema for schema, _ in box.take()] == [A, None]
-    put(box, [packet([5], A)])
-    assert box.take()[0][0] is None
+    subscription, channel = subscribe()
+    channel.now = SCHEMA_ALWAYS
+    put(subscription, [packet([1], A)])
+    subscription.receive_nowait()
+    channel.now = SCHEMA_ALWAYS + SCHEMA_REPEAT - 1
+    put(subscription, [packet([2], A)])
+    assert subscription.receive_nowait()[0][0] is None
+    channel.now = SCHEMA_ALWAYS + SCHEMA_REPEAT
+    assert subscription.receive_nowait() == []
+    put(subscription, [packet([3], A), packet([4], A)])
+    assert [schema for schema, _ in subscription.receive_nowait()] == [A, None]
+    put(subscription, [packet([5], A)])
+    assert subscription.receive_nowait()[0][0] is None
 
 
-def test_the_first_reader_finds_the_schema_in_all_that_is_taken_for_a_moment():
-    box, feed = mailbox()
-    for seconds, expected in ((0, A), (SCHEMA_SHOWN / 2, A), (SCHEMA_SHOWN, A), (0, None)):
-        feed.now += seconds
-        put(box, [packet([1], A)])
-        assert [schema for schema, _ in box.take()] == [expected]
+def test_for_a_moment_after_the_start_all_that_is_received_has_the_schema():
+    subscription, channel = subscribe()
+    for seconds, expected in ((0, A), (SCHEMA_ALWAYS / 2, A), (SCHEMA_ALWAYS, A), (0, None)):
+        channel.now += seconds
+        put(subscription, [packet([1], A)])
+        assert [schema for schema, _ in subscription.receive_nowait()] == [expected]
 
 
-def test_who_joins_finds_the_schema_in_all_that_is_taken_until_they_surely_have_joined():
-    box, feed = mailbox()
-    put(box, [packet([1], A)])
-    box.take()
-    put(box, [packet([2], A)])
-    box.show_schema()
-    for seconds, expected in ((0, A), (SCHEMA_SHOWN / 2, A), (SCHEMA_SHOWN + 9, A), (0, None)):
-        feed.now += seconds
-        assert [schema for schema, _ in box.take()] == [expected]
-        put(box, [packet([3], A)])
+def test_for_a_moment_after_repeat_schema_all_that_is_received_has_the_schema():
+    subscription, channel = subscribe()
+    put(subscription, [packet([1], A)])
+    subscription.receive_nowait()
+    put(subscription, [packet([2], A)])
+    subscription.repeat_schema()
+    for seconds, expected in ((0, A), (SCHEMA_ALWAYS / 2, A), (SCHEMA_ALWAYS + 9, A), (0, None)):
+        channel.now += seconds
+        assert [schema for schema, _ in subscription.receive_nowait()] == [expected]
+        put(subscription, [packet([3], A)])
 
 
-def test_who_joins_finds_the_schema_in_what_is_taken_after_the_end():
-    box, _ = mailbox()
-    put(box, [packet([1], A)])
-    box.take()
-    box.show_schema()
-    put(box, [packet([2], A)])
-    box._end(None)
-    assert [schema for schema, _ in box.take()] == [A]
+def test_after_repeat_schema_the_rest_after_the_end_has_the_schema():
+    subscription, _ = subscribe()
+    put(subscription, [packet([1], A)])
+    subscription.receive_nowait()
+    subscription.repeat_schema()
+    put(subscription, [packet([2], A)])
+    subscription.end(None)
+    assert [schema for schema, _ in subscription.receive_nowait()] == [A]
 
 
 def test_drop_oldest_keeps_the_newest_within_the_bound():
-    box, feed = mailbox(rows=3)
+    subscription, channel = subscribe(rows=3)
     for number in range(5):
-        put(box, [packet([number])])
-    assert feed.log == [("dropped", 1, 1)] * 2
-    assert rows_of(box.take()) == [2, 3, 4]
-    assert feed.log == [("dropped", 1, 1)] * 2 + ["drained"]
-    counts = box.statistics()
+        put(subscription, [packet([number])])
+    assert channel.log == [("dropped", 1, 1)] * 2
+    assert rows_of(subscription.receive_nowait()) == [2, 3, 4]
+    assert channel.log == [("dropped", 1, 1)] * 2 + ["drained"]
+    counts = subscription.statistics()
     assert (counts.sent_rows, counts.dropped_rows, counts.queued_rows) == (3, 2, 0)
     assert (counts.sent_packets, counts.dropped_packets, counts.queued_packets) == (3, 2, 0)
     assert counts.sent_bytes == 3 * 5 and counts.dropped_bytes == 2 * 5
 
 
-def test_bytes_bound_a_mailbox_like_rows():
-    box, _ = mailbox(bytes=12)
+def test_bytes_are_bounded_as_rows_are():
+    subscription, _ = subscribe(bytes=12)
     for number in range(3):
-        put(box, [packet([number])])  # 5 bytes each
-    assert rows_of(box.take()) == [1, 2]
+        put(subscription, [packet([number])])  # 5 bytes each
+    assert rows_of(subscription.receive_nowait()) == [1, 2]
 
 
 def test_the_newest_batch_stays_even_when_it_is_larger_than_the_bound():
-    box, feed = mailbox(rows=3)
-    put(box, [packet([1, 2]), packet([3, 4])])
-    assert feed.log == []
-    put(box, [packet([5, 6, 7, 8]), packet([9])])
-    assert rows_of(box.take()) == [5, 6, 7, 8, 9]
-    assert feed.log == [("dropped", 4, 2), "drained"]
+    subscription, channel = subscribe(rows=3)
+    put(subscription, [packet([1, 2]), packet([3, 4])])
+    assert channel.log == []
+    put(subscription, [packet([5, 6, 7, 8]), packet([9])])
+    assert rows_of(subscription.receive_nowait()) == [5, 6, 7, 8, 9]
+    assert channel.log == [("dropped", 4, 2), "drained"]
 
 
-def test_what_is_given_up_by_leaving_is_no_drop():
-    box, feed = mailbox()
-    put(box, [packet([1])])
-    box.leave()
-    assert feed.log == ["left"] and box.statistics().dropped_rows == 1
+def test_packets_discarded_by_leave_are_not_reported_as_dropped():
+    subscription, channel = subscribe()
+    put(subscription, [packet([1])])
+    subscription.leave()
+    assert channel.log == ["left"] and subscription.statistics().dropped_rows == 1
 
 
 def test_latest_keeps_one_packet():
-    box, feed = mailbox(full="latest")
-    put(box, [packet([1])])
-    put(box, [packet([2]), packet([3])])
-    assert rows_of(box.take()) == [3]
-    assert feed.log == [("dropped", 2, 2), "drained"]
+    subscription, channel = subscribe(full="latest")
+    put(subscription, [packet([1])])
+    put(subscription, [packet([2]), packet([3])])
+    assert rows_of(subscription.receive_nowait()) == [3]
+    assert channel.log == [("dropped", 2, 2), "drained"]
 
 
-def test_block_drops_nothing_and_says_when_it_is_full():
-    box, feed = mailbox(rows=2, full="block")
-    put(box, [packet([1])])
-    assert not box._is_full() and box._above_high_water()
-    put(box, [packet([2])])
-    put(box, [packet([3])])
-    assert box._is_full() and rows_of(box.take()) == [1, 2, 3]
-    assert not box._is_full() and feed.log == ["drained"]
+def test_block_drops_nothing_and_reports_when_it_is_full():
+    subscription, channel = subscribe(rows=2, full="block")
+    put(subscription, [packet([1])])
+    assert not subscription.is_full and subscription.above_high_water
+    put(subscription, [packet([2])])
+    put(subscription, [packet([3])])
+    assert subscription.is_full and rows_of(subscription.receive_nowait()) == [1, 2, 3]
+    assert not subscription.is_full and channel.log == ["drained"]
 
 
-async def test_fail_ends_the_reader_that_is_behind():
-    box, feed = mailbox(rows=2, full="fail")
-    put(box, [packet([1, 2, 3])])  # one batch is not being behind
-    put(box, [packet([4])])
-    assert feed.log == [("dropped", 4, 2), "left"]
-    assert box.take() == []
-    with pytest.raises(SlowSubscriber, match="at most 2 rows"):
-        await box.wait()
+async def test_fail_ends_the_subscription_that_lags():
+    subscription, channel = subscribe(rows=2, full="fail")
+    put(subscription, [packet([1, 2, 3])])  # one batch may be larger than the bounds
+    put(subscription, [packet([4])])
+    assert channel.log == [("dropped", 4, 2), "left"]
+    assert subscription.receive_nowait() == []
+    with pytest.raises(SlowSubscriber, match="at most 2 rows .*, got 4 rows"):
+        await subscription.wait()
 
 
 @pytest.mark.parametrize("full", ["drop_oldest", "latest"])
-async def test_a_full_mailbox_from_which_nothing_is_taken_for_too_long_is_given_up(full):
-    box, feed = mailbox(rows=1, full=full, stall_timeout=10)
+async def test_a_full_subscription_from_which_nothing_is_received_for_too_long_is_ended(full):
+    subscription, channel = subscribe(rows=1, full=full, stall_timeout=10)
     for second in (0, 1, 2, 10.5):  # full from the second packet on
-        feed.now = second
-        put(box, [packet([second])])
-        assert not box.stalled
-    feed.now = 11
-    put(box, [packet([11])])
-    assert box.stalled and box.statistics().dropped_packets == 5
+        channel.now = second
+        put(subscription, [packet([second])])
+        assert not subscription.stalled
+    channel.now = 11
+    put(subscription, [packet([11])])
+    assert subscription.stalled and subscription.statistics().dropped_packets == 5
     with pytest.raises(StalledSubscriber, match="has taken nothing for 10 s"):
-        await box.wait()
+        await subscription.wait()
 
 
-def test_who_takes_something_begins_anew_to_be_late():
-    box, feed = mailbox(rows=1, stall_timeout=10)
+def test_receiving_something_resets_the_stall_timeout():
+    subscription, channel = subscribe(rows=1, stall_timeout=10)
     for second in range(0, 100, 3):
-        feed.now = second
-        put(box, [packet([second])])
+        channel.now = second
+        put(subscription, [packet([second])])
         if second % 9 == 0:
-            box.take()
-    assert not box.stalled
+            subscription.receive_nowait()
+    assert not subscription.stalled
 
 
 async def test_wait_is_true_at_once_when_something_is_queued():
-    box, _ = mailbox()
-    put(box, [packet([1])])
-    assert await box.wait() is True
+    subscription, _ = subscribe()
+    put(subscription, [packet([1])])
+    assert await subscription.wait() is True
 
 
 async def test_wait_wakes_for_a_packet_and_for_the_end():
-    box, _ = mailbox()
-    task = asyncio.create_task(box.wait())
+    subscription, _ = subscribe()
+    task = asyncio.create_task(subscription.wait())
     await asyncio.sleep(0)
-    put(box, [packet([1])])
-    put(box, [packet([2])])
+    put(subscription, [packet([1])])
+    put(subscription, [packet([2])])
     assert await task is True
-    box.take()
-    task = asyncio.create_task(box.wait())
+    subscription.receive_nowait()
+    task = asyncio.create_task(subscription.wait())
     await asyncio.sleep(0)
-    box._end(None)
+    subscription.end(None)
     assert await task is False
 
 
 async def test_a_second_task_may_not_wait():
-    box, _ = mailbox()
-    task = asyncio.create_task(box.wait())
+    subscription, _ = subscribe()
+    task = asyncio.create_task(subscription.wait())
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="one task"):
-        await box.wait()
-    box.leave()
+        await subscription.wait()
+    subscription.leave()
     assert await task is False
 
 
 async def test_a_cancelled_wait_loses_nothing_and_another_may_follow():
-    box, _ = mailbox()
-    task = asyncio.create_task(box.wait())
+    subscription, _ = subscribe()
+    task = asyncio.create_task(subscription.wait())
     await asyncio.sleep(0)
     task.cancel()
-    put(box, [packet([1])])
+    put(subscription, [packet([1])])
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await box.wait() and rows_of(box.take()) == [1]
+    assert await subscription.wait() and rows_of(subscription.receive_nowait()) == [1]
 
 
 async def test_what_is_queued_comes_before_the_error_and_the_error_once():
-    box, _ = mailbox()
+    subscription, _ = subscribe()
     wrong = ValueError("wrong")
-    put(box, [packet([1])])
-    box._end(wrong)
-    assert await box.wait() and rows_of(box.take()) == [1]
+    put(subscription, [packet([1])])
+    subscription.end(wrong)
+    assert await subscription.wait() and rows_of(subscription.receive_nowait()) == [1]
     with pytest.raises(StreamFailed, match="wrong") as caught:
-        await box.wait()
+        await subscription.wait()
     assert caught.value.__cause__ is wrong and caught.value.grpc_status == "INTERNAL"
-    assert await box.wait() is False
+    assert await subscription.wait() is False
 
 
-async def test_each_reader_gets_an_error_object_of_its_own():
-    boxes, error = [mailbox()[0], mailbox()[0]], ShuttingDown("stopping")
+async def test_each_subscriber_gets_an_error_object_of_its_own():
+    subscriptions, error = [subscribe()[0], subscribe()[0]], ShuttingDown("stopping")
     seen = []
-    for box in boxes:
-        box._end(error)
+    for subscription in subscriptions:
+        subscription.end(error)
         with pytest.raises(ShuttingDown, match="stopping") as caught:
-            await box.wait()
+            await subscription.wait()
         seen.append(caught.value)
     assert seen[0] is not seen[1] is not error and isinstance(seen[0], ChannelError)
 
 
-async def test_leaving_gives_up_what_is_queued_and_counts_it():
-    box, feed = mailbox(rows=1)
-    put(box, [packet([1])])
-    put(box, [packet([2])])
-    box.leave()
-    box.leave()
-    assert feed.log == [("dropped", 1, 1), "left"]
-    assert box.take() == [] and await box.wait() is False
-    assert box.statistics().dropped_rows == 2
+async def test_leaving_drops_what_is_queued_and_counts_it():
+    subscription, channel = subscribe(rows=1)
+    put(subscription, [packet([1])])
+    put(subscription, [packet([2])])
+    subscription.leave()
+    subscription.leave()
+    assert channel.log == [("dropped", 1, 1), "left"]
+    assert subscription.receive_nowait() == [] and await subscription.wait() is False
+    assert subscription.statistics().dropped_rows == 2
 
 
-async def test_iterating_gives_what_take_gives_until_the_end():
-    box, _ = mailbox()
-    put(box, [packet([1]), packet([2])])
-    box._end(None)
-    assert [rows_of(taken) async for taken in box] == [[1, 2]]
+async def test_iterating_gives_what_receive_nowait_gives_until_the_end():
+    subscription, _ = subscribe()
+    put(subscription, [packet([1]), packet([2])])
+    subscription.end(None)
+    assert [rows_of(taken) async for taken in subscription] == [[1, 2]]
 
 
-# -- the sink: packets that are handed on without a queue ---------------------------------------
+# -- the sink: packets that are passed on without a queue ---------------------------------------
 
 
 class Sink:
-    """Takes packets while it is `open`."""
+    """Accepts packets while it is `open`."""
 
-    def __init__(self, box):
+    def __init__(self, subscription):
         self.open, self.got = True, []
-        box.sink = self
+        subscription.sink = self
 
     def __call__(self, schema, taken):
         if self.open:
@@ -313,43 +314,43 @@ class Sink:
 
 
 def test_a_sink_gets_a_packet_while_nothing_is_queued_and_only_then():
-    box, feed = mailbox()
-    sink = Sink(box)
-    feed.now = SCHEMA_SHOWN
-    assert box._push_direct(packet([1], A), feed.now)
-    put(box, [packet([2], A)])
-    assert not box._push_direct(packet([3], A), feed.now)
-    put(box, [packet([3], A)])
-    assert sink.got == [(A, 1)] and rows_of(box.take()) == [2, 3]
-    assert box._push_direct(packet([4], A), feed.now) and sink.got[1:] == [(None, 4)]
+    subscription, channel = subscribe()
+    sink = Sink(subscription)
+    channel.now = SCHEMA_ALWAYS
+    assert subscription.push_direct(packet([1], A), channel.now)
+    put(subscription, [packet([2], A)])
+    assert not subscription.push_direct(packet([3], A), channel.now)
+    put(subscription, [packet([3], A)])
+    assert sink.got == [(A, 1)] and rows_of(subscription.receive_nowait()) == [2, 3]
+    assert subscription.push_direct(packet([4], A), channel.now) and sink.got[1:] == [(None, 4)]
 
 
-def test_a_packet_that_the_sink_refuses_counts_as_not_sent():
-    box, feed = mailbox()
-    sink = Sink(box)
+def test_a_packet_that_the_sink_refuses_is_not_counted_as_sent():
+    subscription, channel = subscribe()
+    sink = Sink(subscription)
     sink.open = False
-    assert not box._push_direct(packet([1], A), feed.now)
-    assert box.statistics().sent_packets == 0
-    put(box, [packet([1], A)])
-    assert [schema for schema, _ in box.take()] == [A]
+    assert not subscription.push_direct(packet([1], A), channel.now)
+    assert subscription.statistics().sent_packets == 0
+    put(subscription, [packet([1], A)])
+    assert [schema for schema, _ in subscription.receive_nowait()] == [A]
     sink.open = True
-    assert box._push_direct(packet([2], A), feed.now)
-    counts = box.statistics()
+    assert subscription.push_direct(packet([2], A), channel.now)
+    counts = subscription.statistics()
     assert (counts.sent_packets, counts.sent_rows, counts.queued_packets) == (2, 2, 0)
     assert counts.sent_bytes == len(packet([1], A).data) + len(packet([2], A).data)
 
 
-def test_a_sink_gets_the_schema_exactly_when_a_reader_that_takes_would():
-    handed, hands = mailbox()
-    taken, takes = mailbox()
-    sink = Sink(handed)
+def test_a_sink_gets_the_schema_exactly_when_receive_nowait_would_return_it():
+    direct, direct_channel = subscribe()
+    queued, queued_channel = subscribe()
+    sink = Sink(direct)
     steps = [(A, 0.0), (A, 0.1), (B, 0.2), (B, 0.3), (A, 1.5), (A, 1.6), (Schema(b"a", "a"), 1.7)]
     steps += [(A, SCHEMA_REPEAT + 1.4), (A, SCHEMA_REPEAT + 1.6), (A, SCHEMA_REPEAT + 1.7)]
     expected = []
     for schema, now in steps:
-        hands.now = takes.now = now
-        assert handed._push_direct(packet([1], schema), now)
-        put(taken, [packet([1], schema)])
-        expected += [told for told, _ in taken.take()]
-    assert [told for told, _ in sink.got] == expected
+        direct_channel.now = queued_channel.now = now
+        assert direct.push_direct(packet([1], schema), now)
+        put(queued, [packet([1], schema)])
+        expected += [each for each, _ in queued.receive_nowait()]
+    assert [each for each, _ in sink.got] == expected
     assert None in expected and expected[-3:] != [None] * 3

@@ -65,15 +65,15 @@ def times_of(rows):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"late": "keep"}, "Order.late is 'keep'; allowed are pass, drop, hold"),
-        ({"hold": -1}, "Order.hold is -1; allowed is a number of at least 0"),
-        ({"hold": math.nan}, "RowOrder.hold is nan"),
-        ({"keys": 0}, "Order.keys is 0; allowed is a whole number of at least 1"),
-        ({"by": "sensor"}, "Order.by is 'sensor'; allowed is a tuple of column names"),
-        ({"by": ["sensor"]}, "RowOrder.by is "),
-        ({"key": ("id", "id")}, "Order.key is .* each once"),
-        ({"key": ("",)}, "RowOrder.key is "),
-        ({"key": (1,)}, "RowOrder.key is "),
+        ({"late": "keep"}, "RowOrder.late must be one of pass, drop, hold, got 'keep'"),
+        ({"hold": -1}, "RowOrder.hold must be a number of at least 0, got -1"),
+        ({"hold": math.nan}, "RowOrder.hold must be a number of at least 0, got nan"),
+        ({"keys": 0}, "RowOrder.keys must be an integer of at least 1, got 0"),
+        ({"by": "sensor"}, "RowOrder.by must be a tuple of column names, each once, got 'sensor'"),
+        ({"by": ["sensor"]}, "RowOrder.by must be a tuple of column names, "),
+        ({"key": ("id", "id")}, "RowOrder.key must be .* each once, got "),
+        ({"key": ("",)}, "RowOrder.key must be a tuple of column names, "),
+        ({"key": (1,)}, "RowOrder.key must be a tuple of column names, "),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(options, named):

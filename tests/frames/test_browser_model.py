@@ -127,7 +127,7 @@ class World:
         channel = self.registry.peek(KEY)
         if channel is None:
             return
-        channel.show_schema()
+        channel.repeat_schema()
         known = channel.schema if initial else None
         tab.connected(render(known, None) if known is not None else b"")
         await asyncio.sleep(delay)

@@ -133,7 +133,7 @@ class FakeSubscription:
         if self.on_ready is not None:
             self.on_ready()
 
-    def take(self):
+    def receive_nowait(self):
         taken, self.waiting = self.waiting, []
         self.some.clear()
         return taken

@@ -73,7 +73,7 @@ class Scenario:
         got = []
         try:
             while len(got) < count and await subscription.wait():
-                got += rows_of(subscription.take())
+                got += rows_of(subscription.receive_nowait())
         finally:
             subscription.leave()
         assert got == sorted(got)

@@ -182,9 +182,9 @@ async def test_drops_are_said_and_logged_once_an_episode(caplog):
         viewer = await grafana.follow("flood")
         await viewer.take(100)
         (key,) = grafana.plugin.registry._open
-        reader = next(iter(channel(key)._readers))
+        reader = next(iter(channel(key)._subscriptions))
         for _ in range(5):
-            reader._discard(len(reader._queue))
+            reader._drop(len(reader._queue))
             channel(key)._dropped(3, 1)
         assert channel(key).status.text.startswith("dropped ")
     messages = [message for message in caplog.messages if "rows" in message]

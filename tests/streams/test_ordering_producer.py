@@ -33,7 +33,7 @@ class Stage:
     def __init__(self, parts, generator, order, policy=None, encode=encode, **sizes):
         self.counters = Counters()
         self.registry = parts.registry.ChannelRegistry()
-        run = parts.pump.drive(generator, encode, order=order, counters=self.counters, **sizes)
+        run = parts.producer.drive(generator, encode, order=order, counters=self.counters, **sizes)
         self.reader = self.registry.join(KEY, run, policy or Policy())
         self._zero = self.registry.loop.time()
 
@@ -130,7 +130,7 @@ async def test_held_rows_that_are_due_wait_for_a_reader_that_is_busy(parts):
 
     stage = Stage(parts, generator, HOLD)
     await asyncio.sleep(20)
-    taken = [rows_of(stage.reader.take()) for _ in range(3)]
+    taken = [rows_of(stage.reader.receive_nowait()) for _ in range(3)]
     assert taken == [[at(0)], [at(1), at(2), at(3), at(4)], []]
     await stage.registry.aclose()
 
@@ -145,8 +145,8 @@ async def test_rows_do_not_pile_up_before_a_reader_that_never_takes(parts):
     policy = Policy(Buffer(rows=50))
     stage = Stage(parts, generator, RowOrder(late="drop"), policy, rows=10)
     await asyncio.sleep(50)
-    queued = rows_of(stage.reader.take())
-    batch = rows_of(stage.reader.take())
+    queued = rows_of(stage.reader.receive_nowait())
+    batch = rows_of(stage.reader.receive_nowait())
     dropped = stage.reader.statistics().dropped_rows
     assert queued + batch == [at(time) for time in range(dropped, 1000)]
     assert len(queued) <= 50 and len(batch) <= 10
@@ -213,7 +213,9 @@ async def test_a_row_that_the_order_cannot_judge_fails_the_channel_after_those_b
     stage = Stage(parts, generator, RowOrder(late="hold", key=("id",)))
     got, error = await stage.all()
     assert got == [(0, [1, 2])]
-    assert isinstance(error, parts.mailbox.StreamFailed) and "RowOrder.key names id" in str(error)
+    assert isinstance(error, parts.subscription.StreamFailed) and "RowOrder.key names id" in str(
+        error
+    )
     await asyncio.sleep(1)
     assert stage.registry.running == 0
 

@@ -60,8 +60,8 @@ async def test_rows_are_merged_while_every_reader_is_busy(parts):
 
     reader = registry.join(KEY, parts.stream(generator))
     await asyncio.sleep(10)
-    assert packets_of(reader.take()) == [[0]]
-    assert packets_of(reader.take()) == [[1, 2, 3, 4]]
+    assert packets_of(reader.receive_nowait()) == [[0]]
+    assert packets_of(reader.receive_nowait()) == [[1, 2, 3, 4]]
     await registry.aclose()
 
 
@@ -78,7 +78,7 @@ async def test_a_batch_leaves_at_the_wait_when_one_reader_of_two_is_idle(parts):
     fast = registry.join(KEY, parts.stream(generator))
     for number in range(3):
         assert packets_of(await anext(fast)) == [[number]]
-    assert packets_of(slow.take()) == [[0], [1], [2]]
+    assert packets_of(slow.receive_nowait()) == [[0], [1], [2]]
     await registry.aclose()
 
 
@@ -145,7 +145,7 @@ async def test_heavy_yields_are_not_merged_beyond_one_turn(parts):
         for number in range(200):
             yield number
 
-    run = parts.pump.drive(generator, heavy)
+    run = parts.producer.drive(generator, heavy)
     reader = registry.join(KEY, run)
     task = asyncio.create_task(_count(reader))
     assert await task == 200 * 100 and reader.statistics().dropped_rows == 0
@@ -170,7 +170,7 @@ async def test_many_packets_of_one_batch_all_reach_a_reader_that_keeps_up(parts)
     def singly(rows):
         return [packet([row]) for row in rows]
 
-    reader = registry.join(KEY, parts.pump.drive(generator, singly), Policy(Buffer(rows=5)))
+    reader = registry.join(KEY, parts.producer.drive(generator, singly), Policy(Buffer(rows=5)))
     assert rows_of(await anext(reader)) == list(range(30))
     await registry.aclose()
 
@@ -202,7 +202,7 @@ async def test_a_bad_row_loses_neither_the_rows_before_it_nor_its_name(parts):
 
     got, error = await all_of(registry.join(KEY, parts.stream(generator)))
     assert sum(got, []) == [1, 2]
-    assert isinstance(error, parts.mailbox.StreamFailed) and "'bad'" in str(error)
+    assert isinstance(error, parts.subscription.StreamFailed) and "'bad'" in str(error)
 
 
 async def test_a_batch_that_only_fails_together_is_sent_row_by_row(parts):
@@ -217,7 +217,7 @@ async def test_a_batch_that_only_fails_together_is_sent_row_by_row(parts):
         yield 1
         yield 2
 
-    got = await all_of(registry.join(KEY, parts.pump.drive(generator, alone)))
+    got = await all_of(registry.join(KEY, parts.producer.drive(generator, alone)))
     assert got == ([[1], [2]], None)
 
 
@@ -302,7 +302,7 @@ async def test_a_timeout_that_strikes_while_the_pump_waits_is_told_in_one_senten
     reader = registry.join(KEY, parts.stream(generator, rows=30), policy)
     await asyncio.sleep(3)
     got, error = await all_of(reader)
-    assert isinstance(error.__cause__, parts.pump.YieldInScope)
+    assert isinstance(error.__cause__, parts.producer.YieldInScope)
     assert "timeout or cancel scope" in str(error)
     assert log == ["finally", "end"]
     assert len(sum(got, [])) == 26, "the row that waited for room is not lost"
@@ -363,7 +363,7 @@ async def test_a_schema_change_inside_a_batch_gives_packets_in_their_order(parts
         yield "b1"
         yield "a2"
 
-    reader = registry.join(KEY, parts.pump.drive(generator, by_kind))
+    reader = registry.join(KEY, parts.producer.drive(generator, by_kind))
     taken = await anext(reader)
     assert [(schema and schema.fingerprint) for schema, _ in taken] == ["a", "b", "a"]
     assert rows_of(taken) == ["a1", "b1", "a2"]
@@ -371,6 +371,6 @@ async def test_a_schema_change_inside_a_batch_gives_packets_in_their_order(parts
 
 
 def test_sizes_below_one_are_refused(parts):
-    for sizes in ({"rows": 0}, {"turn_bytes": 0}):
+    for sizes in ({"rows": 0}, {"batch_bytes": 0}):
         with pytest.raises(ValueError, match="allowed is 1 and more"):
-            parts.pump.drive(lambda: None, encode, **sizes)
+            parts.producer.drive(lambda: None, encode, **sizes)

@@ -1,7 +1,6 @@
-"""Room `channels`: paths, policies, and the one running stream of each channel.
+"""Channels: at most one running stream for each path, and a subscription for each RunStream call.
 
-A channel moves packets, that is bytes: no module here knows frame values, gRPC or an author's
-class. `path` builds and reads channel paths, `policy` holds every number, `mailbox` is what one
-reader has not fetched yet, `registry` starts and ends the streams. May import `frames` and the
-ground (`errors`, `telemetry`).
+A channel moves packets of encoded bytes. Nothing here knows frame values, gRPC or an author's
+class. `registry` starts and ends the channels, `channel` runs one stream, `subscription` is the
+queue of one subscriber, `log` is the replay buffer, `policy` has every number.
 """

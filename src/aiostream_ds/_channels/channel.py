@@ -1,30 +1,31 @@
-"""One channel: who reads it, and the life of the stream that fills it.
+"""One channel: its subscriptions, and the states of the stream that feeds them.
 
     opening ──▶ running ⇄ lingering ──▶ closing ──▶ closed
        │           └─ returned, raised ────────────────▲
-       └─ nobody left, superseded ─────────────────────┘
+       └─ no subscriber left, superseded ──────────────┘
 
-opening: the predecessor still closes, no task exists yet. closing: told to end; the key is free for
-nobody until the task is done. stuck: closing, and alive after a second cancel. An end of its own
-goes straight to closed, in the task's last step. Imports its own room, `frames` and the ground.
+opening: the previous stream of this key still closes, no task exists yet. closing: cancelled; no
+other stream of this key starts before the task is done. stuck: closing, and alive after a second
+cancellation. A stream that ends by itself is closed in the last step of its task.
 """
 
 import asyncio
 import contextvars
+import enum
 import logging
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
+from typing import Protocol
 
 from aiostream_ds._channels.exceptions import ChannelClosed
-from aiostream_ds._channels.log import Ring
-from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.log import Log
+from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._channels.policy import Policy
-from aiostream_ds._channels.state import Owner, State, cancelled_from_within
 from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 
-__all__ = ["Channel", "Runner"]
+__all__ = ["Channel", "ChannelOwner", "Runner", "State"]
 
 log = logging.getLogger(__name__)
 
@@ -36,96 +37,140 @@ _get_rows, _get_data = attrgetter("rows"), attrgetter("data")
 _LONGEST_WAIT = 8
 """A stuck stream is cancelled again after 2, 4, 8, 8, … times the close timeout."""
 
+
+class State(enum.Enum):
+    """The state of a channel; the module's docstring has the transitions."""
+
+    OPENING = "opening"
+    RUNNING = "running"
+    LINGERING = "lingering"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
 _RUNNING, _LINGERING = State.RUNNING, State.LINGERING  # looked up for each packet
 
 
-class Channel:
-    """What a runner sees: where to emit, and whether someone wants rows.
+class ChannelOwner(Protocol):
+    """The registry of a channel: what a channel needs of it, and the notifications it gets."""
 
-    `failed` is whether `fail` ended it. `ring` keeps what was emitted, where that is wanted;
-    `place` is where the last rows stood, of a stream whose rows have a cursor. `on_demand` is the
-    runner's to set: it is called when a mailbox ran dry and before a reader joins, and should emit
-    what the runner holds back. A reader that takes at once calls it at the end of `emit`, when
-    everybody has been given everything. `on_status` is its to set, too: called when `status` is
-    another one.
+    loop: asyncio.AbstractEventLoop
+    observer: Observer
+    close_timeout: float
+
+    def channel_closing(self, channel: "Channel") -> None:
+        """The stream is being cancelled; its task is still alive."""
+
+    def channel_closed(self, channel: "Channel") -> None:
+        """The task is done, or there never was one."""
+
+    def channel_stuck(self, channel: "Channel") -> None:
+        """The stream is alive after two cancellations."""
+
+
+class Channel:
+    """One path of one instance. A runner emits packets into it; subscriptions receive them.
+
+    Not thread-safe: use it in the event loop's thread.
+
+    Attributes:
+        failed: whether `fail` ended the channel.
+        log: where emitted packets are kept, if they are.
+        cursors: the range of cursors of the last rows, of a stream whose rows have a cursor.
+        on_demand: set by the runner. Called when a subscription's queue has been emptied and before
+            a subscriber joins; it should emit what the runner holds back. It may be called in the
+            last step of `emit`, when every subscription has the packets.
+        on_status: set by the runner. Called when `status` has changed.
     """
 
     __slots__ = (
-        "__weakref__", "_blocks", "_cancels", "_closing_since", "_policy", "_readers", "_owner",
-        "_room", "_run", "_statuses", "_task", "_timer", "failed", "generation", "key",
-        "on_demand", "on_status", "place", "ring", "schema", "state",
-    )  # fmt: skip
+        "__weakref__",
+        "_blocks",
+        "_cancellations",
+        "_closing_since",
+        "_drain_waiter",
+        "_owner",
+        "_policy",
+        "_run",
+        "_statuses",
+        "_subscriptions",
+        "_timer",
+        "cursors",
+        "failed",
+        "generation",
+        "key",
+        "log",
+        "on_demand",
+        "on_status",
+        "schema",
+        "state",
+        "task",
+    )
 
     def __init__(
-        self, owner: Owner, key: ChannelKey, run: Runner, policy: Policy,
-        generation: int,
-    ) -> None:  # fmt: skip
+        self, owner: ChannelOwner, key: ChannelKey, run: Runner, policy: Policy, generation: int
+    ) -> None:
         self.key = key
         self.generation = generation
         self.state = State.OPENING
         self.schema: Schema | None = None
-        self.place: CursorRange | None = None
-        self.ring: Ring | None = None
+        self.cursors: CursorRange | None = None
+        self.log: Log | None = None
         self.failed = False
         self.on_demand: Callable[[], None] | None = None
         self.on_status: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._owner = owner
         self._run = run
         self._policy = policy
         self._blocks = policy.buffer.full == "block"
-        self._readers: dict[Subscription, None] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._subscriptions: dict[Subscription, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._room: asyncio.Future[None] | None = None
-        self._cancels = 0
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._cancellations = 0
         self._closing_since = 0.0
-        self._statuses: Statuses | None = None  # few channels have something to tell
+        self._statuses: Statuses | None = None  # made on first use: most channels are healthy
 
     # For the runner
 
     @property
     def open(self) -> bool:
-        """Whether rows are asked for: the stream runs and was not told to end."""
+        """Whether the stream runs and has not been cancelled: rows may be emitted."""
         return self.state is _RUNNING or self.state is _LINGERING
 
     @property
     def has_demand(self) -> bool:
-        """Whether some reader has fetched all it was given, or nobody listens."""
-        for reader in self._readers:  # a loop: nearly every packet of every stream comes by here
-            if not reader._queue:
+        """Whether some subscriber has taken everything, or nobody subscribes."""
+        for subscription in self._subscriptions:  # a loop, not any(): called for nearly each packet
+            if not subscription._queue:
                 return True
-        return not self._readers
+        return not self._subscriptions
 
     @property
     def full(self) -> bool:
-        """Whether the policy is "block" and some reader's mailbox is full."""
-        return self._blocks and any(reader._is_full() for reader in self._readers)
+        """Whether the policy is "block" and some subscription's queue is full."""
+        return self._blocks and any(each.is_full for each in self._subscriptions)
 
     @property
     def can_send(self) -> bool:
-        """Whether rows are asked for, and no reader is full."""
+        """Whether the channel is open and not full."""
         state = self.state
         return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.full)
 
     @property
     def above_high_water(self) -> bool:
-        """Whether some reader's mailbox is half full."""
-        return any(reader._above_high_water() for reader in self._readers)
-
-    @property
-    def stuck(self) -> bool:
-        """Whether the stream is closing, was cancelled twice and is still alive."""
-        return self.state is State.CLOSING and self._cancels > 2
+        """Whether some subscription's queue is at least half full."""
+        return any(each.above_high_water for each in self._subscriptions)
 
     def emit(self, *packets: Packet) -> tuple[int, int]:
-        """Give packets to every reader. Never waits. Returns how many rows and bytes they have.
+        """Give packets to every subscription. Never waits. Returns the number of rows and bytes.
 
-        Packets of one call belong together: a mailbox that is full drops older ones, never these.
-        A packet without rows only changes the schema that later rows, and `peek`, bring along; one
-        that says a place, as the last of its call, goes to the readers that want places.
+        Packets of one call belong together: a full queue drops older packets, never these. A packet
+        without rows changes the schema that later rows, and `peek`, have; if it has cursors and is
+        the last of its call, it goes to the subscriptions of the exact channel.
 
         Raises:
-            ChannelClosed: the channel is told to close, or closed.
+            ChannelClosed: the channel is closing or closed.
         """
         state = self.state
         if state is not _RUNNING and state is not _LINGERING:
@@ -136,10 +181,10 @@ class Channel:
         rows, size = packet.rows, len(packet.data)
         self.schema = packet.schema
         if packet.cursors is not None:
-            self.place = packet.cursors
+            self.cursors = packet.cursors
         self._owner.observer.on_emit(self.key, 1, rows, size)
         if self._statuses is not None:
-            self._statuses.rows_came()
+            self._statuses.rows_emitted()
         self._give(packets, rows, size)
         return rows, size
 
@@ -148,47 +193,89 @@ class Channel:
             return 0, 0
         last: Packet | None = packets[-1]
         rows, size = sum(map(_get_rows, packets)), sum(map(len, map(_get_data, packets)))
-        empty = 0 in map(_get_rows, packets)
+        some_without_rows = 0 in map(_get_rows, packets)
         self._owner.observer.on_emit(self.key, len(packets), rows, size)
         if self._statuses is not None and rows:
-            self._statuses.rows_came()
-        filled, filled_size = packets, size
-        if empty:
-            said, filled, filled_size, last = partition(packets)
-            for status in said:
-                self.statuses.says(status)
+            self._statuses.rows_emitted()
+        with_rows, with_rows_size = packets, size
+        if some_without_rows:
+            found, with_rows, with_rows_size, last = partition(packets)
+            for status in found:
+                self.statuses.set_by_author(status)
         if last is not None:
             if last.schema.body:
                 self.schema = last.schema
             if last.cursors is not None:
-                self.place = last.cursors
-        if filled:
-            self._give(filled, rows, filled_size)
-        if empty and last is not None and not last.rows and last.cursors is not None:
-            self._tell_place(last)
+                self.cursors = last.cursors
+        if with_rows:
+            self._give(with_rows, rows, with_rows_size)
+        if some_without_rows and last is not None and not last.rows and last.cursors is not None:
+            self._give_cursors(last)
         return rows, size
 
     def _give(self, packets: tuple[Packet, ...], rows: int, size: int) -> None:
         now = self._owner.loop.time()
-        if self.ring is not None:
-            self.ring.append(packets, rows, size, now)
+        if self.log is not None:
+            self.log.append(packets, rows, size, now)
         single = packets[0] if len(packets) == 1 else None
-        waiting: list[Subscription] = []
-        for reader in tuple(self._readers):  # a reader that is too slow leaves meanwhile
-            if single is None or not reader._push_direct(single, now):
-                reader._put(packets, rows, size)
-                waiting.append(reader)
-        for reader in waiting:  # they may take now, and make the runner emit more
-            reader._wake()
+        queued: list[Subscription] = []
+        for subscription in tuple(self._subscriptions):  # a copy: one that is evicted leaves here
+            if single is None or not subscription.push_direct(single, now):
+                subscription.put(packets, rows, size)
+                queued.append(subscription)
+        for subscription in queued:  # last: a subscriber may receive now and make the runner emit
+            subscription.wake()
+
+    def _give_cursors(self, packet: Packet) -> None:
+        exact = tuple(each for each in self._subscriptions if each.exact)
+        for subscription in exact:
+            subscription.put((packet,), 0, 0)
+        for subscription in exact:
+            subscription.wake()
+
+    def fail(self, error: Exception) -> None:
+        """End every subscription with `error` and cancel the runner.
+
+        The channel is closed when the runner has ended. Does nothing if the channel is not open.
+        """
+        if self.open:
+            self.failed = True
+            self._owner.observer.on_fail(self.key, error)
+            self.end_subscriptions(error)
+            self.close()
+
+    async def drain(self) -> None:
+        """Wait until no subscription is full; return at once unless the policy is "block".
+
+        A subscription whose subscriber takes nothing for `Buffer.stall_timeout` seconds is ended.
+        Safe to cancel.
+        """
+        loop = self._owner.loop
+        while self.open and self.full:
+            self._drain_waiter = waiter = loop.create_future()
+            stalls_at = min(each.stalls_at() for each in self._subscriptions if each.is_full)
+            timer = loop.call_at(stalls_at, self._evict_stalled, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._drain_waiter = None
+
+    def _evict_stalled(self, waiter: asyncio.Future[None]) -> None:
+        for subscription in tuple(self._subscriptions):
+            if subscription.is_full:
+                subscription.evict_if_stalled()
+        if not waiter.done():
+            waiter.set_result(None)
 
     @property
     def status(self) -> Status | None:
-        """How the stream is doing, as viewers are to see it; None: it is live."""
-        return None if self._statuses is None else self._statuses.shown
+        """The status that viewers see; None: the stream is healthy."""
+        return None if self._statuses is None else self._statuses.current
 
     @property
     def statuses(self) -> Statuses:
-        """All that is to be told of it, made when it is first asked for."""
+        """All active statuses of the channel, made on first use."""
         if self._statuses is None:
             self._statuses = Statuses(
                 self._owner.loop, self._status_changed, self._caught_up, self._policy.stale
@@ -196,129 +283,109 @@ class Channel:
         return self._statuses
 
     def _status_changed(self) -> None:
-        for reader in tuple(self._readers):
-            if reader.exact:
-                reader._tell_news()
+        for subscription in tuple(self._subscriptions):
+            if subscription.exact:
+                subscription.notify_status()
         if self.on_status is not None and self.open:
             self.on_status()
-
-    def _tell_place(self, packet: Packet) -> None:
-        readers = tuple(reader for reader in self._readers if reader.exact)
-        for reader in readers:
-            reader._put((packet,), 0, 0)
-        for reader in readers:
-            reader._wake()
-
-    def show_schema(self) -> None:
-        """Someone is about to follow this path: each reader gets the schema with its next rows."""
-        for reader in self._readers:
-            reader.show_schema()
-
-    def fail(self, error: Exception) -> None:
-        """End every reader with `error` now; the runner is cancelled and closes in its own time."""
-        if self.open:
-            self.failed = True
-            self._owner.observer.on_fail(self.key, error)
-            self._end_readers(error)
-            self._close()
-
-    async def room(self) -> None:
-        """Wait until no reader is full; returns at once unless the policy is "block".
-
-        A reader that takes nothing for the policy's `stall_timeout` is ended: it holds up all.
-        """
-        loop = self._owner.loop
-        while self.open and self.full:
-            self._room = room = loop.create_future()
-            stalls_at = min(reader._stalls_at() for reader in self._readers if reader._is_full())
-            timer = loop.call_at(stalls_at, self._end_stalled, room)
-            try:
-                await room
-            finally:
-                timer.cancel()
-                self._room = None
-
-    def _end_stalled(self, room: asyncio.Future[None]) -> None:
-        for reader in tuple(self._readers):
-            if reader._is_full() and reader._is_stalled():
-                reader._stall()
-        if not room.done():  # look again
-            room.set_result(None)
-
-    # For the mailboxes
-
-    def _now(self) -> float:
-        return self._owner.loop.time()
-
-    def _waiter(self) -> asyncio.Future[None]:
-        return self._owner.loop.create_future()
-
-    def _drained(self) -> None:
-        if self._room is not None:
-            self._make_room()
-        if self.on_demand is not None:
-            self._ask()
-
-    def _left(self, reader: Subscription) -> None:
-        if self._readers.pop(reader, self) is self:
-            return
-        self._owner.observer.on_leave(self.key)
-        self._make_room()
-        if self._readers:
-            return
-        if self.state is State.OPENING:
-            self._finish(None)
-        elif self.state is State.RUNNING:
-            if self._policy.linger > 0:
-                self.state = State.LINGERING
-                self._timer = self._owner.loop.call_later(self._policy.linger, self._close)
-            else:
-                self._close()
-
-    def _dropped(self, rows: int, packets: int) -> None:
-        self._owner.observer.on_drop(self.key, rows, packets)
-        if self._policy.buffer.full != "latest" and self.statuses.dropped(rows, packets):
-            self._owner.observer.on_behind(self.key)
 
     def _caught_up(self, rows: int, packets: int) -> None:
         self._owner.observer.on_caught_up(self.key, rows, packets)
 
-    # Life
+    # For the subscriptions
 
-    def _ask(self) -> None:
+    def time(self) -> float:
+        """The event loop's time in seconds."""
+        return self._owner.loop.time()
+
+    def create_future(self) -> asyncio.Future[None]:
+        """A future of the event loop."""
+        return self._owner.loop.create_future()
+
+    def subscription_drained(self) -> None:
+        """A subscriber has taken everything from its queue."""
+        if self._drain_waiter is not None:
+            self._wake_drain()
+        if self.on_demand is not None:
+            self.request_rows()
+
+    def subscription_left(self, subscription: Subscription) -> None:
+        """The subscriber has left, or was evicted. A second call does nothing."""
+        if self._subscriptions.pop(subscription, self) is self:
+            return
+        self._owner.observer.on_leave(self.key)
+        self._wake_drain()
+        if self._subscriptions:
+            return
+        if self.state is State.OPENING:
+            self.finish(None)
+        elif self.state is State.RUNNING:
+            if self._policy.linger > 0:
+                self.state = State.LINGERING
+                self._timer = self._owner.loop.call_later(self._policy.linger, self.close)
+            else:
+                self.close()
+
+    def rows_dropped(self, rows: int, packets: int) -> None:
+        """A subscription has dropped rows because its subscriber lags."""
+        self._owner.observer.on_drop(self.key, rows, packets)
+        if self._policy.buffer.full != "latest" and self.statuses.rows_dropped(rows, packets):
+            self._owner.observer.on_lagging(self.key)
+
+    def _wake_drain(self) -> None:
+        waiter = self._drain_waiter
+        if waiter is not None and not waiter.done() and not self.full:
+            waiter.set_result(None)
+
+    # For the registry
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the stream is closing, was cancelled twice and is still alive."""
+        return self.state is State.CLOSING and self._cancellations > 2
+
+    @property
+    def subscription_count(self) -> int:
+        """The number of subscriptions."""
+        return len(self._subscriptions)
+
+    def subscribe(self, *, exact: bool) -> Subscription:
+        """Add a subscription. The caller starts the channel if it has no stream yet."""
+        subscription = Subscription(self, self._policy.buffer, exact=exact)
+        self._subscriptions[subscription] = None
+        if self.state is State.LINGERING:
+            self.stop_timer()
+            self.state = State.RUNNING
+        self._owner.observer.on_join(self.key)
+        return subscription
+
+    def repeat_schema(self) -> None:
+        """Send the schema again with the next rows: a viewer is about to follow this path."""
+        for subscription in self._subscriptions:
+            subscription.repeat_schema()
+
+    def request_rows(self) -> None:
         """Let the runner emit what it holds back."""
         if self.on_demand is None or not self.open:
             return
         try:
             self.on_demand()
-        except Exception as error:  # the runner's fault, not the reader's who happened to come by
+        except Exception as error:  # the runner's fault: it must not reach the caller
             self.fail(error)
 
-    def _make_room(self) -> None:
-        if self._room is not None and not self._room.done() and not self.full:
-            self._room.set_result(None)
-
-    def _add(self, *, exact: bool) -> Subscription:
-        reader = Subscription(self, self._policy.buffer, exact=exact)
-        self._readers[reader] = None
-        if self.state is State.LINGERING:
-            self._stop_timer()
-            self.state = State.RUNNING
-        self._owner.observer.on_join(self.key)
-        return reader
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Create the task of the stream. An eager task may emit, and end, in this call."""
         self.state = State.RUNNING
         if self._policy.stale:
             _ = self.statuses
         self._owner.observer.on_start(self.key)
-        # An empty context: the first reader's user and trace must not leak into the shared stream.
+        # An empty context: the first subscriber's user and trace must not leak into the stream.
         task = self._owner.loop.create_task(
             self._drive(), name=f"stream {self.key.path}", context=contextvars.Context()
         )
-        if self.state is not State.CLOSED:  # an eager task may be over already
-            self._task = task
-            task.add_done_callback(self._done)
+        if self.state is not State.CLOSED:  # an eager task may be done
+            self.task = task
+            task.add_done_callback(self._task_done)
 
     async def _drive(self) -> None:
         error: BaseException | None = None
@@ -326,73 +393,84 @@ class Channel:
             await self._run(self)
         except asyncio.CancelledError as caught:
             if self.state is not State.CLOSING:
-                error = cancelled_from_within(caught)
+                error = _stray_cancellation(caught)
         except (Exception, SystemExit) as caught:  # one stream never ends the plugin
             error = caught
         try:
-            # In the last step of the task, so that join never meets a channel that is over.
-            self._finish(error)
+            # In the last step of the task: a join never finds a channel whose stream has ended.
+            self.finish(error)
         finally:
             del error  # error → traceback → this frame → error would be a cycle
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         if self.state is State.CLOSED:
             return
-        # Cancelled before its first step, or ended by a signal: `_drive` did not get to its end.
+        # Cancelled before its first step, or ended by a signal: `_drive` did not reach its end.
         error = None if task.cancelled() else task.exception()
         if self.state is not State.CLOSING and error is None:
-            error = cancelled_from_within(None)
+            error = _stray_cancellation(None)
         try:
-            self._finish(error)
+            self.finish(error)
         finally:
             del error
 
-    def _close(self) -> None:
-        self._stop_timer()
+    def end_subscriptions(self, error: BaseException | None) -> None:
+        """End all subscriptions: their subscribers get what is queued, then `error`."""
+        subscriptions, self._subscriptions = self._subscriptions, {}
+        for subscription in subscriptions:
+            subscription.end(error)
+            self._owner.observer.on_leave(self.key)
+
+    def close(self) -> None:
+        """Cancel the stream; again after the close timeout, as long as it is alive."""
+        self.stop_timer()
         self.state = State.CLOSING
-        self._closing_since = self._now()
-        self._owner._retire(self)
+        self._closing_since = self.time()
+        self._owner.channel_closing(self)
         self._cancel()
 
     def _cancel(self) -> None:
-        if self._task is None:
+        if self.task is None:
             return
-        self._cancels += 1
-        wait = self._owner.close_timeout * min(2 ** (self._cancels - 1), _LONGEST_WAIT)
+        self._cancellations += 1
+        wait = self._owner.close_timeout * min(2 ** (self._cancellations - 1), _LONGEST_WAIT)
         self._timer = self._owner.loop.call_later(wait, self._cancel_again)
-        self._task.cancel()
+        self.task.cancel()
 
     def _cancel_again(self) -> None:
         self._timer = None
         self._cancel()
-        if self._cancels == 3:
-            seconds = self._now() - self._closing_since
+        if self._cancellations == 3:
+            seconds = self.time() - self._closing_since
             log.error("stream %s does not end; cancelled %.1f s ago", self.key.path, seconds)
             self._owner.observer.on_stuck(self.key, seconds)
-            self._owner._give_up_waiting(self)
+            self._owner.channel_stuck(self)
 
-    def _finish(self, error: BaseException | None) -> None:
-        self._stop_timer()
-        asked = self.state is State.CLOSING
-        started = self.state is not State.OPENING
-        self.state, self._task = State.CLOSED, None
+    def finish(self, error: BaseException | None) -> None:
+        """The stream has ended, or never started: end the subscriptions and close."""
+        self.stop_timer()
+        was_cancelled = self.state is State.CLOSING
+        was_started = self.state is not State.OPENING
+        self.state, self.task = State.CLOSED, None
         self.on_demand = self.on_status = None
-        if error is not None and asked:
+        if error is not None and was_cancelled:
             log.error("stream %s failed while it closed", self.key.path, exc_info=error)
-        self._end_readers(error)
+        self.end_subscriptions(error)
         if self._statuses is not None:
             self._statuses.close()
-        if started:
+        if was_started:
             self._owner.observer.on_end(self.key, error)
-        self._owner._forget(self)
+        self._owner.channel_closed(self)
 
-    def _end_readers(self, error: BaseException | None) -> None:
-        readers, self._readers = self._readers, {}
-        for reader in readers:
-            reader._end(error)
-            self._owner.observer.on_leave(self.key)
-
-    def _stop_timer(self) -> None:
+    def stop_timer(self) -> None:
+        """Cancel the timer of lingering or of the next cancellation."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _stray_cancellation(cause: BaseException | None) -> RuntimeError:
+    """The error of a stream that raised CancelledError although nobody cancelled its task."""
+    error = RuntimeError("the stream awaited a task or future that was cancelled")
+    error.__cause__ = cause
+    return error

@@ -1,7 +1,4 @@
-"""The numbers of policies with their defaults and a line about each, for the documentation.
-
-Imports msgspec only.
-"""
+"""The names, defaults and descriptions of a module's policies, for the documentation."""
 
 from collections.abc import Iterator
 from types import ModuleType
@@ -13,7 +10,7 @@ __all__ = ["Described", "described"]
 
 
 class Described(NamedTuple):
-    """One number: its name, its default and one line about it."""
+    """One constant or field."""
 
     name: str
     default: Any
@@ -21,7 +18,7 @@ class Described(NamedTuple):
 
 
 def described(module: ModuleType) -> Iterator[Described]:
-    """Every annotated constant of a module and every field of its structs, as they are written."""
+    """Every annotated constant of a module, then every field of its structs, in source order."""
     for name, hint in get_type_hints(module, include_extras=True).items():
         if get_origin(hint) is Annotated:
             yield Described(name, getattr(module, name), hint.__metadata__[0].description)
@@ -32,5 +29,5 @@ def described(module: ModuleType) -> Iterator[Described]:
             continue
         hints = get_type_hints(owner, include_extras=True)
         for name, value in zip(owner.__struct_fields__, owner.__struct_defaults__, strict=True):
-            text = hints[name].__metadata__[0].description
-            yield Described(f"{owner.__name__}.{name}", value, text)
+            description = hints[name].__metadata__[0].description
+            yield Described(f"{owner.__name__}.{name}", value, description)

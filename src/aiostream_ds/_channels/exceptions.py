@@ -1,4 +1,4 @@
-"""Why a subscription ended, or could not begin. Imports the standard library only."""
+"""Why a subscription ended, or could not begin."""
 
 from typing import ClassVar
 
@@ -15,21 +15,21 @@ __all__ = [
 
 
 class ChannelError(Exception):
-    """Why a subscription ended, or could not begin. Grafana may call again: `grpc_status`."""
+    """Base class. Grafana calls RunStream again after an error with the status `grpc_status`."""
 
     grpc_status: ClassVar[str] = "UNAVAILABLE"
 
 
 class ChannelClosed(ChannelError):
-    """A packet was emitted into a channel that is told to close."""
+    """A packet was emitted into a channel that is closing or closed."""
 
 
 class SlowSubscriber(ChannelError):
-    """This reader was behind, and the policy is `full="fail"`."""
+    """The subscription's queue was full, and the policy is `full="fail"`."""
 
 
 class StalledSubscriber(ChannelError):
-    """This reader's mailbox was full, and it took nothing for the policy's `stall_timeout`."""
+    """The queue was full, and the subscriber took nothing for `Buffer.stall_timeout` seconds."""
 
 
 class Superseded(ChannelError):
@@ -37,7 +37,7 @@ class Superseded(ChannelError):
 
 
 class StreamStuck(ChannelError):
-    """The former stream of this path has been cancelled and does not end."""
+    """The previous stream of this path has been cancelled and does not end."""
 
 
 class ShuttingDown(ChannelError):
@@ -45,6 +45,6 @@ class ShuttingDown(ChannelError):
 
 
 class StreamFailed(ChannelError):
-    """The stream raised: `__cause__` is what it raised. Each reader gets an error of its own."""
+    """The stream raised; `__cause__` is its exception. Each subscriber gets its own object."""
 
     grpc_status = "INTERNAL"

@@ -1,31 +1,34 @@
-"""The newest rows of one channel, kept for those who come late or were cut off: its ring.
+"""The log of a channel: its newest rows, numbered, for viewers that come later or were cut off.
 
     1 … first − 1   forgotten        first … last   kept        last + 1   the next row
 
-Rows are numbered from 1, by the process and not by their source, so another process has another
-`epoch`. Packets are kept as they were emitted, encoded once. Imports `frames` and its own room.
+`Log` is the interface, `MemoryLog` keeps packets in memory, as they were emitted and encoded once.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import chain, count
 from math import inf
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from aiostream_ds._channels.clock import Clock, Timer
+from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Replay
 from aiostream_ds._frames.packet import Packet
 
-__all__ = ["LogSlice", "Ring", "Rings"]
+__all__ = ["Log", "LogFactory", "LogSlice", "LogStore", "MemoryLog", "memory_logs"]
 
 _OVERHEAD = 200
 """Bytes that a kept packet takes besides its data."""
 
 
 class LogSlice(NamedTuple):
-    """Packets of a ring, oldest first; of the first one `skip` rows do not belong to the answer.
+    """Consecutive packets of a log, oldest first, and the cursors of the rows that were asked for.
 
-    `prev` is the number before the first row, or where the answer begins when there is none.
+    The rows have the cursors prev < cursor <= last. The first `skip` rows of the first packet are
+    before them; rows of the last packet may be after them. `truncated`: some of the rows are
+    forgotten, or the cursor is not one of this log.
     """
 
     packets: Sequence[Packet]
@@ -35,14 +38,68 @@ class LogSlice(NamedTuple):
     truncated: bool
 
 
-class Ring:
-    """The numbered rows of one channel within the bounds of a `Replay`; the newest batch stays."""
+class Log(Protocol):
+    """The numbered rows of one channel: rows are appended, the oldest are forgotten.
+
+    The first row ever has the cursor 1. `append` is called in the event loop for each emit, so it
+    must not wait; `after` may wait for a disk or a network.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """The name of the numbering. Cursors of two epochs cannot be compared."""
+
+    @property
+    def generation(self) -> int:
+        """The generation of the settings for which the log was made."""
+
+    @property
+    def keep(self) -> float:
+        """Seconds for which the log is kept when no stream appends to it."""
+
+    @property
+    def first(self) -> int:
+        """The cursor of the oldest kept row; `last` + 1 when there is none."""
+
+    @property
+    def last(self) -> int:
+        """The cursor of the newest row; 0 before the first."""
+
+    def append(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
+        """Number and keep packets that were emitted at `now`, with so many rows and bytes in all.
+
+        The packets stay unchanged, and the newest batch is kept however large it is.
+        """
+
+    async def after(self, cursor: int, now: float, upto: int | None = None) -> LogSlice:
+        """The kept rows with cursors above `cursor`, up to and including `upto`.
+
+        When rows after `cursor` are forgotten, the slice begins with the oldest kept row.
+        """
+
+
+LogFactory = Callable[[ChannelKey, Replay, int], Log]
+"""Makes the log of a channel: from its key, the bounds, and the generation of its settings."""
+
+
+def memory_logs() -> LogFactory:
+    """A factory of `MemoryLog`s. No two logs have the same epoch, also those of other processes."""
+    process, numbers = os.urandom(4).hex(), count(1)
+
+    def make_log(key: ChannelKey, replay: Replay, generation: int) -> Log:
+        return MemoryLog(replay, f"{process}{next(numbers):x}", generation)
+
+    return make_log
+
+
+class MemoryLog:
+    """A `Log` in memory, within the bounds of a `Replay`; the newest batch is always kept."""
 
     __slots__ = (
         "_batches",
-        "_marks",
+        "_checkpoints",
         "_newest",
-        "_next_mark",
+        "_next_checkpoint",
         "_replay",
         "_rows",
         "_size",
@@ -57,22 +114,22 @@ class Ring:
         self.last = 0
         self._replay = replay
         self._batches: deque[Sequence[Packet]] = deque()
-        self._marks: list[tuple[float, int]] = []  # once a second: which row was the last
-        self._newest = self._next_mark = -inf
+        self._checkpoints: list[tuple[float, int]] = []  # once a second: time and last cursor
+        self._newest = self._next_checkpoint = -inf
         self._rows = self._size = 0
 
     @property
     def keep(self) -> float:
-        """Seconds that it stays when no stream fills it."""
+        """See `Log.keep`."""
         return self._replay.keep
 
     @property
     def first(self) -> int:
-        """The number of the oldest kept row; one above `last` when there is none."""
+        """See `Log.first`."""
         return self.last - self._rows + 1
 
     def append(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
-        """Keep packets that were emitted at `now`, and forget what is too old or too much."""
+        """See `Log.append`."""
         replay = self._replay
         self._batches.append(packets)
         self.last += rows
@@ -83,39 +140,36 @@ class Ring:
                 break
             self._forget()
         self._newest = now
-        if now >= self._next_mark:
-            self._next_mark = now + 1
-            self._forget_old(now)
-            self._marks.append((now, self.last))
+        if now >= self._next_checkpoint:
+            self._next_checkpoint = now + 1
+            self._forget_expired(now)
+            self._checkpoints.append((now, self.last))
 
-    def after(self, cursor: int, now: float, upto: int | None = None) -> LogSlice:
-        """The kept rows with numbers above `cursor`, up to `upto`.
-
-        `truncated`: some of them are kept no more, or `cursor` is not of this ring.
-        """
-        self._forget_old(now)
+    async def after(self, cursor: int, now: float, upto: int | None = None) -> LogSlice:
+        """See `Log.after`. Never waits."""
+        self._forget_expired(now)
         last = self.last if upto is None else max(min(self.last, upto), 0)
         truncated = cursor < self.first - 1 or cursor > self.last
         prev = self.first - 1 if truncated else cursor
         found: list[Packet] = []
         skip = 0
-        number = self.first - 1
+        before = self.first - 1
         for packet in chain.from_iterable(self._batches):
-            if number + packet.rows > prev and number < last:
+            if before + packet.rows > prev and before < last:
                 if not found:
-                    skip = prev - number
+                    skip = prev - before
                 found.append(packet)
-            number += packet.rows
+            before += packet.rows
         return LogSlice(found, skip, prev, max(prev, last), truncated)
 
-    def _forget_old(self, now: float) -> None:
+    def _forget_expired(self, now: float) -> None:
         oldest = now - self._replay.seconds
-        marks = self._marks
-        while marks and (marks[0][0] < oldest or marks[0][1] < self.first):
-            _, last = marks.pop(0)
+        checkpoints = self._checkpoints
+        while checkpoints and (checkpoints[0][0] < oldest or checkpoints[0][1] < self.first):
+            _, last = checkpoints.pop(0)
             while self._batches and self.first <= last:
                 self._forget()
-        if self._newest < oldest:  # all of the last second, too
+        if self._newest < oldest:  # also what was appended after the last checkpoint
             while self._batches:
                 self._forget()
 
@@ -126,58 +180,53 @@ class Ring:
             self._size -= len(packet.data) + _OVERHEAD
 
 
-class _Timer(Protocol):
-    def cancel(self) -> None: ...
+class LogStore:
+    """The logs of all channels. One that no stream appends to is dropped after `Log.keep` seconds.
 
+    Args:
+        clock: the event loop.
+        make_log: makes the log of a channel.
+    """
 
-class _Loop(Protocol):
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _Timer: ...
-
-
-class Rings:
-    """The rings of all channels. One stays for `Replay.keep` seconds after its stream has ended."""
-
-    def __init__(self, loop: _Loop) -> None:
-        self._loop = loop
-        self._rings: dict[Hashable, Ring] = {}
-        self._timers: dict[Hashable, _Timer] = {}
-        self._process = os.urandom(4).hex()
-        self._made = 0
+    def __init__(self, clock: Clock, make_log: LogFactory) -> None:
+        self._clock = clock
+        self._make_log = make_log
+        self._logs: dict[ChannelKey, Log] = {}
+        self._timers: dict[ChannelKey, Timer] = {}
 
     def __contains__(self, key: object) -> bool:
-        return key in self._rings
+        return key in self._logs
 
-    def get(self, key: Hashable, replay: Replay, generation: int) -> Ring:
-        """The ring of this channel; a new one when there is none, or newer settings ask.
+    def get(self, key: ChannelKey, replay: Replay, generation: int) -> Log:
+        """The log of a channel; a new one when there is none, or when the settings are newer.
 
-        Whoever does not `hold` it finds it for `keep` seconds.
+        A new log is dropped after `Log.keep` seconds unless `retain` is called.
         """
-        ring = self._rings.get(key)
-        if ring is None or ring.generation < generation:
-            self._made += 1
-            ring = self._rings[key] = Ring(replay, f"{self._process}{self._made:x}", generation)
+        found = self._logs.get(key)
+        if found is None or found.generation < generation:
+            found = self._logs[key] = self._make_log(key, replay, generation)
             self.release(key)
-        return ring
+        return found
 
-    def hold(self, key: Hashable) -> None:
-        """A stream fills it: it stays."""
+    def retain(self, key: ChannelKey) -> None:
+        """Keep the log: a stream appends to it."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
 
-    def release(self, key: Hashable) -> None:
-        """No stream fills it any more: it goes after its time."""
-        ring = self._rings.get(key)
-        if ring is not None:
-            self.hold(key)
-            self._timers[key] = self._loop.call_later(ring.keep, self._drop, key)
+    def release(self, key: ChannelKey) -> None:
+        """Drop the log after `Log.keep` seconds: no stream appends to it any more."""
+        found = self._logs.get(key)
+        if found is not None:
+            self.retain(key)
+            self._timers[key] = self._clock.call_later(found.keep, self._drop, key)
 
     def close(self) -> None:
-        """Forget them all."""
+        """Drop all logs and timers."""
         for key in tuple(self._timers):
-            self.hold(key)
-        self._rings.clear()
+            self.retain(key)
+        self._logs.clear()
 
-    def _drop(self, key: Hashable) -> None:
+    def _drop(self, key: ChannelKey) -> None:
         self._timers.pop(key, None)
-        self._rings.pop(key, None)
+        self._logs.pop(key, None)

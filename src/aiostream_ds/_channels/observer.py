@@ -1,7 +1,4 @@
-"""Who is told what happens in the channels of a process: counts and log lines are made there.
-
-Imports the standard library only.
-"""
+"""The interface through which counters, log lines and the console observe the channels."""
 
 from collections.abc import Hashable
 from typing import NamedTuple
@@ -10,41 +7,41 @@ __all__ = ["ChannelKey", "Observer"]
 
 
 class ChannelKey(NamedTuple):
-    """Which channel: the instance that owns it, and the path within it."""
+    """Identifies a channel: the instance that owns it, and the path within the instance."""
 
     instance: Hashable
     path: str
 
 
 class Observer:
-    """Is told what happens, one call an event. Methods must be quick and must not raise."""
+    """Gets one call an event. Methods must return quickly and must not raise."""
 
     def on_start(self, key: ChannelKey) -> None:
-        """The stream's task was made."""
+        """The stream's task was created."""
 
     def on_end(self, key: ChannelKey, error: BaseException | None) -> None:
-        """The stream's task is over; `error` is what it raised, also while it was closing."""
+        """The stream's task is done; `error` is what it raised, also while it was closing."""
 
     def on_join(self, key: ChannelKey) -> None:
-        """A reader joined."""
+        """A subscriber joined."""
 
     def on_leave(self, key: ChannelKey) -> None:
-        """A reader left, or was ended."""
+        """A subscriber left, or its subscription was ended."""
 
     def on_fail(self, key: ChannelKey, error: Exception) -> None:
-        """The stream was failed from without, by a row that cannot be encoded; it ends later."""
+        """`Channel.fail` was called, as for a row that cannot be encoded; the stream ends later."""
 
     def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
-        """The stream emitted packets of so many rows and bytes of data, whoever listens."""
+        """The stream emitted packets with so many rows and bytes, with or without subscribers."""
 
     def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """A reader that is behind has lost these: told at each drop, whatever the policy."""
+        """A subscription dropped packets. Called at each drop, with each policy."""
 
-    def on_behind(self, key: ChannelKey) -> None:
-        """The first drop of an episode; with the policy "latest", where it is the wish, never."""
+    def on_lagging(self, key: ChannelKey) -> None:
+        """The first drop of an episode. Never called with the policy "latest"."""
 
     def on_caught_up(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """The episode is over: for a while nothing was dropped, or the stream has ended."""
+        """The episode is over, with its sums: no recent drops, or the stream has ended."""
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
-        """The stream was told to end so many seconds ago, cancelled twice, and is still alive."""
+        """The stream was first cancelled so many seconds ago, then again, and is still alive."""

@@ -1,10 +1,9 @@
-"""A channel that asks for fewer packets: the policy has `flush` or `max_hz`.
+"""A channel that sends fewer packets: its policy has `flush` or `max_hz`.
 
-    hungry ──▶ waits until due ──▶ asks the runner ──▶ one packet with all rows since
+    demand ──▶ waits until a packet is due ──▶ asks the runner ──▶ one packet with all rows since
 
-It is due `flush` seconds after the first row that waits, and not before 1/`max_hz` seconds after
-the last packet. A channel without such a policy is a plain `Channel` and has nothing of this.
-Imports its own room and `frames`.
+A packet is due `flush` seconds after the first waiting row, and not before 1/`max_hz` seconds after
+the last packet.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ __all__ = ["PacedChannel"]
 
 
 class PacedChannel(Channel):
-    """A channel whose readers are hungry only when a packet is due."""
+    """A channel that has demand only when a packet is due."""
 
     __slots__ = ("_due", "_gap", "_last", "_pace_timer")
 
@@ -31,35 +30,36 @@ class PacedChannel(Channel):
 
     @property
     def has_demand(self) -> bool:
-        """Whether some reader has fetched all it was given, and a packet is due."""
+        """Whether some subscriber has taken everything, and a packet is due."""
         return super().has_demand and self._is_due()
 
     def emit(self, *packets: Packet) -> tuple[int, int]:
-        """As `Channel.emit`: what is emitted leaves, due or not."""
+        """As `Channel.emit`: emitted packets are sent, due or not."""
         if any(packet.rows for packet in packets):
-            self._last = self._now()
+            self._last = self.time()
             self._reset()
         return super().emit(*packets)
 
     def _is_due(self) -> bool:
-        now = self._now()
+        now = self.time()
         if self._due is None:
             self._due = max(now + self._policy.flush, self._last + self._gap)
         if now >= self._due:
             return True
         if self._pace_timer is None:
-            self._pace_timer = self._owner.loop.call_at(self._due, self._time_is_up)
+            self._pace_timer = self._owner.loop.call_at(self._due, self._due_now)
         return False
 
-    def _drained(self) -> None:
-        self._make_room()
+    def subscription_drained(self) -> None:
+        """A subscriber has taken everything from its queue."""
+        self._wake_drain()
         if self.on_demand is not None and self._is_due():
-            self._ask()
+            self.request_rows()
 
-    def _time_is_up(self) -> None:
+    def _due_now(self) -> None:
         self._pace_timer = None
-        if super().has_demand:  # else who fetches asks
-            self._ask()
+        if super().has_demand:  # otherwise `subscription_drained` asks
+            self.request_rows()
             self._reset()
 
     def _reset(self) -> None:
@@ -68,6 +68,7 @@ class PacedChannel(Channel):
             self._pace_timer.cancel()
             self._pace_timer = None
 
-    def _finish(self, error: BaseException | None) -> None:
+    def finish(self, error: BaseException | None) -> None:
+        """As `Channel.finish`; stops the timer."""
         self._reset()
-        super()._finish(error)
+        super().finish(error)

@@ -1,7 +1,7 @@
-"""Every number of the rooms `channels` and the pump: buffers, retries, limits and timeouts.
+"""Every number of channels and streams: buffers, retries, limits and timeouts.
 
-Values are frozen and checked when they are made. Each constant and each field carries one line of
-description that `described.py` gives out, so that docs/behaviour.md is generated and cannot lie.
+Values are frozen and validated when they are created. Each constant and each field has a one-line
+description, from which scripts/behaviour generates docs/behaviour.md.
 """
 
 import math
@@ -10,15 +10,15 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta, Struct
 
 __all__ = [
+    "BATCH_BYTES",
     "BATCH_ROWS",
     "CLOSE_TIMEOUT",
-    "HIGH_WATER_TURNS",
-    "DROPS_SHOWN",
     "FIRST_BATCH",
+    "HIGH_WATER_ITERATIONS",
+    "LAG_END",
     "ORDER_SERIES",
+    "SCHEMA_ALWAYS",
     "SCHEMA_REPEAT",
-    "SCHEMA_SHOWN",
-    "TURN_BYTES",
     "Buffer",
     "Conflict",
     "Full",
@@ -33,73 +33,75 @@ __all__ = [
 CLOSE_TIMEOUT: Annotated[
     float,
     Meta(
-        description="Seconds after which a stream that was told to end is cancelled a second time;"
-        " after twice as long again it counts as stuck."
+        description="Seconds after which a closing stream is cancelled a second time; after twice"
+        " as long again it is stuck."
     ),
 ] = 1.0
 
 BATCH_ROWS: Annotated[
     int,
-    Meta(description="Most rows that are merged into one packet while the author does not wait."),
+    Meta(description="Maximum number of rows in one packet while the author does not wait."),
 ] = 1_000
 
-TURN_BYTES: Annotated[
+BATCH_BYTES: Annotated[
     int,
-    Meta(description="Encoded bytes after which a stream that never waits gives others a turn."),
+    Meta(
+        description="Encoded bytes after which a stream that never waits yields to the event loop."
+    ),
 ] = 64 * 1024
 
 FIRST_BATCH: Annotated[
     int,
-    Meta(description="Most yields in the first packet of a run, before their size is known."),
+    Meta(description="Maximum number of yields in the first packet of a run: sizes are unknown."),
 ] = 64
 
-HIGH_WATER_TURNS: Annotated[
+HIGH_WATER_ITERATIONS: Annotated[
     int,
     Meta(
-        description="Turns of the event loop that a stream which never waits gives a half-full"
-        " reader before rows may be dropped."
+        description="Iterations of the event loop for which a stream that never waits pauses when"
+        " a subscription is half full, before rows may be dropped."
     ),
 ] = 8
 
-DROPS_SHOWN: Annotated[
+LAG_END: Annotated[
     float,
     Meta(
-        description="Seconds without a drop after which a reader that was behind has caught up:"
-        " then the log says what was dropped."
+        description="Seconds without a drop after which a lagging subscriber has caught up; then"
+        " the log has the number of dropped rows."
     ),
 ] = 10.0
 
 SCHEMA_REPEAT: Annotated[
     float,
-    Meta(description="Seconds after which rows carry the schema again, to repair a lost one."),
+    Meta(description="Seconds after which rows carry the schema again, in case one was lost."),
 ] = 30.0
 
-SCHEMA_SHOWN: Annotated[
+SCHEMA_ALWAYS: Annotated[
     float,
-    Meta(description="Seconds after a subscription until when all packets carry the schema."),
+    Meta(description="Seconds after a subscription in which all packets carry the schema."),
 ] = 1.0
 
 Conflict = Literal["fail", "text", "null"]
-"""What happens to a value of another type than its column's."""
+"""What happens to a value whose type is not its column's."""
 
 Late = Literal["pass", "drop", "hold"]
-"""What happens to a row that is older than one before it."""
+"""What happens to a row that is older than an earlier row of its series."""
 
 ORDER_SERIES: Annotated[
     int,
     Meta(
-        description="Most series whose order one stream keeps; the one that was silent longest is"
-        " forgotten first."
+        description="Maximum number of series whose order one stream remembers; the least recently"
+        " seen is forgotten first."
     ),
 ] = 10_000
 
 Full = Literal["drop_oldest", "latest", "block", "fail"]
-"""What happens when a reader's mailbox is full."""
+"""What happens when a subscription's queue is full."""
 
 
 def _check_int(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {value!r}; allowed is a whole number of at least {least}")
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def _check_float(name: str, value: object, least: float, most: float = math.inf) -> None:
@@ -110,36 +112,52 @@ def _check_float(name: str, value: object, least: float, most: float = math.inf)
         or not least <= value <= most
     ):
         top = "" if most == math.inf else f" and at most {most:g}"
-        raise ValueError(f"{name} is {value!r}; allowed is a number of at least {least:g}{top}")
+        raise ValueError(f"{name} must be a number of at least {least:g}{top}, got {value!r}")
+
+
+def _check_choice(name: str, value: object, choices: object) -> None:
+    if value not in get_args(choices):
+        expected = ", ".join(get_args(choices))
+        raise ValueError(f"{name} must be one of {expected}, got {value!r}")
+
+
+def _is_names(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and all(isinstance(name, str) and name for name in value)
+        and len(set(value)) == len(value)
+    )
 
 
 class Buffer(Struct, frozen=True):
-    """The bounds of one reader's mailbox, and what happens when it is full.
+    """The bounds of one subscription's queue, and what happens when it is full.
 
-    The newest batch always stays, even one that is larger than the bounds: it is what a reader
-    that keeps up is about to fetch.
+    The newest batch is never dropped, even if it is larger than the bounds: a subscriber that keeps
+    up is about to receive it.
 
     Raises:
         ValueError: a bound below 1, a `full` that is not one of the four, or a `stall_timeout`
-            that is no number of seconds.
+            that is not a finite number of at least 0.
     """
 
-    rows: Annotated[int, Meta(description="Most rows that wait for one reader.")] = 10_000
-    bytes: Annotated[int, Meta(description="Most encoded bytes that wait for one reader.")] = (
-        1 << 20
+    rows: Annotated[int, Meta(description="Maximum number of rows queued for one subscriber.")] = (
+        10_000
     )
+    bytes: Annotated[
+        int, Meta(description="Maximum number of encoded bytes queued for one subscriber.")
+    ] = 1 << 20
     full: Annotated[
         Full,
         Meta(
-            description="When a reader is behind: drop_oldest drops its oldest packets, latest"
-            " keeps one packet, block makes the author wait, fail ends this reader."
+            description="When a subscriber lags: drop_oldest drops its oldest packets, latest keeps"
+            " one packet, block makes the author wait, fail ends the subscription."
         ),
     ] = "drop_oldest"
     stall_timeout: Annotated[
         float,
         Meta(
-            description="Seconds after which a reader whose mailbox is full and who has taken"
-            " nothing is ended; Grafana calls again."
+            description="Seconds after which a subscription is ended whose queue is full and from"
+            " which nothing was taken; Grafana calls again."
         ),
     ] = 60.0
 
@@ -147,32 +165,34 @@ class Buffer(Struct, frozen=True):
         _check_int("Buffer.rows", self.rows, 1)
         _check_int("Buffer.bytes", self.bytes, 1)
         _check_float("Buffer.stall_timeout", self.stall_timeout, 0.0)
-        if self.full not in get_args(Full):
-            allowed = ", ".join(get_args(Full))
-            raise ValueError(f"Buffer.full is {self.full!r}; allowed are {allowed}")
+        _check_choice("Buffer.full", self.full, Full)
 
 
 class Retry(Struct, frozen=True):
-    """How long a stream whose outside system failed waits before it is run again.
+    """The back-off of a stream after an UpstreamError.
 
     Raises:
-        ValueError: a delay that is no number of seconds, `max_delay` below `min_delay`, a factor
-            below 1, a jitter outside 0 to 1 or a `fill` that is neither true nor false.
+        ValueError: a delay that is not a finite number of at least 0, `max_delay` below
+            `min_delay`, a factor below 1, a jitter outside 0 to 1, or a `fill` that is not a bool.
     """
 
     min_delay: Annotated[float, Meta(description="Seconds before the first retry.")] = 0.5
-    max_delay: Annotated[float, Meta(description="Most seconds between two retries.")] = 30.0
-    factor: Annotated[float, Meta(description="Each delay is this many times the last.")] = 2.0
+    max_delay: Annotated[float, Meta(description="Maximum seconds between two retries.")] = 30.0
+    factor: Annotated[
+        float, Meta(description="Each delay is the previous one times this factor.")
+    ] = 2.0
     jitter: Annotated[
         float,
-        Meta(description="Share of a delay that chance may take away, so that not all come back"
-             " at once."),
-    ] = 0.2  # fmt: skip
+        Meta(
+            description="Fraction of a delay by which it is shortened at random, so that not all"
+            " streams retry at once."
+        ),
+    ] = 0.2
     fill: Annotated[
         bool,
         Meta(
-            description="Whether the rows of an outage are asked of the history before the method"
-            " is called again; only of a stream with a cursor."
+            description="Whether the rows of an outage are read from the history before the method"
+            " is called again; only for a stream with a cursor."
         ),
     ] = True
 
@@ -182,10 +202,10 @@ class Retry(Struct, frozen=True):
         _check_float("Retry.factor", self.factor, 1.0)
         _check_float("Retry.jitter", self.jitter, 0.0, 1.0)
         if not isinstance(self.fill, bool):
-            raise ValueError(f"Retry.fill is {self.fill!r}; allowed are True and False")
+            raise ValueError(f"Retry.fill must be True or False, got {self.fill!r}")
 
     def delay(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row.
+        """Seconds to wait after so many consecutive failures.
 
         Raises:
             ValueError: `failures` is below 1.
@@ -195,29 +215,29 @@ class Retry(Struct, frozen=True):
             seconds = min(self.max_delay, self.min_delay * float(self.factor) ** (failures - 1))
         except OverflowError:
             seconds = self.max_delay
-        from random import random  # seldom, and not at the start
+        from random import random  # seldom used: not imported at the start
 
         return seconds * (1.0 - self.jitter * random())
 
 
 class Replay(Struct, frozen=True):
-    """How many of its newest rows a channel keeps in memory: its ring.
+    """How many of its newest rows a channel keeps in its log.
 
-    Queries of a stream without history are answered from it, and viewers of an exact panel find
-    there what they missed. It stays for a while after its stream has ended.
+    Queries of a stream without history are answered from the log, and exact panels read from it
+    what they missed. It is kept for a while after the stream has ended.
 
     Raises:
-        ValueError: a bound below 1, or seconds that are no number.
+        ValueError: a bound below 1, or seconds that are not a finite number of at least 0.
     """
 
-    rows: Annotated[int, Meta(description="Most rows that a channel keeps.")] = 1_000
-    bytes: Annotated[int, Meta(description="Most encoded bytes that a channel keeps.")] = 1 << 16
-    seconds: Annotated[float, Meta(description="Seconds after which a kept row is forgotten.")] = (
-        900.0
-    )
+    rows: Annotated[int, Meta(description="Maximum number of rows in the log.")] = 1_000
+    bytes: Annotated[int, Meta(description="Maximum number of encoded bytes in the log.")] = 1 << 16
+    seconds: Annotated[
+        float, Meta(description="Seconds after which a row in the log is forgotten.")
+    ] = 900.0
     keep: Annotated[
         float,
-        Meta(description="Seconds that the rows stay after the stream has ended."),
+        Meta(description="Seconds for which the log is kept after the stream has ended."),
     ] = 60.0
 
     def __post_init__(self) -> None:
@@ -228,25 +248,25 @@ class Replay(Struct, frozen=True):
 
 
 class Policy(Struct, frozen=True):
-    """How one channel treats its readers.
+    """How one channel treats its subscribers.
 
     Raises:
-        ValueError: a number of seconds that is none, a `buffer` that is no Buffer, or a `replay`
-            that is no Replay.
+        ValueError: seconds that are not a finite number of at least 0, a `buffer` that is not a
+            Buffer, or a `replay` that is not a Replay.
     """
 
-    buffer: Annotated[Buffer, Meta(description="The mailbox of each reader.")] = Buffer()
+    buffer: Annotated[Buffer, Meta(description="The queue of each subscription.")] = Buffer()
     linger: Annotated[
         float,
-        Meta(description="Seconds that a stream runs on after its last reader has left."),
+        Meta(description="Seconds for which a stream runs after its last subscriber has left."),
     ] = 0.0
     replay: Annotated[
         Replay | None,
-        Meta(description="The ring of a stream without history; none: nothing is kept."),
+        Meta(description="The log of a stream without history; none: nothing is kept."),
     ] = None
     stale: Annotated[
         float,
-        Meta(description="Seconds without rows after which a stream is shown as stale; 0: never."),
+        Meta(description="Seconds without rows after which a stream is stale; 0: never."),
     ] = 0.0
     flush: Annotated[
         float,
@@ -255,24 +275,24 @@ class Policy(Struct, frozen=True):
     max_hz: Annotated[
         float,
         Meta(
-            description="Most packets of single rows in a second; 0: as many as come. A packet that"
-            " has as many rows or bytes as the mailbox may hold leaves earlier."
+            description="Maximum number of packets of single rows in a second; 0: no limit. A"
+            " packet with as many rows or bytes as the queue may hold is sent earlier."
         ),
     ] = 0.0
 
     @property
     def is_paced(self) -> bool:
-        """Whether packets wait although a reader could have them."""
+        """Whether packets are delayed although a subscriber has demand."""
         return bool(self.flush or self.max_hz)
 
     def __post_init__(self) -> None:
         if not isinstance(self.buffer, Buffer):
-            raise ValueError(f"Policy.buffer is {self.buffer!r}; allowed is a Buffer")
+            raise ValueError(f"Policy.buffer must be a Buffer, got {self.buffer!r}")
         _check_float("Policy.linger", self.linger, 0.0)
         for name in ("stale", "flush", "max_hz"):
             _check_float(f"Policy.{name}", getattr(self, name), 0.0)
         if not isinstance(self.replay, Replay | None):
-            raise ValueError(f"Policy.replay is {self.replay!r}; allowed is a Replay or None")
+            raise ValueError(f"Policy.replay must be a Replay or None, got {self.replay!r}")
 
 
 class SchemaPolicy(Struct, frozen=True):
@@ -280,117 +300,105 @@ class SchemaPolicy(Struct, frozen=True):
 
     Raises:
         ValueError: `columns` or `series` below 1, a `conflict` that is not one of the three, or
-            `labels` that are no names, each once.
+            `labels` that are not a tuple of different names.
     """
 
     columns: Annotated[
         int,
         Meta(
-            description="Most columns that dicts bring, beside the time; the values of keys beyond"
-            " are left out and counted."
+            description="Maximum number of columns inferred from dict rows, the time not counted;"
+            " values of further keys are left out and counted."
         ),
     ] = 500
     conflict: Annotated[
         Conflict,
         Meta(
-            description="A value of another type than its column's: fail ends the stream with an"
-            " error, null leaves the value out and counts it, text makes the column one of texts."
+            description="A value whose type is not its column's: fail ends the stream with an"
+            " error, null leaves the value out and counts it, text changes the column to strings."
         ),
     ] = "fail"
     series: Annotated[
         int,
         Meta(
-            description="Most series of a channel with labels; rows of series beyond are left out"
-            " and counted."
+            description="Maximum number of series of a channel with labels; rows of further series"
+            " are left out and counted."
         ),
     ] = 500
     labels: Annotated[
         tuple[str, ...],
         Meta(
-            description="Keys that tell the series of one channel apart: each series gets columns"
-            " of its own, with these as their labels."
+            description="Keys that identify the series of a row: each series gets columns of its"
+            " own, with these as their labels."
         ),
     ] = ()
 
     def __post_init__(self) -> None:
         _check_int("SchemaPolicy.columns", self.columns, 1)
         _check_int("SchemaPolicy.series", self.series, 1)
-        if self.conflict not in get_args(Conflict):
-            allowed = ", ".join(get_args(Conflict))
-            raise ValueError(f"SchemaPolicy.conflict is {self.conflict!r}; allowed are {allowed}")
-        names = self.labels
-        if (
-            not isinstance(names, tuple)
-            or not all(isinstance(name, str) and name for name in names)
-            or len(set(names)) != len(names)
-            or "time" in names
-        ):
+        _check_choice("SchemaPolicy.conflict", self.conflict, Conflict)
+        if not _is_names(self.labels) or "time" in self.labels:
             raise ValueError(
-                f"SchemaPolicy.labels is {names!r}; allowed is a tuple of names, each once,"
-                " without 'time'"
+                "SchemaPolicy.labels must be a tuple of names, each once, without 'time',"
+                f" got {self.labels!r}"
             )
 
 
 class RowOrder(Struct, frozen=True):
-    """In which order the rows of one stream go out, by their own time, and which are left out.
+    """In which order the rows of one stream are sent, by their own time, and which are left out.
 
-    A row's time is its column `time`, or without one its first datetime. A row without a time is
-    stamped when it is sent and is never late.
+    A row's time is its column `time`, or without one its first datetime. A row without a time gets
+    the time at which it is sent and is never late.
 
     Raises:
-        ValueError: a `late` that is not one of the three, `hold` that is no number of seconds,
-            `keys` below 1, or `by` or `key` that are no tuple of names, each once.
+        ValueError: a `late` that is not one of the three, a `hold` that is not a finite number of
+            at least 0, `rows` or `keys` below 1, or `by` or `key` that are not a tuple of different
+            names.
     """
 
     late: Annotated[
         Late,
         Meta(
-            description="A row older than one of its series before it: pass sends it all the same,"
-            " drop leaves it out and counts it, hold keeps rows for a while to put them in order."
+            description="A row that is older than an earlier row of its series: pass sends it, drop"
+            " leaves it out and counts it, hold delays rows for a while to sort them."
         ),
     ] = "pass"
     hold: Annotated[
         float,
         Meta(
-            description="Seconds of the rows' own time that hold lets a row be late, and the"
-            " longest that a row waits for others."
+            description="With hold, the seconds by which a row may be late in the rows' own time,"
+            " and the maximum seconds for which a row is delayed."
         ),
     ] = 1.0
     rows: Annotated[
         int,
         Meta(
-            description="Most rows that hold keeps, of all series; when there are more, the one"
-            " that came first goes before its time."
+            description="With hold, the maximum number of delayed rows of all series; when there"
+            " are more, the row that came first is sent early."
         ),
     ] = 10_000
     by: Annotated[
         tuple[str, ...],
-        Meta(description="Columns that tell series apart: each series has an order of its own."),
+        Meta(description="Columns that identify a row's series; each series has its own order."),
     ] = ()
     key: Annotated[
         tuple[str, ...],
         Meta(
-            description="Columns that tell rows apart: a second row of one key is left out and"
+            description="Columns that identify a row; a second row with one key is left out and"
             " counted."
         ),
     ] = ()
     keys: Annotated[
-        int, Meta(description="Most keys that are remembered; the oldest is forgotten first.")
+        int,
+        Meta(description="Maximum number of remembered keys; the oldest is forgotten first."),
     ] = 10_000
 
     def __post_init__(self) -> None:
-        if self.late not in get_args(Late):
-            allowed = ", ".join(get_args(Late))
-            raise ValueError(f"RowOrder.late is {self.late!r}; allowed are {allowed}")
+        _check_choice("RowOrder.late", self.late, Late)
         _check_float("RowOrder.hold", self.hold, 0.0)
         _check_int("RowOrder.rows", self.rows, 1)
         _check_int("RowOrder.keys", self.keys, 1)
         for name, value in (("by", self.by), ("key", self.key)):
-            if (
-                not isinstance(value, tuple)
-                or not all(isinstance(column, str) and column for column in value)
-                or len(set(value)) != len(value)
-            ):
+            if not _is_names(value):
                 raise ValueError(
-                    f"RowOrder.{name} is {value!r}; allowed is a tuple of column names, each once"
+                    f"RowOrder.{name} must be a tuple of column names, each once, got {value!r}"
                 )

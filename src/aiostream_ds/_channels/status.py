@@ -1,17 +1,17 @@
-"""How a stream is doing, as its viewers are to see it: its status.
+"""The status of a stream that its viewers see.
 
-    live ⇄ stale 42 s, dropped 120, reconnecting (3), refused, or what the author says
+    healthy ⇄ stale 42 s, dropped 120, reconnecting (3), refused, or a status from the author
 
-A channel that is plainly live and has no rule of its own for silence has nothing of this. Imports
-its own room and `frames`; what a loop is, only by its timers.
+A healthy channel without a limit for silence has no `Statuses` object.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from msgspec import Struct
 
-from aiostream_ds._channels.policy import DROPS_SHOWN
+from aiostream_ds._channels.clock import Clock, Timer
+from aiostream_ds._channels.policy import LAG_END
 from aiostream_ds._frames.packet import Packet, Schema
 
 __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition", "status_packet"]
@@ -19,21 +19,21 @@ __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition
 Severity = Literal["info", "warning", "error"]
 
 Cause = Literal["refused", "reconnecting", "author", "stale", "dropped"]
-"""Why a stream is not plainly live; of two that are equally severe the first one is shown."""
+"""Why a stream is degraded. Of two causes with the same severity the first one here is shown."""
 
 _CAUSES: tuple[Cause, ...] = get_args(Cause)
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
 class Status(Struct, frozen=True):
-    """How a stream is doing. Yield one to tell its viewers; a plain `Status()` says: live again.
+    """The status of a stream. Yield one to show it to the viewers; `Status()` means healthy again.
 
-        yield Status("warning", "the pump is being serviced")
+        yield Status("warning", "maintenance until 14:00")
 
     Panels in exact mode show it as a notice; in others it is a column, when the stream has one.
 
     Raises:
-        ValueError: `severity` is not one of the three, or `text` is no text.
+        ValueError: `severity` is not one of the three, or `text` is not a string.
     """
 
     severity: Severity = "info"
@@ -41,20 +41,20 @@ class Status(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.severity not in _RANK:
-            allowed = ", ".join(_RANK)
-            raise ValueError(f"Status.severity is {self.severity!r}; allowed are {allowed}")
+            expected = ", ".join(_RANK)
+            raise ValueError(f"Status.severity must be one of {expected}, got {self.severity!r}")
         if not isinstance(self.text, str):
-            raise ValueError(f"Status.text is {self.text!r}; allowed is a text")
+            raise ValueError(f"Status.text must be a string, got {self.text!r}")
 
 
 class StatusPacket(Packet, frozen=True, eq=False, gc=False, kw_only=True):
-    """What an author says amid the rows: no rows, no schema."""
+    """A status that the author yielded: a packet without rows and schema."""
 
     status: Status
 
 
 def status_packet(status: Status) -> StatusPacket:
-    """A status on its way through the channel."""
+    """A status as a packet, so that it keeps its position among the rows."""
     return StatusPacket(_UNKNOWN, b"", 0, status=status)
 
 
@@ -64,198 +64,196 @@ _UNKNOWN = Schema(b"", "")
 def partition(
     packets: Sequence[Packet],
 ) -> tuple[list[Status], tuple[Packet, ...], int, Packet | None]:
-    """What packets of one call hold: the statuses; the packets with rows, and their bytes; the last
-    one that is no status."""
-    said: list[Status] = []
-    filled: list[Packet] = []
+    """The statuses; the packets with rows, and their bytes; the last packet without a status."""
+    statuses: list[Status] = []
+    with_rows: list[Packet] = []
     last, size = None, 0
     for packet in packets:
         if isinstance(packet, StatusPacket):
-            said.append(packet.status)
+            statuses.append(packet.status)
             continue
         last = packet
         if packet.rows:
-            filled.append(packet)
+            with_rows.append(packet)
             size += len(packet.data)
-    return said, tuple(filled), size, last
-
-
-class Timer(Protocol):
-    """A timer that runs."""
-
-    def cancel(self) -> None: ...
-
-
-class Loop(Protocol):
-    """The clock and the timers of an event loop."""
-
-    def time(self) -> float: ...
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer: ...
+    return statuses, tuple(with_rows), size, last
 
 
 class Statuses:
-    """All that is to be told of one channel at a moment, by its cause.
+    """The active statuses of one channel, by cause.
 
-    `changed` is called when something else is to be told. `stale` is after how many seconds
-    without rows the channel is stale; 0: never.
+    Args:
+        clock: the event loop.
+        changed: called when the set of active statuses has changed.
+        on_caught_up: called at the end of an episode of drops, with its rows and packets.
+        stale: seconds without rows after which the channel is stale; 0: never.
+
+    Attributes:
+        repeat: seconds after which `changed` is called again while the channel is degraded; 0:
+            never.
+        ignores_rows: whether emitted rows do not come from the upstream system, as those that only
+            carry a status.
     """
 
     __slots__ = (
+        "_active",
         "_changed",
+        "_clock",
         "_dropped_packets",
         "_dropped_rows",
         "_drops_timer",
         "_last_drop",
         "_last_row",
-        "_loop",
         "_on_caught_up",
+        "_recovery_timer",
         "_repeat_timer",
-        "_settle_timer",
         "_stale",
         "_stale_timer",
-        "_told",
-        "is_quiet",
+        "ignores_rows",
         "repeat",
     )
 
     def __init__(
         self,
-        loop: Loop,
+        clock: Clock,
         changed: Callable[[], None],
         on_caught_up: Callable[[int, int], None],
         stale: float = 0.0,
     ) -> None:
-        self._loop = loop
+        self._clock = clock
         self._changed = changed
         self._on_caught_up = on_caught_up
-        self._told: dict[Cause, Status] = {}
-        self.repeat = 0.0  # seconds after which `changed` is called again while not live; 0: never
+        self._active: dict[Cause, Status] = {}
+        self.repeat = 0.0
         self._repeat_timer: Timer | None = None
-        self.is_quiet = False  # what is emitted meanwhile are no rows of the upstream's
+        self.ignores_rows = False
         self._dropped_rows = self._dropped_packets = 0
         self._last_drop = 0.0
         self._drops_timer: Timer | None = None
         self._stale = stale
-        self._last_row = loop.time()
+        self._last_row = clock.time()
         self._stale_timer: Timer | None = None
-        self._settle_timer: Timer | None = None
+        self._recovery_timer: Timer | None = None
         if stale:
-            self._watch_silence()
+            self._start_stale_timer()
 
     @property
-    def shown(self) -> Status | None:
-        """What viewers are to see now; None: it is live."""
-        return self._shown(())
+    def current(self) -> Status | None:
+        """The most severe status; None: the stream is healthy."""
+        return self._most_severe(())
 
     @property
-    def shown_with_rows(self) -> Status | None:
-        """The same for the moment in which rows come: they end what has kept them away."""
-        return self._shown(("reconnecting", "stale"))
+    def current_with_rows(self) -> Status | None:
+        """The status that the channel has after rows: they end an outage and silence."""
+        return self._most_severe(("reconnecting", "stale"))
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """All that is the matter now."""
-        return tuple(self._told)
+        """The causes of all active statuses."""
+        return tuple(self._active)
 
-    def tell(self, cause: Cause, status: Status) -> None:
-        """Something is the matter."""
-        if self._told.get(cause) != status:
-            self._told[cause] = status
-            self._watch_words()
+    def set(self, cause: Cause, status: Status) -> None:
+        """Activate a status. The same status again does nothing."""
+        if self._active.get(cause) != status:
+            self._active[cause] = status
+            self._start_repeat_timer()
             self._changed()
 
-    def settle_after(self, seconds: float) -> None:
-        """The upstream is tried again: it runs if nothing is heard for so long, rows or errors."""
-        self.unsettle()
-        self._settle_timer = self._loop.call_at(
-            self._loop.time() + seconds, self.withdraw, "reconnecting"
-        )
-
-    def unsettle(self) -> None:
-        """It does not run."""
-        if self._settle_timer is not None:
-            self._settle_timer.cancel()
-            self._settle_timer = None
-
-    def says(self, status: Status) -> None:
-        """The author has said how the stream is doing: it runs, then."""
-        self.withdraw("reconnecting")
-        if status.text:
-            self.tell("author", status)
-        else:
-            self.withdraw("author", "stale")
-
-    def withdraw(self, *causes: Cause) -> None:
-        """It is not any more."""
-        found = [self._told.pop(cause, None) for cause in causes]
+    def clear(self, *causes: Cause) -> None:
+        """Deactivate the statuses of these causes."""
+        found = [self._active.pop(cause, None) for cause in causes]
         if any(status is not None for status in found):
             self._changed()
 
-    def rows_came(self) -> None:
-        """The stream has emitted rows: whatever was wrong with its upstream is over."""
-        if self.is_quiet:
-            return
-        self._last_row = self._loop.time()
-        told = self._told
-        if told and ("reconnecting" in told or "stale" in told):
-            self.withdraw("reconnecting", "stale")
-        if self._stale and self._stale_timer is None:
-            self._watch_silence()
+    def set_by_author(self, status: Status) -> None:
+        """Activate what the author yielded, or deactivate it if it has no text.
 
-    def dropped(self, rows: int, packets: int) -> bool:
-        """A reader has lost rows. Whether an episode begins with it."""
+        It also ends an outage: the stream runs.
+        """
+        self.clear("reconnecting")
+        if status.text:
+            self.set("author", status)
+        else:
+            self.clear("author", "stale")
+
+    def recover_after(self, seconds: float) -> None:
+        """The stream runs again: end the outage after so many seconds without rows and errors."""
+        self.cancel_recovery()
+        self._recovery_timer = self._clock.call_at(
+            self._clock.time() + seconds, self.clear, "reconnecting"
+        )
+
+    def cancel_recovery(self) -> None:
+        """The stream has failed again: undo `recover_after`."""
+        if self._recovery_timer is not None:
+            self._recovery_timer.cancel()
+            self._recovery_timer = None
+
+    def rows_emitted(self) -> None:
+        """The stream has emitted rows: this ends an outage and silence."""
+        if self.ignores_rows:
+            return
+        self._last_row = self._clock.time()
+        active = self._active
+        if active and ("reconnecting" in active or "stale" in active):
+            self.clear("reconnecting", "stale")
+        if self._stale and self._stale_timer is None:
+            self._start_stale_timer()
+
+    def rows_dropped(self, rows: int, packets: int) -> bool:
+        """A subscriber has lost rows. Returns whether this is the first drop of an episode."""
         begins = not self._dropped_packets
         self._dropped_rows += rows
         self._dropped_packets += packets
-        self._last_drop = self._loop.time()
+        self._last_drop = self._clock.time()
         if begins:
-            self._watch_drops()
-            self.tell("dropped", Status("warning", "dropped"))
+            self._start_drops_timer()
+            self.set("dropped", Status("warning", "dropped"))
         return begins
 
     def close(self) -> None:
-        """The stream is over: its timers with it."""
-        timers = self._drops_timer, self._stale_timer, self._settle_timer, self._repeat_timer
+        """The stream has ended: cancel the timers, and end an episode of drops."""
+        timers = self._drops_timer, self._stale_timer, self._recovery_timer, self._repeat_timer
         for timer in timers:
             if timer is not None:
                 timer.cancel()
         if self._dropped_packets:
             self._end_drops()
 
-    def _shown(self, without: Sequence[Cause]) -> Status | None:
-        found = [cause for cause in _CAUSES if cause in self._told and cause not in without]
+    def _most_severe(self, without: Sequence[Cause]) -> Status | None:
+        found = [cause for cause in _CAUSES if cause in self._active and cause not in without]
         if not found:
             return None
-        return self._worded(min(found, key=lambda cause: _RANK[self._told[cause].severity]))
+        return self._with_text(min(found, key=lambda cause: _RANK[self._active[cause].severity]))
 
-    def _repeat(self) -> None:
-        self._repeat_timer = None
-        if self._told:
-            self._watch_words()
-            self._changed()
-
-    def _watch_words(self) -> None:
-        if self.repeat and self._repeat_timer is None:
-            due = self._loop.time() + self.repeat
-            self._repeat_timer = self._loop.call_at(due, self._repeat)
-
-    def _worded(self, cause: Cause) -> Status:
-        status = self._told[cause]
+    def _with_text(self, cause: Cause) -> Status:
+        status = self._active[cause]
         if cause == "dropped":
             return Status(status.severity, f"dropped {self._dropped_rows}")
         if cause == "stale":
-            silence = self._loop.time() - self._last_row
+            silence = self._clock.time() - self._last_row
             return Status(status.severity, f"stale {silence:.0f} s")
         return status
 
-    def _watch_drops(self) -> None:
-        due = self._last_drop + DROPS_SHOWN
-        self._drops_timer = self._loop.call_at(due, self._look_at_drops, due)
+    def _start_repeat_timer(self) -> None:
+        if self.repeat and self._repeat_timer is None:
+            due = self._clock.time() + self.repeat
+            self._repeat_timer = self._clock.call_at(due, self._repeat)
 
-    def _look_at_drops(self, due: float) -> None:
+    def _repeat(self) -> None:
+        self._repeat_timer = None
+        if self._active:
+            self._start_repeat_timer()
+            self._changed()
+
+    def _start_drops_timer(self) -> None:
+        due = self._last_drop + LAG_END
+        self._drops_timer = self._clock.call_at(due, self._check_drops, due)
+
+    def _check_drops(self, due: float) -> None:
         self._drops_timer = None
-        if self._last_drop + DROPS_SHOWN > due:
-            self._watch_drops()
+        if self._last_drop + LAG_END > due:
+            self._start_drops_timer()
         else:
             self._end_drops()
 
@@ -263,15 +261,15 @@ class Statuses:
         rows, packets = self._dropped_rows, self._dropped_packets
         self._dropped_rows = self._dropped_packets = 0
         self._on_caught_up(rows, packets)
-        self.withdraw("dropped")
+        self.clear("dropped")
 
-    def _watch_silence(self) -> None:
+    def _start_stale_timer(self) -> None:
         due = self._last_row + self._stale
-        self._stale_timer = self._loop.call_at(due, self._look_at_silence, due)
+        self._stale_timer = self._clock.call_at(due, self._check_silence, due)
 
-    def _look_at_silence(self, due: float) -> None:
+    def _check_silence(self, due: float) -> None:
         self._stale_timer = None
         if self._last_row + self._stale > due:
-            self._watch_silence()
+            self._start_stale_timer()
         else:
-            self.tell("stale", Status("warning", "stale"))
+            self.set("stale", Status("warning", "stale"))

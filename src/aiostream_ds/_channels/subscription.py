@@ -1,10 +1,11 @@
-"""What one reader of a channel has not fetched yet, and how its subscription ends.
+"""The queue between a channel and one subscriber, and how it ends.
 
-    queued packets ──take()──▶ sent          the schema joins its rows at take(), exactly when this
-          └────── dropped                    reader has another one: dropping never loses a schema
+    queued packets ──receive_nowait()──▶ sent
+          └────── dropped
 
-A mailbox is used from one event loop; nothing in it waits but `wait`. Imports `frames` and the
-ground.
+The schema is joined to its rows when they are received, so dropping packets never loses a schema.
+
+Only `wait` waits, and a queue is used from one event loop.
 """
 
 from collections import deque
@@ -19,35 +20,36 @@ from aiostream_ds._channels.exceptions import (
     StalledSubscriber,
     StreamFailed,
 )
-from aiostream_ds._channels.policy import SCHEMA_REPEAT, SCHEMA_SHOWN, Buffer
+from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds.errors import copy_error
 
-__all__ = ["Feed", "Subscription", "SubscriptionStatistics", "Waiter"]
+__all__ = ["Subscription", "SubscriptionOwner", "SubscriptionStatistics", "Waiter"]
 
 
 class Waiter(Protocol):
-    """The future of an event loop, as far as a mailbox uses one."""
+    """The future of an event loop, as far as a subscription uses one."""
 
     def done(self) -> bool: ...
     def set_result(self, result: None, /) -> None: ...
     def __await__(self) -> Generator[object, None, None]: ...
 
 
-class Feed(Protocol):
-    """What a mailbox asks of its channel and tells it."""
+class SubscriptionOwner(Protocol):
+    """The channel of a subscription: what a subscription needs of it, and the notifications."""
 
-    def _now(self) -> float: ...
-    def _waiter(self) -> Waiter: ...
-    def _drained(self) -> None: ...
-    def _left(self, reader: "Subscription") -> None: ...
-    def _dropped(self, rows: int, packets: int) -> None: ...
     @property
     def status(self) -> Status | None: ...
+    def time(self) -> float: ...
+    def create_future(self) -> Waiter: ...
+    def subscription_drained(self) -> None: ...
+    def subscription_left(self, subscription: "Subscription") -> None: ...
+    def rows_dropped(self, rows: int, packets: int) -> None: ...
 
 
 class SubscriptionStatistics(Struct, frozen=True):
-    """What became of the packets of one subscription; bytes are those of the encoded data."""
+    """The counts of one subscription; bytes are those of the encoded data."""
 
     queued_packets: int
     queued_rows: int
@@ -61,165 +63,165 @@ class SubscriptionStatistics(Struct, frozen=True):
 
 
 class Subscription:
-    """One reader of a channel. Iterating gives what `take` gives, and waits in between.
+    """The packets that one subscriber has not received yet. Made by `ChannelRegistry.join`.
 
-    The registry makes it; whoever joined must `leave` it, also after it has ended. `on_ready` is
-    the reader's to set: it is called when something can be taken, which it may do at once, and at
-    the end. So is `sink`: while nothing is queued it is given each single packet, with its schema
-    where the reader needs it, and says whether it took it; it must not emit. `stalled` is whether
-    it was ended because nothing was taken: then nobody has to wait for what is on its way to it. A
-    reader of the `exact` view also gets packets without rows, which say only a place, and `wait`
-    tells it that the channel's status has changed.
+    Iterating gives what `receive_nowait` gives, and waits in between. A subscriber has to call
+    `leave`, also after the end. Not thread-safe: use it in the event loop's thread.
+
+    Attributes:
+        on_ready: set by the subscriber. Called when something can be received, and at the end. It
+            may call `receive_nowait`.
+        sink: set by the subscriber. While nothing is queued it is called with each single packet,
+            with its schema if the subscriber needs it, and returns whether it accepted the packet.
+            It must not emit.
+        exact: whether the subscriber follows the exact channel. Then it also gets packets without
+            rows, which have only cursors, and `wait` returns when the channel's status changes.
+        stalled: whether the subscription was ended because the subscriber took nothing for too
+            long.
     """
 
     __slots__ = (
         "__weakref__",
         "_buffer",
+        "_channel",
         "_dropped_bytes",
         "_dropped_packets",
         "_dropped_rows",
         "_ended",
         "_error",
-        "_feed",
-        "_late_since",
-        "_news",
+        "_full_since",
         "_queue",
         "_queued_bytes",
         "_queued_rows",
-        "_repeat_at",
         "_schema",
+        "_schema_always_until",
+        "_schema_due",
         "_sent_bytes",
         "_sent_packets",
         "_sent_rows",
-        "_shown_until",
-        "_wake_up",
+        "_status_changed",
+        "_waiter",
         "exact",
         "on_ready",
         "sink",
         "stalled",
     )
 
-    def __init__(self, feed: Feed, buffer: Buffer, *, exact: bool = False) -> None:
+    def __init__(self, channel: SubscriptionOwner, buffer: Buffer, *, exact: bool = False) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.sink: Callable[[Schema | None, Packet], bool] | None = None
         self.exact = exact
         self.stalled = False
-        self._news = False
-        self._late_since: float | None = None  # full, and nothing was taken
-        self._feed: Feed | None = feed
+        self._status_changed = False
+        self._full_since: float | None = None  # full, and nothing was taken since
+        self._channel: SubscriptionOwner | None = channel
         self._buffer = buffer
         self._queue: deque[Packet] = deque()
         self._queued_rows = self._queued_bytes = 0
         self._sent_packets = self._sent_rows = self._sent_bytes = 0
         self._dropped_packets = self._dropped_rows = self._dropped_bytes = 0
-        self._schema: Schema | None = None  # the last one that went out
-        # Grafana starts a stream before its first viewer has joined: what goes out at once is lost.
-        self._repeat_at = feed._now()
-        self._shown_until = self._repeat_at + SCHEMA_SHOWN
+        self._schema: Schema | None = None  # the last one that was sent
+        # Grafana starts a stream before its first viewer has joined: what is sent then is lost.
+        self._schema_due = channel.time()
+        self._schema_always_until = self._schema_due + SCHEMA_ALWAYS
         self._ended = False
         self._error: BaseException | None = None
-        self._wake_up: Waiter | None = None
+        self._waiter: Waiter | None = None
 
-    def show_schema(self) -> None:
-        """Let each `take` bring the schema until the first one after a moment has: someone new
-        follows the path, and what is sent before they have joined is lost to them."""
-        if self._feed is not None:
-            self._repeat_at = self._feed._now()
-            self._shown_until = self._repeat_at + SCHEMA_SHOWN
+    # For the subscriber
 
-    # For the reader
+    def receive_nowait(self) -> list[tuple[Schema | None, Packet]]:
+        """All queued packets, oldest first, each with its schema if the subscriber needs it.
 
-    def take(self) -> list[tuple[Schema | None, Packet]]:
-        """All that is queued, oldest first, each packet with its schema when the reader needs it.
-
-        Never waits. Gives the rest also after the stream has ended, nothing after `leave`.
+        Never waits. Gives the rest also after the stream has ended, and nothing after `leave`.
         """
         queue = self._queue
         if not queue:
             return []
-        feed = self._feed
+        channel = self._channel
         current = self._schema
-        if feed is not None:
-            now = feed._now()
-            if now >= self._repeat_at:
+        if channel is not None:
+            now = channel.time()
+            if now >= self._schema_due:
                 current = None
-                if now >= self._shown_until:
-                    self._repeat_at = now + SCHEMA_REPEAT
-        taken: list[tuple[Schema | None, Packet]] = []
+                if now >= self._schema_always_until:
+                    self._schema_due = now + SCHEMA_REPEAT
+        received: list[tuple[Schema | None, Packet]] = []
         for packet in queue:
             schema = packet.schema
             if schema is current:
-                taken.append((None, packet))
+                received.append((None, packet))
             elif current is not None and schema.fingerprint == current.fingerprint:
-                taken.append((None, packet))
+                received.append((None, packet))
             else:
                 current = schema
-                taken.append((schema, packet))
+                received.append((schema, packet))
         self._schema = current
         self._sent_packets += len(queue)
         self._sent_rows += self._queued_rows
         self._sent_bytes += self._queued_bytes
         queue.clear()
         self._queued_rows = self._queued_bytes = 0
-        self._late_since = None
-        if feed is not None:
-            feed._drained()
-        return taken
+        self._full_since = None
+        if channel is not None:
+            channel.subscription_drained()
+        return received
 
     async def wait(self) -> bool:
-        """True when `take` has something, or `status` is another one; False when the stream has
-        ended, or after `leave`.
+        """Wait until `receive_nowait` has packets or, for an exact channel, `status` has changed.
+
+        False when the stream has ended, or after `leave`. Safe to cancel: no row is lost.
 
         Raises:
-            ChannelError: why the stream ended, if not by its author's return. Told once, after
-                everything that was queued has been taken; then the answer is False.
+            ChannelError: why the stream ended, unless its author returned. Raised once, after
+                everything queued has been received; later calls return False.
             RuntimeError: another task waits already.
         """
         while not self._queue:
-            if self._news:
-                self._news = False
+            if self._status_changed:
+                self._status_changed = False
                 return True
             if self._ended:
                 error, self._error = self._error, None
                 if error is not None:
-                    raise _told(error)
+                    raise _channel_error(error)
                 return False
-            feed = self._feed
-            if self._wake_up is not None or feed is None:
-                raise RuntimeError("one task at a time waits for a subscription")
-            self._wake_up = feed._waiter()
-            del feed
+            channel = self._channel
+            if self._waiter is not None or channel is None:
+                raise RuntimeError("expected one task to wait for a subscription, got a second one")
+            self._waiter = channel.create_future()
+            del channel
             try:
-                await self._wake_up
+                await self._waiter
             finally:
-                self._wake_up = None
+                self._waiter = None
         return True
 
     def leave(self) -> None:
-        """Give up what is queued and leave the channel. Never waits; a second call does nothing."""
-        feed = self._feed
-        self._discard(len(self._queue), counted=False)
-        self._end(None)
-        if feed is not None:
-            feed._left(self)
+        """Drop what is queued and leave the channel. Never waits; a second call does nothing."""
+        channel = self._channel
+        self._drop(len(self._queue), lost=False)
+        self.end(None)
+        if channel is not None:
+            channel.subscription_left(self)
 
     @property
-    def passed(self) -> int:
-        """Rows that have left the queue, taken or dropped."""
+    def dequeued_rows(self) -> int:
+        """The number of rows that have left the queue, sent or dropped."""
         return self._sent_rows + self._dropped_rows
 
     @property
     def status(self) -> Status | None:
-        """How the stream is doing; None: it is live, or has ended."""
-        return self._feed.status if self._feed is not None else None
+        """The channel's status; None: the stream is healthy, or has ended."""
+        return self._channel.status if self._channel is not None else None
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come; what is queued can still be taken."""
+        """Whether no more packets will be queued; what is queued can still be received."""
         return self._ended
 
     def statistics(self) -> SubscriptionStatistics:
-        """The counts as they are now."""
+        """The current counts."""
         return SubscriptionStatistics(
             queued_packets=len(self._queue),
             queued_rows=self._queued_rows,
@@ -238,23 +240,23 @@ class Subscription:
     async def __anext__(self) -> list[tuple[Schema | None, Packet]]:
         if not await self.wait():
             raise StopAsyncIteration
-        return self.take()
+        return self.receive_nowait()
 
     # For the channel
 
-    def _push_direct(self, packet: Packet, now: float) -> bool:
-        """Give a packet with rows straight to the sink; False: it has to be queued."""
+    def push_direct(self, packet: Packet, now: float) -> bool:
+        """Pass a packet with rows to the sink; False: it has to be queued."""
         if self.sink is None or self._queue:
             return False
-        schema, current, repeats = packet.schema, self._schema, now >= self._repeat_at
-        if repeats or (
+        schema, current, is_due = packet.schema, self._schema, now >= self._schema_due
+        if is_due or (
             schema is not current and (current is None or schema.fingerprint != current.fingerprint)
         ):
             if not self.sink(schema, packet):
                 return False
             self._schema = schema
-            if repeats and now >= self._shown_until:
-                self._repeat_at = now + SCHEMA_REPEAT
+            if is_due and now >= self._schema_always_until:
+                self._schema_due = now + SCHEMA_REPEAT
         elif not self.sink(None, packet):
             return False
         self._sent_packets += 1
@@ -262,84 +264,118 @@ class Subscription:
         self._sent_bytes += len(packet.data)
         return True
 
-    def _put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
-        """Queue packets, which have so many rows and bytes in all; `_wake` has to follow."""
+    def put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
+        """Queue packets with so many rows and bytes in all. The caller calls `wake` afterwards."""
         queue, buffer = self._queue, self._buffer
         older = len(queue)
         queue.extend(packets)
         self._queued_rows += rows
         self._queued_bytes += size
-        if older and (buffer.full == "latest" or self._over()):
-            self._overflow(older)
+        if older and (buffer.full == "latest" or self._is_over_bounds()):
+            self._handle_overflow(older)
         elif buffer.full == "latest":
-            self._discard(len(queue) - 1)
+            self._drop(len(queue) - 1)
 
-    def _overflow(self, older: int) -> None:
-        """Of what waits, so many packets came before: what came just now stays, for a reader that
-        keeps up has had no chance to fetch it."""
-        buffer = self._buffer
-        if self._is_stalled():
-            self._stall()
-        elif buffer.full == "latest":
-            self._discard(len(self._queue) - 1)
-        elif buffer.full == "drop_oldest":
-            self._discard(self._surplus(older))
-        elif buffer.full == "fail":
-            rows = self._queued_rows
-            self._evict(SlowSubscriber(
-                f"{rows} rows waited for this reader; at most {buffer.rows} rows and"
-                f" {buffer.bytes} bytes may"
-            ))  # fmt: skip
+    def wake(self) -> None:
+        """Notify the subscriber."""
+        if self.on_ready is not None:
+            self.on_ready()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    def _surplus(self, older: int) -> int:
-        """How many of the oldest packets, of so many that may go, are over the bounds."""
-        rows = self._queued_rows - self._buffer.rows
-        size = self._queued_bytes - self._buffer.bytes
-        count = 0
-        while count < older and (rows > 0 or size > 0):
-            packet = self._queue[count]
-            rows -= packet.rows
-            size -= len(packet.data)
-            count += 1
-        return count
+    def notify_status(self) -> None:
+        """The channel's status has changed."""
+        self._status_changed = True
+        self.wake()
 
-    def _over(self) -> bool:
-        return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
+    def repeat_schema(self) -> None:
+        """Send the schema with all packets of the next moment: a viewer is about to follow.
 
-    def _is_full(self) -> bool:
+        Packets that are sent before the viewer has joined do not reach it.
+        """
+        if self._channel is not None:
+            self._schema_due = self._channel.time()
+            self._schema_always_until = self._schema_due + SCHEMA_ALWAYS
+
+    def end(self, error: BaseException | None) -> None:
+        """No more packets will be queued; `error` is raised after the queued ones are received."""
+        if self._channel is not None and self._channel.time() >= self._schema_due:
+            self._schema = None  # due now; the channel has the clock
+        self._channel, self._ended, self._error = None, True, error
+        self.wake()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows or bytes are queued as the bounds allow."""
         return bool(self._queue) and (
             self._queued_rows >= self._buffer.rows or self._queued_bytes >= self._buffer.bytes
         )
 
-    def _above_high_water(self) -> bool:
+    @property
+    def above_high_water(self) -> bool:
+        """Whether the queue is at least half full."""
         return (
             2 * self._queued_rows >= self._buffer.rows
             or 2 * self._queued_bytes >= self._buffer.bytes
         )
 
-    def _stalls_at(self) -> float:
-        """When this reader, which is full, counts as stalled unless it takes something."""
-        if self._late_since is None:
-            self._late_since = self._feed._now() if self._feed is not None else 0.0
-        return self._late_since + self._buffer.stall_timeout
+    def stalls_at(self) -> float:
+        """When this subscription, which is full, is stalled unless something is received."""
+        if self._full_since is None:
+            self._full_since = self._channel.time() if self._channel is not None else 0.0
+        return self._full_since + self._buffer.stall_timeout
 
-    def _is_stalled(self) -> bool:
-        return self._feed is not None and self._feed._now() >= self._stalls_at()
-
-    def _stall(self) -> None:
+    def evict_if_stalled(self) -> bool:
+        """End this subscription, which is full, if nothing was received for too long."""
+        if self._channel is None or self._channel.time() < self.stalls_at():
+            return False
         self.stalled = True
         seconds = self._buffer.stall_timeout
-        self._evict(StalledSubscriber(f"this reader has taken nothing for {seconds:g} s"))
+        self._evict(StalledSubscriber(f"the subscriber has taken nothing for {seconds:g} s"))
+        return True
+
+    def _handle_overflow(self, older: int) -> None:
+        """Apply the policy. Only the `older` packets may be dropped: a subscriber that keeps up has
+        had no chance yet to receive the newer ones."""
+        buffer = self._buffer
+        if self.evict_if_stalled():
+            return
+        if buffer.full == "latest":
+            self._drop(len(self._queue) - 1)
+        elif buffer.full == "drop_oldest":
+            self._drop(self._surplus(older))
+        elif buffer.full == "fail":
+            self._evict(
+                SlowSubscriber(
+                    f"expected at most {buffer.rows} rows and {buffer.bytes} bytes to be queued,"
+                    f" got {self._queued_rows} rows and {self._queued_bytes} bytes"
+                )
+            )
+
+    def _surplus(self, older: int) -> int:
+        """How many of the `older` packets are over the bounds."""
+        rows = self._queued_rows - self._buffer.rows
+        size = self._queued_bytes - self._buffer.bytes
+        number = 0
+        while number < older and (rows > 0 or size > 0):
+            packet = self._queue[number]
+            rows -= packet.rows
+            size -= len(packet.data)
+            number += 1
+        return number
+
+    def _is_over_bounds(self) -> bool:
+        return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
 
     def _evict(self, error: ChannelError) -> None:
-        feed = self._feed
-        self._discard(len(self._queue))
-        self._end(error)
-        if feed is not None:
-            feed._left(self)
+        channel = self._channel
+        self._drop(len(self._queue))
+        self.end(error)
+        if channel is not None:
+            channel.subscription_left(self)
 
-    def _discard(self, count: int, *, counted: bool = True) -> None:
-        """Drop the oldest packets. `counted`: the reader loses them, it has not left on its own."""
+    def _drop(self, count: int, *, lost: bool = True) -> None:
+        """Drop the oldest packets. `lost`: the channel counts them as lost by the subscriber."""
         rows = size = 0
         for _ in range(count):
             packet = self._queue.popleft()
@@ -350,31 +386,14 @@ class Subscription:
         self._dropped_packets += count
         self._dropped_rows += rows
         self._dropped_bytes += size
-        if counted and count and self._feed is not None:
-            self._feed._dropped(rows, count)
-
-    def _tell_news(self) -> None:
-        """The channel's status has changed."""
-        self._news = True
-        self._wake()
-
-    def _end(self, error: BaseException | None) -> None:
-        if self._feed is not None and self._feed._now() >= self._repeat_at:
-            self._schema = None  # the rest is taken without a clock
-        self._feed, self._ended, self._error = None, True, error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self.on_ready is not None:
-            self.on_ready()
-        if self._wake_up is not None and not self._wake_up.done():
-            self._wake_up.set_result(None)
+        if lost and count and self._channel is not None:
+            self._channel.rows_dropped(rows, count)
 
 
-def _told(error: BaseException) -> ChannelError:
-    """The error as one reader gets it: a new object, so that no two readers share a traceback."""
+def _channel_error(error: BaseException) -> ChannelError:
+    """The error that one subscriber gets: an object of its own."""
     if isinstance(error, ChannelError):
-        return type(error)(*error.args)
+        return copy_error(error)
     failed = StreamFailed(str(error) or type(error).__name__)
     failed.__cause__ = error
     return failed

@@ -81,7 +81,7 @@ class StatusEncoder(RowEncoder):
     def encode(self, rows: list[Any]) -> list[Packet]:
         """As `RowEncoder.encode`: rows come, so whatever kept them away is over."""
         packets = super().encode(rows)
-        shown = self._channel.statuses.shown_with_rows if self._channel is not None else None
+        shown = self._channel.statuses.current_with_rows if self._channel is not None else None
         text = LIVE if shown is None else shown.text
         found: list[Packet] = []
         for packet in packets:
@@ -112,11 +112,11 @@ class StatusEncoder(RowEncoder):
             return
         self._said = text
         packet = self._row(text)
-        channel.statuses.is_quiet = True  # no row of the upstream's
+        channel.statuses.ignores_rows = True  # no row of the upstream's
         try:
             channel.emit(packet)
         finally:
-            channel.statuses.is_quiet = False
+            channel.statuses.ignores_rows = False
 
     def _row(self, text: str) -> Packet:
         now: list[Any] = [time.time_ns() // 1_000_000]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import anyio
 import msgspec
 
-from aiostream_ds._channels.log import Ring
+from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.status import Status
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.cursor import (
@@ -46,7 +46,7 @@ async def send_exact(call: Call, reader: Subscription, feed: Feed) -> None:
         while more:
             with anyio.move_on_after(HEARTBEAT):
                 more = await reader.wait()
-            taken = [packet for _, packet in reader.take()]
+            taken = [packet for _, packet in reader.receive_nowait()]
             if more:
                 status = reader.status
                 news = status != said or (status is not None and not taken)
@@ -96,14 +96,14 @@ def cursor_feed(
     return feed
 
 
-def ring_feed(ring: Ring, reader: Subscription, schema: Callable[[], Schema | None]) -> Feed:
+def ring_feed(ring: Log, reader: Subscription, schema: Callable[[], Schema | None]) -> Feed:
     """The view of a stream whose rows are numbered here, from where it stands now on."""
     start = ring.last - reader.statistics().queued_rows
     current = schema()
 
     def feed(packets: Sequence[Packet]) -> list[bytes]:
         nonlocal current
-        last = start + reader.passed
+        last = start + reader.dequeued_rows
         number = last - sum(packet.rows for packet in packets)
         found = []
         for packet in packets:

@@ -30,7 +30,7 @@ from aiostream_ds._streams.author_code import authors_code
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, count_here
 from aiostream_ds.datasource import DataSource, create_instance
-from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, unwrap
+from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import decode_settings
 
@@ -200,7 +200,7 @@ class Instances:
         instance.used_at = anyio.current_time()
         await instance._ready.wait()
         if instance._error is not None:
-            raise _fresh(instance._error)
+            raise _opening_error(instance._error)
         if context.grafana_config and context.grafana_config != instance.source.grafana_config:
             instance.source.grafana_config = context.grafana_config
         return instance
@@ -301,13 +301,11 @@ def _numbering(json_data: bytes, *others: str) -> str:
     return short_hash(json_data + "\0".join(others).encode())
 
 
-def _fresh(error: BaseException) -> BaseException:
-    """A fresh exception for each waiting call: a shared one would collect many tracebacks."""
+def _opening_error(error: BaseException) -> BaseException:
+    """Why the instance cannot be used: a new exception for each waiting call."""
     fresh: BaseException
     if isinstance(error, PluginError):
-        kind = type(error)
-        fresh = kind.__new__(kind, *error.args)  # an author's class may have its own __init__
-        vars(fresh).update(vars(error))
+        fresh = copy_error(error)
     else:
         fresh = RuntimeError(f"the data source cannot be opened: {type(error).__name__}: {error}")
     fresh.__cause__ = error

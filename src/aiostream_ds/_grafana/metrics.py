@@ -21,12 +21,12 @@ class Gauges(NamedTuple):
 
     running: int
     subscriptions: int
-    causes: Mapping[str, int]
+    degraded: Mapping[str, int]
 
     @classmethod
     def of(cls, registry: ChannelRegistry) -> Self:
         """The current values."""
-        return cls(registry.running, registry.subscriptions, registry.causes)
+        return cls(registry.running, registry.subscriptions, registry.degraded)
 
 
 def exposition(gauges: Gauges, counters: Counters) -> bytes:
@@ -75,7 +75,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         labels=["status"],
     )
     for cause in get_args(Cause):
-        degraded.add_metric([cause], gauges.causes.get(cause, 0))
+        degraded.add_metric([cause], gauges.degraded.get(cause, 0))
     yield degraded
     yield counter("stream_starts", "Runs of stream methods.", counters.starts)
     yield counter("packets", "Packets emitted into channels.", counters.packets)

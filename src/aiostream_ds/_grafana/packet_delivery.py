@@ -35,7 +35,7 @@ class Reader(Protocol):
     def ended(self) -> bool:
         """Whether nothing more will come."""
 
-    def take(self) -> Sequence[tuple[Schema | None, Packet]]:
+    def receive_nowait(self) -> Sequence[tuple[Schema | None, Packet]]:
         """Everything that waits, each with its schema when this reader has not had it yet."""
 
     async def wait(self) -> bool:
@@ -127,7 +127,7 @@ class _Push:
 
     async def drain(self) -> None:
         """Write all that waits now, in the task, waiting for the windows."""
-        await write(self._call, self._reader, _joined(self._reader.take()))
+        await write(self._call, self._reader, _joined(self._reader.receive_nowait()))
 
     async def drain_rest(self) -> None:
         """Write what `push` could not."""
@@ -185,7 +185,7 @@ class _Push:
         if needed is None or needed.done():
             return
         try:
-            taken = self._reader.take()
+            taken = self._reader.receive_nowait()
             if taken:
                 data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
                 if len(data) > FLUSH_BYTES or not self._call.stream.write_nowait(data):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import anyio.to_thread
 import msgspec
 
-from aiostream_ds._channels.log import LogSlice, Ring
+from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelKey, ChannelRegistry, Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of
 from aiostream_ds._encoding.row_encoder import RowEncoder
@@ -96,9 +96,9 @@ class RowReplay:
 
     # -- where a stream stands -----------------------------------------------------------------
 
-    def ring(self, at: ChannelRequest) -> Ring:
+    def ring(self, at: ChannelRequest) -> Log:
         """The ring of a path whose rows have no cursor, made when there is none."""
-        return self._registry.ring(at.key, at.stream.options.replay, at.instance.generation)
+        return self._registry.open_log(at.key, at.stream.options.replay, at.instance.generation)
 
     async def position(self, at: ChannelRequest) -> Cursor:
         """Behind the newest row of a stream with a cursor. Raises what the hook raises."""
@@ -119,7 +119,7 @@ class RowReplay:
             numbering, last = ring.epoch, ring.last
         else:
             running = self._registry.peek(at.key)
-            place = running.place if running is not None else None
+            place = running.cursors if running is not None else None
             if place is not None:
                 name, last = place.epoch, place.last
             else:
@@ -140,7 +140,7 @@ class RowReplay:
         return cursor_feed(
             lambda name, schema: self.epoch(at, name, schema),
             at.stream.options.cursor,
-            running.place if running is not None else None,
+            running.cursors if running is not None else None,
             lambda: encoder.schema,
         )
 
@@ -155,7 +155,7 @@ class RowReplay:
         if at.stream.history is not None:
             page = await self.page(at, span)
             return await self._frame(at, page)
-        if self._registry.has_ring(at.key):
+        if self._registry.has_log(at.key):
             return (await self._ring_span(at, span)).frame
         return self.encoder(at).frame([])
 
@@ -189,7 +189,7 @@ class RowReplay:
 
     async def _ring_span(self, at: ChannelRequest, span: HistoryRange) -> Read:
         ring = self.ring(at)
-        kept = ring.after(ring.first - 1, self._registry.loop.time())
+        kept = await ring.after(ring.first - 1, self._registry.loop.time())
         start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
         frame = table.rows_between(await self._kept(at, kept), start, end, span.limit)
         return Read(frame, ring.epoch, kept.last, kept.last)
@@ -248,7 +248,7 @@ class RowReplay:
 
     async def _ring_after(self, at: ChannelRequest, after: int, upto: int | None) -> Read:
         ring = self.ring(at)
-        kept = ring.after(after, self._registry.loop.time(), upto)
+        kept = await ring.after(after, self._registry.loop.time(), upto)
         more = kept.last - kept.prev > REPLAY_ROWS
         last = kept.prev + REPLAY_ROWS if more else kept.last
         frame = table.slice_rows(await self._kept(at, kept), 0, last - kept.prev)

@@ -59,7 +59,9 @@ def _runner(
             encoder.attach(channel)
         if numbering is not None:
             if not numbering.known:
-                place = registry.former.pop(at.key, None)  # of the code that this one replaced
+                place = registry.resume_points.pop(
+                    at.key, None
+                )  # of the code that this one replaced
                 numbering.begin(
                     await replay.position(at) if place is None else Cursor(place.epoch, place.last)
                 )
@@ -106,7 +108,7 @@ async def _fill(
         packets = numbering.encode([page.rows])
         rows, _ = channel.emit(*packets)
         filled += rows
-        await channel.room()
+        await channel.drain()
         if rows < REPLAY_ROWS:
             break
     if filled:

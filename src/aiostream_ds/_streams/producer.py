@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.policy import (
+    BATCH_BYTES,
     BATCH_ROWS,
     FIRST_BATCH,
-    HIGH_WATER_TURNS,
-    TURN_BYTES,
+    HIGH_WATER_ITERATIONS,
     RowOrder,
 )
 from aiostream_ds._frames.packet import Packet
@@ -42,7 +42,7 @@ def drive(
     encode: Encode,
     *,
     rows: int = BATCH_ROWS,
-    turn_bytes: int = TURN_BYTES,
+    batch_bytes: int = BATCH_BYTES,
     order: RowOrder | None = None,
     counters: Counters | None = None,
 ) -> Runner:
@@ -57,17 +57,17 @@ def drive(
         open_rows: makes the generator; called at each run of the runner.
         encode: see `Encode`.
         rows: most rows in one packet of single rows.
-        turn_bytes: encoded bytes after which an author who never waits gives others a turn.
+        batch_bytes: encoded bytes after which an author who never waits gives others a turn.
         order: which rows go out and when, by their own time. What it remembers of rows that have
             gone out outlives the runs of this runner: a stream that is tried again often begins
             with rows that it had sent.
         counters: where rows are counted that the order leaves out.
 
     Raises:
-        ValueError: `rows` or `turn_bytes` is below 1.
+        ValueError: `rows` or `batch_bytes` is below 1.
     """
-    if rows < 1 or turn_bytes < 1:
-        raise ValueError(f"rows is {rows} and turn_bytes {turn_bytes}; allowed is 1 and more")
+    if rows < 1 or batch_bytes < 1:
+        raise ValueError(f"rows is {rows} and batch_bytes {batch_bytes}; allowed is 1 and more")
 
     sorter = None
     if order is not None:
@@ -77,9 +77,9 @@ def drive(
         sorter = Sorter(order, counters if counters is not None else Counters())
 
     def run(channel: Channel) -> Awaitable[None]:
-        pump = _Pump(channel, encode, rows, turn_bytes)
+        pump = _Pump(channel, encode, rows, batch_bytes)
         if sorter is not None:
-            pump = _SortingPump(channel, encode, rows, turn_bytes, sorter)
+            pump = _SortingPump(channel, encode, rows, batch_bytes, sorter)
         channel.on_demand = pump.flush
         return _watched(pump.pull(open_rows()), pump.author_waits)
 
@@ -133,19 +133,19 @@ class _Pump:
         "_limit",
         "_rows",
         "_size",
-        "_turn_bytes",
+        "_batch_bytes",
     )
 
-    def __init__(self, channel: Channel, encode: Encode, rows: int, turn_bytes: int) -> None:
+    def __init__(self, channel: Channel, encode: Encode, rows: int, batch_bytes: int) -> None:
         self._channel = channel
         self._encode = encode
         self._rows = rows
-        self._turn_bytes = turn_bytes
+        self._batch_bytes = batch_bytes
         self._batch: list[Any] = []
         self._arrivals = self._batch  # where yields are put: the same list unless they are sorted
         self._size = min(rows, FIRST_BATCH)  # yields that make a packet
         self._limit = self._size  # 0: the next yield must look before the author goes on
-        self._light = turn_bytes // self._size  # bytes up to which a single row changes no size
+        self._light = batch_bytes // self._size  # bytes up to which a single row changes no size
 
     async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
         """Read the generator to its end, close it in the task that read it, and emit the rest."""
@@ -213,11 +213,11 @@ class _Pump:
         if self._limit:
             self.flush()
             await asyncio.sleep(0)  # nobody starves, and a reader that keeps up fetches
-            for _ in range(HIGH_WATER_TURNS):
+            for _ in range(HIGH_WATER_ITERATIONS):
                 if not channel.above_high_water:
                     break
                 await asyncio.sleep(0)
-        await channel.room()
+        await channel.drain()
         self._limit = self._size
 
     def _encode_singly(self, rows: list[Any]) -> tuple[list[Packet], Exception | None]:
@@ -235,13 +235,13 @@ class _Pump:
         if (
             yields == 1
             and rows * self._size <= self._rows
-            and size * self._size <= self._turn_bytes
+            and size * self._size <= self._batch_bytes
         ):
             return  # the author waits between small yields
         by_rows = yields * self._rows // max(rows, 1)
-        by_bytes = yields * self._turn_bytes // max(size, 1)
+        by_bytes = yields * self._batch_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))
-        self._light = self._turn_bytes // self._size
+        self._light = self._batch_bytes // self._size
 
 
 class _SortingPump(_Pump):
@@ -254,9 +254,9 @@ class _SortingPump(_Pump):
     __slots__ = ("_loop", "_rows_before", "_sorter", "_timer", "_yields")
 
     def __init__(
-        self, channel: Channel, encode: Encode, rows: int, turn_bytes: int, sorter: "Sorter"
+        self, channel: Channel, encode: Encode, rows: int, batch_bytes: int, sorter: "Sorter"
     ) -> None:
-        super().__init__(channel, encode, rows, turn_bytes)
+        super().__init__(channel, encode, rows, batch_bytes)
         self._light = -1  # each packet is measured
         self._arrivals = []
         self._sorter = sorter

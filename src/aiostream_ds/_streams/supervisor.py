@@ -105,7 +105,7 @@ def _sizes(options: StreamOptions) -> dict[str, int]:
     """How large a packet may be: of a stream that collects rows, as large as a mailbox."""
     if not options.policy.is_paced:
         return {}
-    return {"rows": options.buffer.rows, "turn_bytes": options.buffer.bytes}
+    return {"rows": options.buffer.rows, "batch_bytes": options.buffer.bytes}
 
 
 class _Run:
@@ -146,14 +146,14 @@ class _Run:
         if wait > 0:
             log.info("the stream failed before; it starts in %.1f s", wait, extra=self._where)
             text = f"failed; starts again in {wait:.0f} s"
-            self._channel.statuses.tell("reconnecting", Status("error", text))
+            self._channel.statuses.set("reconnecting", Status("error", text))
             await anyio.sleep(wait)
-            self._channel.statuses.withdraw("reconnecting")
+            self._channel.statuses.clear("reconnecting")
 
     def begin(self) -> None:
         self._started = anyio.current_time()
         if self._failures:
-            self._channel.statuses.settle_after(self._retry.max_delay)
+            self._channel.statuses.recover_after(self._retry.max_delay)
 
     def explain(self, error: BaseException) -> float | None:
         """Say what happened. Seconds until the next try, inf for a silent one; None: it is over."""
@@ -167,7 +167,7 @@ class _Run:
             return None
         if declared.permanent:
             self._counters.count_error("permanent")
-            self._channel.statuses.tell("refused", Status("error", redact(declared.message)))
+            self._channel.statuses.set("refused", Status("error", redact(declared.message)))
             log.error(
                 "stream refused: %s; silent until the settings change or its viewers leave",
                 declared, exc_info=declared.__cause__, extra=self._where,
@@ -187,9 +187,9 @@ class _Run:
 
     def _tell_outage(self) -> None:
         statuses = self._channel.statuses
-        statuses.unsettle()
-        statuses.withdraw("stale")
-        statuses.tell("reconnecting", Status("warning", f"reconnecting ({self._failures})"))
+        statuses.cancel_recovery()
+        statuses.clear("stale")
+        statuses.set("reconnecting", Status("warning", f"reconnecting ({self._failures})"))
 
     def settle(self) -> None:
         if self._bad or self._channel.failed:  # failed: a row of it cannot be encoded

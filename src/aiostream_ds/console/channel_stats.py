@@ -120,9 +120,9 @@ class ChannelStats(Observer):
         counts.bytes += size
         self._next.on_emit(key, packets, rows, size)
 
-    def on_behind(self, key: ChannelKey) -> None:
+    def on_lagging(self, key: ChannelKey) -> None:
         """A subscriber reads too slowly."""
-        self._next.on_behind(key)
+        self._next.on_lagging(key)
 
     def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
         """A subscriber has lost rows."""
@@ -137,12 +137,12 @@ class ChannelStats(Observer):
 def _line(
     key: ChannelKey, registry: ChannelRegistry, channel: Channel | None, counts: ChannelCounts
 ) -> list[Any]:
-    state, subscribers, place = "closed", 0, None
+    state, subscribers, cursors = "closed", 0, None
     if channel is not None:
         state = "stuck" if channel.stuck else channel.state.value
-        subscribers, place = registry.readers(channel), channel.place
-        if place is None and channel.ring is not None:
-            place = CursorRange(channel.ring.epoch, 0, channel.ring.last)
+        subscribers, cursors = channel.subscription_count, channel.cursors
+        if cursors is None and channel.log is not None:
+            cursors = CursorRange(channel.log.epoch, 0, channel.log.last)
     return [
         key.path,
         state,
@@ -153,6 +153,6 @@ def _line(
         counts.dropped,
         counts.starts,
         counts.errors,
-        "" if place is None else f"{place.epoch}:{place.last}",
+        "" if cursors is None else f"{cursors.epoch}:{cursors.last}",
         redact(counts.error),
     ]

@@ -86,11 +86,11 @@ class ReloadablePlugin:
             with anyio.move_on_after(CLOSE_TIMEOUT):
                 await old.closed.wait()
             # read after the close, which sends the last rows
-            resume_points = {c.key: c.place for c in old.channels if c.place is not None}
+            resume_points = {c.key: c.cursors for c in old.channels if c.cursors is not None}
         self._current = current = _ApplicationTask()
         await self._tasks.start(current.run, catalog)
         self.application, self.catalog = current.application, catalog
-        self.application.registry.former = resume_points
+        self.application.registry.resume_points = resume_points
         self._table = MethodTable(self.application.services())
         self._on_open(self.application)
         self._ready.set()

@@ -73,7 +73,7 @@ class StreamService(Service):
         """
         running = self.registry.peek(channel.key)
         if running is not None:
-            running.show_schema()
+            running.repeat_schema()
         return b""
 
     async def run_stream(self, request: pb.RunStreamRequest, call: Call) -> None:

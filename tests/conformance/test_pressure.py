@@ -93,6 +93,6 @@ async def test_a_reader_that_is_too_slow_costs_a_bound_and_the_counts_are_exact(
     else:
         assert emitted == yielded == megabytes * 250 and dropped > 0
         assert got["missing"] == dropped, "the holes are those that were counted"
-    behind = (await log_text(host)).count("a reader is behind")
+    behind = (await log_text(host)).count("a subscriber is too slow")
     assert behind == (policy in ("drop_oldest", "fail"))
     assert found["drop_episodes_total"] - before["drop_episodes_total"] == behind

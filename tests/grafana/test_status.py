@@ -185,7 +185,7 @@ async def test_drops_are_said_and_logged_once_an_episode(caplog):
         reader = next(iter(channel(key)._subscriptions))
         for _ in range(5):
             reader._drop(len(reader._queue))
-            channel(key)._dropped(3, 1)
+            channel(key).rows_dropped(3, 1)
         assert channel(key).status.text.startswith("dropped ")
     messages = [message for message in caplog.messages if "rows" in message]
     assert len([m for m in messages if m.endswith("rows are dropped")]) == 1

@@ -16,7 +16,7 @@ LAYERS = (
     {"errors", "_telemetry", "_annotations", "_pb"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
-    {"models", "rows", "_upstream_queue"},
+    {"models", "rows"},
     {"access", "upstream"},
     {"_encoding", "_stream_options"},
     {"decorators"},

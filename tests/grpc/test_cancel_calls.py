@@ -110,7 +110,7 @@ async def play(at):
         registry = grafana.plugin.registry
         assert registry.running == registry.subscriptions == 0
         assert Whole.outside.open == Whole.now.open == 0
-        assert Whole.now.statistics().followers == Whole.now.statistics().keys == 0
+        assert Whole.now.statistics().subscribers == Whole.now.statistics().keys == 0
         assert asyncio.all_tasks() - before == set()
         assert (await grafana.health())[0], "the plugin still answers"
         async with run_stream(grafana, "ticks/a") as call:
@@ -141,7 +141,7 @@ async def test_a_cancelled_follower_does_not_affect_the_others():
                     task = asyncio.create_task(interrupted(follow(upstream), at, seen))
                     with suppress(asyncio.CancelledError):
                         await task
-                    assert upstream.statistics().followers == (not first)
+                    assert upstream.statistics().subscribers == (not first)
                     if others is not None:
                         await anext(others)
                 await anyio.sleep(5)

@@ -82,7 +82,7 @@ class Crowd(DataSource):
             "fds": len(os.listdir("/proc/self/fd")),
             "kept": {name: kept[name] for name in names},
             "objects": sum(kept.values()),
-            "followers": self.outside.statistics().followers,
+            "followers": self.outside.statistics().subscribers,
             "pid": os.getpid(),
         }
 

@@ -1,4 +1,4 @@
-"""The command line, in this process and as one of its own."""
+"""The command line, in this process and as a subprocess."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class One(DataSource[Broker]):
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A folder without plugin.json, and logging left as it was."""
+    """A folder without plugin.json; logging stays unchanged."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(telemetry, "configure", lambda *_, **__: None)
     monkeypatch.setattr(sys, "path", sys.path[:])
@@ -58,16 +58,15 @@ def failure(capsys, *words):
 
 
 def command(*words, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *words], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+    words = [sys.executable, "-c", MAIN, *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, text=True, stdout=pipe, stderr=pipe, **options)
 
 
 # -- tail ------------------------------------------------------------------------------------------
 
 
-def test_tail_prints_so_many_rows_with_a_head(capsys):
+def test_tail_prints_count_rows_with_a_header(capsys):
     assert main(["tail", "walk/1000/1", "--count", "3"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["time", "value"]
@@ -75,7 +74,7 @@ def test_tail_prints_so_many_rows_with_a_head(capsys):
     assert all(len(row.split()) == 2 for row in rows)
 
 
-def test_tail_json_is_one_object_a_row(capsys):
+def test_tail_json_prints_one_object_a_row(capsys):
     assert main(["tail", "walk/1000/1", "--count", "3", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [set(row) for row in rows] == [{"time", "value"}] * 3
@@ -95,7 +94,7 @@ def test_tail_of_one_class_of_several(capsys, author):
     assert json.loads(capsys.readouterr().out)["known"] is False
     sys.modules.pop("author_file")
     status, text = failure(capsys, "tail", author, "lines/a")
-    assert status == 1 and "One, Two; give" in text
+    assert status == 1 and "got One, Two; use" in text
 
 
 def test_a_refused_path_is_one_sentence(capsys):
@@ -105,27 +104,33 @@ def test_a_refused_path_is_one_sentence(capsys):
 
 
 @pytest.mark.parametrize("path", ["x/walk/10/1", "x/anything"])
-def test_the_exact_view_is_for_panels(capsys, path):
+def test_an_exact_channel_is_for_panels(capsys, path):
     status, text = failure(capsys, "tail", path)
-    assert status == 1 and f"give its path, {path[2:]}" in text
+    assert status == 1 and f"use {path[2:]}" in text
 
 
 @pytest.mark.parametrize(
     "words, text",
     [
-        (["tail", "missing.py", "p"], "there is no file 'missing.py'"),
-        (["tail", "{author}:Three", "p"], "has no DataSource 'Three'; it has: One"),
-        (["tail", "p", "--set", "name"], "'name' is not KEY=VALUE"),
-        (["tail", "p", "--set", "=1"], "'=1' is not KEY=VALUE"),
-        (["tail", "p", "--secret", "x"], "'x' is not KEY=VALUE"),
-        (["tail", "{author}"], "give PATH after"),
-        (["dev", "--plugin-dir", "nowhere"], "there is no plugin.json with an id in 'nowhere'"),
-        (["dev", "missing.py"], "there is no file 'missing.py'"),
-        (["dev", "--set", "source=bogus"], "source = 'bogus' is none of 'demo', 'host'"),
-        (["dev", "--terminal", "{strict}"], "with --path; there are: things/{{id}}"),
+        (["tail", "missing.py", "p"], "got 'missing.py', which does not exist"),
+        (["tail", "{author}:Three", "p"], "has no DataSource 'Three'; it has One"),
+        (["tail", "p", "--set", "name"], "expected KEY=VALUE, got 'name'"),
+        (["tail", "p", "--set", "=1"], "expected KEY=VALUE, got '=1'"),
+        (["tail", "p", "--secret", "x"], "expected KEY=VALUE, got 'x'"),
+        (["tail", "{author}"], "expected PATH after"),
+        (
+            ["dev", "--plugin-dir", "nowhere"],
+            "expected a folder with a plugin.json with an id, got 'nowhere'",
+        ),
+        (["dev", "missing.py"], "got 'missing.py', which does not exist"),
+        (
+            ["dev", "--set", "source=bogus"],
+            "source must be one of 'demo', 'host', 'file', 'recorded', got 'bogus'",
+        ),
+        (["dev", "--terminal", "{strict}"], "use --path with one of: things/{{id}}"),
     ],
 )
-def test_a_mistake_is_one_sentence_that_names_it(capsys, here, author, words, text):
+def test_an_error_is_one_sentence_with_the_wrong_value(capsys, here, author, words, text):
     strict = here / "strict_file.py"
     strict.write_text(AUTHOR.replace('id: str = "a"', "id: str").replace("lines/{", "things/{"))
     names = {"author": author, "strict": strict}
@@ -136,16 +141,16 @@ def test_a_mistake_is_one_sentence_that_names_it(capsys, here, author, words, te
     assert text.format(id="{id}") in error or text.replace("{{id}}", "{id}") in error
 
 
-def test_a_value_is_json_where_it_can_be(capsys):
+def test_a_setting_that_is_json_is_decoded(capsys):
     assert (
         main(["tail", "cpu", "--set", "source=host", "--set", "interval=0.1", "--count", "1"]) == 0
     )
     assert "busy [percent]" in capsys.readouterr().out
 
 
-def test_called_wrongly_is_status_2(capsys):
+def test_wrong_usage_is_status_2(capsys):
     assert main(["tail", "a", "b", "c"]) == 2
-    assert "PATH, not 'a b c'" in capsys.readouterr().err
+    assert "PATH, got 'a b c'" in capsys.readouterr().err
     for words in ([], ["bogus"], ["tail"], ["tail", "p", "--count", "0"], ["dev", "--count", "x"]):
         with pytest.raises(SystemExit) as exit:
             main(words)
@@ -155,12 +160,12 @@ def test_called_wrongly_is_status_2(capsys):
     assert exit.value.code == 0
 
 
-ODD = """
+EXAMPLE = """
 import time
 import anyio
 from aiostream_ds import DataSource, stream
 
-class Odd(DataSource):
+class Example(DataSource):
     @stream("spin")
     async def spin(self):
         n = 0
@@ -168,8 +173,8 @@ class Odd(DataSource):
             n += 1
             yield {"n": n}
 
-    @stream("shows")
-    async def shows(self):
+    @stream("cells")
+    async def cells(self):
         yield {"text": "\\x1b[31mred\\n", "json": {"a": [None]}, "small": 1e-9, "none": None}
 
     @stream("blocks")
@@ -182,27 +187,27 @@ class Odd(DataSource):
 
 
 @pytest.fixture
-def odd(here):
-    path = here / "odd_file.py"
-    path.write_text(ODD)
+def example(here):
+    path = here / "example_file.py"
+    path.write_text(EXAMPLE)
     yield str(path)
-    sys.modules.pop("odd_file", None)
+    sys.modules.pop("example_file", None)
 
 
-def test_a_row_cannot_command_the_terminal_and_the_end_is_said(capsys, odd):
-    assert main(["tail", odd, "shows"]) == 0
+def test_a_row_cannot_control_the_terminal_and_the_end_is_reported(capsys, example):
+    assert main(["tail", example, "cells"]) == 0
     captured = capsys.readouterr()
     cells = captured.out.splitlines()[1].split()
     assert cells[1:] == ["\\x1b[31mred\\n", '{"a":[null]}', "1e-09", "-"]
-    assert "the stream 'shows' has ended" in captured.err
+    assert "the stream 'cells' has ended" in captured.err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("tail", "{}", "spin"), ("dev", "{}", "--terminal", "--path", "spin")]
 )
-def test_one_ctrl_c_ends_a_stream_that_never_waits(odd, words):
-    with command(*(word.format(odd) for word in words)) as process:
+def test_one_ctrl_c_stops_a_stream_that_never_waits(example, words):
+    with command(*(word.format(example) for word in words)) as process:
         for _ in range(1000):
             assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -211,8 +216,8 @@ def test_one_ctrl_c_ends_a_stream_that_never_waits(odd, words):
 
 
 @pytest.mark.slow
-def test_tail_shows_the_line_that_blocks(odd):
-    with command("tail", odd, "blocks") as process:
+def test_tail_shows_the_line_that_blocks(example):
+    with command("tail", example, "blocks") as process:
         output, errors = process.communicate(timeout=10)
     assert "the event loop is blocked" in errors
     assert "time.sleep(1.2)" in errors
@@ -239,7 +244,7 @@ def test_dev_of_an_authors_file(capsys, author):
     assert "Live rows of lines/a:" in capsys.readouterr().out
 
 
-def test_dev_keeps_the_files_by_which_grafana_finds_it(capsys, here, monkeypatch):
+def test_dev_writes_and_removes_the_files_with_its_address(capsys, here, monkeypatch):
     (here / "plugin.json").write_text('{"id": "x-datasource"}')
     seen = []
 
@@ -252,21 +257,21 @@ def test_dev_keeps_the_files_by_which_grafana_finds_it(capsys, here, monkeypatch
     assert [path.name for path in here.iterdir()] == ["plugin.json"]
 
 
-def test_a_bad_standalone_address_is_named(capsys, here, monkeypatch):
+def test_a_wrong_standalone_address_is_an_error(capsys, here, monkeypatch):
     (here / "plugin.json").write_text('{"id": "x-datasource"}')
     monkeypatch.setenv("GF_PLUGIN_GRPC_ADDRESS_X_DATASOURCE", "localhost")
     status, text = failure(capsys, "dev", "--terminal")
     assert status == 1 and "'localhost' is not HOST:PORT" in text
 
 
-# -- as processes ----------------------------------------------------------------------------------
+# -- subprocesses ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("tail", "walk/1000/1"), ("dev", "--terminal", "--path", "walk/1000/1")]
 )
-def test_a_closed_pipe_ends_it_quietly(words):
+def test_a_closed_pipe_stops_it_without_output(words):
     with command(*words) as process:
         process.stdout.readline()
         process.stdout.close()
@@ -278,7 +283,7 @@ def test_a_closed_pipe_ends_it_quietly(words):
 @pytest.mark.parametrize(
     "words", [("tail", "walk/100/1"), ("dev", "--terminal", "--path", "walk/100/1")]
 )
-def test_ctrl_c_ends_it_without_a_traceback(words):
+def test_ctrl_c_stops_it_without_a_traceback(words):
     with command(*words) as process:
         for _ in range(4):
             assert process.stdout.readline()
@@ -288,7 +293,7 @@ def test_ctrl_c_ends_it_without_a_traceback(words):
 
 
 @pytest.mark.slow
-def test_sigterm_ends_dev_and_removes_its_files(here):
+def test_sigterm_stops_dev_and_removes_its_files(here):
     (here / "plugin.json").write_text('{"id": "x-datasource"}')
     with command("dev", "--terminal", "--path", "walk/100/1") as process:
         for _ in range(4):
@@ -300,7 +305,7 @@ def test_sigterm_ends_dev_and_removes_its_files(here):
 
 
 @pytest.mark.slow
-def test_run_is_the_plugin_process_and_says_so_elsewhere(author):
+def test_run_without_grafana_explains_what_it_is(author):
     environ = {k: v for k, v in os.environ.items() if k != "grafana_plugin_type"}
     with command("run", author, env=environ) as process:
         assert process.wait(10) == 1
@@ -308,10 +313,9 @@ def test_run_is_the_plugin_process_and_says_so_elsewhere(author):
 
 
 @pytest.mark.slow
-def test_run_shakes_hands(author):
-    environ = {
-        **os.environ, "grafana_plugin_type": "datasource", "PLUGIN_PROTOCOL_VERSIONS": "2",
-    }  # fmt: skip
+def test_run_prints_the_handshake(author):
+    plugin = {"grafana_plugin_type": "datasource", "PLUGIN_PROTOCOL_VERSIONS": "2"}
+    environ = {**os.environ, **plugin}
     with command("run", author, env=environ) as process:
         line = process.stdout.readline()
         process.terminate()

@@ -1,4 +1,4 @@
-"""Lines drawn in Braille dots."""
+"""Plots of Braille characters."""
 
 import re
 from math import inf, nan
@@ -15,14 +15,14 @@ def dots(lines):
     return "".join(line for _, line in lines)
 
 
-def test_a_rising_line_goes_from_below_left_to_above_right():
+def test_rising_values_go_from_bottom_left_to_top_right():
     (top, upper), (bottom, lower) = chart([0, 1, 2, 3, 4, 5, 6, 7], width=4, height=2)
     assert (top, bottom) == ("7", "0")
     assert lower[:2] != "⠀⠀" and lower[3] == "⠀"
     assert upper[3] != "⠀" and upper[:2] == "⠀⠀"
 
 
-def test_the_newest_value_stands_at_the_right():
+def test_the_newest_value_is_at_the_right():
     (_, line), *_ = chart([1.0], width=10, height=2)
     lines = chart([1.0], width=10, height=2)
     assert {index for _, text in lines for index, dot in enumerate(text) if dot != "⠀"} == {9}
@@ -34,23 +34,21 @@ def test_without_a_number_nothing_is_drawn(values):
     assert set(dots(chart(values, width=5, height=3))) == {"⠀"}
 
 
-def test_a_missing_value_is_a_hole():
-    whole = dots(chart([1, 1, 1, 1, 1, 1], width=3, height=1))
-    holed = dots(chart([1, 1, nan, nan, 1, 1], width=3, height=1))
-    assert whole[1] != "⠀" and holed[1] == "⠀" and holed[0] == whole[0]
+def test_a_missing_value_is_a_gap():
+    complete = dots(chart([1, 1, 1, 1, 1, 1], width=3, height=1))
+    gap = dots(chart([1, 1, nan, nan, 1, 1], width=3, height=1))
+    assert complete[1] != "⠀" and gap[1] == "⠀" and gap[0] == complete[0]
 
 
-def test_a_flat_line_lies_in_the_middle():
+def test_equal_values_are_in_the_middle():
     lines = chart([5.0] * 8, width=4, height=3)
     assert [set(text) != {"⠀"} for _, text in lines] == [False, True, False]
 
 
-def test_times_and_texts_are_not_drawn_and_the_next_drawing_covers_the_last(monkeypatch):
+def test_times_and_strings_are_not_drawn_and_the_next_plot_replaces_the_last(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "24")
-    fields = [
-        Field("time", [1], FieldType.TIME), Field("v", [1.0]), Field("name", ["x"]),
-    ]  # fmt: skip
+    fields = [Field("time", [1], FieldType.TIME), Field("v", [1.0]), Field("name", ["x"])]
     plot = Plot(colour=False)
     plot.add(fields, {"time": 1, "v": 1.5, "name": "x"})
     first = plot.draw("title")

@@ -1,4 +1,4 @@
-"""`aiostream-ds record`, in this process and as one of its own."""
+"""`aiostream-ds record`, in this process and as a subprocess."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ def read(path):
     return head, lines
 
 
-def test_so_many_rows_are_recorded_and_counted(here, capsys):
+def test_count_rows_are_recorded_and_the_result_is_printed(here, capsys):
     assert main(["record", "walk/1000/1", "out", "--count", "30"]) == 0
     head, lines = read(here / "out")
     assert head["recording"] == 1 and head["path"] == "walk/1000/1"
@@ -36,13 +36,13 @@ def test_so_many_rows_are_recorded_and_counted(here, capsys):
     assert f"{rows} rows in {len(lines)} packets: out" in capsys.readouterr().err
 
 
-def test_it_ends_after_so_many_seconds(here):
+def test_it_stops_after_the_seconds(here):
     assert main(["record", "walk/100/1", "out", "--seconds", "0.2"]) == 0
     _, lines = read(here / "out")
     assert 0 < lines[-1]["t"] < 1
 
 
-def test_what_was_recorded_can_be_tailed_again(here, capsys):
+def test_a_recording_can_be_played(here, capsys):
     assert main(["record", "walk/1000/1", "out", "--count", "10"]) == 0
     author = here / "play_file.py"
     author.write_text("from aiostream_ds.sources.recorded.recorded_source import Recorded\n")
@@ -57,12 +57,12 @@ def test_what_was_recorded_can_be_tailed_again(here, capsys):
     "words, text",
     [
         (["walk/0/1", "out"], "walk/0/1: refused (NOT_FOUND"),
-        (["walk/1/1", "there"], "'there' cannot be made: File exists"),
-        (["walk/1/1", "no/out"], "'no/out' cannot be made: No such file"),
-        (["missing.py", "p", "out"], "there is no file 'missing.py'"),
+        (["walk/1/1", "there"], "'there' cannot be created: File exists"),
+        (["walk/1/1", "no/out"], "'no/out' cannot be created: No such file"),
+        (["missing.py", "p", "out"], "got 'missing.py', which does not exist"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_leaves_no_file(here, capsys, words, text):
+def test_an_error_is_one_sentence_and_leaves_no_file(here, capsys, words, text):
     (here / "there").write_text("kept")
     assert main(["record", *words]) == 1
     captured = capsys.readouterr()
@@ -75,7 +75,7 @@ def test_a_mistake_is_one_sentence_and_leaves_no_file(here, capsys, words, text)
     "words",
     [["p"], ["a", "b", "c", "d"], ["p", "out", "--seconds", "0"], ["p", "out", "--seconds", "x"]],
 )
-def test_called_wrongly_is_status_2(here, words):
+def test_wrong_usage_is_status_2(here, words):
     try:
         status = main(["record", *words])
     except SystemExit as exit:
@@ -94,11 +94,12 @@ def test_a_full_disk_is_one_sentence(here, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_with_a_whole_file(here):
+def test_ctrl_c_stops_it_and_the_file_is_complete(here):
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, "record", "walk/1000/1", "out"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with process:
         while not (here / "out").exists() or (here / "out").stat().st_size < 5_000:
             assert process.poll() is None

@@ -1,4 +1,4 @@
-"""Packages to look at, made once for all tests: the built-in plugin and an author's, as zips."""
+"""Packages that are made once for all tests: the built-in plugin and an author's, as zips."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostream_ds.packaging.unpack import unpack
+from aiostream_ds.packaging.archive import unpack
 
 from ..conformance.conftest import go_program, host_binary  # noqa: F401  (fixtures)
 from ..requirements import require
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 
 AUTHOR = '''
-"""A plant's sensors, with a helper beside it and a file that it reads."""
+"""A plant's sensors, with a helper module and a file that it reads."""
 
 # /// script
 # dependencies = ["msgspec"]
@@ -45,7 +45,7 @@ class Reading(Row):
 class Plant(DataSource[Place]):
     """Numbers of a plant, from a file.
 
-    More of it is not said in the description.
+    This is not part of the description.
     """
 
     @stream("numbers/{step:int}")
@@ -62,7 +62,7 @@ Package = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def author(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An author's file, in a folder with what it needs."""
+    """An author's file, in a folder with the files that it needs."""
     folder = tmp_path_factory.mktemp("author")
     (folder / "plant.py").write_text(AUTHOR)
     (folder / "helper.py").write_text("def doubled(n):\n    return 2 * n\n")
@@ -75,7 +75,7 @@ def author(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def package() -> Package:
-    """Runs `aiostream-ds package`; skips where it cannot work."""
+    """Runs `aiostream-ds package`; skips the test if it cannot work."""
     linux = sys.platform.startswith("linux")
     require("package", linux, "packages with their own Python are made on Linux")
     require("package", shutil.which("go") is not None, "no Go toolchain for the launcher")
@@ -83,8 +83,11 @@ def package() -> Package:
     def run(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-c", MAIN, "package", *map(str, words)],
-            capture_output=True, text=True, check=False, cwd="/",
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+        )
         assert not check or done.returncode == 0, done.stderr
         return done
 
@@ -111,7 +114,7 @@ def builtin_zip(package: Package, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def plant(plant_zip: Path, tmp_path: Path) -> Path:
-    """The author's plugin, installed in a folder of this test's own."""
+    """The author's plugin, installed in this test's folder."""
     return unpack(plant_zip, tmp_path)
 
 
@@ -123,6 +126,6 @@ def launcher_in(folder: Path) -> Path:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file with its size, mode and time of change."""
+    """The size, mode and modification time of every file."""
     found = ((path, path.lstat()) for path in folder.rglob("*"))
     return {str(p): (about.st_size, about.st_mode, about.st_mtime_ns) for p, about in found}

@@ -1,4 +1,4 @@
-"""A plugin in a place of its own, which Grafana reaches through a package that only names it."""
+"""A remote plugin, which Grafana reaches through a package with its address."""
 
 import asyncio
 import datetime
@@ -23,22 +23,24 @@ pytestmark = [pytest.mark.package, pytest.mark.timeout(300)]
 
 @asynccontextmanager
 async def serving(author: Path, *words: object) -> AsyncIterator[tuple[str, list[str]]]:
-    """`aiostream-ds run --listen`, its address, and its log so far."""
+    """Runs `aiostream-ds run --listen`; yields its address and its log so far."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", MAIN, "run", author, "--listen", "127.0.0.1:0"),
-        *map(str, words), cwd=author.parent, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *map(str, words),
+        cwd=author.parent,
+        stderr=asyncio.subprocess.PIPE,
+    )
     assert process.stderr is not None
-    said = []
+    log = []
     try:
         while True:
             line = (await process.stderr.readline()).decode()
-            assert line, f"it ended before it served: {said}"
-            said.append(line)
+            assert line, f"it ended before it served: {log}"
+            log.append(line)
             if found := re.search(r"serving on (\S+:\d+)", line):
                 break
-        yield found[1], said
-        assert process.returncode is None, "the host's Shutdown is not for a plugin elsewhere"
+        yield found[1], log
+        assert process.returncode is None, "Shutdown of the host must not stop a remote plugin"
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
@@ -51,23 +53,23 @@ def address_package(package: Package, author: Path, out: Path, *words: object) -
     return launcher_in(out / "local-plant-datasource"), done.stderr
 
 
-async def test_the_plugin_elsewhere_is_used_and_outlives_grafana(
+async def test_a_remote_plugin_is_used_and_outlives_grafana(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
     async with serving(author) as (address, _):
-        launcher, said = address_package(package, author, tmp_path, "--address", address)
-        assert f"between Grafana and {address} nothing is encrypted" in said
-        assert not list(launcher.parent.rglob("*.py")), "no Python is inside"
+        launcher, output = address_package(package, author, tmp_path, "--address", address)
+        assert f"the connection from Grafana to {address} is not encrypted" in output
+        assert not list(launcher.parent.rglob("*.py")), "it contains no Python"
         for _ in range(2):
             async with Host(host_binary) as host:
                 started = await host.start(launcher, env="empty")
                 assert (started["network"], started["address"]) == ("tcp", address)
                 await use(host, "numbers/1", "numbers")
-                assert "secrets too, is not encrypted" in (await host.call("logs"))["stderr"]
+                assert "not encrypted, including secrets" in (await host.call("logs"))["stderr"]
                 await host.call("stop")
 
 
-async def test_grafana_ini_may_name_another_address(
+async def test_grafana_ini_overrides_the_address(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
     launcher, _ = address_package(package, author, tmp_path, "--address", "plugin.invalid:10000")
@@ -88,27 +90,28 @@ class Certificates:
         self.cert, self.key = folder / "server.pem", folder / "server-key.pem"
         self.client, self.client_key = folder / "client.pem", folder / "client-key.pem"
         for name, cert, key in (
-            ("server", self.cert, self.key), ("client", self.client, self.client_key),
-        ):  # fmt: skip
+            ("server", self.cert, self.key),
+            ("client", self.client, self.client_key),
+        ):
             own = _key()
             cert.write_bytes(_pem(_certificate(name, own, "authority", authority)))
             key.write_bytes(_key_pem(own))
 
 
 async def logged(host: Host, text: str) -> None:
-    """Waits until the launcher has said it: what it writes comes by another way than answers."""
+    """Wait until the launcher has logged it: its log arrives separately from responses."""
     async with asyncio.timeout(30):
         while text not in (await host.call("logs"))["stderr"]:
             await asyncio.sleep(0.05)
 
 
-async def test_tls_lets_only_known_clients_in(
+async def test_tls_accepts_only_known_clients(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
     have = Certificates(tmp_path)
     tls = ("--tls-cert", have.cert, "--tls-key", have.key, "--tls-client-ca", have.ca)
-    async with serving(author, *tls) as (address, said):
-        assert not any("not encrypted" in line for line in said)
+    async with serving(author, *tls) as (address, log):
+        assert not any("not encrypted" in line for line in log)
         launcher, warned = address_package(
             package, author, tmp_path / "out", "--address", address, "--tls-ca", have.ca
         )
@@ -127,7 +130,7 @@ async def test_tls_lets_only_known_clients_in(
             await logged(host, f"the plugin at {address} ended the connection")
 
 
-async def test_tls_refuses_a_server_that_is_not_known(
+async def test_tls_refuses_an_unknown_server(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
@@ -145,22 +148,27 @@ async def test_tls_refuses_a_server_that_is_not_known(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--listen", "nowhere"], "the address 'nowhere' is not HOST:PORT"),
-        (["--listen", "127.0.0.1:1", "--tls-cert", "x"], "--tls-cert and --tls-key go together"),
+        (
+            ["--listen", "127.0.0.1:1", "--tls-cert", "x"],
+            "--tls-cert and --tls-key must be used together",
+        ),
         (["--listen", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "y"], "the certificate x"),
-        (["--tls-cert", "x", "--tls-key", "y"], "--tls-cert is for --listen"),
+        (["--tls-cert", "x", "--tls-key", "y"], "--tls-cert must be used with --listen"),
     ],
 )
-async def test_what_cannot_be_served_is_said(author: Path, words: list[str], said: str) -> None:
+async def test_a_wrong_option_is_one_sentence(author: Path, words: list[str], message: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", MAIN, "run", author, *words),
-        cwd=author.parent, env={**os.environ}, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        cwd=author.parent,
+        env={**os.environ},
+        stderr=asyncio.subprocess.PIPE,
+    )
     _, text = await process.communicate()
     assert process.returncode == 1
-    assert said in text.decode()
+    assert message in text.decode()
 
 
 def _has_cryptography() -> bool:

@@ -1,4 +1,4 @@
-"""Every cause that doctor names, produced and named."""
+"""`aiostream-ds doctor`: every cause is produced, and found."""
 
 import asyncio
 import hashlib
@@ -35,13 +35,13 @@ def small(package: Package, author: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def folder(small: Path, tmp_path: Path) -> Path:
-    """It, installed."""
+    """The package, installed."""
     return shutil.copytree(small, tmp_path / "plugins" / IDENTIFIER)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A grafana.ini that lets it in, and names this Python."""
+    """A grafana.ini that allows the plugin, and sets this Python."""
     path = tmp_path / "grafana.ini"
     path.write_text(
         f"app_mode = production\n[plugins]\nallow_loading_unsigned_plugins = a, {IDENTIFIER}\n"
@@ -56,7 +56,7 @@ Doctor = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def doctor(folder: Path, config: Path, tmp_path: Path) -> Doctor:
-    """Runs the command on the folder; its status and what it printed."""
+    """Runs the command on the folder; returns its status and output."""
     log = tmp_path / "grafana.log"
     log.touch()
 
@@ -71,8 +71,8 @@ def doctor(folder: Path, config: Path, tmp_path: Path) -> Doctor:
     return run
 
 
-def named(outcome: tuple[int, str], cause: str, said: str = "") -> None:
-    """It says this cause first, in one line, and its cure in the next."""
+def assert_cause(outcome: tuple[int, str], cause: str, message: str = "") -> None:
+    """The output has a line with this cause and message, and its cure in the next line."""
     status, text = outcome
     lines = text.splitlines()
     assert status == 1, text
@@ -80,17 +80,17 @@ def named(outcome: tuple[int, str], cause: str, said: str = "") -> None:
         (n for n, line in enumerate(lines) if line.startswith(f"error    {cause}: ")), None
     )
     assert found is not None, text
-    assert said in lines[found], text
+    assert message in lines[found], text
     assert lines[found + 1].strip().startswith("cure: "), text
 
 
 def closed_port() -> str:
-    """An address of this machine at which nobody listens."""
+    """A local address that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return "{}:{}".format(*server.getsockname())
 
 
-def test_a_healthy_plugin_is_started_and_shown(doctor: Doctor) -> None:
+def test_a_good_plugin_is_started(doctor: Doctor) -> None:
     status, text = doctor("--start")
     assert status == 0, text
     for subject in ("machine", "start: handshake", "health", "query numbers/1", "stream numbers/1"):
@@ -99,7 +99,7 @@ def test_a_healthy_plugin_is_started_and_shown(doctor: Doctor) -> None:
 
 def test_architecture_no_executable_for_this_machine(doctor: Doctor, folder: Path) -> None:
     launcher_in(folder).unlink()
-    named(doctor(), "architecture", "gpx_local_plant_linux_arm64")
+    assert_cause(doctor(), "architecture", "gpx_local_plant_linux_arm64")
 
 
 async def test_architecture_a_program_for_another_machine(
@@ -107,14 +107,14 @@ async def test_architecture_a_program_for_another_machine(
 ) -> None:
     other = next(p for p in folder.glob("*_linux_arm64") if p != launcher_in(folder))
     shutil.copy(other, launcher_in(folder))
-    named(await asyncio.to_thread(doctor), "architecture", "is made for arm64")
-    async with Host(host_binary) as host:  # and from what Grafana would log
+    assert_cause(await asyncio.to_thread(doctor), "architecture", "is for arm64, this machine is")
+    async with Host(host_binary) as host:  # and from Grafana's log
         with pytest.raises(HostError) as failed:
             await host.start(launcher_in(folder), env="empty")
     write_log(tmp_path, str(failed.value))
     shutil.copy(launcher_in(folder).with_name("start.py"), launcher_in(folder))
     _, text = await asyncio.to_thread(doctor)
-    assert "architecture: Grafana's log has: exec format error" in text or "made for" in text
+    assert "architecture: Grafana's log has: exec format error" in text or "is for arm64" in text
 
 
 def write_log(tmp_path: Path, error: str) -> None:
@@ -127,82 +127,80 @@ def write_log(tmp_path: Path, error: str) -> None:
     )
 
 
-async def test_libc_a_program_whose_loader_is_not_here(
+async def test_libc_a_program_with_a_missing_loader(
     doctor: Doctor, folder: Path, host_binary: Path, tmp_path: Path
 ) -> None:
     program = Path("/bin/true").read_bytes()
-    require("package", b"/lib64/ld-linux-x86-64.so.2" in program, "/bin/true is no glibc program")
+    require(
+        "package", b"/lib64/ld-linux-x86-64.so.2" in program, "/bin/true is not a glibc program"
+    )
     changed = program.replace(b"/lib64/ld-linux-x86-64.so.2", b"/lib64/ld-nowhere-86-64.so.2"[:27])
     launcher_in(folder).write_bytes(changed)
-    named(await asyncio.to_thread(doctor), "libc", "which is not there")
+    assert_cause(await asyncio.to_thread(doctor), "libc", "which does not exist")
     async with Host(host_binary) as host:
         with pytest.raises(HostError) as failed:
             await host.start(launcher_in(folder), env="empty")
     write_log(tmp_path, str(failed.value))
-    named(await asyncio.to_thread(doctor), "missing file", "no such file or directory")
+    assert_cause(await asyncio.to_thread(doctor), "missing file", "no such file or directory")
 
 
-async def test_permissions_an_executable_without_its_right(
+async def test_permissions_a_file_that_is_not_executable(
     doctor: Doctor, folder: Path, host_binary: Path, tmp_path: Path
 ) -> None:
     launcher_in(folder).chmod(0o644)
-    named(await asyncio.to_thread(doctor), "permissions", "its mode is 0644")
+    assert_cause(await asyncio.to_thread(doctor), "permissions", "its mode is 0644")
     async with Host(host_binary) as host:
         with pytest.raises(HostError) as failed:
             await host.start(launcher_in(folder), env="empty")
     write_log(tmp_path, str(failed.value))
     launcher_in(folder).chmod(0o755)
-    named(await asyncio.to_thread(doctor), "permissions", "Grafana's log has: fork/exec")
+    assert_cause(await asyncio.to_thread(doctor), "permissions", "Grafana's log has: fork/exec")
 
 
 def test_permissions_a_folder_that_grafana_may_not_enter(doctor: Doctor, folder: Path) -> None:
     folder.chmod(0o700)
     outcome = doctor("--user", 472)
-    named(outcome, "permissions", "user 472 may not enter")
+    assert_cause(outcome, "permissions", "user 472 may not enter")
 
 
 @pytest.mark.parametrize(("user", "right"), [(472, 0o750), ("nobody", 0o711)])
-def test_a_mode_is_read_for_the_user_that_is_asked_for(
-    tmp_path: Path, user: int | str, right: int
-) -> None:
-    from aiostream_ds.packaging.host_checks import reader_of
+def test_a_mode_is_checked_for_the_given_user(tmp_path: Path, user: int | str, right: int) -> None:
+    from aiostream_ds.packaging.host_checks import find_user
 
     path = tmp_path / "program"
     path.touch()
     path.chmod(right)
-    may = reader_of(str(user)).may(path, os.X_OK)
+    may = find_user(str(user)).may(path, os.X_OK)
     group = path.stat().st_gid == 0 and user == 472
     assert may == bool(stat.S_IMODE(right) & (0o010 if group else 0o001))
 
 
-def test_cookie_something_between_clears_the_environment(doctor: Doctor, folder: Path) -> None:
+def test_cookie_a_wrapper_clears_the_environment(doctor: Doctor, folder: Path) -> None:
     real = launcher_in(folder)
     wrapped = real.with_name("real")
     real.rename(wrapped)
     real.write_text(f"#!/bin/sh\nexec env -i GF_PLUGIN_PYTHON={sys.executable} {wrapped}\n")
     real.chmod(0o755)
-    named(doctor("--start"), "cookie")
+    assert_cause(doctor("--start"), "cookie")
 
 
-def test_unsigned_where_only_others_are_allowed(
-    doctor: Doctor, config: Path, tmp_path: Path
-) -> None:
+def test_unsigned_if_only_others_are_allowed(doctor: Doctor, config: Path, tmp_path: Path) -> None:
     config.write_text("[plugins]\nallow_loading_unsigned_plugins = other-one-datasource\n")
-    named(doctor(), "unsigned", "Grafana allows only 'other-one-datasource'")
+    assert_cause(doctor(), "unsigned", "Grafana allows only 'other-one-datasource'")
     config.write_text(f"[plugins]\nallow_loading_unsigned_plugins = {IDENTIFIER}\n")
     (tmp_path / "grafana.log").write_text(
         'logger=plugins.signature.validation t=2026-01-01T00:00:00Z level=warn msg="Skipping '
         f'loading plugin due to problem with signature" pluginId={IDENTIFIER} status=unsigned\n'
     )
-    named(doctor(), "unsigned", "Grafana's log has: status=unsigned")
+    assert_cause(doctor(), "unsigned", "Grafana's log has: status=unsigned")
 
 
-def test_port_nobody_listens_where_the_plugin_is_said_to_be(doctor: Doctor, folder: Path) -> None:
+def test_port_nothing_listens_at_the_plugins_address(doctor: Doctor, folder: Path) -> None:
     address = closed_port()
     (folder / "launch.conf").write_text(
         f"id = {IDENTIFIER}\nruntime = address\naddress = {address}\n"
     )
-    named(doctor(), "port", address)
+    assert_cause(doctor(), "port", address)
 
 
 @pytest.mark.parametrize("pid", [None, "gone"])
@@ -213,11 +211,11 @@ def test_a_stale_address_file(doctor: Doctor, folder: Path, pid: str | None) -> 
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
         (folder / "pid.txt").write_text(str(gone.pid))
-    named(doctor(), "address file", address)
+    assert_cause(doctor(), "address file", address)
 
 
 def sign(folder: Path, **more: object) -> None:
-    """MANIFEST.txt as Grafana's service writes it; the signature is none."""
+    """Write MANIFEST.txt as Grafana's service does, without a signature."""
     files = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -235,13 +233,13 @@ def test_modified_after_signing(doctor: Doctor, folder: Path) -> None:
     status, text = doctor()
     assert status == 0, text
     (folder / "README.md").write_text("other")
-    named(doctor(), "modified", "README.md is not as it was signed")
+    assert_cause(doctor(), "modified", "README.md was changed after signing")
     sign(folder)
     (folder / "app/__pycache__/new.pyc").touch()
-    named(doctor(), "modified", "new.pyc is there and not signed")
+    assert_cause(doctor(), "modified", "new.pyc is not signed")
     sign(folder)
     (folder / "CHANGELOG.md").unlink()
-    named(doctor(), "modified", "CHANGELOG.md is signed and not there")
+    assert_cause(doctor(), "modified", "CHANGELOG.md is signed but missing")
 
 
 @pytest.mark.parametrize(
@@ -260,10 +258,10 @@ def test_a_private_signature_is_for_one_root_url(
     status, text = doctor()
     assert (status == 0) == right, text
     if not right:
-        named((status, text), "root url", root)
+        assert_cause((status, text), "root url", root)
 
 
-def test_python_a_package_for_the_host_and_no_packages_there(
+def test_python_without_the_packages_of_a_plugin_with_runtime_host(
     doctor: Doctor, config: Path, tmp_path: Path
 ) -> None:
     bare = tmp_path / "bare"
@@ -271,42 +269,44 @@ def test_python_a_package_for_the_host_and_no_packages_there(
     config.write_text(
         config.read_text().replace(f"python = {sys.executable}", f"python = {bare}/bin/python")
     )
-    named(doctor("--start"), "python", "lacks the package 'msgspec'")
+    assert_cause(doctor("--start"), "python", "lacks the package 'msgspec'")
 
 
-def test_a_file_that_is_missing_in_the_package(doctor: Doctor, folder: Path) -> None:
+def test_not_whole_a_file_of_the_package_is_missing(doctor: Doctor, folder: Path) -> None:
     conf = folder / "launch.conf"
     conf.write_text(
         f"id = {IDENTIFIER}\nruntime = bundled\nplatform = linux/amd64\nloader = rt/lib/ld.so\n"
     )
-    named(doctor(), "not whole", "rt/lib/ld.so is not there")
+    assert_cause(doctor(), "not whole", "rt/lib/ld.so does not exist")
 
 
-async def test_handshake_something_prints_first(doctor: Doctor, folder: Path) -> None:
+async def test_handshake_something_is_printed_first(doctor: Doctor, folder: Path) -> None:
     launcher_in(folder).write_text("#!/bin/sh\necho hello\nexec sleep 60\n")
-    named(await asyncio.to_thread(doctor, "--start"), "handshake", "hello")
+    assert_cause(await asyncio.to_thread(doctor, "--start"), "handshake", "hello")
 
 
-def test_a_process_that_ends_by_itself_is_shown_with_what_it_said(
-    doctor: Doctor, folder: Path
-) -> None:
+def test_ended_the_output_of_the_process_is_shown(doctor: Doctor, folder: Path) -> None:
     launcher_in(folder).write_text("#!/bin/sh\necho my own reason >&2\nexit 3\n")
     outcome = doctor("--start")
-    named(outcome, "ended")
+    assert_cause(outcome, "ended")
     assert "my own reason" in outcome[1]
 
 
-def test_every_cause_has_a_cure_and_is_in_the_documentation() -> None:
+def test_every_cause_has_a_cure_and_is_documented() -> None:
     text = (ROOT / "docs/doctor.md").read_text()
     for cause, cure in CURES.items():
         assert cure
         assert f"`{cause}`" in text, cause
 
 
-def test_the_package_itself_is_the_command_where_there_is_no_python(plant: Path) -> None:
+def test_the_executable_runs_the_command_without_an_installed_python(plant: Path) -> None:
     done = subprocess.run(
-        [launcher_in(plant), "doctor", "--start"], env={}, capture_output=True, text=True, cwd="/",
+        [launcher_in(plant), "doctor", "--start"],
+        env={},
+        capture_output=True,
+        text=True,
+        cwd="/",
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok       stream numbers/1" in done.stdout

@@ -1,5 +1,6 @@
-"""The launchers: made for six systems from one source, and in the wheel. Those for linux/amd64 run
-in the other tests; those for darwin and windows are cross-compiled and looked at, not run."""
+"""The launchers for six platforms, built from one source, in the wheel. Only those for linux/amd64
+run (in other tests); the others are cross-compiled, and their headers are checked.
+"""
 
 import os
 import shutil
@@ -20,7 +21,7 @@ from .test_package import use
 
 pytestmark = [pytest.mark.package, pytest.mark.timeout(900)]
 
-HEADS = {"linux": b"\x7fELF", "darwin": b"\xcf\xfa\xed\xfe", "windows": b"MZ"}
+MAGIC = {"linux": b"\x7fELF", "darwin": b"\xcf\xfa\xed\xfe", "windows": b"MZ"}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +30,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require("package", shutil.which("go") is not None, "no Go toolchain for the launchers")
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", out, ROOT], check=True, env={**os.environ, "AIOSTREAM_DS_REQUIRE": "go"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            out,
+            ROOT,
+        ],
+        check=True,
+        env={**os.environ, "AIOSTREAM_DS_REQUIRE": "go"},
+    )
     (found,) = out.glob("*.whl")
     return found
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_the_wheel_has_both_launchers_of_each_system(
+def test_the_wheel_has_both_launchers_of_each_platform(
     wheel: Path, platform: str, tmp_path: Path
 ) -> None:
     system, _, machine = platform.partition("/")
@@ -45,12 +58,12 @@ def test_the_wheel_has_both_launchers_of_each_system(
         name = f"aiostream_ds/packaging/launchers/{kind}_{system}_{machine}"
         with zipfile.ZipFile(wheel) as archive:
             path = Path(archive.extract(name, tmp_path))
-        assert path.read_bytes().startswith(HEADS[system])
-        said = subprocess.run(
+        assert path.read_bytes().startswith(MAGIC[system])
+        output = subprocess.run(
             ["go", "version", "-m", path], capture_output=True, text=True, check=True
         ).stdout
-        assert f"GOOS={system}\n" in said and f"GOARCH={machine}\n" in said
-        assert "CGO_ENABLED=0" in said
+        assert f"GOOS={system}\n" in output and f"GOARCH={machine}\n" in output
+        assert "CGO_ENABLED=0" in output
         if system == "linux":
             elf = read_elf(path)
             assert (elf.machine, elf.interpreter, elf.needed) == (machine, "", {}), "static"
@@ -67,7 +80,7 @@ def test_the_same_source_gives_the_same_launcher(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_who_installs_the_wheel_packages_without_go_and_checkout(
+def test_an_installed_wheel_packages_without_go_and_checkout(
     wheel: Path, author: Path, tmp_path: Path
 ) -> None:
     site = tmp_path / "site"
@@ -76,20 +89,45 @@ def test_who_installs_the_wheel_packages_without_go_and_checkout(
         check=True,
     )
     environ = {"PATH": "/nowhere", "PYTHONPATH": str(site)}
-    words = ["package", author, "-o", tmp_path / "out", "--runtime", "host", "--include",
-             author.parent / "data"]  # fmt: skip
+    words = [
+        "package",
+        author,
+        "-o",
+        tmp_path / "out",
+        "--runtime",
+        "host",
+        "--include",
+        author.parent / "data",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", MAIN, *map(str, words)],
-        env=environ, capture_output=True, text=True, check=False, cwd="/",
-    )  # fmt: skip
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "out/local-plant-datasource"
     assert (folder / "module.js").read_bytes().startswith(b"define(")
     assert len(list(folder.glob("gpx_*"))) == len(PLATFORMS)
     builtin = subprocess.run(
-        [sys.executable, "-c", MAIN, "package", "-o", str(tmp_path / "builtin"), "--runtime",
-         "host"], env=environ, capture_output=True, text=True, check=False, cwd="/",
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            MAIN,
+            "package",
+            "-o",
+            str(tmp_path / "builtin"),
+            "--runtime",
+            "host",
+        ],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
     assert builtin.returncode == 0, builtin.stderr
     made = tmp_path / "builtin/aiostream-ds-datasource"
     assert (made / "img/logo.svg").is_file() and (made / "dashboards/host.json").is_file()

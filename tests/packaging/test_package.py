@@ -1,4 +1,4 @@
-"""A package as Grafana meets it: installed from its zip, started by go-plugin, used, killed."""
+"""A package as Grafana uses it: installed from its zip, started by go-plugin, used, killed."""
 
 import json
 import marshal
@@ -32,7 +32,7 @@ async def use(host: Host, path: str, query_type: str, **fields: Any) -> None:
     assert len(await host.frames("run", 3)) >= 3
 
 
-async def test_an_authors_class_runs_with_what_lies_beside_it(
+async def test_an_authors_class_runs_with_the_files_that_it_needs(
     host_binary: Path, plant: Path
 ) -> None:
     before = listing(plant)
@@ -42,10 +42,12 @@ async def test_an_authors_class_runs_with_what_lies_beside_it(
         frame = (await host.frames("run", 4))[0]
         assert frame["fields"][-1]["values"][0] >= 102
         assert (await host.call("shutdown"))["ms"] < 200
-    assert listing(plant) == before, "a file beside a signed plugin makes it invalid"
+    assert listing(plant) == before, "a new file makes a signed plugin invalid"
 
 
-async def test_a_killed_plugin_is_seen_within_200_ms(host_binary: Path, plant: Path) -> None:
+async def test_grafana_notices_a_killed_plugin_within_200_ms(
+    host_binary: Path, plant: Path
+) -> None:
     async with Host(host_binary) as host:
         started = await host.start(launcher_in(plant), env="empty")
         await use(host, "numbers/1", "numbers")
@@ -55,7 +57,9 @@ async def test_a_killed_plugin_is_seen_within_200_ms(host_binary: Path, plant: P
         assert (await host.call("health"))["status"] == "OK"
 
 
-async def test_a_start_reads_one_file_and_does_without_it(host_binary: Path, plant: Path) -> None:
+async def test_a_start_reads_one_file_with_all_modules_and_works_without_it(
+    host_binary: Path, plant: Path
+) -> None:
     modules = marshal.loads((plant / "start.bin").read_bytes())
     assert {"asyncio", "aiostream_ds._process.runtime", "plant", "helper"} <= modules.keys()
     (plant / "start.bin").unlink()
@@ -69,9 +73,12 @@ def test_a_package_is_made_in_the_current_directory(author: Path, tmp_path: Path
 
     words = ["package", f"{author}:Plant", "--include", str(author.parent / "data"), "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-c", MAIN, *words], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", MAIN, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     folder, packed = (Path(line) for line in done.stdout.splitlines())
     assert folder == Path("dist/local-plant-datasource")
     assert (tmp_path / packed).is_file() and (tmp_path / folder / "plugin.json").is_file()
@@ -79,7 +86,7 @@ def test_a_package_is_made_in_the_current_directory(author: Path, tmp_path: Path
     assert sorted(left) == sorted([folder.name, packed.name])
 
 
-def test_a_package_holds_what_was_imported_and_nothing_else(plant: Path) -> None:
+def test_a_package_contains_the_imported_files_and_nothing_else(plant: Path) -> None:
     app = sorted(p.relative_to(plant / "app").as_posix() for p in (plant / "app").rglob("*.*"))
     sources = [name for name in app if not name.endswith(".pyc")]
     assert sources == ["data/start.txt", "helper.py", "plant.py"]
@@ -121,8 +128,15 @@ def test_the_dashboards_of_an_authors_plugin_json_are_packaged(
     include = {"type": "dashboard", "name": "Plant", "path": "dashboards/plant.json"}
     manifest |= {"id": "acme-plant-datasource", "includes": [include]}
     (near / "plugin.json").write_text(json.dumps(manifest))
-    words = (near / "plant.py", "-o", tmp_path / "out", "--runtime", "host", "--include",
-             near / "data")  # fmt: skip
+    words = (
+        near / "plant.py",
+        "-o",
+        tmp_path / "out",
+        "--runtime",
+        "host",
+        "--include",
+        near / "data",
+    )
     refused = package(*words, check=False)
     assert refused.returncode != 0
     assert f"includes 'dashboards/plant.json', which is not in {near}" in refused.stderr
@@ -132,16 +146,14 @@ def test_the_dashboards_of_an_authors_plugin_json_are_packaged(
     assert (tmp_path / "out/acme-plant-datasource/dashboards/plant.json").read_text() == "{}"
 
 
-def test_an_authors_own_frontend_takes_the_place_of_ours(
-    package: Package, author: Path, tmp_path: Path
-) -> None:
+def test_an_authors_frontend_replaces_ours(package: Package, author: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "dist"
     (theirs / "img").mkdir(parents=True)
     (theirs / "module.js").write_text("no module")
     words = (author, "-o", tmp_path / "out", "--runtime", "host", "--frontend", theirs)
     refused = package(*words, check=False)
     assert refused.returncode == 1
-    assert "module.js' is no AMD module" in refused.stderr
+    assert "module.js' must be an AMD module" in refused.stderr
     (theirs / "module.js").write_text("define([], () => ({}))")
     (theirs / "chunk.js").write_text("1")
     (theirs / "img/back.svg").write_text("<svg/>")
@@ -155,14 +167,14 @@ def test_an_authors_own_frontend_takes_the_place_of_ours(
     assert not (folder / "module.js.map").exists()
 
 
-def test_the_bill_names_every_package_and_library(plant: Path) -> None:
+def test_the_sbom_lists_every_package_and_library(plant: Path) -> None:
     bill = json.loads((plant / "sbom.cdx.json").read_text())
     names = {component["name"] for component in bill["components"]}
     assert {"aiostream-ds", "grpclib", "pyarrow", "python"} <= names
     assert any("libc" in name for name in names)
 
 
-def test_every_file_has_one_of_two_modes_and_no_compiled_file_is_missing(plant_zip: Path) -> None:
+def test_every_file_has_one_of_two_modes_and_its_bytecode(plant_zip: Path) -> None:
     with zipfile.ZipFile(plant_zip) as archive:
         names = set(archive.namelist())
         modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
@@ -182,7 +194,7 @@ def test_a_package_is_at_most_45_mb(plant_zip: Path, builtin_zip: Path) -> None:
     assert builtin_zip.stat().st_size < 45_000_000
 
 
-def test_two_builds_are_equal_byte_for_byte(
+def test_two_builds_have_equal_bytes(
     package: Package, author: Path, plant_zip: Path, tmp_path: Path
 ) -> None:
     data = author.parent / "data"
@@ -195,7 +207,7 @@ def test_two_builds_are_equal_byte_for_byte(
         pytest.fail(f"{len(names)} files differ: {names[:10]}")
 
 
-async def test_the_machines_python_serves_a_package_for_the_host(
+async def test_the_machines_python_serves_a_package_with_runtime_host(
     host_binary: Path, package: Package, author: Path, tmp_path: Path
 ) -> None:
     data = author.parent / "data"
@@ -211,37 +223,43 @@ async def test_the_machines_python_serves_a_package_for_the_host(
         await use(host, "numbers/1", "numbers")
     assert listing(folder) == before
     bare = subprocess.run(
-        [launcher_in(folder)], env={"GF_PLUGIN_PYTHON": "/usr/bin/python3", "PATH": ""},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if "lacks the package" in bare.stderr:  # a Python of the system that has none of ours
+        [launcher_in(folder)],
+        env={"GF_PLUGIN_PYTHON": "/usr/bin/python3", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "lacks the package" in bare.stderr:  # the system's Python without our packages
         assert "-m pip install -r" in json.loads(bare.stderr)["@message"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--id", "Plant"], "the id 'Plant' is not allowed; it is ORG-NAME-datasource"),
-        (["--version", "one"], "the version 'one' is not allowed; it is like 1.2.3"),
-        (["--address", "here"], "the address 'here' is not HOST:PORT"),
-        (["--tls"], "TLS is for a plugin elsewhere: give --address HOST:PORT too"),
-        (["--include", "/nowhere"], "there is no file or folder '/nowhere'"),
-        (["--frontend", "/nowhere"], "there is no file '/nowhere/module.js'"),
-        (["--with", "no-such-thing"], "the package 'no-such-thing' is not installed here"),
-        (["--with", "msgspec>99"], "is installed as"),
+        (
+            ["--id", "Plant"],
+            "id must be ORG-NAME-datasource in lower case letters and digits, got 'Plant'",
+        ),
+        (["--version", "one"], "version must be like 1.2.3, got 'one'"),
+        (["--address", "here"], "address must be HOST:PORT, got 'here'"),
+        (["--tls"], "TLS needs the runtime 'address', got 'bundled'; use --address HOST:PORT"),
+        (["--include", "/nowhere"], "expected an existing file or folder, got '/nowhere'"),
+        (["--frontend", "/nowhere"], "expected an existing file, got '/nowhere/module.js'"),
+        (["--with", "no-such-thing"], "the package 'no-such-thing' is not installed"),
+        (["--with", "msgspec>99"], "the package 'msgspec' must be version >99, got "),
     ],
 )
-def test_what_cannot_be_packaged_is_said_and_leaves_nothing(
-    package: Package, author: Path, tmp_path: Path, words: list[str], said: str
+def test_a_failed_build_is_one_sentence_and_leaves_no_files(
+    package: Package, author: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     done = package(author, "-o", tmp_path / "out", *words, check=False)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("aiostream-ds package: ")
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
-def test_a_file_that_has_the_name_of_a_library_module_is_refused(
+def test_a_file_with_the_name_of_a_standard_library_module_is_refused(
     package: Package, author: Path, tmp_path: Path
 ) -> None:
     near = tmp_path / "author"
@@ -249,10 +267,10 @@ def test_a_file_that_has_the_name_of_a_library_module_is_refused(
     (near / "plant.py").rename(near / "queue.py")
     done = package(near / "queue.py", "-o", tmp_path / "out", check=False)
     assert done.returncode == 1
-    assert "queue.py has the name of a module of Python's own: rename it" in done.stderr
+    assert "must not be that of a standard library module, got queue.py" in done.stderr
 
 
-async def test_a_launcher_for_another_machine_says_so(host_binary: Path, plant: Path) -> None:
+async def test_a_launcher_for_another_machine_logs_it(host_binary: Path, plant: Path) -> None:
     conf = plant / "launch.conf"
     conf.write_text(conf.read_text().replace("linux/amd64", "linux/riscv64"))
     async with Host(host_binary) as host:

@@ -1,7 +1,7 @@
-"""The built-in plugin's zip, unpacked where there is no Python: roots that imitate the images
-Grafana is published as. Another user, an empty environment; seen through a real go-plugin host.
+"""The built-in plugin's zip in root file systems without Python, like those of Grafana's images: as
+another user, with an empty environment, with a real go-plugin host.
 
-It takes root, to change the root; musl comes from Debian's package of that name.
+Needs root for chroot, and Debian's package musl.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aiostream_ds.packaging.unpack import unpack
+from aiostream_ds.packaging.archive import unpack
 
 from ..conformance.driver import Host
 from ..requirements import require
@@ -31,7 +31,7 @@ LOADER = Path("/lib64/ld-linux-x86-64.so.2")
 
 ROOTS = {
     "static": (),  # gcr.io/distroless/static
-    "slim-glibc": ("glibc",),  # what is beside Alpine's own libc, alone
+    "slim-glibc": ("glibc",),  # what Alpine images have in addition to musl
     "musl": ("musl",),
     "musl-with-glibc": ("musl", "glibc"),  # grafana/grafana, Alpine on x86-64
     "ubuntu": ("glibc", "more"),  # grafana/grafana-oss:…-ubuntu
@@ -40,11 +40,11 @@ ROOTS = {
 
 @pytest.fixture(params=ROOTS)
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A root without Python, in which a plugin may only use what its image has."""
+    """A root file system without Python, with the libraries of an image."""
     require("roots", sys.platform.startswith("linux") and os.geteuid() == 0, "only root can chroot")
     require("roots", os.uname().machine == "x86_64", "the roots are made for x86-64")
     parts = ROOTS[request.param]
-    require("roots", "musl" not in parts or MUSL.exists(), "musl is not here: scripts/roots")
+    require("roots", "musl" not in parts or MUSL.exists(), "musl is not installed: scripts/roots")
     for name in ("tmp", "lib", "lib64", "etc", "plugins"):
         (tmp_path / name).mkdir()
     (tmp_path / "tmp").chmod(0o1777)
@@ -56,7 +56,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         shutil.copy(LOADER, tmp_path / "lib64" / LOADER.name)
     if "musl" in parts:
         shutil.copy(MUSL, tmp_path / "lib" / MUSL.name)
-    for path in tmp_path.parents:  # another user has to come through
+    for path in tmp_path.parents:  # another user must be able to enter
         if path.stat().st_uid == os.geteuid() and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o011)
     tmp_path.chmod(0o755)
@@ -65,7 +65,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sockets(root: Path) -> Iterator[Path]:
-    """A folder with one path inside and outside of the root."""
+    """A folder with the same path inside and outside of the root."""
     name = f"aiostream-{os.getpid()}"
     inside = root / "tmp" / name
     inside.mkdir()
@@ -76,7 +76,7 @@ def sockets(root: Path) -> Iterator[Path]:
     outside.unlink()
 
 
-async def test_it_starts_answers_and_streams_without_any_python(
+async def test_it_starts_answers_and_streams_without_an_installed_python(
     host_binary: Path, builtin_zip: Path, root: Path, sockets: Path
 ) -> None:
     plugin = unpack(builtin_zip, root / "plugins")
@@ -86,9 +86,12 @@ async def test_it_starts_answers_and_streams_without_any_python(
     assert chroot is not None
     async with Host(host_binary) as host:
         started = await host.start(
-            chroot, f"--userspec={GRAFANA}:0", root, program,
+            chroot,
+            f"--userspec={GRAFANA}:0",
+            root,
+            program,
             env={"PLUGIN_UNIX_SOCKET_DIR": str(sockets)},
-        )  # fmt: skip
+        )
         owner = Path(f"/proc/{started['pid']}").stat()
         assert owner.st_uid == GRAFANA
         loaded = Path(f"/proc/{started['pid']}/maps").read_text()

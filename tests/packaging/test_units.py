@@ -1,4 +1,4 @@
-"""The small parts of packaging: what is read from projects, logs and programs."""
+"""Units of packaging: manifests, projects, dependencies, ELF files and logs."""
 
 import shutil
 import sys
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from aiostream_ds import DataSource, Rows, stream
-from aiostream_ds.packaging import boilerplate as texts
-from aiostream_ds.packaging.dependencies import closure, owners
+from aiostream_ds.packaging.boilerplate import make_logo, make_readme
+from aiostream_ds.packaging.dependencies import distributions_of, resolve
 from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
-from aiostream_ds.packaging.grafana_logs import Clue, clues, tail
+from aiostream_ds.packaging.grafana_logs import Clue, find_clues, tail
 from aiostream_ds.packaging.manifest import check_id, make_manifest
 from aiostream_ds.packaging.project import Project, find_imports, read_project
 
@@ -45,7 +45,7 @@ def test_a_manifest_is_made_from_the_class_alone():
     assert found["info"]["updated"] == "2030-01-31"
 
 
-def test_what_is_given_comes_before_the_project_and_that_before_the_class():
+def test_options_of_the_command_line_override_the_project_and_that_the_class():
     there = Project(
         Path(),
         {"id": "acme-a-datasource", "name": "A"},
@@ -64,7 +64,7 @@ def test_what_is_given_comes_before_the_project_and_that_before_the_class():
 
 
 @pytest.mark.parametrize("good", ["acme-clock-datasource", "a1-2b-datasource"])
-def test_an_id_has_an_owner_a_name_and_the_word_datasource(good):
+def test_an_id_has_an_organisation_a_name_and_the_word_datasource(good):
     assert check_id(good) == good
 
 
@@ -72,22 +72,22 @@ def test_an_id_has_an_owner_a_name_and_the_word_datasource(good):
     "bad",
     ["", "clock", "acme-datasource", "Acme-clock-datasource", "a-b-c-datasource", "a-b-panel"],
 )
-def test_another_id_is_refused_by_its_value(bad):
-    with pytest.raises(PackagingError, match="is not allowed; it is ORG-NAME-datasource"):
+def test_another_id_is_refused(bad):
+    with pytest.raises(PackagingError, match=f"id must be ORG-NAME-datasource.*got {bad!r}"):
         check_id(bad)
 
 
-def test_a_readme_and_a_logo_are_made_of_the_class():
+def test_a_readme_and_a_logo_are_made_from_the_class():
     found = make_manifest(MqttSensors, project(), {}, "2030-01-31")
-    assert "- `sensors/{name}` (query type `sensors`)" in texts.readme(found, MqttSensors)
-    assert ">MS</text>" in texts.logo(found)
-    assert texts.logo(found) == texts.logo(found)
+    assert "- `sensors/{name}` (query type `sensors`)" in make_readme(found, MqttSensors)
+    assert ">MS</text>" in make_logo(found)
+    assert make_logo(found) == make_logo(found)
 
 
-# -- what an author's folder says ------------------------------------------------------------------
+# -- projects --------------------------------------------------------------------------------------
 
 
-def test_requirements_come_from_the_project_and_from_the_file_itself(tmp_path):
+def test_requirements_come_from_the_project_and_from_the_file(tmp_path):
     (tmp_path / "pyproject.toml").write_text(
         '[project]\ndependencies = ["anyio"]\n[tool.aiostream-ds]\nid = "a-b-datasource"\n'
     )
@@ -99,17 +99,17 @@ def test_requirements_come_from_the_project_and_from_the_file_itself(tmp_path):
     found = read_project(file)
     assert found.requires == ("anyio", "msgspec>=0.1")
     assert found.table["id"] == "a-b-datasource"
-    assert found.texts == {"LICENSE": tmp_path / "LICENSE"}, "an empty README is none"
+    assert found.texts == {"LICENSE": tmp_path / "LICENSE"}, "an empty README does not count"
 
 
-def test_a_broken_project_file_is_named(tmp_path):
+def test_a_broken_pyproject_toml_is_an_error(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[")
     (tmp_path / "a.py").touch()
-    with pytest.raises(PackagingError, match="is no TOML"):
+    with pytest.raises(PackagingError, match="expected TOML metadata"):
         read_project(tmp_path / "a.py")
 
 
-def test_imports_are_those_of_the_file_and_not_of_this_process(tmp_path):
+def test_imports_are_those_of_the_file_not_of_this_process(tmp_path):
     (tmp_path / "mine.py").write_text("import anyio, inner.more\nprint('aloud')\n")
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner/__init__.py").touch()
@@ -127,27 +127,27 @@ def test_a_file_that_cannot_be_imported_is_one_sentence(tmp_path):
         find_imports(tmp_path / "mine.py")
 
 
-def test_a_closure_holds_what_packages_need_and_no_extras_unasked():
-    names = {package.name for package in closure(["aiostream-ds"])}
+def test_dependencies_are_resolved_and_extras_only_if_requested():
+    names = {package.name for package in resolve(["aiostream-ds"])}
     assert {"aiostream-ds", "grpclib", "h2", "hpack", "multidict"} <= names
     assert not {"psutil", "cryptography", "pytest"} & names
-    assert "psutil" in {package.name for package in closure(["aiostream-ds[host]"])}
-    assert owners(["msgspec"]) == {"msgspec"}
+    assert "psutil" in {package.name for package in resolve(["aiostream-ds[host]"])}
+    assert distributions_of(["msgspec"]) == {"msgspec"}
 
 
-def test_an_editable_package_goes_along_with_its_files():
-    (found,) = (package for package in closure(["aiostream-ds"]) if package.name == "aiostream-ds")
+def test_an_editable_package_has_its_files():
+    (found,) = (package for package in resolve(["aiostream-ds"]) if package.name == "aiostream-ds")
     assert "aiostream_ds/_process/runtime.py" in found.files
     assert not any("__pycache__" in place for place in found.files)
 
 
-# -- programs --------------------------------------------------------------------------------------
+# -- ELF files -------------------------------------------------------------------------------------
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="programs are not ELF here")
 
 
 @LINUX
-def test_a_library_that_is_dropped_is_not_asked_for_any_more(tmp_path):
+def test_a_dropped_library_is_no_longer_needed(tmp_path):
     import msgspec._core
 
     path = tmp_path / "lib.so"
@@ -161,19 +161,19 @@ def test_a_library_that_is_dropped_is_not_asked_for_any_more(tmp_path):
 
 
 @LINUX
-def test_a_program_says_its_machine_and_loader():
+def test_a_program_has_a_machine_and_a_loader():
     found = read_elf(Path(sys.executable).resolve())
     assert found.machine in ("amd64", "arm64")
     assert Path(found.interpreter).exists()
 
 
-def test_what_is_no_program_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"\x7fELF\x02\x01" + bytes(60))
     assert is_elf(path)
     path.write_text("#!/bin/sh")
     assert not is_elf(path)
-    with pytest.raises(ValueError, match="is no little-endian ELF file"):
+    with pytest.raises(ValueError, match="expected a little-endian ELF file"):
         read_elf(path)
 
 
@@ -192,40 +192,42 @@ GO_PLUGIN = (
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        (f"pluginId={ID} err=\"fork/exec /a/b: permission denied\"", "permissions"),
-        (f"pluginId={ID} err=\"fork/exec /a/b: exec format error\"", "architecture"),
-        (f"pluginId={ID} err=\"fork/exec /a/b: no such file or directory\"", "missing file"),
-        (f"logger=plugin.{ID} msg=\"error while loading shared libraries: libz.so.1: x\"", "libc"),
-        (f"logger=plugin.{ID} msg=\"/lib/libc.so.6: version `GLIBC_2.38' not found\"", "libc"),
+        (f'pluginId={ID} err="fork/exec /a/b: permission denied"', "permissions"),
+        (f'pluginId={ID} err="fork/exec /a/b: exec format error"', "architecture"),
+        (f'pluginId={ID} err="fork/exec /a/b: no such file or directory"', "missing file"),
+        (f'logger=plugin.{ID} msg="error while loading shared libraries: libz.so.1: x"', "libc"),
+        (f'logger=plugin.{ID} msg="/lib/libc.so.6: version `GLIBC_2.38\' not found"', "libc"),
         (f"pluginID={ID} status=modified", "modified"),
         (f"pluginId={ID} error=\"plugin '{ID}' has an modified signature\"", "modified"),
         (f"pluginId={ID} error=\"plugin '{ID}' has no signature\"", "unsigned"),
-        (f"plugin={ID} msg=\"Could not find root URL that matches running application URL\"",
-         "root url"),
-        (f"logger=plugin.{ID} msg=\"dial tcp 10.0.0.1:1: connection refused\"", "port"),
-        (f"logger=plugin.{ID} msg=\"This program is a Grafana data source plugin\"", "cookie"),
-        (f"pluginId={ID} error=\"timeout while waiting for plugin to start\"", "timeout"),
+        (
+            f'plugin={ID} msg="Could not find root URL that matches running application URL"',
+            "root url",
+        ),
+        (f'logger=plugin.{ID} msg="dial tcp 10.0.0.1:1: connection refused"', "port"),
+        (f'logger=plugin.{ID} msg="This program is a Grafana data source plugin"', "cookie"),
+        (f'pluginId={ID} error="timeout while waiting for plugin to start"', "timeout"),
         (GO_PLUGIN, "architecture"),
     ],
-)  # fmt: skip
+)
 def test_a_log_names_the_cause(text, cause):
-    assert next(clues(text, ID)).cause == cause
+    assert next(find_clues(text, ID)).cause == cause
 
 
-def test_a_log_of_another_plugin_says_nothing():
-    assert not list(clues("pluginId=other-one-datasource status=modified", ID))
+def test_a_log_of_another_plugin_has_no_clue():
+    assert not list(find_clues("pluginId=other-one-datasource status=modified", ID))
 
 
-def test_what_go_plugin_guesses_is_told_only_when_nothing_better_is_known():
-    assert [clue.cause for clue in clues(GO_PLUGIN, ID)] == ["architecture"]
+def test_guesses_of_go_plugin_count_only_without_a_better_clue():
+    assert [clue.cause for clue in find_clues(GO_PLUGIN, ID)] == ["architecture"]
     plain = GO_PLUGIN.replace("EM_AARCH64", "EM_X86_64")
-    assert [clue.cause for clue in clues(plain, ID)] == ["handshake"]
+    assert [clue.cause for clue in find_clues(plain, ID)] == ["handshake"]
 
 
-def test_a_log_counts_from_the_last_start_on(tmp_path):
+def test_a_log_is_read_from_the_last_start(tmp_path):
     path = tmp_path / "grafana.log"
     path.write_text(f'pluginId={ID} status=modified\nmsg="Starting Grafana"\nlevel=info\n')
-    assert not list(clues(tail(path), ID))
+    assert not list(find_clues(tail(path), ID))
     with pytest.raises(PackagingError, match="No such file"):
         tail(tmp_path / "none")
 

@@ -1,6 +1,6 @@
-"""The command `aiostream-ds`: one file a subcommand, imported when it is called.
+"""The command `aiostream-ds`: one module a subcommand, imported when it is called.
 
-Exit status: 0 done, 1 failed (with a sentence on stderr), 2 called wrongly.
+Exit status: 0 success, 1 failure (with a sentence on stderr), 2 wrong usage.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from aiostream_ds.errors import PluginError
 __all__ = ["main"]
 
 _COMMANDS = {
-    "new": "write a project that runs at once",
-    "dev": "serve a data source for development and see it in the console",
-    "tail": "print the live rows of one path",
-    "record": "write the live packets of one path to a file",
+    "new": "create a project that runs",
+    "dev": "serve a data source for development and show it in the console",
+    "tail": "print the live rows of a path",
+    "record": "write the live packets of a path to a file",
     "package": "make a folder and a zip that Grafana loads",
-    "check": "look for what would go wrong with a class or a package",
-    "doctor": "explain why a plugin does not start",
-    "run": "be the plugin process that Grafana starts",
+    "check": "check a class or a package for errors",
+    "doctor": "find out why a plugin does not start",
+    "run": "run the plugin process that Grafana starts",
 }
 
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # `… | head` has read enough; Python must not complain again at exit
+        # for example `… | head`; without this Python reports the closed pipe again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     return status
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version  # takes as long as a tenth of a plugin's start
+        from importlib.metadata import version  # slow to import: a tenth of a plugin's start
 
         print(version("aiostream-ds"))
         parser.exit()

@@ -1,31 +1,35 @@
-"""What several commands take, declared once."""
+"""Arguments that several subcommands share."""
 
 import argparse
 from collections.abc import Sequence
 
 from aiostream_ds.cli.target import CommandError, UsageError, find_target, patterns
 
-__all__ = ["add_count", "add_file", "add_settings", "add_words", "split_words"]
+__all__ = ["add_count", "add_file", "add_operands", "add_settings", "split_operands"]
 
 
 def add_file(command: argparse.ArgumentParser) -> None:
-    """One file, which may be left out."""
+    """An optional file."""
     command.add_argument(
-        "file", nargs="?", metavar="FILE.py[:Class]",
+        "file",
+        nargs="?",
+        metavar="FILE.py[:Class]",
         help="an author's file; default: the built-in plugin",
-    )  # fmt: skip
+    )
 
 
-def add_words(command: argparse.ArgumentParser, *names: str) -> None:
-    """A file, which may be left out, and then what `names` says."""
+def add_operands(command: argparse.ArgumentParser, *names: str) -> None:
+    """An optional file, then the operands `names`. argparse cannot express this order."""
     command.add_argument(
-        "words", nargs="+", metavar=" ".join(("[FILE.py[:Class]]", *names)),
+        "operands",
+        nargs="+",
+        metavar=" ".join(("[FILE.py[:Class]]", *names)),
         help=f"an author's file (default: the built-in plugin), then {' and '.join(names)}",
-    )  # fmt: skip
+    )
     command.set_defaults(names=names)
 
 
-def add_count(command: argparse.ArgumentParser, text: str = "end after so many rows") -> None:
+def add_count(command: argparse.ArgumentParser, text: str = "stop after N rows") -> None:
     """--count."""
     command.add_argument("--count", type=_positive, default=0, metavar="N", help=text)
 
@@ -33,30 +37,44 @@ def add_count(command: argparse.ArgumentParser, text: str = "end after so many r
 def add_settings(command: argparse.ArgumentParser) -> None:
     """--set and --secret."""
     command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-        help="a setting (jsonData); VALUE is JSON, or else text",
-    )  # fmt: skip
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="a setting (jsonData); VALUE is JSON, otherwise a string; may be repeated",
+    )
     command.add_argument(
-        "--secret", action="append", default=[], metavar="KEY=VALUE",
-        help="a secret setting (secureJsonData)",
-    )  # fmt: skip
+        "--secret",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a secret setting (secureJsonData), a string; may be repeated",
+    )
 
 
-def split_words(parsed: argparse.Namespace) -> tuple[str | None, Sequence[str]]:
-    """The file, if there is one, and the other words. Raises CommandError for another number."""
-    words, names = parsed.words, parsed.names
-    if len(words) == len(names) and words[0].partition(":")[0].endswith(".py"):
-        target, by = find_target(words[0])
-        there = patterns(target, by, {})
-        raise CommandError(f"give {' and '.join(names)} after {words[0]}; it has: {there}")
-    if len(words) == len(names):
-        return None, words
-    if len(words) == len(names) + 1:
-        return words[0], words[1:]
-    raise UsageError(f"give [FILE.py[:Class]] {' '.join(names)}, not {' '.join(words)!r}")
+def split_operands(parsed: argparse.Namespace) -> tuple[str | None, Sequence[str]]:
+    """The file, or None, and the other operands.
+
+    Raises:
+        CommandError: There is only a file.
+        UsageError: The number of operands is wrong.
+    """
+    operands, names = parsed.operands, parsed.names
+    if len(operands) == len(names) and operands[0].partition(":")[0].endswith(".py"):
+        target, by = find_target(operands[0])
+        raise CommandError(
+            f"expected {' and '.join(names)} after {operands[0]}; it has the paths: "
+            f"{patterns(target, by, {})}"
+        )
+    if len(operands) == len(names):
+        return None, operands
+    if len(operands) == len(names) + 1:
+        return operands[0], operands[1:]
+    raise UsageError(f"expected [FILE.py[:Class]] {' '.join(names)}, got {' '.join(operands)!r}")
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
     return int(text)

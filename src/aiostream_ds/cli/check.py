@@ -1,6 +1,6 @@
-"""`aiostream-ds check [FILE.py[:Class] | FOLDER | ZIP]`: what would go wrong with a plugin.
+"""`aiostream-ds check [FILE.py[:Class] | FOLDER | ZIP]`: checks a class or a package.
 
-One line a finding. Exit status: 0 nothing or warnings only, 1 an error.
+Prints one line a finding. Exit status: 0 nothing or only warnings, 1 an error.
 """
 
 import argparse
@@ -19,20 +19,20 @@ from aiostream_ds._grafana import forms
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds.cli.arguments import add_settings
-from aiostream_ds.cli.target import CommandError, find_target, pairs
+from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
+from aiostream_ds.packaging.archive import unpack
 from aiostream_ds.packaging.contract_check import (
     Channel,
-    channels_of,
-    document_of,
+    check_over_grpc,
+    default_channels,
     not_started,
-    try_over_the_wire,
+    read_schema,
 )
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
-from aiostream_ds.packaging.launchers import here
+from aiostream_ds.packaging.launchers import current_platform
 from aiostream_ds.packaging.manifest import read_manifest
-from aiostream_ds.packaging.package_check import LARGEST, check_folder
-from aiostream_ds.packaging.package_layout import executable
-from aiostream_ds.packaging.unpack import unpack
+from aiostream_ds.packaging.package_check import MAX_ZIP_SIZE, check_folder
+from aiostream_ds.packaging.package_layout import executable_name
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
@@ -41,19 +41,21 @@ _RUN = "import sys; from aiostream_ds.cli import main; sys.exit(main(['run', *sy
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the arguments."""
     command.add_argument(
-        "what", nargs="?", metavar="FILE.py[:Class] | FOLDER | ZIP",
+        "what",
+        nargs="?",
+        metavar="FILE.py[:Class] | FOLDER | ZIP",
         help="an author's file, or a package; default: the built-in plugin",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--path", action="append", default=[], help="a path to follow; may be repeated"
+        "--path", action="append", default=[], help="a path to subscribe to; may be repeated"
     )
     command.add_argument(
         "--root-url", default="", metavar="URL", help="the Grafana that a private signature is for"
     )
-    command.add_argument("--no-start", action="store_true", help="look at the files only")
-    command.add_argument("--quiet", action="store_true", help="print only what is not well")
+    command.add_argument("--no-start", action="store_true", help="check only the files")
+    command.add_argument("--quiet", action="store_true", help="print only warnings and errors")
     add_settings(command)
 
 
@@ -71,43 +73,49 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _findings(parsed: argparse.Namespace) -> Iterator[Finding]:
-    settings, secrets = pairs(parsed.settings), pairs(parsed.secret, plain=True)
+    settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
     if parsed.what is None or parsed.what.partition(":")[0].endswith(".py"):
         yield from _check_class(parsed, settings, secrets)
         return
-    with _folder(Path(parsed.what)) as (folder, first):
-        yield from first
+    with _open_package(Path(parsed.what)) as (folder, zip_findings):
+        yield from zip_findings
         yield from check_folder(folder, root_url=parsed.root_url)
         if not parsed.no_start and (folder / "plugin.json").is_file():
-            before = _listing(folder)
-            program = str(folder / executable(read_manifest(folder / "plugin.json"), here()))
-            asked = [Channel(path) for path in parsed.path]
-            channels = asked or channels_of(document_of(folder), settings)
-            yield from _wire([program], channels, settings, secrets)
-            new = sorted(_listing(folder) ^ before)
-            text = f"changed while it ran: {new[:5]}" if new else "nothing was written while it ran"
-            yield Finding(Level.ERROR if new else Level.OK, "folder", text)
+            yield from _check_start(folder, parsed.path, settings, secrets)
+
+
+def _check_start(
+    folder: Path, paths: Sequence[str], settings: dict[str, Any], secrets: dict[str, str]
+) -> Iterator[Finding]:
+    """Start the package, and check that it writes nothing into its folder."""
+    before = _listing(folder)
+    name = executable_name(read_manifest(folder / "plugin.json"), current_platform())
+    channels = [Channel(path) for path in paths] or default_channels(read_schema(folder), settings)
+    yield from _check_process([str(folder / name)], channels, settings, secrets)
+    changed = sorted(_listing(folder) ^ before)
+    text = f"changed while it ran: {changed[:5]}" if changed else "unchanged while it ran"
+    yield Finding(Level.ERROR if changed else Level.OK, "folder", text)
 
 
 def _check_class(
     parsed: argparse.Namespace, settings: dict[str, Any], secrets: dict[str, str]
 ) -> Iterator[Finding]:
     target, by = find_target(parsed.what)
-    document = forms.describe(Catalog(target, by))
+    schema = forms.describe(Catalog(target, by))
     plan = Catalog(target, by).pick(msgspec.json.encode(settings))._plan
-    yield Finding(Level.OK, "class", "it is loaded, and its forms are described")
+    yield Finding(Level.OK, "class", "it can be loaded, and its forms can be made")
     if parsed.no_start:
         return
     command = [sys.executable, "-IBXutf8", "-c", _RUN]
     if parsed.what is not None:
         file, colon, name = parsed.what.partition(":")
         command.append(f"{Path(file).resolve()}{colon}{name}")
-    asked = [_asked(plan, path) for path in parsed.path]
-    yield from _wire(command, asked or channels_of(document, settings), settings, secrets)
+    channels = [_channel(plan, path) for path in parsed.path] or default_channels(schema, settings)
+    yield from _check_process(command, channels, settings, secrets)
 
 
-def _asked(plan: Plan, path: str) -> Channel:
-    """The channel of a path, with the query that leads to it."""
+def _channel(plan: Plan, path: str) -> Channel:
+    """The channel of a path, with its query."""
     stream, arguments = plan.match(path)
     fields = msgspec.structs.fields(stream.query_type)
     found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
@@ -120,21 +128,21 @@ def _listing(folder: Path) -> set[tuple[str, int, int]]:
 
 
 @contextlib.contextmanager
-def _folder(path: Path) -> Iterator[tuple[Path, Sequence[Finding]]]:
-    """The package's folder; a zip is unpacked as Grafana does."""
+def _open_package(path: Path) -> Iterator[tuple[Path, Sequence[Finding]]]:
+    """The package's folder; a zip is unpacked."""
     if path.is_dir():
         yield path.resolve(), ()
         return
     if not path.is_file() or not zipfile.is_zipfile(path):
-        raise CommandError(f"{str(path)!r} is no .py file, no folder and no zip")
+        raise CommandError(f"expected FILE.py[:Class], a folder or a zip, got {str(path)!r}")
     size = path.stat().st_size
-    level = Level.WARNING if size > LARGEST else Level.OK
-    text = f"{megabytes(size)} packed, of {megabytes(LARGEST)} at most"
+    level = Level.WARNING if size > MAX_ZIP_SIZE else Level.OK
+    text = f"{megabytes(size)} packed, of at most {megabytes(MAX_ZIP_SIZE)}"
     with tempfile.TemporaryDirectory(prefix="aiostream-ds-") as scratch:
         yield unpack(path, Path(scratch)), (Finding(level, "zip", text),)
 
 
-def _wire(
+def _check_process(
     command: Sequence[str],
     channels: Sequence[Channel],
     settings: dict[str, Any],
@@ -142,7 +150,7 @@ def _wire(
 ) -> Iterator[Finding]:
     async def collect() -> list[Finding]:
         try:
-            found = try_over_the_wire(command, channels, settings, secrets)
+            found = check_over_grpc(command, channels, settings, secrets)
             return [finding async for finding in found]
         except NotStarted as error:
             return [not_started(error)]

@@ -1,8 +1,8 @@
-"""`aiostream-ds dev [FILE.py[:Class]]`: serve a data source here, and see it in the console.
+"""`aiostream-ds dev [FILE.py[:Class]]`: serves a data source and shows it in the console.
 
-It listens on a port of this machine as the plugin process does, so that a Grafana can be attached,
-serves the console's page beside it, and exchanges the code when the file is saved. In a terminal
-alone (--terminal) it plays the viewer of one path.
+It listens on a local port as the plugin process does, so that a Grafana can use it, serves the
+console's page, and loads the file again when it is saved. With --terminal it prints the rows of a
+path instead.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._process.runtime import serve_beside, serve_standalone
 from aiostream_ds._process.standalone import plugin_id
 from aiostream_ds.cli.arguments import add_count, add_file, add_settings
-from aiostream_ds.cli.link import link
+from aiostream_ds.cli.dev_folder import make_dev_folder
 from aiostream_ds.cli.live import show
-from aiostream_ds.cli.opened import Opened, open_target, run_loop
-from aiostream_ds.cli.target import CommandError, find_target, first_path
+from aiostream_ds.cli.local_plugin import LocalPlugin, load_plugin, run_async
+from aiostream_ds.cli.target import CommandError, file_of, find_target, first_path
 from aiostream_ds.testing.grafana import open_grafana
 
 if TYPE_CHECKING:
@@ -33,86 +33,98 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the arguments."""
     add_file(command)
-    command.add_argument("--path", help="the path to follow; default: the first that needs nothing")
+    command.add_argument(
+        "--path", help="the path to subscribe to; default: the first that needs no argument"
+    )
     add_settings(command)
     page = command.add_argument_group("the console")
-    page.add_argument("--host", default="127.0.0.1", help="where it listens; default: %(default)s")
-    page.add_argument("--port", type=int, default=None, help="default: 3030, or the next free one")
-    page.add_argument("--no-browser", action="store_true", help="only print its address")
-    page.add_argument("--no-reload", action="store_true", help="keep the code when it is saved")
-    page.add_argument("--terminal", action="store_true", help="no console: rows in this terminal")
-    add_count(command, "rows in this terminal; end after so many")
+    page.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on; default: %(default)s"
+    )
+    page.add_argument("--port", type=int, default=None, help="default: 3030, or the next free port")
+    page.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    page.add_argument("--no-reload", action="store_true", help="do not reload a saved file")
+    page.add_argument(
+        "--terminal", action="store_true", help="print rows in this terminal, without a console"
+    )
+    add_count(command, "print N rows in this terminal, then stop")
     grafana = command.add_argument_group("a Grafana on this machine").add_mutually_exclusive_group()
     grafana.add_argument(
-        "--grafana", type=Path, metavar="DIR",
-        help="a Grafana's folder of plugins: the file is put there as a plugin, and attached",
-    )  # fmt: skip
+        "--grafana",
+        type=Path,
+        metavar="DIR",
+        help="Grafana's plugin folder: make a plugin of the file there, and serve it",
+    )
     grafana.add_argument(
-        "--plugin-dir", type=Path, metavar="DIR",
-        help="an installed plugin's directory: its running Grafana is attached to this process",
-    )  # fmt: skip
+        "--plugin-dir",
+        type=Path,
+        metavar="DIR",
+        help="the folder of an installed plugin: serve it for the running Grafana",
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Serve and show until interrupted."""
-    opened = open_target(parsed.file, parsed)
-    directory = _directory(parsed)
+    """Serve until Ctrl-C."""
+    plugin = load_plugin(parsed.file, parsed)
+    directory = _plugin_directory(parsed)
     if parsed.terminal or parsed.count:
-        path = parsed.path or first_path(opened.target, opened.by, opened.settings)
-        run_loop(lambda: _in_terminal(parsed, opened, directory, path))
+        path = parsed.path or first_path(plugin.target, plugin.by, plugin.settings)
+        run_async(lambda: _serve_in_terminal(parsed, plugin, directory, path))
         return 0
-    try:  # here, not in the loop, which an import would block
+    try:  # not in the event loop, which an import would block
         from aiostream_ds.console import app, reload  # noqa: F401
         from aiostream_ds.console.web_server import listen
     except ModuleNotFoundError as error:
         raise CommandError(
-            f"the console needs the package {error.name!r}: pip install 'aiostream-ds[console]';"
-            " or see rows in the terminal with --terminal"
+            f"the console needs the package {error.name!r}; "
+            "use pip install 'aiostream-ds[console]', or --terminal"
         ) from None
-    path = parsed.path or _first_path(opened)
+    path = parsed.path or _first_path(plugin)
     listener = listen(parsed.host, parsed.port)
-    run_loop(lambda: _in_browser(parsed, opened, directory, path, listener))
+    run_async(lambda: _serve_console(parsed, plugin, directory, path, listener))
     return 0
 
 
-def _directory(parsed: argparse.Namespace) -> Path | None:
-    """The plugin's directory that a Grafana finds this process by."""
+def _plugin_directory(parsed: argparse.Namespace) -> Path | None:
+    """The folder of the plugin in Grafana; this process writes its address there."""
     if parsed.grafana is not None:
-        return link(parsed.file, parsed.grafana)
+        return make_dev_folder(parsed.file, parsed.grafana)
     here = Path(".")
     directory: Path | None = parsed.plugin_dir or (here if plugin_id(here) else None)
     if directory is not None and not plugin_id(directory):
-        raise CommandError(f"there is no plugin.json with an id in {str(directory)!r}")
+        raise CommandError(
+            f"expected a folder with a plugin.json with an id, got {str(directory)!r}"
+        )
     return directory
 
 
-def _first_path(opened: Opened) -> str:
+def _first_path(plugin: LocalPlugin) -> str:
     try:
-        return first_path(opened.target, opened.by, opened.settings)
+        return first_path(plugin.target, plugin.by, plugin.settings)
     except CommandError:
-        return ""  # every path needs an argument, which the page asks for
+        return ""  # every path needs an argument; the page asks for it
 
 
-async def _in_terminal(
-    parsed: argparse.Namespace, opened: Opened, directory: Path | None, path: str
+async def _serve_in_terminal(
+    parsed: argparse.Namespace, plugin: LocalPlugin, directory: Path | None, path: str
 ) -> None:
     async def ready(application: Application, address: str) -> None:
-        _say_attached(parsed, directory)
-        print(f"Serving {parsed.file or 'the built-in plugin'} on {address}; Ctrl-C ends it.")
+        _print_attached(parsed, directory)
+        print(f"Serving {parsed.file or 'the built-in plugin'} on {address}; Ctrl-C stops it.")
         print(f"Live rows of {path}:", flush=True)
         async with open_grafana(
-            application, settings=opened.settings, secrets=opened.secrets, uid="local"
+            application, settings=plugin.settings, secrets=plugin.secrets, uid="local"
         ) as grafana:
             await show(grafana, path, count=parsed.count)
 
-    await serve_standalone(opened.catalog, directory, ready)
+    await serve_standalone(plugin.catalog, directory, ready)
 
 
-async def _in_browser(
+async def _serve_console(
     parsed: argparse.Namespace,
-    opened: Opened,
+    plugin: LocalPlugin,
     directory: Path | None,
     path: str,
     listener: "ConsoleSocket",
@@ -124,19 +136,17 @@ async def _in_browser(
 
     title = Path(parsed.file).name if parsed.file else "the built-in plugin"
     async with open_hub(
-        opened.catalog, settings=opened.settings, secrets=opened.secrets, title=title
+        plugin.catalog, settings=plugin.settings, secrets=plugin.secrets, title=title
     ) as hub:
         hub.first_path = path
 
         async def ready(address: str) -> None:
-            _say_attached(parsed, directory)
+            _print_attached(parsed, directory)
             print(f"Console   {listener.url}")
-            print(f"Plugin    {title} on {address}; Ctrl-C ends it", flush=True)
+            print(f"Plugin    {title} on {address}; Ctrl-C stops it", flush=True)
             async with anyio.create_task_group() as tasks:
                 if parsed.file is not None and not parsed.no_reload:
-                    file = Path(
-                        parsed.file.partition(":")[0] if ".py:" in parsed.file else parsed.file
-                    )
+                    file = file_of(parsed.file)
                     reloader = Reloader(hub, lambda: Catalog(*find_target(parsed.file)), file)
                     tasks.start_soon(reloader.run)
                 if not parsed.no_browser and _has_display():
@@ -151,14 +161,14 @@ async def _open_browser(url: str) -> None:
     await anyio.to_thread.run_sync(webbrowser.open, url)
 
 
-def _say_attached(parsed: argparse.Namespace, directory: Path | None) -> None:
+def _print_attached(parsed: argparse.Namespace, directory: Path | None) -> None:
     if parsed.grafana is not None or parsed.plugin_dir is not None:
-        print(f"Grafana   a Grafana that runs the plugin in {directory} attaches to this process")
+        print(f"Grafana   the plugin in {directory} uses this process")
 
 
 def _has_display() -> bool:
-    """Whether a browser that is opened would be seen."""
-    here = sys.platform in ("darwin", "win32") or any(
+    """Whether the user would see a browser."""
+    display = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
-    return here and sys.stdout.isatty()
+    return display and sys.stdout.isatty()

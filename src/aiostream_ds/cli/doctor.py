@@ -1,7 +1,7 @@
-"""`aiostream-ds doctor [FOLDER]`: why a plugin does not start, one line a cause, one line a cure.
+"""`aiostream-ds doctor [FOLDER]`: finds out why a plugin does not start.
 
-Exit status: 0 no cause found, 1 a cause. On a machine without Python the package itself is the
-command: `gpx_…_linux_amd64 doctor`.
+Prints one line a cause and one a cure. Exit status: 0 no cause found, 1 a cause. On a machine
+without Python the package's executable runs this command: `gpx_…_linux_amd64 doctor`.
 """
 
 import argparse
@@ -13,64 +13,67 @@ from pathlib import Path
 import anyio
 
 from aiostream_ds.cli.arguments import add_settings
-from aiostream_ds.cli.target import CommandError, pairs
+from aiostream_ds.cli.target import CommandError, parse_pairs
 from aiostream_ds.packaging.contract_check import (
     Channel,
-    channels_of,
-    document_of,
-    try_over_the_wire,
+    check_over_grpc,
+    default_channels,
+    read_schema,
 )
-from aiostream_ds.packaging.diagnosis import Patient, diagnose, explain
+from aiostream_ds.packaging.diagnosis import Installation, diagnose, explain
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
-from aiostream_ds.packaging.grafana_logs import Clue, clues
-from aiostream_ds.packaging.host_checks import reader_of
-from aiostream_ds.packaging.launchers import here
+from aiostream_ds.packaging.grafana_logs import Clue, find_clues
+from aiostream_ds.packaging.host_checks import find_user
+from aiostream_ds.packaging.launchers import current_platform
 from aiostream_ds.packaging.manifest import read_manifest
-from aiostream_ds.packaging.package_layout import executable
+from aiostream_ds.packaging.package_layout import executable_name
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
 
-_LOGS = (Path("/var/log/grafana/grafana.log"),)
-_CONFIGS = (Path("/etc/grafana/grafana.ini"),)
+_DEFAULT_LOG = Path("/var/log/grafana/grafana.log")
+_DEFAULT_CONFIG = Path("/etc/grafana/grafana.ini")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the arguments."""
     command.add_argument(
-        "folder", nargs="?", type=Path, metavar="FOLDER",
-        help="the plugin's folder; default: the one of this command, or this directory",
-    )  # fmt: skip
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="FOLDER",
+        help="the plugin's folder; default: that of this executable, or the current directory",
+    )
+    command.add_argument("--log", type=Path, help=f"Grafana's log; default: {_DEFAULT_LOG}")
+    command.add_argument("--config", type=Path, help=f"grafana.ini; default: {_DEFAULT_CONFIG}")
     command.add_argument(
-        "--log", type=Path, help="Grafana's log; default: /var/log/grafana/grafana.log if there"
+        "--user",
+        metavar="USER",
+        help="name or number of the user that Grafana runs as; default: the current user",
     )
     command.add_argument(
-        "--config", type=Path, help="grafana.ini; default: /etc/grafana/grafana.ini if there"
-    )
-    command.add_argument(
-        "--user", metavar="USER",
-        help="the user that Grafana runs as, a name or a number; default: who asks",
-    )  # fmt: skip
-    command.add_argument(
-        "--start", action="store_true",
+        "--start",
+        action="store_true",
         help="also start the plugin as Grafana does: handshake, health, first row",
-    )  # fmt: skip
-    command.add_argument("--path", action="append", default=[], help="with --start: what to follow")
+    )
+    command.add_argument(
+        "--path", action="append", default=[], help="with --start: a path to subscribe to"
+    )
     add_settings(command)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print the causes, or that there is none."""
+    """Print the causes, or that there are none."""
     folder = (parsed.folder or _own_folder()).resolve()
     try:
-        patient = Patient(
+        installation = Installation(
             folder,
-            reader=reader_of(str(parsed.user or os.getuid())),
-            config=parsed.config or _first(_CONFIGS),
-            log=parsed.log or _first(_LOGS),
+            user=find_user(str(parsed.user or os.getuid())),
+            config=parsed.config or _readable(_DEFAULT_CONFIG),
+            log=parsed.log or _readable(_DEFAULT_LOG),
         )
         status = 0
-        for finding in _findings(patient, parsed):
+        for finding in _findings(installation, parsed):
             print(finding, flush=True)
             status |= finding.level is Level.ERROR
     except PackagingError as error:
@@ -79,36 +82,36 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _own_folder() -> Path:
-    """Where the package is whose Python runs this; else the current directory."""
-    beside = Path(sys.argv[0]).resolve().parent
-    return beside if (beside / "plugin.json").is_file() else Path(".")
+    """The package whose Python runs this command, or the current directory."""
+    folder = Path(sys.argv[0]).resolve().parent
+    return folder if (folder / "plugin.json").is_file() else Path(".")
 
 
-def _first(places: tuple[Path, ...]) -> Path | None:
-    return next((path for path in places if os.access(path, os.R_OK)), None)
+def _readable(path: Path) -> Path | None:
+    return path if os.access(path, os.R_OK) else None
 
 
-def _findings(patient: Patient, parsed: argparse.Namespace) -> Iterator[Finding]:
-    yield from diagnose(patient)
+def _findings(installation: Installation, parsed: argparse.Namespace) -> Iterator[Finding]:
+    yield from diagnose(installation)
     if parsed.start:
-        yield from anyio.run(_started, patient, parsed)
+        yield from anyio.run(_start, installation, parsed)
 
 
-async def _started(patient: Patient, parsed: argparse.Namespace) -> list[Finding]:
-    settings, secrets = pairs(parsed.settings), pairs(parsed.secret, plain=True)
-    program = patient.folder / executable(read_manifest(patient.folder / "plugin.json"), here())
+async def _start(installation: Installation, parsed: argparse.Namespace) -> list[Finding]:
+    settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
+    folder, identifier = installation.folder, installation.identifier
+    program = folder / executable_name(read_manifest(folder / "plugin.json"), current_platform())
     paths = [Channel(path) for path in parsed.path]
-    channels = paths or channels_of(document_of(patient.folder), settings)
+    channels = paths or default_channels(read_schema(folder), settings)
+    environ = installation.plugin_environ()
     try:
-        environ = patient.settings()
-        trying = try_over_the_wire([str(program)], channels, settings, secrets, environ)
-        return [finding async for finding in trying]
+        found = check_over_grpc([str(program)], channels, settings, secrets, environ)
+        return [finding async for finding in found]
     except NotStarted as error:
-        text = f"{error}\n{error.said}"
-        named = next(
-            clues(text.replace("\n", f" {patient.identifier}\n"), patient.identifier), None
-        )
-        found = [explain(named or Clue("ended", str(error)), patient.identifier)]
+        # log entries count only if they name the plugin
+        log = f"{error}\n{error.said}".replace("\n", f" {identifier}\n")
+        clue = next(find_clues(log, identifier), Clue("ended", str(error)))
+        findings = [explain(clue, identifier)]
         if error.said.strip():
-            found.append(Finding(Level.WARNING, "log", f"it said:\n{error.said.strip()}"))
-        return found
+            findings.append(Finding(Level.WARNING, "log", f"its output:\n{error.said.strip()}"))
+        return findings

@@ -1,76 +1,105 @@
-"""`aiostream-ds package [FILE.py[:Class]]`: a folder and a zip that Grafana loads."""
+"""`aiostream-ds package [FILE.py[:Class]]`: makes a folder and a zip that Grafana loads."""
 
 import argparse
 from pathlib import Path
 
-from aiostream_ds.cli.target import CommandError, find_target
+from aiostream_ds.cli.arguments import add_file
+from aiostream_ds.cli.target import CommandError, file_of, find_target
 from aiostream_ds.packaging.build import build
-from aiostream_ds.packaging.build_config import Recipe
+from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.findings import PackagingError, Progress
 
 __all__ = ["arguments", "run"]
 
-_GIVEN = {
+_MANIFEST = {
     "id": "the plugin's id, ORG-NAME-datasource; default: local-<class>-datasource",
-    "name": "what Grafana calls it; default: the class's name",
-    "version": "its version; default: that of pyproject.toml, else 0.1.0",
-    "author": "who made it",
+    "name": "its name in Grafana; default: the class's name",
+    "version": "its version; default: that of pyproject.toml, otherwise 0.1.0",
+    "author": "its author",
 }
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the arguments."""
+    add_file(command)
     add = command.add_argument
-    add("file", nargs="?", metavar="FILE.py[:Class]",
-        help="an author's file; default: the built-in plugin")  # fmt: skip
     add("-o", "--out", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
-    for name, text in _GIVEN.items():
+    for name, text in _MANIFEST.items():
         add(f"--{name}", help=text)
-    add("--runtime", choices=("bundled", "host"), default="bundled",
-        help="the Python that serves: this one, packed inside (default), or the machine's",
-    )  # fmt: skip
-    add("--address", default="", metavar="HOST:PORT",
-        help="the plugin runs there, started by you (see `run --listen`); no Python is inside",
-    )  # fmt: skip
-    add("--tls", action="store_true", help="with --address: over TLS")
-    add("--tls-ca", type=Path, metavar="FILE",
-        help="with --address: over TLS, trusting these authorities (PEM), not the system's",
-    )  # fmt: skip
-    add("--include", type=Path, action="append", default=[], metavar="PATH",
-        help="a file or folder that the author's code reads; may be repeated")  # fmt: skip
-    add("--with", action="append", default=[], metavar="REQUIREMENT", dest="requires",
-        help="an installed package that is imported only later; may be repeated")  # fmt: skip
-    add("--frontend", type=Path, metavar="DIR",
-        help="a folder with a module.js of yours and what it loads, in place of ours")  # fmt: skip
-    add("--whole-arrow", action="store_true", help="pyarrow with Parquet, datasets and the rest")
-    add("--no-zip", action="store_true", help="only the folder")
-    add("--quiet", action="store_true", help="say only warnings and what was made")
+    add(
+        "--runtime",
+        choices=("bundled", "host"),
+        default="bundled",
+        help="which Python serves the plugin: a copy of this one (default), or the machine's",
+    )
+    add(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="a remote plugin, which you start there with `run --listen`; no Python is packaged",
+    )
+    add("--tls", action="store_true", help="with --address: use TLS")
+    add(
+        "--tls-ca",
+        type=Path,
+        metavar="FILE",
+        help="with --address: use TLS and trust these CAs (PEM) instead of the system's",
+    )
+    add(
+        "--include",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a file or folder that the author's code reads; may be repeated",
+    )
+    add(
+        "--with",
+        action="append",
+        default=[],
+        metavar="REQUIREMENT",
+        dest="requires",
+        help="an installed package that is imported at run time; may be repeated",
+    )
+    add(
+        "--frontend",
+        type=Path,
+        metavar="DIR",
+        help="a folder with your own module.js and what it loads",
+    )
+    add("--whole-arrow", action="store_true", help="package all of pyarrow (Parquet, datasets, …)")
+    add("--no-zip", action="store_true", help="make only the folder")
+    add("--quiet", action="store_true", help="print only warnings and the result")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Make it, and print where it is."""
+    """Make the package and print its path."""
     target, by = find_target(parsed.file)
-    file = None
-    if parsed.file is not None:
-        name = parsed.file if parsed.file.endswith(".py") else parsed.file.rpartition(":")[0]
-        file = Path(name)
-    recipe = Recipe(
-        target=target, by=by, file=file, out=parsed.out,
+    config = BuildConfig(
+        target=target,
+        by=by,
+        file=None if parsed.file is None else file_of(parsed.file),
+        out=parsed.out,
         runtime="address" if parsed.address else parsed.runtime,
-        given={name: getattr(parsed, name) for name in _GIVEN},
-        include=tuple(parsed.include), requires=tuple(parsed.requires),
-        whole_arrow=parsed.whole_arrow, frontend=parsed.frontend, zip=not parsed.no_zip,
-        address=parsed.address, tls=parsed.tls, ca=parsed.tls_ca,
-    )  # fmt: skip
+        given={name: getattr(parsed, name) for name in _MANIFEST},
+        include=tuple(parsed.include),
+        requires=tuple(parsed.requires),
+        whole_arrow=parsed.whole_arrow,
+        frontend=parsed.frontend,
+        zip=not parsed.no_zip,
+        address=parsed.address,
+        tls=parsed.tls,
+        ca=parsed.tls_ca,
+    )
     progress = Progress(quiet=parsed.quiet)
     try:
-        built = build(recipe, progress)
+        built = build(config, progress)
     except PackagingError as error:
         raise CommandError(str(error)) from None
-    if recipe.runtime == "address" and not (recipe.tls or recipe.ca):
+    if config.runtime == "address" and not (config.tls or config.ca):
         progress.warn(
-            f"between Grafana and {recipe.address} nothing is encrypted, the data sources' secrets "
-            "neither: keep it in a private network, or use --tls"
+            f"the connection from Grafana to {config.address} is not encrypted, including secrets; "
+            "use a private network, or --tls"
         )
     print(built.folder)
     if built.zip is not None:

@@ -1,6 +1,6 @@
-"""`aiostream-ds record [FILE.py[:Class]] PATH OUT`: the live packets of one path, in a file.
+"""`aiostream-ds record [FILE.py[:Class]] PATH OUT`: writes the live packets of a path to a file.
 
-The source `recorded` plays it. Its format is described in sources/recorded/recording.py.
+The source `recorded` plays it. The file's format is described in sources/recorded/recording.py.
 """
 
 import argparse
@@ -11,9 +11,9 @@ from typing import IO
 
 import anyio
 
-from aiostream_ds.cli.arguments import add_count, add_settings, add_words, split_words
+from aiostream_ds.cli.arguments import add_count, add_operands, add_settings, split_operands
 from aiostream_ds.cli.live import follow
-from aiostream_ds.cli.opened import open_target, run_loop
+from aiostream_ds.cli.local_plugin import load_plugin, run_async
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.sources.recorded.recording import Recorder
 from aiostream_ds.testing.viewer import Viewer
@@ -22,27 +22,27 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
-    add_words(command, "PATH", "OUT")
-    add_count(command, "end after so many rows or more")
+    """Add the arguments."""
+    add_operands(command, "PATH", "OUT")
+    add_count(command, "stop after at least N rows")
     command.add_argument(
-        "--seconds", type=_seconds, default=None, metavar="S", help="end after so many seconds"
+        "--seconds", type=_seconds, default=None, metavar="S", help="stop after S seconds"
     )
     add_settings(command)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Record until there is enough, the stream ends, or Ctrl-C."""
-    file, (path, out) = split_words(parsed)
-    opened = open_target(file, parsed)
+    """Record until the limit, the stream's end or Ctrl-C."""
+    file, (path, out) = split_operands(parsed)
+    plugin = load_plugin(file, parsed)
     recording = _Recording(path, Path(out), parsed.count, parsed.seconds)
 
     async def record() -> None:
-        async with opened.grafana() as grafana:
+        async with plugin.grafana() as grafana:
             await recording.run(await follow(grafana, path))
 
     try:
-        run_loop(record)
+        run_async(record)
     except KeyboardInterrupt:
         if recording.recorder is None:
             raise
@@ -53,7 +53,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 class _Recording:
-    """One file while it is written; `recorder` once the viewer was let in."""
+    """A file that is being written; `recorder` is None until the subscription is accepted."""
 
     def __init__(self, path: str, out: Path, count: int, seconds: float | None) -> None:
         self.recorder: Recorder | None = None
@@ -64,40 +64,44 @@ class _Recording:
         self._file: IO[bytes] | None = None
 
     def open(self) -> Recorder:
-        """Makes the file. Raises CommandError when it is there, or cannot be made."""
+        """Create the file.
+
+        Raises:
+            CommandError: It exists, or cannot be created.
+        """
         try:
             self._file = self._out.open("xb")
         except OSError as error:
-            raise CommandError(f"{str(self._out)!r} cannot be made: {error.strerror}") from None
+            raise CommandError(f"{str(self._out)!r} cannot be created: {error.strerror}") from None
         self.recorder = Recorder(self._file, self._path, time.time_ns() // 1_000_000)
         return self.recorder
 
     def close(self) -> None:
-        """Closes the file, which is whole then."""
+        """Close the file; all its lines are complete."""
         if self._file is not None:
             self._file.close()
 
     def summary(self) -> str:
-        """What is in the file."""
+        """The numbers of rows and packets in the file."""
         found = self.recorder
         rows, packets = (found.rows, found.packets) if found is not None else (0, 0)
         return f"{rows} rows in {packets} packets: {self._out}"
 
     async def run(self, viewer: Viewer) -> None:
-        """Write what the viewer receives."""
+        """Write the packets that the viewer receives."""
         recorder = self.open()
-        begun = anyio.current_time()
+        started = anyio.current_time()
         with anyio.move_on_after(self._seconds):
             try:
                 while not self._count or recorder.rows < self._count:
                     await viewer.next(timeout=None)
-                    t = anyio.current_time() - begun
+                    t = anyio.current_time() - started
                     for payload in viewer.packets:
                         self._add(recorder, payload, t)
                     await viewer.take(len(viewer.rows) - 1)
                     viewer.forget()
-            except anyio.EndOfStream as ended:
-                print(f"{ended}.", file=sys.stderr)
+            except anyio.EndOfStream as end:
+                print(f"{end}.", file=sys.stderr)
 
     def _add(self, recorder: Recorder, payload: bytes, t: float) -> None:
         try:
@@ -112,5 +116,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
     return seconds

@@ -1,7 +1,7 @@
-"""`aiostream-ds run FILE.py[:Class]`: what an executable calls to be the plugin process.
+"""`aiostream-ds run FILE.py[:Class]`: the plugin process, for an executable that Grafana starts.
 
-With --listen it is a plugin elsewhere: in a container or a service of its own, which a package made
-with --address names to Grafana.
+With --listen it is a remote plugin, in a container or as a service, for a package made with
+--address.
 """
 
 import argparse
@@ -16,35 +16,39 @@ __all__ = ["arguments", "run"]
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
+    """Add the arguments."""
     add_file(command)
     command.add_argument(
-        "-standalone", "--standalone", action="store_true",
-        help="serve on a port of this machine, for a debugger",
-    )  # fmt: skip
+        "-standalone",
+        "--standalone",
+        action="store_true",
+        help="listen on a port of this machine, for a debugger",
+    )
     command.add_argument(
-        "--listen", metavar="HOST:PORT", help="serve there, for the Grafana of another machine"
+        "--listen", metavar="HOST:PORT", help="listen there, for a Grafana on another machine"
     )
     for name, text in (
         ("cert", "with --listen: the certificate (PEM)"),
-        ("key", "its key (PEM)"),
-        ("client-ca", "let in only clients with a certificate of these authorities (PEM)"),
+        ("key", "with --listen: the certificate's key (PEM)"),
+        ("client-ca", "with --listen: accept only clients with a certificate of these CAs (PEM)"),
     ):
         command.add_argument(f"--tls-{name}", type=Path, metavar="FILE", help=text)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Never returns: the process ends in `serve`."""
+    """Never returns: the process ends in `serve_loaded` or `serve_at`."""
 
     def load() -> Catalog:
         return Catalog(*find_target(parsed.file))
 
     cert, key, client_ca = parsed.tls_cert, parsed.tls_key, parsed.tls_client_ca
     if (cert is None) != (key is None) or (client_ca and cert is None):
-        raise CommandError("--tls-cert and --tls-key go together, and --tls-client-ca with them")
+        raise CommandError(
+            "--tls-cert and --tls-key must be used together, --tls-client-ca only with them"
+        )
     if parsed.listen is None:
         if cert is not None:
-            raise CommandError("--tls-cert is for --listen HOST:PORT")
+            raise CommandError("--tls-cert must be used with --listen HOST:PORT")
         serve_loaded(load)
     context = None
     if cert is not None:

@@ -1,32 +1,32 @@
-"""`aiostream-ds tail [FILE.py[:Class]] PATH`: the live rows of one path, in the terminal."""
+"""`aiostream-ds tail [FILE.py[:Class]] PATH`: prints the live rows of a path."""
 
 import argparse
 
-from aiostream_ds.cli.arguments import add_count, add_settings, add_words, split_words
+from aiostream_ds.cli.arguments import add_count, add_operands, add_settings, split_operands
 from aiostream_ds.cli.live import show
-from aiostream_ds.cli.opened import open_target, run_loop
+from aiostream_ds.cli.local_plugin import load_plugin, run_async
 
 __all__ = ["arguments", "run"]
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """What the command line takes."""
-    add_words(command, "PATH")
+    """Add the arguments."""
+    add_operands(command, "PATH")
     add_count(command)
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="one JSON object a row")
-    how.add_argument("--plot", action="store_true", help="draw the columns of numbers")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object a row")
+    form.add_argument("--plot", action="store_true", help="draw the numeric columns")
     add_settings(command)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Follow until interrupted."""
-    file, (path,) = split_words(parsed)
-    opened = open_target(file, parsed)
+    """Print rows until Ctrl-C."""
+    file, (path,) = split_operands(parsed)
+    plugin = load_plugin(file, parsed)
 
     async def follow() -> None:
-        async with opened.grafana() as grafana:
+        async with plugin.grafana() as grafana:
             await show(grafana, path, count=parsed.count, raw=parsed.json, plot=parsed.plot)
 
-    run_loop(follow)
+    run_async(follow)
     return 0

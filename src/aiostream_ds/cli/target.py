@@ -1,4 +1,4 @@
-"""What a command works on: an author's file and class, and the settings given on the line."""
+"""Finds the class in an author's file, and parses settings from the command line."""
 
 import importlib.util
 import sys
@@ -18,32 +18,39 @@ from aiostream_ds.sources.builtin_plugin import SOURCES
 __all__ = [
     "CommandError",
     "UsageError",
+    "file_of",
     "find_target",
     "first_path",
-    "pairs",
+    "parse_pairs",
     "patterns",
 ]
 
 
 class CommandError(Exception):
-    """The command cannot be done; the message says why, and what would be right."""
+    """The command failed; the message is one sentence for the user."""
 
 
 class UsageError(CommandError):
-    """The command was called wrongly: another number of words than it takes."""
+    """The command line is wrong."""
+
+
+def file_of(text: str) -> Path:
+    """The file of "FILE.py:Class" or "FILE.py"."""
+    return Path(text if text.endswith(".py") else text.partition(":")[0])
 
 
 def find_target(text: str | None) -> tuple[Target, str | None]:
-    """The class that "FILE.py:Class" or "FILE.py" names, and `by`; None is the built-in plugin.
+    """The class of "FILE.py:Class" or "FILE.py", and `by`; None is the built-in plugin.
 
-    Raises CommandError when there is no such file, no such class, or several to choose from.
+    Raises:
+        CommandError: There is no such file or class, or the file has several classes.
     """
     if text is None:
         return SOURCES, "source"
     file, _, name = text.partition(":") if not text.endswith(".py") else (text, "", "")
     path = Path(file)
     if not path.is_file():
-        raise CommandError(f"there is no file {file!r}; give FILE.py or FILE.py:Class")
+        raise CommandError(f"expected FILE.py or FILE.py:Class, got {file!r}, which does not exist")
     module = _load(path)
     found = {
         key: value
@@ -52,11 +59,13 @@ def find_target(text: str | None) -> tuple[Target, str | None]:
     }
     if name:
         if name not in found:
-            raise CommandError(f"{file} has no DataSource {name!r}; it has: {_names(found)}")
+            raise CommandError(f"{file} has no DataSource {name!r}; it has {_names(found)}")
         return found[name], None
     own = {key: value for key, value in found.items() if value.__module__ == module.__name__}
     if len(own) != 1:
-        raise CommandError(f"{file} has these DataSource classes: {_names(own)}; give {file}:Class")
+        raise CommandError(
+            f"expected one DataSource class in {file}, got {_names(own)}; use {file}:Class"
+        )
     return next(iter(own.values())), None
 
 
@@ -64,7 +73,7 @@ def _load(path: Path) -> Any:
     name = path.stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise CommandError(f"{path} is no Python file")
+        raise CommandError(f"expected a Python file, got {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     folder = str(path.resolve().parent)
@@ -73,9 +82,8 @@ def _load(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise CommandError(
-            f"{path} cannot be loaded:\n{authors_traceback(error).rstrip()}"
-        ) from error
+        traceback = authors_traceback(error).rstrip()
+        raise CommandError(f"{path} cannot be loaded:\n{traceback}") from error
     return module
 
 
@@ -83,40 +91,43 @@ def _names(found: Mapping[str, Any]) -> str:
     return ", ".join(sorted(found)) or "none"
 
 
-def pairs(words: Sequence[str], *, plain: bool = False) -> dict[str, Any]:
-    """KEY=VALUE words as a dict; values are JSON where they can be, unless `plain`.
+def parse_pairs(texts: Sequence[str], *, json: bool = True) -> dict[str, Any]:
+    """KEY=VALUE strings as a dict. With `json`, a value that is JSON is decoded.
 
-    Raises CommandError for a word without "=".
+    Raises:
+        CommandError: A string is not KEY=VALUE.
     """
     found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for text in texts:
+        key, equals, value = text.partition("=")
         if not equals or not key:
-            raise CommandError(f"{word!r} is not KEY=VALUE")
+            raise CommandError(f"expected KEY=VALUE, got {text!r}")
         try:
-            found[key] = value if plain else msgspec.json.decode(value)
+            found[key] = msgspec.json.decode(value) if json else value
         except ValueError:
             found[key] = value
     return found
 
 
 def first_path(target: Target, by: str | None, settings: Mapping[str, Any]) -> str:
-    """A path to look at when none is given: of the first stream whose arguments have defaults.
+    """The default path: that of the first stream whose arguments all have defaults.
 
-    Raises CommandError, with the patterns there are, when every stream needs an argument.
+    Raises:
+        CommandError: Every stream needs an argument.
     """
     for stream in _plan(target, by, settings).streams.values():
         path = _default_path(stream)
         if path is not None:
             return path
-    there = patterns(target, by, settings)
-    raise CommandError(f"say which path to look at, with --path; there are: {there}")
+    raise CommandError(
+        f"every path needs an argument; use --path with one of: {patterns(target, by, settings)}"
+    )
 
 
 def patterns(target: Target, by: str | None, settings: Mapping[str, Any]) -> str:
-    """The paths that there are, as a sentence has them."""
+    """The patterns of all streams, separated by commas."""
     streams = _plan(target, by, settings).streams.values()
-    return ", ".join(stream.pattern.text for stream in streams) or "no stream"
+    return ", ".join(stream.pattern.text for stream in streams) or "none"
 
 
 def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:

@@ -1,5 +1,6 @@
-"""From a class to a folder and a zip that Grafana loads, and what may be wrong with such a folder.
+"""Makes from a class a folder and a zip that Grafana loads; checks packages; diagnoses failed
+starts.
 
-`build.py` lays a package, `check.py` looks for what would be refused, `doctor.py` explains a start
-that failed. May import every room below; nothing of it is imported by a plugin that runs.
+`build.py` makes a package, `package_check.py` and `contract_check.py` check one, `diagnosis.py`
+explains a failed start. A running plugin imports nothing of this package.
 """

@@ -1,4 +1,4 @@
-"""The texts and the logo of a package, made where the author has none. Imports `manifest`."""
+"""README, CHANGELOG, LICENSE and logo for a package whose author has none."""
 
 import hashlib
 import inspect
@@ -9,18 +9,18 @@ from typing import Any
 
 from aiostream_ds.datasource import DataSource
 
-__all__ = ["changelog", "logo", "no_licence", "plain_markdown", "readme"]
+__all__ = ["make_changelog", "make_logo", "make_missing_license", "make_readme", "read_markdown"]
 
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
 
 
-def plain_markdown(path: Path) -> str:
-    """A text without comments, which Grafana's validator takes for the rest of a template."""
+def read_markdown(path: Path) -> str:
+    """A file without its comments: Grafana's validator takes comments for unfinished templates."""
     return _COMMENT.sub("", path.read_text("utf-8"))
 
 
-def readme(manifest: Mapping[str, Any], kind: type[DataSource[Any]]) -> str:
-    """What the class says of itself, its streams and its settings."""
+def make_readme(manifest: Mapping[str, Any], kind: type[DataSource[Any]]) -> str:
+    """The docstring of the class, its streams, queries and settings."""
     text = inspect.cleandoc(kind.__dict__.get("__doc__") or manifest["info"]["description"])
     lines = [f"# {manifest['name']}", "", text, ""]
     plan = kind._plan
@@ -36,22 +36,23 @@ def readme(manifest: Mapping[str, Any], kind: type[DataSource[Any]]) -> str:
     return "\n".join(lines)
 
 
-def changelog(manifest: Mapping[str, Any]) -> str:
-    """A first entry."""
+def make_changelog(manifest: Mapping[str, Any]) -> str:
+    """A changelog with one entry."""
     return f"# Changelog\n\n## {manifest['info']['version']}\n\n- Packaged.\n"
 
 
-def no_licence(manifest: Mapping[str, Any]) -> str:
-    """What stands in LICENSE when the author gave none: nothing is granted by silence."""
+def make_missing_license(manifest: Mapping[str, Any]) -> str:
+    """The text of LICENSE if the author has none: no rights are granted."""
     author = manifest["info"]["author"]["name"]
     return (
-        f"{manifest['name']} ({manifest['id']}) comes without a licence: all rights are its "
-        f"author's ({author}). Libraries inside have their own licences, in licenses/ and in py/.\n"
+        f"{manifest['name']} ({manifest['id']}) comes without a licence: all rights are reserved "
+        f"by its author ({author}). Included libraries have their own licences, in licenses/ and "
+        "in py/.\n"
     )
 
 
-def logo(manifest: Mapping[str, Any]) -> str:
-    """A square with two letters of the name, in a colour that the id decides."""
+def make_logo(manifest: Mapping[str, Any]) -> str:
+    """A square with two letters of the name; the id determines its colour."""
     hue = int.from_bytes(hashlib.sha256(manifest["id"].encode()).digest()[:2]) % 360
     words = re.findall(r"[A-Za-z0-9]+", manifest["name"]) or ["?"]
     letters = (words[0][0] + (words[1][0] if len(words) > 1 else words[0][1:2])).upper()

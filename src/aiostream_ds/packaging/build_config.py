@@ -1,4 +1,4 @@
-"""What is to be packed, and how: the one value that every step reads. Imports `words`."""
+"""The configuration of one build."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +9,27 @@ import msgspec
 from aiostream_ds._grafana.catalog import Target
 from aiostream_ds.packaging.findings import PackagingError
 
-__all__ = ["RUNTIMES", "Recipe"]
+__all__ = ["RUNTIMES", "BuildConfig"]
 
 RUNTIMES = ("bundled", "host", "address")
-"""Which Python serves the plugin: the one inside, the machine's, or one elsewhere."""
+"""Which Python serves the plugin: the one in the package, the machine's, or another process."""
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """`target` and `by` are what is served; `file` is the author's file, None for the built-in
-    plugin. `given` are the command line's id, name, version and author. `include` are files and
-    folders that go with the author's, `requires` more requirements, `whole_arrow` leaves pyarrow
-    as it is. `frontend` is a folder with a module.js of the author's. `address` and `tls`, `ca` (a
-    PEM file) are for the runtime `address`.
+class BuildConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What to package and how.
+
+    Attributes:
+        target, by: What is served, as for `Catalog`.
+        file: The author's file; None for the built-in plugin.
+        out: The folder that the package is written to.
+        runtime: One of RUNTIMES.
+        given: id, name, version and author from the command line.
+        include: Files and folders that the author's code reads.
+        requires: Additional requirements.
+        whole_arrow: Keep all of pyarrow.
+        frontend: A folder with the author's own module.js.
+        address, tls, ca: For the runtime `address`; `ca` is a PEM file.
+        zip: Also write a zip.
     """
 
     target: Target
@@ -38,23 +47,32 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     ca: Path | None = None
     zip: bool = True
 
-    def checked(self) -> "Recipe":
-        """Itself. Raises PackagingError for what does not go together."""
+    def validated(self) -> "BuildConfig":
+        """Return the configuration itself.
+
+        Raises:
+            PackagingError: A value is wrong, or two values exclude each other.
+        """
         if self.runtime not in RUNTIMES:
-            raise PackagingError(f"the runtime {self.runtime!r} is none of: {', '.join(RUNTIMES)}")
+            raise PackagingError(f"runtime must be {', '.join(RUNTIMES)}, got {self.runtime!r}")
         if (self.tls or self.ca) and self.runtime != "address":
-            raise PackagingError("TLS is for a plugin elsewhere: give --address HOST:PORT too")
+            raise PackagingError(
+                f"TLS needs the runtime 'address', got {self.runtime!r}; use --address HOST:PORT"
+            )
         if self.runtime == "address":
             host, _, port = self.address.rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-                raise PackagingError(f"the address {self.address!r} is not HOST:PORT")
+                raise PackagingError(f"address must be HOST:PORT, got {self.address!r}")
         for path in (*self.include, *([self.ca] if self.ca else [])):
             if not path.exists():
-                raise PackagingError(f"there is no file or folder {str(path)!r}")
+                raise PackagingError(f"expected an existing file or folder, got {str(path)!r}")
         if self.frontend is not None:
             module = self.frontend / "module.js"
             if not module.is_file():
-                raise PackagingError(f"there is no file {str(module)!r}")
+                raise PackagingError(f"expected an existing file, got {str(module)!r}")
             if b"define(" not in module.read_bytes():
-                raise PackagingError(f"{str(module)!r} is no AMD module: Grafana loads no other")
+                raise PackagingError(
+                    f"{str(module)!r} must be an AMD module, got a file without define(...); "
+                    "Grafana loads no other format"
+                )
         return self

@@ -1,5 +1,5 @@
-"""The contract of a plugin, tried over the wire: the process started as Grafana starts it, health,
-queries in Arrow, subscriptions, rows, the end. Imports `words`.
+"""Checks a plugin over gRPC: starts the process as Grafana does, then health, queries, streams,
+metrics and Shutdown.
 """
 
 import time
@@ -16,26 +16,26 @@ from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.process import NotStarted, Process, start_process
 from aiostream_ds.testing.viewer import Refused
 
-__all__ = ["Channel", "channels_of", "document_of", "not_started", "try_over_the_wire"]
+__all__ = ["Channel", "check_over_grpc", "default_channels", "not_started", "read_schema"]
 
-PATIENCE = 10.0
-"""Seconds within which a channel has to give its first row."""
+FIRST_ROW_TIMEOUT = 10.0
+"""Seconds for the first row of a channel."""
 
-PROMPT = 0.2
-"""Seconds within which a plugin should be gone after Shutdown; Grafana waits 2."""
+FAST_EXIT = 0.2
+"""Seconds from Shutdown to the process's end; Grafana waits 2."""
 
-_OUTSIDE = (GRPCError, StreamTerminatedError, OSError, TimeoutError, ValueError)
+_FAILURES = (GRPCError, StreamTerminatedError, OSError, TimeoutError, ValueError)
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """A path to follow, and the query that leads to it; None when only the path is known."""
+    """A path to subscribe to, and its query; None if only the path is known."""
 
     path: str
     query: Mapping[str, Any] | None = None
 
 
-def channels_of(document: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Channel]:
-    """The streams of a schema.json whose fields all have defaults, of the source in force."""
+def default_channels(document: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Channel]:
+    """The streams of the configured source in a schema.json whose fields all have defaults."""
     sources = document.get("sources") or []
     by = document.get("by")
     wanted = settings.get(by) if by else None
@@ -52,139 +52,142 @@ def channels_of(document: Mapping[str, Any], settings: Mapping[str, Any]) -> lis
             default = properties.get(field, {}).get("default")
             if default in (None, ""):
                 break
-            path = _filled(path, field, default)
+            path = _fill(path, field, default)
         else:
             found.append(Channel(path, {"queryType": query["name"]}))
     return found
 
 
-def document_of(folder: Path) -> dict[str, Any]:
-    """schema.json of a package; empty when it cannot be read."""
+def read_schema(folder: Path) -> dict[str, Any]:
+    """schema.json of a package; empty if it cannot be read."""
     try:
         return dict(msgspec.json.decode((folder / "schema.json").read_bytes()))
     except (OSError, ValueError):
         return {}
 
 
-def _filled(pattern: str, field: str, value: Any) -> str:
+def _fill(pattern: str, field: str, value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     segments = pattern.split("/")
     return "/".join(text if s.startswith((f"{{{field}}}", f"{{{field}:")) else s for s in segments)
 
 
-async def try_over_the_wire(
+async def check_over_grpc(
     command: Sequence[str],
     channels: Sequence[Channel],
     settings: Mapping[str, Any],
     secrets: Mapping[str, str],
     environ: Mapping[str, str] = {},
 ) -> AsyncIterator[Finding]:
-    """Start it and go through the contract; one finding for each step. Raises NotStarted."""
+    """Start the plugin and yield one finding for each step.
+
+    Raises:
+        NotStarted: There was no handshake.
+    """
     async with start_process(command, environ=environ) as process:
-        took = process.seconds
-        yield _found("start", f"handshake after {took:.2f} s: {process.handshake.line}")
+        line = process.handshake.line
+        yield _ok("start", f"handshake after {process.seconds:.2f} s: {line}")
         async with process.grafana(settings, secrets) as grafana:
-            async for finding in _contract(grafana, channels):
+            async for finding in _check_calls(grafana, channels):
                 yield finding
-        yield await _ended(process)
+        yield await _check_end(process)
 
 
 def not_started(error: NotStarted) -> Finding:
-    """A plugin that gave no handshake, as one line."""
-    said = f"; it said: {_last(error.said)}" if error.said.strip() else ""
-    return Finding(Level.ERROR, "start", f"{error}{said}", "aiostream-ds doctor tells why")
+    """The finding for a plugin without a handshake."""
+    output = f"; its last line: {_last_message(error.said)}" if error.said.strip() else ""
+    return Finding(Level.ERROR, "start", f"{error}{output}", "run aiostream-ds doctor")
 
 
-async def _contract(grafana: Grafana, channels: Sequence[Channel]) -> AsyncIterator[Finding]:
-    yield await _health(grafana)
-    yield await _unknown(grafana)
+async def _check_calls(grafana: Grafana, channels: Sequence[Channel]) -> AsyncIterator[Finding]:
+    yield await _check_health(grafana)
+    yield await _check_unknown_path(grafana)
     if not channels:
-        yield Finding(
-            Level.WARNING, "streams", "no stream was tried: each needs an argument", "give --path"
-        )
+        text = "not checked: every stream needs an argument"
+        yield Finding(Level.WARNING, "streams", text, "use --path")
     for channel in channels:
         if channel.query is not None:
-            yield await _query(grafana, channel)
-        yield await _rows(grafana, channel.path)
+            yield await _check_query(grafana, channel)
+        yield await _check_stream(grafana, channel.path)
     try:
         count = len(await grafana.metrics())
-    except _OUTSIDE as error:
-        yield Finding(Level.ERROR, "metrics", _text(error))
+    except _FAILURES as error:
+        yield Finding(Level.ERROR, "metrics", _describe(error))
     else:
-        yield _found("metrics", f"{count} values")
+        yield _ok("metrics", f"{count} values")
 
 
-async def _health(grafana: Grafana) -> Finding:
-    began = time.monotonic()
+async def _check_health(grafana: Grafana) -> Finding:
+    started = time.monotonic()
     try:
         ok, message = await grafana.health()
-    except _OUTSIDE as error:
-        return Finding(Level.ERROR, "health", _text(error))
-    text = f"{message!r} after {time.monotonic() - began:.3f} s"
+    except _FAILURES as error:
+        return Finding(Level.ERROR, "health", _describe(error))
+    text = f"{message!r} after {time.monotonic() - started:.3f} s"
     if ok:
-        return _found("health", text)
-    return Finding(Level.ERROR, "health", text, "give the settings it needs: --set, --secret")
+        return _ok("health", text)
+    return Finding(Level.ERROR, "health", text, "pass its settings with --set and --secret")
 
 
-async def _unknown(grafana: Grafana) -> Finding:
+async def _check_unknown_path(grafana: Grafana) -> Finding:
     try:
-        await grafana.follow("x/no-such-path")  # no author's path may begin so
+        await grafana.follow("x/no-such-path")  # a reserved prefix
     except Refused as refused:
         if refused.status == "NOT_FOUND":
-            return _found("unknown path", "refused")
-        return Finding(Level.ERROR, "unknown path", f"answered {refused.status}, not NOT_FOUND")
-    except _OUTSIDE as error:
-        return Finding(Level.ERROR, "unknown path", _text(error))
-    return Finding(Level.ERROR, "unknown path", "let in")
+            return _ok("unknown path", "refused")
+        return Finding(Level.ERROR, "unknown path", f"expected NOT_FOUND, got {refused.status}")
+    except _FAILURES as error:
+        return Finding(Level.ERROR, "unknown path", _describe(error))
+    return Finding(Level.ERROR, "unknown path", "expected NOT_FOUND, got a subscription")
 
 
-async def _query(grafana: Grafana, channel: Channel) -> Finding:
+async def _check_query(grafana: Grafana, channel: Channel) -> Finding:
     subject = f"query {channel.path}"
     try:
         frames = await grafana.query(channel.query or {})
-    except (QueryFailed, *_OUTSIDE) as error:
-        return Finding(Level.ERROR, subject, _text(error))
-    named = [f.meta.channel for f in frames if f.meta is not None and f.meta.channel]
-    wanted = f"ds/{grafana.uid}/{channel.path}"
-    if wanted not in named:
-        return Finding(Level.ERROR, subject, f"names the channels {named}, not {wanted}")
+    except (QueryFailed, *_FAILURES) as error:
+        return Finding(Level.ERROR, subject, _describe(error))
+    found = [f.meta.channel for f in frames if f.meta is not None and f.meta.channel]
+    expected = f"ds/{grafana.uid}/{channel.path}"
+    if expected not in found:
+        return Finding(Level.ERROR, subject, f"expected the channel {expected}, got {found}")
     rows = sum(len(f.fields[0].values) for f in frames if f.fields)
-    return _found(subject, f"Arrow, {rows} rows, and the channel {wanted}")
+    return _ok(subject, f"Arrow, {rows} rows, and the channel {expected}")
 
 
-async def _rows(grafana: Grafana, path: str) -> Finding:
+async def _check_stream(grafana: Grafana, path: str) -> Finding:
     subject = f"stream {path}"
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         viewer = await grafana.follow(path)
-        row = await viewer.next(PATIENCE)
+        row = await viewer.next(FIRST_ROW_TIMEOUT)
         viewer.leave()
-    except (Refused, anyio.EndOfStream, *_OUTSIDE) as error:
-        return Finding(Level.ERROR, subject, _text(error))
-    return _found(subject, f"first row after {time.monotonic() - began:.3f} s: {row}")
+    except (Refused, anyio.EndOfStream, *_FAILURES) as error:
+        return Finding(Level.ERROR, subject, _describe(error))
+    return _ok(subject, f"first row after {time.monotonic() - started:.3f} s: {row}")
 
 
-async def _ended(process: Process) -> Finding:
+async def _check_end(process: Process) -> Finding:
     seconds = await process.stop()
-    text = f"gone {seconds:.3f} s after Shutdown"
-    if seconds <= PROMPT:
-        return _found("end", text)
+    text = f"the process ended {seconds:.3f} s after Shutdown"
+    if seconds <= FAST_EXIT:
+        return _ok("end", text)
     level = Level.WARNING if seconds < 2 else Level.ERROR
-    return Finding(level, "end", text, "look at what `finally` and the lifespan wait for")
+    return Finding(level, "end", text, "check what `finally` blocks and the lifespan wait for")
 
 
-def _found(subject: str, text: str) -> Finding:
+def _ok(subject: str, text: str) -> Finding:
     return Finding(Level.OK, subject, text)
 
 
-def _text(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     message = getattr(error, "message", None) or str(error)
     return f"{type(error).__name__}: {message}"
 
 
-def _last(said: str) -> str:
-    """The last line of a log, as its message."""
-    line = said.strip().rpartition("\n")[2]
+def _last_message(log: str) -> str:
+    """The message of the last line of a log."""
+    line = log.strip().rpartition("\n")[2]
     try:
         return str(msgspec.json.decode(line)["@message"])
     except (ValueError, KeyError, TypeError):

@@ -1,5 +1,5 @@
-"""Why a plugin does not start: causes by name, from the machine, the package, Grafana's log and a
-start of our own; for each what to do. Imports the rest of the room.
+"""Diagnoses why a plugin does not start, from the machine, the package and Grafana's log: named
+causes, each with a cure.
 """
 
 import configparser
@@ -7,49 +7,48 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aiostream_ds.packaging import grafana_logs as logs
-from aiostream_ds.packaging import host_checks as machine
+from aiostream_ds.packaging import grafana_logs, host_checks
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
 from aiostream_ds.packaging.grafana_logs import Clue
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.signature import MANIFEST, changes, matches_root, read_signature
 
-__all__ = ["CURES", "Patient", "diagnose", "explain"]
+__all__ = ["CURES", "Installation", "diagnose", "explain"]
 
 CURES = {
     "address file": "remove standalone.txt and pid.txt from the plugin's folder, restart Grafana",
-    "architecture": "install the package that was made for this machine",
-    "cookie": "let Grafana start it, and nothing between that clears the environment; by hand: "
-    "aiostream-ds doctor --start, or aiostream-ds dev",
-    "ended": "aiostream-ds doctor --start shows what it says before it ends",
-    "handshake": "something printed before the handshake: aiostream-ds doctor --start shows it",
-    "libc": "use the executable of `aiostream-ds package`, which is static and brings its own libc",
-    "missing file": "unpack the zip again; if the file is there, its loader is not: see libc",
+    "architecture": "install the package for this machine",
+    "cookie": "let Grafana start it, without a wrapper that clears the environment; to start it "
+    "without Grafana use aiostream-ds doctor --start, or aiostream-ds dev",
+    "ended": "run aiostream-ds doctor --start to see its output",
+    "handshake": "something printed before the handshake; aiostream-ds doctor --start shows it",
+    "libc": "use the executable of `aiostream-ds package`, which is static and has its own libc",
+    "missing file": "unpack the zip again; if the file exists, its loader does not: see libc",
     "modified": "unpack the signed zip again, and let nothing write into the folder",
     "not whole": "unpack the zip again, with a tool that keeps every file",
     "permissions": "chmod 755 the executable and rt/lib/ld-*, chown the folder to Grafana's user, "
     "and mount it without noexec",
-    "port": "start the plugin there (aiostream-ds run FILE --listen HOST:PORT), or mend the "
+    "port": "start the plugin there (aiostream-ds run FILE --listen HOST:PORT), or correct the "
     "address",
-    "python": "install what it names, or set python = PATH under [plugin.<id>], or package with "
-    "the runtime inside",
-    "root url": "sign with --rootUrls of exactly Grafana's root_url, its path included",
-    "timeout": "what is imported or opened at the start takes over a minute: aiostream-ds doctor "
-    "--start shows the log",
+    "python": "install the package or program in the message, or set python = PATH under "
+    "[plugin.<id>], or package the plugin with --runtime bundled",
+    "root url": "sign with --rootUrls of exactly Grafana's root_url, with its path",
+    "timeout": "the imports or the lifespan take over a minute; aiostream-ds doctor --start shows "
+    "the log",
     "unsigned": "sign it, or set allow_loading_unsigned_plugins = <id> under [plugins] in "
     "grafana.ini and restart Grafana",
 }
-"""What to do about each cause."""
+"""The cure for each cause."""
 
 
-class Patient:
-    """A package in its place: its folder, who is to start it, Grafana's settings and log."""
+class Installation:
+    """An installed plugin: its folder, the user that runs it, Grafana's settings and log."""
 
     def __init__(
         self,
         folder: Path,
         *,
-        reader: machine.Reader,
+        user: host_checks.User,
         config: Path | None = None,
         log: Path | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -58,79 +57,79 @@ class Patient:
         self.folder = folder
         self.identifier: str = manifest["id"]
         self.executable = str(manifest.get("executable") or "gpx")
-        self.reader = reader
+        self.user = user
         self.environ = environ
         self.log = log
-        self.ini = _read_ini(config)
+        self._ini = _read_ini(config)
 
-    def settings(self) -> dict[str, str]:
+    def plugin_environ(self) -> dict[str, str]:
         """The variables that Grafana makes of the section [plugin.<id>] of grafana.ini."""
         section = f"plugin.{self.identifier}"
-        if self.ini is None or not self.ini.has_section(section):
+        if self._ini is None or not self._ini.has_section(section):
             return {}
-        defaults = self.ini.defaults()
-        pairs = ((k, v or "") for k, v in self.ini.items(section) if k not in defaults)
+        defaults = self._ini.defaults()
+        pairs = ((k, v or "") for k, v in self._ini.items(section) if k not in defaults)
         return {f"GF_PLUGIN_{key.upper()}": value for key, value in pairs}
 
+    def grafana_setting(self, section: str, key: str) -> str | None:
+        """A setting of Grafana from its environment or grafana.ini; None if both are unknown."""
+        value = self.environ.get(f"GF_{section.upper()}_{key.upper()}")
+        if value is not None:
+            return value
+        return None if self._ini is None else self._ini.get(section, key, fallback="", raw=True)
 
-def diagnose(patient: Patient) -> Iterator[Finding]:
-    """Every cause that can be seen without starting anything; one finding that all is well else."""
+
+def diagnose(installation: Installation) -> Iterator[Finding]:
+    """Every cause that can be found without a start; one OK finding if there are none."""
     found = False
-    for clue in _clues(patient):
+    for clue in _find_clues(installation):
         found = True
-        yield explain(clue, patient.identifier)
+        yield explain(clue, installation.identifier)
     if not found:
-        yield Finding(Level.OK, "machine", f"nothing keeps {patient.identifier} from starting here")
+        text = f"nothing prevents {installation.identifier} from starting on this machine"
+        yield Finding(Level.OK, "machine", text)
 
 
 def explain(clue: Clue, identifier: str) -> Finding:
-    """A cause with its cure."""
+    """The finding for a cause, with its cure."""
     cure = CURES[clue.cause].replace("<id>", identifier)
     return Finding(Level.ERROR, clue.cause, clue.text, cure)
 
 
-def _clues(patient: Patient) -> Iterator[Clue]:
-    folder = patient.folder
-    yield from machine.look_at_executable(folder, patient.executable, patient.reader)
-    yield from machine.look_at_address_file(folder)
-    environ = {**patient.settings(), **patient.environ}
-    yield from machine.look_at_port(folder, patient.identifier, environ)
-    yield from _look_at_signature(patient)
-    if patient.log is not None:
-        for clue in logs.clues(logs.tail(patient.log), patient.identifier):
+def _find_clues(installation: Installation) -> Iterator[Clue]:
+    folder, identifier = installation.folder, installation.identifier
+    yield from host_checks.check_executable(folder, installation.executable, installation.user)
+    yield from host_checks.check_address_file(folder)
+    environ = {**installation.plugin_environ(), **installation.environ}
+    yield from host_checks.check_port(folder, identifier, environ)
+    yield from _check_signature(installation)
+    if installation.log is not None:
+        for clue in grafana_logs.find_clues(grafana_logs.tail(installation.log), identifier):
             yield Clue(clue.cause, f"Grafana's log has: {clue.text}")
 
 
-def _look_at_signature(patient: Patient) -> Iterator[Clue]:
+def _check_signature(installation: Installation) -> Iterator[Clue]:
     try:
-        signed = read_signature(patient.folder)
+        signed = read_signature(installation.folder)
     except PackagingError as error:
         yield Clue("modified", str(error))
         return
     if signed is None:
-        allowed = _setting(patient, "plugins", "allow_loading_unsigned_plugins")
-        names = {name.strip() for name in (allowed or "").split(",")}
-        if allowed is None:
-            return  # nobody said where Grafana's settings are; its log would tell
-        if patient.identifier not in names:
-            yield Clue("unsigned", f"there is no {MANIFEST}, and Grafana allows only {allowed!r}")
+        permitted = installation.grafana_setting("plugins", "allow_loading_unsigned_plugins")
+        names = {name.strip() for name in (permitted or "").split(",")}
+        if permitted is None:
+            return  # Grafana's settings are unknown; its log would show it
+        if installation.identifier not in names:
+            yield Clue("unsigned", f"there is no {MANIFEST}, and Grafana allows only {permitted!r}")
         return
-    differences = list(changes(patient.folder, signed))
+    differences = list(changes(installation.folder, signed))
     if differences:
         more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         yield Clue("modified", differences[0] + more)
-    root = _setting(patient, "server", "root_url")
+    root = installation.grafana_setting("server", "root_url")
     private = signed.get("signatureType") == "private"
     if private and root and "%(" not in root and not matches_root(signed, root):
         yield Clue("root url", f"it is signed for {signed.get('rootUrls')}, Grafana is {root}")
-
-
-def _setting(patient: Patient, section: str, key: str) -> str | None:
-    """A setting of Grafana's: by variable, by grafana.ini; None when neither is known."""
-    named = patient.environ.get(f"GF_{section.upper()}_{key.upper()}")
-    if named is not None:
-        return named
-    return None if patient.ini is None else patient.ini.get(section, key, fallback="", raw=True)
 
 
 def _read_ini(path: Path | None) -> configparser.RawConfigParser | None:
@@ -138,10 +137,10 @@ def _read_ini(path: Path | None) -> configparser.RawConfigParser | None:
         return None
     found = configparser.RawConfigParser(strict=False, allow_no_value=True)
     try:
-        # what stands before the first section belongs to one that Grafana calls DEFAULT
+        # keys before the first section belong to Grafana's section DEFAULT
         found.read_string("[DEFAULT]\n" + path.read_text("utf-8"))
     except OSError as error:
         raise PackagingError(f"{path}: {error.strerror}") from None
     except configparser.Error as error:
-        raise PackagingError(f"{path} is no grafana.ini: {error.message}") from None
+        raise PackagingError(f"{path}: expected a grafana.ini: {error.message}") from None
     return found

@@ -1,6 +1,6 @@
-"""Linux programs and libraries: what they are made for, and what they need. Standard library only.
+"""Reads Linux programs and libraries (ELF, System V ABI): their machine, loader and libraries.
 
-The format is that of the System V ABI (elf.h): little-endian files of 32 and 64 bits are read.
+Little-endian files of 32 and 64 bits are supported.
 """
 
 import struct
@@ -10,15 +10,22 @@ from typing import NamedTuple
 __all__ = ["ARCHITECTURES", "Elf", "drop_needed", "is_elf", "read_elf"]
 
 ARCHITECTURES = {62: "amd64", 183: "arm64", 40: "arm", 3: "386", 243: "riscv64", 22: "s390x"}
-"""Go's names of the machines (e_machine)."""
+"""Value of e_machine → Go's name of the architecture."""
 
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
 
 class Elf(NamedTuple):
-    """One file. `interpreter` is the loader that it names, "" for a static program or a library;
-    `needed` are its libraries by name, each with its place in the file (for `drop_needed`)."""
+    """The headers of one file.
+
+    Attributes:
+        machine: Go's name of the architecture.
+        interpreter: The path of the loader; "" for static programs and libraries.
+        needed: Name of a required library → file offset of its entry.
+        dynamic: File offset of the dynamic section.
+        width: Bytes of an address: 4 or 8.
+    """
 
     machine: str
     interpreter: str
@@ -28,20 +35,24 @@ class Elf(NamedTuple):
 
 
 def is_elf(path: Path) -> bool:
-    """Whether a file is a Linux program or library."""
+    """Whether the file is a Linux program or library."""
     with path.open("rb") as file:
         return file.read(4) == b"\x7fELF"
 
 
 def read_elf(path: Path) -> Elf:
-    """What the file says of itself. Raises ValueError when it is no ELF file, or a broken one."""
+    """Read the headers.
+
+    Raises:
+        ValueError: It is not an ELF file, or a broken one.
+    """
     data = path.read_bytes()
     if data[:4] != b"\x7fELF" or len(data) < 52 or data[5] != 1:
-        raise ValueError(f"{path} is no little-endian ELF file")
+        raise ValueError(f"expected a little-endian ELF file, got {path}")
     try:
         return _read(data)
     except (struct.error, IndexError, ValueError) as error:
-        raise ValueError(f"{path} is a broken ELF file: {error}") from None
+        raise ValueError(f"{path}: broken ELF file: {error}") from None
 
 
 def _read(data: bytes) -> Elf:
@@ -79,7 +90,7 @@ def _read(data: bytes) -> Elf:
     return Elf(name, interpreter, needed, dynamic, width)
 
 
-def _entries(data: bytes, offset: int, length: int, width: int) -> "list[tuple[int, int, int]]":
+def _entries(data: bytes, offset: int, length: int, width: int) -> list[tuple[int, int, int]]:
     form = "<qQ" if width == 8 else "<iI"
     found = []
     for at in range(offset, offset + length, 2 * width):
@@ -91,25 +102,25 @@ def _entries(data: bytes, offset: int, length: int, width: int) -> "list[tuple[i
 
 
 def drop_needed(path: Path, names: set[str]) -> set[str]:
-    """Take libraries out of those that a file asks for; returns which were there.
+    """Remove libraries from those that a file needs; returns the removed names.
 
-    The entries behind a dropped one move up, and nothing else in the file does.
+    The following entries of the dynamic section move up; nothing else in the file changes.
     """
     elf = read_elf(path)
-    gone = names & elf.needed.keys()
-    if not gone:
-        return gone
+    dropped = names & elf.needed.keys()
+    if not dropped:
+        return dropped
     data = bytearray(path.read_bytes())
     step = 2 * elf.width
-    drop = {elf.needed[name] for name in gone}
-    kept, at = bytearray(), elf.dynamic
+    offsets = {elf.needed[name] for name in dropped}
+    entries, at = bytearray(), elf.dynamic
     while True:
         entry = data[at : at + step]
-        if at not in drop:
-            kept += entry
+        if at not in offsets:
+            entries += entry
         at += step
         if not any(entry[: elf.width]):
             break
-    data[elf.dynamic : at] = kept.ljust(at - elf.dynamic, b"\0")
+    data[elf.dynamic : at] = entries.ljust(at - elf.dynamic, b"\0")
     path.write_bytes(data)
-    return gone
+    return dropped

@@ -1,4 +1,4 @@
-"""What the room says: its one error, findings, and progress."""
+"""Findings, progress lines and the one exception of this package."""
 
 import sys
 import time
@@ -10,11 +10,11 @@ __all__ = ["Finding", "Level", "PackagingError", "Progress", "megabytes", "worst
 
 
 class PackagingError(Exception):
-    """It cannot be done; the message names what is wrong and what would be right."""
+    """A package cannot be made or read; the message names the bad value and what was expected."""
 
 
 class Level(StrEnum):
-    """How bad a finding is: an error makes Grafana refuse the plugin, or the plugin fail."""
+    """The severity of a finding. Error: Grafana refuses the plugin, or the plugin fails."""
 
     OK = "ok"
     WARNING = "warning"
@@ -22,7 +22,7 @@ class Level(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One line: what was looked at, and what was found. `cure` is what to do about it."""
+    """The result of one check. `cure` is what to do about it."""
 
     level: Level
     subject: str
@@ -35,31 +35,31 @@ class Finding(NamedTuple):
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """The worst level among them."""
+    """The worst level of the findings; OK if there are none."""
     order = list(Level)
     return max((finding.level for finding in findings), key=order.index, default=Level.OK)
 
 
 def megabytes(size: int) -> str:
-    """A size as people say it."""
+    """A number of bytes as text: `1.5 MB`, or `1.5 kB` below 100,000."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
 class Progress:
-    """Lines that say what is being done, with the seconds since the start."""
+    """Prints the steps of a build, with the seconds since its start, and warnings."""
 
     def __init__(self, to: IO[str] | None = None, *, quiet: bool = False) -> None:
         self._to = to or sys.stderr
         self._quiet = quiet
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self.warnings: list[str] = []
 
-    def say(self, text: str) -> None:
-        """One step begins, or is done."""
+    def log(self, text: str) -> None:
+        """Print a step, unless `quiet`."""
         if not self._quiet:
-            print(f"[{time.monotonic() - self._began:5.1f} s] {text}", file=self._to, flush=True)
+            print(f"[{time.monotonic() - self._started:5.1f} s] {text}", file=self._to, flush=True)
 
     def warn(self, text: str) -> None:
-        """What the user should know, and is told in any case."""
+        """Print a warning, `quiet` or not."""
         self.warnings.append(text)
         print(f"warning: {text}", file=self._to, flush=True)

@@ -1,5 +1,5 @@
-"""Grafana's log, read for what it says of one plugin. The messages are those of go-plugin
-(client.go), of Grafana (pkg/plugins), of loaders and of ourselves. Imports `words`.
+"""Finds messages about one plugin in Grafana's log: of go-plugin (client.go), Grafana
+(pkg/plugins), dynamic loaders and the launcher.
 """
 
 import re
@@ -9,20 +9,20 @@ from typing import NamedTuple
 
 from aiostream_ds.packaging.findings import PackagingError
 
-__all__ = ["Clue", "clues", "tail"]
+__all__ = ["Clue", "find_clues", "tail"]
 
-NEWEST = 4 * 1024 * 1024
-"""Bytes of a log's end that are read."""
+TAIL_BYTES = 4 * 1024 * 1024
+"""Bytes at the end of a log that are read."""
 
 
 class Clue(NamedTuple):
-    """A line that says why a plugin does not work: the cause by its name, and what was said."""
+    """Evidence for a cause: the name of the cause, and the message or observation."""
 
     cause: str
     text: str
 
 
-_SIGNS = (
+_MESSAGES = (
     ("architecture", r"exec format error"),
     ("architecture", r"the package holds a Python for \S+, this machine is [^:\"]+"),
     ("missing file", r"fork/exec [^:\"]+: no such file or directory"),
@@ -50,45 +50,50 @@ _SIGNS = (
     ("handshake", r"Unrecognized remote plugin message: ?[^\n]*"),
     ("ended", r"plugin exited before we could connect"),
 )
-"""In order of how much they explain: the last two are what is said when nothing is known."""
+"""The most specific first; go-plugin logs the last two if it does not know the cause."""
 
-_COMPILED = tuple((cause, re.compile(text)) for cause, text in _SIGNS)
-_MACHINES = re.compile(r"ELF architecture: EM_(\w+) \(current architecture: (\w+)\)")
+_COMPILED = tuple((cause, re.compile(text)) for cause, text in _MESSAGES)
+_ARCHITECTURES = re.compile(r"ELF architecture: EM_(\w+) \(current architecture: (\w+)\)")
 _NAMES = {"X86_64": "amd64", "AARCH64": "arm64", "ARM": "arm", "386": "386"}
-_BEGIN = re.compile(r"Starting Grafana")
-_NEW_LINE = re.compile(r"^(?:logger=|t=|\{|\w+\[|\d{4}-\d\d)")
+_GRAFANA_START = re.compile(r"Starting Grafana")
+_ENTRY_START = re.compile(r"^(?:logger=|t=|\{|\w+\[|\d{4}-\d\d)")
 
 
 def tail(path: Path) -> str:
-    """The end of a log, from Grafana's last start on if that is in it. Raises PackagingError when
-    it cannot be read."""
+    """The end of a log, from Grafana's last start if it contains one.
+
+    Raises:
+        PackagingError: It cannot be read.
+    """
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(size - NEWEST, 0))
+            file.seek(max(size - TAIL_BYTES, 0))
             text = file.read().decode("utf-8", "replace")
     except OSError as error:
         raise PackagingError(f"{path}: {error.strerror}") from None
-    starts = list(_BEGIN.finditer(text))
+    starts = list(_GRAFANA_START.finditer(text))
     return text[starts[-1].start() :] if starts else text
 
 
-def clues(text: str, identifier: str) -> Iterator[Clue]:
-    """What the log says of this plugin, each cause once, the most telling first. An entry of
-    several lines counts as one."""
+def find_clues(text: str, identifier: str) -> Iterator[Clue]:
+    """The causes in the log for this plugin, each once, the most specific first.
+
+    An entry may have several lines.
+    """
     entries = [entry for entry in _entries(text) if identifier in entry]
     joined = "\n".join(entries)
     seen = set()
-    machines = _MACHINES.search(joined)
-    if machines and _NAMES.get(machines[1], machines[1]) != machines[2]:
+    architectures = _ARCHITECTURES.search(joined)
+    if architectures and _NAMES.get(architectures[1], architectures[1]) != architectures[2]:
         seen.add("architecture")
-        yield Clue("architecture", machines[0])
-    for cause, sign in _COMPILED:
-        found = sign.search(joined)
+        yield Clue("architecture", architectures[0])
+    for cause, pattern in _COMPILED:
+        found = pattern.search(joined)
         if found is None or cause in seen:
             continue
         if cause in ("handshake", "ended", "timeout") and seen:
-            continue  # what go-plugin says when it does not know; something better was found
+            continue  # a more specific cause was found
         seen.add(cause)
         yield Clue(cause, found[0].strip())
 
@@ -96,7 +101,7 @@ def clues(text: str, identifier: str) -> Iterator[Clue]:
 def _entries(text: str) -> Iterator[str]:
     entry: list[str] = []
     for line in text.splitlines():
-        if _NEW_LINE.match(line) and entry:
+        if _ENTRY_START.match(line) and entry:
             yield "\n".join(entry)
             entry = []
         entry.append(line)

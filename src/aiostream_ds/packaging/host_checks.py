@@ -1,5 +1,5 @@
-"""The machine, looked at with the eyes of the Grafana that is to start a package: may it be run, is
-everything there that it needs, does somebody listen where it says. Imports `words`, `elf`.
+"""Checks of the machine, as the user that Grafana runs as: whether the executable can run, its
+parts exist, and a remote plugin answers.
 """
 
 import os
@@ -13,16 +13,23 @@ from aiostream_ds._process.standalone import ADDRESS_FILE, PID_FILE
 from aiostream_ds.packaging.elf import is_elf, read_elf
 from aiostream_ds.packaging.findings import PackagingError
 from aiostream_ds.packaging.grafana_logs import Clue
-from aiostream_ds.packaging.launchers import here
+from aiostream_ds.packaging.launchers import current_platform
 
-__all__ = ["Reader", "conf_of", "look_at_address_file", "look_at_executable", "look_at_port"]
+__all__ = [
+    "User",
+    "check_address_file",
+    "check_executable",
+    "check_port",
+    "find_user",
+    "read_launch_conf",
+]
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds for a connection to a plugin elsewhere."""
+"""Seconds for a connection to a remote plugin."""
 
 
-class Reader(NamedTuple):
-    """The user that Grafana runs as; root may do everything."""
+class User(NamedTuple):
+    """The user that Grafana runs as."""
 
     uid: int
     groups: frozenset[int]
@@ -39,8 +46,29 @@ class Reader(NamedTuple):
         return bits & right == right
 
 
-def conf_of(folder: Path) -> dict[str, str]:
-    """launch.conf of a package; empty when it has none."""
+def find_user(text: str) -> User:
+    """The user with this number or name.
+
+    Raises:
+        PackagingError: There is no user with this name.
+    """
+    if text.isdecimal():
+        return User(int(text), frozenset({0} if text == "472" else ()))  # 472: Grafana's images
+    import grp
+    import pwd
+
+    try:
+        found = pwd.getpwnam(text)
+    except KeyError:
+        raise PackagingError(
+            f"user must be a number or the name of a user of this machine, got {text!r}"
+        ) from None
+    groups = {group.gr_gid for group in grp.getgrall() if text in group.gr_mem}
+    return User(found.pw_uid, frozenset({found.pw_gid, *groups}))
+
+
+def read_launch_conf(folder: Path) -> dict[str, str]:
+    """launch.conf of a package; empty if it does not exist."""
     try:
         lines = (folder / "launch.conf").read_text("utf-8").splitlines()
     except OSError:
@@ -49,76 +77,75 @@ def conf_of(folder: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
-def look_at_executable(folder: Path, start: str, reader: Reader) -> Iterator[Clue]:
-    """Why the system would not run it: the wrong machine, a missing loader, no right."""
-    path = folder / f"{start}_{here().replace('/', '_')}"
+def check_executable(folder: Path, prefix: str, user: User) -> Iterator[Clue]:
+    """Why the executable cannot run: another machine, a missing loader, missing permissions."""
+    platform = current_platform()
+    path = folder / f"{prefix}_{platform.replace('/', '_')}"
     if not path.is_file():
-        others = ", ".join(sorted(p.name for p in folder.glob(f"{start}_*"))) or "none"
-        yield Clue("architecture", f"{path.name} is not there; there are: {others}")
+        others = ", ".join(sorted(p.name for p in folder.glob(f"{prefix}_*"))) or "none"
+        yield Clue("architecture", f"expected {path.name}, got {others}")
         return
     try:
-        yield from _may_run(path, folder, reader)
-        yield from _fits(path)
-        conf = conf_of(folder)
+        yield from _check_permissions(path, folder, user)
+        yield from _check_program(path)
+        conf = read_launch_conf(folder)
         if conf.get("runtime") == "bundled":
             loader = folder / conf.get("loader", "rt")
             if not loader.is_file():
-                yield Clue("not whole", f"{conf.get('loader')} is not there")
+                yield Clue("not whole", f"{conf.get('loader')} does not exist")
             else:
-                yield from _may_run(loader, folder, reader)
-                yield from _fits(loader)
-            if conf.get("platform") != here():
-                yield Clue(
-                    "architecture",
-                    f"the Python inside is for {conf.get('platform')}, this machine is {here()}",
-                )
+                yield from _check_permissions(loader, folder, user)
+                yield from _check_program(loader)
+            if conf.get("platform") != platform:
+                text = f"the package's Python is for {conf.get('platform')}, this is {platform}"
+                yield Clue("architecture", text)
     except PermissionError as error:
-        yield Clue("permissions", f"{error.filename} cannot even be read by who asks")
+        yield Clue("permissions", f"{error.filename} is not readable for this command")
 
 
-def _may_run(path: Path, top: Path, reader: Reader) -> Iterator[Clue]:
+def _check_permissions(path: Path, root: Path, user: User) -> Iterator[Clue]:
     for folder in reversed(path.parents):
-        if not reader.may(folder, os.X_OK):
-            yield Clue("permissions", f"user {reader.uid} may not enter {folder}")
+        if not user.may(folder, os.X_OK):
+            yield Clue("permissions", f"user {user.uid} may not enter {folder}")
             return
     mode = stat.S_IMODE(path.stat().st_mode)
-    if not reader.may(path, os.R_OK | os.X_OK):
-        name = path.relative_to(top)
-        yield Clue("permissions", f"user {reader.uid} may not run {name}, its mode is {mode:04o}")
+    if not user.may(path, os.R_OK | os.X_OK):
+        name = path.relative_to(root)
+        yield Clue("permissions", f"user {user.uid} may not run {name}, its mode is {mode:04o}")
     elif hasattr(os, "statvfs") and os.statvfs(path).f_flag & getattr(os, "ST_NOEXEC", 8):
-        yield Clue("permissions", f"nothing can be run in the file system of {path}: noexec")
+        yield Clue("permissions", f"the file system of {path} is mounted with noexec")
 
 
-def _fits(path: Path) -> Iterator[Clue]:
+def _check_program(path: Path) -> Iterator[Clue]:
     if not is_elf(path):
-        yield from _script_fits(path)
+        yield from _check_script(path)
         return
     try:
         elf = read_elf(path)
     except ValueError as error:
         yield Clue("not whole", str(error))
         return
-    machine = here().rpartition("/")[2]
+    machine = current_platform().rpartition("/")[2]
     if elf.machine != machine:
-        yield Clue("architecture", f"{path.name} is made for {elf.machine}, this is {machine}")
+        yield Clue("architecture", f"{path.name} is for {elf.machine}, this machine is {machine}")
     elif elf.interpreter and not Path(elf.interpreter).exists():
-        yield Clue("libc", f"{path.name} needs the loader {elf.interpreter}, which is not there")
+        yield Clue("libc", f"{path.name} needs the loader {elf.interpreter}, which does not exist")
 
 
-def _script_fits(path: Path) -> Iterator[Clue]:
+def _check_script(path: Path) -> Iterator[Clue]:
     with path.open("rb") as file:
         first = file.readline(512).decode("utf-8", "replace").strip()
     words = first.removeprefix("#!").split()
     if not first.startswith("#!") or not words:
-        yield Clue("architecture", f"{path.name} is no program for Linux")
+        yield Clue("architecture", f"{path.name} is not a program for Linux")
     elif not Path(words[0]).exists():
-        yield Clue("python", f"{path.name} asks for {words[0]}, which is not there")
+        yield Clue("python", f"{path.name} needs {words[0]}, which does not exist")
     elif words[0].endswith("/env"):
-        yield Clue("python", f"{path.name} asks for {first}: newer Grafanas pass no PATH")
+        yield Clue("python", f"{path.name} needs {first}: newer versions of Grafana pass no PATH")
 
 
-def look_at_address_file(folder: Path) -> Iterator[Clue]:
-    """Whether a debugger left its address here: Grafana talks to nobody then."""
+def check_address_file(folder: Path) -> Iterator[Clue]:
+    """Whether a debugger has left its address here: Grafana would connect to it."""
     path = folder / ADDRESS_FILE
     if not path.is_file():
         return
@@ -128,47 +155,33 @@ def look_at_address_file(folder: Path) -> Iterator[Clue]:
         pid = int((folder / PID_FILE).read_text("utf-8"))
         os.kill(pid, 0)
     except FileNotFoundError:
-        why = _refused(address)
+        why = _connect_error(address)
     except ProcessLookupError:
-        why = "the process of pid.txt is gone"
+        why = "the process in pid.txt has ended"
     except (PermissionError, ValueError):
         why = ""
     if why:
-        yield Clue("address file", f"{ADDRESS_FILE} names {address}, but {why}")
+        yield Clue("address file", f"{ADDRESS_FILE} has the address {address}, but {why}")
 
 
-def look_at_port(folder: Path, identifier: str, environ: Mapping[str, str]) -> Iterator[Clue]:
-    """Whether the plugin answers where the package, or this environment, says that it is."""
+def check_port(folder: Path, identifier: str, environ: Mapping[str, str]) -> Iterator[Clue]:
+    """Whether a remote plugin answers at the address in the package or the environment."""
     variable = "GF_PLUGIN_GRPC_ADDRESS_" + identifier.upper().replace("-", "_")
-    named = environ.get(variable) or environ.get("GF_PLUGIN_ADDRESS")
-    address = named or conf_of(folder).get("address", "")
-    why = _refused(address) if address else ""
+    configured = environ.get(variable) or environ.get("GF_PLUGIN_ADDRESS")
+    address = configured or read_launch_conf(folder).get("address", "")
+    why = _connect_error(address) if address else ""
     if why:
-        yield Clue("port", f"the plugin is said to be at {address}, but {why}")
+        yield Clue("port", f"the plugin's address is {address}, but {why}")
 
 
-def _refused(address: str) -> str:
+def _connect_error(address: str) -> str:
+    """Why a connection fails; "" if it succeeds."""
     host, _, port = address.rpartition(":")
     try:
         number = int(port)
         with socket.create_connection((host.strip("[]"), number), CONNECT_TIMEOUT):
             return ""
     except ValueError:
-        return f"{address!r} is not HOST:PORT"
+        return f"address must be HOST:PORT, got {address!r}"
     except (OSError, OverflowError) as error:
-        return f"there nobody answers ({error})"
-
-
-def reader_of(text: str) -> Reader:
-    """The user of this number or name. Raises PackagingError when there is none."""
-    if text.isdecimal():
-        return Reader(int(text), frozenset({0} if text == "472" else ()))
-    import grp
-    import pwd
-
-    try:
-        found = pwd.getpwnam(text)
-    except KeyError:
-        raise PackagingError(f"there is no user {text!r} here; give a number or a name") from None
-    groups = {group.gr_gid for group in grp.getgrall() if text in group.gr_mem}
-    return Reader(found.pw_uid, frozenset({found.pw_gid, *groups}))
+        return f"nothing answers there ({error})"

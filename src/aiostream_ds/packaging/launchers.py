@@ -1,5 +1,5 @@
-"""The static programs that Grafana starts (launcher/ in the repository): those that came with the
-wheel, or in a checkout those that Go makes now. Imports `words`.
+"""The static programs that Grafana starts (launcher/ in the repository): from the wheel, or in a
+checkout built with Go.
 """
 
 import platform
@@ -10,25 +10,30 @@ from pathlib import Path
 
 from aiostream_ds.packaging.findings import PackagingError
 
-__all__ = ["PLATFORMS", "here", "launcher"]
+__all__ = ["PLATFORMS", "current_platform", "launcher"]
 
 PLATFORMS = (
-    "linux/amd64", "linux/arm64", "linux/arm", "darwin/amd64", "darwin/arm64", "windows/amd64",
-)  # fmt: skip
-"""What launchers are made for. They were tried on linux/amd64; the others are cross-compiled and
-untested."""
+    "linux/amd64",
+    "linux/arm64",
+    "linux/arm",
+    "darwin/amd64",
+    "darwin/arm64",
+    "windows/amd64",
+)
+"""The platforms of launchers. Only linux/amd64 is tested; the others are cross-compiled."""
 
 _PREBUILT = Path(__file__).parent / "launchers"
 _CHECKOUT = Path(__file__).parents[3]
 
 
 def launcher(system: str, *, bridge: bool = False) -> Path:
-    """The program for a platform; with `bridge` it can also carry TLS to a plugin elsewhere.
+    """The launcher for a platform; with `bridge` it can also connect to a remote plugin over TLS.
 
-    Raises PackagingError when it did not come with the installation and cannot be built.
+    Raises:
+        PackagingError: This installation does not have it and cannot build it.
     """
     if system not in PLATFORMS:
-        raise PackagingError(f"there is no launcher for {system}; allowed: {', '.join(PLATFORMS)}")
+        raise PackagingError(f"platform must be {', '.join(PLATFORMS)}, got {system!r}")
     name = f"{'bridge' if bridge else 'launch'}_{system.replace('/', '_')}"
     prebuilt = _PREBUILT / name
     if prebuilt.is_file():
@@ -36,8 +41,8 @@ def launcher(system: str, *, bridge: bool = False) -> Path:
     builder = _CHECKOUT / "launcher/build.py"
     if not builder.is_file() or shutil.which("go") is None:
         raise PackagingError(
-            f"the launcher for {system} did not come with this installation: install a wheel of "
-            "aiostream-ds that has it, or work in a checkout with Go on PATH"
+            f"this installation has no launcher for {system}; install a wheel of aiostream-ds that "
+            "has one, or use a checkout with go on PATH"
         )
     folder = _CHECKOUT / "build/launchers"
     done = subprocess.run(
@@ -48,8 +53,8 @@ def launcher(system: str, *, bridge: bool = False) -> Path:
     return folder / name
 
 
-def here() -> str:
-    """The platform of this environment, as Go names it."""
+def current_platform() -> str:
+    """The platform of this machine, as Go names it: `linux/amd64`."""
     machine = platform.machine().lower()
     known = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
     system = {"win32": "windows", "darwin": "darwin"}.get(sys.platform, "linux")

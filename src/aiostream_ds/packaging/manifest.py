@@ -1,5 +1,5 @@
-"""plugin.json: made from a class and its docstring, or read where an author wrote it; and the rules
-that Grafana has for it (docs/sources/developers/plugins/plugin.schema.json in its repository).
+"""plugin.json: made from a class, or read from a file. Grafana's rules for it are in its repository
+(docs/sources/developers/plugins/plugin.schema.json).
 """
 
 import inspect
@@ -17,7 +17,7 @@ from aiostream_ds.packaging.project import Project
 __all__ = ["ID", "check_id", "make_manifest", "read_manifest"]
 
 ID = re.compile(r"[0-9a-z]+-[0-9a-z]+-datasource")
-"""A data source's id: who makes it, its name, and the word datasource."""
+"""A data source's id: ORG-NAME-datasource."""
 
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 """Versions as Grafana compares them (semver.org)."""
@@ -29,11 +29,15 @@ _SCHEMA = (
 
 
 def check_id(identifier: str) -> str:
-    """The id itself. Raises PackagingError when Grafana would not take it."""
+    """Return the id.
+
+    Raises:
+        PackagingError: Grafana would refuse it.
+    """
     if not ID.fullmatch(identifier):
         raise PackagingError(
-            f"the id {identifier!r} is not allowed; it is ORG-NAME-datasource, in small letters "
-            "and digits, for example acme-clock-datasource: give --id"
+            f"id must be ORG-NAME-datasource in lower case letters and digits, got {identifier!r}; "
+            "use --id, for example acme-clock-datasource"
         )
     return identifier
 
@@ -43,16 +47,18 @@ def make_manifest(
 ) -> dict[str, Any]:
     """The plugin.json of a class.
 
-    `given` is the command line's: id, name, version, author. What is not given comes from
-    [tool.aiostream-ds], then [project] of the pyproject.toml, then from the class itself.
-    Raises PackagingError for an id or a version that Grafana would not take.
+    `given` has id, name, version and author from the command line. Other values come from
+    [tool.aiostream-ds], then [project] of pyproject.toml, then from the class.
+
+    Raises:
+        PackagingError: Grafana would refuse the id or the version.
     """
     word = re.sub(r"[^0-9a-z]", "", kind.__name__.lower())
     identifier = project.table.get("id") if given.get("id") is None else given["id"]
     identifier = check_id(identifier or f"local-{word}-datasource")
     version = str(project.option("version", given.get("version")) or "0.1.0")
     if not VERSION.fullmatch(version):
-        raise PackagingError(f"the version {version!r} is not allowed; it is like 1.2.3")
+        raise PackagingError(f"version must be like 1.2.3, got {version!r}")
     name = given.get("name") or project.table.get("name") or _spaced(kind.__name__)
     authors = project.project.get("authors") or [{}]
     author = given.get("author") or project.table.get("author") or authors[0].get("name")
@@ -89,20 +95,24 @@ def make_manifest(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A plugin.json. Raises PackagingError when it is not there, is no JSON or has no id."""
+    """Read a plugin.json.
+
+    Raises:
+        PackagingError: It does not exist, is not JSON, or has no id.
+    """
     try:
         found = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise PackagingError(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise PackagingError(f"{path} is no JSON: {error}") from None
+        raise PackagingError(f"{path}: expected JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-        raise PackagingError(f"{path} has no text 'id'")
+        raise PackagingError(f"{path}: expected an object with a string 'id'")
     return found
 
 
 def first_sentence(kind: type) -> str:
-    """The first paragraph of a class's own docstring, on one line."""
+    """The first paragraph of the class's own docstring, on one line."""
     text = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
     return " ".join(text.partition("\n\n")[0].split())
 

@@ -1,8 +1,8 @@
-"""A package looked at before Grafana does: what it would refuse, what its validator reports, and
-what breaks a signature. Imports the rest of the room.
+"""Checks the files of a package: what Grafana would refuse, what its validator reports, and what
+breaks a signature.
 
-The rules that are Grafana's come from plugin.schema.json and pkg/plugins in its repository, and
-from grafana/plugin-validator.
+The rules are those of plugin.schema.json and pkg/plugins in Grafana's repository, and of
+grafana/plugin-validator.
 """
 
 import re
@@ -20,160 +20,169 @@ from aiostream_ds.packaging.manifest import ID, VERSION, read_manifest
 from aiostream_ds.packaging.package_layout import FRONTEND
 from aiostream_ds.packaging.signature import MANIFEST, changes, matches_root, read_signature
 
-__all__ = ["LARGEST", "check_folder"]
+__all__ = ["MAX_ZIP_SIZE", "check_folder"]
 
-LARGEST = 45_000_000
-"""Bytes that a zip should have at most: it is held in memory where it is installed."""
+MAX_ZIP_SIZE = 45_000_000
+"""Bytes; Grafana holds a zip in memory when it installs it."""
 
-_LICENCES = ("Apache License", "MIT License", "BSD", "GNU ", "Mozilla Public", "ISC License",
-             "Permission is hereby granted")  # fmt: skip
+_LICENSES = (
+    "Apache License",
+    "MIT License",
+    "BSD",
+    "GNU ",
+    "Mozilla Public",
+    "ISC License",
+    "Permission is hereby granted",
+)
 _IMAGES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")
-_LEFT = ("standalone.txt", "pid.txt")
+_DEBUG_FILES = ("standalone.txt", "pid.txt")
 _UNSAFE = re.compile(r"[\\:*?\"<>|\x00-\x1f\x7f]|[^\x00-\x7f]")
+
+Problems = Iterator[tuple[Level, str]]
 
 
 def check_folder(folder: Path, *, root_url: str = "") -> Iterator[Finding]:
-    """Every finding about a package's files, the good ones too. `root_url` is that of the Grafana
-    that a private signature is for."""
+    """All findings about the files of a package, with those that are OK.
+
+    `root_url` is that of the Grafana that a private signature is for.
+    """
     try:
         manifest = read_manifest(folder / "plugin.json")
     except PackagingError as error:
-        yield Finding(
-            Level.ERROR, "plugin.json", str(error), "it is made by `aiostream-ds package`"
-        )
+        cure = "make the package with `aiostream-ds package`"
+        yield Finding(Level.ERROR, "plugin.json", str(error), cure)
         return
-    yield from _told("plugin.json", _manifest(folder, manifest), f"{manifest['id']}, well formed")
-    yield from _told("logos", _logos(folder, manifest), "there")
-    yield from _told("frontend", _frontend(folder), "module.js and schema.json are there")
-    yield from _told("texts", _texts(folder), "README, CHANGELOG and a known licence")
-    yield from _told("executables", _executables(folder, manifest), "mode 0755, right machines")
-    yield from _told("files", _files(folder), "plain, with names that can be signed")
-    yield from _signature(folder, root_url)
+    yield from _report("plugin.json", _check_manifest(folder, manifest), f"{manifest['id']}, valid")
+    yield from _report("logos", _check_logos(folder, manifest), "they exist")
+    yield from _report("frontend", _check_frontend(folder), "module.js and schema.json are valid")
+    yield from _report("texts", _check_texts(folder), "README, CHANGELOG and a known licence")
+    executables = _check_executables(folder, manifest)
+    yield from _report("executables", executables, "mode 0755, for the right machines")
+    yield from _report("files", _check_files(folder), "regular, with names that can be signed")
+    yield from _check_signature(folder, root_url)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     yield Finding(Level.OK, "size", f"{megabytes(size)} unpacked")
 
 
-Found = Iterator[tuple[Level, str]]
-
-
-def _told(subject: str, found: Found, good: str) -> Iterator[Finding]:
+def _report(subject: str, problems: Problems, ok: str) -> Iterator[Finding]:
+    """One finding a problem, or one that is OK."""
     empty = True
-    for level, text in found:
+    for level, text in problems:
         empty = False
         yield Finding(level, subject, text)
     if empty:
-        yield Finding(Level.OK, subject, good)
+        yield Finding(Level.OK, subject, ok)
 
 
-def _manifest(folder: Path, manifest: Mapping[str, Any]) -> Found:
+def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> Problems:
     identifier = manifest["id"]
     info = manifest.get("info") or {}
     if not ID.fullmatch(identifier):
-        yield Level.ERROR, f"the id {identifier!r} is not ORG-NAME-datasource, in small letters"
-    if folder.resolve().name != identifier:
-        yield (
-            Level.WARNING,
-            f"the folder is {folder.resolve().name!r}; Grafana's tools expect the id",
-        )
+        yield Level.ERROR, f"id must be ORG-NAME-datasource in lower case, got {identifier!r}"
+    name = folder.resolve().name
+    if name != identifier:
+        yield Level.WARNING, f"the folder's name must be the id for Grafana's tools, got {name!r}"
     if manifest.get("type") != "datasource":
-        yield Level.ERROR, f"the type is {manifest.get('type')!r}; allowed is 'datasource'"
+        yield Level.ERROR, f"type must be 'datasource', got {manifest.get('type')!r}"
     for key in ("backend", "executable"):
         if not manifest.get(key):
             yield Level.ERROR, f"{key!r} is missing: Grafana would start no process"
     if not manifest.get("streaming"):
-        yield Level.WARNING, "'streaming' is not true: panels are not offered live data"
+        yield Level.WARNING, "'streaming' is not true: panels offer no live data"
     if not manifest.get("name") or manifest.get("name") == identifier:
-        yield Level.ERROR, "'name' is missing or the id; it is what people read"
+        yield Level.ERROR, f"name must be a title that is not the id, got {manifest.get('name')!r}"
     if not VERSION.fullmatch(str(info.get("version"))):
-        yield Level.ERROR, f"the version {info.get('version')!r} is not like 1.2.3"
+        yield Level.ERROR, f"info.version must be like 1.2.3, got {info.get('version')!r}"
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", str(info.get("updated"))):
-        yield Level.ERROR, f"'updated' is {info.get('updated')!r}, no day like 2030-01-31"
+        yield Level.ERROR, f"info.updated must be like 2030-01-31, got {info.get('updated')!r}"
     for key in ("description", "keywords"):
         if not info.get(key):
             yield Level.ERROR, f"'info.{key}' is empty"
     if not (manifest.get("dependencies") or {}).get("grafanaDependency"):
-        yield Level.ERROR, "'dependencies.grafanaDependency' is missing, for example '>=9.4.0'"
+        yield Level.ERROR, "'dependencies.grafanaDependency' is missing; use for example '>=9.4.0'"
 
 
-def _logos(folder: Path, manifest: Mapping[str, Any]) -> Found:
+def _check_logos(folder: Path, manifest: Mapping[str, Any]) -> Problems:
     logos = (manifest.get("info") or {}).get("logos") or {}
     for key in ("small", "large"):
-        place = str(logos.get(key) or "")
-        if not place:
+        name = str(logos.get(key) or "")
+        if not name:
             yield Level.ERROR, f"'info.logos.{key}' is missing"
-        elif not (folder / place).is_file():
-            yield Level.ERROR, f"{place} is not there"
-        elif not place.lower().endswith(_IMAGES):
-            yield Level.ERROR, f"{place} is no image; allowed: {', '.join(_IMAGES)}"
-        elif place.endswith(".svg") and b"<script" in (folder / place).read_bytes().lower():
-            yield Level.ERROR, f"{place} holds a script"
+        elif not (folder / name).is_file():
+            yield Level.ERROR, f"{name} does not exist"
+        elif not name.lower().endswith(_IMAGES):
+            yield Level.ERROR, f"expected an image ({', '.join(_IMAGES)}), got {name}"
+        elif name.endswith(".svg") and b"<script" in (folder / name).read_bytes().lower():
+            yield Level.ERROR, f"{name} contains a script"
 
 
-def _frontend(folder: Path) -> Found:
+def _check_frontend(folder: Path) -> Problems:
     module = folder / FRONTEND[0]
     if not module.is_file():
-        yield Level.ERROR, "module.js is not there: Grafana cannot show the data source"
+        yield Level.ERROR, "module.js does not exist: Grafana cannot show the data source"
     elif b"define(" not in module.read_bytes():
-        yield Level.ERROR, "module.js is no AMD module"
+        yield Level.ERROR, "module.js must be an AMD module, got a file without define(...)"
     if not (folder / FRONTEND[1]).is_file():
-        yield Level.WARNING, "module.js.map is not there"
+        yield Level.WARNING, "module.js.map does not exist"
     schema = folder / "schema.json"
     try:
         document = msgspec.json.decode(schema.read_bytes())
         if not isinstance(document["version"], int) or not isinstance(document["sources"], list):
-            raise ValueError("its form is not known")
+            raise ValueError("expected an integer 'version' and a list 'sources'")
         for source in document["sources"]:
             if "error" in source:
                 yield Level.WARNING, f"the source {source['name']!r}: {source['error']}"
     except OSError:
-        yield Level.ERROR, "schema.json is not there: settings and queries have no forms"
+        yield Level.ERROR, "schema.json does not exist: settings and queries have no forms"
     except (ValueError, KeyError, TypeError) as error:
         yield Level.ERROR, f"schema.json cannot be read: {error}"
 
 
-def _texts(folder: Path) -> Found:
+def _check_texts(folder: Path) -> Problems:
     for name in ("README.md", "CHANGELOG.md", "LICENSE"):
         path = folder / name
-        if not path.is_file() or not path.read_text("utf-8", "replace").strip():
+        text = path.read_text("utf-8", "replace") if path.is_file() else ""
+        if not text.strip():
             yield Level.ERROR, f"{name} is missing or empty"
-        elif name == "README.md" and "<!--" in path.read_text("utf-8", "replace"):
-            yield Level.WARNING, "README.md has comments; the validator takes them for a template's"
-        elif name == "LICENSE":
-            text = path.read_text("utf-8", "replace")
-            if not any(known in text for known in _LICENCES):
-                yield Level.WARNING, "LICENSE is none that the validator knows"
+        elif name == "README.md" and "<!--" in text:
+            yield (
+                Level.WARNING,
+                "README.md has comments; the validator takes it for an unfinished template",
+            )
+        elif name == "LICENSE" and not any(known in text for known in _LICENSES):
+            yield Level.WARNING, "LICENSE is not one that the validator knows"
 
 
-def _executables(folder: Path, manifest: Mapping[str, Any]) -> Found:
-    start = str(manifest.get("executable") or "gpx_")
-    found = sorted(folder.glob(f"{start}_*"))
+def _check_executables(folder: Path, manifest: Mapping[str, Any]) -> Problems:
+    prefix = str(manifest.get("executable") or "gpx_")
+    found = sorted(folder.glob(f"{prefix}_*"))
     if not found:
-        yield Level.ERROR, f"there is no {start}_<os>_<arch>"
+        yield Level.ERROR, f"expected an executable {prefix}_<os>_<arch>, got none"
     for path in found:
-        machine = path.name.removeprefix(f"{start}_").removesuffix(".exe").rpartition("_")[2]
+        machine = path.name.removeprefix(f"{prefix}_").removesuffix(".exe").rpartition("_")[2]
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode != EXECUTABLE:
-            yield Level.ERROR, f"{path.name} has the mode {mode:04o}; it has to be 0755"
+            yield Level.ERROR, f"the mode of {path.name} must be 0755, got {mode:04o}"
         if "_linux_" in path.name and is_elf(path) and read_elf(path).machine != machine:
-            yield Level.ERROR, f"{path.name} is made for {read_elf(path).machine}"
+            yield Level.ERROR, f"{path.name} must be for {machine}, got {read_elf(path).machine}"
 
 
-def _files(folder: Path) -> Found:
+def _check_files(folder: Path) -> Problems:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            yield Level.ERROR, f"{name} is a link; the installation refuses those that lead outside"
-        if name in _LEFT:
-            yield Level.ERROR, f"{name} was left by a debugger: Grafana would look for it elsewhere"
+            yield Level.ERROR, f"{name} is a symbolic link; Grafana refuses those to other folders"
+        if name in _DEBUG_FILES:
+            yield Level.ERROR, f"{name} is left from a debugger: Grafana would connect to it"
         if path.name == "plugin.json" and path.parent != folder:
-            yield Level.ERROR, f"{name}: Grafana would take it for a second plugin"
+            yield Level.ERROR, f"{name}: Grafana would load it as a second plugin"
         if _UNSAFE.search(name):
-            yield Level.ERROR, f"{name!r} has signs that a manifest signed on Windows spoils"
+            yield Level.ERROR, f"{name!r} has characters that signing on Windows breaks"
         if not path.is_symlink() and path.stat().st_mode & stat.S_IWOTH:
-            yield Level.WARNING, f"{name} can be written by everyone"
+            yield Level.WARNING, f"{name} is writable by everybody"
 
 
-def _signature(folder: Path, root_url: str) -> Iterator[Finding]:
+def _check_signature(folder: Path, root_url: str) -> Iterator[Finding]:
     subject = "signature"
     try:
         signed = read_signature(folder)
@@ -181,17 +190,17 @@ def _signature(folder: Path, root_url: str) -> Iterator[Finding]:
         yield Finding(Level.ERROR, subject, str(error), "sign it again, or remove it")
         return
     if signed is None:
-        text = f"no {MANIFEST}: Grafana loads it only where unsigned plugins are allowed"
+        text = f"no {MANIFEST}: Grafana loads it only if unsigned plugins are allowed"
         yield Finding(Level.OK, subject, text)
         return
     wrong = list(changes(folder, signed))
     for text in wrong[:10]:
         yield Finding(Level.ERROR, subject, text, "unpack the signed zip again")
     if any("\\" in name for name in signed["files"]):
-        text = f"{MANIFEST} lists paths with \\, as signing on Windows writes them"
+        text = f"{MANIFEST} has paths with \\, as signing on Windows writes them"
         yield Finding(Level.ERROR, subject, text, "sign on Linux or macOS")
     if root_url and signed.get("signatureType") == "private" and not matches_root(signed, root_url):
-        text = f"it is for {signed.get('rootUrls')}, this Grafana is {root_url}"
-        yield Finding(Level.ERROR, subject, text, "sign with --rootUrls of exactly this text")
+        text = f"expected a signature for {root_url}, got {signed.get('rootUrls')}"
+        yield Finding(Level.ERROR, subject, text, "sign with --rootUrls of exactly this URL")
     if not wrong:
-        yield Finding(Level.OK, subject, "every file is as it was signed; the key is not looked at")
+        yield Finding(Level.OK, subject, "all files are as signed; the key is not verified")

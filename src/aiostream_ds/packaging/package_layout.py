@@ -1,5 +1,5 @@
-"""What every package has: plugin.json, the frontend, its schema, texts and logo, the launchers.
-Imports the rest of the room but `build`.
+"""Writes the files that every package has: plugin.json, frontend, schema.json, README, logo and
+launchers.
 """
 
 import os
@@ -14,8 +14,8 @@ import msgspec
 from aiostream_ds._grafana import forms
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.datasource import DataSource
-from aiostream_ds.packaging import boilerplate as texts
-from aiostream_ds.packaging.build_config import Recipe
+from aiostream_ds.packaging import boilerplate
+from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.builtin_files import (
     builtin_file,
     builtin_folder,
@@ -26,110 +26,120 @@ from aiostream_ds.packaging.launchers import PLATFORMS, launcher
 from aiostream_ds.packaging.manifest import make_manifest, read_manifest
 from aiostream_ds.packaging.project import Project
 
-__all__ = ["describe", "executable", "lay_common", "lay_launchers"]
+__all__ = ["FRONTEND", "executable_name", "package_manifest", "write_common", "write_launchers"]
 
 FRONTEND = ("module.js", "module.js.map")
-"""The built files that Grafana's browser side loads; the same in every package that has no own."""
+"""The frontend that packages share, unless the author has one."""
 
-OURS = ("plugin.json", "schema.json", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.txt")
-"""What a folder with an author's frontend may hold and the package writes itself."""
+GENERATED = ("plugin.json", "schema.json", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.txt")
+"""Files that the package writes itself, and does not copy from a folder with an author's frontend.
+"""
 
 
-def describe(recipe: Recipe, project: Project | None) -> dict[str, Any]:
-    """The package's plugin.json."""
-    if project is None or recipe.file is None:
+def package_manifest(config: BuildConfig, project: Project | None) -> dict[str, Any]:
+    """The package's plugin.json: the built-in plugin's, the one next to the author's file, or made
+    from the class."""
+    if project is None or config.file is None:
         found = read_manifest(builtin_file("plugin.json"))
-        for key, value in recipe.given.items():
+        for key, value in config.given.items():
             if value is not None and key in ("id", "name"):
                 found[key] = value
         return found
-    beside = recipe.file.resolve().parent / "plugin.json"
-    if beside.is_file() and not any(recipe.given.values()):
-        return read_manifest(beside)
-    return make_manifest(_kind(recipe), project, recipe.given, _day(recipe.file))
+    own = config.file.resolve().parent / "plugin.json"
+    if own.is_file() and not any(config.given.values()):
+        return read_manifest(own)
+    return make_manifest(_author_class(config), project, config.given, _date(config.file))
 
 
-def _day(file: Path) -> str:
+def _date(file: Path) -> str:
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or file.stat().st_mtime)
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
-def _kind(recipe: Recipe) -> type[DataSource[Any]]:
-    kind = recipe.target
-    assert isinstance(kind, type)
-    return kind
+def _author_class(config: BuildConfig) -> type[DataSource[Any]]:
+    assert isinstance(config.target, type)
+    return config.target
 
 
-def lay_common(
-    root: Path, recipe: Recipe, project: Project | None, manifest: Mapping[str, Any],
+def write_common(
+    root: Path,
+    config: BuildConfig,
+    project: Project | None,
+    manifest: Mapping[str, Any],
     progress: Progress,
-) -> None:  # fmt: skip
-    """Write the files that Grafana and its users read."""
-    _lay_frontend(root, recipe.frontend, progress)
-    document = forms.describe(Catalog(recipe.target, recipe.by))
+) -> None:
+    """Write all files but the code and the launchers."""
+    _write_frontend(root, config.frontend, progress)
+    document = forms.describe(Catalog(config.target, config.by))
     _write(root / "schema.json", msgspec.json.encode(document))
     _write(root / "plugin.json", msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    if project is None or recipe.file is None:
-        for name in ("README.md", "CHANGELOG.md"):
-            _write(root / name, texts.plain_markdown(builtin_file(name)))
-        shutil.copyfile(builtin_file("LICENSE"), root / "LICENSE")
-        (root / "img").mkdir()
-        shutil.copyfile(builtin_file("img/logo.svg"), root / "img/logo.svg")
-        shutil.copytree(builtin_folder("provisioning"), root / "provisioning")
-        for path, content in importable_dashboards().items():
-            _write(root / path, content)
+    if project is None or config.file is None:
+        _write_builtin(root)
         return
-    _lay_texts(root, project, manifest, _kind(recipe), progress)
-    near = recipe.file.resolve().parent
-    _lay_logos(root, near, project.folder, manifest, progress)
-    _lay_includes(root, near, manifest)
+    _write_texts(root, project, manifest, _author_class(config), progress)
+    near = config.file.resolve().parent
+    _write_logos(root, near, project.folder, manifest, progress)
+    _write_includes(root, near, manifest)
 
 
-def _lay_frontend(root: Path, folder: Path | None, progress: Progress) -> None:
+def _write_builtin(root: Path) -> None:
+    for name in ("README.md", "CHANGELOG.md"):
+        _write(root / name, boilerplate.read_markdown(builtin_file(name)))
+    for name in ("LICENSE", "img/logo.svg"):
+        _write(root / name, builtin_file(name).read_bytes())
+    shutil.copytree(builtin_folder("provisioning"), root / "provisioning")
+    for path, content in importable_dashboards().items():
+        _write(root / path, content)
+
+
+def _write_frontend(root: Path, folder: Path | None, progress: Progress) -> None:
     if folder is None:
         for name in FRONTEND:
             shutil.copyfile(forms.static(name), root / name)
         return
     for path in sorted(folder.rglob("*")):
-        place = path.relative_to(folder)
-        if str(place) in OURS or place.name.startswith("gpx_"):
-            progress.say(f"{path} is left out: the package has its own")
+        name_in_package = path.relative_to(folder)
+        if str(name_in_package) in GENERATED or path.name.startswith("gpx_"):
+            progress.log(f"{path} is left out: the package has its own")
         elif path.is_file():
-            _write(root / place, path.read_bytes())
+            _write(root / name_in_package, path.read_bytes())
 
 
-def _lay_texts(
-    root: Path, project: Project, manifest: Mapping[str, Any], kind: type[DataSource[Any]],
+def _write_texts(
+    root: Path,
+    project: Project,
+    manifest: Mapping[str, Any],
+    kind: type[DataSource[Any]],
     progress: Progress,
-) -> None:  # fmt: skip
-    found = {n: texts.plain_markdown(p) for n, p in project.texts.items() if n != "LICENSE"}
-    _write(root / "README.md", found.get("README") or texts.readme(manifest, kind))
-    _write(root / "CHANGELOG.md", found.get("CHANGELOG") or texts.changelog(manifest))
+) -> None:
+    found = {n: boilerplate.read_markdown(p) for n, p in project.texts.items() if n != "LICENSE"}
+    _write(root / "README.md", found.get("README") or boilerplate.make_readme(manifest, kind))
+    _write(root / "CHANGELOG.md", found.get("CHANGELOG") or boilerplate.make_changelog(manifest))
     if "LICENSE" in project.texts:
         shutil.copyfile(project.texts["LICENSE"], root / "LICENSE")
     else:
-        progress.warn(f"there is no LICENSE in {project.folder}; the package says that it has none")
-        _write(root / "LICENSE", texts.no_licence(manifest))
+        progress.warn(f"{project.folder} has no LICENSE; the package grants no rights")
+        _write(root / "LICENSE", boilerplate.make_missing_license(manifest))
 
 
-def _lay_logos(
+def _write_logos(
     root: Path, near: Path, folder: Path, manifest: Mapping[str, Any], progress: Progress
 ) -> None:
-    for place in sorted(set(manifest["info"]["logos"].values())):
-        theirs = next((d / place for d in (near, folder) if (d / place).is_file()), None)
-        if theirs is not None:
-            _write(root / place, theirs.read_bytes())
+    for name in sorted(set(manifest["info"]["logos"].values())):
+        own = next((d / name for d in (near, folder) if (d / name).is_file()), None)
+        if own is not None:
+            _write(root / name, own.read_bytes())
         else:
-            progress.say(f"there is no {place}: a logo is made from the name")
-            _write(root / place, texts.logo(manifest))
+            progress.log(f"{name} does not exist: a logo is made from the name")
+            _write(root / name, boilerplate.make_logo(manifest))
 
 
-def _lay_includes(root: Path, near: Path, manifest: Mapping[str, Any]) -> None:
-    """The dashboards that an author's plugin.json offers for import."""
-    for place in [one["path"] for one in manifest.get("includes", ()) if "path" in one]:
-        if not (near / place).is_file():
-            raise PackagingError(f"plugin.json includes {place!r}, which is not in {near}")
-        _write(root / place, (near / place).read_bytes())
+def _write_includes(root: Path, near: Path, manifest: Mapping[str, Any]) -> None:
+    """Copy the dashboards that an author's plugin.json includes."""
+    for name in [one["path"] for one in manifest.get("includes", ()) if "path" in one]:
+        if not (near / name).is_file():
+            raise PackagingError(f"plugin.json includes {name!r}, which is not in {near}")
+        _write(root / name, (near / name).read_bytes())
 
 
 def _write(path: Path, content: bytes | str) -> None:
@@ -137,18 +147,21 @@ def _write(path: Path, content: bytes | str) -> None:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def executable(manifest: Mapping[str, Any], platform: str) -> str:
+def executable_name(manifest: Mapping[str, Any], platform: str) -> str:
     """The name of the file that Grafana starts on a platform."""
-    end = ".exe" if platform.startswith("windows") else ""
-    return f"{manifest['executable']}_{platform.replace('/', '_')}{end}"
+    suffix = ".exe" if platform.startswith("windows") else ""
+    return f"{manifest['executable']}_{platform.replace('/', '_')}{suffix}"
 
 
-def lay_launchers(
-    root: Path, manifest: Mapping[str, Any], platforms: tuple[str, ...] = PLATFORMS, *,
+def write_launchers(
+    root: Path,
+    manifest: Mapping[str, Any],
+    platforms: tuple[str, ...] = PLATFORMS,
+    *,
     bridge: bool = False,
-) -> set[str]:  # fmt: skip
-    """Copy the launchers; returns their names, which have to be executable."""
-    names = {platform: executable(manifest, platform) for platform in platforms}
+) -> set[str]:
+    """Copy the launchers; returns their names, which must be executable."""
+    names = {platform: executable_name(manifest, platform) for platform in platforms}
     for platform, name in names.items():
         shutil.copyfile(launcher(platform, bridge=bridge), root / name)
     return set(names.values())

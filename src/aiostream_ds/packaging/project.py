@@ -1,5 +1,5 @@
-"""What an author's folder says about the plugin: pyproject.toml, README and the other texts beside
-the file, the requirements that the file itself names, and what it imports. Imports `words`.
+"""Reads an author's project: pyproject.toml, README and similar files, the requirements in the
+author's file, and its imports.
 """
 
 import json
@@ -16,7 +16,7 @@ from aiostream_ds.packaging.findings import PackagingError
 __all__ = ["Imports", "Project", "find_imports", "read_project"]
 
 _SCRIPT = re.compile(r"(?m)^# /// script\s*$\s(?P<content>(?:^#(?:| .*)$\s)+)^# ///\s*$")
-"""The metadata block of a single file (packaging.python.org, inline script metadata)."""
+"""Inline script metadata (packaging.python.org)."""
 
 _TEXTS = {
     "README": ("README.md", "readme.md"),
@@ -26,9 +26,14 @@ _TEXTS = {
 
 
 class Project(NamedTuple):
-    """What the folder says. `table` is [tool.aiostream-ds] of its pyproject.toml, `project` its
-    [project]; `requires` are requirements as they are written there and in the file; `texts` are
-    the files README, CHANGELOG and LICENSE that there are; `folder` is where they were looked for.
+    """A project.
+
+    Attributes:
+        folder: The folder of pyproject.toml, or of the author's file.
+        table: [tool.aiostream-ds] of pyproject.toml.
+        project: [project] of pyproject.toml.
+        requires: The requirements in pyproject.toml and in the file.
+        texts: The existing files among README, CHANGELOG and LICENSE.
     """
 
     folder: Path
@@ -38,7 +43,9 @@ class Project(NamedTuple):
     texts: Mapping[str, Path]
 
     def option(self, key: str, given: Any = None) -> Any:
-        """A setting: from the command line, from [tool.aiostream-ds], from [project], or None."""
+        """An option from the command line, [tool.aiostream-ds] or [project], in this order; or
+        None.
+        """
         for value in (given, self.table.get(key), self.project.get(key)):
             if value is not None:
                 return value
@@ -46,9 +53,10 @@ class Project(NamedTuple):
 
 
 def read_project(file: Path) -> Project:
-    """The project of an author's file: the nearest folder up with a pyproject.toml, else its own.
+    """Read the project of a file: the nearest parent folder with a pyproject.toml, else its own.
 
-    Raises PackagingError when the pyproject.toml, or the file's own block, cannot be read.
+    Raises:
+        PackagingError: pyproject.toml or the file's inline metadata is not TOML.
     """
     file = file.resolve()
     found = next((p for p in file.parents if (p / "pyproject.toml").is_file()), None)
@@ -58,7 +66,7 @@ def read_project(file: Path) -> Project:
     requires = [*project.get("dependencies", ()), *_script_requires(file)]
     texts: dict[str, Path] = {}
     for name, candidates in _TEXTS.items():
-        for candidate in (place / text for place in (file.parent, folder) for text in candidates):
+        for candidate in (near / text for near in (file.parent, folder) for text in candidates):
             if candidate.is_file() and candidate.stat().st_size:
                 texts.setdefault(name, candidate)
     table = whole.get("tool", {}).get("aiostream-ds", {})
@@ -69,7 +77,7 @@ def _toml(text: str, where: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PackagingError(f"{where}: the metadata is no TOML: {error}") from None
+        raise PackagingError(f"{where}: expected TOML metadata: {error}") from None
 
 
 def _script_requires(file: Path) -> list[str]:
@@ -82,14 +90,13 @@ def _script_requires(file: Path) -> list[str]:
 
 
 class Imports(NamedTuple):
-    """What a file imports when it is loaded: files of its own folder, and top-level names of
-    installed packages."""
+    """What a file imports: files of its own folder, and installed top-level modules."""
 
     own: tuple[Path, ...]
     packages: frozenset[str]
 
 
-# In a process of its own: here, much is loaded already that the file does not need.
+# Runs in a new process: this one has loaded modules that the file does not need.
 _PROBE = """
 import importlib.util, json, os, sys
 before = set(sys.modules)
@@ -106,19 +113,25 @@ json.dump({n: f for n, f in found.items() if f}, out)
 
 
 def find_imports(file: Path) -> Imports:
-    """Load the file in a process of its own and see what came. Raises PackagingError when that
-    fails, with the last line of the traceback."""
+    """Load the file in a new process and list its imports.
+
+    Raises:
+        PackagingError: Loading fails; the message has the last line of the traceback.
+    """
     file = file.resolve()
     if file.stem in sys.stdlib_module_names:
-        raise PackagingError(f"{file.name} has the name of a module of Python's own: rename it")
+        raise PackagingError(
+            f"the file's name must not be that of a standard library module, got {file.name}; "
+            "rename it"
+        )
     command = [sys.executable, "-IBXutf8", "-c", _PROBE, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=file.parent)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
         raise PackagingError(f"{file} cannot be imported: {last}")
     own, packages = {file}, set()
-    for name, place in json.loads(done.stdout).items():
-        path = Path(place)
+    for name, origin in json.loads(done.stdout).items():
+        path = Path(origin)
         if path.is_relative_to(file.parent) and "site-packages" not in path.parts:
             own.add(path)
         elif "site-packages" in path.parts or "dist-packages" in path.parts:

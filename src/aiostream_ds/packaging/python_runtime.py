@@ -1,8 +1,8 @@
-"""This interpreter made portable: itself, its library without what plugins never need, the shared
-libraries that all of it asks for, and the libc below them. Imports `words`, `elf`; Linux only.
+"""Copies the running interpreter into a package: the program, the standard library, the shared
+libraries that they need, and the libc. Linux only.
 
-The loader inside the package starts it (`ld-linux… --library-path rt/lib rt/bin/python3.x`), so no
-library of the machine is used, and there may be none.
+The loader in the package starts it (`ld-linux… --library-path rt/lib rt/bin/python3.x`), so it uses
+no library of the machine.
 """
 
 import re
@@ -14,26 +14,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from aiostream_ds.packaging.elf import is_elf, read_elf
+from aiostream_ds.packaging.elf import read_elf
 from aiostream_ds.packaging.findings import PackagingError
 
-__all__ = ["Runtime", "copy_libraries", "copy_runtime", "strip_all"]
+__all__ = ["Runtime", "copy_libraries", "copy_runtime", "run_python"]
 
-_FOLDERS = {
-    "__pycache__", "curses", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data",
-    "site-packages", "dist-packages", "test", "tests", "tkinter", "turtledemo", "venv",
-}  # fmt: skip
-"""Folders of the library that a plugin never needs: tests, installers, desktop programs."""
+_EXCLUDED_FOLDERS = set(
+    """
+    __pycache__ curses distutils ensurepip idlelib lib2to3 pydoc_data site-packages dist-packages
+    test tests tkinter turtledemo venv
+    """.split()
+)
+"""Folders of the standard library that a plugin never needs: tests, installers, desktop programs.
+"""
 
-_MODULES = re.compile(
+_EXCLUDED_MODULES = re.compile(
     r"(_test|xx|_xx|_tkinter|_curses|readline|nis|ossaudiodev|_dbm|_gdbm|_ctypes_test)\w*\."
 )
-"""Compiled modules of the same kind; readline's licence would also reach the package."""
+"""Extension modules of the same kind; readline also because of its licence."""
 
-_FILES = {"turtle.py", "EXTERNALLY-MANAGED"}
+_EXCLUDED_FILES = {"turtle.py", "EXTERNALLY-MANAGED"}
 
 _NSS = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
-"""What glibc loads by itself when it looks up names (before 2.34 these are files of their own)."""
+"""What glibc loads at run time to resolve names (separate files before 2.34)."""
 
 _LISTED = re.compile(r"^\s*(\S+) => (\S+)(?: \(0x[0-9a-f]+\))?$", re.M)
 
@@ -41,7 +44,7 @@ _MISSING = re.compile(r"^\s*(\S+) => not found$", re.M)
 
 
 class Runtime(NamedTuple):
-    """Where things are in the package, relative to it."""
+    """Paths of the runtime, relative to the package."""
 
     loader: str
     loader_flags: str
@@ -51,17 +54,22 @@ class Runtime(NamedTuple):
 
 
 def copy_runtime(root: Path) -> Runtime:
-    """Copy the interpreter and its library into `root/rt`. Raises PackagingError where it cannot be
-    made portable."""
+    """Copy the interpreter and the standard library into `root/rt`.
+
+    Raises:
+        PackagingError: This interpreter cannot be copied.
+    """
     if not sys.platform.startswith("linux"):
         raise PackagingError(
-            f"a package with its own Python can be made on Linux, not on {sys.platform}: "
+            f"a package with its own Python must be made on Linux, got {sys.platform}; "
             "use --runtime host or --address"
         )
     program = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
     loader = Path(read_elf(program).interpreter)
     if not loader.is_file():
-        raise PackagingError(f"{program} is linked statically: use --runtime host or --address")
+        raise PackagingError(
+            f"expected a dynamically linked Python, got {program}; use --runtime host or --address"
+        )
     standard = Path(sysconfig.get_path("stdlib"))
     version = standard.name
     interpreter = root / "rt/bin" / version
@@ -87,31 +95,34 @@ def _ignored(folder: str, names: list[str]) -> list[str]:
     return [
         name
         for name in names
-        if name in _FOLDERS
-        or name in _FILES
+        if name in _EXCLUDED_FOLDERS
+        or name in _EXCLUDED_FILES
         or name.startswith("config-")
-        or (name.endswith(".so") and _MODULES.match(name))
+        or (name.endswith(".so") and _EXCLUDED_MODULES.match(name))
         or (Path(folder, name).is_symlink() and not Path(folder, name).exists())
     ]
 
 
 def copy_libraries(root: Path, runtime: Runtime, originals: Iterable[Path]) -> list[Path]:
-    """Copy every shared library that the interpreter, its modules and `originals` (the packages'
-    own files, where they are installed) ask for; returns where they were.
+    """Copy every shared library that the interpreter, its modules and `originals` need; returns
+    their original paths.
 
-    A module of the standard library whose libraries are not there is left out: it does not work
-    here either. Raises PackagingError when a package's file lacks one.
+    `originals` are the binaries of the packages, where they are installed. A module of the standard
+    library with a missing library is left out: it does not work on this machine either.
+
+    Raises:
+        PackagingError: A library that a package needs is missing.
     """
     program = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
     loader = Path(read_elf(program).interpreter)
     packages = [path.resolve() for path in originals]
-    inside = {path.name for path in packages}
+    included = {path.name for path in packages}
     found: dict[str, Path] = {}
     for path in (program, *packages):
-        _resolve(loader, path, found, inside)
+        _resolve(loader, path, found, included)
     for module in sorted((root / runtime.library / "lib-dynload").glob("*.so")):
         try:
-            _resolve(loader, module, found, inside)
+            _resolve(loader, module, found, included)
         except PackagingError:
             module.unlink()
     libc = next((p for n, p in found.items() if n.startswith("libc.")), None)
@@ -125,32 +136,50 @@ def copy_libraries(root: Path, runtime: Runtime, originals: Iterable[Path]) -> l
     return [found[name] for name in sorted(found)]
 
 
-def _resolve(loader: Path, path: Path, found: dict[str, Path], inside: set[str]) -> None:
-    """Ask the loader itself what it would load."""
+def _resolve(loader: Path, path: Path, found: dict[str, Path], included: set[str]) -> None:
+    """Add to `found` what the loader would load for `path`."""
     done = subprocess.run(
         [loader, "--list", path], capture_output=True, text=True, check=False, errors="replace"
     )
     listed = _LISTED.findall(done.stdout)
-    missing = [name for name in _MISSING.findall(done.stdout) if name not in inside]
+    missing = [name for name in _MISSING.findall(done.stdout) if name not in included]
     if missing:
-        raise PackagingError(f"{path} needs {', '.join(missing)}, which is not on this machine")
-    for name, place in listed:
+        raise PackagingError(
+            f"{path} needs {', '.join(missing)}; install the library that is missing"
+        )
+    for name, target in listed:
         base = name.rpartition("/")[2]
-        if base not in inside and base != loader.name and place.startswith("/"):
-            found.setdefault(base, Path(place))
+        if base not in included and base != loader.name and target.startswith("/"):
+            found.setdefault(base, Path(target))
 
 
-def strip_all(root: Path) -> bool:
-    """Take debugging symbols out of every program and library; whether the tool `strip` is here.
+def run_python(root: Path, runtime: Runtime, code: str) -> str:
+    """Run code in the packaged Python, with `root` as its argument; returns its output.
 
-    Libraries that wheels carry in a `.libs` folder are left: their layout was changed by a tool,
-    and some break (numpy's OpenBLAS does).
+    Raises:
+        PackagingError: It failed; the message has the end of its output.
     """
-    strip = shutil.which("strip")
-    if strip is None:
-        return False
-    for path in sorted(root.rglob("*")):
-        carried = any(part.endswith(".libs") for part in path.parts)
-        if path.is_file() and not carried and is_elf(path):
-            subprocess.run([strip, "--strip-unneeded", path], capture_output=True, check=False)
-    return True
+    command = [
+        str(root / runtime.loader),
+        *runtime.loader_flags.split(),
+        "--library-path",
+        str(root / runtime.libraries),
+        str(root / runtime.interpreter),
+        *("-I", "-S", "-B", "-X", "utf8"),
+        *("-c", code, str(root)),
+    ]
+    (root / runtime.loader).chmod(0o755)
+    done = subprocess.run(
+        command, env={"LD_BIND_NOW": "1"}, capture_output=True, text=True, check=False, cwd="/"
+    )
+    if not done.returncode:
+        return done.stdout.strip()
+    output = "\n".join(done.stderr.strip().splitlines()[-6:])
+    hint = ""
+    if "FileNotFoundError" in output:
+        hint = "\nadd files that the code reads with --include PATH"
+    elif "ModuleNotFoundError" in output:
+        hint = "\nadd packages that are imported at run time with --with NAME"
+    raise PackagingError(
+        f"the package of {root.name} does not run (status {done.returncode}):\n{output}{hint}"
+    )

@@ -1,5 +1,5 @@
-"""The bill of materials, as CycloneDX 1.5 (cyclonedx.org): every package, library and program that
-is inside, so that an admin knows what to update. Imports `dependencies`.
+"""The software bill of materials (CycloneDX 1.5): every package, library and program in a package,
+so that an admin knows what to update.
 """
 
 import platform
@@ -13,17 +13,16 @@ import msgspec
 
 from aiostream_ds.packaging.dependencies import Package
 
-__all__ = ["SBOM_FILE", "SystemPackage", "bill", "system_packages"]
+__all__ = ["SBOM_FILE", "SystemPackage", "make_sbom", "system_packages"]
 
 SBOM_FILE = "sbom.cdx.json"
-"""Its name in a package."""
+"""The file's name in a package."""
 
-_SPACE = uuid.UUID("6f4fa3ab-5a0e-5f3c-9d8e-3f5c6f0f3c11")  # any; serial numbers are made from it
+_NAMESPACE = uuid.UUID("6f4fa3ab-5a0e-5f3c-9d8e-3f5c6f0f3c11")  # for the serial numbers; arbitrary
 
 
 class SystemPackage(msgspec.Struct, frozen=True, order=True):
-    """What the system's package manager calls an owner of shared libraries. `version` and
-    `copyright` are "" where it is not asked or does not know."""
+    """A package of the operating system; `version` and `copyright` (a path) are "" if unknown."""
 
     name: str
     version: str = ""
@@ -31,7 +30,7 @@ class SystemPackage(msgspec.Struct, frozen=True, order=True):
 
 
 def system_packages(libraries: Iterable[Path]) -> list[SystemPackage]:
-    """Who installed these libraries, by dpkg; a library that nobody claims stands for itself."""
+    """The packages that installed these libraries (dpkg); an unknown library has its own name."""
     found = set()
     for path in libraries:
         found.add(_dpkg(path) or SystemPackage(path.name))
@@ -45,8 +44,8 @@ def _dpkg(path: Path) -> SystemPackage | None:
         if owner and "," not in owner:
             version = _run("dpkg-query", "-W", "-f=${Version}", owner)
             bare = owner.partition(":")[0]
-            said = Path("/usr/share/doc", bare, "copyright")
-            return SystemPackage(bare, version, str(said) if said.is_file() else "")
+            copyright = Path("/usr/share/doc", bare, "copyright")
+            return SystemPackage(bare, version, str(copyright) if copyright.is_file() else "")
     return None
 
 
@@ -58,7 +57,7 @@ def _run(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def bill(
+def make_sbom(
     identifier: str,
     version: str,
     packages: Iterable[Package],
@@ -66,7 +65,7 @@ def bill(
     *,
     python: bool,
 ) -> bytes:
-    """The document. It holds no date, so that the same package gives the same bytes."""
+    """The document. It has no date: the same package gives the same bytes."""
     components: list[dict[str, Any]] = [_pypi(package) for package in packages]
     if python:
         number = platform.python_version()
@@ -83,7 +82,7 @@ def bill(
             {
                 "bomFormat": "CycloneDX",
                 "specVersion": "1.5",
-                "serialNumber": f"urn:uuid:{uuid.uuid5(_SPACE, text.decode())}",
+                "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, text.decode())}",
                 "version": 1,
                 "metadata": {"component": main},
                 "components": components,
@@ -97,12 +96,12 @@ def _pypi(package: Package) -> dict[str, Any]:
     return _component("library", package.name, package.version, purl, package.license)
 
 
-def _component(kind: str, name: str, version: str, purl: str, said: str) -> dict[str, Any]:
+def _component(kind: str, name: str, version: str, purl: str, license: str) -> dict[str, Any]:
     found: dict[str, Any] = {"type": kind, "name": name}
     if version:
         found["version"] = version
     if purl:
         found["purl"] = found["bom-ref"] = purl
-    if said:
-        found["licenses"] = [{"license": {"name": said}}]
+    if license:
+        found["licenses"] = [{"license": {"name": license}}]
     return found

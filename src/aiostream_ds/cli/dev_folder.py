@@ -1,4 +1,4 @@
-"""A development plugin in a Grafana's folder of plugins: it runs the author's file."""
+"""Makes a development plugin in Grafana's plugin folder: it runs the author's file."""
 
 import re
 import shutil
@@ -11,45 +11,47 @@ import msgspec
 
 from aiostream_ds._grafana.forms import static
 from aiostream_ds._process.standalone import plugin_id
-from aiostream_ds.cli.target import CommandError
+from aiostream_ds.cli.target import CommandError, file_of
 
-__all__ = ["link"]
+__all__ = ["STAMP", "make_dev_folder"]
 
-MARK = "aiostream-ds-dev.txt"
-"""The file by which a folder that was made here is known again."""
+STAMP = "aiostream-ds-dev.txt"
+"""The file that shows that `make_dev_folder` made the folder."""
 
 
-def link(file: str | None, plugins: Path) -> Path:
-    """Make the plugin's folder in `plugins`; its directory.
+def make_dev_folder(file: str | None, plugins: Path) -> Path:
+    """Make, or replace, the plugin's folder in `plugins`; returns it.
 
-    A plugin.json beside the author's file is taken as it is; without one, there is one with the
-    file's name. The executable that Grafana starts runs the file, or hands on the process that
-    `dev` is. Raises CommandError when there is no such folder, or another plugin lies in it.
+    It has the plugin.json next to the author's file, or one with the file's name. Grafana starts
+    its executable, which runs the file or connects Grafana to the process of `dev`.
+
+    Raises:
+        CommandError: `plugins` does not exist, or another plugin has the folder.
     """
     if not plugins.is_dir():
-        raise CommandError(f"there is no folder {str(plugins)!r}; give a Grafana's plugin folder")
-    source = Path(file.partition(":")[0] if ".py:" in file else file) if file else None
-    own = source.parent if source is not None else Path()
-    manifest = _manifest(own, source)
+        raise CommandError(f"expected Grafana's plugin folder, got {str(plugins)!r}")
+    source = file_of(file) if file else None
+    manifest = _manifest(source)
     identifier = str(manifest["id"])
     directory = plugins / identifier
-    if directory.exists() and not (directory / MARK).is_file():
+    if directory.exists() and not (directory / STAMP).is_file():
         raise CommandError(
-            f"{str(directory)!r} is a plugin already, and not one that `dev` has made;"
-            " attach it with --plugin-dir, or remove it"
+            f"{str(directory)!r} is another plugin, which `dev` did not make; "
+            "use it with --plugin-dir, or remove it"
         )
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    (directory / MARK).write_text("Made by `aiostream-ds dev --grafana`; it may be deleted.\n")
+    (directory / STAMP).write_text("Made by `aiostream-ds dev --grafana`. You can delete it.\n")
     (directory / "plugin.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     shutil.copyfile(static("module.js"), directory / "module.js")
     _write_executables(directory, manifest["executable"], file)
     return directory
 
 
-def _manifest(own: Path, source: Path | None) -> dict[str, Any]:
-    if plugin_id(own):
-        found: dict[str, Any] = msgspec.json.decode((own / "plugin.json").read_bytes())
+def _manifest(source: Path | None) -> dict[str, Any]:
+    folder = source.parent if source is not None else Path()
+    if plugin_id(folder):
+        found: dict[str, Any] = msgspec.json.decode((folder / "plugin.json").read_bytes())
         found.setdefault("executable", "gpx_dev")
         return found
     name = source.stem if source is not None else "aiostream"
@@ -73,7 +75,7 @@ def _manifest(own: Path, source: Path | None) -> dict[str, Any]:
 
 
 def _write_executables(directory: Path, name: str, file: str | None) -> None:
-    """One for each processor of this system: Grafana picks it by its suffix."""
+    """Write one script an architecture: Grafana selects it by its suffix."""
     system = "darwin" if sys.platform == "darwin" else "linux"
     words = ["run"] if file is None else ["run", str(Path(file).resolve())]
     text = (
@@ -82,7 +84,7 @@ def _write_executables(directory: Path, name: str, file: str | None) -> None:
         "from aiostream_ds.cli import main\n\n"
         f"sys.exit(main({words!r}))\n"
     )
-    for processor in ("amd64", "arm64", "arm"):
-        path = directory / f"{name}_{system}_{processor}"
+    for architecture in ("amd64", "arm64", "arm"):
+        path = directory / f"{name}_{system}_{architecture}"
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

@@ -1,4 +1,4 @@
-"""The class and the settings that a command works on, and a Grafana in memory before it."""
+"""A plugin in this process, with the settings of the command line."""
 
 import argparse
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -12,14 +12,14 @@ from aiostream_ds import _telemetry as telemetry
 from aiostream_ds._grafana.application import background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._process.watchdog import watch_loop
-from aiostream_ds.cli.target import find_target, pairs
+from aiostream_ds.cli.target import find_target, parse_pairs
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
-__all__ = ["Opened", "open_target", "run_loop"]
+__all__ = ["LocalPlugin", "load_plugin", "run_async"]
 
 
-class Opened(NamedTuple):
-    """What a command works on: a class and the settings on the line."""
+class LocalPlugin(NamedTuple):
+    """A class and its settings."""
 
     target: Target
     by: str | None
@@ -28,12 +28,12 @@ class Opened(NamedTuple):
 
     @property
     def catalog(self) -> Catalog:
-        """The same as what a plugin is opened with."""
+        """The catalog for `open_application`."""
         return Catalog(self.target, self.by)
 
     @asynccontextmanager
     async def grafana(self) -> AsyncGenerator[Grafana]:
-        """The plugin, and a Grafana in memory before it."""
+        """Run the plugin with an in-memory Grafana."""
         async with background_tasks() as tasks, open_application(self.catalog) as application:
             tasks.start_soon(watch_loop)
             async with open_grafana(
@@ -42,16 +42,18 @@ class Opened(NamedTuple):
                 yield grafana
 
 
-def open_target(file: str | None, parsed: argparse.Namespace) -> Opened:
-    """The class of the file and the settings of the line; logs go to the terminal from now on.
+def load_plugin(file: str | None, parsed: argparse.Namespace) -> LocalPlugin:
+    """Load a class with the settings of the command line; also makes logs readable text.
 
-    Raises CommandError.
+    Raises:
+        CommandError: The class cannot be loaded, or a setting is not KEY=VALUE.
     """
     target, by = find_target(file)
     telemetry.configure(text=True)
-    return Opened(target, by, pairs(parsed.settings), pairs(parsed.secret, plain=True))
+    secrets = parse_pairs(parsed.secret, json=False)
+    return LocalPlugin(target, by, parse_pairs(parsed.settings), secrets)
 
 
-def run_loop(function: Callable[[], Awaitable[None]]) -> None:
-    """Run an async function to its end, on uvloop where that exists."""
+def run_async(function: Callable[[], Awaitable[None]]) -> None:
+    """Run an async function, on uvloop if it is installed."""
     anyio.run(function, backend_options={"use_uvloop": find_spec("uvloop") is not None})

@@ -1,4 +1,4 @@
-"""`dev --grafana DIR`: the plugin's folder in a Grafana's folder of plugins."""
+"""`dev --grafana DIR`: the plugin's folder in Grafana's plugin folder."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from aiostream_ds.cli.link import MARK, link
+from aiostream_ds.cli.dev_folder import STAMP, make_dev_folder
 from aiostream_ds.cli.target import CommandError
 
 
@@ -25,7 +25,7 @@ def file(tmp_path):
 
 
 def test_the_folder_is_a_plugin_with_the_files_name(plugins, file):
-    directory = link(file, plugins)
+    directory = make_dev_folder(file, plugins)
     manifest = json.loads((directory / "plugin.json").read_text())
     assert manifest["id"] == directory.name == "aiostream-my-garden-datasource"
     assert manifest["backend"] and manifest["streaming"]
@@ -35,30 +35,30 @@ def test_the_folder_is_a_plugin_with_the_files_name(plugins, file):
 
 
 def test_what_grafana_starts_runs_the_file(plugins, file):
-    directory = link(file, plugins)
+    directory = make_dev_folder(file, plugins)
     (executable,) = directory.glob("gpx_*_amd64")
-    # without Grafana's cookie it says what it is, and how it is to be started
+    # without Grafana's cookie it explains what it is and exits
     run = subprocess.run([executable], capture_output=True, text=True, timeout=20)
     assert run.returncode == 1 and "plugin" in run.stderr
 
 
-def test_a_plugin_json_beside_the_file_is_taken(plugins, file, tmp_path):
+def test_a_plugin_json_next_to_the_file_is_used(plugins, file, tmp_path):
     own = {"type": "datasource", "id": "me-garden-datasource", "executable": "gpx_garden"}
     (tmp_path / "plugin.json").write_text(json.dumps(own))
-    directory = link(f"{file}:Garden", plugins)
+    directory = make_dev_folder(f"{file}:Garden", plugins)
     assert directory.name == "me-garden-datasource"
     assert list(directory.glob("gpx_garden_*"))
 
 
-def test_what_was_made_here_is_made_anew_and_another_plugin_is_left_alone(plugins, file):
-    directory = link(file, plugins)
+def test_its_own_folder_is_replaced_and_another_plugin_is_not_changed(plugins, file):
+    directory = make_dev_folder(file, plugins)
     (directory / "old").touch()
-    assert link(file, plugins) == directory and not (directory / "old").exists()
-    (directory / MARK).unlink()
-    with pytest.raises(CommandError, match="is a plugin already"):
-        link(file, plugins)
+    assert make_dev_folder(file, plugins) == directory and not (directory / "old").exists()
+    (directory / STAMP).unlink()
+    with pytest.raises(CommandError, match="is another plugin"):
+        make_dev_folder(file, plugins)
 
 
-def test_without_a_folder_of_plugins_nothing_is_made(tmp_path, file):
-    with pytest.raises(CommandError, match="there is no folder"):
-        link(file, tmp_path / "nowhere")
+def test_the_plugin_folder_must_exist(tmp_path, file):
+    with pytest.raises(CommandError, match="expected Grafana's plugin folder, got .*nowhere"):
+        make_dev_folder(file, tmp_path / "nowhere")

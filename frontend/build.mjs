@@ -1,6 +1,6 @@
-// Bundles src/module.ts into the one module that every aiostream plugin ships, for the loaders of
-// Grafana 9.4 to 13, and any page beside it. `node build.mjs [--out DIR]`: under DIR instead of the
-// Python package, which is how freshness is checked.
+// Bundles src/module.ts into the module that every aiostream plugin ships, for the loaders of Grafana
+// 9.4 to 13, and the console's page. Writes into the Python package; `node build.mjs --out DIR` writes
+// below DIR instead, to check whether the committed files are up to date.
 import { build } from "esbuild";
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -10,8 +10,8 @@ const here = dirname(fileURLToPath(import.meta.url));
 const flag = process.argv.indexOf("--out");
 const out = flag < 0 ? join(here, "../src/aiostream_ds") : resolve(process.argv[flag + 1]);
 
-// What every Grafana from 9.4 on gives a plugin. Not there: react/jsx-runtime, @grafana/schema.
-const HOST = ["react", "react-dom", "@grafana/data", "@grafana/runtime", "@grafana/ui", "rxjs", "lodash", "@emotion/css"];
+// The modules that every Grafana from 9.4 on provides. Not among them: react/jsx-runtime, @grafana/schema.
+const HOST_MODULES = ["react", "react-dom", "@grafana/data", "@grafana/runtime", "@grafana/ui", "rxjs", "lodash", "@emotion/css"];
 
 const COMMON = {
   absWorkingDir: here,
@@ -24,17 +24,17 @@ const COMMON = {
   logLevel: "warning",
 };
 
-// AMD by a wrapper, since esbuild writes none. The names stand in double quotes in `define([...])`:
-// Grafana 10 and 11 look for that text to tell AMD from SystemJS.
+// esbuild has no AMD output, so a wrapper is added. The names in `define([...])` are in double quotes:
+// Grafana 10 and 11 search for that string to distinguish AMD from SystemJS.
 async function buildModule() {
   const short = { jsxFactory: "h", jsxFragment: "Fragment", inject: ["src/jsx.ts"] };
-  const options = { ...COMMON, ...short, entryPoints: ["src/module.ts"], external: HOST, format: "cjs" };
+  const options = { ...COMMON, ...short, entryPoints: ["src/module.ts"], external: HOST_MODULES, format: "cjs" };
   const probe = await build({ ...options, write: false, metafile: true, outfile: "module.js" });
-  const [found] = Object.values(probe.metafile.outputs);
-  const names = [...new Set(found.imports.filter((each) => each.external).map((each) => each.path))].sort();
-  const unknown = names.filter((name) => !HOST.includes(name));
+  const [output] = Object.values(probe.metafile.outputs);
+  const names = [...new Set(output.imports.filter((each) => each.external).map((each) => each.path))].sort();
+  const unknown = names.filter((name) => !HOST_MODULES.includes(name));
   if (unknown.length) {
-    throw new Error(`the host does not give ${unknown.join(", ")}`);
+    throw new Error(`expected imports that Grafana provides, got ${unknown.join(", ")}`);
   }
   const parameters = names.map((_, index) => `d${index}`);
   const table = names.map((name, index) => `${JSON.stringify(name)}:d${index}`).join(",");
@@ -51,7 +51,7 @@ async function buildModule() {
   });
 }
 
-// Pages of our own, which bring everything along; Preact stands in for React, at a tenth of its size.
+// The console's page, which includes its dependencies. Preact replaces React at a tenth of the size.
 const PAGES = [{ entry: "src/console/main.tsx", page: "src/console/index.html", to: "console/static/console.js" }];
 const PREACT = { react: "preact/compat", "react-dom": "preact/compat", "react-dom/client": "preact/compat/client" };
 
@@ -67,7 +67,7 @@ async function buildPage({ entry, page, to }) {
   copyFileSync(join(here, page), join(out, dirname(to), basename(page)));
 }
 
-// Written by us: esbuild would put the way from the output to the sources into the source map.
+// esbuild's own output would put the path from the output folder to the sources into the source map.
 async function write(folder, options) {
   const { outputFiles } = await build({ ...options, write: false });
   mkdirSync(join(out, folder), { recursive: true });

@@ -3,8 +3,7 @@ import { defineConfig } from "vitest/config";
 
 const stub = (name: string) => fileURLToPath(new URL(`./stubs/${name}`, import.meta.url));
 
-// The small stand-ins for Grafana's packages are for every run; `scripts/frontend --compat` has the
-// real ones.
+// Unit tests use stubs of Grafana's packages; `scripts/frontend --compat` uses the real ones.
 export default defineConfig({
   oxc: { jsx: { runtime: "classic" } },
   resolve: {

@@ -1,5 +1,5 @@
-// Plays Grafana's part for the built module: an AMD loader, the real packages of one version, the
-// services that the editors ask. `run.mjs` bundles it with the packages of a version and drives it.
+// A small Grafana for the built module: an AMD loader, the packages of one version, and the services
+// that the editors use. page.mjs bundles it with the packages of a version.
 import * as data from "@grafana/data";
 import * as runtime from "@grafana/runtime";
 import * as ui from "@grafana/ui";
@@ -7,7 +7,7 @@ import React from "react";
 import * as ReactDOM from "react-dom";
 import * as rxjs from "rxjs";
 
-import { show } from "aiostream-compat-root";
+import { render } from "aiostream-compat-root";
 
 const MODULES: Record<string, unknown> = {
   react: React,
@@ -33,14 +33,14 @@ interface Options {
 }
 
 let jsonData: Record<string, any> = {};
-const asked: string[] = [];
+const requests: string[] = [];
 
 anyRuntime.setTemplateSrv({ getVariables: () => [{ name: "site" }], replace: (text = "") => text });
 anyRuntime.setDataSourceSrv({ getInstanceSettings: () => instanceSettings(), getList: () => [], get: async () => undefined });
 const get = async (url: string, params: Record<string, string> = {}) => {
-  const asking = `${url}?${new URLSearchParams(params)}`;
-  asked.push(asking);
-  const answer = await fetch(asking);
+  const requested = `${url}?${new URLSearchParams(params)}`;
+  requests.push(requested);
+  const answer = await fetch(requested);
   return answer.json();
 };
 anyRuntime.setBackendSrv({
@@ -53,25 +53,25 @@ function instanceSettings() {
   return { id: 1, uid: UID, type: PLUGIN_ID, name: "Kinds", meta, jsonData, url: "/api/datasources/proxy/1" };
 }
 
-/** The module as Grafana's loader takes it. */
+/** Loads the module as Grafana's loader does. */
 async function load(): Promise<any> {
   return new Promise((resolve, reject) => {
-    (window as any).define = (names: string[], make: (...found: unknown[]) => unknown) => {
+    (window as any).define = (names: string[], factory: (...modules: unknown[]) => unknown) => {
       const missing = names.filter((name) => !(name in MODULES));
       if (missing.length) {
-        reject(new Error(`the module asks for ${missing.join(", ")}`));
+        reject(new Error(`expected modules that Grafana has, got ${missing.join(", ")}`));
       }
-      resolve(make(...names.map((name) => MODULES[name])));
+      resolve(factory(...names.map((name) => MODULES[name])));
     };
     (window as any).define.amd = {};
     const script = document.createElement("script");
     script.src = `public/plugins/${PLUGIN_ID}/module.js`;
-    script.onerror = () => reject(new Error("module.js cannot be had"));
+    script.onerror = () => reject(new Error("cannot load module.js"));
     document.head.appendChild(script);
   });
 }
 
-class Stop extends React.Component<{ children: React.ReactNode }, { error?: Error }> {
+class ErrorBoundary extends React.Component<{ children: React.ReactNode }, { error?: Error }> {
   override state: { error?: Error } = {};
   static getDerivedStateFromError(error: Error) {
     return { error };
@@ -99,7 +99,7 @@ function Page({ plugin, options }: { plugin: any; options: Options }) {
     <Theme.Provider value={theme}>
       <anyUi.GlobalStyles />
       <div id="page" style={{ background: theme.colors.background.primary, color: theme.colors.text.primary, padding: 16 }}>
-        <Stop>
+        <ErrorBoundary>
           {options.editor === "config" ? (
             <ConfigEditor options={saved} onOptionsChange={setSaved} />
           ) : (
@@ -112,20 +112,20 @@ function Page({ plugin, options }: { plugin: any; options: Options }) {
               }}
             />
           )}
-        </Stop>
+        </ErrorBoundary>
       </div>
     </Theme.Provider>
   );
 }
 
 Object.assign(window, {
-  asked,
+  requests,
   start: async (options: Options) => {
     jsonData = options.settings;
     const { plugin } = await load();
     if (plugin.DataSourceClass.length !== 1) {
-      throw new Error(`the class takes ${plugin.DataSourceClass.length} parameters: Angular's`);
+      throw new Error(`expected a class with one parameter, got ${plugin.DataSourceClass.length}`);
     }
-    show(<Page plugin={plugin} options={options} />, document.getElementById("root")!);
+    render(<Page plugin={plugin} options={options} />, document.getElementById("root")!);
   },
 });

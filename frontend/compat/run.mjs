@@ -1,28 +1,28 @@
-// Both editors out of the BUILT module, with Grafana's real packages of several versions, in a real
-// browser: node run.mjs SCHEMA.json [VERSION…]. Exits with 1 when anything is not as it should be.
+// Tests both editors of the built module with Grafana's packages of several versions, in Chromium:
+// node run.mjs SCHEMA.json [VERSION…]. Exits with 1 if a check fails.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
 import { withBrowser } from "./page.mjs";
 
-const [schemaFile, ...asked] = process.argv.slice(2);
-const VERSIONS = asked.length ? asked : ["9.4.17", "12.4.10", "13.2.0"];
+const [schemaFile, ...requested] = process.argv.slice(2);
+const VERSIONS = requested.length ? requested : ["9.4.17", "12.4.10", "13.2.0"];
 const schema = JSON.parse(readFileSync(schemaFile, "utf8"));
 
-/** What the packages say themselves, whatever a plugin does. */
-const NOT_OURS = [
+/** Browser errors that Grafana's packages cause themselves. */
+const KNOWN_ERRORS = [
   /grafanaBootData was not set/,
-  /Failed to load resource.*404/, // icons that a version keeps elsewhere
+  /Failed to load resource.*404/, // icons that a version has elsewhere
   /outdated JSX transform/, // React 19 on classic JSX, which 9.4 needs
   /ReactDOM.render is no longer supported/,
   /defaultProps will be removed/, // React 18.3 on Grafana's own components
 ];
 
 const CHECKS = {
-  async "the config editor draws each kind of field"(open) {
+  async "the config editor has each kind of field"(open) {
     const page = await open({ editor: "config", mode: "dark", settings: { url: "mqtt://here", login: { method: "token" } } });
     for (const label of ["URL", "Keep alive", "Verify", "QoS", "Topics 1", "Client ID", "Login", "Header", "Password", "Certificate", "Times", "Proxy", "Greeting"]) {
-      assert.equal(await page.getByLabel(label, { exact: true }).count() > 0, true, `no box ${label}`);
+      assert.equal(await page.getByLabel(label, { exact: true }).count() > 0, true, `no input ${label}`);
     }
   },
 
@@ -30,7 +30,7 @@ const CHECKS = {
     const page = await open({ editor: "config", mode: "light", settings: {} });
     await page.getByLabel("URL", { exact: true }).fill("mqtt://broker");
     await page.getByLabel("Keep alive", { exact: true }).fill("30");
-    await page.getByLabel("Verify", { exact: true }).evaluate((box) => box.click());
+    await page.getByLabel("Verify", { exact: true }).evaluate((input) => input.click());
     await choose(page, "QoS", "exactly once");
     await page.getByRole("button", { name: "Add to Topics" }).click();
     await page.getByLabel("Topics 2", { exact: true }).fill("lab/#");
@@ -46,13 +46,13 @@ const CHECKS = {
     });
   },
 
-  async "a wrong value is said where it stands"(open) {
+  async "an invalid value has an error"(open) {
     const page = await open({ editor: "config", mode: "light", settings: {} });
     await page.getByLabel("Keep alive", { exact: true }).fill("0");
-    await page.getByText("0: allowed is 1 to 600").waitFor();
+    await page.getByText("expected 1 to 600, got 0").waitFor();
   },
 
-  async "a saved secret is never shown, is kept, and is replaced after a reset"(open) {
+  async "a saved secret is hidden, kept, and replaced after a reset"(open) {
     const page = await open({ editor: "config", mode: "dark", settings: {} });
     const row = page.locator("#page");
     assert.equal(await page.getByLabel("Password", { exact: true }).inputValue(), "configured");
@@ -71,9 +71,9 @@ const CHECKS = {
     await page.getByRole("option", { name: "berlin: roof" }).click();
     await page.getByLabel("Rate", { exact: true }).fill("$hz");
     await page.getByLabel("Alias", { exact: true }).fill("Roof");
-    await page.getByLabel("With Streaming", { exact: true }).evaluate((box) => box.click());
-    await page.getByLabel("With Streaming", { exact: true }).evaluate((box) => box.click());
-    await page.getByLabel("Exact").evaluate((box) => box.click());
+    await page.getByLabel("With Streaming", { exact: true }).evaluate((input) => input.click());
+    await page.getByLabel("With Streaming", { exact: true }).evaluate((input) => input.click());
+    await page.getByLabel("Exact").evaluate((input) => input.click());
     const query = await page.evaluate(() => window.query);
     assert.deepEqual(query, {
       refId: "A",
@@ -86,12 +86,12 @@ const CHECKS = {
       exact: true,
     });
     assert.equal((await page.evaluate(() => window.runs)) >= 4, true);
-    const asked = (await page.evaluate(() => window.asked)).filter((each) => each.includes("/resources/forms/suggest"));
-    assert.match(asked[0] ?? "", /uid\/abc|datasources\/1/);
-    assert.match(asked[0], /field=sensor/);
+    const requests = (await page.evaluate(() => window.requests)).filter((each) => each.includes("/resources/forms/suggest"));
+    assert.match(requests[0] ?? "", /uid\/abc|datasources\/1/);
+    assert.match(requests[0], /field=sensor/);
   },
 
-  async "old queries open: fields missing, too many, of another type, of no stream"(open) {
+  async "queries of an older class open: missing fields, more fields, other types, unknown streams"(open) {
     for (const query of [
       {},
       { queryType: "topic" },
@@ -109,8 +109,8 @@ const CHECKS = {
 };
 
 async function choose(page, label, option) {
-  const box = page.getByLabel(label, { exact: true });
-  await box.focus();
+  const input = page.getByLabel(label, { exact: true });
+  await input.focus();
   await page.keyboard.press("ArrowDown");
   await page.getByText(option, { exact: true }).last().click();
 }
@@ -118,14 +118,14 @@ async function choose(page, label, option) {
 let failed = 0;
 for (const version of VERSIONS) {
   const answer = () => ["berlin: oven", "berlin: roof"];
-  await withBrowser(version, schema, answer, async (open, said) => {
+  await withBrowser(version, schema, answer, async (open, errors) => {
     for (const [name, check] of Object.entries(CHECKS)) {
-      said.length = 0;
+      errors.length = 0;
       let problem = "";
       try {
         await check(open);
-        const ours = said.filter((text) => !NOT_OURS.some((pattern) => pattern.test(text)));
-        assert.deepEqual(ours, [], "the console has errors");
+        const unexpected = errors.filter((text) => !KNOWN_ERRORS.some((pattern) => pattern.test(text)));
+        assert.deepEqual(unexpected, [], "errors in the browser's console");
       } catch (error) {
         problem = `\n    ${error.message}`;
         failed += 1;

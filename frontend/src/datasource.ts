@@ -16,7 +16,7 @@ import { withAlias } from "./alias";
 import { type Backend, placeholderOf, runExactQuery } from "./exact/query";
 import { endsNow } from "./range";
 import type { StreamQuery, StreamSettings } from "./types";
-import { interpolated } from "./variables";
+import { replaceVariables } from "./variables";
 
 export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamSettings> {
   // Grafana 9 treats a class whose constructor takes another number of parameters as an Angular one
@@ -30,7 +30,7 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
   }
 
   override applyTemplateVariables(query: StreamQuery, scopedVars: ScopedVars): StreamQuery {
-    return interpolated(query, (text) => getTemplateSrv().replace(text, scopedVars));
+    return replaceVariables(query, (text) => getTemplateSrv().replace(text, scopedVars));
   }
 
   override query(request: DataQueryRequest<StreamQuery>): Observable<DataQueryResponse> {

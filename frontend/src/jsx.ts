@@ -1,5 +1,4 @@
-// What JSX becomes calls of: a short name in the bundle, where React.createElement would stand at each
-// element. 9.4 gives plugins no react/jsx-runtime.
+// esbuild compiles JSX to calls of these: short names, and Grafana 9.4 has no react/jsx-runtime.
 import * as React from "react";
 
 export const h = React.createElement;

@@ -1,12 +1,12 @@
-// What Grafana loads. One file for every aiostream plugin: it knows neither the plugin's id nor what
-// its author wrote, both come from the host at run time.
+// The module that Grafana loads. It is the same file in every aiostream plugin: the plugin's id and the
+// schema of its classes come from Grafana at run time.
 import { DataSourcePlugin } from "@grafana/data";
 
-import { ConfigEditor } from "./editors/ConfigEditor";
 import { StreamDataSource } from "./datasource";
+import { ConfigEditor } from "./editors/ConfigEditor";
 import { QueryEditor } from "./editors/QueryEditor";
 
-// For an author's own module, which may take ours apart: docs/frontend.md.
+// For an author's own module; see docs/frontend.md.
 export { ConfigEditor, QueryEditor, StreamDataSource };
 
 export const plugin = new DataSourcePlugin(StreamDataSource).setConfigEditor(ConfigEditor).setQueryEditor(QueryEditor);

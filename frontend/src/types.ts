@@ -1,21 +1,21 @@
-// What a panel saves and what an admin saves: the shapes that editors and data source share.
+// The types of saved queries and settings.
 import type { DataQuery, DataSourceJsonData } from "@grafana/data";
 
-/** A saved query: which stream, with its fields beside these, as `aiostream_ds.Query` reads it. */
+/** A saved query: these keys and the stream's fields, as `aiostream_ds.Query` reads them. */
 export interface StreamQuery extends DataQuery {
-  /** The stream, or the `@query` method; left out: the only one there is. */
+  /** The stream or `@query` method. It may be left out if the class has only one. */
   queryType?: string;
-  /** Whether live rows follow the history; left out: they do. */
+  /** Whether live rows are appended to the history; default true. */
   withStreaming?: boolean;
-  /** Whether they join it with nothing missing and nothing doubled. */
+  /** Whether they are appended without missing or duplicate rows; default false. */
   exact?: boolean;
-  /** The name of the series in the panel; may hold template variables. */
+  /** The name of the series in the panel. It may contain template variables. */
   alias?: string;
-  /** The stream's own fields, camelCase. A text with a `$` in it is a template variable. */
+  /** The stream's fields, in camelCase. A string with a `$` may be a template variable. */
   [field: string]: unknown;
 }
 
-/** The settings that are no secrets (jsonData). */
+/** The settings that are not secret (jsonData). */
 export interface StreamSettings extends DataSourceJsonData {
   [field: string]: any;
 }

@@ -1,5 +1,5 @@
-// The part of @grafana/data that the module uses, for types and tests. Checked against the real
-// packages by `scripts/frontend --compat`.
+// A stub of @grafana/data for types and tests: the part that the module uses. `scripts/frontend --compat`
+// checks it against the real packages.
 
 export interface DataQuery {
   refId: string;
@@ -138,7 +138,7 @@ export interface DataQueryResponse {
   error?: { message?: string; status?: number; refId?: string; data?: { message?: string; error?: string } };
 }
 
-/** Of relative times only now and now-Ns. */
+/** Knows only the relative times now and now-Ns. */
 export const rangeUtil = {
   convertRawToRange(raw: TimeRange["raw"], _timeZone?: string): TimeRange {
     const moment = (text: DateTime | string) => {

@@ -1,4 +1,4 @@
-// The part of @grafana/runtime that the module uses; see grafana-data.ts.
+// A stub of @grafana/runtime; see grafana-data.ts.
 import { EMPTY, Observable } from "rxjs";
 
 import type {
@@ -50,7 +50,7 @@ export function getDataSourceSrv(): DataSourceSrv {
   return sources;
 }
 
-/** Tests only. */
+/** For tests only. */
 export function setDataSourceSrv(found: DataSourceSrv): void {
   sources = found;
 }
@@ -66,7 +66,7 @@ export function getTemplateSrv(): TemplateSrv {
   return templates;
 }
 
-/** Tests only. */
+/** For tests only. */
 export function setTemplateSrv(found: TemplateSrv): void {
   templates = found;
 }
@@ -81,7 +81,7 @@ export function getGrafanaLiveSrv(): GrafanaLiveSrv | undefined {
   return live;
 }
 
-/** Tests only. */
+/** For tests only. */
 export function setGrafanaLiveSrv(found: GrafanaLiveSrv | undefined): void {
   live = found;
 }

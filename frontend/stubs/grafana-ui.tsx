@@ -1,4 +1,4 @@
-// The components of @grafana/ui that the module uses, as plain HTML; see grafana-data.ts.
+// A stub of @grafana/ui, with HTML elements; see grafana-data.ts.
 import React from "react";
 
 import type { SelectableValue } from "./grafana-data";
@@ -59,7 +59,7 @@ interface SelectProps<T> {
   menuShouldPortal?: boolean;
 }
 
-/** Like the real one, it gives null when it is cleared. */
+/** Like the real component, passes null when it is cleared. */
 export function Select<T extends string>(props: SelectProps<T>) {
   const { inputId, disabled, invalid, options, value, onChange, isClearable, placeholder } = props;
   const pick = (key: string) => onChange(options.find((option) => option.value === key) ?? (null as unknown as SelectableValue<T>));

@@ -3,30 +3,30 @@ import userEvent from "@testing-library/user-event";
 import React from "react";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 
-import type { PluginDocument } from "../src/forms/document";
 import { StreamDataSource } from "../src/datasource";
 import { ConfigEditor } from "../src/editors/ConfigEditor";
 import { QueryEditor } from "../src/editors/QueryEditor";
-import { forgetDocuments } from "../src/editors/pluginDocument";
+import { clearSchemaCache } from "../src/editors/usePluginSchema";
+import type { PluginSchema } from "../src/forms/pluginSchema";
 import { setDataSourceSrv, setTemplateSrv } from "../stubs/grafana-runtime";
 import { KINDS } from "./kinds";
 
 const ID = "some-datasource";
 let fetched: ReturnType<typeof vi.fn>;
 
-function serve(document: unknown, status = 200) {
-  fetched = vi.fn(async () => ({ ok: status === 200, status, json: async () => document }));
+function serve(schema: unknown, status = 200) {
+  fetched = vi.fn(async () => ({ ok: status === 200, status, json: async () => schema }));
   vi.stubGlobal("fetch", fetched);
 }
 
 beforeEach(() => {
-  forgetDocuments();
+  clearSchemaCache();
   serve(KINDS);
   setTemplateSrv({ getVariables: () => [{ name: "site" }], replace: (text = "") => text });
   setDataSourceSrv({ getInstanceSettings: () => ({ jsonData: {} }) as any });
 });
 
-/** The settings as Grafana's page keeps them; `saved()` is what would be saved. */
+/** The settings page; `saved()` is what it would save. */
 async function openSettings(options: Record<string, unknown> = {}) {
   let saved: any;
   const Page = () => {
@@ -54,149 +54,149 @@ async function openQuery(query: Record<string, unknown> = {}) {
   return { saved: () => saved, run, datasource, user: userEvent.setup() };
 }
 
-const box = (label: string) => screen.getByLabelText<HTMLInputElement>(label, { selector: "input, select, textarea" });
+const input = (label: string) => screen.getByLabelText<HTMLInputElement>(label, { selector: "input, select, textarea" });
 
 describe("the config editor", () => {
-  test("asks for the plugin's own schema, once for a page, below the path that Grafana is served under", async () => {
+  test("loads the plugin's schema once, relative to the page's base", async () => {
     await openSettings();
     await openSettings();
     expect(fetched).toHaveBeenCalledTimes(1);
     expect(fetched.mock.calls[0]![0]).toBe(`public/plugins/${ID}/schema.json`);
   });
 
-  test("writes what is filled in, and leaves keys that it does not know", async () => {
+  test("writes filled in values and keeps unknown keys", async () => {
     const { saved, user } = await openSettings({ jsonData: { manageAlerts: true } });
-    await user.type(box("URL"), "mqtt://x");
-    await user.type(box("Keep alive"), "30");
-    await user.click(box("Verify"));
-    await user.selectOptions(box("QoS"), "at most once");
+    await user.type(input("URL"), "mqtt://x");
+    await user.type(input("Keep alive"), "30");
+    await user.click(input("Verify"));
+    await user.selectOptions(input("QoS"), "at most once");
     expect(saved().jsonData).toEqual({ manageAlerts: true, url: "mqtt://x", keepAlive: 30, verify: false, qos: "at most once" });
   });
 
-  test("an emptied box is the default again", async () => {
+  test("an emptied input means the default", async () => {
     const { saved, user } = await openSettings({ jsonData: { keepAlive: 5 } });
-    await user.clear(box("Keep alive"));
+    await user.clear(input("Keep alive"));
     expect(saved().jsonData).toEqual({});
-    expect(box("Keep alive").placeholder).toBe("60");
+    expect(input("Keep alive").placeholder).toBe("60");
   });
 
-  test("a number is whole once the box is left, whatever is in it on the way", async () => {
+  test("text becomes a number when the input is left", async () => {
     const { saved, user } = await openSettings();
-    await user.type(box("Wait"), "1.");
+    await user.type(input("Wait"), "1.");
     expect(saved().jsonData.wait).toBe("1.");
     await user.tab();
     expect(saved().jsonData.wait).toBe(1);
   });
 
-  test("a wrong value stays and is explained", async () => {
+  test("an invalid value is kept, with an error", async () => {
     const { saved, user } = await openSettings();
-    await user.type(box("Keep alive"), "often");
+    await user.type(input("Keep alive"), "often");
     expect(saved().jsonData.keepAlive).toBe("often");
-    expect(screen.getByText('"often" is not a whole number')).toBeTruthy();
+    expect(screen.getByText('expected an integer, got "often"')).toBeTruthy();
   });
 
-  test("a field that is needed says so when it was left empty, not before", async () => {
+  test("a required field has an error only after it was left empty", async () => {
     const { user } = await openSettings();
-    expect(screen.queryByText("URL is needed")).toBeNull();
-    await user.click(box("URL"));
+    expect(screen.queryByText("URL is required")).toBeNull();
+    await user.click(input("URL"));
     await user.tab();
-    expect(screen.getByText("URL is needed")).toBeTruthy();
+    expect(screen.getByText("URL is required")).toBeTruthy();
   });
 
-  test("a list shows its default, grows, shrinks, and may be emptied", async () => {
+  test("a list shows its default, and entries can be added and removed", async () => {
     const { saved, user } = await openSettings();
-    expect(box("Topics 1").value).toBe("sensors/#");
+    expect(input("Topics 1").value).toBe("sensors/#");
     await user.click(screen.getByRole("button", { name: "Add to Topics" }));
-    await user.type(box("Topics 2"), "lab");
+    await user.type(input("Topics 2"), "lab");
     expect(saved().jsonData.topics).toEqual(["sensors/#", "lab"]);
     await user.click(screen.getByRole("button", { name: "Remove Topics 1" }));
     await user.click(screen.getByRole("button", { name: "Remove Topics 1" }));
     expect(saved().jsonData.topics).toEqual([]);
   });
 
-  test("a list that is full takes no more", async () => {
+  test("a full list has no button to add entries", async () => {
     const { user } = await openSettings();
     await user.click(screen.getByRole("button", { name: "Add to Renamed" }));
     expect(screen.queryByRole("button", { name: "Add to Renamed" })).toBeNull();
   });
 
-  test("a table keeps a name while it is typed, also when it is there twice", async () => {
+  test("a map keeps a duplicate name while it is typed", async () => {
     const { saved, user } = await openSettings({ jsonData: { labels: { a: "1" } } });
     await user.click(screen.getByRole("button", { name: "Add to Labels" }));
-    await user.type(box("Labels 2: name"), "a");
-    expect(box("Labels 2: name").getAttribute("aria-invalid")).toBe("true");
-    await user.type(box("Labels 2: name"), "b");
-    await user.type(box("Labels 2: value"), "2");
+    await user.type(input("Labels 2: name"), "a");
+    expect(input("Labels 2: name").getAttribute("aria-invalid")).toBe("true");
+    await user.type(input("Labels 2: name"), "b");
+    await user.type(input("Labels 2: value"), "2");
     expect(saved().jsonData.labels).toEqual({ a: "1", ab: "2" });
   });
 
-  test("a tagged union shows the fields of its tag, and brings back what was filled in", async () => {
+  test("a tagged union shows the fields of its tag and restores their values", async () => {
     const { saved, user } = await openSettings();
     expect(screen.queryByLabelText("User")).toBeNull();
-    await user.selectOptions(box("Login"), "password");
-    await user.type(box("User"), "me");
-    await user.selectOptions(box("Login"), "anonymous");
+    await user.selectOptions(input("Login"), "password");
+    await user.type(input("User"), "me");
+    await user.selectOptions(input("Login"), "anonymous");
     expect(saved().jsonData.login).toEqual({ method: "anonymous" });
-    await user.selectOptions(box("Login"), "password");
+    await user.selectOptions(input("Login"), "password");
     expect(saved().jsonData.login).toEqual({ method: "password", user: "me" });
   });
 
-  test("an optional group is switched on with what it needs, and off without a trace", async () => {
+  test("an optional group is added and removed by its switch", async () => {
     const { saved, user } = await openSettings();
-    await user.click(box("Proxy"));
+    await user.click(input("Proxy"));
     expect(saved().jsonData.proxy).toEqual({ kind: "http" });
-    await user.type(box("Host"), "p");
+    await user.type(input("Host"), "p");
     expect(saved().jsonData.proxy).toEqual({ kind: "http", host: "p" });
-    await user.click(box("Proxy"));
+    await user.click(input("Proxy"));
     expect(saved().jsonData).toEqual({});
   });
 
-  test("what no box fits is edited as JSON, and kept while it is none", async () => {
+  test("other values are edited as JSON; invalid JSON changes nothing", async () => {
     const { saved } = await openSettings();
-    fireEvent.change(box("Odd"), { target: { value: "[1," } });
-    expect(saved().jsonData.odd).toBeUndefined();
-    expect(box("Odd").value).toBe("[1,");
-    fireEvent.change(box("Odd"), { target: { value: "[1,2]" } });
-    expect(saved().jsonData.odd).toEqual([1, 2]);
+    fireEvent.change(input("Pair"), { target: { value: "[1," } });
+    expect(saved().jsonData.pair).toBeUndefined();
+    expect(input("Pair").value).toBe("[1,");
+    fireEvent.change(input("Pair"), { target: { value: "[1,2]" } });
+    expect(saved().jsonData.pair).toEqual([1, 2]);
   });
 
-  test("a secret goes into secureJsonData only", async () => {
+  test("a secret is written only to secureJsonData", async () => {
     const { saved, user } = await openSettings();
-    await user.type(box("Password"), "abc");
+    await user.type(input("Password"), "abc");
     expect(saved().secureJsonData).toEqual({ password: "abc" });
     expect(saved().jsonData).toEqual({});
   });
 
-  test("a saved secret is not shown, stays when others change, and is replaced after a reset", async () => {
+  test("a saved secret is hidden, kept when others change, and replaced after a reset", async () => {
     const { saved, user } = await openSettings({ secureJsonFields: { password: true, other: true } });
-    expect(box("Password").value).toBe("configured");
-    await user.type(box("URL"), "mqtt://x");
+    expect(input("Password").value).toBe("configured");
+    await user.type(input("URL"), "mqtt://x");
     expect(saved().secureJsonFields).toEqual({ password: true, other: true });
     expect(saved().secureJsonData).toBeUndefined();
     await user.click(screen.getByRole("button", { name: "Reset" }));
     expect(saved()).toMatchObject({ secureJsonFields: { password: false, other: true }, secureJsonData: { password: "" } });
-    await user.type(box("Password"), "new");
+    await user.type(input("Password"), "new");
     expect(saved().secureJsonData).toEqual({ password: "new" });
   });
 
-  test("a provisioned data source is shown and cannot be changed", async () => {
+  test("a provisioned data source is read-only", async () => {
     await openSettings({ readOnly: true, jsonData: { topics: ["a"] } });
-    expect(box("URL").disabled && box("QoS").disabled && box("Password").disabled).toBe(true);
+    expect(input("URL").disabled && input("QoS").disabled && input("Password").disabled).toBe(true);
     expect(screen.queryByRole("button", { name: "Add to Topics" })).toBeNull();
   });
 
-  test("settings of other types than the class has open, and are explained", async () => {
-    const odd = { url: 5, keepAlive: "x", verify: "no", qos: 1, topics: "a", labels: [1], login: "me", retries: 3, proxy: true, renamed: {}, odd: null };
-    await openSettings({ jsonData: odd });
-    expect(box("Verify").value).toBe("on");
-    expect(screen.getByText("5 is no text")).toBeTruthy();
-    expect(screen.getByText('"no" is neither true nor false')).toBeTruthy();
-    expect(screen.getByText('"a" is no list')).toBeTruthy();
+  test("settings of the wrong type are shown, with errors", async () => {
+    const invalid = { url: 5, keepAlive: "x", verify: "no", qos: 1, topics: "a", labels: [1], login: "me", retries: 3, proxy: true, renamed: {}, pair: null };
+    await openSettings({ jsonData: invalid });
+    expect(input("Verify").value).toBe("on");
+    expect(screen.getByText("expected a string, got 5")).toBeTruthy();
+    expect(screen.getByText('expected true or false, got "no"')).toBeTruthy();
+    expect(screen.getByText('expected a list, got "a"')).toBeTruthy();
   });
 });
 
-describe("several sources behind one plugin", () => {
-  const SEVERAL: PluginDocument = {
+describe("several classes in one plugin", () => {
+  const SEVERAL: PluginSchema = {
     version: 1,
     by: "source",
     sources: [
@@ -206,36 +206,37 @@ describe("several sources behind one plugin", () => {
     ],
   };
 
-  test("one is picked, and its fields follow", async () => {
+  test("the fields are those of the selected class", async () => {
     serve(SEVERAL);
     const { saved, user } = await openSettings();
-    expect(screen.getByText("There is nothing to set.")).toBeTruthy();
-    await user.selectOptions(box("Source"), "file");
-    await user.type(box("Directory"), "/logs");
+    expect(screen.getByText("This data source has no settings.")).toBeTruthy();
+    await user.selectOptions(input("Source"), "file");
+    await user.type(input("Directory"), "/logs");
     expect(saved().jsonData).toEqual({ source: "file", directory: "/logs" });
   });
 
-  test("one that cannot be used says why, one that is unknown is named", async () => {
+  test("an unusable class and an unknown one have an error", async () => {
     serve(SEVERAL);
     await openSettings({ jsonData: { source: "lost" } });
     expect(screen.getByText("lost cannot be used: it needs the package x")).toBeTruthy();
     document.body.innerHTML = "";
     await openSettings({ jsonData: { source: "other" } });
-    expect(screen.getByText("other is none of demo, file, lost")).toBeTruthy();
+    expect(screen.getByText("expected one of demo, file, lost, got other")).toBeTruthy();
   });
 });
 
 describe("without a schema", () => {
   test.each([
-    ["is not there", undefined, 404, "There are no forms: the plugin's schema.json cannot be had (HTTP 404)"],
-    ["is of another version", { ...KINDS, version: 9 }, 200, "There are no forms: the plugin's schema.json cannot be used: its version is 9; this frontend knows 1"],
-  ])("that %s, settings and queries are edited as JSON", async (_, document, status, said) => {
-    serve(document, status);
+    ["is missing", undefined, 404, "cannot load the plugin's schema.json (HTTP 404)"],
+    ["has another version", { ...KINDS, version: 9 }, 200, "cannot use the plugin's schema.json: expected version 1, got 9"],
+  ])("that %s, settings and queries are edited as JSON", async (_, schema, status, error) => {
+    serve(schema, status);
     const settings = await openSettings({ jsonData: { a: 1 } });
-    expect(screen.getByText(said)).toBeTruthy();
+    expect(screen.getByText(`No settings form: ${error}`)).toBeTruthy();
     fireEvent.change(screen.getByLabelText("Settings (jsonData)", { selector: "textarea" }), { target: { value: '{"a": 2}' } });
     expect(settings.saved().jsonData).toEqual({ a: 2 });
     const query = await openQuery({ queryType: "x", hide: true });
+    expect(screen.getByText(`No query form: ${error}`)).toBeTruthy();
     fireEvent.change(screen.getByLabelText("Query as JSON", { selector: "textarea" }), { target: { value: '{"queryType": "y"}' } });
     expect(query.saved()).toEqual({ refId: "A", datasource: { uid: "u" }, hide: true, queryType: "y" });
     expect(query.run).not.toHaveBeenCalled();
@@ -243,24 +244,24 @@ describe("without a schema", () => {
 });
 
 describe("the query editor", () => {
-  test("a new query follows the first stream that needs nothing, and shows its rows", async () => {
+  test("a new query follows the first stream without required fields", async () => {
     const { saved, run } = await openQuery();
     await waitFor(() => expect(saved().queryType).toBe("alive"));
     expect(run).toHaveBeenCalledTimes(1);
   });
 
-  test("a saved query is left as it is when it is opened", async () => {
+  test("opening a saved query does not change it", async () => {
     const query = { queryType: "topic", site: 5, gone: [1], withStreaming: false };
     const { saved, run } = await openQuery(query);
     expect(saved()).toEqual({ refId: "A", datasource: { uid: "u" }, ...query });
     expect(run).not.toHaveBeenCalled();
   });
 
-  test("fields, streaming, join and alias are written, Grafana's own keys are left", async () => {
+  test("fields, streaming, join and alias are written, Grafana's keys are kept", async () => {
     const { saved, user } = await openQuery({ queryType: "topic", hide: true, key: "k" });
-    await user.type(box("Site"), "berlin");
-    await user.type(box("Rate"), "5");
-    await user.type(box("Alias"), "Roof $site");
+    await user.type(input("Site"), "berlin");
+    await user.type(input("Rate"), "5");
+    await user.type(input("Alias"), "Roof $site");
     await user.click(screen.getByLabelText("Exact"));
     expect(saved()).toEqual({
       refId: "A",
@@ -273,51 +274,51 @@ describe("the query editor", () => {
       alias: "Roof $site",
       exact: true,
     });
-    await user.click(box("With Streaming"));
+    await user.click(input("With Streaming"));
     expect(saved().withStreaming).toBe(false);
     expect(screen.getByLabelText<HTMLInputElement>("Exact").disabled).toBe(true);
   });
 
-  test("it runs when a box is left or a choice made, and only when something has changed", async () => {
+  test("it runs after a change, when an input is left or an option chosen", async () => {
     const { run, user } = await openQuery({ queryType: "topic" });
-    await user.click(box("Rate"));
+    await user.click(input("Rate"));
     await user.tab();
     expect(run).toHaveBeenCalledTimes(0);
-    await user.type(box("Rate"), "12");
+    await user.type(input("Rate"), "12");
     expect(run).toHaveBeenCalledTimes(0);
     await user.keyboard("{Enter}");
     expect(run).toHaveBeenCalledTimes(1);
     await user.tab();
     expect(run).toHaveBeenCalledTimes(1);
-    await user.selectOptions(box("Stream"), "compare");
+    await user.selectOptions(input("Stream"), "compare");
     expect(run).toHaveBeenCalledTimes(2);
-    await user.click(box("Strict"));
+    await user.click(input("Strict"));
     expect(run).toHaveBeenCalledTimes(3);
   });
 
-  test("a template variable goes into any box", async () => {
+  test("a template variable is accepted in any input", async () => {
     const { saved, user } = await openQuery({ queryType: "topic" });
-    await user.type(box("Rate"), "$rate");
+    await user.type(input("Rate"), "$rate");
     await user.tab();
     expect(saved().hz).toBe("$rate");
     expect(screen.queryByRole("alert")).toBeNull();
-    await user.selectOptions(box("Stream"), "compare");
-    await user.selectOptions(box("How"), "$site");
+    await user.selectOptions(input("Stream"), "compare");
+    await user.selectOptions(input("How"), "$site");
     expect(saved().how).toBe("$site");
   });
 
-  test("another stream keeps the fields of the first, in case one comes back", async () => {
+  test("the fields of a stream are kept when another one is selected", async () => {
     const { saved, user } = await openQuery({ queryType: "topic", site: "berlin" });
-    await user.selectOptions(box("Stream"), "alive");
+    await user.selectOptions(input("Stream"), "alive");
     expect(screen.queryByLabelText("Site")).toBeNull();
-    await user.selectOptions(box("Stream"), "topic");
-    expect(box("Site").value).toBe("berlin");
+    await user.selectOptions(input("Stream"), "topic");
+    expect(input("Site").value).toBe("berlin");
     expect(saved().site).toBe("berlin");
   });
 
-  test("a stream that is gone is named, and its query is still there to be read", async () => {
+  test("a query of an unknown stream is shown as JSON", async () => {
     const { saved } = await openQuery({ queryType: "was", old: 1 });
-    expect(screen.getByText("this data source has no stream was")).toBeTruthy();
+    expect(screen.getByText("This data source has no stream was")).toBeTruthy();
     expect(screen.getByLabelText<HTMLTextAreaElement>("Query as JSON", { selector: "textarea" }).value).toContain('"old"');
     expect(saved().old).toBe(1);
   });
@@ -327,14 +328,14 @@ describe("the query editor", () => {
     { queryType: "compare", how: 7, strict: "no" },
     { queryType: 7 },
     { queryType: null, alias: null },
-  ])("an old query opens: %j", async (query) => {
+  ])("a query of an older class opens: %j", async (query) => {
     await openQuery(query);
-    expect(box("Stream")).toBeTruthy();
+    expect(input("Stream")).toBeTruthy();
   });
 
-  test("values are suggested as one types, with the other fields, and any text may stay", async () => {
+  test("values are suggested for what is typed, and other text is accepted", async () => {
     const { saved, user, datasource, run } = await openQuery({ queryType: "topic", hz: 5 });
-    await user.type(box("Site"), "ber");
+    await user.type(input("Site"), "ber");
     await waitFor(() =>
       expect(datasource.getResource).toHaveBeenCalledWith(
         "forms/suggest",
@@ -347,24 +348,24 @@ describe("the query editor", () => {
     await user.keyboard("{ArrowDown}{ArrowDown}{Enter}");
     expect(saved().site).toBe("bern");
     expect(run).toHaveBeenCalledTimes(1);
-    await user.type(box("Site"), "-elsewhere");
+    await user.type(input("Site"), "-elsewhere");
     await user.tab();
     expect(saved().site).toBe("bern-elsewhere");
   });
 
-  test("a backend that cannot suggest says why, where the values would be", async () => {
+  test("an error of the backend is shown in place of the suggestions", async () => {
     const { user, datasource } = await openQuery({ queryType: "topic" });
-    datasource.getResource = vi.fn(async () => Promise.reject({ data: { message: "the broker is away" } }));
-    await user.click(box("Site"));
-    expect(await screen.findByText("the broker is away")).toBeTruthy();
+    datasource.getResource = vi.fn(async () => Promise.reject({ data: { message: "the broker is down" } }));
+    await user.click(input("Site"));
+    expect(await screen.findByText("the broker is down")).toBeTruthy();
   });
 
-  test("an answer that comes late is not shown", async () => {
+  test("an outdated answer is ignored", async () => {
     const { user, datasource } = await openQuery({ queryType: "topic" });
     const answers: Array<(values: string[]) => void> = [];
     datasource.getResource = vi.fn(() => new Promise<string[]>((resolve) => answers.push(resolve)));
-    await user.click(box("Site"));
-    await user.type(box("Site"), "b");
+    await user.click(input("Site"));
+    await user.type(input("Site"), "b");
     await waitFor(() => expect(answers).toHaveLength(2));
     answers[1]!(["berlin"]);
     await screen.findByText("berlin");

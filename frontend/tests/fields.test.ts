@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 
-import { readDocument, sourceOf, specOf } from "../src/forms/document";
 import { fieldsOf, labelOf, type Field, type NumberField } from "../src/forms/fields";
-import { check, hasVariable, numberFrom, problems, rangeOf, withValue } from "../src/forms/values";
+import { findQuery, findSource, parsePluginSchema } from "../src/forms/pluginSchema";
+import { hasVariable, parseNumber, rangeOf, validate, validateAll, withValue } from "../src/forms/values";
 import { KINDS } from "./kinds";
 
 const SOURCE = KINDS.sources[0]!;
@@ -16,8 +16,8 @@ function field(name: string): Field {
   return found;
 }
 
-describe("a schema becomes fields", () => {
-  test("what has to be filled in comes first, the rest as the author wrote it", () => {
+describe("fields of a schema", () => {
+  test("required fields come first, the others in the author's order", () => {
     expect(FIELDS.map(({ name }) => name).slice(0, 4)).toEqual(["url", "keepAlive", "verify", "qos"]);
   });
 
@@ -38,27 +38,27 @@ describe("a schema becomes fields", () => {
     ["retries", "group"],
     ["proxy", "group"],
     ["renamed", "list"],
-    ["odd", "json"],
+    ["pair", "json"],
   ])("%s is a %s", (name, kind) => {
     expect(field(name).kind).toBe(kind);
   });
 
-  test("None beside a type makes it nullable, and a switch that may be None has three positions", () => {
+  test("a union with None is nullable, and a nullable bool is a select", () => {
     expect(field("clientId").nullable).toBe(true);
     expect(field("maybe")).toMatchObject({ nullable: true, options: [{ label: "Yes" }, { label: "No" }] });
     expect(field("url").nullable).toBe(false);
   });
 
-  test("a member with one possible value is not asked for, and is always written", () => {
+  test("a member with one possible value has no field and is always written", () => {
     expect(field("proxy")).toMatchObject({ constants: { kind: "http" }, fields: [{ name: "host" }] });
   });
 
-  test("a class's name is no label, its first paragraph is a help", () => {
-    expect(field("proxy")).toMatchObject({ label: "Proxy", help: "A proxy on the way." });
+  test("the help is the first paragraph of the class, the label is the name of the field", () => {
+    expect(field("proxy")).toMatchObject({ label: "Proxy", help: "The proxy to the broker." });
     expect(field("renamed")).toMatchObject({ label: "Renamed" });
   });
 
-  test("a class that holds itself ends somewhere", () => {
+  test("a class that contains itself ends with a JSON field", () => {
     let inside: Field = field("tree");
     let depth = 0;
     while (inside.kind === "group") {
@@ -69,7 +69,7 @@ describe("a schema becomes fields", () => {
     expect(depth).toBeLessThan(10);
   });
 
-  test("defaults and examples stand in empty boxes", () => {
+  test("defaults and examples are placeholders", () => {
     expect([field("keepAlive").placeholder, field("url").placeholder, field("clientId").placeholder]).toEqual(["60", "mqtt://broker", ""]);
   });
 
@@ -79,7 +79,7 @@ describe("a schema becomes fields", () => {
     ["client_id", "Client ID"],
     ["hz", "Hz"],
     ["x", "X"],
-  ])("%s is read %s", (name, label) => {
+  ])("the label of %s is %s", (name, label) => {
     expect(labelOf(name)).toBe(label);
   });
 });
@@ -88,60 +88,60 @@ describe("values", () => {
   test.each([
     ["keepAlive", 60, ""],
     ["keepAlive", undefined, ""],
-    ["keepAlive", 0, "0: allowed is 1 to 600"],
-    ["keepAlive", 1.5, "1.5 is not a whole number"],
-    ["keepAlive", "soon", '"soon" is not a whole number'],
-    ["url", undefined, "URL is needed"],
-    ["url", "http://x", '"http://x" does not match ^mqtts?://'],
-    ["url", 5, "5 is no text"],
-    ["verify", "yes", '"yes" is neither true nor false'],
-    ["qos", "never", '"never" is none of at most once, at least once'],
+    ["keepAlive", 0, "expected 1 to 600, got 0"],
+    ["keepAlive", 1.5, "expected an integer, got 1.5"],
+    ["keepAlive", "soon", 'expected an integer, got "soon"'],
+    ["url", undefined, "URL is required"],
+    ["url", "http://x", 'expected a string that matches ^mqtts?://, got "http://x"'],
+    ["url", 5, "expected a string, got 5"],
+    ["verify", "yes", 'expected true or false, got "yes"'],
+    ["qos", "never", 'expected one of at most once, at least once, got "never"'],
     ["port", "http", ""],
     ["port", 80, ""],
-    ["topics", "one", '"one" is no list'],
-    ["renamed", [{}, {}], "2 entries; at most 1"],
-    ["labels", [1], "[1] is no object"],
-    ["login", { method: "magic" }, '"magic" is none of password, anonymous'],
+    ["topics", "one", 'expected a list, got "one"'],
+    ["renamed", [{}, {}], "expected at most 1 entry, got 2"],
+    ["labels", [1], "expected an object, got [1]"],
+    ["login", { method: "magic" }, 'expected one of password, anonymous, got "magic"'],
     ["password", 7, ""],
-  ])("%s = %j: %s", (name, value, said) => {
-    expect(check(field(name), value)).toBe(said);
+  ])("%s = %j: %s", (name, value, error) => {
+    expect(validate(field(name), value)).toBe(error);
   });
 
   test.each([
     ["keepAlive", "1 to 600"],
     ["port", ""],
-  ])("the range of %s is said: %s", (name, said) => {
-    expect(rangeOf(field(name) as NumberField)).toBe(said);
+  ])("the range of %s: %s", (name, range) => {
+    expect(rangeOf(field(name) as NumberField)).toBe(range);
   });
 
-  test("a range is said in numbers that people read", () => {
+  test("a range has thousands separators", () => {
     expect(rangeOf({ min: 1000, max: 64_000_000 } as NumberField)).toBe("1,000 to 64,000,000");
-    expect(rangeOf({ above: 0, max: 60 } as NumberField)).toBe("above 0, at most 60");
+    expect(rangeOf({ exclusiveMin: 0, max: 60 } as NumberField)).toBe("above 0 and at most 60");
   });
 
-  test("problems are found however deep they are, and named by their place", () => {
+  test("nested values are validated, and errors are named by the path", () => {
     const values = { url: "mqtt://x", retries: { times: -1 }, renamed: [{ kind: "http" }], labels: { a: 5 }, login: { method: "password" } };
-    expect(problems(FIELDS, values)).toEqual({
-      "retries.times": "-1: allowed is at least 0",
-      "renamed[0].host": "Host is needed",
-      "labels.a": "5 is no text",
-      "login.user": "User is needed",
+    expect(validateAll(FIELDS, values)).toEqual({
+      "retries.times": "expected at least 0, got -1",
+      "renamed[0].host": "Host is required",
+      "labels.a": "expected a string, got 5",
+      "login.user": "User is required",
     });
   });
 
-  test("a path's field takes what a path can hold", () => {
+  test("a path field accepts what a path can contain", () => {
     const [site, file] = fieldsOf(SOURCE.queries![0]!.schema, { paths: SOURCE.queries![0]!.fields });
-    expect(check(site!, "berlin-1")).toBe("");
-    expect(check(site!, "a/b")).toBe('"a/b": allowed are letters, digits and _ - = .');
-    expect(check(file!, "a/b.log")).toBe("");
-    expect(check(file!, "a/../b")).not.toBe("");
+    expect(validate(site!, "berlin-1")).toBe("");
+    expect(validate(site!, "a/b")).toBe('expected letters, digits and any of _-=., got "a/b"');
+    expect(validate(file!, "a/b.log")).toBe("");
+    expect(validate(file!, "a/../b")).not.toBe("");
   });
 
-  test("a template variable stands for any value, where there are any", () => {
+  test("a template variable is valid in any field of a query", () => {
     expect(hasVariable("a ${site} b") && hasVariable("$x") && hasVariable("[[old]]")).toBe(true);
     expect(hasVariable("5 $")).toBe(false);
-    expect(check(field("keepAlive"), "$rate", { variables: true })).toBe("");
-    expect(check(field("keepAlive"), "$rate")).not.toBe("");
+    expect(validate(field("keepAlive"), "$rate", { variables: true })).toBe("");
+    expect(validate(field("keepAlive"), "$rate")).not.toBe("");
   });
 
   test.each([
@@ -155,11 +155,11 @@ describe("values", () => {
     ["12 apples", true, "12 apples"],
     ["  ", true, undefined],
     ["-", false, "-"],
-  ])("typed %j (left: %j) is %j: nothing typed is lost", (text, done, value) => {
-    expect(numberFrom(text, done)).toBe(value);
+  ])("typed %j (left: %j) is %j", (text, done, value) => {
+    expect(parseNumber(text, done)).toBe(value);
   });
 
-  test("an emptied box gives its key up, so that the default counts; or says null where that is another", () => {
+  test("an empty value removes the key, or is null where the default is not", () => {
     expect(withValue({ keepAlive: 5, more: 1 }, field("keepAlive"), undefined)).toEqual({ more: 1 });
     expect(withValue({ clientId: "a" }, field("clientId"), "")).toEqual({});
     expect(withValue({ wait: 3 }, field("wait"), undefined)).toEqual({ wait: null });
@@ -167,25 +167,25 @@ describe("values", () => {
   });
 });
 
-describe("the document", () => {
-  test("another version is refused with both numbers", () => {
-    expect(() => readDocument({ ...KINDS, version: 2 })).toThrow("its version is 2; this frontend knows 1");
-    expect(() => readDocument({})).toThrow("describes no source");
-    expect(() => readDocument(null)).toThrow("describes no source");
+describe("the plugin schema", () => {
+  test("another version is refused", () => {
+    expect(() => parsePluginSchema({ ...KINDS, version: 2 })).toThrow("expected version 1, got 2");
+    expect(() => parsePluginSchema({})).toThrow("expected at least one data source class");
+    expect(() => parsePluginSchema(null)).toThrow("expected at least one data source class");
   });
 
-  test("a setting picks the source, the first is the default, an unknown one is none", () => {
+  test("a setting selects the source; the first is the default; an unknown one is undefined", () => {
     const several = { ...KINDS, by: "source", sources: [{ name: "a" }, { name: "b" }] };
-    expect(sourceOf(several, {})?.name).toBe("a");
-    expect(sourceOf(several, { source: "b" })?.name).toBe("b");
-    expect(sourceOf(several, { source: "c" })).toBeUndefined();
-    expect(sourceOf(KINDS, { source: "c" })?.name).toBe("");
+    expect(findSource(several, {})?.name).toBe("a");
+    expect(findSource(several, { source: "b" })?.name).toBe("b");
+    expect(findSource(several, { source: "c" })).toBeUndefined();
+    expect(findSource(KINDS, { source: "c" })?.name).toBe("");
   });
 
-  test("a query without a type asks the only thing there is", () => {
-    expect(specOf(SOURCE, "alive")?.name).toBe("alive");
-    expect(specOf(SOURCE, undefined)).toBeUndefined();
-    expect(specOf({ ...SOURCE, queries: SOURCE.queries!.slice(0, 1) }, "")?.name).toBe("topic");
-    expect(specOf(SOURCE, 7)).toBeUndefined();
+  test("a query without a type means the only stream", () => {
+    expect(findQuery(SOURCE, "alive")?.name).toBe("alive");
+    expect(findQuery(SOURCE, undefined)).toBeUndefined();
+    expect(findQuery({ ...SOURCE, queries: SOURCE.queries!.slice(0, 1) }, "")?.name).toBe("topic");
+    expect(findQuery(SOURCE, 7)).toBeUndefined();
   });
 });

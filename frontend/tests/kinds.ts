@@ -1,7 +1,7 @@
-// A document with each kind of field, as aiostream_ds._grafana.forms writes it.
-import type { PluginDocument } from "../src/forms/document";
+// A plugin schema with each kind of field, as aiostream_ds._grafana.forms writes it.
+import type { PluginSchema } from "../src/forms/pluginSchema";
 
-export const KINDS: PluginDocument = {
+export const KINDS: PluginSchema = {
   version: 1,
   by: null,
   sources: [
@@ -11,7 +11,7 @@ export const KINDS: PluginDocument = {
       settings: {
         type: "object",
         properties: {
-          keepAlive: { type: "integer", minimum: 1, maximum: 600, default: 60, description: "Seconds between two signs of life." },
+          keepAlive: { type: "integer", minimum: 1, maximum: 600, default: 60, description: "Seconds between two pings." },
           url: { type: "string", examples: ["mqtt://broker"], pattern: "^mqtts?://" },
           verify: { type: "boolean", default: true },
           qos: { enum: ["at most once", "at least once"], default: "at least once" },
@@ -32,7 +32,7 @@ export const KINDS: PluginDocument = {
           proxy: { anyOf: [{ $ref: "#/$defs/Proxy" }, { type: "null" }], default: null },
           renamed: { type: "array", items: { $ref: "#/$defs/Proxy" }, maxItems: 1 },
           tree: { $ref: "#/$defs/Node", default: {} },
-          odd: { type: "array", prefixItems: [{ type: "integer" }, { type: "integer" }], items: false },
+          pair: { type: "array", prefixItems: [{ type: "integer" }, { type: "integer" }], items: false },
         },
         required: ["url"],
         $defs: {
@@ -52,7 +52,7 @@ export const KINDS: PluginDocument = {
           },
           Proxy: {
             title: "Proxy",
-            description: "A proxy on the way.\n\nMore of it.",
+            description: "The proxy to the broker.\n\nSecond paragraph.",
             type: "object",
             properties: { kind: { enum: ["http"] }, host: { type: "string" } },
             required: ["kind", "host"],
@@ -71,7 +71,7 @@ export const KINDS: PluginDocument = {
           schema: {
             type: "object",
             properties: {
-              site: { type: "string", description: "Where it stands" },
+              site: { type: "string", description: "Where the sensor is" },
               file: { type: "string" },
               hz: { type: "integer", minimum: 1, maximum: 100, default: 1, title: "Rate" },
             },

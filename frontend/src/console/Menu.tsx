@@ -6,13 +6,13 @@ import { Icon } from "./Icon";
 
 export function Menu({ label, children }: { label: string; children: React.ReactNode }): React.ReactElement {
   const [open, setOpen] = useState(false);
-  const box = useRef<HTMLDivElement>(null);
+  const element = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (!open) {
       return;
     }
     const close = (event: Event): void => {
-      if (event instanceof KeyboardEvent ? event.key === "Escape" : !box.current?.contains(event.target as Node)) {
+      if (event instanceof KeyboardEvent ? event.key === "Escape" : !element.current?.contains(event.target as Node)) {
         setOpen(false);
       }
     };
@@ -24,7 +24,7 @@ export function Menu({ label, children }: { label: string; children: React.React
     };
   }, [open]);
   return (
-    <div className="menu" ref={box}>
+    <div className="menu" ref={element}>
       <button className="icon" aria-label={label} title={label} aria-expanded={open} onClick={() => setOpen(!open)}>
         <Icon name="more" />
       </button>

@@ -2,31 +2,31 @@
 
 import * as React from "react";
 import { useMemo, useState } from "react";
-import { readDocument, sourceOf, type PluginDocument, type QuerySpec, type Source } from "../forms/document";
 import { fieldsOf } from "../forms/fields";
 import { Form } from "../forms/Form";
-import { problems, type Values } from "../forms/values";
+import { findSource, parsePluginSchema, type PluginSchema, type QuerySpec, type Source } from "../forms/pluginSchema";
+import { validateAll, type Values } from "../forms/values";
 import { htmlWidgets } from "./htmlWidgets";
 import { type Store, USERS } from "./store";
 
 export function Sidebar({ store, open, onDone }: { store: Store; open: boolean; onDone: () => void }): React.ReactElement {
   const hello = store.hello;
-  const document = useMemo(() => read(hello?.forms), [hello?.forms]);
-  const source = document && hello ? sourceOf(document, hello.settings) : undefined;
+  const schema = useMemo(() => parse(hello?.forms), [hello?.forms]);
+  const source = schema && hello ? findSource(schema, hello.settings) : undefined;
   return (
     <aside className={`side ${open ? "open" : ""}`}>
       <h2>Streams and queries</h2>
       {source?.error ? <p className="problem">{source.error}</p> : null}
       {(source?.queries ?? []).map((spec) => <QueryCard key={`${source!.name}/${spec.name}`} store={store} spec={spec} onDone={onDone} />)}
       <h2>Settings</h2>
-      {document && hello ? <Settings key={JSON.stringify(hello.settings)} store={store} document={document} /> : null}
+      {schema && hello ? <Settings key={JSON.stringify(hello.settings)} store={store} schema={schema} /> : null}
     </aside>
   );
 }
 
-function read(value: unknown): PluginDocument | undefined {
+function parse(value: unknown): PluginSchema | undefined {
   try {
-    return value ? readDocument(value) : undefined;
+    return value ? parsePluginSchema(value) : undefined;
   } catch {
     return undefined;
   }
@@ -35,18 +35,18 @@ function read(value: unknown): PluginDocument | undefined {
 function QueryCard({ store, spec, onDone }: { store: Store; spec: QuerySpec; onDone: () => void }): React.ReactElement {
   const fields = useMemo(() => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }), [spec]);
   const [values, setValues] = useState<Values>({});
-  const [problem, setProblem] = useState("");
+  const [error, setError] = useState("");
   const suggest = async (field: string, typed: string): Promise<string[]> => {
     const params = new URLSearchParams({ stream: spec.name, field, typed, values: JSON.stringify(values) });
     const answer = await store.connection.request({ type: "resource", path: `forms/suggest?${params.toString()}`, user: USERS[store.userName] });
-    const found: unknown = answer.error || Number(answer.status) !== 200 ? [] : JSON.parse(answer.data ?? "[]");
-    return Array.isArray(found) ? found.map(String) : [];
+    const suggested: unknown = answer.error || Number(answer.status) !== 200 ? [] : JSON.parse(answer.data ?? "[]");
+    return Array.isArray(suggested) ? suggested.map(String) : [];
   };
   const run = (event: React.FormEvent): void => {
     event.preventDefault();
-    const found = Object.entries(problems(fields, values));
-    setProblem(found.map(([name, text]) => `${name}: ${text}`).join("; "));
-    if (!found.length) {
+    const errors = Object.entries(validateAll(fields, values));
+    setError(errors.map(([path, text]) => `${path}: ${text}`).join("; "));
+    if (!errors.length) {
       store.addPanel("", { ...values, queryType: spec.name });
       onDone();
     }
@@ -57,18 +57,18 @@ function QueryCard({ store, spec, onDone }: { store: Store; spec: QuerySpec; onD
       <code>{spec.pattern ?? "query"}</code>
       {spec.help ? <p>{spec.help}</p> : null}
       <Form fields={fields} values={values} onChange={setValues} widgets={htmlWidgets} prefix={`query-${spec.name}`} suggest={suggest} />
-      {problem ? <p className="problem" role="alert">{problem}</p> : null}
+      {error ? <p className="problem" role="alert">{error}</p> : null}
       <button type="submit" className="primary">Run</button>
     </form>
   );
 }
 
-function Settings({ store, document }: { store: Store; document: PluginDocument }): React.ReactElement {
+function Settings({ store, schema }: { store: Store; schema: PluginSchema }): React.ReactElement {
   const hello = store.hello!;
   const [values, setValues] = useState<Values>(hello.settings);
   const [typed, setTyped] = useState<Record<string, string>>({});
   const result = store.saveResult;
-  const source = sourceOf(document, values);
+  const source = findSource(schema, values);
   const fields = useMemo(() => fieldsOf(source?.settings ?? {}), [source]);
   const save = async (event: React.FormEvent): Promise<void> => {
     event.preventDefault();
@@ -79,7 +79,7 @@ function Settings({ store, document }: { store: Store; document: PluginDocument 
   };
   return (
     <form className="card" onSubmit={(event) => void save(event)} data-settings>
-      {document.by ? <SourceSelect document={document} source={source} onSelect={(name) => setValues({ [document.by!]: name })} /> : null}
+      {schema.by ? <SourceSelect schema={schema} source={source} onSelect={(name) => setValues({ [schema.by!]: name })} /> : null}
       {source?.help ? <p>{source.help}</p> : null}
       <Form fields={fields} values={values} onChange={setValues} widgets={htmlWidgets} prefix="settings" secrets={{
         isSet: (name) => hello.secrets.includes(name) && typed[name] === undefined,
@@ -93,12 +93,12 @@ function Settings({ store, document }: { store: Store; document: PluginDocument 
   );
 }
 
-function SourceSelect({ document, source, onSelect }: { document: PluginDocument; source: Source | undefined; onSelect: (name: string) => void }): React.ReactElement {
+function SourceSelect({ schema, source, onSelect }: { schema: PluginSchema; source: Source | undefined; onSelect: (name: string) => void }): React.ReactElement {
   return (
     <div className="field">
-      <label htmlFor="settings-source">{document.by}</label>
+      <label htmlFor="settings-source">{schema.by}</label>
       <select id="settings-source" value={source?.name ?? ""} onChange={(event) => onSelect(event.currentTarget.value)}>
-        {document.sources.map((each) => <option key={each.name} value={each.name} disabled={Boolean(each.error)} title={each.error}>{each.name}</option>)}
+        {schema.sources.map((each) => <option key={each.name} value={each.name} disabled={Boolean(each.error)} title={each.error}>{each.name}</option>)}
       </select>
     </div>
   );

@@ -6,7 +6,7 @@ import type { Widgets } from "../forms/widgets";
 import { Icon } from "./Icon";
 
 export const htmlWidgets: Widgets = {
-  Row: ({ id, label, help, required, problem, wide, children }) => (
+  Row: ({ id, label, help, required, error, wide, children }) => (
     <div className={`field ${wide ? "wide" : ""}`}>
       <label htmlFor={id}>
         {label}
@@ -14,7 +14,7 @@ export const htmlWidgets: Widgets = {
       </label>
       {children}
       {help ? <small>{help}</small> : null}
-      {problem ? <small className="problem" role="alert">{problem}</small> : null}
+      {error ? <small className="problem" role="alert">{error}</small> : null}
     </div>
   ),
   Text: ({ id, label, value, onChange, onDone, multiline, numeric, placeholder, disabled, invalid }) =>
@@ -27,13 +27,13 @@ export const htmlWidgets: Widgets = {
     ),
   Suggest: ({ id, label, value, onChange, onDone, load, placeholder, disabled, invalid }) => {
     const list = useId();
-    const [found, setFound] = useState<string[]>([]);
-    const search = (typed: string): void => void load(typed).then(setFound, () => setFound([]));
+    const [values, setValues] = useState<string[]>([]);
+    const search = (typed: string): void => void load(typed).then(setValues, () => setValues([]));
     return (
       <>
         <input id={id} aria-label={label} list={list} value={value} placeholder={placeholder} disabled={disabled} aria-invalid={invalid} autoComplete="off" spellCheck={false}
           onFocus={() => search(value)} onChange={(event) => { onChange(event.currentTarget.value); search(event.currentTarget.value); }} onBlur={onDone} />
-        <datalist id={list}>{found.map((each) => <option key={each} value={each} />)}</datalist>
+        <datalist id={list}>{values.map((each) => <option key={each} value={each} />)}</datalist>
       </>
     );
   },

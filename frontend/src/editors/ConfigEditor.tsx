@@ -1,50 +1,50 @@
-// What an admin fills in, drawn from the author's Settings class.
+// The form of a data source's settings, made from the author's Settings class.
 import * as React from "react";
 import type { DataSourcePluginOptionsEditorProps } from "@grafana/data";
 import { Alert, Field } from "@grafana/ui";
 
-import { sourceOf, type PluginDocument } from "../forms/document";
-import { fieldsOf, wholeField } from "../forms/fields";
+import { fieldsOf, jsonObjectField } from "../forms/fields";
 import { Form } from "../forms/Form";
+import { findSource, type PluginSchema } from "../forms/pluginSchema";
 import type { SecretStore, Widgets } from "../forms/widgets";
 import type { StreamSettings } from "../types";
-import { Body } from "./Body";
-import { boxes } from "./boxes";
-import { usePluginDocument } from "./pluginDocument";
+import { FieldBody } from "./FieldBody";
+import { grafanaWidgets } from "./grafanaWidgets";
+import { usePluginSchema } from "./usePluginSchema";
 
 type Props = DataSourcePluginOptionsEditorProps<StreamSettings, Record<string, string>>;
 
 const WIDTH = 48;
 
 const widgets: Widgets = {
-  ...boxes(WIDTH),
-  Row: ({ id, label, help, required, problem, children }) => (
-    <Field label={label} description={help} required={required} invalid={problem !== ""} error={problem} htmlFor={id}>
-      <Body>{children}</Body>
+  ...grafanaWidgets(WIDTH),
+  Row: ({ id, label, help, required, error, children }) => (
+    <Field label={label} description={help} required={required} invalid={error !== ""} error={error} htmlFor={id}>
+      <FieldBody>{children}</FieldBody>
     </Field>
   ),
 };
 
 export function ConfigEditor(props: Props) {
-  const { document, problem } = usePluginDocument(props.options.type);
-  if (document) {
-    return <SettingsForm {...props} document={document} />;
+  const { schema, error } = usePluginSchema(props.options.type);
+  if (schema) {
+    return <SettingsForm {...props} schema={schema} />;
   }
-  return problem ? <JsonSettings {...props} problem={problem} /> : null;
+  return error ? <JsonSettings {...props} error={error} /> : null;
 }
 
-function SettingsForm({ options, onOptionsChange, document }: Props & { document: PluginDocument }) {
+function SettingsForm({ options, onOptionsChange, schema }: Props & { schema: PluginSchema }) {
   const settings: Record<string, unknown> = options.jsonData ?? {};
-  const source = sourceOf(document, settings);
+  const source = findSource(schema, settings);
   const change = (jsonData: Record<string, unknown>) => onOptionsChange({ ...options, jsonData });
   const fields = React.useMemo(() => fieldsOf(source?.settings ?? {}), [source]);
   return (
     <div>
-      {document.by !== null ? <SourceField document={document} by={document.by} options={options} onChange={change} /> : null}
+      {schema.by !== null ? <SourceField schema={schema} by={schema.by} options={options} onChange={change} /> : null}
       {source?.error ? <Alert severity="error" title={`${source.name} cannot be used: ${source.error}`} /> : null}
-      {fields.length === 0 && !source?.error ? <p>There is nothing to set.</p> : null}
+      {fields.length === 0 && !source?.error ? <p>This data source has no settings.</p> : null}
       <Form
-        // another source has other fields of the same names
+        // fields of another class may have the same names
         key={source?.name}
         fields={fields}
         values={settings}
@@ -59,30 +59,30 @@ function SettingsForm({ options, onOptionsChange, document }: Props & { document
 }
 
 interface SourceFieldProps {
-  document: PluginDocument;
+  schema: PluginSchema;
   by: string;
   options: Props["options"];
   onChange: (settings: Record<string, unknown>) => void;
 }
 
-/** Which of the plugin's classes serves this data source. */
-function SourceField({ document, by, options, onChange }: SourceFieldProps) {
+/** Selects the class of the data source, where the plugin has several. */
+function SourceField({ schema, by, options, onChange }: SourceFieldProps) {
   const settings: Record<string, unknown> = options.jsonData ?? {};
-  const source = sourceOf(document, settings);
-  const chosen = source?.name ?? String(settings[by]);
-  const choices = document.sources.map(({ name, help, error }) => ({ key: name, label: name, help: error ?? help }));
+  const source = findSource(schema, settings);
+  const selected = source?.name ?? String(settings[by]);
+  const choices = schema.sources.map(({ name, help, error }) => ({ key: name, label: name, help: error ?? help }));
   if (!source) {
-    choices.push({ key: chosen, label: chosen, help: "not in this plugin" });
+    choices.push({ key: selected, label: selected, help: "not in this plugin" });
   }
-  const problem = source ? "" : `${chosen} is none of ${document.sources.map(({ name }) => name).join(", ")}`;
+  const error = source ? "" : `expected one of ${schema.sources.map(({ name }) => name).join(", ")}, got ${selected}`;
   return (
-    <widgets.Row id="settings-by" label="Source" help={source?.help ?? ""} required problem={problem} wide={false}>
+    <widgets.Row id="settings-by" label="Source" help={source?.help ?? ""} required error={error} wide={false}>
       <widgets.Select
         id="settings-by"
         label="Source"
         disabled={options.readOnly}
         invalid={!source}
-        value={chosen}
+        value={selected}
         choices={choices}
         onChange={(name) => name !== undefined && onChange({ ...settings, [by]: name })}
       />
@@ -90,7 +90,7 @@ function SourceField({ document, by, options, onChange }: SourceFieldProps) {
   );
 }
 
-/** Secrets go into secureJsonData; Grafana says in secureJsonFields which ones it has. */
+/** Secrets are written to secureJsonData. secureJsonFields has the names of the saved ones. */
 function secretsOf(options: Props["options"], onOptionsChange: Props["onOptionsChange"]): SecretStore {
   const write = (name: string, text: string) => {
     onOptionsChange({
@@ -107,13 +107,13 @@ function secretsOf(options: Props["options"], onOptionsChange: Props["onOptionsC
   };
 }
 
-/** Without a schema settings are edited as JSON: nothing becomes out of reach. */
-function JsonSettings({ options, onOptionsChange, problem }: Props & { problem: string }) {
+/** Without a schema, the settings are edited as JSON. */
+function JsonSettings({ options, onOptionsChange, error }: Props & { error: string }) {
   return (
     <>
-      <Alert severity="warning" title={`There are no forms: ${problem}`} />
+      <Alert severity="warning" title={`No settings form: ${error}`} />
       <Form
-        fields={[wholeField("jsonData", "Settings (jsonData)")]}
+        fields={[jsonObjectField("jsonData", "Settings (jsonData)")]}
         values={{ jsonData: options.jsonData ?? {} }}
         onChange={({ jsonData }) => onOptionsChange({ ...options, jsonData: jsonData as StreamSettings })}
         widgets={widgets}

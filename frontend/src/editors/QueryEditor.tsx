@@ -1,63 +1,63 @@
-// What a panel asks, drawn from the author's streams and Query classes.
+// The form of a panel's query, made from the author's streams and Query classes.
 import * as React from "react";
 import type { QueryEditorProps } from "@grafana/data";
 import { getDataSourceSrv, getTemplateSrv } from "@grafana/runtime";
 import { Alert, InlineField, InlineFieldRow, InlineSwitch, Input, RadioButtonGroup } from "@grafana/ui";
 
 import type { StreamDataSource } from "../datasource";
-import { sourceOf, specOf, type PluginDocument, type QuerySpec, type Source } from "../forms/document";
-import { fieldsOf, wholeField } from "../forms/fields";
+import { fieldsOf, jsonObjectField } from "../forms/fields";
 import { Form } from "../forms/Form";
+import { findQuery, findSource, type PluginSchema, type QuerySpec, type Source } from "../forms/pluginSchema";
 import type { Widgets } from "../forms/widgets";
 import type { StreamQuery, StreamSettings } from "../types";
-import { Body } from "./Body";
-import { boxes } from "./boxes";
-import { usePluginDocument } from "./pluginDocument";
-import { FORMS_OWN, ownFields, withOwnFields } from "./queryFields";
+import { FieldBody } from "./FieldBody";
+import { grafanaWidgets } from "./grafanaWidgets";
+import { COMMON_KEYS, streamFields, withStreamFields } from "./queryFields";
+import { usePluginSchema } from "./usePluginSchema";
 
 type Props = QueryEditorProps<StreamDataSource, StreamQuery, StreamSettings>;
 
 const WIDTH = 24;
-const LABEL = 14;
-/** Characters of a label that has that width; a longer one takes what it needs. */
-const SHORT = 12;
+const LABEL_WIDTH = 14;
+/** Longer labels have automatic width. */
+const MAX_LABEL_LENGTH = 12;
 
 const widgets: Widgets = {
-  ...boxes(WIDTH),
-  Row: ({ id, label, help, required, problem, wide, children }) => (
+  ...grafanaWidgets(WIDTH),
+  Row: ({ id, label, help, required, error, wide, children }) => (
     <div style={wide ? { flexBasis: "100%" } : undefined}>
       <InlineField
         label={required ? `${label} *` : label}
         tooltip={help || undefined}
-        labelWidth={label.length > SHORT ? "auto" : LABEL}
-        invalid={problem !== ""}
-        error={problem}
+        labelWidth={label.length > MAX_LABEL_LENGTH ? "auto" : LABEL_WIDTH}
+        invalid={error !== ""}
+        error={error}
         htmlFor={id}
       >
-        <Body>{children}</Body>
+        <FieldBody>{children}</FieldBody>
       </InlineField>
     </div>
   ),
 };
 
-const MODES = [
-  { value: false, label: "Stock", description: "Grafana's own way: rows may be missing or doubled where history and live rows join" },
-  { value: true, label: "Exact", description: "Nothing missing and nothing doubled, also after an outage" },
+const JOINS = [
+  { value: false, label: "Stock", description: "Grafana's default: rows may be missing or duplicated where live rows join the history" },
+  { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
 ];
 
 export function QueryEditor(props: Props) {
-  const { document, problem } = usePluginDocument(props.datasource.type);
-  if (document) {
-    return <QueryForm {...props} document={document} />;
+  const { schema, error } = usePluginSchema(props.datasource.type);
+  if (schema) {
+    return <QueryForm {...props} schema={schema} />;
   }
-  return problem ? <JsonQuery {...props} problem={`There are no forms: ${problem}`} /> : null;
+  return error ? <JsonQuery {...props} error={`No query form: ${error}`} /> : null;
 }
 
-function QueryForm({ document, ...props }: Props & { document: PluginDocument }) {
+function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
   const { query, datasource, onChange, onRunQuery } = props;
   const settings: StreamSettings = getDataSourceSrv().getInstanceSettings(datasource.uid)?.jsonData ?? {};
-  const source = sourceOf(document, settings);
-  const spec = specOf(source, query.queryType);
+  const source = findSource(schema, settings);
+  const spec = findQuery(source, query.queryType);
   useFirstStream(source, props);
 
   const changed = React.useRef(false);
@@ -76,15 +76,15 @@ function QueryForm({ document, ...props }: Props & { document: PluginDocument })
     run();
   };
   if (!source || source.error) {
-    const said = source ? `${source.name} cannot be used: ${source.error}` : `this plugin has no source ${String(settings[document.by ?? ""])}`;
-    return <JsonQuery {...props} problem={said} />;
+    const error = source ? `${source.name} cannot be used: ${source.error}` : `This plugin has no source ${String(settings[schema.by ?? ""])}`;
+    return <JsonQuery {...props} error={error} />;
   }
   const prefix = `query-${datasource.uid}-${query.refId}`;
   return (
     <div>
       <InlineFieldRow>
         <StreamField source={source} query={query} prefix={prefix} onChange={(queryType) => set({ queryType })} />
-        <InlineField label="With Streaming" tooltip="Live rows follow the history" htmlFor={`${prefix}-withStreaming`}>
+        <InlineField label="With Streaming" tooltip="Append live rows to the history" htmlFor={`${prefix}-withStreaming`}>
           <InlineSwitch
             id={`${prefix}-withStreaming`}
             aria-label="With Streaming"
@@ -93,16 +93,16 @@ function QueryForm({ document, ...props }: Props & { document: PluginDocument })
           />
         </InlineField>
         <InlineField label="Join" tooltip="How live rows join the history">
-          <Body>
+          <FieldBody>
             <RadioButtonGroup
-              options={MODES}
+              options={JOINS}
               value={query.exact === true}
               disabled={query.withStreaming === false}
               onChange={(exact) => set({ exact })}
             />
-          </Body>
+          </FieldBody>
         </InlineField>
-        <InlineField label="Alias" tooltip="The name of the series; may hold template variables" htmlFor={`${prefix}-alias`}>
+        <InlineField label="Alias" tooltip="Name of the series; may contain template variables" htmlFor={`${prefix}-alias`}>
           <Input
             id={`${prefix}-alias`}
             aria-label="Alias"
@@ -115,7 +115,7 @@ function QueryForm({ document, ...props }: Props & { document: PluginDocument })
         </InlineField>
       </InlineFieldRow>
       {spec ? <SpecForm spec={spec} query={query} datasource={datasource} prefix={prefix} onChange={change} onDone={run} /> : null}
-      {!spec && query.queryType ? <JsonQuery {...props} problem={`this data source has no stream ${query.queryType}`} /> : null}
+      {!spec && query.queryType ? <JsonQuery {...props} error={`This data source has no stream ${query.queryType}`} /> : null}
     </div>
   );
 }
@@ -127,22 +127,22 @@ interface StreamFieldProps {
   onChange: (name: string) => void;
 }
 
-/** Which stream is followed, or which of the author's queries is asked. */
+/** Selects the stream or the `@query` method. */
 function StreamField({ source, query, prefix, onChange }: StreamFieldProps) {
-  const spec = specOf(source, query.queryType);
-  const chosen = spec?.name ?? query.queryType ?? "";
+  const spec = findQuery(source, query.queryType);
+  const selected = spec?.name ?? query.queryType ?? "";
   const choices = (source.queries ?? []).map(({ name, help }) => ({ key: name, label: name || "(no type)", help }));
-  if (chosen && !spec) {
-    choices.push({ key: chosen, label: chosen, help: "not there (any more)" });
+  if (selected && !spec) {
+    choices.push({ key: selected, label: selected, help: "not in this data source" });
   }
   return (
-    <widgets.Row id={`${prefix}-stream`} label="Stream" help={spec?.help ?? "What to follow"} required={false} problem="" wide={false}>
+    <widgets.Row id={`${prefix}-stream`} label="Stream" help={spec?.help ?? "The stream to follow"} required={false} error="" wide={false}>
       <widgets.Select
         id={`${prefix}-stream`}
         label="Stream"
         placeholder="Choose a stream"
         invalid={!spec}
-        value={chosen}
+        value={selected}
         choices={choices}
         onChange={(name) => name !== undefined && onChange(name)}
       />
@@ -161,11 +161,11 @@ interface SpecFormProps {
 
 function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFormProps) {
   const fields = React.useMemo(() => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }), [spec]);
-  const values = ownFields(query);
+  const values = streamFields(query);
   const suggest = async (field: string, typed: string): Promise<string[]> => {
     const others = Object.entries(values).filter(([name]) => name !== field);
-    const asked = { stream: spec.name, field, typed, values: JSON.stringify(Object.fromEntries(others)) };
-    return datasource.getResource("forms/suggest", asked, { showErrorAlert: false });
+    const params = { stream: spec.name, field, typed, values: JSON.stringify(Object.fromEntries(others)) };
+    return datasource.getResource("forms/suggest", params, { showErrorAlert: false });
   };
   return (
     <InlineFieldRow>
@@ -173,7 +173,7 @@ function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFor
         key={spec.name}
         fields={fields}
         values={values}
-        onChange={(own) => onChange(withOwnFields(query, own))}
+        onChange={(changed) => onChange(withStreamFields(query, changed))}
         widgets={widgets}
         prefix={prefix}
         suggest={suggest}
@@ -184,32 +184,32 @@ function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFor
   );
 }
 
-/** A query that was just added follows the first stream that needs nothing, so that it shows rows. */
+/** A new query follows the first stream without required fields, so that it shows rows. */
 function useFirstStream(source: Source | undefined, { query, onChange, onRunQuery }: Props): void {
   React.useEffect(() => {
     const queries = source?.queries ?? [];
     const ready = queries.find(({ schema }) => !schema.required?.length);
     const first = ready ?? queries[0];
-    if (first && query.queryType === undefined && Object.keys(ownFields(query)).length === 0) {
+    if (first && query.queryType === undefined && Object.keys(streamFields(query)).length === 0) {
       onChange({ ...query, queryType: first.name });
       if (ready) {
         onRunQuery();
       }
     }
-    // once, when the editor opens
+    // only when the editor opens
   }, []);
 }
 
-/** What no form knows, as JSON: nothing saved is out of reach. */
-function JsonQuery({ query, onChange, onRunQuery, problem }: Props & { problem: string }) {
-  const shown = { ...Object.fromEntries(FORMS_OWN.filter((name) => name in query).map((name) => [name, query[name]])), ...ownFields(query) };
+/** Without a form, the query is edited as JSON. */
+function JsonQuery({ query, onChange, onRunQuery, error }: Props & { error: string }) {
+  const shown = { ...Object.fromEntries(COMMON_KEYS.filter((name) => name in query).map((name) => [name, query[name]])), ...streamFields(query) };
   return (
     <>
-      <Alert severity="warning" title={problem} />
+      <Alert severity="warning" title={error} />
       <Form
-        fields={[wholeField("query", "Query as JSON")]}
+        fields={[jsonObjectField("query", "Query as JSON")]}
         values={{ query: shown }}
-        onChange={({ query: written }) => onChange({ ...withOwnFields(query, {}, FORMS_OWN), ...(written as object) })}
+        onChange={({ query: edited }) => onChange({ ...withStreamFields(query, {}, COMMON_KEYS), ...(edited as object) })}
         widgets={widgets}
         prefix={`query-${query.refId}`}
         onDone={onRunQuery}

@@ -1,9 +1,8 @@
-// A saved query has three kinds of keys in one object: Grafana's, those of every stream, and the
-// stream's own fields.
+// A saved query is one object with Grafana's keys, the keys of every query, and the stream's fields.
 import type { StreamQuery } from "../types";
 
-/** Grafana's own: never shown, never touched. */
-const GRAFANAS_OWN = [
+/** Grafana's keys: not shown, not changed. */
+const GRAFANA_KEYS = [
   "refId",
   "key",
   "datasource",
@@ -15,18 +14,18 @@ const GRAFANAS_OWN = [
   "queryCachingTTL",
 ];
 
-/** Of every stream: the editor has a box for each. */
-export const FORMS_OWN = ["queryType", "withStreaming", "exact", "alias"];
+/** Keys of every query, which the editor has inputs for. */
+export const COMMON_KEYS = ["queryType", "withStreaming", "exact", "alias"];
 
-/** The fields of the stream that a query asks. */
-export function ownFields(query: StreamQuery): Record<string, unknown> {
-  const others = [...GRAFANAS_OWN, ...FORMS_OWN];
+/** The fields of the query's stream. */
+export function streamFields(query: StreamQuery): Record<string, unknown> {
+  const others = [...GRAFANA_KEYS, ...COMMON_KEYS];
   return Object.fromEntries(Object.entries(query).filter(([name]) => !others.includes(name)));
 }
 
-/** The query with these fields instead of its own. `without`: also without these. */
-export function withOwnFields(query: StreamQuery, own: Record<string, unknown>, without: string[] = []): StreamQuery {
-  const gone = [...Object.keys(ownFields(query)), ...without];
-  const kept = Object.fromEntries(Object.entries(query).filter(([name]) => !gone.includes(name)));
-  return { ...kept, ...own } as StreamQuery;
+/** The query with the stream's fields replaced. `without`: more keys to remove. */
+export function withStreamFields(query: StreamQuery, fields: Record<string, unknown>, without: string[] = []): StreamQuery {
+  const removed = [...Object.keys(streamFields(query)), ...without];
+  const others = Object.fromEntries(Object.entries(query).filter(([name]) => !removed.includes(name)));
+  return { ...others, ...fields } as StreamQuery;
 }

@@ -1,22 +1,21 @@
-// A form drawn from fields with the host's widgets. Its values are the caller's; it keeps none.
+// A form: one row for each field, made of the given widgets. The caller owns the values.
 import * as React from "react";
 
-import { ListView, MapView } from "./collections";
-import type { Field, GroupField, JsonField, SelectField, UnionField } from "./fields";
-import { check, hasVariable, isEmpty, isObject, numberFrom, rangeOf, withValue, type Values } from "./values";
+import type { Field, GroupField, JsonField, ListField, MapField, SelectField, UnionField } from "./fields";
+import { hasVariable, isEmpty, isObject, parseNumber, rangeOf, validate, withValue, type Values } from "./values";
 import type { SecretStore, Widgets } from "./widgets";
 
-export interface FormContext {
+interface FormContext {
   widgets: Widgets;
-  /** Begins the ids of the boxes; different for each form of a page. */
+  /** Prefix of the ids of inputs; unique on the page. */
   prefix: string;
   disabled?: boolean;
   secrets?: SecretStore;
-  /** Values for a field, as its user types. */
+  /** Loads suggested values of a field. */
   suggest?: (field: string, typed: string) => Promise<string[]>;
-  /** Names of template variables; given, a variable stands for any value. */
+  /** Names of template variables. If given, a variable is valid in any field. */
   variables?: string[];
-  /** Something is complete: a box was left, a choice made. */
+  /** The viewer has left an input or chosen an option. */
   onDone?: () => void;
 }
 
@@ -27,7 +26,7 @@ export interface FormProps extends FormContext {
 }
 
 export function Form({ fields, values, onChange, ...context }: FormProps) {
-  return <Fields fields={fields} values={values} onChange={onChange} context={context} place="" />;
+  return <Fields fields={fields} values={values} onChange={onChange} context={context} parent="" />;
 }
 
 interface FieldsProps {
@@ -35,87 +34,87 @@ interface FieldsProps {
   values: Values;
   onChange: (values: Values) => void;
   context: FormContext;
-  place: string;
+  parent: string;
 }
 
-function Fields({ fields, values, onChange, context, place }: FieldsProps) {
+function Fields({ fields, values, onChange, context, parent }: FieldsProps) {
   return (
     <>
       {fields.map((field) => (
-        <LabelledField
+        <FieldRow
           key={field.name}
           field={field}
           value={values[field.name]}
           onChange={(value) => onChange(withValue(values, field, value))}
           context={context}
-          place={place + field.name}
+          path={parent + field.name}
         />
       ))}
     </>
   );
 }
 
-export interface FieldProps<F extends Field = Field> {
+interface FieldProps<F extends Field = Field> {
   field: F;
   value: unknown;
   onChange: (value: unknown) => void;
   context: FormContext;
-  place: string;
+  path: string;
 }
 
 const WIDE = new Set<Field["kind"]>(["list", "map", "group", "union", "json"]);
 
-function LabelledField(props: FieldProps) {
-  const { field, value, context, place } = props;
-  const [left, setLeft] = React.useState(false);
-  const problem = check(field, value, { variables: context.variables !== undefined });
+function FieldRow(props: FieldProps) {
+  const { field, value, context, path } = props;
+  const [touched, setTouched] = React.useState(false);
+  const error = validate(field, value, { variables: context.variables !== undefined });
   const range = field.kind === "number" ? rangeOf(field) : "";
-  const leave = () => {
-    setLeft(true);
+  const onDone = () => {
+    setTouched(true);
     context.onDone?.();
   };
   return (
     <context.widgets.Row
-      id={`${context.prefix}-${place}`}
+      id={`${context.prefix}-${path}`}
       label={field.label}
       help={[field.help, range && `(${range})`].filter(Boolean).join(" ")}
       required={field.required}
-      problem={left || !isEmpty(value) ? problem : ""}
+      error={touched || !isEmpty(value) ? error : ""}
       wide={WIDE.has(field.kind)}
     >
-      <FieldView {...props} context={{ ...context, onDone: leave }} />
+      <FieldInput {...props} context={{ ...context, onDone }} />
     </context.widgets.Row>
   );
 }
 
-/** What edits one value, without its label. */
-export function FieldView(props: FieldProps) {
-  const { field, value, onChange, context, place } = props;
+/** The input of one value, without its label. */
+function FieldInput(props: FieldProps) {
+  const { field, value, onChange, context, path } = props;
   const { widgets, secrets } = context;
-  const box = {
-    id: `${context.prefix}-${place}`,
+  const input = {
+    id: `${context.prefix}-${path}`,
     label: field.label,
     disabled: context.disabled,
     placeholder: field.placeholder,
-    invalid: !isEmpty(value) && check(field, value, { variables: context.variables !== undefined }) !== "",
+    invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
     onDone: context.onDone,
   };
   switch (field.kind) {
     case "text":
     case "number":
-      return <TextView {...props} />;
+      return <TextInput {...props} />;
     case "switch":
       return hasVariable(value) ? (
-        <TextView {...props} />
+        <TextInput {...props} />
       ) : (
-        <widgets.Switch {...box} value={Boolean(value ?? field.default)} onChange={onChange} />
+        <widgets.Switch {...input} value={Boolean(value ?? field.default)} onChange={onChange} />
       );
     case "select":
-      return <SelectView {...props} field={field} />;
+      return <SelectInput {...props} field={field} />;
     case "secret":
       return secrets ? (
         <widgets.Secret
-          {...box}
+          {...input}
           isSet={secrets.isSet(field.name)}
           value={secrets.value(field.name)}
           onChange={(text) => secrets.set(field.name, text)}
@@ -124,51 +123,51 @@ export function FieldView(props: FieldProps) {
         />
       ) : null;
     case "list":
-      return <ListView {...props} field={field} />;
+      return <ListInput {...props} field={field} />;
     case "map":
-      return <MapView {...props} field={field} />;
+      return <MapInput {...props} field={field} />;
     case "group":
-      return <GroupView {...props} field={field} />;
+      return <GroupInput {...props} field={field} />;
     case "union":
-      return <UnionView {...props} field={field} />;
+      return <UnionInput {...props} field={field} />;
     case "json":
-      return <JsonView {...props} field={field} />;
+      return <JsonInput {...props} field={field} />;
   }
 }
 
-/** A box of text: also for numbers, and for what an older version saved in another type. */
-function TextView({ field, value, onChange, context, place }: FieldProps) {
+/** A text input: also for numbers, and for values of another type that an older class saved. */
+function TextInput({ field, value, onChange, context, path }: FieldProps) {
   const { widgets, suggest } = context;
   const numeric = field.kind === "number";
-  const read = (text: string, done: boolean) => (numeric ? numberFrom(text, done) : text);
+  const parse = (text: string, done: boolean) => (numeric ? parseNumber(text, done) : text);
   const text = isEmpty(value) ? "" : typeof value === "string" ? value : typeof value === "object" ? JSON.stringify(value) : String(value);
-  const leave = () => {
-    if (numeric && read(text, true) !== value) {
-      onChange(read(text, true));
+  const onDone = () => {
+    if (numeric && parse(text, true) !== value) {
+      onChange(parse(text, true));
     }
     context.onDone?.();
   };
-  const box = {
-    id: `${context.prefix}-${place}`,
+  const input = {
+    id: `${context.prefix}-${path}`,
     label: field.label,
     disabled: context.disabled,
     placeholder: field.placeholder,
-    invalid: !isEmpty(value) && check(field, value, { variables: context.variables !== undefined }) !== "",
-    onDone: leave,
+    invalid: !isEmpty(value) && validate(field, value, { variables: context.variables !== undefined }) !== "",
+    onDone,
     value: text,
-    onChange: (typed: string) => onChange(read(typed, false)),
+    onChange: (typed: string) => onChange(parse(typed, false)),
   };
   if ((field.kind === "text" || numeric) && field.suggest && suggest) {
     const load = async (typed: string) => {
       const variables = (context.variables ?? []).map((name) => `$${name}`).filter((name) => name.includes(typed));
       return [...variables, ...(await suggest(field.name, typed))];
     };
-    return <widgets.Suggest {...box} onChange={(typed) => onChange(read(typed, true))} load={load} />;
+    return <widgets.Suggest {...input} onChange={(typed) => onChange(parse(typed, true))} load={load} />;
   }
-  return <widgets.Text {...box} numeric={numeric} multiline={field.kind === "text" && field.multiline} />;
+  return <widgets.Text {...input} numeric={numeric} multiline={field.kind === "text" && field.multiline} />;
 }
 
-function SelectView({ field, value, onChange, context, place }: FieldProps<SelectField>) {
+function SelectInput({ field, value, onChange, context, path }: FieldProps<SelectField>) {
   const { widgets, variables } = context;
   const chosen = isEmpty(value) ? field.default : value;
   const choices = field.options.map((option) => ({ key: JSON.stringify(option.value), label: option.label, help: option.help }));
@@ -177,30 +176,30 @@ function SelectView({ field, value, onChange, context, place }: FieldProps<Selec
   }
   const key = isEmpty(chosen) ? "" : JSON.stringify(chosen);
   if (key && !choices.some((choice) => choice.key === key)) {
-    choices.push({ key, label: String(chosen), help: hasVariable(chosen) ? "variable" : "not allowed (any more)" });
+    choices.push({ key, label: String(chosen), help: hasVariable(chosen) ? "variable" : "not a valid choice" });
   }
-  const pick = (picked: string | undefined) => {
-    onChange(picked === undefined ? undefined : readKey(picked));
+  const select = (chosen: string | undefined) => {
+    onChange(chosen === undefined ? undefined : parseKey(chosen));
     context.onDone?.();
   };
   return (
     <widgets.Select
-      id={`${context.prefix}-${place}`}
+      id={`${context.prefix}-${path}`}
       label={field.label}
       disabled={context.disabled}
       placeholder={field.placeholder || "Choose"}
-      invalid={!isEmpty(value) && check(field, value, { variables: variables !== undefined }) !== ""}
+      invalid={!isEmpty(value) && validate(field, value, { variables: variables !== undefined }) !== ""}
       value={key}
       choices={choices}
-      onChange={pick}
+      onChange={select}
       clearable={field.nullable || (!isEmpty(value) && !field.required && isEmpty(field.default))}
       custom={variables !== undefined}
     />
   );
 }
 
-/** A choice's key is JSON; what a person typed is itself. */
-function readKey(key: string): unknown {
+/** The key of a choice is JSON; custom text is itself. */
+function parseKey(key: string): unknown {
   try {
     return JSON.parse(key);
   } catch {
@@ -208,27 +207,27 @@ function readKey(key: string): unknown {
   }
 }
 
-function GroupView({ field, value, onChange, context, place }: FieldProps<GroupField>) {
+function GroupInput({ field, value, onChange, context, path }: FieldProps<GroupField>) {
   const { widgets } = context;
   const values = isObject(value) ? value : isObject(field.default) ? field.default : undefined;
-  const isThere = values !== undefined || !field.nullable;
-  const turn = (on: boolean) => {
+  const isOn = values !== undefined || !field.nullable;
+  const toggle = (on: boolean) => {
     onChange(on ? { ...field.constants } : undefined);
     context.onDone?.();
   };
   return (
     <>
       {field.nullable ? (
-        <widgets.Switch id={`${context.prefix}-${place}`} label={field.label} disabled={context.disabled} value={isThere} onChange={turn} />
+        <widgets.Switch id={`${context.prefix}-${path}`} label={field.label} disabled={context.disabled} value={isOn} onChange={toggle} />
       ) : null}
-      {isThere ? (
+      {isOn ? (
         <widgets.Group>
           <Fields
             fields={field.fields}
             values={values ?? {}}
             onChange={(next) => onChange({ ...field.constants, ...next })}
             context={context}
-            place={`${place}.`}
+            parent={`${path}.`}
           />
         </widgets.Group>
       ) : null}
@@ -236,59 +235,59 @@ function GroupView({ field, value, onChange, context, place }: FieldProps<GroupF
   );
 }
 
-function UnionView({ field, value, onChange, context, place }: FieldProps<UnionField>) {
+function UnionInput({ field, value, onChange, context, path }: FieldProps<UnionField>) {
   const { widgets } = context;
   const values = isObject(value) ? value : isObject(field.default) ? field.default : {};
   const tag = String(values[field.tag] ?? "");
   const branch = field.branches.find((each) => each.value === tag);
-  // what was filled in for another branch comes back with it
-  const others = React.useRef<Record<string, Values>>({});
-  const pick = (key: string | undefined) => {
-    others.current[tag] = values;
-    onChange(key === undefined ? undefined : { ...others.current[key], [field.tag]: key });
+  // values of the other branches, restored when a branch is selected again
+  const saved = React.useRef<Record<string, Values>>({});
+  const select = (key: string | undefined) => {
+    saved.current[tag] = values;
+    onChange(key === undefined ? undefined : { ...saved.current[key], [field.tag]: key });
     context.onDone?.();
   };
   const choices = field.branches.map((each) => ({ key: each.value, label: each.label, help: each.help }));
   if (tag && !branch) {
-    choices.push({ key: tag, label: tag, help: "not allowed (any more)" });
+    choices.push({ key: tag, label: tag, help: "not a valid choice" });
   }
   return (
     <>
       <widgets.Select
-        id={`${context.prefix}-${place}`}
+        id={`${context.prefix}-${path}`}
         label={field.label}
         disabled={context.disabled}
         placeholder={field.nullable ? "None" : "Choose"}
         value={tag}
         choices={choices}
-        onChange={pick}
+        onChange={select}
         clearable={field.nullable}
         invalid={tag !== "" && !branch}
       />
       {branch && branch.fields.length ? (
         <widgets.Group>
-          <Fields fields={branch.fields} values={values} onChange={onChange} context={context} place={`${place}.`} />
+          <Fields fields={branch.fields} values={values} onChange={onChange} context={context} parent={`${path}.`} />
         </widgets.Group>
       ) : null}
     </>
   );
 }
 
-/** What no widget fits, as JSON. The text is kept while it is none. */
-function JsonView({ field, value, onChange, context, place }: FieldProps<JsonField>) {
+/** JSON text. While it is invalid, it is kept here and the value does not change. */
+function JsonInput({ field, value, onChange, context, path }: FieldProps<JsonField>) {
   const { widgets } = context;
   const [draft, setDraft] = React.useState<string>();
   const shown = value ?? field.default ?? undefined;
-  const wrong = draft === undefined ? "" : parse(draft, field).wrong;
+  const error = draft === undefined ? "" : parseJson(draft, field).error;
   const change = (text: string) => {
     setDraft(text);
-    const found = parse(text, field);
-    if (!found.wrong) {
-      onChange(found.value);
+    const parsed = parseJson(text, field);
+    if (!parsed.error) {
+      onChange(parsed.value);
     }
   };
-  const leave = () => {
-    if (!wrong) {
+  const onDone = () => {
+    if (!error) {
       setDraft(undefined);
     }
     context.onDone?.();
@@ -296,26 +295,153 @@ function JsonView({ field, value, onChange, context, place }: FieldProps<JsonFie
   return (
     <>
       <widgets.Text
-        id={`${context.prefix}-${place}`}
+        id={`${context.prefix}-${path}`}
         label={field.label}
         disabled={context.disabled}
         placeholder={field.placeholder || "JSON"}
-        multiline={field.objects}
-        value={draft ?? (shown === undefined ? "" : JSON.stringify(shown, null, field.objects ? 1 : undefined))}
-        invalid={wrong !== ""}
+        multiline={field.objectsOnly}
+        value={draft ?? (shown === undefined ? "" : JSON.stringify(shown, null, field.objectsOnly ? 1 : undefined))}
+        invalid={error !== ""}
         onChange={change}
-        onDone={leave}
+        onDone={onDone}
       />
-      {wrong ? <div role="alert">Not JSON: {wrong}</div> : null}
+      {error ? <div role="alert">Invalid JSON: {error}</div> : null}
     </>
   );
 }
 
-function parse(text: string, { objects }: JsonField): { value?: unknown; wrong: string } {
+function parseJson(text: string, { objectsOnly }: JsonField): { value?: unknown; error: string } {
   try {
     const value: unknown = text.trim() === "" ? undefined : JSON.parse(text);
-    return objects && !isObject(value) ? { wrong: "not an object" } : { value, wrong: "" };
+    return objectsOnly && !isObject(value) ? { error: `expected an object, got ${text.trim()}` } : { value, error: "" };
   } catch (error) {
-    return { wrong: (error as Error).message };
+    return { error: (error as Error).message };
+  }
+}
+
+function ListInput({ field, value, onChange, context, path }: FieldProps<ListField>) {
+  const { List, Entry } = context.widgets;
+  const entries = entriesOf(value, field.default);
+  const change = (next: unknown[]) => onChange(next.length || hasEntries(field.default) ? next : undefined);
+  const isFull = field.maxItems !== undefined && entries.length >= field.maxItems;
+  const locked = context.disabled;
+  return (
+    <List addLabel={`Add to ${field.label}`} onAdd={locked || isFull ? undefined : () => change([...entries, newEntry(field.item)])}>
+      {entries.map((entry, index) => (
+        <Entry
+          key={index}
+          removeLabel={`Remove ${field.label} ${index + 1}`}
+          onRemove={
+            locked
+              ? undefined
+              : () => {
+                  change(entries.filter((_, other) => other !== index));
+                  context.onDone?.();
+                }
+          }
+        >
+          <FieldInput
+            field={{ ...field.item, label: `${field.label} ${index + 1}` }}
+            value={entry}
+            onChange={(next) => change(entries.map((other, at) => (at === index ? (next ?? newEntry(field.item)) : other)))}
+            context={context}
+            path={`${path}[${index}]`}
+          />
+        </Entry>
+      ))}
+    </List>
+  );
+}
+
+function entriesOf(value: unknown, defaultValue: unknown): unknown[] {
+  if (value === undefined || value === null) {
+    return Array.isArray(defaultValue) ? defaultValue : [];
+  }
+  // an older class saved a single value
+  return Array.isArray(value) ? value : [value];
+}
+
+function hasEntries(value: unknown): boolean {
+  return Array.isArray(value) ? value.length > 0 : isObject(value) && Object.keys(value).length > 0;
+}
+
+type Pair = [key: string, value: unknown];
+
+/** A table of names and values. Names may be empty or duplicate while they are typed, so the pairs
+ * are kept here while they stand for the same value. */
+function MapInput({ field, value, onChange, context, path }: FieldProps<MapField>) {
+  const { List, Entry, Text } = context.widgets;
+  const saved: Values = isObject(value) ? value : isObject(field.default) ? field.default : {};
+  const [draft, setDraft] = React.useState<Pair[]>(() => Object.entries(saved));
+  const isSame = JSON.stringify(Object.fromEntries(withNames(draft))) === JSON.stringify(saved);
+  const pairs = isSame ? draft : Object.entries(saved);
+  const change = (next: Pair[]) => {
+    setDraft(next);
+    const values = Object.fromEntries(withNames(next));
+    onChange(Object.keys(values).length || hasEntries(field.default) ? values : undefined);
+  };
+  const replace = (index: number, pair: Pair) => change(pairs.map((other, each) => (each === index ? pair : other)));
+  const locked = context.disabled;
+  return (
+    <List addLabel={`Add to ${field.label}`} onAdd={locked ? undefined : () => change([...pairs, ["", newEntry(field.item)]])}>
+      {pairs.map(([key, entry], index) => (
+        <Entry
+          key={index}
+          removeLabel={`Remove ${field.label} ${index + 1}`}
+          onRemove={
+            locked
+              ? undefined
+              : () => {
+                  change(pairs.filter((_, other) => other !== index));
+                  context.onDone?.();
+                }
+          }
+        >
+          <Text
+            id={`${context.prefix}-${path}[${index}].key`}
+            label={`${field.label} ${index + 1}: name`}
+            placeholder="Name"
+            disabled={locked}
+            invalid={pairs.some(([other], each) => each !== index && other === key)}
+            value={key}
+            onChange={(text) => replace(index, [text, entry])}
+            onDone={context.onDone}
+          />
+          <FieldInput
+            field={{ ...field.item, label: `${field.label} ${index + 1}: value` }}
+            value={entry}
+            onChange={(next) => replace(index, [key, next ?? newEntry(field.item)])}
+            context={context}
+            path={`${path}[${index}]`}
+          />
+        </Entry>
+      ))}
+    </List>
+  );
+}
+
+function withNames(pairs: Pair[]): Pair[] {
+  return pairs.filter(([key]) => key !== "");
+}
+
+/** The value of a new entry. */
+function newEntry(item: Field): unknown {
+  switch (item.kind) {
+    case "text":
+      return "";
+    case "switch":
+      return false;
+    case "select":
+      return item.options[0]?.value ?? null;
+    case "list":
+      return [];
+    case "map":
+      return {};
+    case "group":
+      return { ...item.constants };
+    case "union":
+      return { [item.tag]: item.branches[0]?.value };
+    default:
+      return null;
   }
 }

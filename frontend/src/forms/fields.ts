@@ -1,16 +1,16 @@
-// JSON Schema becomes a form's fields: what a person fills in, without a word on how it looks.
-import type { JsonSchema, PathKind } from "./document";
+// The fields of a form, made from a JSON Schema.
+import type { JsonSchema, PathKind } from "./pluginSchema";
 
 export interface FieldBase {
   name: string;
   label: string;
   help: string;
-  /** It has neither a default nor may it be empty. */
+  /** It has no default and may not be empty. */
   required: boolean;
   /** Its value may be null. */
   nullable: boolean;
   default?: unknown;
-  /** What stands in an empty box: the default, or an example. */
+  /** Shown in an empty input: the default, or an example. */
   placeholder: string;
 }
 
@@ -27,12 +27,12 @@ export interface TextField extends FieldBase {
 export interface NumberField extends FieldBase {
   kind: "number";
   integer: boolean;
-  /** A text is as good as a number. */
-  orText: boolean;
+  /** Strings are valid too. */
+  allowsText: boolean;
   min?: number;
   max?: number;
-  above?: number;
-  below?: number;
+  exclusiveMin?: number;
+  exclusiveMax?: number;
   multipleOf?: number;
   suggest: boolean;
 }
@@ -67,25 +67,25 @@ export interface MapField extends FieldBase {
 export interface GroupField extends FieldBase {
   kind: "group";
   fields: Field[];
-  /** Members that have one possible value. */
+  /** Members that have only one possible value. */
   constants: Record<string, unknown>;
 }
 export interface UnionField extends FieldBase {
   kind: "union";
-  /** The member that says which branch it is. */
+  /** The member that names the branch. */
   tag: string;
   branches: Array<{ value: string; label: string; help: string; fields: Field[] }>;
 }
-/** What no widget fits: it is edited as JSON. */
+/** A value that no other kind of field fits, edited as JSON. */
 export interface JsonField extends FieldBase {
   kind: "json";
-  /** Only objects are allowed. */
-  objects?: boolean;
+  /** Only objects are valid. */
+  objectsOnly?: boolean;
 }
 
-/** The field by which a whole object is edited where there are no forms. */
-export function wholeField(name: string, label: string): JsonField {
-  return { kind: "json", objects: true, name, label, help: "", required: false, nullable: false, placeholder: "" };
+/** A field for a whole object, used when there is no schema. */
+export function jsonObjectField(name: string, label: string): JsonField {
+  return { kind: "json", objectsOnly: true, name, label, help: "", required: false, nullable: false, placeholder: "" };
 }
 
 export type Field =
@@ -101,18 +101,18 @@ export type Field =
   | JsonField;
 
 export interface FieldOptions {
-  /** The path's fields of a stream. */
+  /** Kinds of the fields of a stream's path. */
   paths?: Record<string, PathKind>;
-  /** Names of fields that have suggestions. */
+  /** Names of the fields with a suggest hook. */
   suggest?: string[];
 }
 
 type Definitions = Record<string, JsonSchema>;
 
-/** A class may hold itself; from here on it is edited as JSON. */
-const DEEPEST = 6;
+/** Deeper values are edited as JSON: a class may contain itself. */
+const MAX_DEPTH = 6;
 
-/** The fields of an object; those that have to be filled in come first. */
+/** The fields of an object, required ones first. */
 export function fieldsOf(schema: JsonSchema, options: FieldOptions = {}): Field[] {
   const fields = members(schema, schema.$defs ?? {}, 0);
   for (const field of fields) {
@@ -134,23 +134,23 @@ function members(schema: JsonSchema, definitions: Definitions, depth: number, hi
   return [...fields.filter((field) => field.required), ...fields.filter((field) => !field.required)];
 }
 
-function toField(name: string, written: JsonSchema, required: boolean, definitions: Definitions, depth: number): Field {
-  const { schema, nullable } = plain(written, definitions);
+function toField(name: string, outer: JsonSchema, required: boolean, definitions: Definitions, depth: number): Field {
+  const { schema, nullable } = resolveNullable(outer, definitions);
   const base: FieldBase = {
     name,
-    label: titleOf(written) ?? labelOf(name),
-    help: oneLine(written.description ?? schema.description?.split("\n\n")[0]),
+    label: titleOf(outer) ?? labelOf(name),
+    help: oneLine(outer.description ?? schema.description?.split("\n\n")[0]),
     required: required && !nullable,
     nullable,
-    default: written.default,
-    placeholder: placeholderOf(written, schema),
+    default: outer.default,
+    placeholder: placeholderOf(outer, schema),
   };
-  const shape = shapeOf(schema, definitions, depth);
-  // a switch has no third position
-  return { ...base, ...(nullable && shape.kind === "switch" ? YES_OR_NO : shape) } as Field;
+  const kind = kindOf(schema, definitions, depth);
+  // a switch has no third position for null
+  return { ...base, ...(nullable && kind.kind === "switch" ? YES_OR_NO : kind) } as Field;
 }
 
-const YES_OR_NO: Shape<SelectField> = {
+const YES_OR_NO: KindOf<SelectField> = {
   kind: "select",
   options: [
     { value: true, label: "Yes" },
@@ -158,15 +158,15 @@ const YES_OR_NO: Shape<SelectField> = {
   ],
 };
 
-/** The author's title of the field, not that of a class in it. */
-function titleOf(written: JsonSchema): string | undefined {
-  return written.title ?? written.anyOf?.find((branch) => branch.title !== undefined)?.title;
+/** The author's title of the field, not that of its class. */
+function titleOf(outer: JsonSchema): string | undefined {
+  return outer.title ?? outer.anyOf?.find((branch) => branch.title !== undefined)?.title;
 }
 
-type Shape<F> = F extends Field ? Omit<F, keyof FieldBase> : never;
+type KindOf<F> = F extends Field ? Omit<F, keyof FieldBase> : never;
 
-function shapeOf(schema: JsonSchema, definitions: Definitions, depth: number): Shape<Field> {
-  if (depth > DEEPEST) {
+function kindOf(schema: JsonSchema, definitions: Definitions, depth: number): KindOf<Field> {
+  if (depth > MAX_DEPTH) {
     return { kind: "json" };
   }
   if (schema.writeOnly) {
@@ -179,7 +179,7 @@ function shapeOf(schema: JsonSchema, definitions: Definitions, depth: number): S
     return unionOf(schema, definitions, depth);
   }
   if (schema.anyOf) {
-    return mixed(schema.anyOf);
+    return numberOrText(schema.anyOf);
   }
   switch (schema.type) {
     case "string":
@@ -205,22 +205,22 @@ function shapeOf(schema: JsonSchema, definitions: Definitions, depth: number): S
   }
 }
 
-function numberOf(schema: JsonSchema, orText: boolean): Shape<NumberField> {
+function numberOf(schema: JsonSchema, allowsText: boolean): KindOf<NumberField> {
   return {
     kind: "number",
     integer: schema.type === "integer",
-    orText,
+    allowsText,
     min: schema.minimum,
     max: schema.maximum,
-    above: schema.exclusiveMinimum,
-    below: schema.exclusiveMaximum,
+    exclusiveMin: schema.exclusiveMinimum,
+    exclusiveMax: schema.exclusiveMaximum,
     multipleOf: schema.multipleOf,
     suggest: false,
   };
 }
 
-/** A number or a text share one box; other mixtures have none. */
-function mixed(branches: JsonSchema[]): Shape<Field> {
+/** Numbers and strings share one input; other unions are edited as JSON. */
+function numberOrText(branches: JsonSchema[]): KindOf<Field> {
   const types = branches.map((branch) => branch.type).sort();
   const number = branches.find((branch) => branch.type === "number" || branch.type === "integer");
   if (number && types.every((type) => type === "string" || type === "integer" || type === "number")) {
@@ -230,7 +230,7 @@ function mixed(branches: JsonSchema[]): Shape<Field> {
   return { kind: "json" };
 }
 
-function listOf(schema: JsonSchema, definitions: Definitions, depth: number): Shape<Field> {
+function listOf(schema: JsonSchema, definitions: Definitions, depth: number): KindOf<Field> {
   if (schema.prefixItems || typeof schema.items !== "object") {
     return { kind: "json" };
   }
@@ -242,7 +242,7 @@ function entryOf(schema: JsonSchema, definitions: Definitions, depth: number): F
   return { ...toField("", schema, true, definitions, depth + 1), label: "Entry" };
 }
 
-function objectOf(schema: JsonSchema, definitions: Definitions, depth: number): Shape<Field> {
+function objectOf(schema: JsonSchema, definitions: Definitions, depth: number): KindOf<Field> {
   if (schema.properties) {
     const constants = constantsOf(schema);
     return { kind: "group", fields: members(schema, definitions, depth + 1, Object.keys(constants)), constants };
@@ -253,7 +253,7 @@ function objectOf(schema: JsonSchema, definitions: Definitions, depth: number): 
   return { kind: "json" };
 }
 
-function unionOf(schema: JsonSchema, definitions: Definitions, depth: number): Shape<UnionField> {
+function unionOf(schema: JsonSchema, definitions: Definitions, depth: number): KindOf<UnionField> {
   const { propertyName, mapping } = schema.discriminator!;
   const branches = Object.entries(mapping).map(([value, reference]) => {
     const branch = resolve({ $ref: reference }, definitions);
@@ -267,8 +267,8 @@ function unionOf(schema: JsonSchema, definitions: Definitions, depth: number): S
   return { kind: "union", tag: propertyName, branches };
 }
 
-/** The schema that is meant: references followed, `| None` taken apart. */
-function plain(schema: JsonSchema, definitions: Definitions): { schema: JsonSchema; nullable: boolean } {
+/** Follows references, and splits `| None` off. */
+function resolveNullable(schema: JsonSchema, definitions: Definitions): { schema: JsonSchema; nullable: boolean } {
   const found = resolve(schema, definitions);
   const branches = found.anyOf?.filter((branch) => branch.type !== "null");
   if (!found.anyOf || !branches || branches.length === found.anyOf.length) {
@@ -308,8 +308,8 @@ function isMultiline(schema: JsonSchema): boolean {
   return schema.format === "textarea" || (schema as { multiline?: boolean }).multiline === true;
 }
 
-function placeholderOf(written: JsonSchema, schema: JsonSchema): string {
-  const value = written.default ?? written.examples?.[0] ?? schema.examples?.[0];
+function placeholderOf(outer: JsonSchema, schema: JsonSchema): string {
+  const value = outer.default ?? outer.examples?.[0] ?? schema.examples?.[0];
   return value === undefined || value === null || typeof value === "object" ? "" : String(value);
 }
 
@@ -317,16 +317,16 @@ function oneLine(text: string | undefined): string {
   return (text ?? "").replace(/\s+/g, " ").trim();
 }
 
-const SPELLED: Record<string, string> = { hz: "Hz", qos: "QoS" };
-const LETTERS = new Set(["api", "ca", "cpu", "csv", "db", "dns", "http", "id", "ip", "json", "nic", "sql", "ssl", "tls", "ttl", "uid", "uri", "url"]);
+const SPELLINGS: Record<string, string> = { hz: "Hz", qos: "QoS" };
+const ACRONYMS = new Set(["api", "ca", "cpu", "csv", "db", "dns", "http", "id", "ip", "json", "nic", "sql", "ssl", "tls", "ttl", "uid", "uri", "url"]);
 
-/** `keepAlive` as people read it: Keep alive. */
+/** `keepAlive` becomes "Keep alive". */
 export function labelOf(name: string): string {
   const words = name
     .replace(/([a-z0-9])([A-Z])/g, "$1 $2")
     .split(/[\s_-]+/)
     .map((word) => word.toLowerCase())
-    .map((word) => SPELLED[word] ?? (LETTERS.has(word) ? word.toUpperCase() : word));
+    .map((word) => SPELLINGS[word] ?? (ACRONYMS.has(word) ? word.toUpperCase() : word));
   const text = words.join(" ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -1,88 +1,90 @@
-// Values of a form's fields: whether they are allowed, and what a person's text means.
-import type { PathKind } from "./document";
+// Values of a form's fields: validating them, and reading them from what a viewer types.
 import type { Field, NumberField, TextField } from "./fields";
+import type { PathKind } from "./pluginSchema";
 
 export type Values = Record<string, unknown>;
 
-export interface CheckOptions {
-  /** A text with a template variable stands for any value. */
+export interface ValidationOptions {
+  /** A string with a template variable is valid in any field. */
   variables?: boolean;
 }
 
 const VARIABLE = /\$\w+|\$\{[^}]+\}|\[\[[^\]]+\]\]/;
 
-/** Whether a value holds a template variable, as `$name`, `${name}` or `[[name]]`. */
+/** Whether a value contains a template variable: `$name`, `${name}` or `[[name]]`. */
 export function hasVariable(value: unknown): boolean {
   return typeof value === "string" && VARIABLE.test(value);
 }
 
-/** Whether nothing was filled in: the default counts then. */
+/** Whether nothing is filled in, so that the default applies. */
 export function isEmpty(value: unknown): boolean {
   return value === undefined || value === null || value === "";
 }
 
-/** What is wrong with a value, as a sentence; "" when nothing is. */
-export function check(field: Field, value: unknown, options: CheckOptions = {}): string {
+/** The error of a value; "" when it is valid. Entries and nested fields are not validated. */
+export function validate(field: Field, value: unknown, options: ValidationOptions = {}): string {
   if (isEmpty(value) || field.kind === "secret") {
-    return field.required && isEmpty(value) && field.kind !== "secret" ? `${field.label} is needed` : "";
+    return field.required && isEmpty(value) && field.kind !== "secret" ? `${field.label} is required` : "";
   }
   if (options.variables && hasVariable(value)) {
     return "";
   }
   switch (field.kind) {
     case "text":
-      return checkText(field, value);
+      return validateText(field, value);
     case "number":
-      return checkNumber(field, value);
+      return validateNumber(field, value);
     case "switch":
-      return typeof value === "boolean" ? "" : `${shown(value)} is neither true nor false`;
+      return typeof value === "boolean" ? "" : expected("true or false", value);
     case "select":
       return field.options.some((option) => option.value === value)
         ? ""
-        : `${shown(value)} is none of ${field.options.map((option) => option.label).join(", ")}`;
+        : expected(`one of ${field.options.map((option) => option.label).join(", ")}`, value);
     case "list":
-      return Array.isArray(value) ? checkLength(field.minItems, field.maxItems, value.length, "entries") : `${shown(value)} is no list`;
+      return Array.isArray(value)
+        ? validateLength(value.length, field.minItems, field.maxItems, "entry", "entries")
+        : expected("a list", value);
     case "map":
     case "group":
-      return isObject(value) ? "" : `${shown(value)} is no object`;
+      return isObject(value) ? "" : expected("an object", value);
     case "union":
       return isObject(value) && field.branches.some((branch) => branch.value === value[field.tag])
         ? ""
-        : `${shown(isObject(value) ? value[field.tag] : value)} is none of ${field.branches.map((branch) => branch.value).join(", ")}`;
+        : expected(`one of ${field.branches.map((branch) => branch.value).join(", ")}`, isObject(value) ? value[field.tag] : value);
     default:
       return "";
   }
 }
 
-/** Everything that is wrong, deep inside too: sentences by the field's place, `tls.caFile`. */
-export function problems(fields: Field[], values: Values, options: CheckOptions = {}, place = ""): Record<string, string> {
-  const found: Record<string, string> = {};
+/** The errors of all values, also nested ones, by the path of the field: `tls.caFile`. */
+export function validateAll(fields: Field[], values: Values, options: ValidationOptions = {}, parent = ""): Record<string, string> {
+  const errors: Record<string, string> = {};
   for (const field of fields) {
-    Object.assign(found, problemsOf(field, values[field.name], options, place + field.name));
+    Object.assign(errors, validateNested(field, values[field.name], options, parent + field.name));
   }
-  return found;
+  return errors;
 }
 
-function problemsOf(field: Field, value: unknown, options: CheckOptions, place: string): Record<string, string> {
-  const problem = check(field, value, options);
-  if (problem) {
-    return { [place]: problem };
+function validateNested(field: Field, value: unknown, options: ValidationOptions, path: string): Record<string, string> {
+  const error = validate(field, value, options);
+  if (error) {
+    return { [path]: error };
   }
   if (field.kind === "list" && Array.isArray(value)) {
-    return Object.assign({}, ...value.map((each, index) => problemsOf(field.item, each, options, `${place}[${index}]`)));
+    return Object.assign({}, ...value.map((entry, index) => validateNested(field.item, entry, options, `${path}[${index}]`)));
   }
   if (!isObject(value)) {
     return {};
   }
   if (field.kind === "map") {
-    return Object.assign({}, ...Object.entries(value).map(([key, each]) => problemsOf(field.item, each, options, `${place}.${key}`)));
+    return Object.assign({}, ...Object.entries(value).map(([key, entry]) => validateNested(field.item, entry, options, `${path}.${key}`)));
   }
   if (field.kind === "group") {
-    return problems(field.fields, value, options, `${place}.`);
+    return validateAll(field.fields, value, options, `${path}.`);
   }
   if (field.kind === "union") {
     const branch = field.branches.find((each) => each.value === value[field.tag]);
-    return problems(branch?.fields ?? [], value, options, `${place}.`);
+    return validateAll(branch?.fields ?? [], value, options, `${path}.`);
   }
   return {};
 }
@@ -93,27 +95,30 @@ function isSegment(text: string): boolean {
   return SEGMENT.test(text) && text !== "." && text !== "..";
 }
 
-const PATHS: Partial<Record<PathKind, { allows: (text: string) => boolean; says: string }>> = {
-  segment: { allows: isSegment, says: "letters, digits and _ - = ." },
-  rest: { allows: (text) => text.split("/").every(isSegment), says: "letters, digits and _ - = . with single slashes between them" },
+const PATH_KINDS: Partial<Record<PathKind, { matches: (text: string) => boolean; description: string }>> = {
+  segment: { matches: isSegment, description: "letters, digits and any of _-=." },
+  rest: {
+    matches: (text) => text.split("/").every(isSegment),
+    description: "letters, digits and any of _-=. with single slashes between them",
+  },
 };
 
-function checkText(field: TextField, value: unknown): string {
+function validateText(field: TextField, value: unknown): string {
   if (typeof value !== "string") {
-    return `${shown(value)} is no text`;
+    return expected("a string", value);
   }
-  const path = field.path && PATHS[field.path];
-  if (path && !path.allows(value)) {
-    return `${shown(value)}: allowed are ${path.says}`;
+  const path = field.path && PATH_KINDS[field.path];
+  if (path && !path.matches(value)) {
+    return expected(path.description, value);
   }
-  if (field.pattern && !matches(field.pattern, value)) {
-    return `${shown(value)} does not match ${field.pattern}`;
+  if (field.pattern && !matchesPattern(field.pattern, value)) {
+    return expected(`a string that matches ${field.pattern}`, value);
   }
-  return checkLength(field.minLength, field.maxLength, value.length, "characters");
+  return validateLength(value.length, field.minLength, field.maxLength, "character", "characters");
 }
 
-/** Python's patterns are almost those of browsers; the backend judges what is not. */
-function matches(pattern: string, value: string): boolean {
+/** Python's patterns are almost those of browsers. The backend validates the others. */
+function matchesPattern(pattern: string, value: string): boolean {
   try {
     return new RegExp(pattern, "u").test(value);
   } catch {
@@ -121,46 +126,46 @@ function matches(pattern: string, value: string): boolean {
   }
 }
 
-function checkNumber(field: NumberField, value: unknown): string {
-  if (field.orText && typeof value === "string") {
+function validateNumber(field: NumberField, value: unknown): string {
+  if (field.allowsText && typeof value === "string") {
     return "";
   }
-  const what = field.integer ? "a whole number" : "a number";
   if (typeof value !== "number" || !Number.isFinite(value) || (field.integer && !Number.isInteger(value))) {
-    return `${shown(value)} is not ${what}`;
+    return expected(field.integer ? "an integer" : "a number", value);
   }
-  const { min, max, above, below, multipleOf } = field;
-  const low = min !== undefined ? value < min : above !== undefined && value <= above;
-  const high = max !== undefined ? value > max : below !== undefined && value >= below;
-  if (low || high) {
-    return `${value}: allowed is ${rangeOf(field)}`;
+  const { min, max, exclusiveMin, exclusiveMax, multipleOf } = field;
+  const tooLow = min !== undefined ? value < min : exclusiveMin !== undefined && value <= exclusiveMin;
+  const tooHigh = max !== undefined ? value > max : exclusiveMax !== undefined && value >= exclusiveMax;
+  if (tooLow || tooHigh) {
+    return expected(rangeOf(field), value);
   }
-  // a remainder of decimals is never exact
-  const parts = multipleOf ? value / multipleOf : 0;
-  return Math.abs(parts - Math.round(parts)) > 1e-9 ? `${value} is no multiple of ${multipleOf}` : "";
+  // the remainder of a decimal is never exact
+  const quotient = multipleOf ? value / multipleOf : 0;
+  return Math.abs(quotient - Math.round(quotient)) > 1e-9 ? expected(`a multiple of ${multipleOf}`, value) : "";
 }
 
-/** What numbers are allowed, as a sentence has it; "" when all are. */
-export function rangeOf({ min, max, above, below }: NumberField): string {
-  const show = (number: number) => number.toLocaleString("en");
+/** The range of a number field in words; "" without limits. */
+export function rangeOf({ min, max, exclusiveMin, exclusiveMax }: NumberField): string {
+  const format = (number: number) => number.toLocaleString("en");
   if (min !== undefined && max !== undefined) {
-    return `${show(min)} to ${show(max)}`;
+    return `${format(min)} to ${format(max)}`;
   }
-  const low = min !== undefined ? `at least ${show(min)}` : above !== undefined ? `above ${show(above)}` : "";
-  const high = max !== undefined ? `at most ${show(max)}` : below !== undefined ? `below ${show(below)}` : "";
-  return [low, high].filter(Boolean).join(", ");
+  const low = min !== undefined ? `at least ${format(min)}` : exclusiveMin !== undefined ? `above ${format(exclusiveMin)}` : "";
+  const high = max !== undefined ? `at most ${format(max)}` : exclusiveMax !== undefined ? `below ${format(exclusiveMax)}` : "";
+  return [low, high].filter(Boolean).join(" and ");
 }
 
-function checkLength(least: number | undefined, most: number | undefined, length: number, what: string): string {
-  if (least !== undefined && length < least) {
-    return `${length} ${what}; at least ${least}`;
+function validateLength(length: number, min: number | undefined, max: number | undefined, singular: string, plural: string): string {
+  const count = (number: number) => `${number} ${number === 1 ? singular : plural}`;
+  if (min !== undefined && length < min) {
+    return `expected at least ${count(min)}, got ${length}`;
   }
-  return most !== undefined && length > most ? `${length} ${what}; at most ${most}` : "";
+  return max !== undefined && length > max ? `expected at most ${count(max)}, got ${length}` : "";
 }
 
-/** What a person's text means in a field of numbers: a number where it is one, else the text itself,
- * so that nothing typed is lost; undefined for nothing. `done`: the person has left the box. */
-export function numberFrom(text: string, done: boolean): unknown {
+/** The value of a number field for what a viewer typed: a number if it is one, else the string itself,
+ * so that no input is lost; undefined if it is empty. `done`: the viewer has left the input. */
+export function parseNumber(text: string, done: boolean): unknown {
   const trimmed = text.trim();
   if (trimmed === "") {
     return undefined;
@@ -173,13 +178,13 @@ export function numberFrom(text: string, done: boolean): unknown {
   return text;
 }
 
-/** The values with one changed; nothing in it, and the key goes, so that the default counts. */
+/** The values with one changed. An empty value removes the key, so that the default applies. */
 export function withValue(values: Values, field: Pick<Field, "name" | "nullable" | "default">, value: unknown): Values {
   const { [field.name]: _, ...others } = values;
   if (!isEmpty(value)) {
     return { ...values, [field.name]: value };
   }
-  // "none" has to be said where the default is something
+  // an explicit null, where the default is another value
   return field.nullable && !isEmpty(field.default) ? { ...values, [field.name]: null } : others;
 }
 
@@ -187,7 +192,7 @@ export function isObject(value: unknown): value is Values {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function shown(value: unknown): string {
+function expected(what: string, value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
-  return text.length <= 60 ? text : `${text.slice(0, 57)}...`;
+  return `expected ${what}, got ${text.length <= 60 ? text : `${text.slice(0, 57)}...`}`;
 }

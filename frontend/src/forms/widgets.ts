@@ -1,14 +1,14 @@
-// What a host gives a form to draw with: Grafana's components in Grafana, plain HTML in the console.
+// The components that a form is made of. Grafana's editors and the console each have their own.
 import type { ComponentType, ReactNode } from "react";
 
-export interface BoxProps {
+export interface InputProps {
   id: string;
-  /** For screen readers: the label and where it stands. */
+  /** For screen readers: the label, with the index in a list. */
   label: string;
   disabled?: boolean;
   invalid?: boolean;
   placeholder?: string;
-  /** The person has left the box, or has picked something. */
+  /** The viewer has left the input or chosen an option. */
   onDone?: () => void;
 }
 
@@ -19,27 +19,27 @@ export interface Choice {
 }
 
 export interface Widgets {
-  /** One field: its label, help and problem around whatever edits it. `wide`: it needs the line. */
-  Row: ComponentType<{ id: string; label: string; help: string; required: boolean; problem: string; wide: boolean; children: ReactNode }>;
-  Text: ComponentType<BoxProps & { value: string; onChange: (text: string) => void; multiline?: boolean; numeric?: boolean }>;
-  /** A text that offers values as one types; any text stays allowed. */
-  Suggest: ComponentType<BoxProps & { value: string; onChange: (text: string) => void; load: (typed: string) => Promise<string[]> }>;
-  Switch: ComponentType<BoxProps & { value: boolean; onChange: (value: boolean) => void }>;
-  /** `custom`: other texts than the choices may be typed. */
+  /** One field: label, help and error around its input. `wide`: it takes a whole line. */
+  Row: ComponentType<{ id: string; label: string; help: string; required: boolean; error: string; wide: boolean; children: ReactNode }>;
+  Text: ComponentType<InputProps & { value: string; onChange: (text: string) => void; multiline?: boolean; numeric?: boolean }>;
+  /** A text input that suggests values; it accepts any text. */
+  Suggest: ComponentType<InputProps & { value: string; onChange: (text: string) => void; load: (typed: string) => Promise<string[]> }>;
+  Switch: ComponentType<InputProps & { value: boolean; onChange: (value: boolean) => void }>;
+  /** `custom`: accepts text that is not among the choices. */
   Select: ComponentType<
-    BoxProps & { value: string; choices: Choice[]; onChange: (key: string | undefined) => void; clearable?: boolean; custom?: boolean }
+    InputProps & { value: string; choices: Choice[]; onChange: (key: string | undefined) => void; clearable?: boolean; custom?: boolean }
   >;
-  /** A text that was saved can only be replaced, never read. */
-  Secret: ComponentType<BoxProps & { isSet: boolean; value: string; onChange: (text: string) => void; onReset: () => void; multiline?: boolean }>;
-  /** Fields that belong together, inside a field. */
+  /** A saved secret can be replaced but not read. */
+  Secret: ComponentType<InputProps & { isSet: boolean; value: string; onChange: (text: string) => void; onReset: () => void; multiline?: boolean }>;
+  /** The fields of a nested object. */
   Group: ComponentType<{ children: ReactNode }>;
-  /** Entries below each other, and the button that adds one. */
+  /** Entries, and the button that adds one. */
   List: ComponentType<{ children: ReactNode; addLabel: string; onAdd?: () => void }>;
   /** One entry, and the button that removes it. */
   Entry: ComponentType<{ children: ReactNode; removeLabel: string; onRemove?: () => void }>;
 }
 
-/** Where secrets are kept: apart from the other values, and never given back. */
+/** Secrets are stored apart from the other values. Saved ones cannot be read. */
 export interface SecretStore {
   isSet: (name: string) => boolean;
   value: (name: string) => string;

@@ -1,25 +1,24 @@
-// The boxes that both of Grafana's editors have: what a value is edited with, made of components that
-// every Grafana from 9.4 to 13 has.
+// The widgets of both editors, made of components that every Grafana from 9.4 to 13 has.
 import * as React from "react";
 import { Button, Input, Portal, SecretInput, SecretTextArea, Select, Switch, TextArea, useTheme2 } from "@grafana/ui";
 
-import { useSuggestions, type Suggestions } from "../forms/suggestions";
+import { useSuggestions, type Suggestions } from "../forms/useSuggestions";
 import type { Widgets } from "../forms/widgets";
 
-type Boxes = Omit<Widgets, "Row">;
-type Props<Name extends keyof Boxes> = React.ComponentProps<Boxes[Name]>;
+type GrafanaWidgets = Omit<Widgets, "Row">;
+type Props<Name extends keyof GrafanaWidgets> = React.ComponentProps<GrafanaWidgets[Name]>;
 
-const ROWS = 4;
+const TEXT_AREA_ROWS = 4;
 
-/** Pixels of the list of suggested values; beyond them it scrolls. */
-const HIGHEST = 240;
+/** Maximum height of the list of suggestions, in pixels. */
+const MAX_HEIGHT = 240;
 
 function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChange, multiline, numeric, width }: Props<"Text"> & { width: number }) {
   const common = { id, "aria-label": label, disabled, invalid, placeholder, value, onBlur: onDone };
   if (multiline) {
     return (
       <div style={{ width: width * 8 }}>
-        <TextArea {...common} rows={ROWS} onChange={(event) => onChange(event.currentTarget.value)} />
+        <TextArea {...common} rows={TEXT_AREA_ROWS} onChange={(event) => onChange(event.currentTarget.value)} />
       </div>
     );
   }
@@ -35,79 +34,79 @@ function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChan
 }
 
 function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onChange, load, width }: Props<"Suggest"> & { width: number }) {
-  const offered = useSuggestions(load);
-  const pick = (text: string) => {
+  const suggestions = useSuggestions(load);
+  const select = (text: string) => {
     onChange(text);
-    offered.close();
+    suggestions.close();
     onDone?.();
   };
-  const press = (event: React.KeyboardEvent) => {
-    const picked = offered.press(event);
-    if (picked !== undefined) {
-      pick(picked);
+  const onKeyDown = (event: React.KeyboardEvent) => {
+    const selected = suggestions.onKeyDown(event);
+    if (selected !== undefined) {
+      select(selected);
     } else if (event.key === "Enter") {
-      offered.close();
+      suggestions.close();
       onDone?.();
     }
   };
-  const box = React.useRef<HTMLDivElement>(null);
+  const container = React.useRef<HTMLDivElement>(null);
   return (
-    <div ref={box} style={{ display: "inline-block" }}>
+    <div ref={container} style={{ display: "inline-block" }}>
       <Input
         id={id}
         aria-label={label}
         role="combobox"
         aria-autocomplete="list"
-        aria-expanded={offered.isOpen}
-        aria-controls={`${id}-offered`}
-        aria-activedescendant={offered.reached < 0 ? undefined : `${id}-offered-${offered.reached}`}
+        aria-expanded={suggestions.isOpen}
+        aria-controls={`${id}-suggestions`}
+        aria-activedescendant={suggestions.highlighted < 0 ? undefined : `${id}-suggestions-${suggestions.highlighted}`}
         autoComplete="off"
         width={width}
         disabled={disabled}
         invalid={invalid}
         placeholder={placeholder}
         value={value}
-        onFocus={() => offered.open(value)}
+        onFocus={() => suggestions.open(value)}
         onChange={(event) => {
           onChange(event.currentTarget.value);
-          offered.type(event.currentTarget.value);
+          suggestions.onType(event.currentTarget.value);
         }}
-        onKeyDown={press}
+        onKeyDown={onKeyDown}
         onBlur={() => {
-          offered.close();
+          suggestions.close();
           onDone?.();
         }}
       />
-      {offered.isOpen ? <Offered id={`${id}-offered`} offered={offered} beside={box.current} onPick={pick} /> : null}
+      {suggestions.isOpen ? <SuggestionList id={`${id}-suggestions`} suggestions={suggestions} anchor={container.current} onSelect={select} /> : null}
     </div>
   );
 }
 
-interface OfferedProps {
+interface SuggestionListProps {
   id: string;
-  offered: Suggestions;
-  beside: HTMLElement | null;
-  onPick: (text: string) => void;
+  suggestions: Suggestions;
+  anchor: HTMLElement | null;
+  onSelect: (text: string) => void;
 }
 
-/** The values below the box, or above it where there is no room; on top of whatever scrolls or cuts. */
-function Offered({ id, offered, beside, onPick }: OfferedProps) {
+/** The values below the input, or above it if there is not enough space; in front of the page. */
+function SuggestionList({ id, suggestions, anchor, onSelect }: SuggestionListProps) {
   const theme = useTheme2();
   const { colors } = theme;
-  const at = beside?.getBoundingClientRect() ?? new DOMRect();
-  const isBelow = window.innerHeight - at.bottom > HIGHEST || at.top < HIGHEST;
-  const close = offered.close;
+  const rect = anchor?.getBoundingClientRect() ?? new DOMRect();
+  const isBelow = window.innerHeight - rect.bottom > MAX_HEIGHT || rect.top < MAX_HEIGHT;
+  const close = suggestions.close;
   React.useEffect(() => {
-    const scrolled = (event: Event) => (event.target as Element).id === id || close();
-    window.addEventListener("scroll", scrolled, true);
-    return () => window.removeEventListener("scroll", scrolled, true);
+    const onScroll = (event: Event) => (event.target as Element).id === id || close();
+    window.addEventListener("scroll", onScroll, true);
+    return () => window.removeEventListener("scroll", onScroll, true);
   });
-  const panel: React.CSSProperties = {
+  const style: React.CSSProperties = {
     position: "fixed",
-    left: at.left,
-    ...(isBelow ? { top: at.bottom + 2 } : { bottom: window.innerHeight - at.top + 2 }),
-    minWidth: at.width,
-    maxHeight: HIGHEST,
+    left: rect.left,
+    ...(isBelow ? { top: rect.bottom + 2 } : { bottom: window.innerHeight - rect.top + 2 }),
+    minWidth: rect.width,
+    maxHeight: MAX_HEIGHT,
     overflowY: "auto",
     zIndex: theme.zIndex.portal,
     padding: 4,
@@ -120,25 +119,25 @@ function Offered({ id, offered, beside, onPick }: OfferedProps) {
   };
   return (
     <Portal>
-      <ul role="listbox" id={id} style={panel}>
-        {offered.problem ? <li style={{ padding: "4px 8px", color: colors.text.secondary }}>{offered.problem}</li> : null}
-        {offered.found.map((text, index) => (
+      <ul role="listbox" id={id} style={style}>
+        {suggestions.error ? <li style={{ padding: "4px 8px", color: colors.text.secondary }}>{suggestions.error}</li> : null}
+        {suggestions.values.map((text, index) => (
           <li
             key={text}
             id={`${id}-${index}`}
             role="option"
-            aria-selected={index === offered.reached}
-            ref={index === offered.reached ? show : undefined}
-            // before the box loses the focus
+            aria-selected={index === suggestions.highlighted}
+            ref={index === suggestions.highlighted ? scrollIntoView : undefined}
+            // before the input loses the focus
             onMouseDown={(event) => {
               event.preventDefault();
-              onPick(text);
+              onSelect(text);
             }}
             style={{
               padding: "4px 8px",
               cursor: "pointer",
               whiteSpace: "nowrap",
-              background: index === offered.reached ? colors.action.hover : undefined,
+              background: index === suggestions.highlighted ? colors.action.hover : undefined,
             }}
           >
             {text}
@@ -149,11 +148,11 @@ function Offered({ id, offered, beside, onPick }: OfferedProps) {
   );
 }
 
-function show(entry: HTMLElement | null): void {
+function scrollIntoView(entry: HTMLElement | null): void {
   entry?.scrollIntoView?.({ block: "nearest" });
 }
 
-function Choose({ id, label, disabled, invalid, placeholder, value, choices, onChange, clearable, custom, width }: Props<"Select"> & { width: number }) {
+function ChoiceSelect({ id, label, disabled, invalid, placeholder, value, choices, onChange, clearable, custom, width }: Props<"Select"> & { width: number }) {
   const options = choices.map((choice) => ({ value: choice.key, label: choice.label, description: choice.help || undefined }));
   return (
     <Select
@@ -173,7 +172,7 @@ function Choose({ id, label, disabled, invalid, placeholder, value, choices, onC
   );
 }
 
-function Turn({ id, label, disabled, value, onChange, onDone }: Props<"Switch">) {
+function Toggle({ id, label, disabled, value, onChange, onDone }: Props<"Switch">) {
   return (
     <div style={{ display: "flex", alignItems: "center", height: 32 }}>
       <Switch
@@ -193,7 +192,7 @@ function Turn({ id, label, disabled, value, onChange, onDone }: Props<"Switch">)
 function Secret({ id, label, disabled, isSet, value, onChange, onReset, multiline, width }: Props<"Secret"> & { width: number }) {
   const common = { id, "aria-label": label, disabled, isConfigured: isSet, value, onReset };
   return multiline ? (
-    <SecretTextArea {...common} rows={ROWS} cols={width} onChange={(event) => onChange(event.currentTarget.value)} />
+    <SecretTextArea {...common} rows={TEXT_AREA_ROWS} cols={width} onChange={(event) => onChange(event.currentTarget.value)} />
   ) : (
     <SecretInput {...common} width={width} autoComplete="new-password" onChange={(event) => onChange(event.currentTarget.value)} />
   );
@@ -228,14 +227,14 @@ function Entry({ children, removeLabel, onRemove }: Props<"Entry">) {
   );
 }
 
-/** The boxes, `width` wide (in eights of a pixel). */
-export function boxes(width: number): Boxes {
+/** The widgets. `width` is in units of 8 pixels. */
+export function grafanaWidgets(width: number): GrafanaWidgets {
   return {
     Text: (props) => <Text {...props} width={width} />,
     Suggest: (props) => <Suggest {...props} width={width} />,
-    Select: (props) => <Choose {...props} width={width} />,
+    Select: (props) => <ChoiceSelect {...props} width={width} />,
     Secret: (props) => <Secret {...props} width={width} />,
-    Switch: Turn,
+    Switch: Toggle,
     Group,
     List,
     Entry,

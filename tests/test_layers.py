@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 # import each other.
 LAYERS = (
     {"errors", "_telemetry", "_annotations", "_pb"},
+    {"_dependencies"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},

@@ -33,7 +33,7 @@ from aiostream_ds._frames.config import (
     ValueMapping,
 )
 from aiostream_ds._frames.frame import Field, Frame
-from aiostream_ds._process.runtime import serve
+from aiostream_ds._process.entry import serve
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import LiveChannel, Rows, query, resource, stream
 from aiostream_ds.errors import (

@@ -405,7 +405,7 @@ class FakeSubscription:
     def ended(self):
         return not self.batches
 
-    def take(self):
+    def receive_nowait(self):
         if self.forever and self.on_ready is not None:
             self.on_ready()
         if not self.batches:

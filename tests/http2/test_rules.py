@@ -330,8 +330,8 @@ async def test_a_packet_that_is_emitted_while_others_are_taken_follows_them():
 
         refused = None
 
-        def take(self):
-            taken = super().take()
+        def receive_nowait(self):
+            taken = super().receive_nowait()
             if taken and self.sink is not None and self.refused is None:
                 self.refused = not self.sink(None, later)
                 if self.refused:

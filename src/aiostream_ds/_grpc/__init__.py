@@ -1,1 +1,5 @@
 """The gRPC server: calls, message codec, method tables."""
+
+from aiostream_ds._dependencies import check_dependencies
+
+check_dependencies()  # before a module is imported that uses private parts of these packages

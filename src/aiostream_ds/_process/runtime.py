@@ -30,7 +30,7 @@ from aiostream_ds._grafana.application import (
     background_tasks,
     open_application,
 )
-from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grpc.methods import Services
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._process import handshake as goplugin
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SHUTDOWN_DRAIN",
     "Serves",
-    "serve",
     "serve_at",
     "serve_beside",
     "serve_loaded",
@@ -60,19 +59,6 @@ SHUTDOWN_DRAIN = 0.25
 
 KEEP_ALIVE = 10.0
 """Seconds between two lines by which a copy that hands on an address shows that it lives."""
-
-
-def serve(target: Target, *, by: str | None = None) -> NoReturn:
-    """Be the plugin process that Grafana starts; the last line of an author's program.
-
-    `target` is a DataSource class, or several by name, of which the setting that `by` names picks
-    one. With the argument `--standalone` it serves on a free port of this machine for a debugger;
-    without, it expects to be started by Grafana, and says so otherwise.
-
-    Raises TypeError for a target that is neither.
-    """
-    catalog = Catalog(target, by)
-    serve_loaded(lambda: catalog)
 
 
 def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:

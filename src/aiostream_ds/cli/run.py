@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from aiostream_ds._grafana.catalog import Catalog
-from aiostream_ds._process.runtime import serve_at, serve_loaded
+from aiostream_ds._process.entry import load_runtime
 from aiostream_ds.cli.arguments import add_file
 from aiostream_ds.cli.target import CommandError, find_target
 
@@ -37,6 +37,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Never returns: the process ends in `serve_loaded` or `serve_at`."""
+    load_runtime()
+    from aiostream_ds._process.runtime import serve_at, serve_loaded
 
     def load() -> Catalog:
         return Catalog(*find_target(parsed.file))

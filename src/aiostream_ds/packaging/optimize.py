@@ -127,7 +127,9 @@ import asyncio, json, os, re, sys
 root = sys.argv[1]
 sys.path += [root + "/app", root + "/py"]
 text = open(root + "/start.py", encoding="utf-8").read()
-import aiostream_ds._process.runtime, uvloop
+from aiostream_ds._process.entry import load_runtime
+load_runtime()
+import uvloop
 from aiostream_ds._grafana.application import open_application
 from aiostream_ds._grafana.catalog import Catalog, load
 found = re.search(r'load\\("([\\w.]+:\\w+)"\\)', text)

@@ -88,7 +88,9 @@ def fail(problem, cure):
 if sys.version_info < (3, 11):
     fail("is older than 3.11", "set python = /path/to/python under [plugin.<id>] in grafana.ini")
 try:
-    import aiostream_ds._process.runtime
+    from aiostream_ds._process.entry import load_runtime
+
+    load_runtime()
 except ModuleNotFoundError as error:
     fail(
         "lacks the package %r" % error.name,
@@ -105,8 +107,11 @@ if len(sys.argv) > 1:  # `gpx_… doctor`: the command line on a machine without
 """
 
 _CLASS = """
-from aiostream_ds._process.runtime import serve_loaded
+from aiostream_ds._process.entry import load_runtime
+
+load_runtime()
 from aiostream_ds._grafana.catalog import Catalog, load
+from aiostream_ds._process.runtime import serve_loaded
 
 serve_loaded(lambda: Catalog(load("{module}:{name}")))
 """

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NoReturn
 
-from aiostream_ds._process.runtime import serve
+from aiostream_ds._process.entry import serve
 
 __all__ = ["PLUGIN_ID", "SOURCES", "main"]
 

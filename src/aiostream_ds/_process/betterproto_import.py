@@ -1,11 +1,10 @@
-"""Imports betterproto2 without `importlib.metadata`, a tenth of the time in which a plugin starts.
+"""Imports betterproto2 without `importlib.metadata`, whose import is a tenth of a plugin's start.
 
-betterproto2 0.10 asks importlib.metadata for one text, its own version, to compare it with that of
-the generated code; for this email, zipfile, csv and tempfile are loaded. Here a stand-in knows that
-version from the name of the directory that the installer left beside the package, and hands every
-other question to the real one. Where there is not just one such directory, betterproto2 is imported
-as ever. The room's `__init__` asks for it, before a message class is imported.
-Imports nothing of the project.
+betterproto2 0.10 asks importlib.metadata for its own version, to compare it with that of the
+generated code; for this email, zipfile, csv and tempfile are imported. Here a substitute module,
+which is in `sys.modules` during that import only, answers with the version in the name of the
+`.dist-info` directory, and passes everything else to the real module. Only the start of a plugin
+process does this: `import aiostream_ds` does not.
 """
 
 import os
@@ -22,20 +21,22 @@ _METADATA = "importlib.metadata"
 
 
 def import_betterproto2() -> None:
-    """Import it now. Raises what its import raises."""
+    """Import betterproto2. Uses the real importlib.metadata when it is imported already, or when
+    there is not exactly one `.dist-info` directory. Raises what the import raises."""
     version = None if _METADATA in sys.modules else _installed_version()
     if version is None:
         import_module("betterproto2")
         return
-    stand_in = sys.modules[_METADATA] = _Metadata(version)
+    substitute = sys.modules[_METADATA] = _Metadata(version)
     try:
         import_module("betterproto2")
     finally:
-        stand_in.leave()
+        substitute.remove()
 
 
 class _Metadata(ModuleType):
-    """Who has imported it meanwhile (pydantic, where it is installed) may keep it."""
+    """The substitute. A module that has imported it meanwhile (pydantic, where it is installed) may
+    keep it."""
 
     def __init__(self, version: str) -> None:
         super().__init__(_METADATA)
@@ -45,10 +46,10 @@ class _Metadata(ModuleType):
         return self._version if package == "betterproto2" else self.__getattr__("version")(package)
 
     def __getattr__(self, name: str) -> Any:
-        self.leave()
+        self.remove()
         return getattr(import_module(_METADATA), name)
 
-    def leave(self) -> None:
+    def remove(self) -> None:
         if sys.modules.get(_METADATA) is self:
             del sys.modules[_METADATA]
 
@@ -57,7 +58,7 @@ def _installed_version() -> str | None:
     spec = PathFinder.find_spec("betterproto2")
     if spec is None or spec.origin is None:
         return None
-    beside = os.listdir(os.path.dirname(os.path.dirname(spec.origin)))
-    found = (re.fullmatch(r"betterproto2-([0-9][^-]*)\.dist-info", name) for name in beside)
+    names = os.listdir(os.path.dirname(os.path.dirname(spec.origin)))
+    found = (re.fullmatch(r"betterproto2-([0-9][^-]*)\.dist-info", name) for name in names)
     versions = [match[1] for match in found if match]
     return versions[0] if len(versions) == 1 else None

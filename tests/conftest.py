@@ -1,4 +1,4 @@
-"""Virtual time for tests with `@pytest.mark.virtual`, and a check for leftover tasks.
+"""Virtual time for tests with `@pytest.mark.virtual`, and checks that tests leave no tasks.
 
 A virtual test runs on an event loop whose clock jumps instead of waiting, and may not block that
 loop. No async test may leave a task.
@@ -6,7 +6,8 @@ loop. No async test may leave a task.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import pytest_asyncio
@@ -39,6 +40,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
         if "nothing_left" not in item.fixturenames:
             item.fixturenames.insert(0, "nothing_left")
+
+
+@pytest.fixture(autouse=True)
+def logging_is_restored() -> Iterator[None]:
+    """Restore the root logger: `_telemetry.configure` in one test must not change the next."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest_asyncio.fixture

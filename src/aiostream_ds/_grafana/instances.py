@@ -26,7 +26,7 @@ from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
-from aiostream_ds._streams.author_code import authors_code
+from aiostream_ds._streams.author_code import isolate
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, count_here
 from aiostream_ds.datasource import DataSource, create_instance
@@ -234,7 +234,7 @@ class Instances:
     ) -> None:
         count_here(self._counters)
         try:
-            with authors_code(), instance._scope as scope:
+            with isolate(), instance._scope as scope:
                 scope.deadline = anyio.current_time() + OPEN_TIMEOUT
                 source = self._make(plugin_context(context), settings)
                 async with source.lifespan():

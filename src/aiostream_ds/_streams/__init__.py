@@ -1,1 +1,1 @@
-"""Drives an author's generator: batches, retries, isolation of its errors."""
+"""Runs an author's stream method: batches, retries, and isolation of its errors."""

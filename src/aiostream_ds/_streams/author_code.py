@@ -1,7 +1,7 @@
-"""Around an author's code: what it may raise beyond errors must not end more than its own call.
+"""Isolation of an author's code: it must not end more than the call in which it runs.
 
-`sys.exit()` would end the plugin. A task or future that the author awaits and somebody cancelled
-looks like the cancellation of our own task, and would end a whole task group of ours.
+`sys.exit()` would end the plugin. A task or future that the author awaits and that was cancelled
+looks like a cancellation of the current task, and would end the whole task group.
 """
 
 from collections.abc import Iterator
@@ -10,20 +10,24 @@ from math import inf
 
 import anyio
 
-from aiostream_ds._streams.producer import nobody_cancels
+from aiostream_ds._streams.producer import is_stray_cancellation
 
-__all__ = ["authors_code"]
+__all__ = ["isolate"]
 
 
 @contextmanager
-def authors_code() -> Iterator[None]:
-    """Turns SystemExit, and a cancellation that nobody asked of this task, neither a scope around
-    it nor whoever started it, into RuntimeError."""
+def isolate() -> Iterator[None]:
+    """Turn SystemExit, and a cancellation that nobody requested, into RuntimeError.
+
+    A cancellation by an enclosing cancel scope or by another task passes through.
+    """
     try:
         yield
     except SystemExit as error:
         raise RuntimeError(f"the author's code called sys.exit({error.code!r})") from error
     except anyio.get_cancelled_exc_class() as error:
-        if anyio.current_effective_deadline() == -inf or not nobody_cancels():
+        if anyio.current_effective_deadline() == -inf or not is_stray_cancellation():
             raise
-        raise RuntimeError("the author's code awaited something that was cancelled") from error
+        raise RuntimeError(
+            "the author's code awaited a task or future that was cancelled"
+        ) from error

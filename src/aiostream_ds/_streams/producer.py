@@ -1,10 +1,10 @@
-"""Drives one run of one author's generator: yields → batch → packets → channel.
+"""Drives one run of an author's generator: yields → batch → packets → channel.
 
-A batch ends when the author waits. The driver is a plain `async for`, and `_watched` sees each of
-its real suspensions: then the batch leaves if some reader has nothing left; else it grows until a
-mailbox runs dry, a reader joins, the batch is as large as a packet may be, or the run ends. No
-timer, no task and no await for a row; with an `RowOrder` one timer, for all rows that are held.
-Imports `channels`, `frames`, its own room and the ground.
+A batch ends when the author waits. The generator is read by `async for`, and `_observe_waits` sees
+each time that the task suspends: then the batch is emitted if a subscriber has demand. Otherwise it
+grows until a subscriber has taken everything, a subscriber joins, it is as large as a packet may
+be, or the run ends. There is no timer, task or await for a single row; a `RowOrder` with held rows
+needs one timer for all of them.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ from aiostream_ds._telemetry import Counters
 if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
 
-__all__ = ["Encode", "YieldInScope", "drive", "nobody_cancels"]
+__all__ = ["Encode", "YieldInScope", "drive", "is_stray_cancellation"]
 
 Encode = Callable[[list[Any]], list[Packet]]
-"""Turns what was yielded into packets: all of it, or it raises and remembers nothing of it."""
+"""Encodes a list of yields as packets. If it raises, it has no effect on later calls."""
 
 
 class YieldInScope(RuntimeError):
@@ -48,59 +48,59 @@ def drive(
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
 
-    Rows leave before an error that follows them, also those that the order holds. What the
-    generator raises comes out of the runner unchanged; a yield that cannot be encoded fails the
-    channel, for the author cannot catch that. Cancelling the runner's task cancels the author where
-    it waits, or closes the generator at its yield; its `finally` runs in the same task, to its end.
+    Rows before an error are emitted, held ones too. The runner raises what the generator raises. A
+    yield that cannot be encoded fails the channel, because the author cannot catch that error.
+    Cancelling the runner's task cancels the author's await, or closes the generator at its yield;
+    its `finally` runs to the end in the same task.
 
     Args:
-        open_rows: makes the generator; called at each run of the runner.
+        open_rows: creates the generator; called for each run.
         encode: see `Encode`.
-        rows: most rows in one packet of single rows.
-        batch_bytes: encoded bytes after which an author who never waits gives others a turn.
-        order: which rows go out and when, by their own time. What it remembers of rows that have
-            gone out outlives the runs of this runner: a stream that is tried again often begins
-            with rows that it had sent.
+        rows: maximum number of rows in one packet of single rows.
+        batch_bytes: encoded bytes after which an author who never waits yields to the event loop.
+        order: the order of rows by their own time. It remembers sent rows for longer than one run:
+            a stream that is retried often begins with rows that it has already sent.
         counters: where rows are counted that the order leaves out.
 
     Raises:
         ValueError: `rows` or `batch_bytes` is below 1.
     """
     if rows < 1 or batch_bytes < 1:
-        raise ValueError(f"rows is {rows} and batch_bytes {batch_bytes}; allowed is 1 and more")
+        raise ValueError(f"rows and batch_bytes must be at least 1, got {rows} and {batch_bytes}")
 
     sorter = None
     if order is not None:
-        from aiostream_ds._encoding.ordering import Sorter, is_idle  # few streams have one
+        from aiostream_ds._encoding.ordering import Sorter, is_idle  # seldom used
 
     if order is not None and not is_idle(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
 
     def run(channel: Channel) -> Awaitable[None]:
-        pump = _Pump(channel, encode, rows, batch_bytes)
+        producer = _Producer(channel, encode, rows, batch_bytes)
         if sorter is not None:
-            pump = _SortingPump(channel, encode, rows, batch_bytes, sorter)
-        channel.on_demand = pump.flush
-        return _watched(pump.pull(open_rows()), pump.author_waits)
+            producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
+        channel.on_demand = producer.flush
+        return _observe_waits(producer.read(open_rows()), producer.author_waits)
 
     return run
 
 
-def nobody_cancels() -> bool:
-    """Whether nobody has asked the running task to end, though a cancellation arrived in it."""
+def is_stray_cancellation() -> bool:
+    """Whether a CancelledError in the running task does not come from a cancellation of the task:
+    the task awaited a task or future that was cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() == 0
 
 
 @types.coroutine
-def _watched(
-    work: Coroutine[Any, Any, None], waits: Callable[[], None]
+def _observe_waits(
+    work: Coroutine[Any, Any, None], on_wait: Callable[[], None]
 ) -> Generator[Any, Any, None]:
-    """Run `work`; call `waits` each time it truly suspends."""
+    """Run `work`; call `on_wait` each time it suspends."""
     try:
         signal = work.send(None)
         while True:
-            waits()
+            on_wait()
             try:
                 answer = yield signal
             except BaseException as error:
@@ -117,23 +117,23 @@ async def _close(rows: AsyncGenerator[Any, None]) -> None:
     except RuntimeError as error:
         if "ignored GeneratorExit" not in str(error):
             raise
-        # Python has marked it closed: nobody can run what follows that yield.
+        # Python regards the generator as closed: what follows that yield can never run.
         raise YieldInScope("the stream yields in its finally while it is closed") from error
 
 
-class _Pump:
-    """The batch of one run, and how large it may grow."""
+class _Producer:
+    """The batch of one run, and the size to which it may grow."""
 
     __slots__ = (
         "_arrivals",
         "_batch",
+        "_batch_bytes",
         "_channel",
         "_encode",
-        "_light",
         "_limit",
         "_rows",
         "_size",
-        "_batch_bytes",
+        "_small",
     )
 
     def __init__(self, channel: Channel, encode: Encode, rows: int, batch_bytes: int) -> None:
@@ -142,42 +142,42 @@ class _Pump:
         self._rows = rows
         self._batch_bytes = batch_bytes
         self._batch: list[Any] = []
-        self._arrivals = self._batch  # where yields are put: the same list unless they are sorted
-        self._size = min(rows, FIRST_BATCH)  # yields that make a packet
-        self._limit = self._size  # 0: the next yield must look before the author goes on
-        self._light = batch_bytes // self._size  # bytes up to which a single row changes no size
+        self._arrivals = self._batch  # gets the yields: the same list unless they are sorted
+        self._size = min(rows, FIRST_BATCH)  # yields in a packet
+        self._limit = self._size  # 0: pause at the next yield
+        self._small = batch_bytes // self._size  # bytes up to which a single row needs no measuring
 
-    async def pull(self, rows: AsyncGenerator[Any, None]) -> None:
-        """Read the generator to its end, close it in the task that read it, and emit the rest."""
+    async def read(self, rows: AsyncGenerator[Any, None]) -> None:
+        """Read the generator to its end, close it in the same task, and emit the rest."""
         batch = self._arrivals
         append = batch.append
-        in_own_wait = False
+        is_pausing = False
         try:
             try:
                 async for row in rows:
                     append(row)
                     if len(batch) >= self._limit:
                         if not self._channel.open:
-                            return  # the author swallowed the cancellation
-                        in_own_wait = True
-                        await self._breathe()
-                        in_own_wait = False
+                            return  # the author suppressed the cancellation
+                        is_pausing = True
+                        await self._pause()
+                        is_pausing = False
             finally:
                 await _close(rows)
         except asyncio.CancelledError as error:
-            if in_own_wait and self._channel.open and nobody_cancels():
-                # A scope around a yield threw into us; closing the generator has taken it back.
+            if is_pausing and self._channel.open and is_stray_cancellation():
+                # A scope around the yield cancelled our own wait; closing the generator undid it.
                 raise YieldInScope(
                     "the stream yields inside a timeout or cancel scope; "
                     "put the timeout around the awaits between the yields"
                 ) from error
             raise
         finally:
-            self._end()
+            self._finish()
             self._channel.on_demand = None
 
-    def _end(self) -> None:
-        """No more rows will come."""
+    def _finish(self) -> None:
+        """The generator has ended."""
         self.flush()
 
     def flush(self) -> None:
@@ -185,7 +185,7 @@ class _Pump:
         if not self._batch:
             return
         rows = self._batch[:]
-        self._batch.clear()  # first: emitting may lead back here
+        self._batch.clear()  # first: emit may call this method again
         channel = self._channel
         if not channel.open:
             self._limit = 0
@@ -199,20 +199,21 @@ class _Pump:
         if error is not None:
             channel.fail(error)
             del error  # error → traceback → frames → error would be a cycle
-        elif len(rows) > 1 or count > 1 or size > self._light:
-            self._measure(len(rows), count, size)  # else: small rows, as most authors yield them
+        elif len(rows) > 1 or count > 1 or size > self._small:
+            self._measure(len(rows), count, size)  # seldom: most authors yield single small rows
         self._limit = self._size if channel.can_send else 0
 
     def author_waits(self) -> None:
-        """The author awaits something, or the pump itself does."""
+        """The task suspends: the author awaits something, or this producer pauses."""
         if self._batch and self._channel.has_demand:
             self.flush()
 
-    async def _breathe(self) -> None:
+    async def _pause(self) -> None:
+        """Yield to the event loop, and wait for subscribers that the policy does not let lag."""
         channel = self._channel
         if self._limit:
             self.flush()
-            await asyncio.sleep(0)  # nobody starves, and a reader that keeps up fetches
+            await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
             for _ in range(HIGH_WATER_ITERATIONS):
                 if not channel.above_high_water:
                     break
@@ -231,7 +232,7 @@ class _Pump:
         return packets, None
 
     def _measure(self, yields: int, rows: int, size: int) -> None:
-        """A yield may be a row or a whole frame: let the next batch be about one turn's worth."""
+        """Set the size of the next batch: a yield may be a row or a whole frame."""
         if (
             yields == 1
             and rows * self._size <= self._rows
@@ -241,14 +242,14 @@ class _Pump:
         by_rows = yields * self._rows // max(rows, 1)
         by_bytes = yields * self._batch_bytes // max(size, 1)
         self._size = max(1, min(self._rows, by_rows, by_bytes))
-        self._light = self._batch_bytes // self._size
+        self._small = self._batch_bytes // self._size
 
 
-class _SortingPump(_Pump):
-    """A pump whose yields pass a `Sorter` before they are the batch.
+class _SortingProducer(_Producer):
+    """A producer whose yields pass a `Sorter` before they are in the batch.
 
-    They do so whenever the author waits, for what is held counts its time from then. Only a reader
-    that has nothing left makes the batch leave, also when the timer has released rows.
+    They are sorted whenever the author waits, because a held row is delayed from then on. Rows that
+    the timer releases are emitted under the same conditions as others.
     """
 
     __slots__ = ("_loop", "_rows_before", "_sorter", "_timer", "_yields")
@@ -257,20 +258,20 @@ class _SortingPump(_Pump):
         self, channel: Channel, encode: Encode, rows: int, batch_bytes: int, sorter: "Sorter"
     ) -> None:
         super().__init__(channel, encode, rows, batch_bytes)
-        self._light = -1  # each packet is measured
+        self._small = -1  # each packet is measured
         self._arrivals = []
         self._sorter = sorter
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._yields = 0  # since the last packet
-        self._rows_before = sorter.rows  # that the sorter had seen then
+        self._rows_before = sorter.rows  # that the sorter had seen at the last packet
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._sort()
         self._batch += self._sorter.release(math.inf)
         if self._timer is not None:
             self._timer.cancel()
-        super()._end()
+        super()._finish()
 
     def flush(self) -> None:
         self._sort()
@@ -278,9 +279,9 @@ class _SortingPump(_Pump):
 
     def author_waits(self) -> None:
         self._sort()
-        self._offer()
+        self._flush_if_needed()
 
-    def _offer(self) -> None:
+    def _flush_if_needed(self) -> None:
         if self._batch and (self._channel.has_demand or self._yields >= self._size):
             self.flush()
 
@@ -296,24 +297,24 @@ class _SortingPump(_Pump):
             self._batch += self._sorter.release(math.inf)
             super().flush()
             self._channel.fail(error)
-        self._watch()
+        self._start_timer()
 
-    def _watch(self) -> None:
-        """Rows become due in the order in which they came: a timer that runs is never too late."""
+    def _start_timer(self) -> None:
+        """Held rows are released in the order in which they came: a started timer stays right."""
         due = self._sorter.due
         if due is not None and self._timer is None:
-            self._timer = self._loop.call_at(due, self._time_is_up, due)
+            self._timer = self._loop.call_at(due, self._release, due)
 
-    def _time_is_up(self, due: float) -> None:
+    def _release(self, due: float) -> None:
         self._timer = None
-        self._batch += self._sorter.release(max(due, self._loop.time()))  # it may fire a bit early
-        self._watch()
-        self._offer()
+        self._batch += self._sorter.release(max(due, self._loop.time()))  # timers may be early
+        self._start_timer()
+        self._flush_if_needed()
 
     def _measure(self, yields: int, rows: int, size: int) -> None:
-        """By what was yielded: a packet may hold rows of before, and lack some that came."""
+        """By what was yielded: a packet has rows that came before, and lacks some that are held."""
         seen = self._sorter.rows - self._rows_before
         if self._yields and rows:
             super()._measure(self._yields, seen, size * seen // rows)
-            self._light = -1
+            self._small = -1
         self._yields, self._rows_before = 0, self._sorter.rows

@@ -1,12 +1,12 @@
-"""What happens when a run of a stream fails. A channel that people watch is never silently dead.
+"""What happens when a run of a stream fails.
 
-UpstreamError   passing: the method is called again, after the stream's back-off, without end
-other PluginError lasting: said once; the channel stays open and silent until Grafana cancels it
-                  (ending it would leave the viewers unsubscribed, an error would be retried)
-anything else     a bug: logged with its traceback, readers get the error at once. Grafana calls
-                  again at once too, so the next run waits first, longer after each failure
+UpstreamError      transient: the method is called again after the stream's back-off, without limit
+other PluginError  permanent: logged once; the channel stays open and sends no rows until Grafana
+                   cancels it (ending it would unsubscribe the viewers, an error would be retried)
+anything else      a bug: logged with its traceback; subscribers get the error at once. Grafana also
+                   calls again at once, so the next run is delayed, longer after each failure
 
-Viewers see the first two as the channel's status. Imports channels, the pump and the ground.
+Viewers see the first two as the channel's status.
 """
 
 import logging
@@ -31,16 +31,16 @@ __all__ = ["BUG_RETRY", "BugDelays", "supervise"]
 log = logging.getLogger(__name__)
 
 BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
-"""The back-off after a bug. Grafana itself restarts at once a stream that ran for over 100 ms."""
+"""The back-off after a bug. Grafana itself restarts a stream at once if it ran for over 100 ms."""
 
-_PLAIN = StreamOptions()
+_DEFAULT = StreamOptions()
 
 _REMEMBERED = 1_000
-"""Channels whose failures are remembered; the oldest is forgotten first."""
+"""Maximum number of channels whose failures are remembered; the oldest is forgotten first."""
 
 
 class BugDelays:
-    """How long the next run of each channel waits after a bug in the one before."""
+    """The delays of the next runs of channels whose last runs ended with a bug."""
 
     __slots__ = ("_failures",)
 
@@ -48,7 +48,7 @@ class BugDelays:
         self._failures: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
 
     def failed(self, key: Hashable, ran: float, now: float) -> None:
-        """One more failure; after a run longer than the longest wait, the first again."""
+        """A run failed after `ran` seconds. A run longer than the longest delay resets it."""
         count = self._failures.pop(key, (0, 0.0))[0]
         count = 1 if ran > BUG_RETRY.max_delay else count + 1
         self._failures[key] = count, now + BUG_RETRY.delay(count)
@@ -56,7 +56,7 @@ class BugDelays:
             self._failures.popitem(last=False)
 
     def pending(self, key: Hashable, now: float) -> float:
-        """Seconds that a run which starts now has to wait."""
+        """Seconds for which a run that starts now has to wait."""
         found = self._failures.get(key)
         return max(0.0, found[1] - now) if found is not None else 0.0
 
@@ -69,19 +69,27 @@ def supervise(
     delays: BugDelays,
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
-    options: StreamOptions = _PLAIN,
+    options: StreamOptions = _DEFAULT,
 ) -> Runner:
-    """A runner that drives the author's method, and drives it again as its errors ask.
+    """A runner that runs the author's method, and runs it again after transient errors.
 
-    `prepare` comes before each time; its errors count as the method's. The order of `options` knows
-    the rows of the runs before: those that come again after an error are late, or of known keys.
+    Args:
+        open_rows: creates the generator; called for each run.
+        encode: see `Encode`.
+        key: the channel.
+        retry: the back-off after transient errors.
+        delays: the delays after bugs.
+        counters: where errors and retries are counted.
+        prepare: awaited before each run; its errors are handled as the method's.
+        options: the stream's options. Their order remembers the rows of earlier runs: rows that
+            are yielded again are late, or have known keys.
     """
 
     async def supervised(channel: Channel) -> None:
         run = _Run(channel, key, retry, delays, counters)
-        await run.wait_for_turn()
+        await run.wait_after_bug()
         drive_once = drive(
-            open_rows, encode, order=options.order, counters=counters, **_sizes(options)
+            open_rows, encode, order=options.order, counters=counters, **_batch_limits(options)
         )
         while True:
             run.begin()
@@ -91,36 +99,36 @@ def supervise(
                 await drive_once(channel)
                 return
             except (Exception, SystemExit, anyio.get_cancelled_exc_class()) as error:
-                wait = run.explain(error)
+                wait = run.handle(error)
                 if wait is None:
                     raise
             finally:
-                run.settle()
+                run.end()
             await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
 
     return supervised
 
 
-def _sizes(options: StreamOptions) -> dict[str, int]:
-    """How large a packet may be: of a stream that collects rows, as large as a mailbox."""
+def _batch_limits(options: StreamOptions) -> dict[str, int]:
+    """The maximum size of a packet: a stream that collects rows may fill a subscription's queue."""
     if not options.policy.is_paced:
         return {}
     return {"rows": options.buffer.rows, "batch_bytes": options.buffer.bytes}
 
 
 class _Run:
-    """What one run has to say and to remember."""
+    """The runs of one channel: consecutive failures, log lines and the status."""
 
     __slots__ = (
-        "_bad",
         "_channel",
         "_counters",
         "_delays",
+        "_extra",
         "_failures",
+        "_has_bug",
         "_key",
         "_retry",
         "_started",
-        "_where",
     )
 
     def __init__(
@@ -136,15 +144,15 @@ class _Run:
         self._retry = retry
         self._delays = delays
         self._counters = counters
-        self._where = {"path": key.path}
+        self._extra = {"path": key.path}
         self._started = 0.0
         self._failures = 0
-        self._bad = False
+        self._has_bug = False
 
-    async def wait_for_turn(self) -> None:
+    async def wait_after_bug(self) -> None:
         wait = self._delays.pending(self._key, anyio.current_time())
         if wait > 0:
-            log.info("the stream failed before; it starts in %.1f s", wait, extra=self._where)
+            log.info("the stream failed before; it starts in %.1f s", wait, extra=self._extra)
             text = f"failed; starts again in {wait:.0f} s"
             self._channel.statuses.set("reconnecting", Status("error", text))
             await anyio.sleep(wait)
@@ -155,44 +163,51 @@ class _Run:
         if self._failures:
             self._channel.statuses.recover_after(self._retry.max_delay)
 
-    def explain(self, error: BaseException) -> float | None:
-        """Say what happened. Seconds until the next try, inf for a silent one; None: it is over."""
+    def handle(self, error: BaseException) -> float | None:
+        """Log and count an error. Returns the seconds until the next run; inf: wait until the
+        channel closes; None: the stream ends with this error."""
         if not self._channel.open:
-            return None  # it was told to end; whatever it raises then is no reason to go on
+            return None  # it was cancelled: an error is not a reason to run again
         declared = unwrap(error)
         if not isinstance(declared, PluginError):
-            self._bad = True
+            self._has_bug = True
             self._counters.count_error("bug")
-            log.error("stream failed", exc_info=error, extra=self._where)
+            log.error("stream failed", exc_info=error, extra=self._extra)
             return None
         if declared.permanent:
             self._counters.count_error("permanent")
             self._channel.statuses.set("refused", Status("error", redact(declared.message)))
             log.error(
-                "stream refused: %s; silent until the settings change or its viewers leave",
-                declared, exc_info=declared.__cause__, extra=self._where,
-            )  # fmt: skip
+                "stream refused: %s; no rows until the settings change or its viewers leave",
+                declared,
+                exc_info=declared.__cause__,
+                extra=self._extra,
+            )
             return inf
-        lasted = anyio.current_time() - self._started > self._retry.max_delay
-        self._failures = 1 if lasted else self._failures + 1
+        ran_long = anyio.current_time() - self._started > self._retry.max_delay
+        self._failures = 1 if ran_long else self._failures + 1
         wait = self._retry.delay(self._failures)
-        self._tell_outage()
+        self._set_reconnecting()
         self._counters.count_error("transient")
         self._counters.retries += 1
         log.warning(
-            "stream interrupted: %s; again in %.1f s (attempt %d)",
-            declared, wait, self._failures, exc_info=declared.__cause__, extra=self._where,
-        )  # fmt: skip
+            "stream interrupted: %s; retry in %.1f s (attempt %d)",
+            declared,
+            wait,
+            self._failures,
+            exc_info=declared.__cause__,
+            extra=self._extra,
+        )
         return wait
 
-    def _tell_outage(self) -> None:
+    def _set_reconnecting(self) -> None:
         statuses = self._channel.statuses
         statuses.cancel_recovery()
         statuses.clear("stale")
         statuses.set("reconnecting", Status("warning", f"reconnecting ({self._failures})"))
 
-    def settle(self) -> None:
-        if self._bad or self._channel.failed:  # failed: a row of it cannot be encoded
-            self._bad = False
+    def end(self) -> None:
+        if self._has_bug or self._channel.failed:  # failed: a row could not be encoded
+            self._has_bug = False
             now = anyio.current_time()
             self._delays.failed(self._key, now - self._started, now)

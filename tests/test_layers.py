@@ -19,7 +19,7 @@ LAYERS = (
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},
     {"access", "upstream"},
-    {"_encoding", "_stream_options"},
+    {"_encoding"},
     {"decorators"},
     {"_routing", "_streams"},
     {"datasource"},

@@ -1,14 +1,14 @@
-"""Channel paths: patterns such as `sensors/{id:int}`, which read a path and build one.
+"""Channel paths: patterns such as `sensors/{id:int}`, which match a path and format one.
 
-A path has exactly one spelling: what `match` accepts, `format` builds again letter for letter, so
-two viewers who want the same thing always meet on the same channel. Imports only the ground.
+A value has exactly one spelling in a path: `format` returns what `match` accepts, character for
+character. Two viewers of the same values therefore always share one channel.
 
-    literal     these letters
+    literal     exactly these characters
     {name}      one segment of safe characters
-    {n:int}     a whole number        {x:float}   a finite number, as Python writes it
-    {t:any}     any text, as base64url without padding
-    {u:user}    the same; a user's login: no other user may follow the path
-    {p:rest}    what remains, slashes included; only at the end
+    {n:int}     an integer            {x:float}   a finite number, as Python's repr
+    {t:any}     any string, as base64url without padding
+    {u:user}    the same; a user's login: only that user may follow the path
+    {p:rest}    the remaining segments, with their slashes; only at the end
 """
 
 import base64
@@ -16,24 +16,25 @@ import binascii
 import keyword
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, ClassVar, NamedTuple
 
 from aiostream_ds.errors import BadQuery
 
-__all__ = ["CHANNEL_LIMIT", "PATH_LIMIT", "Kind", "Pattern", "channel"]
+__all__ = ["CHANNEL_LIMIT", "KINDS", "PATH_LIMIT", "PathKind", "Pattern", "channel"]
 
 CHANNEL_LIMIT = 160
 """Most characters of `ds/<uid>/<path>`; Grafana refuses a longer channel."""
 
 PATH_LIMIT = CHANNEL_LIMIT - len("ds/u/")
-"""Most characters of a path, under a uid of one character."""
+"""Most characters of a path, with a uid of one character."""
 
-Kind = Literal["segment", "int", "float", "any", "rest", "user"]
+KINDS: "dict[str, PathKind]" = {}
+"""The kinds of path fields by name."""
 
-_ALLOWED = "letters, digits and the characters _ - = ."
+_SAFE = "letters, digits and the characters _ - = ."
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-=.]+")
 _UID = re.compile(r"[A-Za-z0-9_\-.]+")
 _INT = re.compile(r"0|-?[1-9][0-9]*")
@@ -41,249 +42,317 @@ _BASE64 = re.compile(r"[A-Za-z0-9_\-]+")
 _FIELD = re.compile(r"\{([^{}:]*)(?::([^{}:]*))?\}")
 
 
+class PathKind:
+    """One kind of path field: how its values are matched, checked and formatted.
+
+    A subclass is the kind with its `name`; nothing else has to be registered.
+    """
+
+    name: ClassVar[str]
+    type: ClassVar[type] = str
+    """The type of the values."""
+    samples: ClassVar[tuple[str, ...]]
+    """The shortest texts of this kind, and for each other kind the shortest one that it matches
+    too, if there is one. `Pattern.overlaps` decides by them."""
+    spans_segments: ClassVar[bool] = False
+    """Whether a value may contain slashes; such a field is the last of its pattern."""
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.name] = cls()
+
+    def match(self, text: str) -> Any:
+        """The value that `text` spells, or None."""
+        raise NotImplementedError
+
+    def check(self, value: object) -> None:
+        """Raises BadQuery for a value that no path can contain: "must be …, got …"."""
+        raise NotImplementedError
+
+    def format(self, value: object) -> str:
+        """The text of a value, checked."""
+        raise NotImplementedError
+
+    def field(self, name: str) -> str:
+        """A field of this kind, as a pattern spells it."""
+        return f"{{{name}:{self.name}}}"
+
+
+class Segment(PathKind):
+    """One segment of safe characters."""
+
+    name = "segment"
+    samples = ("0",)
+
+    def match(self, text: str) -> str | None:
+        return text if _is_segment(text) else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, str):
+            raise BadQuery(f"must be a string, got {value!r}")
+        if not _is_segment(value):
+            raise BadQuery(f"must be of {_SAFE}, and not '', '.' or '..', got {value!r}")
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return str(value)
+
+    def field(self, name: str) -> str:
+        return f"{{{name}}}"
+
+
+class Integer(PathKind):
+    """An integer in decimal digits."""
+
+    name = "int"
+    type = int
+    samples = ("0", "140")  # "140" is the base64 of a letter
+
+    def match(self, text: str) -> int | None:
+        return int(text) if _INT.fullmatch(text) else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise BadQuery(f"must be an integer, got {value!r}")
+        if abs(value) >= 10**CHANNEL_LIMIT:  # Python refuses to format far longer integers
+            raise BadQuery(
+                f"must be an integer of at most {CHANNEL_LIMIT} digits, got a longer one"
+            )
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return str(value)
+
+
+class Float(PathKind):
+    """A finite number, as `repr` writes it, but without a plus sign."""
+
+    name = "float"
+    type = float
+    samples = ("0.0",)  # never an integer, nor the base64 of a string
+
+    def match(self, text: str) -> float | None:
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        return number if math.isfinite(number) and self.format(number) == text else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise BadQuery(f"must be a number, got {value!r}")
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:
+            finite = False
+        if not finite:
+            raise BadQuery(f"must be a finite number, got {value!r}")
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        number = float(value) + 0.0  # type: ignore[arg-type]  # -0.0 and 0.0 have one spelling
+        return repr(number).replace("+", "")  # 1e+22: a path has no plus sign
+
+
+class AnyText(PathKind):
+    """Any string, as base64url without padding."""
+
+    name = "any"
+    samples = ("YQ", "140")
+
+    def match(self, text: str) -> str | None:
+        if not _BASE64.fullmatch(text):
+            return None
+        try:
+            value = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return value if value and self.format(value) == text else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, str) or not value:
+            raise BadQuery(f"must be a string that is not empty, got {value!r}")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadQuery(f"must be a string that UTF-8 can encode, got {value!r}") from None
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return base64.urlsafe_b64encode(str(value).encode()).rstrip(b"=").decode("ascii")
+
+
+class Login(AnyText):
+    """A user's login: only that user may follow the path."""
+
+    name = "user"
+
+
+class Rest(PathKind):
+    """All remaining segments, with the slashes between them."""
+
+    name = "rest"
+    samples = Segment.samples
+    spans_segments = True
+
+    def match(self, text: str) -> str | None:
+        return text if all(map(_is_segment, text.split("/"))) else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, str):
+            raise BadQuery(f"must be a string, got {value!r}")
+        if self.match(value) is None:
+            raise BadQuery(
+                f"must be segments of {_SAFE} with single slashes between them, and no segment"
+                f" '', '.' or '..', got {value!r}"
+            )
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return str(value)
+
+
 def _is_segment(text: str) -> bool:
     return _SEGMENT.fullmatch(text) is not None and text not in (".", "..")
 
 
-def _read_segment(text: str) -> str | None:
-    return text if _is_segment(text) else None
-
-
-def _write_segment(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadQuery(f"is {value!r}; allowed is a text")
-    if not _is_segment(value):
-        raise BadQuery(f"is {value!r}; allowed are {_ALLOWED}, and neither '', '.' nor '..'")
-    return value
-
-
-def _read_int(text: str) -> int | None:
-    return int(text) if _INT.fullmatch(text) else None
-
-
-def _write_int(value: object) -> str:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise BadQuery(f"is {value!r}; allowed is a whole number")
-    if abs(value) >= 10**CHANNEL_LIMIT:  # Python refuses to spell out numbers that are far longer
-        raise BadQuery(f"is a whole number of more than {CHANNEL_LIMIT} digits")
-    return str(value)
-
-
-def _write_float(value: object) -> str:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise BadQuery(f"is {value!r}; allowed is a number")
-    try:
-        number = float(value) + 0.0  # -0.0 and 0.0 are one number and get one spelling
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise BadQuery(f"is {value!r}; allowed is a finite number")
-    return repr(number).replace("+", "")  # 1e+22: a path has no plus
-
-
-def _read_float(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and _write_float(number) == text else None
-
-
-def _write_any(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadQuery(f"is {value!r}; allowed is a text that is not empty")
-    try:
-        data = value.encode()
-    except UnicodeEncodeError:
-        raise BadQuery(f"is {value!r}; allowed is text that UTF-8 can hold") from None
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _read_any(text: str) -> str | None:
-    if not _BASE64.fullmatch(text):
-        return None
-    try:
-        value = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return value if value and _write_any(value) == text else None
-
-
-def _read_rest(text: str) -> str | None:
-    return text if all(map(_is_segment, text.split("/"))) else None
-
-
-def _write_rest(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadQuery(f"is {value!r}; allowed is a text")
-    if _read_rest(value) is None:
-        raise BadQuery(
-            f"is {value!r}; allowed are segments of {_ALLOWED} with single slashes between them,"
-            " and no segment is '', '.' or '..'"
-        )
-    return value
-
-
-_READ: Mapping[Kind, Callable[[str], Any]] = {
-    "segment": _read_segment,
-    "int": _read_int,
-    "float": _read_float,
-    "any": _read_any,
-    "rest": _read_rest,
-    "user": _read_any,
-}
-_WRITE: Mapping[Kind, Callable[[object], str]] = {
-    "segment": _write_segment,
-    "int": _write_int,
-    "float": _write_float,
-    "any": _write_any,
-    "rest": _write_rest,
-    "user": _write_any,
-}
-
-# The length of the shortest text that both kinds read: "0", "0.0", "YQ" and "140", which is a
-# number and also the base64 of a letter. A float never is: see test_pattern_properties.py.
-_SHORTEST: Mapping[frozenset[Kind], int] = {
-    frozenset[Kind](["segment"]): 1,
-    frozenset[Kind](["segment", "int"]): 1,
-    frozenset[Kind](["segment", "float"]): 3,
-    frozenset[Kind](["segment", "any"]): 2,
-    frozenset[Kind](["int"]): 1,
-    frozenset[Kind](["int", "any"]): 3,
-    frozenset[Kind](["float"]): 3,
-    frozenset[Kind](["any"]): 2,
-}
-
-
-class _Piece(NamedTuple):
-    """One segment of a pattern: a literal has no kind, a field has a name."""
+class _Part(NamedTuple):
+    """One part of a pattern: a field with its name and kind, or a literal, which has no kind."""
 
     text: str
-    kind: Kind | None
+    kind: PathKind | None
 
-    def read(self, text: str) -> Any:
+    def match(self, text: str) -> Any:
         if self.kind is None:
             return self.text if text == self.text else None
-        return _READ[self.kind](text)
+        return self.kind.match(text)
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        return (self.text,) if self.kind is None else self.kind.samples
 
 
-_ONE_SEGMENT = _Piece("", "segment")
+_ANY_SEGMENT = _Part("", KINDS["segment"])
 
 
-def _shortest(one: _Piece, other: _Piece) -> int | None:
-    """Length of the shortest segment that both pieces read, None when there is none."""
-    if one.kind is None:
-        return len(one.text) if other.read(one.text) is not None else None
-    if other.kind is None:
-        return _shortest(other, one)
-    kinds: list[Kind] = ["any" if kind == "user" else kind for kind in (one.kind, other.kind)]
-    return _SHORTEST.get(frozenset(kinds))
+def _shortest(one: _Part, other: _Part) -> int | None:
+    """Length of the shortest segment that both parts match, or None."""
+    lengths = [
+        len(text)
+        for text in (*one.samples, *other.samples)
+        if one.match(text) is not None and other.match(text) is not None
+    ]
+    return min(lengths, default=None)
 
 
 class Pattern:
-    """A compiled path pattern. Equal texts are equal patterns.
+    """A compiled path pattern. Patterns with equal text are equal.
 
     Raises:
-        ValueError: the text is no pattern; the message names the bad piece.
+        ValueError: the text is not a pattern; the message names the bad part.
     """
 
-    __slots__ = ("_pieces", "fields", "text")
+    __slots__ = ("_parts", "fields", "text")
 
     text: str
-    fields: Mapping[str, Kind]
-    """The fields by name, in their order."""
+    fields: Mapping[str, PathKind]
+    """The kind of each field by name, in the order of the pattern."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        fields: dict[str, Kind] = {}
-        self._pieces = tuple(self._compile(text, fields))
+        fields: dict[str, PathKind] = {}
+        self._parts = tuple(self._compile(text, fields))
         self.fields = MappingProxyType(fields)
-        for piece, _ in pairwise(self._pieces):
-            if piece.kind == "rest":
-                raise ValueError(f"{{{piece.text}:rest}} in {text!r} must be the last segment")
+        for part, _ in pairwise(self._parts):
+            if part.kind is not None and part.kind.spans_segments:
+                raise ValueError(
+                    f"{part.kind.field(part.text)} must be the last segment of {text!r}"
+                )
         if not self.overlaps(self):
-            raise ValueError(f"{text!r} is too long: a path has at most {PATH_LIMIT} characters")
+            raise ValueError(
+                f"the shortest path must have at most {PATH_LIMIT} characters, got {text!r}"
+            )
 
     @staticmethod
-    def _compile(text: str, fields: dict[str, Kind]) -> Iterator[_Piece]:
+    def _compile(text: str, fields: dict[str, PathKind]) -> Iterator[_Part]:
         for part in text.split("/"):
             if "{" not in part and "}" not in part:
                 if not _is_segment(part):
                     raise ValueError(
-                        f"segment {part!r} of {text!r}: allowed are {_ALLOWED}, "
-                        "and neither '', '.' nor '..'"
+                        f"each segment must be of {_SAFE}, and not '', '.' or '..', "
+                        f"got {part!r} in {text!r}"
                     )
-                yield _Piece(part, None)
+                yield _Part(part, None)
                 continue
             found = _FIELD.fullmatch(part)
             if found is None:
-                raise ValueError(f"segment {part!r} of {text!r}: a field {{name}} fills a segment")
+                raise ValueError(f"a field must be a whole segment, got {part!r} in {text!r}")
             name, kind = found[1], "segment" if found[2] is None else found[2]
             if not name.isidentifier() or keyword.iskeyword(name):
-                raise ValueError(f"{name!r} in {text!r} cannot be the name of an argument")
+                raise ValueError(f"a field must be named as an argument, got {name!r} in {text!r}")
             if name in fields:
-                raise ValueError(f"the field {name!r} stands twice in {text!r}")
-            if kind not in get_args(Kind) or found[2] == "segment":
-                raise ValueError(
-                    f"kind {kind!r} in {text!r}: allowed are int, float, any, rest and user"
-                )
-            fields[name] = cast("Kind", kind)
-            yield _Piece(name, fields[name])
+                raise ValueError(f"each field must occur once, got {name!r} twice in {text!r}")
+            if kind not in KINDS or found[2] == "segment":
+                named = ", ".join(each for each in KINDS if each != "segment")
+                raise ValueError(f"the kind must be one of {named}, got {kind!r} in {text!r}")
+            fields[name] = KINDS[kind]
+            yield _Part(name, KINDS[kind])
 
     @property
     def first(self) -> str:
-        """The first segment when it is a literal, else ""."""
-        piece = self._pieces[0]
-        return piece.text if piece.kind is None else ""
+        """The first segment if it is a literal, else ""."""
+        part = self._parts[0]
+        return part.text if part.kind is None else ""
 
     def match(self, path: str) -> dict[str, Any] | None:
-        """The values of the fields, or None when this is no path of the pattern.
+        """The values of the fields, or None if the pattern does not match the path.
 
-        When Grafana calls it: at each subscribe, run and publish.
+        Called when Grafana subscribes, runs a stream or publishes.
         """
         if len(path) > PATH_LIMIT:
             return None
-        last = len(self._pieces) - 1
-        parts = path.split("/", last if self._pieces[last].kind == "rest" else -1)
-        if len(parts) != len(self._pieces):
+        last = len(self._parts) - 1
+        texts = path.split("/", last if _spans(self._parts[last]) else -1)
+        if len(texts) != len(self._parts):
             return None
         values: dict[str, Any] = {}
-        for piece, part in zip(self._pieces, parts, strict=True):
-            value = piece.read(part)
+        for part, text in zip(self._parts, texts, strict=True):
+            value = part.match(text)
             if value is None:
                 return None
-            if piece.kind is not None:
-                values[piece.text] = value
+            if part.kind is not None:
+                values[part.text] = value
         return values
 
     def format(self, **values: object) -> str:
         """The path with these values.
 
         Raises:
-            BadQuery: a value that a path cannot hold, or a path that is too long.
-            TypeError: a field has no value, or a value has no field.
+            BadQuery: a value that a path cannot contain, or a path that is too long.
+            TypeError: a field without a value, or a value without a field.
         """
         missing, unknown = self.fields.keys() - values.keys(), values.keys() - self.fields.keys()
         if missing or unknown:
             wrong = ", ".join(sorted(missing or unknown))
             raise TypeError(f"{self.text!r}: {'no value for' if missing else 'no field'} {wrong}")
-        parts = []
-        for piece in self._pieces:
-            if piece.kind is None:
-                parts.append(piece.text)
+        texts = []
+        for part in self._parts:
+            if part.kind is None:
+                texts.append(part.text)
                 continue
             try:
-                parts.append(_WRITE[piece.kind](values[piece.text]))
+                texts.append(part.kind.format(values[part.text]))
             except BadQuery as error:
-                raise BadQuery(f"{piece.text} {error.message}") from None
-        path = "/".join(parts)
+                raise BadQuery(f"{part.text} {error.message}") from None
+        path = "/".join(texts)
         if len(path) > PATH_LIMIT:
-            raise BadQuery(f"the path {path!r} has {len(path)} characters; at most {PATH_LIMIT}")
+            raise BadQuery(
+                f"the path must have at most {PATH_LIMIT} characters, got {len(path)}: {path!r}"
+            )
         return path
 
     def overlaps(self, other: "Pattern") -> bool:
-        """Whether some path belongs to both patterns."""
-        mine, theirs = self._pieces, other._pieces
+        """Whether both patterns match some path."""
+        mine, theirs = self._parts, other._parts
         length = 0
         for index in range(max(len(mine), len(theirs))):
             one, two = _at(mine, index), _at(theirs, index)
@@ -305,28 +374,35 @@ class Pattern:
         return f"Pattern({self.text!r})"
 
 
-def _at(pieces: tuple[_Piece, ...], index: int) -> _Piece | None:
-    """The piece that reads segment number `index`; a rest reads all that follow, one at a time."""
-    if index < len(pieces) and pieces[index].kind != "rest":
-        return pieces[index]
-    return _ONE_SEGMENT if pieces[-1].kind == "rest" else None
+def _spans(part: _Part) -> bool:
+    return part.kind is not None and part.kind.spans_segments
+
+
+def _at(parts: tuple[_Part, ...], index: int) -> _Part | None:
+    """The part for one segment. A last part that spans segments matches them one by one."""
+    if index < len(parts) and not _spans(parts[index]):
+        return parts[index]
+    return _ANY_SEGMENT if _spans(parts[-1]) else None
 
 
 def channel(uid: str, path: str) -> str:
     """The channel `ds/<uid>/<path>` of a data source.
 
-    When Grafana calls it: at each query that streams.
+    Called for each query that streams.
 
     Raises:
-        BadQuery: a uid or path with a character that Grafana refuses, or a channel over 160.
+        BadQuery: a uid or path with a character that Grafana refuses, or a channel that is too
+            long.
     """
     if not _UID.fullmatch(uid):
-        raise BadQuery(f"the data source uid {uid!r}; allowed are letters, digits, _ - and .")
-    if _read_rest(path) is None:
-        raise BadQuery(
-            f"the path {path!r}; allowed are segments of {_ALLOWED} with single slashes between"
-        )
+        raise BadQuery(f"the data source uid must be of letters, digits, _ - and ., got {uid!r}")
+    try:
+        KINDS["rest"].check(path)
+    except BadQuery as error:
+        raise BadQuery(f"the path {error.message}") from None
     text = f"ds/{uid}/{path}"
     if len(text) > CHANNEL_LIMIT:
-        raise BadQuery(f"the channel {text!r} has {len(text)} characters; at most {CHANNEL_LIMIT}")
+        raise BadQuery(
+            f"the channel must have at most {CHANNEL_LIMIT} characters, got {len(text)}: {text!r}"
+        )
     return text

@@ -1,7 +1,4 @@
-"""Who may follow, query and publish, said by rules; and how much of it.
-
-Rules stand beside the `subscribe` hook: both have to agree. Imports channels, its own room, errors.
-"""
+"""Rules for who may follow, query and publish, and quotas of how much may be followed."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -15,54 +12,57 @@ from aiostream_ds.models import User
 __all__ = ["Action", "Allow", "Quota", "check_rules", "is_allowed"]
 
 Action = Literal["read", "publish"]
-"""What somebody wants: to see rows, live or of the past, or to publish."""
+"""What a user requests: to see rows, live or from the history, or to publish."""
 
 _ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 class Allow(Struct, frozen=True, kw_only=True):
-    """One rule of who may. All that it names has to fit; of several rules one suffices.
+    """One rule. It matches if all its conditions match; one matching rule is enough.
 
         @stream("machines/{id}", allow=[Allow(roles=("Editor", "Admin"))])
 
-    What is left out fits everybody, also background work such as alert rules, which has no user.
+    A condition that is left out matches everybody, also background work such as alert rules, which
+    has no user. A `subscribe` hook must admit the user as well.
 
     Raises:
-        TypeError: something else than a tuple of texts.
-        ValueError: an action that is none, or a path that is no pattern.
+        TypeError: a condition is not a tuple of strings.
+        ValueError: an unknown action, or a path that is not a pattern.
     """
 
     roles: Annotated[
         tuple[str, ...],
-        Meta(description="Roles in the organisation: Viewer, Editor, Admin. No order among them."),
+        Meta(description="Roles in the organisation: Viewer, Editor, Admin. They have no order."),
     ] = ()
-    logins: Annotated[tuple[str, ...], Meta(description="Logins, letter for letter.")] = ()
+    logins: Annotated[tuple[str, ...], Meta(description="Logins; case-sensitive.")] = ()
     namespaces: Annotated[
         tuple[str, ...],
-        Meta(description="Tenants: Grafana's namespace, or the organisation's number without one."),
+        Meta(
+            description="Tenants: Grafana's namespace, or the organisation's id if there is none."
+        ),
     ] = ()
     paths: Annotated[
         tuple[str, ...],
         Meta(
             description="Patterns of channel paths, as of a stream; {me:user} is the user's own"
-            " login. A query or resource of the author's own has no path, and fits none."
+            " login. A query or resource of the author's own has no path and never matches."
         ),
     ] = ()
-    actions: Annotated[tuple[Action, ...], Meta(description="What is allowed.")] = _ACTIONS
+    actions: Annotated[tuple[Action, ...], Meta(description="What the rule allows.")] = _ACTIONS
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(v, str) and v for v in value):
-                raise TypeError(f"Allow.{name} is {value!r}; allowed is a tuple of texts")
+                raise TypeError(f"Allow.{name} must be a tuple of strings, got {value!r}")
         if not self.actions or not set(self.actions) <= set(_ACTIONS):
-            allowed = ", ".join(_ACTIONS)
-            raise ValueError(f"Allow.actions is {self.actions!r}; allowed are {allowed}")
+            actions = ", ".join(_ACTIONS)
+            raise ValueError(f"Allow.actions must be of {actions}, got {self.actions!r}")
         for path in self.paths:
             _pattern(path)
 
-    def fits(self, user: User | None, tenant: str, path: str | None, action: Action) -> bool:
-        """Whether this rule lets them. `path` is that of a channel, None where there is none."""
+    def matches(self, user: User | None, tenant: str, path: str | None, action: Action) -> bool:
+        """Whether this rule allows the action. `path` is that of a channel; None: there is none."""
         if action not in self.actions:
             return False
         if self.namespaces and tenant not in self.namespaces:
@@ -71,14 +71,14 @@ class Allow(Struct, frozen=True, kw_only=True):
             return False
         if self.logins and (user is None or user.login not in self.logins):
             return False
-        return not self.paths or (path is not None and self._has(path, user))
+        return not self.paths or (path is not None and self._matches_path(path, user))
 
-    def _has(self, path: str, user: User | None) -> bool:
+    def _matches_path(self, path: str, user: User | None) -> bool:
         for text in self.paths:
             pattern = _pattern(text)
             values = pattern.match(path)
             if values is not None and all(
-                kind != "user" or (user is not None and values[name] == user.login)
+                kind.name != "user" or (user is not None and values[name] == user.login)
                 for name, kind in pattern.fields.items()
             ):
                 return True
@@ -94,28 +94,27 @@ def _pattern(text: str) -> Pattern:
 
 
 class Quota(Struct, frozen=True, kw_only=True):
-    """How much of one data source may be followed at a time. What runs is never ended for it: the
-    next one is refused.
+    """How much of one data source may be followed at a time.
+
+    A channel or subscription beyond a limit is refused; those that exist continue.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a limit is not an integer of at least 1.
     """
 
-    channels: Annotated[
-        int | None, Meta(description="Most channels of the data source that run.")
-    ] = None
+    channels: Annotated[int | None, Meta(description="Most channels that run.")] = None
     user_channels: Annotated[
         int | None, Meta(description="Most running channels that one user has subscribed to.")
     ] = None
     subscriptions: Annotated[
         int | None,
-        Meta(description="Most pairs of a user and a running channel that they follow."),
+        Meta(description="Most pairs of a user and a running channel that the user follows."),
     ] = None
     bytes_per_second: Annotated[
         int | None,
         Meta(
-            description="Encoded bytes in a second, on average over some, from which on no further"
-            " channel is started."
+            description="Encoded bytes per second, averaged over several seconds; above it no"
+            " further channel is started."
         ),
     ] = None
 
@@ -123,20 +122,24 @@ class Quota(Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"Quota.{name} is {value!r}; allowed is a whole number from 1 on")
+                raise ValueError(f"Quota.{name} must be an integer of at least 1, got {value!r}")
 
 
 def check_rules(rules: Any) -> tuple[Allow, ...]:
-    """Rules that an author gave. Raises TypeError for anything else."""
+    """The rules that an author passed as `allow`.
+
+    Raises:
+        TypeError: anything but a sequence of Allow.
+    """
     found = tuple(rules) if isinstance(rules, Iterable) and not isinstance(rules, str) else (rules,)
     for rule in found:
         if not isinstance(rule, Allow):
-            raise TypeError(f"allow has {rule!r}; allowed are Allow rules")
+            raise TypeError(f"allow must be a sequence of Allow rules, got {rule!r} in it")
     return found
 
 
 def is_allowed(
     rules: Sequence[Allow], user: User | None, tenant: str, path: str | None, action: Action
 ) -> bool:
-    """Whether one of the rules fits. No rules let everybody."""
-    return not rules or any(rule.fits(user, tenant, path, action) for rule in rules)
+    """Whether one of the rules matches. No rules allow everybody."""
+    return not rules or any(rule.matches(user, tenant, path, action) for rule in rules)

@@ -1,8 +1,8 @@
-"""The decorators of a data source: `@stream` with its hooks, `@query`, `@resource`; `LiveChannel`.
+"""The decorators of a data source: `@stream` and its hooks, `@query`, `@resource`; `LiveChannel`.
 
-A mark only stores a record; `compiler.py` collects them when the class is created. Hooks hang on
-their stream like a property's setter, so each path is written once. A hook mark names its stream
-and is kept on the hook function, never on the stream object: a subclass would else change its base.
+A decorator only stores a `HandlerInfo`; `_routing/compiler.py` collects them when the class is
+created. A hook stores the name of its stream on its own function and never changes the stream
+object: otherwise a subclass would change its base class.
 """
 
 import inspect
@@ -17,16 +17,19 @@ from typing import (
     NamedTuple,
     ParamSpec,
     Protocol,
+    TypedDict,
     TypeVar,
+    Unpack,
     get_args,
     overload,
 )
 
+import msgspec
+
 from aiostream_ds._annotations import signature
-from aiostream_ds._channels.policy import Buffer, Replay, Retry, RowOrder, SchemaPolicy
+from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
-from aiostream_ds._stream_options import StreamOptions
 from aiostream_ds.models import Query, User
 from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
@@ -41,13 +44,14 @@ else:
 
 __all__ = [
     "CursorStream",
-    "HookMark",
-    "LiveChannel",
     "HandlerInfo",
-    "ResourceMark",
+    "HookInfo",
+    "LiveChannel",
+    "ResourceInfo",
     "Rows",
-    "SUGGEST",
     "Stream",
+    "StreamKeywords",
+    "StreamOptions",
     "handler_info",
     "query",
     "resource",
@@ -61,62 +65,193 @@ T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
 H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage | Sequence[Any]")
-OfferT = TypeVar("OfferT", bound="Sequence[str | int | float]")
+SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar("AnswerT", bound="Frame | LiveChannel | Sequence[Frame | LiveChannel]")
 R_co = TypeVar("R_co", covariant=True)
 
 HTTPMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 Rows = AsyncIterator[RowT]
-"""What a stream method returns: `Rows`, or `Rows[Reading]` when it yields one `Row` class."""
+"""What a stream method returns: `Rows`, or `Rows[Reading]` if it yields one `Row` class."""
 
 
-class HookMark(NamedTuple):
-    """This function is the `kind` hook of the stream with this name."""
+# Options of a stream
+
+
+class StreamKeywords(TypedDict, total=False):
+    """The options of `@stream`, except `cursor`, on which the type of the method depends.
+
+    Defaults and checks are in `StreamOptions`, which has the same names.
+    """
+
+    linger: float
+    """Seconds that the stream runs after its last viewer left. Default: 0."""
+    buffer: Buffer
+    """The limits of the queue of a slow subscriber."""
+    retry: Retry
+    """The back-off after the method raised UpstreamError."""
+    replay: Replay
+    """How many rows are kept in memory, for a stream without a history and without a cursor."""
+    schema: SchemaPolicy
+    """What happens to dicts with many columns or with values of another type; labels of series."""
+    order: RowOrder | None
+    """What happens to rows that arrive late or twice. Default: they are sent as they arrive."""
+    stale: float
+    """Seconds without a row after which viewers see the stream as stale. Default: 0, never."""
+    flush: float
+    """Seconds for which rows are collected into one packet. Default: 0."""
+    max_hz: float
+    """Most packets of single rows per second. Default: 0, no limit."""
+    status_column: str | None
+    """The name of a string column with the stream's status, for panels that are not exact. A
+    change of the status is sent as a row of its own if no other row follows. Default: no column."""
+    allow: "Sequence[Allow]"
+    """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked options of one stream.
+
+    Raises:
+        TypeError: an option has another type, or two options exclude each other.
+        ValueError: `linger`, `stale`, `flush` or `max_hz` is not a number of at least 0.
+    """
+
+    cursor: str | None = None
+    linger: float = 0.0
+    buffer: Buffer = Buffer()
+    retry: Retry = Retry()
+    replay: Replay = Replay()
+    schema: SchemaPolicy = SchemaPolicy()
+    order: RowOrder | None = None
+    stale: float = 0.0
+    flush: float = 0.0
+    max_hz: float = 0.0
+    status_column: str | None = None
+    allow: tuple[Any, ...] = ()
+
+    @property
+    def policy(self) -> Policy:
+        """The delivery policy of this stream's channels, without a replay buffer."""
+        return Policy(
+            buffer=self.buffer,
+            linger=self.linger,
+            stale=self.stale,
+            flush=self.flush,
+            max_hz=self.max_hz,
+        )
+
+    def __post_init__(self) -> None:
+        _expect("buffer", self.buffer, Buffer)
+        _expect("retry", self.retry, Retry)
+        _expect("replay", self.replay, Replay)
+        _expect("schema", self.schema, SchemaPolicy)
+        if self.order is not None:
+            _expect("order", self.order, RowOrder)
+        _ = self.policy  # checks the numbers
+        if self.allow != ():
+            from aiostream_ds.access import check_rules  # few streams have rules
+
+            msgspec.structs.force_setattr(self, "allow", check_rules(self.allow))
+        column = self.status_column
+        if column is not None and (not isinstance(column, str) or column in ("", "time")):
+            raise TypeError(f"status_column must be a name other than 'time', got {column!r}")
+        if self.cursor is not None:
+            self._check_cursor()
+
+    def _check_cursor(self) -> None:
+        if not isinstance(self.cursor, str) or not self.cursor:
+            raise TypeError(f"cursor must be the name of a column, got {self.cursor!r}")
+        if self.order is not None:
+            raise TypeError(
+                "expected an order or a cursor, got both; use one: the history would return the"
+                " rows that the order leaves out"
+            )
+        if self.schema.labels:
+            raise TypeError("expected schema.labels or a cursor, got both; use one")
+
+
+def _expect(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+
+
+# What a decorator stores
+
+
+class HookInfo(NamedTuple):
+    """The function is a hook of the stream with this name."""
 
     stream: str
-    kind: str
+    kind: Literal["history", "subscribe", "publish", "suggest"]
+    field: str = ""
+    """The path field for which a suggest hook offers values."""
+
+    @property
+    def label(self) -> str:
+        """The hook as an error message names it. A stream has one hook of each label."""
+        return f"{self.kind} {self.field!r}" if self.field else self.kind
 
 
-class ResourceMark(NamedTuple):
-    """This function answers this HTTP method on this path."""
+class ResourceInfo(NamedTuple):
+    """The function answers this HTTP method on paths of this pattern."""
 
     method: str
     pattern: Pattern
 
 
 class HandlerInfo(NamedTuple):
-    """All that is marked on one function. `query` is the query type that it answers."""
+    """Everything that decorators stored on one function."""
 
-    hooks: tuple[HookMark, ...] = ()
+    hooks: tuple[HookInfo, ...] = ()
     query: str | None = None
-    resource: ResourceMark | None = None
+    """The query type that the function answers."""
+    resource: ResourceInfo | None = None
 
 
-_MARKS = "__ds_marks__"
-
-SUGGEST = "suggest "
-"""Begins the kind of a hook that offers values for a field, whose name follows."""
+_ATTRIBUTE = "__ds_handler__"
 
 
 def handler_info(value: object) -> HandlerInfo:
-    """What is marked on `value`, which may be anything."""
-    found = getattr(value, "__dict__", {}).get(_MARKS)
+    """What decorators stored on `value`, which may be any object."""
+    found = getattr(value, "__dict__", {}).get(_ATTRIBUTE)
     return found if isinstance(found, HandlerInfo) else HandlerInfo()
 
 
-def _mark(mark: str, function: F, marks: HandlerInfo) -> F:
-    if not inspect.isfunction(function):
-        raise TypeError(f"@{mark} marks a method, an `async def` in the class, not {function!r}")
-    setattr(function, _MARKS, marks)
+def _store(decorator: str, function: F, info: HandlerInfo) -> F:
+    _check_function(decorator, function)
+    setattr(function, _ATTRIBUTE, info)
     return function
 
 
-class Stream(Generic[P, R_co]):
-    """A marked stream. On the class it is this object; on an instance, the bound method."""
+def _check_function(decorator: str, function: object) -> None:
+    if not inspect.isfunction(function):
+        raise TypeError(f"@{decorator} must decorate an `async def` method, got {function!r}")
 
-    given_before = 0
-    """Arguments that the method is given before the path's."""
+
+def _error(function: Callable[..., Any], text: str) -> TypeError:
+    """The qualified name of a method names its class and itself."""
+    return TypeError(f"{function.__module__}.{function.__qualname__}: {text}")
+
+
+def _pattern(text: str, function: Callable[..., Any]) -> Pattern:
+    try:
+        return Pattern(text)
+    except ValueError as error:
+        raise _error(function, str(error)) from None
+
+
+# Streams and their hooks
+
+
+class Stream(Generic[P, R_co]):
+    """A method that `@stream` decorates. Its attributes decorate the hooks of the stream.
+
+    On the class it is this object; on an instance it is the bound method.
+    """
+
+    leading_arguments = 0
+    """How many arguments the method takes before the path's fields."""
 
     def __init__(
         self,
@@ -140,20 +275,22 @@ class Stream(Generic[P, R_co]):
     def history(
         self, hook: Callable[Concatenate[D, HistoryRange, P], Awaitable[H]], /
     ) -> Callable[Concatenate[D, HistoryRange, P], Awaitable[H]]:
-        """Mark the method that gives the rows of a `HistoryRange`, oldest first.
+        """Decorate the method that returns the rows of a `HistoryRange`, oldest first.
 
-        Called for each QueryData of this stream (a panel's first load, a refresh, an alert rule).
-        Of a stream with a cursor also when its run starts, and when a viewer of an exact panel has
-        missed rows.
+        Called at each query of this stream: a panel loads or refreshes, an alert rule is evaluated.
+        For a stream with a cursor, also when a run starts and when a viewer of an exact panel has
+        missed rows. Re-entrant: calls of several viewers run at the same time. It is cancelled if
+        Grafana cancels the query.
         """
         return self._hook("history", hook)
 
     def subscribe(
         self, hook: Callable[Concatenate[D, User | None, P], Awaitable[None]], /
     ) -> Callable[Concatenate[D, User | None, P], Awaitable[None]]:
-        """Mark the method that lets a viewer in, or raises PermissionDenied or NotFound.
+        """Decorate the method that admits a viewer, or raises PermissionDenied or NotFound.
 
-        Called each time a browser subscribes, with its own user; also before its history is read.
+        Called each time a browser subscribes, with that browser's user, and before the history is
+        read. Re-entrant: calls of several viewers run at the same time.
         """
         return self._hook("subscribe", hook)
 
@@ -166,48 +303,61 @@ class Stream(Generic[P, R_co]):
         self, hook: Callable[Concatenate[D, T, User | None, P], Awaitable[A]], /
     ) -> Callable[Concatenate[D, T, User | None, P], Awaitable[A]]: ...
     def publish(self, hook: Any, /) -> Any:
-        """Mark the method that takes what a user publishes; the annotation of `data` decodes it. An
-        argument `user` behind it is who publishes.
+        """Decorate the method that receives what a user publishes.
 
-        Called for each PublishStream. Without this hook publishing is denied.
+        The data is decoded as the annotation of the first argument. A second argument named `user`
+        is the user who publishes. Called each time a browser publishes to the channel; without this
+        hook publishing is denied. Re-entrant: calls of several users run at the same time.
         """
         return self._hook("publish", hook)
 
-    def suggest(self, field: str, /) -> "_SuggestMark":
-        """Mark the method that offers values for a field of the path: texts or numbers, best first.
+    def suggest(self, field: str, /) -> "_SuggestDecorator":
+        """Decorate the method that returns suggestions for a field of the path, best first.
 
-        Called as a user types in the query editor, with what is there so far as `typed`. By name it
-        may take other fields of the path, None while they have no value, and `user`. What is
-        offered is help: any other value may be typed, and the subscribe hook decides.
+        Called as a user types in the query editor, with the text so far as `typed`. By name it may
+        take other fields of the path, which are None as long as they have no value, and `user`.
+        A user may type any other value: `subscribe` decides. Re-entrant.
+
+        Raises:
+            TypeError: `field` is not a string.
         """
         if not isinstance(field, str):
-            raise TypeError(f'write @{self.name}.suggest("field"), not {field!r}')
+            raise TypeError(
+                f'expected the name of a field, got {field!r}; use @{self.name}.suggest("field")'
+            )
 
-        def mark(hook: F, /) -> F:
-            return self._hook(f"{SUGGEST}{field}", hook)
+        def decorate(hook: F, /) -> F:
+            return self._hook("suggest", hook, field)
 
-        return mark
+        return decorate
 
-    def _hook(self, kind: str, hook: F) -> F:
-        marks = handler_info(hook)
-        hooks = (*marks.hooks, HookMark(self.name, kind))
-        return _mark(f"{self.name}.{kind}", hook, marks._replace(hooks=hooks))
+    def _hook(
+        self,
+        kind: Literal["history", "subscribe", "publish", "suggest"],
+        hook: F,
+        field: str = "",
+    ) -> F:
+        info = handler_info(hook)
+        hooks = (*info.hooks, HookInfo(self.name, kind, field))
+        return _store(f"{self.name}.{kind}", hook, info._replace(hooks=hooks))
 
     def path(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The channel path for these arguments.
 
-        Raises BadQuery for values no path can hold, TypeError for arguments the method lacks.
+        Raises:
+            BadQuery: a value that no path can contain.
+            TypeError: an argument is missing, or the method does not take it.
         """
-        before = (None,) * (1 + self.given_before)  # self comes first
-        bound = signature(self.run).bind(*before, *args, **kwargs)
+        leading = (None,) * (1 + self.leading_arguments)  # self comes first
+        bound = signature(self.run).bind(*leading, *args, **kwargs)
         bound.apply_defaults()
         return self.pattern.format(**{name: bound.arguments[name] for name in self.pattern.fields})
 
 
 class CursorStream(Stream[P, R_co]):
-    """A marked stream whose rows have a cursor: its method is told behind which place to start."""
+    """A stream whose rows have a cursor: its method also takes the cursor to start after."""
 
-    given_before = 1
+    leading_arguments = 1
 
     if TYPE_CHECKING:
 
@@ -222,116 +372,70 @@ class CursorStream(Stream[P, R_co]):
 
 if TYPE_CHECKING:
 
-    class _SuggestMark(Protocol):
+    class _SuggestDecorator(Protocol):
         def __call__(
-            self, hook: Callable[Concatenate[D, str, P], Awaitable[OfferT]], /
-        ) -> Callable[Concatenate[D, str, P], Awaitable[OfferT]]: ...
+            self, hook: Callable[Concatenate[D, str, P], Awaitable[SuggestionsT]], /
+        ) -> Callable[Concatenate[D, str, P], Awaitable[SuggestionsT]]: ...
 
-    class _StreamMark(Protocol):
+    class _StreamDecorator(Protocol):
         def __call__(
             self, run: Callable[Concatenate[D, P], AsyncIterator[T]], /
         ) -> Stream[P, T]: ...
 
-    class _CursorStreamMark(Protocol):
+    class _CursorStreamDecorator(Protocol):
         def __call__(
             self, run: Callable[Concatenate[D, Cursor | None, P], AsyncIterator[T]], /
         ) -> CursorStream[P, T]: ...
 
-    class _QueryMark(Protocol):
+    class _QueryDecorator(Protocol):
         def __call__(
             self, method: Callable[[D, Q], Awaitable[AnswerT]], /
         ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
 
 
-_BUFFER, _RETRY, _REPLAY, _SCHEMA = Buffer(), Retry(), Replay(), SchemaPolicy()
-
-
 @overload
 def stream(
-    pattern: str,
-    *,
-    cursor: None = None,
-    linger: float = 0.0,
-    buffer: Buffer = _BUFFER,
-    retry: Retry = _RETRY,
-    replay: Replay = _REPLAY,
-    schema: SchemaPolicy = _SCHEMA,
-    order: RowOrder | None = None,
-    stale: float = 0.0,
-    flush: float = 0.0,
-    max_hz: float = 0.0,
-    status_column: str | None = None,
-    allow: "Sequence[Allow]" = (),
-) -> "_StreamMark": ...
+    pattern: str, *, cursor: None = None, **options: Unpack[StreamKeywords]
+) -> "_StreamDecorator": ...
 @overload
 def stream(
-    pattern: str,
-    *,
-    cursor: str,
-    linger: float = 0.0,
-    buffer: Buffer = _BUFFER,
-    retry: Retry = _RETRY,
-    replay: Replay = _REPLAY,
-    schema: SchemaPolicy = _SCHEMA,
-    order: RowOrder | None = None,
-    stale: float = 0.0,
-    flush: float = 0.0,
-    max_hz: float = 0.0,
-    status_column: str | None = None,
-    allow: "Sequence[Allow]" = (),
-) -> "_CursorStreamMark": ...
-def stream(pattern: str, **options: Any) -> Any:
-    """Mark an async generator as the stream of all paths that match `pattern`.
+    pattern: str, *, cursor: str, **options: Unpack[StreamKeywords]
+) -> "_CursorStreamDecorator": ...
+def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamKeywords]) -> Any:
+    """Decorate an `async def` method that yields the rows of all paths that match `pattern`.
 
-    One running stream serves all viewers of one path; whatever changes the rows has to be in it.
+    One run of the method serves all viewers of one path; everything that changes the rows must be
+    in the path. Grafana starts a run when the first viewer of a path subscribes. The run is
+    cancelled at the method's next `await` or `yield` when the last viewer left. Re-entrant: the
+    runs of several paths are active at the same time.
 
     Args:
-        cursor: the column of whole numbers, rising from row to row, by which the rows can be read
-            again: an offset, an id. The method then takes a `Cursor` before the path's fields,
-            and starts after it; the `history` hook answers `HistoryRange.after`. Panels can then
-            be exact across restarts and servers.
-        linger: how many seconds it goes on after its last viewer left.
-        buffer: bounds what a slow reader may be behind.
-        retry: the back-off when the method raises UpstreamError.
-        replay: how many rows are kept in memory, of a stream without history or cursor.
-        schema: what happens to dicts that bring many columns, or values of another type; the
-            labels of many series in one channel.
-        order: what happens to rows that come late or twice.
-        stale: after how many seconds without a row viewers are told so; 0: never.
-        flush: how many seconds rows are collected for one packet.
-        max_hz: most packets of single rows in a second; 0: as many as come.
-        status_column: the name of a column of text that says in each row how the stream is doing,
-            and in a row of its own when no others come: for panels that are not exact.
-        allow: rules of who may follow, query and publish, beside the hooks; none: everybody.
+        pattern: a channel path with fields in braces, such as `sensors/{id}/{hz:int}`.
+        cursor: the column of integers, increasing from row to row, by which rows can be read again:
+            an offset or an id. The method then takes a `Cursor` to start after, before the path's
+            fields, and a `history` hook must support `HistoryRange.after`. Panels can then be exact
+            across restarts and servers.
+        options: see `StreamKeywords`.
 
-    Raises TypeError for a pattern or an option that makes no sense.
+    Raises:
+        TypeError: a bad pattern or option; the message names the method.
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f'expected a path pattern, got {pattern!r}; use @stream("path/{{field}}")')
 
-    def mark(run: Callable[..., Any], /) -> Any:
-        if not inspect.isfunction(run):
-            raise TypeError(f"@stream marks a method, an `async def` in the class, not {run!r}")
+    def decorate(run: Callable[..., Any], /) -> Any:
+        _check_function("stream", run)
         try:
-            checked = StreamOptions(**options)
+            checked = StreamOptions(cursor=cursor, **options)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
-            raise _wrong(run, str(error)) from None
+            raise _error(run, str(error)) from None
         kind = Stream if checked.cursor is None else CursorStream
         return kind(_pattern(pattern, run), run, checked)
 
-    if not isinstance(pattern, str):
-        raise TypeError(f'write @stream("path/{{field}}") with a path pattern, not {pattern!r}')
-    return mark
+    return decorate
 
 
-def _pattern(text: str, function: Callable[..., Any]) -> Pattern:
-    try:
-        return Pattern(text)
-    except ValueError as error:
-        raise _wrong(function, str(error)) from None
-
-
-def _wrong(function: Callable[..., Any], text: str) -> TypeError:
-    """A mark cannot be made: the qualified name of the function is that of class and member."""
-    return TypeError(f"{function.__module__}.{function.__qualname__}: {text}")
+# Queries and resources
 
 
 @overload
@@ -339,52 +443,68 @@ def query(
     method: Callable[[D, Q], Awaitable[AnswerT]], /
 ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
 @overload
-def query(name: str, /) -> "_QueryMark": ...
+def query(name: str, /) -> "_QueryDecorator": ...
 def query(method: Any, /) -> Any:
-    """Mark a method that answers queries whose `queryType` is its name, or the given one.
+    """Decorate a method that answers queries of one `queryType`: its own name, or the given one.
 
-    Its argument is annotated with a `Query` class, which decodes and checks the query. It returns a
-    `Frame`, a `LiveChannel`, or a list of them.
+    Its argument is annotated with a `Query` class, as which the query is decoded and checked. It
+    returns a `Frame`, a `LiveChannel`, or a list of them. `@query("")` answers queries without a
+    type.
 
-    `@query("")` answers queries that name no type. Raises TypeError for a mark on what is no
-    method.
+    Called for each query of a panel, an alert rule or Explore. Re-entrant: calls run at the same
+    time. It is cancelled if Grafana cancels the query.
+
+    Raises:
+        TypeError: the decorated object is not a function.
     """
     if not isinstance(method, str):
         name = getattr(method, "__name__", "")
-        return _mark("query", method, handler_info(method)._replace(query=name))
+        return _store("query", method, handler_info(method)._replace(query=name))
     name = method
 
-    def mark(method: F) -> F:
-        return _mark("query", method, handler_info(method)._replace(query=name))
+    def decorate(method: F) -> F:
+        return _store("query", method, handler_info(method)._replace(query=name))
 
-    return mark
+    return decorate
 
 
 def resource(path: str, *, method: HTTPMethod = "GET") -> Callable[[F], F]:
-    """Mark a method that answers HTTP requests to the data source, `…/resources/<path>`.
+    """Decorate a method that answers HTTP requests to the data source: `…/resources/<path>`.
 
-    It takes the path's fields and, if it wants it, `request`. It returns anything that can be JSON,
-    a `Response`, or yields bytes (an async generator) for a body in pieces.
+    It takes the fields of the path and, if it has an argument `request`, the `Request`. It returns
+    a value that is encoded as JSON, or a `Response`; or it is an async generator that yields the
+    body as chunks of bytes.
 
-    Raises TypeError for a path or an HTTP method that makes no sense.
+    Called for each request. Re-entrant: calls run at the same time. It is cancelled if the client
+    disconnects.
+
+    Raises:
+        TypeError: a bad path or HTTP method; the message names the method.
     """
     if not isinstance(path, str):
-        raise TypeError(f'write @resource("path/{{field}}") with a path, not {path!r}')
+        raise TypeError(f'expected a path, got {path!r}; use @resource("path/{{field}}")')
 
-    def mark(function: F) -> F:
+    def decorate(function: F) -> F:
+        _check_function("resource", function)
         if method not in get_args(HTTPMethod):
-            allowed = ", ".join(get_args(HTTPMethod))
-            raise _wrong(function, f"the HTTP method {method!r} is none of {allowed}")
-        made = ResourceMark(method, _pattern(path, function))
-        return _mark("resource", function, handler_info(function)._replace(resource=made))
+            methods = ", ".join(get_args(HTTPMethod))
+            raise _error(function, f"the HTTP method must be one of {methods}, got {method!r}")
+        info = ResourceInfo(method, _pattern(path, function))
+        return _store("resource", function, handler_info(function)._replace(resource=info))
 
-    return mark
+    return decorate
 
 
 class LiveChannel:
-    """A query's answer "follow this channel": the stream and its path arguments, checked by types.
+    """A query's answer "follow this channel": a stream and the arguments of its path.
 
-    return Live(Sensors.sensor, id=q.sensor).with_history(frame)
+        return LiveChannel(Sensors.sensor, id=q.sensor).with_history(frame)
+
+    Type checkers check the arguments.
+
+    Raises:
+        BadQuery: a value that no path can contain.
+        TypeError: an argument is missing, or the stream does not take it.
     """
 
     __slots__ = ("history", "path", "stream")
@@ -395,6 +515,7 @@ class LiveChannel:
         self.history: Frame | None = None
 
     def with_history(self, frame: Frame) -> "LiveChannel":
-        """The same, with rows to draw before the first live one. Same columns as the stream's."""
+        """The same object, with rows to draw before the first live one. The frame must have the
+        columns of the stream."""
         self.history = frame
         return self

@@ -247,7 +247,7 @@ async def test_a_query_takes_the_users_login_from_the_call():
             assert list(frame.fields[1].values) == [user.login]
             viewer = await grafana.follow(frame.meta.channel.removeprefix("ds/test/"), user)
             assert (await viewer.next())["whose"] == user.login
-        with pytest.raises(QueryFailed, match="each user's own; nobody is signed in"):
+        with pytest.raises(QueryFailed, match="needs a signed-in user, got none"):
             await grafana.query({"queryType": "own", "box": "inbox"}, user=None)
 
 
@@ -323,13 +323,13 @@ async def test_each_decision_is_logged_once_and_a_path_without_rules_is_not(capl
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Allow(roles="Admin"), TypeError, "Allow.roles is 'Admin'; allowed is a tuple"),
+        (lambda: Allow(roles="Admin"), TypeError, "Allow.roles must be a tuple .* 'Admin'"),
         (lambda: Allow(logins=("",)), TypeError, "Allow.logins"),
-        (lambda: Allow(paths=("a/{b:nothing}",)), ValueError, "Allow.paths: kind 'nothing'"),
-        (lambda: Allow(actions=("write",)), ValueError, "allowed are read, publish"),
+        (lambda: Allow(paths=("a/{b:nothing}",)), ValueError, "Allow.paths: .* got 'nothing'"),
+        (lambda: Allow(actions=("write",)), ValueError, "must be of read, publish, got"),
         (lambda: Allow(actions=()), ValueError, "Allow.actions"),
-        (lambda: stream("a", allow=["Admin"])(House.open.run), TypeError, "are Allow rules"),
-        (lambda: type("D", (DataSource,), {"allow": "Admin"}), TypeError, "D.allow: allow has"),
+        (lambda: stream("a", allow=["Admin"])(House.open.run), TypeError, "Allow rules, got 'Ad"),
+        (lambda: type("D", (DataSource,), {"allow": "Admin"}), TypeError, "D.allow: allow must be"),
         (lambda: type("D", (DataSource,), {"quota": 5}), TypeError, "D.quota must be .* got 5"),
     ],
 )
@@ -339,7 +339,7 @@ def test_invalid_rules_are_rejected(make, error, message):
 
 
 def test_a_path_has_at_most_one_user_field():
-    with pytest.raises(TypeError, match="has the users a, b"):
+    with pytest.raises(TypeError, match="at most one user field, got a, b"):
 
         class Two(DataSource):
             @stream("{a:user}/{b:user}")

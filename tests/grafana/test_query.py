@@ -369,7 +369,7 @@ async def test_broken_json_is_a_bad_query(kind, body, text):
 async def test_an_unknown_query_type_names_those_there_are():
     status, _, message = await failure("compere")
     assert status == 400
-    assert "'compere' is none of" in message and "'compare'" in message and "'sensor'" in message
+    assert "got 'compere'" in message and "'compare'" in message and "'sensor'" in message
 
 
 async def test_a_bad_field_is_named_with_what_is_allowed():

@@ -129,5 +129,5 @@ async def test_a_subscription_expires_if_its_channel_does_not_run():
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "5"])
 def test_a_quota_is_a_positive_integer(wrong):
-    with pytest.raises(ValueError, match=r"Quota.channels is .*; allowed is a whole number"):
+    with pytest.raises(ValueError, match="Quota.channels must be an integer of at least 1, got"):
         Quota(channels=wrong)

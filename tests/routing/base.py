@@ -43,7 +43,7 @@ class Base(DataSource):
     async def may(self, user: User | None, id: str) -> None: ...
 
     @a.history
-    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
+    async def past(self, history_range: HistoryRange, id: str) -> list[Reading]:
         return []
 
     @b.publish

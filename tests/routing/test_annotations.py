@@ -151,7 +151,7 @@ def test_a_name_that_only_type_checkers_see_is_a_type_error_that_names_it(
         run(IMPORTS + CLASSES + source({**TEXTS, name: spell(text)}))
     said = str(caught.value)
     assert said.startswith(f"written_by_an_author.Source.{member}: ")
-    assert "Hidden" in said and "not known here" in said
+    assert "Hidden" in said and "must name something that exists at run time" in said
 
 
 @pytest.mark.parametrize("spell", [pytest.param(repr, id="quoted"), DEFERRED])

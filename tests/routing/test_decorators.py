@@ -1,12 +1,15 @@
-"""What a decorator stores and refuses, and the paths that streams and `LiveChannel` build."""
+"""What a decorator stores and refuses, and the paths that streams and `LiveChannel` format."""
 
 import functools
-from collections.abc import AsyncIterator
+import typing
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from aiostream_ds import (
+    Allow,
     BadQuery,
     Buffer,
     DataSource,
@@ -21,7 +24,13 @@ from aiostream_ds import (
     resource,
     stream,
 )
-from aiostream_ds.decorators import HandlerInfo, HookMark, handler_info
+from aiostream_ds.decorators import (
+    HandlerInfo,
+    HookInfo,
+    StreamKeywords,
+    StreamOptions,
+    handler_info,
+)
 
 
 class Sensors(DataSource):
@@ -31,23 +40,23 @@ class Sensors(DataSource):
         yield {"id": id, "hz": hz, "self": self}
 
 
-def test_a_stream_is_itself_on_the_class_and_a_bound_method_on_an_instance(made):
-    assert Sensors.sensor.name == "sensor" and Sensors.sensor.__doc__ == "One sensor."
-    assert made.sensor.__self__ is made
-
-
 @pytest.fixture
-def made():
+def sensors():
     return Sensors()
 
 
-async def test_a_stream_called_on_an_instance_runs(made):
-    rows: AsyncIterator[Any] = made.sensor("a", hz=2)
-    assert await anext(rows) == {"id": "a", "hz": 2, "self": made}
+def test_a_stream_is_an_object_on_the_class_and_a_bound_method_on_an_instance(sensors):
+    assert Sensors.sensor.name == "sensor" and Sensors.sensor.__doc__ == "One sensor."
+    assert sensors.sensor.__self__ is sensors
+
+
+async def test_a_stream_can_be_called_on_an_instance(sensors):
+    rows: AsyncIterator[Any] = sensors.sensor("a", hz=2)
+    assert await anext(rows) == {"id": "a", "hz": 2, "self": sensors}
     await rows.aclose()  # type: ignore[attr-defined]
 
 
-def test_live_and_path_bind_arguments_as_the_method_does():
+def test_live_channel_and_path_bind_arguments_as_the_method_does():
     assert Sensors.sensor.path("a") == "sensors/a/1"
     live = LiveChannel(Sensors.sensor, hz=5, id="a")
     assert (live.stream, live.path, live.history) == ("sensor", "sensors/a/5", None)
@@ -61,21 +70,36 @@ def test_arguments_that_the_method_does_not_take_are_a_type_error(arguments):
         LiveChannel(Sensors.sensor, **arguments)
 
 
-def test_a_value_that_no_path_can_hold_is_a_bad_query():
-    with pytest.raises(BadQuery, match="id is 'a b'"):
+def test_a_value_that_no_path_can_contain_is_a_bad_query():
+    with pytest.raises(BadQuery, match="id must be .* got 'a b'"):
         LiveChannel(Sensors.sensor, id="a b")
 
 
-def test_hooks_are_marked_on_their_own_function_and_not_on_the_stream():
+def test_a_hook_is_stored_on_its_own_function_and_not_on_the_stream():
     async def hook(self: Any, user: Any, id: str, hz: int = 1) -> None: ...
 
     before = vars(Sensors.sensor).copy()
     assert Sensors.sensor.subscribe(hook) is hook
-    assert handler_info(hook) == HandlerInfo(hooks=(HookMark("sensor", "subscribe"),))
+    assert handler_info(hook) == HandlerInfo(hooks=(HookInfo("sensor", "subscribe"),))
     assert vars(Sensors.sensor) == before
 
 
-def test_a_wrapper_that_keeps_the_name_keeps_the_mark():
+def test_a_suggest_hook_is_stored_with_its_field():
+    async def hook(self: Any, typed: str) -> list[str]:
+        return []
+
+    assert Sensors.sensor.suggest("id")(hook) is hook
+    (info,) = handler_info(hook).hooks
+    assert info == HookInfo("sensor", "suggest", "id") and info.label == "suggest 'id'"
+
+
+@pytest.mark.parametrize("value", [5, None, Sensors])
+def test_suggest_needs_the_name_of_a_field(value):
+    with pytest.raises(TypeError, match=r"expected the name of a field, .*; use @sensor.suggest\("):
+        Sensors.sensor.suggest(value)
+
+
+def test_a_wrapper_that_keeps_the_attributes_keeps_the_handler():
     @query
     async def one(self: Any, q: Query) -> Frame:
         return Frame()
@@ -87,6 +111,25 @@ def test_a_wrapper_that_keeps_the_name_keeps_the_mark():
     assert handler_info(wrapper) == HandlerInfo(query="one")
 
 
+# Options of a stream
+
+
+def test_the_keywords_of_stream_are_the_fields_of_its_options():
+    keywords = typing.get_type_hints(StreamKeywords, localns={"Allow": Allow})
+    fields = {field.name: field.type for field in msgspec.structs.fields(StreamOptions)}
+    assert {*keywords, "cursor"} == set(fields)
+    # `allow` takes any sequence; the checked options have a tuple
+    assert all(fields[name] == kind for name, kind in keywords.items() if name != "allow")
+    assert keywords["allow"] == Sequence[Allow]
+
+
+def test_every_option_of_a_stream_has_a_default_that_passes_its_check():
+    assert all(
+        field.default is not msgspec.NODEFAULT for field in msgspec.structs.fields(StreamOptions)
+    )
+    assert stream("a")(method).options == StreamOptions()
+
+
 async def method(self: Any) -> AsyncIterator[Any]:
     yield 1
 
@@ -94,18 +137,26 @@ async def method(self: Any) -> AsyncIterator[Any]:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"linger": -1}, "linger is -1"),
-        ({"linger": float("nan")}, "linger is nan"),
-        ({"linger": "1"}, "linger is '1'"),
-        ({"buffer": "latest"}, "buffer is 'latest'"),
-        ({"retry": 5}, "retry is 5"),
-        ({"replay": None}, "replay is None; allowed is a Replay"),
-        ({"schema": {}}, "schema is {}; allowed is a SchemaPolicy"),
-        ({"order": "hold"}, "order is 'hold'; allowed is a RowOrder"),
-        ({"cursor": ""}, "cursor is ''; allowed is the name of a column"),
-        ({"cursor": 1}, "cursor is 1"),
-        ({"cursor": "n", "order": RowOrder()}, "order and cursor are two orders"),
-        ({"cursor": "n", "schema": SchemaPolicy(labels=("a",))}, "schema has labels, and the rows"),
+        ({"linger": -1}, "linger .*-1"),
+        ({"linger": float("nan")}, "linger .*nan"),
+        ({"linger": "1"}, "linger .*'1'"),
+        ({"stale": -1}, "stale .*-1"),
+        ({"flush": "1"}, "flush .*'1'"),
+        ({"max_hz": True}, "max_hz .*True"),
+        ({"buffer": "latest"}, "buffer must be a Buffer, got 'latest'"),
+        ({"retry": 5}, "retry must be a Retry, got 5"),
+        ({"replay": None}, "replay must be a Replay, got None"),
+        ({"schema": {}}, "schema must be a SchemaPolicy, got {}"),
+        ({"order": "hold"}, "order must be a RowOrder, got 'hold'"),
+        ({"status_column": "time"}, "status_column must be a name other than 'time', got 'time'"),
+        ({"status_column": ""}, "status_column must be a name .* got ''"),
+        ({"cursor": ""}, "cursor must be the name of a column, got ''"),
+        ({"cursor": 1}, "cursor must be the name of a column, got 1"),
+        ({"cursor": "n", "order": RowOrder()}, "expected an order or a cursor, got both"),
+        (
+            {"cursor": "n", "schema": SchemaPolicy(labels=("a",))},
+            "expected schema.labels or a cursor, got both",
+        ),
         ({"speed": 1}, "speed"),
     ],
 )
@@ -114,28 +165,32 @@ def test_a_bad_option_of_a_stream_is_a_type_error_that_names_the_method(options,
         stream("a", **options)(method)
 
 
+# Bad arguments of the decorators
+
+
 @pytest.mark.parametrize("path", ["", "/a", "a//b", "{x:uuid}", "{x}/{x}", "{r:rest}/a", "a b"])
-@pytest.mark.parametrize("mark", [stream, resource])
-def test_a_bad_path_is_a_type_error_that_names_the_method(mark, path):
+@pytest.mark.parametrize("decorator", [stream, resource])
+def test_a_bad_path_is_a_type_error_that_names_the_method(decorator, path):
     with pytest.raises(TypeError, match="test_decorators.method: "):
-        mark(path)(method)
+        decorator(path)(method)
 
 
 def test_an_unknown_http_method_is_a_type_error():
     with pytest.raises(
-        TypeError, match="test_decorators.method: the HTTP method 'get' is none of GET"
+        TypeError,
+        match="test_decorators.method: the HTTP method must be one of GET, POST.*, got 'get'",
     ):
         resource("a", method="get")(method)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("mark, spelling", [(stream, "@stream"), (resource, "@resource")])
-def test_a_mark_without_its_path_says_how_it_is_written(mark, spelling):
-    with pytest.raises(TypeError, match=f'write {spelling}."path/'):
-        mark(method)
+@pytest.mark.parametrize("decorator, use", [(stream, "@stream"), (resource, "@resource")])
+def test_the_error_for_a_missing_path_shows_the_right_use(decorator, use):
+    with pytest.raises(TypeError, match=f"expected a path.* got <function .*; use {use}.*path/"):
+        decorator(method)
 
 
 @pytest.mark.parametrize(
-    "mark",
+    "decorator",
     [stream("a"), query, query("q"), resource("a"), Sensors.sensor.subscribe],
     ids=["stream", "query", "named query", "resource", "hook"],
 )
@@ -144,10 +199,10 @@ def test_a_mark_without_its_path_says_how_it_is_written(mark, spelling):
     [staticmethod(method), classmethod(method), property(method), functools.partial(method), 5],
     ids=["staticmethod", "classmethod", "property", "partial", "number"],
 )
-def test_only_a_method_can_be_marked(mark, value):
-    with pytest.raises(TypeError, match="marks a method"):
-        mark(value)
+def test_only_a_method_can_be_decorated(decorator, value):
+    with pytest.raises(TypeError, match="must decorate an `async def` method, got "):
+        decorator(value)
 
 
-def test_anything_may_be_asked_for_its_marks():
+def test_every_object_has_handler_info():
     assert [handler_info(each) for each in (None, 5, int, Sensors, method)] == [HandlerInfo()] * 5

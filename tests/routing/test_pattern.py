@@ -1,40 +1,41 @@
-"""Patterns: what they accept, build and refuse, and which of them meet."""
+"""Patterns: what they match, format and refuse, and which of them overlap."""
 
 import math
+import re
 
 import pytest
 
-from aiostream_ds._paths import CHANNEL_LIMIT, PATH_LIMIT, Pattern, channel
+from aiostream_ds._paths import CHANNEL_LIMIT, KINDS, PATH_LIMIT, PathKind, Pattern, channel
 from aiostream_ds.errors import BadQuery
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", "segment ''"),
-        ("/a", "segment ''"),
-        ("a//b", "segment ''"),
-        ("a/", "segment ''"),
-        ("a b", "segment 'a b'"),
-        ("a/..", r"segment '\.\.'"),
-        (".", r"segment '\.'"),
-        ("é", "segment 'é'"),
-        ("a{b}", "fills a segment"),
-        ("{a}{b}", "fills a segment"),
-        ("{a", "fills a segment"),
-        ("{}", "'' in '{}' cannot be the name"),
-        ("{1}", "'1' in"),
-        ("{class}", "'class' in"),
-        ("{a:str}", "kind 'str' .* int, float, any, rest and user"),
-        ("{a:}", "kind ''"),
-        ("{a:segment}", "kind 'segment'"),
-        ("{a}/{a:int}", "'a' stands twice"),
-        ("{a:rest}/b", "{a:rest} .* must be the last"),
-        ("a" * (PATH_LIMIT + 1), "too long"),
-        ("/".join([f"{{x{number}:float}}" for number in range(40)]), "too long"),
+        ("", "each segment must be of letters, .* got '' in ''"),
+        ("/a", "each segment .* got '' in '/a'"),
+        ("a//b", "each segment .* got ''"),
+        ("a/", "each segment .* got ''"),
+        ("a b", "each segment .* got 'a b'"),
+        ("a/..", r"each segment .* got '\.\.'"),
+        (".", r"each segment .* got '\.'"),
+        ("é", "each segment .* got 'é'"),
+        ("a{b}", "a field must be a whole segment, got 'a{b}'"),
+        ("{a}{b}", "a field must be a whole segment"),
+        ("{a", "a field must be a whole segment"),
+        ("{}", "named as an argument, got '' in '{}'"),
+        ("{1}", "named as an argument, got '1' in"),
+        ("{class}", "named as an argument, got 'class' in"),
+        ("{a:str}", "kind must be one of int, float, any, user, rest, got 'str' in"),
+        ("{a:}", "kind must be one of .* got ''"),
+        ("{a:segment}", "kind must be one of .* got 'segment'"),
+        ("{a}/{a:int}", "got 'a' twice"),
+        ("{a:rest}/b", "{a:rest} must be the last"),
+        ("a" * (PATH_LIMIT + 1), "at most 155 characters, got 'aaa"),
+        ("/".join([f"{{x{number}:float}}" for number in range(40)]), "at most 155 characters"),
     ],
 )
-def test_a_bad_pattern_is_refused_by_name(text, named):
+def test_the_error_for_a_bad_pattern_names_the_bad_part(text, named):
     with pytest.raises(ValueError, match=named):
         Pattern(text)
 
@@ -126,35 +127,35 @@ def test_format(text, values, path):
 @pytest.mark.parametrize(
     ("text", "value", "named"),
     [
-        ("{v}", "", "v is ''; allowed are letters"),
-        ("{v}", "a/b", "v is 'a/b'"),
-        ("{v}", "..", r"v is '\.\.'"),
-        ("{v}", "é", "v is 'é'"),
-        ("{v}", 3, "v is 3; allowed is a text"),
-        ("{v:int}", True, "v is True; allowed is a whole number"),
-        ("{v:int}", 1.0, "v is 1.0"),
-        ("{v:int}", "1", "v is '1'"),
-        pytest.param("{v:int}", 10**5000, "whole number of more than 160 digits", id="huge"),
-        ("{v:float}", math.nan, "v is nan; allowed is a finite number"),
-        ("{v:float}", math.inf, "v is inf"),
-        ("{v:float}", 10**400, "allowed is a finite number"),
-        ("{v:float}", "1", "v is '1'; allowed is a number"),
-        ("{v:float}", False, "v is False"),
-        ("{v:any}", "", "v is ''; allowed is a text that is not empty"),
-        ("{v:any}", b"x", "v is b'x'"),
-        ("{v:any}", "\ud800", "UTF-8"),
-        ("{v:any}", "x" * 200, "characters; at most 155"),
-        ("{v:rest}", "a//b", "v is 'a//b'; allowed are segments"),
-        ("{v:rest}", "", "v is ''"),
-        ("{v:rest}", None, "v is None; allowed is a text"),
+        ("{v}", "", "v must be of letters, .* got ''"),
+        ("{v}", "a/b", "v must be of letters, .* got 'a/b'"),
+        ("{v}", "..", r"v must be of letters, .* got '\.\.'"),
+        ("{v}", "é", "v must be of letters, .* got 'é'"),
+        ("{v}", 3, "v must be a string, got 3"),
+        ("{v:int}", True, "v must be an integer, got True"),
+        ("{v:int}", 1.0, "v must be an integer, got 1.0"),
+        ("{v:int}", "1", "v must be an integer, got '1'"),
+        pytest.param("{v:int}", 10**5000, "an integer of at most 160 digits", id="huge"),
+        ("{v:float}", math.nan, "v must be a finite number, got nan"),
+        ("{v:float}", math.inf, "v must be a finite number, got inf"),
+        ("{v:float}", 10**400, "v must be a finite number"),
+        ("{v:float}", "1", "v must be a number, got '1'"),
+        ("{v:float}", False, "v must be a number, got False"),
+        ("{v:any}", "", "v must be a string that is not empty, got ''"),
+        ("{v:any}", b"x", "v must be a string that is not empty, got b'x'"),
+        ("{v:any}", "\ud800", "v must be a string that UTF-8 can encode"),
+        ("{v:any}", "x" * 200, "at most 155 characters, got 267"),
+        ("{v:rest}", "a//b", "v must be segments .* got 'a//b'"),
+        ("{v:rest}", "", "v must be segments .* got ''"),
+        ("{v:rest}", None, "v must be a string, got None"),
     ],
 )
-def test_a_value_that_a_path_cannot_hold_is_named(text, value, named):
+def test_the_error_for_a_value_that_a_path_cannot_contain_names_it(text, value, named):
     with pytest.raises(BadQuery, match=named):
         Pattern(text).format(v=value)
 
 
-def test_missing_and_unknown_fields_are_a_mistake_of_the_caller():
+def test_missing_and_unknown_fields_are_type_errors():
     with pytest.raises(TypeError, match="no value for b"):
         Pattern("{a}/{b}").format(a="x")
     with pytest.raises(TypeError, match="no field c"):
@@ -162,7 +163,7 @@ def test_missing_and_unknown_fields_are_a_mistake_of_the_caller():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "meet"),
+    ("one", "other", "overlap"),
     [
         ("a", "a", True),
         ("a", "b", False),
@@ -188,20 +189,21 @@ def test_missing_and_unknown_fields_are_a_mistake_of_the_caller():
         ("a" * 100 + "/{p:rest}", "{x}/" + "b" * 54 + "/{y}", False),
     ],
 )
-def test_overlap(one, other, meet):
-    assert Pattern(one).overlaps(Pattern(other)) is meet
-    assert Pattern(other).overlaps(Pattern(one)) is meet
+def test_overlap(one, other, overlap):
+    assert Pattern(one).overlaps(Pattern(other)) is overlap
+    assert Pattern(other).overlaps(Pattern(one)) is overlap
 
 
 def test_fields_and_first_segment():
     pattern = Pattern("s/{id}/{n:int}/{p:rest}")
-    assert dict(pattern.fields) == {"id": "segment", "n": "int", "p": "rest"}
+    kinds = {name: kind.name for name, kind in pattern.fields.items()}
+    assert kinds == {"id": "segment", "n": "int", "p": "rest"}
     assert pattern.first == "s" and Pattern("{a}").first == ""
     with pytest.raises(TypeError):
-        pattern.fields["z"] = "int"
+        pattern.fields["z"] = KINDS["int"]
 
 
-def test_equal_texts_are_equal_patterns():
+def test_patterns_with_equal_text_are_equal():
     assert Pattern("a/{b}") == Pattern("a/{b}") != Pattern("a/{c}")
     assert len({Pattern("a"), Pattern("a")}) == 1
     assert Pattern("a") != "a" and repr(Pattern("a")) == "Pattern('a')"
@@ -216,14 +218,42 @@ def test_the_channel_of_a_path():
 @pytest.mark.parametrize(
     ("uid", "path", "named"),
     [
-        ("", "a", "uid ''"),
-        ("u/v", "a", "uid 'u/v'"),
-        ("u", "", "path ''"),
-        ("u", "a//b", "path 'a//b'"),
-        ("u", "a b", "path 'a b'"),
-        ("u" * 40, "p" * 117, "161 characters; at most 160"),
+        ("", "a", "uid must be of letters, .* got ''"),
+        ("u/v", "a", "uid must be of letters, .* got 'u/v'"),
+        ("u", "", "the path must be segments .* got ''"),
+        ("u", "a//b", "the path must be segments .* got 'a//b'"),
+        ("u", "a b", "the path must be segments .* got 'a b'"),
+        ("u" * 40, "p" * 117, "at most 160 characters, got 161"),
     ],
 )
-def test_a_channel_that_grafana_would_refuse(uid, path, named):
+def test_a_channel_that_grafana_would_refuse_is_a_bad_query(uid, path, named):
     with pytest.raises(BadQuery, match=named):
         channel(uid, path)
+
+
+def test_a_new_kind_of_field_is_one_class(monkeypatch):
+    monkeypatch.setattr("aiostream_ds._paths.KINDS", KINDS.copy())
+    before = dict(KINDS)
+
+    class Hexadecimal(PathKind):
+        name = "hex"
+        type = int
+        samples = ("0x0",)
+
+        def match(self, text):
+            return int(text, 16) if re.fullmatch("0x[0-9a-f]+", text) else None
+
+        def check(self, value):
+            if type(value) is not int or value < 0:
+                raise BadQuery(f"must be an integer of at least 0, got {value!r}")
+
+        def format(self, value):
+            self.check(value)
+            return hex(value)
+
+    pattern = Pattern("{n:hex}")
+    assert pattern.match("0xff") == {"n": 255} and pattern.format(n=255) == "0xff"
+    assert pattern.overlaps(Pattern("{id}")) and not pattern.overlaps(Pattern("{n:int}"))
+    with pytest.raises(BadQuery, match="n must be an integer of at least 0, got -1"):
+        pattern.format(n=-1)
+    assert before == KINDS

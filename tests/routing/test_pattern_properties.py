@@ -1,4 +1,4 @@
-"""Paths by brute force: one spelling, round trips, and overlap exactly where two patterns meet."""
+"""Paths by brute force: one spelling, round trips, and overlap exactly if a path matches both."""
 
 import itertools
 import os
@@ -9,44 +9,44 @@ from hypothesis import strategies as st
 from aiostream_ds._paths import Pattern
 
 EXAMPLES = {"fast": 25, "ci": 200, "deep": 5_000}[os.environ.get("HYPOTHESIS_PROFILE", "fast")]
-ordinary = settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
+SETTINGS = settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
 
 # Every kind has paths of these segments: "140" is a number and the base64 of a letter.
 SEGMENTS = ("a", "0", "7", "140", "0.0", "1e22", "YQ", "-1", "=")
 PATHS = tuple(
     "/".join(parts) for count in (1, 2, 3) for parts in itertools.product(SEGMENTS, repeat=count)
 )
-FLUSH_CHUNKS = (*SEGMENTS, "{segment}", "{int:int}", "{float:float}", "{any:any}")
+PARTS = (*SEGMENTS, "{segment}", "{int:int}", "{float:float}", "{any:any}")
 
 
 @st.composite
 def patterns(draw):
     parts = [
         part.replace("{", f"{{f{number}_")
-        for number, part in enumerate(draw(st.lists(st.sampled_from(FLUSH_CHUNKS), max_size=3)))
+        for number, part in enumerate(draw(st.lists(st.sampled_from(PARTS), max_size=3)))
     ]
     if not parts or (len(parts) < 3 and draw(st.booleans())):
         parts.append("{p:rest}")
     return Pattern("/".join(parts))
 
 
-@ordinary
+@SETTINGS
 @given(patterns(), patterns())
-def test_patterns_overlap_exactly_when_a_path_belongs_to_both(one, other):
-    meet = any(one.match(path) is not None and other.match(path) is not None for path in PATHS)
-    assert one.overlaps(other) is other.overlaps(one) is meet
+def test_patterns_overlap_exactly_if_a_path_matches_both(one, other):
+    both = any(one.match(path) is not None and other.match(path) is not None for path in PATHS)
+    assert one.overlaps(other) is other.overlaps(one) is both
 
 
-@ordinary
+@SETTINGS
 @given(patterns(), st.data())
-def test_a_path_that_matches_is_built_again_letter_for_letter(pattern, data):
+def test_the_values_of_a_path_that_matches_format_to_the_same_path(pattern, data):
     path = data.draw(st.sampled_from(PATHS) | st.text("aZ019_-=./eY", max_size=20))
     values = pattern.match(path)
     if values is not None:
         assert pattern.format(**values) == path
 
 
-@ordinary
+@SETTINGS
 @given(
     segment=st.text("aZ019_-=.", min_size=1, max_size=9).filter(
         lambda text: text not in (".", "..")
@@ -55,15 +55,15 @@ def test_a_path_that_matches_is_built_again_letter_for_letter(pattern, data):
     value=st.floats(allow_nan=False, allow_infinity=False),
     text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9),
 )
-def test_values_come_back_from_the_path_they_are_put_into(segment, number, value, text):
+def test_values_survive_the_round_trip_through_a_path(segment, number, value, text):
     pattern = Pattern("s/{a}/{b:int}/{c:float}/{d:any}/{e:rest}")
     values = {"a": segment, "b": number, "c": value, "d": text, "e": f"{segment}/x"}
     assert pattern.match(pattern.format(**values)) == values
 
 
-@ordinary
+@SETTINGS
 @given(st.text(max_size=12))
-def test_no_text_matches_in_two_spellings(path):
+def test_each_value_has_one_spelling(path):
     for kind in ("int", "float", "any"):
         pattern = Pattern(f"{{v:{kind}}}")
         found = pattern.match(path)
@@ -71,8 +71,8 @@ def test_no_text_matches_in_two_spellings(path):
             assert pattern.format(**found) == path
 
 
-def test_no_float_is_the_base64_of_a_text():
-    floats, texts = Pattern("{v:float}"), Pattern("{v:any}")
+def test_no_float_is_the_base64_of_a_string():
+    floats, strings = Pattern("{v:float}"), Pattern("{v:any}")
     spelled = 0
     for digit in range(1, 10):
         for sign in ("", "-"):
@@ -80,7 +80,7 @@ def test_no_float_is_the_base64_of_a_text():
                 path = (
                     f"{sign}{digit}e{exponent:03d}" if exponent < 0 else f"{sign}{digit}e{exponent}"
                 )
-                if floats.match(path) is not None:  # any other float has a point
+                if floats.match(path) is not None:  # any other float has a decimal point
                     spelled += 1
-                    assert texts.match(path) is None
+                    assert strings.match(path) is None
     assert spelled > 5_000

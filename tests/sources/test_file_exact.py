@@ -130,7 +130,7 @@ async def test_a_file_that_is_not_there_is_not_found(settings):
 
 async def test_a_name_that_no_channel_can_have_says_which_are(settings):
     async with serve_in_memory(File, settings=settings) as grafana:
-        with pytest.raises(QueryFailed, match="file is 'a b.csv'; allowed are"):
+        with pytest.raises(QueryFailed, match="file must be segments of .* got 'a b.csv'"):
             await grafana.query({**EXACT, "file": "a b.csv"})
 
 

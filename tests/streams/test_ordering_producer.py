@@ -7,9 +7,9 @@ import pytest
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Buffer, Policy, Retry, RowOrder
 from aiostream_ds._frames.packet import Packet
-from aiostream_ds._stream_options import StreamOptions
 from aiostream_ds._streams.supervisor import BugDelays, supervise
 from aiostream_ds._telemetry import Counters
+from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import UpstreamError
 from tests.channels.parts import REAL, SCHEMA, Parts, encode, rows_of
 

@@ -108,7 +108,7 @@ def _stream(source: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]
         "help": _first_paragraph(getattr(source, stream.name)),
         "pattern": stream.pattern.text,
         "fields": {  # without the user's own login, which is not a user's input
-            names[field]: kind
+            names[field]: kind.name
             for field, kind in stream.pattern.fields.items()
             if field != stream.principal
         },

@@ -7,7 +7,7 @@ import msgspec
 from aiostream_ds._grafana import http_resources as resources
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._routing.suggest_hooks import arguments, texts
+from aiostream_ds._routing.suggest_hooks import arguments, to_strings
 from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.models import Request, User
 
@@ -50,7 +50,7 @@ async def answer(
     plan = by_json_name[field]
     given = arguments(plan, stream.query_type, _values(parameters.get("values", "")), user)
     found = await getattr(instance.source, plan.method)(parameters.get("typed", ""), **given)
-    return resources.json_body(msgspec.json.encode(texts(plan.method, found)))
+    return resources.json_body(msgspec.json.encode(to_strings(plan.method, found)))
 
 
 def _values(text: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Path patterns and the compiled plan of a DataSource class."""
+"""The plan of a DataSource class: which method handles which path, query and resource."""

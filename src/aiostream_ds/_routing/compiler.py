@@ -1,13 +1,17 @@
-"""A `DataSource` class becomes its `Plan`, once, when the class is created.
+"""Compiles a `DataSource` class to its `Plan`, once, when the class is created.
 
-Collected over the bases, oldest first. Marks belong to names: a plain override of a query, a
-resource or a hook keeps its mark, so that a subclass cannot lose a permission check by accident; a
-stream is overridden by marking it again; `= None` removes a stream, query or resource, never a
-hook. Every mistake is a TypeError here, which names class and member, not at the first request.
+Handlers are collected over the bases, oldest first, by name:
+
+- An override without a decorator keeps what decorated the query, resource or hook, so that a
+  subclass cannot lose a permission check by accident.
+- A stream is overridden by a method with `@stream` again.
+- `= None` removes a stream, query or resource, never a hook.
+
+Every mistake is a TypeError when the class is created; it names the class and the member.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,7 +19,7 @@ import msgspec
 
 from aiostream_ds._annotations import Unresolved, base_type, parameters, resolve, signature
 from aiostream_ds._encoding.row_type import check_cursor, row_class
-from aiostream_ds._paths import Pattern
+from aiostream_ds._paths import PathKind, Pattern
 from aiostream_ds._routing.plan import (
     RESERVED_PATH,
     RESERVED_RESOURCES,
@@ -24,13 +28,13 @@ from aiostream_ds._routing.plan import (
     QueryPlan,
     ResourcePlan,
     StreamPlan,
-    hook_begins,
+    leading_parameters,
     principal_of,
     query_class,
     wants_user,
 )
 from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
-from aiostream_ds.decorators import SUGGEST, HandlerInfo, Stream, handler_info
+from aiostream_ds.decorators import HandlerInfo, HookInfo, ResourceInfo, Stream, handler_info
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import Query
 from aiostream_ds.rows import Row
@@ -43,28 +47,29 @@ from aiostream_ds.settings import (
 
 __all__ = ["compile_plan"]
 
-_KINDS: Mapping[str, type] = {
-    "segment": str, "any": str, "rest": str, "user": str, "int": int, "float": float
-}  # fmt: skip
-
-_OWN_NAMES = ("_plan", "allow", "health", "instance", "lifespan", "quota", "settings")
+_RESERVED_NAMES = ("_plan", "allow", "health", "instance", "lifespan", "quota", "settings")
+"""Attributes of every data source; no handler may have such a name."""
 
 _Field = tuple[str, Any] | tuple[str, Any, Any]
-"""A path's field as msgspec wants it: name, type, and the default if there is one."""
+"""A path field for msgspec: name, type, and the default if there is one."""
 
 
 def compile_plan(owner: type, settings: type[Settings]) -> Plan:
-    """The plan of a DataSource class. Raises TypeError for every mistake in the class."""
+    """The plan of a DataSource class.
+
+    Raises:
+        TypeError: there is a mistake in the class.
+    """
     return _Compiler(owner).compile(settings)
 
 
 class _Compiler:
-    """One class on its way: its members by name, and what is marked on each name."""
+    """Compiles one class: its members, and what decorators stored on each, by name."""
 
     def __init__(self, owner: type) -> None:
         self._owner = owner
         self._members: dict[str, Any] = {}
-        self._marks: dict[str, HandlerInfo] = {}
+        self._handlers: dict[str, HandlerInfo] = {}
         for base in reversed(owner.__mro__):
             for name, value in vars(base).items():
                 self._collect(name, value)
@@ -72,20 +77,21 @@ class _Compiler:
         self._suggest: dict[str, dict[str, SuggestPlan]] = {name: {} for name in self._streams}
 
     def compile(self, settings: type[Settings]) -> Plan:
-        self._check_life()
+        self._check_lifespan_and_health()
         hooks = self._hooks()
         streams = {name: self._stream(s, hooks[name]) for name, s in self._streams.items()}
         self._check_paths(streams)
         queries = dict(self._queries())
         for name in queries.keys() & streams.keys():
-            raise self._wrong(
-                queries[name].method, f"the stream {name!r} answers this query type already"
+            raise self._error(
+                queries[name].method,
+                f"expected one handler of the query type {name!r}, got also the stream {name!r}",
             )
         resources = tuple(self._resources())
         try:
             check_settings(settings)
         except TypeError as error:
-            raise self._wrong("settings", str(error)) from error
+            raise self._error("settings", str(error)) from error
         return Plan(
             streams=MappingProxyType(streams),
             queries=MappingProxyType(queries),
@@ -93,62 +99,82 @@ class _Compiler:
             settings=settings,
         )
 
-    def _wrong(self, name: str, text: str) -> TypeError:
+    def _error(self, name: str, text: str) -> TypeError:
         return TypeError(f"{self._owner.__module__}.{self._owner.__qualname__}.{name}: {text}")
 
-    # Members and their marks
+    # Members
 
     def _collect(self, name: str, value: Any) -> None:
-        """One more member, which may override an older one."""
-        former, kept = self._members.get(name), self._marks.get(name, HandlerInfo())
+        """Adds a member of one base, which may override a member of an older base."""
+        former, inherited = self._members.get(name), self._handlers.get(name, HandlerInfo())
         own = handler_info(value)
         if value is None:
-            if kept.hooks:
-                text = "a hook is a permission check; override it, do not remove it"
-                raise self._wrong(name, text)
-            kept = own
+            if inherited.hooks:
+                raise self._error(
+                    name, "expected a method, got None: a hook may check permissions; override it"
+                )
+            info = own
         elif isinstance(value, Stream):
             if value.name != name:
-                text = f"the stream {value.name!r} keeps its own name; mark a method of this name"
-                raise self._wrong(name, text)
-            if kept.hooks:
-                raise self._wrong(name, "hides a hook; give the stream another name")
-            kept = own
+                raise self._error(
+                    name,
+                    f"expected the stream under its own name {value.name!r}, got {name!r}; "
+                    "decorate a method of this name",
+                )
+            if inherited.hooks:
+                raise self._error(name, "a stream must not override a hook; use another name")
+            info = own
         elif isinstance(former, Stream):
-            raise self._wrong(
+            raise self._error(
                 name,
-                f"hides the stream {former.pattern.text!r}; mark it with @stream again, "
-                "or write `= None` to remove the stream",
+                f"expected a stream, as in the base class, got {value!r}; decorate it with @stream,"
+                " or assign None to remove the stream",
             )
         elif not inspect.isfunction(value):
-            if (
-                kept != HandlerInfo()
-                or handler_info(getattr(value, "__wrapped__", value)) != HandlerInfo()
-            ):
-                raise self._wrong(name, f"a marked method is a plain `async def`, not {value!r}")
-        elif own.query is None and own.resource is None:
-            kept = kept._replace(hooks=tuple(dict.fromkeys(kept.hooks + own.hooks)))
+            wrapped = handler_info(getattr(value, "__wrapped__", value))
+            if inherited != HandlerInfo() or wrapped != HandlerInfo():
+                raise self._error(name, f"a handler must be an `async def` method, got {value!r}")
+            info = inherited
         else:
-            # Another mark may not take the place of a hook: both are found, and refused below.
-            kept = own._replace(hooks=tuple(dict.fromkeys(kept.hooks + own.hooks)))
-        if (bool(kept.hooks), kept.query is not None, kept.resource is not None).count(True) > 1:
-            raise self._wrong(name, "is marked twice; a hook, a query and a resource are three")
-        if name in _OWN_NAMES and (isinstance(value, Stream) or kept != HandlerInfo()):
-            raise self._wrong(name, "every data source has this name; call it something else")
+            hooks = tuple(dict.fromkeys(inherited.hooks + own.hooks))
+            overrides = own.query is not None or own.resource is not None
+            info = (own if overrides else inherited)._replace(hooks=hooks)
+        self._check_handler(name, value, info)
         self._members[name] = value
-        self._marks[name] = kept
+        self._handlers[name] = info
 
-    def _check_life(self) -> None:
-        if not inspect.iscoroutinefunction(self._members["health"]):
-            raise self._wrong("health", "is an `async def` that returns a Health")
-        lifespan = self._members["lifespan"]
+    def _check_handler(self, name: str, value: Any, info: HandlerInfo) -> None:
+        kinds = {
+            "a hook": bool(info.hooks),
+            "a query": info.query is not None,
+            "a resource": info.resource is not None,
+        }
+        found = [kind for kind, is_one in kinds.items() if is_one]
+        if len(found) > 1:
+            raise self._error(
+                name, f"expected a hook, a query or a resource, got {' and '.join(found)}"
+            )
+        if name in _RESERVED_NAMES and (isinstance(value, Stream) or info != HandlerInfo()):
+            raise self._error(
+                name, "a handler must not have the name of a DataSource attribute; use another name"
+            )
+
+    def _check_lifespan_and_health(self) -> None:
+        health, lifespan = self._members["health"], self._members["lifespan"]
+        if not inspect.iscoroutinefunction(health):
+            raise self._error("health", f"must be an `async def` method, got {health!r}")
         if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
-            raise self._wrong("lifespan", "put @asynccontextmanager above it, and a `yield` in it")
+            raise self._error(
+                "lifespan",
+                f"must be an async context manager, got {lifespan!r}; "
+                "decorate it with @asynccontextmanager and `yield` in it",
+            )
 
     def _check_parameters(self, name: str, function: Callable[..., Any], positional: int) -> None:
-        """The framework gives `positional` arguments by position, the rest by name."""
-        taken = list(signature(function).parameters.values())
-        for index, parameter in enumerate(taken):
+        """Checks that the first `positional` arguments after self can be passed by position, the
+        others by name."""
+        found = list(signature(function).parameters.values())
+        for index, parameter in enumerate(found):
             by_name = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
             by_position = parameter.kind in (
                 parameter.POSITIONAL_ONLY,
@@ -156,72 +182,95 @@ class _Compiler:
             )
             if not (by_position if index <= positional else by_name):
                 how = "position" if index <= positional else "name"
-                raise self._wrong(name, f"{str(parameter)!r} has to take one value by {how}")
-        if not taken:
-            raise self._wrong(name, "is called on the instance; its first parameter is `self`")
+                raise self._error(
+                    name, f"expected a parameter for one argument by {how}, got {str(parameter)!r}"
+                )
+        if not found:
+            raise self._error(name, "expected `self` as its first parameter, got no parameters")
 
     # Streams and their hooks
 
     def _hooks(self) -> dict[str, dict[str, str]]:
-        """For each stream: hook kind to method name."""
+        """For each stream, the method name of each hook by the hook's label."""
         found: dict[str, dict[str, str]] = {name: {} for name in self._streams}
-        for name, marks in self._marks.items():
-            for target, kind in marks.hooks:
-                if target not in self._streams:
-                    if target in self._members and self._members[target] is None:
-                        continue  # the stream was removed by `= None`, its hooks go with it
-                    text = f"is a {kind} hook of {target!r}, which is no stream of this class"
-                    raise self._wrong(name, text)
-                other = found[target].setdefault(kind, name)
+        for name, info in self._handlers.items():
+            for hook in info.hooks:
+                if hook.stream not in self._streams:
+                    if hook.stream in self._members and self._members[hook.stream] is None:
+                        continue  # `= None` removed the stream, and its hooks with it
+                    raise self._error(
+                        name,
+                        f"expected a {hook.label} hook of a stream of this class, "
+                        f"got one of {hook.stream!r}",
+                    )
+                other = found[hook.stream].setdefault(hook.label, name)
                 if other != name:
-                    raise self._wrong(name, f"{target!r} has a {kind} hook already: {other!r}")
-                self._check_hook(name, kind, self._streams[target])
+                    raise self._error(
+                        name,
+                        f"expected one {hook.label} hook of {hook.stream!r}, got also {other!r}",
+                    )
+                self._check_hook(name, hook, self._streams[hook.stream])
         return found
 
-    def _check_hook(self, name: str, kind: str, stream: Stream[Any, Any]) -> None:
+    def _check_hook(self, name: str, info: HookInfo, stream: Stream[Any, Any]) -> None:
         hook = self._members[name]
         if not inspect.iscoroutinefunction(hook):
-            raise self._wrong(name, f"a {kind} hook is an `async def` without a yield")
-        taken = list(parameters(hook))
-        if kind.startswith(SUGGEST):
+            raise self._error(
+                name, f"a {info.kind} hook must be an `async def` without a yield, got {hook!r}"
+            )
+        found = list(parameters(hook))
+        if info.kind == "suggest":
             self._check_parameters(name, hook, 1)
-            field = kind.removeprefix(SUGGEST)
             try:
-                self._suggest[stream.name][field] = suggest_plan(name, field, taken, stream.pattern)
+                plan = suggest_plan(name, info.field, found, stream.pattern)
             except ValueError as error:
-                raise self._wrong(name, str(error)) from None
+                raise self._error(name, str(error)) from None
+            self._suggest[stream.name][info.field] = plan
             return
-        first = hook_begins(kind, taken, stream.pattern)
-        self._check_parameters(name, hook, len(first))
-        expected = [*first, *stream.pattern.fields]
-        if len(taken) != len(expected) or set(taken[len(first) :]) != set(stream.pattern.fields):
-            raise self._wrong(
-                name, f"takes ({', '.join(taken)}); its stream gives ({', '.join(expected)})"
+        leading = leading_parameters(info.kind, found, stream.pattern)
+        self._check_parameters(name, hook, len(leading))
+        expected = [*leading, *stream.pattern.fields]
+        by_name = set(found[len(leading) :])
+        if len(found) != len(expected) or by_name != set(stream.pattern.fields):
+            raise self._error(
+                name,
+                f"expected the parameters ({', '.join(expected)}) of a {info.kind} hook, "
+                f"got ({', '.join(found)})",
             )
 
     def _stream(self, stream: Stream[Any, Any], hooks: dict[str, str]) -> StreamPlan:
         name = stream.name
         if not inspect.isasyncgenfunction(stream.run):
-            raise self._wrong(name, "a stream is an async generator: `async def` with a `yield`")
+            raise self._error(
+                name, f"a stream must be an `async def` with a `yield`, got {stream.run!r}"
+            )
         if stream.pattern.first == RESERVED_PATH:
-            text = f"the path {stream.pattern.text!r} begins with {RESERVED_PATH!r}"
-            raise self._wrong(name, f"{text}, which is reserved")
-        before = stream.given_before
-        fields = self._path_fields(name, stream.run, stream.pattern, set(), before)
+            raise self._error(
+                name, f"the path must not start with {RESERVED_PATH!r}, got {stream.pattern.text!r}"
+            )
+        fields = self._path_fields(
+            name, stream.run, stream.pattern, set(), stream.leading_arguments
+        )
         for field, *_ in fields:
             if field in Query.__struct_fields__:
-                text = f"{field!r} in the path {stream.pattern.text!r} is a field of every query"
-                raise self._wrong(name, text)
+                raise self._error(
+                    name,
+                    f"a path field must not have the name of a Query field, got {field!r} in "
+                    f"{stream.pattern.text!r}",
+                )
         if stream.options.cursor is not None and "history" not in hooks:
-            text = "has a cursor: the rows behind one are asked of a history hook, mark one with"
-            raise self._wrong(name, f"{text} @{name}.history")
+            raise self._error(
+                name,
+                "expected a history hook for a stream with a cursor, got none; "
+                f"decorate a method with @{name}.history",
+            )
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
             principal = principal_of(stream.pattern)
             query_type = query_class(name, [each for each in fields if each[0] != principal])
             check_type(query_type)
         except (TypeError, ValueError) as error:
-            raise self._wrong(name, str(error)) from error
+            raise self._error(name, str(error)) from error
         return StreamPlan(
             name=name,
             pattern=stream.pattern,
@@ -239,18 +288,16 @@ class _Compiler:
     def _publish(self, name: str, pattern: Pattern) -> PublishPlan:
         method = self._members[name]
         kind = resolve(method, self._owner).get(next(iter(parameters(method))), Any)
-        if isinstance(kind, Unresolved):
-            raise self._wrong(name, f"the annotation of its data, {_unknown(kind)}")
+        self._check_resolved(name, "the data", kind)
         try:
             check_type(kind)
         except TypeError as error:
-            raise self._wrong(name, f"{kind!r} cannot be read from JSON: {error}") from error
+            raise self._error(name, f"{kind!r} cannot be decoded from JSON: {error}") from error
         return PublishPlan(name, kind, wants_user(list(parameters(method)), pattern))
 
     def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
         annotation = resolve(stream.run, self._owner).get("return")
-        if isinstance(annotation, Unresolved):
-            raise self._wrong(stream.name, f"the annotation of its rows, {_unknown(annotation)}")
+        self._check_resolved(stream.name, "the rows", annotation)
         try:
             row = row_class(annotation)
             if row is not None and stream.options.cursor is not None:
@@ -260,8 +307,18 @@ class _Compiler:
 
                 check_order(stream.options.order, row)
         except TypeError as error:
-            raise self._wrong(stream.name, str(error)) from error
+            raise self._error(stream.name, str(error)) from error
         return row
+
+    def _check_resolved(self, name: str, what: str, annotation: Any) -> None:
+        if isinstance(annotation, Unresolved):
+            raise self._error(
+                name,
+                f"the annotation of {what} must name something that exists at run time, "
+                f"got {annotation}; import or define it outside of TYPE_CHECKING",
+            )
+
+    # Path fields
 
     def _path_fields(
         self,
@@ -269,26 +326,36 @@ class _Compiler:
         function: Callable[..., Any],
         pattern: Pattern,
         other: set[str],
-        before: int = 0,
+        leading: int = 0,
     ) -> list[_Field]:
-        """The path's fields with annotations and defaults. `other` are names beside the path's;
-        `before` counts the arguments that come before them."""
-        self._check_parameters(name, function, before)
-        taken, hints = parameters(function), resolve(function, self._owner)
-        if len(taken) < before:
-            raise self._wrong(name, "has a cursor: its first argument is a `Cursor | None`")
-        taken = dict(list(taken.items())[before:])
-        for parameter in taken.keys() - pattern.fields.keys() - other:
-            text = f"takes {parameter!r}, which the path {pattern.text!r} does not name"
-            raise self._wrong(name, text)
+        """The path's fields with their annotations and defaults.
+
+        `other` are allowed parameters that are not fields; `leading` is the number of parameters
+        before the fields.
+        """
+        self._check_parameters(name, function, leading)
+        found, hints = parameters(function), resolve(function, self._owner)
+        if len(found) < leading:
+            raise self._error(
+                name,
+                "the first parameter of a stream with a cursor must be a `Cursor | None`, got none",
+            )
+        found = dict(list(found.items())[leading:])
+        for parameter in found.keys() - pattern.fields.keys() - other:
+            raise self._error(
+                name,
+                f"expected parameters for the fields of the path {pattern.text!r}, "
+                f"got also {parameter!r}",
+            )
         fields: list[_Field] = []
         for field, kind in pattern.fields.items():
-            if field not in taken:
-                text = f"the path {pattern.text!r} names {field!r}, the method does not"
-                raise self._wrong(name, text)
-            annotation = hints.get(field, _KINDS[kind])
-            self._check_kind(name, field, kind, annotation)
-            default = taken[field].default
+            if field not in found:
+                raise self._error(
+                    name, f"expected a parameter {field!r} for the path {pattern.text!r}, got none"
+                )
+            annotation = hints.get(field, kind.type)
+            self._check_annotation(name, field, kind, annotation)
+            default = found[field].default
             if default is inspect.Parameter.empty:
                 fields.append((field, annotation))
             else:
@@ -296,104 +363,109 @@ class _Compiler:
                 fields.append((field, annotation, default))
         return fields
 
-    def _check_kind(self, name: str, field: str, kind: str, annotation: Any) -> None:
-        expected = _KINDS[kind]
-        if isinstance(annotation, Unresolved):
-            raise self._wrong(name, f"the annotation of {field!r}, {_unknown(annotation)}")
+    def _check_annotation(self, name: str, field: str, kind: PathKind, annotation: Any) -> None:
+        self._check_resolved(name, repr(field), annotation)
         base = base_type(annotation)
-        literal = get_origin(base) is Literal and all(type(v) is expected for v in get_args(base))
-        if base is not expected and not literal:
-            shown = getattr(base, "__name__", repr(base))
-            raise self._wrong(
-                name, f"{_braces(field, kind)} is {expected.__name__}, the method says {shown}"
+        literal = get_origin(base) is Literal and all(type(v) is kind.type for v in get_args(base))
+        if base is not kind.type and not literal:
+            shown = base.__name__ if isinstance(base, type) else repr(base)
+            raise self._error(
+                name,
+                f"the annotation of {kind.field(field)} must be {kind.type.__name__}, got {shown}",
             )
 
     def _check_default(
-        self, name: str, field: str, kind: str, annotation: Any, default: Any
+        self, name: str, field: str, kind: PathKind, annotation: Any, default: Any
     ) -> None:
         try:
-            Pattern(_braces(field, kind)).format(**{field: default})
+            Pattern(kind.field(field)).format(**{field: default})
             convert(default, annotation)
         except (BadQuery, ValueError, TypeError) as error:
             text = f"the default {default!r} of {field!r}: {error}"
-            raise self._wrong(name, text) from None
+            raise self._error(name, text) from None
 
     def _check_paths(self, streams: dict[str, StreamPlan]) -> None:
         seen: list[StreamPlan] = []
         for stream in streams.values():
             for other in seen:
-                if stream.pattern.overlaps(other.pattern):
-                    raise self._wrong(
-                        stream.name,
-                        f"{stream.pattern.text!r} and {other.pattern.text!r} of {other.name!r} "
-                        "match the same path",
-                    )
+                self._check_overlap(stream.name, stream.pattern, other.name, other.pattern)
             seen.append(stream)
+
+    def _check_overlap(self, name: str, pattern: Pattern, other: str, others: Pattern) -> None:
+        if pattern.overlaps(others):
+            raise self._error(
+                name,
+                f"expected paths of one handler only, got {pattern.text!r}, which overlaps "
+                f"{others.text!r} of {other!r}",
+            )
 
     # Queries and resources
 
     def _queries(self) -> Iterator[tuple[str, QueryPlan]]:
         seen: dict[str, str] = {}
-        for name, marks in self._marks.items():
-            query_type, method = marks.query, self._members[name]
+        for name, info in self._handlers.items():
+            query_type, method = info.query, self._members[name]
             if query_type is None:
                 continue
             if not inspect.iscoroutinefunction(method) or len(parameters(method)) != 1:
-                raise self._wrong(name, "a query is an `async def` with one argument, its Query")
+                raise self._error(
+                    name, f"a query must be an `async def` with one argument, got {method!r}"
+                )
             self._check_parameters(name, method, 1)
-            kind = base_type(resolve(method, self._owner).get(next(iter(parameters(method)))))
-            if isinstance(kind, Unresolved):
-                raise self._wrong(name, f"the annotation of its argument, {_unknown(kind)}")
+            argument = next(iter(parameters(method)))
+            kind = base_type(resolve(method, self._owner).get(argument))
+            self._check_resolved(name, repr(argument), kind)
             if not (isinstance(kind, type) and issubclass(kind, Query)):
-                raise self._wrong(name, f"annotate its argument with a Query class, not {kind!r}")
+                raise self._error(
+                    name, f"the annotation of {argument!r} must be a Query class, got {kind!r}"
+                )
             if query_type in seen:
-                text = f"{seen[query_type]!r} answers the query type {query_type!r} already"
-                raise self._wrong(name, text)
+                raise self._error(
+                    name,
+                    f"expected one handler of the query type {query_type!r}, "
+                    f"got also {seen[query_type]!r}",
+                )
             try:
                 check_type(kind)
             except TypeError as error:
-                text = f"{kind.__name__} cannot be read from JSON: {error}"
-                raise self._wrong(name, text) from error
+                text = f"{kind.__name__} cannot be decoded from JSON: {error}"
+                raise self._error(name, text) from error
             seen[query_type] = name
             yield query_type, QueryPlan(name, kind)
 
     def _resources(self) -> Iterator[ResourcePlan]:
         seen: list[ResourcePlan] = []
-        for name, marks in self._marks.items():
-            mark, method = marks.resource, self._members[name]
-            if mark is None:
+        for name, info in self._handlers.items():
+            if info.resource is None:
                 continue
-            generator = inspect.isasyncgenfunction(method)
-            if not (generator or inspect.iscoroutinefunction(method)):
-                raise self._wrong(name, "a resource is an `async def`")
-            if mark.pattern.first in RESERVED_RESOURCES:
-                text = f"the path {mark.pattern.text!r} begins with {mark.pattern.first!r}"
-                raise self._wrong(name, f"{text}, which is reserved")
-            if "request" in mark.pattern.fields:
-                raise self._wrong(name, "'request' is the HTTP request; call the field otherwise")
-            fields = self._path_fields(name, method, mark.pattern, {"request"})
-            plan = ResourcePlan(
-                method=name,
-                http_method=mark.method,
-                pattern=mark.pattern,
-                path_type=msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True),
-                wants_request="request" in parameters(method),
-                is_generator=generator,
-            )
+            plan = self._resource(name, info.resource)
             for other in seen:
-                if other.http_method == plan.http_method and other.pattern.overlaps(plan.pattern):
-                    raise self._wrong(
-                        name,
-                        f"{plan.pattern.text!r} and {other.pattern.text!r} of {other.method!r} "
-                        "match the same path",
-                    )
+                if other.http_method == plan.http_method:
+                    self._check_overlap(name, plan.pattern, other.method, other.pattern)
             seen.append(plan)
             yield plan
 
-
-def _unknown(annotation: Unresolved) -> str:
-    return f"{annotation}, is not known here: import or define it where it exists at run time"
-
-
-def _braces(field: str, kind: str) -> str:
-    return f"{{{field}}}" if kind == "segment" else f"{{{field}:{kind}}}"
+    def _resource(self, name: str, info: ResourceInfo) -> ResourcePlan:
+        method, pattern = self._members[name], info.pattern
+        is_generator = inspect.isasyncgenfunction(method)
+        if not (is_generator or inspect.iscoroutinefunction(method)):
+            raise self._error(name, f"a resource must be an `async def`, got {method!r}")
+        if pattern.first in RESERVED_RESOURCES:
+            raise self._error(
+                name, f"the path must not start with {pattern.first!r}, got {pattern.text!r}"
+            )
+        if "request" in pattern.fields:
+            raise self._error(
+                name,
+                "a path field must not be named 'request', which is the HTTP request, "
+                f"got {pattern.text!r}",
+            )
+        fields = self._path_fields(name, method, pattern, {"request"})
+        return ResourcePlan(
+            method=name,
+            http_method=info.method,
+            pattern=pattern,
+            path_type=msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True),
+            wants_request="request" in parameters(method),
+            is_generator=is_generator,
+        )

@@ -1,6 +1,6 @@
-"""What a `DataSource` class can do, as a frozen `Plan`: the class body is the routing table.
+"""`Plan`: the handlers of a DataSource class, as its frozen routing table.
 
-`compiler.py` makes the plan when the class is created; the service asks it at each call.
+`compiler.py` creates the plan with the class; the services look handlers up in it at each call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import msgspec
 
 from aiostream_ds._paths import Pattern
 from aiostream_ds._routing.suggest_hooks import SuggestPlan
-from aiostream_ds._stream_options import StreamOptions
+from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
 from aiostream_ds.models import Query, User
 from aiostream_ds.rows import Row
@@ -24,7 +24,7 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
-    "hook_begins",
+    "leading_parameters",
     "principal_of",
     "query_class",
     "split_exact",
@@ -32,45 +32,49 @@ __all__ = [
 ]
 
 RESERVED_PATH = "x"
-"""First segment of the exact view of a channel; no author's path may begin with it."""
+"""First segment of the path of an exact channel; no path of an author may start with it."""
 
 RESERVED_RESOURCES = ("replay", "forms")
-"""First segments of the resources that the frontend asks; no author's may begin with one."""
+"""First segments of the resources for the frontend; no resource of an author may start with one."""
 
 
 def split_exact(path: str) -> tuple[bool, str]:
-    """Whether a channel path is the exact view of a stream, and the path that authors know."""
+    """Whether this is the path of an exact channel, and the path without its first segment."""
     first, _, rest = path.partition("/")
     return (True, rest) if first == RESERVED_PATH else (False, path)
 
 
 def principal_of(pattern: Pattern) -> str | None:
-    """The field that holds the login of the only user who may. Raises ValueError for several."""
-    found = [field for field, kind in pattern.fields.items() if kind == "user"]
+    """The field with the login of the only user who may follow the path.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [field for field, kind in pattern.fields.items() if kind.name == "user"]
     if len(found) > 1:
         raise ValueError(
-            f"the path {pattern.text!r} has the users {', '.join(found)}; allowed: one"
+            f"the path must have at most one user field, got {', '.join(found)} in {pattern.text!r}"
         )
     return found[0] if found else None
 
 
-def hook_begins(kind: str, taken: Sequence[str], pattern: Pattern) -> list[str]:
-    """What a hook of this kind is given before the path's fields."""
-    if kind == "publish" and wants_user(taken, pattern):
+def leading_parameters(kind: str, parameters: Sequence[str], pattern: Pattern) -> list[str]:
+    """What a hook of this kind receives before the path's fields."""
+    if kind == "publish" and wants_user(parameters, pattern):
         return ["data", "user"]
-    return [{"history": "span", "subscribe": "user", "publish": "data"}[kind]]
+    return [{"history": "history_range", "subscribe": "user", "publish": "data"}[kind]]
 
 
-def wants_user(taken: Sequence[str], pattern: Pattern) -> bool:
-    """Whether a publish hook with these parameters is given who publishes."""
-    return taken[1:2] == ["user"] and "user" not in pattern.fields
+def wants_user(parameters: Sequence[str], pattern: Pattern) -> bool:
+    """Whether a publish hook with these parameters receives the user who publishes."""
+    return parameters[1:2] == ["user"] and "user" not in pattern.fields
 
 
-def _begins(path: str, reserved: str) -> bool:
+def _starts_with(path: str, reserved: str) -> bool:
     return path.partition("/")[0] == reserved
 
 
-def _checked(path: str, values: dict[str, Any], path_type: type[msgspec.Struct]) -> dict[str, Any]:
+def _convert(path: str, values: dict[str, Any], path_type: type[msgspec.Struct]) -> dict[str, Any]:
     try:
         return msgspec.structs.asdict(convert(values, path_type))
     except ValueError as error:
@@ -78,16 +82,17 @@ def _checked(path: str, values: dict[str, Any], path_type: type[msgspec.Struct])
 
 
 class PublishPlan(msgspec.Struct, frozen=True):
-    """The publish hook's method name, the type its data is decoded as, and whether the user comes
-    behind it."""
+    """A publish hook."""
 
     method: str
     data: Any
+    """The type as which the published data is decoded."""
     wants_user: bool
+    """Whether its second argument is the user who publishes."""
 
 
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream: how its paths are read and written, and which methods belong to it."""
+    """One stream: its paths, options and row type, and the names of its hooks."""
 
     name: str
     pattern: Pattern
@@ -98,45 +103,49 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     history: str | None
     subscribe: str | None
     principal: str | None
-    """The path's field that holds the login of the only user who may follow it."""
+    """The path field with the login of the only user who may follow it."""
     publish: PublishPlan | None
     suggest: Mapping[str, SuggestPlan] = {}
-    """The hooks that offer values for the path's fields, by field."""
+    """The suggest hooks, by field of the path."""
 
     def arguments(self, path: str) -> dict[str, Any] | None:
-        """The method's arguments for `path`; None when the path is not this stream's.
+        """The arguments of the stream method for `path`; None if it is a path of another stream.
 
-        Raises NotFound for a value that the annotations do not allow.
+        Raises:
+            NotFound: a value does not fit the annotation of its argument.
         """
-        values = None if _begins(path, RESERVED_PATH) else self.pattern.match(path)
-        return None if values is None else _checked(path, values, self.path_type)
+        values = None if _starts_with(path, RESERVED_PATH) else self.pattern.match(path)
+        return None if values is None else _convert(path, values, self.path_type)
 
     def path(self, query: Query, user: User | None = None) -> str:
-        """The path that a query's fields ask for; a field that holds a login gets the user's.
+        """The path for the fields of a query. A field for a login gets the user's.
 
-        Raises BadQuery for what no path can hold, PermissionDenied when a user is needed.
+        Raises:
+            BadQuery: a value that no path can contain.
+            PermissionDenied: the path needs a signed-in user.
         """
         values = {f: getattr(query, f) for f in self.pattern.fields if f != self.principal}
         if self.principal is not None:
             if user is None or not user.login:
-                text = f"{self.pattern.text!r} is each user's own; nobody is signed in here"
-                raise PermissionDenied(text)
+                raise PermissionDenied(
+                    f"the path {self.pattern.text!r} needs a signed-in user, got none"
+                )
             values[self.principal] = user.login
         path = self.pattern.format(**values)
-        if _begins(path, RESERVED_PATH):
-            raise BadQuery(f"the path {path!r} begins with {RESERVED_PATH!r}, which is reserved")
+        if _starts_with(path, RESERVED_PATH):
+            raise BadQuery(f"the path must not start with {RESERVED_PATH!r}, got {path!r}")
         return path
 
 
 class QueryPlan(msgspec.Struct, frozen=True):
-    """A `@query` method and the class its queries are decoded as."""
+    """A `@query` method and the class as which its queries are decoded."""
 
     method: str
     query_type: type[Query]
 
 
 class ResourcePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A `@resource` method, its route, and whether it wants the request."""
+    """A `@resource` method and its route."""
 
     method: str
     http_method: str
@@ -147,7 +156,7 @@ class ResourcePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a DataSource class can do."""
+    """All handlers of a DataSource class."""
 
     streams: Mapping[str, StreamPlan]
     queries: Mapping[str, QueryPlan]
@@ -155,41 +164,50 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     settings: type[Settings]
 
     def match(self, path: str) -> tuple[StreamPlan, dict[str, Any]]:
-        """The stream of a channel path and its arguments. Raises NotFound when there is none."""
+        """The stream of a channel path, and the arguments of its method.
+
+        Raises:
+            NotFound: the path belongs to no stream, or a value does not fit its annotation.
+        """
         for stream in self.streams.values():
             arguments = stream.arguments(path)
             if arguments is not None:
                 return stream, arguments
         patterns = ", ".join(repr(s.pattern.text) for s in self.streams.values()) or "none"
-        raise NotFound(f"no stream at {path!r}; the paths are: {patterns}")
+        raise NotFound(f"expected a path of the streams {patterns}, got {path!r}")
 
     def query(self, query_type: str) -> StreamPlan | QueryPlan:
-        """What answers this `queryType`; "" means the only one there is. Raises BadQuery."""
+        """The handler of a `queryType`. "" is the only handler, if there is one.
+
+        Raises:
+            BadQuery: there is no such handler.
+        """
         found: dict[str, StreamPlan | QueryPlan] = {**self.queries, **self.streams}
         if query_type in found:
             return found[query_type]
         if not query_type and len(found) == 1:
             return next(iter(found.values()))
-        names = ", ".join(repr(name) for name in found) or "none"
-        raise BadQuery(f"the query type {query_type!r} is none of: {names}")
+        names = ", ".join(repr(name) for name in found) or "nothing"
+        raise BadQuery(f"the query type must be one of {names}, got {query_type!r}")
 
     def resource(self, method: str, path: str) -> tuple[ResourcePlan, dict[str, Any]] | None:
-        """The resource that answers, and its path's values; None when there is none.
+        """The handler of an HTTP request and the values of its path; None if there is none.
 
-        Raises NotFound for a value that the annotations do not allow.
+        Raises:
+            NotFound: a value does not fit the annotation of its argument.
         """
-        if any(_begins(path, reserved) for reserved in RESERVED_RESOURCES):
+        if any(_starts_with(path, reserved) for reserved in RESERVED_RESOURCES):
             return None
         for plan in self.resources:
             if plan.http_method == method:
                 values = plan.pattern.match(path)
                 if values is not None:
-                    return plan, _checked(path, values, plan.path_type)
+                    return plan, _convert(path, values, plan.path_type)
         return None
 
 
 def query_class(name: str, fields: Sequence[tuple[Any, ...]]) -> type[Query]:
-    """A Query with the path's fields: what a panel's query of this stream is decoded as."""
+    """A Query class with the fields of a path, as which a panel's query is decoded."""
     namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
     namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
     made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")

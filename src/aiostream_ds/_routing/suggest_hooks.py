@@ -1,7 +1,4 @@
-"""Values that an author offers for a path's field, as a user types in the query editor.
-
-Imports: annotations, what is in a plan, msgspec and the ground.
-"""
+"""Suggest hooks: the values that an author offers for a path field in the query editor."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -12,27 +9,31 @@ import msgspec
 from aiostream_ds._paths import Pattern
 from aiostream_ds.settings import convert
 
-__all__ = ["SUGGESTIONS", "SuggestPlan", "arguments", "suggest_plan", "texts"]
+__all__ = ["SUGGESTIONS", "SuggestPlan", "arguments", "suggest_plan", "to_strings"]
 
 SUGGESTIONS = 500
-"""Most values that an editor is given at once; those beyond are found by typing on."""
+"""Most values that an editor receives at once; the user finds others by typing more."""
 
 _TYPED, _USER = "typed", "user"
-"""The hook's first parameter, and the one that asks for the signed-in user."""
+"""The hook's first parameter, and the parameter for the signed-in user."""
 
 
 class SuggestPlan(msgspec.Struct, frozen=True):
-    """A suggest hook, and what it takes by name beside what was typed."""
+    """A suggest hook."""
 
     method: str
     takes: tuple[str, ...]
+    """The parameters after `typed`, which are passed by name."""
 
 
 def arguments(
     plan: SuggestPlan, query_type: type[msgspec.Struct], values: Mapping[str, Any], user: Any
 ) -> dict[str, Any]:
-    """What the hook is called with by name. `values` are the editor's, by their JSON names; a field
-    whose value is missing or not yet allowed has its default, or None."""
+    """The keyword arguments of the hook.
+
+    `values` are the editor's, by their JSON names. A field whose value is missing or invalid gets
+    its default, or None.
+    """
     found: dict[str, Any] = {_USER: user} if _USER in plan.takes else {}
     for field in msgspec.structs.fields(query_type):
         if field.name in plan.takes:
@@ -45,31 +46,41 @@ def arguments(
     return found
 
 
-def suggest_plan(method: str, field: str, taken: Sequence[str], pattern: Pattern) -> SuggestPlan:
-    """The plan of a hook that takes these parameters, for this field of a path.
+def suggest_plan(
+    method: str, field: str, parameters: Sequence[str], pattern: Pattern
+) -> SuggestPlan:
+    """The plan of a hook with these parameters, for one field of a path.
 
-    Raises ValueError, with what is allowed instead.
+    Raises:
+        ValueError: the path has no such field, or the hook takes something else.
     """
-    if field not in pattern.fields or pattern.fields[field] == "user":
-        names = ", ".join(map(repr, pattern.fields)) or "none"
-        raise ValueError(f"suggests values for {field!r}; the path's fields are: {names}")
-    allowed = [name for name in pattern.fields if name != field]
+    fields = [name for name, kind in pattern.fields.items() if kind.name != "user"]
+    if field not in fields:
+        names = ", ".join(map(repr, fields)) or "none"
+        raise ValueError(f"expected a field of {pattern.text!r} ({names}), got {field!r}")
+    available = [name for name in pattern.fields if name != field]
     if _USER not in pattern.fields:
-        allowed.append(_USER)
-    if list(taken[:1]) != [_TYPED] or not set(taken[1:]) <= set(allowed):
+        available.append(_USER)
+    if list(parameters[:1]) != [_TYPED] or not set(parameters[1:]) <= set(available):
         raise ValueError(
-            f"takes ({', '.join(taken)}); a suggest hook takes {_TYPED!r} first, "
-            f"and by name what it wants of: {', '.join(allowed) or 'nothing'}"
+            f"a suggest hook must take {_TYPED!r}, and by name any of"
+            f" {', '.join(available) or 'nothing'}, got ({', '.join(parameters)})"
         )
-    return SuggestPlan(method, tuple(taken[1:]))
+    return SuggestPlan(method, tuple(parameters[1:]))
 
 
-def texts(method: str, found: Any) -> list[str]:
-    """What a hook returned, as the editor shows it. Raises TypeError for what is no list of it."""
-    if not isinstance(found, Iterable) or isinstance(found, str | bytes):
-        raise TypeError(f"{method} returned {found!r}; allowed is a list of texts or numbers")
-    values = list(islice(found, SUGGESTIONS))
+def to_strings(method: str, returned: Any) -> list[str]:
+    """The values that a hook returned, as the editor shows them.
+
+    Raises:
+        TypeError: the hook returned anything but a list of strings or numbers.
+    """
+    if not isinstance(returned, Iterable) or isinstance(returned, str | bytes):
+        raise TypeError(f"{method} must return a list of strings or numbers, got {returned!r}")
+    values = list(islice(returned, SUGGESTIONS))
     for value in values:
         if not isinstance(value, str | int | float):
-            raise TypeError(f"{method} returned {value!r} in its list; allowed: texts, numbers")
+            raise TypeError(
+                f"{method} must return a list of strings or numbers, got {value!r} in it"
+            )
     return list(map(str, values))

@@ -21,9 +21,9 @@ from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Retry
 from aiostream_ds._channels.status import Status
-from aiostream_ds._stream_options import StreamOptions
 from aiostream_ds._streams.producer import Encode, drive
 from aiostream_ds._telemetry import Counters, redact
+from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
 
 __all__ = ["BUG_RETRY", "BugDelays", "supervise"]

@@ -417,7 +417,7 @@ def run_test(name: str, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_planted_fault_is_caught(fault, caplog, monkeypatch):
-    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._PATIENCE", 0.05)
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.05)
     part, old, new, witness = FAULTS[fault]
     parts = planted(part, old, new)
     logging.disable(logging.CRITICAL)

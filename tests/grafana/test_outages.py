@@ -8,24 +8,24 @@ import pytest
 
 from aiostream_ds.testing import serve_in_memory
 from aiostream_ds.testing.faults import (
+    Burst,
     Disconnect,
-    Fault,
-    Flood,
-    Garbage,
-    Half,
+    HalfMessage,
     Hang,
+    InvalidMessage,
     Missed,
-    Outside,
     Refuse,
     Rows,
+    ScriptedSource,
+    ScriptedUpstream,
 )
 
 pytestmark = pytest.mark.virtual
 
 
 def source(*script):
-    class Scripted(Fault):
-        outside = Outside(*script)
+    class Scripted(ScriptedSource):
+        upstream = ScriptedUpstream(*script)
 
     return Scripted
 
@@ -41,7 +41,7 @@ def states(viewer):
     return [message["status"] for message in found if "status" in message]
 
 
-FAULTS = [Refuse(), Disconnect(), Half(), Garbage()]
+FAULTS = [Refuse(), Disconnect(), HalfMessage(), InvalidMessage()]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
@@ -51,7 +51,7 @@ async def test_a_fault_is_survived_without_a_lost_row_and_shown(fault):
         viewer, _ = await exactly(grafana)
         await anyio.sleep(20)
         numbers = [row["n"] for row in viewer.rows]
-        assert numbers == [message.n for message in kind.outside.log] and len(numbers) >= 6
+        assert numbers == [message.n for message in kind.upstream.log] and len(numbers) >= 6
         assert {"severity": "warning", "text": "reconnecting (1)"} in states(viewer)
         assert states(viewer)[-1] is None
         metrics = await grafana.metrics()
@@ -69,7 +69,7 @@ async def test_a_hundred_disconnects_in_one_run_lose_nothing_that_can_be_read_ag
         viewer, _ = await exactly(grafana)
         stock = await grafana.follow("numbers")
         await anyio.sleep(3600)
-        log = [message.n for message in kind.outside.log]
+        log = [message.n for message in kind.upstream.log]
         assert [row["n"] for row in viewer.rows] == log, "each row once, in order"
         assert [row["n"] for row in stock.rows] == log
         metrics = await grafana.metrics()
@@ -78,7 +78,7 @@ async def test_a_hundred_disconnects_in_one_run_lose_nothing_that_can_be_read_ag
     assert metrics['aiostream_ds_stream_errors_total{kind="transient"}'] == 100
     assert metrics["aiostream_ds_rows_filled_total"] == sum(n % 7 for n in range(100))
     assert metrics["aiostream_ds_rows_dropped_total"] == 0
-    assert kind.outside.connects == 101 and kind.outside.open == 0
+    assert kind.upstream.connects == 101 and kind.upstream.open == 0
     assert len([m for m in caplog.messages if m.startswith("stream interrupted")]) == 100
     shown = [state["text"] for state in states(viewer) if state is not None]
     assert shown[0] == "reconnecting (1)" and shown[-1] == "reconnecting (100)"
@@ -108,14 +108,14 @@ async def test_an_upstream_that_hangs_leaves_with_its_last_viewer():
     async with serve_in_memory(kind) as grafana:
         viewer = await grafana.follow("live")
         await anyio.sleep(60)
-        assert kind.outside.open == 1 and viewer.rows == []
+        assert kind.upstream.open == 1 and viewer.rows == []
         viewer.leave()
         await anyio.sleep(20)
-        assert kind.outside.open == 0
+        assert kind.upstream.open == 0
 
 
 async def test_a_flood_is_all_there_or_counted():
-    kind = source(Flood(50_000))
+    kind = source(Burst(50_000))
     async with serve_in_memory(kind) as grafana:
         viewer = await grafana.follow("live")
         await anyio.sleep(30)
@@ -127,5 +127,5 @@ async def test_a_flood_is_all_there_or_counted():
 async def test_health_says_what_the_outside_says():
     kind = source(Refuse())
     async with serve_in_memory(kind) as grafana:
-        assert await grafana.health() == (False, "the outside system: connection refused")
+        assert await grafana.health() == (False, "the upstream system failed: connection refused")
         assert (await grafana.health())[0]

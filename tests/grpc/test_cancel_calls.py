@@ -9,7 +9,7 @@ import pytest
 
 from aiostream_ds import DataSource, RowOrder, Upstream, stream
 from aiostream_ds.testing import serve_in_memory
-from aiostream_ds.testing.faults import Fault, Outside, Rows
+from aiostream_ds.testing.faults import Rows, ScriptedSource, ScriptedUpstream
 from tests.grafana.calls import run_stream, subscribe
 
 pytestmark = pytest.mark.virtual
@@ -64,8 +64,8 @@ class Ticks(Upstream[str, int]):
             n += 1
 
 
-class Whole(Fault):
-    outside = Outside()
+class Whole(ScriptedSource):
+    upstream = ScriptedUpstream()
 
     @asynccontextmanager
     async def lifespan(self):
@@ -97,7 +97,7 @@ async def scenario(grafana):
 
 async def play(at):
     """Cancel the scenario at suspension `at`. True when it has that many."""
-    Whole.outside = Outside(Rows(50, every=0.05))
+    Whole.upstream = ScriptedUpstream(Rows(50, every=0.05))
     seen = []
     async with serve_in_memory(Whole) as grafana:
         await grafana.health()
@@ -109,7 +109,7 @@ async def play(at):
         await anyio.sleep(10)  # of virtual time: linger, and the close of what was opened
         registry = grafana.plugin.registry
         assert registry.running == registry.subscriptions == 0
-        assert Whole.outside.open == Whole.now.open == 0
+        assert Whole.upstream.open == Whole.now.open == 0
         assert Whole.now.statistics().subscribers == Whole.now.statistics().keys == 0
         assert asyncio.all_tasks() - before == set()
         assert (await grafana.health())[0], "the plugin still answers"

@@ -1,9 +1,9 @@
-"""Recorded upstreams: what was recorded is played at its own times."""
+"""Recorded upstreams: messages are played at their recorded times."""
 
 import anyio
 import pytest
 
-from aiostream_ds.testing import Recorded, play, record
+from aiostream_ds.testing import RecordedMessage, play, record
 
 
 async def real():
@@ -30,7 +30,7 @@ async def test_what_is_recorded_is_handed_on_and_played_again(tmp_path):
 
 @pytest.mark.virtual
 async def test_messages_come_at_their_times_from_where_one_asks():
-    lines = [Recorded(0, "a"), Recorded(60, "b"), Recorded(3_600, "c")]
+    lines = [RecordedMessage(0, "a"), RecordedMessage(60, "b"), RecordedMessage(3_600, "c")]
     begun = anyio.current_time()
     found = [(message, anyio.current_time() - begun) async for message in play(lines)]
     assert found == [("a", 0), ("b", 60), ("c", 3_600)]

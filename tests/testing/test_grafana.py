@@ -1,4 +1,4 @@
-"""The Grafana of the tests keeps Grafana's own rules, so that tests show what users will see."""
+"""The in-memory Grafana follows the rules of the real one."""
 
 import anyio
 import pytest
@@ -16,7 +16,7 @@ class Named(Settings):
 
 
 class Source(DataSource[Named]):
-    """`starts` and `ends`: when runs began and were over, on the loop's clock."""
+    """Records the times at which runs start and end."""
 
     starts: list[float] = []
     ends: list[float] = []
@@ -56,7 +56,7 @@ async def test_a_stream_is_cancelled_after_three_empty_checks():
     assert CHECK_INTERVAL * (EMPTY_CHECKS - 1) <= end - left <= CHECK_INTERVAL * EMPTY_CHECKS
 
 
-async def test_who_comes_back_in_time_finds_the_same_run():
+async def test_a_viewer_that_returns_before_the_last_check_finds_the_same_run():
     async with serve_in_memory(Source) as grafana:
         for _ in range(5):
             viewer = await grafana.follow("steady")
@@ -74,7 +74,7 @@ async def test_viewers_of_one_path_share_one_run_stream():
         assert grafana.plugin.registry.subscriptions == 1
 
 
-async def test_a_run_that_fails_at_once_is_called_again_slower_and_slower(monkeypatch):
+async def test_a_run_that_fails_at_once_is_called_again_with_growing_delays(monkeypatch):
     times = []
 
     def join(self, *args, **_):
@@ -118,7 +118,7 @@ def grafana_error():
     return GRPCError(Status.UNAVAILABLE)
 
 
-async def test_after_a_normal_end_viewers_are_silent_until_somebody_subscribes():
+async def test_after_a_normal_end_viewers_get_nothing_until_the_next_subscription():
     async with serve_in_memory(Source) as grafana:
         first = await grafana.follow("short")
         await first.take(2)
@@ -126,7 +126,7 @@ async def test_after_a_normal_end_viewers_are_silent_until_somebody_subscribes()
         assert len(first.rows) == 2
         second = await grafana.follow("short")
         await second.take(2)
-        await first.take(2)  # it hears the channel again, as in Grafana
+        await first.take(2)  # as in Grafana, it gets packets again
         assert len(first.rows) == 4
 
 
@@ -141,7 +141,7 @@ async def test_changed_settings_restart_the_stream_with_the_same_user():
         assert len(Source.starts) == 2
 
 
-async def test_a_panel_breaks_on_rows_whose_columns_are_not_the_schemas():
+async def test_a_panel_breaks_on_rows_with_another_number_of_columns_than_the_schema():
     viewer = Viewer("p", lambda _: None)
     viewer.push(
         b'{"schema":{"fields":[{"name":"a","type":"number","typeInfo":{"frame":"float64"}}]},'
@@ -155,7 +155,7 @@ async def test_a_panel_breaks_on_rows_whose_columns_are_not_the_schemas():
         await viewer.next()
 
 
-async def test_a_panel_follows_a_schema_that_changes():
+async def test_a_panel_uses_a_changed_schema():
     class Growing(DataSource):
         @stream("growing")
         async def growing(self):

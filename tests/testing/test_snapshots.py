@@ -1,4 +1,4 @@
-"""Frames as text, kept beside a test."""
+"""Snapshots of frames."""
 
 from datetime import UTC, datetime
 
@@ -12,13 +12,13 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def frame(*values):
     times = Field("time", [NOON] * len(values), FieldType.TIME)
-    return Frame(times, Field("v", list(values), FieldType.FLOAT64, labels={"room": "a"}))
+    return Frame(times, Field("v", list(values), FieldType.FLOAT64, labels={"site": "a"}))
 
 
-def test_a_frame_is_a_line_for_each_field_and_each_row():
+def test_a_frame_has_one_line_per_field_and_row():
     assert frame_text(frame(1.0, 2.5)).splitlines()[1:] == [
         "  time time.Time",
-        '  v float64 {"room":"a"}',
+        '  v float64 {"site":"a"}',
         "",
         "                         time    v",
         "2026-01-01T12:00:00.000+00:00  1.0",
@@ -26,7 +26,7 @@ def test_a_frame_is_a_line_for_each_field_and_each_row():
     ]
 
 
-def test_a_kept_frame_is_compared_and_a_difference_is_a_diff_of_lines(tmp_path):
+def test_a_difference_is_shown_as_a_diff_of_lines(tmp_path):
     FrameSnapshot(tmp_path, "one", update=True)(frame(1.0, 2.0))
     compare = FrameSnapshot(tmp_path, "one", update=False)
     compare(frame(1.0, 2.0))
@@ -38,14 +38,14 @@ def test_a_kept_frame_is_compared_and_a_difference_is_a_diff_of_lines(tmp_path):
     assert not any(line.endswith("1.0") and line[0] in "+-" for line in lines)
 
 
-def test_a_frame_that_was_never_kept_fails_and_shows_it(tmp_path):
+def test_a_missing_snapshot_is_a_failure_that_shows_the_frame(tmp_path):
     with pytest.raises(AssertionError, match="--update-frames\n.*frame"):
         FrameSnapshot(tmp_path, "one", update=False)(frame(1.0))
     assert not list(tmp_path.iterdir())
 
 
-def test_several_frames_of_one_test_have_files_of_their_own(tmp_path):
-    keep = FrameSnapshot(tmp_path, "one", update=True)
-    keep(frame(1.0))
-    keep(frame(2.0))
+def test_each_frame_of_a_test_has_its_own_file(tmp_path):
+    snapshot = FrameSnapshot(tmp_path, "one", update=True)
+    snapshot(frame(1.0))
+    snapshot(frame(2.0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one-2.txt", "one.txt"]

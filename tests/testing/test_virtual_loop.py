@@ -1,4 +1,4 @@
-"""Virtual time: the clock of the tests themselves."""
+"""Virtual time."""
 
 import asyncio
 import time
@@ -19,20 +19,20 @@ def loop():
 
 @pytest.mark.virtual
 async def test_an_hour_of_sleep_takes_no_time():
-    really, virtually = time.monotonic(), asyncio.get_running_loop().time()
+    real, virtual = time.monotonic(), asyncio.get_running_loop().time()
     await asyncio.sleep(3600)
-    assert asyncio.get_running_loop().time() == virtually + 3600
-    assert time.monotonic() - really < 1
+    assert asyncio.get_running_loop().time() == virtual + 3600
+    assert time.monotonic() - real < 1
 
 
-def test_a_loop_that_would_wait_for_ever_says_so(loop, monkeypatch):
-    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._PATIENCE", 0.01)
+def test_a_loop_that_would_wait_for_ever_raises_deadlock(loop, monkeypatch):
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.01)
     with pytest.raises(Deadlock):
         loop.run_until_complete(asyncio.Event().wait())
 
 
 @pytest.mark.virtual
-async def test_the_clock_stands_still_while_a_thread_works():
+async def test_the_clock_does_not_move_during_a_call_in_the_executor():
     loop = asyncio.get_running_loop()
     now, timer = loop.time(), asyncio.create_task(asyncio.sleep(3600))
     await loop.run_in_executor(None, time.sleep, 0.01)
@@ -40,7 +40,7 @@ async def test_the_clock_stands_still_while_a_thread_works():
     timer.cancel()
 
 
-def test_a_step_is_one_turn(loop):
+def test_a_step_is_one_iteration(loop):
     seen = []
     loop.call_soon(lambda: (seen.append(1), loop.call_soon(seen.append, 2)))
     loop.step()
@@ -49,7 +49,7 @@ def test_a_step_is_one_turn(loop):
     assert seen == [1, 2]
 
 
-def test_settling_runs_what_is_ready_and_no_timer(loop):
+def test_settle_runs_ready_callbacks_and_no_timer(loop):
     seen = []
     loop.call_soon(lambda: loop.call_soon(seen.append, "ready"))
     loop.call_later(0.001, seen.append, "timer")
@@ -58,7 +58,7 @@ def test_settling_runs_what_is_ready_and_no_timer(loop):
     assert seen == ["ready"] and loop.time() == now
 
 
-def test_advancing_fires_timers_in_their_order_each_at_its_time(loop):
+def test_advance_fires_timers_in_their_order_each_at_its_time(loop):
     seen, start = [], loop.time()
     for delay in (3, 1, 2, 9):
         loop.call_later(delay, lambda delay=delay: seen.append((delay, loop.time() - start)))
@@ -68,8 +68,8 @@ def test_advancing_fires_timers_in_their_order_each_at_its_time(loop):
 
 
 @pytest.mark.virtual
-async def test_the_clock_stands_still_while_a_call_of_anyios_is_in_a_thread():
-    begun = anyio.current_time()
+async def test_the_clock_does_not_move_during_a_call_in_an_anyio_worker_thread():
+    start = anyio.current_time()
     async with anyio.create_task_group() as tasks:
 
         async def timer():
@@ -77,5 +77,5 @@ async def test_the_clock_stands_still_while_a_call_of_anyios_is_in_a_thread():
 
         tasks.start_soon(timer)
         await anyio.to_thread.run_sync(time.sleep, 0.05)
-        assert anyio.current_time() == begun
+        assert anyio.current_time() == start
         tasks.cancel_scope.cancel()

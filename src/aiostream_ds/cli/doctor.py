@@ -109,9 +109,9 @@ async def _start(installation: Installation, parsed: argparse.Namespace) -> list
         return [finding async for finding in found]
     except NotStarted as error:
         # log entries count only if they name the plugin
-        log = f"{error}\n{error.said}".replace("\n", f" {identifier}\n")
+        log = f"{error}\n{error.stderr}".replace("\n", f" {identifier}\n")
         clue = next(find_clues(log, identifier), Clue("ended", str(error)))
         findings = [explain(clue, identifier)]
-        if error.said.strip():
-            findings.append(Finding(Level.WARNING, "log", f"its output:\n{error.said.strip()}"))
+        if error.stderr.strip():
+            findings.append(Finding(Level.WARNING, "log", f"its output:\n{error.stderr.strip()}"))
         return findings

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from aiostream_ds.console.hub import Hub
 from aiostream_ds.console.page_queue import FollowedChannel, PageQueue, QueueOverflow
 from aiostream_ds.models import User
-from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside
+from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_second_server
 from aiostream_ds.testing.viewer import Refused
 
 __all__ = ["MAX_CHANNELS", "TIMEOUT", "PageRequest", "Session"]
@@ -178,7 +178,7 @@ class Session:
     ) -> None:
         """Follow with a separate Grafana that takes `delay` seconds to read each packet."""
         left = anyio.Event()
-        async with open_beside(self._hub.grafana, reading_delay=request.delay) as second:
+        async with open_second_server(self._hub.grafana, reading_delay=request.delay) as second:
             await second.attach(request.path, channel, request.user)
             task_status.started(left.set)
             await left.wait()

@@ -95,7 +95,7 @@ async def check_over_grpc(
 
 def not_started(error: NotStarted) -> Finding:
     """The finding for a plugin without a handshake."""
-    output = f"; its last line: {_last_message(error.said)}" if error.said.strip() else ""
+    output = f"; its last line: {_last_message(error.stderr)}" if error.stderr.strip() else ""
     return Finding(Level.ERROR, "start", f"{error}{output}", "run aiostream-ds doctor")
 
 

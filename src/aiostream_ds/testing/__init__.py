@@ -1,28 +1,28 @@
-"""For authors' tests: a Grafana in memory, and pytest's side of it.
+"""Tests of data sources: an in-memory Grafana, recorded upstreams, snapshots of frames.
 
     async with serve_in_memory(Sensors, settings={"url": "…"}) as grafana:
         viewer = await grafana.follow("sensors/kitchen")
         assert (await viewer.next())["celsius"] < 30
 
-Use it inside the test, not as a fixture that yields: pytest-asyncio sets up and tears down fixtures
-in different tasks, and a task group may not live across that.
+Use `serve_in_memory` inside the test, not in a fixture that yields: pytest-asyncio sets up and
+tears down fixtures in different tasks, which a task group does not allow.
 """
 
 from aiostream_ds.datasource import create_instance
-from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_beside, serve_in_memory
-from aiostream_ds.testing.recorded_upstream import Recorded, play, record
+from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_second_server, serve_in_memory
+from aiostream_ds.testing.recorded_upstream import RecordedMessage, play, record
 from aiostream_ds.testing.snapshots import frame_text
 from aiostream_ds.testing.viewer import Refused, Viewer
 
 __all__ = [
     "Grafana",
     "QueryFailed",
-    "Recorded",
+    "RecordedMessage",
     "Refused",
     "Viewer",
     "create_instance",
     "frame_text",
-    "open_beside",
+    "open_second_server",
     "play",
     "record",
     "serve_in_memory",

@@ -1,10 +1,10 @@
-"""An outside system that fails by a script, and a data source that reads it.
+"""An upstream system that fails by a script, and a data source that reads it.
 
-    class Flapping(Fault):
-        outside = Outside(Rows(3), Disconnect(), Refuse(), Rows(2), Half(), Rows(1), Hang())
+    class Flapping(ScriptedSource):
+        upstream = ScriptedUpstream(Rows(3), Disconnect(), Refuse(), Rows(2), HalfMessage(), Hang())
 
-Each connection carries out the script from where the last one ended. What the outside system has
-ever had to say is in `Outside.log`, whoever listened: what a viewer lacks of it was lost.
+Each connection continues the script where the previous one ended. `ScriptedUpstream.log` has all
+messages, delivered or not: a message that a viewer does not have was lost.
 """
 
 import time
@@ -26,14 +26,14 @@ from aiostream_ds.rows import Cursor, HistoryRange, Row
 
 __all__ = [
     "Disconnect",
-    "Fault",
-    "Flood",
-    "Garbage",
-    "Half",
+    "ScriptedSource",
+    "Burst",
+    "InvalidMessage",
+    "HalfMessage",
     "Hang",
     "Message",
     "Missed",
-    "Outside",
+    "ScriptedUpstream",
     "Refuse",
     "Rows",
     "Step",
@@ -41,64 +41,64 @@ __all__ = [
 
 
 class Message(Row):
-    """One message of the outside system: the n-th, from 1 on."""
+    """One message of the upstream system, numbered from 1."""
 
     time: int
     n: int
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What the outside system does next."""
+    """One step of a script."""
 
 
 class Rows(Step, frozen=True):
-    """So many messages, `every` seconds one."""
+    """Sends `count` messages, one every `every` seconds."""
 
     count: int = 1
     every: float = 0.0
 
 
-class Flood(Step, frozen=True):
-    """So many messages without a wait between them."""
+class Burst(Step, frozen=True):
+    """Sends `count` messages without a pause."""
 
     count: int = 10_000
 
 
 class Missed(Step, frozen=True):
-    """So many messages that are sent to nobody: they are in the log alone."""
+    """Adds `count` messages to the log without sending them."""
 
     count: int = 1
 
 
 class Refuse(Step, frozen=True):
-    """The next attempt to connect is refused."""
+    """Refuses the next connection."""
 
 
 class Disconnect(Step, frozen=True):
-    """The connection is lost."""
+    """Closes the connection with an error."""
 
 
-class Half(Step, frozen=True):
-    """Half a message, and the connection is lost."""
+class HalfMessage(Step, frozen=True):
+    """Sends the first half of a message, then closes the connection with an error."""
 
 
-class Garbage(Step, frozen=True):
-    """A message that is none."""
+class InvalidMessage(Step, frozen=True):
+    """Sends bytes that are not a message."""
 
     data: bytes = b'\xff{"n": nothing\n'
 
 
 class Hang(Step, frozen=True):
-    """Nothing for so long; without seconds, for ever."""
+    """Sends nothing for `seconds`, or for ever."""
 
     seconds: float | None = None
 
 
-class Outside:
-    """An outside system with a script. After its last step it stays silent.
+class ScriptedUpstream:
+    """An upstream system with a script. After the last step it sends nothing more.
 
-    `connects` counts attempts, `open` the connections that are open, `most_open` how many were at a
-    time.
+    `connects` counts the attempts to connect, `open` the open connections; `most_open` is the
+    highest number of connections open at a time.
     """
 
     def __init__(self, *script: Step) -> None:
@@ -107,16 +107,19 @@ class Outside:
         self._script = deque(script)
 
     def play(self, *script: Step) -> None:
-        """Add steps; a connection that is silent already does not notice."""
+        """Add steps. A connection that has finished the script does not execute them."""
         self._script.extend(script)
 
     def after(self, n: int, limit: int) -> list[Message]:
-        """The log behind the n-th message."""
+        """At most `limit` messages of the log after the n-th."""
         return self.log[max(n, 0) :][:limit]
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """A connection: lines of JSON. Raises ConnectionError, now or while it is read."""
+        """Open a connection that yields lines of JSON.
+
+        Raises ConnectionError, on connecting or while the lines are read.
+        """
         self.connects += 1
         await anyio.lowlevel.checkpoint()
         if self._script and isinstance(self._script[0], Refuse):
@@ -139,17 +142,17 @@ class Outside:
                     for _ in range(count):
                         await anyio.sleep(every)
                         yield self._next()
-                case Flood(count):
+                case Burst(count):
                     for _ in range(count):
                         yield self._next()
                 case Missed(count):
                     for _ in range(count):
                         self._next()
-                case Half():
+                case HalfMessage():
                     line = self._next()
                     yield line[: len(line) // 2]
                     raise ConnectionResetError("connection reset")
-                case Garbage(data):
+                case InvalidMessage(data):
                     yield data
                 case Hang(seconds):
                     await (anyio.sleep_forever() if seconds is None else anyio.sleep(seconds))
@@ -166,17 +169,17 @@ class Outside:
         return msgspec.json.encode(message) + b"\n"
 
 
-class Fault(DataSource):
-    """Follows an `Outside`, as a careful author would. Subclass it and set `outside`.
+class ScriptedSource(DataSource):
+    """Reads a `ScriptedUpstream`. Subclass it and set `upstream`.
 
-    `numbers` can be read again, by the outside system's log; `live` cannot.
+    The stream `numbers` has a cursor and a history; `live` has neither.
     """
 
-    outside: ClassVar[Outside] = Outside()
+    upstream: ClassVar[ScriptedUpstream] = ScriptedUpstream()
 
     @stream("numbers", cursor="n")
     async def numbers(self, after: Cursor | None) -> Yields[Message]:
-        """The messages, by their number."""
+        """The messages; their number is the cursor."""
         async for message in self._messages():
             yield message
 
@@ -184,30 +187,30 @@ class Fault(DataSource):
     async def past(self, span: HistoryRange) -> list[Message]:
         """The log."""
         if span.after is not None:
-            upto = span.upto or len(self.outside.log)
-            return [m for m in self.outside.after(span.after, span.limit) if m.n <= upto]
-        return self.outside.log[-span.limit :]
+            upto = span.upto or len(self.upstream.log)
+            return [m for m in self.upstream.after(span.after, span.limit) if m.n <= upto]
+        return self.upstream.log[-span.limit :]
 
     @stream("live")
     async def live(self) -> Yields[Message]:
-        """The same messages, without a log."""
+        """The same messages without a history."""
         async for message in self._messages():
             yield message
 
     async def health(self) -> Health:
-        """Whether a connection opens."""
+        """Check that a connection opens."""
         try:
-            async with self.outside.connect():
+            async with self.upstream.connect():
                 return Health()
         except ConnectionError as error:
-            raise UpstreamError(f"the outside system: {error}") from error
+            raise UpstreamError(f"the upstream system failed: {error}") from error
 
     async def _messages(self) -> AsyncGenerator[Message, Any]:
         try:
-            async with self.outside.connect() as lines:
+            async with self.upstream.connect() as lines:
                 async for line in lines:
                     yield msgspec.json.decode(line, type=Message)
         except ConnectionError as error:
-            raise UpstreamError(f"the outside system: {error}") from error
+            raise UpstreamError(f"the upstream system failed: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UpstreamError(f"the outside system sent what is no message: {error}") from error
+            raise UpstreamError(f"expected a message, got invalid data: {error}") from error

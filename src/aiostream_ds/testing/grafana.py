@@ -1,8 +1,7 @@
-"""Grafana, played in memory: a real gRPC client before our real server, with the rules of its
-stream manager (one RunStream a channel, presence checks, retries). Nothing below it is mocked.
+"""An in-memory Grafana: a real gRPC client connected to the plugin's real server, with the rules
+of Grafana's stream manager (one RunStream per channel, presence checks, retries).
 
-Times are the loop's: under a virtual clock the 15 s until Grafana notices an empty channel cost
-nothing. Wrong behaviour of the plugin shows as what a user would see.
+Times are those of the event loop: in virtual time, waiting costs nothing.
 """
 
 import asyncio
@@ -28,9 +27,9 @@ from aiostream_ds.testing.memory import connect
 from aiostream_ds.testing.stream_manager import (
     CHECK_INTERVAL,
     EMPTY_CHECKS,
-    Follower,
+    PacketSink,
     StreamManager,
-    cancellations_put_right,
+    uncancel_on_disconnect,
 )
 from aiostream_ds.testing.viewer import Refused, Viewer
 
@@ -39,7 +38,7 @@ __all__ = [
     "EMPTY_CHECKS",
     "Grafana",
     "QueryFailed",
-    "open_beside",
+    "open_second_server",
     "open_grafana",
     "serve_in_memory",
 ]
@@ -48,7 +47,7 @@ ADMIN = User(login="admin", name="Admin", email="admin@localhost", role="Admin")
 
 
 class QueryFailed(Exception):
-    """A query was answered with an error; `status` and `source` are the wire's."""
+    """A query failed. `status` is its HTTP status, `source` is "plugin" or "downstream"."""
 
     def __init__(self, status: int, source: str, message: str) -> None:
         super().__init__(message)
@@ -57,7 +56,10 @@ class QueryFailed(Exception):
 
 
 class Grafana(StreamManager):
-    """One Grafana server with one configured data source. Made by `serve_in_memory`."""
+    """One Grafana server with one configured data source, created by `serve_in_memory`.
+
+    Not thread-safe: call it from the event loop's thread.
+    """
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class Grafana(StreamManager):
         self._updated_ms = 1
         self._process: _Process | None = None
 
-    # -- what a dashboard does -----------------------------------------------------------------
+    # -- calls of a dashboard ------------------------------------------------------------------
 
     async def query(
         self,
@@ -87,7 +89,10 @@ class Grafana(StreamManager):
         user: User | None = ADMIN,
         as_json: bool = False,
     ) -> list[Frame]:
-        """The frames of one query (default: the last five minutes). Raises QueryFailed."""
+        """Run a query and decode its frames. The default time range is the last five minutes.
+
+        Raises QueryFailed.
+        """
         frames = await self.query_bytes(
             query, start=start, end=end, max_data_points=max_data_points, user=user, as_json=as_json
         )
@@ -104,7 +109,10 @@ class Grafana(StreamManager):
         user: User | None = ADMIN,
         as_json: bool = True,
     ) -> list[bytes]:
-        """The same frames as the plugin wrote them, in JSON or in Arrow."""
+        """Run a query and return its frames as the plugin encoded them, in JSON or in Arrow.
+
+        Raises QueryFailed.
+        """
         end = end or datetime.now(UTC)
         start = start or end - timedelta(minutes=5)
         request = pb.QueryDataRequest(
@@ -133,37 +141,47 @@ class Grafana(StreamManager):
     async def follow(
         self, path: str, user: User | None = ADMIN, *, frame: Frame | None = None
     ) -> Viewer:
-        """A browser subscribes to a path. `frame` is that of an exact query, whose channel this is:
-        its columns are those of the rows. Raises Refused, or GRPCError when the call fails."""
+        """Subscribe to a path as a browser does.
+
+        For an exact channel pass the `frame` of its query: its columns are those of the rows.
+
+        Raises:
+            Refused: the plugin refused the subscription.
+            GRPCError: the call failed.
+        """
         viewer = Viewer(path, lambda viewer: self._leave(path, viewer), frame)
         await self.attach(path, viewer, user)
         return viewer
 
     async def attach(
-        self, path: str, follower: Follower, user: User | None = ADMIN
+        self, path: str, sink: PacketSink, user: User | None = ADMIN
     ) -> Callable[[], None]:
-        """The same for a follower of another kind. Returns what closes its tab; raises as
-        `follow`."""
+        """Subscribe another kind of subscriber to a path. Returns a function that unsubscribes it.
+
+        Raises as `follow`.
+        """
         request = pb.SubscribeStreamRequest(plugin_context=self.context(user), path=path)
         reply = await self._call("Stream/SubscribeStream", request, pb.SubscribeStreamResponse)
         if reply.status != pb.SubscribeStreamResponseStatus.OK:
             raise Refused(reply.status.name or "", path)
-        self._join(path, follower, user)
+        self._join(path, sink, user)
         if reply.data:
-            follower.push(bytes(reply.data))
-        return lambda: self._leave(path, follower)
+            sink.push(bytes(reply.data))
+        return lambda: self._leave(path, sink)
 
     async def reconnect(
         self, viewer: Viewer, *, after: float = 0.0, user: User | None = ADMIN
     ) -> None:
-        """A browser loses its socket, and subscribes again so many seconds later; what comes in
-        between is lost to it. Raises as `follow`."""
+        """Disconnect a browser and subscribe it again `after` seconds later.
+
+        It does not get the packets in between. Raises as `follow`.
+        """
         viewer.leave()
         await anyio.sleep(after)
         await self.attach(viewer.path, viewer, user)
 
     async def publish(self, path: str, data: Any, user: User | None = ADMIN) -> bytes:
-        """A user publishes JSON. Returns the plugin's answer; raises Refused."""
+        """Publish JSON as a user. Returns the plugin's response; raises Refused."""
         request = pb.PublishStreamRequest(
             plugin_context=self.context(user), path=path, data=msgspec.json.encode(data)
         )
@@ -181,7 +199,7 @@ class Grafana(StreamManager):
         headers: Mapping[str, Sequence[str]] = {},
         user: User | None = ADMIN,
     ) -> Response:
-        """One HTTP request to the data source's resources, its pieces joined."""
+        """Send an HTTP request to the data source's resources; a streamed body is joined."""
         request = pb.CallResourceRequest(
             plugin_context=self.context(user),
             path=path.partition("?")[0],
@@ -196,22 +214,22 @@ class Grafana(StreamManager):
             pb.CallResourceRequest,
             pb.CallResourceResponse,
         )
-        with cancellations_put_right():
+        with uncancel_on_disconnect():
             messages = await rpc(request)
         if not messages:
-            raise ValueError("the plugin sent an empty resource response")
-        found = {name: list(v.values) for name, v in messages[0].headers.items()}
-        pieces = b"".join(m.body for m in messages)
-        return Response(status=messages[0].code, headers=found, body=pieces)
+            raise ValueError("expected a resource response of at least one message, got none")
+        response_headers = {name: list(v.values) for name, v in messages[0].headers.items()}
+        response_body = b"".join(m.body for m in messages)
+        return Response(status=messages[0].code, headers=response_headers, body=response_body)
 
     async def health(self) -> tuple[bool, str]:
-        """Save & test: whether it is green, and the message."""
+        """Run "Save & test": whether it succeeded, and its message."""
         request = pb.CheckHealthRequest(plugin_context=self.context(ADMIN))
         reply = await self._call("Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
         return reply.status == pb.CheckHealthResponseHealthStatus.OK, reply.message
 
     async def metrics(self) -> dict[str, float]:
-        """The plugin's own metrics by name, labels included in the name."""
+        """The plugin's metrics by name; the name includes the labels."""
         request = pb.CollectMetricsRequest(plugin_context=pb.PluginContext())
         reply = await self._call("Diagnostics/CollectMetrics", request, pb.CollectMetricsResponse)
         lines = (reply.metrics.prometheus if reply.metrics else b"").decode().splitlines()
@@ -221,7 +239,7 @@ class Grafana(StreamManager):
     async def change_settings(
         self, settings: Mapping[str, Any], secrets: Mapping[str, str] | None = None
     ) -> None:
-        """An admin saves the data source: every stream of it is cancelled and started anew."""
+        """Save the data source as an admin does: its streams are cancelled and started again."""
         self._settings = dict(settings)
         self._secrets = dict(secrets) if secrets is not None else self._secrets
         self._updated_ms += 1
@@ -230,35 +248,37 @@ class Grafana(StreamManager):
             run.scope.cancel()
         for run in runs:
             await run.ended.wait()
-            if run.path not in self._runs:  # else somebody has just subscribed anew
+            if run.path not in self._runs:  # else a new subscription has started it
                 self._start(run.path, run.user)
 
     async def replace_plugin(self, application: Serves) -> None:
-        """The plugin's process dies and Grafana starts another: every call under way fails, every
-        stream is run again, and who follows one is told nothing."""
+        """Replace the plugin as after a crash: calls in progress fail and streams run again.
+
+        As in Grafana, subscribers are not notified.
+        """
         server, channel = self._server, self._channel
         self._connect(application)
         await _disconnect(server, channel)
 
     async def kill(self) -> None:
-        """The plugin's process is killed and Grafana starts another, of which nobody is told.
+        """Kill the plugin and start a new one. As in Grafana, subscribers are not notified.
 
-        What a process would lose is lost: instances, rings, the schemas that are known. Only the
-        author's `finally` runs, which a kill would not let.
+        The new plugin has no instances, logs or schemas of the old one. Unlike after SIGKILL, the
+        author's `finally` blocks run.
 
-        Raises RuntimeError unless `serve_in_memory` has made this Grafana.
+        Raises RuntimeError for a Grafana that `serve_in_memory` did not create.
         """
-        former = self._process
-        if former is None:
-            raise RuntimeError("only a Grafana of serve_in_memory can start the plugin again")
-        self._process = await former.tasks.start(_live, former.catalog, former.tasks)
+        old = self._process
+        if old is None:
+            raise RuntimeError("kill() needs a Grafana that serve_in_memory created")
+        self._process = await old.tasks.start(_run_plugin, old.catalog, old.tasks)
         await self.replace_plugin(self._process.application)
-        former.scope.cancel()
+        old.scope.cancel()
 
-    # -- how it does it ------------------------------------------------------------------------
+    # -- implementation ------------------------------------------------------------------------
 
     def context(self, user: User | None) -> pb.PluginContext:
-        """The plugin context of a call by `user`; None is background work."""
+        """The plugin context of a call by `user`, or by background work (None)."""
         return pb.PluginContext(
             org_id=1,
             plugin_id="test-datasource",
@@ -286,7 +306,7 @@ class Grafana(StreamManager):
 
     async def _call(self, method: str, request: Any, reply: Any) -> Any:
         rpc = UnaryUnaryMethod(self._channel, f"/pluginv2.{method}", type(request), reply)
-        with cancellations_put_right():
+        with uncancel_on_disconnect():
             return await rpc(request)
 
 
@@ -298,7 +318,7 @@ async def open_grafana(
     secrets: Mapping[str, str] | None = None,
     uid: str = "test",
 ) -> AsyncGenerator[Grafana]:
-    """A Grafana before a plugin that lives already; it goes, with all its viewers, on leaving."""
+    """Connect a Grafana to an open plugin; disconnect it when the block ends."""
     async with AsyncExitStack() as last:
         async with background_tasks() as tasks:
             grafana = Grafana(application, tasks, settings or {}, secrets or {}, uid)
@@ -307,7 +327,7 @@ async def open_grafana(
 
 
 class _Process(NamedTuple):
-    """A plugin that lives in a task of its own, until its scope is cancelled."""
+    """A plugin that runs in its own task until its scope is cancelled."""
 
     catalog: Catalog
     tasks: TaskGroup
@@ -317,7 +337,9 @@ class _Process(NamedTuple):
     closed: anyio.Event
 
 
-async def _live(catalog: Catalog, tasks: TaskGroup, *, task_status: TaskStatus[_Process]) -> None:
+async def _run_plugin(
+    catalog: Catalog, tasks: TaskGroup, *, task_status: TaskStatus[_Process]
+) -> None:
     stop, closed = anyio.Event(), anyio.Event()
     try:
         with anyio.CancelScope() as scope:
@@ -328,27 +350,29 @@ async def _live(catalog: Catalog, tasks: TaskGroup, *, task_status: TaskStatus[_
         closed.set()
 
 
-class _Beside(Grafana):
-    """Another server of the same Grafana: its settings are those of the first."""
+class _SecondServer(Grafana):
+    """Another server of the same Grafana, with the settings of the first."""
 
     def __init__(self, first: Grafana, tasks: TaskGroup) -> None:
         super().__init__(first.plugin, tasks, {}, {}, first.uid)
         self._first = first
 
     def context(self, user: User | None) -> pb.PluginContext:
-        """As the first server has it."""
+        """The plugin context of the first server."""
         return self._first.context(user)
 
 
 @asynccontextmanager
-async def open_beside(first: Grafana, *, reading_delay: float = 0.0) -> AsyncGenerator[Grafana]:
-    """A second server of the same Grafana, with a connection and RunStreams of its own.
+async def open_second_server(
+    first: Grafana, *, reading_delay: float = 0.0
+) -> AsyncGenerator[Grafana]:
+    """A second server of the same Grafana, with its own connection and RunStreams.
 
-    With a `reading_delay` it is slow: so many seconds over each packet, while the other is not.
+    `reading_delay` makes it slow: it waits that many seconds after each packet.
     """
     async with AsyncExitStack() as last:
         async with background_tasks() as tasks:
-            second = _Beside(first, tasks)
+            second = _SecondServer(first, tasks)
             second.reading_delay = reading_delay
             last.push_async_callback(second._close)
             yield second
@@ -363,13 +387,15 @@ async def serve_in_memory(
     by: str | None = None,
     uid: str = "test",
 ) -> AsyncGenerator[Grafana]:
-    """A plugin with this DataSource class, and a Grafana before it.
+    """Run a plugin of this DataSource class with an in-memory Grafana.
 
-    `settings` is the data source's jsonData (camelCase), `secrets` its secureJsonData. On leaving,
-    Grafana goes first, then the plugin, which ends every stream and lifespan.
+    `settings` is the data source's jsonData (camelCase), `secrets` its secureJsonData. When the
+    block ends, Grafana disconnects, then the plugin ends all streams and lifespans.
+
+    Raises TypeError for an invalid target.
     """
-    async with background_tasks() as lives:
-        first = await lives.start(_live, Catalog(target, by), lives)
+    async with background_tasks() as plugins:
+        first = await plugins.start(_run_plugin, Catalog(target, by), plugins)
         async with open_grafana(
             first.application, settings=settings, secrets=secrets, uid=uid
         ) as grafana:
@@ -381,7 +407,7 @@ async def serve_in_memory(
 
 
 async def _disconnect(server: Server, channel: Channel) -> None:
-    """Ends a connection, and waits for the server's calls: they are cancelled by it."""
+    """Close a connection and wait for the server's calls, which it cancels."""
     channel.close()
     with anyio.CancelScope(shield=True):
         if server.tasks:

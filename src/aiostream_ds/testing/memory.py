@@ -1,4 +1,4 @@
-"""A real gRPC client and our real server, joined without a socket."""
+"""Connects grpclib's client to the plugin's server in memory, without a socket."""
 
 import asyncio
 from typing import Any
@@ -14,11 +14,11 @@ __all__ = ["connect"]
 _WINDOWS = Configuration(
     http2_connection_window_size=1 << 24, http2_stream_window_size=(1 << 16) - 1
 )
-"""A stream's window is gRPC for Go's, so that a slow reader is felt as early as under Grafana."""
+"""A stream's window is that of gRPC for Go, so a slow client has the same effect as Grafana."""
 
 
 class _Pipe(asyncio.Transport):
-    """One direction of the connection: what is written here arrives there, a turn later."""
+    """One direction of the connection: bytes arrive in the next iteration of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Pipe(asyncio.Transport):
 
 
 class _MemoryChannel(Channel):
-    """grpclib's client over a pipe: it asks for a connection by this one method."""
+    """grpclib's client over two pipes; grpclib connects through this one method."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(codec=Codec(), config=_WINDOWS)
@@ -75,5 +75,5 @@ class _MemoryChannel(Channel):
 
 
 def connect(server: Server) -> Channel:
-    """A client channel to `server`; close it when done."""
+    """A client channel to `server`. The caller closes it."""
     return _MemoryChannel(server)

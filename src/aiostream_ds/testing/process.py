@@ -1,6 +1,7 @@
-"""A plugin's process, started and spoken to as Grafana does: cookie, handshake line, calls over the
-socket, Shutdown, SIGKILL. The rules are go-plugin's (client.go); `aiostream-ds check` and `doctor`
-look through this.
+"""Runs a plugin's process as Grafana does: cookie, handshake line, calls over the socket, Shutdown,
+SIGKILL.
+
+The rules are those of go-plugin's client.go. `aiostream-ds check` and `doctor` use this.
 """
 
 import asyncio
@@ -19,29 +20,32 @@ from aiostream_ds._grafana.application import background_tasks
 from aiostream_ds._pb import plugin as pb
 from aiostream_ds.testing.grafana import Grafana
 
-__all__ = ["Handshake", "NotStarted", "Process", "start_process"]
+__all__ = ["HandshakeLine", "NotStarted", "Process", "start_process"]
 
 START_TIMEOUT = 60.0
-"""Seconds from the start of a plugin to its handshake line, after which Grafana gives it up."""
+"""Seconds that Grafana waits for a plugin's handshake line."""
 
 STOP_TIMEOUT = 2.0
 """Seconds that a plugin has to end after Shutdown; then it is killed."""
 
-_FIELDS = 4  # of a handshake line, at least
+_FIELDS = 4  # the least number of fields in a handshake line
 
 
 class NotStarted(Exception):
-    """No handshake: the message is what Grafana's log would show; `said` is what the process wrote
-    to stderr, `status` its exit status, None while it lives, negative for a signal."""
+    """The plugin did not complete the handshake. The message is the one in Grafana's log.
 
-    def __init__(self, message: str, said: str = "", status: int | None = None) -> None:
+    `stderr` is the process's output, `status` its exit status: None while it runs, negative for a
+    signal.
+    """
+
+    def __init__(self, message: str, stderr: str = "", status: int | None = None) -> None:
         super().__init__(message)
-        self.said = said
+        self.stderr = stderr
         self.status = status
 
 
-class Handshake(NamedTuple):
-    """The line that a plugin announces itself by, as it was read."""
+class HandshakeLine(NamedTuple):
+    """The handshake line of a plugin and its fields."""
 
     line: str
     network: str
@@ -50,13 +54,13 @@ class Handshake(NamedTuple):
 
 
 class Process:
-    """A started plugin. Made by `start_process`."""
+    """A started plugin, created by `start_process`. `seconds` is how long the start took."""
 
     def __init__(
-        self, child: asyncio.subprocess.Process, handshake: Handshake, took: float
+        self, child: asyncio.subprocess.Process, handshake: HandshakeLine, seconds: float
     ) -> None:
         self.handshake = handshake
-        self.seconds = took
+        self.seconds = seconds
         self.pid = child.pid
         self._child = child
         if handshake.network == "unix":
@@ -69,12 +73,12 @@ class Process:
     async def grafana(
         self, settings: Mapping[str, Any] | None = None, secrets: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Grafana]:
-        """A Grafana before this process, with one configured data source."""
+        """Connect a Grafana with one configured data source to this process."""
         async with background_tasks() as tasks:
             yield _Remote(self.channel, tasks, settings or {}, secrets or {})
 
     async def stop(self) -> float:
-        """Shutdown, and SIGKILL if that does not end it; returns the seconds until it was gone."""
+        """Send Shutdown, and SIGKILL if that does not end it. Returns how many seconds it took."""
         began = time.monotonic()
         rpc = UnaryUnaryMethod(self.channel, "/plugin.GRPCController/Shutdown", pb.Empty, pb.Empty)
         with anyio.move_on_after(STOP_TIMEOUT):
@@ -88,7 +92,7 @@ class Process:
 
 
 class _Remote(Grafana):
-    """The same Grafana over a channel that is there already."""
+    """A Grafana over an open channel."""
 
     def __init__(
         self, channel: Channel, tasks: Any, settings: Mapping[str, Any], secrets: Mapping[str, str]
@@ -97,11 +101,11 @@ class _Remote(Grafana):
         super().__init__(None, tasks, settings, secrets, "check")  # type: ignore[arg-type]
 
     def _connect(self, application: Any) -> None:
-        """There is nothing to connect."""
+        pass
 
 
 def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
-    """What newer Grafanas give a plugin: go-plugin's own variables, and nothing of theirs."""
+    """The environment that Grafana gives a plugin: go-plugin's variables and no others."""
     return {
         "grafana_plugin_type": "datasource",
         "PLUGIN_PROTOCOL_VERSIONS": "2",
@@ -118,20 +122,24 @@ async def start_process(
     environ: Mapping[str, str] = {},
     timeout: float = START_TIMEOUT,  # noqa: ASYNC109
 ) -> AsyncGenerator[Process]:
-    """Start a plugin and read its handshake line; it is stopped on leaving.
+    """Start a plugin and read its handshake line; stop it when the block ends.
 
-    `environ` is added to what Grafana gives. Raises NotStarted with what Grafana would say.
+    `environ` is added to Grafana's environment. Raises NotStarted with Grafana's message.
     """
     began = time.monotonic()
     try:
         child = await asyncio.create_subprocess_exec(
-            *command, env=environment(environ), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=os.sep,
-        )  # fmt: skip
+            *command,
+            env=environment(environ),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=os.sep,
+        )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise NotStarted(f"fork/exec {command[0]}: {reason}") from None
-    log = _Log(child)
+    log = _StderrReader(child)
     process: Process | None = None
     try:
         handshake = await _handshake(child, log, timeout)
@@ -148,13 +156,15 @@ async def start_process(
             await log.end()
 
 
-async def _handshake(child: asyncio.subprocess.Process, log: "_Log", patience: float) -> Handshake:
+async def _handshake(
+    child: asyncio.subprocess.Process, log: "_StderrReader", seconds: float
+) -> HandshakeLine:
     assert child.stdout is not None
     line = b""
-    with anyio.move_on_after(patience) as waiting:
+    with anyio.move_on_after(seconds) as waiting:
         line = await child.stdout.readline()
     if waiting.cancelled_caught:
-        raise NotStarted(f"timeout while waiting for plugin to start ({patience:g} s)", log.text)
+        raise NotStarted(f"timeout while waiting for plugin to start ({seconds:g} s)", log.text)
     text = line.decode("utf-8", "replace").strip()
     if not text:
         with anyio.move_on_after(STOP_TIMEOUT):
@@ -171,27 +181,27 @@ async def _handshake(child: asyncio.subprocess.Process, log: "_Log", patience: f
         raise NotStarted(f"unsupported plugin protocol {protocol!r}: {text}", log.text)
     if fields[2] not in ("unix", "tcp"):
         raise NotStarted(f"unknown address type: {fields[2]}", log.text)
-    return Handshake(text, fields[2], fields[3], protocol)
+    return HandshakeLine(text, fields[2], fields[3], protocol)
 
 
-class _Log:
-    """What the process writes to stderr, read to its end so that it never waits for a reader."""
+class _StderrReader:
+    """Collects a process's stderr, so that the process never blocks on a full pipe."""
 
     def __init__(self, child: asyncio.subprocess.Process) -> None:
-        self._pieces: list[bytes] = []
-        self._task = asyncio.create_task(self._read(child), name="a plugin's log")
+        self._chunks: list[bytes] = []
+        self._task = asyncio.create_task(self._read(child), name="plugin stderr reader")
 
     async def _read(self, child: asyncio.subprocess.Process) -> None:
         assert child.stderr is not None
-        while piece := await child.stderr.read(64 * 1024):
-            self._pieces.append(piece)
+        while chunk := await child.stderr.read(64 * 1024):
+            self._chunks.append(chunk)
 
     @property
     def text(self) -> str:
-        return b"".join(self._pieces).decode("utf-8", "replace")
+        return b"".join(self._chunks).decode("utf-8", "replace")
 
     async def end(self) -> None:
-        """Waits for the rest; a child that holds the pipe open is not waited for long."""
+        """Wait for the end of the pipe, for STOP_TIMEOUT: another process may hold it open."""
         await asyncio.wait([self._task], timeout=STOP_TIMEOUT)
         self._task.cancel()
         await asyncio.wait([self._task])

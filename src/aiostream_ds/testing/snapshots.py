@@ -1,9 +1,9 @@
-"""Frames as text that a person can read and a diff can compare, kept beside the test.
+"""Snapshots of frames as readable text files next to a test.
 
-    def test_what_the_query_answers(frame_snapshot):
+    def test_query(frame_snapshot):
         frame_snapshot(frames)
 
-compares with `snapshots/<test>.txt`; `pytest --update-frames` writes it.
+compares with `snapshots/<test>.txt`; `pytest --update-frames` writes the file.
 """
 
 import difflib
@@ -20,12 +20,12 @@ __all__ = ["FrameSnapshot", "frame_text"]
 
 
 def frame_text(frame: Frame | Iterable[Frame]) -> str:
-    """A line for each field, then the rows below each other; several frames with a line between."""
+    """A frame as text: one line per field, then one per row. `---` separates several frames."""
     frames = [frame] if isinstance(frame, Frame) else list(frame)
-    return "\n---\n".join(_one(each) for each in frames) or "(no frame)\n"
+    return "\n---\n".join(_frame_text(each) for each in frames) or "(no frame)\n"
 
 
-def _one(frame: Frame) -> str:
+def _frame_text(frame: Frame) -> str:
     head = [f"frame {frame.name!r}, {frame.rows} rows"]
     if frame.meta is not None:
         head.append(f"  meta {_json(frame.meta)}")
@@ -68,7 +68,7 @@ def _value(field: Field, value: Any) -> str:
 
 
 class FrameSnapshot:
-    """Compares with a file, or writes it. Made by the fixture `frame_snapshot`."""
+    """Compares frames with files, or writes them. Created by the fixture `frame_snapshot`."""
 
     def __init__(self, folder: Path, name: str, *, update: bool) -> None:
         self._folder = folder
@@ -77,9 +77,10 @@ class FrameSnapshot:
         self._count = 0
 
     def __call__(self, frame: Frame | Sequence[Frame], name: str = "") -> None:
-        """Compare; the second of one test has the number 2 in its name, unless it is given one.
+        """Compare a frame with its file, named after the test unless `name` is given.
 
-        Raises AssertionError with a diff, or when there is nothing to compare with.
+        The second file of a test has the suffix `-2`. Raises AssertionError with a diff, or for a
+        missing file.
         """
         self._count += 1
         number = f"-{self._count}" if self._count > 1 else ""
@@ -91,11 +92,11 @@ class FrameSnapshot:
             return
         if not file.is_file():
             raise AssertionError(
-                f"there is no {file}: look at the frame, then --update-frames\n{text}"
+                f"no snapshot {file}; check the frame, then run pytest --update-frames\n{text}"
             )
-        kept = file.read_text("utf-8")
-        if kept != text:
+        expected = file.read_text("utf-8")
+        if expected != text:
             lines = difflib.unified_diff(
-                kept.splitlines(), text.splitlines(), f"{file.name} (kept)", "now", lineterm="", n=2
+                expected.splitlines(), text.splitlines(), file.name, "got", lineterm="", n=2
             )
-            raise AssertionError("the frame is another one than was kept:\n" + "\n".join(lines))
+            raise AssertionError("the frame differs from its snapshot:\n" + "\n".join(lines))

@@ -1,6 +1,6 @@
-"""Grafana's stream manager, played: one RunStream a channel, presence checks, retries.
+"""Grafana's stream manager: one RunStream per channel, presence checks, retries.
 
-`grafana.py` adds what a dashboard does. The rules are those of pkg/services/live/runstream.
+The rules are those of pkg/services/live/runstream. `grafana.py` adds the calls of a dashboard.
 """
 
 import asyncio
@@ -21,38 +21,38 @@ from aiostream_ds.models import User
 __all__ = [
     "CHECK_INTERVAL",
     "EMPTY_CHECKS",
-    "Follower",
+    "PacketSink",
     "StreamManager",
-    "cancellations_put_right",
+    "uncancel_on_disconnect",
 ]
 
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 5.0
-"""Seconds between two looks of Grafana's at who follows a channel (live/runstream/manager.go)."""
+"""Seconds between Grafana's presence checks of a channel (live/runstream/manager.go)."""
 
 EMPTY_CHECKS = 3
-"""Looks in a row that find nobody before RunStream is cancelled."""
+"""Successive checks without a subscriber after which RunStream is cancelled."""
 
 FAST_FAILURE = 0.1
-"""Seconds; a RunStream that fails later than this is called again at once."""
+"""Seconds; after a RunStream that ran longer, Grafana calls it again at once."""
 
 RETRY_DELAYS = (0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
-"""Seconds that Grafana waits after one, two, … RunStreams in a row that failed faster."""
+"""Seconds that Grafana waits after one, two, … successive RunStreams that failed sooner."""
 
 
-class Follower(Protocol):
-    """Who is told what a channel brings: a `Viewer`, or a page of the console."""
+class PacketSink(Protocol):
+    """Receives a channel's packets: a `Viewer`, or a page of the console."""
 
     def push(self, payload: bytes) -> None:
-        """One packet."""
+        """A packet arrived."""
 
     def end(self) -> None:
-        """The stream has ended by its author's return: nothing more comes."""
+        """The stream method returned: there are no more packets."""
 
 
-class _Run:
-    """One RunStream of a channel, with the identity of whoever came first."""
+class _RunStreamCall:
+    """One RunStream of a channel, with the user of its first subscription."""
 
     def __init__(self, path: str, user: User | None) -> None:
         self.path = path
@@ -62,51 +62,53 @@ class _Run:
 
 
 class StreamManager:
-    """Who follows which path, and the RunStream of each path. `reading_delay`: seconds that this
-    Grafana takes over each packet, for tests of what becomes of rows that nobody fetches."""
+    """The subscribers of each path and its RunStream.
+
+    `reading_delay` is the number of seconds that this Grafana waits after each packet: it makes a
+    slow subscriber.
+    """
 
     _channel: Channel
 
     def __init__(self, tasks: TaskGroup) -> None:
         self.reading_delay = 0.0
         self._tasks = tasks
-        self._runs: dict[str, _Run] = {}
-        self._viewers: dict[str, set[Follower]] = {}
+        self._runs: dict[str, _RunStreamCall] = {}
+        self._viewers: dict[str, set[PacketSink]] = {}
 
     def context(self, user: User | None) -> pb.PluginContext:
         """The plugin context of a call by `user`."""
         raise NotImplementedError
 
-    def _join(self, path: str, follower: Follower, user: User | None) -> None:
-        """Somebody who was let in follows the path from now on."""
+    def _join(self, path: str, sink: PacketSink, user: User | None) -> None:
         if path not in self._runs:
             self._start(path, user)
-        self._viewers.setdefault(path, set()).add(follower)
+        self._viewers.setdefault(path, set()).add(sink)
 
-    def _leave(self, path: str, follower: Follower) -> None:
+    def _leave(self, path: str, sink: PacketSink) -> None:
         viewers = self._viewers.get(path)
         if viewers is not None:
-            viewers.discard(follower)
+            viewers.discard(sink)
             if not viewers:
                 del self._viewers[path]
 
     def _start(self, path: str, user: User | None) -> None:
-        run = self._runs[path] = _Run(path, user)
+        run = self._runs[path] = _RunStreamCall(path, user)
         self._tasks.start_soon(self._run, run)
         self._tasks.start_soon(self._watch, run)
 
-    async def _run(self, run: _Run) -> None:
+    async def _run(self, run: _RunStreamCall) -> None:
         fast_failures = 0
         try:
             with run.scope:
                 while True:
                     started = anyio.current_time()
                     try:
-                        with cancellations_put_right():
+                        with uncancel_on_disconnect():
                             await self._receive(run)
                         for viewer in tuple(self._viewers.get(run.path, ())):
                             viewer.end()
-                        return  # as in Grafana: who still looks stays subscribed, and sees nothing
+                        return  # as in Grafana, viewers stay subscribed and get nothing more
                     except (GRPCError, StreamTerminatedError) as error:
                         log.debug("RunStream %s ended: %r", run.path, error)
                     if anyio.current_time() - started < FAST_FAILURE:
@@ -120,7 +122,7 @@ class StreamManager:
             if self._runs.get(run.path) is run:
                 del self._runs[run.path]
 
-    async def _receive(self, run: _Run) -> None:
+    async def _receive(self, run: _RunStreamCall) -> None:
         rpc = UnaryStreamMethod(
             self._channel, "/pluginv2.Stream/RunStream", pb.RunStreamRequest, pb.StreamPacket
         )
@@ -130,13 +132,12 @@ class StreamManager:
             async for packet in call:
                 for viewer in tuple(self._viewers.get(run.path, ())):
                     viewer.push(packet.data)
-                # a stream that never waits keeps this task's future done whenever a cancellation
-                # could be delivered: here it is heeded
+                # with a stream that never waits, a cancellation would not be delivered otherwise
                 await anyio.lowlevel.checkpoint()
                 if self.reading_delay:
                     await anyio.sleep(self.reading_delay)
 
-    async def _watch(self, run: _Run) -> None:
+    async def _watch(self, run: _RunStreamCall) -> None:
         empty = 0
         while not run.ended.is_set():
             with anyio.move_on_after(CHECK_INTERVAL):
@@ -147,9 +148,12 @@ class StreamManager:
 
 
 @contextmanager
-def cancellations_put_right() -> Iterator[None]:
-    """grpclib ends a call whose connection is lost by cancelling its task, and leaves that counted:
-    anyio would take the next cancellation for one from outside."""
+def uncancel_on_disconnect() -> Iterator[None]:
+    """Undo grpclib's cancellation of the current task when a connection is lost.
+
+    grpclib cancels the task and does not call `uncancel`; anyio would then mistake its own next
+    cancellation for an external one.
+    """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
     try:

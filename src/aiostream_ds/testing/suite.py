@@ -1,4 +1,4 @@
-"""What every data source has to keep to, as tests that an author's class inherits.
+"""A test suite for any data source, to be subclassed:
 
 class TestSensors(PluginSuite):
     data_source = Sensors
@@ -24,10 +24,10 @@ __all__ = ["PluginSuite"]
 
 @pytest.mark.asyncio
 class PluginSuite:
-    """Subclass it under a name that pytest collects, and say what is to be tested.
+    """Tests of one data source. Subclass it under a name that pytest collects.
 
-    `settings` is the jsonData (camelCase), `secrets` the secureJsonData, `channels` paths that give
-    at least one row within `timeout` seconds.
+    `settings` is the jsonData (camelCase), `secrets` the secureJsonData. `channels` are paths that
+    send at least one row within `timeout` seconds.
     """
 
     data_source: ClassVar[type[DataSource[Any]]]
@@ -37,17 +37,17 @@ class PluginSuite:
     timeout: ClassVar[float] = 5.0
 
     def serve(self) -> AbstractAsyncContextManager[Grafana]:
-        """A Grafana before the data source."""
+        """Run the data source with an in-memory Grafana."""
         return serve_in_memory(self.data_source, settings=self.settings, secrets=self.secrets)
 
     async def test_health_is_green(self) -> None:
-        """Save & test answers, and likes these settings."""
+        """ "Save & test" succeeds."""
         async with self.serve() as grafana:
             ok, message = await grafana.health()
         assert ok, message
 
     async def test_channels_give_rows(self) -> None:
-        """Each channel lets an admin in and sends a row that the panel can draw."""
+        """An admin may subscribe to each channel and gets a valid row."""
         async with self.serve() as grafana, asyncio.timeout(self.timeout):
             for path in self.channels:
                 viewer = await grafana.follow(path)
@@ -55,7 +55,7 @@ class PluginSuite:
                 assert row and viewer.broken is None, f"{path}: {viewer.broken}"
 
     async def test_channels_stop_cleanly(self) -> None:
-        """When the plugin ends, every stream and the lifespan end in time and leave no task."""
+        """On shutdown, all streams and the lifespan end in time and leave no task."""
         before = asyncio.all_tasks()
         async with self.serve() as grafana, asyncio.timeout(2 * self.timeout):
             for path in self.channels:
@@ -64,7 +64,7 @@ class PluginSuite:
         assert not asyncio.all_tasks() - before
 
     async def test_channels_answer_queries(self) -> None:
-        """Each channel's query gives a frame that Arrow can hold and that names the channel."""
+        """The query of each channel returns a frame in Arrow with the channel's name."""
         async with self.serve() as grafana:
             for path in self.channels:
                 (frame,) = await grafana.query(self._query(path))
@@ -72,19 +72,19 @@ class PluginSuite:
                 assert frame.meta.channel == f"ds/{grafana.uid}/{path}"
 
     async def test_unknown_paths_are_not_found(self) -> None:
-        """A path of no stream is refused when it is subscribed to."""
+        """A subscription to a path that matches no stream is refused."""
         async with self.serve() as grafana:
             with pytest.raises(Refused) as refused:
-                await grafana.follow("x/no-such-path")  # no author's path may begin so
+                await grafana.follow("x/no-such-path")  # x/ is reserved
         assert refused.value.status == "NOT_FOUND"
 
     async def test_settings_survive_a_round_trip(self) -> None:
-        """What Grafana stores is read, written and read again as the same settings."""
+        """Decoding, encoding and decoding the settings gives equal settings."""
         kind = self.data_source._plan.settings
         json, secrets = msgspec.json.encode(dict(self.settings)), dict(self.secrets)
         once = decode_settings(kind, json, secrets)
-        plain = msgspec.to_builtins(once, enc_hook=_reveal)
-        assert decode_settings(kind, msgspec.json.encode(plain), secrets) == once
+        encoded = msgspec.json.encode(once, enc_hook=_reveal)
+        assert decode_settings(kind, encoded, secrets) == once
 
     def _query(self, path: str) -> dict[str, Any]:
         stream, arguments = self.data_source._plan.match(path)
@@ -96,4 +96,4 @@ class PluginSuite:
 def _reveal(value: Any) -> str:
     if isinstance(value, Secret):
         return value.reveal()
-    raise TypeError(f"{value!r} is no JSON value")
+    raise TypeError(f"expected a JSON value, got {value!r}")

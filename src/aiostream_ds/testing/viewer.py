@@ -1,8 +1,8 @@
-"""A browser tab that follows one channel, with Grafana's rules and its flaws.
+"""A browser tab that is subscribed to one channel, with the rules and flaws of Grafana's frontend.
 
-It keeps the last schema, appends data-only packets to it, and breaks where Grafana's frontend
-would: a packet whose column count is not the schema's. Of an exact view, whose packets never have a
-schema, it reads the rows by the frame of the panel's query.
+It uses the last schema for packets without one, and breaks as Grafana does on a packet with another
+number of columns. The packets of an exact channel have no schema: it reads their rows with the
+frame of the panel's query.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from aiostream_ds.rows import Cursor
 
 __all__ = ["Refused", "Viewer"]
 
-PATIENCE = 30.0
-"""Seconds that a viewer waits for rows unless it is told otherwise."""
+WAIT_TIMEOUT = 30.0
+"""Seconds that a viewer waits for rows by default."""
 
 
 class Refused(Exception):
@@ -43,11 +43,11 @@ class _Message(msgspec.Struct):
 
 
 class Viewer:
-    """One viewer of one channel. Made by `Grafana.follow`.
+    """One viewer of one channel, created by `Grafana.follow`.
 
-    `rows` holds every row seen so far as dicts (times as Unix ms), `packets` the raw JSON,
-    `fields` the columns of the last packet with rows. Of an exact view, `position` is how far it
-    has come, and `rows` stays empty when it was made without the `frame` of a query.
+    `rows` has all rows as dicts (times in Unix ms), `packets` the raw JSON, `fields` the columns of
+    the last packet with rows. For an exact channel, `position` is the cursor of the last packet,
+    and `rows` is empty without the `frame` of a query.
     """
 
     def __init__(
@@ -71,17 +71,19 @@ class Viewer:
         """Close the tab. Grafana notices at its next presence checks, 10 to 15 s later."""
         self._leave(self)
 
-    async def next(self, timeout: float | None = PATIENCE) -> dict[str, Any]:  # noqa: ASYNC109
+    async def next(self, timeout: float | None = WAIT_TIMEOUT) -> dict[str, Any]:  # noqa: ASYNC109
         """The next row; see `take`."""
         return (await self.take(1, timeout))[0]
 
-    async def take(self, count: int, timeout: float | None = PATIENCE) -> list[dict[str, Any]]:  # noqa: ASYNC109
-        """The next `count` rows; waits for them, `timeout` seconds at most, for ever with None.
+    async def take(self, count: int, timeout: float | None = WAIT_TIMEOUT) -> list[dict[str, Any]]:  # noqa: ASYNC109
+        """Wait for the next `count` rows. Safe to cancel: no row is lost.
 
-        Raises TimeoutError; ValueError once the panel is broken; anyio.EndOfStream when the stream
-        has ended by its author's return, which leaves a panel silent.
+        Raises:
+            TimeoutError: the rows did not arrive within `timeout` seconds (None: no limit).
+            ValueError: the panel is broken, see `broken`.
+            anyio.EndOfStream: the stream method has returned.
         """
-        await anyio.lowlevel.checkpoint()  # a reader of a flood has to hear of its cancellation
+        await anyio.lowlevel.checkpoint()  # so that a loop over ready rows can be cancelled
         with anyio.move_on_after(timeout):
             while len(self.rows) < self._read + count:
                 await self._wait()
@@ -92,10 +94,9 @@ class Viewer:
         self._read += count
         return rows
 
-    async def message(self, timeout: float | None = PATIENCE) -> dict[str, Any]:  # noqa: ASYNC109
-        """The next packet, decoded from JSON: for keys that are not rows, such as `cursor`.
-
-        The first one is the subscription's initial data. Waits and raises as `take`.
+    async def message(self, timeout: float | None = WAIT_TIMEOUT) -> dict[str, Any]:  # noqa: ASYNC109
+        """Wait for the next packet, decoded from JSON. The first one is the subscription's initial
+        data. Raises as `take`.
         """
         await anyio.lowlevel.checkpoint()
         with anyio.move_on_after(timeout):
@@ -108,18 +109,18 @@ class Viewer:
         return message
 
     def forget(self) -> None:
-        """Drop what was taken already, and the raw packets: for a viewer that stays for days."""
+        """Drop the rows that `take` has returned and all raw packets, to free memory."""
         del self.rows[: self._read]
         self._read = self._taken = 0
         self.packets.clear()
 
     def end(self) -> None:
-        """The stream has ended by its author's return."""
+        """The stream method returned."""
         self.ended = True
         self._wake()
 
     def push(self, payload: bytes) -> None:
-        """One message arrives; one that would break the panel is kept in `broken`."""
+        """A packet arrived. One that breaks the panel sets `broken`."""
         self.packets.append(payload)
         self.ended = False
         parts = msgspec.json.decode(payload, type=_Message)

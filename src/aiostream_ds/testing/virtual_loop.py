@@ -1,11 +1,10 @@
-"""Virtual time: an event loop whose clock jumps instead of waiting, for tests of anything timed.
+"""Virtual time: an event loop whose clock jumps to the next timer instead of waiting.
 
-Inside `async` tests nothing is needed: when every task waits for a timer, the clock jumps to it.
-From plain code the loop is driven by hand, and calls to the tested objects are made outside it:
+Async tests need nothing else. Synchronous code drives the loop itself:
 
-    loop.step()        exactly one turn
-    loop.settle()      until nothing is ready; the time stands still
-    loop.advance(s)    the same, and every timer of the next s seconds fires in its order
+    loop.step()        run exactly one iteration
+    loop.settle()      run until nothing is ready; the time does not change
+    loop.advance(s)    run, and fire all timers of the next s seconds in their order
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from anyio.to_thread import current_default_thread_limiter
 
 __all__ = ["Deadlock", "VirtualLoop"]
 
-_PATIENCE = 2.0  # real seconds in which another thread or process may still wake the loop
+_WAIT = 2.0  # real seconds in which another thread or process may still wake the loop
 _START = 1_000.0
 
 _Result = TypeVar("_Result")
@@ -27,11 +26,11 @@ _Args = TypeVarTuple("_Args")
 
 
 class Deadlock(RuntimeError):
-    """The loop would wait for ever: nothing is ready, no timer runs, nothing came from outside."""
+    """The loop would wait for ever: nothing is ready and there is no timer."""
 
 
 class _Selector(selectors.DefaultSelector):
-    """Polls; what to do instead of waiting is the loop's to say."""
+    """Polls. The loop decides what to do instead of waiting."""
 
     loop: "VirtualLoop"
 
@@ -43,7 +42,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 def _anyio_calls_in_threads() -> int:
-    """Calls of `anyio.to_thread.run_sync` that are under way in the running loop."""
+    """The number of active calls of `anyio.to_thread.run_sync` in the running loop."""
     try:
         return int(current_default_thread_limiter().borrowed_tokens)
     except (NoEventLoopError, RuntimeError):
@@ -51,17 +50,17 @@ def _anyio_calls_in_threads() -> int:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop in virtual time.
+    """An asyncio event loop in virtual time.
 
-    It waits really while a call in the loop's executor is under way, or one of anyio's in a thread.
-    A thread that was given a capacity limiter of its own is not seen: the clock may jump meanwhile.
+    It waits in real time while a call runs in its executor or in one of anyio's worker threads.
+    A worker thread with its own capacity limiter is not detected: the clock may jump meanwhile.
     """
 
     def __init__(self) -> None:
         selector = _Selector()
         selector.loop = self
         self._now = _START
-        self._until: float | None = None  # driven by hand, up to this time
+        self._until: float | None = None  # where step, settle or advance ends
         self._calls_in_threads = 0
         super().__init__(selector)
 
@@ -70,21 +69,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def step(self) -> None:
-        """One turn: what is ready now runs once, what it makes ready does not."""
-        self._drive(self._now, one_turn=True)
+        """Run one iteration: the callbacks that are ready now."""
+        self._drive(self._now, once=True)
 
     def settle(self) -> None:
-        """Turns until nothing is ready. The time stands still."""
+        """Run until nothing is ready. The time does not change."""
         self._drive(self._now)
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass; timers fire in their order, each at its own time."""
+        """Let `seconds` pass; timers fire in their order, each at its time."""
         self._drive(self._now + seconds)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Args], _Result], *args: *_Args
     ) -> asyncio.Future[_Result]:
-        """As in asyncio; the clock stands still until the call is done."""
+        """As in asyncio. The clock does not move until the call has returned."""
         future = super().run_in_executor(executor, func, *args)
         self._calls_in_threads += 1
         future.add_done_callback(self._call_done)
@@ -94,16 +93,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self,
         timeout: float | None = None,  # noqa: ASYNC109  (asyncio's signature)
     ) -> None:
-        """As in asyncio, but without its time limit, which would be over at once."""
+        """As in asyncio, but without a timeout: in virtual time it would expire at once."""
         await super().shutdown_default_executor()
 
     def _call_done(self, _: asyncio.Future[Any]) -> None:
         self._calls_in_threads -= 1
 
-    def _drive(self, until: float, *, one_turn: bool = False) -> None:
+    def _drive(self, until: float, *, once: bool = False) -> None:
         self._until = until
         try:
-            if one_turn:
+            if once:
                 self.stop()
             self.run_forever()
         finally:
@@ -111,7 +110,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _would_wait(self, timeout: float | None, wait: Callable[[float], list[Any]]) -> list[Any]:
         if self._calls_in_threads or _anyio_calls_in_threads():
-            return wait(_PATIENCE)
+            return wait(_WAIT)
         if self._until is not None:
             if timeout is None or self._now + timeout > self._until:
                 self._now = max(self._now, self._until)
@@ -122,7 +121,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if timeout is not None:
             self._now += timeout
             return []
-        events = wait(_PATIENCE)
+        events = wait(_WAIT)
         if not events:
-            raise Deadlock("nothing is ready, no timer runs, and nothing came from outside")
+            raise Deadlock("the loop would wait for ever: nothing is ready, there is no timer")
         return events

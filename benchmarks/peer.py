@@ -1,12 +1,12 @@
-"""The measured plugin: an ordinary author's class that serves what the load client asks of a peer.
+"""The measured plugin: an author's class with the streams that the load client requests.
 
 burst/<shape>/<n>[/all|/<id>]  n frames of rows x fields as fast as possible, then the end
-tick/<hz>[/<i>]   one row each 1/hz s: time, and the ns at which it was made
+tick/<hz>[/<i>]   one row every 1/hz s: time, and the ns at which it was made
 rows/<n>          single rows as fast as possible: time, n = 0, 1, 2 …
 columns/<n>       the same n rows as numpy columns, 5,000 in a frame
 fan/<hz>/<rows>   one channel of frames of rows x 5 fields
-wait/<id>         one row, then silence until cancelled
-publish active    how many ticks run
+wait/<id>         one row, then nothing until cancelled
+publish active    the number of running ticks
 publish done/<id> when a burst or wait with that id ended, Unix ns (0: not yet)
 query {"rows": N} a frame of N rows: time, float64, string
 """
@@ -43,7 +43,7 @@ SINGLE = TABLE.tolist()
 NAMES = [f"host-{i}" for i in range(1024)]
 START_MS = 1_700_000_000_000
 COLUMN_ROWS = 5000
-WHOLE = Buffer(full="block")  # every row counts here: a slow reader holds the author up
+LOSSLESS = Buffer(full="block")  # a slow subscriber blocks the author: no row may be lost
 EPOCH = datetime.fromtimestamp(START_MS / 1000, UTC)
 
 
@@ -77,7 +77,7 @@ def one_row(k: int) -> Columns[Two]:
 
 
 def block(k: int, rows: int) -> Columns[Five]:
-    """Built fresh each time, as a plugin that reads a block of samples would."""
+    """Built for each packet, as by a plugin that reads a block of samples."""
     at = (k * 7) % SIZE + 1
     return Five.from_columns(
         time=np.arange(START_MS + k, START_MS + k + rows),
@@ -89,24 +89,24 @@ def block(k: int, rows: int) -> Columns[Five]:
 
 
 def maker(shape: str) -> Callable[[int], Columns[Any]]:
-    """What makes the k-th packet of a burst."""
+    """The function that makes the k-th packet of a burst."""
     rows, _, fields = shape.partition("x")
     made = {("1", "2"): one_row}.get((rows, fields), partial(block, rows=int(rows)))
     if fields != "2" and fields != "5":
-        raise NotFound(f"the shape {shape!r}; there are 1x2 and <rows>x5")
+        raise NotFound(f"expected the shape 1x2 or <rows>x5, got {shape!r}")
     return made
 
 
 def repeated(table: Any, rows: int) -> Any:
-    """The table, again and again."""
+    """The first rows of the repeated table."""
     return table[:rows] if rows <= len(table) else np.resize(table, rows)
 
 
 def hosts(rows: int) -> Any:
-    """A name for each row; many of them are a pyarrow array, which need not be copied."""
+    """A name for each row; many names are a pyarrow array, which is not copied."""
     if rows <= len(NAMES):
         return NAMES[:rows]
-    import pyarrow as pa  # here: a plugin that is asked for nothing large starts without it
+    import pyarrow as pa  # only large queries need it
 
     return pa.array(NAMES).take(pa.array(repeated(np.arange(len(NAMES)), rows)))
 
@@ -124,14 +124,14 @@ class Peer(DataSource):
             Field("host", hosts(q.rows), nullable=False),
         )
 
-    @stream("burst/{shape}/{n:int}", buffer=WHOLE)
+    @stream("burst/{shape}/{n:int}", buffer=LOSSLESS)
     async def burst(self, shape: str, n: int) -> Rows:
         make = maker(shape)
         for k in range(n):
             yield make(k)
 
-    @stream("burst/{shape}/{n:int}/{id}", buffer=WHOLE)
-    async def marked_burst(self, shape: str, n: int, id: str) -> Rows:
+    @stream("burst/{shape}/{n:int}/{id}", buffer=LOSSLESS)
+    async def burst_with_id(self, shape: str, n: int, id: str) -> Rows:
         make = maker(shape)
         try:
             for k in range(n):
@@ -158,20 +158,20 @@ class Peer(DataSource):
         async for row in self.tick(hz, ""):
             yield row
 
-    @stream("rows/{n:int}", buffer=WHOLE)
+    @stream("rows/{n:int}", buffer=LOSSLESS)
     async def rows(self, n: int) -> Rows[Count]:
         moment, step = EPOCH, timedelta(milliseconds=1)
         for k in range(n):
             yield Count(time=moment, n=k)
             moment += step
 
-    @stream("columns/{n:int}", buffer=WHOLE)
+    @stream("columns/{n:int}", buffer=LOSSLESS)
     async def columns(self, n: int) -> Rows:
         for k in range(0, n, COLUMN_ROWS):
-            places = np.arange(k, min(n, k + COLUMN_ROWS))
+            numbers = np.arange(k, min(n, k + COLUMN_ROWS))
             yield Frame(
-                Field("time", START_MS + places, FieldType.TIME, nullable=False),
-                Field("n", places, FieldType.INT64, nullable=False),
+                Field("time", START_MS + numbers, FieldType.TIME, nullable=False),
+                Field("n", numbers, FieldType.INT64, nullable=False),
                 name="columns",
             )
 
@@ -197,7 +197,7 @@ class Peer(DataSource):
         yield {"ticking": self.ticking}
 
     @active.publish
-    async def how_many(self, data: dict[str, Any]) -> int:
+    async def count_ticks(self, data: dict[str, Any]) -> int:
         return self.ticking
 
     @stream("done/{id}")
@@ -205,7 +205,7 @@ class Peer(DataSource):
         yield {"ns": self.done.get(id, 0)}
 
     @finished.publish
-    async def when(self, data: dict[str, Any], id: str) -> int:
+    async def end_time(self, data: dict[str, Any], id: str) -> int:
         return self.done.pop(id, 0)
 
 

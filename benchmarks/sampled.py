@@ -1,8 +1,8 @@
-"""Runs a plugin and notes, 1,000 times a second of its processor time, which stage it is at.
+"""Runs a plugin and samples its stage, 1,000 times a second of processor time.
 
-sampled.py PROGRAM, with PEER_SAMPLES naming the JSON file that is written at the end. The stage is
-that of the innermost Python frame of a file that one knows: what a C library does counts for its
-caller. Standard library only, and nothing of the project: it is the measured program that imports.
+sampled.py PROGRAM; the environment variable PEER_SAMPLES is the JSON file that is written at the
+end. The stage is that of the innermost Python frame in a known file, so C code counts for its
+caller. Only the standard library is used: the measured program does the imports.
 """
 
 import json
@@ -38,9 +38,9 @@ STAGES = (
     ("/anyio/", "event loop"),
     ("/aiostream_ds/", "rest of the project"),
 )
-"""Part of a file's path → its stage; the first that fits."""
+"""Part of a file's path → its stage; the first match counts."""
 
-INTERVAL = 0.001  # s; the kernel may make it 4 ms
+INTERVAL = 0.001  # s; some kernels round it up to 4 ms
 
 _known: dict[CodeType, str] = {}
 _stages: Counter[str] = Counter()
@@ -48,7 +48,7 @@ _functions: Counter[tuple[str, str]] = Counter()
 
 
 def stage_of(code: CodeType) -> str:
-    """The stage of a file that one knows, else ""."""
+    """The stage of the code's file; "" if unknown."""
     found = _known.get(code)
     if found is None:
         path = code.co_filename.replace(os.sep, "/")
@@ -57,21 +57,21 @@ def stage_of(code: CodeType) -> str:
     return found
 
 
-def note(signum: int, frame: FrameType | None) -> None:
-    stage, place, running = "", "", False
+def sample(signum: int, frame: FrameType | None) -> None:
+    stage, function, running = "", "", False
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith("<frozen importlib"):
-            stage, place, running = START, "", True
+            stage, function, running = START, "", True
             break
         if not stage and (stage := stage_of(code)):
-            place = f"{os.path.basename(code.co_filename)}: {code.co_name}"
+            function = f"{os.path.basename(code.co_filename)}: {code.co_name}"
         running = running or code.co_name == "run_until_complete" or "uvloop" in code.co_filename
         frame = frame.f_back
     if not running:
-        stage, place = START, ""
+        stage, function = START, ""
     _stages[stage or "other"] += 1
-    _functions[stage or "other", place] += 1
+    _functions[stage or "other", function] += 1
 
 
 def write(path: str) -> None:
@@ -81,16 +81,16 @@ def write(path: str) -> None:
 
 
 def main(program: str) -> None:
-    path, leave = os.environ["PEER_SAMPLES"], os._exit
+    path, exit = os.environ["PEER_SAMPLES"], os._exit
 
-    def written(status: int) -> Any:
+    def write_and_exit(status: int) -> Any:
         signal.setitimer(signal.ITIMER_PROF, 0)
         write(path)
-        leave(status)
+        exit(status)
 
-    os._exit = written  # a plugin ends by it, and runs no atexit functions then
-    sys.modules["uvloop"] = None  # type: ignore[assignment]  # it keeps signals for itself
-    signal.signal(signal.SIGPROF, note)
+    os._exit = write_and_exit  # a plugin ends with os._exit, which runs no atexit functions
+    sys.modules["uvloop"] = None  # type: ignore[assignment]  # it handles signals itself
+    signal.signal(signal.SIGPROF, sample)
     signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
     runpy.run_path(program, run_name="__main__")
 

@@ -6,11 +6,11 @@ import "syscall"
 
 var pythonNames = []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11"}
 
-// become replaces this process; it returns only when that fails.
+// become replaces this process with the program; it returns only if that fails.
 func become(program string, arguments, environ []string) error {
 	return syscall.Exec(program, arguments, environ)
 }
 
-func lives(pid int) bool {
+func isAlive(pid int) bool {
 	return syscall.Kill(pid, 0) != syscall.ESRCH
 }

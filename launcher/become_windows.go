@@ -7,7 +7,7 @@ import (
 
 var pythonNames = []string{"python.exe", "python3.exe"}
 
-// become runs the program and ends with it: Windows cannot replace a process. Untested.
+// become runs the program and exits with its status: Windows cannot replace a process. Untested.
 func become(program string, arguments, environ []string) error {
 	child := exec.Command(program, arguments[1:]...)
 	child.Env, child.Stdin, child.Stdout, child.Stderr = environ, os.Stdin, os.Stdout, os.Stderr
@@ -19,7 +19,7 @@ func become(program string, arguments, environ []string) error {
 	return nil
 }
 
-func lives(pid int) bool {
+func isAlive(pid int) bool {
 	process, err := os.FindProcess(pid)
 	if err != nil {
 		return false

@@ -16,14 +16,15 @@ import (
 
 const dialTimeout = 5 * time.Second
 
-// bridge listens here, and carries each of the host's connections to the plugin over TLS: the host
-// itself speaks to a plugin without. It returns where it listens, and what removes that.
-func bridge(r remote) (network, address string, end func(), err error) {
+// bridge listens on a local socket and forwards each connection of the host to the plugin over TLS,
+// because the host connects to plugins without TLS. It returns the socket's address and a function
+// that removes it.
+func bridge(r remote) (network, address string, cleanup func(), err error) {
 	config, err := r.config()
 	if err != nil {
 		return "", "", nil, err
 	}
-	listener, end, err := listen()
+	listener, cleanup, err := listen()
 	if err != nil {
 		return "", "", nil, err
 	}
@@ -31,12 +32,12 @@ func bridge(r remote) (network, address string, end func(), err error) {
 		for {
 			connection, err := listener.Accept()
 			if err != nil {
-				fail("no more connections of the host can be taken: %v", err)
+				fail("connections of the host cannot be accepted: %v", err)
 			}
-			go carry(connection, r.address, config)
+			go forward(connection, r.address, config)
 		}
 	}()
-	return listener.Addr().Network(), listener.Addr().String(), end, nil
+	return listener.Addr().Network(), listener.Addr().String(), cleanup, nil
 }
 
 func (r remote) config() (*tls.Config, error) {
@@ -51,11 +52,11 @@ func (r remote) config() (*tls.Config, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no certificate in PEM", r.ca)
+			return nil, fmt.Errorf("expected certificates in PEM, got %s", r.ca)
 		}
 	}
 	if (r.cert == "") != (r.key == "") {
-		return nil, fmt.Errorf("tls_cert and tls_key go together; one of them is not set")
+		return nil, fmt.Errorf("tls_cert and tls_key must be set together, got cert %q and key %q", r.cert, r.key)
 	}
 	if r.cert != "" {
 		pair, err := tls.LoadX509KeyPair(r.cert, r.key)
@@ -80,13 +81,13 @@ func listen() (net.Listener, func(), error) {
 	return listener, func() { os.RemoveAll(folder) }, err
 }
 
-// carry copies both ways until either side ends; the host connects again by itself.
-func carry(host net.Conn, address string, config *tls.Config) {
+// forward copies in both directions until one side closes; the host reconnects by itself.
+func forward(host net.Conn, address string, config *tls.Config) {
 	defer host.Close()
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	plugin, err := tls.DialWithDialer(dialer, "tcp", address, config)
 	if err != nil {
-		say("error", "the plugin at %s cannot be reached: %v", address, err)
+		logLine("error", "the plugin at %s cannot be reached: %v", address, err)
 		return
 	}
 	defer plugin.Close()
@@ -108,6 +109,6 @@ func carry(host net.Conn, address string, config *tls.Config) {
 		if reason == nil {
 			reason = io.EOF
 		}
-		say("warn", "the plugin at %s ended the connection: %v", address, reason)
+		logLine("warn", "the plugin at %s ended the connection: %v", address, reason)
 	}
 }

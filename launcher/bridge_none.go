@@ -4,7 +4,7 @@ package main
 
 import "errors"
 
-// bridge is left out of the launcher of a package that holds its own Python: TLS would double it.
-func bridge(remote) (network, address string, end func(), err error) {
-	return "", "", nil, errors.New("this package was made without TLS; make one with --address")
+// bridge is not part of launchers for packages with Python: TLS would double their size.
+func bridge(remote) (network, address string, cleanup func(), err error) {
+	return "", "", nil, errors.New("this package does not support TLS; make one with --address")
 }

@@ -1,7 +1,7 @@
-"""Builds the launchers: build.py FOLDER [NAME …]. Names are launch_<os>_<arch> and, with the code
-that carries TLS, bridge_<os>_<arch>; default: all. Standard library only: wheels are built by it.
+"""Builds the launchers: build.py FOLDER [NAME …]. Names are launch_<os>_<arch>, and with TLS
+bridge_<os>_<arch>; default: all. Standard library only, because the build of a wheel uses it.
 
-The same source and Go give the same bytes; what was built of both already stays.
+Equal sources and versions of Go give equal bytes; a launcher that is up to date is not built again.
 """
 
 import hashlib
@@ -23,8 +23,12 @@ NAMES = tuple(f"{kind}_{platform}" for kind in ("launch", "bridge") for platform
 
 
 def build(folder: Path, names: tuple[str, ...] = NAMES) -> list[Path]:
-    """Build these programs. Raises ValueError for a name that is none, CalledProcessError with
-    what Go said."""
+    """Build these programs.
+
+    Raises:
+        ValueError: A name is wrong.
+        CalledProcessError: Go failed; its output is on stderr.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stamp = _stamp()
     return [_build(folder / name, stamp) for name in names]
@@ -39,9 +43,9 @@ def _stamp() -> str:
 
 def _build(target: Path, stamp: str) -> Path:
     if target.name not in NAMES:
-        raise ValueError(f"{target.name!r} is no launcher; allowed: {', '.join(NAMES)}")
-    mark = target.with_name(target.name + ".stamp")
-    if target.is_file() and mark.is_file() and mark.read_text() == stamp:
+        raise ValueError(f"expected one of {', '.join(NAMES)}, got {target.name!r}")
+    stamp_file = target.with_name(target.name + ".stamp")
+    if target.is_file() and stamp_file.is_file() and stamp_file.read_text() == stamp:
         return target
     kind, system, machine = target.name.split("_")
     environ = {
@@ -54,15 +58,15 @@ def _build(target: Path, stamp: str) -> Path:
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
-    fresh = target.with_name(f"{target.name}.{os.getpid()}")
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
     command = ["go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-tags", kind]
-    subprocess.run([*command, "-o", str(fresh), "."], cwd=HERE, env=environ, check=True)
-    fresh.replace(target)
-    mark.write_text(stamp)
+    subprocess.run([*command, "-o", str(unfinished), "."], cwd=HERE, env=environ, check=True)
+    unfinished.replace(target)
+    stamp_file.write_text(stamp)
     return target
 
 
 if __name__ == "__main__":
-    where, *wanted = sys.argv[1:]
-    for path in build(Path(where).resolve(), tuple(wanted) or NAMES):
+    folder, *names = sys.argv[1:]
+    for path in build(Path(folder).resolve(), tuple(names) or NAMES):
         sys.stdout.write(f"{path}\n")

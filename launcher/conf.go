@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// conf is launch.conf: lines "name = value", paths relative to the plugin's folder.
+// conf is launch.conf: lines "name = value", with paths relative to the plugin's folder.
 type conf map[string]string
 
 func readConf(path string) (conf, error) {
@@ -24,33 +24,33 @@ func readConf(path string) (conf, error) {
 		}
 		name, value, equals := strings.Cut(line, "=")
 		if !equals {
-			return nil, fmt.Errorf("launch.conf:%d: %q is not name = value", number+1, line)
+			return nil, fmt.Errorf("launch.conf:%d: expected name = value, got %q", number+1, line)
 		}
 		found[strings.TrimSpace(name)] = strings.TrimSpace(value)
 	}
 	return found, nil
 }
 
-// setting is a key of the section [plugin.<id>] of grafana.ini, which comes as a variable.
+// setting is a key of the section [plugin.<id>] of grafana.ini, which Grafana passes as a variable.
 func setting(key string) string {
 	return strings.TrimSpace(os.Getenv("GF_PLUGIN_" + strings.ToUpper(key)))
 }
 
-// command is what to become.
+// command is the program to run.
 type command struct {
 	program   string
 	arguments []string // the program's name first
 	environ   []string
 }
 
-// isolated keeps the machine's Python settings, user packages and locale out, and writes no .pyc:
-// one more file beside a signed plugin makes it invalid.
+// isolated makes Python ignore the machine's settings, user packages and locale, and write no .pyc: a
+// new file makes a signed plugin invalid.
 var isolated = []string{"-I", "-S", "-B", "-X", "utf8"}
 
 func (c conf) python(here string) (*command, error) {
 	start := filepath.Join(here, "start.py")
-	if named := setting("python"); named != "" {
-		return hostPython(named, start), nil
+	if path := setting("python"); path != "" {
+		return hostPython(path, start), nil
 	}
 	switch c["runtime"] {
 	case "bundled":
@@ -58,16 +58,16 @@ func (c conf) python(here string) (*command, error) {
 	case "host":
 		return findPython(start)
 	case "address":
-		return nil, fmt.Errorf("the package holds no Python and no address: set address = HOST:PORT " +
+		return nil, fmt.Errorf("the package has no Python and no address: set address = HOST:PORT " +
 			"under [plugin." + c["id"] + "] in grafana.ini")
 	}
-	return nil, fmt.Errorf("launch.conf: runtime is %q; allowed are bundled, host and address", c["runtime"])
+	return nil, fmt.Errorf("launch.conf: runtime must be bundled, host or address, got %q", c["runtime"])
 }
 
 func (c conf) bundled(here, start string) (*command, error) {
 	if machine := runtime.GOOS + "/" + runtime.GOARCH; c["platform"] != machine {
-		return nil, fmt.Errorf("the package holds a Python for %s, this machine is %s: package the plugin "+
-			"on such a machine, or with --runtime host or --address", c["platform"], machine)
+		return nil, fmt.Errorf("the package has a Python for %s, this machine is %s: package the plugin "+
+			"on a machine of the same platform, or with --runtime host or --address", c["platform"], machine)
 	}
 	loader, interpreter := filepath.Join(here, c["loader"]), filepath.Join(here, c["interpreter"])
 	var libraries []string
@@ -80,8 +80,8 @@ func (c conf) bundled(here, start string) (*command, error) {
 	return &command{loader, arguments, bundledEnviron()}, nil
 }
 
-// certificates is where systems keep the authorities that they trust; the OpenSSL inside looks only
-// where it was built for.
+// certificates lists where systems have their trusted CAs; the packaged OpenSSL knows only the path of
+// the system that it was built for.
 var certificates = []string{
 	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
 	"/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem",
@@ -90,7 +90,7 @@ var certificates = []string{
 func bundledEnviron() []string {
 	var environ []string
 	for _, pair := range os.Environ() {
-		// made for the machine's libc, not for ours
+		// these are for the machine's libc, not the packaged one
 		if !strings.HasPrefix(pair, "LD_PRELOAD=") && !strings.HasPrefix(pair, "LD_LIBRARY_PATH=") {
 			environ = append(environ, pair)
 		}
@@ -105,14 +105,11 @@ func bundledEnviron() []string {
 	return environ
 }
 
-// findPython looks where Pythons are: newer Grafanas pass no PATH.
+// findPython searches PATH and the common folders: newer versions of Grafana pass no PATH.
 func findPython(start string) (*command, error) {
-	var places []string
-	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
-		places = append(places, folder)
-	}
-	places = append(places, "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin", "/opt/local/bin")
-	for _, folder := range places {
+	folders := filepath.SplitList(os.Getenv("PATH"))
+	folders = append(folders, "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin", "/opt/local/bin")
+	for _, folder := range folders {
 		for _, name := range pythonNames {
 			path := filepath.Join(folder, name)
 			if info, err := os.Stat(path); err == nil && !info.IsDir() && filepath.IsAbs(path) {
@@ -121,10 +118,10 @@ func findPython(start string) (*command, error) {
 		}
 	}
 	return nil, fmt.Errorf("this machine has no Python in %s: set python = /path/to/python under "+
-		"[plugin.<id>] in grafana.ini, or package the plugin with its runtime", strings.Join(places, ", "))
+		"[plugin.<id>] in grafana.ini, or package the plugin with --runtime bundled", strings.Join(folders, ", "))
 }
 
 func hostPython(path, start string) *command {
-	// with site, unlike the bundled one: this Python's packages are wanted
+	// without -S, unlike the bundled Python: this Python's packages are needed
 	return &command{path, []string{path, "-I", "-B", "-X", "utf8", start}, os.Environ()}
 }

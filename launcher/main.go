@@ -1,8 +1,8 @@
-// The executable that Grafana starts: gpx_<name>_<os>_<arch>, static, so that it runs on any libc.
+// The executable that Grafana starts: gpx_<name>_<os>_<arch>. It is static, so it runs with any libc.
 //
-// It becomes the Python that serves the plugin: never a process between Grafana and Python, because
-// Grafana kills the process that it started and waits for the end of its output. Which Python, says
-// launch.conf beside it. Where the plugin runs elsewhere, it only says where, and idles.
+// It replaces itself with the Python that serves the plugin, by launch.conf in its folder. It must not
+// stay as a process between them: Grafana kills the process that it started and waits for the end of
+// its output. For a remote plugin it prints the address and waits.
 package main
 
 import (
@@ -16,12 +16,12 @@ import (
 const (
 	cookieName  = "grafana_plugin_type"
 	cookieValue = "datasource"
-	notStarted  = 127 // exit status: there is nothing to run
+	notStarted  = 127 // exit status: the plugin cannot be started
 )
 
 func main() {
 	executable, err := os.Executable()
-	if err != nil { // there is no /proc; Grafana starts us by our whole path
+	if err != nil { // without /proc; Grafana uses the full path
 		executable = os.Args[0]
 	}
 	if real, err := filepath.EvalSymlinks(executable); err == nil {
@@ -30,9 +30,9 @@ func main() {
 	here := filepath.Dir(executable)
 	conf, err := readConf(filepath.Join(here, "launch.conf"))
 	if err != nil {
-		fail("the package is not whole: %v; unpack it again", err)
+		fail("the package is incomplete: %v; unpack it again", err)
 	}
-	// with arguments it is a command line (`… doctor`), which is about this machine
+	// arguments are a command line (`… doctor`), for this machine
 	if len(os.Args) == 1 {
 		if remote := conf.remote(here); remote.address != "" {
 			if os.Getenv(cookieName) != cookieValue {
@@ -51,14 +51,14 @@ func main() {
 	fail("%s cannot be run on %s/%s: %v", command.program, runtime.GOOS, runtime.GOARCH, err)
 }
 
-// fail says why nothing can be started, as a log line that Grafana shows, and ends.
+// fail logs why the plugin cannot be started, and exits.
 func fail(format string, values ...any) {
-	say("error", format, values...)
+	logLine("error", format, values...)
 	os.Exit(notStarted)
 }
 
-// say writes one log line in go-plugin's form.
-func say(level, format string, values ...any) {
+// logLine writes a log line in go-plugin's format.
+func logLine(level, format string, values ...any) {
 	line, _ := json.Marshal(map[string]string{
 		"@level": level, "@message": fmt.Sprintf(format, values...), "@module": "launcher",
 	})

@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	poll      = 500 * time.Millisecond // between two looks at the host
-	keepAlive = 10 * time.Second       // between two lines that show that this process lives
+	poll      = 500 * time.Millisecond // interval of checks whether the host runs
+	keepAlive = 10 * time.Second       // interval of writes, which fail after the host's end
 )
 
-// remote is a plugin process that somebody else started.
+// remote is a plugin process that runs independently of Grafana.
 type remote struct {
 	address string // HOST:PORT
 	tls     bool
-	ca      string // a file; "" for the system's authorities
-	cert    string // the files by which we show who we are, or ""
+	ca      string // a file; "" for the system's CAs
+	cert    string // the files of the client certificate and its key, or ""
 	key     string
-	name    string // the name in the server's certificate; "" for the address' host
+	name    string // the name in the server's certificate; "" for the host of the address
 }
 
-// remote is where the plugin runs, if it runs elsewhere: by the Go SDK's variable or files, which a
-// debugger uses, by grafana.ini, or by the package.
+// remote returns the address of a remote plugin: from the Go SDK's variable or files, which debuggers
+// use, from grafana.ini, or from the package.
 func (c conf) remote(here string) remote {
 	variable := "GF_PLUGIN_GRPC_ADDRESS_" + strings.ReplaceAll(strings.ToUpper(c["id"]), "-", "_")
 	if address := os.Getenv(variable); address != "" {
@@ -47,10 +47,10 @@ func (c conf) remote(here string) remote {
 	if ca == "" && c["ca"] != "" {
 		ca = filepath.Join(here, c["ca"])
 	}
-	wanted := first(setting("tls"), c["tls"])
+	useTLS := first(setting("tls"), c["tls"])
 	return remote{
 		address: first(setting("address"), c["address"]),
-		tls:     wanted == "true" || (wanted == "" && ca != ""),
+		tls:     useTLS == "true" || (useTLS == "" && ca != ""),
 		ca:      ca,
 		cert:    setting("tls_cert"),
 		key:     setting("tls_key"),
@@ -58,21 +58,21 @@ func (c conf) remote(here string) remote {
 	}
 }
 
-// standalone is the address in standalone.txt, unless the process of pid.txt is gone.
+// standalone is the address in standalone.txt, unless the process in pid.txt has ended.
 func standalone(here string) string {
 	text, err := os.ReadFile(filepath.Join(here, "standalone.txt"))
 	if err != nil {
 		return ""
 	}
 	if number, err := os.ReadFile(filepath.Join(here, "pid.txt")); err == nil {
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(number))); err == nil && !lives(pid) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(number))); err == nil && !isAlive(pid) {
 			return ""
 		}
 	}
 	return strings.TrimSpace(string(text))
 }
 
-// cutLast splits HOST:PORT; a host of IPv6 has colons itself.
+// cutLast splits HOST:PORT at the last colon; IPv6 addresses have colons.
 func cutLast(address string) (host, port string, found bool) {
 	at := strings.LastIndex(address, ":")
 	if at < 1 {
@@ -81,30 +81,30 @@ func cutLast(address string) (host, port string, found bool) {
 	return address[:at], address[at+1:], true
 }
 
-// announce tells the host where the plugin is, and stays until the host ends.
+// announce prints the plugin's address for the host, and waits until the host ends.
 func (r remote) announce() {
 	parent := os.Getppid()
-	signal.Ignore(os.Interrupt) // Ctrl-C in a terminal reaches the group; the host decides
+	signal.Ignore(os.Interrupt) // Ctrl-C in a terminal also reaches the host, which stops its plugins
 	_, port, _ := cutLast(r.address)
 	if number, err := strconv.Atoi(port); err != nil || number < 1 || number > 65535 {
-		fail("the address %q is not HOST:PORT", r.address)
+		fail("address must be HOST:PORT, got %q", r.address)
 	}
-	network, address, end := "tcp", r.address, func() {}
+	network, address, cleanup := "tcp", r.address, func() {}
 	if r.tls {
 		var err error
-		if network, address, end, err = bridge(r); err != nil {
-			fail("no TLS connection to %s can be offered: %v", r.address, err)
+		if network, address, cleanup, err = bridge(r); err != nil {
+			fail("TLS to %s cannot be configured: %v", r.address, err)
 		}
 	} else {
-		say("info", "the plugin runs at %s; what is said there, secrets too, is not encrypted", r.address)
+		logLine("info", "the plugin runs at %s; the connection is not encrypted, including secrets", r.address)
 	}
 	fmt.Printf("1|2|%s|%s|grpc\n", network, address)
 	for last := time.Now(); os.Getppid() == parent; time.Sleep(poll) {
 		if time.Since(last) >= keepAlive {
 			last = time.Now()
-			fmt.Fprintln(os.Stderr, "the plugin runs elsewhere")
+			fmt.Fprintln(os.Stderr, "the plugin runs remotely")
 		}
 	}
-	end()
+	cleanup()
 	os.Exit(0)
 }

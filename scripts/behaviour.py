@@ -1,9 +1,9 @@
-"""The tables of the documentation that are made from the code, so that they cannot lie.
+"""Writes the tables in docs/ that are made from the code.
 
-A page holds `<!-- table: NAME -->` … `<!-- end -->`; what stands between them is replaced. The
-tables: `policy MODULE` (what its policies default to), `constants ROOM …` (public constants that a
-text follows), `errors` (the mapping of declared errors) and `metrics` (what CollectMetrics gives
-out).
+The text between `<!-- table: NAME -->` and `<!-- end -->` in a page is replaced. The tables are
+`policy MODULE` (defaults of its policies), `constants PATH …` (public constants with a docstring,
+in a package or module), `errors` (the declared errors) and `metrics` (the metrics of
+CollectMetrics).
 """
 
 import ast
@@ -31,19 +31,19 @@ _TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.S)
 Rows = Iterator[Sequence[str]]
 
 
-def policy(place: str) -> Rows:
-    """Every number of a module's policies with its default."""
+def policy(module: str) -> Rows:
+    """Every option of a module's policies with its default."""
     yield "Name", "Default", "Meaning"
-    for item in described(import_module(f"aiostream_ds.{place.replace('/', '.')}")):
+    for item in described(import_module(f"aiostream_ds.{module.replace('/', '.')}")):
         if item.name not in ("Policy.buffer", "Policy.replay"):
             yield f"`{item.name}`", show(item.default), item.description
 
 
-def constants(*places: str) -> Rows:
-    """`NAME = value` with a text behind it, in files or rooms below the package."""
+def constants(*paths: str) -> Rows:
+    """`NAME = value` with a docstring, in modules or packages."""
     yield "Name", "Value", "Meaning", "Where"
-    for place in places:
-        found = PACKAGE / place
+    for path in paths:
+        found = PACKAGE / path
         files = sorted(found.rglob("*.py")) if found.is_dir() else [found.with_suffix(".py")]
         for file in files:
             for name, value, text in documented(ast.parse(file.read_text("utf-8"))):
@@ -51,7 +51,7 @@ def constants(*places: str) -> Rows:
 
 
 def documented(module: ast.Module) -> Iterator[tuple[str, str, str]]:
-    """Name, value and text of a module's public constants."""
+    """Name, value and docstring of a module's public constants."""
     known: dict[str, Any] = {"len": len}
     for node, after in zip(module.body, module.body[1:], strict=False):
         if isinstance(node, ast.Assign):
@@ -63,7 +63,7 @@ def documented(module: ast.Module) -> Iterator[tuple[str, str, str]]:
         if not isinstance(target, ast.Name) or not target.id.isupper() or target.id[0] == "_":
             continue
         source = ast.unparse(value)
-        with suppress(NameError, AttributeError):  # it is made of more than numbers and texts
+        with suppress(NameError, AttributeError):  # not an expression of numbers and strings
             known[target.id] = eval(source, {"__builtins__": {}}, known)
         text = after.value if isinstance(after, ast.Expr) else None
         if isinstance(text, ast.Constant) and isinstance(text.value, str):
@@ -71,18 +71,24 @@ def documented(module: ast.Module) -> Iterator[tuple[str, str, str]]:
 
 
 def errors() -> Rows:
-    """Each declared error and what it becomes."""
+    """Each declared error and its results."""
     yield "Raise", "Query, resource", "Source", "Subscribe, publish", "In a stream"
     declared = PluginError.__subclasses__()
     for kind in (kind for kind in declared if kind.__module__ == PluginError.__module__):
         refused = kind.subscribe_status or f"gRPC error {kind.grpc_status}"
-        stream = "said once, then silence" if kind.permanent else "run again after `Retry`"
+        stream = "reported once, not retried" if kind.permanent else "retried after `Retry`"
         yield f"`{kind.__name__}`", str(kind.status), kind.source, refused, stream
-    yield "anything else", "500", "plugin", "gRPC error INTERNAL", "a bug: told, then delayed"
+    yield (
+        "anything else",
+        "500",
+        "plugin",
+        "gRPC error INTERNAL",
+        "a bug: error sent, next run delayed",
+    )
 
 
 def metrics() -> Rows:
-    """The project's own metrics, without those of the process."""
+    """The project's metrics, without those of the process."""
     loop = asyncio.new_event_loop()
     text = exposition(ChannelRegistry(loop=loop), Counters()).decode()
     loop.close()
@@ -101,7 +107,7 @@ TABLES: dict[str, Callable[..., Rows]] = {
 
 
 def show(value: Any, source: str = "") -> str:
-    """A value for a reader: thousands apart; what is no number as the source has it."""
+    """A value as Markdown; an expression that is not a simple value as in the source."""
     if not source and (value is None or value == ()):
         return "–"
     if isinstance(value, tuple):
@@ -114,11 +120,15 @@ def show(value: Any, source: str = "") -> str:
 
 
 def fill(page: str) -> str:
-    """The page with its tables made anew. Raises KeyError for a table that is not known."""
+    """The page with new tables.
+
+    Raises:
+        KeyError: A table is unknown.
+    """
 
     def table(match: re.Match[str]) -> str:
-        name, *places = match[2].split()
-        head, *rows = TABLES[name](*places)
+        name, *arguments = match[2].split()
+        head, *rows = TABLES[name](*arguments)
         lines = [head, ["---"] * len(head), *rows]
         cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
         text = "\n".join(f"| {' | '.join(line)} |" for line in cells)
@@ -128,7 +138,7 @@ def fill(page: str) -> str:
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
-    """Write the pages, or say which are stale; returns the exit status."""
+    """Write the pages, or report which are stale; returns the exit status."""
     stale = []
     for name in PAGES:
         path = root / name

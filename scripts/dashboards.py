@@ -158,19 +158,29 @@ def demo() -> Json:
         "A walk that is the same on every machine: history and live rows of one function of time.",
         [choice("hz", "Rows a second", "10", "1", "50")],
         panel(
-            "timeseries", "Exact: no row missing, none twice", (24, 9), walk,
-            maxDataPoints=FIVE_MINUTES, **lines(),
+            "timeseries",
+            "Exact: no row missing, none twice",
+            (24, 9),
+            walk,
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
         ),
         panel(
-            "timeseries", "Several queries in one panel", (12, 8),
+            "timeseries",
+            "Several queries in one panel",
+            (12, 8),
             query("walk", hz="${hz}", seed=2, alias="seed 2"),
             query("walk", hz="${hz}", seed=3, alias="seed 3"),
-            maxDataPoints=FIVE_MINUTES, **lines(),
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
         ),
         panel(
-            "timeseries", "The stock way of Grafana, for comparison", (12, 8),
+            "timeseries",
+            "The stock way of Grafana, for comparison",
+            (12, 8),
             query("walk", exact=False, hz="${hz}", seed=1, alias="seed 1"),
-            maxDataPoints=FIVE_MINUTES, **lines(),
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
         ),
         panel("stat", "Newest value", (6, 6), walk, **NEWEST, **newest(**neutral())),
         panel("table", "Rows of the last 10 s", (8, 6), walk, **NEWEST, **newest_first()),
@@ -180,7 +190,7 @@ def demo() -> Json:
             " come back with every row. The stock panel shows what Grafana does without the"
             " plugin's own way of joining history and live rows.",
         ),
-    )  # fmt: skip
+    )
 
 
 def host() -> Json:
@@ -198,24 +208,38 @@ def host() -> Json:
         panel("stat", "Memory", (6, 4), memory, **newest("used_share", **percent, **warm)),
         panel("stat", "Received", (6, 4), net, **newest("received", **neutral())),
         panel(
-            "timeseries", "Processor", (12, 8), cpu,
+            "timeseries",
+            "Processor",
+            (12, 8),
+            cpu,
             transformations=only("time", "user", "system", "iowait"),
             **lines(fill=30, stacked=True, unit="percent", min=0, max=100),
         ),
         panel(
-            "timeseries", "Memory", (12, 8), memory,
+            "timeseries",
+            "Memory",
+            (12, 8),
+            memory,
             transformations=only("time", "used", "available", "swap_used"),
             **lines(fill=10, min=0),
         ),
         panel(
-            "timeseries", "Network: $nic", (12, 8), net,
-            transformations=only("time", "received", "sent"), **lines(fill=10, min=0),
+            "timeseries",
+            "Network: $nic",
+            (12, 8),
+            net,
+            transformations=only("time", "received", "sent"),
+            **lines(fill=10, min=0),
         ),
         panel(
-            "timeseries", "Disk: $device", (12, 8), disk,
-            transformations=only("time", "read", "written"), **lines(fill=10, min=0),
+            "timeseries",
+            "Disk: $device",
+            (12, 8),
+            disk,
+            transformations=only("time", "read", "written"),
+            **lines(fill=10, min=0),
         ),
-    )  # fmt: skip
+    )
 
 
 def file() -> Json:
@@ -226,21 +250,39 @@ def file() -> Json:
         "A growing NDJSON or CSV file, from its rows of before to the line written just now.",
         [text_box("file", "File", "today.ndjson")],
         panel(
-            "timeseries", "Numbers of $file", (24, 9), rows, maxDataPoints=FIVE_MINUTES,
-            transformations=without("offset"), **lines(),
+            "timeseries",
+            "Numbers of $file",
+            (24, 9),
+            rows,
+            maxDataPoints=FIVE_MINUTES,
+            transformations=without("offset"),
+            **lines(),
         ),
         panel(
-            "logs", "Lines of the last 10 s", (12, 11), rows, **NEWEST,
+            "logs",
+            "Lines of the last 10 s",
+            (12, 11),
+            rows,
+            **NEWEST,
             options={
-                "showTime": True, "showLabels": False, "wrapLogMessage": True,
-                "enableLogDetails": True, "sortOrder": "Descending", "dedupStrategy": "none",
+                "showTime": True,
+                "showLabels": False,
+                "wrapLogMessage": True,
+                "enableLogDetails": True,
+                "sortOrder": "Descending",
+                "dedupStrategy": "none",
             },
         ),
         panel(
-            "table", "Rows of the last 10 s", (12, 11), rows,
-            transformations=without("offset"), **NEWEST, **newest_first(),
+            "table",
+            "Rows of the last 10 s",
+            (12, 11),
+            rows,
+            transformations=without("offset"),
+            **NEWEST,
+            **newest_first(),
         ),
-    )  # fmt: skip
+    )
 
 
 def only(*fields: str) -> list[Json]:

@@ -1,8 +1,8 @@
-"""The grpc.aio peer: what a Python author gets from Google's gRPC without this project.
+"""The grpc.aio peer: a plugin on Google's gRPC for Python, without this project.
 
-Streams are written with care: orjson, numpy columns, replies as ready bytes without a protobuf
-object. Serves the same paths as benchmarks/peer.py, and a go-plugin host needs nothing more than
-its handshake line. `backend_pb2` is generated beside a copy of this file by scripts/bench.
+Its streams are optimized: orjson, numpy columns, replies as encoded bytes without protobuf objects.
+It serves the paths of benchmarks/peer.py; for go-plugin it only prints the handshake line.
+scripts/bench generates `backend_pb2` next to a copy of this file.
 """
 
 import asyncio
@@ -95,13 +95,13 @@ def rows_packet(k: int, rows: int) -> bytes:
 async def run_stream(request: Any, context: Any) -> AsyncIterator[bytes]:
     global ticking
     match request.path.split("/"):
-        case ["burst", shape, n, *mark]:
+        case ["burst", shape, n, *ids]:
             rows, fields = map(int, shape.split("x"))
             try:
                 for k in range(int(n)):
                     yield burst_packet(k, rows, fields)
             finally:
-                done.update({name: time.time_ns() for name in mark})
+                done.update({id: time.time_ns() for id in ids})
         case ["rows", n]:
             for k in range(int(n)):
                 yield rows_packet(k, 1)
@@ -130,7 +130,7 @@ async def run_stream(request: Any, context: Any) -> AsyncIterator[bytes]:
 
 
 async def subscribe(request: Any, context: Any) -> bytes:
-    return b""  # OK, the first of its enum
+    return b""  # status OK is 0
 
 
 async def publish(request: Any, context: Any) -> bytes:
@@ -157,9 +157,9 @@ async def query(request: Any, context: Any) -> bytes:
 def table(start: int, rows: int) -> bytes:
     import pyarrow as pa
 
-    places = np.arange(rows)
-    times = ((start + places) * 1_000_000).view("datetime64[ns]")
-    columns = [pa.array(times), pa.array(TABLE[places & (SIZE - 1)])]
+    numbers = np.arange(rows)
+    times = ((start + numbers) * 1_000_000).view("datetime64[ns]")
+    columns = [pa.array(times), pa.array(TABLE[numbers & (SIZE - 1)])]
     columns.append(pa.array([NAMES[i & 1023] for i in range(rows)]))
     fields = [
         pa.field(name, column.type, nullable=False, metadata={"name": name})

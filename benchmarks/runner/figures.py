@@ -1,4 +1,4 @@
-"""What is measured: the figures, their units and what must be reached. Imports nothing of ours."""
+"""The figures: workloads, keys of their results, units and targets."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ REFERENCE = "go"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the results: a key of what the load client says of a workload.
+    """One line of the results: a key of the load client's result for a workload.
 
-    `must` and `stretch` are ratios to the reference, or plain values when `plain`; at least so
-    much when `more`, else at most. None: no aim. The reference is another server or workload where
-    `against` says so: (server, workload, key).
+    `must` and `stretch` are targets: lower bounds if `more`, otherwise upper bounds; of the ratio
+    to the reference, or of the value if `plain`. None: no target. `against` is another reference:
+    (server, workload, key).
     """
 
     workload: str
@@ -35,9 +35,9 @@ class Figure:
     def base(self) -> tuple[str, str, str]:
         return self.against or (REFERENCE, self.workload, self.key)
 
-    def reached(self, value: float, aim: float | None) -> bool:
-        """Whether a ratio, or a plain value, is what was aimed at."""
-        return aim is not None and (value >= aim if self.more else value <= aim)
+    def reached(self, value: float, target: float | None) -> bool:
+        """Whether a ratio, or a plain value, reaches the target."""
+        return target is not None and (value >= target if self.more else value <= target)
 
 
 def _rate(
@@ -59,25 +59,29 @@ FIGURES = (
     _rate("b1x2s8", "eight streams at once, 1 x 2", 1.1, 1.5),
     _rate("b100x5s8", "eight streams at once, 100 x 5", 2, 3),
     Figure(
-        "fan1000", "srv_us", "µs CPU a packet", "1,000 readers, 100 rows at 10 Hz", False, 0.4, 0.2
+        "fan1000",
+        "srv_us",
+        "µs CPU a packet",
+        "1,000 subscribers, 100 rows at 10 Hz",
+        False,
+        0.4,
+        0.2,
     ),
-    Figure("mix", "p99_ms", "ms, p99", "ten 10 Hz channels beside a burst", False, 1.5, 1),
+    Figure("mix", "p99_ms", "ms, p99", "ten 10 Hz channels during a burst", False, 1.5, 1),
     _rate("sub16", "SubscribeStream, 16 callers", 0.6, 1.5, "cps", "calls/s"),
     _rate("q10c8", "QueryData of 10 rows, 8 callers", 0.6, 1.3, "cps", "calls/s"),
     Figure("q1m", "p50_ms", "ms", "QueryData of 1,000,000 rows", False, 0.45, 0.36),
     Figure("t1000", "cpu_pct", "% CPU", "1,000 channels at 10 Hz", False, 1, 0.66),
-    Figure(
-        "t1000", "p99_ms", "ms, p99", "the same: how old a row is at the client", False, 1.5, 1.2
-    ),
+    Figure("t1000", "p99_ms", "ms, p99", "the same: age of a row at the client", False, 1.5, 1.2),
     Figure("m10000", "open_s", "s", "opening 10,000 channels", False, 2.5, 1),
     Figure("m10000", "opening_p99_ms", "ms, p99", "a health check while they open", False, 2, 1),
     Figure("m10000", "open_p99_ms", "ms, p99", "a health check while they are open", False, 2, 1),
     Figure("m10000", "channel_kb", "KB", "memory of a channel", False, 20, 9, plain=True),
     Figure(
-        *("cold", "health_ms", "ms", "exec to the first health answer; ratio to the bare Python"),
+        *("cold", "health_ms", "ms", "exec to the first health response; ratio to bare Python"),
         *(False, 1.5, 1.1, ("python", "bare", "end_ms")),
     ),
 )
 
 WORKLOADS = (*dict.fromkeys(f.workload for f in FIGURES),)
-"""In the order in which they run; `bare` belongs to `cold`."""
+"""In the order in which they run; `bare` is a part of `cold`."""

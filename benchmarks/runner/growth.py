@@ -1,7 +1,7 @@
-"""What a packet and an open cost as channels grow in number, drawn as a picture.
+"""Measures and draws the cost of a packet and of opening a channel by the number of channels.
 
-Always the same 500 packets a second in all, so that only the number of channels differs. The
-picture is plain SVG with its own colours for light and dark pages.
+The rate is always 500 packets a second in total, so that only the number of channels differs. The
+picture is SVG with colours for light and dark pages.
 """
 
 import json
@@ -16,7 +16,7 @@ from .ratios import Measurement
 from .report import number
 from .rounds import rounds
 
-__all__ = ["CHANNELS", "Series", "draw", "grow", "top"]
+__all__ = ["CHANNELS", "Series", "axis_end", "draw", "grow"]
 
 CHANNELS = (1, 100, 1000, 10_000)
 
@@ -40,11 +40,11 @@ STYLE = """
 """
 
 Series = Mapping[str, Mapping[str, Sequence[float | None]]]
-"""Key of PANELS → server → a value for each of CHANNELS; None where it does not count."""
+"""Key of PANELS → server → a value for each of CHANNELS; None if it does not count."""
 
 
 def grow(bench: Bench, count: int, scale: float, out: Path, picture: Path) -> Path:
-    """Measures, draws `picture` and writes growth.json into the folder `out`."""
+    """Measure, draw `picture` and write growth.json to the folder `out`."""
     names = (OURS, REFERENCE)
     bench.programs = {name: bench.programs[name] for name in names}
     measured = [*rounds(bench, [f"g{n}" for n in CHANNELS], count, scale)]
@@ -60,14 +60,15 @@ def grow(bench: Bench, count: int, scale: float, out: Path, picture: Path) -> Pa
 
 
 def _median(measured: Sequence[Measurement], server: str, workload: str, key: str) -> float | None:
-    """Only when every round counts."""
+    """The median; None unless every round counts."""
     values = [m.value(key) for m in measured if (m.server, m.workload) == (server, workload)]
-    whole = [v for v in values if v is not None]
-    return round(median(whole), 2) if whole and len(whole) == len(values) else None
+    if not values or None in values:
+        return None
+    return round(median(v for v in values if v is not None), 2)
 
 
-def top(value: float) -> float:
-    """The next round number: 1, 2, 2.5, 4, 5 or 8 times a power of ten."""
+def axis_end(value: float) -> float:
+    """The next number of 1, 2, 2.5, 4, 5 or 8 times a power of ten."""
     if value <= 0:
         return 1
     power: float = 10 ** int(log10(value) // 1)
@@ -83,13 +84,15 @@ def _picture(series: Series) -> Iterator[str]:
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
     yield "<title>CPU of a packet and of an open at 1 to 10,000 channels, ours and Go's</title>"
     yield f"<style>{STYLE}</style>"
-    for place, (key, title) in enumerate(PANELS):
-        yield from _panel(60 + place * 375, title, series[key])
+    for index, (key, title) in enumerate(PANELS):
+        yield from _panel(60 + index * 375, title, series[key])
     yield "</svg>"
 
 
 def _panel(left: int, title: str, lines: Mapping[str, Sequence[float | None]]) -> Iterator[str]:
-    highest = top(max((v for line in lines.values() for v in line if v is not None), default=1))
+    highest = axis_end(
+        max((v for line in lines.values() for v in line if v is not None), default=1)
+    )
     bottom = PLOT_TOP + PLOT_HEIGHT
 
     def x(channels: int) -> float:
@@ -110,7 +113,7 @@ def _panel(left: int, title: str, lines: Mapping[str, Sequence[float | None]]) -
         yield f'<text x="{x(channels):.1f}" y="{bottom + 20}" text-anchor="middle">{text}</text>'
     middle = left + PLOT_WIDTH / 2
     yield f'<text x="{middle:.1f}" y="{bottom + 42}" text-anchor="middle">channels</text>'
-    for place, (name, line) in enumerate(lines.items()):
+    for index, (name, line) in enumerate(lines.items()):
         points = [(x(c), y(v)) for c, v in zip(CHANNELS, line, strict=True) if v is not None]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
         if points:
@@ -118,7 +121,7 @@ def _panel(left: int, title: str, lines: Mapping[str, Sequence[float | None]]) -
         yield from (
             f'<circle class="{name}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"/>' for px, py in points
         )
-        at = left + place * 60
+        at = left + index * 60
         yield f'<circle class="{name}" cx="{at + 5}" cy="40" r="4"/>'
         label = {OURS: "ours", REFERENCE: "Go"}.get(name, name)
         yield f'<text class="{name}" x="{at + 14}" y="44">{label}</text>'

@@ -1,4 +1,4 @@
-"""The machine: which Python is the fastest on it, and what the results say of it all."""
+"""The machine: its fastest Python, its processor and load."""
 
 import os
 import platform
@@ -8,22 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Interpreter", "fastest", "load", "processor", "said"]
+__all__ = ["Interpreter", "fastest", "load", "output", "processor"]
 
 DEBIAN = Path("/usr/bin/python3")
-NEAR = 1.1  # Debian's Python is taken when it needs no more than so much of the fastest's time
+TOLERANCE = 1.1  # Debian's Python is used if it takes at most this times the fastest's time
 
 LOOP = """
 import sys, time
 assert sys.version_info >= (3, 11)
 def loop():
-    began, total = time.perf_counter(), 0
+    started, total = time.perf_counter(), 0
     for i in range(200_000):
         total += i * i % 7
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 version = sys.version.split()[0] + ("" if sys.implementation.name == "cpython" else " not CPython")
 best = 1.0
-for _ in range(40):  # spread over seconds: a shared machine has slow ones
+for _ in range(40):  # spread over seconds: a shared machine is slow at times
     best = min(best, loop())
     time.sleep(0.05)
 print(best, version, sys._base_executable)
@@ -32,15 +32,15 @@ print(best, version, sys._base_executable)
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python of this machine; `seconds` is what a plain loop took."""
+    """A Python of this machine; `seconds` is the time of a simple loop."""
 
     path: Path
     version: str
     seconds: float
 
 
-def said(*command: str | Path) -> str:
-    """What a program prints, without white space around it."""
+def output(*command: str | Path) -> str:
+    """The stripped output of a program."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -50,9 +50,9 @@ def _interpreters() -> Iterator[Interpreter]:
     seen = set()
     for path in (p for p in found if p is not None and os.access(p, os.X_OK)):
         try:
-            seconds, version, real = said(path, "-I", "-c", LOOP).split(maxsplit=2)
+            seconds, version, real = output(path, "-I", "-c", LOOP).split(maxsplit=2)
         except subprocess.CalledProcessError:
-            continue  # older than 3.11, or a name without a Python behind it
+            continue  # older than 3.11, or not a Python
         identity = os.path.realpath(real)
         if identity not in seen:
             seen.add(identity)
@@ -60,16 +60,16 @@ def _interpreters() -> Iterator[Interpreter]:
 
 
 def fastest() -> tuple[Interpreter, list[Interpreter]]:
-    """The Python that is measured, and all that there are, the fastest first."""
+    """The Python to measure with, and all of them, the fastest first."""
     every = sorted(_interpreters(), key=lambda i: i.seconds)
     if not every:
-        raise SystemExit("Python 3.11 or newer is needed")
-    limit = every[0].seconds * NEAR
+        raise SystemExit("expected Python 3.11 or newer, got none; install one")
+    limit = every[0].seconds * TOLERANCE
     return next((i for i in every if i.path == DEBIAN and i.seconds <= limit), every[0]), every
 
 
 def processor() -> str:
-    """The processor's model and how many there are of it."""
+    """The processor's model and number."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,4 +1,4 @@
-"""Where a packet's microseconds go in ours: shares by sampling, times from a run without it."""
+"""Profiles a packet: shares of processor time by sampling, times from a run without it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,28 +8,28 @@ from typing import Any
 from .figures import OURS
 from .programs import BUILD, Bench
 from .report import number
-from .rounds import measure, tell
+from .rounds import log, measure
 
 __all__ = ["WORKLOADS", "profile"]
 
 WORKLOADS = ("b1x2", "t1000")
 
-START = "start and imports"  # what sampled.py calls what is no part of a packet
+START = "start and imports"  # sampled.py's stage for what is not part of a packet
 
 HEAD = """\
 # Where a packet's microseconds go
 
-Written by `scripts/bench --profile`, for `benchmarks/peer`. 1,000 times a second of processor \
-time a signal asks the process which stage it is at, by the file of the innermost Python frame \
-that is known; what a C library does counts for its caller, and kernel time for what it was asked \
-by. Sampling slows things, so only the **shares** come from it; the microseconds are these shares \
-of the processor time of a packet in a run without it. Starting and imports are left out; the \
-opening of the thousand channels of `t1000` is in.
+Written by `scripts/bench --profile`, for `benchmarks/peer`. A signal samples the process 1,000 \
+times a second of processor time. The stage of a sample is that of the innermost Python frame in a \
+known file, so C code and kernel time count for their caller. Sampling slows the process, so only \
+the **shares** come from it; the microseconds are these shares of the processor time of a packet in
+\\ a run without sampling. The start and imports are excluded; opening the thousand channels of
+`t1000` \\ is included.
 """
 
 
 def profile(bench: Bench, scale: float, out: Path) -> Path:
-    """Measures both workloads and writes profile.md into the folder `out`."""
+    """Measure both workloads and write profile.md to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / "profile.md"
     page.write_text("\n".join([HEAD, *_sections(bench, scale)]) + "\n", "utf-8")
@@ -40,16 +40,16 @@ def _sections(bench: Bench, scale: float) -> Iterator[str]:
     for workload in WORKLOADS:
         samples = BUILD / f"samples-{workload}.json"
         samples.unlink(missing_ok=True)
-        tell(f"profile {workload}")
+        log(f"profile {workload}")
         plain = measure(bench, OURS, workload, scale)
         slowed = measure(bench, OURS, workload, scale, {"PEER_SAMPLES": str(samples)})
         yield f"## {workload}"
         yield ""
-        wrong = plain.get("error") or slowed.get("error")
-        if wrong:
-            yield f"Does not count: {str(wrong)[:300]}"
+        error = plain.get("error") or slowed.get("error")
+        if error:
+            yield f"Does not count: {str(error)[:300]}"
         elif not samples.exists():
-            yield "Nothing was sampled: the process did not end by itself."
+            yield "No samples: the process was killed."
         else:
             yield from _tables(json.loads(samples.read_text("utf-8")), plain, slowed)
         yield ""
@@ -61,7 +61,7 @@ def _tables(
     stages = {name: count for name, count in samples["stages"].items() if name != START}
     total = sum(stages.values())
     if not total:
-        yield "No sample fell into the work."
+        yield "No sample is part of a packet."
         return
     each = plain["srv_us"]
     yield f"{number(each)} µs of processor time a packet; {number(slowed['srv_us'])} µs while"
@@ -75,5 +75,5 @@ def _tables(
     yield "| function | stage | share |"
     yield "| --- | --- | ---: |"
     functions = [row for row in samples["functions"] if row[0] != START and row[1]]
-    for stage, place, count in functions[:12]:
-        yield f"| `{place}` | {stage} | {count / total:.1%} |"
+    for stage, function, count in functions[:12]:
+        yield f"| `{function}` | {stage} | {count / total:.1%} |"

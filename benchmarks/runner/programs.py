@@ -1,6 +1,6 @@
-"""Builds what is measured, below build/bench: the Go programs, the Rust peer and the Python ones.
+"""Builds the measured programs in build/bench: the Go, Rust and Python ones.
 
-The project is installed as a user installs it: a wheel, in an environment of its own.
+The project is installed from a wheel into a new environment, as users install it.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .figures import OURS
-from .machine import Interpreter, said
+from .machine import Interpreter, output
 
 __all__ = ["BUILD", "PEERS", "ROOT", "Bench", "Program"]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 BUILD = ROOT / "build" / "bench"
 PEERS = ("go", "go-json", "rust", "grpc.aio")
-"""What ours can be measured against."""
+"""The other servers."""
 
 ISOLATED = "-IBXutf8"  # as a packaged executable starts its interpreter
 
@@ -34,13 +34,13 @@ MODULES = (
     "google.golang.org/grpc",
 )
 
-# Go's names for what they are in the results.
+# Go module → its name in the results.
 _NAMES = {MODULES[0]: "plugin SDK for Go", MODULES[1]: "go-plugin", MODULES[2]: "grpc-go"}
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A measured server: how it starts, and how much smaller its long workloads are made."""
+    """A measured server: its command, and factors that shorten its slow workloads."""
 
     name: str
     command: tuple[str, ...]
@@ -48,7 +48,7 @@ class Program:
 
 
 class Bench:
-    """All programs of one run; `skipped` says why a peer is not there."""
+    """All programs of a run; `skipped`: peer → why it is missing."""
 
     def __init__(self, python: Interpreter) -> None:
         self.programs: dict[str, Program] = {}
@@ -59,13 +59,17 @@ class Bench:
         self._source = python.path
 
     def build(self, peers: tuple[str, ...]) -> None:
-        """Raises CalledProcessError for what cannot be missing."""
+        """Build everything.
+
+        Raises:
+            CalledProcessError: A required program cannot be built.
+        """
         BUILD.mkdir(parents=True, exist_ok=True)
         self._go()
         self._environment()
         self._package()
         self._add(OURS, str(BENCHMARKS / "peer"))
-        os.environ["AIOSTREAM_DS_PYTHON"] = str(self.python)  # which benchmarks/peer starts
+        os.environ["AIOSTREAM_DS_PYTHON"] = str(self.python)  # for benchmarks/peer
         if "go-json" in peers:
             self._add("go-json", str(BUILD / "bin" / "plugin-json"))
         for name, make in (("rust", self._rust), ("grpc.aio", self._grpc_aio)):
@@ -73,23 +77,23 @@ class Bench:
                 try:
                     make()
                 except subprocess.CalledProcessError as error:
-                    output = error.stderr or b""
-                    text = output.decode() if isinstance(output, bytes) else output
+                    stderr = error.stderr or b""
+                    text = stderr.decode() if isinstance(stderr, bytes) else stderr
                     self.skipped[name] = (text.strip().splitlines() or [str(error)])[-1]
 
     def versions(self) -> dict[str, str]:
-        """Of everything whose speed is seen here."""
+        """The versions of everything that is measured."""
         script = (
             "import json, sys, importlib.metadata as m\n"
             f"print(json.dumps({{p: m.version(p) for p in {PACKAGES!r}}}))"
         )
-        found = {"Go": said("go", "env", "GOVERSION").removeprefix("go")}
+        found = {"Go": output("go", "env", "GOVERSION").removeprefix("go")}
         for module in MODULES:
-            text = said(
+            text = output(
                 *("go", "-C", BENCHMARKS / "go", "list", "-m", "-f", "{{.Version}}", module)
             )
             found[_NAMES[module]] = text.removeprefix("v")
-        python: dict[str, str] = json.loads(said(self.python, "-I", "-c", script))
+        python: dict[str, str] = json.loads(output(self.python, "-I", "-c", script))
         found |= python
         lock = BUILD / "rust" / "Cargo.lock"
         if "rust" in self.programs and lock.exists():
@@ -99,7 +103,7 @@ class Bench:
         return found
 
     def command(self, name: str, workload: str) -> tuple[str, ...]:
-        """How a server is started for a workload: a cold start is that of the packaged plugin."""
+        """The command for a workload; `cold` starts the packaged plugin."""
         if workload == "bare":
             return (str(self.python), ISOLATED, "-c", "import asyncio, grpclib.server")
         if workload == "cold" and name == OURS:
@@ -111,7 +115,9 @@ class Bench:
 
     def _go(self) -> None:
         if not shutil.which("go"):
-            raise SystemExit("Go is needed: the load client and the reference are Go programs")
+            raise SystemExit(
+                "expected go on PATH for the load client and the reference; install Go"
+            )
         _run("go", "-C", BENCHMARKS / "go", "build", "-o", f"{BUILD / 'bin'}/", "./...")
         self._add("go", str(BUILD / "bin" / "plugin"))
 
@@ -131,7 +137,7 @@ class Bench:
         _run(*into, "install", "--no-deps", "--force-reinstall", *wheels.glob("*.whl"))
 
     def _package(self) -> None:
-        out = BUILD / "packaged" / "aiostream-ds-datasource"  # the plugin's id names the folder
+        out = BUILD / "packaged" / "aiostream-ds-datasource"  # named after the plugin's id
         environ = {**os.environ, "AIOSTREAM_DS_PYTHON": str(self.python)}
         _run(ROOT / "scripts" / "package", out, environ=environ)
         (executable,) = out.glob("gpx_*")
@@ -141,7 +147,7 @@ class Bench:
         if not shutil.which("cargo"):
             self.skipped["rust"] = "cargo is not installed"
             return
-        # A copy, for cargo writes its lock beside the manifest.
+        # A copy, because cargo writes its lock next to the manifest.
         shutil.copytree(BENCHMARKS / "rust", BUILD / "rust", dirs_exist_ok=True)
         target = BUILD / "rust" / "target"
         manifest = BUILD / "rust" / "Cargo.toml"
@@ -156,9 +162,9 @@ class Bench:
         _run(*protoc, f"--python_out={out}", "backend.proto")
         launch = f"import runpy, sys; sys.path.insert(0, {str(out)!r}); "
         launch += f"runpy.run_path({str(out / 'plugin.py')!r}, run_name='__main__')"
-        # Slower ones get fewer packets: what is compared is a rate.
-        few = {"b1x2": 0.05, "b1x2s8": 0.1, "b100x5": 0.3, "b100x5s8": 0.3, "rows": 0.02}
-        self._add("grpc.aio", str(self.python), ISOLATED, "-c", launch, **few)
+        # Fewer packets for slow workloads: rates are compared.
+        scales = {"b1x2": 0.05, "b1x2s8": 0.1, "b100x5": 0.3, "b100x5s8": 0.3, "rows": 0.02}
+        self._add("grpc.aio", str(self.python), ISOLATED, "-c", launch, **scales)
 
 
 def _run(*command: object, environ: dict[str, str] | None = None) -> None:

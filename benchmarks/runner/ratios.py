@@ -1,7 +1,8 @@
-"""Paired ratios: what a server did in a round, over what the reference did in the same round.
+"""Paired ratios: the result of a server in a round divided by that of the reference in the same
+round.
 
-A measurement with anything missing (`error`) does not count, and takes its pair with it. Nor does
-one of ours whose clocks fell behind; with a peer that is only said, lest it look better or worse.
+A measurement with missing data (`error`) does not count, and neither does its pair. A measurement
+of ours that missed ticks does not count either; for a peer missed ticks are only reported.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,16 +12,18 @@ from typing import Any
 
 from .figures import OURS, Figure
 
-__all__ = ["BEHIND", "Measurement", "Outcome", "Spread", "outcome", "spread"]
+__all__ = ["MAX_MISSED", "Measurement", "Outcome", "Spread", "outcome", "spread"]
 
 
-BEHIND = 0.03  # the edges of the time in which is counted are part of it
+MAX_MISSED = 0.03  # includes the inaccuracy of the start and end of counting
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What the load client said of one workload of one server in one round. `first` is why that
-    had to be measured once more."""
+    """The load client's result for one workload of one server in one round.
+
+    `first` is the error of the first attempt, if this is the second.
+    """
 
     round: int
     workload: str
@@ -29,28 +32,28 @@ class Measurement:
     first: str = ""
 
     @property
-    def behind(self) -> float:
-        """The share of packets that were due and not made."""
-        return float(self.seen.get("behind", 0))
+    def missed(self) -> float:
+        """The share of due packets that were not made."""
+        return float(self.seen.get("missed", 0))
 
     @property
     def error(self) -> str:
-        """Why it does not count, or ""."""
+        """Why it does not count; "" if it counts."""
         if "error" in self.seen:
             return str(self.seen["error"])
-        if self.server == OURS and self.behind > BEHIND:
-            return f"{self.behind:.0%} of what was due was not made"
+        if self.server == OURS and self.missed > MAX_MISSED:
+            return f"{self.missed:.0%} of the due packets were not made"
         return ""
 
     def value(self, key: str) -> float | None:
-        """None when it does not count."""
+        """A value of the result; None if it does not count."""
         found = self.seen.get(key)
         return None if self.error or found is None else float(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some rounds, the least and the most, and how many of how many counted."""
+    """Median, minimum and maximum of some rounds, and how many of them counted."""
 
     median: float
     least: float
@@ -59,26 +62,26 @@ class Spread:
     rounds: int
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return self.counted == self.rounds
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One figure of one server. `ratio` is None when no pair counted; `error` is the first."""
+    """One figure of one server. `ratio` is None if no pair counted; `error` is the first error."""
 
     value: Spread | None
     ratio: Spread | None
     error: str = ""
 
-    def reached(self, figure: Figure, aim: float | None) -> bool:
-        """Whether the aim is reached, with every round counted."""
+    def reached(self, figure: Figure, target: float | None) -> bool:
+        """Whether the target is reached and every round counted."""
         judged = self.value if figure.plain else self.ratio
-        return judged is not None and judged.whole and figure.reached(judged.median, aim)
+        return judged is not None and judged.complete and figure.reached(judged.median, target)
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """Of the values that count (not None); None when none does."""
+    """The spread of the values that are not None; None if there are none."""
     every = [*values]
     counted = [v for v in every if v is not None]
     if not counted:
@@ -89,13 +92,13 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 def outcome(
     measurements: Iterable[Measurement], figure: Figure, server: str = OURS
 ) -> Outcome | None:
-    """A figure of a server; None when it was not measured."""
-    by_place = {(m.round, m.server, m.workload): m for m in measurements}
+    """A figure of a server; None if it was not measured."""
+    by_key = {(m.round, m.server, m.workload): m for m in measurements}
     base_server, base_workload, base_key = figure.base
-    own = [m for m in by_place.values() if (m.server, m.workload) == (server, figure.workload)]
+    own = [m for m in by_key.values() if (m.server, m.workload) == (server, figure.workload)]
     ratios = []
     for measured in own:
-        base = by_place.get((measured.round, base_server, base_workload))
+        base = by_key.get((measured.round, base_server, base_workload))
         below = base.value(base_key) if base else None
         above = measured.value(figure.key)
         ratios.append(above / below if above is not None and below else None)

@@ -1,4 +1,4 @@
-"""Writes the results: a table for readers, and the medians as JSON."""
+"""Writes the results: a Markdown page, and the medians as JSON."""
 
 import json
 import os
@@ -7,26 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .figures import FIGURES, OURS, WORKLOADS, Figure
-from .ratios import BEHIND, Measurement, Outcome, outcome, spread
+from .ratios import MAX_MISSED, Measurement, Outcome, outcome, spread
 
 __all__ = ["Run", "number", "table", "write"]
 
 COLUMNS = (OURS, "go-json", "rust", "grpc.aio")
 
-LEGEND = """\
-Go is the reference: a plugin on the SDK for Go that sends frames with `SendFrame`. The other \
-columns are ratios to it, each the median of the ratios of single rounds, with the least and the \
-most in brackets; a ratio above 1 is good where more is better (↑), below 1 where less is (↓). \
-*ours* is `benchmarks/peer`, a class on the public API; *go-json* is a Go plugin that makes its \
-JSON by hand and sends bytes; *rust* is the SDK for Rust, *grpc.aio* Google's gRPC for Python \
-with orjson. The client counts every packet and row, and a measurement with anything missing does \
-not count.
+LEGEND = r"""\ Go is the reference: a plugin on the SDK for Go that sends frames with `SendFrame`.
+The other \ columns are ratios to it: the median of the ratios of the rounds, with minimum and
+maximum in \ brackets. A ratio above 1 is good if more is better (↑), below 1 if less is better (↓).
+*ours* is \ `benchmarks/peer`, a class on the public API; *go-json* is a Go plugin that writes its
+JSON by hand \ and sends bytes; *rust* is the SDK for Rust, *grpc.aio* Google's gRPC for Python with
+orjson. The \ client counts every packet and row; a measurement with missing data does not count.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A whole run: what was measured and on what."""
+    """A run: its measurements, and facts about the machine and the programs."""
 
     measurements: Sequence[Measurement]
     facts: Mapping[str, str]
@@ -35,7 +33,7 @@ class Run:
 
 
 def number(value: float) -> str:
-    """Three digits that mean something: 1,234 or 12.3 or 0.0123."""
+    """A number with three significant digits: 1,230 or 12.3 or 0.0123."""
     if abs(value) >= 1000:
         digits = max(0, len(f"{abs(value):.0f}") - 3)
         return f"{round(value, -digits):,.0f}"
@@ -49,7 +47,7 @@ def _ratio(found: Outcome | None, figure: Figure) -> str:
     if shown is None:
         return "**does not count**" if found.error else "–"
     text = f"{number(shown.median)} ({number(shown.least)}–{number(shown.most)})"
-    return text if shown.whole else f"{text}, **{shown.counted} of {shown.rounds} count**"
+    return text if shown.complete else f"{text}, **{shown.counted} of {shown.rounds} count**"
 
 
 def _reference(run: Run, figure: Figure) -> str:
@@ -60,10 +58,10 @@ def _reference(run: Run, figure: Figure) -> str:
     return number(found.median) if found else "–"
 
 
-def _aim(figure: Figure, aim: float | None) -> str:
-    if aim is None:
+def _target(figure: Figure, target: float | None) -> str:
+    if target is None:
         return "–"
-    return f"{'≥' if figure.more else '≤'} {aim:g}{' KB' if figure.plain else ''}"
+    return f"{'≥' if figure.more else '≤'} {target:g}{' KB' if figure.plain else ''}"
 
 
 def table(run: Run) -> Iterator[str]:
@@ -78,10 +76,10 @@ def table(run: Run) -> Iterator[str]:
         others = (outcome(run.measurements, figure, name) for name in columns)
         cells = " | ".join(_ratio(found, figure) for found in others)
         unit = f"{figure.unit} {'↑' if figure.more else '↓'}"
-        aims = f"{_aim(figure, figure.must)} | {_aim(figure, figure.stretch)}"
+        targets = f"{_target(figure, figure.must)} | {_target(figure, figure.stretch)}"
         yield (
             f"| `{figure.workload}` {figure.text} | {unit} | {_reference(run, figure)} "
-            f"| {cells} | {aims} | {_reached(own, figure)} |"
+            f"| {cells} | {targets} | {_reached(own, figure)} |"
         )
 
 
@@ -94,7 +92,7 @@ def _reached(own: Outcome, figure: Figure) -> str:
 
 
 def _costs(run: Run) -> Iterator[str]:
-    """Processor time is steadier than rates, and shows where the client was the limit."""
+    """Processor time varies less than rates, and shows if the client was the limit."""
     servers = [*dict.fromkeys(m.server for m in run.measurements if m.server != "python")]
     yield f"| workload | {' | '.join(servers)} | the client, with ours |"
     yield "| --- |" + " ---: |" * (len(servers) + 1)
@@ -114,7 +112,7 @@ def _costs(run: Run) -> Iterator[str]:
 def _page(run: Run) -> Iterator[str]:
     yield "# Results"
     yield ""
-    yield "Written by `scripts/bench`; docs/performance.md says what they mean."
+    yield "Written by `scripts/bench`; docs/performance.md explains them."
     yield ""
     for name, fact in run.facts.items():
         yield f"- {name}: {fact}"
@@ -127,16 +125,16 @@ def _page(run: Run) -> Iterator[str]:
     yield ""
     yield "## Processor time"
     yield ""
-    yield "µs of the server's processors for a packet, row or call (medians)."
+    yield "Processor time of the server for a packet, row or call, in µs (medians)."
     yield ""
     yield from _costs(run)
-    yield from _reasons("What does not count", [(m, m.error) for m in run.measurements])
-    yield from _reasons("What was measured once more", [(m, m.first) for m in run.measurements])
-    yield from _late(run)
+    yield from _reasons("Measurements that do not count", [(m, m.error) for m in run.measurements])
+    yield from _reasons("Repeated measurements", [(m, m.first) for m in run.measurements])
+    yield from _missed(run)
 
 
 def _reasons(title: str, reasons: list[tuple[Measurement, str]]) -> Iterator[str]:
-    """A section with the measurements that have a reason; nothing when none has."""
+    """A section with the measurements that have a reason; nothing if there are none."""
     given = [(m, reason) for m, reason in reasons if reason]
     if given:
         yield from ("", f"## {title}", "")
@@ -144,16 +142,16 @@ def _reasons(title: str, reasons: list[tuple[Measurement, str]]) -> Iterator[str
         yield f"- `{m.workload}` {m.server}, round {m.round + 1}: {reason[:300]}"
 
 
-def _late(run: Run) -> Iterator[str]:
-    late = [m for m in run.measurements if not m.error and m.behind > BEHIND]
+def _missed(run: Run) -> Iterator[str]:
+    late = [m for m in run.measurements if not m.error and m.missed > MAX_MISSED]
     if late:
         yield ""
-        yield "## What fell behind"
+        yield "## Missed ticks"
         yield ""
-        yield "These made fewer packets than were due, and so had less to do; nothing was lost."
+        yield "These made fewer packets than were due, so they had less work; no packet was lost."
         yield ""
     for server, workload in dict.fromkeys((m.server, m.workload) for m in late):
-        shares = [m.behind for m in late if (m.server, m.workload) == (server, workload)]
+        shares = [m.missed for m in late if (m.server, m.workload) == (server, workload)]
         share = f"{min(shares):.0%} to {max(shares):.0%}"
         yield f"- `{workload}` {server}: {share}, in {len(shares)} rounds"
 
@@ -161,9 +159,11 @@ def _late(run: Run) -> Iterator[str]:
 def _medians(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for server, workload in dict.fromkeys((m.server, m.workload) for m in run.measurements):
-        of_it = [m for m in run.measurements if (m.server, m.workload) == (server, workload)]
-        keys = dict.fromkeys(k for m in of_it for k, v in m.seen.items() if not isinstance(v, str))
-        medians = {key: spread(m.value(key) for m in of_it) for key in keys}
+        selected = [m for m in run.measurements if (m.server, m.workload) == (server, workload)]
+        keys = dict.fromkeys(
+            k for m in selected for k, v in m.seen.items() if not isinstance(v, str)
+        )
+        medians = {key: spread(m.value(key) for m in selected) for key in keys}
         found.setdefault(workload, {})[server] = {
             key: float(f"{value.median:.5g}") for key, value in medians.items() if value
         }
@@ -176,16 +176,17 @@ def _ratios(run: Run) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     for figure in FIGURES:
         for server in servers:
-            of_it = outcome(run.measurements, figure, server)
-            if server != figure.base[0] and of_it and of_it.ratio:
-                three = (of_it.ratio.median, of_it.ratio.least, of_it.ratio.most)
+            found_outcome = outcome(run.measurements, figure, server)
+            if server != figure.base[0] and found_outcome and found_outcome.ratio:
+                ratio = found_outcome.ratio
+                three = (ratio.median, ratio.least, ratio.most)
                 name = f"{figure.name} / {' '.join(figure.base)}"
                 found.setdefault(name, {})[server] = [float(f"{v:.4g}") for v in three]
     return found
 
 
 def write(run: Run, folder: Path) -> Path:
-    """results.md and results.json; each is whole or not there."""
+    """Write results.md and results.json, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "facts": dict(run.facts),

@@ -1,4 +1,4 @@
-"""Runs workloads: within a round every server in turn, first another one in each round."""
+"""Runs workloads: in a round every server in turn, starting with another one in each round."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from typing import Any
 from .programs import BUILD, ROOT, Bench
 from .ratios import Measurement
 
-__all__ = ["measure", "rounds", "tell"]
+__all__ = ["log", "measure", "rounds"]
 
-LIMIT = 240.0  # seconds for one workload of one server
+TIMEOUT = 240.0  # seconds for one workload of one server
 STDERR = BUILD / "stderr"
 
 
-def tell(text: str) -> None:
-    """What happens, for who waits."""
+def log(text: str) -> None:
+    """Print progress to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -26,7 +26,7 @@ def tell(text: str) -> None:
 def measure(
     bench: Bench, name: str, workload: str, scale: float, environ: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """What the load client says; a process of the server's own each time."""
+    """The load client's result, with a new process of the server."""
     program = bench.programs.get(name)
     size = scale * program.scales.get(workload, 1) if program else scale
     STDERR.mkdir(parents=True, exist_ok=True)
@@ -40,29 +40,29 @@ def measure(
         start_new_session=True,
     )
     try:
-        out, _ = process.communicate(timeout=LIMIT)
+        out, _ = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return {"error": f"not ended within {LIMIT:.0f} s"}
+        return {"error": f"timeout after {TIMEOUT:.0f} s"}
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     try:
         seen: dict[str, Any] = json.loads(out.replace(f"{ROOT}/", ""))
     except ValueError:
-        return {"error": f"the client ended with {process.returncode} and said {out[:200]!r}"}
+        return {"error": f"the client ended with status {process.returncode}, output {out[:200]!r}"}
     return seen
 
 
 def rounds(
     bench: Bench, workloads: Sequence[str], count: int, scale: float
 ) -> Iterator[Measurement]:
-    """Every server of every workload in every round."""
+    """Measure every workload of every server in every round."""
     names = [*bench.programs]
     for number in range(count):
-        for place, workload in enumerate(workloads):
-            start = (number + place) % len(names)
+        for index, workload in enumerate(workloads):
+            start = (number + index) % len(names)
             order = [(name, workload) for name in names[start:] + names[:start]]
             if workload == "cold":
                 order.insert(number % (len(order) + 1), ("python", "bare"))
@@ -71,14 +71,16 @@ def rounds(
 
 
 def _measured(
-    bench: Bench, name: str, workload: str, scale: float, number: int, place: str
+    bench: Bench, name: str, workload: str, scale: float, number: int, label: str
 ) -> Measurement:
-    """What does not count is measured once more, and that is reported: on a machine that others
-    use too, one moment of theirs would take a round of everybody's."""
+    """Measure; once more, which is reported, if the result does not count.
+
+    On a shared machine another program's load would otherwise spoil a round.
+    """
     first = ""
     while True:
         found = Measurement(number, workload, name, measure(bench, name, workload, scale), first)
-        tell(f"round {place} {workload:9} {name:8} {_short(found)}")
+        log(f"round {label} {workload:9} {name:8} {_short(found)}")
         if first or not found.error:
             return found
         first = found.error

@@ -272,12 +272,12 @@ def test_python_without_the_packages_of_a_plugin_with_runtime_host(
     assert_cause(doctor("--start"), "python", "lacks the package 'msgspec'")
 
 
-def test_not_whole_a_file_of_the_package_is_missing(doctor: Doctor, folder: Path) -> None:
+def test_incomplete_a_file_of_the_package_is_missing(doctor: Doctor, folder: Path) -> None:
     conf = folder / "launch.conf"
     conf.write_text(
         f"id = {IDENTIFIER}\nruntime = bundled\nplatform = linux/amd64\nloader = rt/lib/ld.so\n"
     )
-    assert_cause(doctor(), "not whole", "rt/lib/ld.so does not exist")
+    assert_cause(doctor(), "incomplete", "rt/lib/ld.so does not exist")
 
 
 async def test_handshake_something_is_printed_first(doctor: Doctor, folder: Path) -> None:

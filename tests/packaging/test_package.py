@@ -277,4 +277,4 @@ async def test_a_launcher_for_another_machine_logs_it(host_binary: Path, plant: 
         with pytest.raises(HostError):
             await host.start(launcher_in(plant), env="empty")
         log = (await host.call("logs"))["stderr"]
-    assert "the package holds a Python for linux/riscv64, this machine is linux/amd64" in log
+    assert "the package has a Python for linux/riscv64, this machine is linux/amd64" in log

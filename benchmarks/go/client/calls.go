@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// durations of one kind; at gives a quantile in ms.
+// durations are measured times; at returns a quantile in ms.
 type durations []time.Duration
 
 func (d durations) at(quantile float64) float64 {
@@ -84,24 +84,24 @@ func (s *server) query(ctx context.Context, rows int) ([]byte, error) {
 	}
 	part := answer.Responses["A"]
 	if part == nil || part.Error != "" || len(part.Frames) != 1 {
-		return nil, fmt.Errorf("the answer is %.300s", answer.String())
+		return nil, fmt.Errorf("expected one frame, got %.300s", answer.String())
 	}
 	return part.Frames[0], nil
 }
 
-// whole is an error when the Arrow frame has not the rows asked for.
-func whole(arrow []byte, rows int) error {
+// checkFrame returns an error if the Arrow frame does not have the requested rows.
+func checkFrame(arrow []byte, rows int) error {
 	frame, err := data.UnmarshalArrowFrame(arrow)
 	if err != nil {
 		return err
 	}
 	if found := frame.Rows(); found != rows || len(frame.Fields) != 3 {
-		return fmt.Errorf("%d rows x %d fields; asked were %d x 3", found, len(frame.Fields), rows)
+		return fmt.Errorf("expected %d rows x 3 fields, got %d x %d", rows, found, len(frame.Fields))
 	}
 	return nil
 }
 
-// tenRows is read whole once; the answers are the same, so that afterwards their length tells.
+// tenRows decodes the first response only; the others are equal, so their length is compared.
 func (s *server) tenRows(ctx context.Context) error {
 	arrow, err := s.query(ctx, 10)
 	if err != nil {
@@ -110,15 +110,15 @@ func (s *server) tenRows(ctx context.Context) error {
 	if length := s.tenLength.Load(); int64(len(arrow)) == length {
 		return nil
 	} else if length != 0 {
-		return fmt.Errorf("an answer of %d bytes; the others have %d", len(arrow), length)
+		return fmt.Errorf("expected %d bytes, got %d", length, len(arrow))
 	}
 	s.tenLength.Store(int64(len(arrow)))
-	return whole(arrow, 10)
+	return checkFrame(arrow, 10)
 }
 
-// calls makes one call after the other from several callers. Some go before, uncounted: what is
-// loaded or made at the first call is no part of the rate.
-func (s *server) calls(callers int, lasting time.Duration, call func(context.Context) error) result {
+// calls makes calls from several callers, each one after the other. The first calls do not count:
+// they load code and make objects.
+func (s *server) calls(callers int, duration time.Duration, call func(context.Context) error) result {
 	var lock sync.Mutex
 	var all durations
 	r := result{}
@@ -127,8 +127,8 @@ func (s *server) calls(callers int, lasting time.Duration, call func(context.Con
 			return r.fail("%v", err)
 		}
 	}
-	cpu, began := s.cpu(), time.Now()
-	end := began.Add(lasting)
+	cpu, started := s.cpu(), time.Now()
+	end := started.Add(duration)
 	var callersDone sync.WaitGroup
 	for range callers {
 		callersDone.Go(func() {
@@ -149,7 +149,7 @@ func (s *server) calls(callers int, lasting time.Duration, call func(context.Con
 	}
 	callersDone.Wait()
 	count := float64(len(all))
-	r["calls"], r["cps"] = len(all), count/time.Since(began).Seconds()
+	r["calls"], r["cps"] = len(all), count/time.Since(started).Seconds()
 	r["p50_ms"], r["p99_ms"], r["srv_us"] = all.at(.5), all.at(.99), (s.cpu()-cpu)/count*1e6
 	return r
 }
@@ -162,11 +162,11 @@ func (s *server) bigQuery(rows, count int) result {
 	var size int
 	cpu := s.cpu()
 	for range count {
-		began := time.Now()
+		started := time.Now()
 		arrow, err := s.query(background, rows)
-		size, all = len(arrow), append(all, time.Since(began))
+		size, all = len(arrow), append(all, time.Since(started))
 		if err == nil {
-			err = whole(arrow, rows)
+			err = checkFrame(arrow, rows)
 		}
 		if err != nil {
 			return result{}.fail("%v", err)
@@ -177,7 +177,7 @@ func (s *server) bigQuery(rows, count int) result {
 		"srv_ms": (s.cpu() - cpu) / float64(count) * 1000, "peak_mb": most / 1024}
 }
 
-// cancels measures from the cancelling of a stream to the end of its author's code.
+// cancels measures the time from the cancellation of a stream to the end of its author's code.
 func (s *server) cancels(path string, count int) result {
 	var all durations
 	for i := range count {
@@ -206,17 +206,17 @@ func (s *server) cancel(path, id string) (time.Duration, error) {
 		}
 	}()
 	time.Sleep(5 * time.Millisecond)
-	asked := time.Now()
+	cancelled := time.Now()
 	cancel()
-	for time.Since(asked) < 3*time.Second {
+	for time.Since(cancelled) < 3*time.Second {
 		ended, err := s.publish("done/" + id)
 		if err != nil {
 			return 0, err
 		}
 		if ended != 0 {
-			return time.Duration(ended - asked.UnixNano()), nil
+			return time.Duration(ended - cancelled.UnixNano()), nil
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	return 0, fmt.Errorf("not ended within 3 s")
+	return 0, fmt.Errorf("expected the end within 3 s, got none")
 }

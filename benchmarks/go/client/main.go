@@ -1,10 +1,10 @@
-// The load client: starts a plugin by the go-plugin handshake, dials it with go-plugin's options,
-// runs one workload and prints what it saw as one JSON object.
+// The load client: starts a plugin with the go-plugin handshake, dials it with go-plugin's options,
+// runs one workload and prints its result as one JSON object.
 //
 //	client -w b1x2 [-scale X] [-stderr FILE] -- COMMAND…
 //
-// Every packet and row is counted. Where anything is missing, late beyond measure or out of order
-// the object has an "error", and its figures mean nothing.
+// Every packet and row is counted. If one is missing, out of order or far too late, the object has
+// an "error", and its figures are invalid.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// result is what a workload saw; the unit is the end of each name.
+// result is the result of a workload; names end with their units.
 type result map[string]any
 
 func (r result) fail(format string, parts ...any) result {
@@ -27,18 +27,18 @@ func (r result) fail(format string, parts ...any) result {
 	return r
 }
 
-// timely notes by how much a clock fell behind, as a share. Nothing is lost by that: a busy server
-// makes fewer packets (Go's tickers drop ticks). With half of them gone nothing can be compared.
-func (r result) timely(seen, expected float64) {
-	r["behind"] = max(0, 1-seen/expected)
+// setMissed records the share of due packets that were not made. Nothing is lost by that: a busy
+// server makes fewer packets (Go's tickers drop ticks). Below half of them it is an error.
+func (r result) setMissed(seen, expected float64) {
+	r["missed"] = max(0, 1-seen/expected)
 	if seen < expected/2 {
-		r.fail("%.0f packets or rows of %.0f", seen, expected)
+		r.fail("expected %.0f packets or rows, got %.0f", expected, seen)
 	}
 }
 
 type workload func(s *server, scale float64) result
 
-// times is a fixed amount at scale 1; never so little that nothing is measured.
+// times is an amount multiplied by the scale, at least 2.
 func times(amount int, scale float64) int { return max(2, int(float64(amount)*scale)) }
 
 func seconds(amount, scale float64) time.Duration {
@@ -74,7 +74,7 @@ var workloads = map[string]workload{
 	"g10000": func(s *server, x float64) result { return s.growth(10_000, seconds(20, x)) },
 }
 
-// Two more start processes themselves: starts of a plugin, and of a program that just ends.
+// Two workloads start processes themselves: a plugin, and a program that only ends.
 var starts = map[string]func(argv []string, count int) result{"cold": cold, "bare": bare}
 
 func run(name string, scale float64, argv []string) result {
@@ -84,7 +84,7 @@ func run(name string, scale float64, argv []string) result {
 	measure := workloads[name]
 	if measure == nil {
 		known := slices.Sorted(maps.Keys(workloads))
-		return result{}.fail("there is no workload %q; there are cold, bare, %v", name, known)
+		return result{}.fail("workload must be cold, bare or one of %v, got %q", known, name)
 	}
 	s, err := start(argv)
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	atOnce    = 200 // streams that wait for their first packet
-	openLimit = time.Minute
+	maxOpening  = 200 // streams that wait for their first packet
+	openTimeout = time.Minute
 )
 
-// crowd is many open streams, each of which has had its first packet.
+// crowd is a number of open streams that have received their first packets.
 type crowd struct {
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 	opened atomic.Int64
-	rows   atomic.Int64 // packets since each one's first
+	rows   atomic.Int64 // packets after the first of each stream
 	lock   sync.Mutex
 	failed error
 }
@@ -31,23 +31,23 @@ func (c *crowd) fail(err error) {
 	}
 }
 
-// gather opens n channels and returns when each has had a packet, or after openLimit.
+// gather opens n channels and returns when each has received a packet, or after openTimeout.
 func (s *server) gather(n int, hz float64, name string) (*crowd, error) {
-	ctx, cancel := context.WithTimeout(background, 3*openLimit)
+	ctx, cancel := context.WithTimeout(background, 3*openTimeout)
 	c := &crowd{cancel: cancel}
-	end := time.After(openLimit)
-	places, first := make(chan struct{}, atOnce), make(chan struct{}, n)
-	late := fmt.Errorf("not all opened within %v", openLimit)
+	end := time.After(openTimeout)
+	opening, first := make(chan struct{}, maxOpening), make(chan struct{}, n)
+	late := fmt.Errorf("expected all streams within %v, got a timeout", openTimeout)
 	for i := range n {
 		select {
-		case places <- struct{}{}:
+		case opening <- struct{}{}:
 		case <-end:
 			return c, late
 		}
 		c.all.Go(func() {
 			opened := false
-			free := sync.OnceFunc(func() { <-places })
-			defer free()
+			release := sync.OnceFunc(func() { <-opening })
+			defer release()
 			stream, err := s.open(ctx, fmt.Sprintf("tick/%g/%s%d", hz, name, i))
 			for err == nil {
 				if _, err = stream.Recv(); err != nil {
@@ -59,7 +59,7 @@ func (s *server) gather(n int, hz float64, name string) (*crowd, error) {
 				}
 				opened = true
 				c.opened.Add(1)
-				free()
+				release()
 				first <- struct{}{}
 			}
 			if ctx.Err() == nil {
@@ -83,14 +83,14 @@ func (c *crowd) leave(s *server) error {
 	return s.settle()
 }
 
-// probe calls until the end is closed, and at least so often.
-func probe(least int, end <-chan struct{}, call func(context.Context) error) (durations, error) {
+// probe repeats a call until end is closed, at least minimum times.
+func probe(minimum int, end <-chan struct{}, call func(context.Context) error) (durations, error) {
 	var all durations
-	for ended := false; !ended || len(all) < least; time.Sleep(10 * time.Millisecond) {
+	for ended := false; !ended || len(all) < minimum; time.Sleep(10 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(background, 5*time.Second)
-		began := time.Now()
+		started := time.Now()
 		err := call(ctx)
-		all = append(all, time.Since(began))
+		all = append(all, time.Since(started))
 		cancel()
 		if err != nil {
 			return all, err
@@ -104,7 +104,7 @@ func probe(least int, end <-chan struct{}, call func(context.Context) error) (du
 	return all, nil
 }
 
-// mass opens n channels that say nothing for ten seconds, with health checks meanwhile and after.
+// mass opens n channels with one packet in ten seconds, with health checks meanwhile and afterwards.
 func (s *server) mass(n int) result {
 	r := result{"n": n}
 	if alone, err := s.gather(1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
@@ -112,46 +112,46 @@ func (s *server) mass(n int) result {
 	}
 	before, _ := s.memory()
 	var meanwhile durations
-	var unwell error
+	var openingErr error
 	var probing sync.WaitGroup
 	opened := make(chan struct{})
-	probing.Go(func() { meanwhile, unwell = probe(1, opened, s.health) })
-	cpu, began := s.cpu(), time.Now()
+	probing.Go(func() { meanwhile, openingErr = probe(1, opened, s.health) })
+	cpu, started := s.cpu(), time.Now()
 	c, err := s.gather(n, 0.1, "")
-	r["open_s"], r["open_cpu_s"] = time.Since(began).Seconds(), s.cpu()-cpu
+	r["open_s"], r["open_cpu_s"] = time.Since(started).Seconds(), s.cpu()-cpu
 	close(opened)
 	probing.Wait()
 	after, _ := s.memory()
 	closed := make(chan struct{})
 	close(closed)
-	open, unwellOpen := probe(100, closed, s.health)
+	open, openErr := probe(100, closed, s.health)
 	r["channel_kb"], r["rss_mb"] = (after-before)/float64(max(1, c.opened.Load())), after/1024
 	r["opening_p50_ms"], r["opening_p99_ms"] = meanwhile.at(.5), meanwhile.at(.99)
 	r["open_p50_ms"], r["open_p99_ms"] = open.at(.5), open.at(.99)
 	cpu = s.cpu()
 	time.Sleep(2 * time.Second)
 	r["idle_cpu_pct"] = (s.cpu() - cpu) / 2 * 100
-	cpu, began = s.cpu(), time.Now()
+	cpu, started = s.cpu(), time.Now()
 	left := c.leave(s)
-	r["close_s"], r["close_cpu_s"] = time.Since(began).Seconds(), s.cpu()-cpu
-	for _, failed := range []error{err, c.failed, unwell, unwellOpen, left} {
+	r["close_s"], r["close_cpu_s"] = time.Since(started).Seconds(), s.cpu()-cpu
+	for _, failed := range []error{err, c.failed, openingErr, openErr, left} {
 		if failed != nil {
 			r.fail("%v", failed)
 		}
 	}
 	if c.opened.Load() != int64(n) {
-		r.fail("%d of %d opened", c.opened.Load(), n)
+		r.fail("expected %d open channels, got %d", n, c.opened.Load())
 	}
 	return r
 }
 
-// growth is what a packet and an open cost at n channels: 500 packets a second in all, however
-// many channels there are, for a whole period at least, and a thousand opens.
-func (s *server) growth(n int, lasting time.Duration) result {
-	const total = 500 // what one Go ticker still does
+// growth measures the cost of a packet and of opening a channel at n channels: 500 packets a second in
+// total for any n, for at least one period, and a thousand opens.
+func (s *server) growth(n int, duration time.Duration) result {
+	const total = 500 // a rate that one Go ticker reaches
 	r := result{"n": n}
 	hz := total / float64(n)
-	lasting = max(lasting, time.Duration(float64(time.Second)/hz))
+	duration = max(duration, time.Duration(float64(time.Second)/hz))
 	if alone, err := s.gather(1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
 		return r.fail("%v", err)
 	}
@@ -172,7 +172,7 @@ func (s *server) growth(n int, lasting time.Duration) result {
 	}
 	time.Sleep(2 * time.Second)
 	cpu, before := s.cpu(), c.rows.Load()
-	time.Sleep(lasting)
+	time.Sleep(duration)
 	used, packets := s.cpu()-cpu, c.rows.Load()-before
 	if err := c.leave(s); err != nil {
 		return r.fail("%v", err)
@@ -180,7 +180,7 @@ func (s *server) growth(n int, lasting time.Duration) result {
 	if c.failed != nil {
 		return r.fail("%v", c.failed)
 	}
-	r.timely(float64(packets), total*lasting.Seconds())
+	r.setMissed(float64(packets), total*duration.Seconds())
 	r["packets"], r["packet_us"] = packets, used/float64(max(1, packets))*1e6
 	return r
 }

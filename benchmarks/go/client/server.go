@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-const startLimit = 30 * time.Second
+const startTimeout = 30 * time.Second
 
 var (
 	background = context.Background()
@@ -30,20 +30,20 @@ var (
 
 // server is a plugin process and the connection to it.
 type server struct {
-	process *exec.Cmd
-	conn    *grpc.ClientConn
-	stream  pluginv2.StreamClient
-	data    pluginv2.DataClient
-	diag    pluginv2.DiagnosticsClient
-	started time.Time
-	spoke   time.Time // when the handshake line was there
+	process   *exec.Cmd
+	conn      *grpc.ClientConn
+	stream    pluginv2.StreamClient
+	data      pluginv2.DataClient
+	diag      pluginv2.DiagnosticsClient
+	started   time.Time
+	handshake time.Time // when the handshake line arrived
 
-	tenLength atomic.Int64 // of the answer to tenRows
+	tenLength atomic.Int64 // of the response to tenRows
 }
 
 func start(argv []string) (*server, error) {
 	if len(argv) == 0 {
-		return nil, fmt.Errorf("no command given")
+		return nil, fmt.Errorf("expected a command, got none")
 	}
 	s := &server{process: exec.Command(argv[0], argv[1:]...)}
 	s.process.Env = append(os.Environ(), "grafana_plugin_type=datasource",
@@ -62,14 +62,14 @@ func start(argv []string) (*server, error) {
 	if err := s.process.Start(); err != nil {
 		return nil, err
 	}
-	slow := time.AfterFunc(startLimit, func() { s.process.Process.Kill() })
-	defer slow.Stop()
+	timeout := time.AfterFunc(startTimeout, func() { s.process.Process.Kill() })
+	defer timeout.Stop()
 	reader := bufio.NewReader(out)
 	line, err := reader.ReadString('\n')
-	s.spoke = time.Now()
+	s.handshake = time.Now()
 	parts := strings.Split(strings.TrimSpace(line), "|")
 	if err == nil && len(parts) < 5 {
-		err = fmt.Errorf("%q", line)
+		err = fmt.Errorf("expected a handshake line, got %q", line)
 	}
 	if err != nil {
 		s.process.Process.Kill()
@@ -84,9 +84,9 @@ func start(argv []string) (*server, error) {
 	return s, nil
 }
 
-// dial has go-plugin's options: default windows, no limit of a message.
+// dial uses go-plugin's options: default windows, no limit for messages.
 func (s *server) dial(network, address string) (err error) {
-	//lint:ignore SA1019 go-plugin still dials so
+	//lint:ignore SA1019 as go-plugin does
 	s.conn, err = grpc.Dial("unused",
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			conn, err := net.Dial(network, address)
@@ -112,12 +112,12 @@ func (s *server) stop() {
 		s.conn.Close()
 	}
 	_ = s.process.Process.Signal(syscall.SIGTERM)
-	slow := time.AfterFunc(3*time.Second, func() { s.process.Process.Kill() })
-	defer slow.Stop()
+	timeout := time.AfterFunc(3*time.Second, func() { s.process.Process.Kill() })
+	defer timeout.Stop()
 	_ = s.process.Wait()
 }
 
-// memory is what the process holds now and held at most, in KB.
+// memory is the process's current and maximum resident memory in KB.
 func (s *server) memory() (now, most float64) {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.process.Process.Pid))
 	for line := range strings.Lines(string(status)) {
@@ -133,7 +133,7 @@ func (s *server) memory() (now, most float64) {
 	return now, most
 }
 
-// cpu is the seconds of processor time so far; the kernel counts in hundredths.
+// cpu is the process's processor time in seconds, with the kernel's resolution of 1/100 s.
 func (s *server) cpu() float64 {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.process.Process.Pid))
 	parts := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
@@ -145,16 +145,16 @@ func (s *server) cpu() float64 {
 	return (user + system) / 100
 }
 
-// ownCPU is the client's: a figure that it limits is its own and not the server's.
+// ownCPU is the client's processor time: it shows whether the client limits a figure.
 func ownCPU() float64 {
 	var usage syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
 	return float64(usage.Utime.Sec+usage.Stime.Sec) + float64(usage.Utime.Usec+usage.Stime.Usec)/1e6
 }
 
-// cold is the time from exec to the first answer, of several starts one after the other.
+// cold measures the time from exec to the first response, in several starts.
 func cold(argv []string, count int) result {
-	var spoke, answered durations
+	var handshake, answered durations
 	var memory float64
 	for range count {
 		s, err := start(argv)
@@ -163,26 +163,26 @@ func cold(argv []string, count int) result {
 		}
 		err = s.health(background)
 		answered = append(answered, time.Since(s.started))
-		spoke = append(spoke, s.spoke.Sub(s.started))
+		handshake = append(handshake, s.handshake.Sub(s.started))
 		memory, _ = s.memory()
 		s.stop()
 		if err != nil {
 			return result{}.fail("health: %v", err)
 		}
 	}
-	return result{"handshake_ms": spoke.at(.5), "health_ms": answered.at(.5),
+	return result{"handshake_ms": handshake.at(.5), "health_ms": answered.at(.5),
 		"health_min_ms": answered.at(0), "rss_mb": memory / 1024}
 }
 
-// bare is the time from exec to the end of a program that does nothing for long.
+// bare measures the time from exec to the end of a short program.
 func bare(argv []string, count int) result {
 	var ended durations
 	for range count {
-		began := time.Now()
+		started := time.Now()
 		if err := exec.Command(argv[0], argv[1:]...).Run(); err != nil {
 			return result{}.fail("%v", err)
 		}
-		ended = append(ended, time.Since(began))
+		ended = append(ended, time.Since(started))
 	}
 	return result{"end_ms": ended.at(.5), "end_min_ms": ended.at(0)}
 }

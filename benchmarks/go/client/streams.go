@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-const startMS = 1_700_000_000_000 // the time of a burst's first row
+const startMS = 1_700_000_000_000 // the time of the first row of a burst
 
 var (
-	valuesMark = []byte(`"values":[[`)
-	columnMark = []byte(`],[`)
+	valuesPrefix = []byte(`"values":[[`)
+	columnPrefix = []byte(`],[`)
 )
 
-// column is the number with which the first column of a packet begins, and its rows; 0 rows: none.
+// column returns the first number of a packet's first column and its number of rows; 0 without one.
 func column(packet []byte) (first int64, rows int, rest []byte) {
-	at := bytes.Index(packet, valuesMark)
+	at := bytes.Index(packet, valuesPrefix)
 	if at < 0 {
 		return 0, 0, nil
 	}
-	rest = packet[at+len(valuesMark):]
+	rest = packet[at+len(valuesPrefix):]
 	end := bytes.IndexByte(rest, ']')
 	if end <= 0 {
 		return 0, 0, nil
@@ -37,8 +37,8 @@ func column(packet []byte) (first int64, rows int, rest []byte) {
 	return first, bytes.Count(rest[:end], []byte{','}) + 1, rest[end:]
 }
 
-// inOrder receives packets until the stream ends: each of so many rows, each a millisecond later
-// than the one before. The first may be any of a channel that runs already (joined).
+// inOrder receives packets until the stream ends. Each must have the given rows, and be a millisecond
+// later than the one before. A stream that joined a running channel may start with any packet.
 func inOrder(stream packets, rows int, joined bool, seen func(bytes int)) error {
 	due := int64(startMS)
 	for {
@@ -51,14 +51,14 @@ func inOrder(stream packets, rows int, joined bool, seen func(bytes int)) error 
 			due, joined = first, false
 		}
 		if found != rows || first != due {
-			return fmt.Errorf("a packet of %d rows from %d; due were %d from %d", found, first, rows, due)
+			return fmt.Errorf("expected a packet of %d rows from %d, got %d from %d", rows, due, found, first)
 		}
 		due++
 		seen(len(packet.Data))
 	}
 }
 
-// burst reads streams of so many packets; each channel has its own path, for equal ones are shared.
+// burst reads streams of count packets. Each has its own path, because equal paths share a channel.
 func (s *server) burst(shape string, count, streams int) result {
 	var rows, fields int
 	fmt.Sscanf(shape, "%dx%d", &rows, &fields)
@@ -73,7 +73,7 @@ func (s *server) burst(shape string, count, streams int) result {
 		if err == io.EOF && packets == count {
 			return total, nil
 		}
-		return total, fmt.Errorf("%d packets of %d arrived: %w", packets, count, err)
+		return total, fmt.Errorf("expected %d packets, got %d: %w", count, packets, err)
 	}
 	if _, err := read(fmt.Sprintf("burst/%s/%d", shape, 5), 5); err != nil {
 		return r.fail("%v", err)
@@ -81,7 +81,7 @@ func (s *server) burst(shape string, count, streams int) result {
 	var all sync.WaitGroup
 	var lock sync.Mutex
 	var size int64
-	cpu, own, began := s.cpu(), ownCPU(), time.Now()
+	cpu, own, started := s.cpu(), ownCPU(), time.Now()
 	for i := range streams {
 		all.Go(func() {
 			total, err := read(fmt.Sprintf("burst/%s/%d/s%d", shape, count, i), count)
@@ -94,15 +94,15 @@ func (s *server) burst(shape string, count, streams int) result {
 		})
 	}
 	all.Wait()
-	took, n := time.Since(began).Seconds(), float64(count*streams)
+	took, n := time.Since(started).Seconds(), float64(count*streams)
 	now, _ := s.memory()
 	r["packets"], r["secs"], r["pps"], r["mbps"] = count*streams, took, n/took, float64(size)/took/1e6
 	r["srv_us"], r["cli_us"], r["rss_mb"] = (s.cpu()-cpu)/n*1e6, (ownCPU()-own)/n*1e6, now/1024
 	return r
 }
 
-// rows reads a channel of rows (time, n = 0, 1, 2 …); packets may hold any number of them, but
-// every one must arrive, in order, once.
+// rows reads a channel of rows (time, n = 0, 1, 2 …). Packets may hold any number of rows; each row
+// must arrive once and in order.
 func (s *server) rows(kind string, count int) result {
 	r := result{}
 	stream, err := s.open(background, kind+"/10")
@@ -112,7 +112,7 @@ func (s *server) rows(kind string, count int) result {
 	if err != io.EOF {
 		return r.fail("%v", err)
 	}
-	cpu, own, began := s.cpu(), ownCPU(), time.Now()
+	cpu, own, started := s.cpu(), ownCPU(), time.Now()
 	stream, err = s.open(background, fmt.Sprintf("%s/%d", kind, count))
 	var got int64
 	var packets, size int
@@ -124,13 +124,13 @@ func (s *server) rows(kind string, count int) result {
 		packets, size = packets+1, size+len(packet.GetData())
 		before := got
 		first, rows, rest := column(packet.GetData())
-		if got, err = counted(rest, got); err == nil && (got-before != int64(rows) || first != startMS+before) {
-			err = fmt.Errorf("%d times from %d and %d numbers from %d", rows, first, got-before, before)
+		if got, err = countRows(rest, got); err == nil && (got-before != int64(rows) || first != startMS+before) {
+			err = fmt.Errorf("expected %d times from %d, got %d from %d", got-before, startMS+before, rows, first)
 		}
 	}
-	took := time.Since(began).Seconds()
+	took := time.Since(started).Seconds()
 	if err != io.EOF || got != int64(count) {
-		r.fail("%d rows of %d arrived: %v", got, count, err)
+		r.fail("expected %d rows, got %d: %v", count, got, err)
 	}
 	r["rows"], r["packets"], r["secs"], r["rps"] = got, packets, took, float64(got)/took
 	r["mbps"], r["srv_us"] = float64(size)/took/1e6, (s.cpu()-cpu)/float64(max(1, got))*1e6
@@ -138,30 +138,30 @@ func (s *server) rows(kind string, count int) result {
 	return r
 }
 
-// counted goes over the second column, whose numbers go on from due; the next one due is returned.
-func counted(rest []byte, due int64) (int64, error) {
-	if !bytes.HasPrefix(rest, columnMark) {
-		return due, fmt.Errorf("a packet without a second column")
+// countRows checks that the second column's numbers continue from due, and returns the next one.
+func countRows(rest []byte, due int64) (int64, error) {
+	if !bytes.HasPrefix(rest, columnPrefix) {
+		return due, fmt.Errorf("expected a second column, got none")
 	}
 	value := int64(0)
-	for _, c := range rest[len(columnMark):] {
+	for _, c := range rest[len(columnPrefix):] {
 		if c >= '0' && c <= '9' {
 			value = value*10 + int64(c-'0')
 			continue
 		}
 		if value != due {
-			return due, fmt.Errorf("row %d where %d was due", value, due)
+			return due, fmt.Errorf("expected row %d, got %d", due, value)
 		}
 		due, value = due+1, 0
 		if c == ']' {
 			return due, nil
 		}
 	}
-	return due, fmt.Errorf("a packet that does not end")
+	return due, fmt.Errorf("expected the end of the packet, got none")
 }
 
-// fan opens one channel n times, which pushes a packet of 100 rows at 10 Hz; nobody may miss one.
-func (s *server) fan(n int, lasting time.Duration) result {
+// fan opens one channel with packets of 100 rows at 10 Hz n times; no stream may miss a packet.
+func (s *server) fan(n int, duration time.Duration) result {
 	ctx, cancel := context.WithCancel(background)
 	defer cancel()
 	r := result{}
@@ -190,16 +190,16 @@ func (s *server) fan(n int, lasting time.Duration) result {
 	}
 	time.Sleep(2 * time.Second)
 	opened, cpu, before := started.Load(), s.cpu(), packets.Load()
-	time.Sleep(lasting)
+	time.Sleep(duration)
 	used, got := s.cpu()-cpu, packets.Load()-before
 	now, _ := s.memory()
 	cancel()
 	all.Wait()
 	if opened < int64(n) {
-		r.fail("%d streams of %d opened", opened, n)
+		r.fail("expected %d open streams, got %d", n, opened)
 	}
-	r.timely(float64(got), float64(n)*10*lasting.Seconds())
+	r.setMissed(float64(got), float64(n)*10*duration.Seconds())
 	r["packets"], r["rss_mb"] = got, now/1024
-	r["cpu_pct"], r["srv_us"] = used/lasting.Seconds()*100, used/float64(max(1, got))*1e6
+	r["cpu_pct"], r["srv_us"] = used/duration.Seconds()*100, used/float64(max(1, got))*1e6
 	return r
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// watcher collects how old rows are when they arrive, of channels that carry their own time.
+// watcher collects the ages of rows when they arrive, from channels whose rows have their time.
 type watcher struct {
 	lock    sync.Mutex
 	ages    durations
@@ -25,7 +25,7 @@ func (w *watcher) fail(err error) {
 	}
 }
 
-// watch reads one channel; only what arrives between from and to counts.
+// watch reads a channel; only rows that arrive between from and to count.
 func (w *watcher) watch(ctx context.Context, stream packets, err error, from, to time.Time) {
 	var own durations
 	for first := true; err == nil; first = false {
@@ -36,7 +36,7 @@ func (w *watcher) watch(ctx context.Context, stream packets, err error, from, to
 		}
 		if first {
 			w.started.Add(1)
-			continue // it waited for the opening
+			continue // it was made before the stream was open
 		}
 		if now.Before(from) || now.After(to) {
 			continue
@@ -45,7 +45,7 @@ func (w *watcher) watch(ctx context.Context, stream packets, err error, from, to
 			Data struct{ Values [][]int64 }
 		}
 		if err = json.Unmarshal(packet.Data, &frame); err != nil || len(frame.Data.Values) < 2 {
-			err = fmt.Errorf("the packet is %.200s", packet.Data)
+			err = fmt.Errorf("expected a packet with two columns, got %.200s", packet.Data)
 			break
 		}
 		for _, made := range frame.Data.Values[1] {
@@ -60,14 +60,14 @@ func (w *watcher) watch(ctx context.Context, stream packets, err error, from, to
 	w.ages = append(w.ages, own...)
 }
 
-// ticks opens n channels of so many rows a second, spread over a while as panels are.
-func (s *server) ticks(n int, hz float64, lasting time.Duration) result {
+// ticks opens n channels with hz rows a second, spread over time like the panels of a dashboard.
+func (s *server) ticks(n int, hz float64, duration time.Duration) result {
 	ctx, cancel := context.WithCancel(background)
 	defer cancel()
 	var all sync.WaitGroup
 	w := &watcher{}
 	from := time.Now().Add(time.Duration(n)*time.Millisecond/4 + 2*time.Second)
-	to := from.Add(lasting)
+	to := from.Add(duration)
 	for i := range n {
 		if i%10 == 0 {
 			time.Sleep(time.Millisecond)
@@ -83,25 +83,25 @@ func (s *server) ticks(n int, hz float64, lasting time.Duration) result {
 	used := s.cpu() - cpu
 	cancel()
 	all.Wait()
-	return w.result(float64(n)*hz*lasting.Seconds(), n, used, lasting)
+	return w.result(float64(n)*hz*duration.Seconds(), n, used, duration)
 }
 
-func (w *watcher) result(expected float64, n int, used float64, lasting time.Duration) result {
+func (w *watcher) result(expected float64, n int, used float64, duration time.Duration) result {
 	r := result{"samples": len(w.ages), "p50_ms": w.ages.at(.5),
 		"p99_ms": w.ages.at(.99), "p999_ms": w.ages.at(.999), "max_ms": w.ages.at(1),
-		"cpu_pct": used / lasting.Seconds() * 100, "srv_us": used / float64(max(1, len(w.ages))) * 1e6}
+		"cpu_pct": used / duration.Seconds() * 100, "srv_us": used / float64(max(1, len(w.ages))) * 1e6}
 	if w.failed != nil {
 		r.fail("%v", w.failed)
 	}
 	if w.started.Load() < int64(n) {
-		r.fail("%d channels of %d", w.started.Load(), n)
+		r.fail("expected %d channels, got %d", n, w.started.Load())
 	}
-	r.timely(float64(len(w.ages)), expected)
+	r.setMissed(float64(len(w.ages)), expected)
 	return r
 }
 
 // mix measures ten 10 Hz channels while another stream bursts at full speed.
-func (s *server) mix(lasting time.Duration) result {
+func (s *server) mix(duration time.Duration) result {
 	ctx, cancel := context.WithCancel(background)
 	defer cancel()
 	var packets atomic.Int64
@@ -114,26 +114,26 @@ func (s *server) mix(lasting time.Duration) result {
 		ended <- err
 	}()
 	time.Sleep(300 * time.Millisecond)
-	before, began := packets.Load(), time.Now()
-	r := s.ticks(10, 10, lasting)
-	r["burst_pps"] = float64(packets.Load()-before) / time.Since(began).Seconds()
+	before, started := packets.Load(), time.Now()
+	r := s.ticks(10, 10, duration)
+	r["burst_pps"] = float64(packets.Load()-before) / time.Since(started).Seconds()
 	select {
 	case err := <-ended:
 		r.fail("the burst: %v", err)
 	default:
 		if packets.Load() == before {
-			r.fail("the burst stood still")
+			r.fail("expected packets of the burst, got none")
 		}
 	}
 	return r
 }
 
-// settle waits until no tick runs any more.
+// settle waits until no tick runs.
 func (s *server) settle() error {
-	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(2 * time.Millisecond) {
+	for started := time.Now(); time.Since(started) < time.Minute; time.Sleep(2 * time.Millisecond) {
 		if running, err := s.publish("active"); err == nil && running == 0 {
 			return nil
 		}
 	}
-	return fmt.Errorf("ticks still run a minute after their end")
+	return fmt.Errorf("expected no running ticks after a minute, got some")
 }

@@ -1,5 +1,5 @@
-// Package peer is a data source on grafana-plugin-sdk-go that serves what the load client asks of
-// every measured plugin. How packets are made is the Encoder's: see plugin and plugin-json.
+// Package peer is a data source on grafana-plugin-sdk-go with the streams that the load client
+// requests of every measured plugin. An Encoder makes the packets: see plugin and plugin-json.
 package peer
 
 import (
@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// TableSize is a power of two, so that an offset into the table is a mask.
+	// TableSize is a power of two, so that a mask gives an offset into the table.
 	TableSize = 1 << 16
 	// StartMS is the time of the first row of a burst; the client checks order by it.
 	StartMS = 1_700_000_000_000
@@ -45,18 +45,18 @@ func init() {
 	}
 }
 
-// Offset is where the values of frame k begin in Table.
+// Offset is the index in Table of the first value of frame k.
 func Offset(k int) int { return (k * 7) & (TableSize - 1) }
 
 // Encoder makes and sends the packets of one stream; each stream has its own.
 type Encoder interface {
 	// Burst sends frame k: a time column and fields-1 float64 columns.
 	Burst(k, rows, fields int, schema bool) error
-	// Tick sends one row: the time, and it in Unix nanoseconds.
+	// Tick sends one row: the time, and the time in Unix nanoseconds.
 	Tick(now time.Time, schema bool) error
-	// Rows sends n rows (time, n = 0, 1, 2 …) that come one at a time.
+	// Rows sends n rows (time, n = 0, 1, 2 …) that are made one by one.
 	Rows(n int) error
-	// Columns sends rows from..from+rows of the same table, which come as columns.
+	// Columns sends rows from..from+rows of the same table, made as columns.
 	Columns(from, rows int, schema bool) error
 }
 
@@ -66,7 +66,7 @@ type peer struct {
 	done    sync.Map
 }
 
-// Serve is the plugin process, as datasource.Manage makes it.
+// Serve runs the plugin process with datasource.Manage.
 func Serve(encoder func(*backend.StreamSender) Encoder) {
 	shared := &peer{encoder: encoder}
 	factory := func(context.Context, backend.DataSourceInstanceSettings) (instancemgmt.Instance, error) {
@@ -188,7 +188,7 @@ func every(ctx context.Context, hz string, send func(k int) error) error {
 	}
 }
 
-// number is 0 for what is none: such a stream ends at once, and the client counts nothing.
+// number is 0 for text that is not a number: the stream ends, and the client reports missing packets.
 func number(text string) int {
 	n, _ := strconv.Atoi(text)
 	return n

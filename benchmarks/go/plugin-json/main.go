@@ -1,5 +1,5 @@
-// The strict Go peer: an expert's packets. JSON is appended to one buffer a stream, which gRPC has
-// copied when SendBytes returns, and rows that wait for the sender share a packet.
+// The optimized Go peer. JSON is appended to one buffer a stream, which gRPC has copied when SendBytes
+// returns, and rows that wait for the sender share a packet.
 package main
 
 import (
@@ -62,7 +62,7 @@ func (p *packets) Tick(now time.Time, schema bool) error {
 	return p.close(strconv.AppendInt(append(out, `],[`...), now.UnixNano(), 10))
 }
 
-// Rows are made in one goroutine and sent in another, so that they can wait and be merged.
+// Rows are made in one goroutine and sent in another, so that queued rows can be merged.
 func (p *packets) Rows(n int) error {
 	type row struct{ ms, n int64 }
 	made, stop := make(chan row, maxRows), make(chan struct{})

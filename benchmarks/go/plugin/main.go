@@ -1,4 +1,4 @@
-// The Go peer: frames sent by SendFrame, as the SDK's documentation shows it.
+// The Go peer: sends frames with SendFrame, as in the SDK's documentation.
 package main
 
 import (
@@ -38,7 +38,7 @@ func (f frames) Tick(now time.Time, schema bool) error {
 		data.NewField("ns", nil, []int64{now.UnixNano()})), schema)
 }
 
-// One row a frame: what SendFrame offers an author who has a row at a time.
+// Rows sends a frame a row: SendFrame has no other form for an author with single rows.
 func (f frames) Rows(n int) error {
 	for k := range n {
 		if err := f.Columns(k, 1, k == 0); err != nil {

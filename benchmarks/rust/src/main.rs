@@ -1,5 +1,5 @@
-//! The Rust peer: a data source on grafana-plugin-sdk (tonic). The SDK offers no packet without its
-//! schema (`to_json` is private to it), so every packet here carries one.
+//! The Rust peer: a data source on grafana-plugin-sdk (tonic). The SDK cannot send a packet without its
+//! schema (`to_json` is private), so every packet has one.
 mod streams;
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use thiserror::Error;
 
 const SIZE: usize = 1 << 16;
 
-/// The measured values, longer than SIZE so that a slice never wraps.
+/// The values, longer than SIZE so that a slice never wraps.
 fn table() -> &'static [f64] {
     static TABLE: OnceLock<Vec<f64>> = OnceLock::new();
     TABLE.get_or_init(|| {

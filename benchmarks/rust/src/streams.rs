@@ -1,4 +1,4 @@
-//! What the streams of the peer send; see the load client for the paths.
+//! The streams of the peer; benchmarks/README.md lists the paths.
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const COLUMN_ROWS: usize = 5000;
 
 type Packets = backend::BoxRunStream<StreamError>;
 
-/// Says that the stream is over, however it ends.
+/// Records the end of a stream when it is dropped.
 struct End(Peer, Option<String>);
 
 impl Drop for End {

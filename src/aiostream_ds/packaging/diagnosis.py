@@ -25,7 +25,7 @@ CURES = {
     "libc": "use the executable of `aiostream-ds package`, which is static and has its own libc",
     "missing file": "unpack the zip again; if the file exists, its loader does not: see libc",
     "modified": "unpack the signed zip again, and let nothing write into the folder",
-    "not whole": "unpack the zip again, with a tool that keeps every file",
+    "incomplete": "unpack the zip again, with a tool that keeps every file",
     "permissions": "chmod 755 the executable and rt/lib/ld-*, chown the folder to Grafana's user, "
     "and mount it without noexec",
     "port": "start the plugin there (aiostream-ds run FILE --listen HOST:PORT), or correct the "

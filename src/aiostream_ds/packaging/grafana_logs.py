@@ -24,7 +24,7 @@ class Clue(NamedTuple):
 
 _MESSAGES = (
     ("architecture", r"exec format error"),
-    ("architecture", r"the package holds a Python for \S+, this machine is [^:\"]+"),
+    ("architecture", r"the package has a Python for \S+, this machine is [^:\"]+"),
     ("missing file", r"fork/exec [^:\"]+: no such file or directory"),
     ("permissions", r"fork/exec [^:\"]+: permission denied"),
     ("permissions", r"No UNIX socket could be made: [^\"]+"),

@@ -92,7 +92,7 @@ def check_executable(folder: Path, prefix: str, user: User) -> Iterator[Clue]:
         if conf.get("runtime") == "bundled":
             loader = folder / conf.get("loader", "rt")
             if not loader.is_file():
-                yield Clue("not whole", f"{conf.get('loader')} does not exist")
+                yield Clue("incomplete", f"{conf.get('loader')} does not exist")
             else:
                 yield from _check_permissions(loader, folder, user)
                 yield from _check_program(loader)
@@ -123,7 +123,7 @@ def _check_program(path: Path) -> Iterator[Clue]:
     try:
         elf = read_elf(path)
     except ValueError as error:
-        yield Clue("not whole", str(error))
+        yield Clue("incomplete", str(error))
         return
     machine = current_platform().rpartition("/")[2]
     if elf.machine != machine:

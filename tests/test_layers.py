@@ -47,7 +47,7 @@ ASYNCIO = {
 
 # Packages that only a few places may import: a file, or a folder with everything in it.
 THIRD_PARTY = {
-    "cryptography": ("_process/mtls.py",),
+    "cryptography": ("_process/tls.py",),
     "grpclib": (
         "_http2/connection.py",
         "_http2/stream.py",
@@ -73,7 +73,6 @@ THIRD_PARTY = {
     "watchfiles": ("console/reload.py",),
     "ssl": (
         "_process/handshake.py",
-        "_process/mtls.py",
         "_process/runtime.py",
         "_process/tls.py",
     ),

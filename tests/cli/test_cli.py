@@ -261,7 +261,7 @@ def test_a_wrong_standalone_address_is_an_error(capsys, here, monkeypatch):
     (here / "plugin.json").write_text('{"id": "x-datasource"}')
     monkeypatch.setenv("GF_PLUGIN_GRPC_ADDRESS_X_DATASOURCE", "localhost")
     status, text = failure(capsys, "dev", "--terminal")
-    assert status == 1 and "'localhost' is not HOST:PORT" in text
+    assert status == 1 and "must be HOST:PORT, got 'localhost'" in text
 
 
 # -- subprocesses ----------------------------------------------------------------------------------

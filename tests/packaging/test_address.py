@@ -150,12 +150,15 @@ async def test_tls_refuses_an_unknown_server(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--listen", "nowhere"], "the address 'nowhere' is not HOST:PORT"),
+        (["--listen", "nowhere"], "the address must be HOST:PORT, got 'nowhere'"),
         (
             ["--listen", "127.0.0.1:1", "--tls-cert", "x"],
             "--tls-cert and --tls-key must be used together",
         ),
-        (["--listen", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "y"], "the certificate x"),
+        (
+            ["--listen", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "y"],
+            "expected a certificate and its key in PEM, got x and y",
+        ),
         (["--tls-cert", "x", "--tls-key", "y"], "--tls-cert must be used with --listen"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A plugin process as a host sees it: one line on stdout, JSON on stderr, gone in time."""
+"""A plugin process as a host sees it: one line on stdout, JSON on stderr, a quick exit."""
 
 import ast
 import asyncio
@@ -22,30 +22,32 @@ from aiostream_ds._pb.grpc.health.v1 import (
     HealthCheckResponseServingStatus,
 )
 
-KILLED = 2.0
-"""Seconds after Shutdown in which go-plugin kills what is still there."""
+KILL_TIMEOUT = 2.0
+"""Seconds after Shutdown at which go-plugin kills the process."""
 
 PLUGIN = """
 import os, sys, logging, subprocess, anyio
 from aiostream_ds import _telemetry as telemetry
-from aiostream_ds._process import handshake as goplugin
+from aiostream_ds._process.handshake import StartError, listen, read_handshake
+from aiostream_ds._process.host_services import host_services
+from aiostream_ds._process.parent import wait_for_parent_exit
 from aiostream_ds._process.stdio import StandardStreams
 from aiostream_ds._grpc.server import Server
 try:
-    handshake = goplugin.read_handshake(os.environ)
-except goplugin.Refused as refused:
-    sys.exit(str(refused))
+    handshake = read_handshake(os.environ)
+except StartError as error:
+    sys.exit(str(error))
 print("before")
 streams = StandardStreams()
 telemetry.configure(streams.log)
 async def main():
     stop = anyio.Event()
-    server = Server(goplugin.services(stop.set))
-    listener = await goplugin.listen(server, handshake)
+    server = Server(host_services(stop.set))
+    listener = await listen(server, handshake)
     streams.announce(listener.line)
     exec(os.environ.get("TEST_DO", ""), globals())
     async def watch():
-        await goplugin.parent_exit(handshake.parent)
+        await wait_for_parent_exit(handshake.parent)
         stop.set()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
@@ -84,7 +86,7 @@ class Plugin:
         return await method(HealthCheckRequest(service=service))
 
     async def shutdown(self):
-        """Seconds from the call to the end of both pipes; stdout after the line; the log."""
+        """Returns the seconds from the call to the end of both pipes, later stdout, and the log."""
         start = time.monotonic()
         method = UnaryUnaryMethod(
             self.channel, "/plugin.GRPCController/Shutdown", pb.Empty, pb.Empty
@@ -96,7 +98,7 @@ class Plugin:
 
 
 def read_log(err):
-    """Every line is JSON that hclog's reader takes, and shorter than its buffer."""
+    """Parse the log. Every line is JSON that hclog accepts, and shorter than its buffer."""
     records = []
     for line in err.splitlines():
         assert len(line) < 64 * 1024
@@ -112,7 +114,7 @@ def texts(log):
 
 @asynccontextmanager
 async def starting(tmp_path, do="", last="", command=(), **environ):
-    """Start it as newer Grafanas do: without PATH, HOME and LANG."""
+    """Start it as newer versions of Grafana do: without PATH, HOME and LANG."""
     environ = {**ENVIRON, "PLUGIN_UNIX_SOCKET_DIR": str(tmp_path), **environ}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -134,7 +136,7 @@ async def starting(tmp_path, do="", last="", command=(), **environ):
             await process.communicate()
 
 
-async def test_a_plugin_of_a_bare_environment_answers_all_that_go_plugin_asks(tmp_path):
+async def test_a_plugin_with_a_minimal_environment_serves_all_of_go_plugins_services(tmp_path):
     async with starting(tmp_path) as plugin:
         await plugin.connect()
         assert plugin.line == f"1|2|unix|{plugin.address}|grpc|\n"
@@ -160,20 +162,20 @@ async def test_a_plugin_of_a_bare_environment_answers_all_that_go_plugin_asks(tm
             assert (await seen.recv_message()).status == serving
             await output.send_message(Empty(), end=True)
             await dialled.send_request()
-            for stream in (seen, output, dialled):  # they stay open, without data
+            for stream in (seen, output, dialled):  # they stay open without data
                 with anyio.move_on_after(0.02) as waited:
                     await stream.recv_message()
                 assert waited.cancelled_caught
                 await stream.cancel()
 
         seconds, out, log = await plugin.shutdown()
-    assert seconds < KILLED
+    assert seconds < KILL_TIMEOUT
     assert plugin.process.returncode == 0
     assert (out, texts(log)) == (b"", ["before"])
     assert not list(tmp_path.iterdir())
 
 
-async def test_shutdown_is_quick_while_the_hosts_own_streams_are_open(tmp_path):
+async def test_shutdown_is_quick_while_the_hosts_streams_are_open(tmp_path):
     async with starting(tmp_path) as plugin:
         await plugin.connect()
         method = UnaryStreamMethod(
@@ -182,7 +184,7 @@ async def test_shutdown_is_quick_while_the_hosts_own_streams_are_open(tmp_path):
         stream = await method.open().__aenter__()
         await stream.send_message(Empty(), end=True)
         seconds, _, log = await plugin.shutdown()
-    assert seconds < KILLED
+    assert seconds < KILL_TIMEOUT
     assert texts(log) == ["before"]
 
 
@@ -214,7 +216,7 @@ logging.getLogger("author").warning("logged", extra={"n": 1})
     assert (record["@level"], record["@module"], record["n"]) == ("warn", "author", 1)
 
 
-async def test_a_log_handler_on_stderr_does_not_feed_on_itself(tmp_path):
+async def test_a_log_handler_on_stderr_does_not_loop(tmp_path):
     do = """
 logging.getLogger().addHandler(logging.StreamHandler())
 logging.warning("once")
@@ -223,10 +225,10 @@ logging.warning("once")
         await plugin.connect()
         await plugin.check("")
         _, _, log = await plugin.shutdown()
-    assert texts(log).count("once") == 2  # ours, and the author's as output
+    assert texts(log).count("once") == 2  # the log line, and the handler's output
 
 
-async def test_a_last_traceback_is_not_lost(tmp_path):
+async def test_a_traceback_at_the_exit_is_not_lost(tmp_path):
     async with starting(tmp_path, last="1 / 0") as plugin:
         await plugin.connect()
         _, _, log = await plugin.shutdown()
@@ -242,7 +244,7 @@ async def test_a_last_traceback_is_not_lost(tmp_path):
     ],
     ids=["spawned", "forked"],
 )
-async def test_a_child_that_lives_on_does_not_hold_the_hosts_pipes(tmp_path, spawn):
+async def test_a_child_that_keeps_running_does_not_hold_the_hosts_pipes(tmp_path, spawn):
     do = f"""
 CHILD = "import time; print('child', flush=True); time.sleep(60)"
 {spawn}
@@ -261,15 +263,15 @@ print("pid", pid)
             for text in texts(log):
                 if text.startswith("pid "):
                     pid = int(text[4:])
-            os.kill(pid, 0)  # it lives
-        assert seconds < KILLED
+            os.kill(pid, 0)  # it runs
+        assert seconds < KILL_TIMEOUT
     finally:
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc here")
-async def test_a_child_inherits_nothing_but_the_three(tmp_path):
+async def test_a_child_inherits_only_the_standard_streams(tmp_path):
     code = """
 import os
 names = ["/proc/self/fd/" + name for name in os.listdir("/proc/self/fd")]
@@ -287,7 +289,7 @@ print("fds", sorted(os.readlink(name) for name in names if os.path.islink(name))
 
 
 @pytest.mark.parametrize("cookie", ["", "panel"])
-async def test_without_the_cookie_nothing_is_on_stdout_and_the_status_is_1(tmp_path, cookie):
+async def test_without_the_cookie_stdout_is_empty_and_the_status_is_1(tmp_path, cookie):
     async with starting(tmp_path, grafana_plugin_type=cookie) as plugin:
         out, err = await plugin.process.communicate()
     assert (out, plugin.process.returncode) == (b"", 1)
@@ -295,18 +297,18 @@ async def test_without_the_cookie_nothing_is_on_stdout_and_the_status_is_1(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-async def test_the_plugin_is_gone_soon_after_its_host(tmp_path):
+async def test_the_plugin_exits_soon_after_its_host(tmp_path):
     async with starting(tmp_path, command=("-c", PARENT, PLUGIN)) as plugin:
         await plugin.connect()
         await plugin.check("")
         plugin.process.kill()
         start = time.monotonic()
-        await plugin.process.stdout.read()  # ends with the last process that holds the pipe
+        await plugin.process.stdout.read()  # ends with the last process that has the pipe open
         assert time.monotonic() - start < 2
     assert not list(tmp_path.iterdir())
 
 
-async def test_the_plugin_outlives_a_lost_connection(tmp_path):
+async def test_the_plugin_keeps_running_after_a_lost_connection(tmp_path):
     async with starting(tmp_path) as plugin:
         await plugin.connect()
         await plugin.check("")

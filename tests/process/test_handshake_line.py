@@ -1,4 +1,4 @@
-"""The environment a host sets, the line it gets, the socket's life, the end of the parent."""
+"""The host's environment, the handshake line, the socket, the exit of the parent process."""
 
 import asyncio
 import os
@@ -10,8 +10,16 @@ import anyio
 import pytest
 
 from aiostream_ds._grpc.server import Server
-from aiostream_ds._process import handshake as goplugin
-from aiostream_ds._process.handshake import Handshake, Listener, Refused, read_handshake
+from aiostream_ds._process.handshake import (
+    Handshake,
+    Listener,
+    StartError,
+    handshake_line,
+    listen,
+    read_handshake,
+)
+from aiostream_ds._process.host_services import host_services
+from aiostream_ds._process.parent import POLL_INTERVAL, wait_for_parent_exit
 
 COOKIE = {"grafana_plugin_type": "datasource"}
 
@@ -20,19 +28,19 @@ COOKIE = {"grafana_plugin_type": "datasource"}
 
 
 @pytest.mark.parametrize("environ", [{}, {"grafana_plugin_type": "app"}, {"PATH": "/bin"}])
-def test_without_the_cookie_a_human_is_told_what_this_is(environ):
-    with pytest.raises(Refused, match="Grafana starts it"):
+def test_without_the_cookie_the_message_explains_the_program(environ):
+    with pytest.raises(StartError, match="Grafana starts it"):
         read_handshake(environ)
 
 
 @pytest.mark.parametrize("versions", ["2", "1,2", "3,2", " 2 ", "2,x", ""])
-def test_a_host_that_speaks_our_version_is_accepted(versions):
+def test_a_host_with_our_protocol_version_is_accepted(versions):
     assert read_handshake({**COOKIE, "PLUGIN_PROTOCOL_VERSIONS": versions}).parent == os.getppid()
 
 
 @pytest.mark.parametrize("versions", ["1", "3", "1,3", "22", "x"])
-def test_a_host_of_other_versions_is_refused_with_both_named(versions):
-    with pytest.raises(Refused, match=rf"'{versions}'.* 2\."):
+def test_a_host_with_other_versions_is_refused_and_both_are_named(versions):
+    with pytest.raises(StartError, match=f"must contain 2, got '{versions}';"):
         read_handshake({**COOKIE, "PLUGIN_PROTOCOL_VERSIONS": versions})
 
 
@@ -54,8 +62,8 @@ def test_each_variable_is_read(name, value, field, expected):
 @pytest.mark.parametrize(
     ("low", "high"), [("x", "1"), ("-1", "5"), ("1", "70000"), ("9", "8"), ("9", "")]
 )
-def test_a_bad_range_of_ports_is_named(low, high):
-    with pytest.raises(Refused, match="PLUGIN_M(IN|AX)_PORT"):
+def test_a_bad_port_range_is_refused(low, high):
+    with pytest.raises(StartError, match="PLUGIN_M(IN|AX)_PORT must"):
         read_handshake({**COOKIE, "PLUGIN_MIN_PORT": low, "PLUGIN_MAX_PORT": high})
 
 
@@ -64,12 +72,12 @@ def test_a_bad_range_of_ports_is_named(low, high):
 
 @pytest.fixture
 def temporary(monkeypatch, tmp_path):
-    """Our directories are made here."""
+    """The directory of temporary files."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
 
 
-def test_the_line_has_six_fields_and_ends_with_the_empty_certificate(temporary):
+def test_the_line_has_six_fields_and_an_empty_certificate_without_tls(temporary):
     listener = Listener(Handshake())
     core, version, network, address, protocol, certificate = listener.line.split("|")
     assert (core, version, network, protocol, certificate) == ("1", "2", "unix", "grpc", "")
@@ -77,13 +85,17 @@ def test_the_line_has_six_fields_and_ends_with_the_empty_certificate(temporary):
     listener.close()
 
 
-def test_only_a_host_that_asks_gets_a_seventh_field(temporary):
+def test_the_line_of_a_standalone_process_has_no_certificate_field():
+    assert handshake_line("tcp", "127.0.0.1:1") == "1|2|tcp|127.0.0.1:1|grpc"
+
+
+def test_the_line_has_a_seventh_field_only_with_multiplexing(temporary):
     listener = Listener(Handshake(multiplex=True))
     assert listener.line.split("|")[5:] == ["", "false"]
     listener.close()
 
 
-def test_our_directory_is_private_and_goes_with_the_socket(temporary):
+def test_a_created_directory_is_private_and_is_removed_with_the_socket(temporary):
     listener = Listener(Handshake())
     (directory,) = temporary.iterdir()
     assert directory.name.startswith("plugin")
@@ -95,7 +107,7 @@ def test_our_directory_is_private_and_goes_with_the_socket(temporary):
     assert not list(temporary.iterdir())
 
 
-def test_the_hosts_directory_is_used_and_kept(tmp_path):
+def test_the_hosts_directory_is_used_and_not_removed(tmp_path):
     listener = Listener(Handshake(socket_dir=str(tmp_path)))
     assert [str(path) for path in tmp_path.iterdir()] == [listener.address]
     listener.close()
@@ -103,39 +115,39 @@ def test_the_hosts_directory_is_used_and_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_group_gets_the_socket(tmp_path):
+def test_the_socket_belongs_to_the_hosts_group(tmp_path):
     listener = Listener(Handshake(socket_dir=str(tmp_path), socket_group=str(os.getgid())))
     found = os.stat(listener.address)
     assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, os.getgid())
     listener.close()
 
 
-def test_a_group_can_reach_the_socket_in_our_directory(temporary):
+def test_the_group_has_access_to_a_created_directory(temporary):
     listener = Listener(Handshake(socket_group=str(os.getgid())))
     assert stat.S_IMODE(os.stat(os.path.dirname(listener.address)).st_mode) == 0o770
     listener.close()
 
 
-def test_an_unknown_group_is_named_and_nothing_stays(temporary):
-    with pytest.raises(Refused, match="'no-such-group'"):
+def test_an_unknown_group_is_refused_and_nothing_remains(temporary):
+    with pytest.raises(StartError, match="must be a group of this system, got 'no-such-group'"):
         Listener(Handshake(socket_group="no-such-group"))
     assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "a|b"])
-def test_a_directory_that_no_socket_can_live_in_is_named(tmp_path, name):
+def test_a_directory_with_an_unusable_path_is_refused(tmp_path, name):
     directory = tmp_path / name
     directory.mkdir()
-    with pytest.raises(Refused, match="set PLUGIN_UNIX_SOCKET_DIR"):
+    with pytest.raises(StartError, match="set PLUGIN_UNIX_SOCKET_DIR"):
         Listener(Handshake(socket_dir=str(directory)))
 
 
 def test_a_missing_directory_is_refused(tmp_path):
-    with pytest.raises(Refused, match="No UNIX socket could be made"):
+    with pytest.raises(StartError, match="cannot bind a UNIX socket"):
         Listener(Handshake(socket_dir=str(tmp_path / "none")))
 
 
-def test_a_long_temporary_directory_is_avoided(monkeypatch, tmp_path):
+def test_a_temporary_directory_with_a_long_path_is_not_used(monkeypatch, tmp_path):
     long = tmp_path / ("x" * 120)
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
@@ -154,13 +166,13 @@ def test_without_unix_sockets_the_first_free_port_is_taken(monkeypatch):
         assert listener.line.startswith("1|2|tcp|127.0.0.1:")
         assert int(listener.address.partition(":")[2]) > port
         listener.close()
-        with pytest.raises(Refused, match=f"No port from {port} to {port}"):
+        with pytest.raises(StartError, match=f"from {port} to {port}, got none"):
             Listener(Handshake(min_port=port, max_port=port))
 
 
-async def test_the_server_serves_where_the_line_says_after_any_disconnect(temporary):
-    server = Server(goplugin.services(None))
-    listener = await goplugin.listen(server, Handshake())
+async def test_the_server_listens_at_the_announced_address_after_disconnects(temporary):
+    server = Server(host_services(None))
+    listener = await listen(server, Handshake())
     for _ in range(2):
         _, writer = await asyncio.open_unix_connection(listener.address)
         writer.close()
@@ -170,34 +182,34 @@ async def test_the_server_serves_where_the_line_says_after_any_disconnect(tempor
     listener.close()
 
 
-# -- TLS that cannot be had ----------------------------------------------------------------------
+# -- TLS -----------------------------------------------------------------------------------------
 
 
-def test_tls_without_its_package_names_the_extra(monkeypatch):
+def test_tls_without_the_package_cryptography_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(Refused, match=r"aiostream-ds\[mtls\]"):
+    with pytest.raises(StartError, match=r"aiostream-ds\[mtls\]"):
         Listener(Handshake(client_cert="-----BEGIN CERTIFICATE-----"))
 
 
 # -- the parent ----------------------------------------------------------------------------------
 
 
-async def test_the_end_of_a_parent_that_is_gone_is_seen_at_once():
+async def test_a_parent_that_has_exited_is_noticed_at_once():
     with anyio.fail_after(1):
-        await goplugin.parent_exit(os.getppid() + 1)
+        await wait_for_parent_exit(os.getppid() + 1)
 
 
-async def test_a_living_parent_keeps_us():
+async def test_a_running_parent_is_waited_for():
     with anyio.move_on_after(0.02) as scope:
-        await goplugin.parent_exit(os.getppid())
+        await wait_for_parent_exit(os.getppid())
     assert scope.cancelled_caught
 
 
 @pytest.mark.virtual
-async def test_without_pidfd_the_parent_is_looked_at_again_and_again(monkeypatch):
+async def test_without_pidfd_the_parent_is_polled(monkeypatch):
     parents = iter([7, 7, 7, 1])
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
     start = anyio.current_time()
-    await goplugin.parent_exit(7)
-    assert anyio.current_time() - start == pytest.approx(3 * goplugin.POLL_INTERVAL)
+    await wait_for_parent_exit(7)
+    assert anyio.current_time() - start == pytest.approx(3 * POLL_INTERVAL)

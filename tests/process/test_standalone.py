@@ -1,4 +1,4 @@
-"""The two files by which a running Grafana finds a process under a debugger."""
+"""The two files with which a running Grafana finds a process under a debugger."""
 
 import os
 import signal
@@ -8,9 +8,14 @@ import sys
 import pytest
 
 from aiostream_ds._process import standalone
-from aiostream_ds._process.standalone import address_variable, announced, elsewhere, plugin_id
+from aiostream_ds._process.standalone import (
+    address_variable,
+    announced,
+    plugin_id,
+    standalone_address,
+)
 
-DEAD = 2**22 + 1  # above Linux's largest pid
+EXITED = 2**22 + 1  # above Linux's largest pid
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_id_comes_from_plugin_json(folder):
+def test_the_id_is_that_of_plugin_json(folder):
     assert plugin_id(folder) == "my-lamps-datasource"
 
 
@@ -34,46 +39,46 @@ def test_the_variable_is_named_as_in_the_go_sdk():
     assert address_variable("my-lamps-datasource") == "GF_PLUGIN_GRPC_ADDRESS_MY_LAMPS_DATASOURCE"
 
 
-def test_the_variable_wins_over_the_files(folder):
+def test_the_variable_has_priority_over_the_files(folder):
     (folder / "standalone.txt").write_text("127.0.0.1:1")
     environ = {address_variable("my-lamps-datasource"): "127.0.0.1:2"}
-    assert elsewhere(environ, folder) == "127.0.0.1:2"
+    assert standalone_address(environ, folder) == "127.0.0.1:2"
 
 
 @pytest.mark.parametrize(
     "pid, found",
-    [(None, "127.0.0.1:1"), (os.getpid(), "127.0.0.1:1"), (DEAD, ""), ("x", "127.0.0.1:1")],
-    ids=["no file", "living", "dead", "no number"],
+    [(None, "127.0.0.1:1"), (os.getpid(), "127.0.0.1:1"), (EXITED, ""), ("x", "127.0.0.1:1")],
+    ids=["no file", "running", "exited", "not a number"],
 )
-def test_an_address_counts_while_its_process_lives(folder, pid, found):
+def test_an_address_is_used_while_its_process_runs(folder, pid, found):
     (folder / "standalone.txt").write_text("127.0.0.1:1\n")
     if pid is not None:
         (folder / "pid.txt").write_text(str(pid))
-    assert elsewhere({}, folder) == found
+    assert standalone_address({}, folder) == found
 
 
-def test_without_files_the_plugin_serves_itself(folder):
-    assert elsewhere({}, folder) == ""
+def test_without_files_there_is_no_standalone_address(folder):
+    assert standalone_address({}, folder) == ""
 
 
-def test_the_files_are_there_meanwhile_and_for_the_owner_only(folder):
+def test_the_files_exist_while_announced_and_only_the_owner_can_read_them(folder):
     with announced(folder, "127.0.0.1:5"):
         for name, text in (("standalone.txt", "127.0.0.1:5"), ("pid.txt", str(os.getpid()))):
             assert (folder / name).read_text() == text
             assert (folder / name).stat().st_mode & 0o777 == 0o600
-        assert elsewhere({}, folder) == "127.0.0.1:5"
+        assert standalone_address({}, folder) == "127.0.0.1:5"
     assert sorted(os.listdir(folder)) == ["plugin.json"]
 
 
-def test_files_that_another_process_has_taken_over_are_left(folder):
+def test_files_that_another_process_has_replaced_are_not_removed(folder):
     with announced(folder, "127.0.0.1:5"):
         (folder / "pid.txt").write_text("1")
     assert (folder / "standalone.txt").exists()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("name", ["gpx_lamps", "start.py"], ids=["executable", "package"])
-def test_grafanas_running_copy_is_ended_and_nobody_else(folder, name):
+def test_only_the_process_that_grafana_has_started_is_stopped(folder, name):
     program = folder / name
     program.write_text("import sys, time; print(flush=True); time.sleep(60)")
     # as a launcher starts it: some arguments before the program
@@ -81,13 +86,13 @@ def test_grafanas_running_copy_is_ended_and_nobody_else(folder, name):
     managed = {**os.environ, "grafana_plugin_type": "datasource"}
     own = {k: v for k, v in os.environ.items() if k != "grafana_plugin_type"}
     with (
-        subprocess.Popen(command, env=managed, stdout=subprocess.PIPE) as copy,
+        subprocess.Popen(command, env=managed, stdout=subprocess.PIPE) as started,
         subprocess.Popen(command, env=own, stdout=subprocess.PIPE) as other,
     ):
         try:
-            copy.stdout.readline(), other.stdout.readline()
-            standalone._end_managed_copy(folder)
-            assert copy.wait(5) == -signal.SIGTERM
+            started.stdout.readline(), other.stdout.readline()
+            standalone._stop_managed_process(folder)
+            assert started.wait(5) == -signal.SIGTERM
             assert other.poll() is None
         finally:
-            copy.kill(), other.kill()
+            started.kill(), other.kill()

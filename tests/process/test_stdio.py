@@ -1,16 +1,16 @@
-"""How a stream of bytes becomes the texts of log lines; the rest needs a process of its own."""
+"""How a byte stream is split into log lines. The rest is in test_handshake.py."""
 
 import json
 import logging
 
 import pytest
 
-from aiostream_ds._process.stdio import PIECE, _pieces
+from aiostream_ds._process.stdio import LINE_LIMIT, _split_lines
 from aiostream_ds._telemetry import JsonLines
 
 
 @pytest.mark.parametrize(
-    ("chunks", "texts"),
+    ("chunks", "lines"),
     [
         ([b"one\ntwo\n"], ["one", "two"]),
         ([b"on", b"e\ntw", b"o"], ["one", "two"]),
@@ -21,33 +21,35 @@ from aiostream_ds._telemetry import JsonLines
         ([], []),
     ],
 )
-def test_lines_are_found_whatever_the_chunks(chunks, texts):
-    assert list(_pieces(iter(chunks))) == texts
+def test_lines_do_not_depend_on_the_chunks(chunks, lines):
+    assert list(_split_lines(iter(chunks))) == lines
 
 
-@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 1_000_000])
+@pytest.mark.parametrize(
+    "size", [LINE_LIMIT - 1, LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT, 1_000_000]
+)
 @pytest.mark.parametrize("chunk", [1_000, 65_536])
-def test_a_long_line_comes_in_pieces_and_whole(size, chunk):
+def test_a_long_line_is_split_and_complete(size, chunk):
     data = b"x" * size + b"\nend"
     chunks = (data[at : at + chunk] for at in range(0, len(data), chunk))
-    *pieces, end = _pieces(chunks)
-    assert (sum(map(len, pieces)), end) == (size, "end")
-    assert max(map(len, pieces)) <= PIECE
+    *parts, end = _split_lines(chunks)
+    assert (sum(map(len, parts)), end) == (size, "end")
+    assert max(map(len, parts)) <= LINE_LIMIT
 
 
-def test_a_line_without_end_does_not_wait_for_one():
+def test_a_long_line_is_split_before_it_ends():
     def chunks():
-        yield b"x" * (PIECE + 1)
-        pytest.fail("the full piece was not given out first")
+        yield b"x" * (LINE_LIMIT + 1)
+        pytest.fail("expected a full part first")
 
-    assert len(next(_pieces(chunks()))) == PIECE
+    assert len(next(_split_lines(chunks()))) == LINE_LIMIT
 
 
 @pytest.mark.parametrize("character", ["\0", "\U0001f600", "\udcff", '"', "x"])
-def test_the_longest_piece_is_a_json_line_that_hclogs_reader_takes_whole(character):
-    text = character * PIECE
+def test_the_longest_part_is_a_json_line_that_fits_hclogs_buffer(character):
+    text = character * LINE_LIMIT
     record = logging.LogRecord("aiostream_ds.output", logging.INFO, "", 0, "%s", (text,), None)
     line = JsonLines().format(record)
     assert len(line.encode("utf-8", "backslashreplace")) < 60 * 1024
-    # a lone surrogate, which no UTF-8 can hold, is written out
+    # a lone surrogate, which UTF-8 cannot encode, is escaped
     assert json.loads(line)["@message"] == text.encode("utf-8", "backslashreplace").decode()

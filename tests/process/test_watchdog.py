@@ -1,4 +1,4 @@
-"""The watch over the event loop."""
+"""The watchdog of the event loop."""
 
 import asyncio
 import threading
@@ -10,21 +10,21 @@ from aiostream_ds._process import watchdog
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def short_limit(monkeypatch):
     monkeypatch.setattr(watchdog, "BLOCKED_AFTER", 0.04)
 
 
-async def until_wound(watch_task):
+async def until_heartbeat(watch_task):
     for _ in range(3):
         await asyncio.sleep(0.01)
     assert not watch_task.done()
 
 
-async def test_a_blocked_loop_is_logged_once_with_the_line_that_blocks(quick, caplog):
+async def test_a_blocked_loop_is_logged_once_with_the_line_that_blocks(short_limit, caplog):
     watching = asyncio.create_task(watchdog.watch_loop())
-    await until_wound(watching)
+    await until_heartbeat(watching)
     time.sleep(0.2)
-    await until_wound(watching)
+    await until_heartbeat(watching)
     watching.cancel()
     await asyncio.wait([watching])
     (record,) = caplog.records
@@ -32,12 +32,12 @@ async def test_a_blocked_loop_is_logged_once_with_the_line_that_blocks(quick, ca
     assert "time.sleep(0.2)" in record.stack
 
 
-async def test_each_time_is_said_anew(quick, caplog):
+async def test_each_block_is_logged(short_limit, caplog):
     watching = asyncio.create_task(watchdog.watch_loop())
     for _ in range(2):
-        await until_wound(watching)
+        await until_heartbeat(watching)
         time.sleep(0.15)
-    await until_wound(watching)
+    await until_heartbeat(watching)
     watching.cancel()
     await asyncio.wait([watching])
     assert len(caplog.records) == 2
@@ -46,7 +46,7 @@ async def test_each_time_is_said_anew(quick, caplog):
 async def test_the_thread_ends_with_the_task():
     before = threading.active_count()
     watching = asyncio.create_task(watchdog.watch_loop())
-    await until_wound(watching)
+    await until_heartbeat(watching)
     assert threading.active_count() == before + 1
     watching.cancel()
     await asyncio.wait([watching])

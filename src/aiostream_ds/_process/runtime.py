@@ -1,11 +1,11 @@
-"""`serve()`: the life of the process, from the first line of main to its exit status.
+"""Runs the plugin process, from the handshake to the exit status.
 
-    started ──▶ serving ──▶ draining ──▶ gone
-                  └─ Shutdown called, SIGTERM, or the host is gone
+    started ──▶ serving ──▶ draining ──▶ exited
+                  └─ Shutdown, SIGTERM, or the host has exited
 
-Under Grafana: SIGINT is ignored (Ctrl-C in a terminal reaches the whole group, and Grafana
-decides), the connection may drop and come back, and nothing of ours outlives the host. Exit status
-0: asked to stop; 1: could not start.
+Under Grafana, SIGINT is ignored (Ctrl-C in a terminal goes to the whole process group, and Grafana
+stops its plugins itself), the connection may be lost and opened again, and no thread or child
+outlives the host. Exit status 0: stopped; 1: could not start.
 """
 
 import asyncio
@@ -33,8 +33,16 @@ from aiostream_ds._grafana.application import (
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grpc.methods import Services
 from aiostream_ds._grpc.server import Server
-from aiostream_ds._process import handshake as goplugin
 from aiostream_ds._process import standalone
+from aiostream_ds._process.handshake import (
+    Handshake,
+    StartError,
+    handshake_line,
+    listen,
+    read_handshake,
+)
+from aiostream_ds._process.host_services import host_services
+from aiostream_ds._process.parent import POLL_INTERVAL, wait_for_parent_exit
 from aiostream_ds._process.stdio import StandardStreams
 from aiostream_ds._process.watchdog import watch_loop
 from aiostream_ds._telemetry import Counters
@@ -45,9 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHUTDOWN_DRAIN",
-    "Serves",
+    "Servable",
+    "serve_application",
     "serve_at",
-    "serve_beside",
     "serve_loaded",
     "serve_standalone",
 ]
@@ -55,51 +63,54 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 SHUTDOWN_DRAIN = 0.25
-"""Seconds that streams get to end when the host called Shutdown (it kills after 2 s) or died."""
+"""Seconds for streams to end after the host has called Shutdown (it kills after 2 s) or exited."""
 
 KEEP_ALIVE = 10.0
-"""Seconds between two lines by which a copy that hands on an address shows that it lives."""
+"""Seconds between two lines of a process that idles while the plugin runs standalone."""
 
 
 def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
-    """The same for a plugin that is loaded only when stdout is safe: what its modules print, and
-    the traceback of one that cannot be imported, are log lines then."""
+    """Run the plugin process that Grafana starts. `load` imports the author's modules: it is called
+    once stdout is redirected, so that what they print, or a traceback, becomes log lines.
+
+    With the argument `--standalone` the process serves on a free port of this machine instead.
+    """
     directory = _directory()
     if {"-standalone", "--standalone"} & set(sys.argv[1:]):
-        _log_to(None)
+        _configure_logging(None)
         with suppress(KeyboardInterrupt):
             catalog = load()
-            _keep_imports()
+            _freeze_imports()
             _run(serve_standalone(catalog, directory))
-        _leave(0)
+        _exit(0)
     try:
-        handshake = goplugin.read_handshake(os.environ)
-    except goplugin.Refused as refused:
-        sys.stderr.write(f"{refused}\n")
-        _leave(1)
+        handshake = read_handshake(os.environ)
+    except StartError as error:
+        sys.stderr.write(f"{error}\n")
+        _exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     streams = StandardStreams()
-    address = standalone.elsewhere(os.environ, directory) if directory is not None else ""
+    address = standalone.standalone_address(os.environ, directory) if directory is not None else ""
     if address:
-        streams.announce(f"1|{goplugin.PROTOCOL_VERSION}|tcp|{address}|grpc")
+        streams.announce(handshake_line("tcp", address))
         _idle(handshake.parent)
     status = 0
     try:
-        _log_to(streams.log)
+        _configure_logging(streams.log)
         _run(_managed(load(), handshake, streams))
-    except goplugin.Refused as refused:
-        log.error("the plugin cannot start: %s", refused)
+    except StartError as error:
+        log.error("the plugin cannot start: %s", error)
         status = 1
     except BaseException:
-        log.exception("the plugin ends by an error")
+        log.exception("the plugin failed")
         status = 1
     streams.close()
-    _leave(status)
+    _exit(status)
 
 
 def _directory() -> Path | None:
-    """Where the program lies, and with it the files of a debugger. One that is given as text lies
-    nowhere: the directory that it happens to run in may be another plugin's."""
+    """The program's directory, which has the files of standalone mode. None for a program without a
+    file: the current directory may be another plugin's."""
     program = sys.argv[0]
     return None if program in ("", "-", "-c") else Path(program).resolve().parent
 
@@ -107,25 +118,26 @@ def _directory() -> Path | None:
 def serve_at(
     load: Callable[[], Catalog], address: str, tls: "ssl.SSLContext | None" = None
 ) -> NoReturn:
-    """Be a plugin that Grafana reaches at `address` (HOST:PORT) instead of starting it: a container
-    or a service of its own. Ends by SIGTERM or Ctrl-C, and not by the host's Shutdown, which the
-    host calls when it ends itself. Raises ConfigError for an address that cannot be listened on."""
-    _log_to(None)
+    """Run a plugin that Grafana connects to at `address` (HOST:PORT) instead of starting it: in a
+    container or as a service. SIGTERM and Ctrl-C stop it. The host's Shutdown does not, as the host
+    calls it when it stops itself. Raises ConfigError for an address that cannot be bound."""
+    _configure_logging(None)
     catalog = load()
     host = address.rpartition(":")[0].strip("[]")
     if tls is None and host not in ("127.0.0.1", "::1", "localhost"):
         log.warning(
-            "what Grafana sends to %s is not encrypted, the data sources' secrets neither: keep it "
-            "in a private network, or give --tls-cert and --tls-key", address,
-        )  # fmt: skip
-    _keep_imports()
+            "the connection to %s is not encrypted, including the secrets of data sources; use a "
+            "private network, or --tls-cert and --tls-key",
+            address,
+        )
+    _freeze_imports()
     with suppress(KeyboardInterrupt):
         _run(serve_standalone(catalog, None, address=address, tls=tls))
-    _leave(0)
+    _exit(0)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end, on uvloop where that exists: a call costs a third less there."""
+    """Run `work`, on uvloop where it is installed: a call costs a third less there."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
         from uvloop import new_event_loop as factory
@@ -133,49 +145,47 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-async def _managed(
-    catalog: Catalog, handshake: goplugin.Handshake, streams: StandardStreams
-) -> None:
+async def _managed(catalog: Catalog, handshake: Handshake, streams: StandardStreams) -> None:
     stop = anyio.Event()
     async with open_application(catalog) as application:
-        server = Server({**application.services(), **goplugin.services(stop.set)})
+        server = Server({**application.services(), **host_services(stop.set)})
         server.on_rate_limited = application.counters.count_rate_limited
-        listener = await goplugin.listen(server, handshake)
+        listener = await listen(server, handshake)
         try:
             async with background_tasks() as tasks:
                 tasks.start_soon(watch_loop)
-                tasks.start_soon(_when, lambda: goplugin.parent_exit(handshake.parent), stop)
-                asked = _on_sigterm(stop)
-                _keep_imports()
+                tasks.start_soon(_stop_after_parent, handshake.parent, stop)
+                terminated = _handle_sigterm(stop)
+                _freeze_imports()
                 streams.announce(listener.line)
                 log.info("serving on %s", listener.address)
                 await stop.wait()
-            drain = DRAIN if asked.is_set() else SHUTDOWN_DRAIN
-            if not await _end(application, server, drain):
-                log.warning("not everything ended within %.2f s", drain)
+            drain = DRAIN if terminated.is_set() else SHUTDOWN_DRAIN
+            if not await _shut_down(application, server, drain):
+                log.warning("some streams did not end within %.2f s", drain)
         finally:
             listener.close()
         streams.close()
-        # From inside: a task or a thread that does not end must not keep the process.
-        _leave(0)
+        # here, inside of everything: a task or a thread that does not end must not block the exit
+        _exit(0)
 
 
-class Serves(Protocol):
-    """A plugin, or what stands before one."""
+class Servable(Protocol):
+    """A running plugin, or a proxy of one."""
 
     @property
     def counters(self) -> Counters:
-        """What is counted in it."""
+        """The plugin's counters."""
 
     def services(self) -> Services:
-        """What it answers a host's calls by."""
+        """The gRPC services that the host calls."""
 
     async def close(self, drain: float = DRAIN) -> bool:
-        """End its streams and lifespans; whether all did in time."""
+        """End the streams and lifespans. True when all ended within `drain` seconds."""
 
 
-async def _end(application: Serves, server: Server, drain: float) -> bool:
-    """Streams first, so that their calls end with a reason; then the server."""
+async def _shut_down(application: Servable, server: Server, drain: float) -> bool:
+    """Close the streams first, so that their calls end with a reason, then the server."""
     ended = await application.close(drain)
     server.close()
     with anyio.move_on_after(SHUTDOWN_DRAIN):
@@ -183,25 +193,25 @@ async def _end(application: Serves, server: Server, drain: float) -> bool:
     return ended
 
 
-async def _when(event: Callable[[], Awaitable[None]], stop: anyio.Event) -> None:
-    await event()
-    log.info("the host is gone")
+async def _stop_after_parent(parent: int, stop: anyio.Event) -> None:
+    await wait_for_parent_exit(parent)
+    log.info("the host has exited")
     stop.set()
 
 
-def _on_sigterm(stop: anyio.Event) -> anyio.Event:
-    """The first SIGTERM drains, the second ends the process at once."""
-    asked = anyio.Event()
+def _handle_sigterm(stop: anyio.Event) -> anyio.Event:
+    """The first SIGTERM drains, the second exits at once. The event is set by the first."""
+    terminated = anyio.Event()
 
     def handle() -> None:
-        if asked.is_set():
-            _leave(0)
-        asked.set()
+        if terminated.is_set():
+            _exit(0)
+        terminated.set()
         stop.set()
 
-    with suppress(NotImplementedError):  # Windows has no signal handlers in its loop
+    with suppress(NotImplementedError):  # event loops on Windows have no signal handlers
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, handle)
-    return asked
+    return terminated
 
 
 async def serve_standalone(
@@ -212,38 +222,39 @@ async def serve_standalone(
     address: str = "",
     tls: "ssl.SSLContext | None" = None,
 ) -> None:
-    """Serve on TCP for a debugger or a Grafana beside us, until cancelled or ended by a signal.
+    """Serve on TCP, for a debugger or a Grafana that connects, until cancelled or stopped by a
+    signal.
 
-    The address is the given one, GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When
-    `directory` holds a plugin.json, the files that make a running Grafana attach are kept there
-    meanwhile. `ready` is called with the plugin and its address, and ends the serving when it
-    returns; what it raises is raised here, once everything has ended.
+    The address is `address`, GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When
+    `directory` has a plugin.json, it has the files of standalone mode while this runs. `ready` is
+    called with the plugin and its address; when it returns, the server stops. Its exception is
+    raised here, after everything has ended.
     """
     async with open_application(catalog) as application:
 
-        async def then(bound: str) -> None:
+        async def on_bound(bound: str) -> None:
             if ready is not None:
                 await ready(application, bound)
 
-        told = then if ready is not None else None
-        await serve_beside(application, directory, told, address=address, tls=tls)
+        callback = on_bound if ready is not None else None
+        await serve_application(application, directory, callback, address=address, tls=tls)
 
 
-async def serve_beside(
-    application: Serves,
+async def serve_application(
+    application: Servable,
     directory: Path | None,
     ready: Callable[[str], Awaitable[None]] | None = None,
     *,
     address: str = "",
     tls: "ssl.SSLContext | None" = None,
 ) -> None:
-    """The same for a plugin that lives already; it is closed at the end."""
+    """`serve_standalone` for a plugin that runs already. Closes it at the end."""
     failed: list[Exception] = []
     identifier = standalone.plugin_id(directory) if directory is not None else ""
-    named = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
-    server = Server({**application.services(), **goplugin.services(None)})
+    configured = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
+    server = Server({**application.services(), **host_services(None)})
     server.on_rate_limited = application.counters.count_rate_limited
-    listening = _listen(address or named)
+    listening = _bind(address or configured)
     await server.start(sock=listening, ssl=tls)
     address = "{}:{}".format(*listening.getsockname()[:2])
     async with background_tasks() as tasks:
@@ -254,18 +265,18 @@ async def serve_beside(
             else nullcontext()
         ):
             stop = anyio.Event()
-            _on_sigterm(stop)
+            _handle_sigterm(stop)
             if ready is not None:
-                tasks.start_soon(_until_done, ready(address), stop, failed)
+                tasks.start_soon(_stop_after, ready(address), stop, failed)
             else:
-                log.info("serving on %s; Ctrl-C ends it", address)
+                log.info("serving on %s; press Ctrl-C to stop", address)
             await stop.wait()
-    await _end(application, server, DRAIN)
+    await _shut_down(application, server, DRAIN)
     if failed:
         raise failed.pop()
 
 
-async def _until_done(work: Awaitable[None], stop: anyio.Event, failed: list[Exception]) -> None:
+async def _stop_after(work: Awaitable[None], stop: anyio.Event, failed: list[Exception]) -> None:
     try:
         await work
     except Exception as error:
@@ -273,55 +284,56 @@ async def _until_done(work: Awaitable[None], stop: anyio.Event, failed: list[Exc
     stop.set()
 
 
-def _listen(wanted: str) -> socket.socket:
-    name, _, port = (wanted or "127.0.0.1:0").rpartition(":")
+def _bind(address: str) -> socket.socket:
+    name, _, port = (address or "127.0.0.1:0").rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
-        raise ConfigError(f"the address {wanted!r} is not HOST:PORT")
+        raise ConfigError(f"the address must be HOST:PORT, got {address!r}")
     host = name.strip("[]") or "127.0.0.1"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, int(port)), family=family)
     except OSError as error:
-        raise ConfigError(f"the address {wanted!r} cannot be listened on: {error}") from error
+        raise ConfigError(f"expected an address that is free, got {address!r}: {error}") from error
 
 
 GARBAGE_THRESHOLD = 50_000
-"""Objects made and not yet gone at which Python looks for garbage cycles; by itself it does at 700,
-and a thousand streams that sleep would make it search all of them twice a second."""
+"""Allocations at which the garbage collector runs. At Python's 700, it would traverse a thousand
+waiting streams twice a second."""
 
 
-def _keep_imports() -> None:
-    """What was imported lives as long as the process: searching it for garbage would cost every
-    full collection milliseconds. An executable may have switched the search off for the start."""
+def _freeze_imports() -> None:
+    """Exclude imported objects from garbage collection: they live as long as the process, and each
+    full collection would take milliseconds longer. Also enables the collector, which a packaged
+    start disables."""
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 100)
     gc.enable()
 
 
 def _idle(parent: int) -> NoReturn:
-    """This copy only handed on an address: it stays until the host ends it."""
+    """Wait until the host exits: this process has only announced another one's address."""
     while os.getppid() == parent:
-        sys.stderr.write("the plugin runs standalone, elsewhere\n")
-        for _ in range(int(KEEP_ALIVE / goplugin.POLL_INTERVAL)):
-            time.sleep(goplugin.POLL_INTERVAL)
+        sys.stderr.write("the plugin runs standalone, in another process\n")
+        for _ in range(int(KEEP_ALIVE / POLL_INTERVAL)):
+            time.sleep(POLL_INTERVAL)
             if os.getppid() != parent:
                 break
-    _leave(0)
+    _exit(0)
 
 
-def _log_to(stream: IO[str] | None) -> None:
-    """JSON lines to the host, text to a terminal (None). `log_level` of Grafana's ini section
-    [plugin.<id>] arrives as GF_PLUGIN_LOG_LEVEL."""
+def _configure_logging(stream: IO[str] | None) -> None:
+    """Write log lines: JSON to the host's stream, text to a terminal (None). The level is that of
+    GF_PLUGIN_LOG_LEVEL, which is `log_level` of the section [plugin.<id>] in grafana.ini."""
     level = os.environ.get("GF_PLUGIN_LOG_LEVEL", "info")
     try:
         telemetry.configure(stream, text=stream is None, level=level)
     except ValueError as error:
         telemetry.configure(stream, text=stream is None)
-        log.warning("GF_PLUGIN_LOG_LEVEL: %s; it is info now", error)
+        log.warning("GF_PLUGIN_LOG_LEVEL: %s; using info", error)
 
 
-def _leave(status: int) -> NoReturn:
-    """Exit now: a thread or a stream that does not end must not keep the process."""
+def _exit(status: int) -> NoReturn:
+    """Exit at once, without waiting for threads."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

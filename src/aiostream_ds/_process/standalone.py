@@ -1,8 +1,8 @@
-"""A running Grafana attached to a process under a debugger, by two small files.
+"""Standalone mode: attaches a running Grafana to a process under a debugger, with two files.
 
-The standalone process writes `standalone.txt` (its address) and `pid.txt` beside the plugin's
-executable. Grafana's own copy of the plugin, when it finds them, only hands that address on and
-idles. The same layout as the Go SDK's, so the same habits work.
+The standalone process writes `standalone.txt` (its address) and `pid.txt` into the directory of the
+plugin's executable. When the process that Grafana starts finds them, it only announces that address
+and idles. The files are those of the Go SDK.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["address_variable", "announced", "elsewhere", "plugin_id"]
+__all__ = ["address_variable", "announced", "plugin_id", "standalone_address"]
 
 ADDRESS_FILE, PID_FILE = "standalone.txt", "pid.txt"
 
@@ -29,32 +29,32 @@ def plugin_id(directory: Path) -> str:
 
 
 def address_variable(identifier: str) -> str:
-    """The environment variable that names a standalone process' address."""
+    """The environment variable with the address of a plugin's standalone process."""
     return "GF_PLUGIN_GRPC_ADDRESS_" + identifier.upper().replace("-", "_")
 
 
-def elsewhere(environ: Mapping[str, str], directory: Path) -> str:
-    """The address of the standalone process that stands in for this one; "" for none."""
+def standalone_address(environ: Mapping[str, str], directory: Path) -> str:
+    """The address of the plugin's standalone process; "" when none runs."""
     identifier = plugin_id(directory)
-    named = environ.get(address_variable(identifier), "") if identifier else ""
-    if named:
-        return named
+    configured = environ.get(address_variable(identifier), "") if identifier else ""
+    if configured:
+        return configured
     try:
         address = (directory / ADDRESS_FILE).read_text("utf-8").strip()
     except OSError:
         return ""
-    pid = _pid(directory)
-    return "" if pid is not None and not _lives(pid) else address
+    pid = _read_pid(directory)
+    return "" if pid is not None and not _is_running(pid) else address
 
 
-def _pid(directory: Path) -> int | None:
+def _read_pid(directory: Path) -> int | None:
     try:
         return int((directory / PID_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -66,22 +66,23 @@ def _lives(pid: int) -> bool:
 
 @contextmanager
 def announced(directory: Path, address: str) -> Iterator[None]:
-    """The two files, while the block runs; Grafana's running copy is ended so that it restarts."""
+    """Write the two files, and remove them at the end. Stops the process that Grafana has started,
+    so that Grafana starts it again and it finds them."""
     for name, text in ((ADDRESS_FILE, address), (PID_FILE, str(os.getpid()))):
         path = directory / name
         path.write_text(text, "utf-8")
         path.chmod(0o600)
-    _end_managed_copy(directory)
+    _stop_managed_process(directory)
     try:
         yield
     finally:
-        if _pid(directory) == os.getpid():
+        if _read_pid(directory) == os.getpid():
             for name in (ADDRESS_FILE, PID_FILE):
                 (directory / name).unlink(missing_ok=True)
 
 
-def _end_managed_copy(directory: Path) -> None:
-    """Linux only: elsewhere Grafana has to be restarted once by hand."""
+def _stop_managed_process(directory: Path) -> None:
+    """Linux only: on other systems restart Grafana once."""
     programs = {str(path.resolve()) for path in (*directory.glob("gpx_*"), directory / "start.py")}
     for entry in Path("/proc").glob("[0-9]*"):
         try:

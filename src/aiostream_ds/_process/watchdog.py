@@ -1,7 +1,7 @@
-"""Notices code that blocks the event loop: every stream and every answer waits for it.
+"""Logs code that blocks the event loop: every stream and every call waits for it.
 
-A thread looks at a clock that the loop keeps winding. When it stands still, the thread logs where
-the loop's thread is, which is the line that should have been an `await` or run in a thread.
+A thread checks a heartbeat that a task of the event loop updates. When the heartbeat is late, the
+thread logs the stack of the loop's thread, which has the line that blocks.
 """
 
 import logging
@@ -19,7 +19,7 @@ __all__ = ["BLOCKED_AFTER", "watch_loop"]
 log = logging.getLogger(__name__)
 
 BLOCKED_AFTER = 0.5
-"""Seconds without a turn of the loop after which it counts as blocked."""
+"""Seconds without an iteration of the event loop after which it counts as blocked."""
 
 
 class _Watch:
@@ -33,12 +33,13 @@ class _Watch:
         while not self.done.wait(BLOCKED_AFTER / 2):
             last_heartbeat = self.last_heartbeat
             if time.monotonic() - last_heartbeat > BLOCKED_AFTER and last_heartbeat != reported:
-                reported = last_heartbeat  # once for each time it stands still
+                reported = last_heartbeat  # once for each time it is blocked
                 frame = sys._current_frames().get(self.thread_id)
                 where = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else ""
                 log.warning(
-                    "the event loop is blocked for over %.1f s: every stream of the plugin waits. "
-                    "Await it, or run it in a thread (anyio.to_thread.run_sync)",
+                    "the event loop is blocked for more than %.1f s, and every stream of the "
+                    "plugin waits; use await, or run the code in a thread "
+                    "(anyio.to_thread.run_sync)",
                     BLOCKED_AFTER,
                     extra={"stack": where},
                 )
@@ -62,7 +63,7 @@ def _thread(watch: _Watch) -> Iterator[None]:
 
 
 async def watch_loop() -> None:
-    """Runs until cancelled, in the loop that it watches."""
+    """Watch the running event loop until cancelled."""
     watch = _Watch()
     with _thread(watch):
         await _beat(watch)

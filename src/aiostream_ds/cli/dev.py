@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from aiostream_ds._grafana.application import Application
 from aiostream_ds._grafana.catalog import Catalog
-from aiostream_ds._process.runtime import serve_beside, serve_standalone
+from aiostream_ds._process.runtime import serve_application, serve_standalone
 from aiostream_ds._process.standalone import plugin_id
 from aiostream_ds.cli.arguments import add_count, add_file, add_settings
 from aiostream_ds.cli.dev_folder import make_dev_folder
@@ -154,7 +154,7 @@ async def _serve_console(
                 app = make_app(hub, hosts=listener.hosts, token=listener.token)
                 await serve_app(app, listener)
 
-        await serve_beside(hub.plugin, directory, ready)
+        await serve_application(hub.plugin, directory, ready)
 
 
 async def _open_browser(url: str) -> None:

@@ -27,7 +27,7 @@ _MESSAGES = (
     ("architecture", r"the package has a Python for \S+, this machine is [^:\"]+"),
     ("missing file", r"fork/exec [^:\"]+: no such file or directory"),
     ("permissions", r"fork/exec [^:\"]+: permission denied"),
-    ("permissions", r"No UNIX socket could be made: [^\"]+"),
+    ("permissions", r"cannot bind a UNIX socket: [^\"]+"),
     ("libc", r"error while loading shared libraries: [^\"]+"),
     ("libc", r"version `GLIBC_[\d.]+' not found[^\"]*"),
     ("libc", r"Error (?:loading shared library|relocating) [^\"]+"),

@@ -21,7 +21,7 @@ from aiostream_ds._grafana.application import Application, background_tasks, ope
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._process.runtime import Serves
+from aiostream_ds._process.runtime import Servable
 from aiostream_ds.models import Response, User
 from aiostream_ds.testing.memory import connect
 from aiostream_ds.testing.stream_manager import (
@@ -63,7 +63,7 @@ class Grafana(StreamManager):
 
     def __init__(
         self,
-        application: Serves,
+        application: Servable,
         tasks: TaskGroup,
         settings: Mapping[str, Any],
         secrets: Mapping[str, str],
@@ -251,7 +251,7 @@ class Grafana(StreamManager):
             if run.path not in self._runs:  # else a new subscription has started it
                 self._start(run.path, run.user)
 
-    async def replace_plugin(self, application: Serves) -> None:
+    async def replace_plugin(self, application: Servable) -> None:
         """Replace the plugin as after a crash: calls in progress fail and streams run again.
 
         As in Grafana, subscribers are not notified.
@@ -295,7 +295,7 @@ class Grafana(StreamManager):
             ),
         )
 
-    def _connect(self, application: Serves) -> None:
+    def _connect(self, application: Servable) -> None:
         self.plugin = application
         self._server = Server(application.services())
         self._server.on_rate_limited = application.counters.count_rate_limited
@@ -312,7 +312,7 @@ class Grafana(StreamManager):
 
 @asynccontextmanager
 async def open_grafana(
-    application: Serves,
+    application: Servable,
     *,
     settings: Mapping[str, Any] | None = None,
     secrets: Mapping[str, str] | None = None,

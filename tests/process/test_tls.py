@@ -1,4 +1,4 @@
-"""AutoMTLS with Python's own TLS client in the part of the host."""
+"""AutoMTLS, with Python's TLS client as the host."""
 
 import asyncio
 import base64
@@ -13,9 +13,9 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from aiostream_ds._grpc.call import Codec
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
-from aiostream_ds._process import handshake as goplugin
-from aiostream_ds._process import mtls
-from aiostream_ds._process.handshake import Handshake, Listener, Refused
+from aiostream_ds._process import tls
+from aiostream_ds._process.handshake import Handshake, Listener, StartError, listen
+from aiostream_ds._process.host_services import host_services
 
 x509 = pytest.importorskip("cryptography.x509")
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.mtls
 
 
 class Host:
-    """A host's own certificate, and TLS that trusts only the one in the handshake line."""
+    """A host's certificate, and TLS that trusts only the one in the handshake line."""
 
     def __init__(self, tmp_path):
-        # the two sides make their certificates alike, in go-plugin and here
-        _, pem, self.password = mtls._make_certificate()
+        # in go-plugin, too, both sides create their certificates in the same way
+        _, pem, self.password = tls._create_certificate()
         self.file = tmp_path / f"{os.urandom(4).hex()}.pem"
         self.file.write_bytes(pem)
         self.certificate = pem.partition(b"-----BEGIN ENCRYPTED")[0].decode()
@@ -48,9 +48,9 @@ def decode(field):
 
 @asynccontextmanager
 async def serving(host, tmp_path):
-    server = Server(goplugin.services(None))
+    server = Server(host_services(None))
     handshake = Handshake(client_cert=host.certificate, socket_dir=str(tmp_path))
-    listener = await goplugin.listen(server, handshake)
+    listener = await listen(server, handshake)
     try:
         yield listener, server
     finally:
@@ -59,8 +59,8 @@ async def serving(host, tmp_path):
         listener.close()
 
 
-async def answer_to(listener, context):
-    """What a client gets that connects and waits: bytes, or the end."""
+async def first_bytes(listener, context):
+    """What a client receives that connects and waits: bytes, or b"" at the end."""
     reader, writer = await asyncio.open_unix_connection(
         listener.address, ssl=context, server_hostname="localhost"
     )
@@ -74,7 +74,7 @@ async def answer_to(listener, context):
             pass
 
 
-async def test_a_call_goes_through_tls_with_both_certificates(tmp_path):
+async def test_a_call_with_the_certificates_of_both_sides(tmp_path):
     host = Host(tmp_path)
     async with serving(host, tmp_path) as (listener, server):
         context = host.context(listener.line)
@@ -87,18 +87,18 @@ async def test_a_call_goes_through_tls_with_both_certificates(tmp_path):
         reply = await check(HealthCheckRequest(service="plugin"))
         assert reply.status.name == "SERVING"
         (connection,) = server.connections
-        tls = connection.write_buffer.get_extra_info("ssl_object")
-        assert tls.selected_alpn_protocol() == "h2"
-        assert tls.version() in {"TLSv1.2", "TLSv1.3"}
+        session = connection.write_buffer.get_extra_info("ssl_object")
+        assert session.selected_alpn_protocol() == "h2"
+        assert session.version() in {"TLSv1.2", "TLSv1.3"}
         channel.close()
 
 
-async def test_the_owner_of_another_certificate_is_refused(tmp_path):
+async def test_a_client_with_another_certificate_is_refused(tmp_path):
     host, stranger = Host(tmp_path), Host(tmp_path)
     async with serving(host, tmp_path) as (listener, server):
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            assert await answer_to(listener, stranger.context(listener.line)) == b""
-            raise ConnectionError("ended without a word")
+            assert await first_bytes(listener, stranger.context(listener.line)) == b""
+            raise ConnectionError("closed")
         assert not server.connections
 
 
@@ -106,12 +106,12 @@ async def test_a_client_without_a_certificate_is_refused(tmp_path):
     host = Host(tmp_path)
     async with serving(host, tmp_path) as (listener, server):
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            assert await answer_to(listener, host.context(listener.line, show=False)) == b""
-            raise ConnectionError("ended without a word")
+            assert await first_bytes(listener, host.context(listener.line, show=False)) == b""
+            raise ConnectionError("closed")
         assert not server.connections
 
 
-async def test_plain_http2_is_refused(tmp_path):
+async def test_http2_without_tls_is_refused(tmp_path):
     host = Host(tmp_path)
     async with serving(host, tmp_path) as (listener, server):
         reader, writer = await asyncio.open_unix_connection(listener.address)
@@ -124,17 +124,17 @@ async def test_plain_http2_is_refused(tmp_path):
 
 
 async def test_older_tls_is_refused(tmp_path):
-    context, _ = mtls.server_context(Host(tmp_path).certificate)
+    context, _ = tls.auto_mtls_context(Host(tmp_path).certificate)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_REQUIRED
 
 
-def test_the_line_carries_the_certificate_as_go_reads_it(tmp_path):
+def test_the_handshake_line_has_the_certificate_that_go_plugin_expects(tmp_path):
     handshake = Handshake(client_cert=Host(tmp_path).certificate, socket_dir=str(tmp_path))
     listener = Listener(handshake)
     field = listener.line.split("|")[5]
     listener.close()
-    assert len(field) > 50  # shorter ones the host ignores
+    assert len(field) > 50  # the host ignores shorter ones
     assert "=" not in field
     certificate = x509.load_der_x509_certificate(decode(field))
     assert certificate.public_key().curve.name == "secp521r1"
@@ -155,15 +155,15 @@ def test_the_line_carries_the_certificate_as_go_reads_it(tmp_path):
     assert timedelta(seconds=29) < datetime.now(UTC) - start < timedelta(seconds=60)
 
 
-def test_no_key_stays_on_the_disk(tmp_path, monkeypatch):
+def test_the_key_file_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     certificate = Host(tmp_path).certificate
     before = set(tmp_path.iterdir())
-    mtls.server_context(certificate)
+    tls.auto_mtls_context(certificate)
     assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("text", ["nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
-def test_a_variable_that_holds_no_certificate_is_named(tmp_path, text):
-    with pytest.raises(Refused, match="PLUGIN_CLIENT_CERT"):
+def test_a_malformed_client_certificate_is_refused(tmp_path, text):
+    with pytest.raises(StartError, match="PLUGIN_CLIENT_CERT must be a certificate"):
         Listener(Handshake(client_cert=text, socket_dir=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Packets of a stream with a cursor: each knows its place, and duplicates are left out."""
+"""Packets of a stream with a cursor: their ranges of cursors, and dropped duplicates."""
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ class Line(Row):
     n: int
 
 
-def numbering(row=None):
+def make_encoder(row=None):
     counters = Counters()
     return CursorEncoder(RowEncoder(row), "n", counters), counters
 
@@ -39,31 +39,31 @@ KINDS = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 @KINDS
-def test_a_packet_stands_between_the_row_before_it_and_its_last(make):
-    numbers, _ = numbering()
-    numbers.begin(Cursor("log", 3))
-    (first,) = numbers.encode(make([4, 7, 9]))
-    (second,) = numbers.encode(make([10]))
+def test_a_packet_has_the_cursors_after_the_previous_row_up_to_its_last_row(make):
+    encoder, _ = make_encoder()
+    encoder.begin(Cursor("log", 3))
+    (first,) = encoder.encode(make([4, 7, 9]))
+    (second,) = encoder.encode(make([10]))
     assert (first.cursors, second.cursors) == (CursorRange("log", 3, 9), CursorRange("log", 9, 10))
-    assert numbers.position == Cursor("log", 10)
+    assert encoder.cursor == Cursor("log", 10)
 
 
 @KINDS
-def test_rows_that_are_not_above_the_last_are_left_out_and_counted(make):
-    numbers, counters = numbering()
-    numbers.begin(Cursor("", 5))
-    packets = numbers.encode(make([4, 5, 6, 8, 7, 8, 9]))
+def test_rows_that_are_not_above_the_last_cursor_are_dropped_and_counted(make):
+    encoder, counters = make_encoder()
+    encoder.begin(Cursor("", 5))
+    packets = encoder.encode(make([4, 5, 6, 8, 7, 8, 9]))
     assert rows_of(packets) == [6, 8, 9]
     assert packets[-1].cursors == CursorRange("", 5, 9)
     assert counters.dropped == {"duplicate": 4}
-    assert numbers.encode(make([9])) == []
+    assert encoder.encode(make([9])) == []
     assert counters.dropped == {"duplicate": 5}
 
 
-def test_another_epoch_begins_where_it_says():
-    numbers, counters = numbering()
-    numbers.begin(Cursor("old", 100))
-    packets = numbers.encode([Line(1, 101), Cursor("new", -1), Line(2, 5), Line(3, 6)])
+def test_another_epoch_begins_after_its_cursor():
+    encoder, counters = make_encoder()
+    encoder.begin(Cursor("old", 100))
+    packets = encoder.encode([Line(1, 101), Cursor("new", -1), Line(2, 5), Line(3, 6)])
     assert [(p.cursors, p.rows) for p in packets] == [
         (CursorRange("old", 100, 101), 1),
         (CursorRange("new", -1, -1), 0),
@@ -72,61 +72,61 @@ def test_another_epoch_begins_where_it_says():
     assert counters.dropped == {}
 
 
-def test_rows_that_the_source_leaves_out_are_a_gap_between_two_packets():
-    numbers, _ = numbering()
-    numbers.begin(Cursor("", 10))
-    mark, packet = numbers.encode([Cursor("", 50), Line(1, 51)])
-    assert (mark.cursors, mark.rows) == (CursorRange("", 50, 50), 0)
+def test_rows_that_the_source_skips_are_a_gap_between_two_packets():
+    encoder, _ = make_encoder()
+    encoder.begin(Cursor("", 10))
+    empty, packet = encoder.encode([Cursor("", 50), Line(1, 51)])
+    assert (empty.cursors, empty.rows) == (CursorRange("", 50, 50), 0)
     assert packet.cursors == CursorRange("", 50, 51)
 
 
-def test_a_place_that_is_behind_already_changes_nothing():
-    numbers, _ = numbering()
-    numbers.begin(Cursor("", 10))
-    mark, packet = numbers.encode([Cursor("", 4), Line(1, 11)])
-    assert mark.cursors == CursorRange("", 10, 10) and packet.cursors == CursorRange("", 10, 11)
+def test_a_cursor_that_was_passed_already_is_ignored():
+    encoder, _ = make_encoder()
+    encoder.begin(Cursor("", 10))
+    empty, packet = encoder.encode([Cursor("", 4), Line(1, 11)])
+    assert empty.cursors == CursorRange("", 10, 10) and packet.cursors == CursorRange("", 10, 11)
 
 
-def test_it_is_known_only_once_it_has_begun():
-    numbers, _ = numbering()
-    assert not numbers.known
-    numbers.begin(Cursor("", -1))
-    assert numbers.known and numbers.mark.cursors == CursorRange("", -1, -1)
+def test_has_begun_is_false_before_begin():
+    encoder, _ = make_encoder()
+    assert not encoder.has_begun
+    encoder.begin(Cursor("", -1))
+    assert encoder.has_begun and encoder.cursor_packet.cursors == CursorRange("", -1, -1)
 
 
 @pytest.mark.parametrize(
-    "rows, text",
+    "rows, message",
     [
-        ([{"time": 1}], "has no 'n', the cursor"),
-        ([{"time": 1, "n": "4"}], "the cursor 'n' is '4'; allowed is a whole number"),
-        ([{"time": 1, "n": True}], "the cursor 'n' is True"),
-        ([{"time": 1, "n": 1.0}], "the cursor 'n' is 1.0"),
-        ([{"time": 1, "n": 1 << 53}], "the cursor 'n' is 9007199254740992; allowed is 0 to"),
-        ([Frame(Field("time", [1]))], "has no column 'n', the cursor"),
-        ([Cursor("", 1 << 53)], "has a cursor outside -1 to"),
+        ([{"time": 1}], "a row must have the cursor 'n', got {'time': 1}"),
+        ([{"time": 1, "n": "4"}], "cursor 'n' must be an int, got '4'"),
+        ([{"time": 1, "n": True}], "cursor 'n' must be an int, got True"),
+        ([{"time": 1, "n": 1.0}], "cursor 'n' must be an int, got 1.0"),
+        ([{"time": 1, "n": 1 << 53}], "cursor 'n' must be from 0 to .*, got 9007199254740992"),
+        ([Frame(Field("time", [1]))], "must have a column 'n', the cursor, got Frame"),
+        ([Cursor("", 1 << 53)], "must be from -1 to .*, got Cursor"),
     ],
 )
-def test_what_cannot_be_a_cursor_is_refused_and_nothing_is_remembered(rows, text):
-    numbers, _ = numbering()
-    numbers.begin(Cursor("a", 3))
-    with pytest.raises(TypeError, match=text):
-        numbers.encode([Cursor("b", 9), *rows])
-    assert numbers.position == Cursor("a", 3)
+def test_an_invalid_cursor_is_refused_and_does_not_change_the_encoder(rows, message):
+    encoder, _ = make_encoder()
+    encoder.begin(Cursor("a", 3))
+    with pytest.raises(TypeError, match=message):
+        encoder.encode([Cursor("b", 9), *rows])
+    assert encoder.cursor == Cursor("a", 3)
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=6), max_size=12), st.sampled_from([*MAKERS]))
-def test_places_join_without_a_hole_and_hold_exactly_their_rows(batches, kind):
-    numbers, counters = numbering(Line)
-    numbers.begin(Cursor("", -1))
-    seen, stands, given = [], -1, 0
+def test_ranges_are_contiguous_and_contain_exactly_their_rows(batches, kind):
+    encoder, counters = make_encoder(Line)
+    encoder.begin(Cursor("", -1))
+    seen, cursor, given = [], -1, 0
     for batch in batches:
         given += len(batch)
-        for packet in numbers.encode(MAKERS[kind](batch)) if batch else ():
+        for packet in encoder.encode(MAKERS[kind](batch)) if batch else ():
             epoch, prev, last = packet.cursors
-            assert prev == stands and last > prev
+            assert prev == cursor and last > prev
             found = rows_of([packet])
             assert all(prev < n <= last for n in found) and found[-1] == last
             seen += found
-            stands = last
+            cursor = last
     assert seen == sorted(set(seen))
     assert len(seen) + counters.dropped.get("duplicate", 0) == given

@@ -1,4 +1,4 @@
-"""Whatever rows come: what an `RowOrder` lets out, in which order, and when."""
+"""Properties of a `RowOrder` for generated rows: which rows are sent, in which order, and when."""
 
 import math
 
@@ -29,7 +29,7 @@ class Item(Row):
     time: int | None
 
 
-def made(kind, *values):
+def make(kind, *values):
     item = Item(*values)
     columns = dict(zip(Item.__struct_fields__, values, strict=True))
     if kind == "dict":
@@ -40,7 +40,7 @@ def made(kind, *values):
 
 
 def numbers(out):
-    """Which rows these are: each has a number of its own."""
+    """The unique numbers of these rows."""
     found = []
     for each in out:
         if isinstance(each, dict):
@@ -60,62 +60,62 @@ RULES = st.builds(
 
 
 class Run:
-    """A sorter that is asked whenever something is due, and which rows it let out when."""
+    """A sorter that is called when a row is due, and the rows that it has sent, with the time."""
 
     def __init__(self, order):
         self.counters = Counters()
         self.sorter = Sorter(order, self.counters)
-        self.gone = []
+        self.sent = []
 
     def feed(self, yields, now):
         out = []
         self.sorter.feed(yields, now, out)
-        self.gone += [(number, now) for number in numbers(out)]
+        self.sent += [(number, now) for number in numbers(out)]
 
     def wait(self, until):
         while (due := self.sorter.due) is not None and due <= until:
-            self.gone += [(number, due) for number in numbers(self.sorter.release(due))]
+            self.sent += [(number, due) for number in numbers(self.sorter.release(due))]
 
-    def check_that_no_row_is_lost(self, came):
-        left_out = sum(self.counters.dropped.values())
-        assert len(self.gone) + left_out + self.sorter.held == came
+    def check_that_no_row_is_lost(self, count):
+        dropped = sum(self.counters.dropped.values())
+        assert len(self.sent) + dropped + self.sorter.held == count
 
 
 @given(rows=ROWS, order=RULES)
-def test_rows_are_neither_lost_nor_doubled_nor_kept_longer_than_hold(rows, order):
-    run, now, came = Run(order), 0.0, []
+def test_rows_are_neither_lost_nor_duplicated_nor_held_longer_than_hold(rows, order):
+    run, now, arrivals = Run(order), 0.0, []
     for number, (time, series, id_, wait, kind) in enumerate(rows):
-        came.append(now)
-        run.feed([made(kind, number, series, id_, time)], now)
+        arrivals.append(now)
+        run.feed([make(kind, number, series, id_, time)], now)
         now += wait
         run.wait(now)
         run.check_that_no_row_is_lost(number + 1)
     run.wait(math.inf)
     assert run.sorter.held == 0
     run.check_that_no_row_is_lost(len(rows))
-    assert len({number for number, _ in run.gone}) == len(run.gone)
-    for number, at in run.gone:
-        assert came[number] <= at <= came[number] + order.hold
+    assert len({number for number, _ in run.sent}) == len(run.sent)
+    for number, at in run.sent:
+        assert arrivals[number] <= at <= arrivals[number] + order.hold
 
 
 @given(rows=ROWS, order=RULES)
-def test_rows_that_go_out_have_keys_of_their_own_and_rise_within_their_series(rows, order):
+def test_sent_rows_have_unique_keys_and_are_sorted_within_their_series(rows, order):
     run, now = Run(order), 0.0
     for number, (time, series, id_, wait, kind) in enumerate(rows):
-        run.feed([made(kind, number, series, id_, time)], now)
+        run.feed([make(kind, number, series, id_, time)], now)
         now += wait
         run.wait(now)
     run.wait(math.inf)
-    gone = [number for number, _ in run.gone]
+    sent = [number for number, _ in run.sent]
     columns = [{"time": time, "series": series, "id": id_} for time, series, id_, *_ in rows]
     if order.key:
-        keys = [tuple(columns[number][name] for name in order.key) for number in gone]
+        keys = [tuple(columns[number][name] for name in order.key) for number in sent]
         assert len(set(keys)) == len(keys)
     if order.late != "hold":
-        assert gone == sorted(gone), "they go out as they came"
+        assert sent == sorted(sent), "they keep their order"
     if order.late != "pass":
         for series in "ab" if order.by else ["ab"]:
-            own = [columns[number] for number in gone]
+            own = [columns[number] for number in sent]
             times = [each["time"] for each in own if each["series"] in series]
             times = [time for time in times if time is not None]
             assert times == sorted(times)
@@ -124,9 +124,9 @@ def test_rows_that_go_out_have_keys_of_their_own_and_rise_within_their_series(ro
 
 
 @given(rows=ROWS, order=RULES)
-def test_rows_that_come_at_once_go_out_as_if_they_came_singly(rows, order):
+def test_rows_in_one_call_are_sent_as_if_they_were_in_several_calls(rows, order):
     yields = [
-        made(kind, n, series, id_, time) for n, (time, series, id_, _, kind) in enumerate(rows)
+        make(kind, n, series, id_, time) for n, (time, series, id_, _, kind) in enumerate(rows)
     ]
     singly, together = Run(order), Run(order)
     for each in yields:
@@ -134,5 +134,5 @@ def test_rows_that_come_at_once_go_out_as_if_they_came_singly(rows, order):
     together.feed(yields, 0.0)
     for run in (singly, together):
         run.wait(math.inf)
-    assert singly.gone == together.gone
+    assert singly.sent == together.sent
     assert singly.counters.dropped == together.counters.dropped

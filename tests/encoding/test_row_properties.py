@@ -1,4 +1,4 @@
-"""However rows are cut into batches, the same rows arrive: none lost, none twice, in order."""
+"""Properties of RowEncoder for generated batches: no row is lost or duplicated, all in order."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -34,11 +34,11 @@ READINGS = st.builds(
     note=st.none() | VALUES["s"],
 )
 ROWS = st.lists(DICTS | READINGS, max_size=25)
-BAD = st.sampled_from([{"time": 1, "i": "x"}, {"time": 1, "new": b""}, {1: 2}, None, 5, [[{}]]])
+INVALID = st.sampled_from([{"time": 1, "i": "x"}, {"time": 1, "new": b""}, {1: 2}, None, 5, [[{}]]])
 
 
-def said(frame: Frame) -> list[dict[str, Any]]:
-    """The rows of a frame without what is None: a batch knows no keys that come later."""
+def rows_of(frame: Frame) -> list[dict[str, Any]]:
+    """The rows of a frame without None: a batch does not have the keys of later batches."""
     table = {field.name: list(field.values) for field in frame.fields}
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     return [{k: v for k, v in row.items() if v is not None} for row in rows]
@@ -59,44 +59,44 @@ def received(packets: list[Packet]) -> list[dict[str, Any]]:
     for packet in packets:
         frame = json.decode(b'{"data":%b}' % packet.data, packet.schema)
         assert packet.rows == frame.rows
-        rows += said(frame)
+        rows += rows_of(frame)
     return rows
 
 
 @given(st.lists(ROWS, max_size=6))
-def test_any_batches_carry_all_rows_in_order(batches):
+def test_all_rows_of_all_batches_are_encoded_in_order(batches):
     encoder = RowEncoder()
     packets = [packet for batch in batches for packet in encoder.encode(batch)]
     assert received(packets) == expected([row for batch in batches for row in batch])
 
 
 @given(ROWS, st.data())
-def test_a_list_in_place_of_its_rows_changes_nothing(rows, data):
+def test_a_list_is_encoded_like_its_rows(rows, data):
     cut = data.draw(st.integers(0, len(rows)))
     nested = [rows[:cut], *rows[cut:]]
     one, other = RowEncoder().encode(rows), RowEncoder().encode(nested)
     assert [(p.schema.body, p.data) for p in one] == [(p.schema.body, p.data) for p in other]
 
 
-@given(ROWS, ROWS, ROWS, BAD)
-def test_a_failed_batch_is_as_if_it_had_never_been(before, failing, after, bad):
+@given(ROWS, ROWS, ROWS, INVALID)
+def test_a_failed_batch_does_not_change_the_encoder(before, failing, after, invalid):
     tried, untouched = RowEncoder(), RowEncoder()
     tried.encode(before)
     untouched.encode(before)
-    # The first row says what "i" is, so that a text in it does not fit.
-    failing = [{"time": 0, "i": 1}, *failing, bad]
+    # The first row defines the type of "i", so that a str does not fit.
+    failing = [{"time": 0, "i": 1}, *failing, invalid]
     try:
         tried.encode(failing)
     except (TypeError, ValueError):
         pass
     else:
-        raise AssertionError("the batch was to fail")
+        raise AssertionError("expected the batch to fail")
     one, other = tried.encode(after), untouched.encode(after)
     assert [(p.schema.body, p.data) for p in one] == [(p.schema.body, p.data) for p in other]
 
 
 @given(st.lists(DICTS, min_size=1, max_size=10), st.lists(DICTS, max_size=10))
-def test_schemas_only_grow(first, second):
+def test_columns_are_only_added(first, second):
     encoder = RowEncoder()
     names = []
     for batch in (first, second):

@@ -141,7 +141,7 @@ async def test_a_column_of_that_name_among_the_rows_is_an_error_that_says_so(cap
     async with serve_in_memory(Told) as grafana:
         await grafana.follow("taken")
         await anyio.sleep(1)
-    assert any("give it another name" in str(r.exc_info) for r in caplog.records if r.exc_info)
+    assert any("use another name" in str(r.exc_info) for r in caplog.records if r.exc_info)
 
 
 async def test_an_exact_view_of_a_log_has_no_rows_that_say_only_a_status():

@@ -166,7 +166,9 @@ def test_an_annotation_that_nobody_reads_may_name_what_only_type_checkers_see(
 
 def test_a_row_with_a_column_that_only_type_checkers_know_is_a_type_error():
     classes = CLASSES.replace("value: float | None", "value: 'Hidden | None'")
-    with pytest.raises(TypeError, match="Source.rows: Reading: name 'Hidden' is not defined"):
+    with pytest.raises(
+        TypeError, match="Source.rows: annotations of Reading .*, got name 'Hidden' is not"
+    ):
         run(IMPORTS + classes + source(TEXTS))
 
 

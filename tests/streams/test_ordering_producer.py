@@ -213,9 +213,10 @@ async def test_a_row_that_the_order_cannot_judge_fails_the_channel_after_those_b
     stage = Stage(parts, generator, RowOrder(late="hold", key=("id",)))
     got, error = await stage.all()
     assert got == [(0, [1, 2])]
-    assert isinstance(error, parts.subscription.StreamFailed) and "RowOrder.key names id" in str(
+    assert isinstance(error, parts.subscription.StreamFailed) and "RowOrder.key must name" in str(
         error
     )
+    assert "got id with []" in str(error)
     await asyncio.sleep(1)
     assert stage.registry.running == 0
 

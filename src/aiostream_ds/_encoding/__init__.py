@@ -1,1 +1,1 @@
-"""Rows to packets: columns found or declared, ordering, cursors, the status column."""
+"""Rows to packets: schema inference, series, ordering, cursors and the status column."""

@@ -1,10 +1,6 @@
-"""The encoder of a stream whose rows have a cursor: every packet knows its place.
+"""The encoder of a stream whose rows have a cursor: each packet has the range of its cursors.
 
-    begin(position) ──▶ encode(rows) → packets with (epoch, prev, last) …
-
-Rows that are not above the last one are duplicates of it or of one before: they are left out and
-counted. A `Cursor` among the rows begins another numbering, or says that rows were left out.
-Imports frames, telemetry and its own room.
+begin(cursor) ──▶ encode(rows) → packets with (epoch, prev, last) …
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +11,10 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._channels.status import Status
+from aiostream_ds._encoding.blocks import Block, take_block, to_list
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import columns_of
-from aiostream_ds._frames.frame import Field, Frame
+from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor
@@ -29,42 +26,54 @@ _UNKNOWN = Schema(b"", "")
 
 
 class CursorEncoder:
-    """Where one channel's stream stands, once that is `known`. `column` holds its rows' cursors."""
+    """Adds cursor ranges to the packets of a `RowEncoder`. `column` is the column of the cursors.
 
-    __slots__ = ("_column", "_counters", "_encoder", "_get", "epoch", "known", "last")
+    Rows whose cursor is not above the last one are duplicates: they are dropped and counted. A
+    `Cursor` among the rows starts another epoch, or is a gap in the rows. `has_begun` is false
+    until `begin` was called.
+    """
+
+    __slots__ = ("_column", "_counters", "_encoder", "_get", "epoch", "has_begun", "last")
 
     def __init__(self, encoder: RowEncoder, column: str, counters: Counters) -> None:
         self._encoder = encoder
         self._column = column
         self._counters = counters
-        self._get: dict[bool, Callable[[Any], Any]] = {
-            True: itemgetter(column), False: attrgetter(column)
-        }  # fmt: skip
-        self.known = False
+        self._get: dict[bool, Callable[[Any], Any]] = {  # by whether the row is a dict
+            True: itemgetter(column),
+            False: attrgetter(column),
+        }
+        self.has_begun = False
         self.epoch = ""
         self.last = _BEGINNING
 
     @property
-    def position(self) -> Cursor:
-        """Behind the last row."""
+    def cursor(self) -> Cursor:
+        """The cursor of the last row."""
         return Cursor(self.epoch, self.last)
 
     @property
-    def mark(self) -> Packet:
-        """The same, as a packet without rows."""
-        place = CursorRange(self.epoch, self.last, self.last)
-        return Packet(self._encoder.schema or _UNKNOWN, b"", 0, place)
+    def cursor_packet(self) -> Packet:
+        """A packet without rows, with the cursor of the last row."""
+        cursors = CursorRange(self.epoch, self.last, self.last)
+        return Packet(self._encoder.schema or _UNKNOWN, b"", 0, cursors)
 
-    def begin(self, position: Cursor) -> None:
-        """The rows that follow come behind `position`."""
-        if not _BEGINNING <= position.value < CURSOR_LIMIT:
-            raise TypeError(f"{position!r} has a cursor outside -1 to {CURSOR_LIMIT - 1}")
-        self.known = True
-        if position.epoch != self.epoch or position.value > self.last:
-            self.epoch, self.last = position
+    def begin(self, cursor: Cursor) -> None:
+        """The rows that follow come after `cursor`. A cursor that was passed already is ignored.
 
-    def skip_to_first(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> None:
-        """Rows before these are gone: what follows does not join what was sent."""
+        Raises:
+            TypeError: the cursor's value is out of range.
+        """
+        if not _BEGINNING <= cursor.value < CURSOR_LIMIT:
+            raise TypeError(
+                f"the value of a cursor must be from -1 to {CURSOR_LIMIT - 1}, got {cursor!r}"
+            )
+        self.has_begun = True
+        if cursor.epoch != self.epoch or cursor.value > self.last:
+            self.epoch, self.last = cursor
+
+    def skip_to_first(self, rows: "Sequence[Any] | Block") -> None:
+        """The rows before these are lost: leave a gap between the last packet and the next."""
         if isinstance(rows, Columns | Frame):
             cursors = cursors_of(rows, self._column)[:1]
         else:
@@ -73,50 +82,40 @@ class CursorEncoder:
             self.begin(Cursor(self.epoch, cursor - 1))
 
     def encode(self, rows: list[Any]) -> list[Packet]:
-        """The packets of what was yielded, each with its place.
+        """The packets of what was yielded, each with its range of cursors.
 
-        Raises TypeError or ValueError, and then has changed nothing.
+        Raises:
+            TypeError, ValueError: a row cannot be encoded, or its cursor is invalid. The encoder
+                has not changed.
         """
-        before = self.position
+        before = self.cursor
         packets: list[Packet] = []
         try:
             for kind, group in groupby(rows, key=_kind):
                 part = list(group)
                 if kind is Cursor:
-                    for position in part:
-                        self.begin(position)
-                    packets.append(self.mark)
+                    for cursor in part:
+                        self.begin(cursor)
+                    packets.append(self.cursor_packet)
                 elif kind is Status:
                     packets += self._encoder.encode(part)
-                elif kind is _Row or kind is list:
-                    flat = part if kind is _Row else [row for each in part for row in each]
-                    packets += self._rows(flat)
+                elif kind is _SingleRow or kind is list:
+                    flat = part if kind is _SingleRow else [row for each in part for row in each]
+                    packets += self._row_packets(flat)
                 else:
                     for block in part:
-                        packets += self._block(block)
+                        packets += self._block_packets(block)
         except Exception:
             self.epoch, self.last = before
             raise
         return packets
 
-    def _rows(self, rows: list[Any]) -> list[Packet]:
+    def _row_packets(self, rows: list[Any]) -> list[Packet]:
         cursors = [self._cursor(row) for row in rows]
-        new = self._new(cursors)
+        new = self._new_rows(cursors)
         if len(new) < len(rows):
-            rows = [rows[place] for place in new]
-            cursors = [cursors[place] for place in new]
-        return self._placed(rows, cursors)
-
-    def _block(self, block: "Columns[Any] | Frame") -> list[Packet]:
-        cursors = cursors_of(block, self._column)
-        new = self._new(cursors)
-        if len(new) < len(cursors):
-            block = _part(block, new)
-            cursors = [cursors[place] for place in new]
-        packets = self._encoder.encode([block]) if cursors else []
-        return [self._put(packet, cursors[-1]) for packet in packets]
-
-    def _placed(self, rows: list[Any], cursors: list[int]) -> list[Packet]:
+            rows = [rows[row] for row in new]
+            cursors = [cursors[row] for row in new]
         if not rows:
             return []
         packets = self._encoder.encode(rows)
@@ -125,99 +124,92 @@ class CursorEncoder:
         if sum(packet.rows for packet in packets) == len(rows):
             counts = accumulate(packet.rows for packet in packets)
             lasts = [cursors[count - 1] for count in counts]
-        else:  # the schema's policy has left rows out: the packets themselves tell which are there
-            lasts = [*map(self._last_of, packets[:-1]), cursors[-1]]
-        return list(map(self._put, packets, lasts))
+        else:  # the schema policy has dropped rows: read the remaining cursors from the packets
+            lasts = [*map(self._last_cursor, packets[:-1]), cursors[-1]]
+        return list(map(self._with_cursors, packets, lasts))
 
-    def _last_of(self, packet: Packet) -> int:
-        place = columns_of(packet.schema).names.index(self._column)
-        last: int = msgspec.json.decode(packet.data)["values"][place][-1]
+    def _block_packets(self, block: Block) -> list[Packet]:
+        cursors = cursors_of(block, self._column)
+        new = self._new_rows(cursors)
+        if not new:
+            return []
+        if len(new) < len(cursors):
+            block = take_block(block, new)
+        packets = self._encoder.encode([block])
+        return [self._with_cursors(packet, cursors[new[-1]]) for packet in packets]
+
+    def _last_cursor(self, packet: Packet) -> int:
+        column = columns_of(packet.schema).names.index(self._column)
+        last: int = msgspec.json.decode(packet.data)["values"][column][-1]
         return last
 
-    def _put(self, packet: Packet, last: int) -> Packet:
-        place = CursorRange(self.epoch, self.last, last)
+    def _with_cursors(self, packet: Packet, last: int) -> Packet:
+        cursors = CursorRange(self.epoch, self.last, last)
         self.last = last
-        return Packet(packet.schema, packet.data, packet.rows, place)
+        return Packet(packet.schema, packet.data, packet.rows, cursors)
 
-    def _new(self, cursors: list[int]) -> Sequence[int]:
-        """Which of these rows are above all before; the others are counted."""
+    def _new_rows(self, cursors: list[int]) -> Sequence[int]:
+        """The indexes of rows whose cursor is above those of all rows before; counts the others."""
         if cursors and cursors[0] > self.last and all(a < b for a, b in pairwise(cursors)):
             found: Sequence[int] = range(len(cursors))
         else:
-            top, kept = self.last, []
-            for place, cursor in enumerate(cursors):
+            top, new = self.last, []
+            for row, cursor in enumerate(cursors):
                 if cursor > top:
                     top = cursor
-                    kept.append(place)
-            self._counters.count_dropped("duplicate", len(cursors) - len(kept))
-            found = kept
+                    new.append(row)
+            self._counters.count_dropped("duplicate", len(cursors) - len(new))
+            found = new
         if found:
-            _check(self._column, cursors[found[0]], cursors[found[-1]])
+            _check_range(self._column, cursors[found[0]], cursors[found[-1]])
         return found
 
     def _cursor(self, row: Any) -> int:
         try:
-            return _whole(self._column, self._get[isinstance(row, dict)](row))
+            return _to_int(self._column, self._get[isinstance(row, dict)](row))
         except (KeyError, AttributeError):
-            raise TypeError(f"{row!r} has no {self._column!r}, the cursor of its stream") from None
+            raise TypeError(f"a row must have the cursor {self._column!r}, got {row!r}") from None
 
 
-class _Row:
-    """Stands for single rows, whatever their class."""
+class _SingleRow:
+    """Represents all classes of single rows in `_kind`."""
 
 
 def _kind(yielded: Any) -> type:
     kind = type(yielded)
     if kind in (Cursor, Columns, Frame, Status):
         return kind
-    return list if issubclass(kind, list | tuple) else _Row
+    return list if issubclass(kind, list | tuple) else _SingleRow
 
 
-def cursors_of(block: "Columns[Any] | Frame", column: str) -> list[int]:
-    """The cursors of many rows at once. Raises TypeError when the block has none."""
+def cursors_of(block: Block, column: str) -> list[int]:
+    """The cursors of the rows of a block.
+
+    Raises:
+        TypeError: the block does not have the column, or a value is not an integer.
+    """
     if isinstance(block, Columns):
         names = block.kind.__struct_fields__
         values = block.values[names.index(column)] if column in names else None
     else:
         values = next((field.values for field in block.fields if field.name == column), None)
     if values is None:
-        raise TypeError(f"{block!r} has no column {column!r}, the cursor of its stream")
-    plain = values.tolist() if hasattr(values, "tolist") else list(values)
-    if set(map(type, plain)) <= {int}:
-        return plain
-    return [_whole(column, value) for value in plain]
+        raise TypeError(f"rows must have a column {column!r}, the cursor, got {block!r}")
+    cursors = to_list(values)
+    if set(map(type, cursors)) <= {int}:
+        return cursors
+    return [_to_int(column, value) for value in cursors]
 
 
-def _whole(column: str, value: Any) -> int:
+def _to_int(column: str, value: Any) -> int:
     if type(value) is int:
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"the cursor {column!r} is {value!r}; allowed is a whole number")
+        raise TypeError(f"cursor {column!r} must be an int, got {value!r}")
     return index(value)
 
 
-def _check(column: str, first: int, last: int) -> None:
+def _check_range(column: str, first: int, last: int) -> None:
     if first < 0 or last >= CURSOR_LIMIT:
-        odd = first if first < 0 else last
-        raise TypeError(f"the cursor {column!r} is {odd}; allowed is 0 to {CURSOR_LIMIT - 1}")
-
-
-def _part(block: "Columns[Any] | Frame", places: Sequence[int]) -> "Columns[Any] | Frame":
-    """These rows of a block."""
-
-    def some(values: Any) -> Any:
-        if hasattr(values, "dtype"):
-            return values[list(places)]
-        return [values[place] for place in places]
-
-    if isinstance(block, Columns):
-        names = block.kind.__struct_fields__
-        return Columns(block.kind, dict(zip(names, map(some, block.values), strict=True)))
-    fields = [
-        Field(
-            field.name, some(field.values), field.type, labels=field.labels, config=field.config,
-            nullable=field.nullable, nanos=None if field.nanos is None else some(field.nanos),
-        )
-        for field in block.fields
-    ]  # fmt: skip
-    return Frame(*fields, name=block.name, ref_id=block.ref_id, meta=block.meta)
+        invalid = first if first < 0 else last
+        raise TypeError(f"cursor {column!r} must be from 0 to {CURSOR_LIMIT - 1}, got {invalid}")

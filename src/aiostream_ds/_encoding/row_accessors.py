@@ -1,8 +1,7 @@
-"""What an `RowOrder` looks at in a row: its time, its series and its key; and blocks cut into rows.
+"""Row accessors and sort keys: the time, series and key of rows, as a `RowOrder` names them.
 
-A time is a whole number of nanoseconds since 1970. None stands for one that is missing or is none:
-the encoder, which comes after the order, tells the author. Imports `channels`, `frames` and its
-own room.
+A time is an int of nanoseconds since 1970. None is a time that is missing or invalid: the encoder,
+which runs after the ordering, raises the error.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,37 +10,45 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from aiostream_ds._channels.policy import RowOrder
+from aiostream_ds._encoding.blocks import Block, take_block, to_list
 from aiostream_ds._encoding.row_layout import TIME, row_columns
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.times import EPOCH
 from aiostream_ds.rows import Columns, Row
 
-__all__ = ["BlockTraits", "Cell", "RowTraits", "block_traits", "check_order", "joined", "of_kind"]
+__all__ = [
+    "BlockRow",
+    "RowAccessors",
+    "SortKeys",
+    "check_order",
+    "join_block_rows",
+    "row_accessors",
+    "sort_keys",
+]
 
 _MILLISECOND = 1_000_000
 _DAY, _SECOND, _MICROSECOND = 86_400 * 10**9, 10**9, 1000
 
-Read = Callable[[Any], Any]
-Block = Columns[Any] | Frame
+Accessor = Callable[[Any], Any]
 
 
-class RowTraits(NamedTuple):
-    """How they are read out of single rows of one kind; None: it is not asked for, or not there."""
+class RowAccessors(NamedTuple):
+    """Functions of a single row of one kind; None if the order or the kind does not have it."""
 
-    time: Read | None
-    series: Read | None
-    key: Read | None
+    time: Accessor | None
+    series: Accessor | None
+    key: Accessor | None
 
 
-class BlockTraits(NamedTuple):
-    """The same for each row of one block; an empty list: not asked for, or not there."""
+class SortKeys(NamedTuple):
+    """The same for all rows of a block; empty if the order or the block does not have it."""
 
     times: list[int | None]
     series: list[Any]
     keys: list[Any]
 
 
-class Cell(NamedTuple):
+class BlockRow(NamedTuple):
     """One row of a block."""
 
     block: Block
@@ -49,7 +56,11 @@ class Cell(NamedTuple):
 
 
 def check_order(order: RowOrder, row: type[Row]) -> None:
-    """Raises TypeError when `order` names a column that rows of this class have not."""
+    """Check the column names of an order against a row class.
+
+    Raises:
+        TypeError: the class does not have one of the columns.
+    """
     _check_names(order, row.__struct_fields__, row.__qualname__)
 
 
@@ -58,34 +69,38 @@ def _check_names(order: RowOrder, columns: tuple[str, ...], owner: str) -> None:
         for name in names:
             if name not in columns:
                 raise TypeError(
-                    f"RowOrder.{option} names the column {name!r}; {owner} has "
-                    f"{', '.join(columns) or 'none'}"
+                    f"RowOrder.{option} must name columns of {owner}"
+                    f" ({', '.join(columns) or 'it has none'}), got {name!r}"
                 )
 
 
-def of_kind(order: RowOrder, kind: type) -> RowTraits | None:
-    """How rows of this kind are read; None when it is no kind of single row.
+def row_accessors(order: RowOrder, kind: type) -> RowAccessors | None:
+    """The accessors for rows of this class; None if it is not a class of single rows.
 
-    Raises TypeError when a Row class has not the columns that `order` names.
+    Raises:
+        TypeError: a Row class does not have the columns that `order` names.
     """
     timed = order.late != "pass"
     by = order.by if timed else ()
     if issubclass(kind, Row):
         check_order(order, kind)
         name = _time_column(kind) if timed else None
-        series: Read | None = attrgetter(*by) if by else None
-        key: Read | None = attrgetter(*order.key) if order.key else None
-        return RowTraits(_attribute(name) if name else None, series, _or_none(key, order.key))
+        series: Accessor | None = attrgetter(*by) if by else None
+        key: Accessor | None = attrgetter(*order.key) if order.key else None
+        time = _attribute_time(name) if name else None
+        return RowAccessors(time, series, _none_if_empty(key, order.key))
     if issubclass(kind, Mapping):
-        key = _or_none(_getter(order.key), order.key)
-        return RowTraits(_time_of_mapping if timed else None, _getter(by), key)
+        key = _none_if_empty(_item_getter(order.key), order.key)
+        return RowAccessors(_mapping_time if timed else None, _item_getter(by), key)
     return None
 
 
-def block_traits(order: RowOrder, block: Block) -> BlockTraits:
-    """Read a block, each of its columns once.
+def sort_keys(order: RowOrder, block: Block) -> SortKeys:
+    """The sort keys of a block; each column is read once.
 
-    Raises TypeError when it has not the columns that `order` names, FrameError for a naive time.
+    Raises:
+        TypeError: the block does not have the columns that `order` names.
+        FrameError: a time has no time zone.
     """
     timed = order.late != "pass"
     table, time = _frame_table(block) if isinstance(block, Frame) else _columns_table(block)
@@ -93,71 +108,46 @@ def block_traits(order: RowOrder, block: Block) -> BlockTraits:
     _check_names(order, tuple(table), owner)
     wanted = {*order.key, *(order.by if timed else ()), *([time] if timed and time else [])}
     values = {name: _values(table[name]) for name in wanted}
-    return BlockTraits(
+    nothing = (None,) * len(order.key)
+    return SortKeys(
         values[time] if timed and time else [],
-        _together(values, order.by) if timed else [],
-        [
-            None if key == (None,) * len(order.key) else key
-            for key in _together(values, order.key)
-        ],
-    )  # fmt: skip
-
-
-def joined(found: list[Any]) -> list[Any]:
-    """The same rows with the cells of one block, where they stand together, as one block."""
-    rows: list[Any] = []
-    block: Block | None = None
-    numbers: list[int] = []
-    for each in found:
-        cell = each if each.__class__ is Cell else None
-        if block is not None and (cell is None or cell.block is not block):
-            rows.append(_part(block, numbers))
-            block, numbers = None, []
-        if cell is None:
-            rows.append(each)
-        else:
-            block = cell.block
-            numbers.append(cell.row)
-    if block is not None:
-        rows.append(_part(block, numbers))
-    return rows
-
-
-def _part(block: Block, numbers: list[int]) -> Block:
-    if numbers == list(range(block.rows)):
-        return block
-    if isinstance(block, Columns):
-        names = block.kind.__struct_fields__
-        pairs = zip(names, block.values, strict=True)
-        return Columns(block.kind, {name: _picked(values, numbers) for name, values in pairs})
-    fields = (
-        Field(
-            field.name,
-            _picked(field.values, numbers),
-            field.type,
-            labels=field.labels,
-            config=field.config,
-            nullable=field.nullable,
-            nanos=None if field.nanos is None else _picked(field.nanos, numbers),
-        )
-        for field in block.fields
+        _zip_columns(values, order.by) if timed else [],
+        [None if key == nothing else key for key in _zip_columns(values, order.key)],
     )
-    return Frame(*fields, name=block.name, ref_id=block.ref_id, meta=block.meta)
 
 
-def _picked(values: Any, numbers: list[int]) -> Any:
-    take = getattr(values, "take", None)  # of numpy's and pyarrow's arrays
-    return take(numbers) if take is not None else [values[number] for number in numbers]
+def join_block_rows(rows: list[Any]) -> list[Any]:
+    """The same rows; consecutive `BlockRow`s of one block become one block."""
+    found: list[Any] = []
+    block: Block | None = None
+    indexes: list[int] = []
+    for each in rows:
+        block_row = each if each.__class__ is BlockRow else None
+        if block is not None and (block_row is None or block_row.block is not block):
+            found.append(_take(block, indexes))
+            block, indexes = None, []
+        if block_row is None:
+            found.append(each)
+        else:
+            block = block_row.block
+            indexes.append(block_row.row)
+    if block is not None:
+        found.append(_take(block, indexes))
+    return found
 
 
-def _together(values: dict[str, list[Any]], names: tuple[str, ...]) -> list[Any]:
+def _take(block: Block, rows: list[int]) -> Block:
+    return block if rows == list(range(block.rows)) else take_block(block, rows)
+
+
+def _zip_columns(values: dict[str, list[Any]], names: tuple[str, ...]) -> list[Any]:
     if len(names) == 1:
         return values[names[0]]
     return list(zip(*(values[name] for name in names), strict=True))
 
 
-def _getter(names: tuple[str, ...]) -> Read | None:
-    """Reads these keys of a mapping, as `attrgetter` reads attributes."""
+def _item_getter(names: tuple[str, ...]) -> Accessor | None:
+    """`attrgetter` for the keys of a mapping; None for keys that are missing."""
     if not names:
         return None
     if len(names) == 1:
@@ -166,8 +156,8 @@ def _getter(names: tuple[str, ...]) -> Read | None:
     return lambda row: tuple(map(row.get, names))
 
 
-def _or_none(get: Read | None, names: tuple[str, ...]) -> Read | None:
-    """None for a row that has none of the key's columns."""
+def _none_if_empty(get: Accessor | None, names: tuple[str, ...]) -> Accessor | None:
+    """The accessor of a key; its result is None if all columns of the key are None."""
     if get is None or len(names) == 1:
         return get
     nothing = (None,) * len(names)
@@ -185,24 +175,24 @@ def _time_column(kind: type[Row]) -> str | None:
     return TIME if TIME in times else next(iter(times), None)
 
 
-def _attribute(name: str) -> Read:
+def _attribute_time(name: str) -> Accessor:
     get = attrgetter(name)
-    return lambda row: _moment(get(row))
+    return lambda row: _nanoseconds(get(row))
 
 
-def _time_of_mapping(row: Mapping[str, Any]) -> int | None:
-    when = _moment(row.get(TIME))
-    if when is None:
+def _mapping_time(row: Mapping[str, Any]) -> int | None:
+    time = _nanoseconds(row.get(TIME))
+    if time is None:
         for value in row.values():
             if isinstance(value, datetime):
-                return _moment(value)
-    return when
+                return _nanoseconds(value)
+    return time
 
 
-def _moment(value: Any) -> int | None:
+def _nanoseconds(value: Any) -> int | None:
     if isinstance(value, datetime):
         if value != value:
-            return None  # the "not a time" of pandas
+            return None  # pandas.NaT
         try:
             since = value - EPOCH
         except TypeError:  # it has no time zone
@@ -223,26 +213,20 @@ def _columns_table(block: Columns[Any]) -> tuple[dict[str, Any], str | None]:
 
 
 def _frame_table(frame: Frame) -> tuple[dict[str, Any], str | None]:
-    """The fields by name; of several with one name, the first."""
+    """The fields by name; the first of several with one name."""
     table = {field.name: field for field in reversed(frame.fields)}
     times = [field.name for field in frame.fields if field.type is FieldType.TIME]
     return table, TIME if TIME in times else next(iter(times), None)
 
 
 def _values(column: Any) -> list[Any]:
-    """A column's values as plain Python; of a TIME field, its times."""
+    """A column's values as builtin types; those of a TIME field as nanoseconds."""
     if not isinstance(column, Field):
-        return _plain(column)
-    values = _plain(column.values)
+        return to_list(column)
+    values = to_list(column.values)
     if column.type is not FieldType.TIME:
         return values
     if column.nanos is None:
-        return [_moment(value) for value in values]
-    times = zip(map(_moment, values), _plain(column.nanos), strict=True)
+        return [_nanoseconds(value) for value in values]
+    times = zip(map(_nanoseconds, values), to_list(column.nanos), strict=True)
     return [None if time is None else time + nanos for time, nanos in times]
-
-
-def _plain(values: Any) -> list[Any]:
-    to_list = getattr(values, "tolist", None)  # of numpy's and pyarrow's arrays
-    found: list[Any] = to_list() if to_list is not None else list(values)
-    return found

@@ -1,7 +1,7 @@
-"""Columns of rows: which there are, their types, their schema, and how values are read out of rows.
+"""The columns of rows: their types, their schema, and how values are read from rows.
 
-A `Layout` is the columns of one kind of row: of a `Row` class, whose types are declared, or of the
-dicts of one channel as far as they are known.
+`RowLayout` is for rows of one kind: of a `Row` class, whose types are declared, or of the dicts of
+one channel, as far as they are known. `FrameLayout` is for frames.
 """
 
 import time
@@ -23,10 +23,19 @@ from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.packet import Schema
 from aiostream_ds.rows import Row
 
-__all__ = ["NUMBERS", "TIME", "TYPES", "Column", "Layout", "row_columns", "row_layout"]
+__all__ = [
+    "NUMBERS",
+    "TIME",
+    "TYPES",
+    "Column",
+    "FrameLayout",
+    "RowLayout",
+    "row_columns",
+    "row_layout",
+]
 
 TIME = "time"
-"""The column that is stamped when the rows have none of their own."""
+"""The column that is added, with the time of sending, if the rows have no time."""
 
 TYPES: dict[Any, FieldType] = {
     bool: FieldType.BOOL,
@@ -45,14 +54,14 @@ _ACCEPTED: dict[FieldType | None, frozenset[type]] = {
     FieldType.TIME: frozenset({datetime, type(None)}),
     FieldType.JSON: frozenset({dict, list, type(None)}),
 }
-_NOTHING = {type(None)}
-_FEW = 16  # rows that are looked at twice
-_MOST_WRITERS = 256
+_ONLY_NONE = {type(None)}
+_MAX_SPARSE_ROWS = 16  # with more rows, the second attempt costs more than it saves
+_MAX_WRITERS = 256
 NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column of rows; `type` None: nothing but None was seen yet."""
+    """One column of rows; `type` is None until a value other than None was seen."""
 
     type: FieldType | None
     nullable: bool = True
@@ -66,61 +75,89 @@ class Column(msgspec.Struct, frozen=True):
         )
 
 
-class Layout:
-    """The columns of one kind of row, and their schema. TypeError when no time can be told."""
+class FrameLayout:
+    """The columns of a frame and their schema, in the names that the browser cannot confuse."""
+
+    __slots__ = ("_frame", "schema")
+
+    def __init__(self, frame: Frame, schema: Schema) -> None:
+        found = disambiguate_fields(frame)
+        self.schema = schema if found is frame else json.make_schema(found)
+        self._frame = _without_rows(found)
+
+    def empty(self) -> Frame:
+        """A new frame of these columns without rows."""
+        return _without_rows(self._frame)
+
+
+def _without_rows(frame: Frame) -> Frame:
+    fields = [
+        Field(f.name, [], f.type, labels=f.labels, config=f.config, nullable=f.nullable)
+        for f in frame.fields
+    ]
+    return Frame(*fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
+
+
+class RowLayout:
+    """The columns of one kind of row, and their schema.
+
+    The methods read rows in the common case; for other rows they return None.
+
+    Raises:
+        TypeError: the column `time` is not of times, and no other column is.
+    """
 
     __slots__ = (
         "_accepted",
-        "_get",
+        "_get_values",
         "_getters",
+        "_has_row_writer",
         "_names",
-        "_quick",
         "_required",
-        "_rows_are_quick",
+        "_sparse_writers",
         "_types",
-        "_writers",
+        "_writer",
         "columns",
+        "is_stamped",
         "schema",
-        "stamped",
     )
 
     def __init__(self, columns: Mapping[str, Column], row: type[Row] | None = None) -> None:
-        times = any(c.type is FieldType.TIME for c in columns.values())
+        has_time = any(c.type is FieldType.TIME for c in columns.values())
         named = columns.get(TIME)
-        if not times and named is not None and named.type is not None:
+        if not has_time and named is not None and named.type is not None:
             raise TypeError(
-                f"the column {TIME!r} holds {named.type.value}; allowed are aware datetimes, ints "
-                "of Unix ms, or no such column: then the rows are stamped when they are sent"
+                f"column {TIME!r} must be aware datetimes or ints of Unix milliseconds, got"
+                f" {named.type.value}; leave the column out to have the time of sending"
             )
         self.columns = columns
-        self.stamped = not times and TIME not in columns
+        self.is_stamped = not has_time and TIME not in columns
         self._names = dict(columns)
         frame = Frame(*self.fields([[] for _ in columns], 0))
         found = disambiguate_fields(frame)
-        if found is not frame:  # its first field has another name
+        if found is not frame:  # its first field was renamed
             first, *others = columns.values()
             renamed = msgspec.structs.replace(first, config=found.fields[0].config)
             names = [field.name for field in found.fields]
             self._names = dict(zip(names, [renamed, *others], strict=True))
-        body = json.schema(found)
-        self.schema = Schema(body, json.fingerprint(body))
+        self.schema = json.make_schema(found)
         getter: Callable[[str], Callable[[Any], Any]] = attrgetter if row else itemgetter
         self._getters = [getter(name) for name in columns]
-        self._get = _all_of(self._getters, getter, columns)
-        # The quick way takes an int for a time; of a dict, only the column `time` may hold one.
+        self._get_values = _values_getter(self._getters, getter, columns)
+        # The fast path accepts an int as a time; in a dict, only the column `time` may have one.
         other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
-        self._rows_are_quick = row is not None or not other
+        self._has_row_writer = row is not None or not other
         types = [column.type or FieldType.FLOAT64 for column in columns.values()]
-        self._types = [FieldType.TIME, *types] if self.stamped else types
-        self._quick = CommonCaseWriter(self._types)
-        needed = (not column.nullable for column in columns.values())
-        self._required = {place for place, each in enumerate(needed, int(self.stamped)) if each}
-        self._writers: dict[tuple[int, ...], CommonCaseWriter] = {}
-        # Of a Row, whose types are declared, the field itself refuses what does not fit.
+        self._types = [FieldType.TIME, *types] if self.is_stamped else types
+        self._writer = CommonCaseWriter(self._types)
+        required = (not column.nullable for column in columns.values())
+        self._required = {n for n, each in enumerate(required, int(self.is_stamped)) if each}
+        self._sparse_writers: dict[tuple[int, ...], CommonCaseWriter] = {}
+        # The types of a Row are declared: Field refuses values that do not fit.
         self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
     def read(self, rows: list[Any]) -> list[list[Any]] | None:
-        """The values of rows that fit these columns as they are, by column; None: look closer."""
+        """The values of the rows by column. None: a dict does not fit these columns."""
         if self._accepted is None:
             return [list(map(get, rows)) for get in self._getters]
         if set(map(len, rows)) != {len(self._getters)}:
@@ -135,91 +172,95 @@ class Layout:
         return values
 
     def row(self, row: Any) -> bytes | None:
-        """The data of one row that fits these columns as they are; None: look closer."""
-        if not self._rows_are_quick:
+        """The packet data of one row. None: not the common case."""
+        if not self._has_row_writer:
             return None
         if self._accepted is not None and len(row) != len(self._getters):
             return None
         try:
-            values = self._get(row)
+            values = self._get_values(row)
         except KeyError:
             return None
-        return self._quick.row((_now(), *values) if self.stamped else values)
+        return self._writer.row((_now(), *values) if self.is_stamped else values)
 
     def many(self, tables: list[list[Any]]) -> list[bytes] | None:
-        """The data of many small tables; None: look closer."""
-        return None if self.stamped else self._quick.many(tables)
+        """The packet data of many small tables. None: not the common case."""
+        return None if self.is_stamped else self._writer.many(tables)
 
     def data(self, values: list[list[Any]], rows: int) -> bytes:
-        """The packet's data for these columns' values. Raises FrameError for what does not fit."""
-        columns = [[_now()] * rows, *values] if self.stamped else values
+        """The packet data of values by column.
+
+        Raises:
+            FrameError: a value does not fit its column.
+        """
+        columns = [[_now()] * rows, *values] if self.is_stamped else values
         return (
-            self._quick.data(columns)
-            or self._sparse(columns, rows)
+            self._writer.data(columns)
+            or self._sparse_data(columns, rows)
             or json.data(self.fields(values, rows))
         )
 
-    def _sparse(self, columns: list[list[Any]], rows: int) -> bytes | None:
-        """The quick way for columns that are whole or empty: one row of one series of many."""
-        if rows > _FEW:
+    def _sparse_data(self, columns: list[list[Any]], rows: int) -> bytes | None:
+        """The packet data if each column has only values or only None: a row of one of many series.
+        None: not that case."""
+        if rows > _MAX_SPARSE_ROWS:
             return None
         kinds = [set(map(type, column)) for column in columns]
-        places = tuple(place for place, found in enumerate(kinds) if found != _NOTHING)
-        if len(places) == len(columns) or not self._required.issubset(places):
+        indexes = tuple(index for index, found in enumerate(kinds) if found != _ONLY_NONE)
+        if len(indexes) == len(columns) or not self._required.issubset(indexes):
             return None
-        writer = self._writers.get(places)
+        writer = self._sparse_writers.get(indexes)
         if writer is None:
-            if len(self._writers) >= _MOST_WRITERS:
-                self._writers.clear()
-            writer = self._writers[places] = CommonCaseWriter(
-                [self._types[place] for place in places]
-            )
-        body = writer.data([columns[place] for place in places])
-        return None if body is None else _spread(body, places, [None] * rows, len(columns))
+            if len(self._sparse_writers) >= _MAX_WRITERS:
+                self._sparse_writers.clear()
+            writer = CommonCaseWriter([self._types[index] for index in indexes])
+            self._sparse_writers[indexes] = writer
+        body = writer.data([columns[index] for index in indexes])
+        return None if body is None else _spread(body, indexes, [None] * rows, len(columns))
 
     def empty(self) -> Frame:
         """A frame of these columns without rows."""
         return Frame(*self.fields([[] for _ in self.columns], 0))
 
     def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
-        """The frame's fields for `rows` rows; a stamped time is the moment of this call."""
+        """The fields of a frame with these values; a stamped time is the time of this call."""
         pairs = zip(self._names.items(), values, strict=True)
         found = [column.field(name, own) for (name, column), own in pairs]
-        if self.stamped:
+        if self.is_stamped:
             found.insert(0, Field(TIME, [_now()] * rows, FieldType.TIME, nullable=False))
         return found
 
 
 @lru_cache(maxsize=1024)
-def row_layout(row: type[Row]) -> Layout:
-    """One for all channels: reading a class's annotations takes longer than its first packet."""
-    return Layout(row_columns(row), row)
+def row_layout(row: type[Row]) -> RowLayout:
+    """The layout of a Row class, shared by all channels: reading annotations takes long."""
+    return RowLayout(row_columns(row), row)
 
 
-def _all_of(
+def _values_getter(
     getters: Sequence[Callable[[Any], Any]], getter: Callable[..., Any], columns: Mapping[str, Any]
 ) -> Callable[[Any], tuple[Any, ...]]:
-    """What reads all columns of a row in one call."""
+    """A function that returns the values of all columns of a row."""
     if len(getters) > 1:
-        whole: Callable[[Any], tuple[Any, ...]] = getter(*columns)
-        return whole
+        get_all: Callable[[Any], tuple[Any, ...]] = getter(*columns)
+        return get_all
     return lambda row: tuple(get(row) for get in getters)
 
 
-def _spread(body: bytes, places: Sequence[int], nothing: list[None], count: int) -> bytes:
-    """The data of some columns as that of all, with nothing in the others."""
+def _spread(body: bytes, indexes: Sequence[int], nothing: list[None], count: int) -> bytes:
+    """Insert empty columns between the columns of a packet's data."""
     found = msgspec.json.decode(body)
     for key, empty in (("values", nothing), ("nanos", None)):
         if key in found:
-            whole: list[Any] = [empty] * count
-            for place, column in zip(places, found[key], strict=True):
-                whole[place] = column
-            found[key] = whole
+            columns: list[Any] = [empty] * count
+            for index, column in zip(indexes, found[key], strict=True):
+                columns[index] = column
+            found[key] = columns
     return msgspec.json.encode(found)
 
 
 def _accepted(name: str, column: Column) -> frozenset[type] | None:
-    """The types of a dict's values that fit the column as they stand; None: not known yet."""
+    """The types of a dict's values that do not change the column; None if its type is unknown."""
     found = _ACCEPTED.get(column.type)
     if found is not None and name == TIME and column.type is FieldType.TIME:
         return found | {int}
@@ -231,25 +272,34 @@ def _now() -> int:
 
 
 def row_columns(row: type[Row]) -> dict[str, Column]:
-    """The columns of a Row class. Raises TypeError for a field whose type no column can have."""
+    """The columns of a Row class.
+
+    Raises:
+        TypeError: a field has a type that no column can have, or an annotation cannot be resolved.
+    """
     try:
         hints = get_type_hints(row, include_extras=True)
     except NameError as error:
-        text = "import or define it where it exists at run time"
-        raise TypeError(f"{row.__qualname__}: {error}; {text}") from error
+        raise TypeError(
+            f"annotations of {row.__qualname__} must be resolvable at run time, got {error};"
+            " import or define the name outside of TYPE_CHECKING"
+        ) from error
     if "from_columns" in row.__struct_fields__:
-        raise TypeError(f"{row.__qualname__}.from_columns: the name is taken, by Row.from_columns")
+        raise TypeError(
+            f"fields of {row.__qualname__} must not be named like a method of Row, got"
+            " 'from_columns'; rename the field"
+        )
     columns = {}
     for name in row.__struct_fields__:
-        kinds, config = _options(hints[name])
+        kinds, config = _allowed_types(hints[name])
         found = {TYPES.get(kind) for kind in kinds if kind is not type(None)}
         if found == NUMBERS:
             found = {FieldType.FLOAT64}
         kind = found.pop() if len(found) == 1 else None
         if kind is None:
             raise TypeError(
-                f"{row.__qualname__}.{name}: {hints[name]!r} is no column type; allowed: bool, "
-                "int, float, str, datetime, dict, list, each also `| None`"
+                f"{row.__qualname__}.{name} must be bool, int, float, str, datetime, dict or list,"
+                f" each also `| None`, got {hints[name]!r}"
             )
         if name == TIME and kind is FieldType.INT64:
             kind = FieldType.TIME
@@ -257,8 +307,8 @@ def row_columns(row: type[Row]) -> dict[str, Column]:
     return columns
 
 
-def _options(annotation: Any) -> tuple[set[Any], FieldConfig | None]:
-    """The plain types that an annotation allows, the type of None among them, and its config."""
+def _allowed_types(annotation: Any) -> tuple[set[Any], FieldConfig | None]:
+    """The builtin types that an annotation allows, including that of None, and its config."""
     base, metadata = unwrap(annotation)
     config = next((each for each in metadata if isinstance(each, FieldConfig)), None)
     origin = get_origin(base)
@@ -268,7 +318,7 @@ def _options(annotation: Any) -> tuple[set[Any], FieldConfig | None]:
         return {origin or base}, config
     kinds: set[Any] = set()
     for each in get_args(base):
-        found, inner = _options(each)
+        found, inner = _allowed_types(each)
         kinds |= found
         config = config or inner
     return kinds, config

@@ -1,9 +1,8 @@
-"""Many series in one channel: rows whose `labels` say which series they are of.
+"""Many series in one channel: the values of a row's labels name the series of the row.
 
-A row `{"time": t, "host": "a", "cpu": 1.5}` with the label `host` becomes a row of one wide table,
-`{"time": t, 'cpu {host="a"}': 1.5}`, in which each series has columns of its own. All else is as
-with any dict: columns join as series appear, history and live rows agree, and the browser keeps
-what it has when columns are added. A value of each series has its labels in its field's `labels`.
+With the label `host`, a row `{"time": t, "host": "a", "cpu": 1.5}` becomes a row of one wide table,
+`{"time": t, 'cpu {host="a"}': 1.5}`, in which each series has its own columns. Columns are added as
+series appear, and each column's field has the series' labels.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,16 +12,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import Conflict
-from aiostream_ds._encoding.field_names import full_name, legend, shown
+from aiostream_ds._encoding.field_names import full_name, legend, with_display_name
 from aiostream_ds._encoding.row_layout import TIME, Column, row_layout
-from aiostream_ds._encoding.values import ODD, plain, text
+from aiostream_ds._encoding.values import VALUE_ERRORS, to_builtin, to_string
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Row
 
 __all__ = ["Series"]
 
-_MOST_NAMES = 10_000  # series come and go; what is forgotten is found again
+_MAX_NAMES = 10_000  # a cache: series come and go, and a name can be computed again
 
 _UNKNOWN = Column(None)
 
@@ -30,13 +29,16 @@ _UNKNOWN = Column(None)
 class Series:
     """Splits the rows of one channel by their labels.
 
-    `common` names the columns beside the time that belong to no series, as the cursor does.
+    Args:
+        labels: the names of the labels.
+        common: the columns, apart from the time, that belong to no series, such as the cursor.
+        limit: the maximum number of series.
     """
 
-    __slots__ = ("_columns", "_common", "_known", "_labels", "_most", "_names")
+    __slots__ = ("_columns", "_common", "_known", "_labels", "_limit", "_names")
 
-    def __init__(self, labels: Sequence[str], common: Collection[str], most: int) -> None:
-        self._most = most
+    def __init__(self, labels: Sequence[str], common: Collection[str], limit: int) -> None:
+        self._limit = limit
         self._known: set[tuple[str | None, ...]] = set()
         self._labels = tuple(labels)
         self._common = frozenset({TIME, *common})
@@ -44,66 +46,75 @@ class Series:
         self._columns: dict[str, Column] = {}
 
     def check(self, row: type[Row]) -> None:
-        """Raises TypeError when a label is no text of this class."""
+        """Check the labels against a row class.
+
+        Raises:
+            TypeError: a label is not a str field of the class.
+        """
         columns = row_layout(row).columns
         for label in self._labels:
             if label not in columns or columns[label].type is not FieldType.STRING:
-                texts = [name for name, c in columns.items() if c.type is FieldType.STRING]
+                names = [name for name, c in columns.items() if c.type is FieldType.STRING]
                 raise TypeError(
-                    f"the label {label!r} is no field of text of {row.__qualname__}; "
-                    f"there {'is' if len(texts) == 1 else 'are'} {', '.join(texts) or 'none'}"
+                    f"labels of {row.__qualname__} must be str fields"
+                    f" ({', '.join(names) or 'it has none'}), got {label!r}"
                 )
 
     def copy(self) -> "Series":
-        """Another one that knows the series which this one does."""
-        found = Series(self._labels, self._common, self._most)
+        """Another object with the same series."""
+        found = Series(self._labels, self._common, self._limit)
         found._known = set(self._known)
         return found
 
     def split(
         self, rows: Iterable[Any], conflict: Conflict
     ) -> tuple[list[dict[str, Any]], int, int]:
-        """The rows with the columns of their series; how many had to be left out, and how many of
-        them for a series too many.
+        """The rows with the columns of their series; how many rows were dropped because of a label,
+        and how many because of the limit.
 
-        A row is left out when a label of it cannot be text, unless `conflict` is "fail": then that
-        is a TypeError or ValueError, as it always is for what is no such row at all.
+        A row is dropped when one of its labels cannot be converted to str, unless `conflict` is
+        "fail".
+
+        Raises:
+            TypeError, ValueError: an object is not a dict or Row, or a label cannot be converted.
         """
-        if len(self._names) > _MOST_NAMES:
+        if len(self._names) > _MAX_NAMES:
             self._names.clear()
             self._columns.clear()
-        found, lost, beyond = [], 0, 0
+        found, mismatched, beyond_limit = [], 0, 0
         for row in rows:
-            columns, values = self._opened(row)
+            columns, values = self._columns_and_values(row)
             try:
                 labels = tuple([self._label(name, values.get(name)) for name in self._labels])
                 if labels not in self._known:
-                    if len(self._known) >= self._most:
-                        beyond += 1
+                    if len(self._known) >= self._limit:
+                        beyond_limit += 1
                         continue
                     self._known.add(labels)
-                found.append(self._wide(columns, values, labels))
-            except ODD:
+                found.append(self._wide_row(columns, values, labels))
+            except VALUE_ERRORS:
                 if conflict == "fail":
                     raise
-                lost += 1
-        return found, lost, beyond
+                mismatched += 1
+        return found, mismatched, beyond_limit
 
     def column(self, name: str) -> Column:
-        """What is known of a column that `split` has named."""
+        """The column that `split` has given this name, as far as it is declared."""
         return self._columns.get(name, _UNKNOWN)
 
-    def _opened(self, row: Any) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
-        """The declared columns of a row, if there are any, and its values."""
+    def _columns_and_values(self, row: Any) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
+        """The declared columns of a row, none of a dict, and its values."""
         if isinstance(row, Mapping):
             return {}, row
         if isinstance(row, Row):
             columns = row_layout(type(row)).columns
             return columns, {name: getattr(row, name) for name in columns}
-        what = type(row).__name__ if isinstance(row, Columns | Frame) else repr(row)
-        raise TypeError(f"a stream with labels yields a dict, a Row or a list of them, not {what}")
+        shown = type(row).__name__ if isinstance(row, Columns | Frame) else repr(row)
+        raise TypeError(
+            f"a stream with labels must yield a dict, a Row or a list of them, got {shown}"
+        )
 
-    def _wide(
+    def _wide_row(
         self,
         columns: Mapping[str, Column],
         values: Mapping[str, Any],
@@ -122,14 +133,14 @@ class Series:
         return wide
 
     def _label(self, name: str, value: Any) -> str | None:
-        """None: the row has no such label."""
-        return value if value is None or type(value) is str else text(plain(name, value))
+        """The label's value as a str; None if the row does not have the label."""
+        return value if value is None or type(value) is str else to_string(to_builtin(name, value))
 
     def _name(self, key: Any, values: tuple[str | None, ...], column: Column) -> str:
         name = self._names.get((key, values))
         if name is None:
             if not isinstance(key, str):
-                raise TypeError(f"the column {key!r} is no str")
+                raise TypeError(f"the name of a column must be a str, got {key!r}")
             labels = {k: v for k, v in zip(self._labels, values, strict=True) if v is not None}
             name = self._names[key, values] = full_name(key, labels)
             self._columns[name] = Column(
@@ -139,10 +150,11 @@ class Series:
 
 
 def _config(config: FieldConfig | None, key: str, labels: Mapping[str, str]) -> FieldConfig | None:
-    """Between the rows of one series are those of others: lines go on where those have nothing."""
+    """The config of a series' column. `spanNulls` draws lines across the rows of other series."""
     if not labels:
         return config
     custom = {"spanNulls": True, **((config and config.custom) or {})}
     if config is not None and config.display_name:
-        return shown(config, "", custom=custom, display_name=legend(config.display_name, labels))
-    return shown(config, legend(key, labels), custom=custom)
+        display_name = legend(config.display_name, labels)
+        return with_display_name(config, "", custom=custom, display_name=display_name)
+    return with_display_name(config, legend(key, labels), custom=custom)

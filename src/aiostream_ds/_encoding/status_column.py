@@ -1,8 +1,8 @@
-"""The column that says how a stream is doing, for panels that are not exact.
+"""The status column: the stream's status as a column of strings, for panels that are not exact.
 
-Every row says it in a column of text, the last one; and when no rows come but the status changes, a
-row comes that says only this. A history has the column too, empty. Only who asks for the column
-pays for it: it is put into packets that are encoded already. Imports channels, frames, its room.
+The column is the last one. Each row has the current status; when the status changes and no rows
+arrive, a row with only the status is sent. In a history the column is empty. Streams without the
+column have no cost: it is added to packets that are already encoded.
 """
 
 import time
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["LIVE", "STATUS_REPEAT", "StatusEncoder"]
 
 LIVE = "live"
-"""What the column says while all is well."""
+"""The text of the status column while the stream is healthy."""
 
 STATUS_REPEAT = 10.0
-"""Seconds after which a status that goes on and changes its words, `stale 42 s`, is told again."""
+"""Seconds after which a status with a changing text, such as `stale 42 s`, is sent again."""
 
-_TIME = "time.Time"
+_TIME_TYPE = FieldType.TIME.value
 
 
 class _Data(Struct, omit_defaults=True):
@@ -47,88 +47,87 @@ _NULL = Raw(b"null")
 
 
 class StatusEncoder(RowEncoder):
-    """An encoder that adds the column `name`; its other arguments are `RowEncoder`'s."""
+    """An encoder that adds the column `name`; the other arguments are those of `RowEncoder`."""
 
-    __slots__ = ("_channel", "_decorated", "_name", "_said")
+    __slots__ = ("_channel", "_extended", "_last_text", "_name")
 
     def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._name = name
-        self._decorated: tuple[Schema, Schema, list[str]] | None = None
+        # the rows' schema, the schema with the column, and the types of the rows' fields
+        self._extended: tuple[Schema, Schema, list[str]] | None = None
         self._channel: Channel | None = None
-        self._said = LIVE
+        self._last_text = LIVE
 
     def attach(self, channel: "Channel") -> None:
-        """Tell this channel's status from now on."""
+        """Send the status of this channel from now on."""
         self._channel = channel
         channel.statuses.repeat = STATUS_REPEAT
-        channel.on_status = self._tell
+        channel.on_status = self._send_status
 
     @property
     def schema(self) -> Schema | None:
         """As `RowEncoder.schema`, with the column."""
-        plain = super().schema
-        return plain and self._schema(plain)
+        schema = super().schema
+        return schema and self._extend(schema)
 
     def copy(self) -> "StatusEncoder":
         """As `RowEncoder.copy`."""
-        plain = super().copy()
+        original = super().copy()
         found = StatusEncoder(self._name)
         for slot in RowEncoder.__slots__:
-            setattr(found, slot, getattr(plain, slot))
+            setattr(found, slot, getattr(original, slot))
         return found
 
     def encode(self, rows: list[Any]) -> list[Packet]:
-        """As `RowEncoder.encode`: rows come, so whatever kept them away is over."""
+        """As `RowEncoder.encode`. Statuses that rows end, such as stale, are not in the column."""
         packets = super().encode(rows)
         shown = self._channel.statuses.current_with_rows if self._channel is not None else None
         text = LIVE if shown is None else shown.text
         found: list[Packet] = []
         for packet in packets:
-            if isinstance(packet, StatusPacket):  # what the author says holds for the rows after it
+            if isinstance(packet, StatusPacket):  # the author's status is that of the rows after it
                 text = packet.status.text or LIVE
             elif packet.rows:
                 packet = self._with_column(packet, text)
-                self._said = text
+                self._last_text = text
             found.append(packet)
         return found
 
     def frame(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> Frame:
-        """As `RowEncoder.frame`: how the stream was doing then, nobody knows."""
-        plain = super().frame(rows)
-        if any(field.name == self._name for field in plain.fields):
-            raise self._taken()
-        column = Field(self._name, [None] * plain.rows, FieldType.STRING)
-        return Frame(*plain.fields, column, name=plain.name, ref_id=plain.ref_id, meta=plain.meta)
+        """As `RowEncoder.frame`. The column is empty: past statuses are not recorded."""
+        frame = super().frame(rows)
+        if any(field.name == self._name for field in frame.fields):
+            raise self._name_conflict()
+        column = Field(self._name, [None] * frame.rows, FieldType.STRING)
+        return Frame(*frame.fields, column, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
 
-    def _tell(self) -> None:
-        """The status has changed: a row says so, unless the last rows did."""
+    def _send_status(self) -> None:
+        """The status has changed: send a row with it, unless the last rows have it."""
         channel = self._channel
         if channel is None:
             return
         status = channel.status
         text = LIVE if status is None else status.text
-        if text == self._said:
+        if text == self._last_text:
             return
-        self._said = text
-        packet = self._row(text)
-        channel.statuses.ignores_rows = True  # no row of the upstream's
+        self._last_text = text
+        packet = self._status_row(text)
+        channel.statuses.ignores_rows = True  # the row is not from the upstream system
         try:
             channel.emit(packet)
         finally:
             channel.statuses.ignores_rows = False
 
-    def _row(self, text: str) -> Packet:
+    def _status_row(self, text: str) -> Packet:
         now: list[Any] = [time.time_ns() // 1_000_000]
-        plain = super().schema
-        if plain is None:
-            frame = Frame(Field(TIME, now, FieldType.TIME), Field(self._name, [text]))
-            body = json.schema(frame)
-            return Packet(Schema(body, json.fingerprint(body)), json.data(frame.fields), 1)
-        schema, kinds = self._schema(plain), self._kinds()
-        first = kinds.index(_TIME) if _TIME in kinds else -1
-        values = [now if place == first else [None] for place in range(len(kinds))]
-        return Packet(schema, _encode({"values": [*values, [text]]}), 1)
+        schema = super().schema
+        if schema is None:
+            return json.packet(Frame(Field(TIME, now, FieldType.TIME), Field(self._name, [text])))
+        extended, kinds = self._extend(schema), self._kinds()
+        first_time = kinds.index(_TIME_TYPE) if _TIME_TYPE in kinds else -1
+        values = [now if index == first_time else [None] for index in range(len(kinds))]
+        return Packet(extended, _encode({"values": [*values, [text]]}), 1)
 
     def _with_column(self, packet: Packet, text: str) -> Packet:
         data = _decode(packet.data)
@@ -136,31 +135,30 @@ class StatusEncoder(RowEncoder):
         for extra in (data.entities, data.nanos):
             if extra is not UNSET:
                 extra.append(_NULL)
-        return replace(packet, schema=self._schema(packet.schema), data=_encode(data))
+        return replace(packet, schema=self._extend(packet.schema), data=_encode(data))
 
-    def _schema(self, plain: Schema) -> Schema:
-        if self._decorated is None or self._decorated[0] is not plain:
-            found = msgspec.json.decode(plain.body)
+    def _extend(self, schema: Schema) -> Schema:
+        """The schema with the column."""
+        if self._extended is None or self._extended[0] is not schema:
+            found = msgspec.json.decode(schema.body)
             fields = found["fields"]
             if any(field.get("name") == self._name for field in fields):
-                raise self._taken()
+                raise self._name_conflict()
             kinds = [field.get("typeInfo", {}).get("frame", "") for field in fields]
-            for field in fields:  # a row that says the status alone has nothing in the others
+            for field in fields:  # they are null in a row with only the status
                 if field.get("typeInfo"):
                     field["typeInfo"]["nullable"] = True
-            text = msgspec.json.decode(
-                json.schema(Frame(Field(self._name, [None], FieldType.STRING)))
-            )
-            fields.append(text["fields"][0])
+            column = json.schema(Frame(Field(self._name, [None], FieldType.STRING)))
+            fields.append(msgspec.json.decode(column)["fields"][0])
             body = _encode(found)
-            self._decorated = plain, Schema(body, json.fingerprint(body)), kinds
-        return self._decorated[1]
+            self._extended = schema, Schema(body, json.fingerprint(body)), kinds
+        return self._extended[1]
 
     def _kinds(self) -> list[str]:
-        return self._decorated[2] if self._decorated is not None else []
+        return self._extended[2] if self._extended is not None else []
 
-    def _taken(self) -> TypeError:
+    def _name_conflict(self) -> TypeError:
         return TypeError(
-            f"the rows have a column {self._name!r}, and status_column={self._name!r} adds one;"
-            " give it another name"
+            f"status_column must not be the name of a column of the rows, got {self._name!r};"
+            " use another name"
         )

@@ -1,8 +1,4 @@
-"""Values of dicts: what they are in plain Python, and how a column's type widens to take them in.
-
-What a `conflict` policy does with a value that does not fit is here, too; which columns there are
-is decided in rows.py. Imports `frames` and the policy.
-"""
+"""Values of dict rows: conversion to builtin types, and widening of a column's type."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,29 +10,29 @@ from aiostream_ds._channels.policy import Conflict
 from aiostream_ds._encoding.row_layout import NUMBERS, TIME, TYPES
 from aiostream_ds._frames.frame import Field, FieldType, check_data
 
-__all__ = ["ODD", "is_sound", "plain", "text", "widen"]
+__all__ = ["VALUE_ERRORS", "is_valid", "to_builtin", "to_string", "widen"]
 
-ODD = (TypeError, ValueError, OverflowError, RecursionError)  # raised about what is no value
+# The errors of a value that a column cannot hold.
+VALUE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def widen(
     name: str, known: FieldType | None, values: list[Any], conflict: Conflict
 ) -> tuple[FieldType | None, list[Any], int]:
-    """The column's type once these values are in it, the values, and how many did not fit.
+    """The column's type once it includes these values, the values, and how many were dropped.
 
-    `conflict` says what becomes of a value that does not fit: under "null" it is left out and
-    counted, under "text" the column becomes one of texts, under "fail" it is a TypeError that
-    names column and value. Under "text" a column of times stays one, and what no column can hold
-    is left out, too.
+    `conflict` decides about a value that does not fit. "null" drops it: it becomes None. "text"
+    makes the type STRING, except for a column of times, and drops values that no column can hold.
+    "fail" raises TypeError, which names column and value.
     """
     found = set(map(type, values))
     found.discard(type(None))
-    lost = 0
+    dropped = 0
     if not found <= TYPES.keys():
         if conflict == "fail":
-            values = [plain(name, value) for value in values]
+            values = [to_builtin(name, value) for value in values]
         else:
-            values, lost = _plain_values(name, values)
+            values, dropped = _convert(values, lambda value: to_builtin(name, value))
         found = set(map(type, values)) - {type(None)}
     kinds = {_kind(name, each) for each in found}
     if known is not None:
@@ -46,88 +42,86 @@ def widen(
     elif len(kinds) <= 1:
         kind = kinds.pop() if kinds else None
     elif conflict == "fail":
-        raise _odd_value(name, known, values)
+        raise _mismatch(name, known, values)
     elif conflict == "text" and known is not FieldType.TIME:
-        kind, values, more = _texts(values)
-        lost += more
+        kind = FieldType.STRING
+        values, more = _convert(values, to_string)
+        dropped += more
     else:
-        kind, values, more = _fitting(name, known, values)
-        lost += more
-    if conflict != "fail" and kind is not None and not is_sound(values, kind):
-        values, more = _only(values, lambda value: is_sound([value], kind))
-        lost += more
-    return kind, values, lost
+        kind, values, more = _drop_mismatched(name, known, values)
+        dropped += more
+    if conflict != "fail" and kind is not None and not is_valid(values, kind):
+        values, more = _keep(values, lambda value: is_valid([value], kind))
+        dropped += more
+    return kind, values, dropped
 
 
-def is_sound(values: list[Any], kind: FieldType) -> bool:
+def is_valid(values: list[Any], kind: FieldType) -> bool:
     """Whether a column of this type can hold these values: range, time zone, UTF-8 and so on."""
     try:
         check_data([Field("", values, kind, nullable=True)])
-    except ODD:
+    except VALUE_ERRORS:
         return False
     return True
 
 
 def _kind(name: str, found: type) -> FieldType:
-    """Only in the column `time` an int is a time."""
+    """An int is a time only in the column `time`."""
     return FieldType.TIME if name == TIME and found is int else TYPES[found]
 
 
-def _odd_value(name: str, known: FieldType | None, values: list[Any]) -> TypeError:
+def _first_kind(name: str, known: FieldType | None, values: list[Any]) -> FieldType:
+    return known or _kind(name, next(type(value) for value in values if value is not None))
+
+
+def _mismatch(name: str, known: FieldType | None, values: list[Any]) -> TypeError:
     present = [value for value in values if value is not None]
-    first = known or _kind(name, type(present[0]))
-    allowed = NUMBERS if first in NUMBERS else {first}
+    first = _first_kind(name, known, values)
+    fitting = NUMBERS if first in NUMBERS else {first}
     kinds = {_kind(name, type(value)) for value in present} | {first}
-    odd = next(value for value in present if _kind(name, type(value)) not in allowed)
-    expected = " or ".join(sorted(kind.value for kind in allowed & kinds))
-    return TypeError(f"the column {name!r} holds {expected}, not {odd!r} ({type(odd).__name__})")
+    mismatched = next(value for value in present if _kind(name, type(value)) not in fitting)
+    expected = " or ".join(sorted(kind.value for kind in fitting & kinds))
+    return TypeError(
+        f"column {name!r}: expected {expected}, got {mismatched!r} ({type(mismatched).__name__})"
+    )
 
 
-def _fitting(
+def _drop_mismatched(
     name: str, known: FieldType | None, values: list[Any]
 ) -> tuple[FieldType, list[Any], int]:
-    """The values that fit the column's type, or that of the first one; the others are left out."""
-    first = known or _kind(name, next(type(value) for value in values if value is not None))
-    allowed = NUMBERS if first in NUMBERS else {first}
-    values, lost = _only(values, lambda value: _kind(name, type(value)) in allowed)
+    """Keep the values that fit the column's type, or that of the first value; drop the others."""
+    first = _first_kind(name, known, values)
+    fitting = NUMBERS if first in NUMBERS else {first}
+    values, dropped = _keep(values, lambda value: _kind(name, type(value)) in fitting)
     if first is FieldType.INT64 and any(type(value) is float for value in values):
         first = FieldType.FLOAT64
-    return first, values, lost
+    return first, values, dropped
 
 
-def _only(values: list[Any], fits: Callable[[Any], bool]) -> tuple[list[Any], int]:
+def _keep(values: list[Any], fits: Callable[[Any], bool]) -> tuple[list[Any], int]:
+    """The values with None for those that do not fit, and how many those are."""
     kept = [value if value is None or fits(value) else None for value in values]
     return kept, kept.count(None) - values.count(None)
 
 
-def _plain_values(name: str, values: list[Any]) -> tuple[list[Any], int]:
-    """All in plain Python; what no column can hold is left out."""
-    found, lost = [], 0
-    for value in values:
-        try:
-            found.append(plain(name, value))
-        except ODD:
-            found.append(None)
-            lost += 1
-    return found, lost
-
-
-def _texts(values: list[Any]) -> tuple[FieldType, list[Any], int]:
+def _convert(values: list[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], int]:
+    """The converted values, with None for those that raise an error, and how many those are."""
     found: list[Any] = []
-    lost = 0
+    dropped = 0
     for value in values:
         try:
-            found.append(None if value is None else text(value))
-        except ODD:
+            found.append(None if value is None else convert(value))
+        except VALUE_ERRORS:
             found.append(None)
-            lost += 1
-    return FieldType.STRING, found, lost
+            dropped += 1
+    return found, dropped
 
 
-def text(value: Any) -> str:
-    """A plain value as text: JSON, but a datetime as in ISO 8601 and a str as it is.
+def to_string(value: Any) -> str:
+    """A builtin value as a str: a datetime in ISO 8601, a str unchanged, anything else as JSON.
 
-    Raises TypeError or ValueError for what JSON cannot hold.
+    Raises:
+        TypeError, ValueError: JSON cannot represent it.
     """
     if isinstance(value, str):
         return value
@@ -140,35 +134,46 @@ def text(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def plain(name: str, value: Any) -> Any:
-    """A value of a subclass or of numpy as what it stands for; TypeError for what is no value."""
+def to_builtin(name: str, value: Any) -> Any:
+    """A numpy scalar or a value of a subclass as a value of the builtin type.
+
+    Raises:
+        TypeError: no column can hold the value.
+    """
     if value is None or type(value) in TYPES:
         return value
     dtype = getattr(value, "dtype", None)
     if dtype is not None and hasattr(value, "item"):
-        # datetime64 is told from its count of units by nobody who reads the bare number
+        # not datetime64 and timedelta64: item() may be an int without its unit
         if getattr(value, "shape", ()) == () and dtype.kind not in "mMO":
             value = value.item()
-    for kind, make in _PLAIN.items():
+    for kind, convert in _CONVERSIONS.items():
         if isinstance(value, kind):
-            return make(value)
+            return convert(value)
     raise TypeError(
-        f"the column {name!r} cannot hold {value!r} ({type(value).__name__}); "
-        "allowed: bool, int, float, str, datetime, dict, list, None"
+        f"column {name!r}: expected bool, int, float, str, datetime, dict, list or None, got"
+        f" {value!r} ({type(value).__name__})"
     )
 
 
 def _datetime(value: datetime) -> datetime | None:
     if value != value:
-        return None  # the "not a time" of pandas
+        return None  # pandas.NaT
     return datetime(
-        value.year, value.month, value.day, value.hour, value.minute, value.second,
-        value.microsecond, value.tzinfo, fold=value.fold,
-    )  # fmt: skip
+        value.year,
+        value.month,
+        value.day,
+        value.hour,
+        value.minute,
+        value.second,
+        value.microsecond,
+        value.tzinfo,
+        fold=value.fold,
+    )
 
 
 # The base classes' own methods: an Enum that is a str or an int has another __str__.
-_PLAIN: dict[type, Callable[[Any], Any]] = {
+_CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     bool: bool,
     int: int.__int__,
     float: float.__float__,

@@ -58,7 +58,7 @@ def _runner(
         if options.status_column is not None:
             encoder.attach(channel)
         if numbering is not None:
-            if not numbering.known:
+            if not numbering.has_begun:
                 place = registry.resume_points.pop(
                     at.key, None
                 )  # of the code that this one replaced
@@ -69,7 +69,7 @@ def _runner(
                     await _fill(replay, at, channel, numbering, counters)
             elif options.retry.fill:
                 await _fill(replay, at, channel, numbering, counters)
-            channel.emit(numbering.mark)
+            channel.emit(numbering.cursor_packet)
 
     if numbering is None:
         return supervise(
@@ -78,7 +78,7 @@ def _runner(
             prepare if options.status_column is not None else None, options,
         )  # fmt: skip
     return supervise(
-        lambda: method(numbering.position, **at.arguments), numbering.encode,
+        lambda: method(numbering.cursor, **at.arguments), numbering.encode,
         at.key, options.retry, at.instance.delays, counters, prepare, options,
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ async def _fill(
     """
     filled = 0
     while True:
-        epoch, before = numbering.position
+        epoch, before = numbering.cursor
         page = await replay.page(
             at, HistoryRange(start=EARLIEST, end=LATEST, limit=REPLAY_ROWS, after=before)
         )

@@ -101,7 +101,7 @@ export async function withBrowser(version, schema, answer, test) {
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     page.on("pageerror", (error) => errors.push(String(error)));
     await page.goto(`http://127.0.0.1:${server.address().port}/sub/`);
-    await page.evaluate((given) => window.start(given), options).catch((error) => {
+    await page.evaluate((parameters) => window.start(parameters), options).catch((error) => {
       throw new Error([...errors, error.message].join("\n"));
     });
     await page.waitForSelector("#page > *");

@@ -1,6 +1,6 @@
 // Opens the console in Chromium, uses every control as a person would, and prints what it found:
-// {"steps": {name: "" or what was wrong}, "errors": [what the browser complained of]}.
-// node page.mjs URL FOLDER: FOLDER, when given, gets a picture of each state that is worth a look.
+// {"steps": {name: "" or the error}, "errors": [errors in the browser's console]}.
+// node page.mjs URL FOLDER: screenshots are written to FOLDER if it is given.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -46,8 +46,8 @@ const menu = async (panel, text) => {
   await panel.locator('[aria-label="More"]').click();
   await panel.locator(".sheet button", { hasText: text }).click();
 };
-// How much of the first chart is coloured: the lines are, grid and texts are grey.
-const ink = () =>
+// The number of coloured pixels in the first chart: lines are coloured, grid and labels are grey.
+const colouredPixels = () =>
   page.evaluate(() => {
     const canvas = document.querySelector(".panel canvas");
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -57,9 +57,9 @@ const ink = () =>
     }
     return found;
   });
-const equal = (found, wanted, what) => {
-  if (found !== wanted) {
-    throw new Error(`${what}: ${found}, not ${wanted}`);
+const equal = (actual, expected, what) => {
+  if (actual !== expected) {
+    throw new Error(`${what}: expected ${expected}, got ${actual}`);
   }
 };
 
@@ -69,8 +69,8 @@ await step("a chart draws rows of this machine's processor", async () => {
   await page.waitForSelector(".panel canvas");
   await until(() => /busy\s*[\d.]+%/.test(document.querySelector(".legend")?.textContent ?? ""));
   await until(() => Number(/([\d,]+) rows(?!\/)/.exec(document.querySelector(".panel footer").textContent)?.[1]) >= 4);
-  if ((await ink()) < 50) {
-    throw new Error(`the chart has ${await ink()} coloured pixels`);
+  if ((await colouredPixels()) < 50) {
+    throw new Error(`the chart has ${await colouredPixels()} coloured pixels`);
   }
 });
 
@@ -182,7 +182,7 @@ await step("the theme toggles between light and dark", async () => {
   const light = await back();
   await page.click('[aria-label="Toggle theme"]');
   if ((await back()) === light) {
-    throw new Error("the page looks the same");
+    throw new Error("the background has not changed");
   }
   await page.waitForTimeout(600);
   await picture("panels-dark");

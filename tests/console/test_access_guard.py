@@ -5,8 +5,8 @@ import pytest
 from aiostream_ds.console.access_guard import AccessGuard
 
 
-async def ask(guard, kind="http", query=b"", **headers):
-    """The status, and the headers, of one request."""
+async def request(guard, kind="http", query=b"", **headers):
+    """Send one request. Returns its status, its headers, and all messages that were sent."""
     sent = []
 
     async def send(message):
@@ -28,14 +28,14 @@ async def inner(scope, receive, send):
 
 @pytest.mark.parametrize("host", ["127.0.0.1:3030", "localhost:3030", "[::1]:3030", "localhost"])
 async def test_the_loopback_names_are_accepted(host):
-    assert (await ask(AccessGuard(inner), host=host))[0] == 200
+    assert (await request(AccessGuard(inner), host=host))[0] == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.com", "evil.com:3030", "127.0.0.1.evil.com", "", "10.0.0.1"]
 )
 async def test_a_foreign_name_that_resolves_to_this_machine_is_refused(host):
-    status, _, sent = await ask(AccessGuard(inner), host=host)
+    status, _, sent = await request(AccessGuard(inner), host=host)
     assert (
         status == 403 and b"host must be one of 127.0.0.1, ::1, localhost, got" in sent[1]["body"]
     )
@@ -47,43 +47,43 @@ async def test_a_foreign_name_that_resolves_to_this_machine_is_refused(host):
 )
 async def test_a_page_of_another_origin_is_refused_also_on_a_websocket(origin):
     guard = AccessGuard(inner)
-    assert (await ask(guard, host="localhost:3030", origin=origin))[0] == 403
-    status, _, sent = await ask(guard, "websocket", host="localhost:3030", origin=origin)
+    assert (await request(guard, host="localhost:3030", origin=origin))[0] == 403
+    status, _, sent = await request(guard, "websocket", host="localhost:3030", origin=origin)
     assert status == "websocket.close" and sent[0]["code"] == 1008
 
 
 async def test_the_consoles_own_page_is_accepted():
     guard = AccessGuard(inner)
-    assert (await ask(guard, host="localhost:3030", origin="http://localhost:3030"))[0] == 200
+    assert (await request(guard, host="localhost:3030", origin="http://localhost:3030"))[0] == 200
 
 
 async def test_a_request_embedded_in_another_site_is_refused_and_a_link_works():
     guard, host = AccessGuard(inner), "localhost:3030"
     embedded = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}
     link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
-    assert (await ask(guard, host=host, **embedded))[0] == 403
-    assert (await ask(guard, host=host, **link))[0] == 200
+    assert (await request(guard, host=host, **embedded))[0] == 403
+    assert (await request(guard, host=host, **link))[0] == 200
 
 
 async def test_a_request_without_the_token_is_refused():
     guard = AccessGuard(inner, hosts=None, token="swordfish")
-    assert (await ask(guard, host="host.lan:3030"))[0] == 403
-    assert (await ask(guard, host="host.lan:3030", query=b"token=sword"))[0] == 403
-    assert (await ask(guard, host="host.lan:3030", cookie="aiostream_ds_token=x"))[0] == 403
-    status, _, _ = await ask(guard, "websocket", host="host.lan:3030")
+    assert (await request(guard, host="host.lan:3030"))[0] == 403
+    assert (await request(guard, host="host.lan:3030", query=b"token=sword"))[0] == 403
+    assert (await request(guard, host="host.lan:3030", cookie="aiostream_ds_token=x"))[0] == 403
+    status, _, _ = await request(guard, "websocket", host="host.lan:3030")
     assert status == "websocket.close"
 
 
 async def test_the_token_is_kept_in_a_cookie_that_other_sites_cannot_use():
     guard = AccessGuard(inner, hosts=None, token="swordfish")
-    status, headers, _ = await ask(guard, host="host.lan:3030", query=b"token=swordfish")
+    status, headers, _ = await request(guard, host="host.lan:3030", query=b"token=swordfish")
     cookie = headers[b"set-cookie"].decode()
     assert status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
-    again = await ask(guard, host="host.lan:3030", cookie=cookie.partition(";")[0])
+    again = await request(guard, host="host.lan:3030", cookie=cookie.partition(";")[0])
     assert again[0] == 200 and b"set-cookie" not in again[1]
 
 
 async def test_the_page_cannot_be_framed_and_loads_only_its_own_scripts():
-    _, headers, _ = await ask(AccessGuard(inner), host="localhost")
+    _, headers, _ = await request(AccessGuard(inner), host="localhost")
     policy = headers[b"content-security-policy"].decode()
     assert "frame-ancestors 'none'" in policy and "default-src 'self'" in policy

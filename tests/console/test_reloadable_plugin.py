@@ -112,8 +112,8 @@ class Log(DataSource):
         return [{"time": 100 * n, "n": n} for n in range(after + 1, last + 1)]
 
     @stream("log", cursor="n")
-    async def log(self, position: Cursor) -> Rows:
-        after = position.value
+    async def log(self, cursor: Cursor) -> Rows:
+        after = cursor.value
         while True:
             for row in self._rows(after):
                 after = row["n"]
@@ -121,9 +121,9 @@ class Log(DataSource):
             await anyio.sleep(0.1)
 
     @log.history
-    async def past(self, span: HistoryRange) -> list[dict[str, int]]:
-        after = -1 if span.after is None else span.after
-        return self._rows(after)[-span.limit :]
+    async def history(self, history_range: HistoryRange) -> list[dict[str, int]]:
+        after = -1 if history_range.after is None else history_range.after
+        return self._rows(after)[-history_range.limit :]
 
 
 async def test_a_stream_with_a_cursor_loses_no_row():

@@ -135,7 +135,7 @@ function column(field: RawField, name: string, length: number): Column {
   };
 }
 
-// NaN and infinities, which JSON cannot hold, are listed in `entities`.
+// NaN and infinities, which JSON does not have, are listed in `entities`.
 function restoreSpecialNumbers(data: RawData): void {
   data.entities?.forEach((entity, n) => {
     entity?.NaN?.forEach((row) => (data.values[n][row] = NaN));

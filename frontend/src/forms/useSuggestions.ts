@@ -86,7 +86,7 @@ export function useSuggestions(load: (typed: string) => Promise<string[]>): Sugg
   };
 }
 
-/** The message of a failed resource call: the backend's, where there is one. */
+/** The message of a failed resource call: the backend's, if any. */
 function messageOf(error: unknown): string {
   const { data, message, statusText } = (error ?? {}) as { data?: { message?: string }; message?: string; statusText?: string };
   return data?.message || message || statusText || String(error);

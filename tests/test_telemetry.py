@@ -1,4 +1,4 @@
-"""Log lines as Grafana's reader takes them, secrets kept out, and counters."""
+"""Log lines that Grafana's reader accepts, redacted secrets, and counters."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def record(message="hello", *args, level=logging.INFO, error=None, **extra):
 def line(*args, **options):
     text = JsonLines().format(record(*args, **options))
     assert "\n" not in text and len(text.encode()) < READER_LIMIT
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 def raised(error):
@@ -40,28 +40,28 @@ def raised(error):
     "level, word",
     [(10, "debug"), (20, "info"), (30, "warn"), (40, "error"), (50, "error"), (25, "info")],
 )
-def test_the_three_keys_are_strings_and_the_level_is_hclogs(level, word):
+def test_message_level_and_timestamp_are_strings_and_the_level_is_hclogs(level, word):
     found = line("n is %d", 3, level=level)
     assert (found["@message"], found["@level"], found["@module"]) == ("n is 3", word, "a.module")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", found["@timestamp"])
 
 
 @pytest.mark.parametrize("message", [None, 5, {"a": 1}, b"x"])
-def test_a_message_that_is_no_text_becomes_one(message):
+def test_a_message_of_any_type_becomes_a_string(message):
     assert isinstance(line(message)["@message"], str)
 
 
-def test_the_timestamp_has_six_digits_even_at_a_whole_second():
+def test_the_timestamp_has_six_fraction_digits_also_at_a_full_second():
     made = record()
     made.created = 1_700_000_000.0
     assert json.loads(JsonLines().format(made))["@timestamp"] == "2023-11-14T22:13:20.000000Z"
 
 
-def test_extra_values_are_keys_beside_the_message():
+def test_extra_values_are_additional_keys():
     assert line(path="a/b", tries=3, done=True)["path"] == "a/b"
 
 
-def test_an_extra_value_never_replaces_one_of_the_three():
+def test_an_extra_value_never_replaces_message_level_or_timestamp():
     assert line(**{"@message": 5, "@level": None})["@message"] == "hello"
 
 
@@ -88,12 +88,12 @@ class Unprintable:
         (Unprintable(), "<Unprintable: ValueError when it was printed>"),
     ],
 )
-def test_any_extra_value_can_be_written(value, shown):
+def test_an_extra_value_of_any_type_can_be_written(value, shown):
     assert line(value=value)["value"] == shown
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\0", "ü", "€", "😀", '"'])
-def test_a_line_stays_below_what_the_reader_takes(character):
+def test_a_line_is_shorter_than_the_limit_of_the_reader(character):
     long = character * 200_000
     found = line(long, error=raised(ValueError(long)), path=long)
     assert "200000 characters" in found["@message"]
@@ -107,17 +107,20 @@ def test_a_long_traceback_keeps_its_end():
     assert found["@message"] == "failed"
 
 
-def test_a_traceback_is_a_key_of_its_own():
+def test_a_traceback_is_in_the_key_error():
     found = line("failed", error=raised(KeyError("k")))
     assert found["error"].startswith("Traceback") and found["error"].endswith("KeyError: 'k'")
 
 
-def test_secrets_are_replaced_wherever_they_stand():
+def test_secrets_are_replaced_in_every_part_of_a_line():
     kept = Secret("hunter22")
     found = line(
-        "as %s", "hunter22", error=raised(ValueError("hunter22")), url="x:hunter22@y",
+        "as %s",
+        "hunter22",
+        error=raised(ValueError("hunter22")),
+        url="x:hunter22@y",
         settings={"password": "hunter22"},
-    )  # fmt: skip
+    )
     assert "hunter22" not in json.dumps(found)
     assert found["@message"] == "as ***" and found["url"] == "x:***@y"
     text = TextLines().format(record("as %s", "hunter22", error=raised(ValueError("hunter22"))))
@@ -125,13 +128,13 @@ def test_secrets_are_replaced_wherever_they_stand():
     assert kept
 
 
-def test_a_secret_that_contains_another_leaves_no_rest():
+def test_a_secret_that_contains_another_is_replaced_completely():
     both = Secret("abcd"), Secret("abcdefgh"), Secret("abcd")
     assert redact("abcdefgh abcd") == "*** ***"
     assert both
 
 
-def test_short_secrets_are_left_alone_and_dead_ones_are_forgotten():
+def test_short_secrets_and_secrets_that_no_longer_exist_are_not_replaced():
     kept = Secret("abc")
     assert redact("abc") == "abc" and kept
     gone = Secret("only here")
@@ -141,7 +144,7 @@ def test_short_secrets_are_left_alone_and_dead_ones_are_forgotten():
 
 @pytest.fixture
 def root():
-    """The root logger, put back afterwards."""
+    """The root logger, restored after the test."""
     logger = logging.getLogger()
     handlers, level = logger.handlers[:], logger.level
     yield logger
@@ -150,7 +153,7 @@ def root():
     logging.captureWarnings(False)
 
 
-def test_configure_sends_everything_to_one_stream(root):
+def test_configure_writes_all_logging_to_one_stream(root):
     stream = io.StringIO()
     telemetry.configure(stream, level="warn")
     logging.getLogger("x").info("not this")
@@ -165,21 +168,21 @@ def test_configure_writes_text_for_a_terminal(root):
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    hello\n", stream.getvalue())
 
 
-def test_configure_names_a_bad_level(root):
-    with pytest.raises(ValueError, match="'loud' is none of debug, info, warn, error"):
+def test_the_error_for_a_bad_level_names_it(root):
+    with pytest.raises(ValueError, match="must be debug, info, warn or error, got 'loud'"):
         telemetry.configure(io.StringIO(), level="loud")
 
 
-def test_a_stream_that_is_gone_never_stops_the_caller(root, monkeypatch):
+def test_a_closed_stream_does_not_stop_the_caller(root, monkeypatch):
     stream, errors = io.StringIO(), io.StringIO()
     telemetry.configure(stream)
     stream.close()
     errors.close()
     monkeypatch.setattr(sys, "stderr", errors)
-    logging.getLogger("x").error("into the void")
+    logging.getLogger("x").error("nobody reads this")
 
 
-def test_durations_fall_into_their_buckets():
+def test_durations_are_counted_in_buckets():
     counters = Counters()
     for seconds in (0.001, 0.002, 100.0):
         counters.count_request("query", "ok", seconds)
@@ -189,7 +192,7 @@ def test_durations_fall_into_their_buckets():
     assert counters.requests == {("query", "ok"): 3}
 
 
-def test_text_that_no_utf8_can_hold_is_written_out():
+def test_a_surrogate_is_written_as_an_escape():
     assert redact("file \udcff") == "file \\udcff"
 
 

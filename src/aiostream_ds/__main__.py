@@ -1,4 +1,4 @@
-"""`python -m aiostream_ds` is `aiostream-ds dev`: the built-in plugin, live in this terminal."""
+"""`python -m aiostream_ds` runs `aiostream-ds dev`: the built-in plugin in this terminal."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Annotations of an author's functions as objects, at the moment the class is created.
+"""Evaluates the annotations of an author's functions while the class is created.
 
-Three styles have to work: plain ones, strings (`from __future__ import annotations`, or quoted),
-and Python 3.14's deferred ones. Standard library only.
+Supports three styles: objects, strings (quoted, or by `from __future__ import annotations`), and
+the deferred annotations of Python 3.14.
 """
 
 import inspect
@@ -12,11 +12,11 @@ from typing import Annotated, Any, NewType, get_args, get_origin, get_type_hints
 
 __all__ = ["Unresolved", "base_type", "parameters", "resolve", "signature", "unwrap"]
 
-_MEMO = "__ds_annotations__"
+_CACHE = "__ds_annotations__"
 
 
 class Unresolved:
-    """An annotation that names something unknown where the class is created."""
+    """An annotation that cannot be evaluated, for example a name under TYPE_CHECKING."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -26,13 +26,13 @@ class Unresolved:
 
 
 def resolve(function: Callable[..., Any], owner: type) -> dict[str, Any]:
-    """The annotations by parameter name; what cannot be resolved is an `Unresolved`.
+    """The annotations by parameter name; those that cannot be evaluated are `Unresolved`.
 
-    Names are looked up as the text was written: classes in the body of `owner`, then functions
-    around it, which still run while it is created, then the module.
+    Names are looked up as Python would: classes in the body of `owner`, then local names of the
+    enclosing functions, which are still running, then the module.
     """
     function = inspect.unwrap(function)
-    known: dict[str, Any] | None = vars(function).get(_MEMO)
+    known: dict[str, Any] | None = vars(function).get(_CACHE)
     if known is not None:
         return known
     if sys.version_info >= (3, 14):
@@ -50,23 +50,23 @@ def resolve(function: Callable[..., Any], owner: type) -> dict[str, Any]:
     }
     found = {name: _evaluate(value, module, names) for name, value in raw.items()}
     if not any(isinstance(value, Unresolved) for value in found.values()):
-        # For subclasses, which may be created when a function around this class is long over.
-        setattr(function, _MEMO, found)
+        # For subclasses, which may be created after an enclosing function has returned.
+        setattr(function, _CACHE, found)
     return found
 
 
 def _evaluate(value: Any, module: dict[str, Any], names: dict[str, Any]) -> Any:
-    """`value` with the texts in it replaced by what they name, however deep they are."""
+    """`value` with all strings in it evaluated, at any depth."""
     holder = SimpleNamespace(__annotations__={"value": value})
     try:
         return get_type_hints(holder, module, names, include_extras=True)["value"]
-    except Exception:  # the author's own text: it may raise anything
+    except Exception:  # evaluates the author's code, which may raise anything
         text = value if isinstance(value, str) else getattr(value, "__forward_arg__", None)
         return Unresolved(text or inspect.formatannotation(value))
 
 
 def _names(module: dict[str, Any]) -> dict[str, Any]:
-    """Names local to the functions of this module that run now."""
+    """The local names of the functions of this module that are running."""
     names: dict[str, Any] = {}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -77,7 +77,7 @@ def _names(module: dict[str, Any]) -> dict[str, Any]:
 
 
 def unwrap(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type inside `Annotated[...]`, `NewType` and `type X = ...`, and all metadata."""
+    """The type inside of `Annotated[...]`, `NewType` and `type X = ...`, and all metadata."""
     metadata: tuple[Any, ...] = ()
     while True:
         if get_origin(annotation) is Annotated:
@@ -92,12 +92,12 @@ def unwrap(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def base_type(annotation: Any) -> Any:
-    """The type inside `Annotated[...]` and the like."""
+    """The type inside of `Annotated[...]`, `NewType` and `type X = ...`."""
     return unwrap(annotation)[0]
 
 
 def signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature, also of a function whose annotations cannot be evaluated."""
+    """The signature of a function, without evaluating its annotations."""
     if sys.version_info >= (3, 14):
         import annotationlib
 

@@ -1,9 +1,9 @@
-"""Logs and counters. Standard library only; every room may use it.
+"""Logs and counters.
 
-Logs are hclog JSON lines, the form in which Grafana reads a plugin's stderr: `@message`, `@level`
-and `@timestamp` are always strings (a number or null there crashes the host's reader) and the
-timestamp has exactly six fraction digits. Counters are plain integers that the core adds to, one
-line per event; `_grafana/metrics.py` renders them as Prometheus text when asked.
+Log lines are hclog JSON, the form in which Grafana reads the stderr of a plugin: `@message`,
+`@level` and `@timestamp` are always strings (a number or null crashes the host's reader), and the
+timestamp has exactly six fraction digits. Counters are integers that the core increments, one line
+per event; `_grafana/metrics.py` renders them as Prometheus text on request.
 """
 
 import contextlib
@@ -25,19 +25,19 @@ __all__ = [
     "Counters",
     "JsonLines",
     "TextLines",
-    "authors_traceback",
+    "author_traceback",
     "configure",
-    "count_here",
-    "counters_here",
-    "keep_secret",
+    "use_counters",
+    "current_counters",
+    "hide_secret",
     "redact",
 ]
 
 LINE_LIMIT = 60 * 1024
-"""Bytes of one log line: Grafana's reader cuts at 64 KiB, and a cut line is no JSON any more."""
+"""Most bytes of a log line: Grafana's reader cuts lines at 64 KiB, which breaks the JSON."""
 
 _LINE_PARTS = {"@message": LINE_LIMIT // 4, "error": LINE_LIMIT // 2}
-"""What the long parts of a line that is over the limit are cut to; the rest stays as it is."""
+"""Most bytes of the long parts of a line that exceeds the limit."""
 
 _LEVELS = {
     "DEBUG": "debug",
@@ -50,7 +50,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class Counters:
-    """Counts of one process since its start. Gauges are read from the registry, not kept here."""
+    """The counters of one process since its start. Not thread-safe.
+
+    Gauges are not here: they are computed from the registry.
+    """
 
     __slots__ = (
         "_durations",
@@ -91,55 +94,58 @@ class Counters:
         self.rate_limited += 1
 
     def count_dropped(self, reason: str, count: int = 1) -> None:
-        """What a stream left out by its rules: rows that are "late" or "duplicate", values beyond
-        the cap of "columns" or in "conflict" with their column, messages of an "upstream"."""
+        """What a stream dropped by its policies: rows that are "late" or "duplicate", values beyond
+        the limit of "columns" or in "conflict" with their column, messages of an "upstream"."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:
-        """One finished call of Grafana's; streams are counted when they start and end elsewhere."""
+        """One finished call of Grafana. Streams are counted elsewhere, when they start and end."""
         self.requests[endpoint, status] = self.requests.get((endpoint, status), 0) + 1
         counts, total = self._durations.get(endpoint) or ([0] * (len(self.BUCKETS) + 1), 0.0)
         counts[bisect_left(self.BUCKETS, seconds)] += 1
         self._durations[endpoint] = counts, total + seconds
 
     def durations(self) -> Iterator[tuple[str, list[int], float]]:
-        """For each endpoint the count of each bucket (the last: everything above) and the sum."""
+        """For each endpoint, the count of each bucket (the last: above all bounds) and the sum."""
         for endpoint, (counts, total) in tuple(self._durations.items()):
             yield endpoint, counts, total
 
 
-_HERE: "ContextVar[Counters | None]" = ContextVar("counters", default=None)
+_CURRENT: "ContextVar[Counters | None]" = ContextVar("counters", default=None)
 
 
-def count_here(counters: Counters) -> None:
-    """What this task and those that it starts count, they count there."""
-    _HERE.set(counters)
+def use_counters(counters: Counters) -> None:
+    """Makes this task, and the tasks that it starts, count in `counters`."""
+    _CURRENT.set(counters)
 
 
-def counters_here() -> Counters:
-    """Where this task counts; outside of a plugin, nowhere that anybody looks."""
-    return _HERE.get() or Counters()
+def current_counters() -> Counters:
+    """The counters of this task; outside of a plugin, new ones that are never read."""
+    return _CURRENT.get() or Counters()
 
 
-# The values that no log line and no message may show: alive as long as their Secret is.
-_secrets: "WeakValueDictionary[int, Revealing]" = WeakValueDictionary()
+# The values that log lines and messages must not show, as long as their Secret exists.
+_secrets: "WeakValueDictionary[int, HasReveal]" = WeakValueDictionary()
 
 
-class Revealing(Protocol):
-    """What `keep_secret` takes: an object that can be weakly referenced and holds a secret."""
+class HasReveal(Protocol):
+    """An object with a secret, to which weak references are possible."""
 
     def reveal(self) -> str:
-        """The text to hide."""
+        """The secret."""
 
 
-def keep_secret(secret: Revealing) -> None:
-    """While `secret` lives, `redact` replaces its text. Under four characters too much would go."""
+def hide_secret(secret: HasReveal) -> None:
+    """Makes `redact` replace a secret as long as the object exists.
+
+    A secret under four characters is not replaced: too much else would match.
+    """
     if len(secret.reveal()) >= 4:
         _secrets[id(secret)] = secret
 
 
 def redact(text: str) -> str:
-    """`text` with every living secret replaced: for the log and for messages to users."""
+    """`text` with every existing secret replaced, for the log and for messages to users."""
     found = (reference() for reference in _secrets.valuerefs())
     values: set[str] = set()
     for secret in found:
@@ -147,19 +153,19 @@ def redact(text: str) -> str:
             values |= _spellings(secret.reveal())
     for value in sorted(values, key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, "***")
-    # Text that is no UTF-8 (a file name of another encoding) could go neither into a log line
-    # nor into an answer.
+    # A surrogate (from a file name of another encoding) can be written neither to a log line nor
+    # to an answer.
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _spellings(value: str) -> set[str]:
-    """A secret as it stands, and as repr, JSON and URLs write it."""
+    """A secret itself, and as repr, JSON and URLs spell it."""
     quoted = repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)
     return {value, *quoted}
 
 
 def _jsonable(value: Any) -> str | int | float | bool:
-    """A value as Go's JSON reader takes it: no NaN, no number that it has no type for."""
+    """A value that Go's JSON reader accepts: no NaN, no integer beyond 64 bits."""
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1 << 63):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -171,7 +177,7 @@ def _jsonable(value: Any) -> str | int | float | bool:
 
 
 def _cut(text: str, limit: int, *, keep_end: bool) -> str:
-    """`text`, shorter by as much as its JSON has more bytes than `limit`."""
+    """`text`, cut so that its JSON has at most `limit` bytes, and a note."""
     kept = text
     while (size := len(json.dumps(kept))) > limit:
         count = len(kept) * limit // size
@@ -183,7 +189,7 @@ def _cut(text: str, limit: int, *, keep_end: bool) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """One record, one JSON object; `extra=` values become keys beside the message."""
+    """Formats a record as one JSON object; `extra=` values are additional keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -199,50 +205,48 @@ class JsonLines(logging.Formatter):
                 line[key] = _jsonable(value)
         if record.exc_info:
             line["error"] = redact(self.formatException(record.exc_info))
-        text = json.dumps(
-            line
-        )  # ASCII: its length is its size, and a lone surrogate can be written
+        # in ASCII the length is the size, and a lone surrogate can be written
+        text = json.dumps(line)
         if len(text) > LINE_LIMIT:
             line = {k: v for k, v in line.items() if k.startswith("@") or k == "error"}
             for key, limit in _LINE_PARTS.items():
                 if key in line:
-                    # what a traceback is about stands at its end
+                    # the exception is at the end of a traceback
                     line[key] = _cut(line[key], limit, keep_end=key == "error")
             text = json.dumps(line)
         return text
 
 
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-def authors_traceback(error: BaseException) -> str:
-    """A traceback as an author needs it: without the calls of ours that lead to their code, when
-    there is code of theirs in it; causes included."""
-    told = traceback.TracebackException.from_exception(error)
-    part: Any = told
+def author_traceback(error: BaseException) -> str:
+    """A traceback that starts in the author's code, if it contains any; also of its causes."""
+    whole = traceback.TracebackException.from_exception(error)
+    part: Any = whole
     while part is not None:
         frames = part.stack
-        theirs = [n for n, frame in enumerate(frames) if _is_authors(frame.filename)]
-        # the error of a file that cannot be read names the line itself
+        own = [n for n, frame in enumerate(frames) if _is_author_file(frame.filename)]
+        # a SyntaxError names the line itself
         rest = [] if isinstance(getattr(part, "filename", None), str) else frames[-1:]
-        part.stack = traceback.StackSummary.from_list(frames[theirs[0] :] if theirs else rest)
+        part.stack = traceback.StackSummary.from_list(frames[own[0] :] if own else rest)
         part = part.__cause__ or part.__context__
-    return "".join(told.format())
+    return "".join(whole.format())
 
 
-def _is_authors(file: str) -> bool:
-    return not (file.startswith((_OURS, "<frozen")) or f"{os.sep}anyio{os.sep}" in file)
+def _is_author_file(file: str) -> bool:
+    return not (file.startswith((_PACKAGE, "<frozen")) or f"{os.sep}anyio{os.sep}" in file)
 
 
 class TextLines(logging.Formatter):
-    """For a terminal: time, level, message, the path it is about, traceback or stack."""
+    """Formats a record for a terminal: time, level, message, channel path, traceback or stack."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
     def formatException(self, ei: Any) -> str:
-        """The author's part of it: see `authors_traceback`."""
-        return authors_traceback(ei[1]).rstrip() if ei[1] is not None else ""
+        """The author's part of the traceback: see `author_traceback`."""
+        return author_traceback(ei[1]).rstrip() if ei[1] is not None else ""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -257,24 +261,25 @@ class TextLines(logging.Formatter):
 
 class _Handler(logging.StreamHandler[IO[str]]):
     def handleError(self, record: logging.LogRecord) -> None:
-        # The host's end of stderr may be gone; logging must never take the plugin down with it.
+        # the host may have closed its end of stderr; logging must not end the plugin
         with contextlib.suppress(Exception):
             super().handleError(record)
 
 
 def configure(stream: IO[str] | None = None, *, text: bool = False, level: str = "INFO") -> None:
-    """Send all logging of the process to `stream` (stderr), as hclog JSON or as plain text.
+    """Writes all logging of the process to `stream` (default: stderr), as hclog JSON or as text.
 
-    Raises ValueError for a level that is no level.
+    Raises:
+        ValueError: the level is not debug, info, warn or error.
     """
     wanted = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING"}
     wanted["error"] = "ERROR"
     if level.lower() not in wanted:
-        raise ValueError(f"the log level {level!r} is none of debug, info, warn, error")
+        raise ValueError(f"the log level must be debug, info, warn or error, got {level!r}")
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(TextLines() if text else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(wanted[level.lower()])
-    logging.getLogger("hpack").setLevel("INFO")  # it writes a line for each header
+    logging.getLogger("hpack").setLevel("INFO")  # it logs each header
     logging.captureWarnings(True)

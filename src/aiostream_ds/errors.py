@@ -1,17 +1,16 @@
-"""Every exception that an author may raise or meet, and what each becomes on the wire.
+"""The errors that an author may raise or catch, and the HTTP status of each.
 
-    PluginError                  something that is not a bug: it has a message for the panel
-    ├── BadQuery                 what was asked makes no sense                      400
-    ├── PermissionDenied         this user may not                                  403
-    ├── NotFound                 there is no such path, topic, device               404
-    ├── QuotaExceeded            so much may not be followed at a time              429
-    ├── ConfigError              the data source's settings cannot work             400
-    └── UpstreamError          the outside system failed; it may work in a while  502
+    PluginError                  an expected failure, with a message for the user
+    ├── BadQuery                 the query or request is invalid                    400
+    ├── PermissionDenied         the user lacks the permission                      403
+    ├── NotFound                 the path, topic or device does not exist           404
+    ├── QuotaExceeded            a limit of the quota is reached                    429
+    ├── ConfigError              the settings of the data source are invalid        400
+    └── UpstreamError            the upstream system failed; a retry may succeed    502
 
-"Downstream" is Grafana's wire word for the outside system (the same that we call upstream) and for
-the user's input: such an error does not count as a fault of the plugin. Anything else that is
-raised is a bug: it is logged with its traceback and answered with 500 and the source "plugin".
-Standard library only.
+Any other exception is a bug: it is logged with its traceback and answered with 500 and the error
+source "plugin". The errors above have the error source "downstream", Grafana's word for the
+upstream system and for the user's input: they do not count as failures of the plugin.
 """
 
 from typing import ClassVar, Literal, TypeVar
@@ -19,11 +18,11 @@ from typing import ClassVar, Literal, TypeVar
 __all__ = [
     "BadQuery",
     "ConfigError",
-    "UpstreamError",
     "NotFound",
     "PermissionDenied",
     "PluginError",
     "QuotaExceeded",
+    "UpstreamError",
     "copy_error",
     "unwrap",
 ]
@@ -32,31 +31,34 @@ ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class PluginError(Exception):
-    """Base of the errors that an author declares.
+    """Base class of the errors that an author raises on purpose.
 
-    `message` is shown to the user; what was raised `from` stays in the log. The class variables
-    are the mapping to the wire: `status` is an HTTP status, `grpc_status` a gRPC status name,
-    `subscribe_status` the answer of a subscription that fails so ("" = a gRPC error instead), and
-    `permanent` says that starting the same stream again cannot help.
+    Users see `message`; the `__cause__` is only logged. The class variables map the error to the
+    wire. A subclass may set them.
     """
 
     status: ClassVar[int] = 500
+    """HTTP status of a query or resource."""
     source: ClassVar[Literal["plugin", "downstream"]] = "downstream"
+    """Grafana's error source."""
     grpc_status: ClassVar[str] = "INTERNAL"
+    """Name of the gRPC status."""
     subscribe_status: ClassVar[Literal["NOT_FOUND", "PERMISSION_DENIED", ""]] = ""
+    """The answer to a subscription; "": a gRPC error."""
     permanent: ClassVar[bool] = True
+    """Whether a retry of the stream cannot succeed."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or type(self).__name__)
 
     @property
     def message(self) -> str:
-        """What the user reads."""
+        """The text that users see."""
         return str(self.args[0]) if self.args else type(self).__name__
 
 
 class BadQuery(PluginError):
-    """What was asked makes no sense: name the bad value and the allowed one."""
+    """The query or request is invalid. The message should name the bad value and what is valid."""
 
     status = 400
     grpc_status = "INVALID_ARGUMENT"
@@ -64,7 +66,7 @@ class BadQuery(PluginError):
 
 
 class PermissionDenied(PluginError):
-    """This user may not read, publish or call this."""
+    """The user lacks the permission to read, publish or call this."""
 
     status = 403
     grpc_status = "PERMISSION_DENIED"
@@ -72,7 +74,7 @@ class PermissionDenied(PluginError):
 
 
 class NotFound(PluginError):
-    """There is no such path, topic or device."""
+    """The path, topic or device does not exist."""
 
     status = 404
     grpc_status = "NOT_FOUND"
@@ -80,7 +82,7 @@ class NotFound(PluginError):
 
 
 class QuotaExceeded(PluginError):
-    """More of this may not be followed at a time. What is followed already goes on."""
+    """A limit of the quota is reached. Existing channels and subscriptions continue."""
 
     status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
@@ -88,14 +90,14 @@ class QuotaExceeded(PluginError):
 
 
 class ConfigError(PluginError):
-    """The data source's settings cannot work; an admin has to change them."""
+    """The settings of the data source are invalid; an admin must change them."""
 
     status = 400
     grpc_status = "FAILED_PRECONDITION"
 
 
 class UpstreamError(PluginError):
-    """The outside system failed. In a stream it is retried for as long as someone watches."""
+    """The upstream system failed. A stream is retried as long as it has viewers."""
 
     status = 502
     grpc_status = "UNAVAILABLE"
@@ -103,8 +105,11 @@ class UpstreamError(PluginError):
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """What an author raised, also out of a task group's groups. Of several declared errors, one
-    that lasts; a group with a bug in it stays as it is."""
+    """The error that an author raised, also from inside of exception groups.
+
+    Of several PluginErrors it is a permanent one, if there is one. A group with any other error in
+    it is returned as it is.
+    """
     if not isinstance(error, BaseExceptionGroup):
         return error
     inner = [unwrap(each) for each in error.exceptions]
@@ -120,7 +125,7 @@ def copy_error(error: ErrorT) -> ErrorT:
     """The same error as a new object without a traceback.
 
     When several tasks wait for one result, each raises a copy: one object would collect the
-    tracebacks of all. A subclass may have an `__init__` of its own, so it is not called.
+    tracebacks of all. A subclass may define its own `__init__`, so it is not called.
     """
     kind = type(error)
     copy = kind.__new__(kind, *error.args)

@@ -1,9 +1,8 @@
 """What an admin configures: `Settings` classes, their secrets, and how both are decoded.
 
-Grafana keeps a data source's settings in two maps: jsonData (readable in the browser) and
-secureJsonData (encrypted, write-only). A `Settings` class is both: fields of type `Secret` come
-from the second, everything else from the first. Keys are camelCase on the wire.
-Imports: msgspec, annotations and the ground.
+Grafana keeps the settings of a data source in two maps: jsonData, which browsers can read, and
+secureJsonData, which is encrypted and write-only. A `Settings` class describes both: its fields of
+type `Secret` are in the second map, all others in the first. Keys are camelCase on the wire.
 """
 
 import re
@@ -31,19 +30,25 @@ __all__ = [
 
 T = TypeVar("T")
 
+_SHOWN = 80
+"""Most characters of a bad value in a message."""
+
 
 class Secret:
-    """A text that is never printed, logged or encoded; only `reveal()` gives it."""
+    """A string that is never printed, logged, pickled or encoded.
+
+    While the object exists, log lines and messages to users show `***` instead of its value.
+    """
 
     __slots__ = ("__value", "__weakref__")
 
     def __init__(self, value: str = "") -> None:
         self.__value = value
         if value:
-            telemetry.keep_secret(self)
+            telemetry.hide_secret(self)
 
     def reveal(self) -> str:
-        """The text itself: hand it to the client that needs it and keep it nowhere."""
+        """The value. Pass it to the client that needs it, and store it nowhere else."""
         return self.__value
 
     def __bool__(self) -> bool:
@@ -59,17 +64,20 @@ class Secret:
         return hash(self.__value)
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Secret is not pickled: hand over what reveal() returns, knowingly")
+        raise TypeError("a Secret cannot be pickled or copied; use reveal()")
 
 
 def secret() -> Secret:
-    """The default of a secret field: empty. (A plain default would end up in the form's schema.)"""
+    """The default of a secret field: an empty Secret.
+
+    (`Secret()` as a default would be part of the JSON Schema.)
+    """
     field: Secret = msgspec.field(default_factory=Secret)
     return field
 
 
 class FrozenMeta(msgspec.StructMeta):
-    """Hands `frozen` and `kw_only` to subclasses: msgspec does not inherit the second."""
+    """Makes subclasses `frozen` and `kw_only`; msgspec does not inherit `kw_only`."""
 
     def __new__(
         mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
@@ -88,8 +96,9 @@ class Settings(msgspec.Struct, metaclass=FrozenMeta, rename="camel", frozen=True
             keep_alive: Annotated[int, Meta(ge=1)] = 60
             password: Secret = secret()
 
-    Unknown keys are ignored, since Grafana stores its own beside yours. A field without a default
-    must be filled in by the admin; one that is missing or wrong is a `ConfigError` in Save & test.
+    An admin must fill in each field without a default. A field that is missing or invalid is a
+    `ConfigError`, which Save & test shows. Unknown keys are ignored, because Grafana stores keys of
+    its own in the same map.
     """
 
 
@@ -98,43 +107,52 @@ def _decode_secret(kind: type, value: Any) -> Any:
         if isinstance(value, str):
             return Secret(value)
         raise TypeError("Expected `str`")
-    raise TypeError(f"{kind.__qualname__} cannot be read from JSON; use what msgspec supports")
+    raise TypeError(f"expected a type that msgspec can decode from JSON, got {kind.__qualname__}")
 
 
 def _secret_schema(kind: type) -> dict[str, Any]:
     if kind is Secret:
         return {"type": "string", "format": "password", "writeOnly": True}
-    raise TypeError(f"{kind.__qualname__} has no JSON Schema; use what msgspec supports")
+    raise TypeError(f"expected a type that has a JSON Schema, got {kind.__qualname__}")
 
 
 def json_schema(kind: type) -> dict[str, Any]:
-    """The JSON Schema of a Settings or Query class; secrets are write-only passwords in it.
+    """The JSON Schema of a Settings or Query class. Secrets are write-only passwords in it.
 
-    Raises TypeError when a field's type is none that can be read from JSON.
+    Raises:
+        TypeError: the type of a field cannot be decoded from JSON.
     """
     return msgspec.json.schema(kind, schema_hook=_secret_schema)
 
 
 def check_type(kind: Any) -> None:
-    """Raises TypeError when values of `kind` cannot be read from JSON, which it names."""
+    """Checks that values of `kind` can be decoded from JSON.
+
+    Raises:
+        TypeError: they cannot; the message names the type.
+    """
     try:
         msgspec.json.Decoder(kind, dec_hook=_decode_secret)
         json_schema(kind)
     except NameError as error:
-        raise TypeError(f"{error}: import or define it where it exists at run time") from error
+        raise TypeError(f"{error}; import or define it outside of TYPE_CHECKING") from error
 
 
 def check_settings(kind: type[Settings]) -> None:
-    """Raises TypeError when no admin's input can become such settings."""
+    """Checks that a Settings class can be decoded from Grafana's two maps.
+
+    Raises:
+        TypeError: the type of a field cannot be decoded, or a Secret is inside of a field.
+    """
     try:
         check_type(kind)
     except TypeError as error:
-        raise TypeError(f"{kind.__name__} cannot be read from JSON: {error}") from error
-    # secureJsonData is flat: a secret anywhere deeper would be stored in the open, in jsonData.
+        raise TypeError(f"{kind.__name__} cannot be decoded from JSON: {error}") from error
+    # secureJsonData is flat: a secret inside of a field would be stored in jsonData, unencrypted.
     secrets = sum(is_secret(field.type) for field in msgspec.structs.fields(kind))
     if _count_passwords(json_schema(kind)) > secrets:
         raise TypeError(
-            f"{kind.__name__} has a Secret inside a field; allowed is a field of its own"
+            f"a Secret must be a field of {kind.__name__} itself, got one inside of a field"
         )
 
 
@@ -145,9 +163,10 @@ def _count_passwords(schema: Any) -> int:
 
 
 def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
-    """`value` (parsed JSON) as `kind`; if not `strict`, a text that spells a number is one.
+    """`value`, which is parsed JSON, as `kind`. Unless `strict`, a string may spell a number.
 
-    Raises ValueError with a sentence that names the field, the bad value and what is allowed.
+    Raises:
+        ValueError: it does not fit; the message names the field, what was expected and the value.
     """
     try:
         return msgspec.convert(value, kind, strict=strict, dec_hook=_decode_secret)
@@ -158,18 +177,19 @@ def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
 def decode_settings(kind: type[Settings], json_data: bytes, secrets: dict[str, str]) -> Settings:
     """The settings that Grafana sends with each call, as an instance of `kind`.
 
-    Raises ConfigError for JSON that is none, and for a field that is missing or wrong.
+    Raises:
+        ConfigError: `json_data` is not JSON, or a field is missing or invalid.
     """
     try:
         plain = msgspec.json.decode(json_data) if json_data.strip() else {}
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the data source's jsonData is not JSON: {error}") from None
     if not isinstance(plain, dict):
-        raise ConfigError("the data source's jsonData is not a JSON object")
+        raise ConfigError(f"the data source's jsonData must be a JSON object, got {_shown(plain)}")
     fields = msgspec.structs.fields(kind)
-    hidden = {f.encode_name for f in fields if is_secret(f.type)}
-    values = {k: v for k, v in plain.items() if k not in hidden}
-    values |= {k: v for k, v in secrets.items() if k in hidden}
+    secret_keys = {f.encode_name for f in fields if is_secret(f.type)}
+    values = {k: v for k, v in plain.items() if k not in secret_keys}
+    values |= {k: v for k, v in secrets.items() if k in secret_keys}
     try:
         return convert(values, kind)
     except ValueError as error:
@@ -184,27 +204,39 @@ def is_secret(kind: Any) -> bool:
     return kind is Secret
 
 
-_PLACE = r"(?P<what>.*?)(?: - at (?P<place>`.*`))?"
+_MESSAGE = r"(?P<text>.*?)(?: - at (?P<path>`.*`))?"
+_MISSING = "Object missing required field "
 _STEP = r"\.(\w+)|\[(\d+|\.\.\.)\]"
 
 
 def _explain(message: str, value: Any) -> str:
-    """msgspec says what was expected and where; the reader also needs what was there."""
-    match = re.fullmatch(_PLACE, message, re.S)
-    what, place = (match["what"], match["place"]) if match else (message, None)
-    what = what.replace("`", "")
-    missing = what.removeprefix("Object missing required field ")
-    if place is None:
-        return what if missing == what else f"{missing} is missing"
-    name = place.replace("`", "").replace("$.", "").replace("$", "value")
-    if missing != what:
-        return f"{name}.{missing} is missing"
-    if " in " in name:
-        return f"{name}: {what}"
-    for key, index in re.findall(_STEP, place):
-        try:
-            value = value[key or int(index)]
-        except (LookupError, TypeError, ValueError):  # msgspec writes [...] for any key of a dict
-            return f"{name}: {what}"
-    shown = repr(value)
-    return f"{name} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {what}"
+    """A message of msgspec, which has the type of a bad value, with the value itself."""
+    match = re.fullmatch(_MESSAGE, message, re.S)
+    text, path = (match["text"], match["path"] or "") if match else (message, "")
+    text = text.replace("`", "")
+    name = path.replace("`", "").replace("$.", "").replace("$", "value")
+    if text.startswith(_MISSING):
+        return f"{name}{'.' if name else ''}{text.removeprefix(_MISSING)} is missing"
+    prefix = f"{name}: " if name else ""
+    if not text.startswith(("Expected ", "Invalid ")):
+        return prefix + text  # the message of an author's own check
+    text = text[0].lower() + text[1:]
+    try:
+        shown = _shown(_at(path, value))
+    except (LookupError, TypeError, ValueError):  # msgspec writes [...] for any key of a dict
+        return prefix + text
+    return prefix + (text if shown in text else f"{re.sub(r', got [^,]*$', '', text)}, got {shown}")
+
+
+def _at(path: str, value: Any) -> Any:
+    """The value at a path of msgspec, such as `$.a[0]`."""
+    if " in " in path:
+        raise ValueError(f"expected the path of a value, got {path}")
+    for key, index in re.findall(_STEP, path):
+        value = value[key or int(index)]
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

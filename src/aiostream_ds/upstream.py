@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from aiostream_ds._channels.policy import Buffer, Retry
-from aiostream_ds._telemetry import counters_here
+from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import PluginError, UpstreamError, copy_error, unwrap
 
 __all__ = ["BATCH_MESSAGES", "Upstream", "UpstreamStatistics"]
@@ -100,7 +100,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._failures = 0
         self._not_before = 0.0
         self._connects = self._messages = self._unmatched = self._dropped = 0
-        self._counters = counters_here()
+        self._counters = current_counters()
         self._stack: AsyncExitStack | None = None
         self._tasks: TaskGroup | None = None
 

@@ -383,7 +383,7 @@ async def test_a_text_that_spells_a_number_is_one_where_a_number_is_meant():
         answer = (await query_data(grafana, a_query("A", "compare", {"size": "3"})))["A"]
     assert decoded(answer)[0].rows == 3
     status, _, message = await failure("compare", {"size": "many"})
-    assert (status, "size = 'many'" in message) == (400, True)
+    assert (status, "size: expected int, got 'many'" in message) == (400, True)
 
 
 async def test_a_path_that_no_channel_can_hold_is_a_bad_query():

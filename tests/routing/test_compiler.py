@@ -299,7 +299,7 @@ def _():
     return a_stream("s/{n}", run)
 
 
-@wrong("s", "the default 0 of 'n': Expected int >= 1")
+@wrong("s", "the default 0 of 'n': expected int >= 1, got 0")
 def _():
     async def run(self, n: Annotated[int, Meta(ge=1)] = 0): yield {}  # fmt: skip
 

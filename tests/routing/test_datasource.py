@@ -65,11 +65,11 @@ def test_the_argument_of_a_data_source_must_be_a_settings_class():
             pass
 
 
-def test_settings_that_no_json_can_become_are_refused():
+def test_settings_that_cannot_be_decoded_are_refused():
     class Deep(Settings):
         secrets: list[Secret] = []
 
-    with pytest.raises(TypeError, match="Wrong.settings: Deep has a Secret inside"):
+    with pytest.raises(TypeError, match="Wrong.settings: a Secret must be a field of Deep itself"):
 
         class Wrong(DataSource[Deep]):
             pass

@@ -77,7 +77,7 @@ def test_a_request_s_body_is_decoded_as_asked():
     "body, message",
     [
         (b"{", "the request body is not JSON"),
-        (b'{"on":1}', "request body: on = 1: Expected bool, got int"),
+        (b'{"on":1}', "request body: on: expected bool, got 1"),
     ],
 )
 def test_a_body_that_does_not_fit_is_a_bad_query(body, message):

@@ -32,7 +32,7 @@ def test_match_finds_the_stream_and_its_checked_arguments():
         ("c", "expected a path of the streams 'a/{id}', 'b/{n:int}', got 'c'"),
         ("b/07", "expected a path of the streams"),
         ("x/a/1", "expected a path of the streams"),
-        ("b/0", "path 'b/0': n = 0: Expected int >= 1"),
+        ("b/0", "path 'b/0': n: expected int >= 1, got 0"),
     ],
 )
 def test_a_path_of_no_stream_is_not_found(path, message):
@@ -84,7 +84,7 @@ def test_a_resource_is_found_by_method_and_path_and_the_values_are_checked():
     found = plan.resource("GET", "a/3")
     assert found is not None and found[1] == {"kind": "a", "n": 3}
     assert plan.resource("POST", "a/3") is None and plan.resource("GET", "a") is None
-    with pytest.raises(NotFound, match="kind = 'c'"):
+    with pytest.raises(NotFound, match="kind: invalid enum value 'c'"):
         plan.resource("GET", "c/3")
 
 

@@ -28,7 +28,7 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.author_code import isolate
 from aiostream_ds._streams.supervisor import BugDelays
-from aiostream_ds._telemetry import Counters, count_here
+from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds.datasource import DataSource, create_instance
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
@@ -232,7 +232,7 @@ class Instances:
         context: pb.PluginContext,
         settings: pb.DataSourceInstanceSettings,
     ) -> None:
-        count_here(self._counters)
+        use_counters(self._counters)
         try:
             with isolate(), instance._scope as scope:
                 scope.deadline = anyio.current_time() + OPEN_TIMEOUT

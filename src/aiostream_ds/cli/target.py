@@ -10,7 +10,7 @@ import msgspec
 
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._routing.plan import Plan, StreamPlan
-from aiostream_ds._telemetry import authors_traceback
+from aiostream_ds._telemetry import author_traceback
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import PermissionDenied
 from aiostream_ds.sources.builtin_plugin import SOURCES
@@ -82,7 +82,7 @@ def _load(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        traceback = authors_traceback(error).rstrip()
+        traceback = author_traceback(error).rstrip()
         raise CommandError(f"{path} cannot be loaded:\n{traceback}") from error
     return module
 

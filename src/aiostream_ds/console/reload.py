@@ -20,7 +20,7 @@ import anyio.to_thread
 from watchfiles import Change, awatch
 
 from aiostream_ds._grafana.catalog import Catalog
-from aiostream_ds._telemetry import authors_traceback
+from aiostream_ds._telemetry import author_traceback
 from aiostream_ds.console.hub import Hub
 
 __all__ = ["Reloader"]
@@ -67,7 +67,7 @@ class Reloader:
         except BaseException as error:
             if isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
-            text = authors_traceback(error.__cause__ or error)
+            text = author_traceback(error.__cause__ or error)
             log.error("cannot load the saved code; the old code keeps running\n%s", text.rstrip())
             await self._hub.report_reload(time.perf_counter() - start, text)
             return False

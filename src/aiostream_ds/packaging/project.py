@@ -53,7 +53,7 @@ class Project(NamedTuple):
 
 
 def read_project(file: Path) -> Project:
-    """Read the project of a file: the nearest parent folder with a pyproject.toml, else its own.
+    """Read the project of a file: the nearest parent folder with a pyproject.toml, otherwise its own.
 
     Raises:
         PackagingError: pyproject.toml or the file's inline metadata is not TOML.
@@ -61,15 +61,15 @@ def read_project(file: Path) -> Project:
     file = file.resolve()
     found = next((p for p in file.parents if (p / "pyproject.toml").is_file()), None)
     folder = found or file.parent
-    whole = _toml((folder / "pyproject.toml").read_text("utf-8"), folder) if found else {}
-    project = whole.get("project", {})
+    pyproject = _toml((folder / "pyproject.toml").read_text("utf-8"), folder) if found else {}
+    project = pyproject.get("project", {})
     requires = [*project.get("dependencies", ()), *_script_requires(file)]
     texts: dict[str, Path] = {}
     for name, candidates in _TEXTS.items():
         for candidate in (near / text for near in (file.parent, folder) for text in candidates):
             if candidate.is_file() and candidate.stat().st_size:
                 texts.setdefault(name, candidate)
-    table = whole.get("tool", {}).get("aiostream-ds", {})
+    table = pyproject.get("tool", {}).get("aiostream-ds", {})
     return Project(folder, table, project, tuple(requires), texts)
 
 

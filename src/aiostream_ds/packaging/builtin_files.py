@@ -39,8 +39,8 @@ def builtin_file(name: str) -> Path:
 def importable_dashboards() -> dict[str, bytes]:
     """The dashboards for the tab Dashboards of a data source (plugin.json `includes`), by path.
 
-    They are made from the provisioned ones. Grafana inserts the data source of the tab. They have no
-    uid, so that a provisioned and an imported copy are two dashboards.
+    They are made from the provisioned ones. Grafana inserts the data source of the tab. They have
+    no uid, so that a provisioned and an imported copy are two dashboards.
     """
     found = {}
     plugin: dict[str, Any] = msgspec.json.decode(builtin_file("plugin.json").read_bytes())

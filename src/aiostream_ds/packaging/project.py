@@ -53,7 +53,8 @@ class Project(NamedTuple):
 
 
 def read_project(file: Path) -> Project:
-    """Read the project of a file: the nearest parent folder with a pyproject.toml, otherwise its own.
+    """Read the project of a file: the nearest parent folder with a pyproject.toml, otherwise its
+    own.
 
     Raises:
         PackagingError: pyproject.toml or the file's inline metadata is not TOML.

@@ -1,9 +1,10 @@
-"""Splits a generated package by the services of its .proto: a start then makes no message that
-only a later call needs. Called by scripts/proto: FOLDER, DESCRIPTORS (of protoc), PACKAGE.
+"""Splits a generated package by the services of its .proto, so that a plugin's start does not
+create message classes that only later calls use. Called by scripts/proto with the arguments
+FOLDER, DESCRIPTORS (of protoc) and PACKAGE.
 
-    common.py    what several services need
-    data.py …    what only this service needs
-    __init__.py  all names, each loaded when it is first used
+    common.py    messages of several services
+    data.py …    messages of one service
+    __init__.py  all names, each imported at its first use
 """
 
 import ast
@@ -28,46 +29,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
 {imports}
 
-_PLACES = {{
-{places}
+_MODULES = {{
+{modules}
 }}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
-    found = globals()[name] = getattr(import_module(f"{{__name__}}.{{_PLACES[name]}}"), name)
+    found = globals()[name] = getattr(import_module(f"{{__name__}}.{{_MODULES[name]}}"), name)
     return found
 """
 
 
 class Messages:
-    """The module that the compiler has made: its head, and each class with what belongs to it."""
+    """The generated module: its imports, and the source of each class."""
 
     def __init__(self, source: str) -> None:
         self._lines = source.splitlines()
         nodes = ast.parse(source).body
-        kinds = [node for node in nodes if isinstance(node, ast.ClassDef)]
-        names = {kind.name for kind in kinds}
-        starts = [self._start(kind) for kind in kinds]
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        names = {kind.name for kind in classes}
+        starts = [self._start(kind) for kind in classes]
         ends = [*starts[1:], len(self._lines)]
-        self.head = self._text(self._end_of_all(nodes), starts[0])
-        self.texts: dict[str, str] = {}
+        self.head = self._source(self._end_of_all(nodes), starts[0])
+        self.sources: dict[str, str] = {}
         self.uses: dict[str, set[str]] = {}
-        for kind, start, end in zip(kinds, starts, ends, strict=True):
-            self.texts[kind.name] = self._text(start, end)
+        for kind, start, end in zip(classes, starts, ends, strict=True):
+            self.sources[kind.name] = self._source(start, end)
             self.uses[kind.name] = set(_names(kind)) & names - {kind.name}
 
     def reach(self, names: set[str]) -> set[str]:
-        """These classes and all that they are made of."""
-        found, open_ones = set(names), list(names)
-        while open_ones:
-            more = self.uses[open_ones.pop()] - found
+        """These classes and all classes that they refer to."""
+        found, pending = set(names), list(names)
+        while pending:
+            more = self.uses[pending.pop()] - found
             found |= more
-            open_ones += more
+            pending += more
         return found
 
-    def _text(self, start: int, end: int) -> str:
+    def _source(self, start: int, end: int) -> str:
         return "\n".join(self._lines[start:end]).strip()
 
     @staticmethod
@@ -80,7 +81,7 @@ class Messages:
 
 
 def _names(kind: ast.ClassDef) -> Iterator[str]:
-    """Names that the class uses; annotations are texts, and so are docstrings, which are none."""
+    """The names that the class refers to. Annotations are strings."""
     for statement in kind.body:
         if isinstance(statement, ast.AnnAssign):
             annotation = ast.parse(ast.literal_eval(statement.annotation), mode="eval")
@@ -88,8 +89,10 @@ def _names(kind: ast.ClassDef) -> Iterator[str]:
                 yield from (node.id for node in ast.walk(part) if isinstance(node, ast.Name))
 
 
-def places(messages: Messages, descriptors: FileDescriptorSet, package: str) -> dict[str, str]:
-    """Each class's module."""
+def assign_modules(
+    messages: Messages, descriptors: FileDescriptorSet, package: str
+) -> dict[str, str]:
+    """The module of each class."""
     reached = {
         service.name.lower(): messages.reach(
             {
@@ -103,29 +106,29 @@ def places(messages: Messages, descriptors: FileDescriptorSet, package: str) -> 
         for service in file.service
     }
     found: dict[str, str] = {}
-    for name in messages.texts:
+    for name in messages.sources:
         services = [service for service, names in reached.items() if name in names]
         found[name] = services[0] if len(services) == 1 else COMMON
     return found
 
 
-def write(folder: Path, messages: Messages, where: dict[str, str]) -> None:
-    """The modules, and the package over them."""
-    modules = sorted(set(where.values()))
+def write(folder: Path, messages: Messages, assigned: dict[str, str]) -> None:
+    """Write the modules and the package's `__init__.py`."""
+    modules = sorted(set(assigned.values()))
     for module in modules:
-        own = [name for name in messages.texts if where[name] == module]
+        own = [name for name in messages.sources if assigned[name] == module]
         others = {name for own_name in own for name in messages.uses[own_name]} - set(own)
         head = messages.head
         if others:
             head += f"\nfrom .{COMMON} import {', '.join(sorted(others))}"
-        parts = [_all(own), head, *(messages.texts[name] for name in own)]
+        parts = [_all(own), head, *(messages.sources[name] for name in own)]
         text = "# Generated by scripts/proto.  DO NOT EDIT!\n\n" + "\n\n\n".join(parts) + "\n"
         (folder / f"{module}.py").write_text(text, "utf-8")
-    listed = sorted(where)
+    listed = sorted(assigned)
     text = INIT.format(
         names="\n".join(f'    "{name}",' for name in listed),
         imports="\n".join(f"    from .{module} import *" for module in modules),
-        places="\n".join(f'    "{name}": "{where[name]}",' for name in listed),
+        modules="\n".join(f'    "{name}": "{assigned[name]}",' for name in listed),
     )
     (folder / "__init__.py").write_text(text, "utf-8")
 
@@ -137,7 +140,7 @@ def _all(names: list[str]) -> str:
 def main(folder: Path, descriptors: Path, package: str) -> None:
     messages = Messages((folder / "__init__.py").read_text("utf-8"))
     described = FileDescriptorSet.FromString(descriptors.read_bytes())
-    write(folder, messages, places(messages, described, package))
+    write(folder, messages, assign_modules(messages, described, package))
 
 
 if __name__ == "__main__":

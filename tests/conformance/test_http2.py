@@ -1,4 +1,4 @@
-"""h2spec against our server and against grpclib's own: no case may fail here that passes there."""
+"""h2spec against the server and against grpclib's: a case that grpclib passes must not fail."""
 
 import asyncio
 import json
@@ -18,14 +18,14 @@ from aiostream_ds._pb import pluginv2 as pb
 pytestmark = [pytest.mark.go, pytest.mark.slow]
 
 BODY = b"x" * 100
-WAIT = "2s"  # for a frame that may not come
+WAIT = "2s"  # for a frame that may not arrive
 
 
 HEADERS = [(":method", "POST"), (":path", "/run"), ("content-type", "application/grpc")]
 
 
 class AsCalls(AbstractHandler):
-    """h2spec only asks as a browser does: every request reaches the server as one gRPC call."""
+    """h2spec sends requests like a browser's: pass each to the server as a gRPC call."""
 
     def __init__(self, handler):
         self.handler = handler
@@ -76,7 +76,7 @@ class Stock(grpclib.server.Server):
 
 
 async def verdicts(server, binary: Path) -> dict[str, dict[str, str]]:
-    """What h2spec says of each case."""
+    """h2spec's verdict for each case."""
     await server.start("127.0.0.1", 0)
     port = server._server.sockets[0].getsockname()[1]
     process = await asyncio.create_subprocess_exec(
@@ -98,9 +98,9 @@ async def verdicts(server, binary: Path) -> dict[str, dict[str, str]]:
 async def test_no_case_of_h2spec_fails_that_stock_grpclib_passes(
     h2spec_binary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http2, "STREAMS_LIMIT", 100)  # h2spec opens as many as there may be
+    monkeypatch.setattr(http2, "STREAMS_LIMIT", 100)  # h2spec opens as many streams as allowed
     ours = await verdicts(Ours(), h2spec_binary)
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # stock has its accidents
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # grpclib's own raises some
     stock = await verdicts(Stock(), h2spec_binary)
     assert ours.keys() == stock.keys()
     assert len(ours) == 146

@@ -1,4 +1,4 @@
-"""A running Grafana attached to a process that somebody debugs."""
+"""A running Grafana that is attached to a process under a debugger."""
 
 import asyncio
 import shutil
@@ -12,7 +12,7 @@ from .driver import Host
 pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
 
 
-async def test_grafanas_copy_hands_on_the_address_of_the_standalone_process(
+async def test_the_process_that_grafana_starts_announces_the_standalone_address(
     host_binary: Path,
     packaged: Path,
     tmp_path: Path,
@@ -34,7 +34,7 @@ async def test_grafanas_copy_hands_on_the_address_of_the_standalone_process(
     assert dev.stdout is not None
     try:
         while b"Serving" not in (line := await dev.stdout.readline()):
-            assert line, "it ended before it served"
+            assert line, "the process ended before it served"
         address = (directory / "standalone.txt").read_text()
         assert address in line.decode()
         async with Host(host_binary) as host:
@@ -43,7 +43,7 @@ async def test_grafanas_copy_hands_on_the_address_of_the_standalone_process(
             assert (await host.call("health"))["status"] == "OK"
             await host.call("run", path="walk/100/1", run="walk")
             assert await host.packets("walk", 2)
-            await host.call("shutdown")  # of Grafana: the debugged process stays
+            await host.call("shutdown")  # by Grafana: the process under the debugger keeps running
             assert dev.returncode is None
     finally:
         dev.terminate()

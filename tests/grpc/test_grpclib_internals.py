@@ -1,4 +1,12 @@
-"""frame_packet, Codec, and every inside of grpclib and h2 that wire.py and http2.py rely on."""
+"""The private parts of grpclib and h2 that _http2 and _grpc rely on. When an upgrade moves one, a
+test fails here; then _dependencies.py and pyproject.toml have to change.
+
+    h2       the frame dispatch table, the stream and connection states, the tables of open and
+             closed streams, both outbound windows, the buffers of received bytes
+    grpclib  the protocol, its connection and event processor, the server's factory of protocols
+
+Those of rate limits and hpack are in tests/http2/test_rate_limits.py and test_headers.py.
+"""
 
 import asyncio
 import inspect
@@ -27,26 +35,26 @@ from aiostream_ds._pb import pluginv2 as pb
 
 @pytest.mark.parametrize("schema", [None, Schema(b'{"fields":[]}', "1")], ids=["data", "both"])
 @pytest.mark.parametrize("size", [1, 118, 119, 127, 128, 16_374, 16_384, 70_000, 2_097_152])
-def test_a_framed_packet_is_what_betterproto_makes_of_it(size, schema):
+def test_an_encoded_packet_is_the_same_as_betterproto2s(size, schema):
     packet = Packet(Schema(b"{}", "0"), b"x" * size, 1)
     payload = render(schema, packet)
     body = bytes(pb.StreamPacket(data=payload))
     assert packet_bytes(schema, packet) == b"\0" + struct.pack(">I", len(body)) + body
 
 
-def test_the_codec_reads_what_it_writes():
+def test_the_codec_decodes_what_it_encodes():
     codec = Codec()
     message = pb.PublishStreamResponse(data=b"abc")
     data = codec.encode(message, pb.PublishStreamResponse)
     assert codec.decode(data, pb.PublishStreamResponse) == message
 
 
-def test_the_codec_lets_ready_bytes_pass():
-    assert Codec().encode(b"ready", pb.StreamPacket) == b"ready"
+def test_the_codec_passes_bytes_through():
+    assert Codec().encode(b"encoded", pb.StreamPacket) == b"encoded"
 
 
 @pytest.mark.parametrize("reply", [None, "text", pb.StreamPacket()])
-def test_the_codec_names_a_reply_of_the_wrong_type(reply):
+def test_the_codec_refuses_a_response_of_the_wrong_type(reply):
     with pytest.raises(TypeError, match="must be bytes or PublishStreamResponse"):
         Codec().encode(reply, pb.PublishStreamResponse)
 
@@ -98,18 +106,18 @@ def request(peer, number, path="/none"):
     peer.send_headers(number, headers)
 
 
-async def test_the_first_settings_lift_the_limit_of_100_streams():
+async def test_the_first_settings_frame_removes_the_limit_of_100_streams():
     transport = FakeTransport()
     _, protocol = connect(transport)
     events = client().receive_data(b"".join(transport.written))
     changed = [e for e in events if isinstance(e, h2.events.RemoteSettingsChanged)]
     code = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
     assert changed[0].changed_settings[code].new_value == http2.STREAMS_LIMIT
-    # what is announced is what h2 enforces
+    # h2 enforces the announced limit
     assert protocol.connection._connection.local_settings.max_concurrent_streams == 2**31 - 1
 
 
-async def test_writes_of_one_turn_leave_in_one_write():
+async def test_writes_of_one_iteration_are_written_together():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
@@ -120,7 +128,7 @@ async def test_writes_of_one_turn_leave_in_one_write():
     assert transport.written == [b"abc" * (FLUSH_CHUNKS - 1)]
 
 
-async def test_so_many_pieces_leave_at_once():
+async def test_the_buffer_is_flushed_after_flush_chunks():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
@@ -129,7 +137,7 @@ async def test_so_many_pieces_leave_at_once():
     assert transport.written == [b"abc" * FLUSH_CHUNKS]
 
 
-async def test_many_bytes_leave_at_once():
+async def test_the_buffer_is_flushed_after_flush_bytes():
     transport = FakeTransport()
     _, protocol = connect(transport)
     transport.written.clear()
@@ -137,7 +145,7 @@ async def test_many_bytes_leave_at_once():
     assert len(transport.written) == 1
 
 
-async def test_data_frames_made_by_hand_keep_the_accounts_of_both_windows():
+async def test_data_frames_are_subtracted_from_both_windows():
     got_headers = asyncio.Event()
 
     async def run(_, call):
@@ -164,7 +172,7 @@ async def test_data_frames_made_by_hand_keep_the_accounts_of_both_windows():
     await asyncio.wait(server.tasks)
 
 
-async def test_ended_streams_leave_h2s_books():
+async def test_ended_streams_are_removed_from_h2():
     transport = FakeTransport()
     server, protocol = connect(transport)
     peer = client()
@@ -177,11 +185,11 @@ async def test_ended_streams_leave_h2s_books():
     await asyncio.sleep(0)
     assert connection.open_inbound_streams == 0
     assert len(protocol.connection.streams) == 0
-    # a late frame on such a stream is still told from one on a stream that never was
+    # h2 still distinguishes a closed stream from one that was never opened
     assert connection._stream_is_closed_by_reset(1)
 
 
-async def test_a_call_reset_in_the_same_read_is_forgotten_though_it_never_ran():
+async def test_a_call_that_is_reset_in_the_same_read_never_runs_and_is_removed():
     called = []
     transport = FakeTransport()
 
@@ -202,7 +210,7 @@ async def test_a_call_reset_in_the_same_read_is_forgotten_though_it_never_ran():
     assert len(protocol.connection._connection.streams) == 0
 
 
-async def test_a_window_update_of_the_connection_wakes_only_who_waits():
+async def test_a_window_update_of_the_connection_wakes_waiting_streams_only():
     transport = FakeTransport()
     server, protocol = connect(transport)
     waiting = asyncio.ensure_future(protocol.connection.wait_for_window(1))
@@ -215,37 +223,54 @@ async def test_a_window_update_of_the_connection_wakes_only_who_waits():
     assert not protocol.connection.blocked
 
 
-# -- what grpclib and h2 must still look like ----------------------------------------------------
+# -- private parts of grpclib and h2 --------------------------------------------------------------
 
 
-def test_h2_still_asks_the_property_for_its_count_of_streams():
+def test_h2_counts_streams_with_a_property():
     source = inspect.getsource(h2.connection.H2Connection._receive_headers_frame)
     assert "self.open_inbound_streams" in source
     assert "local_settings.max_concurrent_streams" in source
 
 
-def test_h2_still_books_closed_streams_as_forget_does():
+def test_h2_records_closed_streams_as_forget_does():
     source = inspect.getsource(h2.connection.H2Connection._open_streams)
     assert "self._closed_streams[stream_id] = stream.closed_by" in source
 
 
-def test_h2_sends_data_only_after_changing_both_windows():
+def test_h2_subtracts_sent_data_from_the_window():
     source = inspect.getsource(h2.connection.H2Connection.send_data)
     assert "self.outbound_flow_control_window -= frame_size" in source
 
 
-def test_h2_still_dispatches_frames_from_a_table_and_hands_failed_ones_to_its_own_rules():
+def test_h2_dispatches_frames_with_a_table_and_handles_failed_ones():
     source = inspect.getsource(h2.connection.H2Connection._receive_frame)
     assert "self._frame_dispatch_table[frame.__class__](frame)" in source
     assert "except StreamClosedError" in source and "except StreamIDTooLowError" in source
-    # what is left out: text made for each frame, and sending nothing
+    # omitted in the override: the debug string of each frame, and sending nothing
     assert "self._prepare_for_sending(frames)" in source
 
 
-def test_h2_still_changes_states_alone_when_headers_are_sent():
+def test_h2_changes_only_states_when_headers_are_sent():
     source = inspect.getsource(h2.stream.H2Stream.send_headers)
     assert "self.state_machine.process_input(input_)" in source
     assert "self.state_machine.process_input(StreamInputs.SEND_END_STREAM)" in source
+
+
+async def test_h2_has_the_private_attributes_that_are_used():
+    _, protocol = connect(FakeTransport())
+    peer = client()
+    request(peer, 1)
+    protocol.data_received(peer.data_to_send())
+    connection = protocol.connection._connection
+    buffer = connection.incoming_buffer
+    assert (buffer._data, buffer._headers_buffer, buffer._preamble_len) == (b"", [], 0)
+    assert connection.state_machine.state is h2.connection.ConnectionState.SERVER_OPEN
+    stream = connection.streams[1]
+    assert stream.state_machine.state is h2.stream.StreamState.OPEN
+    assert stream.closed_by is None and connection._closed_streams is not None
+    assert connection.encoder.header_table.resized is False
+    assert callable(connection._prepare_for_sending) and connection._frame_dispatch_table
+    protocol.connection_lost(None)
 
 
 @pytest.mark.parametrize(
@@ -259,48 +284,48 @@ def test_h2_still_changes_states_alone_when_headers_are_sent():
         (GrpclibServer, "_protocol_factory start close wait_closed"),
     ],
 )
-def test_grpclib_still_has_what_is_overridden_or_called(owner, names):
+def test_grpclib_has_the_methods_that_are_overridden_or_called(owner, names):
     assert [name for name in names.split() if not hasattr(owner, name)] == []
 
 
-def test_grpclib_still_closes_calls_through_the_handler():
+def test_grpclib_closes_calls_with_the_handler():
     source = inspect.getsource(EventsProcessor.close)
     assert "self.handler.close()" in source and "self.connection.close()" in source
 
 
-# -- one stream's reading ------------------------------------------------------------------------
+# -- reading a stream ----------------------------------------------------------------------------
 
 
 def stream_of_a_connection():
-    given = []
+    acknowledged = []
 
-    class Given:
+    class FakeConnection:
         def acknowledge(self, number, size, *, ended):
-            given.append((size, ended))
+            acknowledged.append((size, ended))
 
-    return Http2Stream(Given(), None, 1), given
+    return Http2Stream(FakeConnection(), None, 1), acknowledged
 
 
-async def test_reading_waits_for_all_it_wants_and_gives_back_what_came_meanwhile():
-    stream, given = stream_of_a_connection()
+async def test_read_waits_for_all_bytes_and_acknowledges_them_as_they_arrive():
+    stream, acknowledged = stream_of_a_connection()
     reading = asyncio.ensure_future(stream.read(5))
     stream.feed(b"ab", 2)
     await asyncio.sleep(0)
     assert not reading.done()
-    stream.feed(b"cdefg", 9)  # two bytes of data more than wanted, and some padding
-    assert await reading == b"abcde" and sum(size for size, _ in given) == 11
-    assert await stream.read(2) == b"fg" and sum(size for size, _ in given) == 11
+    stream.feed(b"cdefg", 9)  # two bytes more than requested, and padding
+    assert await reading == b"abcde" and sum(size for size, _ in acknowledged) == 11
+    assert await stream.read(2) == b"fg" and sum(size for size, _ in acknowledged) == 11
 
 
-async def test_reading_past_the_end_gives_what_there_is():
-    stream, given = stream_of_a_connection()
+async def test_read_returns_fewer_bytes_at_the_end_of_the_stream():
+    stream, acknowledged = stream_of_a_connection()
     stream.feed(b"abc", 3)
     stream.feed_end()
     assert await stream.read(5) == b"abc" and await stream.read(1) == b""
-    assert given == [(3, True)]
+    assert acknowledged == [(3, True)]
 
 
-async def test_the_window_of_ended_streams_is_given_back_in_large_pieces():
+async def test_the_bytes_of_ended_streams_are_acknowledged_together():
     transport = FakeTransport()
     _, protocol = connect(transport)
     peer = client()
@@ -309,10 +334,10 @@ async def test_the_window_of_ended_streams_is_given_back_in_large_pieces():
         request(peer, number)
         peer.send_data(number, bytes(2_000), end_stream=True)
         protocol.data_received(peer.data_to_send())
-    acknowledged = protocol.connection._connection.inbound_flow_control_window
+    before = protocol.connection._connection.inbound_flow_control_window
     for stream in tuple(protocol.connection.streams.values()):
         assert await stream.read(2_000) == bytes(2_000)
-    regained = protocol.connection._connection.inbound_flow_control_window - acknowledged
+    increase = protocol.connection._connection.inbound_flow_control_window - before
     manager = protocol.connection._connection._inbound_flow_control_window_manager
-    assert regained + manager._bytes_processed in (18_000, 20_000) and window
+    assert increase + manager._bytes_processed in (18_000, 20_000) and window
     protocol.connection_lost(None)

@@ -1,9 +1,9 @@
-// Runs h2spec's cases against an HTTP/2 server without TLS and prints one JSON line a case, for
-// tests/conformance/test_http2.py. Arguments: the server's host and port, the path to ask for, and
-// the time to wait for a frame: `h2spec 127.0.0.1 5000 /path 500ms`.
+// Runs h2spec's cases against an HTTP/2 server without TLS and prints one JSON line for each case,
+// for tests/conformance/test_http2.py. Arguments: the server's host and port, the path to request,
+// and the time to wait for a frame: `h2spec 127.0.0.1 5000 /path 500ms`.
 //
-// The cases run side by side, each on a connection of its own, because most of their time is spent
-// waiting for what does not come.
+// The cases run concurrently, each on its own connection: they spend most of their time waiting for
+// frames that do not arrive.
 package main
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/summerwind/h2spec/spec"
 )
 
-// sideBySide is how many cases run at once.
-const sideBySide = 16
+// concurrency is how many cases run at once.
+const concurrency = 16
 
 // A verdict is a line of the output: outcome is "passed", "failed" or "skipped".
 type verdict struct {
@@ -59,7 +59,7 @@ func run(arguments []string) error {
 		waiting sync.WaitGroup
 		writing sync.Mutex
 		lines   = json.NewEncoder(os.Stdout)
-		free    = make(chan struct{}, sideBySide)
+		free    = make(chan struct{}, concurrency)
 	)
 	for _, group := range []*spec.TestGroup{generic.Spec(), http2.Spec(), hpack.Spec()} {
 		each(group, func(name string, test *spec.TestCase) {

@@ -26,7 +26,7 @@ class StdioDataChannel(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class ConnInfo(betterproto2.Message):
     """
-    A connection that the host's broker offers.
+    A connection of the host's broker.
     """
 
     service_id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
@@ -47,7 +47,7 @@ default_message_pool.register_message("plugin", "ConnInfo", ConnInfo)
 @dataclass(eq=False, repr=False)
 class ConnInfoKnock(betterproto2.Message):
     """
-    Part of a multiplexed connection.
+    For a multiplexed connection.
     """
 
     knock: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
@@ -63,7 +63,7 @@ default_message_pool.register_message("plugin", "ConnInfo.Knock", ConnInfoKnock)
 @dataclass(eq=False, repr=False)
 class Empty(betterproto2.Message):
     """
-    Nothing.
+    No data.
     """
 
     pass
@@ -75,7 +75,7 @@ default_message_pool.register_message("plugin", "Empty", Empty)
 @dataclass(eq=False, repr=False)
 class StdioData(betterproto2.Message):
     """
-    A piece of output.
+    A chunk of output.
     """
 
     channel: "StdioDataChannel" = betterproto2.field(

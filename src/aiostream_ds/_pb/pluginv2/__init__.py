@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .resource import *
     from .stream import *
 
-_PLACES = {
+_MODULES = {
     "AppInstanceSettings": "common",
     "CallResourceRequest": "resource",
     "CallResourceResponse": "resource",
@@ -76,7 +76,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return found

@@ -21,7 +21,7 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 @dataclass(eq=False, repr=False)
 class AppInstanceSettings(betterproto2.Message):
     """
-    ---- who asks, and for what ------------------------------------------------------------------
+    ---- plugin context --------------------------------------------------------------------------
     """
 
     json_data: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
@@ -46,7 +46,7 @@ default_message_pool.register_message("pluginv2", "AppInstanceSettings", AppInst
 @dataclass(eq=False, repr=False)
 class DataSourceInstanceSettings(betterproto2.Message):
     """
-    The data source as an admin has set it up.
+    The settings of a data source.
     """
 
     id: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
@@ -92,7 +92,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class PluginContext(betterproto2.Message):
     """
-    Where a call comes from; part of nearly every request.
+    The organization, user, settings and Grafana instance of a call; in nearly every request.
     """
 
     org_id: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
@@ -145,7 +145,7 @@ default_message_pool.register_message("pluginv2", "PluginContext", PluginContext
 @dataclass(eq=False, repr=False)
 class User(betterproto2.Message):
     """
-    Who asks; missing when Grafana itself does.
+    The user who makes the call; missing when Grafana itself makes it.
     """
 
     login: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)

@@ -58,7 +58,7 @@ default_message_pool.register_message("pluginv2", "DataQuery", DataQuery)
 @dataclass(eq=False, repr=False)
 class DataResponse(betterproto2.Message):
     """
-    The answer to one query.
+    The result of one query.
     """
 
     frames: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
@@ -144,7 +144,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class QueryDataRequest(betterproto2.Message):
     """
-    All queries of a panel.
+    The queries of a panel.
     """
 
     plugin_context: "PluginContext | None" = betterproto2.field(
@@ -173,7 +173,7 @@ default_message_pool.register_message("pluginv2", "QueryDataRequest", QueryDataR
 @dataclass(eq=False, repr=False)
 class QueryDataResponse(betterproto2.Message):
     """
-    The answers, by the queries' refId.
+    The results by refId.
     """
 
     responses: "dict[str, DataResponse]" = betterproto2.field(

@@ -32,7 +32,7 @@ class CheckHealthResponseHealthStatus(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class CheckHealthRequest(betterproto2.Message):
     """
-    Whether the data source works, asked by "Save & test".
+    The health check of "Save & test".
     """
 
     plugin_context: "PluginContext | None" = betterproto2.field(
@@ -52,7 +52,7 @@ default_message_pool.register_message("pluginv2", "CheckHealthRequest", CheckHea
 @dataclass(eq=False, repr=False)
 class CheckHealthResponse(betterproto2.Message):
     """
-    The answer, with a message for the admin.
+    The result of the health check, with a message for the admin.
     """
 
     status: "CheckHealthResponseHealthStatus" = betterproto2.field(

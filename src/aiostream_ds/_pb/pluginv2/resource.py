@@ -49,7 +49,7 @@ default_message_pool.register_message("pluginv2", "CallResourceRequest", CallRes
 @dataclass(eq=False, repr=False)
 class CallResourceResponse(betterproto2.Message):
     """
-    Its answer, or the next piece of it.
+    The response, or the next part of its body.
     """
 
     code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)

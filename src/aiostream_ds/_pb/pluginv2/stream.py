@@ -42,7 +42,7 @@ class SubscribeStreamResponseStatus(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class PublishStreamRequest(betterproto2.Message):
     """
-    What a user wants to send into a channel.
+    Data that a user publishes to a channel.
     """
 
     plugin_context: "PluginContext | None" = betterproto2.field(
@@ -69,7 +69,7 @@ default_message_pool.register_message("pluginv2", "PublishStreamRequest", Publis
 @dataclass(eq=False, repr=False)
 class PublishStreamResponse(betterproto2.Message):
     """
-    Whether the user may, and what goes out.
+    Whether the user may publish, and the data to publish.
     """
 
     status: "PublishStreamResponseStatus" = betterproto2.field(
@@ -85,7 +85,7 @@ default_message_pool.register_message("pluginv2", "PublishStreamResponse", Publi
 @dataclass(eq=False, repr=False)
 class RunStreamRequest(betterproto2.Message):
     """
-    The start of a channel: its packets are the answer.
+    Starts a channel: the response is the stream of its packets.
     """
 
     plugin_context: "PluginContext | None" = betterproto2.field(
@@ -154,7 +154,7 @@ default_message_pool.register_message("pluginv2", "SubscribeStreamRequest", Subs
 @dataclass(eq=False, repr=False)
 class SubscribeStreamResponse(betterproto2.Message):
     """
-    Whether a user may, and the first frame.
+    Whether the user may subscribe, and the first frame.
     """
 
     status: "SubscribeStreamResponseStatus" = betterproto2.field(

@@ -28,7 +28,7 @@ class HealthCheckResponseServingStatus(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class HealthCheckRequest(betterproto2.Message):
     """
-    The name of a service; "" is the whole process.
+    The name of a service; "" is the whole server.
     """
 
     service: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -40,7 +40,7 @@ default_message_pool.register_message("grpc.health.v1", "HealthCheckRequest", He
 @dataclass(eq=False, repr=False)
 class HealthCheckResponse(betterproto2.Message):
     """
-    How it is.
+    The state of the service.
     """
 
     status: "HealthCheckResponseServingStatus" = betterproto2.field(

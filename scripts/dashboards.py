@@ -196,16 +196,16 @@ def demo() -> Json:
 def host() -> Json:
     """The source `host`."""
     percent = {"unit": "percent", "min": 0, "max": 100}
-    warm = steps((None, "green"), (70, "orange"), (90, "red"))
+    levels = steps((None, "green"), (70, "orange"), (90, "red"))
     cpu, memory = query("cpu"), query("memory")
     net, disk = query("net", nic="${nic}"), query("disk", device="${device}")
     return dashboard(
         "host",
         "The machine that Grafana's plugin runs on: processor, memory, network and disks.",
         [text_box("nic", "Interface", "all"), text_box("device", "Disk", "all")],
-        panel("stat", "Processor", (6, 4), cpu, **newest("busy", **percent, **warm)),
+        panel("stat", "Processor", (6, 4), cpu, **newest("busy", **percent, **levels)),
         panel("stat", "Load", (6, 4), cpu, **newest("load", **neutral())),
-        panel("stat", "Memory", (6, 4), memory, **newest("used_share", **percent, **warm)),
+        panel("stat", "Memory", (6, 4), memory, **newest("used_share", **percent, **levels)),
         panel("stat", "Received", (6, 4), net, **newest("received", **neutral())),
         panel(
             "timeseries",
@@ -247,7 +247,7 @@ def file() -> Json:
     rows = query("rows", file="${file}")
     return dashboard(
         "file",
-        "A growing NDJSON or CSV file, from its rows of before to the line written just now.",
+        "A growing NDJSON or CSV file: its earlier rows and each new line.",
         [text_box("file", "File", "today.ndjson")],
         panel(
             "timeseries",

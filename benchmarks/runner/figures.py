@@ -13,8 +13,8 @@ class Figure:
     """One line of the results: a key of the load client's result for a workload.
 
     `must` and `stretch` are targets: lower bounds if `more`, otherwise upper bounds; of the ratio
-    to the reference, or of the value if `plain`. None: no target. `against` is another reference:
-    (server, workload, key).
+    to the reference, or of the value if `absolute`. None: no target. `against` is another
+    reference: (server, workload, key).
     """
 
     workload: str
@@ -25,7 +25,7 @@ class Figure:
     must: float | None
     stretch: float | None
     against: tuple[str, str, str] | None = None
-    plain: bool = False
+    absolute: bool = False
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Figure:
         return self.against or (REFERENCE, self.workload, self.key)
 
     def reached(self, value: float, target: float | None) -> bool:
-        """Whether a ratio, or a plain value, reaches the target."""
+        """Whether a ratio, or an absolute value, reaches the target."""
         return target is not None and (value >= target if self.more else value <= target)
 
 
@@ -76,7 +76,7 @@ FIGURES = (
     Figure("m10000", "open_s", "s", "opening 10,000 channels", False, 2.5, 1),
     Figure("m10000", "opening_p99_ms", "ms, p99", "a health check while they open", False, 2, 1),
     Figure("m10000", "open_p99_ms", "ms, p99", "a health check while they are open", False, 2, 1),
-    Figure("m10000", "channel_kb", "KB", "memory of a channel", False, 20, 9, plain=True),
+    Figure("m10000", "channel_kb", "KB", "memory of a channel", False, 20, 9, absolute=True),
     Figure(
         *("cold", "health_ms", "ms", "exec to the first health response; ratio to bare Python"),
         *(False, 1.5, 1.1, ("python", "bare", "end_ms")),

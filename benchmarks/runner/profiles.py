@@ -41,30 +41,30 @@ def _sections(bench: Bench, scale: float) -> Iterator[str]:
         samples = BUILD / f"samples-{workload}.json"
         samples.unlink(missing_ok=True)
         log(f"profile {workload}")
-        plain = measure(bench, OURS, workload, scale)
-        slowed = measure(bench, OURS, workload, scale, {"PEER_SAMPLES": str(samples)})
+        unsampled = measure(bench, OURS, workload, scale)
+        sampled = measure(bench, OURS, workload, scale, {"PEER_SAMPLES": str(samples)})
         yield f"## {workload}"
         yield ""
-        error = plain.get("error") or slowed.get("error")
+        error = unsampled.get("error") or sampled.get("error")
         if error:
             yield f"Does not count: {str(error)[:300]}"
         elif not samples.exists():
             yield "No samples: the process was killed."
         else:
-            yield from _tables(json.loads(samples.read_text("utf-8")), plain, slowed)
+            yield from _tables(json.loads(samples.read_text("utf-8")), unsampled, sampled)
         yield ""
 
 
 def _tables(
-    samples: Mapping[str, Any], plain: Mapping[str, Any], slowed: Mapping[str, Any]
+    samples: Mapping[str, Any], unsampled: Mapping[str, Any], sampled: Mapping[str, Any]
 ) -> Iterator[str]:
     stages = {name: count for name, count in samples["stages"].items() if name != START}
     total = sum(stages.values())
     if not total:
         yield "No sample is part of a packet."
         return
-    each = plain["srv_us"]
-    yield f"{number(each)} µs of processor time a packet; {number(slowed['srv_us'])} µs while"
+    each = unsampled["srv_us"]
+    yield f"{number(each)} µs of processor time a packet; {number(sampled['srv_us'])} µs while"
     yield f"sampled, {total:,} samples."
     yield ""
     yield "| stage | share | µs a packet |"

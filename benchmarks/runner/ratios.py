@@ -76,7 +76,7 @@ class Outcome:
 
     def reached(self, figure: Figure, target: float | None) -> bool:
         """Whether the target is reached and every round counted."""
-        judged = self.value if figure.plain else self.ratio
+        judged = self.value if figure.absolute else self.ratio
         return judged is not None and judged.complete and figure.reached(judged.median, target)
 
 

@@ -43,7 +43,7 @@ def number(value: float) -> str:
 def _ratio(found: Outcome | None, figure: Figure) -> str:
     if found is None:
         return "–"
-    shown = found.value if figure.plain else found.ratio
+    shown = found.value if figure.absolute else found.ratio
     if shown is None:
         return "**does not count**" if found.error else "–"
     text = f"{number(shown.median)} ({number(shown.least)}–{number(shown.most)})"
@@ -61,7 +61,7 @@ def _reference(run: Run, figure: Figure) -> str:
 def _target(figure: Figure, target: float | None) -> str:
     if target is None:
         return "–"
-    return f"{'≥' if figure.more else '≤'} {target:g}{' KB' if figure.plain else ''}"
+    return f"{'≥' if figure.more else '≤'} {target:g}{' KB' if figure.absolute else ''}"
 
 
 def table(run: Run) -> Iterator[str]:

@@ -57,18 +57,18 @@ def test_a_recording_can_be_played(here, capsys):
     "words, text",
     [
         (["walk/0/1", "out"], "walk/0/1: refused (NOT_FOUND"),
-        (["walk/1/1", "there"], "'there' cannot be created: File exists"),
+        (["walk/1/1", "existing"], "'existing' cannot be created: File exists"),
         (["walk/1/1", "no/out"], "'no/out' cannot be created: No such file"),
         (["missing.py", "p", "out"], "got 'missing.py', which does not exist"),
     ],
 )
 def test_an_error_is_one_sentence_and_leaves_no_file(here, capsys, words, text):
-    (here / "there").write_text("kept")
+    (here / "existing").write_text("unchanged")
     assert main(["record", *words]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("aiostream-ds record: ") and text in captured.err
     assert captured.err.count("\n") == 1
-    assert not (here / "out").exists() and (here / "there").read_text() == "kept"
+    assert not (here / "out").exists() and (here / "existing").read_text() == "unchanged"
 
 
 @pytest.mark.parametrize(

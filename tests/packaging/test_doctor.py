@@ -203,14 +203,14 @@ def test_port_nothing_listens_at_the_plugins_address(doctor: Doctor, folder: Pat
     assert_cause(doctor(), "port", address)
 
 
-@pytest.mark.parametrize("pid", [None, "gone"])
+@pytest.mark.parametrize("pid", [None, "ended"])
 def test_a_stale_address_file(doctor: Doctor, folder: Path, pid: str | None) -> None:
     address = closed_port()
     (folder / "standalone.txt").write_text(address)
     if pid is not None:
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        (folder / "pid.txt").write_text(str(gone.pid))
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        (folder / "pid.txt").write_text(str(ended.pid))
     assert_cause(doctor(), "address file", address)
 
 

@@ -147,22 +147,22 @@ def test_the_dashboards_of_an_authors_plugin_json_are_packaged(
 
 
 def test_an_authors_frontend_replaces_ours(package: Package, author: Path, tmp_path: Path) -> None:
-    theirs = tmp_path / "dist"
-    (theirs / "img").mkdir(parents=True)
-    (theirs / "module.js").write_text("no module")
-    words = (author, "-o", tmp_path / "out", "--runtime", "host", "--frontend", theirs)
+    frontend = tmp_path / "dist"
+    (frontend / "img").mkdir(parents=True)
+    (frontend / "module.js").write_text("no module")
+    words = (author, "-o", tmp_path / "out", "--runtime", "host", "--frontend", frontend)
     refused = package(*words, check=False)
     assert refused.returncode == 1
     assert "module.js' must be an AMD module" in refused.stderr
-    (theirs / "module.js").write_text("define([], () => ({}))")
-    (theirs / "chunk.js").write_text("1")
-    (theirs / "img/back.svg").write_text("<svg/>")
-    (theirs / "plugin.json").write_text("{}")
+    (frontend / "module.js").write_text("define([], () => ({}))")
+    (frontend / "chunk.js").write_text("1")
+    (frontend / "img/back.svg").write_text("<svg/>")
+    (frontend / "plugin.json").write_text("{}")
     done = package(*words)
-    assert f"{theirs / 'plugin.json'} is left out: the package has its own" in done.stderr
+    assert f"{frontend / 'plugin.json'} is left out: the package has its own" in done.stderr
     (folder,) = (tmp_path / "out").glob("*-datasource")
-    for place in ("module.js", "chunk.js", "img/back.svg"):
-        assert (folder / place).read_text() == (theirs / place).read_text()
+    for name in ("module.js", "chunk.js", "img/back.svg"):
+        assert (folder / name).read_text() == (frontend / name).read_text()
     assert json.loads((folder / "plugin.json").read_text())["id"] == folder.name
     assert not (folder / "module.js.map").exists()
 

@@ -138,7 +138,7 @@ def test_dependencies_are_resolved_and_extras_only_if_requested():
 def test_an_editable_package_has_its_files():
     (found,) = (package for package in resolve(["aiostream-ds"]) if package.name == "aiostream-ds")
     assert "aiostream_ds/_process/runtime.py" in found.files
-    assert not any("__pycache__" in place for place in found.files)
+    assert not any("__pycache__" in name for name in found.files)
 
 
 # -- ELF files -------------------------------------------------------------------------------------
@@ -220,8 +220,8 @@ def test_a_log_of_another_plugin_has_no_clue():
 
 def test_guesses_of_go_plugin_count_only_without_a_better_clue():
     assert [clue.cause for clue in find_clues(GO_PLUGIN, ID)] == ["architecture"]
-    plain = GO_PLUGIN.replace("EM_AARCH64", "EM_X86_64")
-    assert [clue.cause for clue in find_clues(plain, ID)] == ["handshake"]
+    same = GO_PLUGIN.replace("EM_AARCH64", "EM_X86_64")
+    assert [clue.cause for clue in find_clues(same, ID)] == ["handshake"]
 
 
 def test_a_log_is_read_from_the_last_start(tmp_path):
@@ -233,8 +233,8 @@ def test_a_log_is_read_from_the_last_start(tmp_path):
 
 
 def test_findings_are_lines_and_the_worst_counts():
-    bad = Finding(Level.ERROR, "port", "nobody", "start it")
-    assert str(bad).splitlines() == ["error    port: nobody", "         cure: start it"]
+    bad = Finding(Level.ERROR, "port", "no answer", "start it")
+    assert str(bad).splitlines() == ["error    port: no answer", "         cure: start it"]
     assert worst([Finding(Level.OK, "a", "b"), bad]) is Level.ERROR
     assert worst([]) is Level.OK
     assert Clue("a", "b").cause == "a"

@@ -13,7 +13,7 @@ from benchmarks.runner.ratios import Measurement, outcome, spread
 
 MORE = Figure("b1x2", "pps", "packets/s", "packets", True, 1.3, 1.6)
 LESS = Figure("t1000", "p99_ms", "ms", "age", False, 1.5, 1.2)
-PLAIN = Figure("m10000", "channel_kb", "KB", "memory", False, 20, 9, plain=True)
+ABSOLUTE = Figure("m10000", "channel_kb", "KB", "memory", False, 20, 9, absolute=True)
 COLD = Figure("cold", "health_ms", "ms", "start", False, 1.5, 1.1, ("python", "bare", "end_ms"))
 
 
@@ -63,10 +63,10 @@ def test_if_less_is_better_a_target_is_an_upper_bound(ratio: float, reached: boo
     assert found is not None and found.reached(LESS, LESS.stretch) is reached
 
 
-def test_a_plain_figure_does_not_need_the_reference():
-    found = outcome(measured("m10000", ours=[{"channel_kb": 8.0}]), PLAIN)
+def test_an_absolute_figure_does_not_need_the_reference():
+    found = outcome(measured("m10000", ours=[{"channel_kb": 8.0}]), ABSOLUTE)
     assert found is not None and found.ratio is None
-    assert found.reached(PLAIN, PLAIN.stretch)
+    assert found.reached(ABSOLUTE, ABSOLUTE.stretch)
 
 
 def test_a_figure_may_have_another_reference():

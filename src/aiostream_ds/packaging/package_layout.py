@@ -77,9 +77,9 @@ def write_common(
         _write_builtin(root)
         return
     _write_texts(root, project, manifest, _author_class(config), progress)
-    near = config.file.resolve().parent
-    _write_logos(root, near, project.folder, manifest, progress)
-    _write_includes(root, near, manifest)
+    author_folder = config.file.resolve().parent
+    _write_logos(root, author_folder, project.folder, manifest, progress)
+    _write_includes(root, author_folder, manifest)
 
 
 def _write_builtin(root: Path) -> None:
@@ -123,10 +123,10 @@ def _write_texts(
 
 
 def _write_logos(
-    root: Path, near: Path, folder: Path, manifest: Mapping[str, Any], progress: Progress
+    root: Path, author_folder: Path, folder: Path, manifest: Mapping[str, Any], progress: Progress
 ) -> None:
     for name in sorted(set(manifest["info"]["logos"].values())):
-        own = next((d / name for d in (near, folder) if (d / name).is_file()), None)
+        own = next((d / name for d in (author_folder, folder) if (d / name).is_file()), None)
         if own is not None:
             _write(root / name, own.read_bytes())
         else:
@@ -134,12 +134,12 @@ def _write_logos(
             _write(root / name, boilerplate.make_logo(manifest))
 
 
-def _write_includes(root: Path, near: Path, manifest: Mapping[str, Any]) -> None:
+def _write_includes(root: Path, author_folder: Path, manifest: Mapping[str, Any]) -> None:
     """Copy the dashboards that an author's plugin.json includes."""
     for name in [one["path"] for one in manifest.get("includes", ()) if "path" in one]:
-        if not (near / name).is_file():
-            raise PackagingError(f"plugin.json includes {name!r}, which is not in {near}")
-        _write(root / name, (near / name).read_bytes())
+        if not (author_folder / name).is_file():
+            raise PackagingError(f"plugin.json includes {name!r}, which is not in {author_folder}")
+        _write(root / name, (author_folder / name).read_bytes())
 
 
 def _write(path: Path, content: bytes | str) -> None:

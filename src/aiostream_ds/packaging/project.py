@@ -67,7 +67,7 @@ def read_project(file: Path) -> Project:
     requires = [*project.get("dependencies", ()), *_script_requires(file)]
     texts: dict[str, Path] = {}
     for name, candidates in _TEXTS.items():
-        for candidate in (near / text for near in (file.parent, folder) for text in candidates):
+        for candidate in (parent / text for parent in (file.parent, folder) for text in candidates):
             if candidate.is_file() and candidate.stat().st_size:
                 texts.setdefault(name, candidate)
     table = pyproject.get("tool", {}).get("aiostream-ds", {})

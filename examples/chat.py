@@ -1,19 +1,17 @@
-"""Publish and stream: what a user sends into a room, everybody in the room sees."""
+"""Publish and stream: every viewer of a topic sees what any of them publishes to it."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from aiostream_ds import DataSource, Row, Rows, serve, stream
+from aiostream_ds import DataSource, Meta, Row, Rows, serve, stream
 
 
-class Said(Struct):
-    """What may be published: `{"name": "Ann", "text": "Hello"}`."""
+class Message(Struct):
+    """The data to publish: `{"name": "Ann", "text": "Hello"}`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=40)]
     text: Annotated[str, Meta(min_length=1, max_length=1_000)]
@@ -25,26 +23,24 @@ class Line(Row):
 
 
 class Chat(DataSource):
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        self.rooms: defaultdict[str, set[MemoryObjectSendStream[Said]]] = defaultdict(set)
-        yield
+    def __init__(self) -> None:
+        self.runs: defaultdict[str, set[MemoryObjectSendStream[Message]]] = defaultdict(set)
 
-    @stream("rooms/{room}")
-    async def room(self, room: str) -> Rows[Line]:
-        send, receive = anyio.create_memory_object_stream[Said](100)
-        self.rooms[room].add(send)
+    @stream("topics/{topic}")
+    async def topic(self, topic: str) -> Rows[Line]:
+        send, receive = anyio.create_memory_object_stream[Message](100)
+        self.runs[topic].add(send)
         try:
             with send, receive:
-                async for said in receive:
-                    yield Line(name=said.name, text=said.text)
+                async for message in receive:
+                    yield Line(name=message.name, text=message.text)
         finally:
-            self.rooms[room].discard(send)
+            self.runs[topic].discard(send)
 
-    @room.publish
-    async def say(self, data: Said, room: str) -> None:
-        for listener in self.rooms[room]:
-            listener.send_nowait(data)
+    @topic.publish
+    async def send(self, data: Message, topic: str) -> None:
+        for run in self.runs[topic]:
+            run.send_nowait(data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Everything that a data source can have, over an upstream that is simulated here.
+"""Every feature of a data source, with a simulated upstream system.
 
 Try it:  aiostream-ds dev examples/sensors.py --path sensors/kitchen --secret password=swordfish
 """
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import anyio
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from aiostream_ds import (
     ConfigError,
@@ -21,6 +21,7 @@ from aiostream_ds import (
     Health,
     HistoryRange,
     LiveChannel,
+    Meta,
     NotFound,
     PermissionDenied,
     Query,
@@ -40,15 +41,15 @@ from aiostream_ds import (
 
 
 class House(Settings):
-    """What an admin fills in."""
+    """What an admin configures."""
 
-    rooms: tuple[str, ...] = ("kitchen", "cellar")
+    sensors: tuple[str, ...] = ("kitchen", "cellar")
     interval: Annotated[float, Meta(gt=0)] = 1.0
     password: Secret = secret()
 
 
 class Reading(Row):
-    """A row whose schema is known before the first one comes."""
+    """A row whose schema is known before the first one is yielded."""
 
     time: datetime
     celsius: Annotated[float, FieldConfig(unit="celsius", decimals=1)]
@@ -56,41 +57,41 @@ class Reading(Row):
 
 
 class Command(Struct):
-    """What may be published to a sensor: `{"target": 21.5}`."""
+    """The data to publish to a sensor: `{"target": 21.5}`."""
 
     target: Annotated[float, Meta(ge=5, le=30)]
 
 
 class Compare(Query):
-    """A query of its own: one figure for each of several sensors."""
+    """A query with its own fields: one value for each of several sensors."""
 
     sensors: list[str] = []
     agg: Literal["mean", "max"] = "mean"
 
 
-class Room:
-    """One simulated sensor: keeps its last readings and wakes up whoever waits for the next."""
+class Thermostat:
+    """One simulated sensor, with its latest readings and an event for the next one."""
 
     def __init__(self) -> None:
         self.target, self.celsius = 20.0, 15.0
         self.readings: deque[Reading] = deque(maxlen=3_600)
-        self.news = anyio.Event()
+        self.measured = anyio.Event()
 
     def measure(self) -> None:
         self.celsius += (self.target - self.celsius) / 20 + random.uniform(-0.2, 0.2)
         heating = self.celsius < self.target
         self.readings.append(Reading(time=datetime.now(UTC), celsius=self.celsius, heating=heating))
-        self.news.set()
-        self.news = anyio.Event()
+        self.measured.set()
+        self.measured = anyio.Event()
 
 
 class Sensors(DataSource[House]):
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """As long as the data source lives: here a task that produces readings."""
-        if not self.settings.rooms:
-            raise ConfigError("rooms is empty; name at least one")
-        self.rooms = {name: Room() for name in self.settings.rooms}
+        """Runs a task that measures, as long as the data source is in use."""
+        if not self.settings.sensors:
+            raise ConfigError("sensors must have at least one name, got none")
+        self.thermostats = {name: Thermostat() for name in self.settings.sensors}
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._measure)
             yield
@@ -98,48 +99,50 @@ class Sensors(DataSource[House]):
 
     async def _measure(self) -> None:
         while True:
-            for room in self.rooms.values():
-                room.measure()
+            for thermostat in self.thermostats.values():
+                thermostat.measure()
             await anyio.sleep(self.settings.interval)
 
-    def _room(self, id: str) -> Room:
-        if id not in self.rooms:
-            raise NotFound(f"no sensor {id!r}; there are: {', '.join(self.rooms)}")
-        return self.rooms[id]
+    def _thermostat(self, id: str) -> Thermostat:
+        if id not in self.thermostats:
+            names = ", ".join(self.thermostats)
+            raise NotFound(f"the sensor must be one of {names}, got {id!r}")
+        return self.thermostats[id]
 
     @stream("sensors/{id}")
     async def sensor(self, id: str) -> Rows[Reading]:
-        """Each reading as it comes."""
-        room = self._room(id)
+        """Each reading of one sensor."""
+        thermostat = self._thermostat(id)
         while True:
-            await room.news.wait()
-            yield room.readings[-1]
+            await thermostat.measured.wait()
+            yield thermostat.readings[-1]
 
     @sensor.history
-    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
+    async def readings(self, history_range: HistoryRange, id: str) -> list[Reading]:
         """The rows of a panel's time range, oldest first."""
-        found = [r for r in self._room(id).readings if span.start <= r.time <= span.end]
-        return found[-span.limit :]
+        start, end = history_range.start, history_range.end
+        found = [r for r in self._thermostat(id).readings if start <= r.time <= end]
+        return found[-history_range.limit :]
 
     @sensor.subscribe
     async def may_read(self, user: User | None, id: str) -> None:
-        """The cellar is for editors and admins; background work (user None) is let in."""
-        self._room(id)
+        """Viewers may not read the cellar; background work (user None) may."""
+        self._thermostat(id)
         if id == "cellar" and user is not None and user.role == "Viewer":
             raise PermissionDenied("the cellar is not for viewers")
 
     @sensor.publish
     async def command(self, data: Command, id: str) -> None:
-        """Set a room's target temperature."""
-        self._room(id).target = data.target
+        """Sets the target temperature of a sensor."""
+        self._thermostat(id).target = data.target
 
     @query
     async def compare(self, q: Compare) -> Frame:
-        """One row for each sensor."""
-        names = q.sensors or list(self.rooms)
+        """One row with a value for each sensor."""
+        names = q.sensors or list(self.thermostats)
         columns: dict[str, list[float]] = {}
         for name in names:
-            values = [r.celsius for r in self._room(name).readings]
+            values = [r.celsius for r in self._thermostat(name).readings]
             if not values:
                 raise UpstreamError(f"{name} has not measured yet")
             columns[name] = [max(values) if q.agg == "max" else sum(values) / len(values)]
@@ -147,28 +150,28 @@ class Sensors(DataSource[House]):
 
     @query
     async def warmest(self, q: Query) -> LiveChannel:
-        """Follow the sensor that is the warmest now."""
-        return LiveChannel(
-            Sensors.sensor, id=max(self.rooms, key=lambda name: self.rooms[name].celsius)
-        )
+        """Follows the sensor with the highest temperature."""
+        id = max(self.thermostats, key=lambda name: self.thermostats[name].celsius)
+        return LiveChannel(Sensors.sensor, id=id)
 
     @resource("sensors/{id}")
     async def show(self, id: str) -> dict[str, float]:
         """GET …/resources/sensors/kitchen"""
-        room = self._room(id)
-        return {"celsius": room.celsius, "target": room.target}
+        thermostat = self._thermostat(id)
+        return {"celsius": thermostat.celsius, "target": thermostat.target}
 
     @resource("login", method="POST")
     async def login(self, request: Request) -> dict[str, bool]:
         """POST …/resources/login with {"password": "…"}"""
-        given = request.json(dict[str, str]).get("password", "")
-        return {"welcome": given == self.settings.password.reveal()}
+        password = request.json(dict[str, str]).get("password", "")
+        return {"valid": password == self.settings.password.reveal()}
 
     async def health(self) -> Health:
         """Save & test."""
         if not self.settings.password:
             return Health(ok=False, message="no password is set")
-        return Health(message=f"{len(self.rooms)} sensors", details={"sensors": list(self.rooms)})
+        names = list(self.thermostats)
+        return Health(message=f"{len(names)} sensors", details={"sensors": names})
 
 
 if __name__ == "__main__":

@@ -123,16 +123,12 @@ def test_a_subclass_created_elsewhere_has_the_same_plan(style):
     assert later._plan.streams["rows"].publish == base._plan.streams["rows"].publish
 
 
-DEFERRED = pytest.param(
-    str,
-    id="deferred",
-    marks=pytest.mark.skipif(
-        sys.version_info < (3, 14), reason="annotations are deferred from Python 3.14 on"
-    ),
-)
+SPELLINGS = [pytest.param(repr, id="quoted")]
+if sys.version_info >= (3, 14):
+    SPELLINGS.append(pytest.param(str, id="deferred"))
 
 
-@pytest.mark.parametrize("spell", [pytest.param(repr, id="quoted"), DEFERRED])
+@pytest.mark.parametrize("spell", SPELLINGS)
 @pytest.mark.parametrize(
     "member, name, text",
     [
@@ -154,7 +150,7 @@ def test_a_name_under_type_checking_is_a_type_error_that_names_it(
     assert "Hidden" in message and "must name something that exists at run time" in message
 
 
-@pytest.mark.parametrize("spell", [pytest.param(repr, id="quoted"), DEFERRED])
+@pytest.mark.parametrize("spell", SPELLINGS)
 @pytest.mark.parametrize("name", ["HistoryRange", "list", "Frame"])
 def test_an_annotation_that_is_not_needed_may_use_a_name_under_type_checking(
     spell: Callable[[str], str], name

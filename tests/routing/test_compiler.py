@@ -1,4 +1,4 @@
-"""Classes and their plans: what is inherited, and each mistake that is refused."""
+"""The plan of a class: what it inherits, and each mistake that is refused."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from aiostream_ds._routing.plan import QueryPlan
 from .base import Base, Pick, Reading
 
 
-def test_a_plan_holds_all_that_was_marked():
+def test_a_plan_has_every_handler():
     plan = Base._plan
     a, b = plan.streams["a"], plan.streams["b"]
     assert (a.name, a.pattern.text, a.options.linger, a.row) == ("a", "a/{id}", 1, Reading)
@@ -223,7 +223,8 @@ def a_stream(path: str, run: Any, name: str = "s") -> dict[str, Any]:
 
 
 def hooked(kind: str, hook: Any) -> dict[str, Any]:
-    async def run(self, id): yield {}  # fmt: skip
+    async def run(self, id):
+        yield {}
 
     members = a_stream("s/{id}", run)
     return members | {"hook": getattr(members["s"], kind)(hook)}
@@ -231,35 +232,40 @@ def hooked(kind: str, hook: Any) -> dict[str, Any]:
 
 @wrong("s", "expected a parameter 'id' for the path 's/{id}', got none")
 def _():
-    async def run(self): yield {}  # fmt: skip
+    async def run(self):
+        yield {}
 
     return a_stream("s/{id}", run)
 
 
 @wrong("s", "fields of the path 's', got also 'other'")
 def _():
-    async def run(self, other): yield {}  # fmt: skip
+    async def run(self, other):
+        yield {}
 
     return a_stream("s", run)
 
 
 @wrong("s", "expected a parameter for one argument by name, got '**rest'")
 def _():
-    async def run(self, id, **rest): yield {}  # fmt: skip
+    async def run(self, id, **rest):
+        yield {}
 
     return a_stream("s/{id}", run)
 
 
 @wrong("s", "expected a parameter for one argument by name, got 'id'")
 def _():
-    async def run(self, id, /): yield {}  # fmt: skip
+    async def run(self, id, /):
+        yield {}
 
     return a_stream("s/{id}", run)
 
 
 @wrong("s", "expected `self` as its first parameter")
 def _():
-    async def run(): yield {}  # fmt: skip
+    async def run():
+        yield {}
 
     return a_stream("s", run)
 
@@ -268,84 +274,96 @@ def _():
 def _():
     async def run(self): ...
 
-    return a_stream("s", run)  # fmt: skip
+    return a_stream("s", run)
 
 
 @wrong("s", "a stream must be an `async def` with a `yield`, got <function")
 def _():
-    def run(self): yield {}  # fmt: skip
+    def run(self):
+        yield {}
 
     return a_stream("s", run)
 
 
 @wrong("s", "the annotation of {n:int} must be int, got str")
 def _():
-    async def run(self, n: str): yield {}  # fmt: skip
+    async def run(self, n: str):
+        yield {}
 
     return a_stream("s/{n:int}", run)
 
 
 @wrong("s", "the annotation of {n} must be str, got int")
 def _():
-    async def run(self, n: int): yield {}  # fmt: skip
+    async def run(self, n: int):
+        yield {}
 
     return a_stream("s/{n}", run)
 
 
 @wrong("s", "the annotation of {n} must be str, got typing.Literal")
 def _():
-    async def run(self, n: Literal["a", 1]): yield {}  # fmt: skip
+    async def run(self, n: Literal["a", 1]):
+        yield {}
 
     return a_stream("s/{n}", run)
 
 
 @wrong("s", "the default 0 of 'n': expected int >= 1, got 0")
 def _():
-    async def run(self, n: Annotated[int, Meta(ge=1)] = 0): yield {}  # fmt: skip
+    async def run(self, n: Annotated[int, Meta(ge=1)] = 0):
+        yield {}
 
     return a_stream("s/{n:int}", run)
 
 
 @wrong("s", "the default None of 'n': ")
 def _():
-    async def run(self, n: int = None): yield {}  # type: ignore[assignment]  # fmt: skip
+    async def run(self, n: int = None):
+        yield {}  # type: ignore[assignment]
 
     return a_stream("s/{n:int}", run)
 
 
 @wrong("s", "the default 'a b' of 'id': ")
 def _():
-    async def run(self, id: str = "a b"): yield {}  # fmt: skip
+    async def run(self, id: str = "a b"):
+        yield {}
 
     return a_stream("s/{id}", run)
 
 
 @wrong("s", "the path must not start with 'x', got 'x/{id}'")
 def _():
-    async def run(self, id): yield {}  # fmt: skip
+    async def run(self, id):
+        yield {}
 
     return a_stream("x/{id}", run)
 
 
 @wrong("s", "the name of a Query field, got 'ref_id' in 's/{ref_id}'")
 def _():
-    async def run(self, ref_id): yield {}  # fmt: skip
+    async def run(self, ref_id):
+        yield {}
 
     return a_stream("s/{ref_id}", run)
 
 
 @wrong("s", "Multiple fields rename to the same name")
 def _():
-    async def run(self, refId): yield {}  # fmt: skip
+    async def run(self, refId):
+        yield {}
 
     return a_stream("s/{refId}", run)
 
 
 @wrong("two", "got 's/{id}', which overlaps 's/{other}' of 'one'")
 def _():
-    async def one(self, other): yield {}  # fmt: skip
+    async def one(self, other):
+        yield {}
 
-    async def two(self, id): yield {}  # fmt: skip
+    async def two(self, id):
+        yield {}
 
     return a_stream("s/{other}", one, "one") | a_stream("s/{id}", two, "two")
 
@@ -355,14 +373,16 @@ def _():
     class Unusual(Row):
         thing: complex
 
-    async def run(self) -> Rows[Unusual]: yield Unusual(1j)  # fmt: skip
+    async def run(self) -> Rows[Unusual]:
+        yield Unusual(1j)
 
     return a_stream("s", run)
 
 
 @pytest.mark.parametrize("name", ["_plan", "settings", "instance", "lifespan", "health"])
 def test_a_handler_cannot_have_the_name_of_a_data_source_attribute(name):
-    async def run(self): yield {}  # fmt: skip
+    async def run(self):
+        yield {}
 
     async def answer(self, q: Pick): ...
 
@@ -409,7 +429,8 @@ def _():
 
 @wrong("hook", "a history hook must be an `async def` without a yield, got")
 def _():
-    async def hook(self, history_range, id): yield {}  # fmt: skip
+    async def hook(self, history_range, id):
+        yield {}
 
     return hooked("history", hook)
 
@@ -496,7 +517,8 @@ def _():
 
 @wrong("q", "expected one handler of the query type 's', got also the stream 's'")
 def _():
-    async def run(self): yield {}  # fmt: skip
+    async def run(self):
+        yield {}
 
     async def q(self, one: Pick): ...
 
@@ -565,7 +587,8 @@ def _():
 
 @wrong("lifespan", "must be an async context manager, got")
 def _():
-    async def lifespan(self): yield  # fmt: skip
+    async def lifespan(self):
+        yield
 
     return {"lifespan": lifespan}
 
@@ -588,7 +611,8 @@ def test_two_methods_may_answer_one_path_by_different_http_methods():
 
 
 def test_rows_without_a_class_leave_the_schema_open():
-    async def run(self) -> Rows[Row]: yield {}  # fmt: skip
+    async def run(self) -> Rows[Row]:
+        yield {}
 
     made = type("Made", (DataSource,), a_stream("s", run))
     assert made._plan.streams["s"].row is None
@@ -596,7 +620,8 @@ def test_rows_without_a_class_leave_the_schema_open():
 
 @pytest.mark.parametrize("kind", [list[Reading], Annotated[Reading, "what"]])
 def test_a_row_class_is_found_inside(kind):
-    async def run(self): yield {}  # fmt: skip
+    async def run(self):
+        yield {}
 
     run.__annotations__["return"] = AsyncIterator[kind]
     made = type("Made", (DataSource,), a_stream("s", run))

@@ -1,4 +1,4 @@
-"""Right uses of the public API: neither type checker may report a line. Never run."""
+"""Right uses of the public API. Neither type checker may report a line. Never run."""
 # pyright: strict
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -84,8 +84,8 @@ class Sensors(DataSource[Broker]):
         yield Reading(datetime.now(UTC), celsius=20.5)
 
     @sensor.history
-    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
-        return [Reading(span.start, 1.0)][: span.limit]
+    async def past(self, history_range: HistoryRange, id: str) -> list[Reading]:
+        return [Reading(history_range.start, 1.0)][: history_range.limit]
 
     @sensor.subscribe
     async def may_read(self, user: User | None, id: str) -> None:
@@ -106,8 +106,8 @@ class Sensors(DataSource[Broker]):
         yield {"value": hz * factor}
 
     @ticks.history
-    async def ticked(self, span: HistoryRange, hz: int, factor: float = 1.0) -> Frame:
-        return Frame(Field("time", [span.start]), Field("value", [hz * factor]))
+    async def ticked(self, history_range: HistoryRange, hz: int, factor: float = 1.0) -> Frame:
+        return Frame(Field("time", [history_range.start]), Field("value", [hz * factor]))
 
     @stream("lists/{topic:any}")
     async def lists(self, topic: str) -> AsyncIterator[list[Reading]]:

@@ -1,4 +1,4 @@
-"""Wrong uses of the public API: both type checkers must report each marked line. Never run."""
+"""Wrong uses of the public API. Both type checkers must report each of them. Never run."""
 # pyright: strict
 
 from collections.abc import AsyncIterator
@@ -55,39 +55,39 @@ class Sensors(DataSource[Broker]):
 
     @stream("rows")
     async def rows(self) -> Rows[Reading]:
-        yield {"celsius": 1.0}  # wrong: another row than the annotation says
+        yield {"celsius": 1.0}  # wrong: another row than in the annotation
 
     @stream("value/{x:int}")  # wrong: not a generator
     async def value(self, x: int) -> int:
         return x
 
-    @sensor.subscribe  # wrong: the hook takes what the path does not give
+    @sensor.subscribe  # wrong: the type of the path's field
     async def may_read(self, user: User | None, id: int) -> None: ...
 
     @ticks.subscribe  # wrong: there may be no user
     async def may_tick(self, user: User, hz: int) -> None: ...
 
-    @sensor.suggest("id")  # wrong: what was typed is a text
+    @sensor.suggest("id")  # wrong: `typed` is a string
     async def ids(self, typed: int) -> list[str]:
         return []
 
-    @ticks.suggest("hz")  # wrong: neither texts nor numbers
+    @ticks.suggest("hz")  # wrong: neither strings nor numbers
     async def rates(self, typed: str) -> list[None]:
         return []
 
-    @ticks.history  # wrong: the span comes first
-    async def ticked(self, hz: int, span: HistoryRange) -> Frame:
+    @ticks.history  # wrong: the range comes first
+    async def ticked(self, hz: int, history_range: HistoryRange) -> Frame:
         return Frame()
 
-    @sensor.history  # wrong: not a frame and not rows
-    async def past(self, span: HistoryRange, id: str) -> int:
+    @sensor.history  # wrong: neither a frame nor rows
+    async def past(self, history_range: HistoryRange, id: str) -> int:
         return 1
 
     @query  # wrong: not a Query
     async def text(self, q: str) -> Frame:
         return Frame()
 
-    @query("number")  # wrong: not a frame and not a Live
+    @query("number")  # wrong: neither a frame nor a LiveChannel
     async def number(self, q: Pick) -> int:
         return 1
 
@@ -101,7 +101,7 @@ class Sensors(DataSource[Broker]):
     async def pick(self, q: Pick) -> LiveChannel:
         print(q.sensors)  # wrong: no such field
         print(self.settings.keepalive)  # wrong: no such setting
-        print(self.settings.password + "")  # wrong: a secret is no text
+        print(self.settings.password + "")  # wrong: a secret is not a string
         async for row in self.sensor("a"):
             print(row.fahrenheit)  # wrong: no such column
         async for row in self.ticks("a"):  # wrong: the argument's type
@@ -123,7 +123,7 @@ def live() -> list[Any]:
 def values() -> list[Any]:
     return [
         Broker(),  # wrong: the required setting is missing
-        Broker("x"),  # wrong: settings have no order
+        Broker("x"),  # wrong: settings take keywords only
         Broker(url=3),  # wrong: its type
         Broker(url="x", nope=3),  # wrong: no such setting
         Reading(datetime.now(UTC)),  # wrong: a column is missing
@@ -141,7 +141,7 @@ def change(broker: Broker, q: Pick) -> None:
 
 class Forwarding(DataSource[Broker]):
     def __init__(self, settings: Broker, instance: InstanceSettings) -> None:
-        super().__init__(settings, instance)  # wrong: they are set before, and not passed
+        super().__init__(settings, instance)  # wrong: they are set, not passed
 
 
 class Other(DataSource):

@@ -379,11 +379,11 @@ async def test_a_path_has_one_exact_spelling(log, path, found):
 @pytest.mark.parametrize(
     "after, more, text",
     [
-        ("", {}, "needs after"),
-        ("-2", {}, "allowed is -1 <= after <= upto"),
-        ("5", {"upto": 4}, "allowed is -1 <= after <= upto"),
-        ("1e3", {}, "after is '1e3'; allowed is a whole number"),
-        (str(1 << 60), {}, "allowed is -1 <= after"),
+        ("", {}, "after must be a cursor, or -1 for all rows"),
+        ("-2", {}, f"after must be -1 to {2**53 - 1}, got -2"),
+        ("5", {"upto": 4}, "upto must be at least after = 5, got 4"),
+        ("1e3", {}, "after must be an integer, got '1e3'"),
+        (str(1 << 60), {}, f"after must be -1 to {2**53 - 1}, got {1 << 60}"),
     ],
 )
 async def test_a_cursor_that_cannot_be_is_refused_with_the_allowed_one(log, after, more, text):
@@ -395,7 +395,7 @@ async def test_a_cursor_that_cannot_be_is_refused_with_the_allowed_one(log, afte
 async def test_the_rows_are_asked_with_get(log):
     async with serve_in_memory(Source) as grafana:
         answer = await grafana.resource("replay/rows?path=x/log/a&after=1", method="POST")
-    assert answer.status == 400 and b"allowed is GET" in answer.body
+    assert answer.status == 400 and b"must be GET, got 'POST'" in answer.body
 
 
 async def test_a_caller_that_is_gone_is_no_bug(log, caplog):

@@ -331,10 +331,11 @@ async def test_the_only_stream_answers_a_query_without_a_type():
 async def test_a_wrong_return_is_a_bug_that_says_what_is_allowed():
     status, source, message = await failure("wrong")
     assert (status, source) == (500, "plugin")
-    assert "allowed: a Frame, a LiveChannel, a list of them" in message
+    assert "must return a Frame, a LiveChannel or a list of them, got {'not'" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
-    assert "past returned None; allowed: a Frame, Columns, a list of rows" in message
+    assert "past must return a Frame, Columns, a list of rows or a HistoryPage" in message
+    assert "got None" in message
 
 
 async def test_a_bad_frame_fails_its_query_and_names_the_field():
@@ -352,9 +353,9 @@ BROKEN = {
     "not JSON": (b"{", "must be valid JSON"),
     "bad UTF-8": (b'{"a":"\xff"}', "must be valid JSON"),
     "endless nesting": (b'{"a":' * 50_000, "must be valid JSON"),
-    "a list": (b"[]", "JSON list, not an object"),
-    "null": (b"null", "not an object"),
-    "10 MB": (b'{"a":"' + b"x" * 10_000_000 + b'"}', "10,000,008 bytes, at most 1,048,576"),
+    "a list": (b"[]", "must be a JSON object, got a JSON list"),
+    "null": (b"null", "must be a JSON object, got a JSON NoneType"),
+    "10 MB": (b'{"a":"' + b"x" * 10_000_000 + b'"}', "at most 1,048,576 bytes, got 10,000,008"),
 }
 
 

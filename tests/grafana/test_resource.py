@@ -175,9 +175,9 @@ async def test_an_error_after_the_first_piece_ends_the_call_and_is_logged(caplog
 @pytest.mark.parametrize(
     "path, text",
     [
-        ("not-bytes", "yields bytes, not 'text'"),
-        ("returned", "`async def` with a `yield`"),
-        ("no-json", "cannot be JSON"),
+        ("not-bytes", "must yield bytes, got 'text'"),
+        ("returned", "to stream, yield bytes from its `async def`"),
+        ("no-json", "must return what JSON can encode, got object"),
         ("bug", "KeyError: 'oops'"),
     ],
 )

@@ -21,7 +21,7 @@ from grpclib.protocol import Connection, EventsProcessor, H2Protocol
 from grpclib.server import Server as GrpclibServer
 
 from aiostream_ds._frames.packet import Packet, Schema, render
-from aiostream_ds._grafana.packet_delivery import packet_bytes
+from aiostream_ds._grafana.packet_delivery import packet_message
 from aiostream_ds._grpc.call import Codec
 from aiostream_ds._grpc.methods import bidi_stream
 from aiostream_ds._grpc.server import Server
@@ -39,7 +39,7 @@ def test_an_encoded_packet_is_the_same_as_betterproto2s(size, schema):
     packet = Packet(Schema(b"{}", "0"), b"x" * size, 1)
     payload = render(schema, packet)
     body = bytes(pb.StreamPacket(data=payload))
-    assert packet_bytes(schema, packet) == b"\0" + struct.pack(">I", len(body)) + body
+    assert packet_message(schema, packet) == b"\0" + struct.pack(">I", len(body)) + body
 
 
 def test_the_codec_decodes_what_it_encodes():

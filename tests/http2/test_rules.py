@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from aiostream_ds._frames.packet import Packet, Schema
-from aiostream_ds._grafana.packet_delivery import packet_bytes, send_packets
+from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
 from aiostream_ds._http2.headers import find_malformation
 from aiostream_ds._http2.stream import StreamClosedError
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
@@ -349,7 +349,7 @@ async def test_a_packet_that_is_emitted_while_others_are_taken_follows_them():
     await host.settle()
     assert subscription.refused
     expected = [Packet(SCHEMA, b"0", 1), first, later]
-    assert host.bodies[number] == b"".join(packet_bytes(None, each) for each in expected)
+    assert host.bodies[number] == b"".join(packet_message(None, each) for each in expected)
     await host.leave()
 
 
@@ -369,7 +369,7 @@ async def test_a_packet_waits_for_a_closed_window_and_later_packets_follow_it():
     await host.settle()
     await host.settle()
     expected = [Packet(SCHEMA, b"0", 1), large, small]
-    assert host.bodies[number] == b"".join(packet_bytes(None, each) for each in expected)
+    assert host.bodies[number] == b"".join(packet_message(None, each) for each in expected)
     await host.leave()
 
 

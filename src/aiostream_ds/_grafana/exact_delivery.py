@@ -1,11 +1,10 @@
-"""The exact view of a channel on its way out: packets that know their place, never a schema.
+"""Writes the packets of an exact channel to a RunStream call: they have cursors and no schema.
 
-    hello ──▶ packets, each behind the former ──▶ …          and its place alone in silence
+    hello ──▶ packets, each continuing the one before ──▶ …       a heartbeat after 2 s of silence
 
-A hello says where the stream stands when this reader comes. How the stream is doing, its status, is
-said when it changes, and with each place in silence as long as it is not plainly live. What a slow
-reader loses shows as a gap between two packets, which the browser fills through the resource
-`replay/rows`.
+The hello and the heartbeats have the stream's cursor and no rows. The stream's status is sent when
+it changes and, while the stream is not healthy, with each heartbeat. Packets that a slow subscriber
+loses leave a gap between two cursors; the browser fetches those rows from `replay/rows`.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,108 +23,122 @@ from aiostream_ds._frames.cursor import (
     with_status,
 )
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
-from aiostream_ds._grafana.packet_delivery import message, write
+from aiostream_ds._grafana.packet_delivery import stream_packet, write
 from aiostream_ds._grpc.call import Call
 
-__all__ = ["HEARTBEAT", "Feed", "cursor_feed", "ring_feed", "send_exact"]
+__all__ = [
+    "HEARTBEAT",
+    "PacketEncoder",
+    "cursor_packet_encoder",
+    "log_packet_encoder",
+    "send_exact",
+]
 
 HEARTBEAT = 2.0
-"""Seconds of silence after which an exact view says where it stands."""
+"""Seconds of silence after which an exact channel sends its cursor."""
 
-Feed = Callable[[Sequence[Packet]], list[bytes]]
-"""Makes the payloads of packets that were taken; of none, of the place where the reader stands."""
+PacketEncoder = Callable[[Sequence[Packet]], list[bytes]]
+"""Encodes packets as packets of the exact channel; without packets, a heartbeat."""
 
 
-async def send_exact(call: Call, reader: Subscription, feed: Feed) -> None:
-    """Send what `reader` brings until it ends, then leave. Raises what `reader.wait` raises."""
-    said: Status | None = None
+async def send_exact(call: Call, subscription: Subscription, encode: PacketEncoder) -> None:
+    """Send the subscription's packets until it ends, then leave it.
+
+    Raises what `Subscription.wait` raises.
+    """
+    sent: Status | None = None
     try:
-        status = said = reader.status
-        await _send(call, reader, _stated(feed(()), status, said_now=status is not None))
+        status = sent = subscription.status
+        hello = _with_status(encode(()), status, changed=status is not None)
+        await _send(call, subscription, hello)
         more = True
         while more:
             with anyio.move_on_after(HEARTBEAT):
-                more = await reader.wait()
-            taken = [packet for _, packet in reader.receive_nowait()]
+                more = await subscription.wait()
+            taken = [packet for _, packet in subscription.receive_nowait()]
             if more:
-                status = reader.status
-                news = status != said or (status is not None and not taken)
-                await _send(call, reader, _stated(feed(taken), status, said_now=news))
-                said = status
+                status = subscription.status
+                changed = status != sent or (status is not None and not taken)
+                payloads = _with_status(encode(taken), status, changed=changed)
+                await _send(call, subscription, payloads)
+                sent = status
     finally:
-        reader.leave()
+        subscription.leave()
 
 
-def _stated(payloads: list[bytes], status: Status | None, *, said_now: bool) -> list[bytes]:
-    if said_now:
-        payloads = payloads or [b""]  # nobody knows where it stands: the log cannot be read
+def _with_status(payloads: list[bytes], status: Status | None, *, changed: bool) -> list[bytes]:
+    if changed:
+        payloads = payloads or [b""]  # the cursor is unknown: the log cannot be read
         payloads[0] = with_status(payloads[0], msgspec.json.encode(status))
     return payloads
 
 
-async def _send(call: Call, reader: Subscription, payloads: list[bytes]) -> None:
+async def _send(call: Call, subscription: Subscription, payloads: list[bytes]) -> None:
     if payloads:
-        await write(call, reader, b"".join(map(message, payloads)))
+        await write(call, subscription, b"".join(map(stream_packet, payloads)))
 
 
-def cursor_feed(
+def cursor_packet_encoder(
     epoch: Callable[[str, Schema | None], str],
     column: str,
-    place: CursorRange | None,
+    current: CursorRange | None,
     schema: Callable[[], Schema | None],
-) -> Feed:
-    """The view of a stream whose rows have a cursor. `place` is where it stands now; None: it will
-    say so. `epoch` makes the epoch's text of a place's and the schema."""
-    stands = place
+) -> PacketEncoder:
+    """The encoder of a stream whose rows have a cursor, in `column`.
 
-    def feed(packets: Sequence[Packet]) -> list[bytes]:
-        nonlocal stands
-        found = []
+    `epoch` makes the wire epoch of a cursor's epoch and a schema. `current` is the channel's range
+    of cursors, or None until the stream has emitted one. `schema` returns its current schema.
+    """
+    newest = current
+
+    def encode(packets: Sequence[Packet]) -> list[bytes]:
+        nonlocal newest
+        payloads = []
         for packet in packets:
-            stands = packet.cursors or stands
-            if packet.cursors is None:
+            cursors = packet.cursors
+            if cursors is None:
                 continue
+            newest = cursors
             if packet.rows:
-                found.append(_rows(epoch, column, packet, packet.cursors))
+                index = columns_of(packet.schema).names.index(column)
+                name = epoch(cursors.epoch, packet.schema)
+                cursor = cursor_object(name, cursors.prev, cursors.last, index)
+                payloads.append(exact_packet(cursor, packet.data))
             else:
-                found.append(_place(epoch(packet.cursors.epoch, schema()), packet.cursors.last))
-        if not packets and stands is not None:
-            found.append(_place(epoch(stands.epoch, schema()), stands.last))
-        return found
+                payloads.append(_heartbeat(epoch(cursors.epoch, schema()), cursors.last))
+        if not packets and newest is not None:
+            payloads.append(_heartbeat(epoch(newest.epoch, schema()), newest.last))
+        return payloads
 
-    return feed
+    return encode
 
 
-def ring_feed(ring: Log, reader: Subscription, schema: Callable[[], Schema | None]) -> Feed:
-    """The view of a stream whose rows are numbered here, from where it stands now on."""
-    start = ring.last - reader.statistics().queued_rows
-    current = schema()
+def log_packet_encoder(
+    log: Log, subscription: Subscription, schema: Callable[[], Schema | None]
+) -> PacketEncoder:
+    """The encoder of a stream without a cursor: rows have their numbers in the channel's log.
 
-    def feed(packets: Sequence[Packet]) -> list[bytes]:
-        nonlocal current
-        last = start + reader.dequeued_rows
+    It counts from the subscription's first row. `schema` returns the channel's current schema.
+    """
+    start = log.last - subscription.statistics().queued_rows
+    newest = schema()
+
+    def encode(packets: Sequence[Packet]) -> list[bytes]:
+        nonlocal newest
+        last = start + subscription.dequeued_rows
         number = last - sum(packet.rows for packet in packets)
-        found = []
+        payloads = []
         for packet in packets:
-            current = packet.schema
-            cursor = cursor_object(wire_epoch(ring.epoch, current), number, number + packet.rows)
-            found.append(exact_packet(cursor, packet.data))
+            newest = packet.schema
+            cursor = cursor_object(wire_epoch(log.epoch, newest), number, number + packet.rows)
+            payloads.append(exact_packet(cursor, packet.data))
             number += packet.rows
         if not packets:
-            found.append(_place(wire_epoch(ring.epoch, current or schema()), last))
-        return found
+            payloads.append(_heartbeat(wire_epoch(log.epoch, newest or schema()), last))
+        return payloads
 
-    return feed
+    return encode
 
 
-def _place(epoch: str, last: int) -> bytes:
+def _heartbeat(epoch: str, last: int) -> bytes:
     return exact_packet(cursor_object(epoch, last, last))
-
-
-def _rows(
-    epoch: Callable[[str, Schema | None], str], column: str, packet: Packet, place: CursorRange
-) -> bytes:
-    ids = columns_of(packet.schema).names.index(column)
-    return exact_packet(
-        cursor_object(epoch(place.epoch, packet.schema), place.prev, place.last, ids), packet.data
-    )

@@ -1,4 +1,4 @@
-"""CallResource: one HTTP request to a `@resource`, and its answer in one or many pieces."""
+"""CallResource: calls a `@resource` method for an HTTP request and sends its response."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -15,7 +15,7 @@ from aiostream_ds.models import PluginContext, Request, Response
 __all__ = ["REPLAY_ROWS_PATH", "ReplayRequest", "answer", "failure", "json_body", "replay_request"]
 
 REPLAY_ROWS_PATH = "replay/rows"
-"""The resource of exact panels: the rows of a channel behind a cursor."""
+"""The resource that exact panels read: the rows of a channel after a cursor."""
 
 _JSON = {"Content-Type": "application/json"}
 _BYTES = {"Content-Type": "application/octet-stream"}
@@ -24,13 +24,15 @@ _BYTES = {"Content-Type": "application/octet-stream"}
 async def answer(
     instance: Instance, context: PluginContext, message: pb.CallResourceRequest, call: Call
 ) -> None:
-    """Calls the method and sends what it returns. Raises NotFound when no route matches."""
+    """Call the resource's method and send its result. Raises NotFound when no route matches."""
     source = instance.source
     path = message.path.strip("/")
     found = source._plan.resource(message.method, path)
     if found is None:
         routes = ", ".join(f"{r.http_method} {r.pattern.text}" for r in source._plan.resources)
-        raise NotFound(f"no resource at {message.method} {path!r}; there are: {routes or 'none'}")
+        raise NotFound(
+            f"expected one of the resources {routes or '(none)'}, got {message.method} {path!r}"
+        )
     plan, arguments = found
     if plan.wants_request:
         arguments["request"] = Request(
@@ -45,38 +47,43 @@ async def answer(
     if plan.is_generator:
         await _stream(method(**arguments), call)
     else:
-        await call.send(_whole(await method(**arguments)))
+        await call.send(_response(await method(**arguments)))
 
 
-async def _stream(pieces: Any, call: Call) -> None:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if not isinstance(piece, bytes):
-                raise TypeError(f"a resource in pieces yields bytes, not {piece!r}")
+async def _stream(parts: Any, call: Call) -> None:
+    async with aclosing(parts):
+        async for part in parts:
+            if not isinstance(part, bytes):
+                raise TypeError(f"a streaming resource must yield bytes, got {part!r}")
             first = not call.sent
             await call.send(
-                _message(200, _BYTES, piece) if first else pb.CallResourceResponse(body=piece)
+                _message(200, _BYTES, part) if first else pb.CallResourceResponse(body=part)
             )
     if not call.sent:
         await call.send(_message(204, {}, b""))
 
 
-def _whole(result: Any) -> pb.CallResourceResponse:
+def _response(result: Any) -> pb.CallResourceResponse:
     if isinstance(result, Response):
         return _message(result.status, result.headers, result.body)
     if isinstance(result, AsyncIterator):
-        raise TypeError("a resource in pieces is an `async def` with a `yield`, not a returned one")
+        raise TypeError(
+            f"a resource must return a response, got {result!r}; to stream, yield bytes from its"
+            " `async def`"
+        )
     if isinstance(result, bytes):
         return _message(200, _BYTES, result)
     try:
         body = msgspec.json.encode(result)
     except TypeError as error:
-        raise TypeError(f"the resource returned what cannot be JSON: {error}") from error
+        raise TypeError(
+            f"a resource must return what JSON can encode, got {type(result).__name__}: {error}"
+        ) from error
     return _message(200, _JSON, body)
 
 
 class ReplayRequest(NamedTuple):
-    """Which channel's rows are asked for: those with after < cursor <= upto."""
+    """A request for the rows of a channel with after < cursor <= upto."""
 
     path: str
     after: int
@@ -84,35 +91,35 @@ class ReplayRequest(NamedTuple):
 
 
 def replay_request(message: pb.CallResourceRequest) -> ReplayRequest:
-    """Reads `GET replay/rows?path=…&after=…[&upto=…]`. Raises BadQuery for anything else."""
+    """Parse `GET replay/rows?path=…&after=…[&upto=…]`. Raises BadQuery for anything else."""
     if message.method != "GET":
-        raise BadQuery(f"the method of {REPLAY_ROWS_PATH} is {message.method!r}; allowed is GET")
-    asked = Request(url=message.url).query
-    path = asked.get("path", [""])[0]
+        raise BadQuery(f"the method of {REPLAY_ROWS_PATH} must be GET, got {message.method!r}")
+    query = Request(url=message.url).query
+    path = query.get("path", [""])[0]
     if not path:
-        raise BadQuery(f"{REPLAY_ROWS_PATH} needs the path of a channel: ?path=x/…&after=…")
-    after, upto = _number(asked, "after"), _number(asked, "upto")
+        raise BadQuery(f"expected {REPLAY_ROWS_PATH}?path=x/…&after=…, got {message.url!r}")
+    after, upto = _integer(query, "after"), _integer(query, "upto")
     if after is None:
-        raise BadQuery(f"{REPLAY_ROWS_PATH} needs after: a cursor, or -1 for all rows")
+        raise BadQuery("after must be a cursor, or -1 for all rows, got nothing")
     return ReplayRequest(path, after, upto)
 
 
-def _number(asked: Mapping[str, list[str]], name: str) -> int | None:
-    text = asked.get(name, [""])[0]
+def _integer(query: Mapping[str, list[str]], name: str) -> int | None:
+    text = query.get(name, [""])[0]
     if not text:
         return None
     if not text.removeprefix("-").isdecimal() or len(text) > 20:
-        raise BadQuery(f"{name} is {text[:40]!r}; allowed is a whole number")
+        raise BadQuery(f"{name} must be an integer, got {text[:40]!r}")
     return int(text)
 
 
 def json_body(body: bytes) -> pb.CallResourceResponse:
-    """JSON with status 200."""
+    """A response with this JSON and status 200."""
     return _message(200, _JSON, body)
 
 
 def failure(status: int, text: str) -> pb.CallResourceResponse:
-    """An error as the JSON that Grafana's own API uses."""
+    """An error as JSON, in the form of Grafana's own API."""
     return _message(status, _JSON, msgspec.json.encode({"message": text}))
 
 

@@ -1,197 +1,176 @@
-"""A channel's packets on their way out: the body of a RunStream call.
+"""Writes the packets of a subscription to a RunStream call.
 
-    waiting ──▶ draining ──▶ pushing      pushing: no task wakes for a packet, it is written as soon
-                    ▲           │         as it is emitted
-                    └───────────┘ a closed window, much at once, or the end
-
-May import frames and this room's wire; what a channel is, only by the methods of `Reader`.
+waiting ──▶ writing the queue ──▶ direct writing    no task wakes for a packet: it is written
+                    ▲                   │           when it is emitted
+                    └───────────────────┘ a full flow-control window, a large batch, or the end
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
 
 import anyio
 
+from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import Packet, Schema, render
 from aiostream_ds._grpc.call import Call
+from aiostream_ds._grpc.framing import bytes_header, message_prefix
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
 
-__all__ = ["Reader", "message", "packet_bytes", "send_packets", "write"]
-
-
-class Reader(Protocol):
-    """What `send_packets` needs of a channel's subscription."""
-
-    on_ready: Callable[[], None] | None
-    sink: Callable[[Schema | None, Packet], bool] | None
-
-    @property
-    def stalled(self) -> bool:
-        """Whether it was ended because we took nothing."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come."""
-
-    def receive_nowait(self) -> Sequence[tuple[Schema | None, Packet]]:
-        """Everything that waits, each with its schema when this reader has not had it yet."""
-
-    async def wait(self) -> bool:
-        """True when something waits, False at the end; raises the stream's error."""
-
-    def leave(self) -> None:
-        """Stop reading; may be called twice."""
+__all__ = ["packet_message", "send_packets", "stream_packet", "write"]
 
 
 @lru_cache(maxsize=4096)
 def _prefix(size: int) -> bytes:
-    """gRPC's and protobuf's heads of `StreamPacket{data: …}` with so many bytes of data."""
-    head, rest = b"\x0a", size
-    while rest > 0x7F:
-        head += bytes((rest & 0x7F | 0x80,))
-        rest >>= 7
-    head += bytes((rest,))
-    return b"\0%b%b" % ((len(head) + size).to_bytes(4, "big"), head)
+    """All bytes of a gRPC message `StreamPacket{data: …}` before its `size` bytes of data."""
+    header = bytes_header(1, size)
+    return message_prefix(len(header) + size) + header
 
 
-def packet_bytes(schema: Schema | None, packet: Packet) -> bytes:
-    """A packet as a whole gRPC message, ready for the wire."""
-    if schema is None:  # as `render` has it, in one step: this is nearly every packet
+def packet_message(schema: Schema | None, packet: Packet) -> bytes:
+    """A packet as a gRPC message with its prefix."""
+    if schema is None:  # nearly every packet: the result of `render`, in one step
         return b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
-    return message(render(schema, packet))
+    return stream_packet(render(schema, packet))
 
 
-def message(payload: bytes) -> bytes:
-    """A payload as a whole gRPC message."""
+def stream_packet(payload: bytes) -> bytes:
+    """A `StreamPacket` with this JSON, as a gRPC message with its prefix."""
     return _prefix(len(payload)) + payload
 
 
-def _joined(taken: Sequence[tuple[Schema | None, Packet]]) -> bytes:
-    """Packets as whole gRPC messages, one behind the other."""
+def _messages(packets: Sequence[tuple[Schema | None, Packet]]) -> bytes:
+    """Packets as consecutive gRPC messages."""
     parts: list[bytes] = []
-    for schema, packet in taken:
+    for schema, packet in packets:
         if schema is None:
             data = packet.data
             parts += _prefix(len(data) + 9), b'{"data":', data, b"}"
         else:
-            parts.append(packet_bytes(schema, packet))
+            parts.append(packet_message(schema, packet))
     return b"".join(parts)
 
 
-async def write(call: Call, reader: Reader, data: bytes) -> None:
-    """Write messages, waiting for the windows; not any more once the reader has stalled."""
+async def write(call: Call, subscription: Subscription, data: bytes) -> None:
+    """Write messages; waits for the flow-control window, but not after the subscription stalled."""
     if len(data) <= FLUSH_BYTES and call.sent and call.stream.write_nowait(data):
         return
     with anyio.CancelScope() as scope:
 
-        def look() -> None:
-            if reader.stalled:
+        def cancel_if_stalled() -> None:
+            if subscription.stalled:
                 scope.cancel()
 
-        reader.on_ready = look
+        subscription.on_ready = cancel_if_stalled
         try:
             await call.write(data)
         finally:
-            reader.on_ready = None
+            subscription.on_ready = None
 
 
-async def send_packets(call: Call, reader: Reader) -> None:
-    """Send what `reader` brings until it ends, then leave.
+async def send_packets(call: Call, subscription: Subscription) -> None:
+    """Send the subscription's packets until it ends, then leave it.
 
-    What waits together leaves together. Raises what `reader.wait` raises.
+    Packets that are queued together are written together. Raises what `Subscription.wait` raises.
     """
-    push = _Push(call, reader)
+    writer = _DirectWriter(call, subscription)
     try:
-        while await reader.wait():
-            await push.drain()
-            await push.until_needed()
-            await push.drain_rest()
+        while await subscription.wait():
+            await writer.write_queue()
+            await writer.write_directly()
+            await writer.write_rest()
     finally:
-        push.stop()
-        reader.leave()
+        writer.stop()
+        subscription.leave()
 
 
-class _Push:
-    """Writes without a task while the windows are open and little comes at once."""
+class _DirectWriter:
+    """Writes packets from within `emit`, without a task, while the flow-control window is open."""
 
-    __slots__ = ("_again", "_call", "_needed", "_pushing", "_reader", "_rest", "_stream")
+    __slots__ = (
+        "_again",
+        "_call",
+        "_rest",
+        "_stopped",
+        "_stream",
+        "_subscription",
+        "_writing",
+    )
 
-    def __init__(self, call: Call, reader: Reader) -> None:
+    def __init__(self, call: Call, subscription: Subscription) -> None:
         self._call, self._stream = call, call.stream
-        self._reader = reader
+        self._subscription = subscription
         self._rest = b""
-        self._pushing = self._again = False
-        self._needed: asyncio.Future[None] | None = None
+        self._writing = self._again = False
+        self._stopped: asyncio.Future[None] | None = None
 
-    async def drain(self) -> None:
-        """Write all that waits now, in the task, waiting for the windows."""
-        await write(self._call, self._reader, _joined(self._reader.receive_nowait()))
+    async def write_queue(self) -> None:
+        """Write all queued packets, waiting for the flow-control window."""
+        await write(self._call, self._subscription, _messages(self._subscription.receive_nowait()))
 
-    async def drain_rest(self) -> None:
-        """Write what `push` could not."""
+    async def write_rest(self) -> None:
+        """Write the packets that did not fit the window of `write_directly`."""
         rest, self._rest = self._rest, b""
         if rest:
-            await write(self._call, self._reader, rest)
+            await write(self._call, self._subscription, rest)
 
-    async def until_needed(self) -> None:
-        """Let `push` do the work until it cannot, or the reader has ended."""
-        self._needed = asyncio.get_running_loop().create_future()
-        self._reader.on_ready = self._push
-        self._reader.sink = self._write
-        self._push()  # what came while the task was writing has told nobody
+    async def write_directly(self) -> None:
+        """Write each packet when it is emitted, until one cannot be or the subscription ends."""
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._subscription.on_ready = self._on_ready
+        self._subscription.sink = self._write
+        self._on_ready()  # packets may have been queued while `write_queue` waited
         try:
-            await self._needed
+            await self._stopped
         finally:
             self.stop()
 
     def stop(self) -> None:
-        self._reader.on_ready = self._reader.sink = None
-        self._needed = None
+        self._subscription.on_ready = self._subscription.sink = None
+        self._stopped = None
 
     def _write(self, schema: Schema | None, packet: Packet) -> bool:
-        """Take one packet from the channel and write it; False: it is to be queued."""
-        if self._pushing:  # behind those that are about to be written
+        """Write one packet that was just emitted. Returns False if it has to be queued."""
+        if self._writing:  # queued packets are being written; this one comes after them
             return False
-        if schema is None:  # as `packet_bytes` has it, which nearly every packet would call
+        if schema is None:  # nearly every packet: the result of `packet_message`, without a call
             data = b'%b{"data":%b}' % (_prefix(len(packet.data) + 9), packet.data)
         else:
-            data = packet_bytes(schema, packet)
+            data = packet_message(schema, packet)
         return len(data) <= FLUSH_BYTES and self._stream.write_nowait(data)
 
-    def _need_task(self) -> None:
-        """The rest is the task's: what comes from now on has to wait for it."""
-        self._reader.sink = None
-        if self._needed is not None and not self._needed.done():
-            self._needed.set_result(None)
+    def _wake_task(self) -> None:
+        """Leave the rest to the task; until it has written it, packets are queued."""
+        self._subscription.sink = None
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
 
-    def _push(self) -> None:
-        """Told by the mailbox. Taking may make the author's rows flow, which tells it again."""
-        if self._pushing:
+    def _on_ready(self) -> None:
+        """Called when packets are queued, also from within itself: taking them raises demand."""
+        if self._writing:
             self._again = True
             return
-        self._pushing = True
+        self._writing = True
         try:
             self._again = True
             while self._again:
                 self._again = False
-                self._push_all()
+                self._write_queued()
         finally:
-            self._pushing = False
+            self._writing = False
 
-    def _push_all(self) -> None:
-        needed = self._needed
-        if needed is None or needed.done():
+    def _write_queued(self) -> None:
+        stopped = self._stopped
+        if stopped is None or stopped.done():
             return
         try:
-            taken = self._reader.receive_nowait()
+            taken = self._subscription.receive_nowait()
             if taken:
-                data = packet_bytes(*taken[0]) if len(taken) == 1 else _joined(taken)
+                data = packet_message(*taken[0]) if len(taken) == 1 else _messages(taken)
                 if len(data) > FLUSH_BYTES or not self._call.stream.write_nowait(data):
                     self._rest = data
-            if self._rest or self._reader.ended:
-                self._need_task()
+            if self._rest or self._subscription.ended:
+                self._wake_task()
         except Exception as error:
-            if not needed.done():
-                needed.set_exception(error)
+            if not stopped.done():
+                stopped.set_exception(error)

@@ -1,7 +1,7 @@
-"""Where history and live rows meet: exact queries, positions, and the rows behind a cursor.
+"""Reads the rows of channels for exact panels: histories with a cursor, and rows after a cursor.
 
-A stream whose rows have a cursor is read by its history hook; of another one the channel's ring has
-what this process has seen. Either way rows and their last number come of one read.
+The rows of a stream with a cursor come from its history hook; those of a stream without one come
+from the channel's log, which has the rows of this process. A frame and its cursor are of one read.
 """
 
 import logging
@@ -17,12 +17,15 @@ from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelKey, ChannelRegistry, Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._frames import json
-from aiostream_ds._frames import tables as table
+from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.cursor import cursor_object, exact_packet, short_hash, wire_epoch
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Schema
-from aiostream_ds._grafana.exact_delivery import Feed, cursor_feed, ring_feed
+from aiostream_ds._grafana.exact_delivery import (
+    PacketEncoder,
+    cursor_packet_encoder,
+    log_packet_encoder,
+)
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
@@ -31,31 +34,30 @@ from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
-    "EARLIEST",
     "INLINE_ROWS",
     "LATEST",
     "REPLAY_ROWS",
     "ChannelRequest",
     "RowReplay",
-    "resolve_channel",
+    "copy_frame",
     "frame_of",
-    "own",
+    "resolve_channel",
 ]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 REPLAY_ROWS = 5_000
-"""Most rows that one request for the rows behind a cursor is answered with."""
+"""Most rows in one answer of the resource `replay/rows`."""
 
 INLINE_ROWS = 10_000
-"""Up to so many rows are worked on in the loop; more would hold up every stream."""
+"""Up to so many rows are encoded in the event loop; more are encoded in a thread."""
 
 EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-"""The bounds of a span that is asked for by cursor, or has no end."""
+"""The time range of a read by cursor; LATEST is also the end of an open range."""
 
 
 class ChannelRequest(NamedTuple):
-    """One path of an instance, its stream and the method's arguments."""
+    """The channel that a call names: its instance, its stream, and the arguments in its path."""
 
     instance: Instance
     stream: StreamPlan
@@ -64,263 +66,281 @@ class ChannelRequest(NamedTuple):
 
     @property
     def key(self) -> ChannelKey:
-        """The channel's in the registry."""
+        """The channel's key in the registry."""
         return ChannelKey(self.instance.key, self.path)
 
 
 def resolve_channel(instance: Instance, channel_path: str) -> tuple[bool, ChannelRequest]:
-    """Whether it is the exact view, and whose path it is. Raises NotFound for no stream's."""
+    """Whether the path is that of an exact channel (`x/…`), and the channel.
+
+    Raises NotFound when no stream has such a path.
+    """
     exact, path = split_exact(channel_path)
     stream, arguments = instance.source._plan.match(path)
     return exact, ChannelRequest(instance, stream, path, arguments)
 
 
-class Read(NamedTuple):
-    """Rows of one read, and the numbering's name: behind them the stream stands at `last`."""
+class ReplayedRows(NamedTuple):
+    """The rows of one read, with the range of cursors that they cover: prev < cursor <= last.
+
+    `epoch` is the wire epoch without its columns, `first` the cursor of the first row. `truncated`:
+    rows between the requested cursor and `first` are lost. `more`: there are rows after `last`.
+    """
 
     frame: Frame
-    numbering: str
-    last: int
+    epoch: str
     prev: int
+    last: int
     first: int | None = None
     truncated: bool = False
     more: bool = False
 
 
 class RowReplay:
-    """Answers what exact panels ask, for the channels of one registry."""
+    """Answers the queries and replay requests of exact panels, for the channels of one registry."""
 
     def __init__(self, registry: ChannelRegistry, counters: Counters) -> None:
         self._registry = registry
         self._counters = counters
 
-    # -- where a stream stands -----------------------------------------------------------------
+    def log(self, request: ChannelRequest) -> Log:
+        """The log of a channel whose rows have no cursor; created if there is none."""
+        options = request.stream.options
+        return self._registry.open_log(request.key, options.replay, request.instance.generation)
 
-    def ring(self, at: ChannelRequest) -> Log:
-        """The ring of a path whose rows have no cursor, made when there is none."""
-        return self._registry.open_log(at.key, at.stream.options.replay, at.instance.generation)
+    def row_encoder(self, request: ChannelRequest) -> RowEncoder:
+        """The encoder of the channel's packets and frames."""
+        return request.instance.encoder(request.stream, request.path, self._counters)
 
-    async def position(self, at: ChannelRequest) -> Cursor:
-        """Behind the newest row of a stream with a cursor. Raises what the hook raises."""
-        page = await self.page(at, HistoryRange(start=EARLIEST, end=LATEST, limit=1))
-        frame = await self._frame(at, page)
-        return Cursor(page.epoch, _last_of(at, frame, page))
+    # -- subscriptions -------------------------------------------------------------------------
 
-    def epoch(self, at: ChannelRequest, name: str, schema: Schema | None) -> str:
-        """The epoch's text: these settings, the author's name of the numbering, the columns."""
-        return wire_epoch(self._numbering(at, name), schema)
+    async def newest_cursor(self, request: ChannelRequest) -> Cursor:
+        """The cursor of the newest row of a stream with a cursor. Raises what the hook raises."""
+        page = await self.read_history(request, HistoryRange(start=EARLIEST, end=LATEST, limit=1))
+        frame = await self._frame(request, page)
+        return Cursor(page.epoch, _last_cursor(request, frame, page))
 
-    async def initial(self, at: ChannelRequest) -> bytes:
-        """What a subscriber of the exact view is told first: where the stream stands. Nothing when
-        the log cannot be read now: whoever may follow the path is let in all the same."""
-        encoder = self.encoder(at)
-        if at.stream.options.cursor is None:
-            ring = self.ring(at)
-            numbering, last = ring.epoch, ring.last
+    async def initial_data(self, request: ChannelRequest) -> bytes:
+        """The initial data of a subscription to an exact channel: a packet with the newest cursor.
+
+        Empty when the log cannot be read: the subscription is accepted all the same.
+        """
+        encoder = self.row_encoder(request)
+        if request.stream.options.cursor is None:
+            log = self.log(request)
+            epoch, last = log.epoch, log.last
         else:
-            running = self._registry.peek(at.key)
-            place = running.cursors if running is not None else None
-            if place is not None:
-                name, last = place.epoch, place.last
+            running = self._registry.peek(request.key)
+            cursors = running.cursors if running is not None else None
+            if cursors is not None:
+                author_epoch, last = cursors.epoch, cursors.last
             else:
                 try:
-                    name, last = await self.position(at)
+                    author_epoch, last = await self.newest_cursor(request)
                 except UpstreamError as error:
-                    log.warning("%s: where it stands is not known yet: %s", at.path, error)
+                    logger.warning("%s: the newest cursor is unknown: %s", request.path, error)
                     return b""
-            numbering = self._numbering(at, name)
-        return exact_packet(cursor_object(wire_epoch(numbering, encoder.schema), last, last))
+            epoch = _settings_epoch(request, author_epoch)
+        return exact_packet(cursor_object(wire_epoch(epoch, encoder.schema), last, last))
 
-    def feed(self, at: ChannelRequest, reader: Subscription) -> Feed:
-        """What makes an exact view's payloads, for a reader that has just joined."""
-        encoder = self.encoder(at)
-        if at.stream.options.cursor is None:
-            return ring_feed(self.ring(at), reader, lambda: encoder.schema)
-        running = self._registry.peek(at.key)
-        return cursor_feed(
-            lambda name, schema: self.epoch(at, name, schema),
-            at.stream.options.cursor,
+    def packet_encoder(self, request: ChannelRequest, subscription: Subscription) -> PacketEncoder:
+        """The encoder of an exact channel's packets, for a subscription that was just made."""
+        encoder = self.row_encoder(request)
+        if request.stream.options.cursor is None:
+            return log_packet_encoder(self.log(request), subscription, lambda: encoder.schema)
+        running = self._registry.peek(request.key)
+        return cursor_packet_encoder(
+            lambda epoch, schema: wire_epoch(_settings_epoch(request, epoch), schema),
+            request.stream.options.cursor,
             running.cursors if running is not None else None,
             lambda: encoder.schema,
         )
 
-    def encoder(self, at: ChannelRequest) -> RowEncoder:
-        """What makes the packets and frames of this path."""
-        return at.instance.encoder(at.stream, at.path, self._counters)
-
     # -- queries -------------------------------------------------------------------------------
 
-    async def history(self, at: ChannelRequest, span: HistoryRange) -> Frame:
-        """The rows of a span; of a stream without history what the ring has."""
-        if at.stream.history is not None:
-            page = await self.page(at, span)
-            return await self._frame(at, page)
-        if self._registry.has_log(at.key):
-            return (await self._ring_span(at, span)).frame
-        return self.encoder(at).frame([])
+    async def history(self, request: ChannelRequest, wanted: HistoryRange) -> Frame:
+        """The rows of a time range; of a stream without a history hook those in the log."""
+        if request.stream.history is not None:
+            return await self._frame(request, await self.read_history(request, wanted))
+        if self._registry.has_log(request.key):
+            return (await self._log_range(request, wanted)).frame
+        return self.row_encoder(request).frame([])
 
     async def exact_history(
-        self, at: ChannelRequest, span: HistoryRange
+        self, request: ChannelRequest, wanted: HistoryRange
     ) -> tuple[Frame, dict[str, Any]]:
-        """The rows of a span, and what `meta.custom.cursor` says: where they end."""
-        if at.stream.options.cursor is None:
-            read = await self._ring_span(at, span)
+        """The rows of a time range, and the object `meta.custom.cursor`."""
+        if request.stream.options.cursor is None:
+            rows = await self._log_range(request, wanted)
         else:
-            read = await self._read_span(at, span)
-        said: dict[str, Any] = {
-            "channel": channel_name(at.instance.source.instance.uid, f"{RESERVED_PATH}/{at.path}"),
-            "epoch": wire_epoch(read.numbering, _schema(read.frame)),
-            "last": read.last,
+            rows = await self._history_range(request, wanted)
+        uid = request.instance.source.instance.uid
+        cursor: dict[str, Any] = {
+            "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
+            "epoch": wire_epoch(rows.epoch, _schema_of(rows.frame)),
+            "last": rows.last,
         }
-        return read.frame, said | _ids(at, read.frame)
+        return rows.frame, cursor | _cursor_column(request, rows.frame)
 
-    async def _read_span(self, at: ChannelRequest, span: HistoryRange) -> Read:
-        page = await self.page(at, span)
-        frame = await self._frame(at, page)
+    async def _history_range(self, request: ChannelRequest, wanted: HistoryRange) -> ReplayedRows:
+        page = await self.read_history(request, wanted)
+        frame = await self._frame(request, page)
         if not frame.rows and page.last is None:
-            # Where it stands has to be known before it is certain that the span has no rows.
-            before = await self.position(at)
-            page = await self.page(at, span)
-            frame = await self._frame(at, page)
+            # An empty range has no cursor. Read the newest one first, then the range again: rows
+            # that were written between the two are in the range.
+            before = await self.newest_cursor(request)
+            page = await self.read_history(request, wanted)
+            frame = await self._frame(request, page)
             if not frame.rows and page.epoch == before.epoch:
-                return Read(frame, self._numbering(at, page.epoch), before.value, before.value)
-        last = _last_of(at, frame, page)
-        return Read(frame, self._numbering(at, page.epoch), last, last)
+                epoch = _settings_epoch(request, page.epoch)
+                return ReplayedRows(frame, epoch, before.value, before.value)
+        last = _last_cursor(request, frame, page)
+        return ReplayedRows(frame, _settings_epoch(request, page.epoch), last, last)
 
-    async def _ring_span(self, at: ChannelRequest, span: HistoryRange) -> Read:
-        ring = self.ring(at)
-        kept = await ring.after(ring.first - 1, self._registry.loop.time())
-        start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-        frame = table.rows_between(await self._kept(at, kept), start, end, span.limit)
-        return Read(frame, ring.epoch, kept.last, kept.last)
+    async def _log_range(self, request: ChannelRequest, wanted: HistoryRange) -> ReplayedRows:
+        log = self.log(request)
+        rows = await log.after(log.first - 1, self._registry.loop.time())
+        start, end = wanted.start.timestamp() * 1000, wanted.end.timestamp() * 1000
+        frame = tables.rows_between(await self._decode(request, rows), start, end, wanted.limit)
+        return ReplayedRows(frame, log.epoch, rows.last, rows.last)
 
-    # -- the rows behind a cursor --------------------------------------------------------------
+    # -- rows after a cursor -------------------------------------------------------------------
 
-    async def rows_after(self, at: ChannelRequest, after: int, upto: int | None) -> bytes:
-        """The answer of the resource `replay/rows`.
+    async def rows_after(self, request: ChannelRequest, after: int, upto: int | None) -> bytes:
+        """The JSON answer of the resource `replay/rows`.
 
-        Raises BadQuery for cursors that cannot be, and what the history hook raises.
+        Raises BadQuery for invalid cursors, and what the history hook raises.
         """
-        if not -1 <= after < CURSOR_LIMIT or (upto is not None and not after <= upto):
-            raise BadQuery(f"after is {after} and upto {upto}; allowed is -1 <= after <= upto")
-        if at.stream.options.cursor is None:
-            read = await self._ring_after(at, after, upto)
+        if not -1 <= after < CURSOR_LIMIT:
+            raise BadQuery(f"after must be -1 to {CURSOR_LIMIT - 1}, got {after}")
+        if upto is not None and upto < after:
+            raise BadQuery(f"upto must be at least after = {after}, got {upto}")
+        if request.stream.options.cursor is None:
+            rows = await self._log_after(request, after, upto)
         else:
-            read = await self._read_after(at, after, upto)
-        frame = read.frame
-        epoch = wire_epoch(read.numbering, _schema(frame))
-        cursor: dict[str, Any] = {"epoch": epoch, "prev": read.prev, "last": read.last} | _ids(
-            at, frame
-        )
-        answer: dict[str, Any] = {"cursor": cursor, "more": read.more, "truncated": read.truncated}
-        running = self._registry.peek(at.key)
+            rows = await self._history_after(request, after, upto)
+        frame = rows.frame
+        epoch = wire_epoch(rows.epoch, _schema_of(frame))
+        cursor: dict[str, Any] = {"epoch": epoch, "prev": rows.prev, "last": rows.last}
+        answer: dict[str, Any] = {
+            "cursor": cursor | _cursor_column(request, frame),
+            "more": rows.more,
+            "truncated": rows.truncated,
+        }
+        running = self._registry.peek(request.key)
         if running is not None and running.status is not None:
             answer["status"] = running.status
         if frame.rows:
             answer["data"] = msgspec.Raw(json.data(frame.fields))
-            answer["first"] = read.first
+            answer["first"] = rows.first
         return msgspec.json.encode(answer)
 
-    async def _read_after(self, at: ChannelRequest, after: int, upto: int | None) -> Read:
-        span = HistoryRange(
-            start=EARLIEST, end=LATEST, limit=REPLAY_ROWS + 1, after=after, upto=upto
-        )
-        page = await self.page(at, span)
-        frame = await self._frame(at, page)
-        column = _cursor(at)
+    async def read_after(
+        self, request: ChannelRequest, after: int, limit: int, upto: int | None = None
+    ) -> HistoryPage:
+        """The oldest `limit` rows after a cursor, from the history hook. Raises what it raises."""
+        wanted = HistoryRange(start=EARLIEST, end=LATEST, limit=limit, after=after, upto=upto)
+        return await self.read_history(request, wanted)
+
+    async def _history_after(
+        self, request: ChannelRequest, after: int, upto: int | None
+    ) -> ReplayedRows:
+        page = await self.read_after(request, after, REPLAY_ROWS + 1, upto)
+        frame = await self._frame(request, page)
+        column = str(request.stream.options.cursor)
         cursors = cursors_of(frame, column) if frame.rows else []
         if cursors and (cursors[0] <= after or (upto is not None and cursors[-1] > upto)):
-            asked = f"{after} < {column} <= {upto if upto is not None else CURSOR_LIMIT}"
             raise TypeError(
-                f"{at.stream.history} was asked for rows with {asked}, and gave {cursors[0]} to"
-                f" {cursors[-1]}"
+                f"{request.stream.history} must return rows with {after} < {column} <="
+                f" {CURSOR_LIMIT - 1 if upto is None else upto}, got {cursors[0]} to {cursors[-1]}"
             )
         more = len(cursors) > REPLAY_ROWS
         if more:
-            frame = table.slice_rows(frame, 0, REPLAY_ROWS)
+            frame = tables.slice_rows(frame, 0, REPLAY_ROWS)
             cursors = cursors[:REPLAY_ROWS]
         prev = cursors[0] - 1 if page.truncated and cursors else after
         last = cursors[-1] if cursors else after
         if not more and page.last is not None:
             last = max(last, page.last if upto is None else min(page.last, upto))
         first = cursors[0] if cursors else None
-        return Read(frame, self._numbering(at, page.epoch), last, prev, first, page.truncated, more)
+        epoch = _settings_epoch(request, page.epoch)
+        return ReplayedRows(frame, epoch, prev, last, first, page.truncated, more)
 
-    async def _ring_after(self, at: ChannelRequest, after: int, upto: int | None) -> Read:
-        ring = self.ring(at)
-        kept = await ring.after(after, self._registry.loop.time(), upto)
-        more = kept.last - kept.prev > REPLAY_ROWS
-        last = kept.prev + REPLAY_ROWS if more else kept.last
-        frame = table.slice_rows(await self._kept(at, kept), 0, last - kept.prev)
-        return Read(frame, ring.epoch, last, kept.prev, kept.prev + 1, kept.truncated, more)
+    async def _log_after(
+        self, request: ChannelRequest, after: int, upto: int | None
+    ) -> ReplayedRows:
+        log = self.log(request)
+        rows = await log.after(after, self._registry.loop.time(), upto)
+        more = rows.last - rows.prev > REPLAY_ROWS
+        last = rows.prev + REPLAY_ROWS if more else rows.last
+        frame = tables.slice_rows(await self._decode(request, rows), 0, last - rows.prev)
+        return ReplayedRows(frame, log.epoch, rows.prev, last, rows.prev + 1, rows.truncated, more)
 
-    async def _kept(self, at: ChannelRequest, kept: LogSlice) -> Frame:
-        rows, schema = kept.last - kept.prev, self.encoder(at).schema
-        if rows > INLINE_ROWS:
-            frame = await anyio.to_thread.run_sync(table.join_packets, kept.packets, schema)
+    async def _decode(self, request: ChannelRequest, rows: LogSlice) -> Frame:
+        count, schema = rows.last - rows.prev, self.row_encoder(request).schema
+        if count > INLINE_ROWS:
+            frame = await anyio.to_thread.run_sync(tables.join_packets, rows.packets, schema)
         else:
-            frame = table.join_packets(kept.packets, schema)
-        return table.slice_rows(frame, kept.skip, kept.skip + rows)
+            frame = tables.join_packets(rows.packets, schema)
+        return tables.slice_rows(frame, rows.skip, rows.skip + count)
 
-    # -- reading -------------------------------------------------------------------------------
+    # -- the history hook ----------------------------------------------------------------------
 
-    async def page(self, at: ChannelRequest, span: HistoryRange) -> HistoryPage:
-        """What the history hook gives. Raises what it raises."""
-        rows = await getattr(at.instance.source, str(at.stream.history))(span, **at.arguments)
-        page = rows if isinstance(rows, HistoryPage) else HistoryPage(rows)
+    async def read_history(self, request: ChannelRequest, wanted: HistoryRange) -> HistoryPage:
+        """Call the history hook. Raises what it raises, and TypeError for another result."""
+        hook = getattr(request.instance.source, str(request.stream.history))
+        result = await hook(wanted, **request.arguments)
+        page = result if isinstance(result, HistoryPage) else HistoryPage(result)
         if not isinstance(page.rows, Frame | Columns | Sequence):
             raise TypeError(
-                f"{at.stream.history} returned {rows!r}; allowed: a Frame, Columns, a list of rows,"
-                " a HistoryPage of one of them"
+                f"{request.stream.history} must return a Frame, Columns, a list of rows or a"
+                f" HistoryPage of one of them, got {result!r}"
             )
         return page
 
-    async def _frame(self, at: ChannelRequest, page: HistoryPage) -> Frame:
-        return await frame_of(self.encoder(at), page.rows)
-
-    def _numbering(self, at: ChannelRequest, name: str) -> str:
-        return _numbering(at.instance.numbering, name)
+    async def _frame(self, request: ChannelRequest, page: HistoryPage) -> Frame:
+        return await frame_of(self.row_encoder(request), page.rows)
 
 
-@lru_cache(maxsize=1024)
-def _numbering(settings: str, name: str) -> str:
-    return f"{settings}{short_hash(name.encode())}"
-
-
-def own(frame: Frame) -> Frame:
-    """The same columns in a frame of ours: an author may keep a frame and answer twice with it."""
+def copy_frame(frame: Frame) -> Frame:
+    """A new frame with the same fields: an author may return the same frame object twice."""
     return Frame(*frame.fields, name=frame.name, meta=frame.meta)
 
 
 async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[Any]") -> Frame:
-    """History's rows as a frame of ours, with the columns that the stream's packets have."""
+    """A history's rows as a new frame, with the columns of the stream's packets."""
     if isinstance(rows, Frame):
-        return own(encoder.frame(rows))
+        return copy_frame(encoder.frame(rows))
     if (rows.rows if isinstance(rows, Columns) else len(rows)) <= INLINE_ROWS:
         return encoder.frame(rows)
-    apart = encoder.copy()
-    frame = await anyio.to_thread.run_sync(apart.frame, rows)
-    encoder.adopt(apart)
+    thread_encoder = encoder.copy()
+    frame = await anyio.to_thread.run_sync(thread_encoder.frame, rows)
+    encoder.adopt(thread_encoder)
     return frame
 
 
-def _cursor(at: ChannelRequest) -> str:
-    return str(at.stream.options.cursor)
+def _settings_epoch(request: ChannelRequest, author_epoch: str) -> str:
+    """The wire epoch without its columns: it covers the settings and the author's epoch."""
+    return _join_epochs(request.instance.numbering, author_epoch)
 
 
-def _last_of(at: ChannelRequest, frame: Frame, page: HistoryPage) -> int:
-    found = max(cursors_of(frame, _cursor(at))) if frame.rows else -1
-    return found if page.last is None else max(found, page.last)
+@lru_cache(maxsize=1024)
+def _join_epochs(settings: str, author_epoch: str) -> str:
+    return f"{settings}{short_hash(author_epoch.encode())}"
 
 
-def _schema(frame: Frame) -> Schema:
-    body = json.schema(Frame(*frame.fields))
-    return Schema(body, "")
+def _last_cursor(request: ChannelRequest, frame: Frame, page: HistoryPage) -> int:
+    column = str(request.stream.options.cursor)
+    last = max(cursors_of(frame, column)) if frame.rows else -1
+    return last if page.last is None else max(last, page.last)
 
 
-def _ids(at: ChannelRequest, frame: Frame) -> dict[str, Any]:
-    """Which column has the numbers."""
-    if at.stream.options.cursor is None:
-        return {}
+def _schema_of(frame: Frame) -> Schema:
+    return Schema(json.schema(Frame(*frame.fields)), "")
+
+
+def _cursor_column(request: ChannelRequest, frame: Frame) -> dict[str, Any]:
+    """The key `column` of a cursor object: the index of the column that holds the cursors."""
+    column = request.stream.options.cursor
     names = [field.name for field in frame.fields]
-    return {"column": names.index(_cursor(at))} if _cursor(at) in names else {}
+    return {"column": names.index(column)} if column in names else {}

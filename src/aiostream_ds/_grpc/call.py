@@ -7,6 +7,7 @@ from grpclib import GRPCError, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.metadata import encode_grpc_message
 
+from aiostream_ds._grpc.framing import message_prefix
 from aiostream_ds._grpc.methods import Method
 from aiostream_ds._http2.headers import RequestHead, encode_headers
 from aiostream_ds._http2.stream import Http2Stream
@@ -145,7 +146,7 @@ class Call:
         parts = self._encode(message)
         size = sum(map(len, parts))
         if size < FLUSH_BYTES:
-            whole = b"".join((b"\0", size.to_bytes(4, "big"), *parts))
+            whole = b"".join((message_prefix(size), *parts))
             if self.stream.write_response(_RESPONSE_HEADERS, whole, _OK):
                 self.sent = True
                 return
@@ -158,7 +159,7 @@ class Call:
 
     async def _send(self, parts: "list[bytes | memoryview]", size: int) -> None:
         """Write large parts without a copy, and small ones joined."""
-        small: list[bytes | memoryview] = [b"\0" + size.to_bytes(4, "big")]
+        small: list[bytes | memoryview] = [message_prefix(size)]
         for part in parts:
             if len(part) < FLUSH_BYTES:
                 small.append(part)

@@ -60,7 +60,7 @@ class StreamService(Service):
                 user = conversion.plugin_context(request.plugin_context).user
                 await authorize(channel.instance, user, "subscribe", channel.path, channel=channel)
                 admit(channel, user, self.counters)
-                data = await self.replay.initial(channel) if exact else self._initial(channel)
+                data = await self.replay.initial_data(channel) if exact else self._initial(channel)
         except Exception as error:
             status = answer[self.refusal_status(error, request.path)]
             return replies.subscribe_stream(status, b"")
@@ -88,7 +88,9 @@ class StreamService(Service):
             raise _stream_error(error) from None
         try:
             if exact:
-                await send_exact(call, subscription, self.replay.feed(channel, subscription))
+                await send_exact(
+                    call, subscription, self.replay.packet_encoder(channel, subscription)
+                )
             else:
                 await send_packets(call, subscription)
         except ChannelError as error:

@@ -1,13 +1,13 @@
-"""What Grafana's browser does with one channel: a model to hold our packets against.
+"""A model of what Grafana's browser code does with the packets of one channel.
 
     QueryData's frame ──▶ ┌────────┐   only if the buffer's last packet was empty
     Connected's data  ──▶ │ Buffer │   after each subscription, also a repeated one
     packets           ──▶ └────────┘   with a schema, with data or with both
 
-Written from what Grafana is seen to do (its live/data/StreamingDataFrame and LiveDataStream), rules
-that hold from 9.4 to 13: a schema of the same names and types is no change; another one keeps the
-values of fields by name and type; data of another width than the schema throws; a text `labels`
-before the time makes series of the rows; the oldest rows are cut off.
+It follows the observed behaviour of Grafana 9.4 to 13 (live/data/StreamingDataFrame and
+LiveDataStream): a schema with the same names and types changes nothing; another schema keeps the
+values of fields by name and type; data with another number of columns than the schema throws; a
+string field `labels` before the time splits the rows into series; the oldest rows are removed.
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["UNDEFINED", "Buffer", "Mismatch", "Tab"]
 
 
 class _Undefined:
-    """JavaScript's other null: no value was ever here."""
+    """JavaScript's undefined: the field has never had a value in this row."""
 
     def __repr__(self) -> str:
         return "undefined"
@@ -30,18 +30,18 @@ UNDEFINED: Any = _Undefined()
 
 
 class Mismatch(Exception):
-    """The browser threw `push message mismatch`, and the panel shows nothing new any more."""
+    """The browser threw `push message mismatch`; the panel is not updated any more."""
 
 
 class Vector:
-    """The values of a field; two fields may come to share one, and then both are lost."""
+    """The values of a field. If two fields share one vector, the values of both are lost."""
 
     def __init__(self, values: Iterable[Any] = ()) -> None:
         self.buffer = list(values)
 
 
 class BrowserField:
-    """A column as the panel has it."""
+    """A column of the panel."""
 
     def __init__(self, schema: dict[str, Any], values: Vector) -> None:
         self.name: str = schema.get("name", "")
@@ -54,7 +54,7 @@ class BrowserField:
 class Buffer:
     """The rows of one channel in one tab.
 
-    `appended` is every row that ever came in, as a dict of its values; it is the test's own.
+    `appended` is for tests: each row that was ever received, as a dict of its values.
     """
 
     def __init__(self, max_length: int = 1000, max_delta: float = math.inf) -> None:
@@ -71,26 +71,26 @@ class Buffer:
         self._labels: list[str] = []
 
     def push(self, message: dict[str, Any]) -> None:
-        """One message. Raises Mismatch as the browser does."""
+        """Receive a message. Raises Mismatch where the browser throws."""
         self.last_packet = 0
         if message.get("schema"):
-            self._take_schema(message["schema"]["fields"])
+            self._push_schema(message["schema"]["fields"])
         data = message.get("data")
         if data and data["values"] and data["values"][0]:
-            self._take_data(data)
+            self._push_data(data)
 
     def column(self, name: str) -> list[Any]:
         """The values of the first field of that name."""
         return next(field.values.buffer for field in self.fields if field.name == name)
 
     def resize(self, max_length: int, max_delta: float) -> None:
-        """A panel of a greater range joins; a buffer never shrinks."""
+        """A panel with a longer time range was added; a buffer never shrinks."""
         self._max_length = max(self._max_length, max_length)
         if max_delta != math.inf:
             wider = max(max_delta, self._max_delta)
             self._max_delta = max_delta if self._max_delta == math.inf else wider
 
-    def _take_schema(self, fields: list[dict[str, Any]]) -> None:
+    def _push_schema(self, fields: list[dict[str, Any]]) -> None:
         types = [field.get("type") for field in fields]
         self._time = types.index("time") if "time" in types else -1
         self._in_labels_mode = (
@@ -101,8 +101,8 @@ class Buffer:
         if self._in_labels_mode:
             self._time, fields = 0, fields[1:]
         if _structure(fields) == _structure(self._schema):
-            for place, field in enumerate(self.fields):
-                given = fields[place % len(fields)]
+            for index, field in enumerate(self.fields):
+                given = fields[index % len(fields)]
                 field.config, field.labels = given.get("config", {}), given.get("labels")
         else:
             self.schema_changes += 1
@@ -117,7 +117,7 @@ class Buffer:
                 return field.values
         return Vector([UNDEFINED] * self.length)
 
-    def _take_data(self, data: dict[str, Any]) -> None:
+    def _push_data(self, data: dict[str, Any]) -> None:
         values: list[list[Any]] = data["values"]
         for column, entities in zip(values, data.get("entities") or [], strict=False):
             for key, value in (("NaN", math.nan), ("Inf", math.inf), ("NegInf", -math.inf)):
@@ -129,8 +129,8 @@ class Buffer:
             if self.fields:
                 raise Mismatch(f"Expected: {len(self.fields)}, received: {len(values)}")
             self.fields = [
-                BrowserField(_guessed(place, column[0]), Vector())
-                for place, column in enumerate(values)
+                BrowserField(_guess_schema(index, column[0]), Vector())
+                for index, column in enumerate(values)
             ]
         self.last_packet = len(values[0])
         names = [field.name for field in self.fields]
@@ -145,7 +145,7 @@ class Buffer:
         self.length = len(self.fields[0].values.buffer)
 
     def _by_labels(self, values: list[list[Any]]) -> list[list[Any]]:
-        """Each label gets columns of its own, and rows of one moment become one."""
+        """Each label gets its own columns, and rows with the same time become one row."""
         tables: dict[str, list[tuple[Any, ...]]] = {}
         for label, *row in zip(*values, strict=True):
             tables.setdefault(label, []).append(tuple(row))
@@ -160,13 +160,13 @@ class Buffer:
                     ]
                 for field in self.fields[1 - len(self._schema) :]:
                     field.labels = parsed
-        moments = sorted({row[0] for rows in tables.values() for row in rows})
-        joined: list[list[Any]] = [list(moments)]
+        times = sorted({row[0] for rows in tables.values() for row in rows})
+        joined: list[list[Any]] = [list(times)]
         for label in self._labels:
             at = {row[0]: row[1:] for row in tables.get(label, ())}
             joined += [
-                [at[moment][place] if moment in at else UNDEFINED for moment in moments]
-                for place in range(len(self._schema) - 1)
+                [at[time][column] if time in at else UNDEFINED for time in times]
+                for column in range(len(self._schema) - 1)
             ]
         return joined
 
@@ -182,24 +182,24 @@ class Buffer:
 
 
 class Tab:
-    """One tab of a browser that follows one channel, from its first panel on."""
+    """A tab of a browser with panels of one channel."""
 
     def __init__(self, max_length: int = 1000, max_delta: float = math.inf) -> None:
         self.buffer = Buffer(max_length, max_delta)
 
     def query(self, frame: bytes, max_length: int = 0, max_delta: float = math.inf) -> None:
-        """A panel got QueryData's frame: the first one of the tab, another one, or a refresh."""
+        """A panel received QueryData's frame: a new panel, or a refresh."""
         self.buffer.resize(max_length, max_delta)
         if not self.buffer.last_packet:
             self.buffer.push(orjson.loads(frame))
 
     def connected(self, initial: bytes) -> None:
-        """The subscription stands, for the first time or again; `initial` is SubscribeStream's."""
+        """The tab has subscribed, also after a reconnect; `initial` is from SubscribeStream."""
         if initial:
             self.buffer.push(orjson.loads(initial))
 
     def receive(self, payload: bytes) -> None:
-        """A packet of RunStream's."""
+        """Receive a packet from RunStream."""
         self.buffer.push(orjson.loads(payload))
 
 
@@ -207,17 +207,17 @@ def _structure(fields: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
     return [(field.get("name", ""), field.get("type")) for field in fields]
 
 
-def _guessed(place: int, value: Any) -> dict[str, Any]:
-    """What the browser calls a column of which it was never told."""
+def _guess_schema(index: int, value: Any) -> dict[str, Any]:
+    """The name and type that the browser gives to a column without a schema."""
     kinds = {bool: "boolean", int: "number", float: "number", str: "string"}
     kind = kinds.get(type(value), "other")
-    if place == 0 and kind == "number" and value > 1_600_016_688_632:
+    if index == 0 and kind == "number" and value > 1_600_016_688_632:
         return {"name": "Time", "type": "time"}
-    return {"name": f"Field {place}", "type": kind}
+    return {"name": f"Field {index}", "type": kind}
 
 
 def _number(value: Any) -> float:
-    """As JavaScript counts with what is no number."""
+    """Convert as JavaScript's arithmetic does."""
     if value is UNDEFINED:
         return math.nan
     return 0.0 if value is None else float(value)

@@ -1,9 +1,9 @@
-"""No packet makes the browser throw or doubles its rows, and what is missing was counted.
+"""No packet makes the browser throw or duplicates its rows, and missing rows were counted.
 
-Two Grafana servers follow one stream of random rows: one is quick, the other slow, so that packets
-are dropped, and calls RunStream anew now and then. Tabs join both late, come back after a break,
-and miss what was sent in between. Below the rows there is nothing but the real thing: encoder,
-pump, registry and mailboxes, in virtual time.
+Two Grafana servers subscribe to one stream of generated rows. One is fast; the other is slow, so
+that packets are dropped, and sometimes calls RunStream again. Tabs subscribe late on both servers,
+reconnect after an interruption, and miss the packets in between. Encoder, producer, registry and
+subscriptions are the real ones, in virtual time.
 """
 
 import asyncio
@@ -48,8 +48,8 @@ class Detailed(Reading, kw_only=True):
     extra: dict[str, Any] | None = None
 
 
-class Trap(Row):
-    """What the browser would take for its mode of many series."""
+class LabelsRow(Row):
+    """Its fields select the browser's mode of many series, unless they are renamed."""
 
     labels: str
     time: int
@@ -57,20 +57,20 @@ class Trap(Row):
 
 
 class Server:
-    """One Grafana: its RunStream, and the tabs in its hub."""
+    """A Grafana server: its RunStream call, and the tabs that it serves."""
 
     def __init__(self, world: "World", pace: float) -> None:
         self.tabs: list[Tab] = []
         self.with_schema = 0
-        self.subscription = world.join()
+        self.subscription = world.subscribe()
         self._world = world
         self._pace = pace
         self._task = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
         try:
-            async for taken in self.subscription:
-                for schema, packet in taken:
+            async for delivered in self.subscription:
+                for schema, packet in delivered:
                     self.with_schema += schema is not None
                     payload = render(schema, packet)
                     for tab in self.tabs:
@@ -82,48 +82,48 @@ class Server:
             self.subscription.leave()
 
     async def restart(self) -> None:
-        """Grafana calls RunStream again; its hub keeps the tabs."""
+        """Grafana calls RunStream again and keeps its tabs."""
         await self.aclose()
-        self.subscription = self._world.join()
+        self.subscription = self._world.subscribe()
         self._task = asyncio.create_task(self._follow())
 
     async def aclose(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
         if not self._task.cancelled():
-            self._task.result()  # what a tab has thrown
+            self._task.result()  # raises the exception of a tab
 
 
 class World:
-    """A stream whose rows are given to it one by one, and who follows it."""
+    """A stream of the rows passed to `send`, its servers and their tabs."""
 
     def __init__(self, policy: SchemaPolicy, rows: int) -> None:
         self.counters = Counters()
         self.registry = ChannelRegistry()
         self.encoder = RowEncoder(None, policy, self.counters, common=("n",))
         self.has_failed = False
-        self.given: list[Any] = []
+        self.sent: list[Any] = []
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._policy = Policy(Buffer(rows=rows), linger=600.0)
-        self.quick = Server(self, 0.0)
+        self.fast = Server(self, 0.0)
         self.slow = Server(self, 3.0)
         self.first = Tab()
-        self.quick.tabs.append(self.first)
+        self.fast.tabs.append(self.first)
         self.tabs = [self.first]
 
-    def join(self) -> Any:
+    def subscribe(self) -> Any:
         return self.registry.join(KEY, drive(self._rows, self.encoder.encode), self._policy)
 
     async def _rows(self) -> Any:
         while True:
             yield await self._queue.get()
 
-    def give(self, item: Any) -> None:
-        self.given.append(item)
+    def send(self, item: Any) -> None:
+        self.sent.append(item)
         self._queue.put_nowait(item)
 
-    async def enter(self, tab: Tab, server: Server, delay: float, initial: bool) -> None:
-        """SubscribeStream, and what is sent before the tab is in the hub is lost to it."""
+    async def connect(self, tab: Tab, server: Server, delay: float, initial: bool) -> None:
+        """SubscribeStream. The tab misses the packets that are sent before it is registered."""
         channel = self.registry.peek(KEY)
         if channel is None:
             return
@@ -134,20 +134,20 @@ class World:
         server.tabs.append(tab)
 
     def history(self) -> bytes | None:
-        """QueryData's answer: the rows that the quick server has seen."""
-        seen = {row["n"] for row in self.first.buffer.appended}
-        apart = self.encoder.copy()
+        """QueryData's answer: the rows that the fast server has received."""
+        received = {row["n"] for row in self.first.buffer.appended}
+        other = self.encoder.copy()
         try:
-            frame = apart.frame([row for row in flat(self.given) if number(row) in seen])
+            frame = other.frame([row for row in flat(self.sent) if number(row) in received])
         except (TypeError, ValueError):
-            return None  # rows that were stamped, or of several kinds
-        self.encoder.adopt(apart)
+            return None  # rows without a time, or of several kinds
+        self.encoder.adopt(other)
         return json.encode(frame)
 
     async def aclose(self) -> None:
         await asyncio.sleep(10)
         try:
-            await self.quick.aclose()
+            await self.fast.aclose()
             await self.slow.aclose()
         finally:
             await self.registry.aclose()
@@ -162,7 +162,7 @@ def number(row: Any) -> Any:
 
 
 def table(item: Any) -> list[dict[str, Any]]:
-    """The rows of what was yielded, as dicts."""
+    """The rows of a yielded object, as dicts."""
     if isinstance(item, list):
         return [row for each in item for row in table(each)]
     if isinstance(item, dict):
@@ -172,8 +172,8 @@ def table(item: Any) -> list[dict[str, Any]]:
     if isinstance(item, Columns):
         names, columns = item.kind.__struct_fields__, item.values
     else:
-        own = [(field.name, str(place)) for place, field in enumerate(item.fields)]
-        names = tuple(name if name in ("n", "time") else place for name, place in own)
+        pairs = [(field.name, str(index)) for index, field in enumerate(item.fields)]
+        names = tuple(name if name in ("n", "time") else index for name, index in pairs)
         columns = [field.values for field in item.fields]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -185,31 +185,31 @@ def present(row: dict[str, Any]) -> int:
 def check(world: World, labels: tuple[str, ...], conflict: str) -> None:
     for tab in world.tabs:
         numbers = [row["n"] for row in tab.buffer.appended]
-        assert len(numbers) == len(set(numbers)), "rows came twice"
+        assert len(numbers) == len(set(numbers)), "rows were duplicated"
         for field in tab.buffer.fields:
             assert len(field.values.buffer) == tab.buffer.length, "columns of different lengths"
-    if world.quick.subscription.statistics().dropped_rows:
+    if world.fast.subscription.statistics().dropped_rows:
         return
-    sent = {row["n"]: row for item in world.given for row in table(item)}
-    got = {row["n"]: row for row in world.first.buffer.appended}
-    assert list(got) == [each for each in sent if each in got], "the order has changed"
+    sent = {row["n"]: row for item in world.sent for row in table(item)}
+    received = {row["n"]: row for row in world.first.buffer.appended}
+    assert list(received) == [n for n in sent if n in received], "the order has changed"
     missing = 0
-    for each, row in got.items():
-        source = {key: value for key, value in sent[each].items() if key not in labels}
+    for n, row in received.items():
+        source = {key: value for key, value in sent[n].items() if key not in labels}
         stamped = source.get("time") is None and row.get("time") is not None
         missing += present(source) - present(row) + stamped
     if conflict == "fail":
-        assert list(got) == list(sent)[: len(got)]
+        assert list(received) == list(sent)[: len(received)]
     else:
-        missing += len(sent) - len(got)
+        missing += len(sent) - len(received)
     if not world.has_failed:
-        assert len(got) == len(sent) or conflict != "fail"
+        assert len(received) == len(sent) or conflict != "fail"
     assert missing == sum(world.counters.dropped.values())
 
 
-# What authors yield
+# Rows that authors yield
 
-GOOD: dict[str, st.SearchStrategy[Any]] = {
+VALID: dict[str, st.SearchStrategy[Any]] = {
     "i": st.integers(-5, 5) | st.none(),
     "f": st.floats() | st.integers(-5, 5) | st.none(),
     "s": st.text(max_size=2, alphabet=st.characters(codec="utf-8")) | st.none(),
@@ -217,37 +217,37 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "j": st.dictionaries(st.sampled_from("ab"), st.integers(0, 3), max_size=1) | st.none(),
     "labels": st.sampled_from(["", "a=1", "b"]),
 }
-ODD = st.one_of(
-    *GOOD.values(),
+ANY_VALUE = st.one_of(
+    *VALID.values(),
     st.sampled_from([b"x", 2**70, 1j, "\ud800", NOW.replace(tzinfo=None), NOW, [1], {"a": {1}}]),
 )
 TIMES = st.integers(MS, MS + 60_000)
 HOSTS = st.sampled_from(["a", "b", 'c"}={', "d=1, e", "", None, 5])
 
 
-def dicts(odd: bool, labels: bool) -> st.SearchStrategy[dict[str, Any]]:
-    values = {key: (value | ODD if odd else value) for key, value in GOOD.items()}
+def dicts(mismatched: bool, labels: bool) -> st.SearchStrategy[dict[str, Any]]:
+    values = {key: (value | ANY_VALUE if mismatched else value) for key, value in VALID.items()}
     values |= {"at": st.just(NOW), "time": TIMES}
-    if odd:
+    if mismatched:
         values["time"] = TIMES | st.sampled_from([NOW, "x", 1.5, None, True, 2**60])
     if labels:
         values |= {"host": HOSTS, "labels": HOSTS}
     stamped = st.fixed_dictionaries({}, optional=values)
     time = {"time": values.pop("time")}
     timed = st.fixed_dictionaries(time, optional=values)
-    trap = st.fixed_dictionaries({"labels": values["labels"], **time})
-    return timed | timed | stamped | trap
+    labels_first = st.fixed_dictionaries({"labels": values["labels"], **time})
+    return timed | timed | stamped | labels_first
 
 
 def readings() -> st.SearchStrategy[Any]:
     base = {"n": st.just(0), "time": st.just(NOW), "value": st.floats()}
     detailed = st.builds(Detailed, **base, extra=st.none() | st.just({"a": 1}))
-    return st.builds(Reading, **base, note=GOOD["s"]) | detailed
+    return st.builds(Reading, **base, note=VALID["s"]) | detailed
 
 
 @st.composite
 def blocks(draw: st.DrawFn) -> Any:
-    """Columns, or a frame: of two series with one name, of none, or in the browser's trap."""
+    """Columns or a frame: with two series of one name, without, or with `labels` first."""
     count = draw(st.integers(0, 3))
     numbers, values = [0] * count, draw(st.lists(st.floats(), min_size=count, max_size=count))
     kind = draw(st.integers(0, 4))
@@ -256,9 +256,9 @@ def blocks(draw: st.DrawFn) -> Any:
     fields = [Field("time", [MS] * count, FieldType.TIME), Field("n", numbers, FieldType.INT64)]
     if kind == 1:
         fields.insert(0, Field("labels", ["a"] * count, FieldType.STRING))
-    for place in range(draw(st.integers(0, 2))):
-        labels = {"host": "ab"[place]} if kind > 2 else None
-        name = "v" if kind > 2 else f"v{place}"
+    for index in range(draw(st.integers(0, 2))):
+        labels = {"host": "ab"[index]} if kind > 2 else None
+        name = "v" if kind > 2 else f"v{index}"
         fields.append(Field(name, values, FieldType.FLOAT64, labels=labels, nullable=False))
     return Frame(*fields)
 
@@ -266,7 +266,7 @@ def blocks(draw: st.DrawFn) -> Any:
 STEPS = st.one_of(
     st.tuples(st.just("pause"), st.sampled_from([0.1, 1.0, 5.0, SCHEMA_REPEAT + 1])),
     st.tuples(st.just("join"), st.booleans(), st.sampled_from([0.0, 0.5])),
-    st.tuples(st.just("break"), st.integers(0, 9), st.sampled_from([0.0, 4.0])),
+    st.tuples(st.just("reconnect"), st.integers(0, 9), st.sampled_from([0.0, 4.0])),
     st.tuples(st.just("restart")),
     st.tuples(st.just("refresh"), st.integers(0, 9)),
 )
@@ -278,7 +278,7 @@ def scripts(rows: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 
 
 def numbered(item: Any, start: int) -> tuple[Any, int]:
-    """The same rows, each with a number of its own."""
+    """The same rows, each with a unique number."""
     if isinstance(item, list):
         found = []
         for row in item:
@@ -300,44 +300,50 @@ def numbered(item: Any, start: int) -> tuple[Any, int]:
     return type(item)(**{**values, "n": start}), start + 1
 
 
-async def play(policy: SchemaPolicy, script: list[Any], rows: int, initial: bool) -> World:
+async def run_script(policy: SchemaPolicy, script: list[Any], rows: int, initial: bool) -> World:
     world = World(policy, rows)
     try:
-        await follow(world, script, initial)
+        await run_steps(world, script, initial)
     finally:
         await world.aclose()
     return world
 
 
-async def follow(world: World, script: list[Any], initial: bool) -> None:
+async def run_steps(world: World, script: list[Any], initial: bool) -> None:
     count = 0
-    for step, *what in script:
+    for step, *arguments in script:
         if world.has_failed:
             break
-        tab = world.tabs[what[0] % len(world.tabs)] if step in ("break", "refresh") else Tab()
+        tab = (
+            world.tabs[arguments[0] % len(world.tabs)]
+            if step in ("reconnect", "refresh")
+            else Tab()
+        )
         if step == "rows":
-            item, count = numbered(what[0], count)
-            world.give(item)
+            item, count = numbered(arguments[0], count)
+            world.send(item)
         elif step == "pause":
-            await asyncio.sleep(what[0])
+            await asyncio.sleep(arguments[0])
         elif step == "restart":
             await world.slow.restart()
-        elif step == "refresh" and not initial and tab in world.quick.tabs:
+        elif step == "refresh" and not initial and tab in world.fast.tabs:
             frame = world.history()
             if frame is not None:
                 tab.query(frame)
         elif step == "join":
-            frame = world.history() if what[0] else None
+            frame = world.history() if arguments[0] else None
             if frame is not None:
                 tab.query(frame)
             world.tabs.append(tab)
-            await world.enter(tab, world.quick if what[0] else world.slow, what[1], initial)
-        elif step == "break" and tab is not world.first:
-            server = world.quick if tab in world.quick.tabs else world.slow
+            await world.connect(
+                tab, world.fast if arguments[0] else world.slow, arguments[1], initial
+            )
+        elif step == "reconnect" and tab is not world.first:
+            server = world.fast if tab in world.fast.tabs else world.slow
             if tab in server.tabs:
                 server.tabs.remove(tab)
-                await asyncio.sleep(what[1])
-                await world.enter(tab, server, 0.5, initial)
+                await asyncio.sleep(arguments[1])
+                await world.connect(tab, server, 0.5, initial)
 
 
 def run(
@@ -345,55 +351,55 @@ def run(
 ) -> World:
     loop = VirtualLoop()
     try:
-        world = loop.run_until_complete(play(policy, script, rows, initial))
+        world = loop.run_until_complete(run_script(policy, script, rows, initial))
         check(world, policy.labels, policy.conflict)
         return world
     finally:
         loop.close()
 
 
-usual = settings(
+PROFILE = settings(
     max_examples=_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
-ROOM = st.sampled_from([5, 10_000])
+BUFFER_ROWS = st.sampled_from([5, 10_000])
 
 
-@usual
+@PROFILE
 @given(
-    script=scripts(dicts(odd=False, labels=False) | readings() | blocks()),
+    script=scripts(dicts(mismatched=False, labels=False) | readings() | blocks()),
     columns=st.integers(1, 8),
-    rows=ROOM,
+    rows=BUFFER_ROWS,
     initial=st.booleans(),
 )
 def test_rows_of_all_kinds(script, columns, rows, initial):
     run(SchemaPolicy(columns=columns), script, rows, initial)
 
 
-@usual
+@PROFILE
 @given(
-    script=scripts(dicts(odd=True, labels=False)),
+    script=scripts(dicts(mismatched=True, labels=False)),
     columns=st.integers(1, 8),
     conflict=st.sampled_from(["fail", "null", "text"]),
-    rows=ROOM,
+    rows=BUFFER_ROWS,
 )
-def test_dicts_whose_values_fit_nothing(script, columns, conflict, rows):
+def test_dicts_with_values_of_any_type(script, columns, conflict, rows):
     run(SchemaPolicy(columns=columns, conflict=conflict), script, rows)
 
 
-@usual
+@PROFILE
 @given(
-    script=scripts(dicts(odd=True, labels=True) | readings()),
+    script=scripts(dicts(mismatched=True, labels=True) | readings()),
     columns=st.integers(1, 12),
     conflict=st.sampled_from(["null", "text"]),
     labels=st.sampled_from([("host",), ("host", "labels"), ("note",)]),
-    rows=ROOM,
+    rows=BUFFER_ROWS,
 )
 def test_many_series_in_one_channel(script, columns, conflict, labels, rows):
     run(SchemaPolicy(columns=columns, conflict=conflict, labels=labels), script, rows)
 
 
-def test_a_thousand_columns_are_cut_to_the_cap_and_counted():
-    row = {"time": MS, **{f"c{place}": place for place in range(1000)}}
+def test_columns_beyond_the_limit_are_dropped_and_counted():
+    row = {"time": MS, **{f"c{n}": n for n in range(1000)}}
     script = [("rows", row), ("pause", 1.0), ("join", True, 0.5), ("rows", row), ("pause", 40.0)]
     world = run(SchemaPolicy(columns=500), [*script, ("rows", row)])
     assert world.counters.dropped == {"columns": 3 * 500}
@@ -401,17 +407,17 @@ def test_a_thousand_columns_are_cut_to_the_cap_and_counted():
     assert [row["c499"] for row in world.tabs[1].buffer.appended] == [499, 499, 499]
 
 
-def test_a_silent_reader_gets_the_schema_again_with_its_next_rows():
+def test_after_a_pause_the_schema_is_sent_again_with_the_next_rows():
     row = {"time": MS, "a": 1}
     world = run(SchemaPolicy(), [("rows", row), ("pause", SCHEMA_REPEAT + 1), ("rows", row)])
-    assert world.quick.with_schema == 2 and world.first.buffer.schema_changes == 1
+    assert world.fast.with_schema == 2 and world.first.buffer.schema_changes == 1
 
 
 @pytest.mark.parametrize("kind", [dict, Row, Frame])
-def test_a_text_called_labels_before_the_time_makes_no_series_of_the_rows(kind):
+def test_a_field_labels_before_the_time_does_not_split_the_rows(kind):
     rows: list[Any] = [{"labels": "a", "time": MS}, {"labels": "b", "time": MS, "x": 1}]
     if kind is Row:
-        rows = [Trap("a", MS, 0), Trap("b", MS, 0)]
+        rows = [LabelsRow("a", MS, 0), LabelsRow("b", MS, 0)]
     elif kind is Frame:
         labels, time = Field("labels", ["a"]), Field("time", [MS], FieldType.TIME)
         rows = [Frame(labels, time, Field("n", [0])) for _ in range(2)]
@@ -419,14 +425,14 @@ def test_a_text_called_labels_before_the_time_makes_no_series_of_the_rows(kind):
     assert len(world.first.buffer.column("labels_")) == 2
 
 
-def test_values_that_are_no_numbers_arrive_as_such():
+def test_nan_and_infinities_are_received():
     script = [("rows", {"time": MS, "a": value}) for value in (math.nan, math.inf, -math.inf)]
     world = run(SchemaPolicy(), script)
     assert str(world.first.buffer.column("a")) == "[nan, inf, -inf]"
 
 
-def test_a_schema_alone_lets_a_refresh_add_the_history_again():
-    """The reason why nothing that has no rows is sent to a browser."""
+def test_after_a_schema_alone_a_refresh_duplicates_the_history():
+    """This is why no packet without rows is sent to a browser."""
     frame = RowEncoder().frame([{"time": MS, "n": 1}])
     tab = Tab()
     for _ in range(2):

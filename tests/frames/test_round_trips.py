@@ -35,8 +35,8 @@ def test_a_field_of_each_type_survives_both_round_trips(
 
 @given(frames())
 def test_schema_and_data_are_the_two_parts_of_a_payload(frame: Frame) -> None:
-    whole = b'{"schema":%b,"data":%b}' % (json.schema(frame), json.data(frame.fields))
-    assert json.encode(frame) == whole
+    payload = b'{"schema":%b,"data":%b}' % (json.schema(frame), json.data(frame.fields))
+    assert json.encode(frame) == payload
     packet = json.packet(frame)
     assert same(json.decode(b'{"data":%b}' % packet.data, packet.schema), frame)
     assert packet.rows == frame.rows

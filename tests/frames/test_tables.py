@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +54,27 @@ def test_no_packets_give_an_empty_frame_with_the_columns_of_the_schema():
     encoder.encode([{"time": 1, "n": 1}])
     assert columns(tables.join_packets([], encoder.schema)) == {"time": [], "n": []}
     assert tables.join_packets([], None).fields == ()
+
+
+@pytest.mark.parametrize("make", [list, np.array, pa.array])
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([3, 0], [13, 10]), ([], []), (range(2), [10, 11]), (slice(1, 9), [11, 12, 13])],
+)
+def test_take_values_keeps_the_type_of_the_column(make, rows, expected):
+    values = make([10, 11, 12, 13])
+    found = tables.take_values(values, rows)
+    assert type(found) is type(values)
+    assert (found if make is list else found.tolist()) == expected
+
+
+def test_take_rows_takes_nanos_and_keeps_name_labels_and_config():
+    moments = [START + timedelta(microseconds=n) for n in range(3)]
+    frame = Frame(Field("time", moments, labels={"a": "b"}, nullable=True), name="n", ref_id="B")
+    found = tables.take_rows(frame, [2, 1])
+    (time,) = found.fields
+    assert (time.nanos, time.labels, time.nullable) == ([2000, 1000], {"a": "b"}, True)
+    assert (found.name, found.ref_id) == ("n", "B")
 
 
 @given(st.integers(0, 12), st.integers(-2, 14), st.integers(-2, 14))

@@ -21,7 +21,7 @@ from aiostream_ds.rows import Columns, Row
 
 __all__ = ["Series"]
 
-_MAX_NAMES = 10_000  # a cache: series come and go, and a name can be computed again
+_MAX_NAMES = 10_000  # the cache is cleared then
 
 _UNKNOWN = Column(None)
 

@@ -95,8 +95,8 @@ func frames() map[string]*data.Frame {
 			data.NewField("state", nil, opt[data.EnumItemIndex](2, 0)).SetConfig(enumConfig()),
 			data.NewField("bare", nil, opt[data.EnumItemIndex](math.MaxUint16, 7))),
 		"labels": data.NewFrame("labels", stamps(2),
-			data.NewField("celsius", data.Labels{"room": "kitchen", "floor": "1"}, []float64{20.5, 21}),
-			data.NewField("celsius", data.Labels{"room": "bath <ü>", "floor": "0"}, []float64{23, 22.75})),
+			data.NewField("celsius", data.Labels{"zone": "kitchen", "level": "1"}, []float64{20.5, 21}),
+			data.NewField("celsius", data.Labels{"zone": "bath <ü>", "level": "0"}, []float64{23, 22.75})),
 		"config": data.NewFrame("config", stamps(1),
 			data.NewField("all", data.Labels{"a": "b"}, []float64{1}).SetConfig(fullConfig()),
 			data.NewField("zero", nil, []float64{1}).SetConfig(&data.FieldConfig{

@@ -11,7 +11,16 @@ const flag = process.argv.indexOf("--out");
 const out = flag < 0 ? join(here, "../src/aiostream_ds") : resolve(process.argv[flag + 1]);
 
 // The modules that every Grafana from 9.4 on provides. Not among them: react/jsx-runtime, @grafana/schema.
-const HOST_MODULES = ["react", "react-dom", "@grafana/data", "@grafana/runtime", "@grafana/ui", "rxjs", "lodash", "@emotion/css"];
+const HOST_MODULES = [
+  "react",
+  "react-dom",
+  "@grafana/data",
+  "@grafana/runtime",
+  "@grafana/ui",
+  "rxjs",
+  "lodash",
+  "@emotion/css",
+];
 
 const COMMON = {
   absWorkingDir: here,
@@ -28,7 +37,13 @@ const COMMON = {
 // Grafana 10 and 11 search for that string to distinguish AMD from SystemJS.
 async function buildModule() {
   const short = { jsxFactory: "h", jsxFragment: "Fragment", inject: ["src/jsx.ts"] };
-  const options = { ...COMMON, ...short, entryPoints: ["src/module.ts"], external: HOST_MODULES, format: "cjs" };
+  const options = {
+    ...COMMON,
+    ...short,
+    entryPoints: ["src/module.ts"],
+    external: HOST_MODULES,
+    format: "cjs",
+  };
   const probe = await build({ ...options, write: false, metafile: true, outfile: "module.js" });
   const [output] = Object.values(probe.metafile.outputs);
   const names = [...new Set(output.imports.filter((each) => each.external).map((each) => each.path))].sort();
@@ -52,8 +67,14 @@ async function buildModule() {
 }
 
 // The console's page, which includes its dependencies. Preact replaces React at a tenth of the size.
-const PAGES = [{ entry: "src/console/main.tsx", page: "src/console/index.html", to: "console/static/console.js" }];
-const PREACT = { react: "preact/compat", "react-dom": "preact/compat", "react-dom/client": "preact/compat/client" };
+const PAGES = [
+  { entry: "src/console/main.tsx", page: "src/console/index.html", to: "console/static/console.js" },
+];
+const PREACT = {
+  react: "preact/compat",
+  "react-dom": "preact/compat",
+  "react-dom/client": "preact/compat/client",
+};
 
 async function buildPage({ entry, page, to }) {
   await write(dirname(to), {

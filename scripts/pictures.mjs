@@ -11,7 +11,15 @@ const HEIGHT = 520;
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
 });
 
 async function open(url, options) {
@@ -49,7 +57,10 @@ await shoot(14);
 writeFileSync(file, code.replace("yield", "yiel d"));
 await page.locator(".reload-error").waitFor();
 await shoot(9);
-writeFileSync(file, code.replace('yield {"value": value}', 'yield {"value": value, "mean": value / 2, "high": abs(value)}'));
+writeFileSync(
+  file,
+  code.replace('yield {"value": value}', 'yield {"value": value, "mean": value / 2, "high": abs(value)}'),
+);
 await page.locator(".tag", { hasText: "reloaded 2" }).waitFor();
 await shoot(14);
 writeFileSync(join(frames, "list"), list.join(" "));

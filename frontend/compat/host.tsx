@@ -36,7 +36,11 @@ let jsonData: Record<string, any> = {};
 const requests: string[] = [];
 
 anyRuntime.setTemplateSrv({ getVariables: () => [{ name: "site" }], replace: (text = "") => text });
-anyRuntime.setDataSourceSrv({ getInstanceSettings: () => instanceSettings(), getList: () => [], get: async () => undefined });
+anyRuntime.setDataSourceSrv({
+  getInstanceSettings: () => instanceSettings(),
+  getList: () => [],
+  get: async () => undefined,
+});
 const get = async (url: string, params: Record<string, string> = {}) => {
   const requested = `${url}?${new URLSearchParams(params)}`;
   requests.push(requested);
@@ -49,7 +53,12 @@ anyRuntime.setBackendSrv({
 });
 
 function instanceSettings() {
-  const meta = { id: PLUGIN_ID, baseUrl: `public/plugins/${PLUGIN_ID}`, module: `public/plugins/${PLUGIN_ID}/module.js`, info: { version: "0.1.0" } };
+  const meta = {
+    id: PLUGIN_ID,
+    baseUrl: `public/plugins/${PLUGIN_ID}`,
+    module: `public/plugins/${PLUGIN_ID}/module.js`,
+    info: { version: "0.1.0" },
+  };
   return { id: 1, uid: UID, type: PLUGIN_ID, name: "Kinds", meta, jsonData, url: "/api/datasources/proxy/1" };
 }
 
@@ -98,7 +107,10 @@ function Page({ plugin, options }: { plugin: any; options: Options }) {
   return (
     <Theme.Provider value={theme}>
       <anyUi.GlobalStyles />
-      <div id="page" style={{ background: theme.colors.background.primary, color: theme.colors.text.primary, padding: 16 }}>
+      <div
+        id="page"
+        style={{ background: theme.colors.background.primary, color: theme.colors.text.primary, padding: 16 }}
+      >
         <ErrorBoundary>
           {options.editor === "config" ? (
             <ConfigEditor options={saved} onOptionsChange={setSaved} />

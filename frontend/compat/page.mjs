@@ -38,7 +38,14 @@ async function bundleHost(version) {
     jsx: "transform",
     tsconfigRaw: {}, // the frontend's tsconfig.json maps Grafana's packages to stubs
     define: { "process.env.NODE_ENV": '"development"', global: "window", "process.env": "{}" },
-    loader: { ".svg": "dataurl", ".woff": "empty", ".woff2": "empty", ".ttf": "empty", ".css": "empty", ".png": "empty" },
+    loader: {
+      ".svg": "dataurl",
+      ".woff": "empty",
+      ".woff2": "empty",
+      ".ttf": "empty",
+      ".css": "empty",
+      ".png": "empty",
+    },
     logLevel: "error",
     plugins: [
       {
@@ -101,9 +108,11 @@ export async function withBrowser(version, schema, answer, test) {
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
     page.on("pageerror", (error) => errors.push(String(error)));
     await page.goto(`http://127.0.0.1:${server.address().port}/sub/`);
-    await page.evaluate((parameters) => window.start(parameters), options).catch((error) => {
-      throw new Error([...errors, error.message].join("\n"));
-    });
+    await page
+      .evaluate((parameters) => window.start(parameters), options)
+      .catch((error) => {
+        throw new Error([...errors, error.message].join("\n"));
+      });
     await page.waitForSelector("#page > *");
     return page;
   };

@@ -20,9 +20,27 @@ const KNOWN_ERRORS = [
 
 const CHECKS = {
   async "the config editor has each kind of field"(open) {
-    const page = await open({ editor: "config", mode: "dark", settings: { url: "mqtt://here", login: { method: "token" } } });
-    for (const label of ["URL", "Keep alive", "Verify", "QoS", "Topics 1", "Client ID", "Login", "Header", "Password", "Certificate", "Times", "Proxy", "Greeting"]) {
-      assert.equal(await page.getByLabel(label, { exact: true }).count() > 0, true, `no input ${label}`);
+    const page = await open({
+      editor: "config",
+      mode: "dark",
+      settings: { url: "mqtt://here", login: { method: "token" } },
+    });
+    for (const label of [
+      "URL",
+      "Keep alive",
+      "Verify",
+      "QoS",
+      "Topics 1",
+      "Client ID",
+      "Login",
+      "Header",
+      "Password",
+      "Certificate",
+      "Times",
+      "Proxy",
+      "Greeting",
+    ]) {
+      assert.equal((await page.getByLabel(label, { exact: true }).count()) > 0, true, `no input ${label}`);
     }
   },
 
@@ -66,7 +84,12 @@ const CHECKS = {
   },
 
   async "the query editor follows a stream, with its fields and suggestions"(open) {
-    const page = await open({ editor: "query", mode: "dark", settings: {}, query: { queryType: "topic", site: "berlin" } });
+    const page = await open({
+      editor: "query",
+      mode: "dark",
+      settings: {},
+      query: { queryType: "topic", site: "berlin" },
+    });
     await page.getByLabel("Sensor", { exact: true }).click();
     await page.getByRole("option", { name: "berlin: roof" }).click();
     await page.getByLabel("Rate", { exact: true }).fill("$hz");
@@ -86,7 +109,9 @@ const CHECKS = {
       exact: true,
     });
     assert.equal((await page.evaluate(() => window.runs)) >= 4, true);
-    const requests = (await page.evaluate(() => window.requests)).filter((each) => each.includes("/resources/forms/suggest"));
+    const requests = (await page.evaluate(() => window.requests)).filter((each) =>
+      each.includes("/resources/forms/suggest"),
+    );
     assert.match(requests[0] ?? "", /uid\/abc|datasources\/1/);
     assert.match(requests[0], /field=sensor/);
   },
@@ -95,7 +120,16 @@ const CHECKS = {
     for (const query of [
       {},
       { queryType: "topic" },
-      { queryType: "topic", site: 5, sensor: { a: 1 }, hz: "fast", gone: [1], withStreaming: "yes", exact: 0, alias: 3 },
+      {
+        queryType: "topic",
+        site: 5,
+        sensor: { a: 1 },
+        hz: "fast",
+        gone: [1],
+        withStreaming: "yes",
+        exact: 0,
+        alias: 3,
+      },
       { queryType: "compare", topics: "one", smooth: [], how: 7, strict: "no", weights: [1], depth: "deep" },
       { queryType: "was/there", old: true },
       { queryType: 7 },

@@ -9,4 +9,6 @@ import { QueryEditor } from "./editors/QueryEditor";
 // For an author's own module; see docs/frontend.md.
 export { ConfigEditor, QueryEditor, StreamDataSource };
 
-export const plugin = new DataSourcePlugin(StreamDataSource).setConfigEditor(ConfigEditor).setQueryEditor(QueryEditor);
+export const plugin = new DataSourcePlugin(StreamDataSource)
+  .setConfigEditor(ConfigEditor)
+  .setQueryEditor(QueryEditor);

@@ -5,7 +5,7 @@ import type { DataQuery } from "@grafana/data";
 export function replaceVariables<Q extends DataQuery>(query: Q, replace: (text: string) => string): Q {
   const { refId, key, datasource } = query;
   const replaced = JSON.parse(JSON.stringify(query), (_, value: unknown) =>
-    typeof value === "string" ? replace(value) : value
+    typeof value === "string" ? replace(value) : value,
   );
   return { ...replaced, refId, key, datasource };
 }

@@ -8,7 +8,11 @@ type Attributes<T> = Omit<React.AllHTMLAttributes<T>, "onChange" | "label" | "va
   value?: string;
 };
 
-export function Input({ width: _, invalid, ...rest }: Attributes<HTMLInputElement> & { width?: number; invalid?: boolean }) {
+export function Input({
+  width: _,
+  invalid,
+  ...rest
+}: Attributes<HTMLInputElement> & { width?: number; invalid?: boolean }) {
   return <input aria-invalid={invalid} {...rest} />;
 }
 
@@ -18,7 +22,12 @@ export function TextArea({ invalid, ...rest }: Attributes<HTMLTextAreaElement> &
 
 type SecretProps = { isConfigured: boolean; onReset: () => void };
 
-export function SecretInput({ isConfigured, onReset, value, ...rest }: Attributes<HTMLInputElement> & SecretProps & { width?: number }) {
+export function SecretInput({
+  isConfigured,
+  onReset,
+  value,
+  ...rest
+}: Attributes<HTMLInputElement> & SecretProps & { width?: number }) {
   return isConfigured ? (
     <>
       <input disabled value="configured" aria-label={rest["aria-label"]} readOnly />
@@ -31,7 +40,12 @@ export function SecretInput({ isConfigured, onReset, value, ...rest }: Attribute
   );
 }
 
-export function SecretTextArea({ isConfigured, onReset, value, ...rest }: Attributes<HTMLTextAreaElement> & SecretProps) {
+export function SecretTextArea({
+  isConfigured,
+  onReset,
+  value,
+  ...rest
+}: Attributes<HTMLTextAreaElement> & SecretProps) {
   return isConfigured ? (
     <>
       <textarea disabled value="configured" aria-label={rest["aria-label"]} readOnly />
@@ -62,7 +76,8 @@ interface SelectProps<T> {
 /** Like the real component, passes null when it is cleared. */
 export function Select<T extends string>(props: SelectProps<T>) {
   const { inputId, disabled, invalid, options, value, onChange, isClearable, placeholder } = props;
-  const pick = (key: string) => onChange(options.find((option) => option.value === key) ?? (null as unknown as SelectableValue<T>));
+  const pick = (key: string) =>
+    onChange(options.find((option) => option.value === key) ?? (null as unknown as SelectableValue<T>));
   return (
     <select
       id={inputId}
@@ -128,7 +143,15 @@ interface ButtonProps extends Attributes<HTMLButtonElement> {
   tooltip?: string;
 }
 
-export function Button({ variant: _v, size: _s, fill: _f, icon: _i, tooltip: _t, children, ...rest }: ButtonProps) {
+export function Button({
+  variant: _v,
+  size: _s,
+  fill: _f,
+  icon: _i,
+  tooltip: _t,
+  children,
+  ...rest
+}: ButtonProps) {
   return <button {...(rest as React.ButtonHTMLAttributes<HTMLButtonElement>)}>{children}</button>;
 }
 
@@ -145,7 +168,13 @@ export function RadioButtonGroup<T>({ options, value, disabled, onChange }: Radi
     <div role="radiogroup">
       {options.map((option) => (
         <label key={option.label} title={option.description}>
-          <input type="radio" name={name} disabled={disabled} checked={option.value === value} onChange={() => onChange?.(option.value as T)} />
+          <input
+            type="radio"
+            name={name}
+            disabled={disabled}
+            checked={option.value === value}
+            onChange={() => onChange?.(option.value as T)}
+          />
           {option.label}
         </label>
       ))}
@@ -153,7 +182,14 @@ export function RadioButtonGroup<T>({ options, value, disabled, onChange }: Radi
   );
 }
 
-export function Alert({ title, children }: { title: string; severity?: "error" | "warning" | "info" | "success"; children?: React.ReactNode }) {
+export function Alert({
+  title,
+  children,
+}: {
+  title: string;
+  severity?: "error" | "warning" | "info" | "success";
+  children?: React.ReactNode;
+}) {
   return (
     <div role="alert">
       {title}

@@ -30,7 +30,14 @@ beforeEach(() => {
 async function openSettings(options: Record<string, unknown> = {}) {
   let saved: any;
   const Page = () => {
-    const [state, setState] = React.useState<any>({ type: ID, uid: "u", jsonData: {}, secureJsonFields: {}, readOnly: false, ...options });
+    const [state, setState] = React.useState<any>({
+      type: ID,
+      uid: "u",
+      jsonData: {},
+      secureJsonFields: {},
+      readOnly: false,
+      ...options,
+    });
     saved = state;
     return <ConfigEditor options={state} onOptionsChange={setState} />;
   };
@@ -42,7 +49,14 @@ async function openSettings(options: Record<string, unknown> = {}) {
 async function openQuery(query: Record<string, unknown> = {}) {
   let saved: any;
   const run = vi.fn();
-  const datasource = new StreamDataSource({ id: 1, uid: "u", type: ID, name: "n", jsonData: {}, meta: {} } as any);
+  const datasource = new StreamDataSource({
+    id: 1,
+    uid: "u",
+    type: ID,
+    name: "n",
+    jsonData: {},
+    meta: {},
+  } as any);
   datasource.getResource = vi.fn(async () => ["berlin", "bern"]);
   const Page = () => {
     const [state, setState] = React.useState<any>({ refId: "A", datasource: { uid: "u" }, ...query });
@@ -54,7 +68,8 @@ async function openQuery(query: Record<string, unknown> = {}) {
   return { saved: () => saved, run, datasource, user: userEvent.setup() };
 }
 
-const input = (label: string) => screen.getByLabelText<HTMLInputElement>(label, { selector: "input, select, textarea" });
+const input = (label: string) =>
+  screen.getByLabelText<HTMLInputElement>(label, { selector: "input, select, textarea" });
 
 describe("the config editor", () => {
   test("loads the plugin's schema once, relative to the page's base", async () => {
@@ -70,7 +85,13 @@ describe("the config editor", () => {
     await user.type(input("Keep alive"), "30");
     await user.click(input("Verify"));
     await user.selectOptions(input("QoS"), "at most once");
-    expect(saved().jsonData).toEqual({ manageAlerts: true, url: "mqtt://x", keepAlive: 30, verify: false, qos: "at most once" });
+    expect(saved().jsonData).toEqual({
+      manageAlerts: true,
+      url: "mqtt://x",
+      keepAlive: 30,
+      verify: false,
+      qos: "at most once",
+    });
   });
 
   test("an emptied input means the default", async () => {
@@ -174,7 +195,10 @@ describe("the config editor", () => {
     expect(saved().secureJsonFields).toEqual({ password: true, other: true });
     expect(saved().secureJsonData).toBeUndefined();
     await user.click(screen.getByRole("button", { name: "Reset" }));
-    expect(saved()).toMatchObject({ secureJsonFields: { password: false, other: true }, secureJsonData: { password: "" } });
+    expect(saved()).toMatchObject({
+      secureJsonFields: { password: false, other: true },
+      secureJsonData: { password: "" },
+    });
     await user.type(input("Password"), "new");
     expect(saved().secureJsonData).toEqual({ password: "new" });
   });
@@ -186,7 +210,19 @@ describe("the config editor", () => {
   });
 
   test("settings of the wrong type are shown, with errors", async () => {
-    const invalid = { url: 5, keepAlive: "x", verify: "no", qos: 1, topics: "a", labels: [1], login: "me", retries: 3, proxy: true, renamed: {}, pair: null };
+    const invalid = {
+      url: 5,
+      keepAlive: "x",
+      verify: "no",
+      qos: 1,
+      topics: "a",
+      labels: [1],
+      login: "me",
+      retries: 3,
+      proxy: true,
+      renamed: {},
+      pair: null,
+    };
     await openSettings({ jsonData: invalid });
     expect(input("Verify").value).toBe("on");
     expect(screen.getByText("expected a string, got 5")).toBeTruthy();
@@ -200,8 +236,19 @@ describe("several classes in one plugin", () => {
     version: 1,
     by: "source",
     sources: [
-      { name: "demo", help: "A walk.", settings: { type: "object", properties: {} }, secrets: [], queries: [] },
-      { name: "file", settings: { type: "object", properties: { directory: { type: "string" } }, required: ["directory"] }, secrets: [], queries: [] },
+      {
+        name: "demo",
+        help: "A walk.",
+        settings: { type: "object", properties: {} },
+        secrets: [],
+        queries: [],
+      },
+      {
+        name: "file",
+        settings: { type: "object", properties: { directory: { type: "string" } }, required: ["directory"] },
+        secrets: [],
+        queries: [],
+      },
       { name: "lost", error: "it needs the package x" },
     ],
   };
@@ -228,16 +275,25 @@ describe("several classes in one plugin", () => {
 describe("without a schema", () => {
   test.each([
     ["is missing", undefined, 404, "cannot load the plugin's schema.json (HTTP 404)"],
-    ["has another version", { ...KINDS, version: 9 }, 200, "cannot use the plugin's schema.json: expected version 1, got 9"],
+    [
+      "has another version",
+      { ...KINDS, version: 9 },
+      200,
+      "cannot use the plugin's schema.json: expected version 1, got 9",
+    ],
   ])("that %s, settings and queries are edited as JSON", async (_, schema, status, error) => {
     serve(schema, status);
     const settings = await openSettings({ jsonData: { a: 1 } });
     expect(screen.getByText(`No settings form: ${error}`)).toBeTruthy();
-    fireEvent.change(screen.getByLabelText("Settings (jsonData)", { selector: "textarea" }), { target: { value: '{"a": 2}' } });
+    fireEvent.change(screen.getByLabelText("Settings (jsonData)", { selector: "textarea" }), {
+      target: { value: '{"a": 2}' },
+    });
     expect(settings.saved().jsonData).toEqual({ a: 2 });
     const query = await openQuery({ queryType: "x", hide: true });
     expect(screen.getByText(`No query form: ${error}`)).toBeTruthy();
-    fireEvent.change(screen.getByLabelText("Query as JSON", { selector: "textarea" }), { target: { value: '{"queryType": "y"}' } });
+    fireEvent.change(screen.getByLabelText("Query as JSON", { selector: "textarea" }), {
+      target: { value: '{"queryType": "y"}' },
+    });
     expect(query.saved()).toEqual({ refId: "A", datasource: { uid: "u" }, hide: true, queryType: "y" });
     expect(query.run).not.toHaveBeenCalled();
   });
@@ -319,7 +375,9 @@ describe("the query editor", () => {
   test("a query of an unknown stream is shown as JSON", async () => {
     const { saved } = await openQuery({ queryType: "was", old: 1 });
     expect(screen.getByText("This data source has no stream was")).toBeTruthy();
-    expect(screen.getByLabelText<HTMLTextAreaElement>("Query as JSON", { selector: "textarea" }).value).toContain('"old"');
+    expect(
+      screen.getByLabelText<HTMLTextAreaElement>("Query as JSON", { selector: "textarea" }).value,
+    ).toContain('"old"');
     expect(saved().old).toBe(1);
   });
 
@@ -340,11 +398,15 @@ describe("the query editor", () => {
       expect(datasource.getResource).toHaveBeenCalledWith(
         "forms/suggest",
         { stream: "topic", field: "site", typed: "ber", values: '{"hz":5}' },
-        { showErrorAlert: false }
-      )
+        { showErrorAlert: false },
+      ),
     );
     const list = await screen.findByRole("listbox");
-    expect(within(list).getAllByRole("option").map((each) => each.textContent)).toEqual(["berlin", "bern"]);
+    expect(
+      within(list)
+        .getAllByRole("option")
+        .map((each) => each.textContent),
+    ).toEqual(["berlin", "bern"]);
     await user.keyboard("{ArrowDown}{ArrowDown}{Enter}");
     expect(saved().site).toBe("bern");
     expect(run).toHaveBeenCalledTimes(1);

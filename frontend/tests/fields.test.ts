@@ -70,7 +70,9 @@ describe("fields of a schema", () => {
   });
 
   test("defaults and examples are placeholders", () => {
-    expect([field("keepAlive").placeholder, field("url").placeholder, field("clientId").placeholder]).toEqual(["60", "mqtt://broker", ""]);
+    expect([field("keepAlive").placeholder, field("url").placeholder, field("clientId").placeholder]).toEqual(
+      ["60", "mqtt://broker", ""],
+    );
   });
 
   test.each([
@@ -120,7 +122,13 @@ describe("values", () => {
   });
 
   test("nested values are validated, and errors are named by the path", () => {
-    const values = { url: "mqtt://x", retries: { times: -1 }, renamed: [{ kind: "http" }], labels: { a: 5 }, login: { method: "password" } };
+    const values = {
+      url: "mqtt://x",
+      retries: { times: -1 },
+      renamed: [{ kind: "http" }],
+      labels: { a: 5 },
+      login: { method: "password" },
+    };
     expect(validateAll(FIELDS, values)).toEqual({
       "retries.times": "expected at least 0, got -1",
       "renamed[0].host": "Host is required",

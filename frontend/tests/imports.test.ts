@@ -12,10 +12,16 @@ const LAYERS = [
   ["module"],
 ];
 
-const SOURCES: Record<string, string> = import.meta.glob("../src/**/*.{ts,tsx}", { query: "?raw", import: "default", eager: true });
+const SOURCES: Record<string, string> = import.meta.glob("../src/**/*.{ts,tsx}", {
+  query: "?raw",
+  import: "default",
+  eager: true,
+});
 
 /** The imports of each module, by its path below src without the extension. */
-const graph = new Map(Object.entries(SOURCES).map(([file, text]) => [nameOf(file), importsOf(nameOf(file), text)]));
+const graph = new Map(
+  Object.entries(SOURCES).map(([file, text]) => [nameOf(file), importsOf(nameOf(file), text)]),
+);
 const names = [...graph.keys()];
 
 function nameOf(file: string): string {
@@ -24,7 +30,9 @@ function nameOf(file: string): string {
 
 function importsOf(name: string, text: string): string[] {
   const paths = [...text.matchAll(/^(?:import|export)\b[^;]*?"(\.[^"]+)";/gm)].map((match) => match[1]!);
-  return paths.filter((path) => !path.endsWith(".css")).map((path) => new URL(path, `file:///${name}`).pathname.slice(1));
+  return paths
+    .filter((path) => !path.endsWith(".css"))
+    .map((path) => new URL(path, `file:///${name}`).pathname.slice(1));
 }
 
 function partOf(name: string): string {
@@ -41,7 +49,7 @@ function importsBetweenParts(isWrong: (from: string, to: string) => boolean): st
     graph
       .get(from)!
       .filter((to) => partOf(from) !== partOf(to) && isWrong(from, to))
-      .map((to) => `${from} imports ${to}`)
+      .map((to) => `${from} imports ${to}`),
   );
 }
 

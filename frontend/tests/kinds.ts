@@ -11,7 +11,13 @@ export const KINDS: PluginSchema = {
       settings: {
         type: "object",
         properties: {
-          keepAlive: { type: "integer", minimum: 1, maximum: 600, default: 60, description: "Seconds between two pings." },
+          keepAlive: {
+            type: "integer",
+            minimum: 1,
+            maximum: 600,
+            default: 60,
+            description: "Seconds between two pings.",
+          },
           url: { type: "string", examples: ["mqtt://broker"], pattern: "^mqtts?://" },
           verify: { type: "boolean", default: true },
           qos: { enum: ["at most once", "at least once"], default: "at least once" },
@@ -24,7 +30,10 @@ export const KINDS: PluginSchema = {
           labels: { type: "object", additionalProperties: { type: "string" }, default: {} },
           login: {
             anyOf: [{ $ref: "#/$defs/Password" }, { $ref: "#/$defs/Anonymous" }],
-            discriminator: { propertyName: "method", mapping: { password: "#/$defs/Password", anonymous: "#/$defs/Anonymous" } },
+            discriminator: {
+              propertyName: "method",
+              mapping: { password: "#/$defs/Password", anonymous: "#/$defs/Anonymous" },
+            },
             default: { method: "anonymous" },
           },
           password: { type: "string", format: "password", writeOnly: true },
@@ -43,11 +52,18 @@ export const KINDS: PluginSchema = {
             properties: { method: { enum: ["password"] }, user: { type: "string" } },
             required: ["method", "user"],
           },
-          Anonymous: { type: "object", properties: { method: { enum: ["anonymous"] } }, required: ["method"] },
+          Anonymous: {
+            type: "object",
+            properties: { method: { enum: ["anonymous"] } },
+            required: ["method"],
+          },
           Retries: {
             title: "Retries",
             type: "object",
-            properties: { times: { type: "integer", minimum: 0, default: 3 }, firstWait: { type: "number", exclusiveMinimum: 0, default: 0.5 } },
+            properties: {
+              times: { type: "integer", minimum: 0, default: 3 },
+              firstWait: { type: "number", exclusiveMinimum: 0, default: 0.5 },
+            },
             required: [],
           },
           Proxy: {
@@ -79,13 +95,23 @@ export const KINDS: PluginSchema = {
           },
           suggest: ["site"],
         },
-        { name: "alive", kind: "stream", pattern: "alive", fields: {}, schema: { type: "object", properties: {}, required: [] }, suggest: [] },
+        {
+          name: "alive",
+          kind: "stream",
+          pattern: "alive",
+          fields: {},
+          schema: { type: "object", properties: {}, required: [] },
+          suggest: [],
+        },
         {
           name: "compare",
           kind: "query",
           schema: {
             type: "object",
-            properties: { how: { enum: ["difference", "ratio"], default: "difference" }, strict: { type: "boolean", default: false } },
+            properties: {
+              how: { enum: ["difference", "ratio"], default: "difference" },
+              strict: { type: "boolean", default: false },
+            },
             required: [],
           },
         },

@@ -10,7 +10,10 @@ test("the data source class takes one parameter, which Grafana 9 requires of Rea
 test("the plugin has a data source and both editors", () => {
   const found = module.plugin as any;
   expect(found.DataSourceClass).toBe(StreamDataSource);
-  expect(found.components).toMatchObject({ ConfigEditor: expect.any(Function), QueryEditor: expect.any(Function) });
+  expect(found.components).toMatchObject({
+    ConfigEditor: expect.any(Function),
+    QueryEditor: expect.any(Function),
+  });
 });
 
 test("the module exports its parts for an author's own module", () => {

@@ -10,7 +10,15 @@ const [url, folder] = process.argv.slice(2);
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
 });
 const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: "light" });
 const page = await context.newPage();
@@ -25,7 +33,10 @@ async function step(name, work) {
     await work();
     steps[name] = "";
   } catch (error) {
-    steps[name] = String(error.message ?? error).split("\n").slice(0, 4).join(" ");
+    steps[name] = String(error.message ?? error)
+      .split("\n")
+      .slice(0, 4)
+      .join(" ");
   }
 }
 
@@ -53,7 +64,9 @@ const colouredPixels = () =>
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     let found = 0;
     for (let n = 0; n < data.length; n += 4) {
-      found += data[n + 3] > 60 && Math.max(data[n], data[n + 1], data[n + 2]) - Math.min(data[n], data[n + 1], data[n + 2]) > 60;
+      found +=
+        data[n + 3] > 60 &&
+        Math.max(data[n], data[n + 1], data[n + 2]) - Math.min(data[n], data[n + 1], data[n + 2]) > 60;
     }
     return found;
   });
@@ -68,7 +81,9 @@ await page.goto(url);
 await step("a chart draws rows of this machine's processor", async () => {
   await page.waitForSelector(".panel canvas");
   await until(() => /busy\s*[\d.]+%/.test(document.querySelector(".legend")?.textContent ?? ""));
-  await until(() => Number(/([\d,]+) rows(?!\/)/.exec(document.querySelector(".panel footer").textContent)?.[1]) >= 4);
+  await until(
+    () => Number(/([\d,]+) rows(?!\/)/.exec(document.querySelector(".panel footer").textContent)?.[1]) >= 4,
+  );
   if ((await colouredPixels()) < 50) {
     throw new Error(`the chart has ${await colouredPixels()} coloured pixels`);
   }
@@ -244,7 +259,9 @@ await step("twelve charts of sixty rows a second drop nothing", async () => {
 
 await step("a thousand channels are followed, and their list scrolls", async () => {
   await follow("walk/1/{1..1000}");
-  await until(() => Number(document.querySelector(".totals dd").textContent) >= 990, null, { timeout: 180_000 });
+  await until(() => Number(document.querySelector(".totals dd").textContent) >= 990, null, {
+    timeout: 180_000,
+  });
   await page.locator('.tabs [role="tab"]', { hasText: "Channels" }).click();
   await page.locator(".lines").evaluate((list) => (list.scrollTop = list.scrollHeight));
   await page.waitForTimeout(1200);

@@ -22,16 +22,42 @@ export function ChannelsView({ store }: { store: Store }): React.ReactElement {
   return (
     <div className="channels">
       <div className="bar">
-        <input type="search" placeholder="Filter by path" aria-label="Filter by path" value={filter} onChange={(event) => setFilter(event.currentTarget.value)} />
-        <span className="dim">{shown.length.toLocaleString("en")} of {store.channels.length.toLocaleString("en")} channels</span>
+        <input
+          type="search"
+          placeholder="Filter by path"
+          aria-label="Filter by path"
+          value={filter}
+          onChange={(event) => setFilter(event.currentTarget.value)}
+        />
+        <span className="dim">
+          {shown.length.toLocaleString("en")} of {store.channels.length.toLocaleString("en")} channels
+        </span>
       </div>
       <div className="grid head">
-        <span>path</span><span>state</span><span>subscribers</span><span>rows/s</span><span>rows</span><span>bytes/s</span><span>dropped</span><span>runs</span><span>errors</span><span>cursor</span>
+        <span>path</span>
+        <span>state</span>
+        <span>subscribers</span>
+        <span>rows/s</span>
+        <span>rows</span>
+        <span>bytes/s</span>
+        <span>dropped</span>
+        <span>runs</span>
+        <span>errors</span>
+        <span>cursor</span>
       </div>
-      <div className="scroll lines" ref={list} onScroll={(event) => setScrollTop(event.currentTarget.scrollTop)}>
+      <div
+        className="scroll lines"
+        ref={list}
+        onScroll={(event) => setScrollTop(event.currentTarget.scrollTop)}
+      >
         <div style={{ height: shown.length * ROW_HEIGHT, position: "relative" }}>
           {shown.slice(from, to).map((channel, n) => (
-            <ChannelRow key={channel.path} channel={channel} top={(from + n) * ROW_HEIGHT} onSelect={() => setSelectedPath(selectedPath === channel.path ? "" : channel.path)} />
+            <ChannelRow
+              key={channel.path}
+              channel={channel}
+              top={(from + n) * ROW_HEIGHT}
+              onSelect={() => setSelectedPath(selectedPath === channel.path ? "" : channel.path)}
+            />
           ))}
         </div>
       </div>
@@ -48,11 +74,21 @@ export function ChannelsView({ store }: { store: Store }): React.ReactElement {
   );
 }
 
-function ChannelRow({ channel, top, onSelect }: { channel: Channel; top: number; onSelect: () => void }): React.ReactElement {
+function ChannelRow({
+  channel,
+  top,
+  onSelect,
+}: {
+  channel: Channel;
+  top: number;
+  onSelect: () => void;
+}): React.ReactElement {
   return (
     <button className="grid line" style={{ top, height: ROW_HEIGHT }} onClick={onSelect}>
       <span className="mono">{channel.path}</span>
-      <span><i className={`state ${channel.state}`}>{channel.state}</i></span>
+      <span>
+        <i className={`state ${channel.state}`}>{channel.state}</i>
+      </span>
       <span>{channel.subscribers}</span>
       <span>{formatCount(channel.rowsPerSecond)}</span>
       <span>{channel.rows.toLocaleString("en")}</span>

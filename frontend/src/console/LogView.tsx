@@ -25,16 +25,24 @@ export function LogView({ store }: { store: Store }): React.ReactElement {
       <div className="bar">
         <div className="seg">
           {LEVELS.map((each) => (
-            <button key={each} aria-selected={level === each} onClick={() => setLevel(each)}>{each === "info" ? "all" : each === "warn" ? "warnings" : "errors"}</button>
+            <button key={each} aria-selected={level === each} onClick={() => setLevel(each)}>
+              {each === "info" ? "all" : each === "warn" ? "warnings" : "errors"}
+            </button>
           ))}
         </div>
         <span className="dim">{lines.length} lines</span>
       </div>
-      <ol className="scroll" ref={list} onScroll={(event) => {
-        const { scrollHeight, scrollTop, clientHeight } = event.currentTarget;
-        atEnd.current = scrollHeight - scrollTop - clientHeight < 40;
-      }}>
-        {lines.map((line, n) => <Line key={n} line={line} />)}
+      <ol
+        className="scroll"
+        ref={list}
+        onScroll={(event) => {
+          const { scrollHeight, scrollTop, clientHeight } = event.currentTarget;
+          atEnd.current = scrollHeight - scrollTop - clientHeight < 40;
+        }}
+      >
+        {lines.map((line, n) => (
+          <Line key={n} line={line} />
+        ))}
       </ol>
     </div>
   );
@@ -54,8 +62,18 @@ function Line({ line }: { line: LogLine }): React.ReactElement {
       <span className="level">{line["@level"]}</span>
       <div>
         {first} {line.path ? <span className="tag">{line.path}</span> : null}
-        {extra.map(([key, value]) => <span key={key} className="dim"> {key}={String(value)}</span>)}
-        {detail ? <details open={line["@level"] === "error"}><summary>traceback</summary><pre>{detail}</pre></details> : null}
+        {extra.map(([key, value]) => (
+          <span key={key} className="dim">
+            {" "}
+            {key}={String(value)}
+          </span>
+        ))}
+        {detail ? (
+          <details open={line["@level"] === "error"}>
+            <summary>traceback</summary>
+            <pre>{detail}</pre>
+          </details>
+        ) : null}
       </div>
     </li>
   );

@@ -12,7 +12,11 @@ export function Menu({ label, children }: { label: string; children: React.React
       return;
     }
     const close = (event: Event): void => {
-      if (event instanceof KeyboardEvent ? event.key === "Escape" : !element.current?.contains(event.target as Node)) {
+      if (
+        event instanceof KeyboardEvent
+          ? event.key === "Escape"
+          : !element.current?.contains(event.target as Node)
+      ) {
         setOpen(false);
       }
     };
@@ -25,11 +29,24 @@ export function Menu({ label, children }: { label: string; children: React.React
   }, [open]);
   return (
     <div className="menu" ref={element}>
-      <button className="icon" aria-label={label} title={label} aria-expanded={open} onClick={() => setOpen(!open)}>
+      <button
+        className="icon"
+        aria-label={label}
+        title={label}
+        aria-expanded={open}
+        onClick={() => setOpen(!open)}
+      >
         <Icon name="more" />
       </button>
       {open ? (
-        <div className="sheet" onClick={(event) => (event.target as HTMLElement).parentElement?.classList.contains("sheet") && (event.target as HTMLElement).tagName === "BUTTON" && setOpen(false)}>
+        <div
+          className="sheet"
+          onClick={(event) =>
+            (event.target as HTMLElement).parentElement?.classList.contains("sheet") &&
+            (event.target as HTMLElement).tagName === "BUTTON" &&
+            setOpen(false)
+          }
+        >
           {children}
         </div>
       ) : null}

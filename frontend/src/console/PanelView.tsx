@@ -37,9 +37,13 @@ export const PanelView = memo(function PanelView({ panel }: { panel: Panel }): R
         </div>
         <Menu label="More">
           <button onClick={() => store.addPanel(panel.path, panel.query, 0)}>Second viewer</button>
-          <button onClick={() => store.addPanel(panel.path, panel.query, SLOW_SECONDS)}>Slow viewer ({SLOW_SECONDS} s per packet)</button>
+          <button onClick={() => store.addPanel(panel.path, panel.query, SLOW_SECONDS)}>
+            Slow viewer ({SLOW_SECONDS} s per packet)
+          </button>
           <button onClick={() => void panel.rejoin()}>Leave and join again</button>
-          <button onClick={() => void store.connection.request({ type: "disconnect" })}>Close Grafana’s connection to the plugin</button>
+          <button onClick={() => void store.connection.request({ type: "disconnect" })}>
+            Close Grafana’s connection to the plugin
+          </button>
           <Publish panel={panel} />
         </Menu>
         <button className="icon" aria-label="Close" title="Close" onClick={() => store.removePanel(panel)}>
@@ -57,9 +61,12 @@ export const PanelView = memo(function PanelView({ panel }: { panel: Panel }): R
 
 function ViewBody({ panel, view }: { panel: Panel; view: View }): React.ReactElement {
   switch (view) {
-    case "chart": return <ChartView panel={panel} />;
-    case "table": return <TableView panel={panel} />;
-    case "packets": return <PacketsView panel={panel} />;
+    case "chart":
+      return <ChartView panel={panel} />;
+    case "table":
+      return <TableView panel={panel} />;
+    case "packets":
+      return <PacketsView panel={panel} />;
   }
 }
 
@@ -120,13 +127,23 @@ function Legend({ panel, chart }: { panel: Panel; chart: Chart }): React.ReactEl
   }
   return (
     <div className="legend">
-      <button className="icon" aria-pressed={chart.paused} title={chart.paused ? "Go live" : "Pause"}
-        aria-label={chart.paused ? "Go live" : "Pause"} onClick={() => chart.pause(!chart.paused)}>
+      <button
+        className="icon"
+        aria-pressed={chart.paused}
+        title={chart.paused ? "Go live" : "Pause"}
+        aria-label={chart.paused ? "Go live" : "Pause"}
+        onClick={() => chart.pause(!chart.paused)}
+      >
         <Icon name={chart.paused ? "play" : "pause"} />
       </button>
       {chart.series.length ? null : <span className="dim">no numeric column; see the table</span>}
       {chart.series.map((each) => (
-        <button key={each.name} className="series" aria-pressed={each.shown} onClick={() => chart.toggle(each.name)}>
+        <button
+          key={each.name}
+          className="series"
+          aria-pressed={each.shown}
+          onClick={() => chart.toggle(each.name)}
+        >
           <i style={{ background: each.colour }} />
           {each.name} <b>{formatValue(columns.get(each.name)?.[at], each.unit, each.decimals)}</b>
         </button>
@@ -146,7 +163,13 @@ function TableView({ panel }: { panel: Panel }): React.ReactElement {
     <div className="scroll">
       <table>
         <thead>
-          <tr>{columns.map((column) => <th key={column.name} className={column.kind}>{column.name}</th>)}</tr>
+          <tr>
+            {columns.map((column) => (
+              <th key={column.name} className={column.kind}>
+                {column.name}
+              </th>
+            ))}
+          </tr>
         </thead>
         <tbody>
           {numbers.map((row) => (
@@ -155,7 +178,11 @@ function TableView({ panel }: { panel: Panel }): React.ReactElement {
                 <td key={column.name} className={column.kind}>
                   {column.kind === "time" && typeof column.values[row] === "number"
                     ? formatTime(column.values[row] as number)
-                    : formatValue(column.values[row], column.kind === "boolean" ? "bool" : column.unit, column.decimals)}
+                    : formatValue(
+                        column.values[row],
+                        column.kind === "boolean" ? "bool" : column.unit,
+                        column.decimals,
+                      )}
                 </td>
               ))}
             </tr>
@@ -171,7 +198,11 @@ function PacketsView({ panel }: { panel: Panel }): React.ReactElement {
   const packets = panel.rows.packets.slice(-50).reverse();
   return (
     <ol className="scroll packets">
-      {packets.map((packet, n) => <li key={panel.rows.version - n}>{packet.length > 4000 ? `${packet.slice(0, 4000)} … (${packet.length} characters)` : packet}</li>)}
+      {packets.map((packet, n) => (
+        <li key={panel.rows.version - n}>
+          {packet.length > 4000 ? `${packet.slice(0, 4000)} … (${packet.length} characters)` : packet}
+        </li>
+      ))}
     </ol>
   );
 }
@@ -181,17 +212,33 @@ function Status({ panel }: { panel: Panel }): React.ReactElement {
   useSignal(panel.store.stateChanged);
   const channel = panel.store.byPath.get(panel.path.replace(/^x\//, ""));
   const rows = panel.rows;
-  const state = panel.channelId === null && panel.answered ? "answered" : panel.channelId === null ? "not subscribed" : channel?.state ?? "opening";
+  const state =
+    panel.channelId === null && panel.answered
+      ? "answered"
+      : panel.channelId === null
+        ? "not subscribed"
+        : (channel?.state ?? "opening");
   return (
     <footer>
       <span className={`state ${state.replace(" ", "-")}`}>{state}</span>
       <span>{formatCount(channel?.rowsPerSecond ?? 0)} rows/s</span>
-      <span>{rows.total.toLocaleString("en")} rows{panel.historyRows ? `, ${panel.historyRows.toLocaleString("en")} from history` : ""}</span>
-      {channel ? <span>{channel.subscribers} {channel.subscribers === 1 ? "subscriber" : "subscribers"}</span> : null}
+      <span>
+        {rows.total.toLocaleString("en")} rows
+        {panel.historyRows ? `, ${panel.historyRows.toLocaleString("en")} from history` : ""}
+      </span>
+      {channel ? (
+        <span>
+          {channel.subscribers} {channel.subscribers === 1 ? "subscriber" : "subscribers"}
+        </span>
+      ) : null}
       {channel?.dropped ? <span className="warn">{channel.dropped.toLocaleString("en")} dropped</span> : null}
       {channel?.errors ? <span className="bad">{channel.errors} errors</span> : null}
       {rows.outOfOrder ? <span className="warn">{rows.outOfOrder} packets out of order</span> : null}
-      {channel?.cursor ? <span className="mono" title="cursor of the last row">{channel.cursor}</span> : null}
+      {channel?.cursor ? (
+        <span className="mono" title="cursor of the last row">
+          {channel.cursor}
+        </span>
+      ) : null}
     </footer>
   );
 }
@@ -202,7 +249,12 @@ function Publish({ panel }: { panel: Panel }): React.ReactElement {
   const send = async (event: React.FormEvent): Promise<void> => {
     event.preventDefault();
     try {
-      const answer = await panel.store.connection.request({ type: "publish", path: panel.path, data: JSON.parse(text), user: panel.user });
+      const answer = await panel.store.connection.request({
+        type: "publish",
+        path: panel.path,
+        data: JSON.parse(text),
+        user: panel.user,
+      });
       setResult(answer.error ?? `published${answer.data ? `: ${answer.data}` : ""}`);
     } catch (error) {
       setResult(`not JSON: ${(error as Error).message}`);
@@ -235,7 +287,9 @@ function useVisible(): [boolean, React.RefObject<HTMLElement>] {
   const element = useRef<HTMLElement>(null);
   const [visible, setVisible] = useState(false);
   useEffect(() => {
-    const observer = new IntersectionObserver(([entry]) => setVisible(entry.isIntersecting), { rootMargin: "200px" });
+    const observer = new IntersectionObserver(([entry]) => setVisible(entry.isIntersecting), {
+      rootMargin: "200px",
+    });
     observer.observe(element.current!);
     return () => observer.disconnect();
   }, []);

@@ -4,7 +4,18 @@ import uPlot from "uplot";
 import type { Column, RowBuffer } from "./rowBuffer";
 import { formatValue, unitLabel } from "./format";
 
-const COLOURS = ["#3274d9", "#e0752d", "#299c46", "#b877d9", "#d44a3a", "#2f9e9e", "#c2a300", "#7d6bd6", "#d1578f", "#708090"];
+const COLOURS = [
+  "#3274d9",
+  "#e0752d",
+  "#299c46",
+  "#b877d9",
+  "#d44a3a",
+  "#2f9e9e",
+  "#c2a300",
+  "#7d6bd6",
+  "#d1578f",
+  "#708090",
+];
 const FRAME_BUDGET_MS = 9;
 const LATE_FRAME_MS = 20;
 const MIN_WIDTH_MS = 10_000;
@@ -79,14 +90,18 @@ export class Chart {
   series: Series[] = [];
   paused = false;
   hover: number | null = null; // the row under the cursor
-    onChange: () => void = () => undefined;
+  onChange: () => void = () => undefined;
   private plot: uPlot | null = null;
   private schemaVersion = -1;
   private range: [number, number] = [0, 1];
   private readonly hidden = new Set<string>();
   private readonly resizer: ResizeObserver;
 
-  constructor(private readonly host: HTMLElement, private readonly rows: RowBuffer, public seconds: number) {
+  constructor(
+    private readonly host: HTMLElement,
+    private readonly rows: RowBuffer,
+    public seconds: number,
+  ) {
     this.resizer = new ResizeObserver(() => this.resize());
     this.resizer.observe(host);
     drawScheduler.request(this);
@@ -135,7 +150,9 @@ export class Chart {
     const data = this.data();
     if (!this.paused) {
       const times = data[0] as number[];
-      this.range = rows.time ? latest(times, this.seconds) : [Math.max(0, rows.total - 500), Math.max(1, rows.total)];
+      this.range = rows.time
+        ? latest(times, this.seconds)
+        : [Math.max(0, rows.total - 500), Math.max(1, rows.total)];
     }
     plot.batch(() => {
       plot.setData(data, false);
@@ -155,7 +172,9 @@ export class Chart {
 
   private data(): uPlot.AlignedData {
     const rows = this.rows;
-    const times = rows.time ? (rows.time.values as number[]) : Array.from({ length: rows.length }, (_, n) => rows.first + n);
+    const times = rows.time
+      ? (rows.time.values as number[])
+      : Array.from({ length: rows.length }, (_, n) => rows.first + n);
     return [times, ...this.numericColumns().map((n) => rows.columns[n].values as number[])];
   }
 
@@ -173,7 +192,9 @@ export class Chart {
     const line = style.getPropertyValue("--grid").trim();
     const text = style.getPropertyValue("--dim").trim();
     const columns = numeric.map((n) => this.rows.columns[n]);
-    const units = [...new Set(columns.map(unitOf))].sort((a, b) => Number(a === "bool") - Number(b === "bool"));
+    const units = [...new Set(columns.map(unitOf))].sort(
+      (a, b) => Number(a === "bool") - Number(b === "bool"),
+    );
     const withAxis = units.filter((unit, n) => n === 0 || unit !== "bool").slice(0, 2);
     this.series = columns.map((column, n) => ({
       name: column.name,
@@ -182,9 +203,17 @@ export class Chart {
       unit: unitOf(column),
       decimals: column.decimals,
     }));
-    const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, size: 4 }, font: "11px system-ui" };
+    const axis = {
+      stroke: text,
+      grid: { stroke: line, width: 1 },
+      ticks: { stroke: line, size: 4 },
+      font: "11px system-ui",
+    };
     const scales: uPlot.Scales = { x: { time: this.rows.time !== null } };
-    units.forEach((unit) => (scales[`y${unit}`] = { range: rangeOfScale(columns.filter((column) => unitOf(column) === unit)) }));
+    units.forEach(
+      (unit) =>
+        (scales[`y${unit}`] = { range: rangeOfScale(columns.filter((column) => unitOf(column) === unit)) }),
+    );
     const options: uPlot.Options = {
       ...this.size(),
       ms: 1,
@@ -206,7 +235,15 @@ export class Chart {
         })),
       ],
       axes: [
-        { ...axis, label: this.rows.time ? "time" : "row", labelSize: 16, size: 30, labelFont: "11px system-ui", space: 80, ...(this.rows.time ? { values: TIME_FORMATS } : {}) },
+        {
+          ...axis,
+          label: this.rows.time ? "time" : "row",
+          labelSize: 16,
+          size: 30,
+          labelFont: "11px system-ui",
+          space: 80,
+          ...(this.rows.time ? { values: TIME_FORMATS } : {}),
+        },
         ...withAxis.map((unit, n) => ({
           ...axis,
           scale: `y${unit}`,
@@ -215,7 +252,8 @@ export class Chart {
           label: unitLabel(unit) || (n === 0 ? "value" : " "),
           labelSize: 16,
           labelFont: "11px system-ui",
-          size: (_: uPlot, values: string[] | null) => 14 + 6.4 * Math.max(2, ...(values ?? []).map((value) => value.length)),
+          size: (_: uPlot, values: string[] | null) =>
+            14 + 6.4 * Math.max(2, ...(values ?? []).map((value) => value.length)),
           incrs: BINARY.has(unit) ? POWERS_OF_TWO : undefined,
           values: (_: uPlot, splits: number[]) => splits.map((value) => formatValue(value, unit)),
         })),
@@ -277,7 +315,8 @@ export class Chart {
         }
         event.preventDefault();
         const [from, to] = this.range;
-        const at = from + ((event.clientX - over.getBoundingClientRect().left) / over.clientWidth) * (to - from);
+        const at =
+          from + ((event.clientX - over.getBoundingClientRect().left) / over.clientWidth) * (to - from);
         const factor = event.deltaY + event.deltaX > 0 ? 1.25 : 0.8;
         this.move(at - (at - from) * factor, at + (to - at) * factor);
       },

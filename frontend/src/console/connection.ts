@@ -26,7 +26,10 @@ export class Connection {
   private readonly pending = new Map<number, (answer: Answer) => void>();
   private readonly channels = new Map<number, ChannelListener>();
 
-  constructor(private readonly url: string, private readonly listener: ConnectionListener) {}
+  constructor(
+    private readonly url: string,
+    private readonly listener: ConnectionListener,
+  ) {}
 
   open(): void {
     const socket = new WebSocket(this.url);
@@ -58,7 +61,12 @@ export class Connection {
   }
 
   /** Follows a path; `leave` takes the id that is returned. */
-  async follow(path: string, user: User | null, delay: number, listener: ChannelListener): Promise<{ id: number; error?: string }> {
+  async follow(
+    path: string,
+    user: User | null,
+    delay: number,
+    listener: ChannelListener,
+  ): Promise<{ id: number; error?: string }> {
     const id = this.nextId++;
     this.channels.set(id, listener);
     const answer = await this.request({ type: "follow", path, user, delay }, id);

@@ -4,18 +4,48 @@ const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 const DECIMAL = ["", "k", "M", "G", "T"];
 
 const SUFFIXES: Record<string, string> = {
-  percent: "%", celsius: "°C", fahrenheit: "°F", ms: " ms", s: " s", humidity: "%H", volt: " V", amp: " A",
-  watt: " W", hertz: " Hz", rotrpm: " rpm", pressurehpa: " hPa", lux: " lx", ppm: " ppm", cps: " /s", ops: " /s",
-  rps: " /s", iops: " io/s", degree: "°", metre: " m", lengthm: " m", velocityms: " m/s", currencyUSD: " $", currencyEUR: " €",
+  percent: "%",
+  celsius: "°C",
+  fahrenheit: "°F",
+  ms: " ms",
+  s: " s",
+  humidity: "%H",
+  volt: " V",
+  amp: " A",
+  watt: " W",
+  hertz: " Hz",
+  rotrpm: " rpm",
+  pressurehpa: " hPa",
+  lux: " lx",
+  ppm: " ppm",
+  cps: " /s",
+  ops: " /s",
+  rps: " /s",
+  iops: " io/s",
+  degree: "°",
+  metre: " m",
+  lengthm: " m",
+  velocityms: " m/s",
+  currencyUSD: " $",
+  currencyEUR: " €",
 };
 
 export function unitLabel(unit: string): string {
   switch (unit) {
-    case "bytes": case "decbytes": return "bytes";
-    case "binBps": case "Bps": return "bytes/s";
-    case "percentunit": return "ratio";
-    case "short": case "": case "none": return "";
-    default: return (SUFFIXES[unit] ?? unit).trim();
+    case "bytes":
+    case "decbytes":
+      return "bytes";
+    case "binBps":
+    case "Bps":
+      return "bytes/s";
+    case "percentunit":
+      return "ratio";
+    case "short":
+    case "":
+    case "none":
+      return "";
+    default:
+      return (SUFFIXES[unit] ?? unit).trim();
   }
 }
 
@@ -30,14 +60,22 @@ export function formatValue(value: unknown, unit = "", decimals?: number): strin
     return String(value);
   }
   switch (unit) {
-    case "bytes": return scaled(value, 1024, BINARY, " ");
-    case "decbytes": return scaled(value, 1000, DECIMAL, " ") + "B";
-    case "binBps": return scaled(value, 1024, BINARY, " ") + "/s";
-    case "Bps": return scaled(value, 1000, DECIMAL, " ") + "B/s";
-    case "percentunit": return round(value * 100, decimals) + "%";
-    case "bool": return value ? "true" : "false";
-    case "short": return scaled(value, 1000, DECIMAL, "");
-    default: return round(value, decimals) + (SUFFIXES[unit] ?? (unit && unit !== "none" ? ` ${unit}` : ""));
+    case "bytes":
+      return scaled(value, 1024, BINARY, " ");
+    case "decbytes":
+      return scaled(value, 1000, DECIMAL, " ") + "B";
+    case "binBps":
+      return scaled(value, 1024, BINARY, " ") + "/s";
+    case "Bps":
+      return scaled(value, 1000, DECIMAL, " ") + "B/s";
+    case "percentunit":
+      return round(value * 100, decimals) + "%";
+    case "bool":
+      return value ? "true" : "false";
+    case "short":
+      return scaled(value, 1000, DECIMAL, "");
+    default:
+      return round(value, decimals) + (SUFFIXES[unit] ?? (unit && unit !== "none" ? ` ${unit}` : ""));
   }
 }
 

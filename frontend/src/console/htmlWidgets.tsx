@@ -14,16 +14,41 @@ export const htmlWidgets: Widgets = {
       </label>
       {children}
       {help ? <small>{help}</small> : null}
-      {error ? <small className="problem" role="alert">{error}</small> : null}
+      {error ? (
+        <small className="problem" role="alert">
+          {error}
+        </small>
+      ) : null}
     </div>
   ),
   Text: ({ id, label, value, onChange, onDone, multiline, numeric, placeholder, disabled, invalid }) =>
     multiline ? (
-      <textarea id={id} aria-label={label} rows={3} value={value} placeholder={placeholder} disabled={disabled} aria-invalid={invalid}
-        onChange={(event) => onChange(event.currentTarget.value)} onBlur={onDone} spellCheck={false} />
+      <textarea
+        id={id}
+        aria-label={label}
+        rows={3}
+        value={value}
+        placeholder={placeholder}
+        disabled={disabled}
+        aria-invalid={invalid}
+        onChange={(event) => onChange(event.currentTarget.value)}
+        onBlur={onDone}
+        spellCheck={false}
+      />
     ) : (
-      <input id={id} aria-label={label} value={value} placeholder={placeholder} disabled={disabled} aria-invalid={invalid} inputMode={numeric ? "decimal" : undefined}
-        onChange={(event) => onChange(event.currentTarget.value)} onBlur={onDone} spellCheck={false} autoComplete="off" />
+      <input
+        id={id}
+        aria-label={label}
+        value={value}
+        placeholder={placeholder}
+        disabled={disabled}
+        aria-invalid={invalid}
+        inputMode={numeric ? "decimal" : undefined}
+        onChange={(event) => onChange(event.currentTarget.value)}
+        onBlur={onDone}
+        spellCheck={false}
+        autoComplete="off"
+      />
     ),
   Suggest: ({ id, label, value, onChange, onDone, load, placeholder, disabled, invalid }) => {
     const list = useId();
@@ -31,41 +56,102 @@ export const htmlWidgets: Widgets = {
     const search = (typed: string): void => void load(typed).then(setValues, () => setValues([]));
     return (
       <>
-        <input id={id} aria-label={label} list={list} value={value} placeholder={placeholder} disabled={disabled} aria-invalid={invalid} autoComplete="off" spellCheck={false}
-          onFocus={() => search(value)} onChange={(event) => { onChange(event.currentTarget.value); search(event.currentTarget.value); }} onBlur={onDone} />
-        <datalist id={list}>{values.map((each) => <option key={each} value={each} />)}</datalist>
+        <input
+          id={id}
+          aria-label={label}
+          list={list}
+          value={value}
+          placeholder={placeholder}
+          disabled={disabled}
+          aria-invalid={invalid}
+          autoComplete="off"
+          spellCheck={false}
+          onFocus={() => search(value)}
+          onChange={(event) => {
+            onChange(event.currentTarget.value);
+            search(event.currentTarget.value);
+          }}
+          onBlur={onDone}
+        />
+        <datalist id={list}>
+          {values.map((each) => (
+            <option key={each} value={each} />
+          ))}
+        </datalist>
       </>
     );
   },
   Switch: ({ id, label, value, onChange, disabled }) => (
-    <input type="checkbox" id={id} aria-label={label} checked={value} disabled={disabled} onChange={(event) => onChange(event.currentTarget.checked)} />
+    <input
+      type="checkbox"
+      id={id}
+      aria-label={label}
+      checked={value}
+      disabled={disabled}
+      onChange={(event) => onChange(event.currentTarget.checked)}
+    />
   ),
   Select: ({ id, label, value, choices, onChange, clearable, placeholder, disabled, invalid }) => (
-    <select id={id} aria-label={label} value={value} disabled={disabled} aria-invalid={invalid} onChange={(event) => onChange(event.currentTarget.value || undefined)}>
+    <select
+      id={id}
+      aria-label={label}
+      value={value}
+      disabled={disabled}
+      aria-invalid={invalid}
+      onChange={(event) => onChange(event.currentTarget.value || undefined)}
+    >
       {clearable || value === "" ? <option value="">{placeholder}</option> : null}
-      {choices.map((choice) => <option key={choice.key} value={choice.key} title={choice.help}>{choice.label}</option>)}
+      {choices.map((choice) => (
+        <option key={choice.key} value={choice.key} title={choice.help}>
+          {choice.label}
+        </option>
+      ))}
     </select>
   ),
   Secret: ({ id, label, isSet, value, onChange, onReset, disabled }) =>
     isSet ? (
       <span className="row">
         <input id={id} aria-label={label} value="set" disabled />
-        <button type="button" onClick={onReset} disabled={disabled}>Reset</button>
+        <button type="button" onClick={onReset} disabled={disabled}>
+          Reset
+        </button>
       </span>
     ) : (
-      <input id={id} aria-label={label} type="password" autoComplete="new-password" value={value} disabled={disabled} onChange={(event) => onChange(event.currentTarget.value)} />
+      <input
+        id={id}
+        aria-label={label}
+        type="password"
+        autoComplete="new-password"
+        value={value}
+        disabled={disabled}
+        onChange={(event) => onChange(event.currentTarget.value)}
+      />
     ),
   Group: ({ children }) => <fieldset>{children}</fieldset>,
   List: ({ children, addLabel, onAdd }) => (
     <div className="list">
       {children}
-      {onAdd ? <button type="button" aria-label={addLabel} onClick={onAdd}>Add</button> : null}
+      {onAdd ? (
+        <button type="button" aria-label={addLabel} onClick={onAdd}>
+          Add
+        </button>
+      ) : null}
     </div>
   ),
   Entry: ({ children, removeLabel, onRemove }) => (
     <div className="row">
       <div className="entry">{children}</div>
-      {onRemove ? <button type="button" className="icon" aria-label={removeLabel} title={removeLabel} onClick={onRemove}><Icon name="close" /></button> : null}
+      {onRemove ? (
+        <button
+          type="button"
+          className="icon"
+          aria-label={removeLabel}
+          title={removeLabel}
+          onClick={onRemove}
+        >
+          <Icon name="close" />
+        </button>
+      ) : null}
     </div>
   ),
 };

@@ -23,7 +23,14 @@ export interface RawField {
   name: string;
   type?: string;
   labels?: Record<string, string>;
-  config?: { unit?: string; displayName?: string; displayNameFromDS?: string; decimals?: number; min?: number; max?: number };
+  config?: {
+    unit?: string;
+    displayName?: string;
+    displayNameFromDS?: string;
+    decimals?: number;
+    min?: number;
+    max?: number;
+  };
 }
 
 export interface RawData {
@@ -42,7 +49,19 @@ export interface Answer {
 }
 
 // Path, state, subscribers, packets, rows, bytes, dropped rows, starts, errors, cursor, last error.
-export type ChannelLine = [string, string, number, number, number, number, number, number, number, string, string];
+export type ChannelLine = [
+  string,
+  string,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  number,
+  string,
+  string,
+];
 
 export interface State {
   channels: ChannelLine[];

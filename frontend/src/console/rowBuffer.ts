@@ -123,7 +123,8 @@ function displayName(field: RawField): string {
 }
 
 function column(field: RawField, name: string, length: number): Column {
-  const kind = field.type === "time" || field.type === "number" || field.type === "boolean" ? field.type : "text";
+  const kind =
+    field.type === "time" || field.type === "number" || field.type === "boolean" ? field.type : "text";
   return {
     name,
     kind,

@@ -238,7 +238,17 @@ function channelOf(line: ChannelLine, before: Channel | undefined, elapsed: numb
   const rate = (now: number, then: number | undefined): number =>
     elapsed && then !== undefined && now >= then ? (now - then) / elapsed : 0;
   return {
-    path, state, subscribers, packets, rows, bytes, dropped, starts, errors, cursor, error,
+    path,
+    state,
+    subscribers,
+    packets,
+    rows,
+    bytes,
+    dropped,
+    starts,
+    errors,
+    cursor,
+    error,
     rowsPerSecond: rate(rows, before?.rows),
     bytesPerSecond: rate(bytes, before?.bytes),
   };
@@ -253,5 +263,7 @@ export function expandRanges(text: string): string[] {
   const [range, from, to] = [found[0], Number(found[1]), Number(found[2])];
   const count = Math.min(Math.abs(to - from) + 1, 5000);
   const step = to >= from ? 1 : -1;
-  return Array.from({ length: count }, (_, n) => expandRanges(text.replace(range, String(from + n * step)))).flat();
+  return Array.from({ length: count }, (_, n) =>
+    expandRanges(text.replace(range, String(from + n * step))),
+  ).flat();
 }

@@ -19,7 +19,14 @@ const WIDTH = 48;
 const widgets: Widgets = {
   ...grafanaWidgets(WIDTH),
   Row: ({ id, label, help, required, error, children }) => (
-    <Field label={label} description={help} required={required} invalid={error !== ""} error={error} htmlFor={id}>
+    <Field
+      label={label}
+      description={help}
+      required={required}
+      invalid={error !== ""}
+      error={error}
+      htmlFor={id}
+    >
       <FieldBody>{children}</FieldBody>
     </Field>
   ),
@@ -40,8 +47,12 @@ function SettingsForm({ options, onOptionsChange, schema }: Props & { schema: Pl
   const fields = React.useMemo(() => fieldsOf(source?.settings ?? {}), [source]);
   return (
     <div>
-      {schema.by !== null ? <SourceField schema={schema} by={schema.by} options={options} onChange={change} /> : null}
-      {source?.error ? <Alert severity="error" title={`${source.name} cannot be used: ${source.error}`} /> : null}
+      {schema.by !== null ? (
+        <SourceField schema={schema} by={schema.by} options={options} onChange={change} />
+      ) : null}
+      {source?.error ? (
+        <Alert severity="error" title={`${source.name} cannot be used: ${source.error}`} />
+      ) : null}
       {fields.length === 0 && !source?.error ? <p>This data source has no settings.</p> : null}
       <Form
         // fields of another class may have the same names
@@ -70,13 +81,26 @@ function SourceField({ schema, by, options, onChange }: SourceFieldProps) {
   const settings: Record<string, unknown> = options.jsonData ?? {};
   const source = findSource(schema, settings);
   const selected = source?.name ?? String(settings[by]);
-  const choices = schema.sources.map(({ name, help, error }) => ({ key: name, label: name, help: error ?? help }));
+  const choices = schema.sources.map(({ name, help, error }) => ({
+    key: name,
+    label: name,
+    help: error ?? help,
+  }));
   if (!source) {
     choices.push({ key: selected, label: selected, help: "not in this plugin" });
   }
-  const error = source ? "" : `expected one of ${schema.sources.map(({ name }) => name).join(", ")}, got ${selected}`;
+  const error = source
+    ? ""
+    : `expected one of ${schema.sources.map(({ name }) => name).join(", ")}, got ${selected}`;
   return (
-    <widgets.Row id="settings-by" label="Source" help={source?.help ?? ""} required error={error} wide={false}>
+    <widgets.Row
+      id="settings-by"
+      label="Source"
+      help={source?.help ?? ""}
+      required
+      error={error}
+      wide={false}
+    >
       <widgets.Select
         id="settings-by"
         label="Source"

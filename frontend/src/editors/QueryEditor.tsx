@@ -41,7 +41,11 @@ const widgets: Widgets = {
 };
 
 const JOINS = [
-  { value: false, label: "Stock", description: "Grafana's default: rows may be missing or duplicated where live rows join the history" },
+  {
+    value: false,
+    label: "Stock",
+    description: "Grafana's default: rows may be missing or duplicated where live rows join the history",
+  },
   { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
 ];
 
@@ -76,15 +80,26 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
     run();
   };
   if (!source || source.error) {
-    const error = source ? `${source.name} cannot be used: ${source.error}` : `This plugin has no source ${String(settings[schema.by ?? ""])}`;
+    const error = source
+      ? `${source.name} cannot be used: ${source.error}`
+      : `This plugin has no source ${String(settings[schema.by ?? ""])}`;
     return <JsonQuery {...props} error={error} />;
   }
   const prefix = `query-${datasource.uid}-${query.refId}`;
   return (
     <div>
       <InlineFieldRow>
-        <StreamField source={source} query={query} prefix={prefix} onChange={(queryType) => set({ queryType })} />
-        <InlineField label="With Streaming" tooltip="Append live rows to the history" htmlFor={`${prefix}-withStreaming`}>
+        <StreamField
+          source={source}
+          query={query}
+          prefix={prefix}
+          onChange={(queryType) => set({ queryType })}
+        />
+        <InlineField
+          label="With Streaming"
+          tooltip="Append live rows to the history"
+          htmlFor={`${prefix}-withStreaming`}
+        >
           <InlineSwitch
             id={`${prefix}-withStreaming`}
             aria-label="With Streaming"
@@ -102,7 +117,11 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
             />
           </FieldBody>
         </InlineField>
-        <InlineField label="Alias" tooltip="Name of the series; may contain template variables" htmlFor={`${prefix}-alias`}>
+        <InlineField
+          label="Alias"
+          tooltip="Name of the series; may contain template variables"
+          htmlFor={`${prefix}-alias`}
+        >
           <Input
             id={`${prefix}-alias`}
             aria-label="Alias"
@@ -114,8 +133,19 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
           />
         </InlineField>
       </InlineFieldRow>
-      {spec ? <SpecForm spec={spec} query={query} datasource={datasource} prefix={prefix} onChange={change} onDone={run} /> : null}
-      {!spec && query.queryType ? <JsonQuery {...props} error={`This data source has no stream ${query.queryType}`} /> : null}
+      {spec ? (
+        <SpecForm
+          spec={spec}
+          query={query}
+          datasource={datasource}
+          prefix={prefix}
+          onChange={change}
+          onDone={run}
+        />
+      ) : null}
+      {!spec && query.queryType ? (
+        <JsonQuery {...props} error={`This data source has no stream ${query.queryType}`} />
+      ) : null}
     </div>
   );
 }
@@ -131,12 +161,23 @@ interface StreamFieldProps {
 function StreamField({ source, query, prefix, onChange }: StreamFieldProps) {
   const spec = findQuery(source, query.queryType);
   const selected = spec?.name ?? query.queryType ?? "";
-  const choices = (source.queries ?? []).map(({ name, help }) => ({ key: name, label: name || "(no type)", help }));
+  const choices = (source.queries ?? []).map(({ name, help }) => ({
+    key: name,
+    label: name || "(no type)",
+    help,
+  }));
   if (selected && !spec) {
     choices.push({ key: selected, label: selected, help: "not in this data source" });
   }
   return (
-    <widgets.Row id={`${prefix}-stream`} label="Stream" help={spec?.help ?? "The stream to follow"} required={false} error="" wide={false}>
+    <widgets.Row
+      id={`${prefix}-stream`}
+      label="Stream"
+      help={spec?.help ?? "The stream to follow"}
+      required={false}
+      error=""
+      wide={false}
+    >
       <widgets.Select
         id={`${prefix}-stream`}
         label="Stream"
@@ -160,7 +201,10 @@ interface SpecFormProps {
 }
 
 function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFormProps) {
-  const fields = React.useMemo(() => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }), [spec]);
+  const fields = React.useMemo(
+    () => fieldsOf(spec.schema, { paths: spec.fields, suggest: spec.suggest }),
+    [spec],
+  );
   const values = streamFields(query);
   const suggest = async (field: string, typed: string): Promise<string[]> => {
     const others = Object.entries(values).filter(([name]) => name !== field);
@@ -177,7 +221,9 @@ function SpecForm({ spec, query, datasource, prefix, onChange, onDone }: SpecFor
         widgets={widgets}
         prefix={prefix}
         suggest={suggest}
-        variables={getTemplateSrv().getVariables().map(({ name }) => name)}
+        variables={getTemplateSrv()
+          .getVariables()
+          .map(({ name }) => name)}
         onDone={onDone}
       />
     </InlineFieldRow>
@@ -202,14 +248,19 @@ function useFirstStream(source: Source | undefined, { query, onChange, onRunQuer
 
 /** Without a form, the query is edited as JSON. */
 function JsonQuery({ query, onChange, onRunQuery, error }: Props & { error: string }) {
-  const shown = { ...Object.fromEntries(COMMON_KEYS.filter((name) => name in query).map((name) => [name, query[name]])), ...streamFields(query) };
+  const shown = {
+    ...Object.fromEntries(COMMON_KEYS.filter((name) => name in query).map((name) => [name, query[name]])),
+    ...streamFields(query),
+  };
   return (
     <>
       <Alert severity="warning" title={error} />
       <Form
         fields={[jsonObjectField("query", "Query as JSON")]}
         values={{ query: shown }}
-        onChange={({ query: edited }) => onChange({ ...withStreamFields(query, {}, COMMON_KEYS), ...(edited as object) })}
+        onChange={({ query: edited }) =>
+          onChange({ ...withStreamFields(query, {}, COMMON_KEYS), ...(edited as object) })
+        }
         widgets={widgets}
         prefix={`query-${query.refId}`}
         onDone={onRunQuery}

@@ -1,6 +1,16 @@
 // The widgets of both editors, made of components that every Grafana from 9.4 to 13 has.
 import * as React from "react";
-import { Button, Input, Portal, SecretInput, SecretTextArea, Select, Switch, TextArea, useTheme2 } from "@grafana/ui";
+import {
+  Button,
+  Input,
+  Portal,
+  SecretInput,
+  SecretTextArea,
+  Select,
+  Switch,
+  TextArea,
+  useTheme2,
+} from "@grafana/ui";
 
 import { useSuggestions, type Suggestions } from "../forms/useSuggestions";
 import type { Widgets } from "../forms/widgets";
@@ -13,12 +23,28 @@ const TEXT_AREA_ROWS = 4;
 /** Maximum height of the list of suggestions, in pixels. */
 const MAX_HEIGHT = 240;
 
-function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChange, multiline, numeric, width }: Props<"Text"> & { width: number }) {
+function Text({
+  id,
+  label,
+  disabled,
+  invalid,
+  placeholder,
+  onDone,
+  value,
+  onChange,
+  multiline,
+  numeric,
+  width,
+}: Props<"Text"> & { width: number }) {
   const common = { id, "aria-label": label, disabled, invalid, placeholder, value, onBlur: onDone };
   if (multiline) {
     return (
       <div style={{ width: width * 8 }}>
-        <TextArea {...common} rows={TEXT_AREA_ROWS} onChange={(event) => onChange(event.currentTarget.value)} />
+        <TextArea
+          {...common}
+          rows={TEXT_AREA_ROWS}
+          onChange={(event) => onChange(event.currentTarget.value)}
+        />
       </div>
     );
   }
@@ -33,7 +59,18 @@ function Text({ id, label, disabled, invalid, placeholder, onDone, value, onChan
   );
 }
 
-function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onChange, load, width }: Props<"Suggest"> & { width: number }) {
+function Suggest({
+  id,
+  label,
+  disabled,
+  invalid,
+  placeholder,
+  onDone,
+  value,
+  onChange,
+  load,
+  width,
+}: Props<"Suggest"> & { width: number }) {
   const suggestions = useSuggestions(load);
   const select = (text: string) => {
     onChange(text);
@@ -59,7 +96,9 @@ function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onC
         aria-autocomplete="list"
         aria-expanded={suggestions.isOpen}
         aria-controls={`${id}-suggestions`}
-        aria-activedescendant={suggestions.highlighted < 0 ? undefined : `${id}-suggestions-${suggestions.highlighted}`}
+        aria-activedescendant={
+          suggestions.highlighted < 0 ? undefined : `${id}-suggestions-${suggestions.highlighted}`
+        }
         autoComplete="off"
         width={width}
         disabled={disabled}
@@ -77,7 +116,14 @@ function Suggest({ id, label, disabled, invalid, placeholder, onDone, value, onC
           onDone?.();
         }}
       />
-      {suggestions.isOpen ? <SuggestionList id={`${id}-suggestions`} suggestions={suggestions} anchor={container.current} onSelect={select} /> : null}
+      {suggestions.isOpen ? (
+        <SuggestionList
+          id={`${id}-suggestions`}
+          suggestions={suggestions}
+          anchor={container.current}
+          onSelect={select}
+        />
+      ) : null}
     </div>
   );
 }
@@ -120,7 +166,9 @@ function SuggestionList({ id, suggestions, anchor, onSelect }: SuggestionListPro
   return (
     <Portal>
       <ul role="listbox" id={id} style={style}>
-        {suggestions.error ? <li style={{ padding: "4px 8px", color: colors.text.secondary }}>{suggestions.error}</li> : null}
+        {suggestions.error ? (
+          <li style={{ padding: "4px 8px", color: colors.text.secondary }}>{suggestions.error}</li>
+        ) : null}
         {suggestions.values.map((text, index) => (
           <li
             key={text}
@@ -152,8 +200,24 @@ function scrollIntoView(entry: HTMLElement | null): void {
   entry?.scrollIntoView?.({ block: "nearest" });
 }
 
-function ChoiceSelect({ id, label, disabled, invalid, placeholder, value, choices, onChange, clearable, custom, width }: Props<"Select"> & { width: number }) {
-  const options = choices.map((choice) => ({ value: choice.key, label: choice.label, description: choice.help || undefined }));
+function ChoiceSelect({
+  id,
+  label,
+  disabled,
+  invalid,
+  placeholder,
+  value,
+  choices,
+  onChange,
+  clearable,
+  custom,
+  width,
+}: Props<"Select"> & { width: number }) {
+  const options = choices.map((choice) => ({
+    value: choice.key,
+    label: choice.label,
+    description: choice.help || undefined,
+  }));
   return (
     <Select
       inputId={id}
@@ -189,18 +253,42 @@ function Toggle({ id, label, disabled, value, onChange, onDone }: Props<"Switch"
   );
 }
 
-function Secret({ id, label, disabled, isSet, value, onChange, onReset, multiline, width }: Props<"Secret"> & { width: number }) {
+function Secret({
+  id,
+  label,
+  disabled,
+  isSet,
+  value,
+  onChange,
+  onReset,
+  multiline,
+  width,
+}: Props<"Secret"> & { width: number }) {
   const common = { id, "aria-label": label, disabled, isConfigured: isSet, value, onReset };
   return multiline ? (
-    <SecretTextArea {...common} rows={TEXT_AREA_ROWS} cols={width} onChange={(event) => onChange(event.currentTarget.value)} />
+    <SecretTextArea
+      {...common}
+      rows={TEXT_AREA_ROWS}
+      cols={width}
+      onChange={(event) => onChange(event.currentTarget.value)}
+    />
   ) : (
-    <SecretInput {...common} width={width} autoComplete="new-password" onChange={(event) => onChange(event.currentTarget.value)} />
+    <SecretInput
+      {...common}
+      width={width}
+      autoComplete="new-password"
+      onChange={(event) => onChange(event.currentTarget.value)}
+    />
   );
 }
 
 function Group({ children }: Props<"Group">) {
   const theme = useTheme2();
-  return <div style={{ borderLeft: `2px solid ${theme.colors.border.medium}`, paddingLeft: 16, marginTop: 8 }}>{children}</div>;
+  return (
+    <div style={{ borderLeft: `2px solid ${theme.colors.border.medium}`, paddingLeft: 16, marginTop: 8 }}>
+      {children}
+    </div>
+  );
 }
 
 function List({ children, addLabel, onAdd }: Props<"List">) {
@@ -221,7 +309,15 @@ function Entry({ children, removeLabel, onRemove }: Props<"Entry">) {
     <div style={{ display: "flex", gap: 8, alignItems: "flex-start", marginBottom: 8 }}>
       {children}
       {onRemove ? (
-        <Button type="button" variant="secondary" fill="text" icon="trash-alt" onClick={onRemove} aria-label={removeLabel} tooltip={removeLabel} />
+        <Button
+          type="button"
+          variant="secondary"
+          fill="text"
+          icon="trash-alt"
+          onClick={onRemove}
+          aria-label={removeLabel}
+          tooltip={removeLabel}
+        />
       ) : null}
     </div>
   );

@@ -24,7 +24,11 @@ export function streamFields(query: StreamQuery): Record<string, unknown> {
 }
 
 /** The query with the stream's fields replaced. `without`: more keys to remove. */
-export function withStreamFields(query: StreamQuery, fields: Record<string, unknown>, without: string[] = []): StreamQuery {
+export function withStreamFields(
+  query: StreamQuery,
+  fields: Record<string, unknown>,
+  without: string[] = [],
+): StreamQuery {
   const removed = [...Object.keys(streamFields(query)), ...without];
   const others = Object.fromEntries(Object.entries(query).filter(([name]) => !removed.includes(name)));
   return { ...others, ...fields } as StreamQuery;

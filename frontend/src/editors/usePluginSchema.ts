@@ -20,14 +20,19 @@ function loadPluginSchema(pluginId: string): Promise<PluginSchema> {
 async function fetchPluginSchema(pluginId: string): Promise<PluginSchema> {
   // The URL is relative to the page's <base>, which includes Grafana's sub-path. no-cache: Grafana lets
   // browsers cache such files for an hour, and a new version of a plugin may have new fields.
-  const answer = await fetch(`public/plugins/${pluginId}/schema.json`, { cache: "no-cache", credentials: "same-origin" });
+  const answer = await fetch(`public/plugins/${pluginId}/schema.json`, {
+    cache: "no-cache",
+    credentials: "same-origin",
+  });
   if (!answer.ok) {
     throw new Error(`cannot load the plugin's schema.json (HTTP ${answer.status})`);
   }
   try {
     return parsePluginSchema(await answer.json());
   } catch (error) {
-    throw new Error(`cannot use the plugin's schema.json: ${error instanceof Error ? error.message : String(error)}`);
+    throw new Error(
+      `cannot use the plugin's schema.json: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 }
 
@@ -43,7 +48,7 @@ export function usePluginSchema(pluginId: string): SchemaState {
     let isMounted = true;
     loadPluginSchema(pluginId).then(
       (schema) => isMounted && setState({ schema }),
-      (error: Error) => isMounted && setState({ error: error.message })
+      (error: Error) => isMounted && setState({ error: error.message }),
     );
     return () => {
       isMounted = false;

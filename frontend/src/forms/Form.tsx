@@ -2,7 +2,16 @@
 import * as React from "react";
 
 import type { Field, GroupField, JsonField, ListField, MapField, SelectField, UnionField } from "./fields";
-import { hasVariable, isEmpty, isObject, parseNumber, rangeOf, validate, withValue, type Values } from "./values";
+import {
+  hasVariable,
+  isEmpty,
+  isObject,
+  parseNumber,
+  rangeOf,
+  validate,
+  withValue,
+  type Values,
+} from "./values";
 import type { SecretStore, Widgets } from "./widgets";
 
 interface FormContext {
@@ -140,7 +149,13 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
   const { widgets, suggest } = context;
   const numeric = field.kind === "number";
   const parse = (text: string, done: boolean) => (numeric ? parseNumber(text, done) : text);
-  const text = isEmpty(value) ? "" : typeof value === "string" ? value : typeof value === "object" ? JSON.stringify(value) : String(value);
+  const text = isEmpty(value)
+    ? ""
+    : typeof value === "string"
+      ? value
+      : typeof value === "object"
+        ? JSON.stringify(value)
+        : String(value);
   const onDone = () => {
     if (numeric && parse(text, true) !== value) {
       onChange(parse(text, true));
@@ -159,7 +174,9 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
   };
   if ((field.kind === "text" || numeric) && field.suggest && suggest) {
     const load = async (typed: string) => {
-      const variables = (context.variables ?? []).map((name) => `$${name}`).filter((name) => name.includes(typed));
+      const variables = (context.variables ?? [])
+        .map((name) => `$${name}`)
+        .filter((name) => name.includes(typed));
       return [...variables, ...(await suggest(field.name, typed))];
     };
     return <widgets.Suggest {...input} onChange={(typed) => onChange(parse(typed, true))} load={load} />;
@@ -170,13 +187,21 @@ function TextInput({ field, value, onChange, context, path }: FieldProps) {
 function SelectInput({ field, value, onChange, context, path }: FieldProps<SelectField>) {
   const { widgets, variables } = context;
   const chosen = isEmpty(value) ? field.default : value;
-  const choices = field.options.map((option) => ({ key: JSON.stringify(option.value), label: option.label, help: option.help }));
+  const choices = field.options.map((option) => ({
+    key: JSON.stringify(option.value),
+    label: option.label,
+    help: option.help,
+  }));
   for (const name of variables ?? []) {
     choices.push({ key: JSON.stringify(`$${name}`), label: `$${name}`, help: "variable" });
   }
   const key = isEmpty(chosen) ? "" : JSON.stringify(chosen);
   if (key && !choices.some((choice) => choice.key === key)) {
-    choices.push({ key, label: String(chosen), help: hasVariable(chosen) ? "variable" : "not a valid choice" });
+    choices.push({
+      key,
+      label: String(chosen),
+      help: hasVariable(chosen) ? "variable" : "not a valid choice",
+    });
   }
   const select = (chosen: string | undefined) => {
     onChange(chosen === undefined ? undefined : parseKey(chosen));
@@ -218,7 +243,13 @@ function GroupInput({ field, value, onChange, context, path }: FieldProps<GroupF
   return (
     <>
       {field.nullable ? (
-        <widgets.Switch id={`${context.prefix}-${path}`} label={field.label} disabled={context.disabled} value={isOn} onChange={toggle} />
+        <widgets.Switch
+          id={`${context.prefix}-${path}`}
+          label={field.label}
+          disabled={context.disabled}
+          value={isOn}
+          onChange={toggle}
+        />
       ) : null}
       {isOn ? (
         <widgets.Group>
@@ -266,7 +297,13 @@ function UnionInput({ field, value, onChange, context, path }: FieldProps<UnionF
       />
       {branch && branch.fields.length ? (
         <widgets.Group>
-          <Fields fields={branch.fields} values={values} onChange={onChange} context={context} parent={`${path}.`} />
+          <Fields
+            fields={branch.fields}
+            values={values}
+            onChange={onChange}
+            context={context}
+            parent={`${path}.`}
+          />
         </widgets.Group>
       ) : null}
     </>
@@ -300,7 +337,9 @@ function JsonInput({ field, value, onChange, context, path }: FieldProps<JsonFie
         disabled={context.disabled}
         placeholder={field.placeholder || "JSON"}
         multiline={field.objectsOnly}
-        value={draft ?? (shown === undefined ? "" : JSON.stringify(shown, null, field.objectsOnly ? 1 : undefined))}
+        value={
+          draft ?? (shown === undefined ? "" : JSON.stringify(shown, null, field.objectsOnly ? 1 : undefined))
+        }
         invalid={error !== ""}
         onChange={change}
         onDone={onDone}
@@ -313,7 +352,9 @@ function JsonInput({ field, value, onChange, context, path }: FieldProps<JsonFie
 function parseJson(text: string, { objectsOnly }: JsonField): { value?: unknown; error: string } {
   try {
     const value: unknown = text.trim() === "" ? undefined : JSON.parse(text);
-    return objectsOnly && !isObject(value) ? { error: `expected an object, got ${text.trim()}` } : { value, error: "" };
+    return objectsOnly && !isObject(value)
+      ? { error: `expected an object, got ${text.trim()}` }
+      : { value, error: "" };
   } catch (error) {
     return { error: (error as Error).message };
   }
@@ -326,7 +367,10 @@ function ListInput({ field, value, onChange, context, path }: FieldProps<ListFie
   const isFull = field.maxItems !== undefined && entries.length >= field.maxItems;
   const locked = context.disabled;
   return (
-    <List addLabel={`Add to ${field.label}`} onAdd={locked || isFull ? undefined : () => change([...entries, newEntry(field.item)])}>
+    <List
+      addLabel={`Add to ${field.label}`}
+      onAdd={locked || isFull ? undefined : () => change([...entries, newEntry(field.item)])}
+    >
       {entries.map((entry, index) => (
         <Entry
           key={index}
@@ -343,7 +387,9 @@ function ListInput({ field, value, onChange, context, path }: FieldProps<ListFie
           <FieldInput
             field={{ ...field.item, label: `${field.label} ${index + 1}` }}
             value={entry}
-            onChange={(next) => change(entries.map((other, at) => (at === index ? (next ?? newEntry(field.item)) : other)))}
+            onChange={(next) =>
+              change(entries.map((other, at) => (at === index ? (next ?? newEntry(field.item)) : other)))
+            }
             context={context}
             path={`${path}[${index}]`}
           />
@@ -380,10 +426,14 @@ function MapInput({ field, value, onChange, context, path }: FieldProps<MapField
     const values = Object.fromEntries(withNames(next));
     onChange(Object.keys(values).length || hasEntries(field.default) ? values : undefined);
   };
-  const replace = (index: number, pair: Pair) => change(pairs.map((other, each) => (each === index ? pair : other)));
+  const replace = (index: number, pair: Pair) =>
+    change(pairs.map((other, each) => (each === index ? pair : other)));
   const locked = context.disabled;
   return (
-    <List addLabel={`Add to ${field.label}`} onAdd={locked ? undefined : () => change([...pairs, ["", newEntry(field.item)]])}>
+    <List
+      addLabel={`Add to ${field.label}`}
+      onAdd={locked ? undefined : () => change([...pairs, ["", newEntry(field.item)]])}
+    >
       {pairs.map(([key, entry], index) => (
         <Entry
           key={index}

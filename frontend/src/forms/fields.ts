@@ -85,7 +85,16 @@ export interface JsonField extends FieldBase {
 
 /** A field for a whole object, used when there is no schema. */
 export function jsonObjectField(name: string, label: string): JsonField {
-  return { kind: "json", objectsOnly: true, name, label, help: "", required: false, nullable: false, placeholder: "" };
+  return {
+    kind: "json",
+    objectsOnly: true,
+    name,
+    label,
+    help: "",
+    required: false,
+    nullable: false,
+    placeholder: "",
+  };
 }
 
 export type Field =
@@ -126,7 +135,12 @@ export function fieldsOf(schema: JsonSchema, options: FieldOptions = {}): Field[
   return fields;
 }
 
-function members(schema: JsonSchema, definitions: Definitions, depth: number, hidden: string[] = []): Field[] {
+function members(
+  schema: JsonSchema,
+  definitions: Definitions,
+  depth: number,
+  hidden: string[] = [],
+): Field[] {
   const required = schema.required ?? [];
   const fields = Object.entries(schema.properties ?? {})
     .filter(([name]) => !hidden.includes(name))
@@ -134,7 +148,13 @@ function members(schema: JsonSchema, definitions: Definitions, depth: number, hi
   return [...fields.filter((field) => field.required), ...fields.filter((field) => !field.required)];
 }
 
-function toField(name: string, outer: JsonSchema, required: boolean, definitions: Definitions, depth: number): Field {
+function toField(
+  name: string,
+  outer: JsonSchema,
+  required: boolean,
+  definitions: Definitions,
+  depth: number,
+): Field {
   const { schema, nullable } = resolveNullable(outer, definitions);
   const base: FieldBase = {
     name,
@@ -245,7 +265,11 @@ function entryOf(schema: JsonSchema, definitions: Definitions, depth: number): F
 function objectOf(schema: JsonSchema, definitions: Definitions, depth: number): KindOf<Field> {
   if (schema.properties) {
     const constants = constantsOf(schema);
-    return { kind: "group", fields: members(schema, definitions, depth + 1, Object.keys(constants)), constants };
+    return {
+      kind: "group",
+      fields: members(schema, definitions, depth + 1, Object.keys(constants)),
+      constants,
+    };
   }
   if (typeof schema.additionalProperties === "object") {
     return { kind: "map", item: entryOf(schema.additionalProperties, definitions, depth) };
@@ -268,7 +292,10 @@ function unionOf(schema: JsonSchema, definitions: Definitions, depth: number): K
 }
 
 /** Follows references, and splits `| None` off. */
-function resolveNullable(schema: JsonSchema, definitions: Definitions): { schema: JsonSchema; nullable: boolean } {
+function resolveNullable(
+  schema: JsonSchema,
+  definitions: Definitions,
+): { schema: JsonSchema; nullable: boolean } {
   const found = resolve(schema, definitions);
   const branches = found.anyOf?.filter((branch) => branch.type !== "null");
   if (!found.anyOf || !branches || branches.length === found.anyOf.length) {
@@ -318,7 +345,26 @@ function oneLine(text: string | undefined): string {
 }
 
 const SPELLINGS: Record<string, string> = { hz: "Hz", qos: "QoS" };
-const ACRONYMS = new Set(["api", "ca", "cpu", "csv", "db", "dns", "http", "id", "ip", "json", "nic", "sql", "ssl", "tls", "ttl", "uid", "uri", "url"]);
+const ACRONYMS = new Set([
+  "api",
+  "ca",
+  "cpu",
+  "csv",
+  "db",
+  "dns",
+  "http",
+  "id",
+  "ip",
+  "json",
+  "nic",
+  "sql",
+  "ssl",
+  "tls",
+  "ttl",
+  "uid",
+  "uri",
+  "url",
+]);
 
 /** `keepAlive` becomes "Keep alive". */
 export function labelOf(name: string): string {

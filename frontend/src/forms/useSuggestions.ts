@@ -31,7 +31,7 @@ export function useSuggestions(load: (typed: string) => Promise<string[]>): Sugg
       latest.current = -1;
       clearTimeout(timer.current);
     },
-    []
+    [],
   );
 
   const request = async (typed: string) => {
@@ -88,6 +88,10 @@ export function useSuggestions(load: (typed: string) => Promise<string[]>): Sugg
 
 /** The message of a failed resource call: the backend's, if any. */
 function messageOf(error: unknown): string {
-  const { data, message, statusText } = (error ?? {}) as { data?: { message?: string }; message?: string; statusText?: string };
+  const { data, message, statusText } = (error ?? {}) as {
+    data?: { message?: string };
+    message?: string;
+    statusText?: string;
+  };
   return data?.message || message || statusText || String(error);
 }

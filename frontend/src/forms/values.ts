@@ -50,14 +50,22 @@ export function validate(field: Field, value: unknown, options: ValidationOption
     case "union":
       return isObject(value) && field.branches.some((branch) => branch.value === value[field.tag])
         ? ""
-        : expected(`one of ${field.branches.map((branch) => branch.value).join(", ")}`, isObject(value) ? value[field.tag] : value);
+        : expected(
+            `one of ${field.branches.map((branch) => branch.value).join(", ")}`,
+            isObject(value) ? value[field.tag] : value,
+          );
     default:
       return "";
   }
 }
 
 /** The errors of all values, also nested ones, by the path of the field: `tls.caFile`. */
-export function validateAll(fields: Field[], values: Values, options: ValidationOptions = {}, parent = ""): Record<string, string> {
+export function validateAll(
+  fields: Field[],
+  values: Values,
+  options: ValidationOptions = {},
+  parent = "",
+): Record<string, string> {
   const errors: Record<string, string> = {};
   for (const field of fields) {
     Object.assign(errors, validateNested(field, values[field.name], options, parent + field.name));
@@ -65,19 +73,32 @@ export function validateAll(fields: Field[], values: Values, options: Validation
   return errors;
 }
 
-function validateNested(field: Field, value: unknown, options: ValidationOptions, path: string): Record<string, string> {
+function validateNested(
+  field: Field,
+  value: unknown,
+  options: ValidationOptions,
+  path: string,
+): Record<string, string> {
   const error = validate(field, value, options);
   if (error) {
     return { [path]: error };
   }
   if (field.kind === "list" && Array.isArray(value)) {
-    return Object.assign({}, ...value.map((entry, index) => validateNested(field.item, entry, options, `${path}[${index}]`)));
+    return Object.assign(
+      {},
+      ...value.map((entry, index) => validateNested(field.item, entry, options, `${path}[${index}]`)),
+    );
   }
   if (!isObject(value)) {
     return {};
   }
   if (field.kind === "map") {
-    return Object.assign({}, ...Object.entries(value).map(([key, entry]) => validateNested(field.item, entry, options, `${path}.${key}`)));
+    return Object.assign(
+      {},
+      ...Object.entries(value).map(([key, entry]) =>
+        validateNested(field.item, entry, options, `${path}.${key}`),
+      ),
+    );
   }
   if (field.kind === "group") {
     return validateAll(field.fields, value, options, `${path}.`);
@@ -141,7 +162,9 @@ function validateNumber(field: NumberField, value: unknown): string {
   }
   // the remainder of a decimal is never exact
   const quotient = multipleOf ? value / multipleOf : 0;
-  return Math.abs(quotient - Math.round(quotient)) > 1e-9 ? expected(`a multiple of ${multipleOf}`, value) : "";
+  return Math.abs(quotient - Math.round(quotient)) > 1e-9
+    ? expected(`a multiple of ${multipleOf}`, value)
+    : "";
 }
 
 /** The range of a number field in words; "" without limits. */
@@ -150,12 +173,28 @@ export function rangeOf({ min, max, exclusiveMin, exclusiveMax }: NumberField): 
   if (min !== undefined && max !== undefined) {
     return `${format(min)} to ${format(max)}`;
   }
-  const low = min !== undefined ? `at least ${format(min)}` : exclusiveMin !== undefined ? `above ${format(exclusiveMin)}` : "";
-  const high = max !== undefined ? `at most ${format(max)}` : exclusiveMax !== undefined ? `below ${format(exclusiveMax)}` : "";
+  const low =
+    min !== undefined
+      ? `at least ${format(min)}`
+      : exclusiveMin !== undefined
+        ? `above ${format(exclusiveMin)}`
+        : "";
+  const high =
+    max !== undefined
+      ? `at most ${format(max)}`
+      : exclusiveMax !== undefined
+        ? `below ${format(exclusiveMax)}`
+        : "";
   return [low, high].filter(Boolean).join(" and ");
 }
 
-function validateLength(length: number, min: number | undefined, max: number | undefined, singular: string, plural: string): string {
+function validateLength(
+  length: number,
+  min: number | undefined,
+  max: number | undefined,
+  singular: string,
+  plural: string,
+): string {
   const count = (number: number) => `${number} ${number === 1 ? singular : plural}`;
   if (min !== undefined && length < min) {
     return `expected at least ${count(min)}, got ${length}`;
@@ -179,7 +218,11 @@ export function parseNumber(text: string, done: boolean): unknown {
 }
 
 /** The values with one changed. An empty value removes the key, so that the default applies. */
-export function withValue(values: Values, field: Pick<Field, "name" | "nullable" | "default">, value: unknown): Values {
+export function withValue(
+  values: Values,
+  field: Pick<Field, "name" | "nullable" | "default">,
+  value: unknown,
+): Values {
   const { [field.name]: _, ...others } = values;
   if (!isEmpty(value)) {
     return { ...values, [field.name]: value };

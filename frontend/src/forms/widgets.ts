@@ -20,17 +20,47 @@ export interface Choice {
 
 export interface Widgets {
   /** One field: label, help and error around its input. `wide`: it takes a whole line. */
-  Row: ComponentType<{ id: string; label: string; help: string; required: boolean; error: string; wide: boolean; children: ReactNode }>;
-  Text: ComponentType<InputProps & { value: string; onChange: (text: string) => void; multiline?: boolean; numeric?: boolean }>;
+  Row: ComponentType<{
+    id: string;
+    label: string;
+    help: string;
+    required: boolean;
+    error: string;
+    wide: boolean;
+    children: ReactNode;
+  }>;
+  Text: ComponentType<
+    InputProps & { value: string; onChange: (text: string) => void; multiline?: boolean; numeric?: boolean }
+  >;
   /** A text input that suggests values; it accepts any text. */
-  Suggest: ComponentType<InputProps & { value: string; onChange: (text: string) => void; load: (typed: string) => Promise<string[]> }>;
+  Suggest: ComponentType<
+    InputProps & {
+      value: string;
+      onChange: (text: string) => void;
+      load: (typed: string) => Promise<string[]>;
+    }
+  >;
   Switch: ComponentType<InputProps & { value: boolean; onChange: (value: boolean) => void }>;
   /** `custom`: accepts text that is not among the choices. */
   Select: ComponentType<
-    InputProps & { value: string; choices: Choice[]; onChange: (key: string | undefined) => void; clearable?: boolean; custom?: boolean }
+    InputProps & {
+      value: string;
+      choices: Choice[];
+      onChange: (key: string | undefined) => void;
+      clearable?: boolean;
+      custom?: boolean;
+    }
   >;
   /** A saved secret can be replaced but not read. */
-  Secret: ComponentType<InputProps & { isSet: boolean; value: string; onChange: (text: string) => void; onReset: () => void; multiline?: boolean }>;
+  Secret: ComponentType<
+    InputProps & {
+      isSet: boolean;
+      value: string;
+      onChange: (text: string) => void;
+      onReset: () => void;
+      multiline?: boolean;
+    }
+  >;
   /** The fields of a nested object. */
   Group: ComponentType<{ children: ReactNode }>;
   /** Entries, and the button that adds one. */

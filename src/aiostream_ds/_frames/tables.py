@@ -19,7 +19,7 @@ def take_values(values: Any, rows: "slice | Sequence[int]") -> Any:
     if not rows:
         return values[:0]  # numpy does not take an empty list
     take = getattr(values, "take", None)  # numpy and pyarrow
-    return [values[row] for row in rows] if take is None else take(rows)
+    return [values[row] for row in rows] if take is None else take(list(rows))
 
 
 def take_rows(frame: Frame, rows: "slice | Sequence[int]") -> Frame:

@@ -180,6 +180,7 @@ def test_other_files_are_refused(tmp_path):
 # -- logs ------------------------------------------------------------------------------------------
 
 ID = "acme-clock-datasource"
+HANDSHAKE = "src/aiostream_ds/_process/handshake.py"
 GO_PLUGIN = (
     'logger=plugin.loader t=2024-04-15T18:49:38Z level=error msg="Could not start plugin" '
     f'pluginId={ID} err="Unrecognized remote plugin message: \n'
@@ -239,3 +240,23 @@ def test_findings_are_lines_and_the_worst_counts():
     assert worst([]) is Level.OK
     assert Clue("a", "b").cause == "a"
     assert (megabytes(1_500_000), megabytes(1500)) == ("1.5 MB", "1.5 kB")
+
+
+@pytest.mark.parametrize(
+    ("file", "start", "rest", "cause"),
+    [
+        (
+            "launcher/conf.go",
+            "the package has a Python for ",
+            "a/b, this machine is c/d",
+            "architecture",
+        ),
+        ("launcher/conf.go", "this machine has no Python in ", "/usr/bin", "python"),
+        ("launcher/bridge.go", "the plugin at ", "h:1 cannot be reached: refused", "port"),
+        (HANDSHAKE, "cannot bind a UNIX socket: ", "read-only", "permissions"),
+        (HANDSHAKE, "This program is a Grafana data source plugin", "", "cookie"),
+    ],
+)
+def test_messages_of_the_launcher_and_the_plugin_are_recognized(file, start, rest, cause):
+    assert start in (Path(__file__).parents[2] / file).read_text("utf-8")
+    assert next(find_clues(f'pluginId={ID} msg="{start}{rest}"', ID)).cause == cause

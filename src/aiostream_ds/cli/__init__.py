@@ -16,7 +16,7 @@ from aiostream_ds.errors import PluginError
 __all__ = ["main"]
 
 _COMMANDS = {
-    "new": "create a project that runs",
+    "new": "create the project of a data source",
     "dev": "serve a data source for development and show it in the console",
     "tail": "print the live rows of a path",
     "record": "write the live packets of a path to a file",

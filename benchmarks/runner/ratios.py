@@ -1,5 +1,4 @@
-"""Paired ratios: the result of a server in a round divided by that of the reference in the same
-round.
+"""Paired ratios: the result of a server divided by that of the reference in the same round.
 
 A measurement with missing data (`error`) does not count, and neither does its pair. A measurement
 of ours that missed ticks does not count either; for a peer missed ticks are only reported.

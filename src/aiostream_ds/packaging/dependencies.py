@@ -1,7 +1,6 @@
 """The installed packages that a plugin needs, and their files.
 
-They are taken from the current environment: the tested versions are packaged, nothing is
-downloaded.
+They are copied from the current environment; nothing is downloaded.
 """
 
 from collections.abc import Iterable, Iterator

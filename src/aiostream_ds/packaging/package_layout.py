@@ -1,6 +1,4 @@
-"""Writes the files that every package has: plugin.json, frontend, schema.json, README, logo and
-launchers.
-"""
+"""Writes the files of every package: plugin.json, frontend, schema.json, README, logo, launchers."""
 
 import os
 import shutil

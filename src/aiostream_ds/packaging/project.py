@@ -43,9 +43,7 @@ class Project(NamedTuple):
     texts: Mapping[str, Path]
 
     def option(self, key: str, given: Any = None) -> Any:
-        """An option from the command line, [tool.aiostream-ds] or [project], in this order; or
-        None.
-        """
+        """The option from the command line, [tool.aiostream-ds] or [project]; None without one."""
         for value in (given, self.table.get(key), self.project.get(key)):
             if value is not None:
                 return value
@@ -53,8 +51,7 @@ class Project(NamedTuple):
 
 
 def read_project(file: Path) -> Project:
-    """Read the project of a file: the nearest parent folder with a pyproject.toml, otherwise its
-    own.
+    """Read the project of a file: its nearest parent folder with a pyproject.toml, or its own.
 
     Raises:
         PackagingError: pyproject.toml or the file's inline metadata is not TOML.

@@ -1,6 +1,4 @@
-"""The files that start a package: start.py, which Python runs, and launch.conf, which the launcher
-reads.
-"""
+"""The files that start a package: start.py for Python, and launch.conf for the launcher."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Writes the files of every package: plugin.json, frontend, schema.json, README, logo, launchers."""
+"""Writes the common files: plugin.json, frontend, schema.json, README, logo and launchers."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The source `demo`: a walk that is the same wherever and whenever it is computed."""
+"""The source `demo`: a walk that is a function of time and seed."""
 
 import time
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ def test_the_walk_is_a_function_of_seed_and_time(seed, moments):
     assert [remembering.at(t) for t in moments] == [walk(seed, t) for t in moments]
 
 
-def test_the_walk_is_the_same_on_every_machine():
+def test_the_walk_is_equal_on_every_machine():
     assert round(walk(1, 1_700_000_000.125), 6) == 430.70978
 
 
@@ -44,10 +44,10 @@ def test_seeds_differ():
 
 
 @pytest.mark.parametrize("hz", [1, 3, 10, 1000])
-async def test_history_and_live_rows_meet_on_one_grid(hz, monkeypatch):
+async def test_history_and_live_rows_have_the_same_times(hz, monkeypatch):
     now = 1_700_000_000.4321
     monkeypatch.setattr(demo, "time", lambda: now)
-    past = await source().walked(span(now - 3, now + 60), hz, 7)
+    past = await source().walk_history(span(now - 3, now + 60), hz, 7)
     rows = source().walk(None, hz, 7)
     opening = anext(rows)
 
@@ -61,29 +61,29 @@ async def test_history_and_live_rows_meet_on_one_grid(hz, monkeypatch):
     times = [row.time for row in [*past, *live]]
     first = past[0].time * hz // 1000 + (past[0].time * hz % 1000 > 0)
     assert times == [(first + i) * 1000 // hz for i in range(len(times))]
-    assert (await source().walked(span(now - 9, now), hz, 7))[-3:] == live
+    assert (await source().walk_history(span(now - 9, now), hz, 7))[-3:] == live
 
 
-async def test_history_is_bounded_by_the_limit_and_the_newest_count():
-    rows = await source().walked(span(1e9, 1e9 + 3600, limit=50), 10, 1)
+async def test_a_history_has_the_newest_rows_up_to_the_limit():
+    rows = await source().walk_history(span(1e9, 1e9 + 3600, limit=50), 10, 1)
     assert len(rows) == 50
     assert rows[-1].time == 1_000_003_600_000
 
 
-async def test_history_stays_within_the_span_and_before_now():
-    rows = await source().walked(span(1e9 + 0.05, 1e9 + 1), 10, 1)
+async def test_a_history_is_within_its_range_and_not_in_the_future():
+    rows = await source().walk_history(span(1e9 + 0.05, 1e9 + 1), 10, 1)
     assert [row.time - 10**12 for row in rows] == list(range(100, 1001, 100))
-    assert await source().walked(span(time.time() + 60, time.time() + 120), 10, 1) == []
+    assert await source().walk_history(span(time.time() + 60, time.time() + 120), 10, 1) == []
 
 
-async def test_a_long_history_is_the_same_in_a_thread(monkeypatch):
+async def test_a_long_history_is_equal_in_a_thread(monkeypatch):
     asked = span(1e9, 1e9 + 100)
-    inline = await source().walked(asked, 10, 1)
-    monkeypatch.setattr(demo, "INLINE_STEPS", 5)
-    assert await source().walked(asked, 10, 1) == inline
+    inline = await source().walk_history(asked, 10, 1)
+    monkeypatch.setattr(demo, "INLINE_ROWS", 5)
+    assert await source().walk_history(asked, 10, 1) == inline
 
 
-async def test_a_stream_that_was_held_up_makes_up_for_a_minute_not_for_a_night(monkeypatch):
+async def test_a_delayed_stream_yields_at_most_a_minute_of_missed_rows(monkeypatch):
     now = 1_700_000_000.0
     monkeypatch.setattr(demo, "time", lambda: now)
 
@@ -93,32 +93,36 @@ async def test_a_stream_that_was_held_up_makes_up_for_a_minute_not_for_a_night(m
 
     monkeypatch.setattr(demo.anyio, "sleep", sleep)
     rows = source().walk(None, 1, 1)
-    left_out, first = await anext(rows), await anext(rows)
+    skipped_to, first = await anext(rows), await anext(rows)
     await rows.aclose()
-    assert first.time == 1000 * (int(now) - demo.CAUGHT_UP + 1)
-    assert left_out == Cursor("", first.time - 1000), "exact panels read the night from history"
+    assert first.time == 1000 * (int(now) - demo.CATCH_UP + 1)
+    assert skipped_to == Cursor("", first.time - 1000), "exact panels read the rest from history"
 
 
 @given(st.integers(1, 1000), st.integers(0, 3_000_000), st.integers(1, 50), st.integers(0, 90_000))
-async def test_rows_behind_a_cursor_are_those_that_the_stream_yields_next(hz, ms, limit, more):
+async def test_the_history_after_a_cursor_has_the_rows_that_the_stream_yields_next(
+    hz, ms, limit, more
+):
     after = 1_700_000_000_000 + ms
     grid = [tick * 1000 // hz for tick in range(after * hz // 1000, after * hz // 1000 + 60)]
     expected = [time for time in grid if after < time <= after + more][:limit]
     asked = HistoryRange(start=FIRST, end=LAST, limit=limit, after=after, upto=after + more)
-    found = [row.time for row in await source().walked(asked, hz, 1)]
+    found = [row.time for row in await source().walk_history(asked, hz, 1)]
     assert found[: len(expected)] == expected
     assert all(after < time <= after + more for time in found) and len(found) <= limit
 
 
-async def test_the_stream_goes_on_behind_the_place_that_it_is_given(monkeypatch):
+async def test_the_stream_continues_after_its_cursor(monkeypatch):
     monkeypatch.setattr(demo, "time", lambda: 1_700_000_010.0)
     rows = source().walk(Cursor("", 1_700_000_000_050), 10, 1)
     assert [(await anext(rows)).time - 1_700_000_000_000 for _ in range(3)] == [100, 200, 300]
     await rows.aclose()
 
 
-@pytest.mark.parametrize("path, found", [("walk/1/1", True), ("walk/1000/5", True),
-                                         ("walk/0/1", False), ("walk/1001/1", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, found",
+    [("walk/1/1", True), ("walk/1000/5", True), ("walk/0/1", False), ("walk/1001/1", False)],
+)
 async def test_rates_from_1_to_1000_are_allowed(path, found):
     async with serve_in_memory(Demo) as grafana:
         if found:

@@ -1,4 +1,4 @@
-"""The source `file`: every complete line once and in order, from any offset, whatever happens."""
+"""The source `file`: every complete line once and in order, from any offset, through rotations."""
 
 import asyncio
 import contextlib
@@ -22,9 +22,9 @@ from aiostream_ds import (
 )
 from aiostream_ds.sources.file import file_source as file
 from aiostream_ds.sources.file import log_file as logfile
-from aiostream_ds.sources.file import range_reader as past
+from aiostream_ds.sources.file import range_reader
 from aiostream_ds.sources.file.file_source import File, FileSettings
-from aiostream_ds.sources.file.follow import Follower
+from aiostream_ds.sources.file.follow import FileFollower
 from aiostream_ds.sources.file.log_file import LogFile
 from aiostream_ds.testing import create_instance
 
@@ -56,7 +56,7 @@ def span(first=None, last=None, limit=1000):
     )
 
 
-def behind(after, upto=None, limit=1000):
+def after_offset(after, upto=None, limit=1000):
     return HistoryRange(**WIDEST, limit=limit, after=after, upto=upto)
 
 
@@ -65,7 +65,7 @@ def numbers(rows):
 
 
 class Rows:
-    """What a run yields, one row or position at a time."""
+    """A run's rows and cursors, one at a time."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -103,53 +103,58 @@ async def test_rows_have_time_offset_and_the_lines_own_keys(tmp_path):
         row = await rows.next()
     assert begins == Cursor(begins.epoch, 0) and begins.epoch
     assert row == {
-        "time": START + 1, "offset": len(text), "n": 1.0, "name": "a", "on": True,
-        "nothing": None, "deep": {"x": [1]},
-    }  # fmt: skip
+        "time": START + 1,
+        "offset": len(text),
+        "n": 1.0,
+        "name": "a",
+        "on": True,
+        "nothing": None,
+        "deep": {"x": [1]},
+    }
     assert list(row)[:2] == ["time", "offset"]
     assert type(row["n"]) is float
 
 
-async def test_a_line_is_a_row_when_its_newline_has_come(tmp_path):
+async def test_a_line_is_a_row_once_it_has_its_newline(tmp_path):
     path = tmp_path / "a.ndjson"
     path.write_text(lines(1) + line(2)[:9])
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
         await rows.next()
         assert await rows.numbers(1) == [1]
-        assert numbers((await source.past(span(), "a.ndjson")).rows) == [1]
+        assert numbers((await source.rows_history(span(), "a.ndjson")).rows) == [1]
         with path.open("a") as out:
             out.write(line(2)[9:])
         assert await rows.numbers(1) == [2]
 
 
-async def test_a_run_goes_on_behind_its_position(tmp_path):
+async def test_a_run_continues_after_its_cursor(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(1, 2, 3, 4))
     async with opened(tmp_path) as source:
-        page = await source.past(span(last=2), "a.ndjson")
+        page = await source.rows_history(span(last=2), "a.ndjson")
         after = Cursor(page.epoch, page.rows[-1]["offset"])
         async with running(source, "a.ndjson", after) as rows:
             assert await rows.numbers(2) == [3, 4]
 
 
-async def test_a_run_of_another_numbering_begins_at_the_files_beginning(tmp_path):
+async def test_a_run_with_a_cursor_of_another_epoch_starts_at_the_beginning(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(1, 2))
     async with opened(tmp_path) as source:
         async with running(source, "a.ndjson", Cursor("older", 9)) as rows:
             begins = await rows.next()
-            assert begins == Cursor((await source.past(span(), "a.ndjson")).epoch, 0)
+            assert begins == Cursor((await source.rows_history(span(), "a.ndjson")).epoch, 0)
             assert await rows.numbers(2) == [1, 2]
 
 
-async def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path):
+async def test_a_run_waits_for_a_file_that_does_not_exist(tmp_path):
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
-        follower = Follower(str(tmp_path / "a"), lambda: source._open("a"), None, {})
+        follower = FileFollower(str(tmp_path / "a"), lambda: source._open("a"), None, {})
         assert not follower.read().rows
         (tmp_path / "a.ndjson").write_text(lines(1))
         await rows.next()
         assert await rows.numbers(1) == [1]
 
 
-async def test_two_readers_do_not_disturb_each_other(tmp_path):
+async def test_two_runs_of_a_file_are_independent(tmp_path):
     path = tmp_path / "a.ndjson"
     path.write_text(lines(1, 2))
     async with (
@@ -186,37 +191,37 @@ async def test_a_rotated_file_is_read_to_its_end_and_then_the_new_one(tmp_path):
         second = await rows.next()
         assert second.value == 0 and second.epoch != first.epoch
         assert await rows.numbers(1) == [5]
-        page = await source.past(span(), "a.ndjson")
+        page = await source.rows_history(span(), "a.ndjson")
         assert page.epoch == second.epoch
         assert numbers(page.rows) == [1, 2, 3, 4, 5]
         assert [row["offset"] for row in page.rows] == [0] * 4 + [page.last]
 
 
-async def test_history_reaches_back_into_as_many_rotated_files_as_it_needs(tmp_path):
+async def test_a_history_reads_as_many_rotated_files_as_it_needs(tmp_path):
     for name, text in {"a.csv.2": "1,2", "a.csv.1": "3,4", "a.csv": "5,6"}.items():
         rows = "".join(f"{START + int(n)},{n}\n" for n in text.split(","))
         (tmp_path / name).write_text("time,n\n" + rows)
     async with opened(tmp_path) as source:
-        assert numbers((await source.past(span(), "a.csv")).rows) == [1, 2, 3, 4, 5, 6]
-        assert numbers((await source.past(span(limit=3), "a.csv")).rows) == [4, 5, 6]
-        assert numbers((await source.past(span(2, 3), "a.csv")).rows) == [2, 3]
-        assert numbers((await source.past(span(1, 1), "a.csv")).rows) == [1]
-        assert numbers((await source.past(behind(0), "a.csv")).rows) == [5, 6]
+        assert numbers((await source.rows_history(span(), "a.csv")).rows) == [1, 2, 3, 4, 5, 6]
+        assert numbers((await source.rows_history(span(limit=3), "a.csv")).rows) == [4, 5, 6]
+        assert numbers((await source.rows_history(span(2, 3), "a.csv")).rows) == [2, 3]
+        assert numbers((await source.rows_history(span(1, 1), "a.csv")).rows) == [1]
+        assert numbers((await source.rows_history(after_offset(0), "a.csv")).rows) == [5, 6]
         (tmp_path / "a.csv").unlink()
-        page = await source.past(span(4), "a.csv")
+        page = await source.rows_history(span(4), "a.csv")
         assert (numbers(page.rows), page.epoch, page.last) == ([4], "", 0)
 
 
-async def test_a_file_that_is_renamed_while_history_reads_it_is_there_once(tmp_path):
+async def test_a_file_that_is_renamed_during_a_history_is_read_once(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(1, 2))
     (tmp_path / "a.ndjson.1").hardlink_to(tmp_path / "a.ndjson")
     (tmp_path / "a.ndjson.2").write_text(lines(0))
     async with opened(tmp_path) as source:
-        assert numbers((await source.past(span(), "a.ndjson")).rows) == [0, 1, 2]
+        assert numbers((await source.rows_history(span(), "a.ndjson")).rows) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("longer", [False, True])
-async def test_an_emptied_file_is_a_new_numbering(tmp_path, longer):
+async def test_a_truncated_file_has_a_new_epoch(tmp_path, longer):
     path = tmp_path / "a.ndjson"
     path.write_text(lines(1, 2, 3))
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
@@ -230,7 +235,7 @@ async def test_an_emptied_file_is_a_new_numbering(tmp_path, longer):
         assert await rows.numbers(2) == [4, 5]
 
 
-async def test_a_file_cut_back_to_its_own_beginning_is_a_new_numbering_too(tmp_path):
+async def test_a_file_truncated_to_its_own_beginning_has_a_new_epoch(tmp_path):
     path = tmp_path / "a.ndjson"
     path.write_text(lines(1, 2, 3))
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
@@ -240,10 +245,10 @@ async def test_a_file_cut_back_to_its_own_beginning_is_a_new_numbering_too(tmp_p
         second = await rows.next()
         assert second.epoch != first.epoch
         assert await rows.numbers(1) == [1]
-        assert (await source.past(span(), "a.ndjson")).epoch == second.epoch
+        assert (await source.rows_history(span(), "a.ndjson")).epoch == second.epoch
 
 
-async def test_a_longer_copy_that_takes_the_name_is_the_same_numbering(tmp_path):
+async def test_a_longer_copy_that_replaces_the_file_has_the_same_epoch(tmp_path):
     path, copy = tmp_path / "a.ndjson", tmp_path / "copy"
     path.write_text(lines(1, 2))
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
@@ -254,26 +259,29 @@ async def test_a_longer_copy_that_takes_the_name_is_the_same_numbering(tmp_path)
         assert await rows.numbers(1) == [3]
 
 
-async def test_the_numbering_is_the_same_on_every_machine_that_sees_the_file(tmp_path):
+async def test_the_epoch_is_equal_on_every_machine_that_reads_the_file(tmp_path):
     text = lines(1, 2)
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     (tmp_path / "here/a.ndjson").write_text(text)
     (tmp_path / "there/a.ndjson").write_text(text + lines(3))
     async with opened(tmp_path / "here") as here, opened(tmp_path / "there") as there:
-        one, two = await here.past(span(), "a.ndjson"), await there.past(span(), "a.ndjson")
+        one, two = (
+            await here.rows_history(span(), "a.ndjson"),
+            await there.rows_history(span(), "a.ndjson"),
+        )
     assert one.epoch == two.epoch
     assert two.rows[:2] == one.rows
 
 
-async def test_equal_headers_and_preambles_do_not_make_two_files_one(tmp_path):
+async def test_files_with_equal_headers_have_different_epochs(tmp_path):
     (tmp_path / "a.csv").write_text(f"time,n\n{START},1\n")
     (tmp_path / "b.csv").write_text(f"time,n\n{START + 1},1\n")
     (tmp_path / "a.ndjson").write_text('{"version": 1}\n' + lines(1))
     (tmp_path / "b.ndjson").write_text('{"version": 1}\n' + lines(2))
     async with opened(tmp_path) as source:
         epochs = {
-            (await source.past(span(), name)).epoch
+            (await source.rows_history(span(), name)).epoch
             for name in ("a.csv", "b.csv", "a.ndjson", "b.ndjson")
         }
     assert len(epochs) == 4
@@ -293,20 +301,22 @@ async def test_a_rotation_to_another_header_brings_its_columns(tmp_path):
 
 @pytest.fixture
 def follower(tmp_path):
-    """Of `a`, which has the rows 1 and 2; both are read."""
+    """A follower of `a`, which has read its rows 1 and 2."""
     path = tmp_path / "a"
     path.write_text(lines(1, 2))
 
     def open_log():
         return LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000)
 
-    with contextlib.closing(Follower(str(path), open_log, None, {})) as follower:
+    with contextlib.closing(FileFollower(str(path), open_log, None, {})) as follower:
         assert follower.read().begins.value == 0
         assert numbers(follower.read().rows) == [1, 2]
         yield follower
 
 
-def test_a_new_file_takes_over_when_it_has_a_row_and_the_old_one_is_at_its_end(tmp_path, follower):
+def test_a_new_file_is_read_once_it_has_a_row_and_the_old_one_is_read_to_its_end(
+    tmp_path, follower
+):
     path = tmp_path / "a"
     with path.open("a", buffering=1) as writer:
         path.rename(tmp_path / "a.1")
@@ -315,14 +325,14 @@ def test_a_new_file_takes_over_when_it_has_a_row_and_the_old_one_is_at_its_end(t
         writer.write(lines(3))
         assert numbers(follower.read().rows) == [3]
         path.write_text(lines(5))
-        assert follower.read().more  # it has seen the new row, now it looks at the old file again
+        assert follower.read().more  # it has seen the new row and reads the old file again
         writer.write(lines(4))
     assert numbers(follower.read().rows) == [4]
     assert follower.read().begins is not None
     assert numbers(follower.read().rows) == [5]
 
 
-def test_a_file_cut_back_is_another_numbering_though_it_has_grown_since(tmp_path, follower):
+def test_a_truncated_file_has_a_new_epoch_even_if_it_has_grown_since(tmp_path, follower):
     path = tmp_path / "a"
     os.truncate(path, len(lines(1)))
     assert follower.read().more
@@ -332,9 +342,9 @@ def test_a_file_cut_back_is_another_numbering_though_it_has_grown_since(tmp_path
 
 
 @pytest.mark.parametrize("cursor", [1000, 5])
-def test_a_position_that_the_file_has_not_is_another_numbering(tmp_path, follower, cursor):
+def test_a_cursor_that_is_not_in_the_file_starts_a_new_epoch(tmp_path, follower, cursor):
     epoch = follower._forward.start.epoch
-    other = Follower(follower._path, follower._open_log, Cursor(epoch, cursor), {})
+    other = FileFollower(follower._path, follower._open_log, Cursor(epoch, cursor), {})
     with contextlib.closing(other):
         assert other.read().begins == Cursor(epoch + "~1", 0)
         assert numbers(other.read().rows) == [1, 2]
@@ -343,7 +353,7 @@ def test_a_position_that_the_file_has_not_is_another_numbering(tmp_path, followe
 # -- bad lines -------------------------------------------------------------------------------------
 
 
-async def test_a_bad_line_is_left_out_counted_and_said_once(tmp_path, caplog):
+async def test_a_bad_line_is_skipped_counted_and_logged_once(tmp_path, caplog):
     bad = ["no json\n", "[1]\n", '{"n": 3}\n', '{"time": true}\n', line(9, pad="x" * 2000)]
     (tmp_path / "a.ndjson").write_text(line(1) + "".join(bad) + "\n" + line(2))
     async with opened(tmp_path, max_line=1000) as source:
@@ -351,13 +361,13 @@ async def test_a_bad_line_is_left_out_counted_and_said_once(tmp_path, caplog):
             await rows.next()
             assert await rows.numbers(2) == [1, 2]
         health = await source.health()
-        assert numbers((await source.past(span(), "a.ndjson")).rows) == [1, 2]
-    assert health.details["lines_left_out"] == {"a.ndjson": 5}
-    (said,) = [r.getMessage() for r in caplog.records if r.name == file.__name__]
-    assert f"a.ndjson: a line is left out, at offset {len(line(1) + bad[0])}: no JSON" in said
+        assert numbers((await source.rows_history(span(), "a.ndjson")).rows) == [1, 2]
+    assert health.details["lines_skipped"] == {"a.ndjson": 5}
+    (message,) = [r.getMessage() for r in caplog.records if r.name == file.__name__]
+    assert f"a.ndjson: skipped a line at offset {len(line(1) + bad[0])}: invalid JSON" in message
 
 
-async def test_a_line_beyond_the_limit_costs_no_more_than_its_reading(tmp_path):
+async def test_a_line_that_is_too_long_is_skipped(tmp_path):
     path = tmp_path / "a.ndjson"
     with path.open("w") as out:
         out.write(line(1))
@@ -371,12 +381,14 @@ async def test_a_line_beyond_the_limit_costs_no_more_than_its_reading(tmp_path):
             with path.open("a") as out:
                 out.write(lines(3))
             assert await rows.numbers(1) == [3]
-        assert source._left_out["a.ndjson"] == 1
-        assert numbers((await source.past(span(), "a.ndjson")).rows) == [1, 2, 3]
-        assert numbers((await source.past(behind(len(line(1))), "a.ndjson")).rows) == [2, 3]
+        assert source._lines_skipped["a.ndjson"] == 1
+        assert numbers((await source.rows_history(span(), "a.ndjson")).rows) == [1, 2, 3]
+        assert numbers(
+            (await source.rows_history(after_offset(len(line(1))), "a.ndjson")).rows
+        ) == [2, 3]
 
 
-async def test_a_line_that_a_rotation_left_unfinished_is_counted(tmp_path, caplog):
+async def test_a_line_without_a_newline_before_a_rotation_is_counted(tmp_path, caplog):
     path = tmp_path / "a.ndjson"
     path.write_text(lines(1) + "{")
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
@@ -386,18 +398,18 @@ async def test_a_line_that_a_rotation_left_unfinished_is_counted(tmp_path, caplo
         path.write_text(lines(2))
         await rows.next()
         assert await rows.numbers(1) == [2]
-        assert source._left_out["a.ndjson"] == 1
-    assert f"at offset {len(lines(1)) + 1}: cut off by the file's end" in caplog.text
+        assert source._lines_skipped["a.ndjson"] == 1
+    assert f"at offset {len(lines(1)) + 1}: no newline at the end" in caplog.text
 
 
-async def test_a_csv_without_a_header_of_bearable_length_is_said(tmp_path):
+async def test_a_csv_header_that_is_too_long_is_an_error(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("x" * logfile.HEAD)
     async with opened(tmp_path) as source:
-        with pytest.raises(UpstreamError, match=r"'a.csv': its CSV header is longer"):
-            await source.past(span(), "a.csv")
+        with pytest.raises(UpstreamError, match=r"'a.csv': the CSV header must have at most"):
+            await source.rows_history(span(), "a.csv")
         async with running(source, "a.csv") as rows:
-            with pytest.raises(UpstreamError, match=r"'a.csv': its CSV header is longer"):
+            with pytest.raises(UpstreamError, match=r"'a.csv': the CSV header must have at most"):
                 await rows.next()
         path.write_text(f"time,n\n{START},1\n")
         async with running(source, "a.csv") as rows:
@@ -405,30 +417,30 @@ async def test_a_csv_without_a_header_of_bearable_length_is_said(tmp_path):
             await rows.next()
             (tmp_path / "other").write_text("x" * logfile.HEAD)
             (tmp_path / "other").rename(path)
-            with pytest.raises(UpstreamError, match=r"'a.csv': its CSV header is longer"):
+            with pytest.raises(UpstreamError, match=r"'a.csv': the CSV header must have at most"):
                 await rows.next()
 
 
-async def test_a_file_of_bad_lines_only_has_a_numbering_all_the_same(tmp_path):
+async def test_a_file_of_only_bad_lines_has_an_epoch(tmp_path):
     (tmp_path / "a.ndjson").write_text("no row of it\n" * 6_000)
     async with opened(tmp_path) as source:
-        page = await source.past(span(), "a.ndjson")
+        page = await source.rows_history(span(), "a.ndjson")
         assert page.rows == [] and page.epoch and page.last == 13 * 6_000
         async with running(source, "a.ndjson") as rows:
             assert (await rows.next()).epoch == page.epoch
             with (tmp_path / "a.ndjson").open("a") as out:
                 out.write(lines(1))
             assert await rows.numbers(1) == [1]
-            assert source._left_out["a.ndjson"] == 6_000
+            assert source._lines_skipped["a.ndjson"] == 6_000
 
 
-def test_only_regular_files_are_opened_and_nothing_waits_for_a_pipes_writer(tmp_path):
+def test_only_regular_files_are_opened_and_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UpstreamError, match="no regular file"):
+    with pytest.raises(UpstreamError, match="expected a regular file"):
         LogFile(str(tmp_path / "pipe"), FileSettings(directory="."), is_csv=False, max_line=1000)
 
 
-async def test_bytes_that_are_no_utf8_are_shown_replaced_and_counted(tmp_path):
+async def test_invalid_utf8_is_replaced_and_counted(tmp_path):
     start = lines(1).encode()
     (tmp_path / "a.ndjson").write_bytes(
         start + b'{"time": %d, "n": 2, "s": "a\xff"}\n' % (START + 2)
@@ -444,100 +456,101 @@ async def test_bytes_that_are_no_utf8_are_shown_replaced_and_counted(tmp_path):
         assert details["lines_not_utf8"] == {"a.ndjson": 1, "a.csv": 1}
 
 
-async def test_lines_before_the_first_row_are_told_once_also_while_there_is_none(tmp_path, caplog):
+async def test_lines_before_the_first_row_are_reported_once(tmp_path, caplog):
     path = tmp_path / "a.csv"
     path.write_text("time,n\nsoon,1\n")
     async with opened(tmp_path) as source, running(source, "a.csv") as rows:
         waiting = asyncio.ensure_future(rows.next())
-        while not source._left_out["a.csv"]:
+        while not source._lines_skipped["a.csv"]:
             await asyncio.sleep(0.001)
         with path.open("a") as out:
             out.write(f"later,2\n{START},3\n")
         await waiting
         assert await rows.numbers(1) == [3]
-        assert source._left_out == {"a.csv": 2}
-    assert "at offset 14: the time 'soon' is neither" in caplog.text
+        assert source._lines_skipped == {"a.csv": 2}
+    assert "at offset 14: the time must be ISO 8601 or a number, got 'soon'" in caplog.text
     assert "later" not in caplog.text
 
 
 # -- history ---------------------------------------------------------------------------------------
 
 
-async def test_a_span_gives_the_newest_rows_and_how_far_it_tells(tmp_path):
+async def test_a_time_range_gives_the_newest_rows_and_the_offset_read(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(*range(10)))
     async with opened(tmp_path) as source:
-        page = await source.past(span(2, 6, limit=3), "a.ndjson")
+        page = await source.rows_history(span(2, 6, limit=3), "a.ndjson")
         assert numbers(page.rows) == [4, 5, 6]
         assert page.last == page.rows[-1]["offset"] == len(lines(*range(7)))
-        page = await source.past(span(8), "a.ndjson")
+        page = await source.rows_history(span(8), "a.ndjson")
         assert numbers(page.rows) == [8, 9] and page.last == len(lines(*range(10)))
-        page = await source.past(span(limit=1), "a.ndjson")
+        page = await source.rows_history(span(limit=1), "a.ndjson")
         assert numbers(page.rows) == [9]
-        assert (await source.past(span(50), "a.ndjson")).rows == []
+        assert (await source.rows_history(span(50), "a.ndjson")).rows == []
 
 
 @given(st.data())
 @settings(max_examples=30, deadline=None)
-def test_rows_behind_any_offset_are_the_oldest_of_them(tmp_path_factory, data):
+def test_rows_after_an_offset_are_the_oldest_ones(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("a") / "a.ndjson"
     path.write_text(lines(*range(10)) + "{}\n" + line(11)[:-1])
     log = LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000)
     with log:
         start = log.start()
-        everything, end = logfile.oldest(log, start, 0, None, 100)
+        everything, end = logfile.oldest_rows(log, start, 0, None, 100)
         assert end == path.stat().st_size - len(line(11)) + 1
         after = data.draw(st.integers(0, log.size()))
         upto = data.draw(st.none() | st.integers(0, log.size()))
         limit = data.draw(st.integers(1, 12))
-        rows, last = logfile.oldest(log, start, after, upto, limit)
+        rows, last = logfile.oldest_rows(log, start, after, upto, limit)
         expected = [
-            row for row in everything
+            row
+            for row in everything
             if row["offset"] > after and (upto is None or row["offset"] <= upto)
-        ]  # fmt: skip
+        ]
         assert rows == expected[:limit]
         assert not rows or last >= rows[-1]["offset"]
         assert not any(row["offset"] <= last for row in expected[limit:])
 
 
-async def test_an_offset_behind_the_end_says_that_rows_are_gone(tmp_path):
+async def test_an_offset_beyond_the_end_is_truncated(tmp_path):
     (tmp_path / "a.ndjson").write_text(lines(1, 2))
     async with opened(tmp_path) as source:
-        page = await source.past(behind(1000), "a.ndjson")
+        page = await source.rows_history(after_offset(1000), "a.ndjson")
         assert page.truncated and page.rows == []
-        page = await source.past(behind(len(lines(1, 2))), "a.ndjson")
+        page = await source.rows_history(after_offset(len(lines(1, 2))), "a.ndjson")
         assert not page.truncated and page.rows == [] and page.last == len(lines(1, 2))
 
 
-async def test_a_file_that_is_emptied_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+async def test_a_file_that_is_truncated_during_a_read_is_read_again(tmp_path, monkeypatch):
     path = tmp_path / "a.ndjson"
     path.write_text(lines(1, 2))
     contents = [lines(3), lines(4)]
-    newest = past.newest
+    newest_rows = range_reader.newest_rows
 
     def emptied(*args):
-        found = newest(*args)
+        found = newest_rows(*args)
         if contents:
             path.write_text(contents.pop(0))
         return found
 
-    monkeypatch.setattr(past, "newest", emptied)
+    monkeypatch.setattr(range_reader, "newest_rows", emptied)
     async with opened(tmp_path) as source:
-        page = await source.past(span(), "a.ndjson")
+        page = await source.rows_history(span(), "a.ndjson")
         assert numbers(page.rows) == [4]
         monkeypatch.undo()
-        assert (await source.past(span(), "a.ndjson")) == page
+        assert (await source.rows_history(span(), "a.ndjson")) == page
 
 
 async def test_a_file_without_a_row_is_an_empty_page(tmp_path):
     for name, text in {"a.csv": "time,n\n", "b.ndjson": "", "c.csv": "time"}.items():
         (tmp_path / name).write_text(text)
         async with opened(tmp_path) as source:
-            for asked in (span(), behind(0)):
-                page = await source.past(asked, name)
+            for wanted in (span(), after_offset(0)):
+                page = await source.rows_history(wanted, name)
                 assert (page.rows, page.epoch, page.truncated) == ([], "", False)
 
 
-async def test_a_large_file_is_hardly_read_for_a_span_of_it(tmp_path, monkeypatch):
+async def test_a_time_range_reads_a_small_part_of_a_large_file(tmp_path, monkeypatch):
     count = 60_000
     path = tmp_path / "a.ndjson"
     path.write_text("".join(line(n, text="x" * 60) for n in range(count)))
@@ -553,19 +566,25 @@ async def test_a_large_file_is_hardly_read_for_a_span_of_it(tmp_path, monkeypatc
 
     monkeypatch.setattr(logfile.os, "pread", counted)
     async with opened(tmp_path) as source:
-        page = await source.past(span(limit=1), "a.ndjson")
+        page = await source.rows_history(span(limit=1), "a.ndjson")
         assert numbers(page.rows) == [count - 1]
         assert read < 500_000
         read = 0
-        page = await source.past(span(20_000, 20_099), "a.ndjson")
+        page = await source.rows_history(span(20_000, 20_099), "a.ndjson")
         assert numbers(page.rows) == list(range(20_000, 20_100))
         assert read < 3_000_000
 
 
-@given(st.lists(st.integers(0, 100), max_size=30), st.integers(0, 100), st.integers(0, 100),
-       st.integers(1, 30))  # fmt: skip
+@given(
+    st.lists(st.integers(0, 100), max_size=30),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(1, 30),
+)
 @settings(max_examples=50, deadline=None)
-def test_a_span_of_rows_out_of_order_has_all_that_fit(tmp_path_factory, times, first, last, limit):
+def test_a_time_range_of_unordered_rows_has_all_its_rows(
+    tmp_path_factory, times, first, last, limit
+):
     path = tmp_path_factory.mktemp("a") / "a.ndjson"
     path.write_text(lines(*times))
     with LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000) as log:
@@ -573,15 +592,17 @@ def test_a_span_of_rows_out_of_order_has_all_that_fit(tmp_path_factory, times, f
         if start is None:
             assert not times
             return
-        rows, _ = logfile.newest(log, start, START + first, START + last, limit)
+        rows, _ = logfile.newest_rows(log, start, START + first, START + last, limit)
     assert numbers(rows) == [n for n in times if first <= n <= last][-limit:]
 
 
-async def test_a_late_row_does_not_hide_those_before_it(tmp_path, monkeypatch):
+async def test_a_late_row_does_not_hide_earlier_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(logfile, "BLOCK", 100)
     (tmp_path / "a.ndjson").write_text(lines(*range(10, 20), 2, *range(20, 30)))
     async with opened(tmp_path) as source:
-        assert numbers((await source.past(span(10), "a.ndjson")).rows) == list(range(10, 30))
+        assert numbers((await source.rows_history(span(10), "a.ndjson")).rows) == list(
+            range(10, 30)
+        )
 
 
 # -- the property ----------------------------------------------------------------------------------
@@ -596,10 +617,10 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_siz
     st.sampled_from([8, 40, 1 << 17]),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_complete_line_comes_once_and_in_order_wherever_writes_are_cut(
-    tmp_path_factory, texts, cuts, behind, chunk
+def test_every_complete_line_is_read_once_and_in_order_for_any_split_of_writes(
+    tmp_path_factory, texts, cuts, skip, chunk
 ):
-    """Also amid a character of several bytes, and from behind any line."""
+    """Also for splits inside a multi-byte character, and from the end of any line."""
     path = str(tmp_path_factory.mktemp("a") / "a")
     encoded = [
         json.dumps({"time": START, "n": n, "text": text}, ensure_ascii=False).encode() + b"\n"
@@ -607,7 +628,7 @@ def test_every_complete_line_comes_once_and_in_order_wherever_writes_are_cut(
     ]
     everything = b"".join(encoded)
     places = sorted({0, len(everything), *(c % (len(everything) + 1) for c in cuts)})
-    behind = min(behind, len(texts))
+    skip = min(skip, len(texts))
     epoch = ""
     rows = []
 
@@ -622,9 +643,9 @@ def test_every_complete_line_comes_once_and_in_order_wherever_writes_are_cut(
                 epoch = log.start().epoch
             out.seek(0)
             out.truncate()
-            after = Cursor(epoch, sum(map(len, encoded[:behind])))
+            after = Cursor(epoch, sum(map(len, encoded[:skip])))
             out.write(everything[: after.value])
-            follower = Follower(path, open_log, after if behind else None, {})
+            follower = FileFollower(path, open_log, after if skip else None, {})
             for begin, end in zip(places, places[1:], strict=False):
                 out.write(everything[max(begin, after.value) : max(end, after.value)])
                 while True:
@@ -634,14 +655,14 @@ def test_every_complete_line_comes_once_and_in_order_wherever_writes_are_cut(
                     if not batch.more:
                         break
             follower.close()
-    expected = texts[behind:] if behind else texts
+    expected = texts[skip:] if skip else texts
     assert [row["text"] for row in rows] == expected
     assert [row["offset"] for row in rows] == [
         sum(map(len, encoded[: n + 1])) for n in range(len(texts) - len(expected), len(texts))
     ]
 
 
-# -- who may read what -----------------------------------------------------------------------------
+# -- access ----------------------------------------------------------------------------------------
 
 
 async def test_only_files_in_the_directory_are_read(tmp_path):
@@ -659,8 +680,8 @@ async def test_only_files_in_the_directory_are_read(tmp_path):
         await source.may_read(None, "a")
         await source.may_read(None, "good")
         for name in ("link", "up/secret"):
-            for call in (source.may_read(None, name), source.past(span(), name)):
-                with pytest.raises(PermissionDenied, match="leads out of the directory"):
+            for call in (source.may_read(None, name), source.rows_history(span(), name)):
+                with pytest.raises(PermissionDenied, match="is outside the directory"):
                     await call
         for name in ("missing", "a/b", "folder", "pipe"):
             with pytest.raises(NotFound, match=name):
@@ -669,7 +690,7 @@ async def test_only_files_in_the_directory_are_read(tmp_path):
             await source.may_read(None, "loop")
 
 
-async def test_a_link_that_leads_out_later_is_not_followed(tmp_path):
+async def test_a_link_that_points_outside_later_is_not_followed(tmp_path):
     inside = tmp_path / "in"
     inside.mkdir()
     path = inside / "a"
@@ -680,34 +701,36 @@ async def test_a_link_that_leads_out_later_is_not_followed(tmp_path):
         assert await rows.numbers(1) == [1]
         path.unlink()
         path.symlink_to(tmp_path / "secret")
-        with pytest.raises(UpstreamError, match="leads out"):
+        with pytest.raises(UpstreamError, match="is outside the directory"):
             await rows.next()
 
 
-async def test_what_cannot_be_read_is_refused_before_a_byte_is_read(tmp_path, monkeypatch):
+async def test_an_unreadable_file_is_refused_before_it_is_opened(tmp_path, monkeypatch):
     (tmp_path / "a").write_text(lines(1))
     monkeypatch.setattr(file.os, "access", lambda *_: False)
     monkeypatch.setattr(file, "LogFile", None)
     async with opened(tmp_path) as source:
-        with pytest.raises(PermissionDenied, match="'a' cannot be read"):
+        with pytest.raises(PermissionDenied, match="'a' is not readable"):
             await source.may_read(None, "a")
 
 
-async def test_a_directory_that_is_none_is_named(tmp_path):
+async def test_an_invalid_directory_is_an_error_that_names_it(tmp_path):
     (tmp_path / "a").touch()
     for name in (tmp_path / "missing", tmp_path / "a"):
-        with pytest.raises(ConfigError, match=f"directory is '{name}'"):
+        with pytest.raises(ConfigError, match=f"director.*'{name}'"):
             async with opened(name):
                 pass
 
 
-async def test_health_names_the_files_and_those_no_channel_can_have(tmp_path):
+async def test_health_lists_the_files_and_those_with_invalid_names(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.csv").touch()
     (tmp_path / "a b.csv").touch()
     async with opened(tmp_path) as source:
         health = await source.health()
     assert health.ok
-    assert health.message == ("1 file: sub/a.csv; 1 have names that no channel can have: a b.csv")
+    assert health.message == (
+        "1 file: sub/a.csv; 1 have names that cannot be channel paths: a b.csv"
+    )
     async with opened(tmp_path / "sub") as source:
         assert (await source.health()).message == "1 file: a.csv"

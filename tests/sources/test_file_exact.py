@@ -1,4 +1,4 @@
-"""The source `file` before a Grafana: history and live rows join, refusals, two servers."""
+"""The source `file` with exact panels: histories and live rows, refusals, two servers."""
 
 import json
 import time
@@ -54,7 +54,7 @@ async def rows_after(grafana, after):
     return msgspec.json.decode(answer.body)
 
 
-async def test_live_rows_go_on_where_history_ends(path, settings):
+async def test_live_rows_continue_where_the_history_ends(path, settings):
     append(path, 1, 2, 3)
     async with serve_in_memory(File, settings=settings) as grafana:
         (frame,) = await grafana.query(EXACT)
@@ -64,15 +64,15 @@ async def test_live_rows_go_on_where_history_ends(path, settings):
         viewer = await grafana.follow(PATH, frame=frame)
         missed = await rows_after(grafana, cursor(frame)["last"])
         assert missed["data"]["values"][-1] == [4]
-        await viewer.message()  # what the subscription brought
-        await viewer.message()  # where the run begins: row 5 comes behind it
+        await viewer.message()  # the initial data of the subscription
+        await viewer.message()  # the cursor at the start of the run
         append(path, 5)
         assert (await viewer.next())["n"] == 5
         packets = [msgspec.json.decode(packet)["cursor"] for packet in viewer.packets]
         assert {packet["epoch"] for packet in packets} == {cursor(frame)["epoch"]}
 
 
-async def test_a_plugin_that_was_restarted_goes_on_in_the_same_numbering(path, settings):
+async def test_a_restarted_plugin_has_the_same_epoch(path, settings):
     append(path, 1, 2)
     async with serve_in_memory(File, settings=settings) as grafana:
         (frame,) = await grafana.query(EXACT)
@@ -84,7 +84,7 @@ async def test_a_plugin_that_was_restarted_goes_on_in_the_same_numbering(path, s
     assert (answer["more"], answer["truncated"]) == (False, False)
 
 
-async def test_two_servers_tell_the_same_though_one_read_the_file_later(path, settings):
+async def test_two_servers_give_equal_rows_although_one_read_the_file_later(path, settings):
     append(path, *range(5))
     async with serve_in_memory(File, settings=settings) as one:
         (frame,) = await one.query(EXACT)
@@ -95,7 +95,7 @@ async def test_two_servers_tell_the_same_though_one_read_the_file_later(path, se
             assert await rows_after(one, 40) == await rows_after(two, 40)
 
 
-async def test_a_rotated_file_is_another_numbering_whose_rows_are_not_filled(path, settings):
+async def test_a_rotated_file_has_another_epoch_and_its_rows_are_not_replayed(path, settings):
     append(path, 1, 2, 3)
     async with serve_in_memory(File, settings=settings) as grafana:
         (frame,) = await grafana.query(EXACT)
@@ -109,35 +109,35 @@ async def test_a_rotated_file_is_another_numbering_whose_rows_are_not_filled(pat
         assert cursor(frame)["last"] == path.stat().st_size
 
 
-async def test_a_file_outside_is_refused_to_viewers_queries_and_fills(path, settings):
+async def test_a_file_outside_the_directory_is_refused_for_all_calls(path, settings):
     (path.parent.parent / "app" / "a.ndjson").symlink_to("/etc/hosts")
     async with serve_in_memory(File, settings=settings) as grafana:
         for channel in (PATH, PATH.removeprefix("x/")):
             with pytest.raises(Refused, match="PERMISSION_DENIED"):
                 await grafana.follow(channel)
-        with pytest.raises(QueryFailed, match="leads out of the directory"):
+        with pytest.raises(QueryFailed, match="is outside the directory"):
             await grafana.query(EXACT)
         assert (await grafana.resource(f"replay/rows?path={PATH}&after=0")).status == 403
 
 
-async def test_a_file_that_is_not_there_is_not_found(settings):
+async def test_a_missing_file_is_not_found(settings):
     async with serve_in_memory(File, settings=settings) as grafana:
         with pytest.raises(Refused, match="NOT_FOUND"):
             await grafana.follow(PATH)
-        with pytest.raises(QueryFailed, match="there is no file 'app/a.ndjson'"):
+        with pytest.raises(QueryFailed, match="no such file: 'app/a.ndjson'"):
             await grafana.query(EXACT)
 
 
-async def test_a_name_that_no_channel_can_have_says_which_are(settings):
+async def test_an_invalid_file_name_is_an_error_that_names_the_valid_ones(settings):
     async with serve_in_memory(File, settings=settings) as grafana:
         with pytest.raises(QueryFailed, match="file must be segments of .* got 'a b.csv'"):
             await grafana.query({**EXACT, "file": "a b.csv"})
 
 
-async def test_save_and_test_names_a_directory_that_is_none():
+async def test_health_names_an_invalid_directory():
     async with serve_in_memory(File, settings={"directory": "/missing"}) as grafana:
         ok, text = await grafana.health()
-    assert not ok and "directory is '/missing'" in text
+    assert not ok and "the directory '/missing' cannot be opened" in text
     async with serve_in_memory(File) as grafana:
         ok, text = await grafana.health()
     assert not ok and "directory" in text

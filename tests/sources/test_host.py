@@ -1,4 +1,4 @@
-"""The source `host`: honest rates from psutil's counters."""
+"""The source `host`: rates from psutil's counters."""
 
 from collections import deque, namedtuple
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ Disk = namedtuple("Disk", "read_bytes write_bytes read_count write_count")
 
 
 class Machine:
-    """What psutil would say; the test moves the counters and the clock."""
+    """Counters and a clock that the test controls."""
 
     def __init__(self):
         self.clock, self.unix = 100.0, 1_700_000_000.0
@@ -34,10 +34,15 @@ class Machine:
     def reading(self):
         self.reads += 1
         return SimpleNamespace(
-            clock=self.clock, time=int(self.unix * 1000), cpu=self.cpu, load=0.5,
+            clock=self.clock,
+            time=int(self.unix * 1000),
+            cpu=self.cpu,
+            load=0.5,
             memory=SimpleNamespace(used=1, available=2, total=4, percent=25.0),
-            swap=SimpleNamespace(used=3), nets=dict(self.nets), disks=dict(self.disks),
-        )  # fmt: skip
+            swap=SimpleNamespace(used=3),
+            nets=dict(self.nets),
+            disks=dict(self.disks),
+        )
 
     def pass_time(self, seconds):
         self.clock += seconds
@@ -65,20 +70,21 @@ async def two_samples(machine, seconds, **later):
     return sampler
 
 
-async def test_rates_are_means_over_the_time_that_really_passed(machine):
+async def test_rates_are_averages_over_the_elapsed_time(machine):
     sampler = await two_samples(
-        machine, 2.5,
+        machine,
+        2.5,
         nets={"eth0": Nic(5000, 250, 5, 0), "new": Nic(9, 9, 9, 9)},
         disks={"sda": Disk(100, 50, 10, 5)},
-    )  # fmt: skip
+    )
     (net,) = sampler.nets["eth0"].rows
     assert (net.received, net.sent, net.errors) == (2000, 100, 2)
     (disk,) = sampler.disks["sda"].rows
     assert (disk.read, disk.written, disk.reads, disk.writes) == (40, 20, 4, 2)
-    assert not sampler.nets["new"].rows  # one reading is no rate
+    assert not sampler.nets["new"].rows  # one reading gives no rate
 
 
-async def test_all_interfaces_are_added_up_without_the_loopback(machine):
+async def test_all_is_the_sum_of_the_interfaces_without_loopback(machine):
     machine.nets = {"lo": Nic(0, 0, 0, 0), "eth0": Nic(0, 0, 0, 0), "eth1": Nic(0, 0, 0, 0)}
     later = {"lo": Nic(9000, 9000, 0, 0), "eth0": Nic(200, 20, 1, 1), "eth1": Nic(40, 4, 0, 0)}
     sampler = await two_samples(machine, 2, nets={**later, "new": Nic(9**9, 9**9, 0, 0)})
@@ -86,51 +92,51 @@ async def test_all_interfaces_are_added_up_without_the_loopback(machine):
     assert (net.received, net.sent, net.errors) == (120, 12, 1)
 
 
-def test_this_machine_names_its_disks_and_their_sum():
+def test_a_reading_has_the_disks_and_their_sum():
     reading = host._Reading()
     assert ("all" in reading.disks) == bool(psutil.disk_io_counters())
     assert reading.nets.keys() == psutil.net_io_counters(pernic=True).keys()
 
 
-async def test_a_query_without_a_name_is_of_all(machine):
+async def test_a_query_without_a_name_selects_all(machine):
     async with serve_in_memory(Host) as grafana:
         (frame,) = await grafana.query({"queryType": "net"})
         assert frame.meta.channel.endswith("/net/YWxs")
 
 
-async def test_a_counter_that_starts_anew_gives_zero(machine):
+async def test_a_counter_that_was_reset_gives_zero(machine):
     machine.nets = {"eth0": Nic(5000, 5000, 0, 0)}
     sampler = await two_samples(machine, 1, nets={"eth0": Nic(10, 6000, 0, 0)})
     (net,) = sampler.nets["eth0"].rows
     assert (net.received, net.sent) == (0, 1000)
 
 
-async def test_processor_shares_are_of_the_time_between_the_samples(machine):
+async def test_processor_shares_refer_to_the_time_between_the_samples(machine):
     machine.cpu = Times(1000, 0, 0, 0, 0, 500)
     sampler = await two_samples(machine, 1, cpu=Times(1020, 10, 10, 50, 10, 520))
     (cpu,) = sampler.cpu.rows
     assert (cpu.busy, cpu.user, cpu.system, cpu.iowait, cpu.load) == (40, 30, 10, 10, 0.5)
 
 
-async def test_a_processor_counter_that_runs_backwards_counts_as_none(machine):
+async def test_a_processor_counter_that_decreases_counts_as_zero(machine):
     machine.cpu = Times(0, 0, 0, 0, 10, 0)
     sampler = await two_samples(machine, 1, cpu=Times(50, 0, 0, 50, 9, 0))
     assert sampler.cpu.rows[0].busy == 50
     assert sampler.cpu.rows[0].iowait == 0
 
 
-async def test_no_processor_time_at_all_is_not_a_busy_machine(machine):
+async def test_without_any_processor_time_the_machine_is_not_busy(machine):
     sampler = await two_samples(machine, 0.1)
     assert sampler.cpu.rows[0].busy == 0
 
 
-async def test_memory_is_as_it_is(machine):
+async def test_memory_is_the_current_reading(machine):
     row = (await two_samples(machine, 1)).memory.rows[0]
     assert (row.used, row.available, row.total, row.used_share, row.swap_used) == (1, 2, 4, 25, 3)
 
 
-async def test_only_the_newest_samples_are_kept(machine, monkeypatch):
-    monkeypatch.setattr(host, "KEPT", 3)
+async def test_only_the_newest_samples_are_stored(machine, monkeypatch):
+    monkeypatch.setattr(host, "SAMPLES", 3)
     sampler = host._Sampler()
     for _ in range(10):
         await sampler.sample()
@@ -164,8 +170,8 @@ async def test_live_rows_continue_when_the_clock_is_set_back(machine):
     await rows.aclose()
 
 
-async def test_rows_behind_a_cursor_say_when_older_ones_are_forgotten(machine, monkeypatch):
-    monkeypatch.setattr(host, "KEPT", 3)
+async def test_rows_after_an_evicted_cursor_are_truncated(machine, monkeypatch):
+    monkeypatch.setattr(host, "SAMPLES", 3)
     sampler = await two_samples(machine, 1)
     series = sampler.cpu
     series.rows = deque(series.rows, maxlen=3)
@@ -184,7 +190,7 @@ async def test_rows_behind_a_cursor_say_when_older_ones_are_forgotten(machine, m
     assert page(times[0] - 1001).truncated and page(-1).truncated
 
 
-async def test_a_panel_that_opens_finds_history(machine):
+async def test_a_new_panel_has_a_history(machine):
     async with serve_in_memory(Host, settings={"interval": 1}) as grafana:
         await grafana.health()
         for _ in range(5):
@@ -198,7 +204,7 @@ async def test_a_panel_that_opens_finds_history(machine):
 
 
 @pytest.mark.parametrize("kind, name", [("net", "nic"), ("disk", "device")])
-async def test_what_this_machine_has_not_is_not_found_and_what_it_has_is_named(
+async def test_an_unknown_device_is_not_found_and_the_error_lists_the_known_ones(
     machine, kind, name, caplog
 ):
     caplog.set_level("INFO")
@@ -209,10 +215,10 @@ async def test_what_this_machine_has_not_is_not_found_and_what_it_has_is_named(
             await grafana.follow(f"{kind}/Ym9ndXM")
     assert failed.value.status == 404
     names = {"net": "all, eth0, wlan 0", "disk": "sda"}[kind]
-    assert f"'bogus'; there are: {names}" in str(failed.value)
+    assert f"'bogus'; this machine has: {names}" in str(failed.value)
 
 
-async def test_an_interface_with_a_blank_in_its_name_has_a_channel(machine):
+async def test_an_interface_with_a_space_in_its_name_has_a_channel(machine):
     async with serve_in_memory(Host) as grafana:
         (frame,) = await grafana.query({"queryType": "net", "nic": "wlan 0"}, as_json=True)
         await grafana.follow(frame.meta.channel.removeprefix("ds/test/"))
@@ -229,7 +235,7 @@ async def test_sampling_ends_with_the_instance(machine):
 
 
 @pytest.mark.parametrize("interval", [0, 0.01, 61, "1"])
-async def test_an_interval_that_makes_no_sense_is_refused(machine, interval):
+async def test_an_invalid_interval_is_rejected(machine, interval):
     async with serve_in_memory(Host, settings={"interval": interval}) as grafana:
         ok, message = await grafana.health()
     assert not ok and "interval" in message

@@ -1,4 +1,4 @@
-"""Recordings: what was recorded is played with its gaps, at any speed."""
+"""Recordings are played with their gaps, at any speed."""
 
 import asyncio
 import io
@@ -12,7 +12,7 @@ from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds.sources.recorded import recorded_source as recorded
 from aiostream_ds.sources.recorded.recorded_source import Recorded
-from aiostream_ds.sources.recorded.recording import Reader, Recorder
+from aiostream_ds.sources.recorded.recording import Recorder, RecordingReader
 from aiostream_ds.testing import serve_in_memory
 
 STARTED = 1_600_000_000_000
@@ -44,7 +44,7 @@ def threads_stop_the_clock(monkeypatch):
     monkeypatch.setattr(recorded.anyio.to_thread, "run_sync", run_sync)
 
 
-def test_a_recording_is_one_object_a_line_with_the_schema_where_it_changes():
+def test_a_recording_has_one_object_per_line_and_the_schema_where_it_changes():
     out = io.BytesIO()
     recorder = Recorder(out, "some/path", STARTED)
     empty = msgspec.json.encode({"schema": msgspec.Raw(msgspec.json.encode({"fields": []}))})
@@ -56,16 +56,20 @@ def test_a_recording_is_one_object_a_line_with_the_schema_where_it_changes():
     assert head == {"recording": 1, "path": "some/path", "started": STARTED}
     assert [line["t"] for line in lines] == [0, 1, 2, 3, 4]
     assert [list(line)[1:] for line in lines] == [
-        ["schema", "data"], ["data"], ["data"], ["schema", "data"], ["schema"],
-    ]  # fmt: skip
+        ["schema", "data"],
+        ["data"],
+        ["data"],
+        ["schema", "data"],
+        ["schema"],
+    ]
     assert lines[0]["data"]["values"] == [[STARTED + 100, STARTED + 200], [1, 2]]
     assert (recorder.rows, recorder.packets) == (5, 5)
 
 
-def test_what_was_recorded_is_read_again_but_for_a_line_that_was_cut_off(recording):
+def test_a_recording_is_read_without_an_incomplete_last_line(recording):
     with recording.open("ab") as out:
         out.write(b'{"t":4,"da')
-    reader = Reader(str(recording))
+    reader = RecordingReader(str(recording))
     try:
         packets = reader.read(2) + reader.read(2)
         assert reader.read(2) == []
@@ -80,12 +84,12 @@ def test_what_was_recorded_is_read_again_but_for_a_line_that_was_cut_off(recordi
     "content, message",
     [
         (None, "No such file"),
-        (b"", "no recording"),
-        (b"\xff\n", "no recording"),
-        (b'{"recording": 9, "path": "p", "started": 1}\n', "version 9; allowed is 1"),
+        (b"", "must be a recording of `aiostream-ds record`"),
+        (b"\xff\n", "must be a recording of `aiostream-ds record`"),
+        (b'{"recording": 9, "path": "p", "started": 1}\n', "must be a recording of version 1"),
     ],
 )
-async def test_what_is_no_recording_is_said_by_health(tmp_path, content, message):
+async def test_health_rejects_a_file_that_is_not_a_recording(tmp_path, content, message):
     path = tmp_path / "out"
     if content is not None:
         path.write_bytes(content)
@@ -94,24 +98,24 @@ async def test_what_is_no_recording_is_said_by_health(tmp_path, content, message
     assert not ok and message in text and str(path) in text
 
 
-async def test_health_says_what_was_recorded(recording):
+async def test_health_names_the_recorded_channel(recording):
     async with serve_in_memory(Recorded, settings={"file": str(recording)}) as grafana:
         assert await grafana.health() == (True, "a recording of some/path")
 
 
-def test_a_line_that_is_no_packet_is_named(recording):
+def test_an_invalid_line_is_an_error_with_its_number(recording):
     with recording.open("ab") as out:
         out.write(b'{"t":4,"data":{"values":[[1]]}}\n')
-    reader = Reader(str(recording))
+    reader = RecordingReader(str(recording))
     try:
-        with pytest.raises(ConfigError, match="line 5 of .* is no packet"):
+        with pytest.raises(ConfigError, match="line 5 of .* must be a recorded packet"):
             reader.read(10)
     finally:
         reader.close()
 
 
 async def played(monkeypatch, count, **settings):
-    """Rows and the times at which they came, under virtual time."""
+    """Rows and the times of their arrival, in virtual time."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     monkeypatch.setattr(recorded.time, "time", lambda: 1_700_000_000 + loop.time() - begun)
@@ -125,7 +129,7 @@ async def played(monkeypatch, count, **settings):
 
 
 @pytest.mark.virtual
-async def test_packets_come_at_their_times_with_times_of_now(monkeypatch, recording):
+async def test_packets_arrive_at_their_times_with_present_times(monkeypatch, recording):
     rows, moments = await played(monkeypatch, 4, file=str(recording))
     assert [row["n"] for row in rows] == [1, 2, 3, 4]
     assert moments == [0.25, 0.25, 1.25, 3.25]
@@ -133,20 +137,20 @@ async def test_packets_come_at_their_times_with_times_of_now(monkeypatch, record
 
 
 @pytest.mark.virtual
-async def test_a_faster_replay_has_shorter_gaps_and_times_as_close(monkeypatch, recording):
+async def test_a_faster_replay_has_shorter_gaps_and_scaled_times(monkeypatch, recording):
     rows, moments = await played(monkeypatch, 4, file=str(recording), speed=10)
     assert moments == [0.025, 0.025, 0.125, 0.325]
     assert [row["time"] - 1_700_000_000_000 for row in rows] == [10, 20, 30, 40]
 
 
 @pytest.mark.virtual
-async def test_times_can_be_left_as_they_were(monkeypatch, recording):
+async def test_times_may_be_left_as_recorded(monkeypatch, recording):
     rows, _ = await played(monkeypatch, 4, file=str(recording), shift=False)
     assert [row["time"] - STARTED for row in rows] == [100, 200, 300, 400]
 
 
 @pytest.mark.virtual
-async def test_a_loop_begins_anew_after_its_last_gap(monkeypatch, recording):
+async def test_a_loop_starts_again_after_the_last_gap(monkeypatch, recording):
     rows, moments = await played(monkeypatch, 6, file=str(recording), loop=True)
     assert [row["n"] for row in rows] == [1, 2, 3, 4, 1, 2]
     assert moments[-1] == 3.25 + 2.0 + 0.25
@@ -162,7 +166,7 @@ def nothing_recorded(tmp_path):
 
 
 @pytest.mark.virtual
-async def test_a_recording_without_packets_ends_though_it_is_to_loop(nothing_recorded):
+async def test_an_empty_recording_ends_even_with_loop(nothing_recorded):
     settings = {"file": nothing_recorded, "loop": True}
     async with serve_in_memory(Recorded, settings=settings) as grafana:
         viewer = await grafana.follow("replay")
@@ -170,7 +174,7 @@ async def test_a_recording_without_packets_ends_though_it_is_to_loop(nothing_rec
             await viewer.next()
 
 
-def test_times_are_shifted_in_every_column_of_times():
+def test_all_time_columns_are_shifted():
     clock = recorded._Clock(STARTED, time.time() * 1000, 2.0)
     frame = Frame(
         Field("time", [STARTED], FieldType.TIME, labels={"a": "b"}),

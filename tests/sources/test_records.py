@@ -1,4 +1,4 @@
-"""Lines as rows: times in all their spellings, types that two readers agree on, bad lines."""
+"""Lines as rows: time formats, types, bad lines."""
 
 import json
 import math
@@ -28,41 +28,68 @@ def csv(header, line, **settings):
 @pytest.mark.parametrize(
     "value, unit",
     [
-        (T, "auto"), (T / 1000, "auto"), (T * 1000, "auto"), (T * 10**6, "auto"),
-        (T / 1000, "s"), (T, "ms"), (T * 1000, "us"), (T * 10**6, "ns"), (str(T), "auto"),
-        (f"{T / 1000}", "s"), (ISO, "auto"), (ISO.replace("T", " "), "auto"),
-        (ISO.removesuffix("Z"), "auto"), (ISO.replace(".", ","), "auto"),
-        ("2023-11-14T23:13:20.123+01:00", "auto"), (f" {ISO} ", "auto"),
+        (T, "auto"),
+        (T / 1000, "auto"),
+        (T * 1000, "auto"),
+        (T * 10**6, "auto"),
+        (T / 1000, "s"),
+        (T, "ms"),
+        (T * 1000, "us"),
+        (T * 10**6, "ns"),
+        (str(T), "auto"),
+        (f"{T / 1000}", "s"),
+        (ISO, "auto"),
+        (ISO.replace("T", " "), "auto"),
+        (ISO.removesuffix("Z"), "auto"),
+        (ISO.replace(".", ","), "auto"),
+        ("2023-11-14T23:13:20.123+01:00", "auto"),
+        (f" {ISO} ", "auto"),
     ],
-)  # fmt: skip
-def test_a_time_is_read_in_each_spelling(value, unit):
+)
+def test_a_time_is_read_in_each_format(value, unit):
     assert read_time(value, RecordSettings(time_unit=unit)) == T
 
 
 @given(st.integers(100_000_000, 7_000_000_000))
-def test_auto_tells_the_unit_of_any_moment_from_1973_on(seconds):
+def test_auto_finds_the_unit_of_any_time_from_1973_on(seconds):
     for factor in (1, 10**3, 10**6, 10**9):
         assert read_time(seconds * factor, RecordSettings()) == seconds * 1000
 
 
-def test_a_stated_unit_is_right_for_any_number():
+def test_an_explicit_unit_is_used_for_any_number():
     assert read_time(5, RecordSettings(time_unit="ms")) == 5
     assert read_time(-5_000_000, RecordSettings(time_unit="ns")) == -5
     assert read_time(5, RecordSettings()) == 5000
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, [], {}, "", "soon", "nan", float("nan"), float("inf"), 10**30, -(10**30),
-              "9999-12-31T00:00:00Z", 10**400, 10**5000, "1_000"],
+    "value",
+    [
+        None,
+        True,
+        [],
+        {},
+        "",
+        "soon",
+        "nan",
+        float("nan"),
+        float("inf"),
+        10**30,
+        -(10**30),
+        "9999-12-31T00:00:00Z",
+        10**400,
+        10**5000,
+        "1_000",
+    ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
-def test_what_is_no_time_of_a_frame_is_a_bad_line(value):
+)
+def test_an_invalid_time_is_a_bad_line(value):
     with pytest.raises(BadLine):
         read_time(value, RecordSettings())
 
 
 @given(st.datetimes(datetime(1700, 1, 1), datetime(2250, 1, 1)))
-def test_iso_times_are_utc_unless_they_say_otherwise(moment):
+def test_iso_times_without_an_offset_are_utc(moment):
     exact = (moment - datetime(1970, 1, 1)) / timedelta(milliseconds=1)
     for text in (moment.isoformat(), moment.replace(tzinfo=UTC).isoformat()):
         assert abs(read_time(text, RecordSettings()) - exact) <= 0.51
@@ -71,47 +98,66 @@ def test_iso_times_are_utc_unless_they_say_otherwise(moment):
 # -- NDJSON ----------------------------------------------------------------------------------------
 
 
-def test_numbers_are_floats_and_everything_else_stays():
+def test_numbers_become_floats_and_other_values_are_unchanged():
     row = ndjson('{"time": 1700000000123, "a": 1, "b": 1.5, "c": true, "d": "x", "e": null}')
     assert row == {"time": T, "offset": 7, "a": 1.0, "b": 1.5, "c": True, "d": "x", "e": None}
     assert [type(row[name]) for name in "abc"] == [float, float, bool]
 
 
-def test_another_column_may_hold_the_time():
+def test_another_column_may_have_the_time():
     row = ndjson(f'{{"at": "{ISO}", "time": 5, "offset": 6}}', time="at")
     assert row == {"time": T, "offset": 7, "time_": 5.0, "offset_": 6.0}
 
 
-def test_what_python_writes_for_json_is_read():
+def test_the_json_of_python_is_read():
     assert ndjson(f'{{"time": {T}, "a": NaN, "b": [Infinity]}}') == {
-        "time": T, "offset": 7, "a": None, "b": [None],
-    }  # fmt: skip
+        "time": T,
+        "offset": 7,
+        "a": None,
+        "b": [None],
+    }
     assert ndjson("\ufeff" + f'{{"time": {T}}}') == {"time": T, "offset": 7}
 
 
 @pytest.mark.parametrize(
-    "line", ["x", "[1]", "1", '{"a": 1}', '{"time": 1', '{"time": 1, "a": "\\ud800"}', "[" * 10_000,
-             '{"time": 1, "a": 1' + "0" * 400 + "}", "{}"],
-)  # fmt: skip
-def test_a_line_that_is_no_row_is_bad(line):
+    "line",
+    [
+        "x",
+        "[1]",
+        "1",
+        '{"a": 1}',
+        '{"time": 1',
+        '{"time": 1, "a": "\\ud800"}',
+        "[" * 10_000,
+        '{"time": 1, "a": 1' + "0" * 400 + "}",
+        "{}",
+    ],
+)
+def test_an_invalid_line_is_bad(line):
     with pytest.raises(BadLine):
         ndjson(line)
 
 
 @pytest.mark.parametrize("line", ["", "  ", "\r"])
-def test_an_empty_line_says_nothing(line):
+def test_an_empty_line_is_not_a_row(line):
     assert ndjson(line) is None
     assert csv("time", line.strip()) is None
 
 
-def test_columns_of_a_stated_type_are_in_each_row_first():
+def test_columns_with_a_type_are_first_in_each_row():
     columns = {"a": "number", "b": "text", "c": "boolean", "d": "number", "time": "text"}
     row = ndjson(
         f'{{"x": 1, "c": true, "b": 5, "a": "5", "time": {T}}}', columns=columns, others=False
     )
     assert row == {
-        "time": T, "offset": 7, "a": 5.0, "b": "5", "c": True, "d": None, "time_": None,
-    }  # fmt: skip
+        "time": T,
+        "offset": 7,
+        "a": 5.0,
+        "b": "5",
+        "c": True,
+        "d": None,
+        "time_": None,
+    }
     row = ndjson(f'{{"x": 1, "a": "no", "b": {{}}, "c": 1, "time": {T}}}', columns=columns)
     assert row["x"] == 1.0
     assert (row["a"], row["b"], row["c"]) == (None, "{}", None)
@@ -120,54 +166,71 @@ def test_columns_of_a_stated_type_are_in_each_row_first():
 # -- CSV -------------------------------------------------------------------------------------------
 
 
-def test_a_cell_is_a_number_a_text_or_nothing():
+def test_a_cell_is_a_number_a_string_or_null():
     header = "time,a,b,c,d,e,f,g"
     row = csv(header, f"{T},1,-2.5e3,x,,nan,1_000,inf\r")
     assert row == {
-        "time": T, "offset": 7, "a": 1.0, "b": -2500.0, "c": "x", "d": None, "e": None,
-        "f": "1_000", "g": "inf",
-    }  # fmt: skip
+        "time": T,
+        "offset": 7,
+        "a": 1.0,
+        "b": -2500.0,
+        "c": "x",
+        "d": None,
+        "e": None,
+        "f": "1_000",
+        "g": "inf",
+    }
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_the_one_that_the_header_has_most_of(delimiter):
+def test_the_delimiter_is_the_most_frequent_one_in_the_header(delimiter):
     header, line = (delimiter.join(cells) for cells in (("time", "a", "b"), (str(T), "1", "x")))
     assert csv(header, line) == {"time": T, "offset": 7, "a": 1.0, "b": "x"}
 
 
 def test_cells_may_be_quoted_but_not_across_lines():
     assert csv('time,"a,b"', f'{T},"x ""y"", z"') == {"time": T, "offset": 7, "a,b": 'x "y", z'}
-    with pytest.raises(BadLine, match="no CSV"):
+    with pytest.raises(BadLine, match="invalid CSV"):
         csv("time,a", f'{T},"x')
 
 
-def test_a_header_may_be_odd_and_may_come_again():
+def test_an_irregular_or_repeated_header_is_accepted():
     assert csv("\ufeff time ,a,a,,offset\r", f"{T},1,2,3,4") == {
-        "time": T, "offset": 7, "a": 1.0, "a 2": 2.0, "column 4": 3.0, "offset_": 4.0,
-    }  # fmt: skip
+        "time": T,
+        "offset": 7,
+        "a": 1.0,
+        "a 2": 2.0,
+        "column 4": 3.0,
+        "offset_": 4.0,
+    }
     assert csv("time,a", "time,a\r") is None
 
 
 @pytest.mark.parametrize(
     "header, line, reason",
     [
-        ("time,a", f"{T}", "1 cells under a header of 2"),
-        ("time,a", f"{T},1,2", "3 cells under a header of 2"),
-        ("when,a", f"{T},1", "the header has no column 'time'"),
-        ("time,a", "soon,1", "'soon' is neither ISO 8601 nor a number"),
-        ('time,"a', f"{T},1", "2 cells under a header of 1"),
+        ("time,a", f"{T}", "expected 2 cells as in the header, got 1"),
+        ("time,a", f"{T},1,2", "expected 2 cells as in the header, got 3"),
+        ("when,a", f"{T},1", "expected a column 'time' in the header"),
+        ("time,a", "soon,1", "must be ISO 8601 or a number, got 'soon'"),
+        ('time,"a', f"{T},1", "expected 1 cells as in the header, got 2"),
     ],
 )
-def test_a_line_that_does_not_fit_says_why(header, line, reason):
+def test_an_invalid_csv_line_is_bad_with_a_reason(header, line, reason):
     with pytest.raises(BadLine, match=reason):
         csv(header, line)
 
 
-def test_stated_columns_come_first_and_a_text_may_look_like_a_number():
+def test_columns_with_a_type_are_first_and_a_text_may_look_like_a_number():
     columns = {"zip": "text", "on": "boolean", "gone": "number"}
     assert csv("time,a,zip,on", f"{T},1,01234,TRUE", columns=columns) == {
-        "time": T, "offset": 7, "zip": "01234", "on": True, "gone": None, "a": 1.0,
-    }  # fmt: skip
+        "time": T,
+        "offset": 7,
+        "zip": "01234",
+        "on": True,
+        "gone": None,
+        "a": 1.0,
+    }
     assert "a" not in csv("time,a", f"{T},1", columns=columns, others=False)
 
 
@@ -189,7 +252,7 @@ def test_any_json_object_is_a_row_or_a_bad_line(values):
 
 
 @given(st.binary(max_size=60))
-def test_no_line_does_more_harm_than_to_be_bad(line):
+def test_any_bytes_are_a_row_or_a_bad_line(line):
     settings = RecordSettings()
     for reader in (Ndjson(settings), Csv(settings, line), Csv(settings, b"time,a")):
         try:

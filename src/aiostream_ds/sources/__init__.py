@@ -1,2 +1,5 @@
-"""The built-in plugin's sources, one file each: named in `plugin.py` by strings, so that the
-packages a source needs are imported only when somebody configures it."""
+"""The sources of the built-in plugin.
+
+`builtin_plugin` names them by strings, so that the packages that a source needs are imported only
+when a data source uses it.
+"""

@@ -1,4 +1,4 @@
-"""The built-in plugin: an admin picks a source in the settings, nobody writes code."""
+"""The built-in plugin: an admin selects a source in the settings, without code."""
 
 from collections.abc import Mapping
 from typing import NoReturn
@@ -19,5 +19,5 @@ SOURCES: Mapping[str, str] = {
 
 
 def main() -> NoReturn:
-    """What the packaged executable runs."""
+    """Run the built-in plugin, as the packaged executable does."""
     serve(SOURCES, by="source")

@@ -1,7 +1,7 @@
-"""The source `host`: this machine's processor, memory, network and disks, by psutil.
+"""The source `host`: processor, memory, network and disks of this machine, by psutil.
 
-Sampled while the data source lives, whether or not anybody looks, so that a panel that opens finds
-history. Rates are means over the time between two samples. psutil blocks, so it runs in a thread.
+Samples are taken as long as the data source is open, so that a new panel has a history. Rates are
+averages between two samples. psutil blocks, so it runs in a thread.
 """
 
 import os
@@ -33,23 +33,23 @@ Bytes = Annotated[int, FieldConfig(unit="bytes", min=0)]
 BytesPerSecond = Annotated[float, FieldConfig(unit="binBps", min=0)]
 PerSecond = Annotated[float, FieldConfig(unit="iops", min=0)]
 
-KEPT = 3_600
-"""Samples that are kept of each series: an hour at one a second."""
+SAMPLES = 3_600
+"""Samples stored of each series: an hour at one per second."""
 
-# the name of the sum of all network interfaces but the loopback, or of all disks
+# the sum of all network interfaces except loopback, or of all disks
 _ALL = "all"
 _LOOPBACK = ("lo", "lo0")
 
 
 class HostSettings(Settings):
-    """How often this machine is looked at."""
+    """How often this machine is sampled."""
 
     interval: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     """Seconds between two samples."""
 
 
 class Sample(Row):
-    """What every row here has: when it was taken, Unix ms."""
+    """Base of all rows; `time` is that of the sample in Unix ms."""
 
     time: int
 
@@ -58,7 +58,7 @@ R = TypeVar("R", bound=Sample)
 
 
 class Cpu(Sample):
-    """Shares of all processors' time since the sample before; `load` is the one-minute mean."""
+    """Shares of all processors' time since the previous sample; `load` is the 1-minute average."""
 
     busy: Percent
     user: Percent
@@ -68,7 +68,7 @@ class Cpu(Sample):
 
 
 class Memory(Sample):
-    """`available` is what programs can still get without swapping."""
+    """Memory use; `available` is what programs can still allocate without swapping."""
 
     used: Bytes
     available: Bytes
@@ -94,38 +94,38 @@ class Disk(Sample):
     writes: PerSecond
 
 
-class _Series(Generic[R]):
-    """The last samples of one kind, and who waits for the next."""
+class _SampleSeries(Generic[R]):
+    """The last samples of one kind."""
 
     def __init__(self) -> None:
-        self.rows: deque[R] = deque(maxlen=KEPT)
-        self.epoch = os.urandom(4).hex()  # another process has taken other samples
-        self._forgotten = -1  # the time of the newest row that was given up for a newer one
+        self.rows: deque[R] = deque(maxlen=SAMPLES)
+        self.epoch = os.urandom(4).hex()  # each process has its own samples
+        self._evicted = -1  # the time of the newest evicted row
         self._next = anyio.Event()
 
     def add(self, row: R) -> None:
         if self.rows and row.time <= self.rows[-1].time:  # the clock was set back
             self.epoch = os.urandom(4).hex()
             self.rows.clear()
-            self._forgotten = -1
-        if len(self.rows) == KEPT:
-            self._forgotten = self.rows[0].time
+            self._evicted = -1
+        if len(self.rows) == SAMPLES:
+            self._evicted = self.rows[0].time
         self.rows.append(row)
         self._next.set()
         self._next = anyio.Event()
 
     async def follow(self, after: Cursor | None) -> AsyncGenerator[R | Cursor]:
-        """Each row that is added behind a place; whoever is late gets what it missed."""
-        seen = after or Cursor(self.epoch, self.rows[-1].time if self.rows else -1)
+        """Yield all stored and future rows after a cursor."""
+        cursor = after or Cursor(self.epoch, self.rows[-1].time if self.rows else -1)
         while True:
-            if seen.epoch != self.epoch:
-                seen = Cursor(self.epoch, -1)
-                yield seen
-            missed = self._newer(seen.value)
-            for row in missed:
-                seen = Cursor(self.epoch, row.time)
+            if cursor.epoch != self.epoch:
+                cursor = Cursor(self.epoch, -1)
+                yield cursor
+            newer = self._newer(cursor.value)
+            for row in newer:
+                cursor = Cursor(self.epoch, row.time)
                 yield row
-            if not missed:
+            if not newer:
                 await self._next.wait()
 
     def _newer(self, time: int) -> list[R]:
@@ -139,27 +139,27 @@ class _Series(Generic[R]):
             return HistoryPage(found, self.epoch)
         upto = inf if span.upto is None else span.upto
         found = [r for r in rows if span.after < r.time <= upto][: span.limit]
-        return HistoryPage(found, self.epoch, truncated=span.after < self._forgotten)
+        return HistoryPage(found, self.epoch, truncated=span.after < self._evicted)
 
 
 class _Sampler:
-    """Reads psutil's counters and turns two readings into rates."""
+    """Reads psutil's counters and computes rates from two successive readings."""
 
     def __init__(self) -> None:
-        self.cpu: _Series[Cpu] = _Series()
-        self.memory: _Series[Memory] = _Series()
-        self.nets: dict[str, _Series[Net]] = {}
-        self.disks: dict[str, _Series[Disk]] = {}
-        self._before: _Reading | None = None
+        self.cpu: _SampleSeries[Cpu] = _SampleSeries()
+        self.memory: _SampleSeries[Memory] = _SampleSeries()
+        self.nets: dict[str, _SampleSeries[Net]] = {}
+        self.disks: dict[str, _SampleSeries[Disk]] = {}
+        self._previous: _Reading | None = None
 
     async def sample(self) -> None:
-        """Adds one row to every series; the first call only remembers the counters."""
+        """Add one row to every series; the first call only reads the counters."""
         reading = await anyio.to_thread.run_sync(_Reading)
-        before, self._before = self._before, reading
+        before, self._previous = self._previous, reading
         for name in (*reading.nets, _ALL):
-            self.nets.setdefault(name, _Series())
+            self.nets.setdefault(name, _SampleSeries())
         for name in reading.disks:
-            self.disks.setdefault(name, _Series())
+            self.disks.setdefault(name, _SampleSeries())
         if before is None or reading.clock <= before.clock:
             return
         self.cpu.add(_cpu(before, reading))
@@ -172,7 +172,7 @@ class _Sampler:
 
 
 class _Reading:
-    """Everything at one moment; made in a thread, since psutil reads files."""
+    """All counters at one moment. Create it in a thread: psutil reads files."""
 
     def __init__(self) -> None:
         self.clock = time.monotonic()
@@ -183,15 +183,15 @@ class _Reading:
         self.swap = psutil.swap_memory()
         self.nets = psutil.net_io_counters(pernic=True)
         self.disks = psutil.disk_io_counters(perdisk=True) or {}
-        if whole := psutil.disk_io_counters():  # which adds up no partition twice
-            self.disks[_ALL] = whole
+        if total := psutil.disk_io_counters():  # it does not count partitions twice
+            self.disks[_ALL] = total
 
 
 def _cpu(before: _Reading, now: _Reading) -> Cpu:
-    # a counter may run backwards by a tick (iowait does)
+    # a counter may decrease by a tick (iowait does)
     fields = now.cpu._fields
     spent = {k: max(0.0, getattr(now.cpu, k) - getattr(before.cpu, k)) for k in fields}
-    # Linux counts guests' time within user and nice as well: adding it again would be a lie
+    # on Linux, user and nice already include the guests' time
     for name in ("guest", "guest_nice"):
         spent.pop(name, None)
     total = sum(spent.values()) or 1.0
@@ -219,7 +219,7 @@ def _memory(now: _Reading) -> Memory:
 
 
 def _rate(before: _Reading, now: _Reading, earlier: float, later: float) -> float:
-    """Per second; a counter that was reset gives 0, not a negative rate."""
+    """A rate per second; 0 after a counter was reset."""
     return max(0.0, later - earlier) / (now.clock - before.clock)
 
 
@@ -234,7 +234,7 @@ def _net(before: _Reading, now: _Reading, name: str) -> Net:
 
 
 def _sum(now: _Reading, nets: Mapping[str, Net]) -> Net:
-    """Of rates, not of counters: an interface that comes brings a counter of its whole past."""
+    """The sum of the rates, not of the counters: a new interface starts with a large counter."""
     real = [net for name, net in nets.items() if name not in _LOOPBACK]
     return Net(
         time=now.time,
@@ -256,21 +256,21 @@ def _disk(before: _Reading, now: _Reading, name: str) -> Disk:
 
 
 Nic = Annotated[
-    str, Meta(title="Interface", description="A network interface, as eth0; all adds them up")
+    str, Meta(title="Interface", description="A network interface such as eth0; all is their sum")
 ]
-Device = Annotated[str, Meta(description="A disk or a part of one, as sda1; all adds up the disks")]
+Device = Annotated[str, Meta(description="A disk or partition such as sda1; all is their sum")]
 
 
 class Host(DataSource[HostSettings]):
     """The processor, memory, network and disks of the machine that Grafana runs on.
 
-    Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`); the fields'
-    default is `all`: the interfaces without the loopback, or the disks, added up.
+    Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`). The fields'
+    default is `all`: the sum of all interfaces except loopback, or of all disks.
     """
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """Samples from the first call until the settings change."""
+        """Take samples until the data source closes."""
         self._sampler = _Sampler()
         await self._sampler.sample()
         async with anyio.create_task_group() as tasks:
@@ -281,79 +281,79 @@ class Host(DataSource[HostSettings]):
     async def _sample(self) -> None:
         due = anyio.current_time()
         while True:
-            # a suspended machine must not make up for all the samples it slept through
+            # after the machine was suspended, do not make up for missed samples
             due = max(due + self.settings.interval, anyio.current_time())
             await anyio.sleep_until(due)
             await self._sampler.sample()
 
     async def health(self) -> Health:
-        """Green with the names of what can be watched."""
+        """Report the interfaces and disks."""
         nics, disks = sorted(self._sampler.nets), sorted(self._sampler.disks)
         text = f"{psutil.cpu_count()} processors; interfaces: {', '.join(nics) or 'none'}"
         return Health(message=text, details={"interfaces": nics, "disks": disks})
 
     @stream("cpu", cursor="time")
     async def cpu(self, after: Cursor | None) -> Rows[Cpu | Cursor]:
-        """Processor use, one row a sample."""
+        """Processor use, one row per sample."""
         async for row in self._sampler.cpu.follow(after):
             yield row
 
     @cpu.history
     async def cpu_history(self, span: HistoryRange) -> HistoryPage:
-        """The samples of the span."""
+        """The samples of the range."""
         return self._sampler.cpu.read(span)
 
     @stream("memory", cursor="time")
     async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor]:
-        """Memory use, one row a sample."""
+        """Memory use, one row per sample."""
         async for row in self._sampler.memory.follow(after):
             yield row
 
     @memory.history
     async def memory_history(self, span: HistoryRange) -> HistoryPage:
-        """The samples of the span."""
+        """The samples of the range."""
         return self._sampler.memory.read(span)
 
     @stream("net/{nic:any}", cursor="time")
     async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor]:
-        """Traffic of one interface, one row a sample."""
+        """Traffic of one interface, one row per sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
 
     @net.history
     async def net_history(self, span: HistoryRange, nic: str = _ALL) -> HistoryPage:
-        """The samples of the span."""
+        """The samples of the range."""
         return _found("network interface", nic, self._sampler.nets).read(span)
 
     @net.subscribe
     async def has_nic(self, user: User | None, nic: str = _ALL) -> None:
-        """Refuses an interface that this machine has not."""
+        """Refuse an unknown interface."""
         _found("network interface", nic, self._sampler.nets)
 
     @net.suggest("nic")
     async def nics(self, typed: str) -> list[str]:
-        """The interfaces that this machine has."""
+        """The machine's interfaces."""
         return _containing(typed, self._sampler.nets)
 
     @stream("disk/{device:any}", cursor="time")
     async def disk(self, after: Cursor | None, device: Device = _ALL) -> Rows[Disk | Cursor]:
-        """Traffic of one block device, one row a sample."""
+        """Traffic of one block device, one row per sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row
 
     @disk.history
     async def disk_history(self, span: HistoryRange, device: str = _ALL) -> HistoryPage:
-        """The samples of the span."""
+        """The samples of the range."""
         return _found("disk", device, self._sampler.disks).read(span)
 
     @disk.subscribe
     async def has_disk(self, user: User | None, device: str = _ALL) -> None:
-        """Refuses a device that this machine has not."""
+        """Refuse an unknown device."""
         _found("disk", device, self._sampler.disks)
 
     @disk.suggest("device")
     async def devices(self, typed: str) -> list[str]:
-        """The disks that this machine has."""
+        """The machine's disks."""
         return _containing(typed, self._sampler.disks)
 
 
@@ -361,7 +361,8 @@ def _containing(typed: str, names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if typed in name)
 
 
-def _found(what: str, name: str, series: Mapping[str, _Series[R]]) -> _Series[R]:
+def _found(what: str, name: str, series: Mapping[str, _SampleSeries[R]]) -> _SampleSeries[R]:
     if name not in series:
-        raise NotFound(f"no {what} {name!r}; there are: {', '.join(sorted(series)) or 'none'}")
+        known = ", ".join(sorted(series)) or "none"
+        raise NotFound(f"unknown {what} {name!r}; this machine has: {known}")
     return series[name]

@@ -1,4 +1,4 @@
-"""The source `file`: follows growing NDJSON and CSV files."""
+"""The source `file`: rows of growing NDJSON and CSV files."""
 
 from aiostream_ds.sources.file.file_source import File
 

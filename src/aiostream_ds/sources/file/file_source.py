@@ -1,7 +1,8 @@
-"""The source `file`: follows growing NDJSON and CSV files; their history is read from them again.
+"""The source `file`: rows of growing NDJSON and CSV files; histories are read from the files.
 
-A row's cursor is the byte offset at which its line ends, so panels are exact across restarts and on
-all Grafana servers that see the file. Files are looked at ten times a second, in threads.
+A row's cursor is the byte offset at which its line ends, so exact panels lose no row across
+restarts, and on all Grafana servers that read the file. Files are polled ten times a second in
+threads.
 """
 
 import logging
@@ -31,9 +32,9 @@ from aiostream_ds.errors import (
 )
 from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
-from aiostream_ds.sources.file.follow import Follower, numbering
-from aiostream_ds.sources.file.log_file import LogFile, Row, Skipped
-from aiostream_ds.sources.file.range_reader import look
+from aiostream_ds.sources.file.follow import FileFollower, epoch_name
+from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine
+from aiostream_ds.sources.file.range_reader import find_rows
 from aiostream_ds.sources.file.records import RecordSettings
 
 __all__ = ["File", "FileSettings"]
@@ -41,48 +42,50 @@ __all__ = ["File", "FileSettings"]
 log = logging.getLogger(__name__)
 
 POLL = 0.1
-"""Seconds between two looks at a file that brought nothing."""
+"""Seconds between two polls of a file without new rows."""
 
-LISTED = 1_000
-"""Files under the directory that health counts; what is beyond is not looked at."""
+LIST_LIMIT = 1_000
+"""Most files that health and suggestions list."""
 
-NAMED = 10
-"""Files that a message names."""
+NAMES_SHOWN = 10
+"""Most file names in a message."""
 
-_SAID_EVERY = 60.0
-"""Seconds in which one log line tells of all lines of a file that were left out."""
+_LOG_INTERVAL = 60.0
+"""Least seconds between two log lines about skipped lines of a file."""
 
 
 class FileSettings(RecordSettings):
-    """Which files are followed, and how their lines are read."""
+    """Which files are read, and how."""
 
     directory: Annotated[str, Meta(examples=["/var/log/app"])]
-    """Only files in it and below are read."""
+    """Only files in it and in its subdirectories are read."""
     format: Literal["auto", "ndjson", "csv"] = "auto"
     """auto is CSV for names that end in .csv or .tsv, else NDJSON."""
     max_line: Annotated[int, Meta(ge=1_000, le=64_000_000)] = 1_000_000
-    """Bytes of the longest line that is read."""
+    """Most bytes of a line; longer lines are skipped."""
 
 
-Name = Annotated[str, Meta(description="Its path below the directory, as app/today.ndjson")]
+Name = Annotated[
+    str, Meta(description="The path relative to the directory, such as app/today.ndjson")
+]
 
 
 class File(DataSource[FileSettings]):
-    """Growing NDJSON and CSV files below one directory.
+    """Growing NDJSON and CSV files in one directory.
 
-    Query type `rows`, field `file`: a path below the directory, as `app/today.ndjson`.
-    Names are of letters, digits and `_ - = .`, as all channel paths; give others a link beside
-    them. Links may not lead out of the directory.
+    Query type `rows`, field `file`: a path relative to the directory, such as `app/today.ndjson`.
+    Like all channel paths, names consist of letters, digits and `_ - = .`; for other names create a
+    symbolic link in the directory. Links must not point outside the directory.
     """
 
     def __init__(self) -> None:
-        self._cuts: dict[str, int] = {}
-        self._left_out: Counter[str] = Counter()
-        self._replaced: Counter[str] = Counter()
+        self._truncations: dict[str, int] = {}
+        self._lines_skipped: Counter[str] = Counter()
+        self._lines_not_utf8: Counter[str] = Counter()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """Finds the directory."""
+        """Resolve the directory."""
         self._root = await anyio.to_thread.run_sync(self._find_root)
         yield
 
@@ -91,44 +94,47 @@ class File(DataSource[FileSettings]):
         try:
             root = Path(directory).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"directory is {directory!r}: {_reason(error)}") from None
+            raise ConfigError(
+                f"the directory {directory!r} cannot be opened: {_reason(error)}"
+            ) from None
         if not root.is_dir():
-            raise ConfigError(f"directory is {directory!r}; allowed is a directory")
+            raise ConfigError(f"directory must be a directory, got {directory!r}")
         return root
 
     async def health(self) -> Health:
-        """Green with the files that are there, and what runs had to leave out of them."""
-        files, odd = await anyio.to_thread.run_sync(self._list)
-        named = ", ".join(files[:NAMED]) + (", …" if len(files) > NAMED else "")
+        """Report the files, and the numbers of skipped lines and of lines with invalid UTF-8."""
+        files, unreachable = await anyio.to_thread.run_sync(self._list)
+        shown = ", ".join(files[:NAMES_SHOWN]) + (", …" if len(files) > NAMES_SHOWN else "")
         noun = "file" if len(files) == 1 else "files"
-        text = f"{len(files)} {noun}: {named}" if files else "no file there yet"
-        if odd:
-            text += f"; {len(odd)} have names that no channel can have: {', '.join(odd[:NAMED])}"
+        text = f"{len(files)} {noun}: {shown}" if files else "no files yet"
+        if unreachable:
+            names = ", ".join(unreachable[:NAMES_SHOWN])
+            text += f"; {len(unreachable)} have names that cannot be channel paths: {names}"
         details = {
             "files": files,
-            "unreachable": odd,
-            "lines_left_out": dict(self._left_out),
-            "lines_not_utf8": dict(self._replaced),
+            "unreachable": unreachable,
+            "lines_skipped": dict(self._lines_skipped),
+            "lines_not_utf8": dict(self._lines_not_utf8),
         }
         return Health(message=text, details=details)
 
     @stream("rows/{file:rest}", cursor="offset")
     async def rows(self, after: Cursor | None, file: Name) -> Rows[Row | list[Row] | Cursor]:
-        """The rows of a file, on and on; waits for it while it is not there."""
-        follower = Follower(
-            os.path.join(self._root, file), partial(self._open, file), after, self._cuts
+        """The rows of a file as it grows; waits for a file that does not exist yet."""
+        follower = FileFollower(
+            os.path.join(self._root, file), partial(self._open, file), after, self._truncations
         )
-        told = _Told(file)
+        skipped_log = _SkippedLog(file)
         try:
             while True:
                 try:
-                    with _explained(file):
+                    with _translate_errors(file):
                         batch = await anyio.to_thread.run_sync(follower.read)
-                except (NotFound, PermissionDenied) as error:  # amid a rotation it may be so
+                except (NotFound, PermissionDenied) as error:  # transient during a rotation
                     raise UpstreamError(error.message) from error
-                self._left_out[file] += len(batch.skipped)
-                self._replaced[file] += batch.replaced
-                told.tell(batch.skipped, anyio.current_time())
+                self._lines_skipped[file] += len(batch.skipped)
+                self._lines_not_utf8[file] += batch.replaced
+                skipped_log.add(batch.skipped, anyio.current_time())
                 if batch.begins is not None:
                     yield batch.begins
                 if batch.rows:
@@ -139,24 +145,24 @@ class File(DataSource[FileSettings]):
             follower.close()
 
     @rows.history
-    async def past(self, span: HistoryRange, file: str) -> HistoryPage:
-        """Reads the rows of a span, or those behind an offset, from the file again.
+    async def rows_history(self, span: HistoryRange, file: str) -> HistoryPage:
+        """Read the rows of a time range, or those after an offset, from the file.
 
-        Of a time span also those of rotated files, `FILE.1` and on, which come before; their
-        offset is 0: before the beginning of this file.
+        A time range also includes the rows of rotated files (`FILE.1`, `FILE.2` …). Their offset is
+        0, which is before the first row of the file.
         """
-        with _explained(file):
+        with _translate_errors(file):
             return await anyio.to_thread.run_sync(self._read, span, file)
 
     @rows.subscribe
     async def may_read(self, user: User | None, file: str) -> None:
-        """Refuses what is outside of the directory, not there, or not readable."""
-        with _explained(file):
+        """Refuse a file that is outside the directory, does not exist or is not readable."""
+        with _translate_errors(file):
             await anyio.to_thread.run_sync(self._locate, file)
 
     @rows.suggest("file")
     async def files(self, typed: str) -> list[str]:
-        """The files that are there."""
+        """The files whose path contains the typed string."""
         files, _ = await anyio.to_thread.run_sync(self._list)
         return [file for file in files if typed in file]
 
@@ -167,32 +173,32 @@ class File(DataSource[FileSettings]):
         try:
             path = (self._root / file).resolve(strict=True)
         except RuntimeError:  # until Python 3.12
-            raise NotFound(f"{file!r} is a link to itself") from None
+            raise NotFound(f"{file!r} is a symbolic link to itself") from None
         if not path.is_relative_to(self._root):
-            raise PermissionDenied(f"{file!r} leads out of the directory")
+            raise PermissionDenied(f"{file!r} is outside the directory")
         if not stat.S_ISREG(path.stat().st_mode):
-            raise NotFound(f"{file!r} is no regular file")
+            raise NotFound(f"{file!r} is not a regular file")
         if not os.access(path, os.R_OK):
-            raise PermissionDenied(f"{file!r} cannot be read by the plugin's user")
+            raise PermissionDenied(f"{file!r} is not readable for the plugin's user")
         return str(path)
 
     def _open(self, file: str) -> LogFile:
         settings = self.settings
-        plain = file.rstrip("0123456789").removesuffix(".")  # FILE.1 is as FILE
-        by_name = plain.lower().endswith((".csv", ".tsv"))
+        base = file.rstrip("0123456789").removesuffix(".")  # FILE.1 has the format of FILE
+        by_name = base.lower().endswith((".csv", ".tsv"))
         is_csv = by_name if settings.format == "auto" else settings.format == "csv"
         return LogFile(self._locate(file), settings, is_csv=is_csv, max_line=settings.max_line)
 
     def _read(self, span: HistoryRange, file: str) -> HistoryPage:
         try:
-            found = look(partial(self._open, file), span)
+            found = find_rows(partial(self._open, file), span)
         except FileNotFoundError:
-            found = None  # amid a rotation: as if it were empty
+            found = None  # during a rotation: like an empty file
         if found is None:
             page = HistoryPage([], truncated=bool(span.after and span.after > 0), last=0)
         else:
-            cuts = self._cuts.get(os.path.join(self._root, file), 0)
-            epoch = numbering(found.epoch, cuts)
+            truncations = self._truncations.get(os.path.join(self._root, file), 0)
+            epoch = epoch_name(found.epoch, truncations)
             page = HistoryPage(found.rows, epoch=epoch, truncated=found.gone, last=found.last)
         if span.after is not None or (found is not None and found.reaches_back):
             return page
@@ -207,10 +213,10 @@ class File(DataSource[FileSettings]):
                 break
             rest = replace(span, limit=span.limit - len(rows))
             try:
-                found = look(partial(self._open, f"{file}.{number}"), rest)
+                found = find_rows(partial(self._open, f"{file}.{number}"), rest)
             except (OSError, PluginError):
                 break
-            if found is None or found.key in seen:  # it was renamed meanwhile
+            if found is None or found.key in seen:  # renamed in the meantime
                 continue
             seen.add(found.key)
             for row in found.rows:
@@ -221,9 +227,9 @@ class File(DataSource[FileSettings]):
         return replace(page, rows=rows)
 
     def _list(self) -> tuple[list[str], list[str]]:
-        """The files that a channel can name, and the others; by their paths in the directory."""
+        """The relative paths of the files that can be channel paths, and of those that cannot."""
         found: tuple[list[str], list[str]] = [], []
-        for path in islice(self._walk(), LISTED):
+        for path in islice(self._walk(), LIST_LIMIT):
             found[File.rows.pattern.match(f"rows/{path}") is None].append(path)
         return sorted(found[0]), sorted(found[1])
 
@@ -236,36 +242,39 @@ class File(DataSource[FileSettings]):
                     yield path.relative_to(self._root).as_posix()
 
 
-class _Told:
-    """What one run says of the lines that it leaves out: the first, then a sum each minute."""
+class _SkippedLog:
+    """Logs a run's skipped lines: the first at once, then one log line per minute."""
 
-    __slots__ = ("_file", "_silent", "_until")
+    __slots__ = ("_count", "_file", "_next_at")
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._until = 0.0
-        self._silent = 0
+        self._next_at = 0.0
+        self._count = 0
 
-    def tell(self, skipped: Sequence[Skipped], now: float) -> None:
-        self._silent += len(skipped)
-        if skipped and now >= self._until:
+    def add(self, skipped: Sequence[SkippedLine], now: float) -> None:
+        self._count += len(skipped)
+        if skipped and now >= self._next_at:
             log.warning(
-                "%s: a line is left out, at offset %d: %s (%d since this was said last)",
-                self._file, skipped[0].offset, skipped[0].reason, self._silent,
-            )  # fmt: skip
-            self._until = now + _SAID_EVERY
-            self._silent = 0
+                "%s: skipped a line at offset %d: %s (%d skipped since the last report)",
+                self._file,
+                skipped[0].offset,
+                skipped[0].reason,
+                self._count,
+            )
+            self._next_at = now + _LOG_INTERVAL
+            self._count = 0
 
 
 @contextmanager
-def _explained(file: str) -> Iterator[None]:
-    """What the system says of a file, as an error that a user reads."""
+def _translate_errors(file: str) -> Iterator[None]:
+    """Raise the operating system's errors about a file as errors for the user."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"there is no file {file!r}") from None
+        raise NotFound(f"no such file: {file!r}") from None
     except PermissionError:
-        raise PermissionDenied(f"{file!r} cannot be read by the plugin's user") from None
+        raise PermissionDenied(f"{file!r} is not readable for the plugin's user") from None
     except UpstreamError as error:
         raise UpstreamError(f"{file!r}: {error.message}") from error
     except OSError as error:

@@ -1,10 +1,10 @@
-"""Follows a file by its name while it grows, is rotated, emptied or replaced.
+"""Follows a file by its path while it grows, is rotated, truncated or replaced.
 
-    no file, or no row in it yet ──► reading ──► another file of the name has its first row
+    no file, or no row in it yet ──► reading ──► another file at the path has its first row
                 ▲                       │                    │ the old one is read to its end
-                └── begins otherwise ◄──┘◄───────────────────┘
+                └── another beginning ◄─┘◄───────────────────┘
 
-Everything here blocks: call it in a thread, one call at a time.
+All functions block: call them in a thread, one at a time.
 """
 
 import os
@@ -12,17 +12,17 @@ from collections.abc import Callable, MutableMapping
 from typing import NamedTuple
 
 from aiostream_ds.rows import Cursor
-from aiostream_ds.sources.file.log_file import Forward, LogFile, Row, Skipped
+from aiostream_ds.sources.file.log_file import ForwardReader, LogFile, Row, SkippedLine
 
-__all__ = ["Batch", "Follower", "numbering"]
+__all__ = ["Batch", "FileFollower", "epoch_name"]
 
 
 class Batch(NamedTuple):
-    """What one look at the file brought. `begins`: numbers start anew before these rows; `more`:
-    look again at once."""
+    """The result of one read. `begins`: a new epoch starts before these rows; `more`: there is
+    more to read now."""
 
     rows: list[Row]
-    skipped: list[Skipped]
+    skipped: list[SkippedLine]
     begins: Cursor | None = None
     replaced: int = 0
     more: bool = False
@@ -32,41 +32,42 @@ _NOTHING = Batch([], [])
 _AGAIN = Batch([], [], more=True)
 
 
-def numbering(epoch: str, cuts: int) -> str:
-    """The name of a numbering: of the file, and of how often it was cut back since."""
-    return f"{epoch}~{cuts}" if cuts else epoch
+def epoch_name(epoch: str, truncations: int) -> str:
+    """The name of an epoch: that of the file and the number of its truncations."""
+    return f"{epoch}~{truncations}" if truncations else epoch
 
 
-class Follower:
-    """Reads the rows behind a position, and those of the files that take the name later.
+class FileFollower:
+    """Reads the rows after a cursor, and those of the files that replace the file later.
 
     Args:
-        path: the name, to see whether it stands for another file.
-        open_log: opens what has the name now. Raises FileNotFoundError.
-        after: where to go on; in another numbering, or None, at the file's beginning.
-        cuts: how often the file, under its name, was seen shorter than it had been read and with
-            the same beginning. Offsets then count anew, though nothing else tells.
+        path: the path, to detect that another file has replaced the file.
+        open_log: opens the file at the path. Raises FileNotFoundError.
+        after: the cursor to continue after. With None or another epoch, reading starts at the
+            beginning of the file.
+        truncations: by path, how often the file was truncated and then began as before. Offsets
+            then restart although the file's hash is unchanged.
     """
 
-    __slots__ = ("_after", "_cuts", "_forward", "_next", "_open_log", "_path", "_told")
+    __slots__ = ("_after", "_truncations", "_forward", "_next", "_open_log", "_path", "_reported")
 
     def __init__(
         self,
         path: str,
         open_log: Callable[[], LogFile],
         after: Cursor | None,
-        cuts: MutableMapping[str, int],
+        truncations: MutableMapping[str, int],
     ) -> None:
         self._path = path
         self._open_log = open_log
         self._after = after
-        self._cuts = cuts
-        self._forward: Forward | None = None
+        self._truncations = truncations
+        self._forward: ForwardReader | None = None
         self._next: LogFile | None = None
-        self._told = 0  # up to where lines before a first row were reported
+        self._reported = 0  # the offset up to which lines before the first row were reported
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         if self._forward is not None:
             self._forward.log.close()
             self._forward = None
@@ -75,7 +76,7 @@ class Follower:
             self._next = None
 
     def read(self) -> Batch:
-        """What there is since the last call. Raises OSError and PluginError."""
+        """Read the lines written since the last call. Raises OSError and PluginError."""
         forward = self._forward
         if forward is None:
             return self._begin()
@@ -83,18 +84,18 @@ class Follower:
         reader.replaced = 0
         before = forward.position
         shrunk = forward.log.size() < before
-        piece = forward.read()
-        # asked after reading: what was read is then known to be of the file that began so
-        begins_alike = forward.log.still_begins(forward.start)
-        if shrunk or not begins_alike:
-            self._after = Cursor(self._name(forward), before)
-            if begins_alike:
-                self._cut()
+        chunk = forward.read()
+        # checked after reading: then the rows are known to be from the file with this beginning
+        same_beginning = forward.log.still_begins(forward.start)
+        if shrunk or not same_beginning:
+            self._after = Cursor(self._epoch_name(forward), before)
+            if same_beginning:
+                self._count_truncation()
             self.close()
             return _AGAIN
-        if piece.rows or piece.skipped or forward.position > before:
-            more = piece.more or self._next is not None
-            return Batch(piece.rows, piece.skipped, replaced=reader.replaced, more=more)
+        if chunk.rows or chunk.skipped or forward.position > before:
+            more = chunk.more or self._next is not None
+            return Batch(chunk.rows, chunk.skipped, replaced=reader.replaced, more=more)
         if self._next is not None:
             return self._switch(forward, self._next)
         self._next = self._successor(forward.log)
@@ -108,36 +109,35 @@ class Follower:
         return self._adopt(log)
 
     def _adopt(self, log: LogFile) -> Batch:
-        """Go on in this file: behind the position if it is of the same numbering."""
+        """Continue in this file: after the cursor if it has the same epoch."""
         try:
             start = log.start()
         except BaseException:
             log.close()
             raise
-        unfit = [line for line in log.unfit if line.offset > self._told]
-        self._told = unfit[-1].offset if unfit else self._told
+        skipped = [line for line in log.skipped if line.offset > self._reported]
+        self._reported = skipped[-1].offset if skipped else self._reported
         if start is None:
             log.close()
-            return Batch([], unfit)
-        self._told = 0
-        after, name = self._after, numbering(start.epoch, self._cuts.get(self._path, 0))
+            return Batch([], skipped)
+        self._reported = 0
+        after, name = self._after, epoch_name(start.epoch, self._truncations.get(self._path, 0))
         same = after is not None and after.epoch == name
         if after is not None and same:
             if log.size() >= after.value and log.is_boundary(max(0, after.value)):
-                self._forward = Forward(log, start, after.value)
+                self._forward = ForwardReader(log, start, after.value)
                 return _AGAIN
-            name = numbering(start.epoch, self._cut())
-        self._forward = Forward(log, start, 0)
-        return Batch([], unfit, begins=Cursor(name, 0), more=True)
+            name = epoch_name(start.epoch, self._count_truncation())
+        self._forward = ForwardReader(log, start, 0)
+        return Batch([], skipped, begins=Cursor(name, 0), more=True)
 
-    def _cut(self) -> int:
-        """Offsets count anew though the file begins as it did; how often they have done so."""
-        self._cuts[self._path] = cuts = self._cuts.get(self._path, 0) + 1
-        return cuts
+    def _count_truncation(self) -> int:
+        """Count a truncation after which the file began as before. Returns the new count."""
+        self._truncations[self._path] = truncations = self._truncations.get(self._path, 0) + 1
+        return truncations
 
     def _successor(self, log: LogFile) -> LogFile | None:
-        """The file that has the name now, when it is another one and has a row: only then does
-        nobody write to the old one any more."""
+        """The file at the path if it is another one and has a row: then the old one is complete."""
         try:
             found = os.stat(self._path)
             if (found.st_dev, found.st_ino) == log.key:
@@ -154,15 +154,15 @@ class Follower:
         other.close()
         return None
 
-    def _switch(self, forward: Forward, other: LogFile) -> Batch:
-        """The old file is read to its end, after the other one had its first row."""
+    def _switch(self, forward: ForwardReader, other: LogFile) -> Batch:
+        """Continue in the other file after the old one has been read to its end."""
         rest = forward.log.size() - forward.position
-        lost = [Skipped(forward.position + rest, "cut off by the file's end")] if rest else []
-        self._after = Cursor(self._name(forward), forward.position)
+        lost = [SkippedLine(forward.position + rest, "no newline at the end")] if rest else []
+        self._after = Cursor(self._epoch_name(forward), forward.position)
         self._next = None
         self.close()
         batch = self._adopt(other)
         return batch._replace(skipped=[*lost, *batch.skipped], more=True)
 
-    def _name(self, forward: Forward) -> str:
-        return numbering(forward.start.epoch, self._cuts.get(self._path, 0))
+    def _epoch_name(self, forward: ForwardReader) -> str:
+        return epoch_name(forward.start.epoch, self._truncations.get(self._path, 0))

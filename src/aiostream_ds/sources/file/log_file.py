@@ -1,7 +1,7 @@
-"""A growing file of lines: what tells it from others, rows forwards and backwards by byte offset.
+"""A growing file of lines: its identity, and its rows forwards and backwards by byte offset.
 
-Everything here blocks: call it in a thread. A row's offset is where its line ends, newline
-included; a line without its newline is none yet. Work is bounded: no call reads a large file whole.
+A row's offset is the end of its line including the newline; a line is complete only with its
+newline. All functions block: call them in a thread. No call reads a large file as a whole.
 """
 
 import hashlib
@@ -15,43 +15,43 @@ from aiostream_ds.sources.file.records import BadLine, Csv, LineReader, Ndjson, 
 
 __all__ = [
     "HEAD",
-    "Forward",
+    "ForwardReader",
     "LogFile",
-    "Piece",
-    "Skipped",
-    "Start",
+    "Chunk",
+    "SkippedLine",
+    "FileStart",
     "begins_before",
-    "newest",
-    "oldest",
+    "newest_rows",
+    "oldest_rows",
 ]
 
 BLOCK = 1 << 16
-"""Bytes of one step backwards, and of disorder that is tolerated around a bound in time."""
+"""Bytes of one read backwards. Within so many bytes, rows may be out of order."""
 
 CHUNK = 1 << 17
-"""Bytes of one step forwards."""
+"""Bytes of one read forwards."""
 
 HEAD = 1 << 16
-"""Most bytes that tell a file from others; a CSV header has to end within them."""
+"""Most bytes of the head that identifies a file; a CSV header must end within them."""
 
 SCAN = 1 << 28
-"""Bytes after which a look for rows gives up: of a file that has hardly any."""
+"""Most bytes that a search for rows reads, in a file with few rows."""
 
-LOOK = 1 << 22
-"""Bytes in which a search by time has to find a row, else it takes the place for a later one."""
+SEARCH = 1 << 22
+"""Most bytes that one step of a search by time reads; without a row it goes to earlier ones."""
 
 Row = dict[str, Any]
 
 
-class Skipped(NamedTuple):
-    """A line that is no row: where it ends, and why."""
+class SkippedLine(NamedTuple):
+    """A line that is not a row: the offset of its end, and the reason."""
 
     offset: int
     reason: str
 
 
-class Start(NamedTuple):
-    """How a file begins. `epoch` is the name of its numbering, `data` where its first row does."""
+class FileStart(NamedTuple):
+    """The beginning of a file. `epoch` is its hash, `data` the offset of the first row."""
 
     head: bytes
     epoch: str
@@ -59,35 +59,35 @@ class Start(NamedTuple):
     reader: LineReader
 
 
-class Piece(NamedTuple):
-    """Some lines, read: their rows oldest first, what was left out, whether more is there."""
+class Chunk(NamedTuple):
+    """The result of one read: rows (oldest first), skipped lines, and whether there is more."""
 
     rows: list[Row]
-    skipped: list[Skipped]
+    skipped: list[SkippedLine]
     more: bool
 
 
 class LogFile:
-    """One open file. Close it, or use it in a `with`."""
+    """One open file, a context manager that closes it."""
 
-    __slots__ = ("_fd", "_start", "csv", "key", "max_line", "settings", "unfit")
+    __slots__ = ("_fd", "_start", "csv", "key", "max_line", "settings", "skipped")
 
     def __init__(self, path: str, settings: RecordSettings, *, is_csv: bool, max_line: int) -> None:
-        """Opens the file. Raises OSError, and UpstreamError for what is no regular file."""
-        # a named pipe would wait for its writer here
+        """Open the file. Raises OSError, and UpstreamError if it is not a regular file."""
+        # without O_NONBLOCK, opening a named pipe would wait for its writer
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode):
             self.close()
-            raise UpstreamError("it is no regular file")
+            raise UpstreamError("expected a regular file")
         self.key = found.st_dev, found.st_ino
-        """Which file it is on this machine, whatever its name."""
+        """Identifies the file on this machine."""
         self.csv = is_csv
         self.settings = settings
         self.max_line = max_line
-        self.unfit: list[Skipped] = []
-        """What `start` found before the first row."""
-        self._start: Start | None = None
+        self.skipped: list[SkippedLine] = []
+        """The skipped lines before the first row, found by `start`."""
+        self._start: FileStart | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -96,15 +96,15 @@ class LogFile:
         self.close()
 
     def close(self) -> None:
-        """Gives the file back; to be called once."""
+        """Close the file. Call it once."""
         os.close(self._fd)
 
     def size(self) -> int:
-        """Bytes in it now."""
+        """The current size in bytes."""
         return os.fstat(self._fd).st_size
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most `size` bytes from there; fewer only where the file ends."""
+        """Read `size` bytes at an offset; fewer only at the end of the file."""
         data = os.pread(self._fd, size, offset)
         while data and len(data) < size:
             more = os.pread(self._fd, size - len(data), offset + len(data))
@@ -113,18 +113,18 @@ class LogFile:
             data += more
         return data
 
-    def start(self) -> Start | None:
-        """How it begins; None until its first row is there.
+    def start(self) -> FileStart | None:
+        """The file's beginning, or None before its first row is complete.
 
-        Files are told apart by their bytes up to the end of the first row, so by its time: the same
-        on all machines that see the file, and another after each rotation.
+        A file is identified by a hash of its bytes up to the end of the first row, which has a
+        time: equal on all machines that read the file, and different after each rotation.
         """
         if self._start is None:
-            self.unfit.clear()
+            self.skipped.clear()
             self._start = self._find_start()
         return self._start
 
-    def _find_start(self) -> Start | None:
+    def _find_start(self) -> FileStart | None:
         head = self.read(HEAD, 0)
         data = end = 0
         reader: LineReader = Ndjson(self.settings)
@@ -132,7 +132,7 @@ class LogFile:
             data = head.find(b"\n") + 1
             if not data:
                 if len(head) == HEAD:
-                    raise UpstreamError(f"its CSV header is longer than {HEAD} bytes")
+                    raise UpstreamError(f"the CSV header must have at most {HEAD} bytes")
                 return None
             reader = Csv(self.settings, head[: data - 1])
             end = data
@@ -141,7 +141,7 @@ class LogFile:
             try:
                 row = reader.read(line, end)
             except BadLine as error:
-                self.unfit.append(Skipped(end, str(error)))
+                self.skipped.append(SkippedLine(end, str(error)))
                 row = None
             if row is not None:
                 head = head[:end]
@@ -151,21 +151,18 @@ class LogFile:
             if len(head) < HEAD:
                 return None
         reader.replaced = 0
-        return Start(head, hashlib.sha256(head).hexdigest()[:16], data, reader)
+        return FileStart(head, hashlib.sha256(head).hexdigest()[:16], data, reader)
 
-    def still_begins(self, start: Start) -> bool:
-        """Whether it is still the file that began so; not after it was emptied and written anew."""
+    def still_begins(self, start: FileStart) -> bool:
+        """Whether the file still has this beginning: False after it was truncated and rewritten."""
         return os.pread(self._fd, len(start.head), 0) == start.head
 
     def is_boundary(self, offset: int) -> bool:
-        """Whether a line ends (or the file begins) there."""
+        """Whether the offset is the end of a line or the beginning of the file."""
         return offset == 0 or os.pread(self._fd, 1, offset - 1) == b"\n"
 
     def line_start(self, offset: int) -> int:
-        """Where the line begins that has the byte before `offset`; `offset` if a line ends there.
-
-        Behind the end of the file there is no line: then it is the end of its last one.
-        """
+        """The end of the last line that ends at or before `offset`, or 0."""
         end = min(offset, self.size())
         while end > 0:
             begin = max(0, end - BLOCK)
@@ -176,52 +173,52 @@ class LogFile:
         return 0
 
 
-class Forward:
-    """Reads lines from an offset on, as far as the file goes; `position` is where it has got."""
+class ForwardReader:
+    """Reads lines from an offset to the end of the file. `position` is the current offset."""
 
     __slots__ = ("_in_long", "log", "position", "start")
 
-    def __init__(self, log: LogFile, start: Start, position: int) -> None:
+    def __init__(self, log: LogFile, start: FileStart, position: int) -> None:
         self.log = log
         self.start = start
         self.position = max(position, start.data)
-        self._in_long = False  # amid a line that is too long
+        self._in_long = False  # inside a line that is too long
 
-    def read(self, limit: int = 1 << 62, upto: int | None = None) -> Piece:
-        """The next lines, at most `limit` rows, none that ends behind `upto`."""
+    def read(self, limit: int = 1 << 62, upto: int | None = None) -> Chunk:
+        """The next lines: at most `limit` rows, and none that ends after `upto`."""
         log, position = self.log, self.position
-        there = max(0, log.size() - position)
+        available = max(0, log.size() - position)
         size = CHUNK
-        data = log.read(min(there, size), position)
-        if b"\n" not in data and there > size and not self._in_long:
+        data = log.read(min(available, size), position)
+        if b"\n" not in data and available > size and not self._in_long:
             size = log.max_line + 1
-            data = log.read(min(there, size), position)
+            data = log.read(min(available, size), position)
         if b"\n" not in data:
             if self._in_long or len(data) > log.max_line:
                 self._in_long = True
                 self.position += len(data)
-                return Piece([], [], more=there > len(data))
-            return Piece([], [], more=False)
-        skipped: list[Skipped] = []
+                return Chunk([], [], more=available > len(data))
+            return Chunk([], [], more=False)
+        skipped: list[SkippedLine] = []
         if self._in_long:
             head, _, data = data.partition(b"\n")
             position += len(head) + 1
             if upto is not None and position > upto:
-                return Piece([], [], more=False)
+                return Chunk([], [], more=False)
             self._in_long = False
-            skipped.append(Skipped(position, f"longer than {log.max_line} bytes"))
+            skipped.append(SkippedLine(position, f"longer than {log.max_line} bytes"))
         rows, found, end = _parse(log, self.start.reader, data, position, limit, upto)
         self.position = end
-        more = end < position + data.rfind(b"\n") + 1 or there > size
-        return Piece(rows, skipped + found, more and len(rows) < limit)
+        more = end < position + data.rfind(b"\n") + 1 or available > size
+        return Chunk(rows, skipped + found, more and len(rows) < limit)
 
 
 def _parse(
     log: LogFile, reader: LineReader, data: bytes, offset: int, limit: int, upto: int | None
-) -> tuple[list[Row], list[Skipped], int]:
-    """The rows of the complete lines in `data`, which lies at `offset`; and where that ends."""
+) -> tuple[list[Row], list[SkippedLine], int]:
+    """The rows of the complete lines in `data`, which starts at `offset`; and their end."""
     rows: list[Row] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedLine] = []
     lines = data.split(b"\n")
     lines.pop()
     for line in lines:
@@ -230,39 +227,41 @@ def _parse(
             break
         offset = end
         if len(line) > log.max_line:
-            skipped.append(Skipped(end, f"longer than {log.max_line} bytes"))
+            skipped.append(SkippedLine(end, f"longer than {log.max_line} bytes"))
             continue
         try:
             row = reader.read(line, end)
         except BadLine as error:
-            skipped.append(Skipped(end, str(error)))
+            skipped.append(SkippedLine(end, str(error)))
             continue
         if row is not None:
             rows.append(row)
     return rows, skipped, offset
 
 
-def oldest(
-    log: LogFile, start: Start, after: int, upto: int | None, limit: int
+def oldest_rows(
+    log: LogFile, start: FileStart, after: int, upto: int | None, limit: int
 ) -> tuple[list[Row], int]:
-    """The first `limit` rows behind the offset `after`, and up to where that tells everything."""
-    forward = Forward(log, start, log.line_start(after))
-    begun = forward.position
+    """The first `limit` rows after an offset, and the offset up to which they are complete."""
+    forward = ForwardReader(log, start, log.line_start(after))
+    begin = forward.position
     rows: list[Row] = []
-    while len(rows) < limit and forward.position - begun < SCAN:
+    while len(rows) < limit and forward.position - begin < SCAN:
         before = forward.position
-        piece = forward.read(limit - len(rows), upto)
-        rows += piece.rows
-        if not piece.more or forward.position == before:
+        chunk = forward.read(limit - len(rows), upto)
+        rows += chunk.rows
+        if not chunk.more or forward.position == before:
             break
     return rows, log.line_start(forward.position)
 
 
-def newest(log: LogFile, start: Start, first: int, last: int, limit: int) -> tuple[list[Row], int]:
-    """The newest `limit` rows with first <= time <= last (Unix ms), oldest first; and up to where
-    the file was read: its end, or before the first row that `last` cut off.
+def newest_rows(
+    log: LogFile, start: FileStart, first: int, last: int, limit: int
+) -> tuple[list[Row], int]:
+    """The newest `limit` rows with first <= time <= last (Unix ms), oldest first; and the offset up
+    to which the file was read: its end, or before the first row later than `last`.
 
-    Times are to rise roughly: rows may be out of order by 64 KiB of the file, not more.
+    Times must rise except within BLOCK bytes.
     """
     end = log.line_start(log.size())
     begin = start.data
@@ -283,27 +282,27 @@ def newest(log: LogFile, start: Start, first: int, last: int, limit: int) -> tup
     return found, end
 
 
-def begins_before(log: LogFile, start: Start, first: int) -> bool:
-    """Whether its first row is from before this moment (Unix ms)."""
-    rows, _ = oldest(log, start, 0, None, 1)
+def begins_before(log: LogFile, start: FileStart, first: int) -> bool:
+    """Whether the file's first row is earlier than this time (Unix ms)."""
+    rows, _ = oldest_rows(log, start, 0, None, 1)
     return bool(rows) and rows[0]["time"] < first
 
 
-def _blocks(log: LogFile, start: Start, begin: int, end: int) -> Iterator[list[Row]]:
-    """The rows between two line ends, block by block backwards, each block oldest first."""
+def _blocks(log: LogFile, start: FileStart, begin: int, end: int) -> Iterator[list[Row]]:
+    """The rows between two line ends: blocks from the last to the first, each oldest first."""
     last = max(begin, end - SCAN)
     while end > last:
         size = BLOCK
         while True:
             low = max(begin, end - size)
             data = log.read(end - low, low)
-            # the newline at the very end belongs to the last line
+            # the newline at the end of the data belongs to the last line
             newline = data.find(b"\n", 0, len(data) - 1) + 1 if low > begin else 0
             if newline or low == begin or size > log.max_line:
                 break
             size *= 2
         if not newline and low > begin:
-            end = max(begin, log.line_start(low))  # one line that is too long
+            end = max(begin, log.line_start(low))  # skip a line that is too long
             yield []
             continue
         low += newline
@@ -311,12 +310,12 @@ def _blocks(log: LogFile, start: Start, begin: int, end: int) -> Iterator[list[R
         end = low
 
 
-def _later(log: LogFile, start: Start, begin: int, end: int, last: int) -> int:
-    """An offset around which the rows later than `last` begin."""
+def _later(log: LogFile, start: FileStart, begin: int, end: int, last: int) -> int:
+    """An offset near the first row later than `last`, by binary search."""
     low, high = begin, end
     while high - low > BLOCK:
         middle = log.line_start((low + high) // 2)
-        forward = Forward(log, start, middle)
+        forward = ForwardReader(log, start, middle)
         row = _first(forward, high)
         if row is None or row["time"] > last:
             high = (low + high) // 2
@@ -325,13 +324,13 @@ def _later(log: LogFile, start: Start, begin: int, end: int, last: int) -> int:
     return high
 
 
-def _first(forward: Forward, end: int) -> Row | None:
-    end = min(end, forward.position + LOOK)
+def _first(forward: ForwardReader, end: int) -> Row | None:
+    end = min(end, forward.position + SEARCH)
     while forward.position < end:
         before = forward.position
-        piece = forward.read(1, end)
-        if piece.rows:
-            return piece.rows[0]
+        chunk = forward.read(1, end)
+        if chunk.rows:
+            return chunk.rows[0]
         if forward.position == before:
             return None
     return None

@@ -1,6 +1,6 @@
-"""What a file has of a span: for histories, and for the rows behind an offset.
+"""Reads a file's rows of a time range or after an offset.
 
-Everything here blocks: call it in a thread.
+All functions block: call them in a thread.
 """
 
 from collections.abc import Callable
@@ -9,21 +9,28 @@ from typing import NamedTuple
 
 from aiostream_ds.errors import UpstreamError
 from aiostream_ds.rows import HistoryRange
-from aiostream_ds.sources.file.log_file import LogFile, Row, Start, begins_before, newest, oldest
+from aiostream_ds.sources.file.log_file import (
+    FileStart,
+    LogFile,
+    Row,
+    begins_before,
+    newest_rows,
+    oldest_rows,
+)
 
-__all__ = ["Found", "look"]
+__all__ = ["FoundRows", "find_rows"]
 
 TRIES = 3
-"""Times that a file is read which is emptied meanwhile."""
+"""How often a file is read again that was truncated during the read."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Found(NamedTuple):
-    """Rows of one read: `epoch` is the file's numbering, `last` up to where it was read.
+class FoundRows(NamedTuple):
+    """The rows of one read. `last` is the offset up to which the file was read.
 
-    `gone`: the file is shorter than the offset that was asked for. `reaches_back`: it has rows from
-    before the span, so that no older file has any of it.
+    `gone`: the file is shorter than the requested offset. `reaches_back`: it has rows before the
+    range, so older files have none in it.
     """
 
     key: tuple[int, int]
@@ -34,10 +41,12 @@ class Found(NamedTuple):
     reaches_back: bool = False
 
 
-def look(open_log: Callable[[], LogFile], span: HistoryRange) -> Found | None:
-    """The rows of a span that the file has; None while it has no row at all.
+def find_rows(open_log: Callable[[], LogFile], span: HistoryRange) -> FoundRows | None:
+    """The file's rows of a range, or None for a file without any row.
 
-    Raises OSError, and UpstreamError for a file that cannot be read.
+    Raises:
+        OSError: the file cannot be opened or read.
+        UpstreamError: it is not a log file, or it was truncated during each of TRIES reads.
     """
     for _ in range(TRIES):
         with open_log() as log:
@@ -45,19 +54,19 @@ def look(open_log: Callable[[], LogFile], span: HistoryRange) -> Found | None:
             if start is None:
                 return None
             found = _read(log, start, span)
-            if log.still_begins(start):  # what was read before is then of the file that began so
+            if log.still_begins(start):  # then the rows are from the file with this beginning
                 return found
-    raise UpstreamError("it is emptied while it is read")
+    raise UpstreamError("the file was truncated while it was read")
 
 
-def _read(log: LogFile, start: Start, span: HistoryRange) -> Found:
+def _read(log: LogFile, start: FileStart, span: HistoryRange) -> FoundRows:
     if span.after is None:
         ms = timedelta(milliseconds=1)
         first, last = -((_EPOCH - span.start) // ms), (span.end - _EPOCH) // ms
-        rows, end = newest(log, start, first, last, span.limit)
+        rows, end = newest_rows(log, start, first, last, span.limit)
         back = begins_before(log, start, first)
-        return Found(log.key, start.epoch, rows, end, reaches_back=back)
+        return FoundRows(log.key, start.epoch, rows, end, reaches_back=back)
     if span.after > log.size():
-        return Found(log.key, start.epoch, [], None, gone=True)
-    rows, end = oldest(log, start, span.after, span.upto, span.limit)
-    return Found(log.key, start.epoch, rows, end)
+        return FoundRows(log.key, start.epoch, [], None, gone=True)
+    rows, end = oldest_rows(log, start, span.after, span.upto, span.limit)
+    return FoundRows(log.key, start.epoch, rows, end)

@@ -1,7 +1,7 @@
-"""A line of a file as a row: NDJSON and CSV, event times, types that two readers agree on.
+"""Decodes a line of a file to a row: NDJSON, CSV, event times.
 
-Numbers are floats always: a server that has read only the half with `7` and one that has read the
-half with `7.5` send one schema. Nothing here reads a file.
+All numbers become floats: a server that has read only `7` and one that has read `7.5` then have the
+same schema.
 """
 
 import csv
@@ -26,7 +26,7 @@ EARLIEST, LATEST = -9_223_372_036_854, 9_223_372_036_854
 _PER_MS: Mapping[str, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 
 _LIMITS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
-"""How `auto` tells the unit: a number below the limit, whatever its sign, has this unit."""
+"""The units of `auto`: a number with an absolute value below the limit has the unit."""
 
 _DELIMITERS = ",;\t|"
 
@@ -34,39 +34,39 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 class RecordSettings(Settings):
-    """How lines are read."""
+    """How lines are decoded."""
 
     time: str = "time"
-    """The key or column with the event time: ISO 8601 (UTC unless it says otherwise) or a number
-    since 1970."""
+    """The key or column of the event time: ISO 8601 (UTC without an offset) or a number since
+    1970."""
     time_unit: TimeUnit = "auto"
-    """Of such a number; auto takes it for seconds below 1e11, for ms below 1e14, for µs below 1e17,
-    else for ns, which is right from 1973 on."""
+    """The unit of such a number. auto: s below 1e11, ms below 1e14, µs below 1e17, else ns, which
+    is correct for times from 1973 on."""
     columns: dict[str, Kind] = {}
-    """Columns of a fixed type, there in each row whether or not the line has them; what does not
-    fit is empty."""
+    """Columns of a fixed type, present in each row. A value that is missing or of another type is
+    empty."""
     others: bool = True
-    """Whether the line's other columns are shown too."""
+    """Whether to include the other columns of a line."""
 
 
 class BadLine(ValueError):
-    """This line is no row; the message says why."""
+    """The line is not a row; the message is the reason."""
 
 
 class LineReader(Protocol):
-    """Reads the lines of one file. `replaced` counts those with bytes that are no UTF-8."""
+    """Decodes the lines of one file. `replaced` counts lines with invalid UTF-8."""
 
     replaced: int
 
     def read(self, line: bytes, end: int) -> dict[str, Any] | None:
-        """The row of a line, without its newline, that ends at the offset `end`.
+        """The row of a line (without its newline) that ends at the offset `end`.
 
-        None for a line that says nothing: an empty one, a header. Raises BadLine.
+        None for an empty line or a header. Raises BadLine.
         """
 
 
 class Ndjson:
-    """One JSON object a line."""
+    """Decodes lines of one JSON object each."""
 
     __slots__ = ("_fixed", "_names", "_settings", "replaced")
 
@@ -83,9 +83,9 @@ class Ndjson:
         except (ValueError, RecursionError):
             if not line.strip():
                 return None
-            values = self._decode_oddly(line)
+            values = self._decode_leniently(line)
         if not isinstance(values, dict):
-            raise BadLine(f"{type(values).__name__} where a JSON object is allowed")
+            raise BadLine(f"expected a JSON object, got a {type(values).__name__}")
         settings = self._settings
         row: dict[str, Any] = {
             "time": read_time(values.pop(settings.time, None), settings),
@@ -100,16 +100,16 @@ class Ndjson:
                         name += "_"
                     row[name] = float(value) if type(value) is int else value
             except OverflowError:
-                raise BadLine(f"a number in {name!r} is too large") from None
+                raise BadLine(f"the number in {name!r} is too large for a float") from None
         return row
 
-    def _decode_oddly(self, line: bytes) -> Any:
-        """What others write for JSON: NaN (which becomes null), a byte order mark, half UTF-8."""
+    def _decode_leniently(self, line: bytes) -> Any:
+        """Accepts what some writers produce: NaN (as null), a BOM, invalid UTF-8."""
         try:
             values = json.loads(self._text(line))
             return msgspec.json.decode(msgspec.json.encode(values))
         except (ValueError, RecursionError, OverflowError):
-            raise BadLine("no JSON") from None
+            raise BadLine("invalid JSON") from None
 
     def _text(self, line: bytes) -> str:
         try:
@@ -120,9 +120,9 @@ class Ndjson:
 
 
 class Csv:
-    """Cells under a header line. A cell with a line break in it is not possible: a line is a row.
+    """Decodes CSV lines with a header. Cells cannot contain line breaks: each line is a row.
 
-    The delimiter is the one of comma, semicolon, tab and bar that the header has most of.
+    The delimiter is the comma, semicolon, tab or bar, whichever is most frequent in the header.
     """
 
     __slots__ = ("_columns", "_delimiter", "_header", "_names", "_settings", "_time", "replaced")
@@ -142,15 +142,15 @@ class Csv:
         self._columns = list(self._plan(names))
 
     def _plan(self, names: list[str]) -> Iterable[tuple[int | None, str, Callable[[str], Any]]]:
-        """Position in the line, name in the row and reader of each column."""
+        """Index in the line, name in the row and decoder of each column."""
         fixed = self._settings.columns
         for name, kind in fixed.items():
-            place = names.index(name) if name in names else None
-            yield place, name + "_" * (name in _RESERVED), _FIXED[kind]
+            index = names.index(name) if name in names else None
+            yield index, name + "_" * (name in _RESERVED), _FIXED[kind]
         if self._settings.others:
-            for place, name in enumerate(names):
-                if name not in fixed and place != self._time:
-                    yield place, name + "_" * (name in _RESERVED), _cell
+            for index, name in enumerate(names):
+                if name not in fixed and index != self._time:
+                    yield index, name + "_" * (name in _RESERVED), _cell
 
     def read(self, line: bytes, end: int) -> dict[str, Any] | None:
         """See `LineReader`."""
@@ -161,18 +161,18 @@ class Csv:
             text = line.decode("utf-8", "replace")
         text = text.rstrip("\r")
         if not text or text == self._header:
-            return None  # writers repeat the header when they start again
+            return None  # some writers repeat the header after a restart
         cells = self._cells(text)
         if len(cells) != len(self._names):
-            raise BadLine(f"{len(cells)} cells under a header of {len(self._names)}")
+            raise BadLine(f"expected {len(self._names)} cells as in the header, got {len(cells)}")
         if self._time is None:
-            raise BadLine(f"the header has no column {self._settings.time!r}")
+            raise BadLine(f"expected a column {self._settings.time!r} in the header, got none")
         row: dict[str, Any] = {
             "time": read_time(cells[self._time].strip(), self._settings),
             "offset": end,
         }
-        for place, name, read in self._columns:
-            row[name] = read(cells[place]) if place is not None else None
+        for index, name, read in self._columns:
+            row[name] = read(cells[index]) if index is not None else None
         return row
 
     def _cells(self, text: str) -> list[str]:
@@ -181,11 +181,11 @@ class Csv:
         try:
             return next(csv.reader([text], delimiter=self._delimiter, strict=True), [])
         except csv.Error as error:
-            raise BadLine(f"no CSV: {error}") from None
+            raise BadLine(f"invalid CSV: {error}") from None
 
 
 def read_time(value: Any, settings: RecordSettings) -> int:
-    """Unix ms of an event time. Raises BadLine for what is none."""
+    """An event time in Unix ms. Raises BadLine."""
     kind = type(value)
     ms: float
     if kind is str:
@@ -194,11 +194,11 @@ def read_time(value: Any, settings: RecordSettings) -> int:
     elif kind is int or kind is float:
         ms = _scaled(value, settings.time_unit)
     elif value is None:
-        raise BadLine(f"no {settings.time!r} in it")
+        raise BadLine(f"expected a time in {settings.time!r}, got none")
     else:
-        raise BadLine(f"the time is {_shown(value)}; allowed is ISO 8601 or a number")
+        raise BadLine(f"the time must be ISO 8601 or a number, got {_shown(value)}")
     if not EARLIEST <= ms <= LATEST:
-        raise BadLine(f"the time {_shown(value)} is outside the years 1677 to 2262")
+        raise BadLine(f"the time must be in the years 1677 to 2262, got {_shown(value)}")
     return round(ms)
 
 
@@ -210,7 +210,7 @@ def _scaled(number: float, unit: TimeUnit) -> float:
             return number // 1_000_000
         return number / _PER_MS[found]
     except OverflowError:
-        raise BadLine(f"the time {_shown(number)} is outside the years 1677 to 2262") from None
+        raise BadLine(f"the time must be in the years 1677 to 2262, got {_shown(number)}") from None
 
 
 def _iso(text: str) -> float:
@@ -218,19 +218,19 @@ def _iso(text: str) -> float:
         moment = datetime.fromisoformat(text.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
     except (ValueError, OverflowError):
-        raise BadLine(f"the time {_shown(text)} is neither ISO 8601 nor a number") from None
+        raise BadLine(f"the time must be ISO 8601 or a number, got {_shown(text)}") from None
 
 
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python does not spell out numbers of thousands of digits
-        return "a number"
+    except ValueError:  # Python does not convert an int of thousands of digits
+        return "a too large number"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _number(text: str) -> float | None:
-    """A finite number as people write one: Python also takes `1_000` and other scripts' digits."""
+    """A finite number. Unlike `float`, it rejects `1_000` and non-ASCII digits."""
     if "_" in text or not text.isascii():
         return None
     try:
@@ -275,7 +275,7 @@ _FIXED: Mapping[Kind, Callable[[Any], Any]] = {
 }
 
 _RESERVED = ("time", "offset")
-"""Columns that every row has; a line's own of that name get a `_` behind it."""
+"""Columns that every row has. A line's own column of that name gets a trailing `_`."""
 
 
 def _own_names(names: Iterable[str]) -> Iterable[str]:
@@ -283,10 +283,10 @@ def _own_names(names: Iterable[str]) -> Iterable[str]:
 
 
 def _distinct(names: Iterable[str]) -> Iterable[str]:
-    """A name for each column: `x`, `x 2`; a column without one is called by its place."""
+    """A unique name for each column: `x`, `x 2`, and `column 3` for a column without a name."""
     seen: set[str] = set()
-    for place, name in enumerate(names, 1):
-        name = name or f"column {place}"
+    for number, name in enumerate(names, 1):
+        name = name or f"column {number}"
         found, count = name, 1
         while found in seen:
             count += 1

@@ -1,7 +1,7 @@
-"""The source `recorded`: plays a file that `aiostream-ds record` wrote, for dev and tests.
+"""The source `recorded`: plays a file that `aiostream-ds record` wrote, for development and tests.
 
-Each viewer who starts the stream starts the recording from its beginning; who joins sees what is
-played from then on.
+Each run of the stream plays the recording from its beginning; a viewer who joins later gets the
+rest.
 """
 
 import time
@@ -16,73 +16,71 @@ from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.models import Health
 from aiostream_ds.settings import Settings
-from aiostream_ds.sources.recorded.recording import Reader
+from aiostream_ds.sources.recorded.recording import RecordingReader
 
 __all__ = ["Recorded", "RecordedSettings"]
 
 READ = 64
-"""Packets that are read from the file at a time."""
+"""Packets read from the file at a time."""
 
-
-SHORTEST_GAP = 0.01
-"""Seconds between the end of a recording and its beginning, at least."""
+MIN_GAP = 0.01
+"""Least seconds between the end of a recording and its beginning, in a loop."""
 
 
 class RecordedSettings(Settings):
     """Which recording is played, and how."""
 
     file: str
-    """The recording."""
+    """The path of the recording."""
     speed: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
-    """How much faster than it was it is played."""
+    """The speed of playing; 2 is twice as fast as recorded."""
     loop: bool = False
-    """Whether it begins anew at its end, after a gap as its last one."""
+    """Whether to play it again from the beginning at its end."""
     shift: bool = True
-    """Whether times are those of now, as much closer to each other as the speed says; else they are
-    as recorded."""
+    """Whether to move times to the present, scaled by the speed; else they are as recorded."""
 
 
 class Recorded(DataSource[RecordedSettings]):
-    """What `aiostream-ds record` wrote, played again.
+    """A recording of `aiostream-ds record`.
 
     Query type `replay`, without fields.
     """
 
     async def health(self) -> Health:
-        """Green with what was recorded, when the file is a recording."""
+        """Check that the file is a recording; report its channel."""
         reader = await self._open()
         reader.close()
         return Health(message=f"a recording of {reader.path}")
 
     @stream("replay")
     async def replay(self) -> Rows[Frame]:
-        """The packets of the recording, at their times; ends with it unless it is to loop."""
+        """The packets of the recording at their recorded times."""
         speed = self.settings.speed
         again = True
         while again:
             reader = await self._open()
             clock = _Clock(reader.started, time.time() * 1000, speed)
-            begun = anyio.current_time()
+            start = anyio.current_time()
             before = last = None
             try:
                 while packets := await anyio.to_thread.run_sync(reader.read, READ):
                     for packet in packets:
                         before, last = last, packet.t
-                        await anyio.sleep_until(begun + packet.t / speed)
+                        await anyio.sleep_until(start + packet.t / speed)
                         yield clock.shift(packet.frame) if self.settings.shift else packet.frame
             finally:
                 reader.close()
             again = self.settings.loop and last is not None
             if again and last is not None:
                 gap = last - before if before is not None else 0.0
-                await anyio.sleep(max(gap / speed, SHORTEST_GAP))
+                await anyio.sleep(max(gap / speed, MIN_GAP))
 
-    async def _open(self) -> Reader:
-        return await anyio.to_thread.run_sync(Reader, self.settings.file)
+    async def _open(self) -> RecordingReader:
+        return await anyio.to_thread.run_sync(RecordingReader, self.settings.file)
 
 
 class _Clock:
-    """Recorded times as times of now; what was late then is as late, at the new speed."""
+    """Moves recorded times to the present, scaled by the speed."""
 
     __slots__ = ("_now", "_speed", "_started")
 

@@ -1,10 +1,10 @@
-"""Recordings: what a channel sent, with the times of arrival, as a file of one JSON object a line.
+"""Recordings: a channel's packets and their times of arrival, as a file of JSON lines.
 
     {"recording":1,"path":"walk/10/1","started":1700000000000}             Unix ms
     {"t":0.0021,"schema":{"fields":[…]},"data":{"values":[[…],[…]]}}       seconds since `started`
-    {"t":0.1043,"data":{"values":[[…],[…]]}}                               columns as before
+    {"t":0.1043,"data":{"values":[[…],[…]]}}                               with the last schema
 
-Schema and data are as Grafana has them. A last line that was cut off is none.
+Schema and data are Grafana's JSON. A last line without a newline is ignored.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from aiostream_ds._frames.frame import Frame, FrameError
 from aiostream_ds._frames.packet import Schema
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["Packet", "Reader", "Recorder"]
+__all__ = ["RecordedPacket", "RecordingReader", "Recorder"]
 
 VERSION = 1
-"""Of the format; a reader takes no other."""
+"""The version of the format; the reader rejects any other."""
 
 
 class _Head(msgspec.Struct):
@@ -36,26 +36,26 @@ class _Line(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Payload(msgspec.Struct):
+class _ReceivedPacket(msgspec.Struct):
     schema: msgspec.Raw = msgspec.Raw()
     data: msgspec.Raw = msgspec.Raw()
 
 
-class _Data(msgspec.Struct):
+class _Values(msgspec.Struct):
     values: list[list[Any]] = []
 
 
-class Packet(NamedTuple):
-    """Rows that came together, `t` seconds after the recording was started."""
+class RecordedPacket(NamedTuple):
+    """The rows of one packet, `t` seconds after the start of the recording."""
 
     t: float
     frame: Frame
 
 
 class Recorder:
-    """Writes what a viewer receives; keeps nothing but the schema in mind.
+    """Writes a recording of the packets that a viewer receives.
 
-    `rows` and `packets` count what was written. Each packet is with the system when `add` returns.
+    `rows` and `packets` count what was written. `add` flushes each packet to the operating system.
     """
 
     def __init__(self, out: IO[bytes], path: str, started: int) -> None:
@@ -66,15 +66,15 @@ class Recorder:
         self._write(_Head(VERSION, path, started))
 
     def add(self, payload: bytes, t: float) -> None:
-        """One packet, `t` seconds after the start. Raises OSError when the disk is full."""
-        parts = msgspec.json.decode(payload, type=_Payload)
+        """Write a packet, `t` seconds after the start. Raises OSError, such as for a full disk."""
+        parts = msgspec.json.decode(payload, type=_ReceivedPacket)
         line = _Line(round(t, 6))
         if parts.data:
             line.data = parts.data
         if bytes(parts.schema) not in (b"", self._schema):
             self._schema = bytes(parts.schema)
             line.schema = parts.schema
-        values = msgspec.json.decode(parts.data, type=_Data).values if parts.data else []
+        values = msgspec.json.decode(parts.data, type=_Values).values if parts.data else []
         rows = len(values[0]) if values else 0
         if rows or line.schema is not msgspec.UNSET:
             self._write(line)
@@ -86,13 +86,13 @@ class Recorder:
         self._out.flush()
 
 
-class Reader:
-    """Reads a recording, some packets at a time; to be closed. All of it blocks.
+class RecordingReader:
+    """Reads a recording. All methods block: call them in a thread. The caller closes it.
 
-    `path` and `started` (Unix ms) are those of the recorded channel.
+    `path` is the recorded channel, `started` the time of the start in Unix ms.
 
     Raises:
-        ConfigError: there is no such file, or it is no recording.
+        ConfigError: the file does not exist, or is not a recording.
     """
 
     def __init__(self, name: str) -> None:
@@ -101,7 +101,9 @@ class Reader:
         try:
             self._file = open(name, "rb")
         except OSError as error:
-            raise ConfigError(f"file is {name!r}: {error.strerror}") from None
+            raise ConfigError(
+                f"the recording {name!r} cannot be opened: {error.strerror}"
+            ) from None
         self._lines = enumerate(self._file, 1)
         try:
             head = self._read_head()
@@ -115,21 +117,23 @@ class Reader:
         try:
             head = msgspec.json.decode(next(self._lines, (1, b""))[1], type=_Head)
         except (ValueError, OSError):
-            text = f"file is {self._name!r}, which is no recording of `aiostream-ds record`"
+            text = f"file must be a recording of `aiostream-ds record`, got {self._name!r}"
             raise ConfigError(text) from None
         if head.recording != VERSION:
-            text = f"file is {self._name!r} of version {head.recording}; allowed is {VERSION}"
+            text = (
+                f"file must be a recording of version {VERSION}, got {self._name!r} of version"
+                f" {head.recording}"
+            )
             raise ConfigError(text)
         return head
 
     def close(self) -> None:
-        """Gives the file back."""
+        """Close the file."""
         self._file.close()
 
-    def read(self, most: int) -> list[Packet]:
-        """The next packets with rows; none at the end. Raises ConfigError for a line that is
-        none."""
-        found: list[Packet] = []
+    def read(self, most: int) -> list[RecordedPacket]:
+        """The next packets, an empty list at the end. Raises ConfigError for an invalid line."""
+        found: list[RecordedPacket] = []
         while not found:
             lines = list(islice(self._lines, most))
             if not lines:
@@ -137,7 +141,7 @@ class Reader:
             found.extend(self._packets(lines))
         return found
 
-    def _packets(self, lines: list[tuple[int, bytes]]) -> Iterator[Packet]:
+    def _packets(self, lines: list[tuple[int, bytes]]) -> Iterator[RecordedPacket]:
         for number, text in lines:
             if not text.endswith(b"\n"):
                 return
@@ -148,7 +152,8 @@ class Reader:
                     self._schema = Schema(body, json.fingerprint(body))
                 if line.data is not msgspec.UNSET:
                     frame = json.decode(b'{"data":%b}' % bytes(line.data), self._schema)
-                    yield Packet(line.t, frame)
+                    yield RecordedPacket(line.t, frame)
             except (ValueError, FrameError) as error:
-                where = f"line {number} of {self._name!r}"
-                raise ConfigError(f"{where} is no packet of a recording: {error}") from None
+                raise ConfigError(
+                    f"line {number} of {self._name!r} must be a recorded packet: {error}"
+                ) from None

@@ -200,5 +200,5 @@ async def test_a_reset_at_any_packet_leaves_no_timer_and_no_subscription(path, p
             registry = grafana.plugin.registry
             assert registry.running == registry.subscriptions == 0
         timers = [t for t in asyncio.get_running_loop()._scheduled if not t.cancelled()]
-        ours = [t for t in timers if "aiostream_ds/channels" in str(t) and "_drop" not in str(t)]
+        ours = [t for t in timers if "aiostream_ds/_" in str(t) and "_drop" not in str(t)]
         assert ours == [], ours

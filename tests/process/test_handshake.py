@@ -157,12 +157,12 @@ async def test_a_plugin_with_a_minimal_environment_serves_all_of_go_plugins_serv
         broker = StreamStreamMethod(
             plugin.channel, "/plugin.GRPCBroker/StartStream", pb.ConnInfo, pb.ConnInfo
         )
-        async with watch.open() as seen, stdio.open() as output, broker.open() as dialled:
-            await seen.send_message(HealthCheckRequest(service="plugin"), end=True)
-            assert (await seen.recv_message()).status == serving
+        async with watch.open() as health, stdio.open() as output, broker.open() as dialled:
+            await health.send_message(HealthCheckRequest(service="plugin"), end=True)
+            assert (await health.recv_message()).status == serving
             await output.send_message(Empty(), end=True)
             await dialled.send_request()
-            for stream in (seen, output, dialled):  # they stay open without data
+            for stream in (health, output, dialled):  # they stay open without data
                 with anyio.move_on_after(0.02) as waited:
                     await stream.recv_message()
                 assert waited.cancelled_caught

@@ -11,7 +11,7 @@ from aiostream_ds._process import watchdog
 
 @pytest.fixture
 def short_limit(monkeypatch):
-    monkeypatch.setattr(watchdog, "BLOCKED_AFTER", 0.04)
+    monkeypatch.setattr(watchdog, "BLOCKED_AFTER", 0.08)
 
 
 async def until_heartbeat(watch_task):
@@ -36,7 +36,7 @@ async def test_each_block_is_logged(short_limit, caplog):
     watching = asyncio.create_task(watchdog.watch_loop())
     for _ in range(2):
         await until_heartbeat(watching)
-        time.sleep(0.15)
+        time.sleep(0.2)
     await until_heartbeat(watching)
     watching.cancel()
     await asyncio.wait([watching])

@@ -213,7 +213,7 @@ class _Events(EventsProcessor):
 
     def process(self, event: Event) -> None:
         # grpclib raises for an event that it does not know; RFC 9113 requires to ignore unknown
-        # frames. `processors` is gone when an earlier event has closed the connection.
+        # frames. `processors` is deleted when an earlier event has closed the connection.
         processor = getattr(self, "processors", {}).get(type(event))
         if processor is not None:
             processor(event)

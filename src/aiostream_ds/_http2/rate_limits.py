@@ -1,9 +1,9 @@
 """Rate limits on frames that cost the server more than they cost the host.
 
 Exceeding a limit raises DenialOfServiceError, which h2 turns into GOAWAY ENHANCE_YOUR_CALM. Every
-check is O(1), and the clock is read once per received chunk. What an honest host sends often is not
-limited: WINDOW_UPDATE, and RST_STREAM of streams that have an answer or are older than
-`RESET_GRACE`. Relies on private parts of h2; tests/http2/test_rate_limits.py checks them.
+check is O(1), and the clock is read once per received chunk. Frames of normal use are not limited:
+WINDOW_UPDATE, and RST_STREAM of streams that have an answer or are older than `RESET_GRACE`.
+Relies on private parts of h2; tests/http2/test_rate_limits.py checks them.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Grafana's request words as authors see them."""
+"""Grafana's requests as authors see them."""
 
 from datetime import UTC, datetime
 
@@ -18,9 +18,9 @@ LATEST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1000
 
 @given(st.integers(EARLIEST, LATEST))
 def test_a_time_range_is_exact_to_the_millisecond(ms):
-    span = TimeRange(from_ms=ms, to_ms=ms)
-    assert instant(span.start) == instant(span.end) == (ms, 0)
-    assert span.start.tzinfo is UTC
+    found = TimeRange(from_ms=ms, to_ms=ms)
+    assert instant(found.start) == instant(found.end) == (ms, 0)
+    assert found.start.tzinfo is UTC
 
 
 @pytest.mark.parametrize("ms", [2**63 - 1, -(2**63), LATEST * 2])
@@ -29,7 +29,7 @@ def test_a_time_outside_the_calendar_is_a_bad_query(ms):
         TimeRange(from_ms=ms, to_ms=ms).start  # noqa: B018
 
 
-def test_a_query_is_read_from_grafana_s_camel_case_and_has_defaults_for_all_else():
+def test_a_query_is_decoded_from_camel_case_and_has_defaults():
     class Pick(Query):
         sensor_id: str
 
@@ -50,12 +50,12 @@ def test_queries_are_frozen_and_rows_are_not():
 
 
 @pytest.mark.parametrize("status", [0, 99, 600, 1000])
-def test_a_status_that_http_does_not_have_is_refused(status):
+def test_a_status_outside_of_http_is_refused(status):
     with pytest.raises(ValueError, match=f"must be from 100 to 599, got {status}"):
         Response(status=status)
 
 
-def test_a_request_s_parameters_and_headers():
+def test_the_parameters_and_headers_of_a_request():
     request = Request(
         url="/names?a=1&a=2&b=", headers={"X-One": ["1", "2"], "X-None": []}, body=b'{"on":true}'
     )
@@ -69,7 +69,7 @@ class Command(Struct):
     on: bool
 
 
-def test_a_request_s_body_is_decoded_as_asked():
+def test_the_body_of_a_request_is_decoded_as_the_given_type():
     assert Request(body=b'{"on":true}').json(Command) == Command(on=True)
 
 
@@ -85,7 +85,7 @@ def test_a_body_that_does_not_fit_is_a_bad_query(body, message):
         Request(body=body).json(Command)
 
 
-def test_health_is_good_by_default_and_shares_no_details():
+def test_health_is_ok_by_default_and_instances_share_no_details():
     one, other = Health(), Health()
     assert one.ok and one.message == "OK" and one.details is not other.details
 
@@ -93,6 +93,6 @@ def test_health_is_good_by_default_and_shares_no_details():
 @pytest.mark.parametrize(
     "body", [b"{", b'{"a":"\xff"}', b"[" * 100_000], ids=["cut", "text", "deep"]
 )
-def test_a_body_that_is_no_json_is_a_bad_query(body):
+def test_a_body_that_is_not_json_is_a_bad_query(body):
     with pytest.raises(BadQuery, match="not JSON"):
         Request(body=body).json()

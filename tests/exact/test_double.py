@@ -33,8 +33,8 @@ class Counting(DataSource):
             await anyio.sleep(0.5)
 
     @count.history
-    async def past(self, span):
-        first = self.now() - 3 if span.after is None else span.after + 1
+    async def past(self, history_range):
+        first = self.now() - 3 if history_range.after is None else history_range.after + 1
         numbers = range(first, self.now() + 1)
         return HistoryPage([Count(datetime.now(UTC), n) for n in numbers])
 
@@ -97,7 +97,7 @@ async def test_a_call_under_way_fails_with_the_plugin_and_its_task_can_still_be_
             yield {"n": 1}
 
         @slow.history
-        async def past(self, span):
+        async def past(self, history_range):
             await anyio.sleep_forever()
 
     async with (

@@ -201,24 +201,24 @@ class _Source(DataSource[Shown]):
                 await self.world.change(self.server)
 
     @wild.history
-    async def wild_past(self, span: HistoryRange, name: str) -> HistoryPage:
-        page = await self.past(span, name)
+    async def wild_past(self, history_range: HistoryRange, name: str) -> HistoryPage:
+        page = await self.past(history_range, name)
         return msgspec.structs.replace(page, rows=list(map(wild, page.rows)))
 
     @log.history
-    async def past(self, span: HistoryRange, name: str) -> HistoryPage:
+    async def past(self, history_range: HistoryRange, name: str) -> HistoryPage:
         self.world.ask_upstream()
         log = self.world.log(name)
         lines = self.visible(log)
-        if span.after is None:
-            until_end = [line for line in lines if line.time <= span.end]
-            found = [line for line in until_end if line.time >= span.start]
+        if history_range.after is None:
+            until_end = [line for line in lines if line.time <= history_range.end]
+            found = [line for line in until_end if line.time >= history_range.start]
             last = until_end[-1].offset if until_end else None
-            return HistoryPage(found[-span.limit :], epoch=log.epoch, last=last)
-        found = list(behind(lines, span.after))
-        if span.upto is not None:
-            found = [line for line in found if line.offset <= span.upto]
-        return HistoryPage(found[: span.limit], epoch=log.epoch)
+            return HistoryPage(found[-history_range.limit :], epoch=log.epoch, last=last)
+        found = list(behind(lines, history_range.after))
+        if history_range.upto is not None:
+            found = [line for line in found if line.offset <= history_range.upto]
+        return HistoryPage(found[: history_range.limit], epoch=log.epoch)
 
     def visible(self, log: Log) -> Sequence[Line]:
         return log.until(now_ms() - round(self.world.lags.get(self.server, 0.0) * 1000))

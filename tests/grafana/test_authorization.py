@@ -76,7 +76,7 @@ class House(DataSource):
         await anyio.sleep_forever()
 
     @own.history
-    async def mine(self, span: HistoryRange, me: str, box: str) -> list[dict]:
+    async def mine(self, history_range: HistoryRange, me: str, box: str) -> list[dict]:
         return [{"time": 1_700_000_000_000, "whose": me}]
 
     @stream("both/{id}", allow=[Allow(roles=("Viewer",))])
@@ -95,7 +95,7 @@ class House(DataSource):
         yield Line(0, 0)
 
     @log.history
-    async def lines(self, span: HistoryRange, id: str) -> list[Line]:
+    async def lines(self, history_range: HistoryRange, id: str) -> list[Line]:
         return [Line(1_700_000_000_000, 1)]
 
     @query

@@ -89,17 +89,20 @@ class Source(DataSource):
             await bell.wait()
 
     @log.history
-    async def past(self, span: HistoryRange, name: str) -> HistoryPage:
+    async def past(self, history_range: HistoryRange, name: str) -> HistoryPage:
         LOG.reads += 1
         rows = [row for row in LOG.rows if row.n >= LOG.first]
-        if span.after is None:
-            start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-            return HistoryPage(
-                [r for r in rows if start <= r.time <= end][-span.limit :], LOG.epoch
+        if history_range.after is None:
+            start, end = (
+                history_range.start.timestamp() * 1000,
+                history_range.end.timestamp() * 1000,
             )
-        upto = span.upto or 1 << 53
-        found = [r for r in rows if span.after < r.n <= upto][: span.limit]
-        return HistoryPage(found, LOG.epoch, truncated=span.after < LOG.first - 1)
+            return HistoryPage(
+                [r for r in rows if start <= r.time <= end][-history_range.limit :], LOG.epoch
+            )
+        upto = history_range.upto or 1 << 53
+        found = [r for r in rows if history_range.after < r.n <= upto][: history_range.limit]
+        return HistoryPage(found, LOG.epoch, truncated=history_range.after < LOG.first - 1)
 
     @stream("down", cursor="n")
     async def down(self, after: Cursor | None) -> Rows[Line]:
@@ -107,18 +110,18 @@ class Source(DataSource):
         await anyio.sleep_forever()
 
     @down.history
-    async def unreadable(self, span: HistoryRange) -> list[Line]:
+    async def unreadable(self, history_range: HistoryRange) -> list[Line]:
         LOG.reads += 1
         if LOG.reads < 3:
             raise UpstreamError("not now")
-        return [Line(START + 7, 7)] if span.after is None else []
+        return [Line(START + 7, 7)] if history_range.after is None else []
 
     @stream("deaf", cursor="n")
     async def deaf(self, after: Cursor | None) -> Rows[Line]:
         yield Line(START, 0)
 
     @deaf.history
-    async def not_interrupted(self, span: HistoryRange) -> list[Line]:
+    async def not_interrupted(self, history_range: HistoryRange) -> list[Line]:
         LOG.reads += 1
         with suppress(anyio.get_cancelled_exc_class()):  # as an author may by mistake
             await LOG.bell.wait()
@@ -441,7 +444,7 @@ async def test_a_stream_without_history_is_answered_from_its_ring(log):
         await viewer.take(5)
         query = {"queryType": "ring", "withStreaming": False}
         (frame,) = await grafana.query(query, start=moment(2), end=moment(99), max_data_points=2)
-        assert numbers(frame) == [3, 98], "the newest of the span, as many as the panel can draw"
+        assert numbers(frame) == [3, 98], "the newest of the range, as many as the panel can draw"
 
 
 async def test_the_ring_is_honest_about_what_it_has_not(log):

@@ -58,13 +58,13 @@ class Sensors(DataSource):
         yield Reading(time=1, celsius=1.0)
 
     @sensor.history
-    async def past(self, span: HistoryRange, id: str) -> list[Reading]:
-        self.asked.append((span, id))
+    async def past(self, history_range: HistoryRange, id: str) -> list[Reading]:
+        self.asked.append((history_range, id))
         if id == "down":
             raise UpstreamError("the broker is down")
         if id == "none":
             return None
-        return [Reading(time=1000 * i, celsius=i / 2) for i in range(min(span.limit, 5))]
+        return [Reading(time=1000 * i, celsius=i / 2) for i in range(min(history_range.limit, 5))]
 
     @sensor.subscribe
     async def may_read(self, user: User | None, id: str) -> None:
@@ -279,7 +279,7 @@ async def test_the_history_hook_gets_range_and_limit():
         "kitchen",
     )
     assert frame.rows == 3
-    assert [span.limit for span, _ in asked[1:]] == [queries.HISTORY_LIMIT, 1]
+    assert [history_range.limit for history_range, _ in asked[1:]] == [queries.HISTORY_LIMIT, 1]
 
 
 async def test_a_range_outside_the_calendar_is_a_bad_query():
@@ -468,7 +468,7 @@ async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
             yield Reading(time=1, celsius=1.0)
 
         @ticks.history
-        async def past(self, span: HistoryRange) -> list[Reading]:
+        async def past(self, history_range: HistoryRange) -> list[Reading]:
             return [Reading(time=i, celsius=0.5) for i in range(replay.INLINE_ROWS + 1)]
 
     original = replay.RowEncoder.frame

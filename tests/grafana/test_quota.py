@@ -23,7 +23,7 @@ class Sensors(DataSource):
             await anyio.sleep(1)
 
     @s.history
-    async def past(self, span: HistoryRange, id: str) -> list[dict]:
+    async def past(self, history_range: HistoryRange, id: str) -> list[dict]:
         return [{"time": NOW, "n": 0}]
 
     @stream("big")

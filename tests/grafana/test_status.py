@@ -78,7 +78,7 @@ class Troubled(DataSource):
         await anyio.sleep_forever()
 
     @numbered.history
-    async def past(self, span: HistoryRange) -> list[Tick]:
+    async def past(self, history_range: HistoryRange) -> list[Tick]:
         return []
 
     @stream("flood", buffer=Buffer(rows=10))

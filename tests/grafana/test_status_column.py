@@ -59,7 +59,7 @@ class Told(DataSource):
         await anyio.sleep_forever()
 
     @rows.history
-    async def past(self, span: HistoryRange) -> list[Tick]:
+    async def past(self, history_range: HistoryRange) -> list[Tick]:
         return [Tick(time=NOW, n=0)]
 
     @stream("frames", status_column="status")
@@ -87,8 +87,10 @@ class Told(DataSource):
         raise UpstreamError("gone")
 
     @log.history
-    async def logged(self, span: HistoryRange) -> list[Tick]:
-        return [Tick(time=NOW, n=10)][: span.limit] if (span.after or 0) < 10 else []
+    async def logged(self, history_range: HistoryRange) -> list[Tick]:
+        return (
+            [Tick(time=NOW, n=10)][: history_range.limit] if (history_range.after or 0) < 10 else []
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -96,16 +96,19 @@ def _next_tick(hz: int, cursor: int) -> int:
     return -(-(cursor + 1) * hz // 1000)
 
 
-def _ticks(span: HistoryRange, hz: int) -> range:
+def _ticks(history_range: HistoryRange, hz: int) -> range:
     last = math.floor(time() * hz)
-    if span.after is not None:
-        first = _next_tick(hz, span.after)
-        if span.upto is not None:
-            last = min(last, _next_tick(hz, span.upto) - 1)
-        return range(first, min(last, first + span.limit - 1) + 1)
-    if span.end.timestamp() < time():
-        last = math.floor(span.end.timestamp() * hz)
-    return range(max(0, math.ceil(span.start.timestamp() * hz), last - span.limit + 1), last + 1)
+    if history_range.after is not None:
+        first = _next_tick(hz, history_range.after)
+        if history_range.upto is not None:
+            last = min(last, _next_tick(hz, history_range.upto) - 1)
+        return range(first, min(last, first + history_range.limit - 1) + 1)
+    if history_range.end.timestamp() < time():
+        last = math.floor(history_range.end.timestamp() * hz)
+    return range(
+        max(0, math.ceil(history_range.start.timestamp() * hz), last - history_range.limit + 1),
+        last + 1,
+    )
 
 
 class Demo(DataSource):
@@ -138,9 +141,11 @@ class Demo(DataSource):
                 tick = due + 1
 
     @walk.history
-    async def walk_history(self, span: HistoryRange, hz: Hz = 10, seed: int = 1) -> list[WalkRow]:
+    async def walk_history(
+        self, history_range: HistoryRange, hz: Hz = 10, seed: int = 1
+    ) -> list[WalkRow]:
         """The newest rows of the range, up to now."""
-        ticks = _ticks(span, hz)
+        ticks = _ticks(history_range, hz)
         if len(ticks) > INLINE_ROWS:
             return await anyio.to_thread.run_sync(_steps, seed, hz, ticks)
         return _steps(seed, hz, ticks)

@@ -131,15 +131,18 @@ class _SampleSeries(Generic[R]):
     def _newer(self, time: int) -> list[R]:
         return [*takewhile(lambda row: row.time > time, reversed(self.rows))][::-1]
 
-    def read(self, span: HistoryRange) -> HistoryPage:
+    def read(self, history_range: HistoryRange) -> HistoryPage:
         rows = self.rows
-        if span.after is None:
-            start, end = span.start.timestamp() * 1000, span.end.timestamp() * 1000
-            found = [r for r in rows if start <= r.time <= end][-span.limit :]
+        if history_range.after is None:
+            start, end = (
+                history_range.start.timestamp() * 1000,
+                history_range.end.timestamp() * 1000,
+            )
+            found = [r for r in rows if start <= r.time <= end][-history_range.limit :]
             return HistoryPage(found, self.epoch)
-        upto = inf if span.upto is None else span.upto
-        found = [r for r in rows if span.after < r.time <= upto][: span.limit]
-        return HistoryPage(found, self.epoch, truncated=span.after < self._evicted)
+        upto = inf if history_range.upto is None else history_range.upto
+        found = [r for r in rows if history_range.after < r.time <= upto][: history_range.limit]
+        return HistoryPage(found, self.epoch, truncated=history_range.after < self._evicted)
 
 
 class _Sampler:
@@ -299,9 +302,9 @@ class Host(DataSource[HostSettings]):
             yield row
 
     @cpu.history
-    async def cpu_history(self, span: HistoryRange) -> HistoryPage:
+    async def cpu_history(self, history_range: HistoryRange) -> HistoryPage:
         """The samples of the range."""
-        return self._sampler.cpu.read(span)
+        return self._sampler.cpu.read(history_range)
 
     @stream("memory", cursor="time")
     async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor]:
@@ -310,9 +313,9 @@ class Host(DataSource[HostSettings]):
             yield row
 
     @memory.history
-    async def memory_history(self, span: HistoryRange) -> HistoryPage:
+    async def memory_history(self, history_range: HistoryRange) -> HistoryPage:
         """The samples of the range."""
-        return self._sampler.memory.read(span)
+        return self._sampler.memory.read(history_range)
 
     @stream("net/{nic:any}", cursor="time")
     async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor]:
@@ -321,9 +324,9 @@ class Host(DataSource[HostSettings]):
             yield row
 
     @net.history
-    async def net_history(self, span: HistoryRange, nic: str = _ALL) -> HistoryPage:
+    async def net_history(self, history_range: HistoryRange, nic: str = _ALL) -> HistoryPage:
         """The samples of the range."""
-        return _found("network interface", nic, self._sampler.nets).read(span)
+        return _found("network interface", nic, self._sampler.nets).read(history_range)
 
     @net.subscribe
     async def has_nic(self, user: User | None, nic: str = _ALL) -> None:
@@ -342,9 +345,9 @@ class Host(DataSource[HostSettings]):
             yield row
 
     @disk.history
-    async def disk_history(self, span: HistoryRange, device: str = _ALL) -> HistoryPage:
+    async def disk_history(self, history_range: HistoryRange, device: str = _ALL) -> HistoryPage:
         """The samples of the range."""
-        return _found("disk", device, self._sampler.disks).read(span)
+        return _found("disk", device, self._sampler.disks).read(history_range)
 
     @disk.subscribe
     async def has_disk(self, user: User | None, device: str = _ALL) -> None:

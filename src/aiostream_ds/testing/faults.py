@@ -184,12 +184,16 @@ class ScriptedSource(DataSource):
             yield message
 
     @numbers.history
-    async def past(self, span: HistoryRange) -> list[Message]:
+    async def past(self, history_range: HistoryRange) -> list[Message]:
         """The log."""
-        if span.after is not None:
-            upto = span.upto or len(self.upstream.log)
-            return [m for m in self.upstream.after(span.after, span.limit) if m.n <= upto]
-        return self.upstream.log[-span.limit :]
+        if history_range.after is not None:
+            upto = history_range.upto or len(self.upstream.log)
+            return [
+                m
+                for m in self.upstream.after(history_range.after, history_range.limit)
+                if m.n <= upto
+            ]
+        return self.upstream.log[-history_range.limit :]
 
     @stream("live")
     async def live(self) -> Yields[Message]:

@@ -57,17 +57,17 @@ class Log(DataSource[Files]):
             await anyio.sleep(READ)
 
     @log.history
-    async def past(self, span: HistoryRange, name: str) -> HistoryPage:
+    async def past(self, history_range: HistoryRange, name: str) -> HistoryPage:
         epoch = self.epoch(name)
-        found = list(self.lines(name, span.after or 0))
-        if span.after is None:
-            until_end = [line for line in found if line.time <= span.end]
-            found = [line for line in until_end if line.time >= span.start]
+        found = list(self.lines(name, history_range.after or 0))
+        if history_range.after is None:
+            until_end = [line for line in found if line.time <= history_range.end]
+            found = [line for line in until_end if line.time >= history_range.start]
             last = until_end[-1].offset if until_end else None
-            return HistoryPage(found[-span.limit :], epoch=epoch, last=last)
-        if span.upto is not None:
-            found = [line for line in found if line.offset <= span.upto]
-        return HistoryPage(found[: span.limit], epoch=epoch)
+            return HistoryPage(found[-history_range.limit :], epoch=epoch, last=last)
+        if history_range.upto is not None:
+            found = [line for line in found if line.offset <= history_range.upto]
+        return HistoryPage(found[: history_range.limit], epoch=epoch)
 
     @log.subscribe
     async def exists(self, user: object, name: str) -> None:

@@ -1,5 +1,7 @@
 """The modules that run a channel, as they are or with one planted fault, and a stream for tests."""
 
+import ast
+import gc
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
@@ -38,24 +40,96 @@ NAMES = {
 }
 
 
-def planted(part: str, old: str, new: str) -> Parts:
-    """The same modules with one piece of source replaced; `old` must stand there exactly once."""
+class Fault(NamedTuple):
+    """A change of one function: each piece of syntax `old` becomes `new`.
+
+    `function` is the module in `Parts` and the qualified name. `old` is an expression, a statement
+    or consecutive statements, and must occur in the function exactly once. Comments and formatting
+    do not matter.
+    """
+
+    function: str
+    edits: tuple[tuple[str, str], ...]
+
+
+def planted(fault: Fault | None) -> Parts:
+    """Fresh copies of the modules, with one fault.
+
+    Raises:
+        LookupError: the function or the syntax to replace does not exist, or exists twice.
+    """
     root = Path(aiostream_ds.__file__).parent.parent
     before = {name: sys.modules[name] for name in NAMES.values()}
     made: dict[str, ModuleType] = {}
+    gc.collect()
+    gc.disable()  # in CPython 3.11 a collection during ast.parse can raise SystemError (gh-106905)
+    faulty, _, function = fault.function.partition(":") if fault is not None else ("", "", "")
     try:
         for short, name in NAMES.items():
             path = root.joinpath(*name.split(".")).with_suffix(".py")
-            source = path.read_text()
-            if short == part:
-                if source.count(old) != 1:
-                    raise ValueError(f"{old!r} stands {source.count(old)} times in {part}")
-                source = source.replace(old, new)
+            tree = ast.parse(path.read_text("utf-8"))
+            if fault is not None and short == faulty:
+                plant(tree, function, fault.edits)
             made[short] = sys.modules[name] = ModuleType(name)
-            exec(compile(source, f"<planted {part}>", "exec"), made[short].__dict__)
+            exec(compile(tree, f"<planted {short}>", "exec"), made[short].__dict__)
     finally:
+        gc.enable()
         sys.modules.update(before)
+    if fault is not None and faulty not in made:
+        raise LookupError(f"expected one of {', '.join(made)}, got {fault.function!r}")
     return Parts(**made)
+
+
+def plant(tree: ast.Module, function: str, edits: Iterable[tuple[str, str]]) -> None:
+    """Apply the edits of a fault to a function of a module."""
+    scope: Any = tree
+    for name in function.split("."):
+        inner = [node for node in scope.body if getattr(node, "name", None) == name]
+        if len(inner) != 1:
+            raise LookupError(f"{function}: found {len(inner)} times {name!r}")
+        scope = inner[0]
+    for old, new in edits:
+        count = _replace(scope, ast.parse(old).body, ast.parse(new).body)
+        if count != 1:
+            raise LookupError(f"{function}: found {count} times {old!r}")
+    ast.fix_missing_locations(tree)
+
+
+def _replace(scope: ast.AST, old: list[ast.stmt], new: list[ast.stmt]) -> int:
+    """Replace syntax, and return how often it was found."""
+    count = 0
+    expression = _expression(old)
+    wanted = [ast.dump(each) for each in old]
+    for node in list(ast.walk(scope)):
+        for field, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                for at in range(len(value) - len(old), -1, -1):
+                    part = value[at : at + len(old)]
+                    if all(isinstance(each, ast.stmt) for each in part) and wanted == [
+                        ast.dump(each) for each in part
+                    ]:
+                        value[at : at + len(old)] = new
+                        count += 1
+                    elif expression is not None and _is(part[0], expression):
+                        value[at] = _expression(new, required=True)
+                        count += 1
+            elif expression is not None and _is(value, expression):
+                if not isinstance(node, ast.Expr):  # a statement is replaced as such, above
+                    setattr(node, field, _expression(new, required=True))
+                    count += 1
+    return count
+
+
+def _expression(body: list[ast.stmt], *, required: bool = False) -> ast.expr | None:
+    if len(body) == 1 and isinstance(body[0], ast.Expr):
+        return body[0].value
+    if required:
+        raise LookupError(f"expected an expression, got {ast.unparse(body[0])!r}")
+    return None
+
+
+def _is(node: Any, expression: ast.expr) -> bool:
+    return isinstance(node, ast.expr) and ast.dump(node) == ast.dump(expression)
 
 
 def encode(rows: list[Any]) -> list[Packet]:

@@ -1,8 +1,8 @@
-"""Any history of joins, leaves, authors and readers, and what must hold after each event.
+"""Any history of joins, leaves, authors and subscribers, and the invariants after each event.
 
-The rules are plain functions, so the machine owns its loop: calls to the registry are made outside
-it, and `step`, `settle` and `advance` run it. The numbers in comments are the nine promises of
-docs/internals.md.
+The rules are synchronous functions, so the machine owns its loop: it calls the registry outside the
+loop, and `step`, `settle` and `advance` run the loop. The numbers in comments are the nine promises
+of docs/internals.md.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from aiostream_ds._channels import exceptions as ends
+from aiostream_ds._channels import exceptions
 from aiostream_ds._channels.observer import Observer
 from aiostream_ds._channels.policy import Buffer, Policy
 from aiostream_ds._frames.packet import Packet, Schema
@@ -31,11 +31,11 @@ MANNERS = (
     "raises in finally",
     "yields in finally",
     "catches errors",
-    "swallows one cancellation",
-    "swallows all cancellations",
+    "suppresses one cancellation",
+    "suppresses all cancellations",
 )
 FULL = ("drop_oldest", "latest", "block", "fail")
-ROWS = 10  # of a mailbox
+ROWS = 10  # bound of a queue
 BATCH = 4  # yields in a packet
 HEAVY = 3  # rows in one heavy yield
 CLOSE_TIMEOUT = 5
@@ -56,7 +56,7 @@ COMMANDS = st.one_of(
 
 
 class Author:
-    """One run of one author's generator, told by the machine what to do."""
+    """One run of one author's generator, which gets commands from the machine."""
 
     numbers = itertools.count()
 
@@ -70,10 +70,10 @@ class Author:
         self.encoded: list[int] = []  # those that were emitted
         self.due: int | None = None  # rows before the first thing that ends the run
         self.causes: set[str] = set()
-        self.starts = self.ends = self.swallowed = 0
+        self.starts = self.ends = self.suppressed = 0
         self.abandoned = self.returned = self.removed = False
 
-    def tell(self, command: tuple[Any, ...]) -> None:
+    def command(self, command: tuple[Any, ...]) -> None:
         self.commands.append(command)
         if self.wake is not None and not self.wake.done():
             self.wake.set_result(None)
@@ -92,10 +92,10 @@ class Author:
         self.yielded.extend(range(first, first + count))
         return (self.number, first, count, self.schema)
 
-    def swallows(self) -> bool:
-        if self.manner == "swallows one cancellation":
-            return not self.swallowed
-        return self.manner == "swallows all cancellations" and not self.machine.free
+    def suppresses(self) -> bool:
+        if self.manner == "suppresses one cancellation":
+            return not self.suppressed
+        return self.manner == "suppresses all cancellations" and not self.machine.free
 
     def ends_by(self, cause: str) -> None:
         self.causes.add(cause)
@@ -145,7 +145,7 @@ class Author:
                     elif command == "stray cancel":
                         other = asyncio.get_running_loop().create_future()
                         other.cancel()
-                        if not self.swallows():
+                        if not self.suppresses():
                             self.ends_by("stray")
                         await other
                     elif command == "timeout":
@@ -158,17 +158,17 @@ class Author:
                         except TimeoutError:
                             pass
                 except asyncio.CancelledError:
-                    if not self.swallows():
+                    if not self.suppresses():
                         raise
-                    self.swallowed += 1
-                    if self.manner == "swallows one cancellation":
+                    self.suppressed += 1
+                    if self.manner == "suppresses one cancellation":
                         self.commands.appendleft(("rows", 1))
                 except ValueError:
                     if self.manner != "catches errors":
                         raise
         finally:
             try:
-                if self.manner in ("awaits in finally", "swallows one cancellation"):
+                if self.manner in ("awaits in finally", "suppresses one cancellation"):
                     await asyncio.sleep(1)
                 elif self.manner == "longer than the close timeout in finally":
                     try:
@@ -178,7 +178,7 @@ class Author:
                 elif self.manner == "yields in finally":
                     if isinstance(sys.exc_info()[1], GeneratorExit):
                         self.causes.add("scope")
-                        self.abandoned = True  # nobody can run what follows this yield
+                        self.abandoned = True  # what follows this yield can never run
                         machine.live[self.key] = None
                         yield "lost"
                     else:
@@ -206,8 +206,8 @@ class Author:
         return packets
 
 
-class Reader:
-    """One subscription, read when the machine says so, or by a task of its own."""
+class Subscriber:
+    """One subscription, received from by a rule of the machine or by a task."""
 
     def __init__(self, machine: "RegistryMachine", subscription: Any, author: Author) -> None:
         self.machine, self.subscription, self.author = machine, subscription, author
@@ -217,13 +217,13 @@ class Reader:
         self.schema: Schema | None = None
         self.error: Any = None
         self.over = self.left = False
-        self.taken_at = machine.loop.time()
+        self.received_at = machine.loop.time()
         self.task: asyncio.Task[None] | None = None
 
-    def got(self, taken: list[tuple[Schema | None, Packet]]) -> None:
-        if taken:
-            self.taken_at = self.machine.loop.time()
-        for schema, packet in taken:
+    def record(self, received: list[tuple[Schema | None, Packet]]) -> None:
+        if received:
+            self.received_at = self.machine.loop.time()
+        for schema, packet in received:
             if schema is not None:
                 self.schema = schema
             assert self.schema is packet.schema, "rows without their schema"  # promise 3
@@ -235,25 +235,25 @@ class Reader:
                 )  # promise 4
                 self.received.append(row)
 
-    async def read(self) -> None:
+    async def receive(self) -> None:
         try:
-            async for taken in self.subscription:
-                self.got(taken)
+            async for received in self.subscription:
+                self.record(received)
             self.over = True
-        except ends.ChannelError as error:
+        except exceptions.ChannelError as error:
             self.error = error
         finally:
             self.subscription.leave()
 
-    def learn_the_end(self) -> None:
-        """What a reader that reads by hand would be told now, for it has ended."""
-        self.got(self.subscription.receive_nowait())
+    def receive_the_end(self) -> None:
+        """Receive the rest and the end of an ended subscription without a task."""
+        self.record(self.subscription.receive_nowait())
         try:
             self.subscription.wait().send(None)
         except StopIteration as stop:
             assert stop.value is False
             self.over = True
-        except ends.ChannelError as error:
+        except exceptions.ChannelError as error:
             self.error = error
         else:
             raise AssertionError("an ended subscription waits")
@@ -276,7 +276,7 @@ class Reader:
             assert counts.queued_rows <= most, f"{counts.queued_rows} rows wait"
         keeps_up = self.task is not None and self.full != "latest"
         if keeps_up or (self.full == "block" and not self.subscription.stalled):
-            assert counts.dropped_rows == 0, "a reader that keeps up lost rows"
+            assert counts.dropped_rows == 0, "a subscriber that keeps up lost rows"
         if counts.queued_rows and attached:
             newest = orjson.loads(self.subscription._queue[-1].data)[-1][2]
             assert newest == self.author.encoded[-1], "the newest rows were dropped"
@@ -285,11 +285,11 @@ class Reader:
             assert self.received == expected, "rows differ from those emitted"
 
     def check_the_end(self) -> None:
-        """Why it ended, and that nothing was lost before that."""
+        """The reason of the end is right, and no row before the end was lost."""
         author, error = self.author, self.error
         if self.over:
-            assert author.returned, "told that the author returned"  # promise 9
-        elif isinstance(error, ends.StreamFailed):
+            assert author.returned, "a subscription ended as after a return"  # promise 9
+        elif isinstance(error, exceptions.StreamFailed):
             cause = error.__cause__
             known = {
                 ValueError: "raised",
@@ -298,19 +298,19 @@ class Reader:
                 self.machine.parts.producer.YieldInScope: "scope",
             }
             name = known.get(type(cause), "finally" if str(cause) == "finally" else "stray")
-            assert name in author.causes, f"told {cause!r}, the author did {author.causes}"
-        elif isinstance(error, ends.Superseded):
+            assert name in author.causes, f"got {cause!r}, the author did {author.causes}"
+        elif isinstance(error, exceptions.Superseded):
             assert author.generation < self.machine.most[author.key[0]] or author.removed
-        elif isinstance(error, ends.SlowSubscriber):
+        elif isinstance(error, exceptions.SlowSubscriber):
             assert self.full == "fail" and self.task is None
-        elif isinstance(error, ends.StalledSubscriber):
-            silent = self.machine.loop.time() - self.taken_at
+        elif isinstance(error, exceptions.StalledSubscriber):
+            silent = self.machine.loop.time() - self.received_at
             assert self.task is None and silent >= self.subscription._buffer.stall_timeout
-        elif isinstance(error, ends.StreamStuck):
+        elif isinstance(error, exceptions.StreamStuck):
             assert self.machine.observer.stuck
         else:
-            assert isinstance(error, ends.ShuttingDown) and self.machine.closed, repr(error)
-        if (self.over or isinstance(error, ends.StreamFailed)) and author.due is not None:
+            assert isinstance(error, exceptions.ShuttingDown) and self.machine.closed, repr(error)
+        if (self.over or isinstance(error, exceptions.StreamFailed)) and author.due is not None:
             assert author.encoded[: author.due] == author.yielded[: author.due], (
                 "rows before the end were lost"
             )
@@ -351,7 +351,7 @@ class RegistryMachine(RuleBasedStateMachine):
     """All rules; subclasses bring other `parts`."""
 
     parts: ClassVar[Parts] = REAL
-    readers = Bundle("readers")
+    subscribers = Bundle("subscribers")
 
     def __init__(self) -> None:
         super().__init__()
@@ -359,10 +359,10 @@ class RegistryMachine(RuleBasedStateMachine):
         self.faults: list[str] = []
         self.loop.set_exception_handler(lambda _, context: self.fault(str(context)))
         self.live: dict[Any, Author | None] = dict.fromkeys(KEYS)
-        self.known: dict[str, int] = {}  # the newest settings that the registry has heard of
+        self.known: dict[str, int] = {}  # the newest settings that the registry has seen
         self.most: dict[str, int] = {"i": 0, "j": 0}
         self.authors: dict[Any, Author] = {}  # by channel
-        self.all: list[Reader] = []
+        self.all: list[Subscriber] = []
         self.free = self.closed = False
         self.observer = _observer(self.parts, self)
         self.registry = self.parts.registry.ChannelRegistry(
@@ -373,7 +373,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.faults.append(text)
 
     @rule(
-        target=readers,
+        target=subscribers,
         key=st.sampled_from(KEYS),
         manner=st.sampled_from(MANNERS),
         by_task=st.booleans(),
@@ -390,10 +390,10 @@ class RegistryMachine(RuleBasedStateMachine):
         policy = Policy(Buffer(rows=ROWS, full=full), linger=linger)
         try:
             subscription = registry.join(key, run, policy, generation)
-        except ends.StreamStuck:
+        except exceptions.StreamStuck:
             assert registry._closing[key].stuck
             return multiple()
-        except ends.Superseded:
+        except exceptions.Superseded:
             assert generation < self.known[key.instance] and key not in registry._open
             return multiple()
         self.known[key.instance] = max(generation, self.known.get(key.instance, 0))
@@ -402,27 +402,27 @@ class RegistryMachine(RuleBasedStateMachine):
         author = self.authors.setdefault(channel, author)
         assert author.generation >= generation, "older settings won"
         assert not author.ends, "joined a stream that is over"  # promise 8
-        reader = Reader(self, subscription, author)
-        self.all.append(reader)
+        subscriber = Subscriber(self, subscription, author)
+        self.all.append(subscriber)
         if by_task:
-            reader.task = self.loop.create_task(reader.read())
-        return reader
+            subscriber.task = self.loop.create_task(subscriber.receive())
+        return subscriber
 
-    @rule(reader=readers, times=st.integers(1, 2))
-    def leave(self, reader, times):  # type: ignore[no-untyped-def]
-        if reader.task is None:
-            reader.left = True
+    @rule(subscriber=subscribers, times=st.integers(1, 2))
+    def leave(self, subscriber, times):  # type: ignore[no-untyped-def]
+        if subscriber.task is None:
+            subscriber.left = True
         for _ in range(times):
-            if reader.task is not None:
-                reader.left = reader.left or not reader.task.done()
-                reader.task.cancel()
+            if subscriber.task is not None:
+                subscriber.left = subscriber.left or not subscriber.task.done()
+                subscriber.task.cancel()
             else:
-                reader.subscription.leave()
+                subscriber.subscription.leave()
 
-    @rule(reader=readers)
-    def take(self, reader):  # type: ignore[no-untyped-def]
-        if reader.task is None:
-            reader.got(reader.subscription.receive_nowait())
+    @rule(subscriber=subscribers)
+    def receive(self, subscriber):  # type: ignore[no-untyped-def]
+        if subscriber.task is None:
+            subscriber.record(subscriber.subscription.receive_nowait())
 
     @rule(key=st.sampled_from(KEYS), command=COMMANDS, before=st.booleans(), after=st.booleans())
     def author_does(self, key, command, before, after):  # type: ignore[no-untyped-def]
@@ -430,16 +430,16 @@ class RegistryMachine(RuleBasedStateMachine):
             self.loop.settle()
         author = self.live[key] or next(filter(None, self.live.values()), None)
         if author is not None:
-            author.tell(command)
+            author.command(command)
         if after:
             self.loop.settle()
 
     @rule(key=st.sampled_from(KEYS), count=st.integers(1, 40), drain=st.booleans())
     def burst(self, key, count, drain):  # type: ignore[no-untyped-def]
         self.author_does(key, ("rows", count), True, True)
-        for reader in self.all if drain else ():
-            if reader.author.key == key and reader.task is None and not reader.left:
-                reader.got(reader.subscription.receive_nowait())
+        for subscriber in self.all if drain else ():
+            if subscriber.author.key == key and subscriber.task is None and not subscriber.left:
+                subscriber.record(subscriber.subscription.receive_nowait())
                 self.loop.settle()
 
     @rule()
@@ -450,10 +450,10 @@ class RegistryMachine(RuleBasedStateMachine):
     def advance(self, seconds):  # type: ignore[no-untyped-def]
         self.loop.advance(seconds)
 
-    @rule(instance=st.sampled_from("ij"), tell=st.booleans())
-    def change_settings(self, instance, tell):  # type: ignore[no-untyped-def]
+    @rule(instance=st.sampled_from("ij"), supersede=st.booleans())
+    def change_settings(self, instance, supersede):  # type: ignore[no-untyped-def]
         self.most[instance] += 1
-        if tell:
+        if supersede:
             self.registry.supersede(instance, self.most[instance])
             self.known[instance] = self.most[instance]
             for key, channel in self.registry._open.items():
@@ -476,44 +476,48 @@ class RegistryMachine(RuleBasedStateMachine):
             assert channel.open or channel.state is state.OPENING
             assert bool(channel._subscriptions) == (channel.state is not state.LINGERING)
             assert (channel.state is state.OPENING) == (key in closing)
-            assert all(reader._channel is channel for reader in channel._subscriptions)
+            assert all(subscriber._channel is channel for subscriber in channel._subscriptions)
         for channel in closing.values():
             assert channel.state is state.CLOSING and not channel._subscriptions
-        for reader in self.all:
-            feed = reader.subscription._channel
+        for subscriber in self.all:
+            feed = subscriber.subscription._channel
             if feed is not None:  # promise 6
-                assert opened.get(reader.author.key) is feed
-                assert reader.subscription in feed._subscriptions
-            reader.check()
-            if reader.task is not None and reader.task.done() and not reader.task.cancelled():
-                reader.task.result()
+                assert opened.get(subscriber.author.key) is feed
+                assert subscriber.subscription in feed._subscriptions
+            subscriber.check()
+            if (
+                subscriber.task is not None
+                and subscriber.task.done()
+                and not subscriber.task.cancelled()
+            ):
+                subscriber.task.result()
         for author in self.authors.values():
             assert author.ends <= author.starts <= 1  # promise 2
         assert self.registry.running == self.observer.starts - self.observer.ends
         assert self.registry.subscriptions == self.observer.joins - self.observer.leaves
 
     @rule()
-    def nothing_is_withheld(self):  # type: ignore[no-untyped-def]
+    def no_row_is_held_back_from_demand(self):  # type: ignore[no-untyped-def]
         self.loop.settle()
         state = self.parts.channel.State
-        for reader in self.all:
-            feed = reader.subscription._channel
+        for subscriber in self.all:
+            feed = subscriber.subscription._channel
             if feed is None or feed.state is not state.RUNNING:
                 continue
-            author = reader.author
+            author = subscriber.author
             assert self.live[author.key] is author or author.abandoned  # promise 6
-            if not reader.subscription._queue:
+            if not subscriber.subscription._queue:
                 assert author.encoded == author.yielded, (
-                    "an idle reader, and rows wait"
+                    "a subscriber has demand, and rows are held back"
                 )  # promise 7
         self.loop.advance(300)
         for channel in self.registry._open.values():
-            assert channel.open, "a reader waits for a stream that does not start"
+            assert channel.open, "a subscriber waits for a stream that does not start"
             author = self.authors[channel]
             if channel._subscriptions and all(
-                not reader._queue for reader in channel._subscriptions
+                not subscriber._queue for subscriber in channel._subscriptions
             ):
-                assert not author.commands, "nobody is slow, and the author is held"
+                assert not author.commands, "no subscriber is slow, and the author is paused"
 
     def teardown(self) -> None:
         self.free = True
@@ -529,14 +533,14 @@ class RegistryMachine(RuleBasedStateMachine):
         left = self.loop.run_until_complete(self.registry.aclose(100))
         assert left == ()
         self.loop.settle()
-        for reader in self.all:
-            if reader.task is not None:
-                assert reader.task.done()
-            elif not reader.left:
-                reader.learn_the_end()
-            reader.check()
-            if not reader.left:
-                reader.check_the_end()
+        for subscriber in self.all:
+            if subscriber.task is not None:
+                assert subscriber.task.done()
+            elif not subscriber.left:
+                subscriber.receive_the_end()
+            subscriber.check()
+            if not subscriber.left:
+                subscriber.check_the_end()
         assert not asyncio.all_tasks(self.loop)  # promise 5
         assert not self.faults, self.faults
         assert not any(self.live.values())

@@ -1,4 +1,4 @@
-"""One rule of the registry a test; the planted faults run the same tests with broken parts."""
+"""The rules of the registry. The planted faults run the same tests with modified modules."""
 
 import asyncio
 import contextvars
@@ -10,7 +10,7 @@ import weakref
 import anyio
 import pytest
 
-from aiostream_ds._channels import exceptions as ends
+from aiostream_ds._channels import exceptions
 from aiostream_ds._channels.channel import State
 from aiostream_ds._channels.log import MemoryLog
 from aiostream_ds._channels.observer import ChannelKey, Observer
@@ -29,7 +29,7 @@ def parts() -> Parts:
 
 
 def rows(*values):
-    """A generator that yields these and waits for ever."""
+    """A generator that yields these and then waits forever."""
 
     async def generator():
         for value in values:
@@ -48,7 +48,7 @@ async def first(subscription):
 
 
 async def end_of(subscription):
-    """The rows that come, and the error that ends them."""
+    """All rows, and the error at the end."""
     got = []
     try:
         async for taken in subscription:
@@ -58,7 +58,7 @@ async def end_of(subscription):
     return got, None
 
 
-async def test_first_join_starts_and_last_leave_runs_finally_to_its_end(parts):
+async def test_the_first_join_starts_a_stream_and_the_last_leave_runs_its_finally_to_the_end(parts):
     registry, log = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -90,7 +90,7 @@ async def test_first_join_starts_and_last_leave_runs_finally_to_its_end(parts):
     assert log == ["start", "end", "start", "end"] and registry.running == 0
 
 
-async def test_last_leave_cancels_once_before_the_close_timeout(parts):
+async def test_the_last_leave_cancels_once_before_the_close_timeout(parts):
     registry, seen = parts.registry.ChannelRegistry(close_timeout=5), []
 
     async def generator():
@@ -103,14 +103,14 @@ async def test_last_leave_cancels_once_before_the_close_timeout(parts):
             seen.append(asyncio.current_task().cancelling())
             raise
 
-    reader = registry.join(KEY, parts.stream(generator))
-    await first(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator))
+    await first(subscription)
+    subscription.leave()
     await asyncio.sleep(10)
     assert seen == [1, 1] and registry.running == 0
 
 
-async def test_leave_before_the_first_step_never_runs_the_author_and_frees_the_key(parts):
+async def test_leaving_before_the_first_step_never_runs_the_author_and_frees_the_key(parts):
     registry, log = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -150,7 +150,7 @@ async def test_a_third_join_still_waits_for_the_first_stream(parts):
     await registry.aclose(10)
 
 
-async def test_a_swallowed_cancellation_ends_the_stream_at_its_next_yield(parts):
+async def test_a_stream_that_suppresses_its_cancellation_ends_at_its_next_yield(parts):
     registry = parts.registry.ChannelRegistry(close_timeout=50)
 
     async def generator():
@@ -161,9 +161,9 @@ async def test_a_swallowed_cancellation_ends_the_stream_at_its_next_yield(parts)
                 pass
             yield 1
 
-    reader = registry.join(KEY, parts.stream(generator))
-    await first(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator))
+    await first(subscription)
+    subscription.leave()
     await asyncio.sleep(3)
     assert registry.running == 0
 
@@ -191,9 +191,9 @@ async def test_a_stream_that_never_ends_is_stuck_and_never_runs_twice(parts):
     start = now()
     one.leave()
     _, error = await end_of(registry.join(KEY, parts.stream(generator)))
-    assert isinstance(error, ends.StreamStuck) and now() == start + 15
+    assert isinstance(error, exceptions.StreamStuck) and now() == start + 15
     assert seen == [(KEY, 15)]
-    with pytest.raises(ends.StreamStuck, match="path"):
+    with pytest.raises(exceptions.StreamStuck, match="path"):
         registry.join(KEY, parts.stream(generator))
     await asyncio.sleep(120)
     assert cancels == [0, 5, 15, 35, 75, 115]
@@ -204,7 +204,7 @@ async def test_a_stream_that_never_ends_is_stuck_and_never_runs_twice(parts):
     await registry.aclose()
 
 
-async def test_lingering_keeps_the_stream_for_the_next_reader(parts):
+async def test_lingering_keeps_the_stream_for_the_next_subscriber(parts):
     registry, starts = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -215,9 +215,9 @@ async def test_lingering_keeps_the_stream_for_the_next_reader(parts):
 
     policy = Policy(linger=5)
     registry.join(KEY, parts.stream(generator), policy)
-    for reader in tuple(registry.peek(KEY)._subscriptions):
-        await first(reader)
-        reader.leave()
+    for subscription in tuple(registry.peek(KEY)._subscriptions):
+        await first(subscription)
+        subscription.leave()
     assert registry.peek(KEY).state.value == "lingering" and registry.running == 1
     await asyncio.sleep(4)
     two = registry.join(KEY, parts.stream(generator), policy)
@@ -230,7 +230,7 @@ async def test_lingering_keeps_the_stream_for_the_next_reader(parts):
     assert registry.running == 0
 
 
-async def test_an_error_reaches_every_reader_after_the_rows_before_it(parts):
+async def test_an_error_reaches_every_subscriber_after_the_rows_before_it(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -241,16 +241,16 @@ async def test_an_error_reaches_every_reader_after_the_rows_before_it(parts):
 
     one = registry.join(KEY, parts.stream(generator))
     two = registry.join(KEY, parts.stream(generator))
-    told = [await end_of(one), await end_of(two)]
-    assert [got for got, _ in told] == [[1, 2], [1, 2]]
-    for _, error in told:
-        assert isinstance(error, ends.StreamFailed) and str(error) == "broken"
+    found = [await end_of(one), await end_of(two)]
+    assert [got for got, _ in found] == [[1, 2], [1, 2]]
+    for _, error in found:
+        assert isinstance(error, exceptions.StreamFailed) and str(error) == "broken"
         assert isinstance(error.__cause__, ValueError)
-    assert told[0][1] is not told[1][1]
+    assert found[0][1] is not found[1][1]
     assert await one.wait() is False
 
 
-async def test_a_return_ends_every_reader_without_an_error(parts):
+async def test_a_return_ends_every_subscription_without_an_error(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -260,7 +260,7 @@ async def test_a_return_ends_every_reader_without_an_error(parts):
     assert registry.peek(KEY) is None
 
 
-async def test_the_turn_in_which_a_stream_ends_a_join_starts_anew(parts):
+async def test_a_join_in_the_iteration_in_which_a_stream_ends_starts_another_one(parts):
     registry, starts = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -269,7 +269,7 @@ async def test_the_turn_in_which_a_stream_ends_a_join_starts_anew(parts):
         await asyncio.sleep(1)
 
     registry.join(KEY, parts.stream(generator))
-    await asyncio.sleep(1)  # wakes in the turn in which the author does
+    await asyncio.sleep(1)  # wakes in the same iteration of the event loop as the author
     task = registry.peek(KEY).task
     while not task.done():
         await asyncio.sleep(0)
@@ -278,7 +278,7 @@ async def test_the_turn_in_which_a_stream_ends_a_join_starts_anew(parts):
     await registry.aclose()
 
 
-async def test_a_bad_row_ends_the_readers_at_once_even_if_finally_hangs(parts):
+async def test_a_bad_row_ends_the_subscriptions_at_once_even_if_finally_waits(parts):
     registry = parts.registry.ChannelRegistry(close_timeout=5)
 
     async def generator():
@@ -314,7 +314,7 @@ async def test_a_bad_row_ends_an_author_who_catches_errors(parts):
                 pass
 
     got, error = await end_of(registry.join(KEY, parts.stream(generator)))
-    assert got == [1, 2] and isinstance(error, ends.StreamFailed)
+    assert got == [1, 2] and isinstance(error, exceptions.StreamFailed)
     await asyncio.sleep(5)
     assert registry.running == 0
 
@@ -325,7 +325,7 @@ async def test_a_join_whose_flush_ends_the_channel_waits_for_the_next_stream(par
     async def generator():
         yield 1
         await asyncio.sleep(1)
-        yield "bad"  # held back: the reader has not fetched row 1
+        yield "bad"  # held back: row 1 has not been received
         try:
             await asyncio.Event().wait()
         finally:
@@ -340,7 +340,7 @@ async def test_a_join_whose_flush_ends_the_channel_waits_for_the_next_stream(par
     await registry.aclose()
 
 
-async def test_rows_held_back_for_a_slow_reader_leave_before_a_join(parts):
+async def test_rows_held_back_for_a_slow_subscriber_are_emitted_before_a_join(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -380,7 +380,7 @@ async def test_newer_settings_end_the_older_stream_first(parts):
     old = registry.join(KEY, settings("old"), generation=1)
     assert await first(old) == ["old"]
     new = registry.join(KEY, settings("new"), generation=2)
-    assert isinstance((await end_of(old))[1], ends.Superseded)
+    assert isinstance((await end_of(old))[1], exceptions.Superseded)
     assert await first(new) == ["new"]
     late = registry.join(KEY, settings("old"), generation=1)
     assert await first(late) == ["new"] and registry.running == 1
@@ -391,7 +391,7 @@ async def test_older_settings_never_start_a_stream(parts):
     registry = parts.registry.ChannelRegistry()
     other = ChannelKey("instance", "other")
     registry.join(KEY, parts.stream(rows(1)), generation=2)
-    with pytest.raises(ends.Superseded):
+    with pytest.raises(exceptions.Superseded):
         registry.join(other, parts.stream(rows(1)), generation=1)
     registry.join(ChannelKey("stranger", "path"), parts.stream(rows(1)), generation=1)
     await registry.aclose()
@@ -416,7 +416,7 @@ async def test_a_waiting_stream_of_older_settings_is_not_started(parts):
     one.leave()
     waiting = registry.join(KEY, parts.stream(generator), generation=1)
     registry.join(ChannelKey("instance", "other"), parts.stream(rows(1)), generation=2)
-    assert isinstance((await end_of(waiting))[1], ends.Superseded) and not started
+    assert isinstance((await end_of(waiting))[1], exceptions.Superseded) and not started
     await registry.aclose()
 
 
@@ -428,9 +428,9 @@ async def test_supersede_ends_the_older_streams_of_one_instance(parts):
     await asyncio.sleep(1)
     registry.supersede("instance", 2)
     got, error = await end_of(old)
-    assert got == [1] and isinstance(error, ends.Superseded)
+    assert got == [1] and isinstance(error, exceptions.Superseded)
     assert await first(new) == await first(stranger) == [1]
-    with pytest.raises(ends.Superseded):
+    with pytest.raises(exceptions.Superseded):
         registry.join(KEY, parts.stream(rows(1)), generation=1)
     await registry.aclose()
 
@@ -439,13 +439,13 @@ async def test_close_instance_ends_all_its_streams_and_forgets_its_settings(part
     registry = parts.registry.ChannelRegistry()
     one = registry.join(KEY, parts.stream(rows(1)), generation=7)
     registry.close_instance("instance")
-    assert isinstance((await end_of(one))[1], ends.Superseded)
+    assert isinstance((await end_of(one))[1], exceptions.Superseded)
     two = registry.join(KEY, parts.stream(rows(2)), generation=1)
     assert await first(two) == [2]
     await registry.aclose()
 
 
-async def test_a_stream_knows_no_context_of_its_first_reader(parts):
+async def test_a_stream_does_not_run_in_the_context_of_its_first_subscriber(parts):
     user = contextvars.ContextVar("user", default="nobody")
     registry, seen = parts.registry.ChannelRegistry(), []
 
@@ -469,7 +469,7 @@ async def test_sys_exit_in_a_stream_is_an_error_of_that_stream(parts):
     assert got == [1] and isinstance(error.__cause__, SystemExit)
 
 
-async def test_a_cancelled_future_in_the_author_is_told_as_an_error(parts):
+async def test_awaiting_a_cancelled_future_is_an_error_of_the_stream(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -492,24 +492,24 @@ async def test_an_error_in_finally_while_closing_is_logged_and_frees_the_key(par
         finally:
             raise RuntimeError("in finally")
 
-    reader = registry.join(KEY, parts.stream(generator))
-    await first(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator))
+    await first(subscription)
+    subscription.leave()
     with caplog.at_level(logging.ERROR):
         await asyncio.sleep(1)
     assert registry.running == 0 and "failed while it closed" in caplog.text
     caplog.clear()
 
 
-async def test_the_stream_of_an_outer_cancellation_tells_its_readers(parts):
+async def test_a_stream_whose_task_somebody_else_cancels_ends_with_an_error(parts):
     registry = parts.registry.ChannelRegistry()
-    reader = registry.join(KEY, parts.stream(rows(1)))
+    subscription = registry.join(KEY, parts.stream(rows(1)))
     registry.peek(KEY).task.cancel()  # before its first step
-    assert isinstance((await end_of(reader))[1], ends.StreamFailed)
+    assert isinstance((await end_of(subscription))[1], exceptions.StreamFailed)
     assert registry.running == 0
 
 
-async def test_shutdown_ends_a_thousand_streams_and_leaves_no_task(parts):
+async def test_aclose_ends_a_thousand_streams_and_leaves_no_task(parts):
     registry, ended = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -525,8 +525,8 @@ async def test_shutdown_ends_a_thousand_streams_and_leaves_no_task(parts):
         try:
             async for _ in subscription:
                 pass
-        except ends.ShuttingDown:
-            return "told"
+        except exceptions.ShuttingDown:
+            return "shutting down"
         finally:
             subscription.leave()
 
@@ -539,13 +539,13 @@ async def test_shutdown_ends_a_thousand_streams_and_leaves_no_task(parts):
     assert all(task.done() for task in handlers[:500]) and registry.subscriptions == 500
     assert await registry.aclose(5) == ()
     results = await asyncio.gather(*handlers, return_exceptions=True)
-    assert results[500:] == ["told"] * 500 and len(ended) == 1000
+    assert results[500:] == ["shutting down"] * 500 and len(ended) == 1000
     assert len(asyncio.all_tasks()) == 1
-    with pytest.raises(ends.ShuttingDown):
+    with pytest.raises(exceptions.ShuttingDown):
         registry.join(KEY, parts.stream(generator))
 
 
-async def test_shutdown_names_the_streams_that_do_not_end(parts):
+async def test_aclose_returns_the_keys_of_streams_that_do_not_end(parts):
     registry, free = parts.registry.ChannelRegistry(), asyncio.Event()
 
     async def generator():
@@ -584,25 +584,25 @@ async def test_nothing_of_an_ended_stream_stays_in_memory(parts):
                 finally:
                     await asyncio.sleep(0.1)
 
-            reader = registry.join(KEY, parts.stream(generator))
+            subscription = registry.join(KEY, parts.stream(generator))
             channel = registry.peek(KEY)
             alive += [weakref.ref(channel), weakref.ref(channel.task)]
             del channel
-            await first(reader)
+            await first(subscription)
             try:
                 if number % 3 != 2:
-                    await anext(reader)
-            except ends.StreamFailed:
+                    await anext(subscription)
+            except exceptions.StreamFailed:
                 pass
-            reader.leave()
-            del reader, generator
+            subscription.leave()
+            del subscription, generator
             await asyncio.sleep(0.2)
         assert sum(reference() is not None for reference in alive) == 0
     finally:
         gc.enable()
 
 
-async def test_a_reader_that_is_too_slow_may_be_the_last_inside_emit(parts):
+async def test_the_last_subscriber_may_be_evicted_inside_emit(parts):
     registry, log = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -614,13 +614,13 @@ async def test_a_reader_that_is_too_slow_may_be_the_last_inside_emit(parts):
             log.append("end")
 
     policy = Policy(Buffer(rows=25, full="fail"))
-    reader = registry.join(KEY, parts.stream(generator, rows=10), policy)
+    subscription = registry.join(KEY, parts.stream(generator, rows=10), policy)
     await asyncio.sleep(2)
-    assert isinstance((await end_of(reader))[1], ends.SlowSubscriber)
+    assert isinstance((await end_of(subscription))[1], exceptions.SlowSubscriber)
     assert log == ["end"] and registry.running == 0
 
 
-async def test_block_holds_the_author_while_another_reader_is_idle(parts):
+async def test_block_pauses_the_author_while_another_subscriber_has_demand(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -636,18 +636,20 @@ async def test_block_holds_the_author_while_another_reader_is_idle(parts):
     fast = registry.join(KEY, parts.stream(generator, rows=10), policy)
     task = asyncio.create_task(end_of(fast))
     await asyncio.sleep(50)
-    assert slow.statistics().queued_rows <= 19 + 10 + 1  # what fits, a batch, the row that sees it
+    assert (
+        slow.statistics().queued_rows <= 19 + 10 + 1
+    )  # the bound, a batch, and the row that notices
     assert rows_of(slow.receive_nowait()) == list(range(1, 26))
     await asyncio.sleep(1)
     assert slow.statistics().queued_rows
     slow.leave()
     await asyncio.sleep(5)
-    assert fast.statistics().sent_rows > 40, "a reader that left holds nobody"
+    assert fast.statistics().sent_rows > 40, "a subscriber that has left does not block the author"
     await registry.aclose()
-    assert isinstance((await task)[1], ends.ShuttingDown)
+    assert isinstance((await task)[1], exceptions.ShuttingDown)
 
 
-async def test_a_full_reader_that_leaves_frees_the_author(parts):
+async def test_a_full_subscription_that_is_left_does_not_block_the_author(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -664,10 +666,10 @@ async def test_a_full_reader_that_leaves_frees_the_author(parts):
     left = now()
     slow.leave()
     assert await task == (list(range(100)), None)
-    assert now() - left < 11, "it does not wait for the moment at which the reader would stall"
+    assert now() - left < 11, "the author does not wait until the subscription would be stalled"
 
 
-async def test_a_reader_that_takes_nothing_is_ended_and_the_author_goes_on(parts):
+async def test_a_stalled_subscription_is_ended_and_the_author_continues(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -682,12 +684,14 @@ async def test_a_reader_that_takes_nothing_is_ended_and_the_author_goes_on(parts
     await asyncio.sleep(25)
     assert not stuck.ended and fast.statistics().sent_rows < 10
     await asyncio.sleep(10)
-    assert stuck.stalled and stuck.statistics().dropped_rows == 6  # what fits, and one that sees it
-    assert isinstance((await end_of(stuck))[1], ends.StalledSubscriber)
-    assert await task == (list(range(100)), None), "block loses nothing for those who read"
+    assert (
+        stuck.stalled and stuck.statistics().dropped_rows == 6
+    )  # the bound, and the row that notices
+    assert isinstance((await end_of(stuck))[1], exceptions.StalledSubscriber)
+    assert await task == (list(range(100)), None), "with block the other subscribers lose no rows"
 
 
-async def test_a_reader_that_takes_now_and_then_is_not_stalled(parts):
+async def test_a_subscriber_that_receives_now_and_then_is_not_stalled(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -700,26 +704,26 @@ async def test_a_reader_that_takes_now_and_then_is_not_stalled(parts):
     got = []
     while not slow.ended:
         await asyncio.sleep(29)
-        taken = rows_of(slow.receive_nowait())
-        assert not slow.stalled and len(taken) < 10, "the author waits for the reader"
-        got += taken
+        received = rows_of(slow.receive_nowait())
+        assert not slow.stalled and len(received) < 10, "the author waits for the subscriber"
+        got += received
     assert got + rows_of(slow.receive_nowait()) == list(range(40))
 
 
-async def test_each_drop_is_told_and_the_sums_are_exact(parts):
+async def test_each_drop_is_reported_with_exact_sums(parts):
     for full in ("drop_oldest", "latest", "fail"):
-        await drops_are_told(parts, full)
+        await check_drops(parts, full)
 
 
-async def drops_are_told(parts, full):
-    told, episodes = [], []
+async def check_drops(parts, full):
+    drops, episodes = [], []
 
     class Watch(Observer):
         def on_drop(self, key, rows, packets):
-            told.append((rows, packets))
+            drops.append((rows, packets))
 
         def on_lagging(self, key):
-            episodes.append("behind")
+            episodes.append("lagging")
 
         def on_caught_up(self, key, rows, packets):
             episodes.append((rows, packets))
@@ -734,24 +738,24 @@ async def drops_are_told(parts, full):
         await asyncio.sleep(60)
 
     policy = Policy(Buffer(rows=10, full=full))
-    reader = registry.join(KEY, run, policy)
-    while not reader.ended:
+    subscription = registry.join(KEY, run, policy)
+    while not subscription.ended:
         await asyncio.sleep(5.5)
-        taken += len(rows_of(reader.receive_nowait()))
-    rows = sum(rows for rows, _ in told)
+        taken += len(rows_of(subscription.receive_nowait()))
+    rows = sum(rows for rows, _ in drops)
     emitted = 160 if full != "fail" else 12
-    assert rows == reader.statistics().dropped_rows and taken + rows == emitted
-    assert sum(packets for _, packets in told) == reader.statistics().dropped_packets
+    assert rows == subscription.statistics().dropped_rows and taken + rows == emitted
+    assert sum(packets for _, packets in drops) == subscription.statistics().dropped_packets
     if full == "latest":
-        assert episodes == [], "there it is the wish"
+        assert episodes == [], "with latest, drops are intended"
     else:
-        assert episodes == ["behind", (rows, reader.statistics().dropped_packets)]
+        assert episodes == ["lagging", (rows, subscription.statistics().dropped_packets)]
     await registry.aclose()
 
 
-async def test_what_an_author_says_is_told_until_it_is_over(parts):
+async def test_subscribers_of_the_exact_channel_see_each_status_until_it_ends(parts):
     registry = parts.registry.ChannelRegistry()
-    heard = []
+    seen = []
 
     async def run(channel):
         channel.statuses.set("reconnecting", Status("warning", "away"))
@@ -764,17 +768,17 @@ async def test_what_an_author_says_is_told_until_it_is_over(parts):
         await asyncio.sleep(1)
 
     exact = registry.join(KEY, run, exact=True)
-    stock = registry.join(KEY, run)
+    ordinary = registry.join(KEY, run)
     while await exact.wait():
         exact.receive_nowait()
         text = exact.status and exact.status.text
-        if not heard or heard[-1] != text:
-            heard.append(text)
-    assert heard == ["away", None, "night", None]
-    assert rows_of(stock.receive_nowait()) == [1, 2, 3]
+        if not seen or seen[-1] != text:
+            seen.append(text)
+    assert seen == ["away", None, "night", None]
+    assert rows_of(ordinary.receive_nowait()) == [1, 2, 3]
 
 
-async def test_each_reader_has_the_schema_before_its_rows(parts):
+async def test_each_subscriber_gets_the_schema_before_its_rows(parts):
     registry = parts.registry.ChannelRegistry()
     schemas = [Schema(b"%d" % number, str(number)) for number in range(2)]
 
@@ -805,9 +809,9 @@ async def test_a_packet_without_rows_changes_the_schema_and_is_not_delivered(par
         channel.emit(packet([], new))
         await asyncio.Event().wait()
 
-    reader = registry.join(KEY, run)
+    subscription = registry.join(KEY, run)
     await asyncio.sleep(1)
-    assert reader.receive_nowait() == [] and registry.peek(KEY).schema is new
+    assert subscription.receive_nowait() == [] and registry.peek(KEY).schema is new
     await registry.aclose()
 
 
@@ -820,17 +824,17 @@ async def test_emitting_into_a_closing_channel_raises(parts):
         finally:
             try:
                 channel.emit(packet([1]))
-            except ends.ChannelClosed as error:
+            except exceptions.ChannelClosed as error:
                 seen.append(str(error))
 
-    reader = registry.join(KEY, run)
+    subscription = registry.join(KEY, run)
     await asyncio.sleep(1)
-    reader.leave()
+    subscription.leave()
     await asyncio.sleep(1)
     assert seen == ["path: the channel is closing"]
 
 
-async def test_an_error_of_on_hungry_fails_the_channel_not_the_reader_who_came_by(parts):
+async def test_an_error_of_on_demand_fails_the_channel_and_is_not_raised_in_receive_nowait(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def run(channel):
@@ -841,15 +845,15 @@ async def test_an_error_of_on_hungry_fails_the_channel_not_the_reader_who_came_b
         channel.on_demand = broken
         await asyncio.Event().wait()
 
-    reader = registry.join(KEY, run)
+    subscription = registry.join(KEY, run)
     await asyncio.sleep(1)
-    assert rows_of(reader.receive_nowait()) == [1]
-    assert isinstance((await end_of(reader))[1], ends.StreamFailed)
+    assert rows_of(subscription.receive_nowait()) == [1]
+    assert isinstance((await end_of(subscription))[1], exceptions.StreamFailed)
     await asyncio.sleep(0)
     assert registry.running == 0
 
 
-async def test_on_hungry_is_never_called_inside_emit(parts):
+async def test_on_demand_is_never_called_while_emit_gives_packets(parts):
     registry, inside, calls = parts.registry.ChannelRegistry(), False, []
 
     async def run(channel):
@@ -866,11 +870,11 @@ async def test_on_hungry_is_never_called_inside_emit(parts):
     fast = registry.join(KEY, run, policy)
     task = asyncio.create_task(end_of(fast))
     await task
-    assert isinstance((await end_of(slow))[1], ends.SlowSubscriber)
+    assert isinstance((await end_of(slow))[1], exceptions.SlowSubscriber)
     assert calls and not any(calls)
 
 
-async def test_the_observer_is_told_each_event_once(parts):
+async def test_the_observer_gets_each_event_once(parts):
     log = []
 
     class Watch(Observer):
@@ -942,14 +946,14 @@ async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(par
                 tasks.create_task(asyncio.sleep(1))
             log.append("end")
 
-    reader = registry.join(KEY, parts.stream(generator))
-    await first(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator))
+    await first(subscription)
+    subscription.leave()
     await asyncio.sleep(4)
     assert log == ["timeout", "end"] and registry.running == 0
 
 
-def test_the_states_have_the_words_of_the_picture():
+def test_the_states_are_those_of_the_diagram():
     assert [state.value for state in State] == [
         "opening",
         "running",
@@ -972,7 +976,7 @@ async def test_rows_before_newer_settings_are_not_lost(parts):
     await asyncio.sleep(5)
     registry.supersede("instance", 2)
     got, error = await end_of(old)
-    assert got == [0, 1, 2] and isinstance(error, ends.Superseded)
+    assert got == [0, 1, 2] and isinstance(error, exceptions.Superseded)
     await registry.aclose()
 
 

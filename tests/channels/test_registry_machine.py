@@ -1,4 +1,4 @@
-"""The registry, the mailbox and the pump under any history: see registry_machine.py."""
+"""The registry, subscriptions and producer under any history: see registry_machine.py."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How yields pass an `RowOrder` on their way into packets, in virtual time."""
+"""How yields are sorted by a `RowOrder` before they are packets, in virtual time."""
 
 import asyncio
 
@@ -28,13 +28,13 @@ def at(time):
 
 
 class Stage:
-    """One channel, and when its reader got which rows."""
+    """One channel, and when its subscriber got which rows."""
 
     def __init__(self, parts, generator, order, policy=None, encode=encode, **sizes):
         self.counters = Counters()
         self.registry = parts.registry.ChannelRegistry()
         run = parts.producer.drive(generator, encode, order=order, counters=self.counters, **sizes)
-        self.reader = self.registry.join(KEY, run, policy or Policy())
+        self.subscription = self.registry.join(KEY, run, policy or Policy())
         self._zero = self.registry.loop.time()
 
     @property
@@ -45,15 +45,15 @@ class Stage:
         """Each packet's time of arrival and the times of its rows, and the error at the end."""
         got = []
         try:
-            async for taken in self.reader:
-                times = [row["time"] for row in rows_of(taken)]
+            async for received in self.subscription:
+                times = [row["time"] for row in rows_of(received)]
                 got.append((self.now, times))
         except Exception as error:
             return got, error
         return got, None
 
 
-async def test_held_rows_leave_in_order_as_newer_ones_come(parts):
+async def test_held_rows_are_sent_in_order_when_newer_ones_come(parts):
     async def generator():
         for time in (1000, 3000, 2500, 4500, 6000):
             yield at(time)
@@ -64,7 +64,7 @@ async def test_held_rows_leave_in_order_as_newer_ones_come(parts):
     assert error is None
 
 
-async def test_held_rows_leave_by_the_clock_when_the_source_goes_quiet(parts):
+async def test_held_rows_are_sent_by_a_timer_when_the_author_yields_nothing(parts):
     async def generator():
         yield at(2000)
         await asyncio.sleep(0.5)
@@ -76,34 +76,34 @@ async def test_held_rows_leave_by_the_clock_when_the_source_goes_quiet(parts):
     assert got == [(1.0, [1500, 2000]), (1.5, [2400])]
 
 
-async def test_the_clock_starts_again_after_rows_have_left_without_it(parts):
+async def test_the_timer_starts_again_after_rows_were_sent_without_it(parts):
     async def generator():
         yield at(1000)
         await asyncio.sleep(0.2)
-        yield at(2000)  # takes the first along; the timer of that one is still to fire
+        yield at(2000)  # releases the first row, whose timer is still running
         await asyncio.sleep(100)
 
     got, _ = await Stage(parts, generator, HOLD).all()
     assert got == [(0.2, [1000]), (1.2, [2000])]
 
 
-@pytest.mark.parametrize("ends", ["returns", "raises"])
-async def test_held_rows_leave_at_the_end_and_before_an_error(parts, ends):
+@pytest.mark.parametrize("how", ["returns", "raises"])
+async def test_held_rows_are_sent_at_the_end_and_before_an_error(parts, how):
     async def generator():
         yield at(2)
         yield at(1)
-        if ends == "raises":
+        if how == "raises":
             raise KeyError("oops")
 
     got, error = await Stage(parts, generator, HOLD).all()
     assert got == [(0, [1, 2])]
-    assert (error is None) == (ends == "returns")
+    assert (error is None) == (how == "returns")
 
 
-async def test_after_a_cancel_nothing_more_is_sent(parts):
+async def test_nothing_is_sent_after_a_cancellation(parts):
     sent = []
 
-    def noting(rows):
+    def record(rows):
         sent.extend(rows)
         return encode(rows)
 
@@ -114,14 +114,14 @@ async def test_after_a_cancel_nothing_more_is_sent(parts):
         finally:
             await asyncio.sleep(0.5)
 
-    stage = Stage(parts, generator, HOLD, encode=noting)
+    stage = Stage(parts, generator, HOLD, encode=record)
     await asyncio.sleep(0.7)
-    stage.reader.leave()
+    stage.subscription.leave()
     await asyncio.sleep(10)
     assert sent == [] and stage.registry.running == 0
 
 
-async def test_held_rows_that_are_due_wait_for_a_reader_that_is_busy(parts):
+async def test_held_rows_that_are_due_wait_until_a_subscriber_has_demand(parts):
     async def generator():
         for time in range(5):
             yield at(time)
@@ -130,12 +130,12 @@ async def test_held_rows_that_are_due_wait_for_a_reader_that_is_busy(parts):
 
     stage = Stage(parts, generator, HOLD)
     await asyncio.sleep(20)
-    taken = [rows_of(stage.reader.receive_nowait()) for _ in range(3)]
-    assert taken == [[at(0)], [at(1), at(2), at(3), at(4)], []]
+    received = [rows_of(stage.subscription.receive_nowait()) for _ in range(3)]
+    assert received == [[at(0)], [at(1), at(2), at(3), at(4)], []]
     await stage.registry.aclose()
 
 
-async def test_rows_do_not_pile_up_before_a_reader_that_never_takes(parts):
+async def test_the_batch_stays_small_when_the_subscriber_receives_nothing(parts):
     async def generator():
         for time in range(1000):
             yield at(time)
@@ -145,15 +145,15 @@ async def test_rows_do_not_pile_up_before_a_reader_that_never_takes(parts):
     policy = Policy(Buffer(rows=50))
     stage = Stage(parts, generator, RowOrder(late="drop"), policy, rows=10)
     await asyncio.sleep(50)
-    queued = rows_of(stage.reader.receive_nowait())
-    batch = rows_of(stage.reader.receive_nowait())
-    dropped = stage.reader.statistics().dropped_rows
+    queued = rows_of(stage.subscription.receive_nowait())
+    batch = rows_of(stage.subscription.receive_nowait())
+    dropped = stage.subscription.statistics().dropped_rows
     assert queued + batch == [at(time) for time in range(dropped, 1000)]
     assert len(queued) <= 50 and len(batch) <= 10
     await stage.registry.aclose()
 
 
-async def test_block_holds_the_author_back_when_rows_pass_an_order(parts):
+async def test_block_pauses_the_author_of_a_stream_with_an_order(parts):
     count = 0
 
     async def generator():
@@ -171,7 +171,7 @@ async def test_block_holds_the_author_back_when_rows_pass_an_order(parts):
     assert sum((rows for _, rows in got), []) == list(range(1000))
 
 
-async def test_an_author_who_never_waits_loses_nothing_to_the_order(parts):
+async def test_an_author_who_never_waits_loses_no_held_rows(parts):
     async def generator():
         for time in range(0, 20_000, 2):
             yield at(time + 1)
@@ -180,10 +180,10 @@ async def test_an_author_who_never_waits_loses_nothing_to_the_order(parts):
     stage = Stage(parts, generator, HOLD, Policy(Buffer(rows=500)), rows=40)
     got, _ = await stage.all()
     assert sum((rows for _, rows in got), []) == list(range(20_000))
-    assert stage.reader.statistics().dropped_rows == 0
+    assert stage.subscription.statistics().dropped_rows == 0
 
 
-async def test_a_packet_grows_by_what_was_yielded_not_by_what_the_lists_hold(parts):
+async def test_the_size_of_a_batch_is_measured_by_yields_not_by_rows(parts):
     sizes = []
 
     def heavy(rows):
@@ -196,13 +196,13 @@ async def test_a_packet_grows_by_what_was_yielded_not_by_what_the_lists_hold(par
 
     stage = Stage(parts, generator, RowOrder(late="drop"), encode=heavy)
     total = 0
-    async for taken in stage.reader:
-        total += sum(packet.rows for _, packet in taken)
-    assert total == 100_000 and stage.reader.statistics().dropped_rows == 0
+    async for received in stage.subscription:
+        total += sum(packet.rows for _, packet in received)
+    assert total == 100_000 and stage.subscription.statistics().dropped_rows == 0
     assert sizes[0] == 6400 and set(sizes[1:]) == {600}, "64 KiB are 6 yields of 100 rows"
 
 
-async def test_a_row_that_the_order_cannot_judge_fails_the_channel_after_those_before_it(parts):
+async def test_a_row_that_cannot_be_sorted_fails_the_channel_after_the_rows_before_it(parts):
     async def generator():
         yield {"time": 2, "id": 1}
         yield {"time": 1, "id": 2}
@@ -213,15 +213,13 @@ async def test_a_row_that_the_order_cannot_judge_fails_the_channel_after_those_b
     stage = Stage(parts, generator, RowOrder(late="hold", key=("id",)))
     got, error = await stage.all()
     assert got == [(0, [1, 2])]
-    assert isinstance(error, parts.subscription.StreamFailed) and "RowOrder.key must name" in str(
-        error
-    )
-    assert "got id with []" in str(error)
+    assert isinstance(error, parts.subscription.StreamFailed)
+    assert "RowOrder.key must name" in str(error) and "got id with []" in str(error)
     await asyncio.sleep(1)
     assert stage.registry.running == 0
 
 
-async def test_what_is_left_out_is_counted(parts):
+async def test_rows_that_are_left_out_are_counted(parts):
     async def generator():
         for time, each in ((2, "x"), (1, "y"), (3, "x"), (4, "z")):
             yield {"time": time, "id": each}
@@ -233,7 +231,7 @@ async def test_what_is_left_out_is_counted(parts):
     assert stage.counters.dropped == {"late": 1, "duplicate": 1}
 
 
-async def test_an_order_without_rules_is_no_order(parts):
+async def test_an_order_without_rules_changes_nothing(parts):
     async def generator():
         yield at(2)
         yield at(1)
@@ -243,7 +241,7 @@ async def test_an_order_without_rules_is_no_order(parts):
 
 
 @pytest.mark.parametrize("order", [RowOrder(late="drop"), HOLD, RowOrder(key=("time",))])
-async def test_rows_that_a_stream_repeats_when_it_is_tried_again_are_left_out(parts, order):
+async def test_rows_that_are_yielded_again_after_a_retry_are_left_out(parts, order):
     attempts = 0
 
     async def generator():
@@ -258,8 +256,8 @@ async def test_rows_that_a_stream_repeats_when_it_is_tried_again_are_left_out(pa
     options = StreamOptions(order=order)
     run = supervise(generator, encode, KEY, retry, BugDelays(), counters, options=options)
     rows = []
-    async for taken in parts.registry.ChannelRegistry().join(KEY, run):
-        rows += [row["time"] for row in rows_of(taken)]
+    async for received in parts.registry.ChannelRegistry().join(KEY, run):
+        rows += [row["time"] for row in rows_of(received)]
     equal = [] if order.key else [2, 5]  # a row as old as the newest is not late
     assert sorted(rows) == sorted([*range(9), *equal])
     assert sum(counters.dropped.values()) == 9 - len(equal)

@@ -1,4 +1,4 @@
-"""How yields become packets, and how the author's generator is driven and closed."""
+"""How yields become packets, and how the author's generator is read and closed."""
 
 import asyncio
 
@@ -20,16 +20,16 @@ def parts() -> Parts:
     return REAL
 
 
-def packets_of(taken):
-    return [orjson.loads(packet.data)[0] for _, packet in taken]
+def packets_of(received):
+    return [orjson.loads(packet.data)[0] for _, packet in received]
 
 
 async def all_of(subscription):
     """Each packet's rows, and the error at the end."""
     got = []
     try:
-        async for taken in subscription:
-            got += packets_of(taken)
+        async for received in subscription:
+            got += packets_of(received)
     except Exception as error:
         return got, error
     return got, None
@@ -49,7 +49,7 @@ async def test_rows_without_a_wait_between_them_are_one_packet(parts):
     assert got == [[1, 2], [3, 4]] and error is None
 
 
-async def test_rows_are_merged_while_every_reader_is_busy(parts):
+async def test_rows_are_merged_while_no_subscriber_has_demand(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -58,14 +58,14 @@ async def test_rows_are_merged_while_every_reader_is_busy(parts):
             await asyncio.sleep(1)
         await asyncio.Event().wait()
 
-    reader = registry.join(KEY, parts.stream(generator))
+    subscription = registry.join(KEY, parts.stream(generator))
     await asyncio.sleep(10)
-    assert packets_of(reader.receive_nowait()) == [[0]]
-    assert packets_of(reader.receive_nowait()) == [[1, 2, 3, 4]]
+    assert packets_of(subscription.receive_nowait()) == [[0]]
+    assert packets_of(subscription.receive_nowait()) == [[1, 2, 3, 4]]
     await registry.aclose()
 
 
-async def test_a_batch_leaves_at_the_wait_when_one_reader_of_two_is_idle(parts):
+async def test_a_batch_is_emitted_at_a_wait_when_one_of_two_subscribers_has_demand(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -82,7 +82,7 @@ async def test_a_batch_leaves_at_the_wait_when_one_reader_of_two_is_idle(parts):
     await registry.aclose()
 
 
-async def test_a_packet_has_at_most_so_many_rows(parts):
+async def test_a_packet_has_at_most_the_maximum_number_of_rows(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -93,7 +93,7 @@ async def test_a_packet_has_at_most_so_many_rows(parts):
     assert [len(rows) for rows in got] == [10, 10, 5]
 
 
-async def test_an_author_who_never_waits_starves_nobody_and_drops_nothing(parts):
+async def test_an_author_who_never_waits_blocks_no_task_and_loses_no_rows(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -103,19 +103,19 @@ async def test_an_author_who_never_waits_starves_nobody_and_drops_nothing(parts)
             number += 1
 
     policy = Policy(Buffer(rows=50))
-    reader = registry.join(KEY, parts.stream(generator, rows=40), policy)
+    subscription = registry.join(KEY, parts.stream(generator, rows=40), policy)
     got = []
-    async for taken in reader:
-        got += rows_of(taken)
+    async for received in subscription:
+        got += rows_of(received)
         if len(got) >= 5000:
             break
-    counts = reader.statistics()
-    reader.leave()
+    counts = subscription.statistics()
+    subscription.leave()
     assert got == list(range(len(got))) and counts.dropped_rows == 0
     await registry.aclose()
 
 
-async def test_an_author_who_never_waits_starves_nobody_when_no_reader_is_left(parts):
+async def test_an_author_who_never_waits_blocks_no_task_while_the_channel_lingers(parts):
     registry, count = parts.registry.ChannelRegistry(), 0
 
     async def generator():
@@ -124,16 +124,16 @@ async def test_an_author_who_never_waits_starves_nobody_when_no_reader_is_left(p
             count += 1
             yield count
 
-    reader = registry.join(KEY, parts.stream(generator), Policy(linger=10))
-    await anext(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator), Policy(linger=10))
+    await anext(subscription)
+    subscription.leave()
     for _ in range(5):
         await asyncio.sleep(0)
     assert registry.peek(KEY).state.value == "lingering" and count < 20_000
     await registry.aclose()
 
 
-async def test_heavy_yields_are_not_merged_beyond_one_turn(parts):
+async def test_large_yields_are_merged_up_to_batch_bytes(parts):
     registry = parts.registry.ChannelRegistry()
     sizes = []
 
@@ -146,20 +146,20 @@ async def test_heavy_yields_are_not_merged_beyond_one_turn(parts):
             yield number
 
     run = parts.producer.drive(generator, heavy)
-    reader = registry.join(KEY, run)
-    task = asyncio.create_task(_count(reader))
-    assert await task == 200 * 100 and reader.statistics().dropped_rows == 0
-    assert sizes[0] == 64 and set(sizes[1:]) == {2}, "64 KiB a turn once the size is known"
+    subscription = registry.join(KEY, run)
+    task = asyncio.create_task(_count(subscription))
+    assert await task == 200 * 100 and subscription.statistics().dropped_rows == 0
+    assert sizes[0] == 64 and set(sizes[1:]) == {2}, "64 KiB in each later packet"
 
 
-async def _count(reader):
+async def _count(subscription):
     total = 0
-    async for taken in reader:
-        total += sum(packet.rows for _, packet in taken)
+    async for received in subscription:
+        total += sum(packet.rows for _, packet in received)
     return total
 
 
-async def test_many_packets_of_one_batch_all_reach_a_reader_that_keeps_up(parts):
+async def test_all_packets_of_one_batch_reach_a_subscriber_that_keeps_up(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -170,28 +170,30 @@ async def test_many_packets_of_one_batch_all_reach_a_reader_that_keeps_up(parts)
     def singly(rows):
         return [packet([row]) for row in rows]
 
-    reader = registry.join(KEY, parts.producer.drive(generator, singly), Policy(Buffer(rows=5)))
-    assert rows_of(await anext(reader)) == list(range(30))
+    subscription = registry.join(
+        KEY, parts.producer.drive(generator, singly), Policy(Buffer(rows=5))
+    )
+    assert rows_of(await anext(subscription)) == list(range(30))
     await registry.aclose()
 
 
-async def test_a_half_full_reader_gets_more_turns_before_rows_are_dropped(parts):
+async def test_the_author_pauses_longer_above_high_water_before_rows_are_dropped(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
         for number in range(400):
             yield number
 
-    reader = registry.join(KEY, parts.stream(generator, rows=40), Policy(Buffer(rows=60)))
+    subscription = registry.join(KEY, parts.stream(generator, rows=40), Policy(Buffer(rows=60)))
     got = []
-    async for taken in reader:
-        got += rows_of(taken)
-        for _ in range(5):  # a reader that needs some turns to send what it took
+    async for received in subscription:
+        got += rows_of(received)
+        for _ in range(5):  # a subscriber that needs some iterations to send what it received
             await asyncio.sleep(0)
     assert got == list(range(400))
 
 
-async def test_a_bad_row_loses_neither_the_rows_before_it_nor_its_name(parts):
+async def test_the_rows_before_a_bad_row_are_sent_and_the_error_names_it(parts):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -205,7 +207,7 @@ async def test_a_bad_row_loses_neither_the_rows_before_it_nor_its_name(parts):
     assert isinstance(error, parts.subscription.StreamFailed) and "'bad'" in str(error)
 
 
-async def test_a_batch_that_only_fails_together_is_sent_row_by_row(parts):
+async def test_a_batch_that_can_only_be_encoded_row_by_row_is_sent(parts):
     registry = parts.registry.ChannelRegistry()
 
     def alone(rows):
@@ -221,7 +223,7 @@ async def test_a_batch_that_only_fails_together_is_sent_row_by_row(parts):
     assert got == ([[1], [2]], None)
 
 
-async def test_the_error_of_the_author_comes_out_of_the_runner_unchanged(parts):
+async def test_the_runner_raises_the_error_of_the_author_unchanged(parts):
     registry, seen, wrong = parts.registry.ChannelRegistry(), [], ValueError("wrong")
 
     async def generator():
@@ -277,7 +279,7 @@ async def test_a_timeout_around_a_yield_works_while_the_author_waits(parts, scop
 
 
 @pytest.mark.parametrize("scope", ["asyncio.timeout", "anyio.move_on_after"])
-async def test_a_timeout_that_strikes_while_the_pump_waits_is_told_in_one_sentence(parts, scope):
+async def test_a_timeout_that_expires_at_a_yield_is_an_error(parts, scope):
     registry, log = parts.registry.ChannelRegistry(), []
 
     async def generator():
@@ -299,16 +301,16 @@ async def test_a_timeout_that_strikes_while_the_pump_waits_is_told_in_one_senten
             log.append("end")
 
     policy = Policy(Buffer(rows=20, full="block"))
-    reader = registry.join(KEY, parts.stream(generator, rows=30), policy)
+    subscription = registry.join(KEY, parts.stream(generator, rows=30), policy)
     await asyncio.sleep(3)
-    got, error = await all_of(reader)
+    got, error = await all_of(subscription)
     assert isinstance(error.__cause__, parts.producer.YieldInScope)
     assert "timeout or cancel scope" in str(error)
     assert log == ["finally", "end"]
-    assert len(sum(got, [])) == 26, "the row that waited for room is not lost"
+    assert len(sum(got, [])) == 26, "the row that waited for the subscriber is not lost"
 
 
-async def test_a_yield_in_finally_while_closing_is_told_and_frees_the_key(parts, caplog):
+async def test_a_yield_in_finally_while_closing_is_logged_and_frees_the_key(parts, caplog):
     registry = parts.registry.ChannelRegistry()
 
     async def generator():
@@ -318,9 +320,9 @@ async def test_a_yield_in_finally_while_closing_is_told_and_frees_the_key(parts,
         finally:
             yield 2
 
-    reader = registry.join(KEY, parts.stream(generator, rows=10))
-    await anext(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator, rows=10))
+    await anext(subscription)
+    subscription.leave()
     await asyncio.sleep(1)
     assert registry.running == 0 and "yields in its finally" in caplog.text
     caplog.clear()
@@ -343,10 +345,10 @@ async def test_the_generator_is_closed_by_the_task_that_read_it(parts):
         finally:
             tasks.append(asyncio.current_task())
 
-    reader = registry.join(KEY, parts.stream(generator))
-    await anext(reader)
-    await anext(reader)
-    reader.leave()
+    subscription = registry.join(KEY, parts.stream(generator))
+    await anext(subscription)
+    await anext(subscription)
+    subscription.leave()
     await asyncio.sleep(1)
     assert len(tasks) == 2 and tasks[0] is tasks[1] and registry.running == 0
 
@@ -363,14 +365,14 @@ async def test_a_schema_change_inside_a_batch_gives_packets_in_their_order(parts
         yield "b1"
         yield "a2"
 
-    reader = registry.join(KEY, parts.producer.drive(generator, by_kind))
-    taken = await anext(reader)
-    assert [(schema and schema.fingerprint) for schema, _ in taken] == ["a", "b", "a"]
-    assert rows_of(taken) == ["a1", "b1", "a2"]
-    assert await all_of(reader) == ([], None)
+    subscription = registry.join(KEY, parts.producer.drive(generator, by_kind))
+    received = await anext(subscription)
+    assert [(schema and schema.fingerprint) for schema, _ in received] == ["a", "b", "a"]
+    assert rows_of(received) == ["a1", "b1", "a2"]
+    assert await all_of(subscription) == ([], None)
 
 
-def test_sizes_below_one_are_refused(parts):
+def test_sizes_below_one_are_an_error(parts):
     for sizes in ({"rows": 0}, {"batch_bytes": 0}):
         with pytest.raises(ValueError, match="must be at least 1, got "):
             parts.producer.drive(lambda: None, encode, **sizes)

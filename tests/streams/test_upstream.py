@@ -1,4 +1,4 @@
-"""Recorded upstreams: messages are played at their recorded times."""
+"""Recorded upstreams: recorded messages are played at their own times."""
 
 import anyio
 import pytest
@@ -13,7 +13,7 @@ async def real():
     raise OSError("gone")
 
 
-async def test_what_is_recorded_is_handed_on_and_played_again(tmp_path):
+async def test_messages_are_recorded_passed_on_and_played_again(tmp_path):
     path = tmp_path / "a.ndjson"
     seen = []
     with pytest.raises(OSError, match="gone"):
@@ -29,7 +29,7 @@ async def test_what_is_recorded_is_handed_on_and_played_again(tmp_path):
 
 
 @pytest.mark.virtual
-async def test_messages_come_at_their_times_from_where_one_asks():
+async def test_messages_are_played_at_their_times_from_a_given_second():
     lines = [RecordedMessage(0, "a"), RecordedMessage(60, "b"), RecordedMessage(3_600, "c")]
     begun = anyio.current_time()
     found = [(message, anyio.current_time() - begun) async for message in play(lines)]
@@ -39,7 +39,7 @@ async def test_messages_come_at_their_times_from_where_one_asks():
     assert found == [("b", 30), ("c", 3_570)]
 
 
-async def test_a_line_that_is_none_is_named(tmp_path):
+async def test_the_error_names_a_line_that_is_not_a_record(tmp_path):
     path = tmp_path / "a.ndjson"
     path.write_text('{"t": 0, "message": 1}\n{"t": "x"}\n')
     with pytest.raises(ValueError, match=r"a\.ndjson, line 2"):

@@ -141,7 +141,7 @@ class Channel:
     @property
     def has_demand(self) -> bool:
         """Whether some subscriber has taken everything, or nobody subscribes."""
-        for subscription in self._subscriptions:  # a loop, not any(): called for nearly each packet
+        for subscription in self._subscriptions:  # for nearly each packet: no any() here
             if not subscription._queue:
                 return True
         return not self._subscriptions

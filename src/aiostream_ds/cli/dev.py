@@ -136,9 +136,12 @@ async def _serve_console(
 
     title = Path(parsed.file).name if parsed.file else "the built-in plugin"
     async with open_hub(
-        plugin.catalog, settings=plugin.settings, secrets=plugin.secrets, title=title
+        plugin.catalog,
+        settings=plugin.settings,
+        secrets=plugin.secrets,
+        title=title,
+        first_path=path,
     ) as hub:
-        hub.first_path = path
 
         async def ready(address: str) -> None:
             _print_attached(parsed, directory)

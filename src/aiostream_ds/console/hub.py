@@ -27,6 +27,7 @@ class Hub:
     """State shared by all pages. Made by `open_hub`.
 
     Attributes:
+        settings, secrets: the data source's jsonData and secureJsonData.
         title: the name that pages show.
         first_path: the path that a page follows when it opens; "" for none.
         forms: the schema of settings and queries, as JSON.
@@ -35,15 +36,23 @@ class Hub:
     """
 
     def __init__(
-        self, plugin: ReloadablePlugin, grafana: Grafana, stats: ChannelStats, title: str
+        self,
+        plugin: ReloadablePlugin,
+        grafana: Grafana,
+        stats: ChannelStats,
+        *,
+        settings: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        title: str,
+        first_path: str,
     ) -> None:
         self.plugin = plugin
         self.grafana = grafana
         self.stats = stats
+        self.settings = dict(settings)
+        self.secrets = dict(secrets)
         self.title = title
-        self.settings: dict[str, Any] = {}
-        self.secrets: dict[str, str] = {}
-        self.first_path = ""
+        self.first_path = first_path
         self.reload: dict[str, Any] = {"count": 0, "seconds": 0.0, "error": ""}
         self.forms = msgspec.Raw(b"{}")
         self.pages: set[PageQueue] = set()
@@ -125,15 +134,27 @@ async def open_hub(
     settings: Mapping[str, Any] | None = None,
     secrets: Mapping[str, str] | None = None,
     title: str = "",
+    first_path: str = "",
 ) -> AsyncGenerator[Hub]:
-    """Open a plugin with this code, and a Grafana in memory that all pages share."""
+    """Open a plugin with this code, and a Grafana in memory that all pages share.
+
+    The arguments are the attributes of `Hub`.
+    """
+    settings, secrets = settings or {}, secrets or {}
     stats = ChannelStats()
     async with (
         open_reloadable_plugin(catalog, stats.attach) as plugin,
         open_grafana(plugin, settings=settings, secrets=secrets, uid=UID) as grafana,
     ):
-        hub = Hub(plugin, grafana, stats, title)
-        hub.settings, hub.secrets = dict(settings or {}), dict(secrets or {})
+        hub = Hub(
+            plugin,
+            grafana,
+            stats,
+            settings=settings,
+            secrets=secrets,
+            title=title,
+            first_path=first_path,
+        )
         await hub.update_forms()
         root = logging.getLogger()
         root.addHandler(hub.log)

@@ -2,7 +2,7 @@
 
 Grafana reads them from its provisioning folder: they start with the data source of
 `datasources/aiostream.yaml`. A package also holds a form of them that can be imported from the tab
-Dashboards of a data source (`aiostream_ds.packaging.builtin_files`). In both a viewer can select
+Dashboards of a data source (`aiostream_ds.packaging.package_layout`). In both a viewer can select
 another data source at the top, and no panel names a data source.
 
 The model is the one of Grafana 9.4 (schema version 37, `DashboardMigrator.ts`); newer ones migrate

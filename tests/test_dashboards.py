@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aiostream_ds.packaging.builtin_files import importable_dashboards
+from aiostream_ds.packaging.package_layout import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
 

@@ -29,10 +29,9 @@ from aiostream_ds.packaging.contract_check import (
     read_schema,
 )
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
-from aiostream_ds.packaging.launchers import current_platform
+from aiostream_ds.packaging.launchers import current_platform, executable_name
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.package_check import MAX_ZIP_SIZE, check_folder
-from aiostream_ds.packaging.package_layout import executable_name
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]

@@ -24,9 +24,8 @@ from aiostream_ds.packaging.diagnosis import Installation, diagnose, explain
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
 from aiostream_ds.packaging.grafana_logs import Clue, find_clues
 from aiostream_ds.packaging.host_checks import find_user
-from aiostream_ds.packaging.launchers import current_platform
+from aiostream_ds.packaging.launchers import current_platform, executable_name
 from aiostream_ds.packaging.manifest import read_manifest
-from aiostream_ds.packaging.package_layout import executable_name
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]

@@ -20,7 +20,7 @@ from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.dependencies import Package, distributions_of, resolve
 from aiostream_ds.packaging.elf import is_elf
 from aiostream_ds.packaging.findings import PackagingError, Progress, megabytes
-from aiostream_ds.packaging.launchers import current_platform
+from aiostream_ds.packaging.launchers import current_platform, launch_conf, start_file
 from aiostream_ds.packaging.optimize import compile_all, strip_all, trim_arrow, write_preload
 from aiostream_ds.packaging.package_layout import (
     package_manifest,
@@ -31,7 +31,6 @@ from aiostream_ds.packaging.project import Imports, Project, find_imports, read_
 from aiostream_ds.packaging.python_runtime import Runtime, copy_libraries, copy_runtime
 from aiostream_ds.packaging.sbom import SBOM_FILE, make_sbom, system_packages
 from aiostream_ds.packaging.smoke_test import smoke_test
-from aiostream_ds.packaging.start_files import launch_conf, start_file
 
 __all__ = ["Built", "build"]
 

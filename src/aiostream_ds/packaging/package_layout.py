@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,26 @@ from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.packaging import boilerplate
 from aiostream_ds.packaging.build_config import BuildConfig
-from aiostream_ds.packaging.builtin_files import (
-    builtin_file,
-    builtin_folder,
-    importable_dashboards,
-)
 from aiostream_ds.packaging.findings import PackagingError, Progress
-from aiostream_ds.packaging.launchers import PLATFORMS, launcher
+from aiostream_ds.packaging.launchers import PLATFORMS, executable_name, launcher
 from aiostream_ds.packaging.manifest import make_manifest, read_manifest
 from aiostream_ds.packaging.project import Project
 
-__all__ = ["FRONTEND", "executable_name", "package_manifest", "write_common", "write_launchers"]
+__all__ = [
+    "FRONTEND",
+    "importable_dashboards",
+    "package_manifest",
+    "write_common",
+    "write_launchers",
+]
 
 FRONTEND = ("module.js", "module.js.map")
 """The frontend that packages share, unless the author has one."""
+
+_INSTALLED = Path(__file__).parent / "builtin"
+_CHECKOUT = Path(__file__).parents[3]
+
+_DATA_SOURCE_INPUT = "DS_AIOSTREAM"
 
 GENERATED = ("plugin.json", "schema.json", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.txt")
 """Files that the package writes itself, and does not copy from a folder with an author's frontend.
@@ -38,7 +44,7 @@ def package_manifest(config: BuildConfig, project: Project | None) -> dict[str, 
     """The package's plugin.json: the built-in plugin's, the one next to the author's file, or made
     from the class."""
     if project is None or config.file is None:
-        found = read_manifest(builtin_file("plugin.json"))
+        found = read_manifest(_builtin_file("plugin.json"))
         for key, value in config.given.items():
             if value is not None and key in ("id", "name"):
                 found[key] = value
@@ -82,10 +88,10 @@ def write_common(
 
 def _write_builtin(root: Path) -> None:
     for name in ("README.md", "CHANGELOG.md"):
-        _write(root / name, boilerplate.read_markdown(builtin_file(name)))
+        _write(root / name, boilerplate.read_markdown(_builtin_file(name)))
     for name in ("LICENSE", "img/logo.svg"):
-        _write(root / name, builtin_file(name).read_bytes())
-    shutil.copytree(builtin_folder("provisioning"), root / "provisioning")
+        _write(root / name, _builtin_file(name).read_bytes())
+    shutil.copytree(_builtin_folder("provisioning"), root / "provisioning")
     for path, content in importable_dashboards().items():
         _write(root / path, content)
 
@@ -145,12 +151,6 @@ def _write(path: Path, content: bytes | str) -> None:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def executable_name(manifest: Mapping[str, Any], platform: str) -> str:
-    """The name of the file that Grafana starts on a platform."""
-    suffix = ".exe" if platform.startswith("windows") else ""
-    return f"{manifest['executable']}_{platform.replace('/', '_')}{suffix}"
-
-
 def write_launchers(
     root: Path,
     manifest: Mapping[str, Any],
@@ -163,3 +163,53 @@ def write_launchers(
     for platform, name in names.items():
         shutil.copyfile(launcher(platform, bridge=bridge), root / name)
     return set(names.values())
+
+
+def _builtin_folder(name: str) -> Path:
+    """A folder, for example `provisioning`.
+
+    Raises:
+        PackagingError: This installation does not have it.
+    """
+    return _find(name, Path.is_dir)
+
+
+def _builtin_file(name: str) -> Path:
+    """`plugin.json`, `README.md`, `CHANGELOG.md`, `LICENSE` or `img/logo.svg`.
+
+    Raises:
+        PackagingError: This installation does not have it.
+    """
+    return _find(name, Path.is_file)
+
+
+def importable_dashboards() -> dict[str, bytes]:
+    """The dashboards for the tab Dashboards of a data source (plugin.json `includes`), by path.
+
+    They are made from the provisioned ones. Grafana inserts the data source of the tab. They have
+    no uid, so that a provisioned and an imported copy are two dashboards.
+    """
+    found = {}
+    plugin: dict[str, Any] = msgspec.json.decode(_builtin_file("plugin.json").read_bytes())
+    for path in sorted(_builtin_folder("provisioning/dashboards/aiostream").glob("*.json")):
+        model = msgspec.json.decode(path.read_bytes())
+        del model["uid"]
+        value = f"${{{_DATA_SOURCE_INPUT}}}"
+        model["templating"]["list"][0]["current"] = {"text": value, "value": value}
+        needed = {
+            "name": _DATA_SOURCE_INPUT,
+            "label": plugin["name"],
+            "type": "datasource",
+            "pluginId": plugin["id"],
+            "pluginName": plugin["name"],
+        }
+        text = msgspec.json.format(msgspec.json.encode({"__inputs": [needed], **model}))
+        found[f"dashboards/{path.name}"] = text + b"\n"
+    return found
+
+
+def _find(name: str, exists: Callable[[Path], bool]) -> Path:
+    for folder in (_INSTALLED, _CHECKOUT, _CHECKOUT / "builtin"):
+        if exists(folder / name):
+            return folder / name
+    raise PackagingError(f"expected {name} in this installation of aiostream-ds; install it again")

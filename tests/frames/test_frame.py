@@ -146,7 +146,7 @@ def test_times_are_milliseconds_and_the_nanoseconds_below() -> None:
     assert (before.values, before.nanos) == ([-1], [999_000])
 
 
-def test_whole_milliseconds_have_no_nanos() -> None:
+def test_times_without_parts_of_a_millisecond_have_no_nanos() -> None:
     assert Field("t", [NOON, None]).nanos is None
     assert Field("t", [NOON_MS], FieldType.TIME).nanos is None
 
@@ -235,7 +235,7 @@ def test_repr_is_short() -> None:
         (FieldType.ENUM, "enum"),
     ],
 )
-def test_kind_is_the_type_that_the_browser_knows(field_type: FieldType, kind: str) -> None:
+def test_kind_is_the_type_in_the_browser(field_type: FieldType, kind: str) -> None:
     assert field_type.kind == kind
 
 

@@ -225,9 +225,9 @@ SCHEMA = b'"schema":{"fields":[{"name":"v","typeInfo":{"frame":"float64","nullab
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        (b"{", "expected frame JSON"),
-        (b"\xff", "expected frame JSON"),
-        (b'{"data":{"values":[]}}', "expected a payload with a schema"),
+        (b"{", "expected frame JSON, got b'{'"),
+        (b"\xff", r"expected frame JSON, got b'.xff'"),
+        (b'{"data":{"values":[]}}', "expected a payload with a schema, got b'{.*; pass the schema"),
         (b'{"schema":{"fields":[{"typeInfo":{"frame":"int7"}}]}}', "int7"),
         (b'{"schema":{"fields":[{"name":"v","type":"number"}]}}', "'v': expected a typeInfo"),
         (b'{%b,"data":{"values":[[1],[2]]}}' % SCHEMA, "values must have 1 columns, .*, got 2"),

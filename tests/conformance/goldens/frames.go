@@ -22,7 +22,7 @@ func opt[T any](values ...T) []*T {
 
 func ptr[T any](value T) *T { return &value }
 
-// stamps is a first column: the SDK reads a first column by rules of its own.
+// stamps is a first column: the SDK decodes a first column differently.
 func stamps(rows int) *data.Field {
 	times := make([]time.Time, rows)
 	for i := range times {

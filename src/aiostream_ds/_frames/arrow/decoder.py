@@ -39,7 +39,8 @@ def decode(content: bytes) -> Frame:
     try:
         table = pa.ipc.open_file(content).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise FrameError(f"expected an Arrow file, got an error: {error}") from None
+        shown = reprlib.repr(content)
+        raise FrameError(f"expected an Arrow file, got {shown}: {error}") from None
     metadata = table.schema.metadata or {}
     fields = [
         _field(head, column) for head, column in zip(table.schema, table.columns, strict=True)

@@ -1,5 +1,6 @@
 """Frames from JSON: whole payloads, and the rows of many packets."""
 
+import reprlib
 from collections.abc import Sequence
 from functools import cache
 from math import inf, nan
@@ -40,9 +41,13 @@ def decode(payload: bytes | str, schema: Schema | None = None) -> Frame:
         if head is None and schema is not None:
             head = _decoder(FrameSchema).decode(schema.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise FrameError(f"expected frame JSON, got an error: {error}") from None
+        shown = reprlib.repr(payload)
+        raise FrameError(f"expected frame JSON, got {shown}: {error}") from None
     if head is None:
-        raise FrameError("expected a payload with a schema, got none; use an earlier packet's")
+        shown = reprlib.repr(payload)
+        raise FrameError(
+            f"expected a payload with a schema, got {shown}; pass the schema of an earlier packet"
+        )
     body = content.data or DataObject([])
     # Grafana writes [] for the values of a frame that has fields and no rows, too.
     values = body.values or [[] for _ in head.fields]

@@ -1,4 +1,4 @@
-"""What the outside world does to a stream, by script."""
+"""Scripted faults of the upstream system."""
 
 import logging
 
@@ -30,13 +30,13 @@ def source(*script):
     return Scripted
 
 
-async def exactly(grafana, path="x/numbers"):
-    """An exact viewer with the columns of its query."""
+async def follow_exactly(grafana, path="x/numbers"):
+    """An exact viewer with the frame of its query."""
     (frame,) = await grafana.query({"queryType": "numbers", "exact": True})
     return await grafana.follow(path, frame=frame), len(frame.fields[0].values)
 
 
-def states(viewer):
+def statuses(viewer):
     found = [msgspec.json.decode(packet) for packet in viewer.packets]
     return [message["status"] for message in found if "status" in message]
 
@@ -45,28 +45,28 @@ FAULTS = [Refuse(), Disconnect(), HalfMessage(), InvalidMessage()]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-async def test_a_fault_is_survived_without_a_lost_row_and_shown(fault):
+async def test_a_fault_loses_no_row_and_is_a_status(fault):
     kind = source(Rows(3), *([] if fault != Refuse() else [Disconnect()]), fault, Rows(3))
     async with serve_in_memory(kind) as grafana:
-        viewer, _ = await exactly(grafana)
+        viewer, _ = await follow_exactly(grafana)
         await anyio.sleep(20)
         numbers = [row["n"] for row in viewer.rows]
         assert numbers == [message.n for message in kind.upstream.log] and len(numbers) >= 6
-        assert {"severity": "warning", "text": "reconnecting (1)"} in states(viewer)
-        assert states(viewer)[-1] is None
+        assert {"severity": "warning", "text": "reconnecting (1)"} in statuses(viewer)
+        assert statuses(viewer)[-1] is None
         metrics = await grafana.metrics()
         assert metrics["aiostream_ds_stream_starts_total"] == 1
         assert metrics["aiostream_ds_streams_running"] == 1
 
 
-async def test_a_hundred_disconnects_in_one_run_lose_nothing_that_can_be_read_again(caplog):
+async def test_a_hundred_disconnects_lose_no_row_that_can_be_read_again(caplog):
     caplog.set_level(logging.WARNING)
     script = []
     for round in range(100):
         script += [Rows(round % 5, every=0.5), Missed(round % 7), Disconnect()]
     kind = source(*script, Rows(3, every=1))
     async with serve_in_memory(kind) as grafana:
-        viewer, _ = await exactly(grafana)
+        viewer, _ = await follow_exactly(grafana)
         stock = await grafana.follow("numbers")
         await anyio.sleep(3600)
         log = [message.n for message in kind.upstream.log]
@@ -80,12 +80,12 @@ async def test_a_hundred_disconnects_in_one_run_lose_nothing_that_can_be_read_ag
     assert metrics["aiostream_ds_rows_dropped_total"] == 0
     assert kind.upstream.connects == 101 and kind.upstream.open == 0
     assert len([m for m in caplog.messages if m.startswith("stream interrupted")]) == 100
-    shown = [state["text"] for state in states(viewer) if state is not None]
+    shown = [status["text"] for status in statuses(viewer) if status is not None]
     assert shown[0] == "reconnecting (1)" and shown[-1] == "reconnecting (100)"
     assert list(dict.fromkeys(shown)) == [f"reconnecting ({n})" for n in range(1, 101)]
 
 
-async def test_what_cannot_be_read_again_is_all_that_is_lost():
+async def test_only_rows_that_cannot_be_read_again_are_lost():
     kind = source(Rows(5), Missed(4), Disconnect(), Rows(5))
     async with serve_in_memory(kind) as grafana:
         viewer = await grafana.follow("live")
@@ -93,17 +93,17 @@ async def test_what_cannot_be_read_again_is_all_that_is_lost():
         assert [row["n"] for row in viewer.rows] == [1, 2, 3, 4, 5, 10, 11, 12, 13, 14]
 
 
-async def test_an_outage_longer_than_one_page_is_filled_page_by_page(monkeypatch):
+async def test_a_long_gap_is_filled_page_by_page(monkeypatch):
     monkeypatch.setattr("aiostream_ds._grafana.stream_runs.REPLAY_ROWS", 50)
     kind = source(Rows(1), Missed(175), Disconnect(), Rows(1))
     async with serve_in_memory(kind) as grafana:
-        viewer, _ = await exactly(grafana)
+        viewer, _ = await follow_exactly(grafana)
         await anyio.sleep(5)
         assert [row["n"] for row in viewer.rows] == list(range(1, 178))
         assert (await grafana.metrics())["aiostream_ds_rows_filled_total"] == 175
 
 
-async def test_an_upstream_that_hangs_leaves_with_its_last_viewer():
+async def test_a_hanging_upstream_connection_is_closed_after_the_last_viewer():
     kind = source(Hang())
     async with serve_in_memory(kind) as grafana:
         viewer = await grafana.follow("live")
@@ -114,7 +114,7 @@ async def test_an_upstream_that_hangs_leaves_with_its_last_viewer():
         assert kind.upstream.open == 0
 
 
-async def test_a_flood_is_all_there_or_counted():
+async def test_rows_of_a_flood_are_received_or_counted_as_dropped():
     kind = source(Burst(50_000))
     async with serve_in_memory(kind) as grafana:
         viewer = await grafana.follow("live")
@@ -124,7 +124,7 @@ async def test_a_flood_is_all_there_or_counted():
         assert len(viewer.rows) + dropped == metrics["aiostream_ds_rows_total"] == 50_000
 
 
-async def test_health_says_what_the_outside_says():
+async def test_the_health_check_reports_the_upstream_error():
     kind = source(Refuse())
     async with serve_in_memory(kind) as grafana:
         assert await grafana.health() == (False, "the upstream system failed: connection refused")

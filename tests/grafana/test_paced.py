@@ -16,7 +16,7 @@ async def count(hz, most=1_000_000):
 
 
 class Fast(DataSource):
-    """A hundred rows a second, and what is made of them."""
+    """A hundred rows a second, with each kind of pacing."""
 
     @stream("plain")
     async def plain(self):
@@ -38,8 +38,8 @@ class Fast(DataSource):
         async for row in count(100):
             yield row
 
-    @stream("seldom", max_hz=4)
-    async def seldom(self):
+    @stream("rare", max_hz=4)
+    async def rare(self):
         async for row in count(0.5):
             yield row
 
@@ -72,33 +72,33 @@ async def seen(path, seconds):
     ("path", "least", "most"),
     [("plain", 990, 1010), ("flushed", 19, 22), ("capped", 39, 42), ("both", 9, 12)],
 )
-async def test_rows_travel_together_and_none_is_lost(path, least, most):
+async def test_rows_are_batched_and_none_is_lost(path, least, most):
     packets, numbers, metrics = await seen(path, 10)
     assert least <= packets <= most
     assert numbers == list(range(len(numbers))) and len(numbers) > 850
     assert metrics["aiostream_ds_rows_dropped_total"] == 0
 
 
-async def test_a_row_that_comes_seldom_does_not_wait_for_a_cap():
+async def test_a_rare_row_does_not_wait_for_max_hz():
     async with serve_in_memory(Fast) as grafana:
-        viewer = await grafana.follow("seldom")
+        viewer = await grafana.follow("rare")
         began = anyio.current_time()
         await viewer.take(3)
         assert anyio.current_time() - began < 4.1
 
 
-async def test_what_waits_leaves_at_the_end():
+async def test_queued_rows_are_sent_at_the_end():
     packets, numbers, _ = await seen("ends", 5)
     assert numbers == [0, 1] and packets == 1
 
 
-async def test_a_batch_that_is_as_large_as_the_mailbox_leaves_earlier():
+async def test_a_batch_as_large_as_the_buffer_is_sent_early():
     packets, numbers, _ = await seen("small", 9)
     assert numbers == list(range(len(numbers))) and len(numbers) >= 800
     assert 7 <= packets <= 12
 
 
-async def test_of_frames_the_latest_is_kept_and_the_others_are_counted():
+async def test_only_the_latest_frame_is_sent_and_the_others_are_counted_as_dropped():
     packets, numbers, metrics = await seen("pictures", 12)
     assert 19 <= packets <= 22 and len(numbers) == packets
     dropped = metrics["aiostream_ds_rows_dropped_total"]
@@ -106,12 +106,12 @@ async def test_of_frames_the_latest_is_kept_and_the_others_are_counted():
     assert numbers == sorted(numbers) and numbers[-1] > 900
 
 
-async def test_who_joins_gets_what_comes_after_not_what_waited():
+async def test_a_new_subscriber_gets_later_rows_but_not_queued_ones():
     async with serve_in_memory(Fast) as grafana:
         first = await grafana.follow("flushed")
         await anyio.sleep(0.25)
         exact = await grafana.follow("x/flushed")
-        await exact.message()  # of the subscription: nothing has left yet
-        place = (await exact.message())["cursor"]["last"]
+        await exact.message()  # the initial data: no row has been sent yet
+        cursor = (await exact.message())["cursor"]["last"]
         await anyio.sleep(2)
-        assert first.rows[0]["n"] == 0 and place >= 20
+        assert first.rows[0]["n"] == 0 and cursor >= 20

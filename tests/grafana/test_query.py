@@ -1,4 +1,4 @@
-"""QueryData: what a panel asks, and what it gets."""
+"""QueryData: the queries of panels and their answers."""
 
 import asyncio
 import threading
@@ -47,10 +47,10 @@ class Compare(Query):
 
 
 class Sensors(DataSource):
-    """`asked` keeps what the hooks were given."""
+    """`calls` has the arguments of the history hook."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple] = []
+        self.calls: list[tuple] = []
         Sensors.last = self
 
     @stream("sensors/{id}")
@@ -58,8 +58,8 @@ class Sensors(DataSource):
         yield Reading(time=1, celsius=1.0)
 
     @sensor.history
-    async def past(self, history_range: HistoryRange, id: str) -> list[Reading]:
-        self.asked.append((history_range, id))
+    async def read(self, history_range: HistoryRange, id: str) -> list[Reading]:
+        self.calls.append((history_range, id))
         if id == "down":
             raise UpstreamError("the broker is down")
         if id == "none":
@@ -102,11 +102,11 @@ class Sensors(DataSource):
         raise KeyError("oops")
 
     @query
-    async def kept(self, q: Compare) -> Frame:
-        return KEPT
+    async def shared(self, q: Compare) -> Frame:
+        return SHARED
 
 
-KEPT = Frame.from_columns({"n": [1]})
+SHARED = Frame.from_columns({"n": [1]})
 
 
 def decoded(response):
@@ -120,12 +120,12 @@ async def failure(kind, fields=None, **options):
     return response.status, response.error_source, response.error
 
 
-# -- many at once ----------------------------------------------------------------------------------
+# -- several queries -------------------------------------------------------------------------------
 
 
-async def test_queries_of_a_panel_run_at_the_same_time():
+async def test_queries_of_a_panel_run_concurrently():
     class Meeting(DataSource):
-        """Each query waits until both are there."""
+        """Each query waits until both have begun."""
 
         async def _meet(self):
             self.count = getattr(self, "count", 0) + 1
@@ -148,7 +148,7 @@ async def test_queries_of_a_panel_run_at_the_same_time():
     assert {name: answer.status for name, answer in answers.items()} == {"A": 200, "B": 200}
 
 
-async def test_one_failing_query_leaves_its_neighbours_alone():
+async def test_a_failing_query_does_not_affect_the_others():
     async with serve_in_memory(Sensors) as grafana:
         answers = await query_data(
             grafana,
@@ -165,25 +165,25 @@ async def test_one_failing_query_leaves_its_neighbours_alone():
     assert answers["A"].error == "" and answers["A"].error_source == ""
 
 
-async def test_frames_carry_the_ref_id_of_their_query():
+async def test_frames_have_the_ref_id_of_their_query():
     async with serve_in_memory(Sensors) as grafana:
         answers = await query_data(grafana, a_query("X", "two"), a_query("Y", "compare"))
     assert [f.ref_id for f in decoded(answers["X"])] == ["X", "X"]
     assert [f.ref_id for f in decoded(answers["Y"])] == ["Y"]
 
 
-async def test_a_frame_that_the_author_keeps_is_not_changed():
+async def test_a_frame_object_that_is_returned_twice_is_not_changed():
     async with serve_in_memory(Sensors) as grafana:
-        answers = await query_data(grafana, a_query("X", "kept"), a_query("Y", "kept"))
+        answers = await query_data(grafana, a_query("X", "shared"), a_query("Y", "shared"))
     assert decoded(answers["X"])[0].ref_id == "X"
     assert decoded(answers["Y"])[0].ref_id == "Y"
-    assert KEPT.ref_id == "" and KEPT.meta is None
+    assert SHARED.ref_id == "" and SHARED.meta is None
 
 
 @pytest.mark.parametrize("names", ["A", "AB"], ids=["one query", "two queries"])
-async def test_a_call_that_grafana_takes_back_ends_its_queries(names, caplog):
+async def test_a_cancelled_call_cancels_its_queries(names, caplog):
     class Hanging(DataSource):
-        """Notes how its queries end."""
+        """Records which queries were cancelled."""
 
         waiting = 0
         ended: list[str] = []
@@ -215,7 +215,7 @@ async def test_a_call_that_grafana_takes_back_ends_its_queries(names, caplog):
 # -- formats ---------------------------------------------------------------------------------------
 
 
-async def test_frames_are_arrow_unless_json_is_asked_for():
+async def test_frames_are_arrow_unless_json_is_requested():
     async with serve_in_memory(Sensors) as grafana:
         plain = (await query_data(grafana, a_query("A", "compare", {"size": 3}), form=ARROW))["A"]
         text = (await query_data(grafana, a_query("A", "compare", {"size": 3})))["A"]
@@ -224,7 +224,7 @@ async def test_frames_are_arrow_unless_json_is_asked_for():
     assert json.decode(text.frames[0]).fields[0].values == [0, 1, 2]
 
 
-async def test_chunks_are_whole_frames_with_numbers_and_status():
+async def test_each_chunk_is_a_frame_with_its_number_and_status():
     async with serve_in_memory(Sensors) as grafana:
         sent = await chunks(grafana, a_query("A", "two"), a_query("B", "bug"))
     of_a = [c for c in sent if c.ref_id == "A"]
@@ -234,7 +234,7 @@ async def test_chunks_are_whole_frames_with_numbers_and_status():
     assert (of_b.status, of_b.error_source, of_b.frame) == (500, "plugin", b"")
 
 
-async def test_chunks_larger_than_the_window_do_not_run_into_each_other():
+async def test_chunks_larger_than_the_window_are_not_interleaved():
     async with serve_in_memory(Sensors) as grafana:
         sent = await chunks(
             grafana, *(a_query(name, "compare", {"size": 9_000}) for name in "ABCDEF")
@@ -246,7 +246,7 @@ async def test_chunks_larger_than_the_window_do_not_run_into_each_other():
 # -- streams ---------------------------------------------------------------------------------------
 
 
-async def test_a_stream_query_is_its_history_and_names_the_channel():
+async def test_a_stream_query_returns_its_history_and_the_channel():
     async with serve_in_memory(Sensors, uid="u1") as grafana:
         (frame,) = await grafana.query({"queryType": "sensor", "id": "kitchen"})
     assert frame.meta.channel == "ds/u1/sensors/kitchen"
@@ -271,7 +271,7 @@ async def test_the_history_hook_gets_range_and_limit():
             {"queryType": "sensor", "id": "kitchen"},
             start=start, end=start + timedelta(hours=1), max_data_points=3,
         )  # fmt: skip
-        asked = Sensors.last.asked
+        asked = Sensors.last.calls
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=10_000_000))
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=-1))
     assert asked[0] == (
@@ -288,7 +288,7 @@ async def test_a_range_outside_the_calendar_is_a_bad_query():
     assert str(1 << 62) in message
 
 
-async def test_a_stream_without_history_says_so_where_nothing_follows():
+async def test_a_stream_without_history_has_a_notice_if_the_panel_does_not_stream():
     async with serve_in_memory(Sensors) as grafana:
         (live,) = await grafana.query({"queryType": "free", "id": "x"})
         (still,) = await grafana.query({"queryType": "free", "id": "x", "withStreaming": False})
@@ -297,17 +297,17 @@ async def test_a_stream_without_history_says_so_where_nothing_follows():
 
 
 @pytest.mark.parametrize("kind", ["sensor", "private"])
-async def test_who_may_not_subscribe_may_not_read_the_history(kind):
+async def test_a_user_who_may_not_subscribe_may_not_read_the_history(kind):
     async with serve_in_memory(Sensors) as grafana:
         for user in (ANN, None):
             with pytest.raises(QueryFailed, match="admins only") as failed:
                 await grafana.query({"queryType": kind, "id": "private"}, user=user)
             assert failed.value.status == 403
-        assert Sensors.last.asked == []
-        assert await grafana.query({"queryType": kind, "id": "private"})  # the double's admin
+        assert Sensors.last.calls == []
+        assert await grafana.query({"queryType": kind, "id": "private"})  # as an admin
 
 
-async def test_live_names_its_channel_and_keeps_its_rows():
+async def test_a_live_channel_has_its_channel_and_its_rows():
     async with serve_in_memory(Sensors) as grafana:
         (frame,) = await grafana.query({"queryType": "follow"})
     assert frame.meta.channel == "ds/test/sensors/kitchen"
@@ -325,20 +325,20 @@ async def test_the_only_stream_answers_a_query_without_a_type():
     assert frame.meta.channel == "ds/test/ticks"
 
 
-# -- wrong ones ------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
-async def test_a_wrong_return_is_a_bug_that_says_what_is_allowed():
+async def test_a_wrong_return_value_is_a_bug_that_names_what_is_expected():
     status, source, message = await failure("wrong")
     assert (status, source) == (500, "plugin")
     assert "must return a Frame, a LiveChannel or a list of them, got {'not'" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
-    assert "past must return a Frame, Columns, a list of rows or a HistoryPage" in message
+    assert "read must return a Frame, Columns, a list of rows or a HistoryPage" in message
     assert "got None" in message
 
 
-async def test_a_bad_frame_fails_its_query_and_names_the_field():
+async def test_an_invalid_frame_fails_its_query_and_names_the_field():
     class Bad(DataSource):
         @query
         async def bad(self, q: Query) -> Frame:
@@ -367,19 +367,19 @@ async def test_broken_json_is_a_bad_query(kind, body, text):
     assert text in message
 
 
-async def test_an_unknown_query_type_names_those_there_are():
+async def test_an_unknown_query_type_names_the_known_ones():
     status, _, message = await failure("compere")
     assert status == 400
     assert "got 'compere'" in message and "'compare'" in message and "'sensor'" in message
 
 
-async def test_a_bad_field_is_named_with_what_is_allowed():
+async def test_an_invalid_field_is_named_with_its_value():
     status, _, message = await failure("compare", {"agg": "median"})
     assert status == 400
     assert "agg" in message and "median" in message
 
 
-async def test_a_text_that_spells_a_number_is_one_where_a_number_is_meant():
+async def test_a_string_is_converted_where_the_field_is_a_number():
     async with serve_in_memory(Sensors) as grafana:
         answer = (await query_data(grafana, a_query("A", "compare", {"size": "3"})))["A"]
     assert decoded(answer)[0].rows == 3
@@ -387,26 +387,26 @@ async def test_a_text_that_spells_a_number_is_one_where_a_number_is_meant():
     assert (status, "size: expected int, got 'many'" in message) == (400, True)
 
 
-async def test_a_path_that_no_channel_can_hold_is_a_bad_query():
+async def test_a_path_with_invalid_characters_is_a_bad_query():
     status, source, message = await failure("sensor", {"id": "kit chen"})
     assert (status, source) == (400, "downstream")
     assert "kit chen" in message
 
 
-async def test_zero_bytes_of_json_are_an_empty_query():
+async def test_an_empty_json_body_is_an_empty_query():
     async with serve_in_memory(Sensors) as grafana:
         answer = (await query_data(grafana, a_query("A", "compare", json=b"")))["A"]
     assert answer.status == 200
 
 
-async def test_the_query_type_may_stand_in_the_json_only():
+async def test_the_query_type_may_be_in_the_json_only():
     async with serve_in_memory(Sensors) as grafana:
         body = msgspec.json.encode({"queryType": "two"})
         answer = (await query_data(grafana, a_query("A", "", json=body)))["A"]
     assert len(answer.frames) == 2
 
 
-async def test_an_exception_group_of_one_is_that_one():
+async def test_an_exception_group_with_one_exception_is_unwrapped():
     class Grouped(DataSource):
         @query
         async def grouped(self, q: Query) -> Frame:
@@ -423,10 +423,10 @@ async def test_an_exception_group_of_one_is_that_one():
     assert failed.value.status == 404
 
 
-# -- large ones ------------------------------------------------------------------------------------
+# -- large frames ----------------------------------------------------------------------------------
 
 
-async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
+async def test_streams_continue_while_a_large_frame_is_encoded(monkeypatch):
     inside, go_on = asyncio.Event(), threading.Event()
     loop, encode = asyncio.get_running_loop(), json.encode
 
@@ -452,13 +452,13 @@ async def test_streams_go_on_while_a_large_frame_is_encoded(monkeypatch):
         viewer = await grafana.follow("ticks")
         asked = asyncio.create_task(grafana.query({"queryType": "large"}, as_json=True))
         await inside.wait()
-        await viewer.take(100)  # while the encoder stands still
+        await viewer.take(100)  # while the encoder is blocked
         go_on.set()
         (frame,) = await asked
     assert frame.rows == replay.INLINE_ROWS + 1
 
 
-async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
+async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
     main = threading.get_ident()
     seen = []
 
@@ -468,7 +468,7 @@ async def test_a_long_history_becomes_columns_in_a_thread(monkeypatch):
             yield Reading(time=1, celsius=1.0)
 
         @ticks.history
-        async def past(self, history_range: HistoryRange) -> list[Reading]:
+        async def read(self, history_range: HistoryRange) -> list[Reading]:
             return [Reading(time=i, celsius=0.5) for i in range(replay.INLINE_ROWS + 1)]
 
     original = replay.RowEncoder.frame

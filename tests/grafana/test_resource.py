@@ -1,4 +1,4 @@
-"""CallResource: HTTP requests, answered at once or in pieces."""
+"""CallResource: HTTP requests with one response or a streamed one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,8 +46,8 @@ class Api(DataSource):
     async def empty(self) -> Response:
         return Response(status=204)
 
-    @resource("pieces")
-    async def pieces(self) -> AsyncIterator[bytes]:
+    @resource("parts")
+    async def parts(self) -> AsyncIterator[bytes]:
         try:
             yield b"one "
             await self.go_on.wait()
@@ -55,10 +55,10 @@ class Api(DataSource):
         finally:
             self.closed.set()
 
-    @resource("no-pieces")
-    async def no_pieces(self) -> AsyncIterator[bytes]:
-        for piece in ():
-            yield piece
+    @resource("no-parts")
+    async def no_parts(self) -> AsyncIterator[bytes]:
+        for part in ():
+            yield part
 
     @resource("fails-early")
     async def fails_early(self) -> AsyncIterator[bytes]:
@@ -76,7 +76,7 @@ class Api(DataSource):
 
     @resource("returned")
     async def returned(self):
-        return self.pieces()
+        return self.parts()
 
     @resource("no-json")
     async def no_json(self):
@@ -87,7 +87,7 @@ class Api(DataSource):
         raise KeyError("oops")
 
 
-async def ask(path, **options) -> Response:
+async def request(path, **options) -> Response:
     async with serve_in_memory(Api) as grafana:
         return await grafana.resource(path, **options)
 
@@ -97,14 +97,14 @@ def message(response) -> str:
     return msgspec.json.decode(response.body)["message"]
 
 
-async def test_a_value_is_answered_as_json():
-    answer = await ask("sensors/kitchen")
+async def test_a_value_is_sent_as_json():
+    answer = await request("sensors/kitchen")
     assert (answer.status, answer.body) == (200, b'{"id":"kitchen"}')
     assert answer.headers["Content-Type"] == ["application/json"]
 
 
-async def test_the_request_is_there_for_whoever_takes_it():
-    answer = await ask(
+async def test_a_method_may_take_the_request():
+    answer = await request(
         "sensors/a?x=1&x=2", method="PUT", body=b'{"n": 5}', headers={"User-Agent": ["curl"]}
     )
     assert msgspec.json.decode(answer.body) == {
@@ -113,31 +113,31 @@ async def test_the_request_is_there_for_whoever_takes_it():
     }  # fmt: skip
 
 
-async def test_a_bad_body_is_400():
-    answer = await ask("sensors/a", method="PUT", body=b"{")
+async def test_an_invalid_body_is_400():
+    answer = await request("sensors/a", method="PUT", body=b"{")
     assert answer.status == 400 and "not JSON" in message(answer)
 
 
 async def test_a_response_keeps_status_headers_and_body():
-    answer = await ask("text")
+    answer = await request("text")
     assert (answer.status, answer.body) == (418, b"short and stout")
     assert answer.headers == {"Content-Type": ["text/plain"], "X-Two": ["a", "b"]}
 
 
 async def test_bytes_are_sent_as_they_are():
-    answer = await ask("raw")
+    answer = await request("raw")
     assert (answer.status, answer.body) == (200, b"\x00\x01")
     assert answer.headers["Content-Type"] == ["application/octet-stream"]
 
 
-@pytest.mark.parametrize("path", ["empty", "no-pieces"])
-async def test_nothing_is_204(path):
-    answer = await ask(path)
+@pytest.mark.parametrize("path", ["empty", "no-parts"])
+async def test_an_empty_response_is_204(path):
+    answer = await request(path)
     assert (answer.status, answer.body, answer.headers) == (204, b"", {})
 
 
-async def test_each_piece_is_sent_before_the_next_is_made():
-    async with serve_in_memory(Api) as grafana, resource_call(grafana, "pieces") as call:
+async def test_each_part_is_sent_before_the_next_is_requested():
+    async with serve_in_memory(Api) as grafana, resource_call(grafana, "parts") as call:
         first = await call.recv_message()
         assert (first.code, first.body) == (200, b"one ")
         assert not Api.last.closed.is_set()
@@ -148,20 +148,20 @@ async def test_each_piece_is_sent_before_the_next_is_made():
         assert Api.last.closed.is_set()
 
 
-async def test_a_caller_that_goes_away_closes_the_pieces():
+async def test_a_cancelled_call_closes_the_generator():
     async with serve_in_memory(Api) as grafana:
-        async with resource_call(grafana, "pieces") as call:
+        async with resource_call(grafana, "parts") as call:
             await call.recv_message()
             await call.cancel()
         await Api.last.closed.wait()
 
 
-async def test_an_error_before_the_first_piece_is_an_http_error():
-    answer = await ask("fails-early")
+async def test_an_error_before_the_first_part_is_an_http_error():
+    answer = await request("fails-early")
     assert answer.status == 404 and message(answer) == "nothing to send"
 
 
-async def test_an_error_after_the_first_piece_ends_the_call_and_is_logged(caplog):
+async def test_an_error_after_the_first_part_ends_the_call_and_is_logged(caplog):
     async with serve_in_memory(Api) as grafana, resource_call(grafana, "fails-late") as call:
         assert (await call.recv_message()).body == b"one"
         with pytest.raises(GRPCError, match="KeyError") as failed:
@@ -181,22 +181,22 @@ async def test_an_error_after_the_first_piece_ends_the_call_and_is_logged(caplog
         ("bug", "KeyError: 'oops'"),
     ],
 )
-async def test_a_mistake_of_the_author_is_500_and_says_what(path, text):
-    answer = await ask(path)
+async def test_a_mistake_of_the_author_is_500_with_a_message(path, text):
+    answer = await request(path)
     assert answer.status == 500 and text in message(answer)
 
 
-async def test_a_missing_thing_is_404():
-    answer = await ask("sensors/none")
+async def test_a_not_found_error_is_404():
+    answer = await request("sensors/none")
     assert answer.status == 404 and message(answer) == "no sensor 'none'"
 
 
 @pytest.mark.parametrize("path, method", [("nowhere", "GET"), ("raw", "POST"), ("", "GET")])
-async def test_a_missing_route_is_404_and_lists_those_there_are(path, method):
-    answer = await ask(path, method=method)
+async def test_an_unknown_route_is_404_and_lists_the_known_ones(path, method):
+    answer = await request(path, method=method)
     assert answer.status == 404
     assert "GET sensors/{id}, PUT sensors/{id}, GET text" in message(answer)
 
 
-async def test_slashes_around_the_path_do_not_matter():
-    assert (await ask("/raw/")).status == 200
+async def test_slashes_around_the_path_are_ignored():
+    assert (await request("/raw/")).status == 200

@@ -1,4 +1,4 @@
-"""RunStream: many readers, one run."""
+"""RunStream: many subscribers, one run."""
 
 import asyncio
 import contextvars
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.virtual
 
 
 class Ticker(DataSource):
-    """`begun` and `ended` count runs; a row each second."""
+    """A row each second; `begun` and `ended` count the runs."""
 
     def __init__(self) -> None:
         self.begun = self.ended = 0
@@ -38,7 +38,7 @@ class Ticker(DataSource):
 
 
 async def ended(call) -> GRPCError:
-    """Reads to the end; the error with which the call ends."""
+    """The status with which the call ends."""
     try:
         while await call.recv_message() is not None:
             pass
@@ -63,7 +63,7 @@ async def test_fifty_calls_on_one_path_share_one_run():
         assert len(second) == 1
 
 
-async def test_the_last_leave_ends_the_run_once_and_to_its_end():
+async def test_the_last_leave_ends_the_run_once_and_waits_for_its_cleanup():
     async with serve_in_memory(Ticker) as grafana:
         async with run_stream(grafana, "ticks/a") as one:
             await one.recv_message()
@@ -77,7 +77,7 @@ async def test_the_last_leave_ends_the_run_once_and_to_its_end():
         assert (await grafana.metrics())["aiostream_ds_streams_running"] == 0
 
 
-async def test_who_comes_back_gets_a_new_run_with_its_schema():
+async def test_a_returning_subscriber_gets_a_new_run_with_its_schema():
     async with serve_in_memory(Ticker) as grafana:
         for run in (1, 2, 3):
             async with run_stream(grafana, "ticks/a") as call:
@@ -89,7 +89,7 @@ async def test_who_comes_back_gets_a_new_run_with_its_schema():
 
 
 @pytest.mark.parametrize("packets", range(6))
-async def test_a_reset_after_any_packet_leaves_nothing_behind(packets):
+async def test_a_reset_after_any_packet_ends_the_run_and_the_subscription(packets):
     async with serve_in_memory(Ticker) as grafana:
         async with run_stream(grafana, "ticks/a") as call:
             for _ in range(packets):
@@ -101,7 +101,7 @@ async def test_a_reset_after_any_packet_leaves_nothing_behind(packets):
         assert packets == 0 or (last.begun, last.ended) == (1, 1)
 
 
-async def test_different_paths_run_apart():
+async def test_different_paths_have_different_runs():
     async with serve_in_memory(Ticker) as grafana:
         async with run_stream(grafana, "ticks/a") as a, run_stream(grafana, "ticks/b") as b:
             await a.recv_message()
@@ -109,20 +109,20 @@ async def test_different_paths_run_apart():
             assert Ticker.last.begun == 2
 
 
-async def test_the_first_viewers_identity_stays_out_of_the_shared_run():
+async def test_context_variables_of_the_first_viewer_do_not_leak_into_the_shared_run():
     who = contextvars.ContextVar("who", default="nobody")
 
-    class Curious(DataSource):
+    class ShowsContext(DataSource):
         @stream("who")
         async def who(self):
             yield {"who": who.get()}
             await anyio.sleep_forever()
 
         @who.subscribe
-        async def tell(self, user: User | None) -> None:
+        async def may(self, user: User | None) -> None:
             who.set(user.login)
 
-    async with serve_in_memory(Curious) as grafana:
+    async with serve_in_memory(ShowsContext) as grafana:
         who.set("the test")
         ann, ben = await grafana.follow("who", ANN), await grafana.follow("who", BEN)
         assert (await ann.next())["who"] == "nobody"
@@ -136,7 +136,7 @@ async def test_an_unknown_path_fails_the_call():
     assert error.status == Status.NOT_FOUND and "'ticks/{id}'" in error.message
 
 
-async def test_a_normal_return_ends_the_call_well_after_its_rows():
+async def test_a_normal_return_ends_the_call_with_status_ok_after_its_rows():
     class Short(DataSource):
         @stream("short")
         async def short(self):
@@ -150,7 +150,7 @@ async def test_a_normal_return_ends_the_call_well_after_its_rows():
     assert b"[1,2]" in packet
 
 
-async def test_rows_before_a_bug_arrive_and_the_call_fails():
+async def test_rows_before_a_bug_are_sent_and_the_call_fails():
     class Faulty(DataSource):
         @stream("faulty")
         async def faulty(self):
@@ -165,7 +165,7 @@ async def test_rows_before_a_bug_arrive_and_the_call_fails():
     assert error.status == Status.INTERNAL and "KeyError" in error.message
 
 
-async def test_a_stream_whose_world_fails_stays_open_and_comes_back():
+async def test_a_stream_stays_open_during_transient_errors_and_recovers():
     class Flaky(DataSource):
         runs = 0
 
@@ -173,7 +173,7 @@ async def test_a_stream_whose_world_fails_stays_open_and_comes_back():
         async def flaky(self):
             type(self).runs += 1
             if self.runs < 4:
-                raise UpstreamError("gone for a while")
+                raise UpstreamError("not reachable")
             yield {"run": self.runs}
             await anyio.sleep_forever()
 
@@ -185,8 +185,8 @@ async def test_a_stream_whose_world_fails_stays_open_and_comes_back():
     assert metrics["aiostream_ds_stream_retries_total"] == 3
 
 
-async def test_a_lasting_error_leaves_the_call_open_and_silent():
-    class Lost(DataSource):
+async def test_a_permanent_error_leaves_the_call_open_and_silent():
+    class Deleted(DataSource):
         runs = 0
 
         @stream("lost")
@@ -195,17 +195,17 @@ async def test_a_lasting_error_leaves_the_call_open_and_silent():
             raise NotFound("the topic was deleted")
             yield
 
-    async with serve_in_memory(Lost) as grafana:
+    async with serve_in_memory(Deleted) as grafana:
         async with run_stream(grafana, "lost") as call:
             with suppress(TimeoutError), anyio.fail_after(3600):
                 await ended(call)
                 pytest.fail("the call has ended")
-        assert Lost.runs == 1
+        assert Deleted.runs == 1
         metrics = await grafana.metrics()
     assert metrics['aiostream_ds_stream_errors_total{kind="permanent"}'] == 1
 
 
-async def test_a_stopping_plugin_ends_calls_with_an_error_that_is_retried():
+async def test_a_stopping_plugin_ends_calls_with_an_error_that_grafana_retries():
     async with serve_in_memory(Ticker) as grafana:
         async with run_stream(grafana, "ticks/a") as call:
             await call.recv_message()

@@ -1,4 +1,4 @@
-"""How a stream is doing, as an exact view says it: `status` and `cursor`."""
+"""The status of a stream in the packets of its exact channel."""
 
 import logging
 import re
@@ -30,24 +30,24 @@ class Tick(Row):
     n: int
 
 
-class Troubled(DataSource):
-    """Streams that are not always well."""
+class Degraded(DataSource):
+    """Streams that are not always healthy."""
 
     @stream("flaky")
     async def flaky(self):
         for n in range(2):
             yield {"n": n}
         await anyio.sleep(1)
-        if Troubled.failures:
-            Troubled.failures -= 1
-            raise UpstreamError("the broker hung up")
+        if Degraded.failures:
+            Degraded.failures -= 1
+            raise UpstreamError("the broker closed the connection")
         await anyio.sleep_forever()
 
     failures = 0
 
     @stream("away")
     async def away(self):
-        raise UpstreamError("nobody there")
+        raise UpstreamError("connection refused")
         yield {}
 
     @stream("refused")
@@ -62,8 +62,8 @@ class Troubled(DataSource):
         yield {"n": 2}
         await anyio.sleep_forever()
 
-    @stream("says")
-    async def says(self):
+    @stream("manual")
+    async def manual(self):
         yield Status("warning", "calibrating")
         await anyio.sleep(5)
         yield {"n": 1}
@@ -78,7 +78,7 @@ class Troubled(DataSource):
         await anyio.sleep_forever()
 
     @numbered.history
-    async def past(self, history_range: HistoryRange) -> list[Tick]:
+    async def read(self, history_range: HistoryRange) -> list[Tick]:
         return []
 
     @stream("flood", buffer=Buffer(rows=10))
@@ -87,30 +87,30 @@ class Troubled(DataSource):
             yield {"n": 1}
 
 
-def said(viewer):
-    """The texts of all `state` keys, None for live; packets without the key left out."""
-    states = [msgspec.json.decode(p) for p in viewer.packets]
-    found = [s["status"] for s in states if "status" in s]
-    return [None if state is None else (state["severity"], state["text"]) for state in found]
+def statuses(viewer):
+    """Severity and text of each `status`, None for healthy, of the packets that have one."""
+    packets = [msgspec.json.decode(packet) for packet in viewer.packets]
+    found = [packet["status"] for packet in packets if "status" in packet]
+    return [None if status is None else (status["severity"], status["text"]) for status in found]
 
 
-async def test_a_live_stream_says_nothing():
-    async with serve_in_memory(Troubled) as grafana:
-        Troubled.failures = 0
+async def test_a_healthy_stream_sends_no_status():
+    async with serve_in_memory(Degraded) as grafana:
+        Degraded.failures = 0
         viewer = await grafana.follow("x/flaky")
         await anyio.sleep(10)
-        assert said(viewer) == []
-        newcomer = await grafana.follow("x/flaky")
+        assert statuses(viewer) == []
+        later = await grafana.follow("x/flaky")
         await anyio.sleep(1)
-        assert said(newcomer) == []
+        assert statuses(later) == []
 
 
-async def test_an_outage_is_said_with_its_number_and_ends_with_the_first_row():
-    async with serve_in_memory(Troubled) as grafana:
-        Troubled.failures = 2
+async def test_an_outage_is_a_status_with_its_attempt_that_the_first_row_clears():
+    async with serve_in_memory(Degraded) as grafana:
+        Degraded.failures = 2
         viewer = await grafana.follow("x/flaky")
         await anyio.sleep(10)
-        changes = [state for state, _ in groupby(said(viewer))]
+        changes = [status for status, _ in groupby(statuses(viewer))]
         assert changes == [
             ("warning", "reconnecting (1)"), None, ("warning", "reconnecting (2)"), None,
         ]  # fmt: skip
@@ -118,26 +118,26 @@ async def test_an_outage_is_said_with_its_number_and_ends_with_the_first_row():
         assert metrics["aiostream_ds_stream_retries_total"] == 2
 
 
-async def test_heartbeats_say_it_again_until_it_is_over():
-    async with serve_in_memory(Troubled) as grafana:
+async def test_heartbeats_repeat_the_status_until_the_stream_is_healthy():
+    async with serve_in_memory(Degraded) as grafana:
         viewer = await grafana.follow("x/away")
         await anyio.sleep(0.3)
         metrics = await grafana.metrics()
         assert metrics['aiostream_ds_streams_degraded{status="reconnecting"}'] == 1
         await anyio.sleep(120)
-        texts = [text for _, text in said(viewer)]
+        texts = [text for _, text in statuses(viewer)]
         assert texts[0] == "reconnecting (1)" and re.fullmatch(r"reconnecting \(\d+\)", texts[-1])
         metrics = await grafana.metrics()
         assert texts[-1] == f"reconnecting ({metrics['aiostream_ds_stream_retries_total']:.0f})"
-        assert len(texts) > 50, "one each two seconds"
-        assert len(viewer.packets) <= len(texts) + 2  # the hellos came before
+        assert len(texts) > 50, "one every two seconds"
+        assert len(viewer.packets) <= len(texts) + 2  # the hellos have none
 
 
-async def test_a_lasting_error_is_said_to_those_who_come_later_too():
-    async with serve_in_memory(Troubled) as grafana:
+async def test_a_permanent_error_is_sent_to_later_subscribers_too():
+    async with serve_in_memory(Degraded) as grafana:
         first = await grafana.follow("x/refused")
         await anyio.sleep(60)
-        assert said(first)[-1] == ("error", "no topic 'a b'")
+        assert statuses(first)[-1] == ("error", "no topic 'a b'")
         first.leave()
         metrics = await grafana.metrics()
         assert metrics['aiostream_ds_streams_degraded{status="refused"}'] == 1
@@ -145,39 +145,42 @@ async def test_a_lasting_error_is_said_to_those_who_come_later_too():
         assert msgspec.json.decode(answer.body)["status"]["text"] == "no topic 'a b'"
 
 
-async def test_silence_is_stale_after_the_time_that_the_author_gave():
-    async with serve_in_memory(Troubled) as grafana:
+async def test_a_silent_stream_is_stale_after_the_configured_time():
+    async with serve_in_memory(Degraded) as grafana:
         viewer = await grafana.follow("x/quiet")
         await anyio.sleep(9.9)
-        assert said(viewer) == []
+        assert statuses(viewer) == []
         await anyio.sleep(32.4)
-        texts = [text for _, text in said(viewer)]
+        texts = [text for _, text in statuses(viewer)]
         assert texts[0] == "stale 10 s" and texts[-1] in ("stale 41 s", "stale 42 s")
         await anyio.sleep(1)
-        assert said(viewer)[-1] is None
+        assert statuses(viewer)[-1] is None
 
 
-async def test_an_author_says_how_it_is_and_that_it_is_over():
-    async with serve_in_memory(Troubled) as grafana:
-        viewer = await grafana.follow("x/says")
+async def test_an_author_sets_and_clears_the_status():
+    async with serve_in_memory(Degraded) as grafana:
+        viewer = await grafana.follow("x/manual")
         await anyio.sleep(20)
-        assert set(said(viewer)[:-1]) == {("warning", "calibrating")} and said(viewer)[-1] is None
+        assert (
+            set(statuses(viewer)[:-1]) == {("warning", "calibrating")}
+            and statuses(viewer)[-1] is None
+        )
 
 
-async def test_a_status_among_rows_with_a_cursor_takes_no_place():
-    async with serve_in_memory(Troubled) as grafana:
+async def test_a_status_between_rows_has_no_cursor():
+    async with serve_in_memory(Degraded) as grafana:
         viewer = await grafana.follow("x/numbered")
         await anyio.sleep(5)
-        assert set(said(viewer)) == {("info", "replaying")}
+        assert set(statuses(viewer)) == {("info", "replaying")}
         assert viewer.position.value == 1
         stock = await grafana.follow("numbered")
         await anyio.sleep(5)
-        assert stock.packets == [], "a status is no row of a stock panel"
+        assert stock.packets == [], "a status is not a row of a stock panel"
 
 
-async def test_drops_are_said_and_logged_once_an_episode(caplog):
+async def test_dropped_rows_are_a_status_and_are_logged_once(caplog):
     caplog.set_level(logging.WARNING)
-    async with serve_in_memory(Troubled) as grafana:
+    async with serve_in_memory(Degraded) as grafana:
         channel = grafana.plugin.registry.peek
         viewer = await grafana.follow("flood")
         await viewer.take(100)

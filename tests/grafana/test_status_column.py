@@ -1,4 +1,4 @@
-"""The opt-in column of stock panels that says how the stream is doing."""
+"""The optional column of stock panels with the stream's status."""
 
 from datetime import UTC, datetime
 
@@ -32,18 +32,18 @@ class Tick(Row):
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Told(DataSource):
-    """Each way to yield rows, with a column that says how it is going."""
+class WithStatus(DataSource):
+    """Each kind of yielded rows, with a status column."""
 
     @stream("flaky", status_column="status", stale=20)
     async def flaky(self):
-        Told.runs += 1
-        if Told.runs in (2, 3):
-            raise UpstreamError("gone")
-        yield {"n": Told.runs, "x": float("nan")}
-        if Told.runs == 1:
+        WithStatus.runs += 1
+        if WithStatus.runs in (2, 3):
+            raise UpstreamError("not reachable")
+        yield {"n": WithStatus.runs, "x": float("nan")}
+        if WithStatus.runs == 1:
             await anyio.sleep(1)
-            raise UpstreamError("gone")
+            raise UpstreamError("not reachable")
         await anyio.sleep_forever()
 
     runs = 0
@@ -59,7 +59,7 @@ class Told(DataSource):
         await anyio.sleep_forever()
 
     @rows.history
-    async def past(self, history_range: HistoryRange) -> list[Tick]:
+    async def read_rows(self, history_range: HistoryRange) -> list[Tick]:
         return [Tick(time=NOW, n=0)]
 
     @stream("frames", status_column="status")
@@ -81,13 +81,13 @@ class Told(DataSource):
 
     @stream("log", cursor="n", status_column="status")
     async def log(self, after: Cursor | None) -> Rows[Tick]:
-        Told.runs += 1
-        yield Tick(time=NOW, n=10 + Told.runs)
+        WithStatus.runs += 1
+        yield Tick(time=NOW, n=10 + WithStatus.runs)
         await anyio.sleep(1)
-        raise UpstreamError("gone")
+        raise UpstreamError("not reachable")
 
     @log.history
-    async def logged(self, history_range: HistoryRange) -> list[Tick]:
+    async def read_log(self, history_range: HistoryRange) -> list[Tick]:
         return (
             [Tick(time=NOW, n=10)][: history_range.limit] if (history_range.after or 0) < 10 else []
         )
@@ -95,19 +95,19 @@ class Told(DataSource):
 
 @pytest.fixture(autouse=True)
 def no_runs():
-    Told.runs = 0
+    WithStatus.runs = 0
 
 
 def column(viewer, name):
     return [row[name] for row in viewer.rows]
 
 
-async def test_rows_say_live_and_a_row_of_its_own_says_each_change():
-    async with serve_in_memory(Told) as grafana:
+async def test_rows_have_the_status_and_each_change_is_a_row():
+    async with serve_in_memory(WithStatus) as grafana:
         viewer = await grafana.follow("flaky")
         await anyio.sleep(10)
-        told = ["live", "reconnecting (1)", "reconnecting (2)", "reconnecting (3)", "live"]
-        assert column(viewer, "status") == told
+        expected = ["live", "reconnecting (1)", "reconnecting (2)", "reconnecting (3)", "live"]
+        assert column(viewer, "status") == expected
         assert column(viewer, "n") == [1, None, None, None, 4]
         times = column(viewer, "time")
         assert times == sorted(times) and None not in times
@@ -116,12 +116,12 @@ async def test_rows_say_live_and_a_row_of_its_own_says_each_change():
         assert texts[0] == "stale 20 s" and len(texts) > 1 and viewer.broken is None
 
 
-async def test_every_way_to_yield_has_the_column():
-    async with serve_in_memory(Told) as grafana:
+async def test_each_kind_of_yielded_rows_has_the_column():
+    async with serve_in_memory(WithStatus) as grafana:
         viewer = await grafana.follow("rows")
         await anyio.sleep(2)
-        said = ["warming up"] * 4 + ["live"] * 2
-        assert column(viewer, "health") == said
+        expected = ["warming up"] * 4 + ["live"] * 2
+        assert column(viewer, "health") == expected
         assert column(viewer, "n")[-5:] == [1, 2, 3, 4, 5]
         frames = await grafana.follow("frames")
         labelled = await grafana.follow("labelled")
@@ -132,22 +132,22 @@ async def test_every_way_to_yield_has_the_column():
             assert each.broken is None
 
 
-async def test_a_history_has_the_column_too():
-    async with serve_in_memory(Told) as grafana:
+async def test_a_history_has_the_column():
+    async with serve_in_memory(WithStatus) as grafana:
         (frame,) = await grafana.query({"queryType": "rows"})
         assert [f.name for f in frame.fields] == ["time", "n", "health"]
         assert list(frame.fields[2].values) == [None]
 
 
-async def test_a_column_of_that_name_among_the_rows_is_an_error_that_says_so(caplog):
-    async with serve_in_memory(Told) as grafana:
+async def test_rows_with_a_column_of_the_same_name_are_an_error(caplog):
+    async with serve_in_memory(WithStatus) as grafana:
         await grafana.follow("taken")
         await anyio.sleep(1)
     assert any("use another name" in str(r.exc_info) for r in caplog.records if r.exc_info)
 
 
-async def test_an_exact_view_of_a_log_has_no_rows_that_say_only_a_status():
-    async with serve_in_memory(Told) as grafana:
+async def test_an_exact_channel_with_a_cursor_has_no_rows_with_only_a_status():
+    async with serve_in_memory(WithStatus) as grafana:
         (frame,) = await grafana.query({"queryType": "log", "exact": True})
         viewer = await grafana.follow("x/log", frame=frame)
         stock = await grafana.follow("log")

@@ -1,4 +1,4 @@
-"""SubscribeStream: may this viewer follow this path, and what does it need to begin?"""
+"""SubscribeStream: whether a viewer may follow a path, and the initial data."""
 
 import anyio
 import msgspec
@@ -30,7 +30,7 @@ class Reading(Row):
     celsius: float
 
 
-class Ill(Exception):
+class Bug(Exception):
     pass
 
 
@@ -39,7 +39,7 @@ RAISED = {
     "missing": NotFound("no such sensor"),
     "config": ConfigError("no url is set"),
     "down": UpstreamError("the broker is down"),
-    "bug": Ill("a fault of ours"),
+    "bug": Bug("a fault of ours"),
 }
 
 
@@ -73,7 +73,7 @@ def has_schema(packet: bytes) -> bool:
 
 
 @pytest.mark.parametrize("path", ["sensors/kitchen", "loose/1"])
-async def test_initial_data_is_empty_so_that_a_refresh_cannot_draw_the_history_twice(path):
+async def test_the_initial_data_is_empty_so_that_a_refresh_does_not_duplicate_the_history(path):
     async with serve_in_memory(Sensors) as grafana:
         first = await subscribe(grafana, path)
         await (await grafana.follow(path)).next()
@@ -90,7 +90,7 @@ class Ticks(DataSource):
 
 
 @pytest.mark.virtual
-async def test_who_subscribes_gets_the_schema_with_the_rows_until_they_have_surely_joined():
+async def test_packets_repeat_the_schema_until_a_new_viewer_must_have_joined():
     async with serve_in_memory(Ticks) as grafana:
         viewer = await grafana.follow("ticks")
         await viewer.take(10)
@@ -102,7 +102,7 @@ async def test_who_subscribes_gets_the_schema_with_the_rows_until_they_have_sure
 
 
 @pytest.mark.parametrize("path", ["", "nowhere", "sensors", "sensors/a/b", "loose/x", "loose/007"])
-async def test_a_path_of_no_stream_is_not_found(path):
+async def test_a_path_that_matches_no_stream_is_not_found(path):
     async with serve_in_memory(Sensors) as grafana:
         assert (await subscribe(grafana, path)).status == Answer.NOT_FOUND
 
@@ -126,10 +126,10 @@ async def test_the_hook_refuses_by_raising(sensor, status):
     [
         ("config", Status.FAILED_PRECONDITION, "no url is set"),
         ("down", Status.UNAVAILABLE, "the broker is down"),
-        ("bug", Status.INTERNAL, "Ill: a fault of ours"),
+        ("bug", Status.INTERNAL, "Bug: a fault of ours"),
     ],
 )
-async def test_what_is_no_refusal_fails_the_call(sensor, status, text):
+async def test_other_errors_fail_the_call(sensor, status, text):
     async with serve_in_memory(Sensors) as grafana:
         with pytest.raises(GRPCError) as failed:
             await subscribe(grafana, f"sensors/{sensor}")
@@ -142,10 +142,10 @@ async def test_a_bug_in_the_hook_is_logged_with_its_traceback(caplog):
         with pytest.raises(GRPCError):
             await subscribe(grafana, "sensors/bug")
     (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
-    assert record.exc_info[0] is Ill
+    assert record.exc_info[0] is Bug
 
 
-async def test_the_hook_is_asked_for_each_viewer_with_its_own_user():
+async def test_the_hook_is_called_for_each_viewer_with_its_user():
     async with serve_in_memory(Sensors) as grafana:
         await subscribe(grafana, "sensors/kitchen", ANN)
         await subscribe(grafana, "sensors/kitchen", None)
@@ -153,14 +153,14 @@ async def test_the_hook_is_asked_for_each_viewer_with_its_own_user():
     assert [user and (user.login, user.role) for user in users] == [("ann", "Viewer"), None]
 
 
-async def test_a_refused_viewer_starts_nothing():
+async def test_a_refused_viewer_starts_no_stream():
     async with serve_in_memory(Sensors) as grafana:
         with pytest.raises(Refused, match="PERMISSION_DENIED"):
             await grafana.follow("sensors/denied")
         assert grafana.plugin.registry.running == 0
 
 
-async def test_a_call_without_a_data_source_says_so():
+async def test_a_call_without_a_data_source_is_refused():
     async with serve_in_memory(Sensors) as grafana:
         async with run_stream(grafana, "loose/1", context=pb.PluginContext(org_id=1)) as call:
             with pytest.raises(GRPCError, match="expected a call for a data source") as failed:

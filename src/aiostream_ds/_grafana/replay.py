@@ -158,22 +158,22 @@ class RowReplay:
 
     # -- queries -------------------------------------------------------------------------------
 
-    async def history(self, request: ChannelRequest, wanted: HistoryRange) -> Frame:
+    async def history(self, request: ChannelRequest, history_range: HistoryRange) -> Frame:
         """The rows of a time range; of a stream without a history hook those in the log."""
         if request.stream.history is not None:
-            return await self._frame(request, await self.read_history(request, wanted))
+            return await self._frame(request, await self.read_history(request, history_range))
         if self._registry.has_log(request.key):
-            return (await self._log_range(request, wanted)).frame
+            return (await self._log_range(request, history_range)).frame
         return self.row_encoder(request).frame([])
 
     async def exact_history(
-        self, request: ChannelRequest, wanted: HistoryRange
+        self, request: ChannelRequest, history_range: HistoryRange
     ) -> tuple[Frame, dict[str, Any]]:
         """The rows of a time range, and the object `meta.custom.cursor`."""
         if request.stream.options.cursor is None:
-            rows = await self._log_range(request, wanted)
+            rows = await self._log_range(request, history_range)
         else:
-            rows = await self._history_range(request, wanted)
+            rows = await self._history_range(request, history_range)
         uid = request.instance.source.instance.uid
         cursor: dict[str, Any] = {
             "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
@@ -182,14 +182,16 @@ class RowReplay:
         }
         return rows.frame, cursor | _cursor_column(request, rows.frame)
 
-    async def _history_range(self, request: ChannelRequest, wanted: HistoryRange) -> ReplayedRows:
-        page = await self.read_history(request, wanted)
+    async def _history_range(
+        self, request: ChannelRequest, history_range: HistoryRange
+    ) -> ReplayedRows:
+        page = await self.read_history(request, history_range)
         frame = await self._frame(request, page)
         if not frame.rows and page.last is None:
             # An empty range has no cursor. Read the newest one first, then the range again: rows
             # that were written between the two are in the range.
             before = await self.newest_cursor(request)
-            page = await self.read_history(request, wanted)
+            page = await self.read_history(request, history_range)
             frame = await self._frame(request, page)
             if not frame.rows and page.epoch == before.epoch:
                 epoch = _settings_epoch(request, page.epoch)
@@ -197,11 +199,15 @@ class RowReplay:
         last = _last_cursor(request, frame, page)
         return ReplayedRows(frame, _settings_epoch(request, page.epoch), last, last)
 
-    async def _log_range(self, request: ChannelRequest, wanted: HistoryRange) -> ReplayedRows:
+    async def _log_range(
+        self, request: ChannelRequest, history_range: HistoryRange
+    ) -> ReplayedRows:
         log = self.log(request)
         rows = await log.after(log.first - 1, self._registry.loop.time())
-        start, end = wanted.start.timestamp() * 1000, wanted.end.timestamp() * 1000
-        frame = tables.rows_between(await self._decode(request, rows), start, end, wanted.limit)
+        start, end = history_range.start.timestamp() * 1000, history_range.end.timestamp() * 1000
+        frame = tables.rows_between(
+            await self._decode(request, rows), start, end, history_range.limit
+        )
         return ReplayedRows(frame, log.epoch, rows.last, rows.last)
 
     # -- rows after a cursor -------------------------------------------------------------------
@@ -239,8 +245,10 @@ class RowReplay:
         self, request: ChannelRequest, after: int, limit: int, upto: int | None = None
     ) -> HistoryPage:
         """The oldest `limit` rows after a cursor, from the history hook. Raises what it raises."""
-        wanted = HistoryRange(start=EARLIEST, end=LATEST, limit=limit, after=after, upto=upto)
-        return await self.read_history(request, wanted)
+        history_range = HistoryRange(
+            start=EARLIEST, end=LATEST, limit=limit, after=after, upto=upto
+        )
+        return await self.read_history(request, history_range)
 
     async def _history_after(
         self, request: ChannelRequest, after: int, upto: int | None
@@ -286,10 +294,12 @@ class RowReplay:
 
     # -- the history hook ----------------------------------------------------------------------
 
-    async def read_history(self, request: ChannelRequest, wanted: HistoryRange) -> HistoryPage:
+    async def read_history(
+        self, request: ChannelRequest, history_range: HistoryRange
+    ) -> HistoryPage:
         """Call the history hook. Raises what it raises, and TypeError for another result."""
         hook = getattr(request.instance.source, str(request.stream.history))
-        result = await hook(wanted, **request.arguments)
+        result = await hook(history_range, **request.arguments)
         page = result if isinstance(result, HistoryPage) else HistoryPage(result)
         if not isinstance(page.rows, Frame | Columns | Sequence):
             raise TypeError(

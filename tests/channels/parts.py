@@ -58,26 +58,43 @@ def planted(fault: Fault | None) -> Parts:
     Raises:
         LookupError: the function or the syntax to replace does not exist, or exists twice.
     """
-    root = Path(aiostream_ds.__file__).parent.parent
+    trees = {short: module_tree(short) for short in NAMES}
+    if fault is not None:
+        short = fault.function.partition(":")[0]
+        trees[short] = faulty_tree(fault)
     before = {name: sys.modules[name] for name in NAMES.values()}
     made: dict[str, ModuleType] = {}
-    gc.collect()
-    gc.disable()  # in CPython 3.11 a collection during ast.parse can raise SystemError (gh-106905)
-    faulty, _, function = fault.function.partition(":") if fault is not None else ("", "", "")
     try:
         for short, name in NAMES.items():
-            path = root.joinpath(*name.split(".")).with_suffix(".py")
-            tree = ast.parse(path.read_text("utf-8"))
-            if fault is not None and short == faulty:
-                plant(tree, function, fault.edits)
             made[short] = sys.modules[name] = ModuleType(name)
-            exec(compile(tree, f"<planted {short}>", "exec"), made[short].__dict__)
+            exec(compile(trees[short], f"<planted {short}>", "exec"), made[short].__dict__)
+    finally:
+        sys.modules.update(before)
+    return Parts(**made)
+
+
+def module_tree(short: str) -> ast.Module:
+    """The syntax tree of a module in `Parts`."""
+    path = Path(aiostream_ds.__file__).parent.parent.joinpath(*NAMES[short].split("."))
+    return parse(path.with_suffix(".py").read_text("utf-8"))
+
+
+def parse(source: str) -> ast.Module:
+    gc.disable()  # in CPython 3.11 a collection during ast.parse can raise SystemError (gh-106905)
+    try:
+        return ast.parse(source)
     finally:
         gc.enable()
-        sys.modules.update(before)
-    if fault is not None and faulty not in made:
-        raise LookupError(f"expected one of {', '.join(made)}, got {fault.function!r}")
-    return Parts(**made)
+
+
+def faulty_tree(fault: Fault) -> ast.Module:
+    """The syntax tree of the module in which the fault is, with the fault."""
+    short, _, function = fault.function.partition(":")
+    if short not in NAMES:
+        raise LookupError(f"module must be one of {', '.join(NAMES)}, got {short!r}")
+    tree = module_tree(short)
+    plant(tree, function, fault.edits)
+    return tree
 
 
 def plant(tree: ast.Module, function: str, edits: Iterable[tuple[str, str]]) -> None:
@@ -89,7 +106,7 @@ def plant(tree: ast.Module, function: str, edits: Iterable[tuple[str, str]]) -> 
             raise LookupError(f"{function}: found {len(inner)} times {name!r}")
         scope = inner[0]
     for old, new in edits:
-        count = _replace(scope, ast.parse(old).body, ast.parse(new).body)
+        count = _replace(scope, parse(old).body, parse(new).body)
         if count != 1:
             raise LookupError(f"{function}: found {count} times {old!r}")
     ast.fix_missing_locations(tree)

@@ -321,8 +321,12 @@ def test_a_bounded_number_of_failures_is_remembered_and_the_oldest_is_forgotten_
     delays.failed(1, 0.0, 0.0)
     delays.failed("new", 0.0, 0.0)
     assert [delays.pending(key, 0.0) > 0 for key in (0, 1, 2, 3, "new")] == [
-        False, True, False, True, True,
-    ]  # fmt: skip
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_unwrap_returns_the_error_that_decides_about_a_group():

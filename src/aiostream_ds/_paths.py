@@ -334,16 +334,16 @@ class Pattern:
         if missing or unknown:
             wrong = ", ".join(sorted(missing or unknown))
             raise TypeError(f"{self.text!r}: {'no value for' if missing else 'no field'} {wrong}")
-        texts = []
+        segments = []
         for part in self._parts:
             if part.kind is None:
-                texts.append(part.text)
+                segments.append(part.text)
                 continue
             try:
-                texts.append(part.kind.format(values[part.text]))
+                segments.append(part.kind.format(values[part.text]))
             except BadQuery as error:
                 raise BadQuery(f"{part.text} {error.message}") from None
-        path = "/".join(texts)
+        path = "/".join(segments)
         if len(path) > PATH_LIMIT:
             raise BadQuery(
                 f"the path must have at most {PATH_LIMIT} characters, got {len(path)}: {path!r}"

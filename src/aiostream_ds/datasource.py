@@ -73,7 +73,7 @@ class DataSource(Generic[S]):
 
         Entered before the first call of this instance; exited when its settings change, when it
         was not used for an hour, or when the process ends. Both happen in one task, so a task group
-        around the `yield` works.
+        around the `yield` works. Entering is cancelled after 30 seconds.
 
         Raises:
             ConfigError, UpstreamError: the instance cannot work. Each waiting call fails with the
@@ -84,7 +84,8 @@ class DataSource(Generic[S]):
     async def health(self) -> Health:
         """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`.
 
-        Grafana calls it when an admin clicks Save & test, and for its own health checks.
+        Called when an admin clicks Save & test, and for Grafana's own health checks. Re-entrant:
+        calls may run at the same time.
         """
         return Health()
 

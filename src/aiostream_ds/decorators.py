@@ -69,6 +69,8 @@ SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar("AnswerT", bound="Frame | LiveChannel | Sequence[Frame | LiveChannel]")
 R_co = TypeVar("R_co", covariant=True)
 
+HookKind = Literal["history", "subscribe", "publish", "suggest"]
+
 HTTPMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 Rows = AsyncIterator[RowT]
@@ -183,7 +185,7 @@ class HookInfo(NamedTuple):
     """The function is a hook of the stream with this name."""
 
     stream: str
-    kind: Literal["history", "subscribe", "publish", "suggest"]
+    kind: HookKind
     field: str = ""
     """The path field for which a suggest hook offers values."""
 
@@ -331,12 +333,7 @@ class Stream(Generic[P, R_co]):
 
         return decorate
 
-    def _hook(
-        self,
-        kind: Literal["history", "subscribe", "publish", "suggest"],
-        hook: F,
-        field: str = "",
-    ) -> F:
+    def _hook(self, kind: HookKind, hook: F, field: str = "") -> F:
         info = handler_info(hook)
         hooks = (*info.hooks, HookInfo(self.name, kind, field))
         return _store(f"{self.name}.{kind}", hook, info._replace(hooks=hooks))
@@ -406,8 +403,8 @@ def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamK
 
     One run of the method serves all viewers of one path; everything that changes the rows must be
     in the path. Grafana starts a run when the first viewer of a path subscribes. The run is
-    cancelled at the method's next `await` or `yield` when the last viewer left. Re-entrant: the
-    runs of several paths are active at the same time.
+    cancelled at an `await` or `yield` of the method, `linger` seconds after the last viewer left.
+    Re-entrant: the runs of several paths are active at the same time.
 
     Args:
         pattern: a channel path with fields in braces, such as `sensors/{id}/{hz:int}`.
@@ -415,7 +412,7 @@ def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamK
             an offset or an id. The method then takes a `Cursor` to start after, before the path's
             fields, and a `history` hook must support `HistoryRange.after`. Panels can then be exact
             across restarts and servers.
-        options: see `StreamKeywords`.
+        options: the keys of `StreamKeywords`, where each is described.
 
     Raises:
         TypeError: a bad pattern or option; the message names the method.
@@ -475,8 +472,8 @@ def resource(path: str, *, method: HTTPMethod = "GET") -> Callable[[F], F]:
     a value that is encoded as JSON, or a `Response`; or it is an async generator that yields the
     body as chunks of bytes.
 
-    Called for each request. Re-entrant: calls run at the same time. It is cancelled if the client
-    disconnects.
+    Called for each request. Re-entrant: calls run at the same time. It is cancelled if Grafana
+    cancels the request.
 
     Raises:
         TypeError: a bad path or HTTP method; the message names the method.

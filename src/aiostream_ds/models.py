@@ -1,4 +1,4 @@
-"""Grafana's requests as frozen structs: who asks, for what, and the answers of an author.
+"""Grafana's requests as frozen structs: the caller, the request, and the answers of an author.
 
 Independent of protobuf and of a running server.
 """

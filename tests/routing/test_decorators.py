@@ -1,6 +1,8 @@
 """What a decorator stores and refuses, and the paths that streams and `LiveChannel` format."""
 
+import ast
 import functools
+import inspect
 import typing
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -121,6 +123,14 @@ def test_the_keywords_of_stream_are_the_fields_of_its_options():
     # `allow` takes any sequence; the checked options have a tuple
     assert all(fields[name] == kind for name, kind in keywords.items() if name != "allow")
     assert keywords["allow"] == Sequence[Allow]
+
+
+def test_every_keyword_of_stream_has_a_description():
+    tree = ast.parse(inspect.getsource(StreamKeywords)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    names, descriptions = tree.body[1::2], tree.body[2::2]
+    assert {ast.unparse(each.target) for each in names} == set(StreamKeywords.__annotations__)  # type: ignore[attr-defined]
+    assert all(len(ast.literal_eval(each.value)) > 20 for each in descriptions)  # type: ignore[attr-defined]
 
 
 def test_every_option_of_a_stream_has_a_default_that_passes_its_check():

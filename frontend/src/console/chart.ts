@@ -29,7 +29,7 @@ const TIME_FORMATS: uPlot.Axis.Values = [
   [1, "{ss}.{fff}", "\n{HH}:{mm}", null, null, null, "\n{HH}:{mm}", null, 1],
 ];
 
-export function colour(index: number): string {
+function colour(index: number): string {
   return COLOURS[index % COLOURS.length];
 }
 

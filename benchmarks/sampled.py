@@ -21,7 +21,7 @@ STAGES = (
     ("/aiostream_ds/_frames/frame.py", "rows and frames"),
     ("/aiostream_ds/_frames/columns.py", "rows and frames"),
     ("/aiostream_ds/_frames/times.py", "rows and frames"),
-    ("/aiostream_ds/models.py", "rows and frames"),
+    ("/aiostream_ds/rows.py", "rows and frames"),
     ("/aiostream_ds/_frames/", "encoding"),
     ("/aiostream_ds/_channels/", "channels and subscriptions"),
     ("/aiostream_ds/_streams/", "driving the author's generator"),

@@ -60,7 +60,10 @@ def test_strings_below_fields_are_their_descriptions_unless_meta_has_one():
 def test_a_subclass_inherits_the_descriptions_of_fields():
     properties = describe(Catalog(SOURCES, by="source"))["sources"][2]["settings"]["properties"]
     assert properties["timeUnit"]["description"].startswith("The unit of such a number")
-    assert properties["directory"]["description"] == "Only files in it and below are read."
+    assert (
+        properties["directory"]["description"]
+        == "Only files in it and in its subdirectories are read."
+    )
 
 
 def test_a_class_without_source_code_has_no_descriptions():

@@ -1,7 +1,7 @@
-"""What a test needs from the machine: missing, it skips, or fails where CI insists.
+"""Requirements of tests on the machine. A test without its requirement is skipped.
 
-``AIOSTREAM_DS_REQUIRE=go,redis`` names the needs whose absence is a failure, so that a run cannot
-go green by skipping.
+``AIOSTREAM_DS_REQUIRE=go,redis`` lists requirements whose absence is a failure, so that CI does not
+skip these tests.
 """
 
 import os
@@ -12,13 +12,13 @@ REQUIRE_VARIABLE = "AIOSTREAM_DS_REQUIRE"
 
 
 def required() -> frozenset[str]:
-    """The needs that this run insists on."""
+    """The requirements whose absence is a failure."""
     names = os.environ.get(REQUIRE_VARIABLE, "").split(",")
     return frozenset(name.strip() for name in names if name.strip())
 
 
 def require(name: str, condition: bool, reason: str) -> None:
-    """Go on when the condition holds; else skip the test, or fail it when ``name`` is required."""
+    """Skip the test unless the condition holds; fail it if ``name`` is required."""
     if condition:
         return
     if name in required():

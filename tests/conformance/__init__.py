@@ -1,1 +1,1 @@
-"""Grafana's own code against ours: go-plugin and the Go SDK drive the plugin process."""
+"""Conformance tests: Grafana's code (go-plugin and the Go SDK) drives the plugin process."""

@@ -1,4 +1,4 @@
-"""The Go programs and a package, built before the first test: no time limit holds a build."""
+"""Builds the Go programs and a package before the first test, outside of the tests' timeouts."""
 
 import atexit
 import contextlib
@@ -25,7 +25,7 @@ PROGRAMS = {
     "goldens": "goldens",
     "h2spec_binary": "h2spec",
 }
-"""Which fixture needs which Go module."""
+"""The Go module of each fixture."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -34,7 +34,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for fixture, module in PROGRAMS.items():
         if fixture in wanted:
-            with contextlib.suppress(BuildError):  # raised again where the fixture is used
+            with contextlib.suppress(BuildError):  # the fixture raises it again
                 build_program(module)
     if "packaged" in wanted:
         with contextlib.suppress(subprocess.CalledProcessError):
@@ -43,7 +43,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def go_program() -> Callable[[str], Path]:
-    """Builds a Go module of this folder, or skips where there is no Go."""
+    """Builds a Go module of this folder, or skips the test without Go."""
     reason = go_missing()
     require("go", reason is None, reason or "")
     return build_program
@@ -57,19 +57,19 @@ def host_binary(go_program: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def sdk0147_binary(go_program: Callable[[str], Path]) -> Path:
-    """Prints what Grafana 9.4's SDK declares."""
+    """Prints the protobuf declarations of Grafana 9.4's SDK."""
     return go_program("sdk0147")
 
 
 @pytest.fixture(scope="session")
 def h2spec_binary(go_program: Callable[[str], Path]) -> Path:
-    """Runs the cases of h2spec against a server."""
+    """Runs h2spec's cases against a server."""
     return go_program("h2spec")
 
 
 @pytest.fixture(scope="session")
 def packaged() -> Path:
-    """The executable in the directory that scripts/package makes, its own Python inside."""
+    """The executable in the directory that scripts/package makes, which includes Python."""
     return _package()
 
 

@@ -1,7 +1,7 @@
 """Drives the Go conformance host (host/main.go lists its commands) and builds the Go programs.
 
-``async with Host(binary) as host: await host.call("health")`` — calls may run concurrently; a call
-that is cancelled here cancels its gRPC call there. Leaving the block stops the plugin and the host.
+``async with Host(binary) as host: await host.call("health")``. Calls may run concurrently; a
+cancelled call cancels its gRPC call in the host. Leaving the block stops the plugin and the host.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from typing import Any, Self
 HERE = Path(__file__).resolve().parent
 CACHE_VARIABLE = "AIOSTREAM_DS_CACHE"
 BUILD_TIMEOUT = 1200.0  # seconds; the first build downloads modules
-CLOSE_TIMEOUT = 8.0  # seconds; the host gives a plugin 4 of them
+CLOSE_TIMEOUT = 8.0  # seconds; the host waits 4 of them for the plugin
 MAX_ANSWER_BYTES = 512 * 1024 * 1024
 
 
 class BuildError(Exception):
-    """``go build`` failed; the message is what it printed."""
+    """``go build`` failed; the message is its output."""
 
 
 class HostError(Exception):
-    """A command that was answered with ``ok: false``.
+    """A command failed.
 
-    ``code`` is the gRPC status name when the plugin refused ("NotFound"), or one of the host's own:
-    Host, Start, Frame, Packet, Timeout; "Gone" when the host itself is no more. ``details`` are the
-    gRPC status details as JSON.
+    ``code`` is the gRPC status name if the plugin failed the call ("NotFound"), or one of the
+    host's codes: Host, Start, Frame, Packet, Timeout; "Gone" if the host has exited. ``details``
+    are the gRPC status details as JSON.
     """
 
     def __init__(self, code: str, message: str, details: list[dict[str, Any]] | None = None):
@@ -46,7 +46,7 @@ class HostError(Exception):
 
 
 class Host:
-    """One host process, and so at most one plugin at a time."""
+    """One host process, which runs at most one plugin at a time."""
 
     def __init__(self, binary: Path):
         self._binary = binary
@@ -89,15 +89,15 @@ class Host:
         return self._parts()[0].pid
 
     def kill(self) -> None:
-        """SIGKILL to the host: it cannot stop its plugin any more."""
+        """Send SIGKILL to the host, which then cannot stop its plugin."""
         with contextlib.suppress(ProcessLookupError):
             self._parts()[0].kill()
 
     async def call(self, do: str, /, **arguments: Any) -> dict[str, Any]:
-        """Carry out a command; its arguments and its answer are described in host/main.go.
+        """Run a command; host/main.go describes its arguments and its answer.
 
         Raises:
-            HostError: the command failed, or the host is gone.
+            HostError: the command failed, or the host has exited.
         """
         number = next(self._ids)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -122,20 +122,20 @@ class Host:
         return await self.call("start", exec=executable, args=arguments, **options)
 
     async def packets(self, run: str, n: int = 0, **options: Any) -> list[Any]:
-        """The next packets of a run, once there are ``n`` or it has ended."""
+        """Wait for the next ``n`` packets of a run, or its end."""
         packets = (await self.call("packets", run=run, n=n, **options))["packets"]
         assert isinstance(packets, list)
         return packets
 
     async def frames(self, run: str, n: int = 0, **options: Any) -> list[dict[str, Any]]:
-        """The same, each read by Grafana's SDK with the schema in force."""
+        """The same packets as frames, decoded by Grafana's SDK with the current schema."""
         frames = (await self.call("packets", run=run, n=n, decode=True, **options))["frames"]
         assert isinstance(frames, list)
         return frames
 
     def _parts(self) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
         if self._process is None or self._reader is None:
-            raise RuntimeError("the host was not entered: use `async with Host(binary) as host`")
+            raise RuntimeError("the host is not running; use `async with Host(binary) as host`")
         return self._process, self._reader
 
     def _write_nowait(self, command: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class Host:
             answer = json.loads(line)
             future = self._waiting.get(answer.pop("id"))
             if future is None or future.done():
-                continue  # given up here; the answer of an abort
+                continue  # the call was cancelled, or it is the answer to an abort
             if answer.pop("ok"):
                 future.set_result(answer)
             else:
@@ -180,15 +180,15 @@ def _gone(process: asyncio.subprocess.Process) -> HostError:
 
 
 def go_missing() -> str | None:
-    """Why nothing can be built here, or None."""
+    """The reason why Go programs cannot be built, or None."""
     return None if shutil.which("go") else "no Go toolchain: `go` is not on PATH"
 
 
 def build_program(module: str) -> Path:
-    """The executable of a Go module in this folder, built when its sources have changed.
+    """The executable of a Go module in this folder, built if its sources have changed.
 
     Raises:
-        BuildError: with what ``go build`` printed.
+        BuildError: ``go build`` failed.
     """
     outcome = _build_once(module)
     if isinstance(outcome, BuildError):
@@ -241,7 +241,7 @@ def _content_key(module: str) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One builder at a time, among the processes of a parallel test run too."""
+    """A lock against other builders, including the processes of a parallel test run."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

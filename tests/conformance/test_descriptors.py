@@ -1,4 +1,5 @@
-"""protos/*.proto against what Go links: the newest SDK, Grafana 9.4's SDK (v0.147.0), go-plugin."""
+"""protos/*.proto against the declarations of the newest SDK, Grafana 9.4's SDK (v0.147.0) and
+go-plugin."""
 
 import json
 import subprocess
@@ -30,7 +31,7 @@ Packages = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """Our .proto files in the form of the Go programs' output."""
+    """The project's .proto files in the format of the Go programs' output."""
     out = tmp_path_factory.mktemp("descriptors") / "set.pb"
     include = resources.files("grpc_tools") / "_proto"
     sources = sorted(map(str, (ROOT / "protos").glob("*.proto")))
@@ -100,7 +101,7 @@ def type_of(field: FieldDescriptorProto, entries: dict[str, DescriptorProto]) ->
 
 
 def subset(part: Packages, whole: Packages) -> list[str]:
-    """What is declared in ``part`` and missing or otherwise in ``whole``."""
+    """The declarations of ``part`` that are missing or different in ``whole``."""
     return [
         f"{package} {kind} {name}.{member}: {value}, not {found.get(member)}"
         for package, kinds in part.items()
@@ -113,7 +114,7 @@ def subset(part: Packages, whole: Packages) -> list[str]:
 
 
 def contradictions(one: Packages, other: Packages) -> list[str]:
-    """What both declare under one name or one number, in different ways."""
+    """The names and numbers that both declare differently."""
     problems = []
     for package, kinds in one.items():
         for kind, names in kinds.items():
@@ -136,7 +137,7 @@ def number_of(value: list[Any] | int) -> int:
 
 
 def reachable(package: Packages, services: tuple[str, ...]) -> Packages:
-    """The services, and every message and enum that their methods can carry."""
+    """The services, and all messages and enums that their methods use."""
     wanted = {
         kind.rpartition(".")[2]
         for service in services
@@ -160,7 +161,7 @@ def reachable(package: Packages, services: tuple[str, ...]) -> Packages:
     }
 
 
-def test_all_we_declare_exists_in_the_newest_sdk(ours: Packages, newest: Packages) -> None:
+def test_all_our_declarations_exist_in_the_newest_sdk(ours: Packages, newest: Packages) -> None:
     assert subset(ours, newest) == []
 
 
@@ -176,13 +177,15 @@ def test_go_plugins_own_services_are_declared_completely(ours: Packages, newest:
     assert subset({"plugin": newest["plugin"]}, ours) == []
 
 
-def test_nothing_contradicts_the_sdk_of_grafana_9_4(ours: Packages, oldest: Packages) -> None:
+def test_our_declarations_do_not_contradict_the_sdk_of_grafana_9_4(
+    ours: Packages, oldest: Packages
+) -> None:
     assert oldest["pluginv2"]["messages"]["PluginContext"]["orgId"] == [1, "int64"]
     assert contradictions(ours, oldest) == []
     assert contradictions(oldest, ours) == []
 
 
-def test_all_that_grafana_9_4_knows_is_declared(ours: Packages, oldest: Packages) -> None:
+def test_all_declarations_of_grafana_9_4_exist(ours: Packages, oldest: Packages) -> None:
     assert subset({name: oldest[name] for name in ("pluginv2", "plugin")}, ours) == []
 
 
@@ -191,8 +194,8 @@ def test_all_that_grafana_9_4_knows_is_declared(ours: Packages, oldest: Packages
     [
         pytest.param({"name": [7, "string"]}, True, id="another number"),
         pytest.param({"name": [2, "bytes"]}, True, id="another type"),
-        pytest.param({"nick": [9, "string"]}, False, id="a field that only we have"),
-        pytest.param({"nick": [1, "string"]}, True, id="a number that has another name"),
+        pytest.param({"nick": [9, "string"]}, False, id="a new field"),
+        pytest.param({"nick": [1, "string"]}, True, id="a number with another name"),
     ],
 )
 def test_the_comparison_finds_a_planted_difference(

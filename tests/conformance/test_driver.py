@@ -1,4 +1,4 @@
-"""The host and its driver themselves: what they do when there is no plugin, or a wrong one."""
+"""The host and its driver, without a plugin or with an invalid one."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ def script(path: Path, *lines: str) -> Path:
     return path
 
 
-async def test_answers_find_their_calls(host_binary: Path) -> None:
+async def test_concurrent_calls_get_their_own_answers(host_binary: Path) -> None:
     async with Host(host_binary) as host:
         answers = await asyncio.gather(*(host.call("ping") for _ in range(50)))
     assert answers == [{"pid": host.pid}] * 50
@@ -29,12 +29,12 @@ async def test_answers_find_their_calls(host_binary: Path) -> None:
         ("dance", {}, 'unknown command "dance"'),
         ("health", {"contxt": {}}, 'unknown field "contxt"'),
         ("health", {}, "no plugin was started"),
-        ("start", {"exec": "x", "env": "half"}, 'env: "half" is neither'),
-        ("packets", {"run": "a"}, 'no run "a"'),
-        ("stats", {"group": "a"}, 'no group "a"'),
+        ("start", {"exec": "x", "env": "half"}, 'a map of strings, got "half"'),
+        ("packets", {"run": "a"}, 'unknown run "a"'),
+        ("stats", {"group": "a"}, 'unknown group "a"'),
     ],
 )
-async def test_a_command_that_cannot_be_carried_out_says_why(
+async def test_an_invalid_command_is_an_error_with_the_reason(
     host_binary: Path, do: str, arguments: dict[str, str], message: str
 ) -> None:
     async with Host(host_binary) as host:
@@ -52,7 +52,7 @@ async def test_a_command_that_cannot_be_carried_out_says_why(
         ("1|2|unix|/nowhere|netrpc|", 'unsupported plugin protocol "netrpc"'),
     ],
 )
-async def test_a_wrong_handshake_is_a_failed_start(
+async def test_an_invalid_handshake_fails_the_start(
     host_binary: Path, tmp_path: Path, line: str, message: str
 ) -> None:
     plugin = script(tmp_path / "plugin", f"echo '{line}'", "echo complaint >&2", "exec sleep 60")
@@ -63,13 +63,13 @@ async def test_a_wrong_handshake_is_a_failed_start(
     assert message.lower() in caught.value.message.lower()
 
 
-async def test_the_plugin_gets_the_environment_asked_for_and_go_plugins_variables(
+async def test_the_plugin_gets_the_given_environment_and_go_plugins_variables(
     host_binary: Path, tmp_path: Path
 ) -> None:
     seen = {}
     async with Host(host_binary) as host:
         for name, env in {"full": "full", "empty": "empty", "own": {"GF_VERSION": "9.4.0"}}.items():
-            # the block that the process was given; the shell adds variables to its own copy
+            # the initial environment of the process; the shell adds variables to its own copy
             plugin = script(tmp_path / "plugin", "cat /proc/$$/environ >&2", "echo >&2", "exit 1")
             with pytest.raises(HostError, match="^Start: "):
                 await host.start(plugin, env=env)
@@ -95,7 +95,7 @@ async def test_a_cancelled_call_is_aborted_in_the_host(host_binary: Path, tmp_pa
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        # The host starts one plugin at a time: an answer here means that the first was given up.
+        # the host starts one plugin at a time: an answer means that the first start has ended
         with pytest.raises(HostError, match="^Start: "):
             await host.start(script(tmp_path / "ending", "exit 1"))
 

@@ -1,8 +1,8 @@
-"""Exact streams seen, in real time: plugins under the Go host, files that another process appends
-to 50 times a second, and browsers that follow the protocol's rules.
+"""Exact streams in real time: plugins under the Go host, files that another process appends to 50
+times a second, and browsers that follow the protocol's rules.
 
-Each case is played once as it is named, and again among random ones; `--long` plays more of them.
-The plugin is the source `file`, and plugins/log.py where a server has to read late.
+Each case runs alone and in random combinations; `--long` runs more of them. The plugin is the
+source `file`, or plugins/log.py where a server has to read late.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from tests.exact.net import Net
 from tests.exact.upstream import FILE, LOG, LogFile, Plugin, logs_in, upstream
 
 RANDOM, LONG = 3, 20  # random schedules of each case
-ABREAST = 4  # schedules that run at a time
-PATIENCE = 15.0  # seconds in which everything is to be drawn in the end
+CONCURRENT = 4  # schedules that run at a time
+DRAW_TIMEOUT = 15.0  # seconds in which all rows must be drawn at the end
 WIDTHS = (3.0, 8.0, 30.0)
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]
 
 
-class Theatre:
+class Stage:
     """One schedule: two logs of one name in two directories, one or two servers, two tabs."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Theatre:
         return panel
 
     async def show(self, number: int) -> None:
-        """The settings name the directory: of the same log, or of the other one."""
+        """Save the settings with the directory of one of the logs."""
         self.current = list(self.logs)[number]
         self._changes += 1
         settings = self.plugin.settings(self.current, self._changes)
@@ -59,8 +59,8 @@ class Theatre:
             await node.change_settings(settings)
 
     async def end(self) -> Tally:
-        """Until everything is drawn; then what was wrong since the beginning."""
-        with anyio.fail_after(PATIENCE):
+        """Wait until all rows are drawn, then check everything since the beginning."""
+        with anyio.fail_after(DRAW_TIMEOUT):
             while not all(map(self._is_done, self.panels)):
                 await anyio.sleep(0.05)
         await anyio.sleep(0.3)
@@ -84,69 +84,69 @@ class Theatre:
         return log.expected(emission.cutoff, emission.cursor)
 
 
-Act = Callable[[Theatre], Awaitable[None]]
+Act = Callable[[Stage], Awaitable[None]]
 
 
-async def opening(stage: Theatre) -> None:
+async def opening(stage: Stage) -> None:
     stage.open(stage.chance.choice(WIDTHS))
     await anyio.sleep(0.5)
 
 
-async def second_viewer(stage: Theatre) -> None:
+async def second_viewer(stage: Stage) -> None:
     stage.open(8.0, tab=1)
     await anyio.sleep(0.7)
 
 
-async def wider_panel(stage: Theatre) -> None:
+async def wider_panel(stage: Stage) -> None:
     stage.open(30.0)
     await anyio.sleep(0.01)
     stage.open(30.0)
     await anyio.sleep(0.7)
 
 
-async def reconnecting(stage: Theatre) -> None:
+async def reconnecting(stage: Stage) -> None:
     stage.net.change(up=False, join_loss=0.2)
     await anyio.sleep(0.5)
     stage.net.change(up=True)
     await anyio.sleep(0.5)
 
 
-async def outage(stage: Theatre) -> None:
+async def outage(stage: Stage) -> None:
     stage.net.change(up=False, reachable=False)
     await anyio.sleep(stage.chance.uniform(0.5, 2.0))
     stage.net.change(up=True, reachable=True)
     await anyio.sleep(0.3)
 
 
-async def lost_packets(stage: Theatre) -> None:
+async def lost_packets(stage: Stage) -> None:
     stage.net.change(lossy=True)
     await anyio.sleep(0.5)
     stage.net.change(lossy=False)
 
 
-async def kill(stage: Theatre) -> None:
+async def kill(stage: Stage) -> None:
     await stage.chance.choice(stage.nodes).kill()
     await anyio.sleep(0.3)
 
 
-async def settings_change(stage: Theatre) -> None:
+async def settings_change(stage: Stage) -> None:
     await stage.show(list(stage.logs).index(stage.current))
     await anyio.sleep(0.7)
 
 
-async def other_file(stage: Theatre) -> None:
+async def other_file(stage: Stage) -> None:
     await stage.show(1 - list(stage.logs).index(stage.current))
     await anyio.sleep(0.7)
 
 
-async def late_server(stage: Theatre) -> None:
+async def late_server(stage: Stage) -> None:
     stage.net.change(http=len(stage.nodes) - 1)
     await anyio.sleep(0.5)
     stage.net.change(socket=len(stage.nodes) - 1, http=0)
     await anyio.sleep(0.5)
 
 
-async def failover(stage: Theatre) -> None:
+async def failover(stage: Stage) -> None:
     other = (stage.net.socket + 1) % len(stage.nodes)
     stage.net.change(socket=other, http=other)
     await anyio.sleep(0.8)
@@ -165,7 +165,7 @@ CASES: dict[str, tuple[Act, int]] = {
     "two servers, one late": (late_server, 2),
     "failover": (failover, 2),
 }
-"""What happens, and how many servers it takes."""
+"""Each case's events, and the number of servers."""
 
 
 class Schedule(NamedTuple):
@@ -179,7 +179,7 @@ class Schedule(NamedTuple):
 
 
 async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
-    """A panel, then the acts, then everything comes to rest."""
+    """Open a panel, run the acts, then check the result."""
     acts, servers, plugin = schedule
     settings = plugin.settings(str(logs_in(folder)[0]))
     async with AsyncExitStack() as stack:
@@ -191,7 +191,7 @@ async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
             nodes.append(await stack.enter_async_context(open_node(binary, command, settings)))
         tasks = await stack.enter_async_context(background_tasks())
         net = Net(nodes)
-        stage = Theatre(schedule, folder, nodes, net, [Tab(net, tasks), Tab(net, tasks)])
+        stage = Stage(schedule, folder, nodes, net, [Tab(net, tasks), Tab(net, tasks)])
         stage.open(8.0)
         await anyio.sleep(0.3)
         for act in acts:
@@ -202,7 +202,7 @@ async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
 
 
 def schedules(case: str, count: int) -> list[Schedule]:
-    """The case alone, and `count` times among three others by chance."""
+    """The case alone, and `count` times with three random others."""
     act, servers = CASES[case]
     chance = random.Random(case)
     found = [Schedule([act], servers, LOG if act is late_server else FILE)]
@@ -215,15 +215,15 @@ def schedules(case: str, count: int) -> list[Schedule]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", CASES)
-async def test_nothing_is_missing_doubled_or_out_of_order(
+async def test_no_row_is_missing_duplicated_or_out_of_order(
     host_binary: Path, tmp_path: Path, case: str, request: pytest.FixtureRequest
 ) -> None:
     count = LONG if request.config.getoption("--long") else RANDOM
-    abreast = asyncio.Semaphore(ABREAST)
+    concurrent = asyncio.Semaphore(CONCURRENT)
     total: list[Tally] = []
 
     async def one(number: int, schedule: Schedule) -> None:
-        async with abreast:
+        async with concurrent:
             try:
                 total.append(await play(host_binary, tmp_path / str(number), schedule))
             except Exception as error:
@@ -236,4 +236,4 @@ async def test_nothing_is_missing_doubled_or_out_of_order(
     tally = sum(total, Tally())
     assert len(total) == count + 1 and tally.emissions > 5 * len(total)
     assert tally == Tally(emissions=tally.emissions)
-    print(f"{case}: {len(total)} schedules, {tally}")  # seen with -s
+    print(f"{case}: {len(total)} schedules, {tally}")  # shown with -s

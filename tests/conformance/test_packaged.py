@@ -1,4 +1,4 @@
-"""The packaged plugin under a real go-plugin host, started as Grafana starts it."""
+"""The packaged plugin, started by a real go-plugin host as by Grafana."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ async def host(host_binary: Path, packaged: Path) -> AsyncIterator[Host]:
 
 
 async def ask(host: Host, **model: Any) -> dict[str, Any]:
-    """The answer to one query with this model."""
+    """The response to one query."""
     now = round(time.time() * 1000)
     query = {"refId": "A", "json": model, "from": now - 60_000, "to": now}
     query |= {"queryType": model.pop("queryType", ""), "maxDataPoints": 1000}
@@ -37,7 +37,7 @@ async def ask(host: Host, **model: Any) -> dict[str, Any]:
 
 
 async def gone(pid: int, within: float) -> bool:
-    """Whether the process ends in so many seconds."""
+    """Whether the process exits within so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
             while Path(f"/proc/{pid}").exists():
@@ -46,8 +46,8 @@ async def gone(pid: int, within: float) -> bool:
 
 
 @pytest.mark.parametrize("env", ["full", "empty"])
-@pytest.mark.parametrize("automtls", [False, True], ids=["plain", "automtls"])
-async def test_it_starts_in_any_environment_and_is_healthy(
+@pytest.mark.parametrize("automtls", [False, True], ids=["no TLS", "automtls"])
+async def test_the_plugin_starts_in_any_environment(
     host_binary: Path, packaged: Path, env: str, automtls: bool
 ) -> None:
     if automtls:
@@ -67,7 +67,7 @@ def _has_cryptography() -> bool:
     return True
 
 
-async def test_the_walk_goes_on_live_where_its_history_ends(host: Host) -> None:
+async def test_live_rows_of_the_walk_continue_where_its_history_ends(host: Host) -> None:
     answer = await ask(host, **WALK)
     assert answer["status"] == 200
     (frame,) = answer["frames"]
@@ -76,7 +76,7 @@ async def test_the_walk_goes_on_live_where_its_history_ends(host: Host) -> None:
     assert path == "walk/10/1"
     subscribed = await host.call("subscribe", path=path, ctx={"uid": uid})
     assert subscribed["status"] == "OK"
-    assert not subscribed["data"], "a schema alone lets a refresh draw the history twice"
+    assert not subscribed["data"], "else a refresh draws the history twice"
     await host.call("run", path=path, run="walk", ctx={"uid": uid})
     live = await host.frames("walk", 5)
     history = _rows(frame)
@@ -131,7 +131,7 @@ async def test_a_query_that_is_not_json_does_not_affect_the_others(host: Host) -
     assert responses["B"]["status"] == 200
 
 
-async def test_frames_come_as_json_and_in_chunks_when_asked(host: Host) -> None:
+async def test_a_query_may_request_json_or_chunks(host: Host) -> None:
     query = {"refId": "A", "json": WALK, "queryType": "walk"}
     answer = (await host.call("query", queries=[query], format="JSON"))["responses"]["A"]
     assert [field["name"] for field in answer["frames"][0]["fields"]] == ["time", "value"]
@@ -147,7 +147,7 @@ async def test_an_unknown_path_is_not_found_and_publishing_is_denied(host: Host)
     assert published["status"] == "PERMISSION_DENIED"
 
 
-async def test_host_metrics_of_this_machine(host: Host) -> None:
+async def test_the_host_source_sends_metrics_of_this_machine(host: Host) -> None:
     ctx = {"uid": "h", "jsonData": {"source": "host", "interval": 0.1}}
     assert (await host.call("health", ctx=ctx))["status"] == "OK"
     await host.call("run", path="cpu", run="cpu", ctx=ctx)
@@ -167,7 +167,7 @@ async def test_save_and_test_names_an_unknown_source(host: Host) -> None:
     )
 
 
-async def test_shutdown_is_answered_and_the_process_gone_within_half_a_second(
+async def test_shutdown_ends_the_process_within_half_a_second(
     host_binary: Path, packaged: Path
 ) -> None:
     async with Host(host_binary) as host:
@@ -177,7 +177,7 @@ async def test_shutdown_is_answered_and_the_process_gone_within_half_a_second(
         assert (await host.call("shutdown"))["ms"] < 500
 
 
-async def test_nothing_is_left_two_seconds_after_the_host_was_killed(
+async def test_the_plugin_exits_within_two_seconds_after_the_host_was_killed(
     host_binary: Path, packaged: Path
 ) -> None:
     async with Host(host_binary) as host:
@@ -188,7 +188,7 @@ async def test_nothing_is_left_two_seconds_after_the_host_was_killed(
         assert await gone(pid, 2.0)
 
 
-async def test_a_compressed_message_is_refused_and_the_process_lives(host: Host) -> None:
+async def test_a_compressed_message_fails_its_call_and_the_plugin_goes_on(host: Host) -> None:
     with pytest.raises(HostError) as caught:
         await host.call("compressed")
     assert caught.value.code == "Unimplemented"

@@ -1,5 +1,5 @@
-"""A source that is faster than its reader, through a real host: what is lost is counted, exactly,
-and memory does not grow with what was sent. `--long` sends 1 GB for each policy instead of 100 MB.
+"""A stream that is faster than its subscriber, under the Go host: lost rows are counted exactly,
+and memory does not grow with the amount sent. `--long` sends 1 GB for each policy, not 100 MB.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from .test_unusual_plugins import PLUGINS, executable, log_text
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(600)]
 
-RATE = 10_000_000  # bytes a second
+RATE = 10_000_000  # bytes per second
 GROWTH = 16_000_000
-"""Bytes by which the plugin may grow at most, however much is sent: one mailbox of 1 MiB, the
-batches on their way, what sockets and windows hold, and what the allocator does not give back."""
+"""Most bytes by which the plugin may grow: a subscription's queue of 1 MiB, batches that are being
+sent, socket buffers and flow-control windows, and memory that the allocator does not release."""
 
 
 @pytest_asyncio.fixture
@@ -51,7 +51,7 @@ def resident(pid: int, what: str) -> int:
 
 
 async def settled(host: Host) -> dict[str, Any]:
-    """What the reader has, once nothing more comes."""
+    """The run's counts once there are no more packets."""
     before: dict[str, Any] = {}
     while True:
         now = await host.call("stats", run="run")
@@ -63,7 +63,7 @@ async def settled(host: Host) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 @pytest.mark.parametrize("policy", ["drop_oldest", "latest", "block", "fail"])
-async def test_a_reader_that_is_too_slow_costs_a_bound_and_the_counts_are_exact(
+async def test_a_slow_subscriber_takes_bounded_memory_and_the_counts_are_exact(
     host: Host, policy: str, request: pytest.FixtureRequest, record_property: Any
 ) -> None:
     megabytes = 1_000 if request.config.getoption("--long") else 100
@@ -72,7 +72,7 @@ async def test_a_reader_that_is_too_slow_costs_a_bound_and_the_counts_are_exact(
     await asyncio.sleep(1)
     await host.call("cancel", run="warm")
     before, first = await metrics(host), resident(pid, "VmRSS")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM
     await host.call("run", path=f"{policy}/{megabytes}", run="run", rate=RATE)
     got = await settled(host)
     found, yielded = await metrics(host), (await counts(host))["yielded"]
@@ -81,18 +81,18 @@ async def test_a_reader_that_is_too_slow_costs_a_bound_and_the_counts_are_exact(
     dropped = found["rows_dropped_total"] - before["rows_dropped_total"]
     grown = resident(pid, "VmHWM") - first
     record_property("grown", grown)
-    told = f"{emitted:.0f} rows, {got['rows']} read, {dropped:.0f} dropped, {grown:,} bytes more"
-    print(f"{policy}, {megabytes} MB: {told}")
+    result = f"{emitted:.0f} rows, {got['rows']} read, {dropped:.0f} dropped, {grown:,} bytes more"
+    print(f"{policy}, {megabytes} MB: {result}")
     assert got["bad"] == got["mismatches"] == got["guessed"] == 0
-    assert got["rows"] + dropped == emitted, "what was not read is counted, row by row"
+    assert got["rows"] + dropped == emitted, "every row that was not read is counted"
     assert grown < GROWTH
     if policy == "block":
         assert got["rows"] == yielded == megabytes * 250 and got["missing"] == dropped == 0
     elif policy == "fail":
-        assert got["ended"] and got["missing"] == 0 and dropped > 0, "nothing before that"
+        assert got["ended"] and got["missing"] == 0 and dropped > 0, "no gap before the end"
     else:
         assert emitted == yielded == megabytes * 250 and dropped > 0
-        assert got["missing"] == dropped, "the holes are those that were counted"
-    behind = (await log_text(host)).count("a subscriber is too slow")
-    assert behind == (policy in ("drop_oldest", "fail"))
-    assert found["drop_episodes_total"] - before["drop_episodes_total"] == behind
+        assert got["missing"] == dropped, "the gaps are the counted drops"
+    episodes = (await log_text(host)).count("a subscriber is too slow")
+    assert episodes == (policy in ("drop_oldest", "fail"))
+    assert found["drop_episodes_total"] - before["drop_episodes_total"] == episodes

@@ -1,4 +1,4 @@
-"""What an author's code may do to the process, seen by a real go-plugin host."""
+"""Author's code that misbehaves, under a real go-plugin host."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ PLUGINS = Path(__file__).parent / "plugins"
 
 
 def executable(path: Path, file: Path) -> Path:
-    """A plugin's executable for an author's file, as scripts/package writes one."""
+    """Write a plugin's executable for an author's file, as scripts/package does."""
     path.write_text(
         f"#!{sys.executable} -IBXutf8\n"
         f"import runpy\nrunpy.run_path({str(file)!r}, run_name='__main__')\n"
@@ -54,7 +54,7 @@ async def log_text(host: Host) -> str:
     return str((await host.call("logs"))["stderr"])
 
 
-async def test_fifty_viewers_share_one_run_and_the_last_one_ends_it_at_once(host: Host) -> None:
+async def test_fifty_viewers_share_one_run_that_ends_with_the_last_one(host: Host) -> None:
     names = [f"viewer {n}" for n in range(50)]
     for name in names:
         await host.call("run", path="shared/a", run=name)
@@ -76,7 +76,7 @@ async def test_fifty_viewers_share_one_run_and_the_last_one_ends_it_at_once(host
     assert (await counts(host))["runs"] == 2
 
 
-async def test_five_thousand_channels_are_open_while_health_answers_within_half_a_second(
+async def test_health_answers_within_half_a_second_while_five_thousand_channels_open(
     host: Host,
 ) -> None:
     opening = asyncio.create_task(
@@ -92,7 +92,7 @@ async def test_five_thousand_channels_are_open_while_health_answers_within_half_
     assert slowest < 0.5
     assert await metric(host, "aiostream_ds_streams_running ") == 5000
     await host.call("cancelmany", group="g")
-    async with asyncio.timeout(5):  # the resets are on their way: Grafana does not wait for them
+    async with asyncio.timeout(5):  # like Grafana, the host does not wait for the resets
         while await metric(host, "aiostream_ds_streams_running ") > 0:
             pass
 
@@ -109,7 +109,7 @@ async def numbers(host: Host, run: str, first: int) -> list[int]:
     ]
 
 
-async def test_a_reader_that_reads_nothing_for_a_while_loses_no_row_under_block(
+async def test_a_subscriber_that_pauses_loses_no_row_with_block(
     host: Host,
 ) -> None:
     await host.call("run", path="whole/100000", run="held", hold=True)
@@ -120,7 +120,7 @@ async def test_a_reader_that_reads_nothing_for_a_while_loses_no_row_under_block(
     assert await metric(host, "aiostream_ds_rows_dropped_total") == 0
 
 
-async def test_what_a_slow_reader_misses_is_counted_to_the_row(host: Host) -> None:
+async def test_every_row_dropped_for_a_slow_subscriber_is_counted(host: Host) -> None:
     await host.call("run", path="newest/100000", run="held", hold=True)
     async with asyncio.timeout(20):  # until the author has yielded all
         while await metric(host, "aiostream_ds_rows_total") < 100_000:
@@ -133,7 +133,7 @@ async def test_what_a_slow_reader_misses_is_counted_to_the_row(host: Host) -> No
     assert len(got) + dropped == 100_000
 
 
-async def test_the_hook_decides_for_each_viewer(host: Host) -> None:
+async def test_the_subscribe_hook_decides_for_each_viewer(host: Host) -> None:
     ada, bob = ({"user": {"login": login}} for login in ("ada", "bob"))
     for path, ctx, expected in (
         ("closed/a", ada, "OK"),
@@ -151,22 +151,22 @@ async def test_the_hook_decides_for_each_viewer(host: Host) -> None:
     assert answer["status"] == 403
 
 
-async def test_prints_long_lines_and_children_become_log_lines(host: Host) -> None:
+async def test_prints_long_lines_and_output_of_children_become_log_lines(host: Host) -> None:
     await host.call("run", path="prints", run="prints")
     await host.packets("prints", 1)
     text = await log_text(host)
-    for said in (
+    for expected in (
         "printed while the module is imported",
         "printed by a stream",
         "written to descriptor 1",
         "printed by a child",
         "1000000 characters",
     ):
-        assert said in text
+        assert expected in text
     assert (await host.call("health"))["status"] == "OK"
 
 
-async def test_an_error_in_finally_is_logged_and_harms_nobody(host: Host) -> None:
+async def test_an_error_in_finally_is_logged_and_affects_no_other_stream(host: Host) -> None:
     await host.call("run", path="raises", run="raises")
     await host.packets("raises", 1)
     await host.call("cancel", run="raises")
@@ -174,7 +174,7 @@ async def test_an_error_in_finally_is_logged_and_harms_nobody(host: Host) -> Non
     assert "raised in finally" in await log_text(host)
 
 
-async def test_a_stream_that_will_not_end_never_gets_a_second_run(host: Host) -> None:
+async def test_a_stream_that_does_not_end_never_gets_a_second_run(host: Host) -> None:
     await host.call("run", path="swallows", run="first")
     await host.packets("first", 1)
     await host.call("cancel", run="first")
@@ -188,7 +188,7 @@ async def test_a_stream_that_will_not_end_never_gets_a_second_run(host: Host) ->
     assert (await host.call("shutdown"))["ms"] < 500
 
 
-async def test_blocking_the_loop_is_reported_with_the_line_that_does(host: Host) -> None:
+async def test_code_that_blocks_the_event_loop_is_logged_with_its_line(host: Host) -> None:
     await host.call("run", path="blocks", run="blocks")
     await host.packets("blocks", 2)
     text = await log_text(host)
@@ -211,7 +211,7 @@ async def test_a_bug_reaches_the_viewers_after_the_rows_before_it(host: Host) ->
     assert (await counts(host))["runs"] == 2
 
 
-async def test_a_child_process_does_not_keep_the_host_waiting(host: Host) -> None:
+async def test_a_child_process_does_not_delay_the_stop(host: Host) -> None:
     await host.call("run", path="child", run="child")
     frame = (await host.frames("child", 1))[0]
     child = int(frame["fields"][1]["values"][0])
@@ -233,7 +233,7 @@ async def test_a_resource_streams_its_body_in_pieces(host: Host) -> None:
     assert missing["messages"][0]["code"] == 404
 
 
-async def test_two_sigterms_end_what_one_would_drain(host: Host) -> None:
+async def test_a_second_sigterm_ends_the_process_without_draining(host: Host) -> None:
     await host.call("run", path="swallows", run="swallows")
     await host.packets("swallows", 1)
     pid = (await counts(host))["pid"]
@@ -248,13 +248,13 @@ async def test_two_sigterms_end_what_one_would_drain(host: Host) -> None:
 
 
 STYLES = {
-    "plain": "",
+    "default": "",
     "future": "from __future__ import annotations\n",
 }
 
 
 @pytest.mark.parametrize("style", STYLES)
-async def test_the_clock_runs_unchanged_in_each_annotation_style(
+async def test_the_clock_example_runs_with_each_annotation_style(
     host_binary: Path, tmp_path: Path, style: str
 ) -> None:
     source = (PLUGINS.parents[2] / "examples/clock.py").read_text()

@@ -1,5 +1,5 @@
-// Package descriptors lists the messages, enums and services that are linked into a program, for
-// tests that compare them with the project's own .proto files. The callers decide what is linked.
+// Package descriptors lists the protobuf messages, enums and services linked into a program, for
+// tests that compare them with the project's .proto files.
 package descriptors
 
 import (
@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// Package is what one protobuf package declares; nested names keep their path ("ConnInfo.Knock").
+// Package is the content of one protobuf package; nested names have their path ("ConnInfo.Knock").
 type Package struct {
 	// Messages has, for each field, its number and type: "int64", "repeated bytes",
 	// "map<string,pluginv2.StringList>", "pluginv2.User".
@@ -20,7 +20,7 @@ type Package struct {
 	Services map[string]map[string][4]any `json:"services"`
 }
 
-// Write prints the wanted packages as one JSON object, keyed by package name.
+// Write prints the given packages as one JSON object, keyed by package name.
 func Write(out io.Writer, wanted ...string) error {
 	packages := map[string]*Package{}
 	for _, name := range wanted {

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// commands is filled by init, because handlers refer to it through the host.
+// commands is set by init, since handlers refer to it through the host.
 var commands map[string]handler
 
 func init() {
@@ -59,7 +59,7 @@ type abortArguments struct {
 	Call int64 `json:"call"`
 }
 
-// abort cancels another command, and so the gRPC call it has under way.
+// abort cancels another command and its gRPC call.
 func abort(h *host, _ context.Context, arguments *abortArguments) (answer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -135,7 +135,7 @@ type resourceArguments struct {
 	BodyBase64 []byte              `json:"body_base64"`
 }
 
-// resource gathers the messages of the answer, each with the time at which it came.
+// resource collects the messages of the response, each with its time of arrival.
 func resource(h *host, ctx context.Context, arguments *resourceArguments) (answer, error) {
 	p, message, err := h.prepare(arguments.Ctx)
 	if err != nil {
@@ -186,7 +186,7 @@ type rawArguments struct {
 	Bytes  []byte `json:"bytes"` // base64
 }
 
-// raw calls a method with bytes that need not be a message, and answers the reply's bytes.
+// raw calls a method with any bytes and answers the response's bytes.
 func raw(h *host, ctx context.Context, arguments *rawArguments) (answer, error) {
 	p, err := h.current()
 	if err != nil {
@@ -202,7 +202,7 @@ func (p *process) invoke(ctx context.Context, method string, message []byte) ([]
 	return reply, err
 }
 
-// rawCodec passes bytes through; its name is protobuf's, so that the content type stays the usual.
+// rawCodec passes bytes through. Its name is protobuf's, for the standard content type.
 type rawCodec struct{}
 
 var _ encoding.Codec = rawCodec{}
@@ -216,7 +216,7 @@ func (rawCodec) Unmarshal(text []byte, value any) error {
 	return nil
 }
 
-// embedded makes bytes that must be JSON or empty part of an answer.
+// embedded returns bytes, which must be JSON or empty, as a part of an answer.
 func embedded(text []byte) (any, error) {
 	if len(text) == 0 {
 		return nil, nil

@@ -7,7 +7,7 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
 )
 
-// blob is bytes for the plugin: a JSON string's own bytes, or any other JSON value as compact text.
+// blob is bytes for the plugin: the bytes of a JSON string, or any other JSON value in compact form.
 type blob []byte
 
 func (b *blob) UnmarshalJSON(text []byte) error {
@@ -34,7 +34,7 @@ type userArguments struct {
 	Role  string `json:"role"`
 }
 
-// contextArguments starts as Grafana's defaults; what a command gives replaces single values.
+// contextArguments has Grafana's defaults; a command replaces single values.
 type contextArguments struct {
 	OrgID         int64             `json:"orgId"`
 	PluginID      string            `json:"pluginId"`
@@ -51,13 +51,13 @@ type contextArguments struct {
 	Namespace     string            `json:"namespace"`
 	Config        map[string]string `json:"config"`
 	DataSource    bool              `json:"datasource"` // false: a call without data source settings
-	App           bool              `json:"app"`        // true: empty app settings, as 9.4 sends
+	App           bool              `json:"app"`        // true: empty app settings, as in Grafana 9.4
 }
 
-// goZeroTimeMS is what Grafana 9.4 sends as lastUpdatedMS of app settings.
+// goZeroTimeMS is the lastUpdatedMS of app settings in Grafana 9.4.
 const goZeroTimeMS = -6795364578871
 
-// pluginContext makes the message of a command's "ctx", which may be missing.
+// pluginContext makes the message from a command's optional "ctx".
 func pluginContext(text json.RawMessage) (*pluginv2.PluginContext, error) {
 	given := &contextArguments{
 		OrgID: 1, PluginID: "conformance-test-datasource", PluginVersion: "1.0.0",

@@ -11,7 +11,7 @@ import (
 
 type fieldText struct {
 	Name   string            `json:"name"`
-	Type   string            `json:"type"` // as the SDK names it: "time.Time", "*float64"; * is nullable
+	Type   string            `json:"type"` // the SDK's name: "time.Time", "*float64"; * is nullable
 	Labels map[string]string `json:"labels"`
 	Config *data.FieldConfig `json:"config"`
 	Values []any             `json:"values"`
@@ -33,7 +33,7 @@ func readFrame(bytes []byte, format pluginv2.DataFrameFormat) (*frameText, error
 	return describeFrame(frame), nil
 }
 
-// browserFrame is a frame as Grafana's server hands it to the browser.
+// browserFrame is a frame as Grafana's server sends it to the browser.
 func browserFrame(bytes []byte, format pluginv2.DataFrameFormat) (json.RawMessage, error) {
 	frame, err := decodeFrame(bytes, format)
 	if err != nil {
@@ -52,7 +52,7 @@ func decodeFrame(bytes []byte, format pluginv2.DataFrameFormat) (*data.Frame, er
 	case pluginv2.DataFrameFormat_JSON:
 		frame, err = readJSON(bytes)
 	default:
-		return nil, failf("Frame", "format %v is neither ARROW nor JSON", format)
+		return nil, failf("Frame", "format must be ARROW or JSON, got %v", format)
 	}
 	if err != nil {
 		return nil, failf("Frame", "%v frame: %v", format, err)
@@ -60,7 +60,7 @@ func decodeFrame(bytes []byte, format pluginv2.DataFrameFormat) (*data.Frame, er
 	return frame, nil
 }
 
-// readJSON also refuses what the SDK's reader lets pass but a browser would not parse.
+// readJSON also rejects invalid JSON that the SDK accepts and a browser does not.
 func readJSON(text []byte) (*data.Frame, error) {
 	if !json.Valid(text) {
 		return nil, failf("Frame", "not JSON: %.200q", text)
@@ -69,7 +69,7 @@ func readJSON(text []byte) (*data.Frame, error) {
 	return frame, frame.UnmarshalJSON(text)
 }
 
-// readPacket decodes a stream packet; one without a schema is read with the given one.
+// readPacket decodes a stream packet; a packet without a schema is read with the given one.
 func readPacket(packet, schema []byte) (*frameText, error) {
 	var parts struct {
 		Schema json.RawMessage `json:"schema"`
@@ -104,7 +104,7 @@ func describeFrame(frame *data.Frame) *frameText {
 	return text
 }
 
-// describeValue makes JSON of a value that JSON may lack: times, NaN and infinities are strings.
+// describeValue makes values representable in JSON: times, NaN and infinities become strings.
 func describeValue(value any) any {
 	switch value := value.(type) {
 	case time.Time:

@@ -3,17 +3,17 @@
 //
 // Each line on stdin is a command {"id":1,"do":"query",…}; each line on stdout an answer
 // {"id":1,"ok":true,…} or {"id":1,"ok":false,"error":"…","code":"NotFound"}. The code is the gRPC
-// status name when the plugin refused; "Host" for a command this program cannot carry out; "Start"
-// when go-plugin could not start the plugin; "Frame" and "Packet" for bytes that Grafana could not
-// read; "Timeout" when a wait ended. Unknown argument names are refused. Every command runs in its
-// own goroutine. When stdin closes the plugin is stopped and the program ends.
+// status name if the plugin failed the call, or: "Host" for an invalid command; "Start" if go-plugin
+// could not start the plugin; "Frame" and "Packet" for bytes that Grafana could not decode; "Timeout"
+// for a wait that timed out. Unknown argument names are errors. Every command runs in its own
+// goroutine. When stdin closes, the plugin is stopped and the program ends.
 //
 // Any command takes deadline_ms (a gRPC deadline; Grafana sets none) and metadata (gRPC headers).
-// Commands, with their arguments (? = may be left out):
+// Commands and their arguments (? = optional):
 //
 //	ping                                       the pid of this program
 //	start     exec args? env? dir? automtls? timeout_ms?
-//	          env: "full" this program's (default), "empty" go-plugin's own variables only, or a map
+//	          env: "full" this program's (default), "empty" only go-plugin's variables, or a map
 //	stop | exited timeout_ms? | shutdown timeout_ms? | logs | abort call
 //	health    ctx? headers?
 //	query     ctx? queries? format? headers? raw? browser?
@@ -22,16 +22,16 @@
 //	metrics ctx? | grpchealth service? | raw method bytes | compressed ctx?
 //	subscribe ctx? path data? headers?         publish: the same
 //	run       ctx? path run? data? headers? initial? hold? rate?  open a stream, answer at once
-//	          rate: reads so many bytes a second, keeps no packet and counts holes in column "n"
-//	packets   run n? from? timeout_ms? text? decode?           wait for n packets more
+//	          rate: read so many bytes per second, store no packets, count gaps in column "n"
+//	packets   run n? from? timeout_ms? text? decode?           wait for n more packets
 //	stats     run | group                      resume run      cancel run
 //	openmany  ctx? pattern n group? waiting? timeout_ms?       cancelmany group
 //
 // ctx: {orgId,pluginId,uid,name,id,url,jsonData,secure,updated,user,namespace,config,datasource,app}
-// with sane defaults. jsonData, data, body and a query's json are any JSON value, or a string whose
-// bytes are sent as they are.
+// with Grafana's defaults. jsonData, data, body and a query's json are any JSON value; the bytes of
+// a string are sent unchanged.
 //
-// `host descriptors` prints what the linked SDK, go-plugin and gRPC declare in protobuf.
+// `host descriptors` prints the protobuf declarations of the linked SDK, go-plugin and gRPC.
 package main
 
 import (
@@ -47,7 +47,7 @@ import (
 	"syscall"
 	"time"
 
-	_ "google.golang.org/genproto/googleapis/rpc/errdetails" // details of errors are printed by name
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails" // registers the types of error details
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -58,7 +58,7 @@ import (
 
 type answer map[string]any
 
-// envelope is the part that all commands share.
+// envelope has the fields that all commands share.
 type envelope struct {
 	ID         int64             `json:"id"`
 	Do         string            `json:"do"`
@@ -68,19 +68,19 @@ type envelope struct {
 
 type handler func(h *host, ctx context.Context, line []byte) (answer, error)
 
-// host is the state between commands: the plugin, its streams and the commands under way.
+// host is the state between commands: the plugin, its streams and the running commands.
 type host struct {
 	lifecycle sync.Mutex // held by start and stop
 	mu        sync.Mutex
 	plugin    *process
-	kill      context.CancelFunc // kills the newest process, started or still starting
-	record    *record            // of the same
+	kill      context.CancelFunc // kills the newest process, even while it starts
+	record    *record            // the log of the newest process
 	runs      map[string]*run
 	calls     map[int64]context.CancelFunc
 	output    sync.Mutex
 }
 
-// failure is an error of this program, with a code that no gRPC status has.
+// failure is an error of this program; its code is not a gRPC status.
 type failure struct{ code, message string }
 
 func (f *failure) Error() string { return f.message }
@@ -107,7 +107,7 @@ func main() {
 	h.close()
 }
 
-// takeStdin keeps the commands from the plugin, which go-plugin lets inherit file descriptor 0.
+// takeStdin replaces file descriptor 0, which the plugin inherits through go-plugin.
 func takeStdin() (io.Reader, error) {
 	fd, err := syscall.Dup(0)
 	if err != nil {
@@ -201,7 +201,7 @@ func encode(value any) ([]byte, error) {
 	return text.Bytes(), err
 }
 
-// describe renders an error: gRPC's with its code's name and its details, ours with their own code.
+// describe formats an error: gRPC errors with their code's name and details, failures with theirs.
 func describe(err error) answer {
 	var own *failure
 	if errors.As(err, &own) {
@@ -222,7 +222,7 @@ func describe(err error) answer {
 	return answer{"ok": false, "error": err.Error(), "code": "Host"}
 }
 
-// command makes a handler of a function with typed arguments; unknown arguments are an error.
+// command makes a handler from a function with typed arguments; unknown arguments are an error.
 func command[A any](do func(h *host, ctx context.Context, arguments *A) (answer, error)) handler {
 	return func(h *host, ctx context.Context, line []byte) (answer, error) {
 		arguments := new(A)

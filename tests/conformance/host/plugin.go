@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// process is a plugin that was started, and the clients that go-plugin dispensed for it.
+// process is a started plugin and its go-plugin clients.
 type process struct {
 	client      *plugin.Client
 	record      *record
@@ -28,7 +28,7 @@ type process struct {
 	stream      grpcplugin.StreamClient
 }
 
-// pluginSet is Grafana's: one version, these names.
+// pluginSet has Grafana's protocol version and plugin names.
 func pluginSet() map[int]plugin.PluginSet {
 	return map[int]plugin.PluginSet{
 		grpcplugin.ProtocolVersion: {
@@ -62,7 +62,7 @@ func (e *environment) UnmarshalJSON(text []byte) error {
 	case `"empty"`:
 		e.inherit = false
 	default:
-		return failf("Host", `env: %s is neither "full" nor "empty" nor a map of strings`, text)
+		return failf("Host", `env must be "full", "empty" or a map of strings, got %s`, text)
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ type startArguments struct {
 	TimeoutMS int64       `json:"timeout_ms"`
 }
 
-// start starts as Grafana does; when the command is aborted meanwhile the process is killed.
+// start starts a plugin as Grafana does. If the command is aborted, the process is killed.
 func start(h *host, ctx context.Context, line []byte) (answer, error) {
 	arguments := &startArguments{Env: environment{inherit: true}}
 	if err := decode(line, arguments); err != nil {
@@ -89,7 +89,7 @@ func start(h *host, ctx context.Context, line []byte) (answer, error) {
 	running := h.plugin != nil && !h.plugin.client.Exited()
 	h.mu.Unlock()
 	if running {
-		return nil, failf("Host", "start: plugin %s still runs", h.plugin.client.ID())
+		return nil, failf("Host", "start: plugin %s is still running", h.plugin.client.ID())
 	}
 
 	lifetime, kill := context.WithCancel(context.Background())
@@ -98,7 +98,7 @@ func start(h *host, ctx context.Context, line []byte) (answer, error) {
 	cmd.Env = arguments.Env.variables
 	logs := &record{}
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{
-		Name: "plugin", Level: hclog.Trace, Output: io.Discard, // the record sees every line
+		Name: "plugin", Level: hclog.Trace, Output: io.Discard, // the record gets every line
 	})
 	logger.RegisterSink(logs)
 	client := plugin.NewClient(&plugin.ClientConfig{
@@ -151,7 +151,7 @@ func dispense(client *plugin.Client) (*process, error) {
 	}
 	grpcClient, ok := protocol.(*plugin.GRPCClient)
 	if !ok {
-		return nil, failf("Start", "the plugin's client is a %T, not gRPC", protocol)
+		return nil, failf("Start", "expected a gRPC client, got %T", protocol)
 	}
 	started := &process{client: client, conn: grpcClient.Conn}
 	for name, keep := range map[string]func(any) bool{
@@ -165,13 +165,13 @@ func dispense(client *plugin.Client) (*process, error) {
 			return nil, err
 		}
 		if !keep(dispensed) {
-			return nil, failf("Start", "dispensed %q is a %T", name, dispensed)
+			return nil, failf("Start", "unexpected type of the client %q: %T", name, dispensed)
 		}
 	}
 	return started, nil
 }
 
-// current is the plugin that was started last, running or not.
+// current returns the plugin that was started last, running or not.
 func (h *host) current() (*process, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -181,7 +181,7 @@ func (h *host) current() (*process, error) {
 	return h.plugin, nil
 }
 
-// stop ends the plugin as Grafana does; graceful is false when go-plugin had to kill it.
+// stop ends the plugin as Grafana does; graceful is false if go-plugin had to kill it.
 func stop(h *host, _ context.Context, _ *envelope) (answer, error) {
 	h.lifecycle.Lock()
 	defer h.lifecycle.Unlock()
@@ -195,7 +195,7 @@ func stop(h *host, _ context.Context, _ *envelope) (answer, error) {
 	return answer{"ms": took, "graceful": !p.record.has(ungraceful), "status": p.status()}, nil
 }
 
-// ungraceful is what go-plugin logs before it kills.
+// ungraceful is go-plugin's log message before it kills a plugin.
 const ungraceful = "plugin failed to exit gracefully"
 
 type waitArguments struct {
@@ -203,7 +203,7 @@ type waitArguments struct {
 	TimeoutMS int64 `json:"timeout_ms"`
 }
 
-// exited tells what go-plugin has noticed, at once or after waiting up to timeout_ms for it.
+// exited reports whether go-plugin has noticed the plugin's exit within timeout_ms.
 func exited(h *host, ctx context.Context, arguments *waitArguments) (answer, error) {
 	p, err := h.current()
 	if err != nil {
@@ -218,8 +218,9 @@ func exited(h *host, ctx context.Context, arguments *waitArguments) (answer, err
 	return result, nil
 }
 
-// shutdown calls GRPCController.Shutdown itself and measures until the process is gone. How the call
-// ended is told and no failure: Go plugins end without answering, and Grafana does not look.
+// shutdown calls GRPCController.Shutdown and measures the time until the process has exited. The
+// call's status is part of the answer, not an error: Go plugins exit without a response, and Grafana
+// ignores it.
 func shutdown(h *host, ctx context.Context, arguments *waitArguments) (answer, error) {
 	p, err := h.current()
 	if err != nil {
@@ -244,12 +245,12 @@ func (p *process) awaitExit(ctx context.Context, timeout time.Duration) bool {
 		if ctx.Err() != nil || !time.Now().Before(deadline) {
 			return false
 		}
-		time.Sleep(2 * time.Millisecond) // go-plugin offers nothing to wait on
+		time.Sleep(2 * time.Millisecond) // go-plugin has no way to wait for it
 	}
 	return true
 }
 
-// status is the exit status, or minus the signal's number; it may be asked after the exit only.
+// status is the exit status, or the negative number of a signal. It is nil before the exit.
 func (p *process) status() any {
 	state := p.command.ProcessState
 	if state == nil {
@@ -267,7 +268,7 @@ func logs(h *host, _ context.Context, _ *envelope) (answer, error) {
 	return h.record.answer(), nil
 }
 
-// close leaves no plugin behind, however it behaves, and one that is still starting neither.
+// close stops the plugin, and kills one that does not stop or is still starting.
 func (h *host) close() {
 	stopped := make(chan struct{})
 	go func() {

@@ -16,8 +16,8 @@ type queryArguments struct {
 	Headers map[string]string `json:"headers"`
 	Queries []json.RawMessage `json:"queries"`
 	Format  string            `json:"format"`  // ARROW (default) or JSON
-	Raw     bool              `json:"raw"`     // true: the frames' bytes in base64 too
-	Browser bool              `json:"browser"` // true: the frames as a browser gets them, instead
+	Raw     bool              `json:"raw"`     // true: also the frames' bytes in base64
+	Browser bool              `json:"browser"` // true: the frames as a browser gets them
 }
 
 type oneQuery struct {
@@ -36,7 +36,7 @@ func (a *queryArguments) messages() ([]*pluginv2.DataQuery, pluginv2.DataFrameFo
 	}
 	format, known := pluginv2.DataFrameFormat_value[a.Format]
 	if !known {
-		return nil, 0, failf("Host", "format %q is neither ARROW nor JSON", a.Format)
+		return nil, 0, failf("Host", "format must be ARROW or JSON, got %q", a.Format)
 	}
 	if a.Queries == nil {
 		a.Queries = []json.RawMessage{json.RawMessage("{}")}
@@ -101,8 +101,8 @@ func query(h *host, ctx context.Context, arguments *queryArguments) (answer, err
 	return answer{"responses": responses}, nil
 }
 
-// chunked answers the chunks in order. A JSON chunk without a schema is read with that of the first
-// chunk of its frame; each Arrow chunk is whole.
+// chunked answers the chunks in order. A JSON chunk without a schema is read with the schema of its
+// frame's first chunk; each Arrow chunk has its own.
 func chunked(h *host, ctx context.Context, arguments *queryArguments) (answer, error) {
 	p, message, err := h.prepare(arguments.Ctx)
 	if err != nil {

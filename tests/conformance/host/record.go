@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Bounds of what is kept of a plugin that never stops talking; the newest is dropped.
+// Limits of the stored output; newer output is dropped.
 const (
 	maxLines  = 50_000
 	maxStderr = 32 << 20
@@ -21,7 +21,7 @@ type logLine struct {
 	Fields  map[string]any `json:"fields"`
 }
 
-// record keeps the plugin's stderr as it came, and the lines that go-plugin logged of it.
+// record stores the plugin's stderr, and the log lines that go-plugin made from it.
 type record struct {
 	mu      sync.Mutex
 	stderr  []byte
@@ -29,7 +29,7 @@ type record struct {
 	dropped int
 }
 
-// Write is go-plugin's copy of the plugin's stderr.
+// Write receives the plugin's stderr from go-plugin.
 func (r *record) Write(text []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -39,11 +39,11 @@ func (r *record) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// Accept is called by the logger that Grafana would own.
+// Accept receives the lines of go-plugin's logger, which is Grafana's logger there.
 func (r *record) Accept(name string, level hclog.Level, message string, values ...any) {
 	line := logLine{level.String(), name, message, map[string]any{}}
 	for i := 0; i+1 < len(values); i += 2 {
-		line.Fields[fmt.Sprint(values[i])] = plain(values[i+1])
+		line.Fields[fmt.Sprint(values[i])] = jsonValue(values[i+1])
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,8 +54,8 @@ func (r *record) Accept(name string, level hclog.Level, message string, values .
 	}
 }
 
-// plain leaves JSON's own types and makes text of all others.
-func plain(value any) any {
+// jsonValue returns values of JSON's types unchanged and all others as strings.
+func jsonValue(value any) any {
 	switch value := value.(type) {
 	case nil, string, bool, float64, int, map[string]any, []any:
 		return value

@@ -13,7 +13,7 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
 )
 
-// run is one RunStream: its packets as they came, and what a browser would have made of them.
+// run is one RunStream: its packets, and counts of how a browser would read them.
 type run struct {
 	group  string
 	cancel context.CancelFunc
@@ -22,33 +22,33 @@ type run struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
 	packets [][]byte
-	schemas [][]byte // for each packet, the schema in force: its own or an earlier one
+	schemas [][]byte // for each packet, the current schema: its own or an earlier one
 	read    int      // where the next fetch starts
 	first   float64  // ms from opening to the first packet
 	ended   bool
 	err     error // nil when the plugin ended the stream with OK
 	held    bool
-	rate    int      // bytes a second that are read; 0: as many as come
-	next    int      // the number that column "n" goes on with
-	columns []string // names and types of the schema in force; nil: none yet
+	rate    int      // bytes read per second; 0: no limit
+	next    int      // the next expected number in column "n"
+	columns []string // names and types of the current schema; nil: none yet
 	schema  []byte   // its JSON
 	counts  counts
 }
 
-// counts is what "stats" answers.
+// counts is the answer to "stats".
 type counts struct {
 	Packets int
 	Rows    int
 	Bytes   int
-	Schemas int // packets that carry a schema
-	Changes int // schemas whose names or types differ from the one before
-	// Mismatches: data with another number of columns than the schema: "push message mismatch".
+	Schemas int // packets with a schema
+	Changes int // schemas whose names or types differ from the previous schema
+	// Mismatches: data with another number of columns than the schema ("push message mismatch").
 	Mismatches int
-	// Guessed: data before any schema, whose columns a browser guesses.
+	// Guessed: data before any schema; a browser guesses its columns.
 	Guessed int
-	// Bad: not JSON, neither schema nor data, or columns of unequal length.
+	// Bad: invalid JSON, neither schema nor data, or columns of different lengths.
 	Bad int
-	// Missing: numbers that column "n" skips. Counted where a rate is given.
+	// Missing: numbers skipped in column "n", counted if a rate is given.
 	Missing int
 }
 
@@ -115,7 +115,7 @@ func (r *run) notify() {
 	r.changed = make(chan struct{})
 }
 
-// await returns when the condition holds, asked with the lock held, or when ctx is done.
+// await waits until the condition, evaluated with the lock held, is true or ctx is done.
 func (r *run) await(ctx context.Context, condition func() bool) error {
 	for {
 		r.mu.Lock()
@@ -132,7 +132,7 @@ func (r *run) await(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// inspect counts a packet as Grafana's browser code would take it, and returns the schema in force.
+// inspect counts a packet as Grafana's browser code reads it, and returns the current schema.
 func (r *run) inspect(packet []byte) []byte {
 	r.counts.Packets++
 	r.counts.Bytes += len(packet)
@@ -179,8 +179,8 @@ func (r *run) inspectValues(values [][]json.RawMessage) {
 		return
 	}
 	r.counts.Rows += len(values[0])
-	if place := slices.Index(r.columns, "n\x00number"); r.rate > 0 && place >= 0 {
-		for _, value := range values[place] {
+	if index := slices.Index(r.columns, "n\x00number"); r.rate > 0 && index >= 0 {
+		for _, value := range values[index] {
 			if n, err := strconv.Atoi(string(value)); err == nil {
 				r.counts.Missing += n - r.next
 				r.next = n + 1

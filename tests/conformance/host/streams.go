@@ -21,7 +21,7 @@ type channelArguments struct {
 	Headers map[string]string `json:"headers"`
 }
 
-// subscribe answers status and the initial data, embedded as Grafana embeds it.
+// subscribe answers the status and the initial data, as JSON.
 func subscribe(h *host, ctx context.Context, arguments *channelArguments) (answer, error) {
 	p, message, err := h.prepare(arguments.Ctx)
 	if err != nil {
@@ -55,9 +55,9 @@ func publish(h *host, ctx context.Context, arguments *channelArguments) (answer,
 type runArguments struct {
 	channelArguments
 	Run     string `json:"run"`     // default: the path
-	Initial blob   `json:"initial"` // SubscribeStream's data: what a browser knows before packets
+	Initial blob   `json:"initial"` // SubscribeStream's data, which a browser gets before packets
 	Hold    bool   `json:"hold"`    // read nothing until "resume"
-	Rate    int    `json:"rate"`    // bytes a second; packets are counted and not kept
+	Rate    int    `json:"rate"`    // bytes per second; packets are counted and not stored
 }
 
 func openRun(h *host, _ context.Context, arguments *runArguments) (answer, error) {
@@ -68,7 +68,7 @@ func openRun(h *host, _ context.Context, arguments *runArguments) (answer, error
 	return nil, err
 }
 
-// open starts a RunStream and the goroutine that reads it. Its life is not the command's.
+// open starts a RunStream and the goroutine that reads it. It outlives the command.
 func (h *host) open(arguments *runArguments, group string) (*run, error) {
 	p, message, err := h.prepare(arguments.Ctx)
 	if err != nil {
@@ -112,10 +112,10 @@ func (h *host) find(name string) (*run, error) {
 	if found := h.runs[name]; found != nil {
 		return found, nil
 	}
-	return nil, failf("Host", "no run %q; there are %q", name, slices.Sorted(maps.Keys(h.runs)))
+	return nil, failf("Host", "unknown run %q; runs: %q", name, slices.Sorted(maps.Keys(h.runs)))
 }
 
-// members are the runs of a group.
+// members returns the runs of a group.
 func (h *host) members(group string) ([]*run, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -126,7 +126,7 @@ func (h *host) members(group string) ([]*run, error) {
 		}
 	}
 	if group == "" || len(found) == 0 {
-		return nil, failf("Host", "no group %q", group)
+		return nil, failf("Host", "unknown group %q", group)
 	}
 	return found, nil
 }
@@ -134,14 +134,14 @@ func (h *host) members(group string) ([]*run, error) {
 type packetsArguments struct {
 	envelope
 	Run       string `json:"run"`
-	N         int    `json:"n"`    // wait until there are so many that were not fetched
+	N         int    `json:"n"`    // wait until so many were not fetched yet
 	From      *int   `json:"from"` // default: where the last fetch ended
 	TimeoutMS int64  `json:"timeout_ms"`
-	Text      bool   `json:"text"`   // packets as strings, exactly as they came
-	Decode    bool   `json:"decode"` // "frames" too: each packet read by the SDK with its schema
+	Text      bool   `json:"text"`   // packets as strings, unchanged
+	Decode    bool   `json:"decode"` // also "frames": each packet decoded by the SDK with its schema
 }
 
-// packets answers early, with fewer, when the stream has ended; it fails when the time is over.
+// packets answers early, with fewer packets, if the stream has ended; it fails after the timeout.
 func packets(h *host, ctx context.Context, arguments *packetsArguments) (answer, error) {
 	r, err := h.find(arguments.Run)
 	if err != nil {
@@ -159,7 +159,7 @@ func packets(h *host, ctx context.Context, arguments *packetsArguments) (answer,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
-		return nil, failf("Timeout", "run %q: %d of %d packets came in time",
+		return nil, failf("Timeout", "run %q: %d of %d packets arrived in time",
 			arguments.Run, len(r.packets)-start(), arguments.N)
 	}
 	from := start()
@@ -197,7 +197,7 @@ func withTimeout(ctx context.Context, ms int64) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, milliseconds(ms))
 }
 
-// state is how the stream stands; the caller has the lock.
+// state is the stream's state; the caller holds the lock.
 func (r *run) state() answer {
 	result := answer{"ended": r.ended, "error": nil, "code": nil, "first_ms": nil, "details": nil}
 	if r.ended {
@@ -219,7 +219,7 @@ type statsArguments struct {
 	Group string `json:"group"`
 }
 
-// stats answers the counts of one run, or the sums over a group.
+// stats answers the counts of one run, or the sums of a group.
 func stats(h *host, _ context.Context, arguments *statsArguments) (answer, error) {
 	var runs []*run
 	var err error
@@ -267,7 +267,7 @@ func resume(h *host, _ context.Context, arguments *nameArguments) (answer, error
 	return nil, nil
 }
 
-// cancelRun cancels the gRPC call and answers when nothing more can come.
+// cancelRun cancels the gRPC call and answers when it has ended.
 func cancelRun(h *host, ctx context.Context, arguments *nameArguments) (answer, error) {
 	r, err := h.find(arguments.Run)
 	if err != nil {
@@ -288,17 +288,17 @@ func cancelRun(h *host, ctx context.Context, arguments *nameArguments) (answer, 
 type manyArguments struct {
 	envelope
 	Ctx       json.RawMessage `json:"ctx"`
-	Pattern   string          `json:"pattern"` // %d stands for 0 … n-1; path and name of each run
+	Pattern   string          `json:"pattern"` // path and name of each run; %d is 0 … n-1
 	N         int             `json:"n"`
 	Group     string          `json:"group"`   // default: the pattern
-	Waiting   int             `json:"waiting"` // most that wait for a first packet; 0: all
+	Waiting   int             `json:"waiting"` // most runs that wait for a first packet; 0: all
 	TimeoutMS int64           `json:"timeout_ms"`
 }
 
 // openMany opens n streams and answers when each has received its first packet.
 func openMany(h *host, ctx context.Context, arguments *manyArguments) (answer, error) {
 	if !strings.Contains(arguments.Pattern, "%d") || arguments.N < 1 {
-		return nil, failf("Host", "openmany: pattern %q needs a %%d, and n=%d at least 1",
+		return nil, failf("Host", "openmany: expected a pattern with %%d and n >= 1, got %q and %d",
 			arguments.Pattern, arguments.N)
 	}
 	if arguments.Group == "" {
@@ -346,7 +346,7 @@ type groupArguments struct {
 	Group string `json:"group"`
 }
 
-// cancelMany cancels a group's streams and counts with which codes they ended.
+// cancelMany cancels a group's streams and counts their status codes.
 func cancelMany(h *host, ctx context.Context, arguments *groupArguments) (answer, error) {
 	runs, err := h.members(arguments.Group)
 	if err != nil {

@@ -1,4 +1,4 @@
-"""Fifty channels over one connection, whose outside counts who connects and subscribes."""
+"""Fifty channels over one upstream connection that counts connects and subscriptions."""
 
 import asyncio
 import gc
@@ -13,13 +13,13 @@ import anyio
 from aiostream_ds import DataSource, Rows, Upstream, resource, serve, stream
 
 
-class Outside(Upstream[int, int]):
-    """Says a number each 20 ms for each key that is subscribed to."""
+class Numbers(Upstream[int, int]):
+    """Sends a number every 20 ms for each subscribed key."""
 
     def __init__(self) -> None:
         super().__init__()
         self.opened = 0
-        self.asked: Counter[int] = Counter()
+        self.subscribed: Counter[int] = Counter()
         self.now: set[int] = set()
 
     @asynccontextmanager
@@ -29,7 +29,7 @@ class Outside(Upstream[int, int]):
 
     async def subscribe(self, connection: None, key: int) -> None:
         assert key not in self.now, "subscribed twice"
-        self.asked[key] += 1
+        self.subscribed[key] += 1
         self.now.add(key)
 
     async def unsubscribe(self, connection: None, key: int) -> None:
@@ -52,7 +52,7 @@ class Crowd(DataSource):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        async with Outside() as self.outside:
+        async with Numbers() as self.upstream:
             yield
 
     @stream("c/{n:int}")
@@ -61,7 +61,7 @@ class Crowd(DataSource):
         self.running[n] += 1
         self.most = max(self.most, self.running[n])
         try:
-            async with self.outside.follow(n) as numbers:
+            async with self.upstream.follow(n) as numbers:
                 async for number in numbers:
                     yield {"number": number}
         finally:
@@ -71,10 +71,10 @@ class Crowd(DataSource):
     async def counts(self) -> dict[str, Any]:
         gc.collect()
         kept = Counter(type(each).__name__ for each in gc.get_objects())
-        names = "Subscription", "Channel", "Call", "Http2Stream", "Follower", "Task"
+        names = "Subscription", "Channel", "Call", "Http2Stream", "_Queue", "Task"
         return {
-            "opened": self.outside.opened,
-            "asked": sorted(self.outside.asked.values()),
+            "opened": self.upstream.opened,
+            "subscribed": sorted(self.upstream.subscribed.values()),
             "starts": sorted(self.starts.values()),
             "most": self.most,
             "running": sum(self.running.values()),
@@ -82,7 +82,7 @@ class Crowd(DataSource):
             "fds": len(os.listdir("/proc/self/fd")),
             "kept": {name: kept[name] for name in names},
             "objects": sum(kept.values()),
-            "followers": self.outside.statistics().subscribers,
+            "followers": self.upstream.statistics().subscribers,
             "pid": os.getpid(),
         }
 

@@ -1,4 +1,4 @@
-"""A data source that misbehaves on request: what the conformance tests start under the Go host."""
+"""A data source that misbehaves on request, for the conformance tests under the Go host."""
 
 import asyncio
 import contextlib
@@ -74,7 +74,7 @@ class Lab(DataSource):
         if name == "nowhere":
             raise NotFound(name)
         if user is None or user.login != "ada":
-            raise PermissionDenied("Ada's alone")
+            raise PermissionDenied("only for Ada")
 
     @stream("whole/{n:int}", buffer=Buffer(full="block"))
     async def whole(self, n: int) -> Rows:

@@ -1,7 +1,7 @@
-"""A log that is read again by cursor: what the exact schedules start under the Go host.
+"""A log with cursors, for the schedules of exact streams under the Go host.
 
-Files of NDJSON lines {"time": Unix ms, "n": …, "log": …}; the cursor is the offset of a line's end,
-the epoch the first line. A number of seconds as its argument makes it read late.
+It reads files of NDJSON lines {"time": Unix ms, "n": …, "log": …}. The cursor is the offset of a
+line's end, the epoch is the first line. The argument is a number of seconds by which it reads late.
 """
 
 import json
@@ -26,7 +26,7 @@ from aiostream_ds import (
     stream,
 )
 
-READ = 0.05  # seconds between two looks at the file
+READ = 0.05  # seconds between two reads of the file
 LAG = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
 
 
@@ -82,7 +82,7 @@ class Log(DataSource[Files]):
             return file.readline().decode()
 
     def lines(self, name: str, offset: int) -> Iterator[Line]:
-        """The whole lines behind the offset that are old enough."""
+        """The complete lines after the offset that are old enough."""
         edge = (time.time() - LAG) * 1000
         with self.path(name).open("rb") as file:
             file.seek(offset)

@@ -1,4 +1,4 @@
-"""Streams that are faster than their reader, one for each policy."""
+"""Streams that are faster than their subscriber, one for each policy."""
 
 import os
 
@@ -13,7 +13,7 @@ class Pressure(DataSource):
     def __init__(self) -> None:
         self.yielded = 0
 
-    async def _flood(self, megabytes: int) -> Rows:
+    async def _burst(self, megabytes: int) -> Rows:
         self.yielded = 0
         rows = megabytes * 1_000_000 // len(LINE)
         for n in range(rows):
@@ -23,22 +23,22 @@ class Pressure(DataSource):
 
     @stream("drop_oldest/{mb:int}")
     async def drop_oldest(self, mb: int) -> Rows:
-        async for row in self._flood(mb):
+        async for row in self._burst(mb):
             yield row
 
     @stream("latest/{mb:int}", buffer=Buffer(full="latest"))
     async def latest(self, mb: int) -> Rows:
-        async for row in self._flood(mb):
+        async for row in self._burst(mb):
             yield row
 
     @stream("block/{mb:int}", buffer=Buffer(full="block"))
     async def block(self, mb: int) -> Rows:
-        async for row in self._flood(mb):
+        async for row in self._burst(mb):
             yield row
 
     @stream("fail/{mb:int}", buffer=Buffer(full="fail"))
     async def fail(self, mb: int) -> Rows:
-        async for row in self._flood(mb):
+        async for row in self._burst(mb):
             yield row
 
     @resource("counts")

@@ -1,5 +1,5 @@
-// Prints what Grafana 9.4's SDK (v0.147.0) and the go-plugin of its time declare in protobuf, as
-// JSON, for tests/conformance/test_descriptors.py. Build it in this folder; it takes no arguments.
+// Prints the protobuf declarations of Grafana 9.4's SDK (v0.147.0) and its go-plugin as JSON, for
+// tests/conformance/test_descriptors.py. Build it in this folder; it takes no arguments.
 package main
 
 import (

@@ -49,6 +49,8 @@ FOLDERS = (
     "benchmarks",
     "pyproject.toml",
     "containers",
+    "builtin",
+    ".ci",
 )
 SKIPPED = re.compile(
     r"package-lock\.json$|/static/|\.(png|webp|svg|arrow|sum)$|/_pb/|results\.json$|growth\.json$"

@@ -45,9 +45,11 @@ async def test_a_connection_lost_at_any_byte_leaves_the_server_working(how):
             channel = Channel(*address)
             try:
                 call = channel.request(
-                    "/pluginv2.Diagnostics/CollectMetrics", _unary(), pb.CollectMetricsRequest,
+                    "/pluginv2.Diagnostics/CollectMetrics",
+                    _unary(),
+                    pb.CollectMetricsRequest,
                     pb.CollectMetricsResponse,
-                )  # fmt: skip
+                )
                 async with call as stream:
                     await stream.send_message(pb.CollectMetricsRequest(), end=True)
                     assert await stream.recv_message() is not None

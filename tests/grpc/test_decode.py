@@ -14,37 +14,56 @@ int64 = st.integers(-(2**63), 2**63 - 1)
 maps = st.dictionaries(texts, texts, max_size=3)
 settings = st.builds(
     pb.DataSourceInstanceSettings,
-    id=int64, name=texts, uid=texts, basic_auth_enabled=st.booleans(),
-    json_data=st.binary(max_size=300), decrypted_secure_json_data=maps, last_updated_ms=int64,
-)  # fmt: skip
+    id=int64,
+    name=texts,
+    uid=texts,
+    basic_auth_enabled=st.booleans(),
+    json_data=st.binary(max_size=300),
+    decrypted_secure_json_data=maps,
+    last_updated_ms=int64,
+)
 contexts = st.builds(
     pb.PluginContext,
-    org_id=int64, plugin_id=texts, user=st.none() | st.builds(pb.User, login=texts, role=texts),
-    data_source_instance_settings=st.none() | settings, grafana_config=maps, namespace=texts,
-)  # fmt: skip
+    org_id=int64,
+    plugin_id=texts,
+    user=st.none() | st.builds(pb.User, login=texts, role=texts),
+    data_source_instance_settings=st.none() | settings,
+    grafana_config=maps,
+    namespace=texts,
+)
 queries = st.builds(
     pb.DataQuery,
-    ref_id=texts, max_data_points=int64, json=st.binary(max_size=50), query_type=texts,
+    ref_id=texts,
+    max_data_points=int64,
+    json=st.binary(max_size=50),
+    query_type=texts,
     time_range=st.none() | st.builds(pb.TimeRange, from_epoch_ms=int64, to_epoch_ms=int64),
-)  # fmt: skip
+)
 REQUESTS: dict[type, st.SearchStrategy[Any]] = {
     pb.QueryDataRequest: st.builds(
         pb.QueryDataRequest,
-        plugin_context=st.none() | contexts, headers=maps,
-        queries=st.lists(queries, max_size=3), format=st.sampled_from(pb.DataFrameFormat),
+        plugin_context=st.none() | contexts,
+        headers=maps,
+        queries=st.lists(queries, max_size=3),
+        format=st.sampled_from(pb.DataFrameFormat),
     ),
     pb.RunStreamRequest: st.builds(
         pb.RunStreamRequest,
-        plugin_context=st.none() | contexts, path=texts, data=st.binary(max_size=20), headers=maps,
+        plugin_context=st.none() | contexts,
+        path=texts,
+        data=st.binary(max_size=20),
+        headers=maps,
     ),
     pb.CallResourceRequest: st.builds(
         pb.CallResourceRequest,
-        path=texts, method=texts, body=st.binary(max_size=400),
+        path=texts,
+        method=texts,
+        body=st.binary(max_size=400),
         headers=st.dictionaries(
             texts, st.builds(pb.StringList, values=st.lists(texts, max_size=3)), max_size=3
         ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)

@@ -114,7 +114,7 @@ class Http2Protocol(H2Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio. An error of the protocol closes this connection only."""
-        if not hasattr(self.processor, "processors"):  # closed already; TLS may go on reading
+        if not hasattr(self.processor, "processors"):  # closed; TLS may still deliver data
             return
         try:
             done = read_control_frames(self.h2, self.connection, data)
@@ -127,7 +127,7 @@ class Http2Protocol(H2Protocol):
             self.calls.rate_limited()
             self._close("Rate limit", error.error_code)
         except ProtocolError as error:
-            _log.debug("the host broke the HTTP/2 protocol: %s", error)
+            _log.debug("closed a connection after an HTTP/2 protocol error: %s", error)
             self._close("Protocol error", error.error_code)
         except Exception:
             _log.exception("closed a connection after an unexpected error")

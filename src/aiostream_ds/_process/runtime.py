@@ -293,7 +293,9 @@ def _bind(address: str) -> socket.socket:
     try:
         return socket.create_server((host, int(port)), family=family)
     except OSError as error:
-        raise ConfigError(f"expected an address that is free, got {address!r}: {error}") from error
+        raise ConfigError(
+            f"the address must be a free one of this machine, got {address!r}: {error}"
+        ) from error
 
 
 GARBAGE_THRESHOLD = 50_000

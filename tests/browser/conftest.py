@@ -1,4 +1,4 @@
-"""A browser, the page that plays Grafana's frontend, and the module as it is shipped."""
+"""A browser, the page in place of Grafana's frontend, and the module as it is shipped."""
 
 import os
 import shutil
@@ -21,11 +21,11 @@ from ..requirements import require
 
 HERE = Path(__file__).parent
 VERSION = os.environ.get("AIOSTREAM_DS_GRAFANA", "12.4.10")
-"""Of Grafana's packages in the page."""
+"""The version of Grafana's packages in the page."""
 
 stock = pytest.mark.skipif(
     VERSION.startswith("9."),
-    reason="@grafana/data 9.4 has no StreamingDataFrame: the page cannot play the stock path",
+    reason="@grafana/data 9.4 has no StreamingDataFrame: the page has no stock panels",
 )
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -34,7 +34,7 @@ FLAGS = [
 ]  # fmt: skip
 
 collect_ignore_glob = [] if find_spec("playwright") and find_spec("aiohttp") else ["test_p*.py"]
-"""Without them no test here can be imported; test_needs.py says so."""
+"""Without these packages no test here can be imported; test_needs.py reports that."""
 
 
 def chromium() -> str | None:
@@ -44,7 +44,7 @@ def chromium() -> str | None:
 
 @pytest.fixture(scope="session")
 def nothing_left() -> None:
-    """Not here: the browser's driver lives as long as all tests."""
+    """No check here: the browser's driver runs during all tests."""
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def page() -> Path:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Any]:
     executable = chromium()
-    require("browser", executable is not None, "there is no Chromium")
+    require("browser", executable is not None, "Chromium is not installed: scripts/browser")
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
@@ -69,7 +69,7 @@ async def browser() -> AsyncIterator[Any]:
 
 @pytest.fixture
 def open_stage(host_binary: Path, page: Path, browser: Any, tmp_path: Path) -> Any:  # noqa: F811
-    """Makes a Stage: `async with open_stage() as stage`."""
+    """Open a stage: `async with open_stage() as stage`."""
     from .stage import open_stage
 
     return partial(open_stage, host_binary, page, browser, folder=tmp_path)

@@ -1,11 +1,11 @@
-"""Grafana's server before a real plugin process: what a browser asks over HTTP and Live.
+"""A Grafana server with a real plugin process: the HTTP and Live API that a browser uses.
 
     browser ──HTTP──▶ ds/query, resources, health ──▶ the Go host ──gRPC──▶ plugin
             ◀──ws──── /api/live/ws (Centrifuge's JSON protocol) ◀── RunStream
 
-It has the habits of Grafana's manager: the plugin is asked before the browser joins, so that a
-packet between the two is lost; nothing is recovered after a reconnect; who follows is told neither
-of a new plugin process nor of new settings. What works of the network is `Wire`'s.
+It behaves like Grafana's stream manager: the plugin is called before the browser joins, so that a
+packet between the two is lost; nothing is recovered after a reconnect; subscribers get no event
+when the plugin process or the settings change. `Wire` simulates the network's faults.
 """
 
 import asyncio
@@ -19,17 +19,20 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from tests.conformance.driver import Host
-from tests.exact.client import Down
+from tests.exact.client import CallFailed
 from tests.exact.hosts import Node
 from tests.exact.packets import Message
 
 PLUGIN = "conformance-test-datasource"
-CHECK, EMPTY = 5.0, 3  # seconds between looks at who follows; looks with nobody, then it ends
+CHECK_INTERVAL, EMPTY_CHECKS = (
+    5.0,
+    3,
+)  # seconds between checks of subscribers; checks without any before a stream ends
 PING = 25  # seconds between two pings of the server
 
 
 class Wire:
-    """What of the network works. `frozen`: connections stay open and carry nothing."""
+    """The network's faults. `frozen`: connections stay open and carry nothing."""
 
     def __init__(self) -> None:
         self.http = self.socket = True
@@ -40,13 +43,13 @@ class Wire:
         self._thawed = asyncio.Event()
 
     async def cut(self, http: bool = True) -> None:
-        """The sockets are gone and none can be had; with `http` no call arrives either."""
+        """Close the sockets and refuse new ones; with `http` also all calls."""
         self.socket, self.http = False, not http
         for socket in tuple(self._sockets):
             if socket._req is not None and socket._req.transport is not None:
                 socket._req.transport.abort()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self.socket = self.http = True
         self.frozen = False
         self._thawed.set()
@@ -61,13 +64,13 @@ class Wire:
 
 
 class Server(Node):
-    """One Grafana server: `hosts.Node` and what browsers ask of it."""
+    """One Grafana server: `hosts.Node` with the API for browsers."""
 
     def __init__(self, host: Host, command: Sequence[str | Path], settings: Message) -> None:
         super().__init__(host, command, settings)
         self.wire = Wire()
         self.url = ""
-        self.joined = asyncio.Event()  # a browser is in the hub
+        self.joined = asyncio.Event()  # set when a browser has joined
         self._watchers: set[asyncio.Task[None]] = set()
 
     # -- HTTP ----------------------------------------------------------------------------------
@@ -85,7 +88,7 @@ class Server(Node):
         ]  # fmt: skip
         try:
             answer = await self._call("query", queries=queries, browser=True)
-        except Down as error:
+        except CallFailed as error:
             return web.json_response({"message": str(error)}, status=500)
         failed = [each["status"] for each in answer["responses"].values() if each["status"] != 200]
         results = {
@@ -103,7 +106,7 @@ class Server(Node):
             answer = await self._call(
                 "resource", path=path, url=url, method=request.method, body=body
             )
-        except Down as error:
+        except CallFailed as error:
             return web.json_response({"message": str(error)}, status=500)
         messages = answer["messages"]
         text = "".join(message["body"] for message in messages)
@@ -112,7 +115,7 @@ class Server(Node):
     async def answer_health(self, request: web.Request) -> web.Response:
         try:
             answer = await self._call("health")
-        except Down as error:
+        except CallFailed as error:
             return web.json_response({"status": "ERROR", "message": str(error)}, status=500)
         status = 200 if answer["status"] == "OK" else 400
         return web.json_response(answer, status=status)
@@ -140,12 +143,12 @@ class Server(Node):
     async def subscribe(self, path: str, receive: Callable[[Message], None]) -> Message:
         reply = await self._call("subscribe", path=path)
         if reply["status"] != "OK":
-            raise Down(f"{path}: {reply['status']}")
+            raise CallFailed(f"{path}: {reply['status']}")
         data: Message = reply["data"]
         return data
 
     def join(self, path: str, receive: Callable[[Message], None]) -> None:
-        """The browser is in the hub from now on."""
+        """The browser has joined: it gets packets from now on."""
         self._receivers.setdefault(path, {})[receive] = None
         self.joined.set()
 
@@ -156,8 +159,8 @@ class Server(Node):
 
     async def _watch(self, path: str) -> None:
         empty = 0
-        while empty < EMPTY:
-            await asyncio.sleep(CHECK)
+        while empty < EMPTY_CHECKS:
+            await asyncio.sleep(CHECK_INTERVAL)
             empty = 0 if self._receivers.get(path) else empty + 1
         run = self._runs.pop(path, None)
         if run is not None:
@@ -183,8 +186,8 @@ class _Client:
     async def receive(self, command: Message) -> None:
         number = command.get("id")
         if "connect" in command:
-            said = {"client": "c", "version": "0", "ping": PING, "pong": True}
-            self._send({"id": number, "connect": said})
+            connected = {"client": "c", "version": "0", "ping": PING, "pong": True}
+            self._send({"id": number, "connect": connected})
         elif "subscribe" in command:
             task = asyncio.create_task(self._subscribe(number, command["subscribe"]["channel"]))
             self._tasks.add(task)
@@ -213,7 +216,7 @@ class _Client:
 
         try:
             data = await self._server.subscribe(path, receive)
-        except Down as error:
+        except CallFailed as error:
             self._send({"id": number, "error": {"code": 103, "message": str(error)}})
             return
         self._server.start_run(path)
@@ -242,7 +245,7 @@ class _Client:
 async def open_server(
     binary: Path, command: Sequence[str | Path], settings: Message, page: Path, module: Path
 ) -> AsyncIterator[Server]:
-    """A Grafana on a port of this machine, with its plugin and the page that plays its frontend."""
+    """A Grafana on a local port, with its plugin and the page in place of its frontend."""
     async with Host(binary) as host:
         server = Server(host, command, settings)
         await server.start()
@@ -254,13 +257,13 @@ async def open_server(
         try:
             yield server
         finally:
-            server.wire.mend()
+            server.wire.restore()
             await runner.cleanup()
             await server.close()
 
 
 def _application(server: Server, page: Path, module: Path) -> web.Application:
-    application = web.Application(middlewares=[_through(server.wire)], client_max_size=1 << 26)
+    application = web.Application(middlewares=[_simulate(server.wire)], client_max_size=1 << 26)
     data_source = "/api/datasources/uid/{uid}"
     application.add_routes(
         [
@@ -275,9 +278,9 @@ def _application(server: Server, page: Path, module: Path) -> web.Application:
     return application
 
 
-def _through(wire: Wire) -> Any:
+def _simulate(wire: Wire) -> Any:
     @web.middleware
-    async def pass_on(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def middleware(request: web.Request, handler: Any) -> web.StreamResponse:
         is_socket = request.path == "/api/live/ws"
         if request.path.startswith("/api/"):
             wire.calls.append(request.path)
@@ -288,4 +291,4 @@ def _through(wire: Wire) -> Any:
                 raise web.HTTPServiceUnavailable
         return await handler(request)
 
-    return pass_on
+    return middleware

@@ -15,7 +15,7 @@ OUT = HERE.parents[1] / "docs/img/notices.png"
 
 
 async def main() -> None:
-    """Two panels that follow by polling, since the socket is refused."""
+    """Take a picture of two panels that poll because the socket is refused."""
     with tempfile.TemporaryDirectory() as folder:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
@@ -31,8 +31,8 @@ async def draw(stage: Stage) -> None:
     tab = await stage.tab()
     await tab.page.set_viewport_size({"width": 690, "height": 560})
     options = {"raw": last(20), "draw": "value"}
-    await stage.ask_for(tab, "Level", options, {})
-    await stage.ask_for(tab, "Level, at most 400 points", {**options, "points": 400}, {})
+    await stage.open_queries(tab, "Level", options, {})
+    await stage.open_queries(tab, "Level, at most 400 points", {**options, "points": 400}, {})
     await asyncio.sleep(8)
     await stage.server.wire.cut(http=False)
     await asyncio.sleep(8)

@@ -1,4 +1,4 @@
-"""Tabs of a browser before a Grafana, panels in them, and a judge of all that they were given."""
+"""Browser tabs with a Grafana, panels in them, and a judge of all frames that they get."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ from tests.exact.upstream import FILE, LogFile, logs_in, upstream
 from .grafana import Server, open_server
 
 Message = dict[str, Any]
-PATIENCE = 20.0  # seconds in which a panel is to have all rows
-EARLIER = 1_000  # ms; a frame was made for a range that began so much earlier at most
+TIMEOUT = 20.0  # seconds in which a panel must have all rows
+EARLIER = 1_000  # ms; the range of a frame began at most this much earlier
 
 
 class Tab:
-    """One browser tab with the page that plays Grafana's frontend."""
+    """One browser tab with the page in place of Grafana's frontend."""
 
     def __init__(self, page: Page, server: Server, context: BrowserContext) -> None:
         self.page, self.server, self.context = page, server, context
@@ -32,7 +32,7 @@ class Tab:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     async def load(self) -> Message:
-        """Opens the page, and the plugin's module in it."""
+        """Open the page and load the plugin's module."""
         await self.page.goto(f"{self.server.url}/page/index.html")
         loaded: Message = await self.call("load")
         return loaded
@@ -43,12 +43,12 @@ class Tab:
         )
 
     async def until(
-        self, name: str, holds: Callable[[Message], bool], patience: float = PATIENCE
+        self, name: str, holds: Callable[[Message], bool], timeout: float = TIMEOUT
     ) -> Message:
-        """The panel's latest record, once that holds."""
+        """Wait until the panel's latest record satisfies a condition; returns it."""
         record: Message | None = None
         try:
-            with anyio.fail_after(patience):
+            with anyio.fail_after(timeout):
                 while True:
                     record = (await self.call("summary", name))["latest"]
                     if record is not None and holds(record):
@@ -65,7 +65,7 @@ class Panel(NamedTuple):
     name: str
 
     async def run(self, width: float | None = None) -> None:
-        """A refresh, or another range."""
+        """Refresh the panel, or change its range."""
         await self.tab.call("run", self.name, {"raw": last(width)} if width else {})
 
     async def close(self) -> None:
@@ -73,13 +73,15 @@ class Panel(NamedTuple):
 
 
 class Stage:
-    """One Grafana, its two logs, and all that is drawn of them."""
+    """One Grafana, its two logs, and the judge of all drawings."""
 
-    def __init__(self, browser: Browser, server: Server, logs: list[LogFile], ask: Message) -> None:
-        self.browser, self.server, self.logs, self.ask = browser, server, logs, ask
+    def __init__(
+        self, browser: Browser, server: Server, logs: list[LogFile], query: Message
+    ) -> None:
+        self.browser, self.server, self.logs, self.query = browser, server, logs, query
         self.panels: list[Panel] = []
         self.tally = Tally()
-        self.short = 0  # rows at the left edge of a range that were not drawn
+        self.short = 0  # rows at the left edge of a range that are missing
         self.wrong: list[str] = []
         self.notices: set[str] = set()
         self.changes = 0
@@ -89,17 +91,17 @@ class Stage:
     async def start_upstream(self, folder: Path, before: float) -> None:
         await self._upstream.enter_async_context(upstream(folder, before=before))
 
-    async def silence(self) -> None:
-        """From now on nothing is written."""
+    async def stop_upstream(self) -> None:
+        """Write no more rows."""
         await self._upstream.aclose()
 
     async def show(self, log: int) -> None:
-        """An admin saves the settings: of the same log, or of the other one."""
+        """Change the settings: to the same log, or to the other one."""
         self.changes += 1
         await self.server.change_settings(FILE.settings(str(self.logs[log].path), self.changes))
 
     async def tab(self, context: BrowserContext | None = None) -> Tab:
-        """Another viewer, or another tab of a viewer's."""
+        """Open a tab of a new viewer, or of the viewer with this context."""
         if context is None:
             context = await self.browser.new_context()
             self._contexts.append(context)
@@ -108,41 +110,41 @@ class Stage:
         return tab
 
     async def open(self, tab: Tab, name: str, width: float, **fields: Any) -> Panel:
-        await self.ask_for(tab, name, {"raw": last(width)}, fields)
+        await self.open_queries(tab, name, {"raw": last(width)}, fields)
         panel = Panel(tab, name)
         self.panels.append(panel)
         return panel
 
-    async def ask_for(self, tab: Tab, name: str, options: Message, *targets: Message) -> None:
-        """A panel of other options, or of several queries; `datasource` names more than one."""
-        asked = [
-            {"refId": chr(65 + number), "exact": True, **self.ask, **target}
+    async def open_queries(self, tab: Tab, name: str, options: Message, *targets: Message) -> None:
+        """Open a panel with options and several queries; `datasource` may name several sources."""
+        queries = [
+            {"refId": chr(65 + number), "exact": True, **self.query, **target}
             for number, target in enumerate(targets)
         ]
-        uids = [each["datasource"]["uid"] for each in asked if "datasource" in each]
-        await tab.call("open", name, uids or ["exact"], {**options, "targets": asked})
+        uids = [each["datasource"]["uid"] for each in queries if "datasource" in each]
+        await tab.call("open", name, uids or ["exact"], {**options, "targets": queries})
 
     async def close(self) -> None:
         for context in self._contexts:
             await context.close()
-        await self.silence()
+        await self.stop_upstream()
 
     # -- judging -------------------------------------------------------------------------------
 
     async def collect(self) -> None:
-        """Judges all that was drawn since the last time."""
+        """Judge all drawings since the last call."""
         records = [
             (name, record)
             for tab, name in self.panels
             for record in await tab.call("records", name)
         ]
-        for log in self.logs:  # now, so that it has all that was drawn
+        for log in self.logs:  # after the drawings, so that it has all their rows
             log.read()
         for name, record in records:
             self._judge(name, record)
 
     async def caught_up(self, log: int = 0) -> None:
-        """Until every panel has drawn what the log had when this was called."""
+        """Wait until every panel has drawn the rows that the log has now."""
         last = self.logs[log].read().numbers[-1]
         path = str(self.logs[log].path)
 
@@ -153,7 +155,7 @@ class Stage:
             await panel.tab.until(panel.name, has)
 
     async def verdict(self) -> Tally:
-        """The sum over all frames; fails with the first that are wrong."""
+        """The tally of all frames; fails with the first wrong ones."""
         await self.collect()
         assert not self.wrong, self.wrong[:3]
         errors = [error for tab, _ in self.panels for error in tab.errors]
@@ -166,30 +168,30 @@ class Stage:
             return
         runs = record["runs"]
         (log,) = [log for log in self.logs if str(log.path) == runs[-1]["log"]]
-        shown = [
+        numbers = [
             n if run["log"] == runs[-1]["log"] else -1
             for run in runs
             for n in range(run["first"], run["last"] + 1)
         ]
-        # a frame is given a moment after its left edge was found
+        # the panel gets a frame a moment after its left edge was computed
         edge, earlier = record["from"], record["from"] - EARLIER
-        wanted = [n for n in log.numbers if log.times[n - 1] >= edge and n <= shown[-1]]
-        drawn = [n for n in shown if n < 1 or not earlier <= log.times[n - 1] < edge]
-        found = compare(drawn, wanted)
+        expected = [n for n in log.numbers if log.times[n - 1] >= edge and n <= numbers[-1]]
+        drawn = [n for n in numbers if n < 1 or not earlier <= log.times[n - 1] < edge]
+        found = compare(drawn, expected)
         self.tally += found
-        self.short += len([n for n in wanted if drawn and n < drawn[0]])
+        self.short += len([n for n in expected if drawn and n < drawn[0]])
         if not found.exact:
-            about = f"{shown[:3]}…{shown[-3:]} instead of {wanted[:3]}…{wanted[-3:]}"
+            about = f"{numbers[:3]}…{numbers[-3:]}, expected {expected[:3]}…{expected[-3:]}"
             self.wrong.append(f"panel {name}: {found}: {about}")
 
 
 def last(width: float) -> Message:
-    """A range of so many seconds that ends now."""
+    """A range of this many seconds that ends now."""
     return {"from": f"now-{round(width)}s", "to": "now"}
 
 
 def _plugin(folder: Path) -> Path:
-    """The plugin's directory, as far as browsers read it."""
+    """The files of the plugin's directory that browsers read."""
     directory = folder / "plugin"
     directory.mkdir(parents=True)
     shutil.copy(static("module.js"), directory)
@@ -201,14 +203,14 @@ def _plugin(folder: Path) -> Path:
 async def open_stage(
     binary: Path, page: Path, browser: Browser, folder: Path, before: float = 6.0
 ) -> AsyncIterator[Stage]:
-    """Two logs that grow by 50 rows a second, the source `file` under the Go host, no tab yet."""
+    """Two logs that grow by 50 rows a second, and the source `file` under the Go host; no tab."""
     async with AsyncExitStack() as stack:
         logs = [LogFile(path) for path in logs_in(folder)]
         settings = FILE.settings(str(logs[0].path))
         server = await stack.enter_async_context(
             open_server(binary, FILE.command, settings, page, _plugin(folder))
         )
-        stage = Stage(browser, server, logs, FILE.ask)
+        stage = Stage(browser, server, logs, FILE.query)
         stack.push_async_callback(stage.close)
         await stage.start_upstream(folder, before)
         yield stage

@@ -1,4 +1,4 @@
-"""What hosts do with queries: mixed panels, annotations, ranges that are over, hidden tabs."""
+"""Queries of mixed panels, annotations, past ranges and hidden tabs, in a real browser."""
 
 import anyio
 import pytest
@@ -16,7 +16,7 @@ WIDTH = 10
 
 
 async def ended(tab, name):
-    """The panel's last record, once its query has ended."""
+    """Wait until the panel's query has ended; returns its last record."""
     for _ in range(300):
         found = await tab.call("summary", name)
         if found["completed"]:
@@ -26,31 +26,31 @@ async def ended(tab, name):
 
 
 async def follows(tab, name):
-    """Whether a panel goes on drawing newer rows."""
+    """Whether a panel continues to draw newer rows."""
     before = (await tab.call("summary", name))["latest"]["at"]
     await anyio.sleep(1)
     return (await tab.call("summary", name))["latest"]["at"] > before
 
 
 @pytest.mark.parametrize("exact", [True, False])
-async def test_a_mixed_panel_gets_its_rows_and_does_not_wait_for_a_stream_to_end(open_stage, exact):
+async def test_a_mixed_panel_gets_its_rows_without_a_stream(open_stage, exact):
     async with open_stage() as stage:
         tab = await stage.tab()
         targets = [{"exact": exact, "datasource": {"uid": uid}} for uid in ("exact", "other")]
-        await stage.ask_for(tab, "mixed", {"raw": last(WIDTH)}, *targets)
+        await stage.open_queries(tab, "mixed", {"raw": last(WIDTH)}, *targets)
         record = await ended(tab, "mixed")
         assert record["frames"] == 2 and len(record["runs"]) == 2
 
 
 @pytest.mark.parametrize("exact", [True, False])
-async def test_an_annotation_and_a_range_that_is_over_end_with_their_rows(open_stage, exact):
+async def test_an_annotation_and_a_range_in_the_past_end_with_their_rows(open_stage, exact):
     async with open_stage() as stage:
         tab = await stage.tab()
-        asked = {"raw": last(WIDTH)}
-        await stage.ask_for(tab, "annotation", asked, {"refId": "Anno", "exact": exact})
+        options = {"raw": last(WIDTH)}
+        await stage.open_queries(tab, "annotation", options, {"refId": "Anno", "exact": exact})
         assert (await ended(tab, "annotation"))["rows"] > 100
         for raw in ({"from": "now-5s", "to": "now-2s"}, {"from": 0, "to": 1}):
-            await stage.ask_for(tab, str(raw), {"raw": raw}, {"exact": exact})
+            await stage.open_queries(tab, str(raw), {"raw": raw}, {"exact": exact})
             record = await ended(tab, str(raw))
             assert record["error"] is None
         log = stage.logs[0].read()
@@ -58,11 +58,11 @@ async def test_an_annotation_and_a_range_that_is_over_end_with_their_rows(open_s
 
 
 @stock
-async def test_stock_exact_and_still_queries_stand_in_one_panel(open_stage):
+async def test_a_panel_may_have_stock_exact_and_non_streaming_queries(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
         targets = [{}, {"exact": False}, {"withStreaming": False}, {}]
-        await stage.ask_for(tab, "p", {"raw": last(WIDTH)}, *targets)
+        await stage.open_queries(tab, "p", {"raw": last(WIDTH)}, *targets)
         record = await tab.until("p", lambda record: record["frames"] == 4)
         with anyio.fail_after(15):
             while len({run["last"] for run in record["runs"]}) < 2:
@@ -79,29 +79,29 @@ async def test_a_query_without_streaming_ends_with_its_rows(open_stage):
         assert not any("live" in call for call in stage.server.wire.calls)
 
 
-async def test_a_query_at_fault_is_an_error_that_is_shown_and_not_asked_again(open_stage):
+async def test_an_invalid_query_is_shown_as_an_error_and_not_repeated(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
         await stage.open(tab, "p", WIDTH, file="nothing")
         record = await tab.until("p", lambda record: record["state"] == "Error")
         assert "no file 'nothing'" in record["error"]
-        if not VERSION.startswith("9."):  # which tells the browser no status of a query
+        if not VERSION.startswith("9."):  # 9.4 sends no status of a query to the browser
             await ended(tab, "p")
 
 
-async def test_a_server_that_is_away_at_first_is_waited_for(open_stage):
+async def test_an_unreachable_server_is_retried(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
         await stage.server.wire.cut()
         await stage.open(tab, "p", WIDTH)
         await tab.until("p", lambda record: record["state"] == "Error")
-        stage.server.wire.mend()
+        stage.server.wire.restore()
         await tab.until("p", lambda record: record["state"] == "Streaming")
         await stage.caught_up()
         assert (await stage.verdict()).exact
 
 
-async def test_variables_of_the_dashboard_stand_in_a_query(open_stage):
+async def test_dashboard_variables_are_replaced_in_a_query(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
         await tab.call("variable", "which", "log")
@@ -116,29 +116,29 @@ async def test_an_alias_names_the_series_of_stock_and_exact_queries(open_stage):
         tab = await stage.tab()
         await tab.call("variable", "site", "hall")
         targets = [{"alias": "A $site"}, {"alias": "B", "exact": False}, {}]
-        await stage.ask_for(tab, "p", {"raw": last(WIDTH)}, *targets)
+        await stage.open_queries(tab, "p", {"raw": last(WIDTH)}, *targets)
         await tab.until("p", lambda record: record["frames"] == 3)
         record = (await tab.call("summary", "p"))["latest"]
         assert {"A hall n", "A hall log", "B n", "B log", ""} <= set(record["titles"])
 
 
-async def test_how_the_stream_is_doing_is_a_notice_of_the_panel(open_stage):
+async def test_the_status_of_the_stream_is_a_notice_of_the_panel(open_stage):
     async with open_stage() as stage:
         tab, path = await stage.tab(), stage.logs[0].path
         await stage.open(tab, "p", WIDTH)
         await stage.caught_up()
-        await stage.server.joined.wait()  # there is no subscribing to what cannot be read
-        await stage.silence()
+        await stage.server.joined.wait()  # a log that cannot be read cannot be subscribed to
+        await stage.stop_upstream()
         path.rename(path.with_name("away"))
         path.mkdir()  # cannot be read
-        said = ("warning: reconnecting", "error: 'log' is no regular file")
-        await tab.until("p", lambda record: any(n.startswith(said) for n in record["notices"]))
+        expected = ("warning: reconnecting", "error: 'log' is not a regular file")
+        await tab.until("p", lambda record: any(n.startswith(expected) for n in record["notices"]))
         path.rmdir()
         path.with_name("away").rename(path)
         assert (await stage.verdict()).exact
 
 
-async def test_a_hidden_tab_draws_nothing_and_everything_when_it_is_seen(open_stage):
+async def test_a_hidden_tab_draws_nothing_until_it_is_visible(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
         await stage.open(tab, "p", WIDTH)
@@ -153,7 +153,7 @@ async def test_a_hidden_tab_draws_nothing_and_everything_when_it_is_seen(open_st
         assert (await stage.verdict()).exact
 
 
-async def test_forms_are_filled_saved_and_followed(open_stage):
+async def test_a_data_source_is_configured_and_followed_through_the_forms(open_stage):
     """From an empty data source to a panel that follows exactly, by keyboard and mouse."""
     async with open_stage() as stage:
         tab, directory = await stage.tab(), str(stage.logs[0].path.parent)
@@ -170,13 +170,13 @@ async def test_forms_are_filled_saved_and_followed(open_stage):
 
         await tab.call("edit", "QueryEditor", {"refId": "A"})
         await tab.page.get_by_label("File").fill("lo")
-        await tab.page.get_by_text("log", exact=True).last.click()  # suggested by the plugin
+        await tab.page.get_by_text("log", exact=True).last.click()  # a suggestion of the plugin
         await tab.page.get_by_label("Exact").check()
         await tab.page.get_by_label("With streaming").uncheck()
         await tab.page.get_by_label("With streaming").check()
         edited = await tab.call("edited", "QueryEditor")
-        wanted = {"queryType": "rows", "file": "log", "exact": True, "withStreaming": True}
-        assert edited["value"] == edited["value"] | wanted and edited["runs"] > 0
+        expected = {"queryType": "rows", "file": "log", "exact": True, "withStreaming": True}
+        assert edited["value"] == edited["value"] | expected and edited["runs"] > 0
         await tab.call("open", "p", ["exact"], {"targets": [edited["value"]], "raw": last(WIDTH)})
         record = await tab.until("p", lambda record: record["rows"] > 0)
         assert record["state"] == "Streaming" and await follows(tab, "p")

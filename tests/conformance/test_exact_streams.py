@@ -16,10 +16,10 @@ import anyio
 import pytest
 
 from aiostream_ds._grafana.application import background_tasks
-from tests.exact.client import Emission, ExactPanel, Tab
+from tests.exact.client import Drawing, ExactPanel, Tab
 from tests.exact.hosts import Node, open_node
 from tests.exact.judge import Judge, Tally
-from tests.exact.net import Net
+from tests.exact.network import Network
 from tests.exact.upstream import FILE, LOG, LogFile, Plugin, logs_in, upstream
 
 RANDOM, LONG = 3, 20  # random schedules of each case
@@ -34,19 +34,24 @@ class Stage:
     """One schedule: two logs of one name in two directories, one or two servers, two tabs."""
 
     def __init__(
-        self, schedule: "Schedule", folder: Path, nodes: Sequence[Node], net: Net, tabs: list[Tab]
+        self,
+        schedule: "Schedule",
+        folder: Path,
+        nodes: Sequence[Node],
+        network: Network,
+        tabs: list[Tab],
     ) -> None:
         self.plugin = schedule.plugin
         self.chance = random.Random(str(schedule))
-        self.nodes, self.net, self.tabs = nodes, net, tabs
+        self.nodes, self.network, self.tabs = nodes, network, tabs
         self._changes = 0
         self.panels: list[ExactPanel] = []
-        self.judge = Judge(self._wanted)
+        self.judge = Judge(self._expected)
         self.logs = {str(path): LogFile(path) for path in logs_in(folder)}
         self.current = str(logs_in(folder)[0])
 
     def open(self, width: float, tab: int = 0) -> ExactPanel:
-        panel = self.tabs[tab].open(self.plugin.ask, width, watch=self.judge)
+        panel = self.tabs[tab].open(self.plugin.query, width, on_draw=self.judge)
         self.panels.append(panel)
         return panel
 
@@ -69,7 +74,7 @@ class Stage:
             assert not panel.faults, panel.faults[:3]
         for node in self.nodes:
             for check in node.checks:
-                assert not check.faults and not check.holes, check.faults[:3]
+                assert not check.faults and not check.gaps, check.faults[:3]
         return self.judge.tally
 
     def _is_done(self, panel: ExactPanel) -> bool:
@@ -77,11 +82,11 @@ class Stage:
         shown = panel.rows[-1][panel.names.index("log")] if panel.rows else None
         return shown == self.current and panel.cursor == log.ends[-1]
 
-    def _wanted(self, panel: ExactPanel, emission: Emission) -> Sequence[int]:
-        if not emission.rows:
+    def _expected(self, panel: ExactPanel, drawing: Drawing) -> Sequence[int]:
+        if not drawing.rows:
             return []
-        log = self.logs[emission.rows[0][panel.names.index("log")]].read()
-        return log.expected(emission.cutoff, emission.cursor)
+        log = self.logs[drawing.rows[0][panel.names.index("log")]].read()
+        return log.expected(drawing.cutoff, drawing.cursor)
 
 
 Act = Callable[[Stage], Awaitable[None]]
@@ -105,23 +110,23 @@ async def wider_panel(stage: Stage) -> None:
 
 
 async def reconnecting(stage: Stage) -> None:
-    stage.net.change(up=False, join_loss=0.2)
+    stage.network.change(up=False, join_loss=0.2)
     await anyio.sleep(0.5)
-    stage.net.change(up=True)
+    stage.network.change(up=True)
     await anyio.sleep(0.5)
 
 
 async def outage(stage: Stage) -> None:
-    stage.net.change(up=False, reachable=False)
+    stage.network.change(up=False, reachable=False)
     await anyio.sleep(stage.chance.uniform(0.5, 2.0))
-    stage.net.change(up=True, reachable=True)
+    stage.network.change(up=True, reachable=True)
     await anyio.sleep(0.3)
 
 
 async def lost_packets(stage: Stage) -> None:
-    stage.net.change(lossy=True)
+    stage.network.change(lossy=True)
     await anyio.sleep(0.5)
-    stage.net.change(lossy=False)
+    stage.network.change(lossy=False)
 
 
 async def kill(stage: Stage) -> None:
@@ -140,15 +145,15 @@ async def other_file(stage: Stage) -> None:
 
 
 async def late_server(stage: Stage) -> None:
-    stage.net.change(http=len(stage.nodes) - 1)
+    stage.network.change(http=len(stage.nodes) - 1)
     await anyio.sleep(0.5)
-    stage.net.change(socket=len(stage.nodes) - 1, http=0)
+    stage.network.change(socket=len(stage.nodes) - 1, http=0)
     await anyio.sleep(0.5)
 
 
 async def failover(stage: Stage) -> None:
-    other = (stage.net.socket + 1) % len(stage.nodes)
-    stage.net.change(socket=other, http=other)
+    other = (stage.network.socket + 1) % len(stage.nodes)
+    stage.network.change(socket=other, http=other)
     await anyio.sleep(0.8)
 
 
@@ -175,7 +180,7 @@ class Schedule(NamedTuple):
 
     def __str__(self) -> str:
         names = ", ".join(act.__name__ for act in self.acts)
-        return f"{names} on {self.servers} servers, {self.plugin.ask}"
+        return f"{names} on {self.servers} servers, {self.plugin.query}"
 
 
 async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
@@ -190,8 +195,8 @@ async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
             command = plugin.lagging if number else plugin.command
             nodes.append(await stack.enter_async_context(open_node(binary, command, settings)))
         tasks = await stack.enter_async_context(background_tasks())
-        net = Net(nodes)
-        stage = Stage(schedule, folder, nodes, net, [Tab(net, tasks), Tab(net, tasks)])
+        network = Network(nodes)
+        stage = Stage(schedule, folder, nodes, network, [Tab(network, tasks), Tab(network, tasks)])
         stage.open(8.0)
         await anyio.sleep(0.3)
         for act in acts:
@@ -234,6 +239,6 @@ async def test_no_row_is_missing_duplicated_or_out_of_order(
         for number, schedule in enumerate(schedules(case, count)):
             tasks.create_task(one(number, schedule))
     tally = sum(total, Tally())
-    assert len(total) == count + 1 and tally.emissions > 5 * len(total)
-    assert tally == Tally(emissions=tally.emissions)
+    assert len(total) == count + 1 and tally.drawings > 5 * len(total)
+    assert tally == Tally(drawings=tally.drawings)
     print(f"{case}: {len(total)} schedules, {tally}")  # shown with -s

@@ -1,7 +1,7 @@
-"""Grafana's servers in real time: the Go host, a plugin process, and what Grafana does around it.
+"""Grafana's servers in real time: the Go host with a plugin process, and Grafana's stream manager.
 
-`Node` is a `net.Node`: it keeps one RunStream for each channel that somebody follows, calls it
-again when it ends, and starts the plugin's process again when that dies.
+`Node` is a `network.Node`: it runs one RunStream call for each channel with subscribers, calls it
+again when it ends, and restarts the plugin's process when it dies.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 from tests.conformance.driver import Host, HostError
 
-from .client import Down, History
-from .net import Receive
+from .client import CallFailed, History
+from .network import Receive
 from .packets import Message, RunCheck
 
-AGAIN = 0.1  # seconds until an ended RunStream is called again
+RESTART_DELAY = 0.1  # seconds until an ended RunStream is called again
 UID = "exact"
 
 
@@ -44,13 +44,13 @@ class Node:
         self.starts += 1
 
     async def kill(self) -> None:
-        """kill -9 to the plugin; Grafana starts it again."""
+        """Kill the plugin with `kill -9` and start it again."""
         os.kill(self._pid, signal.SIGKILL)
         await self._host.call("exited", timeout_ms=5_000)
         await self.start()
 
     async def change_settings(self, settings: dict[str, Any]) -> None:
-        """Every stream is cancelled and called again with the new settings."""
+        """Cancel every stream and call it again with the new settings."""
         self._settings, self._updated = settings, self._updated + 1
         paths = tuple(self._runs)
         await self._cancel()
@@ -63,12 +63,12 @@ class Node:
     def now(self) -> int:
         return time.time_ns() // 1_000_000
 
-    async def query(self, ask: Message, start: int, end: int, points: int) -> History:
-        query = {"refId": "A", "json": {**ask, "exact": True}, "queryType": ask["queryType"]}
-        query |= {"from": start, "to": end, "maxDataPoints": points}
-        answer = (await self._call("query", queries=[query]))["responses"]["A"]
+    async def query(self, query: Message, start: int, end: int, points: int) -> History:
+        request = {"refId": "A", "json": {**query, "exact": True}, "queryType": query["queryType"]}
+        request |= {"from": start, "to": end, "maxDataPoints": points}
+        answer = (await self._call("query", queries=[request]))["responses"]["A"]
         if answer["status"] != 200:
-            raise Down(f"query: {answer['status']} {answer['error']}")
+            raise CallFailed(f"query: {answer['status']} {answer['error']}")
         (frame,) = answer["frames"]
         assert "channel" not in frame["meta"]
         fields = frame["fields"]
@@ -87,14 +87,14 @@ class Node:
         answer = await self._call("resource", path="replay/rows", url=url)
         messages = answer["messages"]
         if messages[0]["code"] != 200:
-            raise Down(f"{url}: {messages[0]}")
+            raise CallFailed(f"{url}: {messages[0]}")
         page: Message = json.loads("".join(message["body"] for message in messages))
         return page
 
     async def subscribe(self, path: str, receive: Receive) -> Message:
         reply = await self._call("subscribe", path=path)
         if reply["status"] != "OK":
-            raise Down(f"{path}: {reply['status']}")
+            raise CallFailed(f"{path}: {reply['status']}")
         self._receivers.setdefault(path, {})[receive] = None
         self._run(path)
         data: Message = reply["data"]
@@ -105,9 +105,9 @@ class Node:
 
     def _run(self, path: str) -> None:
         if path not in self._runs:
-            self._runs[path] = asyncio.create_task(self._keep(path), name=f"run {path}")
+            self._runs[path] = asyncio.create_task(self._run_repeatedly(path), name=f"run {path}")
 
-    async def _keep(self, path: str) -> None:
+    async def _run_repeatedly(self, path: str) -> None:
         number = 0
         while True:
             number += 1
@@ -115,13 +115,13 @@ class Node:
             with contextlib.suppress(HostError):
                 await self._host.call("run", path=path, run=name, ctx=self._context)
                 try:
-                    await self._pass(path, name)
+                    await self._forward(path, name)
                 finally:
                     with contextlib.suppress(HostError):
                         await self._host.call("cancel", run=name)
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RESTART_DELAY)
 
-    async def _pass(self, path: str, name: str) -> None:
+    async def _forward(self, path: str, name: str) -> None:
         check = RunCheck()
         self.checks.append(check)
         ended = False
@@ -129,8 +129,8 @@ class Node:
             got = await self._host.call("packets", run=name, n=1, timeout_ms=60_000)
             ended = got["ended"]
             for packet in got["packets"]:
-                if "cursor" in packet:  # the stock view has no place
-                    check.see(packet)
+                if "cursor" in packet:  # packets of a stock channel have none
+                    check.check(packet)
                 for receive in tuple(self._receivers.get(path, ())):
                     receive(packet)
 
@@ -152,7 +152,7 @@ class Node:
         except HostError as error:
             if error.code in ("Host", "Frame", "Packet"):
                 raise
-            raise Down(str(error)) from error
+            raise CallFailed(str(error)) from error
 
 
 def _ms(text: str) -> int:

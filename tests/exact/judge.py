@@ -1,19 +1,19 @@
-"""What was drawn against what the log has: nothing missing, nothing doubled, in order."""
+"""Compares drawn frames with the log: no row missing, duplicated or out of order."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .client import Emission, ExactPanel
+from .client import Drawing, ExactPanel
 
 
 class Tally(NamedTuple):
-    """Rows that are wrong, over so many emissions. `strange`: drawn, and not of the range."""
+    """The number of wrong rows in so many drawings. `unexpected`: drawn, but not in the range."""
 
-    emissions: int = 0
+    drawings: int = 0
     missing: int = 0
-    doubled: int = 0
-    disorder: int = 0
-    strange: int = 0
+    duplicated: int = 0
+    out_of_order: int = 0
+    unexpected: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":  # type: ignore[override]
         return Tally(*(a + b for a, b in zip(self, other, strict=True)))
@@ -23,31 +23,31 @@ class Tally(NamedTuple):
         return not any(self[1:])
 
 
-def compare(shown: Sequence[int], wanted: Sequence[int]) -> Tally:
-    """One emission; both are the rows' numbers, which grow by one in the log."""
-    if list(shown) == list(wanted):
+def compare(drawn: Sequence[int], expected: Sequence[int]) -> Tally:
+    """Compare one drawing; both are row numbers, which grow by one in the log."""
+    if list(drawn) == list(expected):
         return Tally(1)
-    seen, due = set(shown), set(wanted)
-    disorder = sum(a > b for a, b in zip(shown, shown[1:], strict=False))
-    return Tally(1, len(due - seen), len(shown) - len(seen), disorder, len(seen - due))
+    seen, due = set(drawn), set(expected)
+    out_of_order = sum(a > b for a, b in zip(drawn, drawn[1:], strict=False))
+    return Tally(1, len(due - seen), len(drawn) - len(seen), out_of_order, len(seen - due))
 
 
 class Judge:
-    """Looks at every emission of any panel; `wanted` says what a panel has to draw."""
+    """Checks every drawing of its panels; `expected` returns the numbers that one must have."""
 
-    def __init__(self, wanted: Callable[[ExactPanel, Emission], Sequence[int]]) -> None:
+    def __init__(self, expected: Callable[[ExactPanel, Drawing], Sequence[int]]) -> None:
         self.tally = Tally()
         self.wrong: list[str] = []
-        self._wanted = wanted
+        self._expected = expected
 
-    def __call__(self, panel: ExactPanel, emission: Emission) -> None:
-        n = panel.names.index("n") if emission.rows else 0
-        shown = [row[n] for row in emission.rows]
-        wanted = self._wanted(panel, emission)
-        found = compare(shown, wanted)
+    def __call__(self, panel: ExactPanel, drawing: Drawing) -> None:
+        n = panel.names.index("n") if drawing.rows else 0
+        drawn = [row[n] for row in drawing.rows]
+        expected = self._expected(panel, drawing)
+        found = compare(drawn, expected)
         self.tally += found
         if not found.exact:
             self.wrong.append(
-                f"{found} at cursor {emission.cursor} of {emission.epoch}:"
-                f" {shown[:3]}…{shown[-3:]} instead of {wanted[:3]}…{wanted[-3:]}"
+                f"{found} at cursor {drawing.cursor} of {drawing.epoch}:"
+                f" {drawn[:3]}…{drawn[-3:]}, expected {expected[:3]}…{expected[-3:]}"
             )

@@ -1,7 +1,7 @@
-"""Any history of rows, panels and faults, in virtual time: what is drawn is always right, and once
-the faults are over everything is drawn.
+"""Random sequences of rows, panels and faults, in virtual time: each drawing is exact, and after
+the faults every row is drawn.
 
-The rules are plain functions, so the machine owns its loop, as registry_machine.py does.
+The rules are synchronous functions, so the machine has its own event loop, as registry_machine.py.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from .stage import Stage, open_stage
 
 NAMES = st.sampled_from("aab")
 PANELS = 4  # open at a time
-CALM = 40.0  # seconds, longer than between two reloads, after which no panel loads again
-BIG = 2_000  # bytes of a row that fills a connection's window
+QUIET = 40.0  # seconds, longer than the interval of reloads
+BIG = 2_000  # bytes of a row that fetches a connection's window
 
 
 class ExactStreamsMachine(RuleBasedStateMachine):
@@ -30,11 +30,11 @@ class ExactStreamsMachine(RuleBasedStateMachine):
         self.faults: list[str] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
         self.over = asyncio.Event()
-        self.replaced: set[str] = set()  # logs that may be loaded again
+        self.replaced: set[str] = set()  # logs that may be reloaded
         ready: asyncio.Future[Stage] = self.loop.create_future()
         self.main = self.loop.create_task(self._main(ready))
         self.stage = self.loop.run_until_complete(ready)
-        self.net = self.stage.net
+        self.network = self.stage.network
 
     async def _main(self, ready: asyncio.Future[Stage]) -> None:
         async with open_stage(servers=2) as stage:
@@ -42,7 +42,7 @@ class ExactStreamsMachine(RuleBasedStateMachine):
             await self.over.wait()
 
     def run(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Calls in the loop; what it gives is awaited, for as long as that takes."""
+        """Call a function in the event loop and await its result."""
 
         async def inside() -> Any:
             result = call(*args, **options)
@@ -75,7 +75,7 @@ class ExactStreamsMachine(RuleBasedStateMachine):
         name=NAMES,
         width=st.sampled_from([2.0, 20.0, 300.0]),
         points=st.sampled_from([10_000, 10_000, 15]),
-        kind=st.sampled_from(["log", "log", "wild"]),
+        kind=st.sampled_from(["log", "log", "varying"]),
     )
     def open(self, name, width, points, kind):  # type: ignore[no-untyped-def]
         self.run(self.stage.open, width, name, points, kind)
@@ -93,15 +93,15 @@ class ExactStreamsMachine(RuleBasedStateMachine):
 
     @rule(up=st.booleans(), reachable=st.booleans())
     def network(self, up, reachable):  # type: ignore[no-untyped-def]
-        self.run(self.net.change, up=up, reachable=reachable)
+        self.run(self.network.change, up=up, reachable=reachable)
 
     @rule(lossy=st.booleans(), join_loss=st.sampled_from([0.0, 0.3, 1.0]))
     def loss(self, lossy, join_loss):  # type: ignore[no-untyped-def]
-        self.run(self.net.change, lossy=lossy, join_loss=join_loss)
+        self.run(self.network.change, lossy=lossy, join_loss=join_loss)
 
     @rule(socket=st.integers(0, 1), http=st.integers(0, 1))
     def fail_over(self, socket, http):  # type: ignore[no-untyped-def]
-        self.run(self.net.change, socket=socket, http=http)
+        self.run(self.network.change, socket=socket, http=http)
 
     @rule(number=st.integers(0, 1))
     def kill(self, number):  # type: ignore[no-untyped-def]
@@ -127,58 +127,56 @@ class ExactStreamsMachine(RuleBasedStateMachine):
     def upstream(self, down):  # type: ignore[no-untyped-def]
         self.run(self.stage.world.upstream, down)
 
-    @rule(number=st.integers(0, 1), held=st.booleans())
-    def slow_reader(self, number, held):  # type: ignore[no-untyped-def]
-        self.stage.servers[number].held = held
+    @rule(number=st.integers(0, 1), paused=st.booleans())
+    def pause(self, number, paused):  # type: ignore[no-untyped-def]
+        self.stage.servers[number].paused = paused
 
     @rule(name=NAMES, number=st.integers(0, 1))
     def flood(self, name, number):  # type: ignore[no-untyped-def]
-        """More than a mailbox and a connection hold, while Grafana does not read."""
+        """More rows than a buffer and a connection hold, while Grafana does not read."""
         server = self.stage.servers[number]
-        held, server.held = server.held, True
+        paused, server.paused = server.paused, True
         for _ in range(8):
             self.run(self.stage.append, 20, BIG, name)
             self.loop.advance(0.2)
-        server.held = held
+        server.paused = paused
 
     @invariant()
-    def what_is_drawn_is_right(self):  # type: ignore[no-untyped-def]
+    def drawings_are_exact(self):  # type: ignore[no-untyped-def]
         assert not self.faults, self.faults
         self.stage.check()
         for panel in self.stage.panels:
-            if panel.ask["queryType"] == "log" and panel.ask["name"] not in self.replaced:
-                assert not panel.reloads and not panel.gap, "a log was loaded again without cause"
+            if panel.query["queryType"] == "log" and panel.query["name"] not in self.replaced:
+                assert not panel.reloads and not panel.gap, "a log was reloaded without cause"
 
     def teardown(self) -> None:
         try:
             if not self.faults:
-                self._end_well()
+                self._end_faults()
         finally:
             self._close()
 
-    def _end_well(self) -> None:
-        """All faults are over: everything is drawn, nobody loads again."""
+    def _end_faults(self) -> None:
+        """End all faults: everything is drawn, and no panel reloads."""
         stage = self.stage
         for server in stage.servers:
-            server.held = False
+            server.paused = False
         self.run(stage.world.upstream, False)
         for number in range(2):
             self.run(stage.world.lag, number, 0.0)
-        self.run(
-            self.net.change,
-            up=True, reachable=True, lossy=False, join_loss=0.0, socket=0, http=0,
-        )  # fmt: skip
-        self.loop.advance(CALM)
-        self.run(stage.settle)  # in silence: positions alone tell what is missing
+        healthy = {"up": True, "reachable": True, "lossy": False, "join_loss": 0.0}
+        self.run(self.network.change, **healthy, socket=0, http=0)
+        self.loop.advance(QUIET)
+        self.run(stage.settle)  # without new rows: heartbeats reveal what is missing
         for name in stage.world.logs:
             self.run(stage.append, 3, 0, name)
         self.run(stage.world.feed, 3)
         self.run(stage.settle)
         loads = [panel.reloads for panel in stage.panels]
         self.run(stage.world.feed, 3)
-        self.loop.advance(CALM)
-        self.what_is_drawn_is_right()
-        assert loads == [panel.reloads for panel in stage.panels], "a loop of reloads"
+        self.loop.advance(QUIET)
+        self.drawings_are_exact()
+        assert loads == [panel.reloads for panel in stage.panels], "reloads in a loop"
         self.run(stage.check_feeds)
 
     def _close(self) -> None:

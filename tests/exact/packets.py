@@ -14,16 +14,16 @@ Message = dict[str, Any]
 def cursors_of(message: Message) -> list[int]:
     """The cursor of each row of a packet."""
     cursor, values = message["cursor"], message["data"]["values"]
-    ids = cursor.get("column")
-    if ids is None:
+    column = cursor.get("column")
+    if column is None:
         return list(range(cursor["prev"] + 1, cursor["last"] + 1))
-    return list(ids) if isinstance(ids, list) else list(values[ids])
+    return list(values[column])
 
 
 def packet_faults(message: Message) -> list[str]:
-    """What of the protocol one packet, or one answer of the resource, does not keep."""
+    """How one packet, or one answer of `replay/rows`, violates the protocol."""
     if set(message) == {"status"}:
-        return []  # nobody knows where the stream stands
+        return []  # the cursor is unknown: the log cannot be read
     cursor = message["cursor"]
     epoch, prev, last = cursor["epoch"], cursor["prev"], cursor["last"]
     faults = []
@@ -41,35 +41,35 @@ def packet_faults(message: Message) -> list[str]:
     cursors = cursors_of(message)
     if len(cursors) != len(values[0]):
         faults.append(f"{len(cursors)} cursors for {len(values[0])} rows")
-    if not cursors or not _rise([prev, *cursors]) or cursors[-1] > last:
+    if not cursors or not _increase([prev, *cursors]) or cursors[-1] > last:
         faults.append(f"cursors {cursors[:3]}…{cursors[-3:]} not in ({prev}, {last}]")
     return faults
 
 
-def _rise(numbers: Sequence[int]) -> bool:
+def _increase(numbers: Sequence[int]) -> bool:
     return all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
 
 
 class RunCheck:
-    """What one RunStream must keep: a hello first, then packets without a hole between them.
+    """Checks one RunStream: a hello first, then packets that continue each other.
 
-    `holes` counts what a reader that was too slow has lost; anything else is in `faults`.
+    `gaps` counts the gaps of a slow subscriber; all else is in `faults`.
     """
 
     def __init__(self) -> None:
         self.faults: list[str] = []
-        self.holes = 0
-        self._former: dict[str, Any] | None = None
+        self.gaps = 0
+        self._previous: dict[str, Any] | None = None
 
-    def see(self, message: Message) -> None:
+    def check(self, message: Message) -> None:
         self.faults += packet_faults(message)
         if "cursor" not in message:
             return
-        cursor, former = message["cursor"], self._former
-        if former is None and "data" in message:
+        cursor, previous = message["cursor"], self._previous
+        if previous is None and "data" in message:
             self.faults.append("rows before the hello")
-        if former is not None and former["epoch"] == cursor["epoch"]:
-            if cursor["prev"] < former["last"]:
-                self.faults.append(f"prev {cursor['prev']} after last {former['last']}")
-            self.holes += cursor["prev"] > former["last"]
-        self._former = cursor
+        if previous is not None and previous["epoch"] == cursor["epoch"]:
+            if cursor["prev"] < previous["last"]:
+                self.faults.append(f"prev {cursor['prev']} after last {previous['last']}")
+            self.gaps += cursor["prev"] > previous["last"]
+        self._previous = cursor

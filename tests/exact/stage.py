@@ -1,4 +1,4 @@
-"""A world, its servers, browsers before them, and a judge of all that is drawn, in virtual time."""
+"""Upstream systems, servers, a browser tab, and a judge of all drawings, in virtual time."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,19 +7,19 @@ import anyio
 
 from aiostream_ds._grafana.application import background_tasks
 
-from .client import Emission, ExactPanel, Tab
+from .client import Drawing, ExactPanel, Tab
 from .judge import Judge
-from .net import Net
+from .network import Network
 from .world import Log, Server, World, open_servers
 
-PATIENCE = 120.0  # seconds in which every panel is to have all rows once nothing goes wrong
+TIMEOUT = 120.0  # seconds in which every panel must have all rows after the last fault
 
 
 class Stage:
-    """Made by `open_stage`. `log` is the one that panels show unless they are told otherwise."""
+    """Made by `open_stage`. The default log is `a`."""
 
-    def __init__(self, world: World, servers: Sequence[Server], net: Net, tab: Tab) -> None:
-        self.world, self.servers, self.net, self.tab = world, servers, net, tab
+    def __init__(self, world: World, servers: Sequence[Server], network: Network, tab: Tab) -> None:
+        self.world, self.servers, self.network, self.tab = world, servers, network, tab
         self.panels: list[ExactPanel] = []
         self.log_judge = Judge(self._log_rows)
         self.feed_faults: list[str] = []
@@ -41,14 +41,14 @@ class Stage:
     def open(
         self, width: float = 60.0, name: str = "a", points: int = 10_000, kind: str = "log"
     ) -> ExactPanel:
-        ask = {"queryType": kind, "name": name}
-        panel = self.tab.open(ask, width, points, self.log_judge)
+        query = {"queryType": kind, "name": name}
+        panel = self.tab.open(query, width, points, self.log_judge)
         self.panels.append(panel)
         return panel
 
     def open_feed(self, width: float = 600.0, name: str = "a") -> ExactPanel:
-        ask = {"queryType": "feed", "name": name}
-        panel = self.tab.open(ask, width, watch=self._look_at_feed)
+        query = {"queryType": "feed", "name": name}
+        panel = self.tab.open(query, width, on_draw=self._check_feed)
         self.panels.append(panel)
         return panel
 
@@ -61,22 +61,22 @@ class Stage:
             await server.grafana.change_settings({"title": title})
 
     async def settle(self) -> None:
-        """Until every panel has all rows there are. Raises TimeoutError."""
-        with anyio.fail_after(PATIENCE):
+        """Wait until every panel has all rows. Raises TimeoutError."""
+        with anyio.fail_after(TIMEOUT):
             while not all(map(self.is_done, self.panels)):
                 await anyio.sleep(0.1)
-        await anyio.sleep(5)  # in which nothing may become worse
+        await anyio.sleep(5)  # no later drawing may be wrong either
 
     def is_done(self, panel: ExactPanel) -> bool:
-        if panel.ask["queryType"] == "feed":
+        if panel.query["queryType"] == "feed":
             return bool(panel.loaded.is_set())
-        log = self.world.log(panel.ask["name"])
+        log = self.world.log(panel.query["name"])
         lines = log.lines
         same = self._logs.get(panel.epoch, log) is log
         return panel.loaded.is_set() and same and (not lines or panel.cursor >= lines[-1].offset)
 
     def check(self) -> None:
-        """Nothing that was drawn was wrong, and nothing on the wire."""
+        """Assert that no drawing and no packet was wrong."""
         assert not self.log_judge.wrong, self.log_judge.wrong[:3]
         assert not self.feed_faults, self.feed_faults[:3]
         for panel in self.panels:
@@ -86,43 +86,43 @@ class Stage:
                 assert not seen.faults, seen.faults[:3]
 
     @property
-    def holes(self) -> int:
-        return sum(seen.holes for server in self.servers for seen in server.checks)
+    def gaps(self) -> int:
+        return sum(seen.gaps for server in self.servers for seen in server.checks)
 
-    def _log_rows(self, panel: ExactPanel, emission: Emission) -> Sequence[int]:
-        """Of which log an epoch is says the first row with it; before, nothing can be wrong."""
-        log = self._logs.get(emission.epoch)
+    def _log_rows(self, panel: ExactPanel, drawing: Drawing) -> Sequence[int]:
+        """The expected rows. The first row with an epoch identifies its log."""
+        log = self._logs.get(drawing.epoch)
         if log is None:
-            if not emission.rows:
+            if not drawing.rows:
                 return []
-            log = self.world.epochs[emission.rows[0][panel.names.index("log")]]
-            self._logs[emission.epoch] = log
-        return log.expected(emission.cutoff, emission.cursor, panel.points)
+            log = self.world.epochs[drawing.rows[0][panel.names.index("log")]]
+            self._logs[drawing.epoch] = log
+        return log.expected(drawing.cutoff, drawing.cursor, panel.points)
 
     def check_feeds(self) -> None:
-        """Every feed panel ends with the newest row that the process of its server gave."""
-        panels = [panel for panel in self.panels if panel.ask["queryType"] == "feed"]
+        """Assert that every feed panel ends with the newest row of its server's process."""
+        panels = [panel for panel in self.panels if panel.query["queryType"] == "feed"]
         for panel in panels:
             server = self.servers[0].process
-            given = self.world.given.get((server, panel.ask["name"]))
+            emitted = self.world.emitted.get((server, panel.query["name"]))
             if not panel.rows:
-                assert given is None
+                assert emitted is None
                 continue
             process, run, n = _columns_of(panel)
             last = panel.rows[-1]
-            assert (last[process], last[run], last[n]) == (server, *(given or ()))
+            assert (last[process], last[run], last[n]) == (server, *(emitted or ()))
 
-    def _look_at_feed(self, panel: ExactPanel, emission: Emission) -> None:
-        """Rows of one process; within a run each the next, a later run from its first row. With
-        the notice rows may be missing, and nothing else."""
-        if not emission.rows:
+    def _check_feed(self, panel: ExactPanel, drawing: Drawing) -> None:
+        """Check that rows are of one process and consecutive, each run from its first row. With
+        the notice of a gap rows may be missing."""
+        if not drawing.rows:
             return
         process, run, n = _columns_of(panel)
-        for a, b in zip(emission.rows, emission.rows[1:], strict=False):
+        for a, b in zip(drawing.rows, drawing.rows[1:], strict=False):
             follows = (b[run] == a[run] and b[n] == a[n] + 1) or (b[run] > a[run] and b[n] == 1)
             rises = (b[run], b[n]) > (a[run], a[n])
-            if a[process] != b[process] or not (rises if emission.gap else follows):
-                self.feed_faults.append(f"{b} follows {a}")
+            if a[process] != b[process] or not (rises if drawing.gap else follows):
+                self.feed_faults.append(f"{b} after {a}")
 
 
 def _columns_of(panel: ExactPanel) -> Sequence[int]:
@@ -133,5 +133,5 @@ def _columns_of(panel: ExactPanel) -> Sequence[int]:
 async def open_stage(servers: int = 1) -> AsyncIterator[Stage]:
     world = World()
     async with open_servers(world, servers) as opened, background_tasks() as tasks:
-        net = Net(opened)
-        yield Stage(world, opened, net, Tab(net, tasks))
+        network = Network(opened)
+        yield Stage(world, opened, network, Tab(network, tasks))

@@ -1,4 +1,4 @@
-"""Every case in which the stock path loses or doubles rows: the exact path, in virtual time."""
+"""Each case in which stock panels lose or duplicate rows: exact panels, in virtual time."""
 
 import anyio
 import pytest
@@ -9,11 +9,11 @@ pytestmark = pytest.mark.virtual
 
 
 async def settled(stage):
-    """Goes on for a while, and then everything is there and was right all the time."""
+    """Write more rows, wait until all are drawn, and check every drawing."""
     await stage.write(3)
     await stage.settle()
     stage.check()
-    assert all(panel.emissions for panel in stage.panels)
+    assert all(panel.drawings for panel in stage.panels)
     return stage.log_judge.tally
 
 
@@ -21,7 +21,7 @@ async def test_a_first_panel():
     async with open_stage() as stage:
         stage.append(100)
         panel = stage.open()
-        assert (await settled(stage)).emissions > 10
+        assert (await settled(stage)).drawings > 10
         assert panel.reloads == 0 and len(panel.rows) == 130
 
 
@@ -55,7 +55,7 @@ async def test_panels_that_open_at_the_same_instant():
 
 async def test_rows_lost_between_subscribing_and_joining():
     async with open_stage() as stage:
-        stage.net.change(join_loss=1.0)
+        stage.network.change(join_loss=1.0)
         stage.append(10)
         stage.open()
         await stage.write(5)
@@ -68,55 +68,55 @@ async def test_the_network_goes_down(seconds):
         stage.append(10)
         panel = stage.open(width=300)
         await stage.write(2)
-        stage.net.change(up=False, reachable=False)
+        stage.network.change(up=False, reachable=False)
         await stage.write(seconds)
-        stage.net.change(up=True, reachable=True)
+        stage.network.change(up=True, reachable=True)
         await settled(stage)
-        assert panel.fills >= 1
+        assert panel.fetches >= 1
 
 
 async def test_more_rows_are_missed_than_one_answer_holds():
     async with open_stage() as stage:
         panel = stage.open(width=300, points=100_000)
         await stage.write(2)
-        stage.net.change(up=False, reachable=False)
+        stage.network.change(up=False, reachable=False)
         stage.append(12_000)
         await stage.write(5)
-        stage.net.change(up=True, reachable=True)
+        stage.network.change(up=True, reachable=True)
         await settled(stage)
-        assert panel.fills >= 3 and len(panel.rows) == 12_100
+        assert panel.fetches >= 3 and len(panel.rows) == 12_100
 
 
-async def test_while_only_the_socket_is_refused_rows_come_by_polling():
+async def test_rows_are_polled_while_only_the_socket_is_refused():
     async with open_stage() as stage:
         panel = stage.open(width=300)
         await stage.write(2)
-        stage.net.change(up=False)
+        stage.network.change(up=False)
         await stage.write(30)
         assert len(panel.rows) > 290
-        stage.net.change(up=True)
+        stage.network.change(up=True)
         await settled(stage)
 
 
-async def test_packets_that_never_arrive():
+async def test_packets_are_lost():
     async with open_stage() as stage:
         panel = stage.open(width=300)
         await stage.write(2)
-        stage.net.change(lossy=True)
+        stage.network.change(lossy=True)
         await stage.write(5)
-        stage.net.change(lossy=False)
+        stage.network.change(lossy=False)
         await settled(stage)
-        assert panel.fills >= 1
+        assert panel.fetches >= 1
 
 
-async def test_packets_that_never_arrive_before_a_silence():
+async def test_packets_that_never_arrive_before_the_rows_end():
     async with open_stage() as stage:
         panel = stage.open(width=300)
         await stage.write(2)
-        stage.net.change(lossy=True)
+        stage.network.change(lossy=True)
         await stage.write(1)
         await anyio.sleep(0.5)
-        stage.net.change(lossy=False)
+        stage.network.change(lossy=False)
         await stage.settle()
         stage.check()
         assert len(panel.rows) == 30
@@ -133,7 +133,7 @@ async def test_the_plugin_is_killed():
         assert panel.reloads == 0
 
 
-async def test_the_plugin_is_killed_and_then_its_upstream_is_silent():
+async def test_the_plugin_is_killed_and_then_no_rows_are_written():
     async with open_stage() as stage:
         panel = stage.open(width=300)
         await stage.write(2)
@@ -154,7 +154,7 @@ async def test_the_settings_change():
         assert panel.reloads <= 2 and not panel.gap and len(panel.rows) == 70
 
 
-async def test_another_log_takes_the_place():
+async def test_the_log_is_replaced():
     async with open_stage() as stage:
         stage.append(30)
         panel = stage.open(width=300)
@@ -165,7 +165,7 @@ async def test_another_log_takes_the_place():
         assert panel.reloads == 1 and len(panel.rows) == 50
 
 
-async def test_an_empty_log_takes_the_place():
+async def test_the_log_is_replaced_by_an_empty_one():
     async with open_stage() as stage:
         stage.append(30)
         panel = stage.open(width=300)
@@ -177,9 +177,9 @@ async def test_an_empty_log_takes_the_place():
         assert panel.reloads == 1 and len(panel.rows) == 30
 
 
-async def test_keys_that_come_while_it_runs():
+async def test_columns_that_are_added_while_the_stream_runs():
     async with open_stage() as stage:
-        panel = stage.open(width=300, kind="wild")
+        panel = stage.open(width=300, kind="varying")
         await stage.write(30, hertz=2)
         await stage.servers[0].kill()
         await stage.write(30, hertz=2)
@@ -199,28 +199,28 @@ async def test_the_upstream_fails_for_a_while():
         assert panel.reloads == 0
 
 
-async def test_a_reader_that_is_too_slow():
+async def test_a_subscriber_that_is_too_slow():
     async with open_stage() as stage:
         panel = stage.open(width=300)
         await stage.write(2)
-        stage.servers[0].held = True
+        stage.servers[0].paused = True
         for _ in range(20):
             stage.append(20, pad=2_000)
             await anyio.sleep(0.2)
-        stage.servers[0].held = False
+        stage.servers[0].paused = False
         await settled(stage)
-        assert stage.holes > 0 and panel.fills > 0
+        assert stage.gaps > 0 and panel.fetches > 0
 
 
 @pytest.mark.parametrize(("socket", "http"), [(0, 1), (1, 0), (1, 1)])
-async def test_two_servers_of_which_one_reads_late(socket, http):
+async def test_two_servers_of_which_one_lags(socket, http):
     async with open_stage(servers=2) as stage:
         stage.world.lag(1, 2.0)
         await stage.write(10)
-        stage.net.change(http=http)
+        stage.network.change(http=http)
         panel = stage.open(width=300)
         await stage.write(3)
-        stage.net.change(socket=socket)
+        stage.network.change(socket=socket)
         await stage.write(3)
         await settled(stage)
         assert panel.reloads == 0
@@ -231,18 +231,18 @@ async def test_failing_over_and_back():
         panel = stage.open(width=300)
         for number in (1, 0, 1):
             await stage.write(2)
-            stage.net.change(socket=number, http=number)
+            stage.network.change(socket=number, http=number)
         await settled(stage)
         assert panel.reloads == 0
 
 
-async def test_a_feed_nobody_can_read_again_is_exact_while_its_process_lives():
+async def test_a_feed_that_cannot_be_read_again_is_exact_while_its_process_runs():
     async with open_stage() as stage:
         panels = [stage.open_feed(), stage.open_feed()]
         await stage.feed(3)
-        stage.net.change(up=False, reachable=False)
+        stage.network.change(up=False, reachable=False)
         await stage.feed(1)
-        stage.net.change(up=True, reachable=True)
+        stage.network.change(up=True, reachable=True)
         await stage.feed(3)
         await stage.settle()
         stage.check()
@@ -251,7 +251,7 @@ async def test_a_feed_nobody_can_read_again_is_exact_while_its_process_lives():
         assert not any(panel.gap or panel.reloads for panel in panels)
 
 
-async def test_a_feed_whose_process_died_is_loaded_once_with_a_notice():
+async def test_a_feed_whose_process_died_is_reloaded_once_with_a_notice():
     async with open_stage() as stage:
         panel = stage.open_feed()
         await stage.feed(3)
@@ -263,13 +263,13 @@ async def test_a_feed_whose_process_died_is_loaded_once_with_a_notice():
         assert len(panel.rows) >= 25
 
 
-async def test_a_ring_smaller_than_the_outage_is_one_reload_and_a_notice():
+async def test_a_log_smaller_than_the_outage_causes_one_reload_and_a_notice():
     async with open_stage() as stage:
         panel = stage.open_feed()
         await stage.feed(3)
-        stage.net.change(up=False, reachable=False)
+        stage.network.change(up=False, reachable=False)
         await stage.feed(9)
-        stage.net.change(up=True, reachable=True)
+        stage.network.change(up=True, reachable=True)
         await stage.feed(10)
         await anyio.sleep(120)
         stage.check()

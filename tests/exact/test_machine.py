@@ -1,4 +1,4 @@
-"""Exact streams under any history of rows and faults: see tests/exact/machine.py."""
+"""Exact streams under random sequences of rows and faults: see tests/exact/machine.py."""
 
 import os
 
@@ -11,8 +11,8 @@ _PROFILES = {"fast": 25, "ci": 2_000, "deep": 20_000}
 _HISTORIES = os.environ.get("AIOSTREAM_DS_HISTORIES")
 _COUNT = int(_HISTORIES or _PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "fast")])
 
-TestSeam = ExactStreamsMachine.TestCase
-TestSeam.settings = settings(
+TestExactStreams = ExactStreamsMachine.TestCase
+TestExactStreams.settings = settings(
     max_examples=_COUNT,
     stateful_step_count=30,
     deadline=None,
@@ -21,4 +21,4 @@ TestSeam.settings = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate] + ([] if _HISTORIES else [Phase.shrink]),
 )
-TestSeam.pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + _COUNT)]
+TestExactStreams.pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + _COUNT)]

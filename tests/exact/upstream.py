@@ -1,4 +1,4 @@
-"""What the real-time schedules read: logs that a process appends to, and the plugins for them."""
+"""The upstream systems of real-time tests: logs that a process appends to, and plugins for them."""
 
 import asyncio
 import json
@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 from . import writer
 
 HERTZ = 50
-BEFORE = 6.0  # seconds of rows that the logs begin with
-LAG = 1.0  # seconds that the second server reads late
+BEFORE = 6.0  # seconds of rows at the start of the logs
+LAG = 1.0  # seconds by which the second server lags
 
 
 class Plugin(NamedTuple):
-    """How a data source is started, asked and set up; `lagging` starts one that reads late."""
+    """The command, query and settings of a data source; the command `lagging` reads late."""
 
     command: Sequence[str | Path]
     lagging: Sequence[str | Path]
-    ask: dict[str, Any]
+    query: dict[str, Any]
     nonce: str
 
     def settings(self, log: str, nonce: int = 0) -> dict[str, Any]:
-        """Those for the directory of this log; other ones each time."""
+        """Settings with the directory of this log; `nonce` makes them differ."""
         return {"directory": str(Path(log).parent), self.nonce: 1_000_000 + nonce}
 
 
@@ -47,7 +47,7 @@ LOG = Plugin(
 
 
 class LogFile:
-    """What the upstream has written so far, as far as it was looked at."""
+    """The rows of a log file up to the last `read`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,7 +72,7 @@ class LogFile:
 
 
 def logs_in(folder: Path) -> list[Path]:
-    """Two logs of one name in two directories."""
+    """Two logs with the same name in two directories."""
     return [folder / "one" / "log", folder / "two" / "log"]
 
 
@@ -80,7 +80,7 @@ def logs_in(folder: Path) -> list[Path]:
 async def upstream(
     folder: Path, hertz: float = HERTZ, before: float = BEFORE
 ) -> AsyncIterator[None]:
-    """Another process that appends to both logs; they begin with rows for `before` seconds."""
+    """A process that appends to both logs, which begin with rows of the last `before` seconds."""
     paths = logs_in(folder)
     for path in paths:
         path.parent.mkdir(parents=True)

@@ -1,10 +1,4 @@
-"""What is behind the panels in virtual time: logs that are known whole, a plugin that reads them,
-and one or two Grafana servers that can be hurt.
-
-A log is there for every server and every process, as a file would be. A feed is not: its rows
-exist for who listens, and the runtime numbers them. Both are class attributes of a source made for
-one world by `source_of`, so that histories do not see each other.
-"""
+"""The upstream systems in virtual time, the plugin that reads them, and Grafana's servers."""
 
 import itertools
 from bisect import bisect_left, bisect_right
@@ -32,8 +26,8 @@ from aiostream_ds import (
     Rows,
     Settings,
     UpstreamError,
+    stream,
 )
-from aiostream_ds import stream as mark
 from aiostream_ds._channels.policy import Replay
 from aiostream_ds._grafana.application import Application, background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog
@@ -41,16 +35,16 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
-from .client import Down, History
-from .net import Receive
+from .client import CallFailed, History
+from .network import Receive
 from .packets import Message, RunCheck
 
 START = 4_102_444_800_000  # Unix ms at the loop's time 0: not past, so each range ends now
 READ = 0.1  # seconds between two reads of the log
 WINDOW = 65_535  # bytes that a connection takes in before Grafana reads them
-MAILBOX = 40  # rows that wait for a slow reader
-KEY_ROWS = 40  # rows after which a wild log has another key
-RING = 30  # rows that a feed's channel keeps
+BUFFER_ROWS = 40  # rows that are queued for a slow subscriber
+KEY_ROWS = 40  # rows after which a varying log has another column
+LOG_ROWS = 30  # rows in the log of a feed's channel
 
 
 def now_ms() -> int:
@@ -71,8 +65,8 @@ class Line(Row):
     pad: str = ""
 
 
-class Part(Row):
-    """A row of a feed: the process and the run that gave it, and its number in this run."""
+class FeedRow(Row):
+    """A row of a feed: the process and the run that yielded it, and its number in this run."""
 
     time: datetime
     process: int
@@ -81,7 +75,7 @@ class Part(Row):
 
 
 class Log:
-    """Numbered rows at growing offsets; `epoch` is another for each that took the place."""
+    """Numbered rows at increasing offsets; a log that replaces another has another `epoch`."""
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
@@ -97,17 +91,19 @@ class Log:
             self.offsets.append(10 * n)
 
     def until(self, now: int) -> list[Line]:
-        """The rows that are not younger."""
+        """The rows up to this time."""
         return self.lines[: bisect_right(self.times, now)]
 
     def expected(self, cutoff: int, cursor: int, points: int) -> list[int]:
-        """The numbers of the rows that a panel has to draw."""
+        """The numbers of the rows that a panel must draw."""
         first, end = bisect_left(self.times, cutoff), bisect_right(self.offsets, cursor)
         return list(range(first + 1, end + 1))[-points:]
 
 
 class World:
-    """All logs by name, `epochs` also with those that were replaced; and the feed."""
+    """The upstream systems: logs that can be read again, by name, and a feed that cannot.
+
+    `epochs` also has the logs that were replaced."""
 
     def __init__(self) -> None:
         self.logs: dict[str, Log] = {}
@@ -115,39 +111,39 @@ class World:
         self.fed = 0
         self.down = False
         self.lags: dict[int, float] = {}  # seconds, by server
-        self.given: dict[tuple[int, str], tuple[int, int]] = {}  # the newest row of each feed
+        self.emitted: dict[tuple[int, str], tuple[int, int]] = {}  # the newest row of each feed
         self._made = itertools.count(1)
         self._changed = anyio.Event()
 
     def append(self, name: str, count: int, pad: int = 0) -> None:
         self.log(name).append(now_ms(), count, pad)
-        self.touch()
+        self.notify()
 
     def feed(self, count: int = 1) -> None:
         self.fed += count
-        self.touch()
+        self.notify()
 
     def lag(self, server: int, seconds: float) -> None:
-        """From now on this server's plugin reads so late."""
+        """From now on this server's plugin reads rows this much later."""
         self.lags[server] = seconds
-        self.touch()
+        self.notify()
 
     def upstream(self, down: bool) -> None:
-        """What every plugin reads from cannot be reached, or can again."""
+        """Whether the upstream systems cannot be reached."""
         self.down = down
-        self.touch()
+        self.notify()
 
-    def ask_upstream(self) -> None:
+    def check_upstream(self) -> None:
         if self.down:
-            raise UpstreamError("the upstream is down")
+            raise UpstreamError("the upstream system is down")
 
-    def touch(self) -> None:
-        """There is something to read."""
+    def notify(self) -> None:
+        """Wake the waiting plugins."""
         self._changed.set()
         self._changed = anyio.Event()
 
     async def change(self, server: int) -> None:
-        """Until a plugin of this server has to look again."""
+        """Wait until a plugin of this server has to read again."""
         if not self.lags.get(server):
             await self._changed.wait()
         await anyio.sleep(READ)
@@ -158,33 +154,33 @@ class World:
         return self.logs[name]
 
     def replace(self, name: str) -> None:
-        """Another log takes the place: truncated, or another file."""
+        """Replace a log: it was truncated, or is another file."""
         log = self.logs[name] = Log(f"{name}-{next(self._made)}")
         self.epochs[log.epoch] = log
-        self.touch()
+        self.notify()
 
 
-class Shown(Settings):
+class Titled(Settings):
     title: str = ""
 
 
-class _Source(DataSource[Shown]):
+class _Source(DataSource[Titled]):
     world: World
     server: int
     process: int
     runs: Any
 
-    @mark("log/{name}", cursor="offset", buffer=Buffer(rows=MAILBOX))
+    @stream("log/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
     async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
         async with aclosing(self.read(after, name)) as items:
             async for item in items:
                 yield item
 
-    @mark("wild/{name}", cursor="offset", buffer=Buffer(rows=MAILBOX))
-    async def wild(self, after: Cursor | None, name: str) -> Rows:
+    @stream("varying/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
+    async def varying(self, after: Cursor | None, name: str) -> Rows:
         async with aclosing(self.read(after, name)) as items:
             async for item in items:
-                yield wild(item) if isinstance(item, Line) else item
+                yield with_varying_columns(item) if isinstance(item, Line) else item
 
     async def read(self, after: Cursor | None, name: str) -> AsyncGenerator[Line | Cursor, None]:
         epoch, cursor = after if after is not None else ("", -1)
@@ -194,20 +190,20 @@ class _Source(DataSource[Shown]):
                 epoch, cursor = log.epoch, -1
             yield Cursor(epoch, cursor)
             while self.world.log(name) is log:
-                self.world.ask_upstream()
-                for line in behind(self.visible(log), cursor):
+                self.world.check_upstream()
+                for line in lines_after(self.visible(log), cursor):
                     cursor = line.offset
                     yield line
                 await self.world.change(self.server)
 
-    @wild.history
-    async def wild_past(self, history_range: HistoryRange, name: str) -> HistoryPage:
-        page = await self.past(history_range, name)
-        return msgspec.structs.replace(page, rows=list(map(wild, page.rows)))
+    @varying.history
+    async def read_varying(self, history_range: HistoryRange, name: str) -> HistoryPage:
+        page = await self.read_history(history_range, name)
+        return msgspec.structs.replace(page, rows=list(map(with_varying_columns, page.rows)))
 
     @log.history
-    async def past(self, history_range: HistoryRange, name: str) -> HistoryPage:
-        self.world.ask_upstream()
+    async def read_history(self, history_range: HistoryRange, name: str) -> HistoryPage:
+        self.world.check_upstream()
         log = self.world.log(name)
         lines = self.visible(log)
         if history_range.after is None:
@@ -215,7 +211,7 @@ class _Source(DataSource[Shown]):
             found = [line for line in until_end if line.time >= history_range.start]
             last = until_end[-1].offset if until_end else None
             return HistoryPage(found[-history_range.limit :], epoch=log.epoch, last=last)
-        found = list(behind(lines, history_range.after))
+        found = list(lines_after(lines, history_range.after))
         if history_range.upto is not None:
             found = [line for line in found if line.offset <= history_range.upto]
         return HistoryPage(found[: history_range.limit], epoch=log.epoch)
@@ -223,47 +219,47 @@ class _Source(DataSource[Shown]):
     def visible(self, log: Log) -> Sequence[Line]:
         return log.until(now_ms() - round(self.world.lags.get(self.server, 0.0) * 1000))
 
-    @mark("feed/{name}", replay=Replay(rows=RING))
-    async def feed(self, name: str) -> Rows[Part]:
+    @stream("feed/{name}", replay=Replay(rows=LOG_ROWS))
+    async def feed(self, name: str) -> Rows[FeedRow]:
         run, fed = next(self.runs), self.world.fed
         numbers = itertools.count(1)
         while True:
-            self.world.ask_upstream()
+            self.world.check_upstream()
             while fed < self.world.fed:
                 fed += 1
                 n = next(numbers)
-                yield Part(moment(now_ms()), self.process, run, n)
-                self.world.given[self.process, name] = (run, n)
+                yield FeedRow(moment(now_ms()), self.process, run, n)
+                self.world.emitted[self.process, name] = (run, n)
             await self.world.change(self.server)
 
 
-def wild(line: Line) -> dict[str, Any]:
-    """The same row as a dict, with a key that only some rows have."""
+def with_varying_columns(line: Line) -> dict[str, Any]:
+    """The row as a dict, with a key that only some rows have."""
     row = {name: getattr(line, name) for name in line.__struct_fields__}
     return {**row, f"only{line.n // KEY_ROWS}": line.n}
 
 
-def behind(lines: Sequence[Line], cursor: int) -> Sequence[Line]:
+def lines_after(lines: Sequence[Line], cursor: int) -> Sequence[Line]:
     return lines[bisect_right(lines, cursor, key=lambda line: line.offset) :]
 
 
-def source_of(world: World, server: int, process: int) -> type[DataSource[Shown]]:
-    """The plugin's class in one process."""
+def source_of(world: World, server: int, process: int) -> type[DataSource[Titled]]:
+    """The data source class of one plugin process."""
     runs = itertools.count(1)
     members = {"world": world, "server": server, "process": process, "runs": runs}
     return type("Source", (_Source,), members)
 
 
 class Server:
-    """One Grafana server with its plugin process, a `net.Node`. Made by `open_servers`.
+    """One Grafana server with its plugin process, a `network.Node`. Made by `open_servers`.
 
-    `checks` has what was seen of each RunStream; while `held`, Grafana reads none of them.
+    `checks` has the check of each RunStream. While `paused`, Grafana does not read.
     """
 
     def __init__(self, world: World, grafana: Grafana, tasks: TaskGroup, number: int) -> None:
         self.grafana = grafana
         self.checks: list[RunCheck] = []
-        self.held = False
+        self.paused = False
         self.process = self._number = number
         self._world, self._tasks = world, tasks
         self._viewers: dict[Receive, Viewer] = {}
@@ -273,7 +269,7 @@ class Server:
         self._connect(grafana.plugin)
 
     async def kill(self) -> None:
-        """The plugin's process dies; another comes."""
+        """Kill the plugin's process and start another."""
         self.process += 10
         source = source_of(self._world, self._number, self.process)
         await self.grafana.replace_plugin(await self._tasks.start(_process, source))
@@ -281,17 +277,17 @@ class Server:
     def now(self) -> int:
         return now_ms()
 
-    async def query(self, ask: Message, start: int, end: int, points: int) -> History:
+    async def query(self, query: Message, start: int, end: int, points: int) -> History:
         try:
             (frame,) = await self.grafana.query(
-                {**ask, "exact": True},
+                {**query, "exact": True},
                 start=moment(start),
                 end=moment(end),
                 max_data_points=points,
                 as_json=True,
             )
         except (QueryFailed, GRPCError, StreamTerminatedError) as error:
-            raise Down(str(error)) from error
+            raise CallFailed(str(error)) from error
         assert frame.meta is not None and not frame.meta.channel
         names = tuple(field.name for field in frame.fields)
         rows = list(zip(*(field.values for field in frame.fields), strict=True))
@@ -302,9 +298,9 @@ class Server:
         try:
             reply = await self.grafana.resource(url)
         except (GRPCError, StreamTerminatedError) as error:
-            raise Down(str(error)) from error
+            raise CallFailed(str(error)) from error
         if reply.status != 200:
-            raise Down(f"{url}: {reply.status} {reply.body!r}")
+            raise CallFailed(f"{url}: {reply.status} {reply.body!r}")
         page: Message = msgspec.json.decode(reply.body)
         return page
 
@@ -312,10 +308,10 @@ class Server:
         try:
             viewer = await self.grafana.follow(path)
         except (Refused, GRPCError, StreamTerminatedError) as error:
-            raise Down(str(error)) from error
-        self._viewers[receive] = viewer  # Grafana sees somebody present
+            raise CallFailed(str(error)) from error
+        self._viewers[receive] = viewer  # a subscriber is present
         self._receivers.setdefault(path, {})[receive] = None
-        # nothing is said while the log cannot be read: who may follow it is let in all the same
+        # there is no initial data while the log cannot be read
         return await viewer.message() if viewer.packets else None
 
     def unsubscribe(self, path: str, receive: Receive) -> None:
@@ -323,7 +319,7 @@ class Server:
         self._viewers.pop(receive).leave()
 
     def _connect(self, application: Application) -> None:
-        """With the windows of Grafana's client: so a plugin feels that it does not read."""
+        """Connect with small flow-control windows, so that a paused Grafana blocks the plugin."""
         Grafana._connect(self.grafana, application)
         self.grafana._channel._config = Configuration(
             http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW
@@ -339,10 +335,10 @@ class Server:
             request = pb.RunStreamRequest(plugin_context=context, path=run.path)
             await call.send_message(request, end=True)
             async for packet in call:
-                while self.held:
+                while self.paused:
                     await anyio.sleep(READ)
                 message = msgspec.json.decode(packet.data)
-                check.see(message)
+                check.check(message)
                 for receive in tuple(self._receivers.get(run.path, ())):
                     receive(message)
                 await anyio.lowlevel.checkpoint()

@@ -1,9 +1,9 @@
-"""The upstream of the real-time schedules, a process of its own: appends numbered NDJSON rows.
+"""The upstream process of real-time tests: appends numbered NDJSON rows to files.
 
     python writer.py HERTZ SECONDS FILE…
 
-Each file begins with rows for SECONDS before now, and grows until standard input ends. A line's
-"log" is the file's path, so that rows of two files are told apart; its "value" is for the eye.
+Each file begins with rows of the last SECONDS and grows until standard input ends. The field "log"
+is the file's path, to distinguish rows of two files; "value" is a curve for pictures.
 """
 
 import json

@@ -1,7 +1,7 @@
-// Bundles the page that plays Grafana's part: `node build.mjs VERSION OUT`, with the packages of one
-// version of Grafana. What it hands to the module as the host's packages is real, but for
-// @grafana/ui, for which the frontend's stand-in is taken.
-// amd.js comes last: before it, packages that look for `define` would hand themselves to it.
+// Bundles the page in place of Grafana: `node build.mjs VERSION OUT`, with the packages of one version
+// of Grafana. The packages that it provides to the module are real, except @grafana/ui, which the
+// frontend's stub replaces.
+// amd.js is loaded last: packages that find `define` would register themselves as AMD modules.
 import { build } from "../../../frontend/node_modules/esbuild/lib/main.js";
 import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -13,7 +13,7 @@ const out = resolve(process.argv[3]);
 mkdirSync(out, { recursive: true });
 const alias = {
   "@grafana/ui": join(here, "src/runtime-ui.ts"),
-  // what 9.4 asks for, and what is not used here
+  // imported by 9.4 and not used here
   fs: join(here, "src/nothing.ts"),
   "systemjs/dist/system.js": join(here, "src/nothing.ts"),
 };
@@ -37,7 +37,7 @@ cpSync(join(modules, "systemjs/dist/extras/amd.min.js"), join(out, "amd.js"));
 cpSync(join(modules, "uplot/dist/uPlot.min.css"), join(out, "page.css"));
 writeFileSync(
   join(out, "index.html"),
-  `<!doctype html><base href="/"><meta charset="utf-8"><title>Grafana's part</title>
+  `<!doctype html><base href="/"><meta charset="utf-8"><title>Grafana</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="page/page.css">
 <style>
 body { font: 13px sans-serif; background: #111217; color: #ccccdc; margin: 12px }

@@ -1,4 +1,4 @@
-/** Grafana's way to its server: what DataSourceWithBackend sends, by fetch. */
+/** Grafana's backendSrv, as far as DataSourceWithBackend uses it, with fetch. */
 
 import { Observable } from "rxjs";
 
@@ -11,16 +11,16 @@ interface Request {
   requestId?: string;
 }
 
-const under = new Map<string, () => void>();
+const pending = new Map<string, () => void>();
 
-/** A new request ends an older one of the same id, as in Grafana's backendSrv. */
+/** A new request cancels an older one with the same id, as in Grafana's backendSrv. */
 function fetchFrom(options: Request): Observable<any> {
   return new Observable((subscriber) => {
     const abort = new AbortController();
     const { requestId } = options;
     if (requestId !== undefined) {
-      under.get(requestId)?.();
-      under.set(requestId, () => {
+      pending.get(requestId)?.();
+      pending.set(requestId, () => {
         abort.abort();
         subscriber.error({ cancelled: true, status: -1, statusText: "Request was aborted", data: null, config: options });
       });
@@ -55,7 +55,7 @@ async function answer(options: Request, signal: AbortSignal): Promise<any> {
   try {
     body = JSON.parse(text);
   } catch {
-    // a text
+    // not JSON
   }
   const { status, statusText, ok } = response;
   return { status, statusText, ok, data: body, url, config: options };

@@ -1,10 +1,10 @@
 /**
- * Grafana Live in one tab, over Centrifuge's own client: one channel object for each address, kept
- * for 250 ms after its last subscriber, and its habits.
+ * Grafana Live in one tab, over Centrifuge's client, with the behaviour of Grafana's frontend: one
+ * channel object for each address, kept for 250 ms after its last subscriber.
  *
- * - Who joins a channel that is open gets its state, with the last message that had a schema.
- * - What a subscription is answered with comes as the message of a status, also after a reconnect.
- * - `cannotReopen`: a channel that was closed cannot be opened again in this tab, as in some 9.4.
+ * - A subscriber of an open channel gets its state, with the last message that had a schema.
+ * - The initial data is the message of a status event, again after each reconnect.
+ * - `cannotReopen`: a closed channel cannot be opened again in this tab, as in some builds of 9.4.
  */
 
 import { Centrifuge, type Subscription } from "centrifuge";
@@ -15,7 +15,7 @@ import { DataStream } from "./streams";
 
 type Event = { type: string; state?: string; message?: any; error?: any };
 
-export const habits = { cannotReopen: false };
+export const behaviour = { cannotReopen: false };
 
 let connection: Centrifuge | undefined;
 
@@ -35,7 +35,7 @@ class Channel {
 
   constructor(
     readonly id: string,
-    private readonly gone: () => void
+    private readonly onClose: () => void
   ) {
     queueMicrotask(() => this.open());
   }
@@ -56,13 +56,13 @@ class Channel {
     try {
       this.subscription = centrifuge.newSubscription(this.id);
     } catch (error) {
-      this.say({ state: "invalid", error });
+      this.setStatus({ state: "invalid", error });
       this.close();
       return;
     }
-    this.subscription.on("subscribed", ({ data }) => this.say({ state: "connected" }, data));
-    this.subscription.on("subscribing", () => this.say({ state: "connecting" }));
-    this.subscription.on("error", ({ error }) => this.say({ error }));
+    this.subscription.on("subscribed", ({ data }) => this.setStatus({ state: "connected" }, data));
+    this.subscription.on("subscribing", () => this.setStatus({ state: "connecting" }));
+    this.subscription.on("error", ({ error }) => this.setStatus({ error }));
     this.subscription.on("publication", ({ data }) => {
       this.remember(data);
       this.events.next({ type: "message", message: data });
@@ -70,8 +70,8 @@ class Channel {
     this.subscription.subscribe();
   }
 
-  private say(news: Partial<Event>, message?: any): void {
-    this.status = { ...this.status, error: undefined, ...news };
+  private setStatus(changes: Partial<Event>, message?: any): void {
+    this.status = { ...this.status, error: undefined, ...changes };
     this.remember(message);
     this.events.next({ ...this.status, message });
   }
@@ -85,12 +85,12 @@ class Channel {
   private close(): void {
     this.subscription?.unsubscribe();
     this.subscription?.removeAllListeners();
-    if (this.subscription && !habits.cannotReopen) {
+    if (this.subscription && !behaviour.cannotReopen) {
       connected().removeSubscription(this.subscription);
     }
     this.subscription = undefined;
     this.events.complete();
-    this.gone();
+    this.onClose();
   }
 }
 

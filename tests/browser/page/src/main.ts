@@ -1,6 +1,6 @@
 /**
- * A page that plays Grafana's part: it loads a plugin's module.js as Grafana does, by SystemJS with
- * the host's packages, and gives the tests `window.stage`.
+ * A page in place of Grafana: it loads a plugin's module.js as Grafana does, by SystemJS with the
+ * host's packages. The tests control it through `window.stage`.
  */
 
 import * as data from "@grafana/data";
@@ -13,7 +13,7 @@ import { createRoot } from "react-dom/client";
 import * as rxjs from "rxjs";
 
 import { backendSrv } from "./backend";
-import { habits, liveSrv } from "./live";
+import { behaviour, liveSrv } from "./live";
 import { mixed } from "./mixed";
 import { type Options, Panel } from "./panel";
 
@@ -55,7 +55,7 @@ let plugin: any;
 
 const panelOf = (name: string): Panel => panels.get(name)!;
 
-/** A data source of the loaded module, made as Grafana makes one. */
+/** A data source of the loaded module, created as Grafana creates one. */
 function sourceOf(uid: string): any {
   let source = sources.get(uid);
   if (!source) {
@@ -68,7 +68,7 @@ function sourceOf(uid: string): any {
 }
 
 const stage = {
-  habit: (name: keyof typeof habits, value: boolean) => (habits[name] = value),
+  setBehaviour: (name: keyof typeof behaviour, value: boolean) => (behaviour[name] = value),
   variables,
   async load() {
     const found = await System.import(META.module);
@@ -80,7 +80,7 @@ const stage = {
     Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
     document.dispatchEvent(new Event("visibilitychange"));
   },
-  /** A panel of one data source. With more than one uid it is a mixed one. */
+  /** Open a panel of one data source; with several uids a mixed panel. */
   open(name: string, uids: string[], options: Options) {
     const ask = uids.length === 1 ? (request: any) => sourceOf(uids[0]).query(request) : mixed(uids.map(sourceOf));
     panels.set(name, new Panel(name, ask, options));
@@ -91,11 +91,11 @@ const stage = {
     panels.delete(name);
   },
   summary: (name: string) => panelOf(name).summary(),
-  /** All records since they were taken last. */
+  /** All records since the last call. */
   records: (name: string) => panelOf(name).records.splice(0),
   health: (uid: string) => sourceOf(uid).testDatasource().catch((error: any) => ({ status: "error", message: error.message })),
   withoutRawStreams: () => delete liveSrv.getStream,
-  /** The config or query editor, drawn as Grafana draws it: what it changes is handed back to it. */
+  /** Render the config or query editor as Grafana does: changes become its new props. */
   edit(kind: "ConfigEditor" | "QueryEditor", value: any) {
     const place = document.createElement("div");
     document.body.append(place);

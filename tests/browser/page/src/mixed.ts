@@ -1,4 +1,4 @@
-/** The data source `-- Mixed --`: it waits until each of its parts has ended. */
+/** The data source `-- Mixed --`: it waits until the query of each part has ended. */
 
 import { Observable, forkJoin, map, mergeMap, toArray } from "rxjs";
 

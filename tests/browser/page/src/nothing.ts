@@ -1,4 +1,4 @@
-/** In the place of packages that nothing here calls. */
+/** Replaces packages that are imported but not used here. */
 
 export default {};
 export const readFileSync = null;

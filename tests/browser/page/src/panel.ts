@@ -1,7 +1,7 @@
 /**
- * A panel: asks, takes packets by their keys as Grafana's query runner does, draws, and records every
- * frame that it was given. Rows are numbered by their column `n` within their `log`; a record has the
- * runs of numbers that follow each other, so that nothing is left out of it.
+ * A panel: it runs queries, keeps packets by their keys as Grafana's query runner does, draws them, and
+ * records every frame. Rows have the number `n` within their `log`; a record stores the runs of
+ * consecutive numbers, so that it covers every row.
  */
 
 import { type DataFrame, rangeUtil } from "@grafana/data";
@@ -56,7 +56,7 @@ export class Panel {
     this.run();
   }
 
-  /** A refresh, or a change: the former query is left before the new one is answered. */
+  /** Refresh or change the query: the previous one is unsubscribed before the new one is answered. */
   run(changed: Partial<Options> = {}): void {
     this.options = { ...this.options, ...changed };
     const { targets, raw, points = 30_000, requestId = `Q${requests++}` } = this.options;
@@ -111,14 +111,14 @@ export class Panel {
     const value = frames[0]?.fields.find(({ name }) => name === wanted);
     const data: any = [time ? valuesOf(time).map((ms: any) => ms / 1000) : [], value ? valuesOf(value) : []];
     if (!this.plot) {
-      this.element.innerHTML = `<h2>${this.name}</h2><div class="told"></div><div class="plot"></div>`;
+      this.element.innerHTML = `<h2>${this.name}</h2><div class="notices"></div><div class="plot"></div>`;
       const axis = { stroke: "#ccccdc", grid: { stroke: "#2c3235" } };
       const series = [{}, { stroke: "#73bf69", width: 1 }];
       this.plot = new uPlot({ width: 620, height: 180, series, axes: [axis, axis], legend: { show: false } }, data, this.element.querySelector<HTMLElement>(".plot")!);
     }
     this.plot.setData(data);
-    const told = this.element.querySelector(".told")!;
-    told.replaceChildren(
+    const notices = this.element.querySelector(".notices")!;
+    notices.replaceChildren(
       ...this.latest!.notices.map((text) => {
         const [severity] = text.split(":");
         const line = document.createElement("div");

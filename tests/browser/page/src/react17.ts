@@ -1,4 +1,4 @@
-/** React 17, as Grafana 9.4 has it, behind the way in which later ones draw. */
+/** `createRoot` of later versions for React 17, which Grafana 9.4 has. */
 
 import ReactDOM from "react-dom";
 

@@ -1,4 +1,4 @@
-/** The little of @grafana/ui that @grafana/runtime itself touches; nothing of it is drawn here. */
+/** The exports of @grafana/ui that @grafana/runtime imports; none of them is rendered here. */
 
 export const createLogger = () => ({ logger: () => undefined, enable: () => undefined, isEnabled: () => false });
 export const attachDebugger = () => undefined;

@@ -1,14 +1,14 @@
 /**
- * What Grafana makes of a channel for the stock path: one StreamingDataFrame (its own class) for all
- * panels of a tab, which stays 5 s after the last of them.
+ * The data stream of stock panels: one of Grafana's StreamingDataFrames for all panels of a channel in
+ * a tab, kept for 5 s after the last panel.
  *
- * A panel's history is taken only while the last packet had no rows.
+ * A panel's history is added only while the last packet had no rows.
  */
 
 import * as data from "@grafana/data";
 import { Observable, Subject, type Subscription } from "rxjs";
 
-// 9.4 has them in its server's sources alone: there the stock path cannot be played
+// 9.4 does not export them, so it has no stock panels here
 const { StreamingDataFrame, StreamingFrameAction } = data as any;
 
 let counter = 0;

@@ -1,37 +1,37 @@
-"""The way from one browser to Grafana's servers, and how it is cut: a `client.Backend`."""
+"""The network between one browser and Grafana's servers, with faults: a `client.Backend`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import anyio
 
-from .client import Down, History, Tell
+from .client import CallFailed, History, OnEvent
 from .packets import Message
 
 Receive = Callable[[Message], None]
-"""Takes the packets of one channel."""
+"""Receives the packets of one channel."""
 
 
 class Node(Protocol):
-    """What a browser asks of one server. Calls raise Down when they fail."""
+    """The calls of a browser to one server. They raise CallFailed."""
 
     def now(self) -> int: ...
 
-    async def query(self, ask: Message, start: int, end: int, points: int) -> History: ...
+    async def query(self, query: Message, start: int, end: int, points: int) -> History: ...
 
     async def rows_after(self, path: str, after: int) -> Message: ...
 
     async def subscribe(self, path: str, receive: Receive) -> Message | None:
-        """The initial data; from now on packets are given to `receive`."""
+        """Returns the initial data; from then on `receive` is called with each packet."""
         ...
 
     def unsubscribe(self, path: str, receive: Receive) -> None: ...
 
 
-class Net:
-    """Which server has the socket and which answers calls; what of it works.
+class Network:
+    """Which server has the socket and which one answers calls, and the faults.
 
-    `up`: a socket can be had. `reachable`: calls arrive. `lossy`: packets do not. `join_loss`:
+    `up`: a socket can be opened. `reachable`: calls arrive. `lossy`: packets are lost. `join_loss`:
     seconds after subscribing in which packets are lost.
     """
 
@@ -44,7 +44,7 @@ class Net:
         self._changed = anyio.Event()
 
     def change(self, **state: Any) -> None:
-        """Set some of the above; who waits for it is told."""
+        """Set some of these attributes and wake the waiting tasks."""
         for name, value in state.items():
             getattr(self, name)
             setattr(self, name, value)
@@ -54,48 +54,48 @@ class Net:
     def now(self) -> int:
         return self.nodes[self.http].now()
 
-    async def query(self, ask: Message, start: int, end: int, points: int) -> History:
-        self._reach()
-        history = await self.nodes[self.http].query(ask, start, end, points)
-        self._reach()
+    async def query(self, query: Message, start: int, end: int, points: int) -> History:
+        self._check_reachable()
+        history = await self.nodes[self.http].query(query, start, end, points)
+        self._check_reachable()
         return history
 
     async def rows_after(self, path: str, after: int) -> Message:
-        self._reach()
+        self._check_reachable()
         page = await self.nodes[self.http].rows_after(path, after)
-        self._reach()
+        self._check_reachable()
         return page
 
-    async def follow(self, path: str, tell: Tell) -> None:
+    async def follow(self, path: str, on_event: OnEvent) -> None:
         while True:
             while not self.up:
                 await self._changed.wait()
             number = self.socket
             node = self.nodes[number]
             try:
-                await self._hold(node, number, path, tell)
-            except Down:
+                await self._connect(node, number, path, on_event)
+            except CallFailed:
                 await anyio.sleep(1)
 
-    async def _hold(self, node: Node, number: int, path: str, tell: Tell) -> None:
-        """One socket, until it is lost."""
-        deaf_until = anyio.current_time() + self.join_loss
+    async def _connect(self, node: Node, number: int, path: str, on_event: OnEvent) -> None:
+        """One connection, until it is lost."""
+        drop_until = anyio.current_time() + self.join_loss
 
         def receive(message: Message) -> None:
             if self.up and self.socket == number and not self.lossy:
-                if anyio.current_time() >= deaf_until:
-                    tell(None, message)
+                if anyio.current_time() >= drop_until:
+                    on_event(None, message)
 
         initial = await node.subscribe(path, receive)
         try:
             if self.up and self.socket == number:
-                tell("connected", initial)
+                on_event("connected", initial)
             while self.up and self.socket == number:
                 await self._changed.wait()
         finally:
             node.unsubscribe(path, receive)
-        tell("connecting", None)
+        on_event("connecting", None)
 
-    def _reach(self) -> None:
+    def _check_reachable(self) -> None:
         if not self.reachable:
-            raise Down("the network is down")
+            raise CallFailed("the network is down")

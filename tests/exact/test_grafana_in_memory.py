@@ -1,4 +1,4 @@
-"""The Grafana in memory, as far as exact streams need it: exact views, and a plugin that dies."""
+"""The Grafana in memory: viewers of exact channels, and a plugin process that dies."""
 
 from datetime import UTC, datetime
 
@@ -21,7 +21,7 @@ class Count(Row):
 
 
 class Counting(DataSource):
-    """Counts the seconds of the loop's clock, from wherever one starts to read."""
+    """Counts the seconds of the event loop's clock."""
 
     @stream("count", cursor="n")
     async def count(self, after):
@@ -46,7 +46,7 @@ def numbers(viewer):
     return [row["n"] for row in viewer.rows]
 
 
-async def test_a_viewer_reads_an_exact_view_by_the_frame_of_the_query():
+async def test_a_viewer_decodes_an_exact_channel_with_the_frame_of_the_query():
     async with serve_in_memory(Counting) as grafana:
         (frame,) = await grafana.query({"queryType": "count", "exact": True}, as_json=True)
         cursor = frame.meta.custom["cursor"]
@@ -59,7 +59,7 @@ async def test_a_viewer_reads_an_exact_view_by_the_frame_of_the_query():
         assert viewer.broken is None
 
 
-async def test_a_viewer_without_a_frame_sees_the_packets_of_an_exact_view():
+async def test_a_viewer_without_a_frame_gets_the_packets_of_an_exact_channel():
     async with serve_in_memory(Counting) as grafana:
         viewer = await grafana.follow("x/count")
         while "data" not in (message := await viewer.message()):
@@ -68,13 +68,13 @@ async def test_a_viewer_without_a_frame_sees_the_packets_of_an_exact_view():
         assert viewer.rows == [] and viewer.broken is None
 
 
-async def test_a_viewer_tells_how_long_it_waited_for_a_message():
+async def test_a_viewer_reports_how_long_it_waited_for_a_message():
     viewer = Viewer("quiet", lambda _: None)
     with pytest.raises(TimeoutError, match="no packet came within 3 s"):
         await viewer.message(timeout=3)
 
 
-async def test_after_the_plugin_died_its_streams_are_run_again_and_viewers_are_told_nothing():
+async def test_after_the_plugin_died_its_streams_run_again_and_viewers_get_no_event():
     async with (
         open_application(Catalog(Counting)) as first,
         open_application(Catalog(Counting)) as second,
@@ -90,7 +90,7 @@ async def test_after_the_plugin_died_its_streams_are_run_again_and_viewers_are_t
         assert not viewer.ended
 
 
-async def test_a_call_under_way_fails_with_the_plugin_and_its_task_can_still_be_cancelled():
+async def test_a_pending_call_fails_with_the_plugin_and_its_task_can_still_be_cancelled():
     class Slow(DataSource):
         @stream("slow")
         async def slow(self):
@@ -107,14 +107,14 @@ async def test_a_call_under_way_fails_with_the_plugin_and_its_task_can_still_be_
     ):
         ended = anyio.Event()
 
-        async def ask():
+        async def query_and_wait():
             with pytest.raises(Exception, match="Connection lost"):
                 await grafana.query({"queryType": "slow"})
             ended.set()
             await anyio.sleep_forever()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+            tasks.start_soon(query_and_wait)
             await anyio.sleep(1)
             await grafana.replace_plugin(second)
             with anyio.fail_after(CHECK_INTERVAL):

@@ -278,7 +278,7 @@ class Subscriber:
         if keeps_up or (self.full == "block" and not self.subscription.stalled):
             assert counts.dropped_rows == 0, "a subscriber that keeps up lost rows"
         if counts.queued_rows and attached:
-            newest = orjson.loads(self.subscription._queue[-1].data)[-1][2]
+            newest = orjson.loads(self.subscription.queue[-1].data)[-1][2]
             assert newest == self.author.encoded[-1], "the newest rows were dropped"
         if counts.dropped_rows == 0:
             expected = self.author.encoded[self.base :][: len(self.received)]
@@ -506,7 +506,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 continue
             author = subscriber.author
             assert self.live[author.key] is author or author.abandoned  # promise 6
-            if not subscriber.subscription._queue:
+            if not subscriber.subscription.queue:
                 assert author.encoded == author.yielded, (
                     "a subscriber has demand, and rows are held back"
                 )  # promise 7
@@ -515,7 +515,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert channel.open, "a subscriber waits for a stream that does not start"
             author = self.authors[channel]
             if channel._subscriptions and all(
-                not subscriber._queue for subscriber in channel._subscriptions
+                not subscriber.queue for subscriber in channel._subscriptions
             ):
                 assert not author.commands, "no subscriber is slow, and the author is paused"
 

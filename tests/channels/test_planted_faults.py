@@ -156,7 +156,7 @@ FAULTS = {
         registry.test_a_stream_that_never_ends_is_stuck_and_never_runs_twice,
     ),
     "the end comes before what is queued": fault(
-        "subscription:Subscription.wait", "not self._queue", "not self._queue or self._ended"
+        "subscription:Subscription.wait", "not self.queue", "not self.queue or self._ended"
     ),
     "the end does not wake the subscriber": fault(
         "subscription:Subscription.end", "self.wake()", "pass"
@@ -167,7 +167,7 @@ FAULTS = {
         "received.append((schema if self._schema is None else None, packet))\ncurrent = schema",
     ),
     "the newest packets are dropped": fault(
-        "subscription:Subscription._drop", "self._queue.popleft()", "self._queue.pop()"
+        "subscription:Subscription._drop", "self.queue.popleft()", "self.queue.pop()"
     ),
     "a queue has no bound": fault(
         "subscription:Subscription.put",
@@ -380,7 +380,7 @@ def test_each_fault_can_be_planted():
         ("missing:Channel.close", "self.close()", "pass"),
         ("channel:Channel.close", "self.missing()", "pass"),
         ("channel:Channel.emit", "packets[0]", "packets[1]"),  # occurs twice
-        ("channel:Channel.has_demand", "not subscription._queue", "pass"),  # not an expression
+        ("channel:Channel.has_demand", "not subscription.queue", "pass"),  # not an expression
     ],
 )
 def test_a_fault_that_cannot_be_planted_is_an_error(function, old, new):

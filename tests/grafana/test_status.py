@@ -187,7 +187,7 @@ async def test_dropped_rows_are_a_status_and_are_logged_once(caplog):
         (key,) = grafana.plugin.registry._open
         reader = next(iter(channel(key)._subscriptions))
         for _ in range(5):
-            reader._drop(len(reader._queue))
+            reader._drop(len(reader.queue))
             channel(key).rows_dropped(3, 1)
         assert channel(key).status.text.startswith("dropped ")
     messages = [message for message in caplog.messages if "rows" in message]

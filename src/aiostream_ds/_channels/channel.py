@@ -142,7 +142,7 @@ class Channel:
     def has_demand(self) -> bool:
         """Whether some subscriber has taken everything, or nobody subscribes."""
         for subscription in self._subscriptions:  # for nearly each packet: no any() here
-            if not subscription._queue:
+            if not subscription.queue:
                 return True
         return not self._subscriptions
 

@@ -76,6 +76,7 @@ class Subscription:
             It must not emit.
         exact: whether the subscriber follows the exact channel. Then it also gets packets without
             rows, which have only cursors, and `wait` returns when the channel's status changes.
+        queue: the queued packets; the channel reads it to find demand.
         stalled: whether the subscription was ended because the subscriber took nothing for too
             long.
     """
@@ -90,7 +91,6 @@ class Subscription:
         "_ended",
         "_error",
         "_full_since",
-        "_queue",
         "_queued_bytes",
         "_queued_rows",
         "_schema",
@@ -103,6 +103,7 @@ class Subscription:
         "_waiter",
         "exact",
         "on_ready",
+        "queue",
         "sink",
         "stalled",
     )
@@ -116,7 +117,7 @@ class Subscription:
         self._full_since: float | None = None  # full, and nothing was taken since
         self._channel: SubscriptionOwner | None = channel
         self._buffer = buffer
-        self._queue: deque[Packet] = deque()
+        self.queue: deque[Packet] = deque()
         self._queued_rows = self._queued_bytes = 0
         self._sent_packets = self._sent_rows = self._sent_bytes = 0
         self._dropped_packets = self._dropped_rows = self._dropped_bytes = 0
@@ -135,7 +136,7 @@ class Subscription:
 
         Never waits. Gives the rest also after the stream has ended, and nothing after `leave`.
         """
-        queue = self._queue
+        queue = self.queue
         if not queue:
             return []
         channel = self._channel
@@ -177,7 +178,7 @@ class Subscription:
                 everything queued has been received; later calls return False.
             RuntimeError: another task waits already.
         """
-        while not self._queue:
+        while not self.queue:
             if self._status_changed:
                 self._status_changed = False
                 return True
@@ -200,7 +201,7 @@ class Subscription:
     def leave(self) -> None:
         """Drop what is queued and leave the channel. Never waits; a second call does nothing."""
         channel = self._channel
-        self._drop(len(self._queue), lost=False)
+        self._drop(len(self.queue), lost=False)
         self.end(None)
         if channel is not None:
             channel.subscription_left(self)
@@ -223,7 +224,7 @@ class Subscription:
     def statistics(self) -> SubscriptionStatistics:
         """The current counts."""
         return SubscriptionStatistics(
-            queued_packets=len(self._queue),
+            queued_packets=len(self.queue),
             queued_rows=self._queued_rows,
             queued_bytes=self._queued_bytes,
             sent_packets=self._sent_packets,
@@ -246,7 +247,7 @@ class Subscription:
 
     def push_direct(self, packet: Packet, now: float) -> bool:
         """Pass a packet with rows to the sink; False: it has to be queued."""
-        if self.sink is None or self._queue:
+        if self.sink is None or self.queue:
             return False
         schema, current, is_due = packet.schema, self._schema, now >= self._schema_due
         if is_due or (
@@ -266,7 +267,7 @@ class Subscription:
 
     def put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
         """Queue packets with so many rows and bytes in all. The caller calls `wake` afterwards."""
-        queue, buffer = self._queue, self._buffer
+        queue, buffer = self.queue, self._buffer
         older = len(queue)
         queue.extend(packets)
         self._queued_rows += rows
@@ -307,7 +308,7 @@ class Subscription:
     @property
     def is_full(self) -> bool:
         """Whether as many rows or bytes are queued as the bounds allow."""
-        return bool(self._queue) and (
+        return bool(self.queue) and (
             self._queued_rows >= self._buffer.rows or self._queued_bytes >= self._buffer.bytes
         )
 
@@ -341,7 +342,7 @@ class Subscription:
         if self.evict_if_stalled():
             return
         if buffer.full == "latest":
-            self._drop(len(self._queue) - 1)
+            self._drop(len(self.queue) - 1)
         elif buffer.full == "drop_oldest":
             self._drop(self._surplus(older))
         elif buffer.full == "fail":
@@ -358,7 +359,7 @@ class Subscription:
         size = self._queued_bytes - self._buffer.bytes
         number = 0
         while number < older and (rows > 0 or size > 0):
-            packet = self._queue[number]
+            packet = self.queue[number]
             rows -= packet.rows
             size -= len(packet.data)
             number += 1
@@ -369,7 +370,7 @@ class Subscription:
 
     def _evict(self, error: ChannelError) -> None:
         channel = self._channel
-        self._drop(len(self._queue))
+        self._drop(len(self.queue))
         self.end(error)
         if channel is not None:
             channel.subscription_left(self)
@@ -378,7 +379,7 @@ class Subscription:
         """Drop the oldest packets. `lost`: the channel counts them as lost by the subscriber."""
         rows = size = 0
         for _ in range(count):
-            packet = self._queue.popleft()
+            packet = self.queue.popleft()
             rows += packet.rows
             size += len(packet.data)
         self._queued_rows -= rows

@@ -66,7 +66,7 @@ class Log(Protocol):
         """The cursor of the newest row; 0 before the first."""
 
     def append(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
-        """Number and keep packets that were emitted at `now`, with so many rows and bytes in all.
+        """Number and keep packets that were emitted at `now`; `rows` and `size` are their sums.
 
         The packets stay unchanged, and the newest batch is kept however large it is.
         """

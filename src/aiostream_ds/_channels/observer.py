@@ -32,7 +32,7 @@ class Observer:
         """`Channel.fail` was called, as for a row that cannot be encoded; the stream ends later."""
 
     def on_emit(self, key: ChannelKey, packets: int, rows: int, size: int) -> None:
-        """The stream emitted packets with so many rows and bytes, with or without subscribers."""
+        """The stream emitted packets, with or without subscribers; `size` is in bytes."""
 
     def on_drop(self, key: ChannelKey, rows: int, packets: int) -> None:
         """A subscription dropped packets. Called at each drop, with each policy."""
@@ -44,4 +44,4 @@ class Observer:
         """The episode is over, with its sums: no recent drops, or the stream has ended."""
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
-        """The stream was first cancelled so many seconds ago, then again, and is still alive."""
+        """The stream is still alive `seconds` after its first cancellation, and after a second."""

@@ -215,7 +215,7 @@ class Retry(Struct, frozen=True):
             seconds = min(self.max_delay, self.min_delay * float(self.factor) ** (failures - 1))
         except OverflowError:
             seconds = self.max_delay
-        from random import random  # seldom used: not imported at the start
+        from random import random  # rarely used: imported on demand
 
         return seconds * (1.0 - self.jitter * random())
 

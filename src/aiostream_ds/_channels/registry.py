@@ -276,7 +276,7 @@ class ChannelRegistry:
 def _channel_class(policy: Policy) -> type[Channel]:
     if not policy.is_paced:
         return Channel
-    from aiostream_ds._channels.paced import PacedChannel  # seldom used: not imported at the start
+    from aiostream_ds._channels.paced import PacedChannel  # rarely used: imported on demand
 
     return PacedChannel
 

@@ -266,7 +266,7 @@ class Subscription:
         return True
 
     def put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
-        """Queue packets with so many rows and bytes in all. The caller calls `wake` afterwards."""
+        """Queue packets; `rows` and `size` are their sums. The caller calls `wake` afterwards."""
         queue, buffer = self.queue, self._buffer
         older = len(queue)
         queue.extend(packets)

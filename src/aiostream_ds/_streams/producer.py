@@ -70,7 +70,7 @@ def drive(
 
     sorter = None
     if order is not None:
-        from aiostream_ds._encoding.ordering import Sorter, is_idle  # seldom used
+        from aiostream_ds._encoding.ordering import Sorter, is_idle  # rarely used
 
     if order is not None and not is_idle(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
@@ -200,7 +200,7 @@ class _Producer:
             channel.fail(error)
             del error  # error → traceback → frames → error would be a cycle
         elif len(rows) > 1 or count > 1 or size > self._small:
-            self._measure(len(rows), count, size)  # seldom: most authors yield single small rows
+            self._measure(len(rows), count, size)  # rare: most authors yield single small rows
         self._limit = self._size if channel.can_send else 0
 
     def author_waits(self) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from aiostream_ds._annotations import Unresolved, base_type, parameters, resolve, signature
-from aiostream_ds._encoding.row_type import check_cursor, row_class
 from aiostream_ds._paths import PathKind, Pattern
 from aiostream_ds._routing.plan import (
     RESERVED_PATH,
@@ -33,6 +32,7 @@ from aiostream_ds._routing.plan import (
     query_class,
     wants_user,
 )
+from aiostream_ds._routing.row_type import check_cursor, row_class
 from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
 from aiostream_ds.decorators import HandlerInfo, HookInfo, ResourceInfo, Stream, handler_info
 from aiostream_ds.errors import BadQuery

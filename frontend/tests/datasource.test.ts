@@ -19,7 +19,7 @@ const frame = (cursor?: object): any => ({
 
 const request = (targets: any[], more: object = {}): any => ({
   requestId: "Q1",
-  targets: targets.map((target, place) => ({ refId: "ABC"[place], ...target })),
+  targets: targets.map((target, index) => ({ refId: "ABC"[index], ...target })),
   range: { from: 0, to: 1, raw: { from: "now-60s", to: "now" } },
   timezone: "browser",
   maxDataPoints: 100,

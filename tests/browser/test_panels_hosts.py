@@ -84,7 +84,7 @@ async def test_an_invalid_query_is_shown_as_an_error_and_not_repeated(open_stage
         tab = await stage.tab()
         await stage.open(tab, "p", WIDTH, file="nothing")
         record = await tab.until("p", lambda record: record["state"] == "Error")
-        assert "no file 'nothing'" in record["error"]
+        assert "no such file: 'nothing'" in record["error"]
         if not VERSION.startswith("9."):  # 9.4 sends no status of a query to the browser
             await ended(tab, "p")
 

@@ -104,9 +104,9 @@ class Instance:
         self._scope = anyio.CancelScope()
 
     @property
-    def numbering(self) -> str:
+    def settings_digest(self) -> str:
         """A digest of the settings that select the upstream system: equal on every server."""
-        return _numbering(*self._upstream_settings)
+        return _settings_digest(*self._upstream_settings)
 
     def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> RowEncoder:
         """The encoder of a path's rows. Its history and its runs share one, so all have the same
@@ -297,7 +297,7 @@ def _upstream_settings(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, 
 
 
 @lru_cache(maxsize=1024)
-def _numbering(json_data: bytes, *others: str) -> str:
+def _settings_digest(json_data: bytes, *others: str) -> str:
     return short_hash(json_data + "\0".join(others).encode())
 
 

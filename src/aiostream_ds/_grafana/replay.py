@@ -331,7 +331,7 @@ async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[A
 
 def _settings_epoch(request: ChannelRequest, author_epoch: str) -> str:
     """The wire epoch without its columns: it covers the settings and the author's epoch."""
-    return _join_epochs(request.instance.numbering, author_epoch)
+    return _join_epochs(request.instance.settings_digest, author_epoch)
 
 
 @lru_cache(maxsize=1024)

@@ -31,8 +31,8 @@ CHANNEL_LIMIT = 160
 PATH_LIMIT = CHANNEL_LIMIT - len("ds/u/")
 """Most characters of a path, with a uid of one character."""
 
+# the kinds of path fields by name
 KINDS: "dict[str, PathKind]" = {}
-"""The kinds of path fields by name."""
 
 _SAFE = "letters, digits and the characters _ - = ."
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-=.]+")

@@ -29,9 +29,14 @@ stock = pytest.mark.skipif(
 )
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 collect_ignore_glob = [] if find_spec("playwright") and find_spec("aiohttp") else ["test_p*.py"]
 """Without these packages no test here can be imported; test_needs.py reports that."""

@@ -24,10 +24,8 @@ from tests.exact.hosts import Node
 from tests.exact.packets import Message
 
 PLUGIN = "conformance-test-datasource"
-CHECK_INTERVAL, EMPTY_CHECKS = (
-    5.0,
-    3,
-)  # seconds between checks of subscribers; checks without any before a stream ends
+CHECK_INTERVAL = 5.0  # seconds between two checks whether a stream has subscribers
+EMPTY_CHECKS = 3  # checks in a row without any, after which the stream ends
 PING = 25  # seconds between two pings of the server
 
 
@@ -79,13 +77,16 @@ class Server(Node):
         body = await request.json()
         queries = [
             {
-                "refId": query["refId"], "json": query, "queryType": query.get("queryType", ""),
+                "refId": query["refId"],
+                "json": query,
+                "queryType": query.get("queryType", ""),
                 "maxDataPoints": query.get("maxDataPoints", 1000),
                 "intervalMS": query.get("intervalMs", 1000),
-                "from": int(body["from"]), "to": int(body["to"]),
+                "from": int(body["from"]),
+                "to": int(body["to"]),
             }
             for query in body["queries"]
-        ]  # fmt: skip
+        ]
         try:
             answer = await self._call("query", queries=queries, browser=True)
         except CallFailed as error:

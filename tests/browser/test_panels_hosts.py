@@ -158,9 +158,14 @@ async def test_a_data_source_is_configured_and_followed_through_the_forms(open_s
     async with open_stage() as stage:
         tab, directory = await stage.tab(), str(stage.logs[0].path.parent)
         options = {
-            "id": 1, "uid": "exact", "type": "conformance-test-datasource", "name": "exact",
-            "jsonData": {}, "secureJsonFields": {}, "readOnly": False,
-        }  # fmt: skip
+            "id": 1,
+            "uid": "exact",
+            "type": "conformance-test-datasource",
+            "name": "exact",
+            "jsonData": {},
+            "secureJsonFields": {},
+            "readOnly": False,
+        }
         await tab.call("edit", "ConfigEditor", options)
         await tab.page.get_by_label("Directory").fill(directory)
         saved = (await tab.call("edited", "ConfigEditor"))["value"]["jsonData"]

@@ -18,7 +18,7 @@ from .stage import Stage, open_stage
 NAMES = st.sampled_from("aab")
 PANELS = 4  # open at a time
 QUIET = 40.0  # seconds, longer than the interval of reloads
-BIG = 2_000  # bytes of a row that fetches a connection's window
+BIG = 2_000  # bytes of a row that fills a connection's window
 
 
 class ExactStreamsMachine(RuleBasedStateMachine):

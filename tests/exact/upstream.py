@@ -85,9 +85,15 @@ async def upstream(
     for path in paths:
         path.parent.mkdir(parents=True)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-S", writer.__file__, str(hertz), str(before), *map(str, paths),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-S",
+        writer.__file__,
+        str(hertz),
+        str(before),
+        *map(str, paths),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
     assert process.stdin is not None and process.stdout is not None
     try:
         assert await process.stdout.readline() == b"ready\n"

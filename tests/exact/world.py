@@ -39,9 +39,9 @@ from .client import CallFailed, History
 from .network import Receive
 from .packets import Message, RunCheck
 
-START = 4_102_444_800_000  # Unix ms at the loop's time 0: not past, so each range ends now
+START = 4_102_444_800_000  # Unix ms at the loop's time 0: in the future, so each range ends now
 READ = 0.1  # seconds between two reads of the log
-WINDOW = 65_535  # bytes that a connection takes in before Grafana reads them
+WINDOW = 65_535  # bytes of a connection's flow-control window
 BUFFER_ROWS = 40  # rows that are queued for a slow subscriber
 KEY_ROWS = 40  # rows after which a varying log has another column
 LOG_ROWS = 30  # rows in the log of a feed's channel
@@ -103,7 +103,8 @@ class Log:
 class World:
     """The upstream systems: logs that can be read again, by name, and a feed that cannot.
 
-    `epochs` also has the logs that were replaced."""
+    `epochs` also has the logs that were replaced.
+    """
 
     def __init__(self) -> None:
         self.logs: dict[str, Log] = {}
@@ -129,7 +130,7 @@ class World:
         self.notify()
 
     def upstream(self, down: bool) -> None:
-        """Whether the upstream systems cannot be reached."""
+        """Make the upstream systems unreachable, or reachable again."""
         self.down = down
         self.notify()
 
@@ -352,7 +353,7 @@ async def _process(source: Any, *, task_status: TaskStatus[Application]) -> None
 
 @asynccontextmanager
 async def open_servers(world: World, count: int = 1) -> AsyncIterator[list[Server]]:
-    """Grafana servers in a cluster, each with a plugin process of its own."""
+    """Grafana servers in a cluster, each with its own plugin process."""
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(background_tasks())
         servers = []

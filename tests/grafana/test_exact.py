@@ -146,8 +146,9 @@ class Source(DataSource):
 async def exact(grafana, query_type="log", **query):
     (frame,) = await grafana.query(
         {"queryType": query_type, "name": "a", "exact": True, **query},
-        start=moment(0), end=moment(10_000),
-    )  # fmt: skip
+        start=moment(0),
+        end=moment(10_000),
+    )
     return frame, frame.meta.custom["cursor"] if frame.meta else None
 
 

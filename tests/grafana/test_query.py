@@ -158,8 +158,11 @@ async def test_a_failing_query_does_not_affect_the_others():
             a_query("D", "two"),
         )
     assert {name: answer.status for name, answer in answers.items()} == {
-        "A": 200, "B": 500, "C": 502, "D": 200,
-    }  # fmt: skip
+        "A": 200,
+        "B": 500,
+        "C": 502,
+        "D": 200,
+    }
     assert answers["B"].error_source == "plugin"
     assert answers["C"].error_source == "downstream"
     assert answers["A"].error == "" and answers["A"].error_source == ""
@@ -269,8 +272,10 @@ async def test_the_history_hook_gets_range_and_limit():
     async with serve_in_memory(Sensors) as grafana:
         (frame,) = await grafana.query(
             {"queryType": "sensor", "id": "kitchen"},
-            start=start, end=start + timedelta(hours=1), max_data_points=3,
-        )  # fmt: skip
+            start=start,
+            end=start + timedelta(hours=1),
+            max_data_points=3,
+        )
         asked = Sensors.last.calls
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=10_000_000))
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=-1))

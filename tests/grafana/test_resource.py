@@ -29,9 +29,12 @@ class Api(DataSource):
     @resource("sensors/{id}", method="PUT")
     async def change(self, id: str, request: Request):
         return {
-            "body": request.json(dict[str, int]), "agent": request.header("user-AGENT"),
-            "query": request.query, "user": request.user.login, "path": request.path,
-        }  # fmt: skip
+            "body": request.json(dict[str, int]),
+            "agent": request.header("user-AGENT"),
+            "query": request.query,
+            "user": request.user.login,
+            "path": request.path,
+        }
 
     @resource("text")
     async def text(self) -> Response:
@@ -108,9 +111,12 @@ async def test_a_method_may_take_the_request():
         "sensors/a?x=1&x=2", method="PUT", body=b'{"n": 5}', headers={"User-Agent": ["curl"]}
     )
     assert msgspec.json.decode(answer.body) == {
-        "body": {"n": 5}, "agent": "curl", "query": {"x": ["1", "2"]}, "user": "admin",
+        "body": {"n": 5},
+        "agent": "curl",
+        "query": {"x": ["1", "2"]},
+        "user": "admin",
         "path": "sensors/a",
-    }  # fmt: skip
+    }
 
 
 async def test_an_invalid_body_is_400():

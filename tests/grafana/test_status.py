@@ -19,7 +19,7 @@ from aiostream_ds import (
     Status,
     UpstreamError,
     stream,
-)  # fmt: skip
+)
 from aiostream_ds.testing import serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -112,8 +112,11 @@ async def test_an_outage_is_a_status_with_its_attempt_that_the_first_row_clears(
         await anyio.sleep(10)
         changes = [status for status, _ in groupby(statuses(viewer))]
         assert changes == [
-            ("warning", "reconnecting (1)"), None, ("warning", "reconnecting (2)"), None,
-        ]  # fmt: skip
+            ("warning", "reconnecting (1)"),
+            None,
+            ("warning", "reconnecting (2)"),
+            None,
+        ]
         metrics = await grafana.metrics()
         assert metrics["aiostream_ds_stream_retries_total"] == 2
 

@@ -27,7 +27,7 @@ __all__ = [
     "NUMBERS",
     "TIME",
     "TYPES",
-    "Column",
+    "RowColumn",
     "FrameLayout",
     "RowLayout",
     "row_columns",
@@ -60,7 +60,7 @@ _MAX_WRITERS = 256
 NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
 
 
-class Column(msgspec.Struct, frozen=True):
+class RowColumn(msgspec.Struct, frozen=True):
     """One column of rows; `type` is None until a value other than None was seen."""
 
     type: FieldType | None
@@ -122,7 +122,7 @@ class RowLayout:
         "schema",
     )
 
-    def __init__(self, columns: Mapping[str, Column], row: type[Row] | None = None) -> None:
+    def __init__(self, columns: Mapping[str, RowColumn], row: type[Row] | None = None) -> None:
         has_time = any(c.type is FieldType.TIME for c in columns.values())
         named = columns.get(TIME)
         if not has_time and named is not None and named.type is not None:
@@ -259,7 +259,7 @@ def _spread(body: bytes, indexes: Sequence[int], nothing: list[None], count: int
     return msgspec.json.encode(found)
 
 
-def _accepted(name: str, column: Column) -> frozenset[type] | None:
+def _accepted(name: str, column: RowColumn) -> frozenset[type] | None:
     """The types of a dict's values that do not change the column; None if its type is unknown."""
     found = _ACCEPTED.get(column.type)
     if found is not None and name == TIME and column.type is FieldType.TIME:
@@ -271,7 +271,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def row_columns(row: type[Row]) -> dict[str, Column]:
+def row_columns(row: type[Row]) -> dict[str, RowColumn]:
     """The columns of a Row class.
 
     Raises:
@@ -303,7 +303,7 @@ def row_columns(row: type[Row]) -> dict[str, Column]:
             )
         if name == TIME and kind is FieldType.INT64:
             kind = FieldType.TIME
-        columns[name] = Column(kind, type(None) in kinds, config)
+        columns[name] = RowColumn(kind, type(None) in kinds, config)
     return columns
 
 

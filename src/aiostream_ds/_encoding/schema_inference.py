@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import SchemaPolicy
-from aiostream_ds._encoding.row_layout import TIME, Column, RowLayout
+from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout
 from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen
 from aiostream_ds._frames.config import FieldConfig
@@ -23,9 +23,9 @@ __all__ = ["SchemaInference"]
 
 _log = logging.getLogger(__name__)
 
-_UNKNOWN = Column(None)
+_UNKNOWN = RowColumn(None)
 _HIDDEN = FieldConfig(custom={"hideFrom": {"legend": True, "tooltip": True, "viz": True}})
-_CURSOR = Column(None, config=_HIDDEN)
+_CURSOR = RowColumn(None, config=_HIDDEN)
 _ONLY_NONE = {type(None)}
 
 
@@ -160,7 +160,7 @@ class SchemaInference:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def _add_columns(
-        self, columns: dict[str, Column], row: Mapping[str, Any], dropped: dict[str, int]
+        self, columns: dict[str, RowColumn], row: Mapping[str, Any], dropped: dict[str, int]
     ) -> None:
         """Add a column for each new key of a row, up to the limit."""
         free = self._free_columns(columns)
@@ -181,7 +181,7 @@ class SchemaInference:
             else:
                 dropped["conflict"] += value is not None
 
-    def _column(self, name: str) -> Column:
+    def _column(self, name: str) -> RowColumn:
         if name in self._common and name != TIME:
             return _CURSOR  # hidden in panels
         return self._series.column(name) if self._series is not None else _UNKNOWN
@@ -196,7 +196,7 @@ class SchemaInference:
                 key,
             )
 
-    def _free_columns(self, columns: Mapping[str, Column]) -> int:
+    def _free_columns(self, columns: Mapping[str, RowColumn]) -> int:
         return self._policy.columns - len(columns.keys() - self._common)
 
     def _is_wider(self, name: str, mine: FieldType | None, other: FieldType | None) -> bool:
@@ -209,7 +209,7 @@ class SchemaInference:
         return other is FieldType.STRING and mine is not other
 
 
-def _rows_with_valid_time(values: list[Any], columns: Mapping[str, Column]) -> list[int]:
+def _rows_with_valid_time(values: list[Any], columns: Mapping[str, RowColumn]) -> list[int]:
     """The indexes of the values that the column `time` can hold; all other columns are complete."""
     kind = columns[TIME].type
     everything = list(range(len(values)))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import Conflict
 from aiostream_ds._encoding.field_names import full_name, legend, with_display_name
-from aiostream_ds._encoding.row_layout import TIME, Column, row_layout
+from aiostream_ds._encoding.row_layout import TIME, RowColumn, row_layout
 from aiostream_ds._encoding.values import VALUE_ERRORS, to_builtin, to_string
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType, Frame
@@ -23,7 +23,7 @@ __all__ = ["Series"]
 
 _MAX_NAMES = 10_000  # the cache is cleared then
 
-_UNKNOWN = Column(None)
+_UNKNOWN = RowColumn(None)
 
 
 class Series:
@@ -43,7 +43,7 @@ class Series:
         self._labels = tuple(labels)
         self._common = frozenset({TIME, *common})
         self._names: dict[tuple[Any, ...], str] = {}
-        self._columns: dict[str, Column] = {}
+        self._columns: dict[str, RowColumn] = {}
 
     def check(self, row: type[Row]) -> None:
         """Check the labels against a row class.
@@ -98,11 +98,11 @@ class Series:
                 mismatched += 1
         return found, mismatched, beyond_limit
 
-    def column(self, name: str) -> Column:
+    def column(self, name: str) -> RowColumn:
         """The column that `split` has given this name, as far as it is declared."""
         return self._columns.get(name, _UNKNOWN)
 
-    def _columns_and_values(self, row: Any) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
+    def _columns_and_values(self, row: Any) -> tuple[Mapping[str, RowColumn], Mapping[str, Any]]:
         """The declared columns of a row, none of a dict, and its values."""
         if isinstance(row, Mapping):
             return {}, row
@@ -116,7 +116,7 @@ class Series:
 
     def _wide_row(
         self,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, RowColumn],
         values: Mapping[str, Any],
         labels: tuple[str | None, ...],
     ) -> dict[str, Any]:
@@ -136,14 +136,14 @@ class Series:
         """The label's value as a str; None if the row does not have the label."""
         return value if value is None or type(value) is str else to_string(to_builtin(name, value))
 
-    def _name(self, key: Any, values: tuple[str | None, ...], column: Column) -> str:
+    def _name(self, key: Any, values: tuple[str | None, ...], column: RowColumn) -> str:
         name = self._names.get((key, values))
         if name is None:
             if not isinstance(key, str):
                 raise TypeError(f"the name of a column must be a str, got {key!r}")
             labels = {k: v for k, v in zip(self._labels, values, strict=True) if v is not None}
             name = self._names[key, values] = full_name(key, labels)
-            self._columns[name] = Column(
+            self._columns[name] = RowColumn(
                 column.type, True, _config(column.config, key, labels), labels or None
             )
         return name

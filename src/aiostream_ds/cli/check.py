@@ -22,7 +22,7 @@ from aiostream_ds.cli.arguments import add_settings
 from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
 from aiostream_ds.packaging.archive import unpack
 from aiostream_ds.packaging.contract_check import (
-    Channel,
+    CheckedChannel,
     check_over_grpc,
     default_channels,
     not_started,
@@ -89,7 +89,9 @@ def _check_start(
     """Start the package, and check that it writes nothing into its folder."""
     before = _listing(folder)
     name = executable_name(read_manifest(folder / "plugin.json"), current_platform())
-    channels = [Channel(path) for path in paths] or default_channels(read_schema(folder), settings)
+    channels = [CheckedChannel(path) for path in paths] or default_channels(
+        read_schema(folder), settings
+    )
     yield from _check_process([str(folder / name)], channels, settings, secrets)
     changed = sorted(_listing(folder) ^ before)
     text = f"changed while it ran: {changed[:5]}" if changed else "unchanged while it ran"
@@ -113,12 +115,12 @@ def _check_class(
     yield from _check_process(command, channels, settings, secrets)
 
 
-def _channel(plan: Plan, path: str) -> Channel:
+def _channel(plan: Plan, path: str) -> CheckedChannel:
     """The channel of a path, with its query."""
     stream, arguments = plan.match(path)
     fields = msgspec.structs.fields(stream.query_type)
     found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
-    return Channel(path, {"queryType": stream.name, **found})
+    return CheckedChannel(path, {"queryType": stream.name, **found})
 
 
 def _listing(folder: Path) -> set[tuple[str, int, int]]:
@@ -143,7 +145,7 @@ def _open_package(path: Path) -> Iterator[tuple[Path, Sequence[Finding]]]:
 
 def _check_process(
     command: Sequence[str],
-    channels: Sequence[Channel],
+    channels: Sequence[CheckedChannel],
     settings: dict[str, Any],
     secrets: dict[str, str],
 ) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import anyio
 from aiostream_ds.cli.arguments import add_settings
 from aiostream_ds.cli.target import CommandError, parse_pairs
 from aiostream_ds.packaging.contract_check import (
-    Channel,
+    CheckedChannel,
     check_over_grpc,
     default_channels,
     read_schema,
@@ -100,7 +100,7 @@ async def _start(installation: Installation, parsed: argparse.Namespace) -> list
     settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
     folder, identifier = installation.folder, installation.identifier
     program = folder / executable_name(read_manifest(folder / "plugin.json"), current_platform())
-    paths = [Channel(path) for path in parsed.path]
+    paths = [CheckedChannel(path) for path in parsed.path]
     channels = paths or default_channels(read_schema(folder), settings)
     environ = installation.plugin_environ()
     try:

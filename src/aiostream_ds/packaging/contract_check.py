@@ -16,7 +16,7 @@ from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.process import NotStarted, Process, start_process
 from aiostream_ds.testing.viewer import Refused
 
-__all__ = ["Channel", "check_over_grpc", "default_channels", "not_started", "read_schema"]
+__all__ = ["CheckedChannel", "check_over_grpc", "default_channels", "not_started", "read_schema"]
 
 FIRST_ROW_TIMEOUT = 10.0
 """Seconds for the first row of a channel."""
@@ -27,14 +27,16 @@ FAST_EXIT = 0.2
 _FAILURES = (GRPCError, StreamTerminatedError, OSError, TimeoutError, ValueError)
 
 
-class Channel(msgspec.Struct, frozen=True):
+class CheckedChannel(msgspec.Struct, frozen=True):
     """A path to subscribe to, and its query; None if only the path is known."""
 
     path: str
     query: Mapping[str, Any] | None = None
 
 
-def default_channels(document: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Channel]:
+def default_channels(
+    document: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[CheckedChannel]:
     """The streams of the configured source in a schema.json whose fields all have defaults."""
     sources = document.get("sources") or []
     by = document.get("by")
@@ -54,7 +56,7 @@ def default_channels(document: Mapping[str, Any], settings: Mapping[str, Any]) -
                 break
             path = _fill(path, field, default)
         else:
-            found.append(Channel(path, {"queryType": query["name"]}))
+            found.append(CheckedChannel(path, {"queryType": query["name"]}))
     return found
 
 
@@ -74,7 +76,7 @@ def _fill(pattern: str, field: str, value: Any) -> str:
 
 async def check_over_grpc(
     command: Sequence[str],
-    channels: Sequence[Channel],
+    channels: Sequence[CheckedChannel],
     settings: Mapping[str, Any],
     secrets: Mapping[str, str],
     environ: Mapping[str, str] = {},
@@ -99,7 +101,9 @@ def not_started(error: NotStarted) -> Finding:
     return Finding(Level.ERROR, "start", f"{error}{output}", "run aiostream-ds doctor")
 
 
-async def _check_calls(grafana: Grafana, channels: Sequence[Channel]) -> AsyncIterator[Finding]:
+async def _check_calls(
+    grafana: Grafana, channels: Sequence[CheckedChannel]
+) -> AsyncIterator[Finding]:
     yield await _check_health(grafana)
     yield await _check_unknown_path(grafana)
     if not channels:
@@ -141,7 +145,7 @@ async def _check_unknown_path(grafana: Grafana) -> Finding:
     return Finding(Level.ERROR, "unknown path", "expected NOT_FOUND, got a subscription")
 
 
-async def _check_query(grafana: Grafana, channel: Channel) -> Finding:
+async def _check_query(grafana: Grafana, channel: CheckedChannel) -> Finding:
     subject = f"query {channel.path}"
     try:
         frames = await grafana.query(channel.query or {})

@@ -48,7 +48,7 @@ class Installation:
         self,
         folder: Path,
         *,
-        user: host_checks.User,
+        user: host_checks.ProcessUser,
         config: Path | None = None,
         log: Path | None = None,
         environ: Mapping[str, str] = os.environ,

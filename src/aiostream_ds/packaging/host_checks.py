@@ -16,7 +16,7 @@ from aiostream_ds.packaging.grafana_logs import Clue
 from aiostream_ds.packaging.launchers import current_platform
 
 __all__ = [
-    "User",
+    "ProcessUser",
     "check_address_file",
     "check_executable",
     "check_port",
@@ -28,7 +28,7 @@ CONNECT_TIMEOUT = 2.0
 """Seconds for a connection to a remote plugin."""
 
 
-class User(NamedTuple):
+class ProcessUser(NamedTuple):
     """The user that Grafana runs as."""
 
     uid: int
@@ -46,14 +46,15 @@ class User(NamedTuple):
         return bits & right == right
 
 
-def find_user(text: str) -> User:
+def find_user(text: str) -> ProcessUser:
     """The user with this number or name.
 
     Raises:
         PackagingError: There is no user with this name.
     """
     if text.isdecimal():
-        return User(int(text), frozenset({0} if text == "472" else ()))  # 472: Grafana's images
+        # 472 is the user of Grafana's images
+        return ProcessUser(int(text), frozenset({0} if text == "472" else ()))
     import grp
     import pwd
 
@@ -64,7 +65,7 @@ def find_user(text: str) -> User:
             f"user must be a number or the name of a user of this machine, got {text!r}"
         ) from None
     groups = {group.gr_gid for group in grp.getgrall() if text in group.gr_mem}
-    return User(found.pw_uid, frozenset({found.pw_gid, *groups}))
+    return ProcessUser(found.pw_uid, frozenset({found.pw_gid, *groups}))
 
 
 def read_launch_conf(folder: Path) -> dict[str, str]:
@@ -77,7 +78,7 @@ def read_launch_conf(folder: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
-def check_executable(folder: Path, prefix: str, user: User) -> Iterator[Clue]:
+def check_executable(folder: Path, prefix: str, user: ProcessUser) -> Iterator[Clue]:
     """Why the executable cannot run: another machine, a missing loader, missing permissions."""
     platform = current_platform()
     path = folder / f"{prefix}_{platform.replace('/', '_')}"
@@ -103,7 +104,7 @@ def check_executable(folder: Path, prefix: str, user: User) -> Iterator[Clue]:
         yield Clue("permissions", f"{error.filename} is not readable for this command")
 
 
-def _check_permissions(path: Path, root: Path, user: User) -> Iterator[Clue]:
+def _check_permissions(path: Path, root: Path, user: ProcessUser) -> Iterator[Clue]:
     for folder in reversed(path.parents):
         if not user.may(folder, os.X_OK):
             yield Clue("permissions", f"user {user.uid} may not enter {folder}")

@@ -93,6 +93,10 @@ def test_a_word_is_found_in_names_and_sentences():
     ]  # fmt: skip
 
 
+def test_none_of_the_words_is_used():
+    assert report(FOLDERS) == []
+
+
 if __name__ == "__main__":
     lines = report(sys.argv[1:] or FOLDERS)
     print(*lines, f"{len(lines)} words", sep="\n")

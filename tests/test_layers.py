@@ -222,3 +222,12 @@ def test_third_party_packages_are_imported_only_where_they_belong(module):
 def test_every_module_has_a_docstring(module):
     if module.tree.body:  # an empty __init__.py holds nothing
         assert ast.get_docstring(module.tree), f"{module.file} has no docstring"
+
+
+def test_no_two_public_classes_have_one_name():
+    places: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module.file)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}

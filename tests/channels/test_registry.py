@@ -16,8 +16,8 @@ from aiostream_ds._channels.log import MemoryLog
 from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._channels.policy import Buffer, Policy, Replay
 from aiostream_ds._channels.status import Status, status_packet
-from aiostream_ds._frames.packet import Schema
-from tests.channels.parts import REAL, Parts, packet, rows_of
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
+from tests.channels.parts import REAL, SCHEMA, Parts, packet, rows_of
 
 pytestmark = pytest.mark.virtual
 KEY = ChannelKey("instance", "path")
@@ -872,6 +872,93 @@ async def test_on_demand_is_never_called_while_emit_gives_packets(parts):
     await task
     assert isinstance((await end_of(slow))[1], exceptions.SlowSubscriber)
     assert calls and not any(calls)
+
+
+async def test_a_status_that_emit_itself_causes_follows_its_rows_everywhere(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        texts = []
+
+        def send_status():
+            texts.append(channel.status and channel.status.text)
+            channel.emit(packet([f"status {len(texts)}"]))
+
+        channel.on_status = send_status
+        for number in range(6):
+            channel.emit(packet([number]))
+            await asyncio.sleep(1)
+
+    log = registry.open_log(KEY, Replay())
+    slow = registry.join(KEY, run, Policy(Buffer(rows=3)))
+    exact = registry.join(KEY, run, exact=True)
+    rows, error = await end_of(exact)
+    logged = await log.after(0, now())
+    assert rows == rows_of([(None, each) for each in logged.packets])
+    assert rows == [0, 1, 2, 3, "status 1", 4, 5] and error is None
+    assert slow.statistics().dropped_rows == 4
+
+
+async def test_rows_that_a_subscriber_requests_within_emit_follow_the_cursor_of_that_emit(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    def cursor_packet(last):
+        return Packet(SCHEMA, b"", 0, CursorRange("", last, last))
+
+    async def run(channel):
+        await asyncio.sleep(1)
+
+        def more():
+            channel.on_demand = None
+            channel.emit(packet([2]), cursor_packet(2))
+
+        channel.on_demand = more
+        channel.emit(packet([1]), cursor_packet(1))
+        await asyncio.sleep(1)
+
+    eager = registry.join(KEY, run)
+    eager.on_ready = eager.receive_nowait
+    exact = registry.join(KEY, run, exact=True)
+    cursors = []
+    while await exact.wait():
+        cursors += [each.cursors.last for _, each in exact.receive_nowait() if each.cursors]
+    assert cursors == [1, 2]
+
+
+async def test_emit_within_emit_is_an_error(parts):
+    registry, seen = parts.registry.ChannelRegistry(), []
+
+    async def run(channel):
+        def emit_again():
+            try:
+                channel.emit(packet([2]))
+            except RuntimeError as error:
+                seen.append(str(error))
+
+        subscription.on_ready = emit_again
+        channel.emit(packet([1]))
+
+    subscription = registry.join(KEY, run)
+    await asyncio.sleep(1)
+    assert seen[:1] == ["emit must not be called from within itself"]
+    assert rows_of(subscription.receive_nowait()) == [1]
+
+
+async def test_an_error_of_on_status_fails_the_channel(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        def broken():
+            raise ValueError("runner")
+
+        channel.on_status = broken
+        channel.statuses.set("author", Status("info", "x"))
+        await asyncio.Event().wait()
+
+    subscription = registry.join(KEY, run)
+    assert isinstance((await end_of(subscription))[1], exceptions.StreamFailed)
+    await asyncio.sleep(0)
+    assert registry.running == 0
 
 
 async def test_the_observer_gets_each_event_once(parts):

@@ -106,7 +106,7 @@ def test_a_stale_status_has_the_seconds_since_the_last_row():
 def test_rows_that_only_carry_a_status_do_not_end_silence():
     recorder = Recorder(stale=10)
     recorder.loop.advance(10)
-    recorder.statuses.ignores_rows = True
+    recorder.statuses.ignores_next = True
     recorder.statuses.rows_emitted()
     assert recorder.text == "stale 10 s"
     recorder.loop.close()

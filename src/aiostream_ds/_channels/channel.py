@@ -78,9 +78,11 @@ class Channel:
         log: where emitted packets are kept, if they are.
         cursors: the range of cursors of the last rows, of a stream whose rows have a cursor.
         on_demand: set by the runner. Called when a subscription's queue has been emptied and before
-            a subscriber joins; it should emit what the runner holds back. It may be called in the
-            last step of `emit`, when every subscription has the packets.
+            a subscriber joins; it should emit what the runner holds back.
         on_status: set by the runner. Called when `status` has changed.
+
+    `emit` is never re-entered: while it gives packets to the subscriptions, both calls wait until
+    each of them has the packets. Otherwise later packets would reach some of them earlier.
     """
 
     __slots__ = (
@@ -88,10 +90,13 @@ class Channel:
         "_blocks",
         "_cancellations",
         "_closing_since",
+        "_demand_waits",
         "_drain_waiter",
+        "_is_emitting",
         "_owner",
         "_policy",
         "_run",
+        "_status_waits",
         "_statuses",
         "_subscriptions",
         "_timer",
@@ -130,6 +135,8 @@ class Channel:
         self._cancellations = 0
         self._closing_since = 0.0
         self._statuses: Statuses | None = None  # made on first use: most channels are healthy
+        self._is_emitting = False
+        self._status_waits = self._demand_waits = False  # for the end of `emit`
 
     # For the runner
 
@@ -171,22 +178,35 @@ class Channel:
 
         Raises:
             ChannelClosed: the channel is closing or closed.
+            RuntimeError: called from within itself.
         """
         state = self.state
         if state is not _RUNNING and state is not _LINGERING:
             raise ChannelClosed(f"{self.key.path}: the channel is {state.value}")
-        if len(packets) != 1 or not packets[0].rows:
-            return self._emit_several(packets)
-        packet = packets[0]
-        rows, size = packet.rows, len(packet.data)
-        self.schema = packet.schema
-        if packet.cursors is not None:
-            self.cursors = packet.cursors
-        self._owner.observer.on_emit(self.key, 1, rows, size)
-        if self._statuses is not None:
-            self._statuses.rows_emitted()
-        self._give(packets, rows, size)
-        return rows, size
+        if self._is_emitting:
+            raise RuntimeError("emit must not be called from within itself")
+        self._is_emitting = True
+        try:
+            if len(packets) != 1 or not packets[0].rows:
+                return self._emit_several(packets)
+            packet = packets[0]
+            rows, size = packet.rows, len(packet.data)
+            self.schema = packet.schema
+            if packet.cursors is not None:
+                self.cursors = packet.cursors
+            self._owner.observer.on_emit(self.key, 1, rows, size)
+            if self._statuses is not None:
+                self._statuses.rows_emitted()
+            self._give(packets, rows, size)
+            return rows, size
+        finally:
+            self._is_emitting = False
+            if self._status_waits:
+                self._status_waits = False
+                self._status_changed()
+            if self._demand_waits:
+                self._demand_waits = False
+                self._call(self.on_demand)
 
     def _emit_several(self, packets: tuple[Packet, ...]) -> tuple[int, int]:
         if not packets:
@@ -223,7 +243,7 @@ class Channel:
             if single is None or not subscription.push_direct(single, now):
                 subscription.put(packets, rows, size)
                 queued.append(subscription)
-        for subscription in queued:  # last: a subscriber may receive now and make the runner emit
+        for subscription in queued:
             subscription.wake()
 
     def _give_cursors(self, packet: Packet) -> None:
@@ -283,11 +303,13 @@ class Channel:
         return self._statuses
 
     def _status_changed(self) -> None:
+        if self._is_emitting:
+            self._status_waits = True
+            return
         for subscription in tuple(self._subscriptions):
             if subscription.exact:
                 subscription.notify_status()
-        if self.on_status is not None and self.open:
-            self.on_status()
+        self._call(self.on_status)
 
     def _caught_up(self, rows: int, packets: int) -> None:
         self._owner.observer.on_caught_up(self.key, rows, packets)
@@ -366,10 +388,17 @@ class Channel:
 
     def request_rows(self) -> None:
         """Let the runner emit what it holds back."""
-        if self.on_demand is None or not self.open:
+        if self._is_emitting:
+            self._demand_waits = True
+        else:
+            self._call(self.on_demand)
+
+    def _call(self, function: Callable[[], None] | None) -> None:
+        """Call a function of the runner, which may emit."""
+        if function is None or not self.open:
             return
         try:
-            self.on_demand()
+            function()
         except Exception as error:  # the runner's fault: it must not reach the caller
             self.fail(error)
 

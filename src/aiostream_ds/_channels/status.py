@@ -91,8 +91,8 @@ class Statuses:
     Attributes:
         repeat: seconds after which `changed` is called again while the channel is degraded; 0:
             never.
-        ignores_rows: whether emitted rows do not come from the upstream system, as those that only
-            carry a status.
+        ignores_next: set for rows that are emitted next and only carry a status: they do not come
+            from the upstream system.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Statuses:
         "_repeat_timer",
         "_stale",
         "_stale_timer",
-        "ignores_rows",
+        "ignores_next",
         "repeat",
     )
 
@@ -126,7 +126,7 @@ class Statuses:
         self._active: dict[Cause, Status] = {}
         self.repeat = 0.0
         self._repeat_timer: Timer | None = None
-        self.ignores_rows = False
+        self.ignores_next = False
         self._dropped_rows = self._dropped_packets = 0
         self._last_drop = 0.0
         self._drops_timer: Timer | None = None
@@ -191,7 +191,8 @@ class Statuses:
 
     def rows_emitted(self) -> None:
         """The stream has emitted rows: this ends an outage and silence."""
-        if self.ignores_rows:
+        if self.ignores_next:
+            self.ignores_next = False
             return
         self._last_row = self._clock.time()
         active = self._active

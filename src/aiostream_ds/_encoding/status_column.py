@@ -113,11 +113,8 @@ class StatusEncoder(RowEncoder):
             return
         self._last_text = text
         packet = self._status_row(text)
-        channel.statuses.ignores_rows = True  # the row is not from the upstream system
-        try:
-            channel.emit(packet)
-        finally:
-            channel.statuses.ignores_rows = False
+        channel.statuses.ignores_next = True  # the row is not from the upstream system
+        channel.emit(packet)
 
     def _status_row(self, text: str) -> Packet:
         now: list[Any] = [time.time_ns() // 1_000_000]

@@ -1,18 +1,21 @@
 """QueryData: calls the author's code for each query and makes the frames of its answer.
 
 The query of a stream is answered with the channel's history and, unless the panel must not stream,
-the channel to subscribe to; an exact query also gets the cursor of its last row. A user who may not
-subscribe to a channel may not read its history either.
+the channel to subscribe to; an exact query also gets the cursor of its last row. An alert rule gets
+the history in the form that alerting accepts. A user who may not subscribe to a channel may not
+read its history either.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion
+from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.replay import LATEST, ChannelRequest, RowReplay, copy_frame, frame_of
@@ -37,21 +40,36 @@ OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
 
 
+class _Caller(NamedTuple):
+    user: User | None
+    is_alert_rule: bool
+
+
 async def answer(
-    replay: RowReplay, instance: Instance, context: PluginContext, message: pb.DataQuery
+    replay: RowReplay,
+    instance: Instance,
+    context: PluginContext,
+    message: pb.DataQuery,
+    headers: Mapping[str, str],
 ) -> list[Frame]:
-    """The frames of one query. Raises PluginError for an invalid query or an upstream failure."""
+    """The frames of one query, in a request with these headers.
+
+    Raises PluginError for an invalid query or an upstream failure.
+    """
     source = instance.source
+    caller = _Caller(context.user, is_for_alerting(headers))
     model = _model(message)
+    if caller.is_alert_rule:
+        model |= {"exact": False, "withStreaming": False}
     plan = source._plan.query(model["queryType"])
     query = _query(model, plan.query_type)
     if isinstance(plan, StreamPlan):
         request = _stream_request(instance, context.user, plan, query)
-        frames = [await _channel_frame(replay, request, context.user, query)]
+        frames = await _channel_frames(replay, request, caller, query)
     else:
         await authorize(instance, context.user, "query", query.query_type)
         result = await getattr(source, plan.method)(query)
-        frames = await _result_frames(replay, instance, context.user, query, result)
+        frames = await _result_frames(replay, instance, caller, query, result)
     for frame in frames:
         frame.ref_id = query.ref_id
     return frames
@@ -104,15 +122,15 @@ def _stream_request(
 
 
 async def _result_frames(
-    replay: RowReplay, instance: Instance, user: User | None, query: Query, result: Any
+    replay: RowReplay, instance: Instance, caller: _Caller, query: Query, result: Any
 ) -> list[Frame]:
     """The frames of what a `@query` method has returned."""
-    frames = []
+    frames: list[Frame] = []
     for item in result if isinstance(result, list | tuple) else [result]:
         if isinstance(item, LiveChannel):
             stream, arguments = instance.source._plan.match(item.path)
             request = ChannelRequest(instance, stream, item.path, arguments)
-            frames.append(await _channel_frame(replay, request, user, query, item))
+            frames += await _channel_frames(replay, request, caller, query, item)
         elif isinstance(item, Frame):
             frames.append(copy_frame(item))
         else:
@@ -121,6 +139,19 @@ async def _result_frames(
                 f" them, got {item!r}"
             )
     return frames
+
+
+async def _channel_frames(
+    replay: RowReplay,
+    request: ChannelRequest,
+    caller: _Caller,
+    query: Query,
+    live: LiveChannel | None = None,
+) -> list[Frame]:
+    frame = await _channel_frame(replay, request, caller.user, query, live)
+    if caller.is_alert_rule:
+        return alert_frames(frame, request.stream.options.cursor)
+    return [frame]
 
 
 async def _channel_frame(

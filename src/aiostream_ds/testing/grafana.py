@@ -88,13 +88,20 @@ class Grafana(StreamManager):
         max_data_points: int = 1000,
         user: User | None = ADMIN,
         as_json: bool = False,
+        headers: Mapping[str, str] = {},
     ) -> list[Frame]:
         """Run a query and decode its frames. The default time range is the last five minutes.
 
-        Raises QueryFailed.
+        An alert rule has no user, and the header `FromAlert: true`. Raises QueryFailed.
         """
         frames = await self.query_bytes(
-            query, start=start, end=end, max_data_points=max_data_points, user=user, as_json=as_json
+            query,
+            start=start,
+            end=end,
+            max_data_points=max_data_points,
+            user=user,
+            as_json=as_json,
+            headers=headers,
         )
         decode = json.decode if as_json else arrow.decode
         return [decode(frame) for frame in frames]
@@ -108,6 +115,7 @@ class Grafana(StreamManager):
         max_data_points: int = 1000,
         user: User | None = ADMIN,
         as_json: bool = True,
+        headers: Mapping[str, str] = {},
     ) -> list[bytes]:
         """Run a query and return its frames as the plugin encoded them, in JSON or in Arrow.
 
@@ -117,6 +125,7 @@ class Grafana(StreamManager):
         start = start or end - timedelta(minutes=5)
         request = pb.QueryDataRequest(
             plugin_context=self.context(user),
+            headers=dict(headers),
             format=pb.DataFrameFormat.JSON if as_json else pb.DataFrameFormat.ARROW,
             queries=[
                 pb.DataQuery(

@@ -26,6 +26,7 @@ func init() {
 		"start": start, "stop": command(stop), "exited": command(exited),
 		"shutdown": command(shutdown), "logs": command(logs),
 		"health": command(health), "query": command(query), "chunked": command(chunked),
+		"alert":    command(alert),
 		"resource": command(resource), "metrics": command(metrics),
 		"grpchealth": command(grpcHealth), "raw": command(raw), "compressed": command(compressed),
 		"subscribe": command(subscribe), "publish": command(publish),

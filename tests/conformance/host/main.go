@@ -18,6 +18,7 @@
 //	health    ctx? headers?
 //	query     ctx? queries? format? headers? raw? browser?
 //	chunked   as query: the list of chunks
+//	alert     as query: the series that an alert rule evaluates, or why Grafana refuses the frames
 //	resource  ctx? path method? url? headers? body? body_base64?
 //	metrics ctx? | grpchealth service? | raw method bytes | compressed ctx?
 //	subscribe ctx? path data? headers?         publish: the same

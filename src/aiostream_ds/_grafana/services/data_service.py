@@ -82,7 +82,9 @@ class DataService(Service):
                 instance = await self.instances.get(request.plugin_context)
                 context = conversion.plugin_context(request.plugin_context)
                 with isolate():
-                    frames = await queries.answer(self.replay, instance, context, message)
+                    frames = await queries.answer(
+                        self.replay, instance, context, message, request.headers
+                    )
                 encoded = [await self._encode(frame, request.format) for frame in frames]
             return Answer(200, encoded, form=request.format)
         except Exception as error:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
-from aiostream_ds._channels.described import described
+from msgspec import Struct
+
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.metrics import exposition
 from aiostream_ds._telemetry import Counters
@@ -29,6 +31,30 @@ PAGES = ("docs/authorization.md", "docs/behaviour.md", "docs/errors.md")
 _TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.S)
 
 Rows = Iterator[Sequence[str]]
+
+
+class Described(NamedTuple):
+    """One constant or field."""
+
+    name: str
+    default: Any
+    description: str
+
+
+def described(module: ModuleType) -> Iterator[Described]:
+    """Every annotated constant of a module, then every field of its structs, in source order."""
+    for name, hint in get_type_hints(module, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            yield Described(name, getattr(module, name), hint.__metadata__[0].description)
+    for owner in vars(module).values():
+        if not isinstance(owner, type) or not issubclass(owner, Struct):
+            continue
+        if owner.__module__ != module.__name__:
+            continue
+        hints = get_type_hints(owner, include_extras=True)
+        for name, value in zip(owner.__struct_fields__, owner.__struct_defaults__, strict=True):
+            description = hints[name].__metadata__[0].description
+            yield Described(f"{owner.__name__}.{name}", value, description)
 
 
 def policy(module: str) -> Rows:

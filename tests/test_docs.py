@@ -18,8 +18,10 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 import pytest
+from msgspec import Struct
 
 import aiostream_ds
+from aiostream_ds._channels import policy
 from aiostream_ds.cli import main as command_line
 
 ROOT = Path(__file__).parents[1]
@@ -183,3 +185,15 @@ def test_every_number_of_the_code_stands_in_the_documentation():
     places = re.findall(r"<!-- table: constants (.+?) -->", text)[0].split()
     found = {row[0] for row in [*script.policy("_channels/policy"), *script.constants(*places)]}
     assert {name for name in found if name not in text} == set()
+
+
+def test_every_constant_and_field_of_the_policies_has_a_one_line_description():
+    lines = {line.name: line for line in behaviour().described(policy)}
+    structs = [kind for kind in vars(policy).values() if isinstance(kind, type)]
+    structs = [kind for kind in structs if issubclass(kind, Struct) and kind is not Struct]
+    constants = {name for name in vars(policy) if name.isupper() and not name.startswith("_")}
+    fields = {f"{owner.__name__}.{name}" for owner in structs for name in owner.__struct_fields__}
+    assert set(lines) == constants | fields
+    assert lines["Buffer.rows"].default == 10_000 and lines["CLOSE_TIMEOUT"].default == 1.0
+    for line in lines.values():
+        assert line.description.endswith(".") and "\n" not in line.description

@@ -195,7 +195,7 @@ FAULTS = {
     ),
     "a subscriber that receives now and then is stalled": fault(
         "subscription:Subscription.receive_nowait",
-        "self._full_since = None",
+        "self._not_received_since = None",
         "pass",
         registry.test_a_subscriber_that_receives_now_and_then_is_not_stalled,
     ),

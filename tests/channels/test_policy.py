@@ -4,8 +4,6 @@ import math
 
 import pytest
 
-from aiostream_ds._channels import policy
-from aiostream_ds._channels.described import described
 from aiostream_ds._channels.policy import Buffer, Policy, Retry, SchemaPolicy
 
 
@@ -57,17 +55,3 @@ def test_delays_grow_to_max_delay_and_stay_there():
 def test_jitter_only_shortens_a_delay():
     delays = {Retry(min_delay=1, jitter=0.5).delay(1) for _ in range(50)}
     assert len(delays) > 1 and all(0.5 <= delay <= 1 for delay in delays)
-
-
-def test_every_constant_and_field_has_a_one_line_description():
-    lines = {line.name: line for line in described(policy)}
-    constants = {name for name in vars(policy) if name.isupper() and not name.startswith("_")}
-    fields = {
-        f"{owner.__name__}.{name}"
-        for owner in (Buffer, Retry, policy.Replay, Policy, SchemaPolicy, policy.RowOrder)
-        for name in owner.__struct_fields__
-    }
-    assert set(lines) == constants | fields
-    assert lines["Buffer.rows"].default == 10_000 and lines["CLOSE_TIMEOUT"].default == 1.0
-    for line in lines.values():
-        assert line.description.endswith(".") and "\n" not in line.description

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from aiostream_ds._channels.exceptions import StreamFailed
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Retry
-from aiostream_ds._channels.registry import ChannelRegistry, StreamFailed
+from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._streams.supervisor import BUG_RETRY, BugDelays, supervise
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import BadQuery, ConfigError, NotFound, UpstreamError, unwrap

@@ -154,7 +154,7 @@ class Channel:
         return not self._subscriptions
 
     @property
-    def full(self) -> bool:
+    def is_blocked(self) -> bool:
         """Whether the policy is "block" and some subscription's queue is full."""
         return self._blocks and any(each.is_full for each in self._subscriptions)
 
@@ -162,7 +162,7 @@ class Channel:
     def can_send(self) -> bool:
         """Whether the channel is open and not full."""
         state = self.state
-        return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.full)
+        return (state is _RUNNING or state is _LINGERING) and not (self._blocks and self.is_blocked)
 
     @property
     def above_high_water(self) -> bool:
@@ -271,7 +271,7 @@ class Channel:
         Safe to cancel.
         """
         loop = self._owner.loop
-        while self.open and self.full:
+        while self.open and self.is_blocked:
             self._drain_waiter = waiter = loop.create_future()
             stalls_at = min(each.stalls_at() for each in self._subscriptions if each.is_full)
             timer = loop.call_at(stalls_at, self._evict_stalled, waiter)
@@ -356,14 +356,14 @@ class Channel:
 
     def _wake_drain(self) -> None:
         waiter = self._drain_waiter
-        if waiter is not None and not waiter.done() and not self.full:
+        if waiter is not None and not waiter.done() and not self.is_blocked:
             waiter.set_result(None)
 
     # For the registry
 
     @property
     def stuck(self) -> bool:
-        """Whether the stream is closing, was cancelled twice and is still alive."""
+        """Whether the stream was still alive when its third cancellation was due."""
         return self.state is State.CLOSING and self._cancellations > 2
 
     @property

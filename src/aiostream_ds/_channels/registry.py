@@ -10,39 +10,18 @@ from collections.abc import Callable, Hashable
 
 from aiostream_ds._channels.channel import Channel, Runner, State
 from aiostream_ds._channels.exceptions import (
-    ChannelClosed,
     ChannelError,
     ShuttingDown,
-    SlowSubscriber,
-    StalledSubscriber,
-    StreamFailed,
     StreamStuck,
     Superseded,
 )
 from aiostream_ds._channels.log import Log, LogFactory, LogStore, memory_logs
 from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._channels.policy import CLOSE_TIMEOUT, Policy, Replay
-from aiostream_ds._channels.subscription import Subscription, SubscriptionStatistics
+from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange
 
-__all__ = [
-    "Channel",
-    "ChannelClosed",
-    "ChannelError",
-    "ChannelKey",
-    "ChannelRegistry",
-    "Observer",
-    "Runner",
-    "ShuttingDown",
-    "SlowSubscriber",
-    "StalledSubscriber",
-    "State",
-    "StreamFailed",
-    "StreamStuck",
-    "Subscription",
-    "SubscriptionStatistics",
-    "Superseded",
-]
+__all__ = ["ChannelRegistry"]
 
 _DEFAULT = Policy()
 

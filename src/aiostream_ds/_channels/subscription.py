@@ -1,11 +1,11 @@
 """The queue between a channel and one subscriber, and how it ends.
 
-    queued packets ──receive_nowait()──▶ sent
-          └────── dropped
+    emitted ──push_direct()──▶ sink                    the queue is empty and the sink takes it
+       └──put()──▶ queued ──receive_nowait()──▶ sent
+                      └────── dropped
 
 The schema is joined to its rows when they are received, so dropping packets never loses a schema.
-
-Only `wait` waits, and a queue is used from one event loop.
+Only `wait` is a coroutine; a queue is used from one event loop.
 """
 
 from collections import deque
@@ -90,7 +90,7 @@ class Subscription:
         "_dropped_rows",
         "_ended",
         "_error",
-        "_full_since",
+        "_not_received_since",
         "_queued_bytes",
         "_queued_rows",
         "_schema",
@@ -114,7 +114,7 @@ class Subscription:
         self.exact = exact
         self.stalled = False
         self._status_changed = False
-        self._full_since: float | None = None  # full, and nothing was taken since
+        self._not_received_since: float | None = None  # full, and nothing was taken since
         self._channel: SubscriptionOwner | None = channel
         self._buffer = buffer
         self.queue: deque[Packet] = deque()
@@ -134,7 +134,7 @@ class Subscription:
     def receive_nowait(self) -> list[tuple[Schema | None, Packet]]:
         """All queued packets, oldest first, each with its schema if the subscriber needs it.
 
-        Never waits. Gives the rest also after the stream has ended, and nothing after `leave`.
+        Never waits. After the end of the stream it returns the rest, after `leave` nothing.
         """
         queue = self.queue
         if not queue:
@@ -163,7 +163,7 @@ class Subscription:
         self._sent_bytes += self._queued_bytes
         queue.clear()
         self._queued_rows = self._queued_bytes = 0
-        self._full_since = None
+        self._not_received_since = None
         if channel is not None:
             channel.subscription_drained()
         return received
@@ -321,13 +321,14 @@ class Subscription:
         )
 
     def stalls_at(self) -> float:
-        """When this subscription, which is full, is stalled unless something is received."""
-        if self._full_since is None:
-            self._full_since = self._channel.time() if self._channel is not None else 0.0
-        return self._full_since + self._buffer.stall_timeout
+        """When this subscription counts as stalled unless something is received before; the clock
+        starts with the first call. Called when its queue has overflowed or blocks the author."""
+        if self._not_received_since is None:
+            self._not_received_since = self._channel.time() if self._channel is not None else 0.0
+        return self._not_received_since + self._buffer.stall_timeout
 
     def evict_if_stalled(self) -> bool:
-        """End this subscription, which is full, if nothing was received for too long."""
+        """End this subscription if nothing was received for `stall_timeout`."""
         if self._channel is None or self._channel.time() < self.stalls_at():
             return False
         self.stalled = True

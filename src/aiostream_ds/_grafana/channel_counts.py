@@ -2,7 +2,7 @@
 
 import logging
 
-from aiostream_ds._channels.registry import ChannelKey, Observer
+from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._telemetry import Counters
 
 __all__ = ["CountingObserver"]

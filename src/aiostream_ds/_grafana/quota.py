@@ -7,7 +7,8 @@ left the channel. So a user counts for a channel from their subscription until t
 from collections.abc import Callable, Hashable
 from math import exp
 
-from aiostream_ds._channels.registry import ChannelKey, ChannelRegistry
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.access import Quota

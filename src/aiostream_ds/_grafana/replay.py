@@ -14,7 +14,9 @@ import anyio.to_thread
 import msgspec
 
 from aiostream_ds._channels.log import Log, LogSlice
-from aiostream_ds._channels.registry import ChannelKey, ChannelRegistry, Subscription
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json, tables

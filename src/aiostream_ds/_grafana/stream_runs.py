@@ -10,8 +10,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from aiostream_ds._channels.channel import Channel
-from aiostream_ds._channels.registry import ChannelRegistry, Runner, Subscription
+from aiostream_ds._channels.channel import Channel, Runner
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._grafana.replay import REPLAY_ROWS, ChannelRequest, RowReplay
 from aiostream_ds._streams.gap_filling import fill_gap

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import anyio
 import msgspec
 
-from aiostream_ds._channels.registry import ChannelError, StreamFailed
+from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
 from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
 from aiostream_ds._grafana.exact_delivery import send_exact

@@ -281,8 +281,10 @@ class Stream(Generic[P, R_co]):
 
         Called at each query of this stream: a panel loads or refreshes, an alert rule is evaluated.
         For a stream with a cursor, also when a run starts and when a viewer of an exact panel has
-        missed rows. Re-entrant: calls of several viewers run at the same time. It is cancelled if
-        Grafana cancels the query.
+        missed rows. Return at most `HistoryRange.limit` rows, the newest ones; return a
+        `HistoryPage` to add an epoch, a last cursor, or that older rows are lost. Re-entrant: calls
+        of several viewers run at the same time. It is cancelled if Grafana cancels the query. A
+        `PluginError` that it raises is the query's answer; anything else is logged as a bug.
         """
         return self._hook("history", hook)
 
@@ -292,7 +294,9 @@ class Stream(Generic[P, R_co]):
         """Decorate the method that admits a viewer, or raises PermissionDenied or NotFound.
 
         Called each time a browser subscribes, with that browser's user, and before the history is
-        read. Re-entrant: calls of several viewers run at the same time.
+        read. Any return value admits the viewer. A `PluginError` refuses with its status and is
+        logged; anything else is logged as a bug. Re-entrant: calls of several viewers run at the
+        same time. It is cancelled if Grafana cancels the call.
         """
         return self._hook("subscribe", hook)
 
@@ -309,7 +313,8 @@ class Stream(Generic[P, R_co]):
 
         The data is decoded as the annotation of the first argument. A second argument named `user`
         is the user who publishes. Called each time a browser publishes to the channel; without this
-        hook publishing is denied. Re-entrant: calls of several users run at the same time.
+        hook publishing is denied. A `PluginError` refuses. Re-entrant: calls of several users run
+        at the same time. It is cancelled if Grafana cancels the call.
         """
         return self._hook("publish", hook)
 
@@ -318,7 +323,8 @@ class Stream(Generic[P, R_co]):
 
         Called as a user types in the query editor, with the text so far as `typed`. By name it may
         take other fields of the path, which are None as long as they have no value, and `user`.
-        A user may type any other value: `subscribe` decides. Re-entrant.
+        A user may type any other value: `subscribe` decides. At most `SUGGESTIONS` (500) values are
+        shown. Re-entrant.
 
         Raises:
             TypeError: `field` is not a string.
@@ -402,9 +408,16 @@ def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamK
     """Decorate an `async def` method that yields the rows of all paths that match `pattern`.
 
     One run of the method serves all viewers of one path; everything that changes the rows must be
-    in the path. Grafana starts a run when the first viewer of a path subscribes. The run is
-    cancelled at an `await` or `yield` of the method, `linger` seconds after the last viewer left.
-    Re-entrant: the runs of several paths are active at the same time.
+    in the path. Grafana starts a run when the first viewer of a path subscribes. Re-entrant: the
+    runs of several paths are active at the same time, all in the event loop's thread.
+
+    Cancellation: `linger` seconds after the last viewer left, the run is cancelled once, at an
+    `await` or `yield` of the method; its `finally` may await. A run that ignores it is cancelled
+    again after `CLOSE_TIMEOUT`. Do not yield inside a timeout or a cancel scope.
+
+    Errors that the method raises: `UpstreamError` calls it again after the `retry` delay; another
+    `PluginError` is shown and not retried; anything else is a bug, which is logged, ends the
+    viewers' calls and delays the next run.
 
     Args:
         pattern: a channel path with fields in braces, such as `sensors/{id}/{hz:int}`.

@@ -102,8 +102,11 @@ class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     start: datetime
+    """Aware, in UTC; the earliest possible time when rows after a cursor are asked for."""
     end: datetime
+    """Aware, in UTC; the latest possible time when there is no later bound."""
     limit: int
+    """The maximum number of rows to return."""
     after: int | None = None
     upto: int | None = None
 

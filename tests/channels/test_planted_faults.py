@@ -194,9 +194,9 @@ FAULTS = {
         registry.test_a_stalled_subscription_is_ended_and_the_author_continues,
     ),
     "a subscriber that receives now and then is stalled": fault(
-        "subscription:Subscription.receive_nowait",
-        "self._not_received_since = None",
-        "pass",
+        "subscription:Subscription.put",
+        "not older",
+        "not self._waiting_since",
         registry.test_a_subscriber_that_receives_now_and_then_is_not_stalled,
     ),
     "a drop is not reported": fault(

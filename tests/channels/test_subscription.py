@@ -13,7 +13,7 @@ from aiostream_ds._channels.exceptions import (
 )
 from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
 from aiostream_ds._channels.subscription import Subscription
-from aiostream_ds._frames.packet import Schema
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from tests.channels.parts import packet, rows_of
 
 A, B = Schema(b"a", "a"), Schema(b"b", "b")
@@ -49,8 +49,13 @@ def subscribe(**bounds):
 
 
 def put(subscription, packets):
-    subscription.put(packets, sum(p.rows for p in packets), sum(len(p.data) for p in packets))
+    rows, size = sum(p.rows for p in packets), sum(len(p.data) for p in packets)
+    subscription.put(packets, rows, size, subscription._channel.now)
     subscription.wake()
+
+
+def cursors(last):
+    return Packet(A, b"", 0, CursorRange("", last, last))
 
 
 def test_receive_nowait_returns_all_in_order_and_then_nothing():
@@ -194,7 +199,7 @@ async def test_fail_ends_the_subscription_that_lags():
 @pytest.mark.parametrize("full", ["drop_oldest", "latest"])
 async def test_a_full_subscription_from_which_nothing_is_received_for_too_long_is_ended(full):
     subscription, channel = subscribe(rows=1, full=full, stall_timeout=10)
-    for second in (0, 1, 2, 10.5):  # full from the second packet on
+    for second in (1, 2, 3, 10.5):  # what was queued first waits from the first second on
         channel.now = second
         put(subscription, [packet([second])])
         assert not subscription.stalled
@@ -203,6 +208,46 @@ async def test_a_full_subscription_from_which_nothing_is_received_for_too_long_i
     assert subscription.stalled and subscription.statistics().dropped_packets == 5
     with pytest.raises(StalledSubscriber, match="has taken nothing for 10 s"):
         await subscription.wait()
+
+
+def test_only_the_newest_packet_without_rows_is_kept_at_the_end_of_a_queue():
+    subscription, channel = subscribe(rows=2)
+    for last in range(1_000):
+        subscription.put_cursors(cursors(last), 0.0)
+    put(subscription, [packet([1])])
+    for last in range(1_000, 2_000):
+        subscription.put_cursors(cursors(last), 0.0)
+    queued = [(each.rows, each.cursors and each.cursors.last) for each in subscription.queue]
+    assert queued == [(0, 999), (1, None), (0, 1999)] and channel.log == []
+
+
+async def test_a_subscriber_that_takes_no_packets_without_rows_is_stalled():
+    subscription, channel = subscribe(stall_timeout=10)
+    for second in range(1, 12):
+        assert not subscription.stalled
+        channel.now = second
+        subscription.put_cursors(cursors(second), second)
+    assert subscription.stalled and channel.log == ["left"]
+    with pytest.raises(StalledSubscriber):
+        await subscription.wait()
+
+
+def test_a_dropped_packet_without_rows_is_no_loss():
+    subscription, channel = subscribe(rows=2)
+    subscription.put_cursors(cursors(1), 0.0)
+    put(subscription, [packet([1, 2, 3])])
+    assert channel.log == [] and rows_of(subscription.receive_nowait()) == [1, 2, 3]
+
+
+def test_the_time_before_a_queue_is_full_counts_for_the_stall_timeout():
+    subscription, channel = subscribe(rows=2, stall_timeout=10)
+    for second in range(0, 30, 6):
+        channel.now = second
+        put(subscription, [packet([second])])
+        assert subscription.stalled == (second > 10)
+        if subscription.stalled:
+            break
+    assert channel.now == 12
 
 
 def test_receiving_something_resets_the_stall_timeout():

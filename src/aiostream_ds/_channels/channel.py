@@ -241,15 +241,16 @@ class Channel:
         queued: list[Subscription] = []
         for subscription in tuple(self._subscriptions):  # a copy: one that is evicted leaves here
             if single is None or not subscription.push_direct(single, now):
-                subscription.put(packets, rows, size)
+                subscription.put(packets, rows, size, now)
                 queued.append(subscription)
         for subscription in queued:
             subscription.wake()
 
     def _give_cursors(self, packet: Packet) -> None:
+        now = self._owner.loop.time()
         exact = tuple(each for each in self._subscriptions if each.exact)
         for subscription in exact:
-            subscription.put((packet,), 0, 0)
+            subscription.put_cursors(packet, now)
         for subscription in exact:
             subscription.wake()
 

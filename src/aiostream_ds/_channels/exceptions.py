@@ -29,7 +29,7 @@ class SlowSubscriber(ChannelError):
 
 
 class StalledSubscriber(ChannelError):
-    """The queue was full, and the subscriber took nothing for `Buffer.stall_timeout` seconds."""
+    """The queue overflowed, and its subscriber took nothing for `Buffer.stall_timeout` seconds."""
 
 
 class Superseded(ChannelError):

@@ -156,8 +156,8 @@ class Buffer(Struct, frozen=True):
     stall_timeout: Annotated[
         float,
         Meta(
-            description="Seconds after which a subscription is ended whose queue is full and from"
-            " which nothing was taken; Grafana calls again."
+            description="Seconds after which a subscription is ended whose queue overflows if"
+            " nothing was taken from it since its first packet; Grafana calls again."
         ),
     ] = 60.0
 

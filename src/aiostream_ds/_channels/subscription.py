@@ -90,7 +90,6 @@ class Subscription:
         "_dropped_rows",
         "_ended",
         "_error",
-        "_not_received_since",
         "_queued_bytes",
         "_queued_rows",
         "_schema",
@@ -101,6 +100,7 @@ class Subscription:
         "_sent_rows",
         "_status_changed",
         "_waiter",
+        "_waiting_since",
         "exact",
         "on_ready",
         "queue",
@@ -114,7 +114,7 @@ class Subscription:
         self.exact = exact
         self.stalled = False
         self._status_changed = False
-        self._not_received_since: float | None = None  # full, and nothing was taken since
+        self._waiting_since = 0.0  # when the first packet in the queue was put there
         self._channel: SubscriptionOwner | None = channel
         self._buffer = buffer
         self.queue: deque[Packet] = deque()
@@ -163,7 +163,6 @@ class Subscription:
         self._sent_bytes += self._queued_bytes
         queue.clear()
         self._queued_rows = self._queued_bytes = 0
-        self._not_received_since = None
         if channel is not None:
             channel.subscription_drained()
         return received
@@ -265,10 +264,12 @@ class Subscription:
         self._sent_bytes += len(packet.data)
         return True
 
-    def put(self, packets: Sequence[Packet], rows: int, size: int) -> None:
+    def put(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
         """Queue packets; `rows` and `size` are their sums. The caller calls `wake` afterwards."""
         queue, buffer = self.queue, self._buffer
         older = len(queue)
+        if not older:
+            self._waiting_since = now
         queue.extend(packets)
         self._queued_rows += rows
         self._queued_bytes += size
@@ -276,6 +277,15 @@ class Subscription:
             self._handle_overflow(older)
         elif buffer.full == "latest":
             self._drop(len(queue) - 1)
+
+    def put_cursors(self, packet: Packet, now: float) -> None:
+        """Queue a packet without rows. It replaces one at the end of the queue, so that what has no
+        rows and bytes cannot grow. The caller calls `wake` afterwards."""
+        if self.queue and not self.queue[-1].rows:
+            self.queue[-1] = packet
+            self.evict_if_stalled()
+        else:
+            self.put((packet,), 0, 0, now)
 
     def wake(self) -> None:
         """Notify the subscriber."""
@@ -321,14 +331,14 @@ class Subscription:
         )
 
     def stalls_at(self) -> float:
-        """When this subscription counts as stalled unless something is received before; the clock
-        starts with the first call. Called when its queue has overflowed or blocks the author."""
-        if self._not_received_since is None:
-            self._not_received_since = self._channel.time() if self._channel is not None else 0.0
-        return self._not_received_since + self._buffer.stall_timeout
+        """When this subscription, whose queue is not empty, is stalled unless it is received from.
+
+        The time counts from the first packet in the queue: from then on nothing was received.
+        """
+        return self._waiting_since + self._buffer.stall_timeout
 
     def evict_if_stalled(self) -> bool:
-        """End this subscription if nothing was received for `stall_timeout`."""
+        """End this subscription, whose queue overflows, if nothing was received for too long."""
         if self._channel is None or self._channel.time() < self.stalls_at():
             return False
         self.stalled = True
@@ -388,7 +398,7 @@ class Subscription:
         self._dropped_packets += count
         self._dropped_rows += rows
         self._dropped_bytes += size
-        if lost and count and self._channel is not None:
+        if lost and rows and self._channel is not None:
             self._channel.rows_dropped(rows, count)
 
 

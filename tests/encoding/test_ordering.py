@@ -8,7 +8,7 @@ import pytest
 
 from aiostream_ds._channels.policy import RowOrder
 from aiostream_ds._encoding import ordering
-from aiostream_ds._encoding.ordering import Sorter, check_order, is_idle
+from aiostream_ds._encoding.ordering import Sorter, check_order, passes_all_rows
 from aiostream_ds._frames.frame import Field, FieldType, Frame, FrameError
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Row
@@ -82,8 +82,8 @@ def test_invalid_options_are_refused(options, message):
 
 
 def test_an_order_without_rules_passes_all_rows():
-    assert is_idle(RowOrder()) and is_idle(RowOrder(by=("a",)))
-    assert not is_idle(RowOrder(late="drop")) and not is_idle(RowOrder(key=("a",)))
+    assert passes_all_rows(RowOrder()) and passes_all_rows(RowOrder(by=("a",)))
+    assert not passes_all_rows(RowOrder(late="drop")) and not passes_all_rows(RowOrder(key=("a",)))
     rows = [*at(3, 1), Reading.from_columns(time=[1], sensor=["a"], value=[1.0])]
     assert Stage().feed(*rows).out == rows
 

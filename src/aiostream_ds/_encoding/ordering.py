@@ -1,4 +1,4 @@
-"""Rows in the order of their own time, by the rules of a `RowOrder`.
+"""Sorts rows by event time, by the rules of a `RowOrder`.
 
 A `Sorter` belongs to one stream. It has no tasks and no timers: it receives rows and the current
 time, and reports when it is due again. Rows that it cannot read, such as those with an invalid
@@ -26,10 +26,10 @@ from aiostream_ds._frames.frame import Frame
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Columns
 
-__all__ = ["Sorter", "check_order", "is_idle"]
+__all__ = ["Sorter", "check_order", "passes_all_rows"]
 
 
-def is_idle(order: RowOrder) -> bool:
+def passes_all_rows(order: RowOrder) -> bool:
     """Whether the order passes all rows on unchanged."""
     return order.late == "pass" and not order.key
 
@@ -97,26 +97,26 @@ class Sorter:
                 names, or their values are not hashable (a list or a dict).
             FrameError: a block has times without a time zone.
         """
-        found: list[Any] = []
+        released: list[Any] = []
         try:
             if self._deadlines:
-                self._release_due(now, found)
+                self._release_due(now, released)
             for each in yields:
                 if isinstance(each, list | tuple):
                     for row in each:
-                        self._add(row, now, found)
+                        self._add(row, now, released)
                 else:
-                    self._add(each, now, found)
+                    self._add(each, now, released)
         finally:
-            out += join_block_rows(found)
+            out += join_block_rows(released)
 
     def release(self, now: float) -> list[Any]:
-        """Remove the rows whose time is up, oldest first; at `math.inf` all rows."""
-        found: list[Any] = []
-        self._release_due(now, found)
-        return join_block_rows(found)
+        """Remove the rows whose deadline has passed, oldest first; at `math.inf` all rows."""
+        released: list[Any] = []
+        self._release_due(now, released)
+        return join_block_rows(released)
 
-    def _add(self, row: Any, now: float, found: list[Any]) -> None:
+    def _add(self, row: Any, now: float, released: list[Any]) -> None:
         kind = row.__class__
         try:
             accessors = self._accessors[kind]
@@ -131,18 +131,18 @@ class Sorter:
                 series(row) if series is not None else None,
                 key(row) if key is not None else None,
                 now,
-                found,
+                released,
             )
         elif isinstance(row, Columns | Frame):
             self.rows += row.rows
-            self._add_block(row, now, found)
+            self._add_block(row, now, released)
         else:
-            self._release_due(math.inf, found)
-            found.append(row)
+            self._release_due(math.inf, released)
+            released.append(row)
 
-    def _add_block(self, block: Columns[Any] | Frame, now: float, found: list[Any]) -> None:
-        if not block.rows or is_idle(self._order):
-            found.append(block)
+    def _add_block(self, block: Columns[Any] | Frame, now: float, released: list[Any]) -> None:
+        if not block.rows or passes_all_rows(self._order):
+            released.append(block)
             return
         times, series, keys = sort_keys(self._order, block)
         if self._late == "drop" and self._only_series is not None and times and not keys:
@@ -150,7 +150,7 @@ class Sorter:
             present = [time for time in times if time is not None]
             if len(present) == len(times) and _is_sorted([self._only_series.newest, *present]):
                 self._only_series.newest = present[-1]
-                found.append(block)
+                released.append(block)
                 return
         for row in range(block.rows):
             self._add_row(
@@ -159,47 +159,55 @@ class Sorter:
                 series[row] if series else None,
                 keys[row] if keys else None,
                 now,
-                found,
+                released,
             )
 
     def _add_row(
-        self, row: Any, time: int | None, name: Any, key: Any, now: float, found: list[Any]
+        self, row: Any, time: int | None, name: Any, key: Any, now: float, released: list[Any]
     ) -> None:
-        """Drop, hold or send one row; append rows that may be sent now to `found`."""
+        """Drop, hold or send one row; append rows that may be sent now to `released`."""
         if key is not None and self._is_known(key):
             self._counters.count_dropped("duplicate")
             return
         if time is None:
-            found.append(row)
+            released.append(row)
         else:
             series = self._only_series
             if series is None:
-                series = self._find_series(name, found)
+                series = self._get_or_add_series(name, released)
             if self._late == "hold":
-                if time < series.sent[0]:
-                    self._counters.count_dropped("late")
+                if not self._hold_row(row, time, series, now, released):
                     return
-                self._number += 1
-                heappush(series.held, (time, self._number, row))
-                self._deadlines.append((now + self._order.hold, time, self._number, series))
-                if time > series.newest:
-                    series.newest = time
-                self._held += 1
-                limit = series.newest - self._hold
-                if series.held[0][0] <= limit:
-                    self._send(series.pop_until(limit, self._number), found)
-                while self._held > self._order.rows:
-                    self._release_first(found)
             elif time < series.newest:
                 self._counters.count_dropped("late")
                 return
             else:
                 series.newest = time
-                found.append(row)
+                released.append(row)
         if key is not None:
             self._keys[key] = None
             if len(self._keys) > self._order.keys:
                 self._keys.popitem(last=False)
+
+    def _hold_row(
+        self, row: Any, time: int, series: "_Series", now: float, released: list[Any]
+    ) -> bool:
+        """Hold a row; append the rows that may be sent now to `released`. False: it is too late."""
+        if time < series.sent[0]:
+            self._counters.count_dropped("late")
+            return False
+        self._number += 1
+        heappush(series.held, (time, self._number, row))
+        self._deadlines.append((now + self._order.hold, time, self._number, series))
+        if time > series.newest:
+            series.newest = time
+        self._held += 1
+        limit = series.newest - self._hold
+        if series.held[0][0] <= limit:
+            self._send(series.pop_until(limit, self._number), released)
+        while self._held > self._order.rows:
+            self._release_first(released)
+        return True
 
     def _is_known(self, key: Any) -> bool:
         try:
@@ -207,7 +215,7 @@ class Sorter:
         except TypeError:
             raise _not_hashable("key", self._order.key, key) from None
 
-    def _find_series(self, name: Any, found: list[Any]) -> "_Series":
+    def _get_or_add_series(self, name: Any, released: list[Any]) -> "_Series":
         try:
             series = self._series.get(name)
         except TypeError:
@@ -218,10 +226,10 @@ class Sorter:
         series = self._series[name] = _Series()
         if len(self._series) > ORDER_SERIES:
             _, evicted = self._series.popitem(last=False)
-            self._send(evicted.pop_until(math.inf, self._number), found)
+            self._send(evicted.pop_until(math.inf, self._number), released)
         return series
 
-    def _release_due(self, now: float, found: list[Any]) -> None:
+    def _release_due(self, now: float, released: list[Any]) -> None:
         """Send rows that are due, and older rows of their series: they would be late after them."""
         deadlines = self._deadlines
         entries: list[_Entry] = []
@@ -229,16 +237,16 @@ class Sorter:
             _, time, number, series = deadlines.popleft()
             entries += series.pop_until(time, number)
         entries.sort()  # they may be of several series
-        self._send(entries, found)
+        self._send(entries, released)
 
-    def _release_first(self, found: list[Any]) -> None:
+    def _release_first(self, released: list[Any]) -> None:
         """Too many rows are held: send the one that arrived first, and older rows of its series."""
         _, time, number, series = self._deadlines.popleft()
-        self._send(series.pop_until(time, number), found)
+        self._send(series.pop_until(time, number), released)
 
-    def _send(self, entries: "list[_Entry]", found: list[Any]) -> None:
+    def _send(self, entries: "list[_Entry]", released: list[Any]) -> None:
         self._held -= len(entries)
-        found += [row for _, _, row in entries]
+        released += [row for _, _, row in entries]
 
 
 _Entry = tuple[int, int, Any]

@@ -70,9 +70,9 @@ def drive(
 
     sorter = None
     if order is not None:
-        from aiostream_ds._encoding.ordering import Sorter, is_idle  # rarely used
+        from aiostream_ds._encoding.ordering import Sorter, passes_all_rows  # rarely used
 
-    if order is not None and not is_idle(order):
+    if order is not None and not passes_all_rows(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
 
     def run(channel: Channel) -> Awaitable[None]:

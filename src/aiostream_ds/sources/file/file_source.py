@@ -45,13 +45,13 @@ POLL = 0.1
 """Seconds between two polls of a file without new rows."""
 
 LIST_LIMIT = 1_000
-"""Most files that health and suggestions list."""
+"""Maximum number of files that health and suggestions list."""
 
 NAMES_SHOWN = 10
-"""Most file names in a message."""
+"""Maximum number of file names in a message."""
 
 _LOG_INTERVAL = 60.0
-"""Least seconds between two log lines about skipped lines of a file."""
+"""Minimum seconds between two log lines about skipped lines of a file."""
 
 
 class FileSettings(RecordSettings):
@@ -62,10 +62,10 @@ class FileSettings(RecordSettings):
     format: Literal["auto", "ndjson", "csv"] = "auto"
     """auto is CSV for names that end in .csv or .tsv, else NDJSON."""
     max_line: Annotated[int, Meta(ge=1_000, le=64_000_000)] = 1_000_000
-    """Most bytes of a line; longer lines are skipped."""
+    """Maximum bytes of a line; longer lines are skipped."""
 
 
-Name = Annotated[
+FilePath = Annotated[
     str, Meta(description="The path relative to the directory, such as app/today.ndjson")
 ]
 
@@ -119,7 +119,7 @@ class File(DataSource[FileSettings]):
         return Health(message=text, details=details)
 
     @stream("rows/{file:rest}", cursor="offset")
-    async def rows(self, after: Cursor | None, file: Name) -> Rows[Row | list[Row] | Cursor]:
+    async def rows(self, after: Cursor | None, file: FilePath) -> Rows[Row | list[Row] | Cursor]:
         """The rows of a file as it grows; waits for a file that does not exist yet."""
         follower = FileFollower(
             os.path.join(self._root, file), partial(self._open, file), after, self._truncations
@@ -199,13 +199,15 @@ class File(DataSource[FileSettings]):
         else:
             truncations = self._truncations.get(os.path.join(self._root, file), 0)
             epoch = epoch_name(found.epoch, truncations)
-            page = HistoryPage(found.rows, epoch=epoch, truncated=found.gone, last=found.last)
-        if span.after is not None or (found is not None and found.reaches_back):
+            page = HistoryPage(
+                found.rows, epoch=epoch, truncated=found.is_truncated, last=found.last
+            )
+        if span.after is not None or (found is not None and found.covers_start):
             return page
         return self._read_rotated(span, file, page, {found.key} if found else set())
 
     def _read_rotated(
-        self, span: HistoryRange, file: str, page: HistoryPage, seen: set[tuple[int, int]]
+        self, span: HistoryRange, file: str, page: HistoryPage, seen_files: set[tuple[int, int]]
     ) -> HistoryPage:
         rows: list[Row] = page.rows
         for number in count(1):
@@ -216,13 +218,13 @@ class File(DataSource[FileSettings]):
                 found = find_rows(partial(self._open, f"{file}.{number}"), rest)
             except (OSError, PluginError):
                 break
-            if found is None or found.key in seen:  # renamed in the meantime
+            if found is None or found.key in seen_files:  # renamed in the meantime
                 continue
-            seen.add(found.key)
+            seen_files.add(found.key)
             for row in found.rows:
                 row["offset"] = 0
             rows = found.rows + rows
-            if found.reaches_back:
+            if found.covers_start:
                 break
         return replace(page, rows=rows)
 

@@ -82,7 +82,7 @@ class FileFollower:
             return self._begin()
         reader = forward.start.reader
         reader.replaced = 0
-        before = forward.position
+        before = forward.offset
         shrunk = forward.log.size() < before
         chunk = forward.read()
         # checked after reading: then the rows are known to be from the file with this beginning
@@ -93,7 +93,7 @@ class FileFollower:
                 self._count_truncation()
             self.close()
             return _AGAIN
-        if chunk.rows or chunk.skipped or forward.position > before:
+        if chunk.rows or chunk.skipped or forward.offset > before:
             more = chunk.more or self._next is not None
             return Batch(chunk.rows, chunk.skipped, replaced=reader.replaced, more=more)
         if self._next is not None:
@@ -156,9 +156,9 @@ class FileFollower:
 
     def _switch(self, forward: ForwardReader, other: LogFile) -> Batch:
         """Continue in the other file after the old one has been read to its end."""
-        rest = forward.log.size() - forward.position
-        lost = [SkippedLine(forward.position + rest, "no newline at the end")] if rest else []
-        self._after = Cursor(self._epoch_name(forward), forward.position)
+        rest = forward.log.size() - forward.offset
+        lost = [SkippedLine(forward.offset + rest, "no newline at the end")] if rest else []
+        self._after = Cursor(self._epoch_name(forward), forward.offset)
         self._next = None
         self.close()
         batch = self._adopt(other)

@@ -32,13 +32,13 @@ CHUNK = 1 << 17
 """Bytes of one read forwards."""
 
 HEAD = 1 << 16
-"""Most bytes of the head that identifies a file; a CSV header must end within them."""
+"""Maximum bytes of the head that identifies a file; a CSV header must end within them."""
 
 SCAN = 1 << 28
-"""Most bytes that a search for rows reads, in a file with few rows."""
+"""Maximum bytes that a search for rows reads, in a file with few rows."""
 
 SEARCH = 1 << 22
-"""Most bytes that one step of a search by time reads; without a row it goes to earlier ones."""
+"""Maximum bytes that one step of a search by time reads; without a row it goes to earlier ones."""
 
 Row = dict[str, Any]
 
@@ -174,42 +174,42 @@ class LogFile:
 
 
 class ForwardReader:
-    """Reads lines from an offset to the end of the file. `position` is the current offset."""
+    """Reads lines from an offset to the end of the file. `offset` is the current offset."""
 
-    __slots__ = ("_in_long", "log", "position", "start")
+    __slots__ = ("_in_long", "log", "offset", "start")
 
-    def __init__(self, log: LogFile, start: FileStart, position: int) -> None:
+    def __init__(self, log: LogFile, start: FileStart, offset: int) -> None:
         self.log = log
         self.start = start
-        self.position = max(position, start.data)
+        self.offset = max(offset, start.data)
         self._in_long = False  # inside a line that is too long
 
     def read(self, limit: int = 1 << 62, upto: int | None = None) -> Chunk:
         """The next lines: at most `limit` rows, and none that ends after `upto`."""
-        log, position = self.log, self.position
-        available = max(0, log.size() - position)
+        log, offset = self.log, self.offset
+        available = max(0, log.size() - offset)
         size = CHUNK
-        data = log.read(min(available, size), position)
+        data = log.read(min(available, size), offset)
         if b"\n" not in data and available > size and not self._in_long:
             size = log.max_line + 1
-            data = log.read(min(available, size), position)
+            data = log.read(min(available, size), offset)
         if b"\n" not in data:
             if self._in_long or len(data) > log.max_line:
                 self._in_long = True
-                self.position += len(data)
+                self.offset += len(data)
                 return Chunk([], [], more=available > len(data))
             return Chunk([], [], more=False)
         skipped: list[SkippedLine] = []
         if self._in_long:
             head, _, data = data.partition(b"\n")
-            position += len(head) + 1
-            if upto is not None and position > upto:
+            offset += len(head) + 1
+            if upto is not None and offset > upto:
                 return Chunk([], [], more=False)
             self._in_long = False
-            skipped.append(SkippedLine(position, f"longer than {log.max_line} bytes"))
-        rows, found, end = _parse(log, self.start.reader, data, position, limit, upto)
-        self.position = end
-        more = end < position + data.rfind(b"\n") + 1 or available > size
+            skipped.append(SkippedLine(offset, f"longer than {log.max_line} bytes"))
+        rows, found, end = _parse(log, self.start.reader, data, offset, limit, upto)
+        self.offset = end
+        more = end < offset + data.rfind(b"\n") + 1 or available > size
         return Chunk(rows, skipped + found, more and len(rows) < limit)
 
 
@@ -244,15 +244,15 @@ def oldest_rows(
 ) -> tuple[list[Row], int]:
     """The first `limit` rows after an offset, and the offset up to which they are complete."""
     forward = ForwardReader(log, start, log.line_start(after))
-    begin = forward.position
+    begin = forward.offset
     rows: list[Row] = []
-    while len(rows) < limit and forward.position - begin < SCAN:
-        before = forward.position
+    while len(rows) < limit and forward.offset - begin < SCAN:
+        before = forward.offset
         chunk = forward.read(limit - len(rows), upto)
         rows += chunk.rows
-        if not chunk.more or forward.position == before:
+        if not chunk.more or forward.offset == before:
             break
-    return rows, log.line_start(forward.position)
+    return rows, log.line_start(forward.offset)
 
 
 def newest_rows(
@@ -325,12 +325,12 @@ def _later(log: LogFile, start: FileStart, begin: int, end: int, last: int) -> i
 
 
 def _first(forward: ForwardReader, end: int) -> Row | None:
-    end = min(end, forward.position + SEARCH)
-    while forward.position < end:
-        before = forward.position
+    end = min(end, forward.offset + SEARCH)
+    while forward.offset < end:
+        before = forward.offset
         chunk = forward.read(1, end)
         if chunk.rows:
             return chunk.rows[0]
-        if forward.position == before:
+        if forward.offset == before:
             return None
     return None

@@ -29,16 +29,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class FoundRows(NamedTuple):
     """The rows of one read. `last` is the offset up to which the file was read.
 
-    `gone`: the file is shorter than the requested offset. `reaches_back`: it has rows before the
-    range, so older files have none in it.
+    `is_truncated`: the file is shorter than the requested offset. `covers_start`: it has rows
+    before the range, so older files have none in it.
     """
 
     key: tuple[int, int]
     epoch: str
     rows: list[Row]
     last: int | None
-    gone: bool = False
-    reaches_back: bool = False
+    is_truncated: bool = False
+    covers_start: bool = False
 
 
 def find_rows(open_log: Callable[[], LogFile], span: HistoryRange) -> FoundRows | None:
@@ -65,8 +65,8 @@ def _read(log: LogFile, start: FileStart, span: HistoryRange) -> FoundRows:
         first, last = -((_EPOCH - span.start) // ms), (span.end - _EPOCH) // ms
         rows, end = newest_rows(log, start, first, last, span.limit)
         back = begins_before(log, start, first)
-        return FoundRows(log.key, start.epoch, rows, end, reaches_back=back)
+        return FoundRows(log.key, start.epoch, rows, end, covers_start=back)
     if span.after > log.size():
-        return FoundRows(log.key, start.epoch, [], None, gone=True)
+        return FoundRows(log.key, start.epoch, [], None, is_truncated=True)
     rows, end = oldest_rows(log, start, span.after, span.upto, span.limit)
     return FoundRows(log.key, start.epoch, rows, end)

@@ -24,7 +24,7 @@ READ = 64
 """Packets read from the file at a time."""
 
 MIN_GAP = 0.01
-"""Least seconds between the end of a recording and its beginning, in a loop."""
+"""Minimum seconds between the end of a recording and its beginning, in a loop."""
 
 
 class RecordedSettings(Settings):

@@ -186,7 +186,7 @@ class Call:
 
     def finish(self, status: Status, message: str = "") -> None:
         """Send the trailers with this status. Does nothing when the stream is closed."""
-        if self.stream.closable:
+        if self.stream.can_respond:
             block = _OK if status is Status.OK else _encode_status(status, message)
             self.stream.write_headers(block if self.sent else _RESPONSE_HEADERS + block, end=True)
         callback, self._when_done = self._when_done, None

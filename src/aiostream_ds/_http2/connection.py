@@ -226,7 +226,7 @@ class _Events(EventsProcessor):
             self.calls.accept(stream, head)
             return
         _log.debug("reset a malformed request: %s", head.error)
-        if stream.closable:
+        if stream.can_respond:
             self.h2.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
             self.h2.limits.count_error_reset()
         stream.forget()

@@ -44,7 +44,7 @@ class Http2Connection(Connection):
 
     def acknowledge(self, number: int, size: int, *, ended: bool) -> None:
         """Open the flow-control windows by `size` bytes that were read. For an ended stream only
-        the connection's window, and only every `_ACKNOWLEDGE_BYTES`: small requests are many."""
+        the connection's window, and only every `_ACKNOWLEDGE_BYTES`, since most requests are small."""
         if ended:
             self._unacknowledged += size
             if self._unacknowledged < _ACKNOWLEDGE_BYTES:
@@ -60,13 +60,13 @@ class Http2Connection(Connection):
         await event.wait()
 
     def wake_blocked(self) -> None:
-        """The connection's window has grown."""
+        """Wake all blocked streams; called when the connection's window has grown."""
         blocked, self.blocked = self.blocked, {}
         for event in blocked.values():
             event.set()
 
     def wake(self, number: int) -> None:
-        """A stream's window has grown."""
+        """Wake a blocked stream; called when its window has grown."""
         event = self.blocked.pop(number, None)
         if event is not None:
             event.set()
@@ -109,7 +109,7 @@ class Http2Stream:
         return data
 
     def feed(self, data: bytes, size: int) -> None:
-        """The host has sent `data`, which took `size` bytes of the flow-control windows."""
+        """Store `data` from the host, which took `size` bytes of the flow-control windows."""
         self._data += data
         self._unacknowledged += size
         self.wake()
@@ -140,7 +140,7 @@ class Http2Stream:
     # Writing
 
     @property
-    def closable(self) -> bool:
+    def can_respond(self) -> bool:
         """Whether the stream and its connection are open for a response."""
         if self.connection.is_closing():
             return False
@@ -210,7 +210,7 @@ class Http2Stream:
 
         Raises StreamClosedError when the host has reset the stream or the connection is lost.
         """
-        if not self.closable:
+        if not self.can_respond:
             raise StreamClosedError(self.number)
         h2 = self._h2
         states = h2.streams[self.number].state_machine
@@ -240,7 +240,7 @@ class Http2Stream:
             or size > h2.outbound_flow_control_window
             or h2.encoder.header_table.resized
             or not connection.write_ready.is_set()
-            or not self.closable
+            or not self.can_respond
         ):
             return False
         process = stream.state_machine.process_input
@@ -261,7 +261,7 @@ class Http2Stream:
 
     def write_status(self, status: str) -> None:
         """Answer a request that is not a gRPC call with an HTTP status."""
-        if self.closable:
+        if self.can_respond:
             self.write_headers(encode_headers([(":status", status)]), end=True)
 
     def forget(self) -> None:

@@ -6,6 +6,7 @@ type `Secret` are in the second map, all others in the first. Keys are camelCase
 """
 
 import re
+from collections.abc import Collection, Iterable, Mapping
 from types import UnionType
 from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -13,6 +14,7 @@ import msgspec
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds._annotations import base_type
+from aiostream_ds._leniency import mend, rename_keys
 from aiostream_ds.errors import ConfigError
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "is_secret",
     "json_schema",
     "secret",
+    "unknown_keys",
 ]
 
 T = TypeVar("T")
@@ -98,7 +101,10 @@ class Settings(msgspec.Struct, metaclass=FrozenMeta, rename="camel", frozen=True
 
     An admin must fill in each field without a default. A field that is missing or invalid is a
     `ConfigError`, which Save & test shows. Unknown keys are ignored, because Grafana stores keys of
-    its own in the same map.
+    its own in the same map; a log line names them.
+
+    A value is read as its field's type where it can be meant: a number for a text, a text that
+    spells a number, null for an absent value, `keep_alive` for `keepAlive`.
     """
 
 
@@ -163,7 +169,10 @@ def _count_passwords(schema: Any) -> int:
 
 
 def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
-    """`value`, which is parsed JSON, as `kind`. Unless `strict`, a string may spell a number.
+    """`value`, which is parsed JSON, as `kind`.
+
+    Unless `strict`, a string may spell a number, a number is the text that spells it, null is an
+    absent value, and the text `{a,b}` is a list.
 
     Raises:
         ValueError: it does not fit; the message names the field, what was expected and the value.
@@ -171,11 +180,34 @@ def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
     try:
         return msgspec.convert(value, kind, strict=strict, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
+        if not strict:
+            mended = mend(value, kind)
+            if mended != value:
+                return _convert_mended(mended, value, kind)
         raise ValueError(_explain(str(error), value)) from None
 
 
-def decode_settings(kind: type[Settings], json_data: bytes, secrets: dict[str, str]) -> Settings:
+def _convert_mended(mended: Any, value: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(mended, kind, strict=False, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        raise ValueError(_explain(str(error), value)) from None
+
+
+def decode_settings(
+    kind: type[Settings],
+    json_data: bytes,
+    secrets: Mapping[str, str],
+    *,
+    outside: Collection[str] = (),
+) -> Settings:
     """The settings that Grafana sends with each call, as an instance of `kind`.
+
+    A key may also be spelled as the field in Python: `keep_alive` for `keepAlive`.
+
+    Args:
+        outside: names of values that Grafana keeps for this data source outside of both maps; the
+            error for a missing field of such a name has their place.
 
     Raises:
         ConfigError: `json_data` is not JSON, or a field is missing or invalid.
@@ -188,12 +220,45 @@ def decode_settings(kind: type[Settings], json_data: bytes, secrets: dict[str, s
         raise ConfigError(f"the data source's jsonData must be a JSON object, got {_shown(plain)}")
     fields = msgspec.structs.fields(kind)
     secret_keys = {f.encode_name for f in fields if is_secret(f.type)}
+    plain, hidden = rename_keys(plain, kind), rename_keys(secrets, kind)
     values = {k: v for k, v in plain.items() if k not in secret_keys}
-    values |= {k: v for k, v in secrets.items() if k in secret_keys}
+    values |= {k: v for k, v in hidden.items() if k in secret_keys}
     try:
-        return convert(values, kind)
+        return convert(values, kind, strict=False)
     except ValueError as error:
-        raise ConfigError(f"data source settings: {error}") from None
+        hint = _place(str(error), fields, plain, hidden, outside)
+        raise ConfigError(f"data source settings: {error}{hint}") from None
+
+
+def _place(
+    error: str,
+    fields: Iterable[msgspec.structs.FieldInfo],
+    plain: Collection[str],
+    secrets: Collection[str],
+    outside: Collection[str],
+) -> str:
+    """Where the value of a missing field is instead, if it is anywhere."""
+    key = error.removesuffix(" is missing")
+    field = next((field for field in fields if field.encode_name == key), None)
+    if field is None or key == error:
+        return ""
+    if is_secret(field.type):
+        return f" in secureJsonData; jsonData has {key}" if key in plain else ""
+    if key in secrets:
+        return f" in jsonData; secureJsonData has {key}"
+    if key in outside:
+        return (
+            f" in jsonData; the data source has its own {key}, outside of jsonData: set it in"
+            f" jsonData, or read self.instance.{key}"
+        )
+    return ""
+
+
+def unknown_keys(kind: type[Settings], keys: Iterable[str], *, secret: bool = False) -> list[str]:
+    """The keys of jsonData, or of secureJsonData, that no field of `kind` has."""
+    fields = [field for field in msgspec.structs.fields(kind) if is_secret(field.type) == secret]
+    known = {name for field in fields for name in (field.name, field.encode_name)}
+    return [key for key in keys if key not in known]
 
 
 def is_secret(kind: Any) -> bool:

@@ -63,6 +63,31 @@ def command(*words, **options):
     return subprocess.Popen(words, text=True, stdout=pipe, stderr=pipe, **options)
 
 
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["--set", "nam=x"], "--set must name a setting (name), got 'nam'; use --set name=…"),
+        (["--set", "nonsense=5"], "--set must name a setting (name), got 'nonsense'"),
+        (["--set", "password=5"], "got 'password'; use --secret password=…"),
+        (["--secret", "name=x"], "--secret must name a setting (password), got 'name'; use --set"),
+    ],
+)
+@pytest.mark.parametrize("subcommand", ["tail", "check"])
+def test_an_unknown_setting_is_an_error_with_what_may_have_been_meant(
+    capsys, author, subcommand, words, text
+):
+    operands = [author, "lines/a", "--count", "1"] if subcommand == "tail" else [author]
+    status, error = failure(capsys, subcommand, *operands, *words)
+    assert status == 1 and text in error
+
+
+def test_the_setting_that_selects_the_source_is_known(capsys):
+    assert main(["tail", "walk/1000/1", "--count", "1", "--set", "source=demo"]) == 0
+    capsys.readouterr()
+    status, error = failure(capsys, "tail", "a", "--set", "source=demo", "--set", "sourc=file")
+    assert status == 1 and "use --set source=" in error
+
+
 # -- tail ------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from grpclib import GRPCError, Status
 
-from aiostream_ds import DataSource, Settings, UpstreamError, stream
+from aiostream_ds import DataSource, Secret, Settings, UpstreamError, secret, stream
 from aiostream_ds._grafana.instances import CLOSE_GRACE, IDLE_TIMEOUT
 from aiostream_ds.testing import serve_in_memory
 from tests.grafana.calls import ANN, run_stream
@@ -263,3 +263,38 @@ async def test_a_stopping_plugin_does_not_open_instances(journal):
         await grafana.plugin.close()
         assert await grafana.health() == (False, "the plugin is stopping")
     assert journal.events == []
+
+
+@pytest.mark.parametrize(
+    "settings, secrets, text, level",
+    [
+        ({"ur": "x"}, {}, "ur (expected url?)", "WARNING"),
+        ({"token": "x"}, {}, "token (it must be in secureJsonData)", "WARNING"),
+        ({}, {"url": "x"}, "url (it must be in jsonData)", "WARNING"),
+        ({"tlsAuth": True}, {"basicAuthPassword": "x"}, "tlsAuth, basicAuthPassword", "INFO"),
+    ],
+)
+async def test_settings_that_nothing_reads_are_logged_once(settings, secrets, text, level, caplog):
+    class Tokened(Broker):
+        token: Secret = secret()
+
+    class Reading(DataSource[Tokened]):
+        pass
+
+    caplog.set_level("INFO")
+    async with serve_in_memory(Reading, settings=settings, secrets=secrets) as grafana:
+        await grafana.health()
+        await grafana.health()
+    (record,) = [r for r in caplog.records if "nothing reads" in r.getMessage()]
+    assert record.getMessage() == f"settings that nothing reads: {text}"
+    assert record.levelname == level
+
+
+async def test_settings_that_are_read_are_not_logged(caplog):
+    class Reading(DataSource[Broker]):
+        pass
+
+    caplog.set_level("INFO")
+    async with serve_in_memory(Reading, settings={"url": "x"}) as grafana:
+        await grafana.health()
+    assert not [r for r in caplog.records if "nothing reads" in r.getMessage()]

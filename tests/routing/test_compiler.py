@@ -691,3 +691,19 @@ def test_a_column_in_an_order_must_be_a_field_of_the_row():
             @stream("radio", order=RowOrder(late="drop", by=("nowhere",)))
             async def radio(self) -> Rows[Moment]:
                 yield Moment(datetime.now(UTC), 1.0)
+
+
+@pytest.mark.parametrize("name", ["key", "hide", "datasource", "alias"])
+def test_a_field_must_not_have_the_name_of_a_key_that_grafana_writes(name):
+    text = f"async def s(self, {name}: str):\n    yield {{}}\n"
+    found: dict[str, Any] = {}
+    exec(text, found)
+    with pytest.raises(TypeError, match=f"{name!r}, which Grafana writes into every query"):
+        type("Taken", (DataSource,), {"s": stream(f"redis/{{{name}}}")(found["s"])})
+    kind = type(Query)("Taken", (Query,), {"__annotations__": {name: str}, name: ""})
+
+    async def pick(self, q: kind) -> Frame:  # type: ignore[valid-type]
+        return Frame()
+
+    with pytest.raises(TypeError, match=f"{name!r}, which Grafana writes into every query"):
+        type("Taken", (DataSource,), {"pick": query(pick)})

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -57,9 +57,10 @@ def test_a_plain_field_in_the_secret_map_is_not_read():
         (b"{", "is not JSON"),
         (b"[1]", "must be a JSON object, got [1]"),
         (b"{}", "url is missing"),
-        (b'{"url":3}', "url: expected str, got 3"),
+        (b'{"url":[3]}', "url: expected str, got [3]"),
         (b'{"url":"u","keepAlive":0}', "keepAlive: expected int >= 1, got 0"),
-        (b'{"url":"u","keepAlive":"5"}', "keepAlive: expected int, got '5'"),
+        (b'{"url":"u","keepAlive":"5s"}', "keepAlive: expected int, got '5s'"),
+        (b'{"url":null}', "url is missing"),
     ],
 )
 def test_the_error_for_invalid_settings_names_the_field_the_expected_and_the_actual_value(
@@ -86,6 +87,79 @@ def test_the_error_for_a_value_that_does_not_fit_names_it(value, kind, message):
     with pytest.raises(ValueError) as caught:
         convert(value, kind)
     assert str(caught.value) == message
+
+
+class Cloud(Settings):
+    app_id: str
+    port: int = 1
+    ratio: float = 0.5
+    tls: bool = False
+    region: Literal["1", "2"] = "1"
+    hosts: list[str] = []
+    limit: int | str = 0
+    note: str | None = "n"
+    names: dict[str, str] = {}
+    token: Secret = secret()
+
+
+@pytest.mark.parametrize(
+    "data, field, value",
+    [
+        (b'{"appId":1111111}', "app_id", "1111111"),
+        (b'{"appId":1.5}', "app_id", "1.5"),
+        (b'{"appId":true}', "app_id", "true"),
+        (b'{"appId":"a","port":"1883","ratio":"0.25"}', "ratio", 0.25),
+        (b'{"appId":"a","tls":"true"}', "tls", True),
+        (b'{"appId":"a","region":2}', "region", "2"),
+        (b'{"appId":"a","hosts":"{a,b}"}', "hosts", ["a", "b"]),
+        (b'{"appId":"a","hosts":"a"}', "hosts", ["a"]),
+        (b'{"appId":"a","hosts":[7]}', "hosts", ["7"]),
+        (b'{"appId":1,"limit":5}', "limit", 5),
+        (b'{"appId":1,"note":null}', "note", None),
+        (b'{"appId":1,"note":5}', "note", "5"),
+        (b'{"appId":1,"names":{"a":1}}', "names", {"a": "1"}),
+        (b'{"appId":1,"port":null}', "port", 1),
+    ],
+)
+def test_provisioned_values_are_read_as_the_type_of_their_field(data, field, value):
+    # Grafana makes numbers and booleans of the variables in a provisioning file
+    found = getattr(decode_settings(Cloud, data, {}), field)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_key_may_be_spelled_as_the_field_in_python():
+    settings = decode_settings(Broker, b'{"url":"u","keep_alive":5}', {})
+    assert settings.keep_alive == 5
+    settings = decode_settings(Broker, b'{"url":"u","keep_alive":5,"keepAlive":6}', {})
+    assert settings.keep_alive == 6
+
+    class Api(Settings):
+        api_key: Secret = secret()
+
+    assert decode_settings(Api, b"", {"api_key": "k"}).api_key.reveal() == "k"
+
+
+@pytest.mark.parametrize(
+    "data, secrets, message",
+    [
+        (b"{}", {}, "url is missing in jsonData; the data source has its own url"),
+        (b"{}", {"url": "u"}, "url is missing in jsonData; secureJsonData has url"),
+    ],
+)
+def test_the_error_for_a_missing_field_shows_where_its_value_is(data, secrets, message):
+    with pytest.raises(ConfigError) as caught:
+        decode_settings(Broker, data, secrets, outside=["url", "user"])
+    assert message in caught.value.message
+
+
+def test_the_error_for_a_missing_secret_shows_that_json_data_has_it():
+    class Api(Settings):
+        api_key: Secret
+
+    with pytest.raises(ConfigError) as caught:
+        decode_settings(Api, b'{"apiKey":"hunter2"}', {})
+    assert "apiKey is missing in secureJsonData; jsonData has apiKey" in caught.value.message
+    assert "hunter2" not in caught.value.message
 
 
 def test_the_error_for_a_missing_field_names_its_path():

@@ -234,7 +234,7 @@ async def test_sampling_ends_with_the_instance(machine):
     assert machine.reads == 4
 
 
-@pytest.mark.parametrize("interval", [0, 0.01, 61, "1"])
+@pytest.mark.parametrize("interval", [0, 0.01, 61, "1s"])
 async def test_an_invalid_interval_is_rejected(machine, interval):
     async with serve_in_memory(Host, settings={"interval": interval}) as grafana:
         ok, message = await grafana.health()

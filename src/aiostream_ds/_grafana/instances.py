@@ -24,6 +24,7 @@ from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
+from aiostream_ds._grafana.unknown_settings import log_unknown_settings
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.author_code import isolate
@@ -53,6 +54,9 @@ ENCODERS = 1_000
 
 IDLE_TIMEOUT = 3600.0
 """Seconds without a call or a running stream after which an instance is closed."""
+
+_OUTSIDE = ("url", "user", "database", "basic_auth_user")
+"""What Grafana keeps for each data source outside of jsonData, by its name in InstanceSettings."""
 
 
 class InstanceKey(NamedTuple):
@@ -262,12 +266,16 @@ class Instances:
     def _make(
         self, context: PluginContext, settings: pb.DataSourceInstanceSettings
     ) -> DataSource[Any]:
-        kind = self._catalog.pick(settings.json_data)
-        decoded = decode_settings(
-            kind._plan.settings, settings.json_data, settings.decrypted_secure_json_data
-        )
         if context.instance is None:
             raise ConfigError("expected a call for a data source, got one without its settings")
+        kind = self._catalog.pick(settings.json_data)
+        decoded = decode_settings(
+            kind._plan.settings,
+            settings.json_data,
+            settings.decrypted_secure_json_data,
+            outside=[name for name in _OUTSIDE if getattr(context.instance, name)],
+        )
+        log_unknown_settings(kind._plan.settings, settings, self._catalog.by)
         return create_instance(kind, decoded, context.instance, context.grafana_config)
 
     def _replace_older(self, newer: Instance) -> None:

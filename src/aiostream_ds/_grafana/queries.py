@@ -18,6 +18,7 @@ from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.query_fields import decode_query
 from aiostream_ds._grafana.replay import LATEST, ChannelRequest, RowReplay, copy_frame, frame_of
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
@@ -26,7 +27,6 @@ from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import PluginContext, Query, User
 from aiostream_ds.rows import HistoryRange
-from aiostream_ds.settings import convert
 
 __all__ = ["HISTORY_LIMIT", "answer"]
 
@@ -35,6 +35,9 @@ HISTORY_LIMIT = 100_000
 
 QUERY_LIMIT = 1 << 20
 """Bytes of one query's JSON; a panel's query has some hundred."""
+
+_SHOWN = 80
+"""Most characters of a bad value in a message."""
 
 OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
@@ -62,7 +65,7 @@ async def answer(
     if caller.is_alert_rule:
         model |= {"exact": False, "withStreaming": False}
     plan = source._plan.query(model["queryType"])
-    query = _query(model, plan.query_type)
+    query, defaults = decode_query(model, plan, context.user)
     if isinstance(plan, StreamPlan):
         request = _stream_request(instance, context.user, plan, query)
         frames = await _channel_frames(replay, request, caller, query)
@@ -72,6 +75,8 @@ async def answer(
         frames = await _result_frames(replay, instance, caller, query, result)
     for frame in frames:
         frame.ref_id = query.ref_id
+        if defaults:
+            _add_notice(frame, defaults, "warning")
     return frames
 
 
@@ -85,7 +90,8 @@ def _model(message: pb.DataQuery) -> dict[str, Any]:
         raise BadQuery(f"expected a query of at most {QUERY_LIMIT:,} bytes, got {size:,}")
     model = conversion.parse(message.json, "the query") if message.json.strip() else {}
     if not isinstance(model, dict):
-        raise BadQuery(f"the query must be a JSON object, got a JSON {type(model).__name__}")
+        shown = msgspec.json.encode(model).decode()
+        raise BadQuery(f"the query must be a JSON object, got {shown[:_SHOWN]}")
     time_range = message.time_range or pb.TimeRange()
     query_type = model.get("queryType")
     return model | {
@@ -95,20 +101,6 @@ def _model(message: pb.DataQuery) -> dict[str, Any]:
         "intervalMs": message.interval_ms or 1000,
         "timeRange": {"from_ms": time_range.from_epoch_ms, "to_ms": time_range.to_epoch_ms},
     }
-
-
-def _query(model: dict[str, Any], kind: type[Query]) -> Query:
-    """A query's model as the class that its method takes.
-
-    A string is converted where the class has a number: template variables and queries that an older
-    version of the class saved have strings.
-
-    Raises BadQuery with the field, its value and what it must be.
-    """
-    try:
-        return convert(model, kind, strict=False)
-    except ValueError as error:
-        raise BadQuery(f"query {model['refId']}: {error}") from None
 
 
 def _stream_request(

@@ -27,6 +27,7 @@ from aiostream_ds._routing.plan import (
     QueryPlan,
     ResourcePlan,
     StreamPlan,
+    check_query_keys,
     leading_parameters,
     principal_of,
     query_class,
@@ -430,6 +431,10 @@ class _Compiler:
             except TypeError as error:
                 text = f"{kind.__name__} cannot be decoded from JSON: {error}"
                 raise self._error(name, text) from error
+            try:
+                check_query_keys(kind)
+            except TypeError as error:
+                raise self._error(name, str(error)) from None
             seen[query_type] = name
             yield query_type, QueryPlan(name, kind)
 

@@ -24,6 +24,7 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
+    "check_query_keys",
     "leading_parameters",
     "principal_of",
     "query_class",
@@ -36,6 +37,10 @@ RESERVED_PATH = "x"
 
 RESERVED_RESOURCES = ("replay", "forms")
 """First segments of the resources for the frontend; no resource of an author may start with one."""
+
+_GRAFANA_KEYS = ("alias", "datasource", "datasourceId", "hide", "key", "queryCachingTTL")
+"""Keys that Grafana and the query editor write into every query, in addition to those of `Query`.
+Explore gives each query a random `key`."""
 
 
 def split_exact(path: str) -> tuple[bool, str]:
@@ -207,8 +212,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def query_class(name: str, fields: Sequence[tuple[Any, ...]]) -> type[Query]:
-    """A Query class with the fields of a path, as which a panel's query is decoded."""
+    """A Query class with the fields of a path, as which a panel's query is decoded.
+
+    Raises:
+        TypeError: Grafana writes a key with the name of a field.
+    """
     namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
     namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
     made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
+    check_query_keys(made)
     return made
+
+
+def check_query_keys(kind: type[Query]) -> None:
+    """Checks that no field of a Query class has the name of a key that Grafana writes.
+
+    Raises:
+        TypeError: a field has.
+    """
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in _GRAFANA_KEYS:
+            raise TypeError(
+                f"a field must not be named {field.encode_name!r}, which Grafana writes into every"
+                " query; use another name"
+            )

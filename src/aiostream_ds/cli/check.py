@@ -19,6 +19,7 @@ from aiostream_ds._grafana import forms
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds.cli.arguments import add_settings
+from aiostream_ds.cli.setting_names import check_names, check_names_in_document
 from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
 from aiostream_ds.packaging.archive import unpack
 from aiostream_ds.packaging.contract_check import (
@@ -89,9 +90,9 @@ def _check_start(
     """Start the package, and check that it writes nothing into its folder."""
     before = _listing(folder)
     name = executable_name(read_manifest(folder / "plugin.json"), current_platform())
-    channels = [CheckedChannel(path) for path in paths] or default_channels(
-        read_schema(folder), settings
-    )
+    schema = read_schema(folder)
+    check_names_in_document(schema, settings, secrets)
+    channels = [CheckedChannel(path) for path in paths] or default_channels(schema, settings)
     yield from _check_process([str(folder / name)], channels, settings, secrets)
     changed = sorted(_listing(folder) ^ before)
     text = f"changed while it ran: {changed[:5]}" if changed else "unchanged while it ran"
@@ -101,9 +102,10 @@ def _check_start(
 def _check_class(
     parsed: argparse.Namespace, settings: dict[str, Any], secrets: dict[str, str]
 ) -> Iterator[Finding]:
-    target, by = find_target(parsed.what)
-    schema = forms.describe(Catalog(target, by))
-    plan = Catalog(target, by).pick(msgspec.json.encode(settings))._plan
+    catalog = Catalog(*find_target(parsed.what))
+    check_names(catalog, settings, secrets)
+    schema = forms.describe(catalog)
+    plan = catalog.pick(msgspec.json.encode(settings))._plan
     yield Finding(Level.OK, "class", "it can be loaded, and its forms can be made")
     if parsed.no_start:
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 
 from aiostream_ds.cli.arguments import add_settings
+from aiostream_ds.cli.setting_names import check_names_in_document
 from aiostream_ds.cli.target import CommandError, parse_pairs
 from aiostream_ds.packaging.contract_check import (
     CheckedChannel,
@@ -100,8 +101,9 @@ async def _start(installation: Installation, parsed: argparse.Namespace) -> list
     settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
     folder, identifier = installation.folder, installation.identifier
     program = folder / executable_name(read_manifest(folder / "plugin.json"), current_platform())
-    paths = [CheckedChannel(path) for path in parsed.path]
-    channels = paths or default_channels(read_schema(folder), settings)
+    schema = read_schema(folder)
+    check_names_in_document(schema, settings, secrets)
+    channels = [CheckedChannel(path) for path in parsed.path] or default_channels(schema, settings)
     environ = installation.plugin_environ()
     try:
         found = check_over_grpc([str(program)], channels, settings, secrets, environ)

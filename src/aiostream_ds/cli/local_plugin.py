@@ -12,6 +12,7 @@ from aiostream_ds import _telemetry as telemetry
 from aiostream_ds._grafana.application import background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._process.watchdog import watch_loop
+from aiostream_ds.cli.setting_names import check_names
 from aiostream_ds.cli.target import find_target, parse_pairs
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
@@ -46,12 +47,14 @@ def load_plugin(file: str | None, parsed: argparse.Namespace) -> LocalPlugin:
     """Load a class with the settings of the command line; also makes logs readable text.
 
     Raises:
-        CommandError: The class cannot be loaded, or a setting is not KEY=VALUE.
+        CommandError: The class cannot be loaded, or a setting is not KEY=VALUE or unknown.
     """
     target, by = find_target(file)
     telemetry.configure(text=True)
-    secrets = parse_pairs(parsed.secret, json=False)
-    return LocalPlugin(target, by, parse_pairs(parsed.settings), secrets)
+    settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
+    plugin = LocalPlugin(target, by, settings, secrets)
+    check_names(plugin.catalog, settings, secrets)
+    return plugin
 
 
 def run_async(function: Callable[[], Awaitable[None]]) -> None:

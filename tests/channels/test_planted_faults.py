@@ -196,7 +196,7 @@ FAULTS = {
     "a subscriber that receives now and then is stalled": fault(
         "subscription:Subscription.put",
         "not older",
-        "not self._waiting_since",
+        "not self.waiting_since",
         registry.test_a_subscriber_that_receives_now_and_then_is_not_stalled,
     ),
     "a drop is not reported": fault(

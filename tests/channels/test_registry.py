@@ -710,6 +710,59 @@ async def test_a_subscriber_that_receives_now_and_then_is_not_stalled(parts):
     assert got + rows_of(slow.receive_nowait()) == list(range(40))
 
 
+async def test_paced_packets_lose_no_row_of_a_subscriber_that_receives_each_half_second(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        for number in range(40):
+            channel.emit(packet([number] * 9))
+            await channel.pace()
+
+    got = {}
+    for full in ("drop_oldest", "fail", "block"):
+        key = KEY._replace(path=full)
+        subscription = registry.join(key, run, Policy(Buffer(rows=10, full=full)))
+        got[full] = []
+        while not subscription.ended:
+            await asyncio.sleep(0.5)
+            got[full] += rows_of(subscription.receive_nowait())
+        assert subscription.statistics().dropped_rows == 0
+    assert got == dict.fromkeys(got, [number for number in range(40) for _ in range(9)])
+
+
+async def test_paced_packets_wait_once_for_a_subscriber_that_receives_nothing(parts):
+    registry, seconds = parts.registry.ChannelRegistry(), []
+
+    async def run(channel):
+        for number in range(40):
+            before = now()
+            channel.emit(packet([number] * 9))
+            await channel.pace()
+            seconds.append(now() - before)
+
+    deaf = registry.join(KEY, run, Policy(Buffer(rows=10)))
+    fast = registry.join(KEY, run)
+    rows, _ = await end_of(fast)
+    assert len(rows) == 360 and deaf.statistics().dropped_rows == 351
+    assert sum(seconds) == pytest.approx(1, abs=0.01)
+
+
+async def test_pacing_ends_when_the_channel_closes(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        while True:
+            channel.emit(packet([1] * 9))
+            await channel.pace()
+
+    subscription = registry.join(KEY, run, Policy(Buffer(rows=10)))
+    await asyncio.sleep(0.5)
+    subscription.leave()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert registry.running == 0
+
+
 async def test_each_drop_is_reported_with_exact_sums(parts):
     for full in ("drop_oldest", "latest", "fail"):
         await check_drops(parts, full)

@@ -103,6 +103,15 @@ async def test_a_long_gap_is_filled_page_by_page(monkeypatch):
         assert (await grafana.metrics())["aiostream_ds_rows_filled_total"] == 175
 
 
+async def test_a_long_gap_loses_no_row_of_a_stock_viewer_that_keeps_up():
+    kind = source(Rows(1), Missed(30_000), Disconnect(), Rows(1))
+    async with serve_in_memory(kind) as grafana:
+        viewer = await grafana.follow("numbers")
+        await anyio.sleep(10)
+        assert [row["n"] for row in viewer.rows] == list(range(1, 30_003))
+        assert (await grafana.metrics())["aiostream_ds_rows_dropped_total"] == 0
+
+
 async def test_a_hanging_upstream_connection_is_closed_after_the_last_viewer():
     kind = source(Hang())
     async with serve_in_memory(kind) as grafana:

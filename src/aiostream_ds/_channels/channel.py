@@ -20,7 +20,7 @@ from typing import Protocol
 from aiostream_ds._channels.exceptions import ChannelClosed
 from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.observer import ChannelKey, Observer
-from aiostream_ds._channels.policy import Policy
+from aiostream_ds._channels.policy import PATIENCE, Policy
 from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -271,23 +271,43 @@ class Channel:
         A subscription whose subscriber takes nothing for `Buffer.stall_timeout` seconds is ended.
         Safe to cancel.
         """
-        loop = self._owner.loop
         while self.open and self.is_blocked:
-            self._drain_waiter = waiter = loop.create_future()
             stalls_at = min(each.stalls_at() for each in self._subscriptions if each.is_full)
-            timer = loop.call_at(stalls_at, self._evict_stalled, waiter)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-                self._drain_waiter = None
+            await self._wait_for_room(stalls_at)
+            for subscription in tuple(self._subscriptions):
+                if subscription.is_full:
+                    subscription.evict_if_stalled()
 
-    def _evict_stalled(self, waiter: asyncio.Future[None]) -> None:
-        for subscription in tuple(self._subscriptions):
-            if subscription.is_full:
-                subscription.evict_if_stalled()
-        if not waiter.done():
-            waiter.set_result(None)
+    async def pace(self) -> None:
+        """Wait until no queue is half full, with each policy: for a runner that emits many rows
+        faster than any subscriber can receive them.
+
+        A subscriber that has taken nothing for `PATIENCE` seconds is not waited for. Safe to
+        cancel.
+        """
+        await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
+        await self.drain()
+        while self.open and (until := self._patient_until()) is not None:
+            await self._wait_for_room(until)
+
+    def _patient_until(self) -> float | None:
+        """Until when to wait for a subscriber that lags; None: there is none worth waiting for."""
+        now = self.time()
+        times = [
+            each.waiting_since + PATIENCE for each in self._subscriptions if each.above_high_water
+        ]
+        return min((time for time in times if time > now), default=None)
+
+    async def _wait_for_room(self, deadline: float) -> None:
+        """Wait until some subscriber has received, or left, and no queue blocks the author."""
+        loop = self._owner.loop
+        self._drain_waiter = waiter = loop.create_future()
+        timer = loop.call_at(deadline, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._drain_waiter = None
 
     @property
     def status(self) -> Status | None:
@@ -356,9 +376,8 @@ class Channel:
             self._owner.observer.on_lagging(self.key)
 
     def _wake_drain(self) -> None:
-        waiter = self._drain_waiter
-        if waiter is not None and not waiter.done() and not self.is_blocked:
-            waiter.set_result(None)
+        if self._drain_waiter is not None and not self.is_blocked:
+            _resolve(self._drain_waiter)
 
     # For the registry
 
@@ -497,6 +516,11 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _stray_cancellation(cause: BaseException | None) -> RuntimeError:

@@ -17,6 +17,7 @@ __all__ = [
     "HIGH_WATER_ITERATIONS",
     "LAG_END",
     "ORDER_SERIES",
+    "PATIENCE",
     "SCHEMA_ALWAYS",
     "SCHEMA_REPEAT",
     "Buffer",
@@ -62,6 +63,14 @@ HIGH_WATER_ITERATIONS: Annotated[
         " a subscription is half full, before rows may be dropped."
     ),
 ] = 8
+
+PATIENCE: Annotated[
+    float,
+    Meta(
+        description="Seconds for which rows of an outage wait for a subscriber that lags and takes"
+        " nothing."
+    ),
+] = 1.0
 
 LAG_END: Annotated[
     float,

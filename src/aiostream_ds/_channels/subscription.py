@@ -79,6 +79,7 @@ class Subscription:
         queue: the queued packets; the channel reads it to find demand.
         stalled: whether the subscription was ended because the subscriber took nothing for too
             long.
+        waiting_since: when the first packet in the queue was put there, by the loop's clock.
     """
 
     __slots__ = (
@@ -100,12 +101,12 @@ class Subscription:
         "_sent_rows",
         "_status_changed",
         "_waiter",
-        "_waiting_since",
         "exact",
         "on_ready",
         "queue",
         "sink",
         "stalled",
+        "waiting_since",
     )
 
     def __init__(self, channel: SubscriptionOwner, buffer: Buffer, *, exact: bool = False) -> None:
@@ -114,7 +115,7 @@ class Subscription:
         self.exact = exact
         self.stalled = False
         self._status_changed = False
-        self._waiting_since = 0.0  # when the first packet in the queue was put there
+        self.waiting_since = 0.0
         self._channel: SubscriptionOwner | None = channel
         self._buffer = buffer
         self.queue: deque[Packet] = deque()
@@ -269,7 +270,7 @@ class Subscription:
         queue, buffer = self.queue, self._buffer
         older = len(queue)
         if not older:
-            self._waiting_since = now
+            self.waiting_since = now
         queue.extend(packets)
         self._queued_rows += rows
         self._queued_bytes += size
@@ -335,7 +336,7 @@ class Subscription:
 
         The time counts from the first packet in the queue: from then on nothing was received.
         """
-        return self._waiting_since + self._buffer.stall_timeout
+        return self.waiting_since + self._buffer.stall_timeout
 
     def evict_if_stalled(self) -> bool:
         """End this subscription, whose queue overflows, if nothing was received for too long."""

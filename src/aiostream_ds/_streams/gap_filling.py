@@ -21,7 +21,8 @@ async def fill_gap(
     path: str,
     counters: Counters,
 ) -> None:
-    """Emit the rows after the encoder's cursor, page by page, up to the newest.
+    """Emit the rows after the encoder's cursor, page by page, up to the newest, as fast as the
+    subscribers receive them.
 
     `read_after(cursor, limit)` returns the oldest `limit` rows after a cursor. Raises what it
     raises.
@@ -39,7 +40,7 @@ async def fill_gap(
             encoder.skip_to_first(page.rows)
         rows, _ = channel.emit(*encoder.encode([page.rows]))
         filled += rows
-        await channel.drain()
+        await channel.pace()
         if rows < limit:
             break
     if filled:

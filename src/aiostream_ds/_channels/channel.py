@@ -273,7 +273,7 @@ class Channel:
         """
         while self.open and self.is_blocked:
             stalls_at = min(each.stalls_at() for each in self._subscriptions if each.is_full)
-            await self._wait_for_room(stalls_at)
+            await self._wait_until_received(stalls_at)
             for subscription in tuple(self._subscriptions):
                 if subscription.is_full:
                     subscription.evict_if_stalled()
@@ -288,7 +288,7 @@ class Channel:
         await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
         await self.drain()
         while self.open and (until := self._patient_until()) is not None:
-            await self._wait_for_room(until)
+            await self._wait_until_received(until)
 
     def _patient_until(self) -> float | None:
         """Until when to wait for a subscriber that lags; None: there is none worth waiting for."""
@@ -298,7 +298,7 @@ class Channel:
         ]
         return min((time for time in times if time > now), default=None)
 
-    async def _wait_for_room(self, deadline: float) -> None:
+    async def _wait_until_received(self, deadline: float) -> None:
         """Wait until some subscriber has received, or left, and no queue blocks the author."""
         loop = self._owner.loop
         self._drain_waiter = waiter = loop.create_future()

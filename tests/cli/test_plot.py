@@ -5,7 +5,7 @@ from math import inf, nan
 
 import pytest
 
-from aiostream_ds import Field, FieldType
+from aiostream_ds import Field, FieldConfig, FieldType
 from aiostream_ds.cli.plot import Plot, chart
 
 PLAIN = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
@@ -58,3 +58,10 @@ def test_times_and_strings_are_not_drawn_and_the_next_plot_replaces_the_last(mon
     assert lines[0] == "title" and lines[1].startswith("v  1.5") and "name" not in first
     assert all(len(line) <= 60 for line in lines)
     assert second.startswith(f"\x1b[{len(lines)}F")
+
+
+def test_a_column_that_is_hidden_from_panels_is_not_drawn():
+    config = FieldConfig(custom={"hideFrom": {"viz": True}})
+    plot = Plot(colour=False)
+    plot.add([Field("value", [1.0]), Field("id", [7], config=config)], {"value": 1.0, "id": 7})
+    assert "id" not in plot.draw("title")

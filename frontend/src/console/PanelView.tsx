@@ -6,6 +6,7 @@ import { Chart, drawScheduler } from "./chart";
 import { formatCount, formatTime, formatValue } from "./format";
 import { Icon } from "./Icon";
 import { Menu } from "./Menu";
+import { valueAt } from "./rowBuffer";
 import { useSignal } from "./signal";
 import type { Panel } from "./store";
 
@@ -120,7 +121,7 @@ function Legend({ panel, chart }: { panel: Panel; chart: Chart }): React.ReactEl
   }, [chart]);
   const rows = panel.rows;
   const at = chart.hover ?? rows.length - 1;
-  const columns = new Map(rows.columns.map((column) => [column.name, column.values]));
+  const columns = new Map(rows.columns.map((column) => [column.name, column]));
   const time = rows.time?.values[at];
   if (!rows.length) {
     return <div className="legend dim">{panel.error ? "" : "no rows yet"}</div>;
@@ -145,7 +146,7 @@ function Legend({ panel, chart }: { panel: Panel; chart: Chart }): React.ReactEl
           onClick={() => chart.toggle(each.name)}
         >
           <i style={{ background: each.colour }} />
-          {each.name} <b>{formatValue(columns.get(each.name)?.[at], each.unit, each.decimals)}</b>
+          {each.name} <b>{formatValue(valueAt(columns.get(each.name), at), each.unit, each.decimals)}</b>
         </button>
       ))}
       <span className="gap" />

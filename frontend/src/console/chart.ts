@@ -163,7 +163,7 @@ export class Chart {
   private numericColumns(): number[] {
     const found: number[] = [];
     this.rows.columns.forEach((column, n) => {
-      if (column.kind === "number" || column.kind === "boolean") {
+      if (!column.hidden && (column.kind === "number" || column.kind === "boolean")) {
         found.push(n);
       }
     });
@@ -223,13 +223,13 @@ export class Chart {
       scales,
       series: [
         {},
-        ...this.series.map((each) => ({
+        ...this.series.map((each, n) => ({
           label: each.name,
           stroke: each.colour,
           width: 1.5,
           scale: `y${each.unit}`,
           show: each.shown,
-          spanGaps: false,
+          spanGaps: columns[n].spanNulls,
           paths: each.unit === "bool" ? uPlot.paths.stepped!({ align: 1 }) : undefined,
           points: { show: this.rows.length < 3 ? true : undefined },
         })),

@@ -30,6 +30,7 @@ export interface RawField {
     decimals?: number;
     min?: number;
     max?: number;
+    custom?: { spanNulls?: boolean | number; hideFrom?: { viz?: boolean } } | null;
   };
 }
 

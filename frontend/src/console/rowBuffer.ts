@@ -12,6 +12,8 @@ export interface Column {
   decimals: number | undefined;
   min: number | undefined;
   max: number | undefined;
+  hidden: boolean; // from the chart
+  spanNulls: boolean; // a line connects the values on both sides of nulls
   values: unknown[];
 }
 
@@ -111,6 +113,15 @@ export class RowBuffer {
   }
 }
 
+// The newest value of a column up to a row, without nulls if they do not end its line.
+export function valueAt(column: Column | undefined, row: number): unknown {
+  let at = row;
+  while (column?.spanNulls && at > 0 && column.values[at] === null) {
+    at--;
+  }
+  return column?.values[at];
+}
+
 function displayName(field: RawField): string {
   const config = field.config;
   const configured = config?.displayName ?? config?.displayNameFromDS;
@@ -132,6 +143,8 @@ function column(field: RawField, name: string, length: number): Column {
     decimals: field.config?.decimals,
     min: field.config?.min,
     max: field.config?.max,
+    hidden: field.config?.custom?.hideFrom?.viz === true,
+    spanNulls: Boolean(field.config?.custom?.spanNulls),
     values: new Array<unknown>(length).fill(null),
   };
 }

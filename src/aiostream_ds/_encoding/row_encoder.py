@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._encoding.field_names import disambiguate_fields
+from aiostream_ds._encoding.hidden_columns import hide_fields
 from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.values import VALUE_ERRORS
@@ -43,13 +44,14 @@ class RowEncoder:
         counters: count the values of live rows that the policy drops, as "columns" and "conflict".
             Values that are dropped from a history are not counted.
         common: the columns that belong to no series and do not count against the limit: the
-            stream's cursor.
+            stream's cursor. Panels do not draw them.
 
     Raises:
         TypeError: `row` has a field that no column can have, or a label is not a str field of it.
     """
 
     __slots__ = (
+        "_common",
         "_counters",
         "_dict_layout",
         "_frame_encoder",
@@ -68,6 +70,7 @@ class RowEncoder:
         common: Collection[str] = (),
     ) -> None:
         self._counters = counters
+        self._common = frozenset(common)
         self._inference = SchemaInference(policy, common)
         self._row_layouts: dict[type[Row], RowLayout] = {}
         self._dict_layout: RowLayout | None = None  # a copy of _inference.layout
@@ -77,7 +80,7 @@ class RowEncoder:
         if row is not None:
             self._inference.check(row)
             if not self._inference.has_series:
-                self._last_layout = self._row_layouts[row] = row_layout(row)
+                self._last_layout = self._row_layouts[row] = row_layout(row, self._common)
 
     def attach(self, channel: "Channel") -> None:
         """A run of this channel begins. Called for encoders with a status column."""
@@ -90,7 +93,7 @@ class RowEncoder:
     def copy(self) -> "RowEncoder":
         """Another encoder with the same columns. It may be used in another thread."""
         found = RowEncoder(counters=self._counters)
-        found._inference = self._inference.copy()
+        found._common, found._inference = self._common, self._inference.copy()
         found._row_layouts = dict(self._row_layouts)
         found._dict_layout, found._last_layout = self._dict_layout, self._last_layout
         return found
@@ -182,7 +185,7 @@ class RowEncoder:
         for frame in frames:
             packet = self._frame_encoder.packet(frame)
             if self._frame_layout is None or packet.schema is not self._frame_layout[0]:
-                self._frame_layout = packet.schema, FrameLayout(frame, packet.schema)
+                self._frame_layout = packet.schema, FrameLayout(frame, packet.schema, self._common)
             schema = self._frame_layout[1].schema
             packets.append(packet if packet.schema is schema else replace(packet, schema=schema))
         if self._frame_layout is not None:
@@ -219,7 +222,7 @@ class RowEncoder:
     def _layout(self, kind: type[Row]) -> RowLayout:
         layout = self._row_layouts.get(kind)
         if layout is None:
-            layout = self._row_layouts[kind] = row_layout(kind)
+            layout = self._row_layouts[kind] = row_layout(kind, self._common)
         return layout
 
     def frame(self, rows: "Sequence[Any] | Columns[Any] | Frame") -> Frame:
@@ -251,6 +254,7 @@ class RowEncoder:
             return self._last_layout.empty() if self._last_layout is not None else Frame()
         table = tables[0]
         if isinstance(table, Frame):
+            table = hide_fields(table, self._common)
             self._last_layout = FrameLayout(table, json.make_schema(table))
             return disambiguate_fields(table)
         layout, values, count = table

@@ -5,7 +5,7 @@ one channel, as far as they are known. `FrameLayout` is for frames.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -16,6 +16,7 @@ import msgspec
 
 from aiostream_ds._annotations import unwrap
 from aiostream_ds._encoding.field_names import disambiguate_fields
+from aiostream_ds._encoding.hidden_columns import hidden_config, hide_fields
 from aiostream_ds._frames import json
 from aiostream_ds._frames.common_columns import CommonCaseWriter
 from aiostream_ds._frames.config import FieldConfig
@@ -80,8 +81,8 @@ class FrameLayout:
 
     __slots__ = ("_frame", "schema")
 
-    def __init__(self, frame: Frame, schema: Schema) -> None:
-        found = disambiguate_fields(frame)
+    def __init__(self, frame: Frame, schema: Schema, hidden: Collection[str] = ()) -> None:
+        found = disambiguate_fields(hide_fields(frame, hidden))
         self.schema = schema if found is frame else json.make_schema(found)
         self._frame = _without_rows(found)
 
@@ -232,9 +233,17 @@ class RowLayout:
 
 
 @lru_cache(maxsize=1024)
-def row_layout(row: type[Row]) -> RowLayout:
-    """The layout of a Row class, shared by all channels: reading annotations takes long."""
-    return RowLayout(row_columns(row), row)
+def row_layout(row: type[Row], hidden: frozenset[str] = frozenset()) -> RowLayout:
+    """The layout of a Row class, shared by all channels: reading annotations takes long.
+
+    `hidden` has the names of columns that panels do not draw.
+    """
+    columns = row_columns(row)
+    for name in hidden & columns.keys():
+        column = columns[name]
+        if column.type is not FieldType.TIME:
+            columns[name] = msgspec.structs.replace(column, config=hidden_config(column.config))
+    return RowLayout(columns, row)
 
 
 def _values_getter(

@@ -12,10 +12,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._encoding.hidden_columns import hidden_config
 from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout
 from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen
-from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType
 from aiostream_ds.rows import Row
 
@@ -24,8 +24,7 @@ __all__ = ["SchemaInference"]
 _log = logging.getLogger(__name__)
 
 _UNKNOWN = RowColumn(None)
-_HIDDEN = FieldConfig(custom={"hideFrom": {"legend": True, "tooltip": True, "viz": True}})
-_CURSOR = RowColumn(None, config=_HIDDEN)
+_CURSOR = RowColumn(None, config=hidden_config())
 _ONLY_NONE = {type(None)}
 
 

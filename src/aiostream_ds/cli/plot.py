@@ -32,7 +32,7 @@ class Plot:
         width = 2 * max(_MIN_WIDTH, columns - _LABEL_WIDTH - 3)
         for field in fields:
             value = row.get(field.name)
-            if field.type is FieldType.TIME or isinstance(value, bool | str):
+            if field.type is FieldType.TIME or isinstance(value, bool | str) or _is_hidden(field):
                 continue
             known = self._series.get(field.name)
             if known is None or known.maxlen != width:
@@ -63,6 +63,11 @@ class Plot:
     def _in_colour(self, text: str, number: int) -> str:
         colour = _COLOURS[number % len(_COLOURS)]
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def _is_hidden(field: Field) -> bool:
+    custom = (field.config and field.config.custom) or {}
+    return bool(custom.get("hideFrom", {}).get("viz"))
 
 
 def chart(values: Iterable[float], width: int, height: int) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """What happens to a stream whose run fails, in virtual time."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -92,6 +93,44 @@ async def test_a_run_longer_than_the_longest_delay_resets_the_delays():
     await asyncio.sleep(200)
     subscription.leave()
     assert stage.begun[:7] == [0, 1, 3, 7, 108, 110, 114]
+    await stage.registry.aclose()
+
+
+@pytest.mark.parametrize("error", [UpstreamError("gone"), KeyError("oops")], ids=["outage", "bug"])
+async def test_a_run_that_sent_rows_for_a_while_resets_the_delays(error):
+    async def author(number):
+        for row in range(50 if number == 6 else 1):
+            yield row
+            await asyncio.sleep(0.1)
+        raise error
+
+    stage = Stage(author, Retry(min_delay=0.5, max_delay=30, jitter=0))
+    while len(stage.begun) < 8:
+        subscription = stage.join()
+        with contextlib.suppress(StreamFailed):
+            async for _ in subscription:
+                if len(stage.begun) == 8:
+                    break
+        subscription.leave()
+    begun = stage.begun
+    waits = [round(b - a - 0.1, 3) for a, b in zip(begun, begun[1:], strict=False)]
+    assert waits == [0.5, 1, 2, 4, 8, 4.9 + 0.5, 1]
+    await stage.registry.aclose()
+
+
+async def test_rows_at_the_beginning_of_a_run_do_not_reset_the_delays():
+    async def author(number):
+        yield number
+        await asyncio.sleep(5)
+        raise UpstreamError("gone")
+
+    stage = Stage(author, Retry(min_delay=1, max_delay=8, jitter=0))
+    subscription = stage.join()
+    subscription.on_ready = subscription.receive_nowait
+    await asyncio.sleep(100)
+    subscription.leave()
+    gaps = [b - a - 5 for a, b in zip(stage.begun, stage.begun[1:], strict=False)]
+    assert gaps[:5] == [1, 2, 4, 8, 8]
     await stage.registry.aclose()
 
 
@@ -318,9 +357,9 @@ async def test_leaving_ends_a_stream_that_waits_for_its_next_retry():
 def test_a_bounded_number_of_failures_is_remembered_and_the_oldest_is_forgotten_first():
     delays = BugDelays()
     for key in range(1_001):
-        delays.failed(key, 0.0, 0.0)
-    delays.failed(1, 0.0, 0.0)
-    delays.failed("new", 0.0, 0.0)
+        delays.failed(key, 0.0, healthy=False)
+    delays.failed(1, 0.0, healthy=False)
+    delays.failed("new", 0.0, healthy=False)
     assert [delays.pending(key, 0.0) > 0 for key in (0, 1, 2, 3, "new")] == [
         False,
         True,

@@ -14,6 +14,7 @@ __all__ = [
     "BATCH_ROWS",
     "CLOSE_TIMEOUT",
     "FIRST_BATCH",
+    "HEALTHY_AFTER",
     "HIGH_WATER_ITERATIONS",
     "LAG_END",
     "ORDER_SERIES",
@@ -55,6 +56,14 @@ FIRST_BATCH: Annotated[
     int,
     Meta(description="Maximum number of yields in the first packet of a run: sizes are unknown."),
 ] = 64
+
+HEALTHY_AFTER: Annotated[
+    float,
+    Meta(
+        description="Seconds after its start from which a run that sends rows is healthy: its next"
+        " failure counts as the first."
+    ),
+] = 3.0
 
 HIGH_WATER_ITERATIONS: Annotated[
     int,

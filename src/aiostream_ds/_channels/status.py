@@ -91,6 +91,7 @@ class Statuses:
     Attributes:
         repeat: seconds after which `changed` is called again while the channel is degraded; 0:
             never.
+        last_row: when the upstream system's last rows were emitted; at first the time of creation.
         ignores_next: set for rows that are emitted next and only carry a status: they do not come
             from the upstream system.
     """
@@ -103,13 +104,13 @@ class Statuses:
         "_dropped_rows",
         "_drops_timer",
         "_last_drop",
-        "_last_row",
         "_on_caught_up",
         "_recovery_timer",
         "_repeat_timer",
         "_stale",
         "_stale_timer",
         "ignores_next",
+        "last_row",
         "repeat",
     )
 
@@ -131,7 +132,7 @@ class Statuses:
         self._last_drop = 0.0
         self._drops_timer: Timer | None = None
         self._stale = stale
-        self._last_row = clock.time()
+        self.last_row = clock.time()
         self._stale_timer: Timer | None = None
         self._recovery_timer: Timer | None = None
         if stale:
@@ -194,7 +195,7 @@ class Statuses:
         if self.ignores_next:
             self.ignores_next = False
             return
-        self._last_row = self._clock.time()
+        self.last_row = self._clock.time()
         active = self._active
         if active and ("reconnecting" in active or "stale" in active):
             self.clear("reconnecting", "stale")
@@ -232,7 +233,7 @@ class Statuses:
         if cause == "dropped":
             return Status(status.severity, f"dropped {self._dropped_rows}")
         if cause == "stale":
-            silence = self._clock.time() - self._last_row
+            silence = self._clock.time() - self.last_row
             return Status(status.severity, f"stale {silence:.0f} s")
         return status
 
@@ -265,12 +266,12 @@ class Statuses:
         self.clear("dropped")
 
     def _start_stale_timer(self) -> None:
-        due = self._last_row + self._stale
+        due = self.last_row + self._stale
         self._stale_timer = self._clock.call_at(due, self._check_silence, due)
 
     def _check_silence(self, due: float) -> None:
         self._stale_timer = None
-        if self._last_row + self._stale > due:
+        if self.last_row + self._stale > due:
             self._start_stale_timer()
         else:
             self.set("stale", Status("warning", "stale"))

@@ -19,7 +19,7 @@ import anyio
 
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.observer import ChannelKey
-from aiostream_ds._channels.policy import Retry
+from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._streams.producer import Encode, drive
 from aiostream_ds._telemetry import Counters, redact
@@ -47,10 +47,13 @@ class BugDelays:
     def __init__(self) -> None:
         self._failures: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
 
-    def failed(self, key: Hashable, ran: float, now: float) -> None:
-        """A run failed after `ran` seconds. A run longer than the longest delay resets it."""
+    def __contains__(self, key: object) -> bool:
+        return key in self._failures
+
+    def failed(self, key: Hashable, now: float, *, healthy: bool) -> None:
+        """A run failed. One that was healthy before resets the delay."""
         count = self._failures.pop(key, (0, 0.0))[0]
-        count = 1 if ran > BUG_RETRY.max_delay else count + 1
+        count = 1 if healthy else count + 1
         self._failures[key] = count, now + BUG_RETRY.delay(count)
         while len(self._failures) > _REMEMBERED:
             self._failures.popitem(last=False)
@@ -162,6 +165,14 @@ class _Run:
         self._started = anyio.current_time()
         if self._failures:
             self._channel.statuses.recover_after(self._retry.max_delay)
+        elif self._key in self._delays:
+            _ = self._channel.statuses  # they remember when rows were sent
+
+    def _was_healthy(self, retry: Retry) -> bool:
+        """Whether this run, if it is not the first, sent rows for a while or was long."""
+        if anyio.current_time() - self._started > retry.max_delay:
+            return True
+        return self._channel.statuses.last_row - self._started >= HEALTHY_AFTER
 
     def handle(self, error: BaseException) -> float | None:
         """Log and count an error. Returns the seconds until the next run; inf: wait until the
@@ -184,8 +195,7 @@ class _Run:
                 extra=self._extra,
             )
             return inf
-        ran_long = anyio.current_time() - self._started > self._retry.max_delay
-        self._failures = 1 if ran_long else self._failures + 1
+        self._failures = 1 if self._was_healthy(self._retry) else self._failures + 1
         wait = self._retry.delay(self._failures)
         self._set_reconnecting()
         self._counters.count_error("transient")
@@ -209,5 +219,5 @@ class _Run:
     def end(self) -> None:
         if self._has_bug or self._channel.failed:  # failed: a row could not be encoded
             self._has_bug = False
-            now = anyio.current_time()
-            self._delays.failed(self._key, now - self._started, now)
+            healthy = self._was_healthy(BUG_RETRY)
+            self._delays.failed(self._key, anyio.current_time(), healthy=healthy)

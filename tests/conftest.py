@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
 
+from aiostream_ds import _loggers
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 
 _ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
@@ -48,6 +49,10 @@ def logging_is_restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    for handler in root.handlers[:]:
+        _loggers.remove_handler(handler)
+    _loggers._handlers.clear()
+    _loggers.set_level("NOTSET")
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import logging.config
 import re
 import sys
 from enum import IntEnum
@@ -166,6 +167,56 @@ def test_configure_writes_text_for_a_terminal(root):
     telemetry.configure(stream, text=True)
     logging.getLogger("x").info("hello")
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    hello\n", stream.getvalue())
+
+
+ROOT_TO_STDERR = {
+    "version": 1,
+    "handlers": {"own": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["own"], "level": "ERROR"},
+}
+
+
+def _file_config():
+    text = """
+[loggers]
+keys=root
+[handlers]
+keys=own
+[formatters]
+keys=
+[logger_root]
+level=ERROR
+handlers=own
+[handler_own]
+class=StreamHandler
+args=(sys.stderr,)
+"""
+    logging.config.fileConfig(io.StringIO(text))
+
+
+CONFIGURED = {
+    "dictConfig": lambda: logging.config.dictConfig({"version": 1}),
+    "dictConfig of the root": lambda: logging.config.dictConfig(ROOT_TO_STDERR),
+    "fileConfig": _file_config,
+    "basicConfig": lambda: logging.basicConfig(force=True, level="ERROR"),
+}
+
+
+@pytest.mark.parametrize("how", CONFIGURED)
+@pytest.mark.parametrize("name", ["aiostream_ds._streams.supervisor", "aiostream_ds.audit"])
+def test_an_authors_configuration_of_logging_does_not_silence_the_runtime(root, how, name, capsys):
+    from aiostream_ds._grafana import authorization  # noqa: F401  # makes the logger of the audit
+    from aiostream_ds._streams import supervisor  # noqa: F401
+
+    stream = io.StringIO()
+    telemetry.configure(stream)
+    CONFIGURED[how]()
+    logging.getLogger(name).info("the stream failed")
+    logging.getLogger(name).debug("not this")
+    lines = [json.loads(text)["@message"] for text in stream.getvalue().splitlines()]
+    assert lines == ["the stream failed"]
+    # a handler that writes to stderr would make a log line of it again
+    assert "the stream failed" not in capsys.readouterr().err
 
 
 def test_the_error_for_a_bad_level_names_it(root):

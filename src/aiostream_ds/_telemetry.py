@@ -21,6 +21,8 @@ from typing import IO, Any, Protocol
 from urllib.parse import quote, quote_plus
 from weakref import WeakValueDictionary
 
+from aiostream_ds._loggers import add_handler, remove_handler, set_level
+
 __all__ = [
     "Counters",
     "JsonLines",
@@ -279,7 +281,10 @@ def configure(stream: IO[str] | None = None, *, text: bool = False, level: str =
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(TextLines() if text else JsonLines())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    for each in root.handlers[:]:
+        remove_handler(each)
+    add_handler(handler)
     root.setLevel(wanted[level.lower()])
+    set_level(wanted[level.lower()])
     logging.getLogger("hpack").setLevel("INFO")  # it logs each header
     logging.captureWarnings(True)

@@ -7,7 +7,6 @@
 One task runs the connection, in the task group of the task that entered the `Upstream`.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import (
@@ -27,12 +26,13 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from aiostream_ds._channels.policy import Buffer, Retry
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import PluginError, UpstreamError, copy_error, unwrap
 
 __all__ = ["BATCH_MESSAGES", "Upstream", "UpstreamStatistics"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BATCH_MESSAGES = 64
 """Messages after which an upstream that never waits yields to the event loop."""

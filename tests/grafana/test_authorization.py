@@ -298,7 +298,7 @@ async def test_rules_may_depend_on_the_settings():
 
 
 async def test_each_decision_is_logged_once_and_a_path_without_rules_is_not(caplog):
-    caplog.set_level(logging.INFO, "aiostream_ds.audit")
+    caplog.set_level(logging.DEBUG, "aiostream_ds.audit")
     async with serve_in_memory(House) as grafana:
         await grafana.follow("open/a", EVE)
         assert not await can(grafana.follow("areas/cellar", EVE))
@@ -315,6 +315,9 @@ async def test_each_decision_is_logged_once_and_a_path_without_rules_is_not(capl
         ("subscribe", "both/ann", "eve", "refused"),
         ("query", "areas/cellar", "eve", "refused"),
     ]
+    # a panel under faults is allowed sixty times a minute
+    levels = {(r.decision, r.levelname) for r in lines}
+    assert levels == {("refused", "INFO"), ("allowed", "DEBUG")}
     assert "no rule allows 'eve' (Viewer) to read 'areas/cellar'" in lines[0].getMessage()
     assert "refused by the hook" in lines[3].getMessage()
     assert msgspec.json.encode([lines[0].datasource, lines[0].tenant, lines[0].role])

@@ -12,7 +12,6 @@ cancellation. A stream that ends by itself is closed in the last step of its tas
 import asyncio
 import contextvars
 import enum
-import logging
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import Protocol
@@ -24,10 +23,11 @@ from aiostream_ds._channels.policy import PATIENCE, Policy
 from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
+from aiostream_ds._loggers import get_logger
 
 __all__ = ["Channel", "ChannelOwner", "Runner", "State"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Runner = Callable[["Channel"], Awaitable[None]]
 """A stream: a coroutine function that emits packets into its channel until it is cancelled."""

@@ -4,7 +4,6 @@ Types only widen: unknown to any type, int to float, and with `conflict="text"` 
 A new key adds a column; columns keep their order.
 """
 
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -17,11 +16,12 @@ from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout
 from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen
 from aiostream_ds._frames.frame import FieldType
+from aiostream_ds._loggers import get_logger
 from aiostream_ds.rows import Row
 
 __all__ = ["SchemaInference"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _UNKNOWN = RowColumn(None)
 _CURSOR = RowColumn(None, config=hidden_config())

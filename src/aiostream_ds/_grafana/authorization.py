@@ -1,13 +1,15 @@
 """Access checks: allow rules, `{name:user}` path fields, the author's `subscribe` hook, quotas.
 
 The same check runs before a viewer subscribes, reads a history, replays rows after a cursor and
-publishes. Each decision is written to the audit log. Without any access rule there is no decision
+publishes. Each decision is written to the audit log: a refusal at level info, a permission, of
+which a panel gets one for each query, at level debug. Without any access rule there is no decision
 and no log line.
 """
 
 import logging
 from typing import TYPE_CHECKING, Any
 
+from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PermissionDenied, PluginError, QuotaExceeded, unwrap
 from aiostream_ds.models import User
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["admit", "authorize", "quota_error"]
 
-audit = logging.getLogger("aiostream_ds.audit")
+audit = get_logger("aiostream_ds.audit")
 
 
 async def authorize(
@@ -113,6 +115,9 @@ async def _call_hook(channel: "ChannelRequest", user: User | None) -> None:
 def _log(
     instance: "Instance", user: User | None, call: str, name: str, error: Exception | None
 ) -> None:
+    level = logging.DEBUG if error is None else logging.INFO
+    if not audit.isEnabledFor(level):
+        return
     found = None if error is None else unwrap(error)
     if found is None:
         decision, reason = "allowed", ""
@@ -120,7 +125,8 @@ def _log(
         decision = "refused" if isinstance(found, PluginError) else "failed"
         reason = f": {found}"
     login = "" if user is None else user.login
-    audit.info(
+    audit.log(
+        level,
         "%s %s %s by %s%s",
         call,
         name,

@@ -1,13 +1,12 @@
 """Counts the registry's events and logs the important ones."""
 
-import logging
-
 from aiostream_ds._channels.observer import ChannelKey, Observer
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters
 
 __all__ = ["CountingObserver"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class CountingObserver(Observer):

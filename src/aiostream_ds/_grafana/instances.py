@@ -9,7 +9,6 @@ error that makes Grafana restart them on the new one, and the old one closes aft
 Older settings are never used again, even if the newer ones cannot be opened.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -25,6 +24,7 @@ from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
 from aiostream_ds._grafana.unknown_settings import log_unknown_settings
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.author_code import isolate
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CLOSE_GRACE = 5.0
 """Seconds that a replaced instance stays open for the calls that still use it."""

@@ -4,7 +4,6 @@ The rows of a stream with a cursor come from its history hook; those of a stream
 from the channel's log, which has the rows of this process. A frame and its cursor are of one read.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,6 +28,7 @@ from aiostream_ds._grafana.exact_delivery import (
     log_packet_encoder,
 )
 from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
 from aiostream_ds._telemetry import Counters
@@ -46,7 +46,7 @@ __all__ = [
     "resolve_channel",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 REPLAY_ROWS = 5_000
 """Most rows in one answer of the resource `replay/rows`."""

@@ -5,12 +5,13 @@ import logging
 
 import msgspec
 
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.settings import Settings, unknown_keys
 
 __all__ = ["log_unknown_settings"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def log_unknown_settings(

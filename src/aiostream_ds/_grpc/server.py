@@ -8,7 +8,6 @@ Each call is cancelled at most once and always gets a status, unless the host ha
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from aiostream_ds._grpc.methods import MethodTable, Services, bidi_stream
 from aiostream_ds._http2.connection import Http2Protocol
 from aiostream_ds._http2.headers import RequestHead
 from aiostream_ds._http2.stream import Http2Stream, StreamClosedError
+from aiostream_ds._loggers import get_logger
 
 __all__ = ["CLOSE_TIMEOUT", "RECEIVE_LIMIT", "Server"]
 
@@ -30,7 +30,7 @@ RECEIVE_LIMIT = 64 * 1024 * 1024
 CLOSE_TIMEOUT = 0.2
 """Seconds that `Server.wait_closed` gives the host to read the last bytes and close."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class _Undecoded:

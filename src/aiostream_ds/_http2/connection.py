@@ -10,7 +10,6 @@ tests/grpc/test_grpclib_internals.py fails when an upgrade moves them.
 """
 
 import asyncio
-import logging
 from typing import Any, Protocol, cast
 
 from grpclib.config import Configuration
@@ -40,6 +39,7 @@ from aiostream_ds._http2.headers import CachingDecoder, RequestHead, parse_reque
 from aiostream_ds._http2.rate_limits import RateLimitedConnection
 from aiostream_ds._http2.stream import Http2Connection, Http2Stream
 from aiostream_ds._http2.write_buffer import WriteBuffer
+from aiostream_ds._loggers import get_logger
 
 __all__ = ["Http2Protocol", "RequestHandler"]
 
@@ -50,7 +50,7 @@ about 10 MB after as many calls."""
 STREAMS_LIMIT = 2**31 - 1
 """SETTINGS_MAX_CONCURRENT_STREAMS: no limit, as every RunStream call holds a stream open."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class RequestHandler(Protocol):

@@ -10,7 +10,6 @@ outlives the host. Exit status 0: stopped; 1: could not start.
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from aiostream_ds._grafana.application import (
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grpc.methods import Services
 from aiostream_ds._grpc.server import Server
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._process import standalone
 from aiostream_ds._process.handshake import (
     Handshake,
@@ -60,7 +60,7 @@ __all__ = [
     "serve_standalone",
 ]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SHUTDOWN_DRAIN = 0.25
 """Seconds for streams to end after the host has called Shutdown (it kills after 2 s) or exited."""

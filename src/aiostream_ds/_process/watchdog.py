@@ -4,7 +4,6 @@ A thread checks a heartbeat that a task of the event loop updates. When the hear
 thread logs the stack of the loop's thread, which has the line that blocks.
 """
 
-import logging
 import sys
 import threading
 import time
@@ -14,9 +13,11 @@ from contextlib import contextmanager
 
 import anyio
 
+from aiostream_ds._loggers import get_logger
+
 __all__ = ["BLOCKED_AFTER", "watch_loop"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BLOCKED_AFTER = 0.5
 """Seconds without an iteration of the event loop after which it counts as blocked."""

@@ -1,16 +1,16 @@
 """Emits the rows that were written while a stream with a cursor was interrupted."""
 
-import logging
 from collections.abc import Awaitable, Callable
 
 from aiostream_ds._channels.channel import Channel
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import HistoryPage
 
 __all__ = ["fill_gap"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 async def fill_gap(

@@ -9,7 +9,6 @@ anything else      a bug: logged with its traceback; subscribers get the error a
 Viewers see the first two as the channel's status.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from math import inf
@@ -21,6 +20,7 @@ from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._streams.producer import Encode, drive
 from aiostream_ds._telemetry import Counters, redact
 from aiostream_ds.decorators import StreamOptions
@@ -28,7 +28,7 @@ from aiostream_ds.errors import PluginError, unwrap
 
 __all__ = ["BUG_RETRY", "BugDelays", "supervise"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
 """The back-off after a bug. Grafana itself restarts a stream at once if it ran for over 100 ms."""

@@ -7,7 +7,6 @@
 `open_console` makes one to mount in another app.
 """
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._loggers import get_logger
 from aiostream_ds.console.access_guard import LOOPBACK, AccessGuard, ASGIApp
 from aiostream_ds.console.hub import Hub, open_hub
 from aiostream_ds.console.page_queue import FollowedChannel, PageQueue
@@ -38,7 +38,7 @@ from aiostream_ds.testing.viewer import Refused
 
 __all__ = ["Identify", "make_app", "open_console"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 

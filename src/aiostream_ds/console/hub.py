@@ -1,6 +1,5 @@
 """What all pages share: the plugin, a Grafana in memory, channel statistics and the log."""
 
-import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import msgspec
 
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import describe
+from aiostream_ds._loggers import add_handler, remove_handler
 from aiostream_ds._routing.plan import split_exact
 from aiostream_ds.console.channel_stats import ChannelStats
 from aiostream_ds.console.log_buffer import LogBuffer
@@ -156,9 +156,8 @@ async def open_hub(
             first_path=first_path,
         )
         await hub.update_forms()
-        root = logging.getLogger()
-        root.addHandler(hub.log)
+        add_handler(hub.log)
         try:
             yield hub
         finally:
-            root.removeHandler(hub.log)
+            remove_handler(hub.log)

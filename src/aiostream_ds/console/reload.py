@@ -20,12 +20,13 @@ import anyio.to_thread
 from watchfiles import Change, awatch
 
 from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import author_traceback
 from aiostream_ds.console.hub import Hub
 
 __all__ = ["Reloader"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 DEBOUNCE_MS = 50
 """Milliseconds without another change before a reload: editors save in several steps."""

@@ -7,7 +7,6 @@ Messages are JSON. A page sends objects and gets arrays of all queued messages. 
 concurrently; a slow or stuck page does not delay another.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +17,7 @@ from anyio.abc import TaskGroup
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from aiostream_ds._loggers import get_logger
 from aiostream_ds.console.hub import Hub
 from aiostream_ds.console.page_queue import FollowedChannel, PageQueue, QueueOverflow
 from aiostream_ds.models import User
@@ -26,7 +26,7 @@ from aiostream_ds.testing.viewer import Refused
 
 __all__ = ["MAX_CHANNELS", "TIMEOUT", "PageRequest", "Session"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_CHANNELS = 5_000
 """Channels that one page may follow."""

@@ -4,7 +4,6 @@ The rules are those of pkg/services/live/runstream. `grafana.py` adds the calls 
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -15,6 +14,7 @@ from anyio.abc import TaskGroup
 from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.models import User
 
@@ -26,7 +26,7 @@ __all__ = [
     "uncancel_on_disconnect",
 ]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CHECK_INTERVAL = 5.0
 """Seconds between Grafana's presence checks of a channel (live/runstream/manager.go)."""

@@ -5,7 +5,6 @@ exception of the author's code becomes the response of that query or call. A ser
 its messages are imported at its first call (see application.py).
 """
 
-import logging
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,6 +17,7 @@ from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.instances import Instances
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, RequestDecoder
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError, unwrap
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Service:

@@ -5,7 +5,6 @@ restarts, and on all Grafana servers that read the file. Files are polled ten ti
 threads.
 """
 
-import logging
 import os
 import stat
 from collections import Counter
@@ -21,6 +20,7 @@ import anyio.to_thread
 from msgspec import Meta
 from msgspec.structs import replace
 
+from aiostream_ds._loggers import get_logger
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.errors import (
@@ -39,7 +39,7 @@ from aiostream_ds.sources.file.records import RecordSettings
 
 __all__ = ["File", "FileSettings"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 POLL = 0.1
 """Seconds between two polls of a file without new rows."""

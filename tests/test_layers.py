@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 # From the base layer up. A package imports itself and lower layers; packages of one layer do not
 # import each other.
 LAYERS = (
-    {"_loggers"},
+    {"_loggers", "_redaction"},
     {"errors", "_telemetry", "_annotations", "_leniency", "_pb"},
     {"_dependencies"},
     {"_frames", "_paths", "_http2"},

@@ -12,7 +12,8 @@ import pytest
 
 from aiostream_ds import Secret
 from aiostream_ds import _telemetry as telemetry
-from aiostream_ds._telemetry import Counters, JsonLines, TextLines, redact
+from aiostream_ds._redaction import redact
+from aiostream_ds._telemetry import Counters, JsonLines, TextLines
 
 READER_LIMIT = 64 * 1024
 

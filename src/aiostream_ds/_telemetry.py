@@ -17,11 +17,10 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import IO, Any, Protocol
-from urllib.parse import quote, quote_plus
-from weakref import WeakValueDictionary
+from typing import IO, Any
 
 from aiostream_ds._loggers import add_handler, remove_handler, set_level
+from aiostream_ds._redaction import redact, redact_end, redact_start
 
 __all__ = [
     "Counters",
@@ -31,8 +30,6 @@ __all__ = [
     "configure",
     "use_counters",
     "current_counters",
-    "hide_secret",
-    "redact",
 ]
 
 LINE_LIMIT = 60 * 1024
@@ -126,67 +123,30 @@ def current_counters() -> Counters:
     return _CURRENT.get() or Counters()
 
 
-# The values that log lines and messages must not show, as long as their Secret exists.
-_secrets: "WeakValueDictionary[int, HasReveal]" = WeakValueDictionary()
-
-
-class HasReveal(Protocol):
-    """An object with a secret, to which weak references are possible."""
-
-    def reveal(self) -> str:
-        """The secret."""
-
-
-def hide_secret(secret: HasReveal) -> None:
-    """Makes `redact` replace a secret as long as the object exists.
-
-    A secret under four characters is not replaced: too much else would match.
-    """
-    if len(secret.reveal()) >= 4:
-        _secrets[id(secret)] = secret
-
-
-def redact(text: str) -> str:
-    """`text` with every existing secret replaced, for the log and for messages to users."""
-    found = (reference() for reference in _secrets.valuerefs())
-    values: set[str] = set()
-    for secret in found:
-        if secret is not None:
-            values |= _spellings(secret.reveal())
-    for value in sorted(values, key=len, reverse=True):  # one may be a part of another
-        text = text.replace(value, "***")
-    # A surrogate (from a file name of another encoding) can be written neither to a log line nor
-    # to an answer.
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _spellings(value: str) -> set[str]:
-    """A secret itself, and as repr, JSON and URLs spell it."""
-    quoted = repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)
-    return {value, *quoted}
-
-
 def _jsonable(value: Any) -> str | int | float | bool:
-    """A value that Go's JSON reader accepts: no NaN, no integer beyond 64 bits."""
-    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1 << 63):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
+    """A redacted value that Go's JSON reader accepts: no NaN, no integer beyond 64 bits."""
+    if isinstance(value, bool):
         return value
     try:
-        return redact(str(value))
+        text = str(value)
+        shown = redact_start(text, LINE_LIMIT)
+        is_number = (isinstance(value, int) and abs(value) < 1 << 63) or (
+            isinstance(value, float) and math.isfinite(value)
+        )
+        return value if is_number and shown == text else shown
     except Exception as error:
         return f"<{type(value).__name__}: {type(error).__name__} when it was printed>"
 
 
-def _cut(text: str, limit: int, *, keep_end: bool) -> str:
-    """`text`, cut so that its JSON has at most `limit` bytes, and a note."""
+def _cut(text: str, whole: int, limit: int, *, keep_end: bool) -> str:
+    """`text`, cut so that its JSON has at most `limit` bytes, and a note of its `whole` length."""
     kept = text
     while (size := len(json.dumps(kept))) > limit:
         count = len(kept) * limit // size
         kept = kept[-count:] if keep_end else kept[:count]
     if kept is text:
         return text
-    note = f"({len(text)} characters)"
+    note = f"({whole} characters)"
     return f"{note} … {kept}" if keep_end else f"{kept} … {note}"
 
 
@@ -194,9 +154,11 @@ class JsonLines(logging.Formatter):
     """Formats a record as one JSON object; `extra=` values are additional keys."""
 
     def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        error = self.formatException(record.exc_info) if record.exc_info else ""
         line: dict[str, Any] = {
             "@level": _LEVELS.get(record.levelname, "info"),
-            "@message": redact(record.getMessage()),
+            "@message": redact_start(message, LINE_LIMIT, note=False),
             "@timestamp": datetime.fromtimestamp(record.created, UTC).strftime(
                 "%Y-%m-%dT%H:%M:%S.%fZ"
             ),
@@ -205,16 +167,17 @@ class JsonLines(logging.Formatter):
         for key, value in vars(record).items():
             if key not in _STANDARD and not key.startswith("@"):
                 line[key] = _jsonable(value)
-        if record.exc_info:
-            line["error"] = redact(self.formatException(record.exc_info))
+        if error:
+            line["error"] = redact_end(error, LINE_LIMIT, note=False)
         # in ASCII the length is the size, and a lone surrogate can be written
         text = json.dumps(line)
         if len(text) > LINE_LIMIT:
             line = {k: v for k, v in line.items() if k.startswith("@") or k == "error"}
-            for key, limit in _LINE_PARTS.items():
+            for key, whole in ("@message", message), ("error", error):
                 if key in line:
                     # the exception is at the end of a traceback
-                    line[key] = _cut(line[key], limit, keep_end=key == "error")
+                    keep_end = key == "error"
+                    line[key] = _cut(line[key], len(whole), _LINE_PARTS[key], keep_end=keep_end)
             text = json.dumps(line)
         return text
 

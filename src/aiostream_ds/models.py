@@ -139,8 +139,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def query(self) -> dict[str, list[str]]:
-        """The parameters of the URL."""
-        return parse_qs(urlsplit(self.url).query, keep_blank_values=True)
+        """The parameters of the URL. Raises BadQuery when the URL is malformed."""
+        try:
+            return parse_qs(urlsplit(self.url).query, keep_blank_values=True)
+        except ValueError as error:  # such as "//]"
+            raise BadQuery(f"the URL must be valid, got {self.url[:80]!r}: {error}") from None
 
     def header(self, name: str, default: str = "") -> str:
         """The first value of a header. The name is case-insensitive."""

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origi
 
 import msgspec
 
-from aiostream_ds import _telemetry as telemetry
 from aiostream_ds._annotations import base_type
 from aiostream_ds._leniency import mend, rename_keys
+from aiostream_ds._redaction import hide_secret, redact
 from aiostream_ds.errors import ConfigError
 
 __all__ = [
@@ -48,7 +48,7 @@ class Secret:
     def __init__(self, value: str = "") -> None:
         self.__value = value
         if value:
-            telemetry.hide_secret(self)
+            hide_secret(self)
 
     def reveal(self) -> str:
         """The value. Pass it to the client that needs it, and store it nowhere else."""
@@ -303,5 +303,5 @@ def _at(path: str, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = redact(repr(value))  # before it is cut: a part of a secret may not be found
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from grpclib import GRPCError, Status
+from grpclib.client import UnaryStreamMethod
 
-from aiostream_ds import DataSource, NotFound, Request, Response, resource
+from aiostream_ds import BadQuery, DataSource, NotFound, Request, Response, resource
+from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
-from tests.grafana.calls import resource_call
+from tests.grafana.calls import ANN, resource_call
 
 pytestmark = pytest.mark.virtual
 
@@ -206,3 +208,23 @@ async def test_an_unknown_route_is_404_and_lists_the_known_ones(path, method):
 
 async def test_slashes_around_the_path_are_ignored():
     assert (await request("/raw/")).status == 200
+
+
+async def test_a_malformed_url_is_a_bad_request():
+    with pytest.raises(BadQuery, match=r"the URL must be valid, got '//\]'"):
+        _ = Request(url="//]").query
+    async with serve_in_memory(Api) as grafana:
+        for path in "replay/rows", "forms/suggest":
+            answer = await malformed(grafana, path)
+            assert (answer.code, "the URL must be valid" in answer.body.decode()) == (400, True)
+
+
+async def malformed(grafana, path):
+    request = pb.CallResourceRequest(
+        plugin_context=grafana.context(ANN), path=path, method="GET", url=f"//]{path}"
+    )
+    method = "Resource/CallResource"
+    rpc = UnaryStreamMethod(
+        grafana._channel, f"/pluginv2.{method}", type(request), pb.CallResourceResponse
+    )
+    return (await rpc(request))[0]

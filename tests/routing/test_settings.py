@@ -9,7 +9,7 @@ import pytest
 from msgspec import Meta, Struct
 
 from aiostream_ds import ConfigError, Secret, Settings, secret
-from aiostream_ds._telemetry import redact
+from aiostream_ds._redaction import redact
 from aiostream_ds.settings import check_settings, convert, decode_settings, json_schema
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from aiostream_ds._channels.clock import Clock, Timer
 from aiostream_ds._channels.policy import LAG_END
 from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._redaction import redact_start
 
 __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition", "status_packet"]
 
@@ -22,6 +23,9 @@ Cause = Literal["refused", "reconnecting", "author", "stale", "dropped"]
 """Why a stream is degraded. Of two causes with the same severity the first one here is shown."""
 
 _CAUSES: tuple[Cause, ...] = get_args(Cause)
+STATUS_LIMIT = 1_000
+"""Characters of a status that viewers see; exact panels get it repeatedly."""
+
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -154,7 +158,8 @@ class Statuses:
         return tuple(self._active)
 
     def set(self, cause: Cause, status: Status) -> None:
-        """Activate a status. The same status again does nothing."""
+        """Activate a status, with its text redacted and cut. The same status again does nothing."""
+        status = Status(status.severity, redact_start(status.text, STATUS_LIMIT))
         if self._active.get(cause) != status:
             self._active[cause] = status
             self._start_repeat_timer()

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from aiostream_ds._redaction import redact, redact_start
+
 __all__ = [
     "DataLink",
     "EnumConfig",
@@ -225,6 +227,22 @@ class FrameMeta(_Wire, frozen=True, kw_only=True):
     executed_query_string: str = ""
     data_topic: str = ""
     unique_row_id_fields: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()
+
+
+NOTICE_LIMIT = 4_000
+"""Characters of a notice that users see."""
+
+
+def redacted_meta(meta: FrameMeta | None) -> FrameMeta | None:
+    """`meta` as users see it: notices are often made of errors, and a query may have a password."""
+    if meta is None or not (meta.notices or meta.executed_query_string):
+        return meta
+    notices = tuple(
+        msgspec.structs.replace(notice, text=redact_start(notice.text, NOTICE_LIMIT))
+        for notice in meta.notices
+    )
+    executed = redact(meta.executed_query_string)
+    return msgspec.structs.replace(meta, notices=notices, executed_query_string=executed)
 
 
 def check(value: FieldConfig | FrameMeta) -> None:

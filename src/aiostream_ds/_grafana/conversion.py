@@ -6,17 +6,21 @@ import msgspec
 
 from aiostream_ds._grpc.call import GRPCError, Status
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._telemetry import redact
+from aiostream_ds._redaction import redact_start
 from aiostream_ds.errors import BadQuery, PluginError, unwrap
 from aiostream_ds.models import InstanceSettings, PluginContext, User
 
 __all__ = [
+    "MESSAGE_LIMIT",
     "Outcome",
     "grpc_error",
     "outcome",
     "parse",
     "plugin_context",
 ]
+
+MESSAGE_LIMIT = 4_000
+"""Characters of an error message that users see."""
 
 
 def plugin_context(context: pb.PluginContext | None) -> PluginContext:
@@ -75,9 +79,13 @@ def outcome(error: BaseException) -> Outcome:
     """The response to an error of a query, a resource or a health check."""
     error = unwrap(error)
     if isinstance(error, PluginError):
-        return Outcome(error.status, error.source, redact(error.message), False)
-    text = redact(f"{type(error).__name__}: {error}")
+        return Outcome(error.status, error.source, _shown(error.message), False)
+    text = _shown(f"{type(error).__name__}: {error}")
     return Outcome(500, "plugin", f"the plugin failed: {text}", True)
+
+
+def _shown(text: str) -> str:
+    return redact_start(text, MESSAGE_LIMIT)
 
 
 def grpc_error(error: BaseException) -> GRPCError:

@@ -10,7 +10,7 @@ Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,7 +33,7 @@ from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds.datasource import DataSource, create_instance
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
-from aiostream_ds.settings import decode_settings
+from aiostream_ds.settings import Secret, decode_settings
 
 if TYPE_CHECKING:
     from aiostream_ds._grafana.quota import QuotaUsage
@@ -73,6 +73,7 @@ class Instance:
     __slots__ = (
         "_encoders",
         "_error",
+        "_hidden",
         "_quota_usage",
         "_ready",
         "_retired",
@@ -105,6 +106,7 @@ class Instance:
         self._ready = anyio.Event()
         self._retired = anyio.Event()
         self._error: BaseException | None = None
+        self._hidden: list[Secret] = []
         self._scope = anyio.CancelScope()
 
     @property
@@ -140,6 +142,14 @@ class Instance:
 
             self._quota_usage = QuotaUsage(quota, self.registry, self.key)
         return self._quota_usage
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Replace these values in logs and messages as long as the instance exists.
+
+        The class may not declare them all, its objects may be gone when an error is answered, and
+        the error of a failed instance is answered until another one replaces it.
+        """
+        self._hidden = [Secret(value) for value in secrets]
 
     def _retire(self) -> None:
         """Let an open instance close after the grace; cancel one that is still opening."""
@@ -238,6 +248,7 @@ class Instances:
     ) -> None:
         use_counters(self._counters)
         try:
+            instance.hide(settings.decrypted_secure_json_data.values())
             with isolate(), instance._scope as scope:
                 scope.deadline = anyio.current_time() + OPEN_TIMEOUT
                 source = self._make(plugin_context(context), settings)

@@ -12,7 +12,7 @@ from aiostream_ds._grpc.methods import Method
 from aiostream_ds._http2.headers import RequestHead, encode_headers
 from aiostream_ds._http2.stream import Http2Stream
 from aiostream_ds._http2.write_buffer import FLUSH_BYTES
-from aiostream_ds._telemetry import redact
+from aiostream_ds._redaction import redact_start
 
 __all__ = ["Call", "Codec", "GRPCError", "Status"]
 
@@ -197,6 +197,6 @@ class Call:
 def _encode_status(status: Status, message: str) -> bytes:
     headers = [("grpc-status", str(status.value))]
     if message:
-        text = redact(message)[:_MESSAGE_LIMIT]
+        text = redact_start(message, _MESSAGE_LIMIT)
         headers.append(("grpc-message", encode_grpc_message(text)))
     return encode_headers(headers)

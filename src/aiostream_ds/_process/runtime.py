@@ -43,7 +43,7 @@ from aiostream_ds._process.handshake import (
 )
 from aiostream_ds._process.host_services import host_services
 from aiostream_ds._process.parent import POLL_INTERVAL, wait_for_parent_exit
-from aiostream_ds._process.stdio import StandardStreams
+from aiostream_ds._process.stdio import StandardStreams, redact_output
 from aiostream_ds._process.watchdog import watch_loop
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import ConfigError
@@ -77,6 +77,7 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
     """
     directory = _directory()
     if {"-standalone", "--standalone"} & set(sys.argv[1:]):
+        redact_output("stdout", "stderr")
         _configure_logging(None)
         with suppress(KeyboardInterrupt):
             catalog = load()
@@ -121,6 +122,7 @@ def serve_at(
     """Run a plugin that Grafana connects to at `address` (HOST:PORT) instead of starting it: in a
     container or as a service. SIGTERM and Ctrl-C stop it. The host's Shutdown does not, as the host
     calls it when it stops itself. Raises ConfigError for an address that cannot be bound."""
+    redact_output("stdout", "stderr")
     _configure_logging(None)
     catalog = load()
     host = address.rpartition(":")[0].strip("[]")

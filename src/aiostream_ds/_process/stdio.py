@@ -15,16 +15,20 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import IO, cast
+from typing import IO, Any, cast
 
+from aiostream_ds._redaction import redact, settled
 from aiostream_ds._telemetry import JsonLines
 
-__all__ = ["StandardStreams"]
+__all__ = ["StandardStreams", "redact_output"]
 
 LINE_LIMIT = 4 * 1024
 """Characters of output in one log line; under 60 KiB even if JSON takes twelve bytes for each."""
+
+UNSPLIT_LIMIT = 1 << 20
+"""Characters of output without a line break that wait for the end of a secret."""
 
 FLUSH_TIMEOUT = 0.2
 """Seconds that `StandardStreams.close` waits for output that is still in the pipe."""
@@ -116,6 +120,55 @@ def _reopen(name: str, descriptor: int) -> None:
     setattr(sys, f"__{name}__", stream)
 
 
+def redact_output(*names: str) -> None:
+    """Redact what Python code prints to these streams of a process that no host has started.
+
+    Tracebacks of threads and of `traceback.print_exc` are printed, too, instead of logged.
+    """
+    for name in names:
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, _RedactedStream):
+            setattr(sys, name, _RedactedStream(stream))
+
+
+class _RedactedStream:
+    """A text stream that redacts whole lines. Thread-safe."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.RLock()  # a signal handler may print while a line is written
+        self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the complete lines; the rest waits for more, or for `flush`."""
+        with self._lock:
+            lines, newline, self._rest = (self._rest + text).rpartition("\n")
+            if newline:
+                self._stream.write(redact(lines) + newline)
+            if len(self._rest) > UNSPLIT_LIMIT:
+                self._write_rest()
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write all."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Write everything."""
+        with self._lock:
+            self._write_rest()
+        self._stream.flush()
+
+    def _write_rest(self) -> None:
+        if self._rest:
+            rest, self._rest = self._rest, ""
+            self._stream.write(redact(rest))
+
+
 class _LogFile:
     """The host's stderr. Thread-safe; nothing is buffered."""
 
@@ -144,7 +197,8 @@ def _split_lines(chunks: Iterator[bytes]) -> Iterator[str]:
     for chunk in chunks:
         *lines, rest = (rest + decoder.decode(chunk)).split("\n")
         if len(rest) >= LINE_LIMIT:
-            whole = len(rest) - len(rest) % LINE_LIMIT
+            # not within a secret, of which neither part would be found
+            whole = settled(rest) or (len(rest) if len(rest) > UNSPLIT_LIMIT else 0)
             lines, rest = [*lines, rest[:whole]], rest[whole:]
         for line in lines:
             yield from _split_line(line)
@@ -152,6 +206,6 @@ def _split_lines(chunks: Iterator[bytes]) -> Iterator[str]:
 
 
 def _split_line(line: str) -> Iterator[str]:
-    line = line.rstrip("\r")
+    line = redact(line.rstrip("\r"))  # before it is split
     for start in range(0, len(line), LINE_LIMIT):
         yield line[start : start + LINE_LIMIT]

@@ -22,7 +22,7 @@ from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._streams.producer import Encode, drive
-from aiostream_ds._telemetry import Counters, redact
+from aiostream_ds._telemetry import Counters
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
 
@@ -187,7 +187,7 @@ class _Run:
             return None
         if declared.permanent:
             self._counters.count_error("permanent")
-            self._channel.statuses.set("refused", Status("error", redact(declared.message)))
+            self._channel.statuses.set("refused", Status("error", declared.message))
             log.error(
                 "stream refused: %s; no rows until the settings change or its viewers leave",
                 declared,

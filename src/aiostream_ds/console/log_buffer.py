@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from aiostream_ds._telemetry import JsonLines, redact
+from aiostream_ds._redaction import redact, redact_end
+from aiostream_ds._telemetry import JsonLines
 
 __all__ = ["MAX_LINES", "LogBuffer"]
 
@@ -33,10 +34,11 @@ class LogBuffer(logging.Handler):
         try:
             error = ""
             if record.exc_info and record.levelno >= logging.WARNING:
-                error = logging.Formatter().formatException(record.exc_info)[-ERROR_LIMIT:]
-                error = f"{time.strftime('%H:%M:%S')} {record.getMessage()}\n{error}"
+                error = logging.Formatter().formatException(record.exc_info)
+                error = redact_end(error, ERROR_LIMIT)
+                error = f"{time.strftime('%H:%M:%S')} {redact(record.getMessage())}\n{error}"
             line = self.format(record)
             self.lines.append(line)
-            self._on_line(line, str(getattr(record, "path", "")), redact(error))
+            self._on_line(line, str(getattr(record, "path", "")), error)
         except Exception:
             self.handleError(record)

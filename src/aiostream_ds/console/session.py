@@ -18,6 +18,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._redaction import redact
 from aiostream_ds.console.hub import Hub
 from aiostream_ds.console.page_queue import FollowedChannel, PageQueue, QueueOverflow
 from aiostream_ds.models import User
@@ -142,7 +143,7 @@ class Session:
                 answer = await handler(self, request)
             self._queue.put({"id": request.id, **answer})
         except Exception as error:
-            self._queue.put({"id": request.id, "error": _message(error), **_status(error)})
+            self._queue.put({"id": request.id, "error": redact(_message(error)), **_status(error)})
         finally:
             self._slots.release()
 

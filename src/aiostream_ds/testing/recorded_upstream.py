@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 import msgspec
 
+from aiostream_ds._redaction import redact
+
 __all__ = ["RecordedMessage", "play", "record"]
 
 
@@ -44,7 +46,9 @@ async def record(messages: AsyncIterable[Any], path: str | Path) -> AsyncGenerat
                 yield message
         except Exception as error:
             await write(
-                RecordedMessage(round(anyio.current_time() - start, 3), error=str(error) or "error")
+                RecordedMessage(
+                    round(anyio.current_time() - start, 3), error=redact(str(error)) or "error"
+                )
             )
             raise
 

@@ -13,6 +13,7 @@ import orjson
 
 from aiostream_ds._frames.arrow.record_batch import make_writer
 from aiostream_ds._frames.columns import FieldType, is_arrow, is_numpy
+from aiostream_ds._frames.config import redacted_meta
 from aiostream_ds._frames.frame import Field, Frame, check_data, check_schema
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class _FileLayout:
 
         metadata: dict[str, str | bytes] = {"name": frame.name, "refId": frame.ref_id}
         if frame.meta is not None:
-            metadata["meta"] = _json_encoder.encode(frame.meta)
+            metadata["meta"] = _json_encoder.encode(redacted_meta(frame.meta))
         heads = [_head(field) for field in frame.fields]
         self.types = [head.type for head in heads]
         self.schema = pa.schema(heads, metadata=metadata)

@@ -8,6 +8,7 @@ import msgspec
 import orjson
 
 from aiostream_ds._frames.columns import FLOATS, is_arrow, is_numpy
+from aiostream_ds._frames.config import redacted_meta
 from aiostream_ds._frames.frame import Field, Frame, check_data, check_schema
 from aiostream_ds._frames.json.structs import FieldSchema, FrameSchema, TypeInfo
 from aiostream_ds._frames.packet import Packet, Schema, render
@@ -38,7 +39,9 @@ def schema(frame: Frame, *, checked: bool = False) -> bytes:
         )
         for field in frame.fields
     ]
-    body = FrameSchema(fields=fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
+    body = FrameSchema(
+        fields=fields, name=frame.name, ref_id=frame.ref_id, meta=redacted_meta(frame.meta)
+    )
     return _schema_encoder.encode(body)
 
 

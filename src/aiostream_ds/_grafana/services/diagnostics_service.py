@@ -6,11 +6,12 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
+from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._telemetry import redact
+from aiostream_ds._redaction import redact_json, redact_start
 from aiostream_ds.models import Health
 
 __all__ = ["DiagnosticsService"]
@@ -45,7 +46,7 @@ class DiagnosticsService(Service):
                     raise TypeError(f"health must return a Health with a dict, got {answer!r}")
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
-                    message=redact(answer.message),
+                    message=redact_start(answer.message, MESSAGE_LIMIT),
                     json_details=_redacted_json(answer.details) if answer.details else b"",
                 )
         except Exception as error:
@@ -64,4 +65,5 @@ class DiagnosticsService(Service):
 
 
 def _redacted_json(details: dict[str, Any]) -> bytes:
-    return redact(msgspec.json.encode(details).decode()).encode()
+    plain = msgspec.json.decode(msgspec.json.encode(details))
+    return msgspec.json.encode(redact_json(plain))

@@ -475,6 +475,37 @@ async def test_the_log_is_kept_for_a_while_after_its_run(log):
         assert numbers(frame) == [] and first["epoch"] != second["epoch"]
 
 
+async def test_a_running_stream_keeps_its_columns_and_epoch_however_many_paths_are_queried(
+    monkeypatch,
+):
+    monkeypatch.setattr("aiostream_ds._grafana.instances.ENCODERS", 10)
+
+    class Growing(DataSource):
+        @stream("logs/{name}", cursor="n")
+        async def logs(self, after: Cursor | None, name: str):
+            yield {"time": START, "n": 2, "early": 1.0}
+            await anyio.sleep_forever()
+
+        @logs.history
+        async def read(self, history_range: HistoryRange, name: str):
+            return HistoryPage([{"time": START, "n": 1}], "one")
+
+    async def epoch(name):
+        (frame,) = await grafana.query({"queryType": "logs", "name": name, "exact": True})
+        return frame.meta.custom["cursor"]["epoch"]
+
+    async with serve_in_memory(Growing) as grafana:
+        viewer = await grafana.follow("x/logs/running")
+        await anyio.sleep(1)
+        before = await epoch("running")
+        for number in range(100):
+            await epoch(str(number))
+        assert await epoch("running") == before
+        (instance,) = grafana.plugin.instances._current.values()
+        assert len(instance._encoders) <= 11
+        assert viewer.broken is None
+
+
 async def test_another_process_has_another_epoch(log):
     async with serve_in_memory(Source) as one, serve_in_memory(Source) as other:
         (_, first), (_, second) = await exact_logged(one), await exact_logged(other)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
+from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import short_hash
@@ -50,7 +51,8 @@ OPEN_TIMEOUT = 30.0
 """Seconds that a lifespan may take to open. Then the waiting calls fail; the next one retries."""
 
 ENCODERS = 1_000
-"""Paths whose encoders an instance caches; the least recently used is evicted first."""
+"""Paths without a running stream whose encoders an instance keeps; of more, the least recently used
+are evicted."""
 
 IDLE_TIMEOUT = 3600.0
 """Seconds without a call or a running stream after which an instance is closed."""
@@ -72,6 +74,7 @@ class Instance:
 
     __slots__ = (
         "_encoders",
+        "_encoders_limit",
         "_error",
         "_hidden",
         "_quota_usage",
@@ -101,6 +104,7 @@ class Instance:
         self.registry = registry
         self._quota_usage: QuotaUsage | None = None  # few have a quota
         self._encoders: OrderedDict[str, RowEncoder] = OrderedDict()
+        self._encoders_limit = ENCODERS
         self.closed = False
         self.used_at = 0.0
         self._ready = anyio.Event()
@@ -129,11 +133,20 @@ class Instance:
                 make = partial(StatusEncoder, options.status_column)
             encoder = make(stream.row, options.schema, counters, common=common)
             self._encoders[path] = encoder
-            if len(self._encoders) > ENCODERS:
-                self._encoders.popitem(last=False)
+            if len(self._encoders) > self._encoders_limit:
+                self._evict_encoders()
         else:
             self._encoders.move_to_end(path)
         return encoder
+
+    def _evict_encoders(self) -> None:
+        """Keep the encoders of running streams: another one may find other columns, and the rows of
+        exact panels would get another epoch. Of the others keep half as many as before."""
+        running = self.registry.peek
+        idle = [each for each in self._encoders if running(ChannelKey(self.key, each)) is None]
+        for path in idle[: len(idle) - ENCODERS // 2]:
+            del self._encoders[path]
+        self._encoders_limit = len(self._encoders) + ENCODERS // 2
 
     def quota_usage(self, quota: "Quota") -> "QuotaUsage":
         """The subscriptions that count against this quota."""

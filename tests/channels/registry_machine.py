@@ -297,6 +297,8 @@ class Subscriber:
                 SystemExit: "exit",
                 self.machine.parts.producer.YieldInScope: "scope",
             }
+            if isinstance(cause.__cause__, SystemExit):
+                cause = cause.__cause__
             name = known.get(type(cause), "finally" if str(cause) == "finally" else "stray")
             assert name in author.causes, f"got {cause!r}, the author did {author.causes}"
         elif isinstance(error, exceptions.Superseded):

@@ -466,7 +466,7 @@ async def test_sys_exit_in_a_stream_is_an_error_of_that_stream(parts):
         sys.exit(3)
 
     got, error = await end_of(registry.join(KEY, parts.stream(generator)))
-    assert got == [1] and isinstance(error.__cause__, SystemExit)
+    assert got == [1] and isinstance(error.__cause__.__cause__, SystemExit)
 
 
 async def test_awaiting_a_cancelled_future_is_an_error_of_the_stream(parts):

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import Protocol
 
+from aiostream_ds._author_code import cancel, contained
 from aiostream_ds._channels.exceptions import ChannelClosed
 from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.observer import ChannelKey, Observer
@@ -254,15 +255,16 @@ class Channel:
         for subscription in exact:
             subscription.wake()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End every subscription with `error` and cancel the runner.
 
         The channel is closed when the runner has ended. Does nothing if the channel is not open.
         """
         if self.open:
             self.failed = True
-            self._owner.observer.on_fail(self.key, error)
-            self.end_subscriptions(error)
+            failure = contained(error, requested=False) or RuntimeError(repr(error))
+            self._owner.observer.on_fail(self.key, failure)
+            self.end_subscriptions(failure)
             self.close()
 
     async def drain(self) -> None:
@@ -419,7 +421,7 @@ class Channel:
             return
         try:
             function()
-        except Exception as error:  # the runner's fault: it must not reach the caller
+        except BaseException as error:  # the runner's fault: it must not reach the caller
             self.fail(error)
 
     def start(self) -> None:
@@ -435,16 +437,17 @@ class Channel:
         if self.state is not State.CLOSED:  # an eager task may be done
             self.task = task
             task.add_done_callback(self._task_done)
+            if self.state is State.CLOSING:  # closed in the first step of an eager task
+                self._cancel()
 
     async def _drive(self) -> None:
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             await self._run(self)
-        except asyncio.CancelledError as caught:
-            if self.state is not State.CLOSING:
-                error = _stray_cancellation(caught)
-        except (Exception, SystemExit) as caught:  # one stream never ends the plugin
-            error = caught
+        except BaseException as caught:  # one stream never ends the plugin
+            error = contained(caught, requested=self.state is State.CLOSING)
+            if isinstance(caught, GeneratorExit) and error is None:
+                raise  # the event loop is gone
         try:
             # In the last step of the task: a join never finds a channel whose stream has ended.
             self.finish(error)
@@ -454,10 +457,10 @@ class Channel:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         if self.state is State.CLOSED:
             return
-        # Cancelled before its first step, or ended by a signal: `_drive` did not reach its end.
+        # Cancelled before its first step: `_drive` did not reach its end.
         error = None if task.cancelled() else task.exception()
         if self.state is not State.CLOSING and error is None:
-            error = _stray_cancellation(None)
+            error = RuntimeError("the author's code cancelled the stream before it began")
         try:
             self.finish(error)
         finally:
@@ -484,7 +487,7 @@ class Channel:
         self._cancellations += 1
         wait = self._owner.close_timeout * min(2 ** (self._cancellations - 1), _LONGEST_WAIT)
         self._timer = self._owner.loop.call_later(wait, self._cancel_again)
-        self.task.cancel()
+        cancel(self.task)
 
     def _cancel_again(self) -> None:
         self._timer = None
@@ -521,10 +524,3 @@ class Channel:
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _stray_cancellation(cause: BaseException | None) -> RuntimeError:
-    """The error of a stream that raised CancelledError although nobody cancelled its task."""
-    error = RuntimeError("the stream awaited a task or future that was cancelled")
-    error.__cause__ = cause
-    return error

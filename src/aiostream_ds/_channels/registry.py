@@ -8,6 +8,7 @@ they cannot race.
 import asyncio
 from collections.abc import Callable, Hashable
 
+from aiostream_ds._author_code import cancel
 from aiostream_ds._channels.channel import Channel, Runner, State
 from aiostream_ds._channels.exceptions import (
     ChannelError,
@@ -208,7 +209,7 @@ class ChannelRegistry:
             for channel in tuple(self._closing.values()):
                 channel.stop_timer()
                 if channel.task is not None and not last:
-                    channel.task.cancel()
+                    cancel(channel.task)
         return tuple(self._closing)
 
     # For the channels

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aiostream_ds._author_code import describe
 from aiostream_ds._grpc.call import GRPCError, Status
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._redaction import redact_start
@@ -80,8 +81,7 @@ def outcome(error: BaseException) -> Outcome:
     error = unwrap(error)
     if isinstance(error, PluginError):
         return Outcome(error.status, error.source, _shown(error.message), False)
-    text = _shown(f"{type(error).__name__}: {error}")
-    return Outcome(500, "plugin", f"the plugin failed: {text}", True)
+    return Outcome(500, "plugin", f"the plugin failed: {_shown(describe(error))}", True)
 
 
 def _shown(text: str) -> str:

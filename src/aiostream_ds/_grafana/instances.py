@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
+from aiostream_ds._author_code import describe, isolate
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.row_encoder import RowEncoder
@@ -28,7 +29,6 @@ from aiostream_ds._grafana.unknown_settings import log_unknown_settings
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
-from aiostream_ds._streams.author_code import isolate
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds.datasource import DataSource, create_instance
@@ -40,7 +40,15 @@ if TYPE_CHECKING:
     from aiostream_ds._grafana.quota import QuotaUsage
     from aiostream_ds.access import Quota
 
-__all__ = ["CLOSE_GRACE", "IDLE_TIMEOUT", "OPEN_TIMEOUT", "Instance", "InstanceKey", "Instances"]
+__all__ = [
+    "CLOSE_GRACE",
+    "IDLE_TIMEOUT",
+    "OPEN_TIMEOUT",
+    "Instance",
+    "InstanceFailed",
+    "InstanceKey",
+    "Instances",
+]
 
 log = get_logger(__name__)
 
@@ -59,6 +67,10 @@ IDLE_TIMEOUT = 3600.0
 
 _OUTSIDE = ("url", "user", "database", "basic_auth_user")
 """What Grafana keeps for each data source outside of jsonData, by its name in InstanceSettings."""
+
+
+class InstanceFailed(RuntimeError):
+    """A call needs an instance that cannot be opened. Its cause, a bug, has been logged."""
 
 
 class InstanceKey(NamedTuple):
@@ -279,7 +291,7 @@ class Instances:
             if not instance._ready.is_set():
                 raise UpstreamError("the settings were replaced before the data source was open")
         except Exception as error:
-            self._fail(instance, unwrap(error))
+            self._fail(instance, error)
         finally:
             instance.closed = True
             instance._ready.set()
@@ -308,17 +320,18 @@ class Instances:
             if instance.key == newer.key and instance.generation < newer.generation:
                 instance._retire()
 
-    def _fail(self, instance: Instance, error: BaseException) -> None:
+    def _fail(self, instance: Instance, failure: Exception) -> None:
+        error = unwrap(failure)
         where = {"datasource": instance.key.uid}
         if instance._ready.is_set():
             # the lifespan failed while the instance was in use: the next call opens it again
-            log.error("the data source's lifespan failed", exc_info=error, extra=where)
+            log.error("the data source's lifespan failed", exc_info=failure, extra=where)
             self._registry.supersede(instance.key, instance.generation + 1)
             return
         if instance._scope.cancelled_caught and not instance._retired.is_set():
             error = UpstreamError(f"the data source did not open within {OPEN_TIMEOUT:g} s")
         if not isinstance(error, PluginError):
-            log.error("the data source cannot be opened", exc_info=error, extra=where)
+            log.error("the data source cannot be opened", exc_info=failure, extra=where)
         # the traceback refers to this instance: a reference cycle
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
@@ -339,6 +352,6 @@ def _opening_error(error: BaseException) -> BaseException:
     if isinstance(error, PluginError):
         fresh = copy_error(error)
     else:
-        fresh = RuntimeError(f"the data source cannot be opened: {type(error).__name__}: {error}")
+        fresh = InstanceFailed(f"the data source cannot be opened: {describe(error)}")
     fresh.__cause__ = error
     return fresh

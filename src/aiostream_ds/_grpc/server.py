@@ -15,6 +15,7 @@ from grpclib.config import Configuration
 from grpclib.metadata import decode_timeout
 from grpclib.server import Server as _GrpclibServer
 
+from aiostream_ds._author_code import cancel, describe
 from aiostream_ds._grpc.call import Call, Codec, GRPCError, Status
 from aiostream_ds._grpc.methods import MethodTable, Services, bidi_stream
 from aiostream_ds._http2.connection import Http2Protocol
@@ -134,7 +135,7 @@ class _ConnectionCalls:
     def cancel(self, stream: Http2Stream) -> None:
         task = self._cancellable.pop(stream, None)
         if task is not None:  # None: done, or cancelled already
-            task.cancel()
+            cancel(task)
 
     def close(self) -> None:
         self._closing = True
@@ -147,11 +148,13 @@ class _ConnectionCalls:
         if head.content_type not in ("application/grpc", "application/grpc+proto"):
             return stream.write_status("415")
         server = self._server
-        call = Call(stream, head, server.table.find(head.path) or _UNIMPLEMENTED, server)
+        call = Call(stream, head, _UNIMPLEMENTED, server)
         status, message = Status.OK, ""
         try:
             if self._closing:
                 raise GRPCError(Status.UNAVAILABLE, "the plugin is stopping")
+            # here: the first call of a service imports it, which may fail
+            call.method = server.table.find(head.path) or _UNIMPLEMENTED
             if head.timeout is None:
                 await _handle(call)
             else:
@@ -163,9 +166,11 @@ class _ConnectionCalls:
         except asyncio.CancelledError:
             call.finish(Status.UNAVAILABLE, "the plugin cancelled the call")
             raise
-        except (Exception, SystemExit) as error:
+        except GeneratorExit:
+            raise  # the event loop is gone
+        except BaseException as error:
             _log.exception("%s failed", call.path)
-            status, message = Status.INTERNAL, f"{type(error).__name__}: {error}"
+            status, message = Status.INTERNAL, describe(error)
         call.finish(status, message)
 
 
@@ -190,12 +195,33 @@ async def _handle_with_deadline(call: Call, grpc_timeout: str) -> None:
             Status.INVALID_ARGUMENT,
             f"grpc-timeout must be digits and one of HMSmun, got {grpc_timeout!r}",
         ) from None
+    deadline = _Deadline(call.deadline)
     try:
-        async with asyncio.timeout_at(call.deadline) as scope:
-            await _handle(call)
-    except TimeoutError:
-        if scope.expired():
-            raise GRPCError(
-                Status.DEADLINE_EXCEEDED, f"{call.path} did not finish before its deadline"
-            ) from None
-        raise
+        await _handle(call)
+    except asyncio.CancelledError:
+        if not deadline.is_cause():
+            raise
+        raise GRPCError(
+            Status.DEADLINE_EXCEEDED, f"{call.path} did not finish before its deadline"
+        ) from None
+    finally:
+        deadline.timer.cancel()
+
+
+class _Deadline:
+    """Cancels the running task at a time as `asyncio.timeout_at` does, but by `cancel`."""
+
+    def __init__(self, when: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._expired = False
+        self.timer = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        cancel(self._task)
+
+    def is_cause(self) -> bool:
+        """Whether it alone has cancelled the task. The task then counts as not cancelled."""
+        return self._expired and self._task.uncancel() == 0

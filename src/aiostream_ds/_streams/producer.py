@@ -190,10 +190,10 @@ class _Producer:
         if not channel.open:
             self._limit = 0
             return
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             packets = self._encode(rows)
-        except Exception:
+        except BaseException:  # the encoders are compiled: one may panic
             packets, error = self._encode_singly(rows)
         count, size = channel.emit(*packets)
         if error is not None:
@@ -221,13 +221,13 @@ class _Producer:
         await channel.drain()
         self._limit = self._size
 
-    def _encode_singly(self, rows: list[Any]) -> tuple[list[Packet], Exception | None]:
+    def _encode_singly(self, rows: list[Any]) -> tuple[list[Packet], BaseException | None]:
         """The packets before the first bad row, and its error."""
         packets: list[Packet] = []
         for row in rows:
             try:
                 packets.extend(self._encode([row]))
-            except Exception as error:
+            except BaseException as error:
                 return packets, error
         return packets, None
 
@@ -293,7 +293,7 @@ class _SortingProducer(_Producer):
         self._yields += len(yields)
         try:
             self._sorter.feed(yields, self._loop.time(), self._batch)
-        except Exception as error:
+        except BaseException as error:
             self._batch += self._sorter.release(math.inf)
             super().flush()
             self._channel.fail(error)

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 
+from aiostream_ds._author_code import contained
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
@@ -101,7 +102,7 @@ def supervise(
                     await prepare(channel)
                 await drive_once(channel)
                 return
-            except (Exception, SystemExit, anyio.get_cancelled_exc_class()) as error:
+            except BaseException as error:
                 wait = run.handle(error)
                 if wait is None:
                     raise
@@ -179,11 +180,14 @@ class _Run:
         channel closes; None: the stream ends with this error."""
         if not self._channel.open:
             return None  # it was cancelled: an error is not a reason to run again
-        declared = unwrap(error)
+        failure = contained(error, requested=False)
+        if failure is None:
+            return None
+        declared = unwrap(failure)
         if not isinstance(declared, PluginError):
             self._has_bug = True
             self._counters.count_error("bug")
-            log.error("stream failed", exc_info=error, extra=self._extra)
+            log.error("stream failed", exc_info=failure, extra=self._extra)
             return None
         if declared.permanent:
             self._counters.count_error("permanent")

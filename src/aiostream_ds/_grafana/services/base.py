@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import betterproto2
 
+from aiostream_ds._author_code import contained
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana import conversion
-from aiostream_ds._grafana.instances import Instances
+from aiostream_ds._grafana.instances import InstanceFailed, Instances
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, RequestDecoder
 from aiostream_ds._loggers import get_logger
@@ -60,7 +61,8 @@ class Service:
         return Decoder(request, self._decoders)
 
     def counted(self, endpoint: str) -> "_CountedCall":
-        """A context manager that counts and times one call of this endpoint."""
+        """A context manager that counts and times one call of this endpoint, and contains what the
+        author's code raises in it."""
         return _CountedCall(self.counters, endpoint)
 
     def refusal_status(self, error: Exception, path: str) -> str:
@@ -77,7 +79,9 @@ class Service:
     def outcome(self, error: Exception, what: str, name: str) -> conversion.Outcome:
         """The response to an error. Logs the error, an author's bug with its traceback."""
         failed = conversion.outcome(error)
-        if failed.bug:
+        if isinstance(error, InstanceFailed):
+            log.error("%s %r failed: %s", what, name, failed.message)
+        elif failed.bug:
             log.error("%s %r failed", what, name, exc_info=error)
         else:
             cause = unwrap(error).__cause__
@@ -97,12 +101,18 @@ class _CountedCall:
     def __enter__(self) -> None:
         self._started = time.perf_counter()
 
-    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
-        if kind is None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        failure = None if error is None else contained(error)
+        if error is None:
             status = "ok"
-        elif not issubclass(kind, Exception):
+        elif failure is None:
             status = "cancelled"
         else:
-            inner = unwrap(error)
+            inner = unwrap(failure)
             status = inner.source if isinstance(inner, PluginError) else "plugin"
         self._counters.count_request(self._endpoint, status, time.perf_counter() - self._started)
+        try:
+            if failure is not None and failure is not error:
+                raise failure
+        finally:
+            del failure, error  # error → traceback → this frame → error would be a cycle

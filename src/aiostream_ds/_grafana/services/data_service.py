@@ -14,7 +14,6 @@ from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._streams.author_code import isolate
 from aiostream_ds.errors import unwrap
 
 __all__ = ["DataService"]
@@ -81,10 +80,9 @@ class DataService(Service):
             with self.counted(endpoint):
                 instance = await self.instances.get(request.plugin_context)
                 context = conversion.plugin_context(request.plugin_context)
-                with isolate():
-                    frames = await queries.answer(
-                        self.replay, instance, context, message, request.headers
-                    )
+                frames = await queries.answer(
+                    self.replay, instance, context, message, request.headers
+                )
                 encoded = [await self._encode(frame, request.format) for frame in frames]
             return Answer(200, encoded, form=request.format)
         except Exception as error:

@@ -1,0 +1,111 @@
+"""Contains what an author's code raises: it must not end more than the call in which it runs.
+
+It may raise anything: `sys.exit()`, KeyboardInterrupt, the panic of a Rust extension, a timeout of
+gevent, groups of these. None is an Exception, so each would pass every handler and end the
+process. A task or future that the author awaits and that was cancelled looks like a cancellation of
+the current task, and would end it without a word.
+
+The runtime cancels a task by `cancel` or by a cancel scope of anyio, and this passes at once.
+Nobody has requested any other cancellation.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any
+from weakref import WeakSet
+
+import anyio
+
+__all__ = ["cancel", "contained", "describe", "is_cancel_requested", "isolate"]
+
+_cancelled: "WeakSet[asyncio.Task[Any]]" = WeakSet()
+
+
+def cancel(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task of the runtime."""
+    _cancelled.add(task)
+    task.cancel()
+
+
+def is_cancel_requested() -> bool:
+    """Whether the runtime has cancelled the running task, or a cancel scope that it is in."""
+    task = asyncio.current_task()
+    return task is None or task in _cancelled or anyio.current_effective_deadline() == -inf
+
+
+def contained(error: BaseException, *, requested: bool | None = None) -> Exception | None:
+    """The error to handle in place of `error`, which an author's code has raised.
+
+    An Exception with a message is returned as it is; anything else as the cause of a RuntimeError.
+    None: `error` must pass, as it is a cancellation that was requested, or the end of the
+    coroutine.
+
+    Args:
+        error: what was raised.
+        requested: whether the running task is being cancelled; by default `is_cancel_requested()`.
+    """
+    if isinstance(error, Exception):
+        return error if _is_printable(error) else _failure(error, describe(error))
+    if isinstance(error, BaseExceptionGroup):
+        _, others = error.split(asyncio.CancelledError)
+        if isinstance(others, Exception):
+            return contained(others)
+        is_cancellation = others is None
+    else:
+        is_cancellation = isinstance(error, asyncio.CancelledError)
+    if is_cancellation and (is_cancel_requested() if requested is None else requested):
+        return None
+    task = asyncio.current_task()
+    if isinstance(error, GeneratorExit) and task is None:
+        return None  # the event loop is gone: Python closes the coroutine
+    while is_cancellation and task is not None and task.uncancel():
+        pass  # what the author has requested of this task ends here
+    return _failure(error, _explain(error, is_cancellation=is_cancellation))
+
+
+def _failure(cause: BaseException, text: str) -> RuntimeError:
+    failure = RuntimeError(text)
+    failure.__cause__ = cause
+    return failure
+
+
+def _is_printable(error: BaseException) -> bool:
+    try:
+        return isinstance(str(error), str)
+    except BaseException:
+        return False
+
+
+def _explain(error: BaseException, *, is_cancellation: bool) -> str:
+    if is_cancellation:
+        return "the author's code cancelled itself, or awaited a task or future that was cancelled"
+    if isinstance(error, SystemExit):
+        return f"the author's code called sys.exit({error.code!r})"
+    return f"the author's code raised {describe(error)}"
+
+
+def describe(error: BaseException) -> str:
+    """An error's class and message, also if the message cannot be made."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException as failure:
+        return f"{name} (its message raises {type(failure).__name__})"
+    return f"{name}: {text}" if text else name
+
+
+@contextmanager
+def isolate() -> Iterator[None]:
+    """Raise what `contained` returns: around code of an author that runs in the current task."""
+    try:
+        yield
+    except BaseException as error:
+        found = contained(error)
+        if found is None or found is error:
+            raise
+        try:
+            raise found
+        finally:
+            del found  # error → traceback → this frame → error would be a cycle

@@ -105,7 +105,7 @@ class CursorEncoder:
                 else:
                     for block in part:
                         packets += self._block_packets(block)
-        except Exception:
+        except BaseException:
             self.epoch, self.last = before
             raise
         return packets

@@ -149,7 +149,7 @@ class RowEncoder:
                 else:
                     for table in self._tables(list(group)):
                         packets += self._packets(table)
-        except Exception:
+        except BaseException:
             self._restore(*before)
             raise
         if self._counters is not None:
@@ -239,7 +239,7 @@ class RowEncoder:
         before = (self._dict_layout, self._last_layout)
         try:
             return self._history_frame(list(rows))
-        except Exception:
+        except BaseException:
             self._restore(*before)
             raise
 

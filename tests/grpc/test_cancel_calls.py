@@ -73,9 +73,9 @@ class Whole(ScriptedSource):
             Whole.now = self.ticks
             yield
 
-    @stream("ticks/{key}", status_column="status", max_hz=10, order=RowOrder(late="hold"))
-    async def shared(self, key: str):
-        async with self.ticks.follow(key) as numbers:
+    @stream("ticks/{tick}", status_column="status", max_hz=10, order=RowOrder(late="hold"))
+    async def shared(self, tick: str):
+        async with self.ticks.follow(tick) as numbers:
             async for n in numbers:
                 yield {"n": n}
 

@@ -44,7 +44,7 @@ class Http2Connection(Connection):
 
     def acknowledge(self, number: int, size: int, *, ended: bool) -> None:
         """Open the flow-control windows by `size` bytes that were read. For an ended stream only
-        the connection's window, and only every `_ACKNOWLEDGE_BYTES`, since most requests are small."""
+        the connection's window, and every `_ACKNOWLEDGE_BYTES` only, as most requests are small."""
         if ended:
             self._unacknowledged += size
             if self._unacknowledged < _ACKNOWLEDGE_BYTES:

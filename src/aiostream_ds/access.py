@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from aiostream_ds._paths import Pattern
 from aiostream_ds.models import User
@@ -72,6 +72,10 @@ class Allow(Struct, frozen=True, kw_only=True):
         if self.logins and (user is None or user.login not in self.logins):
             return False
         return not self.paths or (path is not None and self._matches_path(path, user))
+
+    def may_match(self, user: User | None, tenant: str, action: Action) -> bool:
+        """Whether this rule may allow the action on some path."""
+        return structs.replace(self, paths=()).matches(user, tenant, None, action)
 
     def _matches_path(self, path: str, user: User | None) -> bool:
         for text in self.paths:
@@ -143,3 +147,8 @@ def is_allowed(
 ) -> bool:
     """Whether one of the rules matches. No rules allow everybody."""
     return not rules or any(rule.matches(user, tenant, path, action) for rule in rules)
+
+
+def may_be_allowed(rules: Sequence[Allow], user: User | None, tenant: str, action: Action) -> bool:
+    """Whether one of the rules may match on some path. No rules allow everybody."""
+    return not rules or any(rule.may_match(user, tenant, action) for rule in rules)

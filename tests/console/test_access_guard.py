@@ -5,7 +5,7 @@ import pytest
 from aiostream_ds.console.access_guard import AccessGuard
 
 
-async def request(guard, kind="http", query=b"", **headers):
+async def request(guard, kind="http", query=b"", path="/", **headers):
     """Send one request. Returns its status, its headers, and all messages that were sent."""
     sent = []
 
@@ -16,7 +16,8 @@ async def request(guard, kind="http", query=b"", **headers):
         return {"type": "http.disconnect"}
 
     pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
-    await guard({"type": kind, "headers": pairs, "query_string": query}, receive, send)
+    scope = {"type": kind, "headers": pairs, "query_string": query, "path": path}
+    await guard(scope, receive, send)
     first = sent[0]
     return first.get("status", first["type"]), dict(first.get("headers", [])), sent
 
@@ -63,6 +64,15 @@ async def test_a_request_embedded_in_another_site_is_refused_and_a_link_works():
     link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
     assert (await request(guard, host=host, **embedded))[0] == 403
     assert (await request(guard, host=host, **link))[0] == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", ["/", "/live/ticks", "/rows/live/ticks"])
+@pytest.mark.parametrize("dest", ["document", "iframe", "frame", "embed", "object", "empty"])
+async def test_a_page_of_another_origin_can_only_link_to_the_page(site, path, dest):
+    headers = {"sec_fetch_site": site, "sec_fetch_mode": "navigate", "sec_fetch_dest": dest}
+    status = (await request(AccessGuard(inner), host="localhost:3030", path=path, **headers))[0]
+    assert status == (200 if (path, dest) == ("/", "document") else 403)
 
 
 async def test_a_request_without_the_token_is_refused():

@@ -5,12 +5,15 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from grpclib import GRPCError
 
-from aiostream_ds import DataSource, User, stream
+from aiostream_ds import Allow, DataSource, User, stream
 from aiostream_ds._routing.suggest_hooks import SUGGESTIONS
 from aiostream_ds.testing import serve_in_memory
+from tests.grafana.calls import ANN, BEN, run_stream
 from tests.kinds import Kinds
 
+ADA = User(login="ada", role="Admin")
 SETTINGS = {"url": "mqtt://here"}
 
 
@@ -181,3 +184,42 @@ async def test_the_host_source_suggests_its_interfaces():
     async with serve_in_memory(Host) as grafana:
         status, found = await ask(grafana, "nic", "lo", stream="net")
         assert status == 200 and "lo" in found
+
+
+class Guarded(DataSource):
+    """Streams whose paths not every viewer may read."""
+
+    @stream(
+        "machines/{id}",
+        allow=[Allow(roles=("Admin",)), Allow(logins=("ann",), paths=("machines/a",))],
+    )
+    async def machine(self, id: str):
+        yield {}
+
+    @machine.suggest("id")
+    async def machines(self, typed: str) -> list[str]:
+        return ["a", "b"]
+
+
+async def test_a_viewer_who_may_read_no_path_of_a_stream_gets_no_suggestions():
+    async with serve_in_memory(Guarded) as grafana:
+        path = "forms/suggest?stream=machine&field=id"
+        for user, status in ((ADA, 200), (ANN, 200), (BEN, 403)):
+            answer = await grafana.resource(path, user=user)
+            assert answer.status == status
+            assert (b'"b"' in answer.body) == (status == 200)
+        answer = await grafana.resource("forms/suggest?stream=other&field=id", user=BEN)
+        assert answer.status == 404 and b"machine" not in answer.body
+
+
+async def test_only_a_data_source_that_everybody_may_read_lists_its_paths():
+    async with serve_in_memory(Guarded) as grafana:
+        answer = await grafana.resource("replay/rows?path=x/none&after=-1", user=BEN)
+        assert answer.status == 404 and b"no stream has the path 'none'" in answer.body
+        async with run_stream(grafana, "none", BEN) as call:
+            with pytest.raises(GRPCError, match="no stream has the path 'none'"):
+                await call.recv_message()
+                await call.recv_trailing_metadata()
+    async with serve_in_memory(Places) as grafana:
+        answer = await grafana.resource("replay/rows?path=x/none&after=-1", user=BEN)
+        assert answer.status == 404 and b"at/{place}/{hz:int}" in answer.body

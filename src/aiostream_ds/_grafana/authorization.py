@@ -16,10 +16,11 @@ from aiostream_ds.models import User
 if TYPE_CHECKING:
     from aiostream_ds._grafana.instances import Instance
     from aiostream_ds._grafana.replay import ChannelRequest
+    from aiostream_ds._routing.plan import StreamPlan
     from aiostream_ds._telemetry import Counters
     from aiostream_ds.access import Action
 
-__all__ = ["admit", "authorize", "quota_error"]
+__all__ = ["admit", "authorize", "authorize_some_path", "quota_error"]
 
 audit = get_logger("aiostream_ds.audit")
 
@@ -61,6 +62,32 @@ async def authorize(
     _log(instance, user, call, name, None)
 
 
+def authorize_some_path(instance: "Instance", user: User | None, stream: "StreamPlan") -> None:
+    """Check that a user may read some path of a stream, where the path is not known yet.
+
+    The `subscribe` hook is not asked, because it needs a path. Permissions are not logged: an
+    editor asks at each key.
+
+    Raises PermissionDenied when no rule allows any path, or each path belongs to a login and the
+    user has none.
+    """
+    try:
+        for rules in (instance.source.allow, stream.options.allow):
+            if rules and not _may_be_allowed(rules, user, instance.key.tenant):
+                raise PermissionDenied(f"no rule allows {_who(user)} to read {stream.name!r}")
+        if stream.principal and user is None:
+            raise PermissionDenied(f"the paths of {stream.name!r} belong to users")
+    except PermissionDenied as error:
+        _log(instance, user, "suggest", stream.name, error)
+        raise
+
+
+def _may_be_allowed(rules: Any, user: User | None, tenant: str) -> bool:
+    from aiostream_ds.access import check_rules, may_be_allowed  # few plugins have rules
+
+    return may_be_allowed(check_rules(rules), user, tenant, "read")
+
+
 def quota_error(channel: "ChannelRequest", user: User | None) -> QuotaExceeded | None:
     """The error if one more subscription of this user would exceed the quota, else None."""
     quota = channel.instance.source.quota
@@ -90,9 +117,12 @@ def _check_rules(
     tenant = instance.key.tenant
     for rules in (check_rules(instance.source.allow), own):
         if not is_allowed(rules, user, tenant, path, action):
-            who = "background work" if user is None else f"{user.login!r} ({user.role})"
             what = "this data source" if path is None else f"{path!r}"
-            raise PermissionDenied(f"no rule allows {who} to {action} {what}")
+            raise PermissionDenied(f"no rule allows {_who(user)} to {action} {what}")
+
+
+def _who(user: User | None) -> str:
+    return "background work" if user is None else f"{user.login!r} ({user.role})"
 
 
 def _check_principal(channel: "ChannelRequest", user: User | None) -> None:

@@ -130,6 +130,14 @@ class Instance:
         """A digest of the settings that select the upstream system: equal on every server."""
         return _settings_digest(*self._upstream_settings)
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some users may not read some streams: then nobody gets the list of all paths."""
+        streams = self.source._plan.streams.values()
+        return bool(self.source.allow) or any(
+            stream.options.allow or stream.principal or stream.subscribe for stream in streams
+        )
+
     def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> RowEncoder:
         """The encoder of a path's rows. Its history and its runs share one, so all have the same
         columns."""

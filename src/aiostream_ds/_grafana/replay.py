@@ -32,7 +32,7 @@ from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.errors import BadQuery, UpstreamError
+from aiostream_ds.errors import BadQuery, NotFound, UpstreamError
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
@@ -78,7 +78,12 @@ def resolve_channel(instance: Instance, channel_path: str) -> tuple[bool, Channe
     Raises NotFound when no stream has such a path.
     """
     exact, path = split_exact(channel_path)
-    stream, arguments = instance.source._plan.match(path)
+    try:
+        stream, arguments = instance.source._plan.match(path)
+    except NotFound as error:
+        if instance.is_restricted:
+            raise NotFound(f"no stream has the path {path!r}") from error  # the log has the list
+        raise
     return exact, ChannelRequest(instance, stream, path, arguments)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._grafana import http_resources as resources
+from aiostream_ds._grafana.authorization import authorize_some_path
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.suggest_hooks import arguments, to_strings
@@ -26,6 +27,7 @@ async def answer(
 
     Raises:
         NotFound: the stream is unknown, or the field has no suggest hook.
+        PermissionDenied: the user may not read any path of the stream.
         BadQuery: the request is malformed.
         Exception: what the hook raises.
     """
@@ -35,8 +37,8 @@ async def answer(
     name, field = parameters.get("stream", ""), parameters.get("field", "")
     stream = instance.source._plan.streams.get(name)
     if stream is None:
-        names = ", ".join(map(repr, instance.source._plan.streams)) or "none"
-        raise NotFound(f"unknown stream {name!r}; the streams are: {names}")
+        raise NotFound(_unknown_stream(instance, name))
+    authorize_some_path(instance, user, stream)
     by_json_name = {
         each.encode_name: stream.suggest[each.name]
         for each in msgspec.structs.fields(stream.query_type)
@@ -51,6 +53,13 @@ async def answer(
     given = arguments(plan, stream.query_type, _values(parameters.get("values", "")), user)
     found = await getattr(instance.source, plan.method)(parameters.get("typed", ""), **given)
     return resources.json_body(msgspec.json.encode(to_strings(plan.method, found)))
+
+
+def _unknown_stream(instance: Instance, name: str) -> str:
+    if instance.is_restricted:
+        return f"no stream has the name {name!r}"
+    names = ", ".join(map(repr, instance.source._plan.streams)) or "none"
+    return f"unknown stream {name!r}; the streams are: {names}"
 
 
 def _values(text: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class AccessGuard:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        reason = self._foreign(headers) or self._unauthenticated(scope, headers)
+        reason = self._foreign(scope, headers) or self._unauthenticated(scope, headers)
         if reason:
             await _refuse(scope, send, reason)
             return
@@ -73,7 +73,7 @@ class AccessGuard:
 
         await self._app(scope, receive, with_headers)
 
-    def _foreign(self, headers: dict[bytes, str]) -> str:
+    def _foreign(self, scope: Scope, headers: dict[bytes, str]) -> str:
         host = headers.get(b"host", "")
         name = urlsplit(f"//{host}").hostname or ""
         if self._hosts is not None and name not in self._hosts:
@@ -82,8 +82,8 @@ class AccessGuard:
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return f"origin must be the console's own, {host!r}, got {origin!r}"
         site = headers.get(b"sec-fetch-site", "")
-        if site == "cross-site" and headers.get(b"sec-fetch-mode") != "navigate":
-            return "another site may not load the console"
+        if site in ("cross-site", "same-site") and not _is_link_to_page(scope, headers):
+            return "the page of another origin may not load the console"
         return ""
 
     def _unauthenticated(self, scope: Scope, headers: dict[bytes, str]) -> str:
@@ -94,6 +94,13 @@ class AccessGuard:
 
     def _cookie(self) -> bytes:
         return f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict".encode()
+
+
+def _is_link_to_page(scope: Scope, headers: dict[bytes, str]) -> bool:
+    """Whether a whole tab goes to the page. A frame, or a link to live rows, starts a stream."""
+    is_tab = headers.get(b"sec-fetch-mode") == "navigate"
+    is_tab = is_tab and headers.get(b"sec-fetch-dest", "document") == "document"
+    return is_tab and "/live/" not in scope.get("path", "")
 
 
 def _query_token(scope: Scope) -> str:

@@ -220,10 +220,10 @@ def test_series_are_distinct_for_all_values_of_a_label():
 def test_a_column_named_like_a_series_gets_another_name():
     encoder = RowEncoder(None, SchemaPolicy(labels=("host",)))
     found = values(
-        encoder, {"time": 1, "host": "a", "x": 1}, {"time": 1, 'x {host="a"}': 2, '"x': 3}
+        encoder, {"time": 1, "host": "a", "x": 1}, {"time": 2, 'x {host="a"}': 2, '"x': 3}
     )
     assert found == {
-        "time": [1, 1],
+        "time": [1, 2],
         'x {host="a"}': [1, None],
         '"x {host=\\"a\\"}"': [None, 2],
         '"\\"x"': [None, 3],

@@ -317,15 +317,17 @@ class SchemaPolicy(Struct, frozen=True):
     """How the rows of one channel become columns.
 
     Raises:
-        ValueError: `columns` or `series` below 1, a `conflict` that is not one of the three, or
-            `labels` that are not a tuple of different names.
+        ValueError: `columns` or `series` below 1, a `forget` that is not a finite number of at
+            least 0, a `conflict` that is not one of the three, or `labels` that are not a tuple of
+            different names.
     """
 
     columns: Annotated[
         int,
         Meta(
             description="Maximum number of columns inferred from dict rows, the time not counted;"
-            " values of further keys are left out and counted."
+            " with labels, each value of each series is one. Values of further keys are left out"
+            " and counted."
         ),
     ] = 500
     conflict: Annotated[
@@ -342,6 +344,13 @@ class SchemaPolicy(Struct, frozen=True):
             " are left out and counted."
         ),
     ] = 500
+    forget: Annotated[
+        float,
+        Meta(
+            description="Seconds without live rows after which a series with its columns is"
+            " forgotten, if a new one needs the place."
+        ),
+    ] = 3600.0
     labels: Annotated[
         tuple[str, ...],
         Meta(
@@ -353,6 +362,7 @@ class SchemaPolicy(Struct, frozen=True):
     def __post_init__(self) -> None:
         _check_int("SchemaPolicy.columns", self.columns, 1)
         _check_int("SchemaPolicy.series", self.series, 1)
+        _check_float("SchemaPolicy.forget", self.forget, 0.0)
         _check_choice("SchemaPolicy.conflict", self.conflict, Conflict)
         if not _is_names(self.labels) or "time" in self.labels:
             raise ValueError(

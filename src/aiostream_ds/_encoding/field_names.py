@@ -7,6 +7,7 @@ change of columns throws, a repeated schema removes the labels, and of two rows 
 only one remains. So series have unique names here, and no packet selects that mode.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ def disambiguate_fields(frame: Frame) -> Frame:
     kinds = [(field.name, field.type.kind) for field in fields]
     names = [field.name for field in fields]
     if len(set(kinds)) < len(kinds):
-        repeated = {each for each in kinds if kinds.count(each) > 1}
+        repeated = {kind for kind, count in Counter(kinds).items() if count > 1}
         for index, field in enumerate(fields):
             if kinds[index] in repeated and field.labels:
                 names[index] = full_name(field.name, field.labels)

@@ -105,7 +105,7 @@ class RowEncoder:
         """
         before, known = self.schema, self._dict_layout
         self._row_layouts = {**other._row_layouts, **self._row_layouts}
-        self._inference.adopt(other._dict_layout)
+        self._inference.adopt(other._inference)
         self._dict_layout = self._inference.layout
         if self._last_layout is None:
             is_dict = other._last_layout is other._dict_layout
@@ -244,7 +244,7 @@ class RowEncoder:
             raise
 
     def _history_frame(self, rows: list[Any]) -> Frame:
-        tables = list(self._tables(rows))
+        tables = list(self._tables(rows, is_history=True))
         if len(tables) > 1:
             raise TypeError(
                 f"a history must have rows of one kind, or one Frame, got {len(tables)} kinds or"
@@ -268,9 +268,11 @@ class RowEncoder:
         layout, values, rows = table
         return [Packet(layout.schema, layout.data(values, rows), rows)]
 
-    def _tables(self, rows: list[Any]) -> "Iterator[Frame | _Table]":
+    def _tables(self, rows: list[Any], *, is_history: bool = False) -> "Iterator[Frame | _Table]":
         """Consecutive rows of one kind as a table; each Frame and Columns by itself."""
-        for kind, group in groupby(self._inference.split(_flatten(rows)), key=type):
+        for kind, group in groupby(
+            self._inference.split(_flatten(rows), is_history=is_history), key=type
+        ):
             part = list(group)
             if issubclass(kind, Frame):
                 yield from part

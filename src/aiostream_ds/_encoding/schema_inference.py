@@ -48,9 +48,7 @@ class SchemaInference:
     def __init__(self, policy: SchemaPolicy, common: Collection[str] = ()) -> None:
         self._policy = policy
         self._common = frozenset({TIME, *common})
-        self._series = (
-            None if not policy.labels else Series(policy.labels, self._common, policy.series)
-        )
+        self._series = Series(policy, self._common) if policy.labels else None
         self._has_warned_columns = self._has_warned_series = False
         self.layout: RowLayout | None = None
         self.dropped: dict[str, int] = {}
@@ -81,9 +79,11 @@ class SchemaInference:
         found._series = self._series and self._series.copy()
         return found
 
-    def adopt(self, other: RowLayout | None) -> None:
-        """Add the columns of another layout after the known ones, up to the limit."""
-        known = self.layout
+    def adopt(self, inference: "SchemaInference") -> None:
+        """Add another object's series, and its columns after the known ones, up to the limit."""
+        if self._series is not None and inference._series is not None:
+            self._series.adopt(inference._series)
+        known, other = self.layout, inference.layout
         if known is None or other is None or known is other:
             self.layout = known or other
             return
@@ -103,18 +103,20 @@ class SchemaInference:
                 return
         self.layout = RowLayout(columns)
 
-    def split(self, rows: Iterable[Any]) -> Iterable[Any]:
+    def split(self, rows: Iterable[Any], *, is_history: bool = False) -> Iterable[Any]:
         """The rows with the columns of their series, if the policy has labels."""
         if self._series is None:
             return rows
-        found, mismatched, beyond_limit = self._series.split(rows, self._policy.conflict)
+        found, mismatched, beyond_limit = self._series.split(
+            rows, self._policy.conflict, is_history=is_history
+        )
         self._drop("conflict", mismatched)
         self._drop("series", beyond_limit)
         if beyond_limit and not self._has_warned_series:
             self._has_warned_series = True
             _log.warning(
-                "rows of more than %d series: rows of further series are dropped; raise the limit"
-                " with SchemaPolicy(series=…)",
+                "rows of more than %d series: rows of further series are dropped until others are"
+                " silent; raise the limit with SchemaPolicy(series=…)",
                 self._policy.series,
             )
         return found
@@ -127,6 +129,7 @@ class SchemaInference:
             TypeError, ValueError: a value does not fit. The caller restores `layout`.
         """
         columns = dict(self.layout.columns) if self.layout is not None else {}
+        self._remove_forgotten(columns)
         dropped = {"columns": 0, "conflict": 0}
         for row in rows:
             if not row.keys() <= columns.keys():
@@ -163,6 +166,10 @@ class SchemaInference:
     ) -> None:
         """Add a column for each new key of a row, up to the limit."""
         free = self._free_columns(columns)
+        if self._series is not None and free < len(row):
+            self._series.forget_silent()
+            self._remove_forgotten(columns)
+            free = self._free_columns(columns)
         for key, value in row.items():
             if key in columns:
                 continue
@@ -180,6 +187,19 @@ class SchemaInference:
             else:
                 dropped["conflict"] += value is not None
 
+    def _remove_forgotten(self, columns: dict[str, RowColumn]) -> None:
+        """Remove the columns of the series that were forgotten."""
+        if self._series is None or not self._series.has_forgotten:
+            return
+        self._series.has_forgotten = False
+        forgotten = [name for name, column in columns.items() if not self._series.knows(column)]
+        for name in forgotten:
+            del columns[name]
+        _log.info(
+            "%d columns of silent series were removed: there are too many series or columns",
+            len(forgotten),
+        )
+
     def _column(self, name: str) -> RowColumn:
         if name in self._common and name != TIME:
             return _CURSOR  # hidden in panels
@@ -190,13 +210,15 @@ class SchemaInference:
             self._has_warned_columns = True
             _log.warning(
                 "a stream has more than %d columns: the values of %r and of other new keys are"
-                " dropped; raise the limit with SchemaPolicy(columns=…)",
+                " dropped; raise the limit with SchemaPolicy(columns=…), which with labels counts"
+                " the values of each series",
                 self._policy.columns,
                 key,
             )
 
     def _free_columns(self, columns: Mapping[str, RowColumn]) -> int:
-        return self._policy.columns - len(columns.keys() - self._common)
+        common = sum(name in columns for name in self._common)
+        return self._policy.columns - len(columns) + common
 
     def _is_wider(self, name: str, mine: FieldType | None, other: FieldType | None) -> bool:
         if mine is None or other is None:

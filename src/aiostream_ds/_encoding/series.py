@@ -2,16 +2,23 @@
 
 With the label `host`, a row `{"time": t, "host": "a", "cpu": 1.5}` becomes a row of one wide table,
 `{"time": t, 'cpu {host="a"}': 1.5}`, in which each series has its own columns. Columns are added as
-series appear, and each column's field has the series' labels.
+series appear, and each column's field has the series' labels. Rows of different series with the
+same time become one row, so that a packet grows with its values and not with series times rows.
+
+When there are too many series, those that have had no rows for long are forgotten.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from itertools import takewhile
+from math import inf
 from typing import Any
 
 from msgspec.structs import replace
 
-from aiostream_ds._channels.policy import Conflict
+from aiostream_ds._channels.policy import Conflict, SchemaPolicy
 from aiostream_ds._encoding.field_names import full_name, legend, with_display_name
 from aiostream_ds._encoding.row_layout import TIME, RowColumn, row_layout
 from aiostream_ds._encoding.values import VALUE_ERRORS, to_builtin, to_string
@@ -20,6 +27,9 @@ from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Row
 
 __all__ = ["Series"]
+
+_Labels = tuple[str | None, ...]
+"""The values of a series' labels; None for a label that its rows do not have."""
 
 _MAX_NAMES = 10_000  # the cache is cleared then
 
@@ -30,18 +40,19 @@ class Series:
     """Splits the rows of one channel by their labels.
 
     Args:
-        labels: the names of the labels.
+        policy: the names of the labels, the limit of series, and when a silent one is forgotten.
         common: the columns, apart from the time, that belong to no series, such as the cursor.
-        limit: the maximum number of series.
     """
 
-    __slots__ = ("_columns", "_common", "_known", "_labels", "_limit", "_names")
+    __slots__ = ("_columns", "_common", "_labels", "_names", "_policy", "_seen", "has_forgotten")
 
-    def __init__(self, labels: Sequence[str], common: Collection[str], limit: int) -> None:
-        self._limit = limit
-        self._known: set[tuple[str | None, ...]] = set()
-        self._labels = tuple(labels)
+    def __init__(self, policy: SchemaPolicy, common: Collection[str]) -> None:
+        self._policy = policy
+        self._labels = policy.labels
         self._common = frozenset({TIME, *common})
+        # when the last row of a series came, least recent first
+        self._seen: OrderedDict[_Labels, float] = OrderedDict()
+        self.has_forgotten = False
         self._names: dict[tuple[Any, ...], str] = {}
         self._columns: dict[str, RowColumn] = {}
 
@@ -62,18 +73,23 @@ class Series:
 
     def copy(self) -> "Series":
         """Another object with the same series."""
-        found = Series(self._labels, self._common, self._limit)
-        found._known = set(self._known)
+        found = Series(self._policy, self._common)
+        found._seen = self._seen.copy()
         return found
 
+    def adopt(self, other: "Series") -> None:
+        """Add the series of another object, as those of a history."""
+        for labels in other._seen.keys() - self._seen.keys():
+            self._add_silent(labels)
+
     def split(
-        self, rows: Iterable[Any], conflict: Conflict
+        self, rows: Iterable[Any], conflict: Conflict, *, is_history: bool
     ) -> tuple[list[dict[str, Any]], int, int]:
-        """The rows with the columns of their series; how many rows were dropped because of a label,
-        and how many because of the limit.
+        """The rows with the columns of their series, as one row for each time; how many rows were
+        dropped because of a label, and how many because of the limit.
 
         A row is dropped when one of its labels cannot be converted to str, unless `conflict` is
-        "fail".
+        "fail". A second row of a series with the same time stays a row of its own.
 
         Raises:
             TypeError, ValueError: an object is not a dict or Row, or a label cannot be converted.
@@ -81,22 +97,53 @@ class Series:
         if len(self._names) > _MAX_NAMES:
             self._names.clear()
             self._columns.clear()
-        found, mismatched, beyond_limit = [], 0, 0
+        table, mismatched, beyond_limit = _WideTable(), 0, 0
+        now = time.monotonic()
         for row in rows:
             columns, values = self._columns_and_values(row)
             try:
                 labels = tuple([self._label(name, values.get(name)) for name in self._labels])
-                if labels not in self._known:
-                    if len(self._known) >= self._limit:
-                        beyond_limit += 1
-                        continue
-                    self._known.add(labels)
-                found.append(self._wide_row(columns, values, labels))
+                if not self._see(labels, now, is_history):
+                    beyond_limit += 1
+                    continue
+                table.add(*self._wide_row(columns, values, labels))
             except VALUE_ERRORS:
                 if conflict == "fail":
                     raise
                 mismatched += 1
-        return found, mismatched, beyond_limit
+        return table.rows, mismatched, beyond_limit
+
+    def _see(self, labels: _Labels, now: float, is_history: bool) -> bool:
+        """A row of a series has come. False if it is a new one and there are too many."""
+        if labels not in self._seen:
+            if len(self._seen) >= self._policy.series:
+                if not is_history:
+                    self.forget_silent()
+                if len(self._seen) >= self._policy.series:
+                    return False
+            if is_history:
+                self._add_silent(labels)
+        if not is_history:
+            self._seen[labels] = now
+            self._seen.move_to_end(labels)
+        return True
+
+    def _add_silent(self, labels: _Labels) -> None:
+        """Add a series that only a history has: a new live series may replace it at once."""
+        self._seen[labels] = -inf
+        self._seen.move_to_end(labels, last=False)
+
+    def forget_silent(self) -> None:
+        """Forget the series that have been silent for long; sets `has_forgotten`."""
+        oldest = time.monotonic() - self._policy.forget
+        silent = list(takewhile(lambda labels: self._seen[labels] <= oldest, self._seen))
+        for labels in silent:
+            del self._seen[labels]
+        self.has_forgotten = self.has_forgotten or bool(silent)
+
+    def knows(self, column: RowColumn) -> bool:
+        """Whether a column belongs to a known series, or to none."""
+        return column.labels is None or tuple(map(column.labels.get, self._labels)) in self._seen
 
     def column(self, name: str) -> RowColumn:
         """The column that `split` has given this name, as far as it is declared."""
@@ -118,35 +165,64 @@ class Series:
         self,
         columns: Mapping[str, RowColumn],
         values: Mapping[str, Any],
-        labels: tuple[str | None, ...],
-    ) -> dict[str, Any]:
-        wide = {}
+        labels: _Labels,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The time and other common columns of a row, and the columns of its series."""
+        common: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         for key, value in values.items():
             if key in self._labels:
                 continue
             if key in self._common or isinstance(value, datetime):
-                wide[key] = value
+                common[key] = value
                 if key in columns and key not in self._columns:
                     self._columns[key] = replace(columns[key], nullable=True)
             elif value is not None:
-                wide[self._name(key, labels, columns.get(key, _UNKNOWN))] = value
-        return wide
+                own[self._name(key, labels, columns.get(key, _UNKNOWN))] = value
+        return common, own
+
+    def _pairs(self, labels: _Labels) -> dict[str, str]:
+        return {k: v for k, v in zip(self._labels, labels, strict=True) if v is not None}
 
     def _label(self, name: str, value: Any) -> str | None:
         """The label's value as a str; None if the row does not have the label."""
         return value if value is None or type(value) is str else to_string(to_builtin(name, value))
 
-    def _name(self, key: Any, values: tuple[str | None, ...], column: RowColumn) -> str:
+    def _name(self, key: Any, values: _Labels, column: RowColumn) -> str:
         name = self._names.get((key, values))
         if name is None:
             if not isinstance(key, str):
                 raise TypeError(f"the name of a column must be a str, got {key!r}")
-            labels = {k: v for k, v in zip(self._labels, values, strict=True) if v is not None}
+            labels = self._pairs(values)
             name = self._names[key, values] = full_name(key, labels)
             self._columns[name] = RowColumn(
                 column.type, True, _config(column.config, key, labels), labels or None
             )
         return name
+
+
+class _WideTable:
+    """Rows of many series, as one row for each time."""
+
+    __slots__ = ("_at", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._at: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def add(self, common: dict[str, Any], own: dict[str, Any]) -> None:
+        """Add a row with its common columns and those of its series."""
+        moment = (*common, *common.values())
+        try:
+            row = self._at.get(moment)
+        except TypeError:  # a time that the column will refuse
+            self.rows.append({**common, **own})
+            return
+        if row is not None and row.keys().isdisjoint(own):
+            row.update(own)
+            return
+        row = self._at[moment] = {**common, **own}
+        self.rows.append(row)
 
 
 def _config(config: FieldConfig | None, key: str, labels: Mapping[str, str]) -> FieldConfig | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds import Cursor, Field, Frame, Row
+from aiostream_ds import Cursor, Field, Frame, Row, SchemaPolicy
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.packet import CursorRange
@@ -58,6 +58,22 @@ def test_rows_that_are_not_above_the_last_cursor_are_dropped_and_counted(make):
     assert counters.dropped == {"duplicate": 4}
     assert encoder.encode(make([9])) == []
     assert counters.dropped == {"duplicate": 5}
+
+
+def test_what_is_left_out_is_counted_once_when_a_batch_is_encoded_again_row_by_row():
+    counters = Counters()
+    rows = RowEncoder(policy=SchemaPolicy(conflict="null"), counters=counters)
+    encoder = CursorEncoder(rows, "n", counters)
+    encoder.begin(Cursor("", 5))
+    encoder.encode([{"time": 1, "n": 6, "v": 1}])
+    counters.dropped["late"] = 3
+    batch = [{"time": 1, "n": 5, "v": 1}, {"time": 1, "n": 7, "v": "text"}, Cursor("", 8), "bad"]
+    with pytest.raises(TypeError):
+        encoder.encode(batch)
+    assert counters.dropped == {"late": 3}
+    for row in batch[:3]:
+        encoder.encode([row])
+    assert counters.dropped == {"late": 3, "duplicate": 1, "conflict": 1}
 
 
 def test_another_epoch_begins_after_its_cursor():

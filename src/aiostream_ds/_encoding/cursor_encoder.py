@@ -86,9 +86,9 @@ class CursorEncoder:
 
         Raises:
             TypeError, ValueError: a row cannot be encoded, or its cursor is invalid. The encoder
-                has not changed.
+                has not changed, and nothing is counted: the rows are encoded again, one by one.
         """
-        before = self.cursor
+        before, counted = self.cursor, self._counters.dropped.copy()
         packets: list[Packet] = []
         try:
             for kind, group in groupby(rows, key=_kind):
@@ -107,6 +107,7 @@ class CursorEncoder:
                         packets += self._block_packets(block)
         except BaseException:
             self.epoch, self.last = before
+            self._counters.dropped = counted
             raise
         return packets
 

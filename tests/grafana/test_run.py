@@ -9,7 +9,11 @@ import pytest
 from grpclib import GRPCError, Status
 
 from aiostream_ds import DataSource, NotFound, UpstreamError, User, stream
+from aiostream_ds._channels.log import MemoryLog
+from aiostream_ds._grafana.application import open_application
+from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.testing import serve_in_memory
+from aiostream_ds.testing.grafana import open_grafana
 from tests.grafana.calls import ANN, BEN, run_stream
 
 pytestmark = pytest.mark.virtual
@@ -216,3 +220,30 @@ async def test_a_stopping_plugin_ends_calls_with_an_error_that_grafana_retries()
     assert error.status == Status.UNAVAILABLE
     assert again.status == Status.UNAVAILABLE
     assert (Ticker.last.begun, Ticker.last.ended) == (1, 1)
+
+
+async def test_an_application_may_keep_rows_and_run_streams_elsewhere():
+    runs, logs = [], []
+
+    def wrap(key, run):
+        runs.append(key.path)
+        return run
+
+    def make_log(key, replay, generation):
+        logs.append(key.path)
+        return MemoryLog(replay, "elsewhere", generation)
+
+    class Numbers(DataSource):
+        @stream("numbers")
+        async def numbers(self):
+            yield {"n": 1}
+            await anyio.sleep_forever()
+
+    catalog = Catalog(Numbers)
+    async with (
+        open_application(catalog, make_log=make_log, wrap_runner=wrap) as application,
+        open_grafana(application) as grafana,
+    ):
+        await grafana.follow("x/numbers")
+        await anyio.sleep(1)
+    assert runs == logs == ["numbers"]

@@ -4,13 +4,16 @@ The process that Grafana starts, the development command and the test harness op
 application.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
+from aiostream_ds._channels.channel import Runner
+from aiostream_ds._channels.log import LogFactory
+from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
@@ -109,10 +112,21 @@ async def background_tasks() -> AsyncGenerator[TaskGroup]:
 
 
 @asynccontextmanager
-async def open_application(catalog: Catalog) -> AsyncGenerator[Application]:
-    """Open a plugin; close it when the block ends."""
+async def open_application(
+    catalog: Catalog,
+    *,
+    make_log: LogFactory | None = None,
+    wrap_runner: Callable[[ChannelKey, Runner], Runner] | None = None,
+) -> AsyncGenerator[Application]:
+    """Open a plugin; close it when the block ends.
+
+    `make_log` and `wrap_runner` are those of `ChannelRegistry`: where rows are kept, and where
+    streams run.
+    """
     counters = Counters()
-    registry = ChannelRegistry(observer=CountingObserver(counters))
+    registry = ChannelRegistry(
+        observer=CountingObserver(counters), make_log=make_log, wrap_runner=wrap_runner
+    )
     async with background_tasks() as tasks:
         instances = Instances(catalog, registry, tasks, counters=counters)
         application = Application(registry, instances, counters)

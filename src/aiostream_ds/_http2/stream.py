@@ -43,8 +43,11 @@ class Http2Connection(Connection):
             self.write_buffer.write(data)
 
     def acknowledge(self, number: int, size: int, *, ended: bool) -> None:
-        """Open the flow-control windows by `size` bytes that were read. For an ended stream only
-        the connection's window, and every `_ACKNOWLEDGE_BYTES` only, as most requests are small."""
+        """Open the flow-control windows by `size` bytes that were read.
+
+        For an ended stream only the connection's window, and only every `_ACKNOWLEDGE_BYTES`, since
+        most requests are small.
+        """
         if ended:
             self._unacknowledged += size
             if self._unacknowledged < _ACKNOWLEDGE_BYTES:

@@ -6,6 +6,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from aiostream_ds._frames.config import Notice
+
 __all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "Row"]
 
 CURSOR_LIMIT = 1 << 53
@@ -112,7 +114,10 @@ class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """The result of a `history` hook that states more than its rows; for streams with a cursor."""
+    """The result of a `history` hook that states more than its rows.
+
+    `epoch`, `truncated` and `last` are for streams with a cursor.
+    """
 
     rows: Any
     """Rows of one kind (a list of them, `Columns`, or a `Frame`), oldest first."""
@@ -122,3 +127,5 @@ class HistoryPage(msgspec.Struct, frozen=True):
     """Whether rows after `HistoryRange.after` existed and can no longer be read."""
     last: int | None = None
     """The cursor up to which this page is complete, if it is beyond the last row's."""
+    notices: tuple[Notice, ...] = ()
+    """Messages for the corner of the panel, as about rows that could not be read."""

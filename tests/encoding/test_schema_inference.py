@@ -163,6 +163,21 @@ def test_a_column_of_times_keeps_its_type(policy):
     assert counters.dropped == {"conflict": 1}
 
 
+def test_a_history_has_notices_of_what_the_policy_has_dropped_from_it(caplog):
+    counters = Counters()
+    encoder = RowEncoder(None, SchemaPolicy(conflict="null", columns=2), counters)
+    rows = [{"time": MS, "a": 1, "b": 1}, {"time": MS, "a": "x", "b": "y", "c": 3}]
+    for _ in range(2):
+        notices = encoder.frame(rows).meta.notices
+        assert [notice.text for notice in notices] == [
+            "1 values of columns beyond the limit are left out",
+            "2 values or rows are left out: they do not have the type of their column",
+        ]
+    assert encoder.frame(rows[:1]).meta is None and not counters.dropped
+    (message,) = [r.getMessage() for r in caplog.records if "do not fit" in r.getMessage()]
+    assert "'a'" in message
+
+
 def test_a_key_that_is_not_a_str_is_dropped_unless_conflicts_fail():
     counters = Counters()
     encoder = RowEncoder(None, NULL, counters)

@@ -18,6 +18,7 @@ from aiostream_ds import (
     HistoryRange,
     NotFound,
     PermissionDenied,
+    Status,
     UpstreamError,
 )
 from aiostream_ds.sources.file import file_source as file
@@ -26,9 +27,10 @@ from aiostream_ds.sources.file import range_reader
 from aiostream_ds.sources.file.file_source import File, FileSettings
 from aiostream_ds.sources.file.follow import FileFollower
 from aiostream_ds.sources.file.log_file import LogFile
-from aiostream_ds.testing import create_instance
+from aiostream_ds.testing import create_instance, serve_in_memory
 
 START = 1_700_000_000_000
+WIDE = {"start": datetime(2000, 1, 1, tzinfo=UTC), "end": datetime(2100, 1, 1, tzinfo=UTC)}
 WIDEST = {"start": datetime.min.replace(tzinfo=UTC), "end": datetime.max.replace(tzinfo=UTC)}
 
 
@@ -70,10 +72,14 @@ class Rows:
     def __init__(self, rows):
         self.rows = rows
         self.left = []
+        self.statuses = []
 
     async def next(self):
         while not self.left:
             found = await anext(self.rows)
+            if isinstance(found, Status):
+                self.statuses.append(found)
+                continue
             self.left = list(found) if isinstance(found, list) else [found]
         return self.left.pop(0)
 
@@ -660,6 +666,126 @@ def test_every_complete_line_is_read_once_and_in_order_for_any_split_of_writes(
     assert [row["offset"] for row in rows] == [
         sum(map(len, encoded[: n + 1])) for n in range(len(texts) - len(expected), len(texts))
     ]
+
+
+# -- reports of what cannot be read ----------------------------------------------------------------
+
+OTHERS = ["offline", True, {"deep": 1}, [1], "12"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_a_value_of_another_type_is_left_out_and_all_rows_are_read(tmp_path, other):
+    path = tmp_path / "a.ndjson"
+    path.write_text(line(1, v=1) + line(2, v=other) + line(3, v=2.5))
+    async with serve_in_memory(File, settings={"directory": str(tmp_path)}) as grafana:
+        (frame,) = await grafana.query({"queryType": "rows", "file": "a.ndjson"}, **WIDE)
+        viewer = await grafana.follow("x/rows/a.ndjson", frame=frame)
+        await viewer.message()  # the initial data of the subscription
+        await viewer.message()  # the cursor at the start of the run
+        with path.open("a") as out:
+            out.write(line(4, v=other) + line(5, v=3))
+        rows = await viewer.take(2)
+        metrics = await grafana.metrics()
+    assert list(frame.fields[-1].values) == [1, None, 2.5]
+    (notice,) = frame.meta.notices
+    assert notice.severity == "warning" and "1 values or rows are left out" in notice.text
+    assert [row["v"] for row in rows] == [None, 3]
+    assert metrics['aiostream_ds_dropped_total{reason="conflict"}'] == 1
+
+
+async def test_a_value_that_does_not_have_its_columns_fixed_type_is_counted(tmp_path):
+    (tmp_path / "a.ndjson").write_text(line(1, v=1) + line(2, v="off") + line(3) + line(4, v=""))
+    (tmp_path / "a.csv").write_text(f"time,v\n{START},1\n{START},off\n{START},\n{START},NaN\n")
+    async with opened(tmp_path, columns={"v": "number"}) as source:
+        for name in ("a.ndjson", "a.csv"):
+            async with running(source, name) as rows:
+                await rows.next()
+                assert [(await rows.next())["v"] for _ in range(4)] == [1, None, None, None]
+        details = (await source.health()).details
+    assert details["values_left_out"] == {"a.ndjson": 1, "a.csv": 1}
+
+
+NO_ROWS = {
+    "a.csv": "moment,n\n2026-11-28T10:00:00,1\n",
+    "b.csv": "time,n\nyesterday,1\nyesterday,2\n",
+    "c.ndjson": '{"n": 1}\n',
+    "d.ndjson": "no json\n" * 20_000,
+}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+async def test_a_file_whose_lines_are_not_rows_is_reported_by_health_query_and_status(
+    tmp_path, name
+):
+    path = tmp_path / name
+    path.write_text(NO_ROWS[name])
+    async with opened(tmp_path) as source:
+        health = await source.health()
+        page = await source.rows_history(span(), name)
+        async with aclosing(source.rows(None, name)) as found:
+            while not isinstance(status := await anext(found), Status):
+                assert isinstance(status, Cursor)
+        assert status.severity == "warning" and status.text.startswith("no rows: ")
+    assert not health.ok and f"1 have lines but no row: {name}: " in health.message
+    (notice,) = page.notices
+    assert not page.rows and f"lines of {name} are not rows" in notice.text
+    (tmp_path / "good.ndjson").write_text(lines(1))
+    async with opened(tmp_path) as source:
+        health = await source.health()
+        assert health.ok and name in health.message
+        page = await source.rows_history(span(), "good.ndjson")
+        assert not page.notices
+
+
+async def test_a_history_reports_how_many_lines_of_its_range_are_not_rows(tmp_path):
+    bad = "oops\n"
+    (tmp_path / "a.ndjson").write_text(lines(1) + bad + lines(2) + bad + lines(3))
+    async with opened(tmp_path) as source:
+        (notice,) = (await source.rows_history(span(), "a.ndjson")).notices
+    assert notice.text == (
+        f"2 lines of a.ndjson are not rows; the first ends at offset {len(lines(1) + bad)}:"
+        " invalid JSON"
+    )
+
+
+async def test_the_status_ends_with_the_first_row(tmp_path):
+    path = tmp_path / "a.ndjson"
+    path.write_text("oops\n")
+    async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
+        waiting = asyncio.ensure_future(rows.next())
+        while not rows.statuses:
+            await asyncio.sleep(0.001)
+        with path.open("a") as out:
+            out.write(lines(1) + "oops\n" + lines(2))
+        await waiting
+        assert await rows.numbers(2) == [1, 2]
+        assert [status.text for status in rows.statuses] == [
+            "no rows: the line up to offset 5: invalid JSON",
+            "",
+        ]
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+async def test_a_file_in_utf_16_is_refused_with_its_encoding(tmp_path, codec):
+    (tmp_path / "a.csv").write_bytes(f"time,n\n{START},1\n".encode(codec))
+    async with opened(tmp_path) as source:
+        with pytest.raises(UpstreamError, match="expected UTF-8, got UTF-16; convert the file"):
+            await source.rows_history(span(), "a.csv")
+        async with aclosing(source.rows(None, "a.csv")) as rows:
+            with pytest.raises(UpstreamError, match="expected UTF-8, got UTF-16"):
+                await anext(rows)
+        health = await source.health()
+    assert not health.ok and "a.csv: expected UTF-8" in health.message
+
+
+async def test_health_fails_once_the_directory_is_gone(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    async with opened(folder) as source:
+        assert (await source.health()).message == "no files yet"
+        folder.rmdir()
+        with pytest.raises(ConfigError, match="directory .*logs.* cannot be opened"):
+            await source.health()
 
 
 # -- access ----------------------------------------------------------------------------------------

@@ -44,10 +44,66 @@ def csv(header, line, **settings):
         (ISO.replace(".", ","), "auto"),
         ("2023-11-14T23:13:20.123+01:00", "auto"),
         (f" {ISO} ", "auto"),
+        (ISO.replace("Z", " GMT"), "auto"),
+        (ISO.replace("Z", " utc"), "auto"),
+        (ISO.replace("T", " ").replace("Z", " +0000"), "auto"),
+        ("2023/11/14 22:13:20.123", "auto"),
+        ("2023/11/14 22:13:20.123 UTC", "auto"),
     ],
 )
 def test_a_time_is_read_in_each_format(value, unit):
     assert read_time(value, RecordSettings(time_unit=unit)) == T
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tue, 14 Nov 2023 22:13:20 GMT",
+        "14 Nov 2023 22:13:20 GMT",
+        "Tue, 14 Nov 2023 23:13:20 +0100",
+    ],
+)
+def test_an_http_date_is_a_time(text):
+    assert read_time(text, RecordSettings()) == T // 1000 * 1000
+
+
+@pytest.mark.parametrize("text", ["14/11/2023 22:13:20", "11-14-2023", "Nov 14 22:13:20", "22:13"])
+def test_a_date_that_is_ambiguous_or_incomplete_is_not_guessed(text):
+    with pytest.raises(BadLine):
+        read_time(text, RecordSettings())
+
+
+TIMES = ["Time", "TIME", "timestamp", "Timestamp", "@timestamp", "ts", "date", "DateTime"]
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_the_only_key_or_column_named_like_a_time_is_the_time(name):
+    expected = {"time": T, "offset": 7, "n": 1.0}
+    assert ndjson(json.dumps({name: T, "n": 1})) == expected
+    assert csv(f"{name},n", f"{T},1") == expected
+
+
+def test_a_time_is_not_guessed_from_two_names_a_fixed_column_or_against_the_settings():
+    for names, more in (
+        (("ts", "date"), {}),
+        (("ts",), {"columns": {"ts": "number"}}),
+        (("ts",), {"time": "at"}),
+    ):
+        with pytest.raises(BadLine, match="set `time` to the key"):
+            ndjson(json.dumps(dict.fromkeys(names, T)), **more)
+        with pytest.raises(BadLine, match=f"got {', '.join(names)}; set `time` to the column"):
+            csv(",".join(names), ",".join([str(T)] * len(names)), **more)
+    exact = ndjson(json.dumps({"time": T, "ts": 5}))
+    assert (exact["time"], exact["ts"]) == (T, 5)
+
+
+def test_a_comma_between_semicolons_is_decimal():
+    row = csv("time;a;b;c;d", f"{T // 1000},5;1,5;-2,25e3;1,2,3;a,5")
+    assert row["time"] == T // 1000 * 1000 + 500
+    assert [row[name] for name in "abcd"] == [1.5, -2250, "1,2,3", "a,5"]
+    assert csv("time;a", f"{T};1,5", columns={"a": "number"})["a"] == 1.5
+    assert csv("time;a", f"{T};1,5", columns={"a": "text"})["a"] == "1,5"
+    assert csv("time\ta", f"{T}\t1,5")["a"] == "1,5"
 
 
 @given(st.integers(100_000_000, 7_000_000_000))

@@ -13,7 +13,8 @@ from aiostream_ds._encoding.hidden_columns import hide_fields
 from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.values import VALUE_ERRORS
-from aiostream_ds._frames import json
+from aiostream_ds._frames import json, tables
+from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._telemetry import Counters
@@ -28,6 +29,13 @@ _Table = tuple[RowLayout, list[list[Any]], int]
 """Rows of one kind: their layout, their values by column, and their number."""
 
 _DEFAULT_POLICY = SchemaPolicy()
+_DROPPED = {
+    "columns": "values of columns beyond the limit are left out",
+    "conflict": "values or rows are left out: they do not have the type of their column",
+    "series": "rows of series beyond the limit are left out",
+}
+"""The text of a history's notice about values that the policy has dropped, by reason."""
+
 _SMALL_BLOCK = 16  # rows up to which the overhead of a block exceeds the cost of its values
 
 
@@ -42,7 +50,8 @@ class RowEncoder:
         row: the class of the rows, if it is known.
         policy: how rows become columns.
         counters: count the values of live rows that the policy drops, as "columns" and "conflict".
-            Values that are dropped from a history are not counted.
+            A history is read many times: what is dropped from it is not counted, but a notice of
+            its frame has the number.
         common: the columns that belong to no series and do not count against the limit: the
             stream's cursor. Panels do not draw them.
 
@@ -237,11 +246,15 @@ class RowEncoder:
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
             raise TypeError(f"a history must be a Frame, Columns or a list of rows, got {rows!r}")
         before = (self._dict_layout, self._last_layout)
+        self._inference.dropped = {}
         try:
-            return self._history_frame(list(rows))
+            frame = self._history_frame(list(rows))
         except BaseException:
             self._restore(*before)
             raise
+        dropped = self._inference.dropped.items()
+        tables.add_notices(frame, [_notice_of_dropped(*item) for item in dropped])
+        return frame
 
     def _history_frame(self, rows: list[Any]) -> Frame:
         tables = list(self._tables(rows, is_history=True))
@@ -298,6 +311,11 @@ class RowEncoder:
                 )
             self._last_layout = layout
             yield layout, values, count
+
+
+def _notice_of_dropped(reason: str, count: int) -> Notice:
+    text = f"{count:,} {_DROPPED[reason]}"
+    return Notice(severity="warning", text=text)
 
 
 def _is_status(row: Any) -> bool:

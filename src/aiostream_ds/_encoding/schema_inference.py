@@ -38,6 +38,7 @@ class SchemaInference:
     __slots__ = (
         "_common",
         "_has_warned_columns",
+        "_has_warned_conflict",
         "_has_warned_series",
         "_policy",
         "_series",
@@ -49,7 +50,7 @@ class SchemaInference:
         self._policy = policy
         self._common = frozenset({TIME, *common})
         self._series = Series(policy, self._common) if policy.labels else None
-        self._has_warned_columns = self._has_warned_series = False
+        self._has_warned_columns = self._has_warned_conflict = self._has_warned_series = False
         self.layout: RowLayout | None = None
         self.dropped: dict[str, int] = {}
 
@@ -76,6 +77,7 @@ class SchemaInference:
         """Another object with the same columns and series."""
         found = SchemaInference(self._policy, self._common)
         found.layout, found._has_warned_columns = self.layout, self._has_warned_columns
+        found._has_warned_conflict = self._has_warned_conflict
         found._series = self._series and self._series.copy()
         return found
 
@@ -149,6 +151,8 @@ class SchemaInference:
             conflict = "fail" if name in self._common and name != TIME else self._policy.conflict
             kind, table[name], mismatched = widen(name, column.type, values, conflict)
             dropped["conflict"] += mismatched
+            if mismatched:
+                self._warn_of_conflict(name, kind)
             if kind is not column.type:
                 columns[name] = replace(column, type=kind)
         for reason, count in dropped.items():
@@ -214,6 +218,15 @@ class SchemaInference:
                 " the values of each series",
                 self._policy.columns,
                 key,
+            )
+
+    def _warn_of_conflict(self, name: str, kind: FieldType | None) -> None:
+        if not self._has_warned_conflict:
+            self._has_warned_conflict = True
+            _log.warning(
+                "a stream has values that do not fit its column %r (%s): such values are left out",
+                name,
+                "no type" if kind is None else kind.name.lower(),
             )
 
     def _free_columns(self, columns: Mapping[str, RowColumn]) -> int:

@@ -4,12 +4,22 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+import msgspec
+
 from aiostream_ds._frames import json
 from aiostream_ds._frames.columns import FieldType
+from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 
-__all__ = ["join_packets", "rows_between", "slice_rows", "take_rows", "take_values"]
+__all__ = ["add_notices", "join_packets", "rows_between", "slice_rows", "take_rows", "take_values"]
+
+
+def add_notices(frame: Frame, notices: Sequence[Notice]) -> None:
+    """Add messages for the corner of the panel."""
+    if notices:
+        meta = frame.meta or FrameMeta()
+        frame.meta = msgspec.structs.replace(meta, notices=(*meta.notices, *notices))
 
 
 def take_values(values: Any, rows: "slice | Sequence[int]") -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from aiostream_ds._frames import tables
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion
@@ -192,6 +193,4 @@ def _history_range(query: Query) -> HistoryRange:
 
 
 def _add_notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "info") -> None:
-    meta = frame.meta or FrameMeta()
-    notices = (*meta.notices, Notice(severity=severity, text=text))
-    frame.meta = msgspec.structs.replace(meta, notices=notices)
+    tables.add_notices(frame, (Notice(severity=severity, text=text),))

@@ -316,7 +316,9 @@ class RowReplay:
         return page
 
     async def _frame(self, request: ChannelRequest, page: HistoryPage) -> Frame:
-        return await frame_of(self.row_encoder(request), page.rows)
+        frame = await frame_of(self.row_encoder(request), page.rows)
+        tables.add_notices(frame, page.notices)
+        return frame
 
 
 def copy_frame(frame: Frame) -> Frame:

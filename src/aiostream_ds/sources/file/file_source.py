@@ -20,6 +20,9 @@ import anyio.to_thread
 from msgspec import Meta
 from msgspec.structs import replace
 
+from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._channels.status import Status
+from aiostream_ds._frames.config import Notice
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
@@ -32,8 +35,8 @@ from aiostream_ds.errors import (
 )
 from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
-from aiostream_ds.sources.file.follow import FileFollower, epoch_name
-from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine
+from aiostream_ds.sources.file.follow import Batch, FileFollower, epoch_name
+from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine, SkippedLines
 from aiostream_ds.sources.file.range_reader import find_rows
 from aiostream_ds.sources.file.records import RecordSettings
 
@@ -49,6 +52,9 @@ LIST_LIMIT = 1_000
 
 NAMES_SHOWN = 10
 """Maximum number of file names in a message."""
+
+FILES_PROBED = 50
+"""Maximum number of files that health reads the beginning of."""
 
 _LOG_INTERVAL = 60.0
 """Minimum seconds between two log lines about skipped lines of a file."""
@@ -82,6 +88,7 @@ class File(DataSource[FileSettings]):
         self._truncations: dict[str, int] = {}
         self._lines_skipped: Counter[str] = Counter()
         self._lines_not_utf8: Counter[str] = Counter()
+        self._values_left_out: Counter[str] = Counter()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -102,29 +109,43 @@ class File(DataSource[FileSettings]):
         return root
 
     async def health(self) -> Health:
-        """Report the files, and the numbers of skipped lines and of lines with invalid UTF-8."""
+        """Report the files, those without rows, and what was skipped or left out so far.
+
+        It fails if the directory is gone, or if files have lines and none has a row.
+        """
+        await anyio.to_thread.run_sync(self._find_root)
         files, unreachable = await anyio.to_thread.run_sync(self._list)
+        no_rows = await anyio.to_thread.run_sync(self._files_without_rows, files)
         shown = ", ".join(files[:NAMES_SHOWN]) + (", …" if len(files) > NAMES_SHOWN else "")
         noun = "file" if len(files) == 1 else "files"
         text = f"{len(files)} {noun}: {shown}" if files else "no files yet"
         if unreachable:
             names = ", ".join(unreachable[:NAMES_SHOWN])
             text += f"; {len(unreachable)} have names that cannot be channel paths: {names}"
+        if no_rows:
+            reasons = "; ".join(f"{file}: {why}" for file, why in islice(no_rows.items(), 3))
+            text += f"; {len(no_rows)} have lines but no row: {reasons}"
         details = {
             "files": files,
             "unreachable": unreachable,
+            "no_rows": no_rows,
             "lines_skipped": dict(self._lines_skipped),
             "lines_not_utf8": dict(self._lines_not_utf8),
+            "values_left_out": dict(self._values_left_out),
         }
-        return Health(message=text, details=details)
+        return Health(ok=not no_rows or len(no_rows) < len(files), message=text, details=details)
 
-    @stream("rows/{file:rest}", cursor="offset")
-    async def rows(self, after: Cursor | None, file: FilePath) -> Rows[Row | list[Row] | Cursor]:
+    # a value that does not fit its column is left out: one bad line must not end the stream
+    @stream("rows/{file:rest}", cursor="offset", schema=SchemaPolicy(conflict="null"))
+    async def rows(
+        self, after: Cursor | None, file: FilePath
+    ) -> Rows[Row | list[Row] | Cursor | Status]:
         """The rows of a file as it grows; waits for a file that does not exist yet."""
         follower = FileFollower(
             os.path.join(self._root, file), partial(self._open, file), after, self._truncations
         )
         skipped_log = _SkippedLog(file)
+        status = _NoRowsStatus()
         try:
             while True:
                 try:
@@ -134,9 +155,12 @@ class File(DataSource[FileSettings]):
                     raise UpstreamError(error.message) from error
                 self._lines_skipped[file] += len(batch.skipped)
                 self._lines_not_utf8[file] += batch.replaced
+                self._values_left_out[file] += batch.left_out
                 skipped_log.add(batch.skipped, anyio.current_time())
                 if batch.begins is not None:
                     yield batch.begins
+                if (changed := status.change(batch)) is not None:
+                    yield changed
                 if batch.rows:
                     yield batch.rows
                 if not batch.more:
@@ -190,8 +214,19 @@ class File(DataSource[FileSettings]):
         return LogFile(self._locate(file), settings, is_csv=is_csv, max_line=settings.max_line)
 
     def _read(self, span: HistoryRange, file: str) -> HistoryPage:
+        skipped = SkippedLines()
+        page = self._read_all(span, file, skipped)
+        if skipped.first is None:
+            return page
+        text = (
+            f"{skipped.count:,} lines of {file} are not rows; the first ends at offset"
+            f" {skipped.first.offset}: {skipped.first.reason}"
+        )
+        return replace(page, notices=(Notice(severity="warning", text=text),))
+
+    def _read_all(self, span: HistoryRange, file: str, skipped: SkippedLines) -> HistoryPage:
         try:
-            found = find_rows(partial(self._open, file), span)
+            found = find_rows(partial(self._open, file), span, skipped)
         except FileNotFoundError:
             found = None  # during a rotation: like an empty file
         if found is None:
@@ -204,10 +239,15 @@ class File(DataSource[FileSettings]):
             )
         if span.after is not None or (found is not None and found.covers_start):
             return page
-        return self._read_rotated(span, file, page, {found.key} if found else set())
+        return self._read_rotated(span, file, page, {found.key} if found else set(), skipped)
 
     def _read_rotated(
-        self, span: HistoryRange, file: str, page: HistoryPage, seen_files: set[tuple[int, int]]
+        self,
+        span: HistoryRange,
+        file: str,
+        page: HistoryPage,
+        seen_files: set[tuple[int, int]],
+        skipped: SkippedLines,
     ) -> HistoryPage:
         rows: list[Row] = page.rows
         for number in count(1):
@@ -215,7 +255,7 @@ class File(DataSource[FileSettings]):
                 break
             rest = replace(span, limit=span.limit - len(rows))
             try:
-                found = find_rows(partial(self._open, f"{file}.{number}"), rest)
+                found = find_rows(partial(self._open, f"{file}.{number}"), rest, skipped)
             except (OSError, PluginError):
                 break
             if found is None or found.key in seen_files:  # renamed in the meantime
@@ -235,6 +275,21 @@ class File(DataSource[FileSettings]):
             found[File.rows.pattern.match(f"rows/{path}") is None].append(path)
         return sorted(found[0]), sorted(found[1])
 
+    def _files_without_rows(self, files: Sequence[str]) -> dict[str, str]:
+        """Of the first files, those that have lines and no row; with the reason."""
+        found = {}
+        for file in files[:FILES_PROBED]:
+            try:
+                with _translate_errors(file), self._open(file) as log:
+                    reason = log.no_rows_reason()
+            except NotFound:
+                continue
+            except PluginError as error:
+                reason = error.message.removeprefix(f"{file!r}: ")
+            if reason is not None:
+                found[file] = reason
+        return found
+
     def _walk(self) -> Iterator[str]:
         for folder, folders, names in os.walk(self._root):
             folders.sort()
@@ -242,6 +297,26 @@ class File(DataSource[FileSettings]):
                 path = Path(folder, name)
                 if path.is_file() and path.resolve().is_relative_to(self._root):
                     yield path.relative_to(self._root).as_posix()
+
+
+class _NoRowsStatus:
+    """The status of a run that has read lines and no row: its panels would be empty in silence."""
+
+    __slots__ = ("_has_rows", "_shown")
+
+    def __init__(self) -> None:
+        self._has_rows = self._shown = False
+
+    def change(self, batch: Batch) -> Status | None:
+        """The new status after this batch, or None."""
+        if batch.rows:
+            shown, self._shown, self._has_rows = self._shown, False, True
+            return Status() if shown else None
+        if self._has_rows or self._shown or not batch.skipped:
+            return None
+        self._shown = True
+        line = batch.skipped[0]
+        return Status("warning", f"no rows: the line up to offset {line.offset}: {line.reason}")
 
 
 class _SkippedLog:

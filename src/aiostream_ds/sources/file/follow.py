@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     skipped: list[SkippedLine]
     begins: Cursor | None = None
     replaced: int = 0
+    left_out: int = 0
     more: bool = False
 
 
@@ -81,7 +82,7 @@ class FileFollower:
         if forward is None:
             return self._begin()
         reader = forward.start.reader
-        reader.replaced = 0
+        reader.replaced = reader.left_out = 0
         before = forward.offset
         shrunk = forward.log.size() < before
         chunk = forward.read()
@@ -95,7 +96,13 @@ class FileFollower:
             return _AGAIN
         if chunk.rows or chunk.skipped or forward.offset > before:
             more = chunk.more or self._next is not None
-            return Batch(chunk.rows, chunk.skipped, replaced=reader.replaced, more=more)
+            return Batch(
+                chunk.rows,
+                chunk.skipped,
+                replaced=reader.replaced,
+                left_out=reader.left_out,
+                more=more,
+            )
         if self._next is not None:
             return self._switch(forward, self._next)
         self._next = self._successor(forward.log)

@@ -4,10 +4,11 @@ A row's offset is the end of its line including the newline; a line is complete 
 newline. All functions block: call them in a thread. No call reads a large file as a whole.
 """
 
+import codecs
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from aiostream_ds.errors import UpstreamError
@@ -19,6 +20,7 @@ __all__ = [
     "LogFile",
     "Chunk",
     "SkippedLine",
+    "SkippedLines",
     "FileStart",
     "begins_before",
     "newest_rows",
@@ -48,6 +50,22 @@ class SkippedLine(NamedTuple):
 
     offset: int
     reason: str
+
+
+class SkippedLines:
+    """The number of lines that a search left out because they are not rows, and the first ones."""
+
+    __slots__ = ("count", "first")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: SkippedLine | None = None
+
+    def add(self, lines: Sequence[SkippedLine]) -> None:
+        """Count these lines, which are in the order of the file."""
+        self.count += len(lines)
+        if lines and (self.first is None or lines[0].offset < self.first.offset):
+            self.first = lines[0]
 
 
 class FileStart(NamedTuple):
@@ -126,6 +144,8 @@ class LogFile:
 
     def _find_start(self) -> FileStart | None:
         head = self.read(HEAD, 0)
+        if _is_utf16(head):
+            raise UpstreamError("expected UTF-8, got UTF-16; convert the file")
         data = end = 0
         reader: LineReader = Ndjson(self.settings)
         if self.csv:
@@ -150,8 +170,15 @@ class LogFile:
         else:
             if len(head) < HEAD:
                 return None
-        reader.replaced = 0
+        reader.replaced = reader.left_out = 0
         return FileStart(head, hashlib.sha256(head).hexdigest()[:16], data, reader)
+
+    def no_rows_reason(self) -> str | None:
+        """Why the head of the file has lines but no row, or None."""
+        start = self.start()
+        if not self.skipped or (start is not None and b"\n" in start.head[start.data :]):
+            return None
+        return self.skipped[0].reason
 
     def still_begins(self, start: FileStart) -> bool:
         """Whether the file still has this beginning: False after it was truncated and rewritten."""
@@ -171,6 +198,13 @@ class LogFile:
                 return begin + newline
             end = begin
         return 0
+
+
+def _is_utf16(head: bytes) -> bool:
+    """By its BOM, or by the zeros of ASCII characters."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    return len(head) >= 4 and (head[:4:2] == b"\0\0") != (head[1:4:2] == b"\0\0")
 
 
 class ForwardReader:
@@ -206,11 +240,15 @@ class ForwardReader:
             if upto is not None and offset > upto:
                 return Chunk([], [], more=False)
             self._in_long = False
-            skipped.append(SkippedLine(offset, f"longer than {log.max_line} bytes"))
+            skipped.append(_too_long(log, offset))
         rows, found, end = _parse(log, self.start.reader, data, offset, limit, upto)
         self.offset = end
         more = end < offset + data.rfind(b"\n") + 1 or available > size
         return Chunk(rows, skipped + found, more and len(rows) < limit)
+
+
+def _too_long(log: LogFile, end: int) -> SkippedLine:
+    return SkippedLine(end, f"longer than {log.max_line} bytes")
 
 
 def _parse(
@@ -227,7 +265,7 @@ def _parse(
             break
         offset = end
         if len(line) > log.max_line:
-            skipped.append(SkippedLine(end, f"longer than {log.max_line} bytes"))
+            skipped.append(_too_long(log, end))
             continue
         try:
             row = reader.read(line, end)
@@ -256,12 +294,17 @@ def oldest_rows(
 
 
 def newest_rows(
-    log: LogFile, start: FileStart, first: int, last: int, limit: int
+    log: LogFile,
+    start: FileStart,
+    first: int,
+    last: int,
+    limit: int,
+    skipped: SkippedLines | None = None,
 ) -> tuple[list[Row], int]:
     """The newest `limit` rows with first <= time <= last (Unix ms), oldest first; and the offset up
     to which the file was read: its end, or before the first row later than `last`.
 
-    Times must rise except within BLOCK bytes.
+    Times must rise except within BLOCK bytes. `skipped` counts the lines there that are not rows.
     """
     end = log.line_start(log.size())
     begin = start.data
@@ -271,7 +314,7 @@ def newest_rows(
         bound = min(end, log.line_start(_later(log, start, begin, end, last) + BLOCK))
     found: list[Row] = []
     cut = bound < end
-    for rows in _blocks(log, start, begin, bound):
+    for rows in _blocks(log, start, begin, bound, skipped):
         fitting = [row for row in rows if first <= row["time"] <= last]
         cut = cut or any(row["time"] > last for row in rows)
         found[:0] = fitting[max(0, len(fitting) - (limit - len(found))) :]
@@ -288,7 +331,9 @@ def begins_before(log: LogFile, start: FileStart, first: int) -> bool:
     return bool(rows) and rows[0]["time"] < first
 
 
-def _blocks(log: LogFile, start: FileStart, begin: int, end: int) -> Iterator[list[Row]]:
+def _blocks(
+    log: LogFile, start: FileStart, begin: int, end: int, skipped: SkippedLines | None = None
+) -> Iterator[list[Row]]:
     """The rows between two line ends: blocks from the last to the first, each oldest first."""
     last = max(begin, end - SCAN)
     while end > last:
@@ -302,11 +347,16 @@ def _blocks(log: LogFile, start: FileStart, begin: int, end: int) -> Iterator[li
                 break
             size *= 2
         if not newline and low > begin:
-            end = max(begin, log.line_start(low))  # skip a line that is too long
+            if skipped is not None:
+                skipped.add([_too_long(log, end)])
+            end = max(begin, log.line_start(low))
             yield []
             continue
         low += newline
-        yield _parse(log, start.reader, data[newline:], low, 1 << 62, None)[0]
+        rows, bad, _ = _parse(log, start.reader, data[newline:], low, 1 << 62, None)
+        if skipped is not None:
+            skipped.add(bad)
+        yield rows
         end = low
 
 

@@ -13,6 +13,7 @@ from aiostream_ds.sources.file.log_file import (
     FileStart,
     LogFile,
     Row,
+    SkippedLines,
     begins_before,
     newest_rows,
     oldest_rows,
@@ -41,8 +42,12 @@ class FoundRows(NamedTuple):
     covers_start: bool = False
 
 
-def find_rows(open_log: Callable[[], LogFile], span: HistoryRange) -> FoundRows | None:
+def find_rows(
+    open_log: Callable[[], LogFile], span: HistoryRange, skipped: SkippedLines
+) -> FoundRows | None:
     """The file's rows of a range, or None for a file without any row.
+
+    `skipped` counts the lines of a time range that are not rows.
 
     Raises:
         OSError: the file cannot be opened or read.
@@ -52,19 +57,22 @@ def find_rows(open_log: Callable[[], LogFile], span: HistoryRange) -> FoundRows 
         with open_log() as log:
             start = log.start()
             if start is None:
+                skipped.add(log.skipped)
                 return None
-            found = _read(log, start, span)
+            found = _read(log, start, span, skipped)
             if log.still_begins(start):  # then the rows are from the file with this beginning
                 return found
     raise UpstreamError("the file was truncated while it was read")
 
 
-def _read(log: LogFile, start: FileStart, span: HistoryRange) -> FoundRows:
+def _read(log: LogFile, start: FileStart, span: HistoryRange, skipped: SkippedLines) -> FoundRows:
     if span.after is None:
         ms = timedelta(milliseconds=1)
         first, last = -((_EPOCH - span.start) // ms), (span.end - _EPOCH) // ms
-        rows, end = newest_rows(log, start, first, last, span.limit)
+        rows, end = newest_rows(log, start, first, last, span.limit, skipped)
         back = begins_before(log, start, first)
+        if not rows:
+            skipped.add(log.skipped)
         return FoundRows(log.key, start.epoch, rows, end, covers_start=back)
     if span.after > log.size():
         return FoundRows(log.key, start.epoch, [], None, is_truncated=True)

@@ -6,8 +6,10 @@ same schema.
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, Literal, Protocol
 
@@ -30,6 +32,12 @@ _LIMITS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
 
 _DELIMITERS = ",;\t|"
 
+_TIME_NAMES = frozenset({"time", "timestamp", "@timestamp", "datetime", "date", "ts"})
+"""In lower case: keys and columns that can be the time of a line without the key `time`."""
+
+NAMES_SHOWN = 8
+"""Maximum number of column names in a message."""
+
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -37,8 +45,9 @@ class RecordSettings(Settings):
     """How lines are decoded."""
 
     time: str = "time"
-    """The key or column of the event time: ISO 8601 (UTC without an offset) or a number since
-    1970."""
+    """The key or column of the event time: ISO 8601 (UTC without an offset), an HTTP date or a
+    number since 1970. Without a key `time`, the only one named like a time (`Time`, `timestamp`,
+    `ts` …) has it."""
     time_unit: TimeUnit = "auto"
     """The unit of such a number. auto: s below 1e11, ms below 1e14, µs below 1e17, else ns, which
     is correct for times from 1973 on."""
@@ -54,9 +63,14 @@ class BadLine(ValueError):
 
 
 class LineReader(Protocol):
-    """Decodes the lines of one file. `replaced` counts lines with invalid UTF-8."""
+    """Decodes the lines of one file.
+
+    `replaced` counts lines with invalid UTF-8, `left_out` values that do not have the fixed type of
+    their column.
+    """
 
     replaced: int
+    left_out: int
 
     def read(self, line: bytes, end: int) -> dict[str, Any] | None:
         """The row of a line (without its newline) that ends at the offset `end`.
@@ -68,13 +82,13 @@ class LineReader(Protocol):
 class Ndjson:
     """Decodes lines of one JSON object each."""
 
-    __slots__ = ("_fixed", "_names", "_settings", "replaced")
+    __slots__ = ("_fixed", "_names", "_settings", "left_out", "replaced")
 
     def __init__(self, settings: RecordSettings) -> None:
         self._settings = settings
         self._fixed = {name: _FIXED[kind] for name, kind in settings.columns.items()}
         self._names = dict(zip(self._fixed, _own_names(self._fixed), strict=True))
-        self.replaced = 0
+        self.replaced = self.left_out = 0
 
     def read(self, line: bytes, end: int) -> dict[str, Any] | None:
         """See `LineReader`."""
@@ -87,12 +101,17 @@ class Ndjson:
         if not isinstance(values, dict):
             raise BadLine(f"expected a JSON object, got a {type(values).__name__}")
         settings = self._settings
+        key = settings.time
+        if key not in values:
+            key = _guess_time(values, settings) or key
         row: dict[str, Any] = {
-            "time": read_time(values.pop(settings.time, None), settings),
+            "time": read_time(values.pop(key, None), settings),
             "offset": end,
         }
         for name, read in self._fixed.items():
-            row[self._names[name]] = read(values.pop(name, None))
+            value = values.pop(name, None)
+            row[self._names[name]] = found = read(value)
+            self.left_out += found is None and value is not None and value != ""
         if settings.others:
             try:
                 for name, value in values.items():
@@ -123,13 +142,23 @@ class Csv:
     """Decodes CSV lines with a header. Cells cannot contain line breaks: each line is a row.
 
     The delimiter is the comma, semicolon, tab or bar, whichever is most frequent in the header.
+    Between semicolons `1,5` is a number.
     """
 
-    __slots__ = ("_columns", "_delimiter", "_header", "_names", "_settings", "_time", "replaced")
+    __slots__ = (
+        "_columns",
+        "_delimiter",
+        "_header",
+        "_names",
+        "_settings",
+        "_time",
+        "left_out",
+        "replaced",
+    )
 
     def __init__(self, settings: RecordSettings, header: bytes) -> None:
         self._settings = settings
-        self.replaced = 0
+        self.replaced = self.left_out = 0
         text = header.decode("utf-8-sig", "replace").rstrip("\r")
         self._delimiter = max(_DELIMITERS, key=text.count)
         self._header = text
@@ -138,19 +167,23 @@ class Csv:
         except BadLine:
             names = [text]
         self._names = names
-        self._time = names.index(settings.time) if settings.time in names else None
+        time = settings.time if settings.time in names else _guess_time(names, settings)
+        self._time = None if time is None else names.index(time)
         self._columns = list(self._plan(names))
 
     def _plan(self, names: list[str]) -> Iterable[tuple[int | None, str, Callable[[str], Any]]]:
         """Index in the line, name in the row and decoder of each column."""
         fixed = self._settings.columns
+        has_decimal_commas = self._delimiter == ";"
         for name, kind in fixed.items():
             index = names.index(name) if name in names else None
-            yield index, name + "_" * (name in _RESERVED), _FIXED[kind]
+            read = _comma_number if has_decimal_commas and kind == "number" else _FIXED[kind]
+            yield index, name + "_" * (name in _RESERVED), read
         if self._settings.others:
             for index, name in enumerate(names):
                 if name not in fixed and index != self._time:
-                    yield index, name + "_" * (name in _RESERVED), _cell
+                    cell = _comma_cell if has_decimal_commas else _cell
+                    yield index, name + "_" * (name in _RESERVED), cell
 
     def read(self, line: bytes, end: int) -> dict[str, Any] | None:
         """See `LineReader`."""
@@ -166,13 +199,23 @@ class Csv:
         if len(cells) != len(self._names):
             raise BadLine(f"expected {len(self._names)} cells as in the header, got {len(cells)}")
         if self._time is None:
-            raise BadLine(f"expected a column {self._settings.time!r} in the header, got none")
+            names = ", ".join(self._names[:NAMES_SHOWN])
+            raise BadLine(
+                f"expected a column {self._settings.time!r} in the header, got {names}; set `time`"
+                " to the column of the time"
+            )
+        time = cells[self._time].strip()
         row: dict[str, Any] = {
-            "time": read_time(cells[self._time].strip(), self._settings),
+            "time": read_time(_point(time) if self._delimiter == ";" else time, self._settings),
             "offset": end,
         }
         for index, name, read in self._columns:
-            row[name] = read(cells[index]) if index is not None else None
+            if index is None:
+                row[name] = None
+                continue
+            cell = cells[index]
+            row[name] = found = read(cell)
+            self.left_out += found is None and read not in _OPEN_CELLS and not _is_empty(cell)
         return row
 
     def _cells(self, text: str) -> list[str]:
@@ -182,6 +225,14 @@ class Csv:
             return next(csv.reader([text], delimiter=self._delimiter, strict=True), [])
         except csv.Error as error:
             raise BadLine(f"invalid CSV: {error}") from None
+
+
+def _guess_time(names: Collection[str], settings: RecordSettings) -> str | None:
+    """The only key or column that is named like a time, unless the settings name another one."""
+    if settings.time != "time":
+        return None
+    found = [name for name in names if name.lower() in _TIME_NAMES and name not in settings.columns]
+    return found[0] if len(found) == 1 else None
 
 
 def read_time(value: Any, settings: RecordSettings) -> int:
@@ -194,7 +245,9 @@ def read_time(value: Any, settings: RecordSettings) -> int:
     elif kind is int or kind is float:
         ms = _scaled(value, settings.time_unit)
     elif value is None:
-        raise BadLine(f"expected a time in {settings.time!r}, got none")
+        raise BadLine(
+            f"expected a time in {settings.time!r}, got none; set `time` to the key of the time"
+        )
     else:
         raise BadLine(f"the time must be ISO 8601 or a number, got {_shown(value)}")
     if not EARLIEST <= ms <= LATEST:
@@ -213,9 +266,32 @@ def _scaled(number: float, unit: TimeUnit) -> float:
         raise BadLine(f"the time must be in the years 1677 to 2262, got {_shown(number)}") from None
 
 
+_ZONE = re.compile(r"\s*(?:(?P<utc>gmt|utc|z)|\s(?P<offset>[+-]\d\d:?\d\d))$", re.ASCII | re.I)
+_SLASHES = re.compile(r"\d{4}/\d\d/\d\d\b", re.ASCII)
+_HTTP_DATE = re.compile(
+    r"(?:[a-z]{3}, ?)?\d\d? [a-z]{3} \d{4} \d\d:\d\d:\d\d (?:gmt|utc|[+-]\d{4})", re.ASCII | re.I
+)
+"""RFC 9110, 5.6.7, and what RFC 5322 adds."""
+
+
+def _moment(text: str) -> datetime:
+    """A moment as ISO 8601, also with `2026/11/28`, ` UTC` or ` +0100`; or an HTTP date."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        if _HTTP_DATE.fullmatch(text):
+            return parsedate_to_datetime(text)
+    if _SLASHES.match(text):
+        text = text.replace("/", "-", 2)
+    zone = _ZONE.search(text)
+    if zone is not None:
+        text = text[: zone.start()] + (zone["offset"] or "+00:00")
+    return datetime.fromisoformat(text)
+
+
 def _iso(text: str) -> float:
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = _moment(text.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
     except (ValueError, OverflowError):
         raise BadLine(f"the time must be ISO 8601 or a number, got {_shown(text)}") from None
@@ -244,7 +320,32 @@ def _cell(text: str) -> float | str | None:
     number = _number(text)
     if number is not None:
         return number
-    return None if text.strip().lower() in ("", "nan") else text
+    return None if _is_empty(text) else text
+
+
+def _is_empty(text: str) -> bool:
+    return text.strip().lower() in ("", "nan")
+
+
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)
+
+
+def _point(text: str) -> str:
+    """`1,5` as `1.5`; any other text unchanged."""
+    return text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text
+
+
+def _comma_cell(text: str) -> float | str | None:
+    found = _cell(_point(text))
+    return text if isinstance(found, str) else found
+
+
+_OPEN_CELLS = (_cell, _comma_cell)
+"""The decoders of columns without a fixed type."""
+
+
+def _comma_number(text: str) -> float | None:
+    return _number(_point(text))
 
 
 def _fixed_number(value: Any) -> float | None:

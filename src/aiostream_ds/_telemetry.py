@@ -59,6 +59,7 @@ class Counters:
         "bytes",
         "drop_episodes",
         "dropped",
+        "gaps",
         "packets",
         "rate_limited",
         "refusals",
@@ -78,7 +79,7 @@ class Counters:
     def __init__(self) -> None:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
-        self.rows_filled = self.rate_limited = self.refusals = 0
+        self.rows_filled = self.gaps = self.rate_limited = self.refusals = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}

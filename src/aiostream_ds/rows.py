@@ -129,3 +129,6 @@ class HistoryPage(msgspec.Struct, frozen=True):
     """The cursor up to which this page is complete, if it is beyond the last row's."""
     notices: tuple[Notice, ...] = ()
     """Messages for the corner of the panel, as about rows that could not be read."""
+    first: int | None = None
+    """The cursor of the oldest row that can still be read, of a log that forgets rows: a page that
+    begins after `HistoryRange.after` is then known to be truncated. None: no row is forgotten."""

@@ -41,6 +41,7 @@ from .packets import Message, RunCheck
 
 START = 4_102_444_800_000  # Unix ms at the loop's time 0: in the future, so each range ends now
 READ = 0.1  # seconds between two reads of the log
+SUBSCRIBE = 0.3  # seconds until a subscription to new rows takes effect
 WINDOW = 65_535  # bytes of a connection's flow-control window
 BUFFER_ROWS = 40  # rows that are queued for a slow subscriber
 KEY_ROWS = 40  # rows after which a varying log has another column
@@ -183,6 +184,26 @@ class _Source(DataSource[Titled]):
             async for item in items:
                 yield with_varying_columns(item) if isinstance(item, Line) else item
 
+    @stream("following/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
+    async def following(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
+        """Only rows that are written after a slow subscription, whatever `after` is."""
+        epoch = after.epoch if after is not None else ""
+        await anyio.sleep(SUBSCRIBE)
+        log = self.world.log(name)
+        visible = self.visible(log)
+        cursor = visible[-1].offset if visible else -1
+        while True:
+            if log.epoch != epoch:
+                epoch = log.epoch
+                yield Cursor(epoch, -1)
+            while self.world.log(name) is log:
+                self.world.check_upstream()
+                for line in lines_after(self.visible(log), cursor):
+                    cursor = line.offset
+                    yield line
+                await self.world.change(self.server)
+            log, cursor = self.world.log(name), -1
+
     async def read(self, after: Cursor | None, name: str) -> AsyncGenerator[Line | Cursor, None]:
         epoch, cursor = after if after is not None else ("", -1)
         while True:
@@ -202,6 +223,7 @@ class _Source(DataSource[Titled]):
         page = await self.read_history(history_range, name)
         return msgspec.structs.replace(page, rows=list(map(with_varying_columns, page.rows)))
 
+    @following.history
     @log.history
     async def read_history(self, history_range: HistoryRange, name: str) -> HistoryPage:
         self.world.check_upstream()

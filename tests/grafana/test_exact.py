@@ -526,3 +526,31 @@ async def test_rows_that_a_slow_subscriber_loses_are_a_gap_that_can_be_replayed(
     found = [each for each in ranges(viewer) if each[0] != each[1]]
     assert found[0] == (0, 1)
     assert found[1][0] > 1 and found[-1][1] == 7, "a gap, and the newest row"
+
+
+@pytest.mark.parametrize(
+    ("after", "truncated", "prev"), [(50, True, 84), (84, False, 84), (90, False, 90)]
+)
+async def test_a_page_before_the_oldest_stored_row_is_truncated(after, truncated, prev):
+    class Capped(DataSource):
+        @stream("capped", cursor="n")
+        async def capped(self, after: Cursor | None) -> Rows[Line]:
+            await anyio.sleep_forever()
+            yield Line(START, 0)
+
+        @capped.history
+        async def read(self, history_range: HistoryRange) -> HistoryPage:
+            after = -1 if history_range.after is None else history_range.after
+            rows = [Line(START + n, n) for n in range(85, 101) if n > after]
+            return HistoryPage(rows, first=85)
+
+    async with serve_in_memory(Capped) as grafana:
+        _, page = await rows_after(grafana, after, "x/capped")
+    assert page["truncated"] is truncated and page["cursor"]["prev"] == prev
+
+
+async def test_nothing_is_lost_before_the_first_row_of_a_numbering(log):
+    log.write(1, 2)
+    async with serve_in_memory(Source) as grafana:
+        _, page = await rows_after(grafana, -1)
+    assert page["numbers"] == [1, 2] and not page["truncated"]

@@ -14,6 +14,7 @@ __all__ = [
     "BATCH_ROWS",
     "CLOSE_TIMEOUT",
     "FIRST_BATCH",
+    "GAP_SHOWN",
     "HEALTHY_AFTER",
     "HIGH_WATER_ITERATIONS",
     "LAG_END",
@@ -88,6 +89,11 @@ LAG_END: Annotated[
         " the log has the number of dropped rows."
     ),
 ] = 10.0
+
+GAP_SHOWN: Annotated[
+    float,
+    Meta(description="Seconds for which viewers see that a stream has left out missing rows."),
+] = 30.0
 
 SCHEMA_REPEAT: Annotated[
     float,
@@ -209,8 +215,8 @@ class Retry(Struct, frozen=True):
     fill: Annotated[
         bool,
         Meta(
-            description="Whether the rows of an outage are read from the history before the method"
-            " is called again; only for a stream with a cursor."
+            description="Whether the rows that the method misses are read from the history, after"
+            " an outage and before its first row; only for a stream with a cursor."
         ),
     ] = True
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from aiostream_ds._channels.clock import Clock, Timer
-from aiostream_ds._channels.policy import LAG_END
+from aiostream_ds._channels.policy import GAP_SHOWN, LAG_END
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._redaction import redact_start
 
@@ -19,7 +19,7 @@ __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition
 
 Severity = Literal["info", "warning", "error"]
 
-Cause = Literal["refused", "reconnecting", "author", "stale", "dropped"]
+Cause = Literal["refused", "reconnecting", "author", "stale", "dropped", "gap"]
 """Why a stream is degraded. Of two causes with the same severity the first one here is shown."""
 
 _CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -107,6 +107,7 @@ class Statuses:
         "_dropped_packets",
         "_dropped_rows",
         "_drops_timer",
+        "_gap_timer",
         "_last_drop",
         "_on_caught_up",
         "_recovery_timer",
@@ -135,6 +136,7 @@ class Statuses:
         self._dropped_rows = self._dropped_packets = 0
         self._last_drop = 0.0
         self._drops_timer: Timer | None = None
+        self._gap_timer: Timer | None = None
         self._stale = stale
         self.last_row = clock.time()
         self._stale_timer: Timer | None = None
@@ -218,10 +220,23 @@ class Statuses:
             self.set("dropped", Status("warning", "dropped"))
         return begins
 
+    def rows_missing(self) -> None:
+        """All viewers miss rows; they see it for a while."""
+        if self._gap_timer is not None:
+            self._gap_timer.cancel()
+        due = self._clock.time() + GAP_SHOWN
+        self._gap_timer = self._clock.call_at(due, self.clear, "gap")
+        self.set("gap", Status("warning", "rows are missing"))
+
     def close(self) -> None:
         """The stream has ended: cancel the timers, and end an episode of drops."""
-        timers = self._drops_timer, self._stale_timer, self._recovery_timer, self._repeat_timer
-        for timer in timers:
+        for timer in (
+            self._drops_timer,
+            self._gap_timer,
+            self._stale_timer,
+            self._recovery_timer,
+            self._repeat_timer,
+        ):
             if timer is not None:
                 timer.cancel()
         if self._dropped_packets:

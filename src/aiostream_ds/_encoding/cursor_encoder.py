@@ -3,6 +3,7 @@
 begin(cursor) ──▶ encode(rows) → packets with (epoch, prev, last) …
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby, pairwise
 from operator import attrgetter, index, itemgetter
@@ -17,9 +18,9 @@ from aiostream_ds._frames.cursor import columns_of
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor
+from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage
 
-__all__ = ["CursorEncoder", "cursors_of"]
+__all__ = ["CursorEncoder", "cursors_of", "has_lost_rows"]
 
 _BEGINNING = -1
 _UNKNOWN = Schema(b"", "")
@@ -72,14 +73,38 @@ class CursorEncoder:
         if cursor.epoch != self.epoch or cursor.value > self.last:
             self.epoch, self.last = cursor
 
-    def skip_to_first(self, rows: "Sequence[Any] | Block") -> None:
-        """The rows before these are lost: leave a gap between the last packet and the next."""
+    def skip_to(self, cursor: int) -> None:
+        """The rows before this one are lost: leave a gap between the last packet and the next."""
+        self.begin(Cursor(self.epoch, cursor - 1))
+
+    def first_new(self, item: Any) -> int | None:
+        """The cursor of the first row of a yield that is not a duplicate; None without one.
+
+        Raises:
+            TypeError: a row has no cursor, or an invalid one.
+        """
+        kind = _kind(item)
+        if kind is Cursor or kind is Status:
+            return None
+        cursors = [self._cursor(item)] if kind is _SingleRow else self._cursors(item)
+        return next((cursor for cursor in cursors if cursor > self.last), None)
+
+    def rows_before(
+        self, rows: "Sequence[Any] | Block", before: int | None
+    ) -> tuple["Sequence[Any] | Block", list[int]]:
+        """The rows of a history whose cursor is below `before`, and the cursors of all of them."""
+        cursors = self._cursors(rows)
+        count = len(cursors) if before is None else bisect_left(cursors, before)
+        if count == len(cursors):
+            return rows, cursors
         if isinstance(rows, Columns | Frame):
-            cursors = cursors_of(rows, self._column)[:1]
-        else:
-            cursors = [self._cursor(row) for row in rows[:1]]
-        for cursor in cursors:
-            self.begin(Cursor(self.epoch, cursor - 1))
+            return take_block(rows, range(count)), cursors
+        return rows[:count], cursors
+
+    def _cursors(self, rows: "Sequence[Any] | Block") -> list[int]:
+        if isinstance(rows, Columns | Frame):
+            return cursors_of(rows, self._column) if rows.rows else []
+        return [self._cursor(row) for row in rows]
 
     def encode(self, rows: list[Any]) -> list[Packet]:
         """The packets of what was yielded, each with its range of cursors.
@@ -181,6 +206,17 @@ def _kind(yielded: Any) -> type:
     if kind in (Cursor, Columns, Frame, Status):
         return kind
     return list if issubclass(kind, list | tuple) else _SingleRow
+
+
+def has_lost_rows(page: HistoryPage, after: int, cursors: Sequence[int]) -> bool:
+    """Whether rows after a cursor can no longer be read; `cursors` are those of the page's rows.
+
+    Nothing precedes the first row of a numbering, which may begin with 0 or 1.
+    """
+    oldest = min(page.first if page.first is not None else CURSOR_LIMIT, *cursors[:1], CURSOR_LIMIT)
+    if after == _BEGINNING and oldest <= 1:
+        return False
+    return page.truncated or (page.first is not None and after < page.first - 1)
 
 
 def cursors_of(block: Block, column: str) -> list[int]:

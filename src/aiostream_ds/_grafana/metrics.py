@@ -84,7 +84,8 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("rows_dropped", "Rows dropped for slow subscribers.", counters.rows_dropped)
     yield counter("drop_episodes", "Times a subscriber began to lag.", counters.drop_episodes)
     yield counter("stream_retries", "Restarts after an UpstreamError.", counters.retries)
-    yield counter("rows_filled", "Rows of outages, read from histories.", counters.rows_filled)
+    yield counter("rows_filled", "Missed rows that were read from histories.", counters.rows_filled)
+    yield counter("gaps", "Gaps between rows that no history could fill.", counters.gaps)
     yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
     yield counter(
         "rate_limited_connections",

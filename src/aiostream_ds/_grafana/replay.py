@@ -16,7 +16,7 @@ from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
-from aiostream_ds._encoding.cursor_encoder import cursors_of
+from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.cursor import cursor_object, exact_packet, short_hash, wire_epoch
@@ -273,13 +273,14 @@ class RowReplay:
         if more:
             frame = tables.slice_rows(frame, 0, REPLAY_ROWS)
             cursors = cursors[:REPLAY_ROWS]
-        prev = cursors[0] - 1 if page.truncated and cursors else after
+        truncated = has_lost_rows(page, after, cursors)
+        prev = cursors[0] - 1 if truncated and cursors else after
         last = cursors[-1] if cursors else after
         if not more and page.last is not None:
             last = max(last, page.last if upto is None else min(page.last, upto))
         first = cursors[0] if cursors else None
         epoch = _settings_epoch(request, page.epoch)
-        return ReplayedRows(frame, epoch, prev, last, first, page.truncated, more)
+        return ReplayedRows(frame, epoch, prev, last, first, truncated, more)
 
     async def _log_after(
         self, request: ChannelRequest, after: int, upto: int | None

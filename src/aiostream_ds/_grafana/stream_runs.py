@@ -1,7 +1,7 @@
 """Joins a RunStream call to its channel, with the policy and the runner of the stream.
 
-The runner of a stream with a cursor first reads the newest cursor from the history hook. When the
-method is called again after an error, it first emits the rows that were written meanwhile.
+The runner of a stream with a cursor first asks for the newest cursor. It emits the rows that the
+method misses: those of an outage, and those that were written before its first row.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -15,7 +15,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._grafana.replay import REPLAY_ROWS, ChannelRequest, RowReplay
-from aiostream_ds._streams.gap_filling import fill_gap
+from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.supervisor import supervise
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Cursor
@@ -73,7 +73,9 @@ def _runner(
         )
 
     encoder = CursorEncoder(row_encoder, options.cursor, counters)
-    read_after = partial(replay.read_after, request)
+    filler = GapFiller(
+        partial(replay.read_after, request), REPLAY_ROWS, encoder, request.path, counters
+    )
 
     async def find_cursor(channel: Channel) -> None:
         """Make the encoder's cursor known, and emit rows that were missed since it was."""
@@ -89,7 +91,7 @@ def _runner(
                 else Cursor(cursors.epoch, cursors.last)
             )
         if resumed and options.retry.fill:
-            await fill_gap(read_after, REPLAY_ROWS, channel, encoder, request.path, counters)
+            await filler.catch_up(channel)
         channel.emit(encoder.cursor_packet)
 
     return supervise(
@@ -101,4 +103,5 @@ def _runner(
         counters,
         find_cursor,
         options,
+        filler if options.retry.fill else None,
     )

@@ -11,7 +11,7 @@ import asyncio
 import math
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.policy import (
@@ -23,14 +23,22 @@ from aiostream_ds._channels.policy import (
 )
 from aiostream_ds._frames.packet import Packet
 from aiostream_ds._telemetry import Counters
+from aiostream_ds.rows import Cursor
 
 if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
 
-__all__ = ["Encode", "YieldInScope", "drive", "is_stray_cancellation"]
+__all__ = ["Encode", "Join", "YieldInScope", "drive", "is_stray_cancellation"]
 
 Encode = Callable[[list[Any]], list[Packet]]
 """Encodes a list of yields as packets. If it raises, it has no effect on later calls."""
+
+
+class Join(Protocol):
+    """Emits rows that a run has missed, before its first row: see `gap_filling.GapFiller`."""
+
+    def is_first(self, item: Any) -> bool: ...
+    async def fill_before(self, channel: Channel, item: Any) -> None: ...
 
 
 class YieldInScope(RuntimeError):
@@ -45,6 +53,7 @@ def drive(
     batch_bytes: int = BATCH_BYTES,
     order: RowOrder | None = None,
     counters: Counters | None = None,
+    join: Join | None = None,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
 
@@ -61,6 +70,7 @@ def drive(
         order: the order of rows by their own time. It remembers sent rows for longer than one run:
             a stream that is retried often begins with rows that it has already sent.
         counters: where rows are counted that the order leaves out.
+        join: emits the rows between those of earlier runs and the first row of a run.
 
     Raises:
         ValueError: `rows` or `batch_bytes` is below 1.
@@ -76,7 +86,7 @@ def drive(
         sorter = Sorter(order, counters if counters is not None else Counters())
 
     def run(channel: Channel) -> Awaitable[None]:
-        producer = _Producer(channel, encode, rows, batch_bytes)
+        producer = _Producer(channel, encode, rows, batch_bytes, join)
         if sorter is not None:
             producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
         channel.on_demand = producer.flush
@@ -130,14 +140,25 @@ class _Producer:
         "_batch_bytes",
         "_channel",
         "_encode",
+        "_is_pausing",
+        "_join",
         "_limit",
         "_rows",
         "_size",
         "_small",
     )
 
-    def __init__(self, channel: Channel, encode: Encode, rows: int, batch_bytes: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        encode: Encode,
+        rows: int,
+        batch_bytes: int,
+        join: Join | None = None,
+    ) -> None:
         self._channel = channel
+        self._join = join
+        self._is_pausing = False  # the generator waits at a yield
         self._encode = encode
         self._rows = rows
         self._batch_bytes = batch_bytes
@@ -151,21 +172,20 @@ class _Producer:
         """Read the generator to its end, close it in the same task, and emit the rest."""
         batch = self._arrivals
         append = batch.append
-        is_pausing = False
         try:
             try:
+                if self._join is not None:
+                    await self._read_first(rows, self._join)
                 async for row in rows:
                     append(row)
                     if len(batch) >= self._limit:
                         if not self._channel.open:
                             return  # the author suppressed the cancellation
-                        is_pausing = True
                         await self._pause()
-                        is_pausing = False
             finally:
                 await _close(rows)
         except asyncio.CancelledError as error:
-            if is_pausing and self._channel.open and is_stray_cancellation():
+            if self._is_pausing and self._channel.open and is_stray_cancellation():
                 # A scope around the yield cancelled our own wait; closing the generator undid it.
                 raise YieldInScope(
                     "the stream yields inside a timeout or cancel scope; "
@@ -175,6 +195,25 @@ class _Producer:
         finally:
             self._finish()
             self._channel.on_demand = None
+
+    async def _read_first(self, rows: AsyncGenerator[Any, None], join: Join) -> None:
+        """Read the generator up to its first row, and let `join` emit what lies before it."""
+        channel = self._channel
+        async for row in rows:
+            if not channel.open:
+                return
+            if join.is_first(row):
+                self.flush()  # statuses that were yielded before
+                self._is_pausing = True
+                await join.fill_before(channel, row)
+                self._is_pausing = False
+                self._batch.append(row)
+                return
+            self._batch.append(row)
+            if isinstance(row, Cursor):
+                self.flush()  # the rows that follow have another numbering
+            if len(self._batch) >= self._limit:
+                await self._pause()
 
     def _finish(self) -> None:
         """The generator has ended."""
@@ -211,6 +250,7 @@ class _Producer:
     async def _pause(self) -> None:
         """Yield to the event loop, and wait for subscribers that the policy does not let lag."""
         channel = self._channel
+        self._is_pausing = True
         if self._limit:
             self.flush()
             await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
@@ -219,6 +259,7 @@ class _Producer:
                     break
                 await asyncio.sleep(0)
         await channel.drain()
+        self._is_pausing = False
         self._limit = self._size
 
     def _encode_singly(self, rows: list[Any]) -> tuple[list[Packet], BaseException | None]:

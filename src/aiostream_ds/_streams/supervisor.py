@@ -22,7 +22,7 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
-from aiostream_ds._streams.producer import Encode, drive
+from aiostream_ds._streams.producer import Encode, Join, drive
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
@@ -74,6 +74,7 @@ def supervise(
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
     options: StreamOptions = _DEFAULT,
+    join: Join | None = None,
 ) -> Runner:
     """A runner that runs the author's method, and runs it again after transient errors.
 
@@ -87,13 +88,19 @@ def supervise(
         prepare: awaited before each run; its errors are handled as the method's.
         options: the stream's options. Their order remembers the rows of earlier runs: rows that
             are yielded again are late, or have known keys.
+        join: see `drive`.
     """
 
     async def supervised(channel: Channel) -> None:
         run = _Run(channel, key, retry, delays, counters)
         await run.wait_after_bug()
         drive_once = drive(
-            open_rows, encode, order=options.order, counters=counters, **_batch_limits(options)
+            open_rows,
+            encode,
+            order=options.order,
+            counters=counters,
+            join=join,
+            **_batch_limits(options),
         )
         while True:
             run.begin()

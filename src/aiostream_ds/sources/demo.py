@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 from msgspec import Meta
 
+from aiostream_ds._channels.policy import Retry
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
@@ -117,7 +118,7 @@ class Demo(DataSource):
     Query type `walk`, fields `hz` and `seed`.
     """
 
-    @stream("walk/{hz:int}/{seed:int}", cursor="time")
+    @stream("walk/{hz:int}/{seed:int}", cursor="time", retry=Retry(fill=False))
     async def walk(
         self, after: Cursor | None, hz: Hz = 10, seed: Seed = 1
     ) -> Rows[WalkRow | Cursor]:

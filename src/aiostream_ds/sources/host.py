@@ -18,6 +18,7 @@ import anyio.to_thread
 import psutil
 from msgspec import Meta
 
+from aiostream_ds._channels.policy import Retry
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
@@ -295,7 +296,7 @@ class Host(DataSource[HostSettings]):
         text = f"{psutil.cpu_count()} processors; interfaces: {', '.join(nics) or 'none'}"
         return Health(message=text, details={"interfaces": nics, "disks": disks})
 
-    @stream("cpu", cursor="time")
+    @stream("cpu", cursor="time", retry=Retry(fill=False))
     async def cpu(self, after: Cursor | None) -> Rows[Cpu | Cursor]:
         """Processor use, one row per sample."""
         async for row in self._sampler.cpu.follow(after):
@@ -306,7 +307,7 @@ class Host(DataSource[HostSettings]):
         """The samples of the range."""
         return self._sampler.cpu.read(history_range)
 
-    @stream("memory", cursor="time")
+    @stream("memory", cursor="time", retry=Retry(fill=False))
     async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor]:
         """Memory use, one row per sample."""
         async for row in self._sampler.memory.follow(after):
@@ -317,7 +318,7 @@ class Host(DataSource[HostSettings]):
         """The samples of the range."""
         return self._sampler.memory.read(history_range)
 
-    @stream("net/{nic:any}", cursor="time")
+    @stream("net/{nic:any}", cursor="time", retry=Retry(fill=False))
     async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor]:
         """Traffic of one interface, one row per sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
@@ -338,7 +339,7 @@ class Host(DataSource[HostSettings]):
         """The machine's interfaces."""
         return _containing(typed, self._sampler.nets)
 
-    @stream("disk/{device:any}", cursor="time")
+    @stream("disk/{device:any}", cursor="time", retry=Retry(fill=False))
     async def disk(self, after: Cursor | None, device: Device = _ALL) -> Rows[Disk | Cursor]:
         """Traffic of one block device, one row per sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):

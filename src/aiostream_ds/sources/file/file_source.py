@@ -20,7 +20,7 @@ import anyio.to_thread
 from msgspec import Meta
 from msgspec.structs import replace
 
-from aiostream_ds._channels.policy import SchemaPolicy
+from aiostream_ds._channels.policy import Retry, SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._loggers import get_logger
@@ -136,7 +136,12 @@ class File(DataSource[FileSettings]):
         return Health(ok=not no_rows or len(no_rows) < len(files), message=text, details=details)
 
     # a value that does not fit its column is left out: one bad line must not end the stream
-    @stream("rows/{file:rest}", cursor="offset", schema=SchemaPolicy(conflict="null"))
+    @stream(
+        "rows/{file:rest}",
+        cursor="offset",
+        retry=Retry(fill=False),
+        schema=SchemaPolicy(conflict="null"),
+    )
     async def rows(
         self, after: Cursor | None, file: FilePath
     ) -> Rows[Row | list[Row] | Cursor | Status]:

@@ -6,6 +6,7 @@ import pytest
 from grpclib import GRPCError, Status
 
 from aiostream_ds import DataSource, PermissionDenied, User, stream
+from aiostream_ds._grafana.services.stream_service import PUBLISH_LIMIT
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
 from tests.grafana.calls import ANN, BEN, publish
@@ -113,3 +114,12 @@ async def test_a_hook_may_take_the_user():
     async with serve_in_memory(Signed) as grafana:
         assert await grafana.publish("signed/lobby", "hi", user=ANN) == b'"ann in lobby: hi"'
         assert await grafana.publish("signed/lobby", "hi", user=None) == b'"nobody in lobby: hi"'
+
+
+async def test_published_data_is_limited(caplog):
+    caplog.set_level("INFO")
+    async with serve_in_memory(Lamps) as grafana:
+        data = b'{"level": 3}' + b" " * PUBLISH_LIMIT
+        assert (await publish(grafana, "lamps/desk", data, BEN)).status == Answer.NOT_FOUND
+        assert Lamps.last.commands == []
+    assert "published data must have at most 1,048,576 bytes, got 1,048,588" in caplog.text

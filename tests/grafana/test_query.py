@@ -46,6 +46,24 @@ class Compare(Query):
     size: int = 1
 
 
+async def test_a_request_with_too_many_queries_is_refused_at_once():
+    messages = [a_query(f"q{n}", "compare") for n in range(data_service.QUERIES_LIMIT + 1)]
+    async with serve_in_memory(Sensors) as grafana:
+        for refused in (
+            await query_data(grafana, *messages),
+            {chunk.ref_id: chunk for chunk in await chunks(grafana, *messages)},
+        ):
+            assert len(refused) == data_service.QUERIES_LIMIT
+            assert {answer.status for answer in refused.values()} == {400}
+            error = "a request must have at most 1,000 queries, got 1,001"
+            assert {answer.error for answer in refused.values()} == {error}
+        metrics = await grafana.metrics()
+        allowed = await query_data(grafana, *messages[:-1])
+        assert {answer.status for answer in allowed.values()} == {200}
+    count = 'aiostream_ds_requests_total{endpoint="queryData",status="downstream"}'
+    assert metrics[count] == 1
+
+
 class Sensors(DataSource):
     """`calls` has the arguments of the history hook."""
 

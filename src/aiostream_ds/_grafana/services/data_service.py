@@ -1,6 +1,9 @@
 """Data: the queries of panels, dashboards, Explore and alerts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -12,11 +15,17 @@ from aiostream_ds._grafana.replay import INLINE_ROWS
 from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
+from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds.errors import unwrap
+from aiostream_ds.errors import BadQuery, unwrap
 
-__all__ = ["DataService"]
+__all__ = ["QUERIES_LIMIT", "DataService"]
+
+QUERIES_LIMIT = 1_000
+"""Queries of one request. More would hold the event loop, and with it all streams."""
+
+_Request = pb.QueryDataRequest | pb.QueryChunkedDataRequest
 
 
 class DataService(Service):
@@ -24,15 +33,21 @@ class DataService(Service):
 
     _arrow_ready = False
 
+    @cached_property
+    def _decode_query(self) -> Callable[[bytes], pb.DataQuery]:
+        return Decoder(pb.DataQuery, self._decoders).parse
+
     def methods(self) -> Mapping[str, Method]:
         """The service's methods by gRPC path."""
+        # queries remain bytes until they are counted: decoding many takes long, too
+        decoders = {**self._decoders, pb.DataQuery: bytes}
         return {
             "/pluginv2.Data/QueryData": unary(
-                self.query_data, self.decoder(pb.QueryDataRequest), pb.QueryDataResponse
+                self.query_data, Decoder(pb.QueryDataRequest, decoders), pb.QueryDataResponse
             ),
             "/pluginv2.Data/QueryChunkedData": server_stream(
                 self.query_chunked_data,
-                self.decoder(pb.QueryChunkedDataRequest),
+                Decoder(pb.QueryChunkedDataRequest, decoders),
                 pb.QueryChunkedDataResponse,
             ),
         }
@@ -44,11 +59,14 @@ class DataService(Service):
         async def one(message: pb.DataQuery) -> None:
             answers[message.ref_id] = await self._query(request, message, "queryData")
 
-        if len(request.queries) == 1:  # the common case: saves a task
-            await one(request.queries[0])
+        messages = self._messages(request)
+        if len(request.queries) > QUERIES_LIMIT:
+            answers = self._refuse(request, messages, "queryData")
+        elif len(messages) == 1:  # the common case: saves a task
+            await one(messages[0])
         else:
             async with anyio.create_task_group() as tasks:
-                for message in request.queries:
+                for message in messages:
                     tasks.start_soon(one, message)
         return replies.query_data(answers)
 
@@ -63,16 +81,40 @@ class DataService(Service):
                 async with sending:
                     await call.send(chunk)
 
+        messages = self._messages(request)
+        if len(request.queries) > QUERIES_LIMIT:
+            refused = self._refuse(request, messages, "queryChunkedData")
+            for ref_id, answer in refused.items():
+                for chunk in replies.chunks(ref_id, answer):
+                    await call.send(chunk)
+            return
         try:
             async with anyio.create_task_group() as tasks:
-                for message in request.queries:
+                for message in messages:
                     tasks.start_soon(one, message)
         except ExceptionGroup as group:
             raise unwrap(group) from None
 
+    def _messages(self, request: _Request) -> list[pb.DataQuery]:
+        """The request's queries, without those beyond the limit."""
+        undecoded: Any = request.queries[:QUERIES_LIMIT]
+        return [self._decode_query(data) for data in undecoded]
+
+    def _refuse(
+        self, request: _Request, messages: Sequence[pb.DataQuery], endpoint: str
+    ) -> dict[str, Answer]:
+        """The answers to a request with too many queries; none for those beyond the limit."""
+        count = len(request.queries)
+        error = BadQuery(f"a request must have at most {QUERIES_LIMIT:,} queries, got {count:,}")
+        with suppress(BadQuery), self.counted(endpoint):
+            raise error
+        failed = self.outcome(error, "request", "queries")
+        answer = Answer(failed.status, error=failed.message, source=failed.source)
+        return {message.ref_id: answer for message in messages}
+
     async def _query(
         self,
-        request: pb.QueryDataRequest | pb.QueryChunkedDataRequest,
+        request: _Request,
         message: pb.DataQuery,
         endpoint: str,
     ) -> Answer:

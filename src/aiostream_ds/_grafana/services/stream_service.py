@@ -20,7 +20,10 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, PermissionDenied
 from aiostream_ds.settings import convert
 
-__all__ = ["REFUSED_WAIT", "StreamService"]
+__all__ = ["PUBLISH_LIMIT", "REFUSED_WAIT", "StreamService"]
+
+PUBLISH_LIMIT = 1 << 20
+"""Bytes of one publication."""
 
 REFUSED_WAIT = 2.0
 """Seconds that RunStream waits before it fails when the data source cannot be opened."""
@@ -131,6 +134,11 @@ class StreamService(Service):
         hook = channel.stream.publish
         if hook is None:
             raise PermissionDenied(f"{request.path!r} does not accept published data")
+        if len(request.data) > PUBLISH_LIMIT:
+            raise BadQuery(
+                f"published data must have at most {PUBLISH_LIMIT:,} bytes, got "
+                f"{len(request.data):,}"
+            )
         user = conversion.plugin_context(request.plugin_context).user
         await authorize(
             channel.instance, user, "publish", channel.path, channel=channel, action="publish"

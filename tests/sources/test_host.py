@@ -9,7 +9,7 @@ import anyio.to_thread
 import psutil
 import pytest
 
-from aiostream_ds import Cursor, HistoryRange
+from aiostream_ds import Cursor, HistoryRange, Status
 from aiostream_ds.sources import host
 from aiostream_ds.sources.host import Host, HostSettings
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
@@ -40,6 +40,7 @@ class Machine:
             load=0.5,
             memory=SimpleNamespace(used=1, available=2, total=4, percent=25.0),
             swap=SimpleNamespace(used=3),
+            problems={},
             nets=dict(self.nets),
             disks=dict(self.disks),
         )
@@ -240,3 +241,83 @@ async def test_an_invalid_interval_is_rejected(machine, interval):
         ok, message = await grafana.health()
     assert not ok and "interval" in message
     assert HostSettings().interval == 1
+
+
+# -- counters that cannot be read ------------------------------------------------------------------
+
+READ_BY = {
+    "cpu_times": ("cpu", "cpu"),
+    "getloadavg": ("cpu", "load"),
+    "virtual_memory": ("memory", "memory"),
+    "swap_memory": ("memory", "swap"),
+    "net_io_counters": ("net", "nets"),
+    "disk_io_counters": ("disk", "disks"),
+}
+"""The query type and the counters of each function of psutil."""
+
+
+def broken(*_, **__):
+    raise FileNotFoundError(2, "No such file or directory", "/proc/x")
+
+
+@pytest.mark.parametrize("function", READ_BY)
+async def test_a_counter_that_cannot_be_read_is_reported_and_all_others_have_rows(
+    function, monkeypatch, caplog
+):
+    query_type, name = READ_BY[function]
+    monkeypatch.setattr(psutil, function, broken)
+    if psutil.disk_io_counters is not broken:
+        monkeypatch.setattr(psutil, "disk_io_counters", disks)
+    async with serve_in_memory(Host) as grafana:
+        ok, text = await grafana.health()
+        assert ok and f"{name} cannot be read: FileNotFoundError" in text
+        await anyio.sleep(2.5)
+        for kind in ("cpu", "memory", "net", "disk"):
+            (frame,) = await grafana.query({"queryType": kind})
+            notices = frame.meta.notices
+            path = frame.meta.channel.split("/", 2)[2]
+            assert [f"{name} cannot be read" in notice.text for notice in notices] == [True] * (
+                kind == query_type
+            )
+            has_rows = kind != query_type or name in ("load", "swap")
+            assert (frame.rows > 0) == has_rows
+            if has_rows:
+                assert await (await grafana.follow(path)).next()
+    assert [r for r in caplog.records if "cannot be read" in r.getMessage()][1:] == []
+
+
+def disks(perdisk=False):
+    found = {"sda": Disk(0, 0, 0, 0)}
+    return found if perdisk else found["sda"]
+
+
+async def test_a_counter_that_can_be_read_again_has_rows_and_no_status(machine, monkeypatch):
+    sampler = await two_samples(machine, 1)
+    follow = sampler.disks["sda"].follow(None)
+
+    def without_disks():
+        found = machine.reading()
+        found.disks, found.problems = {}, {"disks": "gone"}
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "_Reading", without_disks)
+        machine.pass_time(1)
+        await sampler.sample()
+    assert await anext(follow) == Status("warning", "disks cannot be read: gone")
+    for _ in range(2):
+        machine.pass_time(1)
+        await sampler.sample()
+    assert (await anext(follow)).time == int(machine.unix * 1000)
+    machine.pass_time(1)
+    await sampler.sample()
+    assert await anext(follow) == Status()
+    await follow.aclose()
+
+
+async def test_health_fails_where_nothing_can_be_read(monkeypatch):
+    for function in READ_BY:
+        monkeypatch.setattr(psutil, function, broken)
+    async with serve_in_memory(Host) as grafana:
+        ok, text = await grafana.health()
+    assert not ok and "cpu cannot be read" in text

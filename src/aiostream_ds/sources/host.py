@@ -7,11 +7,11 @@ averages between two samples. psutil blocks, so it runs in a thread.
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from math import inf
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,9 @@ import psutil
 from msgspec import Meta
 
 from aiostream_ds._channels.policy import Retry
-from aiostream_ds._frames.config import FieldConfig
+from aiostream_ds._channels.status import Status
+from aiostream_ds._frames.config import FieldConfig, Notice
+from aiostream_ds._loggers import get_logger
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.errors import NotFound
@@ -28,6 +30,8 @@ from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange, Row
 from aiostream_ds.settings import Settings
 
 __all__ = ["Host", "HostSettings"]
+
+log = get_logger(__name__)
 
 Percent = Annotated[float, FieldConfig(unit="percent", min=0, max=100)]
 Bytes = Annotated[int, FieldConfig(unit="bytes", min=0)]
@@ -56,6 +60,7 @@ class Sample(Row):
 
 
 R = TypeVar("R", bound=Sample)
+T = TypeVar("T")
 
 
 class Cpu(Sample):
@@ -65,7 +70,7 @@ class Cpu(Sample):
     user: Percent
     system: Percent
     iowait: Percent
-    load: Annotated[float, FieldConfig(min=0)]
+    load: Annotated[float | None, FieldConfig(min=0)]
 
 
 class Memory(Sample):
@@ -75,7 +80,7 @@ class Memory(Sample):
     available: Bytes
     total: Bytes
     used_share: Percent
-    swap_used: Bytes
+    swap_used: Annotated[int | None, FieldConfig(unit="bytes", min=0)]
 
 
 class Net(Sample):
@@ -96,9 +101,10 @@ class Disk(Sample):
 
 
 class _SampleSeries(Generic[R]):
-    """The last samples of one kind."""
+    """The last samples of one kind. `problem`: why its counters cannot be read now, or ""."""
 
     def __init__(self) -> None:
+        self.problem = ""
         self.rows: deque[R] = deque(maxlen=SAMPLES)
         self.epoch = os.urandom(4).hex()  # each process has its own samples
         self._evicted = -1  # the time of the newest evicted row
@@ -112,13 +118,26 @@ class _SampleSeries(Generic[R]):
         if len(self.rows) == SAMPLES:
             self._evicted = self.rows[0].time
         self.rows.append(row)
+        self._wake()
+
+    def report(self, problem: str) -> None:
+        """Set the problem, and show it to those who follow."""
+        if problem != self.problem:
+            self.problem = problem
+            self._wake()
+
+    def _wake(self) -> None:
         self._next.set()
         self._next = anyio.Event()
 
-    async def follow(self, after: Cursor | None) -> AsyncGenerator[R | Cursor]:
-        """Yield all stored and future rows after a cursor."""
+    async def follow(self, after: Cursor | None) -> AsyncGenerator[R | Cursor | Status]:
+        """Yield all stored and future rows after a cursor, and the problem as a status."""
         cursor = after or Cursor(self.epoch, self.rows[-1].time if self.rows else -1)
+        shown = ""
         while True:
+            if shown != self.problem:
+                shown = self.problem
+                yield Status("warning", shown) if shown else Status()
             if cursor.epoch != self.epoch:
                 cursor = Cursor(self.epoch, -1)
                 yield cursor
@@ -126,13 +145,14 @@ class _SampleSeries(Generic[R]):
             for row in newer:
                 cursor = Cursor(self.epoch, row.time)
                 yield row
-            if not newer:
+            if not newer and shown == self.problem:
                 await self._next.wait()
 
     def _newer(self, time: int) -> list[R]:
         return [*takewhile(lambda row: row.time > time, reversed(self.rows))][::-1]
 
     def read(self, history_range: HistoryRange) -> HistoryPage:
+        notices = (Notice(severity="warning", text=self.problem),) if self.problem else ()
         rows = self.rows
         if history_range.after is None:
             start, end = (
@@ -140,7 +160,7 @@ class _SampleSeries(Generic[R]):
                 history_range.end.timestamp() * 1000,
             )
             found = [r for r in rows if start <= r.time <= end][-history_range.limit :]
-            return HistoryPage(found, self.epoch)
+            return HistoryPage(found, self.epoch, notices=notices)
         upto = inf if history_range.upto is None else history_range.upto
         found = [r for r in rows if history_range.after < r.time <= upto][: history_range.limit]
         return HistoryPage(found, self.epoch, truncated=history_range.after < self._evicted)
@@ -155,46 +175,93 @@ class _Sampler:
         self.nets: dict[str, _SampleSeries[Net]] = {}
         self.disks: dict[str, _SampleSeries[Disk]] = {}
         self._previous: _Reading | None = None
+        self.problems: Mapping[str, str] = {}
+        """Why counters could not be read in the last sample, by their names."""
 
     async def sample(self) -> None:
-        """Add one row to every series; the first call only reads the counters."""
+        """Add one row to every series; the first call only reads the counters.
+
+        A series whose counters cannot be read gets no row, and a problem.
+        """
         reading = await anyio.to_thread.run_sync(_Reading)
         before, self._previous = self._previous, reading
         for name in (*reading.nets, _ALL):
             self.nets.setdefault(name, _SampleSeries())
-        for name in reading.disks:
+        for name in (*reading.disks, *([_ALL] if "disks" in reading.problems else ())):
             self.disks.setdefault(name, _SampleSeries())
+        self._report(reading.problems)
         if before is None or reading.clock <= before.clock:
             return
-        self.cpu.add(_cpu(before, reading))
-        self.memory.add(_memory(reading))
+        if before.cpu is not None and reading.cpu is not None:
+            self.cpu.add(_cpu(before.cpu, reading.cpu, reading))
+        if reading.memory is not None:
+            self.memory.add(_memory(reading.memory, reading))
         nets = {k: _net(before, reading, k) for k in reading.nets.keys() & before.nets.keys()}
-        for name, net in {**nets, _ALL: _sum(reading, nets)}.items():
+        for name, net in nets.items():
             self.nets[name].add(net)
+        if "nets" not in before.problems and "nets" not in reading.problems:
+            self.nets[_ALL].add(_sum(reading, nets))
         for name in reading.disks.keys() & before.disks.keys():
             self.disks[name].add(_disk(before, reading, name))
 
+    def _report(self, problems: Mapping[str, str]) -> None:
+        """Show the problems of a reading at its series; log each once, until it ends."""
+        for name in problems.keys() - self.problems.keys():
+            log.warning("the counters of %s cannot be read: %s", name, problems[name])
+        self.problems = problems
+        self.cpu.report(_joined(problems, "cpu", "load"))
+        self.memory.report(_joined(problems, "memory", "swap"))
+        for net in self.nets.values():
+            net.report(_joined(problems, "nets"))
+        for disk in self.disks.values():
+            disk.report(_joined(problems, "disks"))
+
+
+def _joined(problems: Mapping[str, str], *names: str) -> str:
+    found = [f"{name} cannot be read: {problems[name]}" for name in names if name in problems]
+    return "; ".join(found)
+
 
 class _Reading:
-    """All counters at one moment. Create it in a thread: psutil reads files."""
+    """All counters at one moment. Create it in a thread: psutil reads files.
+
+    `problems` has the reason for each of `COUNTERS` that cannot be read, as in a container without
+    /proc/diskstats.
+    """
 
     def __init__(self) -> None:
         self.clock = time.monotonic()
         self.time = time.time_ns() // 1_000_000
-        self.cpu = psutil.cpu_times()
-        self.load = psutil.getloadavg()[0]
-        self.memory = psutil.virtual_memory()
-        self.swap = psutil.swap_memory()
-        self.nets = psutil.net_io_counters(pernic=True)
-        self.disks = psutil.disk_io_counters(perdisk=True) or {}
-        if total := psutil.disk_io_counters():  # it does not count partitions twice
-            self.disks[_ALL] = total
+        self.problems: dict[str, str] = {}
+        self.cpu = self._read("cpu", psutil.cpu_times)
+        self.load = self._read("load", lambda: psutil.getloadavg()[0])
+        self.memory = self._read("memory", psutil.virtual_memory)
+        self.swap = self._read("swap", psutil.swap_memory)
+        self.nets = self._read("nets", lambda: psutil.net_io_counters(pernic=True)) or {}
+        self.disks = self._read("disks", _read_disks) or {}
+
+    def _read(self, name: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except Exception as error:  # psutil raises those of the system and of its parsers
+            self.problems[name] = f"{type(error).__name__}: {error}"
+            return None
 
 
-def _cpu(before: _Reading, now: _Reading) -> Cpu:
+COUNTERS = ("cpu", "load", "memory", "swap", "nets", "disks")
+"""What is read, each on its own: one that cannot be read leaves the others."""
+
+
+def _read_disks() -> dict[str, Any]:
+    disks = dict(psutil.disk_io_counters(perdisk=True) or {})
+    if total := psutil.disk_io_counters():  # it does not count partitions twice
+        disks[_ALL] = total
+    return disks
+
+
+def _cpu(before: Any, cpu: Any, now: _Reading) -> Cpu:
     # a counter may decrease by a tick (iowait does)
-    fields = now.cpu._fields
-    spent = {k: max(0.0, getattr(now.cpu, k) - getattr(before.cpu, k)) for k in fields}
+    spent = {k: max(0.0, getattr(cpu, k) - getattr(before, k)) for k in cpu._fields}
     # on Linux, user and nice already include the guests' time
     for name in ("guest", "guest_nice"):
         spent.pop(name, None)
@@ -211,14 +278,14 @@ def _cpu(before: _Reading, now: _Reading) -> Cpu:
     )
 
 
-def _memory(now: _Reading) -> Memory:
+def _memory(memory: Any, now: _Reading) -> Memory:
     return Memory(
         time=now.time,
-        used=now.memory.used,
-        available=now.memory.available,
-        total=now.memory.total,
-        used_share=now.memory.percent,
-        swap_used=now.swap.used,
+        used=memory.used,
+        available=memory.available,
+        total=memory.total,
+        used_share=memory.percent,
+        swap_used=None if now.swap is None else now.swap.used,
     )
 
 
@@ -291,13 +358,17 @@ class Host(DataSource[HostSettings]):
             await self._sampler.sample()
 
     async def health(self) -> Health:
-        """Report the interfaces and disks."""
+        """Report the interfaces, the disks and what cannot be read; fails if nothing can."""
         nics, disks = sorted(self._sampler.nets), sorted(self._sampler.disks)
-        text = f"{psutil.cpu_count()} processors; interfaces: {', '.join(nics) or 'none'}"
-        return Health(message=text, details={"interfaces": nics, "disks": disks})
+        problems = self._sampler.problems
+        text = f"{psutil.cpu_count() or '?'} processors; interfaces: {', '.join(nics) or 'none'}"
+        for name, problem in problems.items():
+            text += f"; {name} cannot be read: {problem}"
+        details = {"interfaces": nics, "disks": disks, "problems": dict(problems)}
+        return Health(ok=len(problems) < len(COUNTERS), message=text, details=details)
 
     @stream("cpu", cursor="time", retry=Retry(fill=False))
-    async def cpu(self, after: Cursor | None) -> Rows[Cpu | Cursor]:
+    async def cpu(self, after: Cursor | None) -> Rows[Cpu | Cursor | Status]:
         """Processor use, one row per sample."""
         async for row in self._sampler.cpu.follow(after):
             yield row
@@ -308,7 +379,7 @@ class Host(DataSource[HostSettings]):
         return self._sampler.cpu.read(history_range)
 
     @stream("memory", cursor="time", retry=Retry(fill=False))
-    async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor]:
+    async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor | Status]:
         """Memory use, one row per sample."""
         async for row in self._sampler.memory.follow(after):
             yield row
@@ -319,7 +390,7 @@ class Host(DataSource[HostSettings]):
         return self._sampler.memory.read(history_range)
 
     @stream("net/{nic:any}", cursor="time", retry=Retry(fill=False))
-    async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor]:
+    async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor | Status]:
         """Traffic of one interface, one row per sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
@@ -340,7 +411,9 @@ class Host(DataSource[HostSettings]):
         return _containing(typed, self._sampler.nets)
 
     @stream("disk/{device:any}", cursor="time", retry=Retry(fill=False))
-    async def disk(self, after: Cursor | None, device: Device = _ALL) -> Rows[Disk | Cursor]:
+    async def disk(
+        self, after: Cursor | None, device: Device = _ALL
+    ) -> Rows[Disk | Cursor | Status]:
         """Traffic of one block device, one row per sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row

@@ -3,7 +3,7 @@
 import enum
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal, NamedTuple, NewType
 
 import numpy as np
 import orjson
@@ -436,9 +436,7 @@ def test_no_rows_give_no_packet():
 
 @pytest.mark.parametrize("row", [None, 5, "text", b"bytes", [[{}]], {1, 2}])
 def test_an_object_that_is_not_a_row_is_refused(row):
-    with pytest.raises(
-        TypeError, match="a stream must yield a dict, a Row, Columns, a Frame, .* got"
-    ):
+    with pytest.raises(TypeError, match="a row must be a dict, a Row, Columns, a Frame, .* got"):
         RowEncoder().encode([row])
 
 
@@ -507,3 +505,29 @@ def test_a_history_may_be_a_list_with_one_frame():
 def test_an_invalid_history_is_refused(rows, message):
     with pytest.raises(TypeError, match=message):
         RowEncoder().frame(rows)
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+@pytest.mark.parametrize(
+    "row, text",
+    [
+        (Pair(1, 2), r"got Pair\(a=1, b=2\); use its _asdict\(\)"),
+        ((1, 2), r"got \(1, 2\); use a list of rows, or a dict"),
+        (5, "got 5$"),
+    ],
+)
+@pytest.mark.parametrize("use", [lambda e, r: e.encode([r]), lambda e, r: e.frame([r])])
+def test_a_tuple_that_is_not_a_list_of_rows_is_refused_as_a_whole(use, row, text):
+    # the message is true for a yielded row and for one of a history
+    with pytest.raises(TypeError, match="^a row must be a dict, .*" + text):
+        use(RowEncoder(), row)
+
+
+def test_the_error_for_one_row_does_not_number_it():
+    # the rows before it in the batch were sent, so that a number names another row
+    with pytest.raises(ValueError, match="^field 'time': expected Unix milliseconds from"):
+        RowEncoder().encode([{"time": 253402214400000}])

@@ -243,7 +243,7 @@ SCHEMA = b'"schema":{"fields":[{"name":"v","typeInfo":{"frame":"float64","nullab
             b'{%b,"data":{"values":[[1]],"entities":[{"NaN":[1]}]}}' % SCHEMA,
             "entities must name rows 0 to 0, got row 1",
         ),
-        (b'{%b,"data":{"values":[["x"]]}}' % SCHEMA, "row 0: expected float .*, got 'x'"),
+        (b'{%b,"data":{"values":[["x"]]}}' % SCHEMA, ": expected float .*, got 'x'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -630,7 +630,7 @@ def test_a_row_class_is_found_inside(kind):
 
 @pytest.mark.parametrize("kind", [int, str, float, datetime, list[int], Annotated[str, "x"]])
 def test_a_stream_of_anything_but_rows_is_refused(kind):
-    with pytest.raises(TypeError, match=r"\.numbers: a stream must yield a dict, .*, got \w+"):
+    with pytest.raises(TypeError, match=r"\.numbers: a row must be a dict, .*, got \w+"):
 
         class Numbers(DataSource):
             @stream("numbers")

@@ -205,7 +205,7 @@ def _kind(yielded: Any) -> type:
     kind = type(yielded)
     if kind in (Cursor, Columns, Frame, Status):
         return kind
-    return list if issubclass(kind, list | tuple) else _SingleRow
+    return list if issubclass(kind, list) or kind is tuple else _SingleRow
 
 
 def has_lost_rows(page: HistoryPage, after: int, cursors: Sequence[int]) -> bool:

@@ -102,7 +102,7 @@ class Sorter:
             if self._deadlines:
                 self._release_due(now, released)
             for each in yields:
-                if isinstance(each, list | tuple):
+                if isinstance(each, list) or each.__class__ is tuple:
                     for row in each:
                         self._add(row, now, released)
                 else:

@@ -1,5 +1,6 @@
 """The encoder of a channel: dicts, Rows, Columns and Frames that an author yields, as packets."""
 
+import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ _DROPPED = {
 }
 """The text of a history's notice about values that the policy has dropped, by reason."""
 
+_ROWS = (Mapping, Row, Columns, Frame, Status)
 _SMALL_BLOCK = 16  # rows up to which the overhead of a block exceeds the cost of its values
 
 
@@ -305,10 +307,7 @@ class RowEncoder:
                 layout, values, count = found
                 self._dict_layout = layout
             else:
-                raise TypeError(
-                    "a stream must yield a dict, a Row, Columns, a Frame, a list of rows or a"
-                    f" Status, got {part[0]!r}"
-                )
+                raise TypeError(_not_a_row(part[0]))
             self._last_layout = layout
             yield layout, values, count
 
@@ -322,10 +321,25 @@ def _is_status(row: Any) -> bool:
     return isinstance(row, Status)
 
 
+def _not_a_row(value: Any) -> str:
+    """The message for a value that a stream has yielded or a history has returned."""
+    text = (
+        "a row must be a dict, a Row, Columns, a Frame, a list of rows or a Status,"
+        f" got {reprlib.repr(value)}"
+    )
+    if hasattr(value, "_asdict"):
+        return f"{text}; use its _asdict()"
+    return f"{text}; use a list of rows, or a dict" if isinstance(value, tuple) else text
+
+
 def _flatten(rows: list[Any]) -> Iterator[Any]:
     """The rows, with those of a yielded list one by one."""
     for row in rows:
-        if isinstance(row, list | tuple):
+        if isinstance(row, list):
+            yield from row
+        elif row.__class__ is tuple:  # `yield one, two`; a named tuple is a single row
+            if not all(isinstance(each, _ROWS) for each in row):
+                raise TypeError(_not_a_row(row))
             yield from row
         else:
             yield row

@@ -157,9 +157,7 @@ class Series:
             columns = row_layout(type(row)).columns
             return columns, {name: getattr(row, name) for name in columns}
         shown = type(row).__name__ if isinstance(row, Columns | Frame) else repr(row)
-        raise TypeError(
-            f"a stream with labels must yield a dict, a Row or a list of them, got {shown}"
-        )
+        raise TypeError(f"a row with labels must be a dict, a Row or a list of them, got {shown}")
 
     def _wide_row(
         self,

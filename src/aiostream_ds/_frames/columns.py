@@ -9,7 +9,7 @@ their own methods.
 import enum
 import reprlib
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from datetime import datetime
 from math import inf
 from types import NoneType
@@ -229,7 +229,7 @@ def _to_floats(name: str, values: list[Any], wanted: FieldType) -> list[Any]:
             floats.append(None if value is None else float(value))
         except OverflowError:
             raise FrameError(
-                f"field {name!r}, row {row}: expected a number in the range of {wanted.value},"
+                f"{_place(name, row, values)}: expected a number in the range of {wanted.value},"
                 f" got {reprlib.repr(value)}"
             ) from None
     return floats
@@ -289,7 +289,7 @@ def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | No
             since = value - EPOCH
         except TypeError:
             raise FrameError(
-                f"field {name!r}, row {row}: expected a datetime with a time zone, got {value!r};"
+                f"{_place(name, row, values)}: expected a datetime with a time zone, got {value!r};"
                 " use an aware datetime such as datetime.now(UTC), or Unix milliseconds"
             ) from None
         times.append(since // MILLISECOND)
@@ -383,7 +383,7 @@ def _check_arrow_strings(name: str, values: Any, nullable: bool) -> None:
         raise FrameError(f"field {name!r}: expected an array of string, got {values.type}")
     if values.null_count and not nullable:
         row = values.is_null().index(True).as_py()
-        raise FrameError(f"field {name!r}, row {row}: expected {_NOT_NONE}, got None")
+        raise FrameError(f"{_place(name, row, values)}: expected {_NOT_NONE}, got None")
     try:
         values.validate(full=True)
     except ValueError as error:
@@ -403,7 +403,7 @@ def _check_array(
             return  # no dtype of signed integers is wider
         low, high = _range(field_type, enum_size)
         if int(values.min()) < low or int(values.max()) > high:
-            expected = f"{low} to {high} for {field_type.value}"
+            expected = _range_text(field_type, low, high)
             _refuse(name, values.tolist(), lambda value: low <= value <= high, expected)
     elif field_type is FieldType.FLOAT32 and values.dtype.itemsize > 4:
         large = ((values > _FLOAT32_LIMIT) & (values < inf)) | (
@@ -437,7 +437,7 @@ def _check_list(
     if wanted is int:
         low, high = _range(field_type, enum_size)
         if min(present) < low or max(present) > high:
-            refuse(lambda value: low <= value <= high, f"{low} to {high} for {field_type.value}")
+            refuse(lambda value: low <= value <= high, _range_text(field_type, low, high))
     elif field_type is FieldType.FLOAT32:
         if not _fits_float32(*present):
             refuse(_fits_float32, "a number in the range of float32")
@@ -452,10 +452,21 @@ def _range(field_type: FieldType, enum_size: int | None) -> tuple[int, int]:
     return low, high
 
 
+def _range_text(field_type: FieldType, low: int, high: int) -> str:
+    if field_type is FieldType.TIME:  # nanoseconds in 64 bits
+        return f"Unix milliseconds from {low} (1677-09-21) to {high} (2262-04-11)"
+    return f"{low} to {high} for {field_type.value}"
+
+
 def _refuse(name: str, values: list[Any], fits: Callable[[Any], bool], expected: str) -> NoReturn:
     row = next(row for row, value in enumerate(values) if not fits(value))
     shown = reprlib.repr(values[row])
-    raise FrameError(f"field {name!r}, row {row}: expected {expected}, got {shown}")
+    raise FrameError(f"{_place(name, row, values)}: expected {expected}, got {shown}")
+
+
+def _place(name: str, row: int, values: Sized) -> str:
+    """The field of a bad value, and its row if there are several: a live row has no number."""
+    return f"field {name!r}, row {row}" if len(values) > 1 else f"field {name!r}"
 
 
 def _fits_float32(*values: float) -> bool:

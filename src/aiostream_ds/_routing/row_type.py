@@ -29,7 +29,7 @@ def row_class(rows: Any) -> type[Row] | None:
             kind = base_type(get_args(kind)[0])
         if kind in _NOT_ROWS:
             raise TypeError(
-                "a stream must yield a dict, a Row, Columns, a Frame, a list of rows or a Status,"
+                "a row must be a dict, a Row, Columns, a Frame, a list of rows or a Status,"
                 f" got {kind.__name__}"
             )
         if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row:

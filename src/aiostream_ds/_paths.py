@@ -323,6 +323,28 @@ class Pattern:
                 values[part.text] = value
         return values
 
+    def spell(self, text: str) -> str | None:
+        """The path for a text in which fields of the kinds `any` and `user` stand unencoded, as in
+        `topics/home/+/temp`; None if it cannot be one. For people, who do not write base64url.
+        """
+        last, end = len(self._parts) - 1, self._parts[-1]
+        texts = text.split("/", last if _spans(end) or _is_encoded(end) else -1)
+        if len(texts) != len(self._parts):
+            return None
+        found: list[str] = []
+        for part, each in zip(self._parts, texts, strict=True):
+            if part.kind is not None and _is_encoded(part):
+                try:
+                    found.append(part.kind.format(each))
+                except BadQuery:
+                    return None
+            elif part.match(each) is None:
+                return None
+            else:
+                found.append(each)
+        path = "/".join(found)
+        return path if self.match(path) is not None else None
+
     def format(self, **values: object) -> str:
         """The path with these values.
 
@@ -372,6 +394,10 @@ class Pattern:
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
+
+
+def _is_encoded(part: _Part) -> bool:
+    return isinstance(part.kind, AnyText)
 
 
 def _spans(part: _Part) -> bool:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,49 @@ def test_the_setting_that_selects_the_source_is_known(capsys):
     capsys.readouterr()
     status, error = failure(capsys, "tail", "a", "--set", "source=demo", "--set", "sourc=file")
     assert status == 1 and "use --set source=" in error
+
+
+PATHS = """
+from aiostream_ds import BadQuery, DataSource, stream
+
+class One(DataSource):
+    @stream("topics/{topic:any}")
+    async def topics(self, topic: str):
+        yield {"topic": topic}
+
+    @stream("gone")
+    async def gone(self):
+        yield {"value": 1}
+        raise BadQuery("there is no such thing")
+"""
+
+
+@pytest.fixture
+def paths(here):
+    path = here / "paths_file.py"
+    path.write_text(PATHS)
+    yield str(path)
+    sys.modules.pop("paths_file", None)
+
+
+def test_tail_takes_a_text_that_a_path_has_as_base64url(capsys, paths):
+    assert main(["tail", paths, "topics/home/+/temp", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["topic"] == "home/+/temp"
+
+
+@pytest.mark.parametrize("command", ["tail", "record"])
+def test_a_permanent_error_ends_the_command_with_its_message(capsys, paths, here, command):
+    words = ["gone"] if command == "tail" else ["gone", str(here / "rows.jsonl")]
+    assert main([command, paths, *words]) == 1
+    assert "gone: there is no such thing" in capsys.readouterr().err
+
+
+def test_tail_shows_the_date_of_a_time(capsys):
+    assert main(["tail", "walk/1000/1", "--count", "1"]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    time, _ = row.split()
+    assert abs((datetime.now() - datetime.fromisoformat(time)).total_seconds()) < 60
+    assert len(head) == len(row)
 
 
 # -- tail ------------------------------------------------------------------------------------------

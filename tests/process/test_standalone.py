@@ -96,3 +96,20 @@ def test_only_the_process_that_grafana_has_started_is_stopped(folder, name):
             assert other.poll() is None
         finally:
             started.kill(), other.kill()
+
+
+def test_a_port_alone_is_served_on_all_interfaces(tmp_path):
+    # as Go and Docker read it; the warning about an open network is then true
+    file = tmp_path / "lamps.py"
+    file.write_text("from aiostream_ds import DataSource\n\nclass Lamps(DataSource):\n    pass\n")
+    code = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, "run", str(file), "--listen", ":0"]
+    with subprocess.Popen(words, text=True, stderr=subprocess.PIPE) as process:
+        lines = [process.stderr.readline()]
+        while "serving on" not in lines[-1]:
+            assert lines[-1], lines
+            lines.append(process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+    assert "serving on 0.0.0.0:" in lines[-1]
+    assert any("is not encrypted" in line for line in lines)

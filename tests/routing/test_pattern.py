@@ -257,3 +257,22 @@ def test_a_new_kind_of_field_is_one_class(monkeypatch):
     with pytest.raises(BadQuery, match="n must be an integer of at least 0, got -1"):
         pattern.format(n=-1)
     assert before == KINDS
+
+
+@pytest.mark.parametrize(
+    "pattern, text, path",
+    [
+        ("topics/{t:any}", "topics/home/+/temp", "topics/aG9tZS8rL3RlbXA"),
+        ("{t:any}/{n:int}", "a b/7", "YSBi/7"),
+        ("{t:any}/{n:int}", "a b/x", None),
+        ("own/{login:user}", "own/ann@example.org", "own/YW5uQGV4YW1wbGUub3Jn"),
+        ("topics/{t:any}", "other/a", None),
+        ("topics/{t:any}", "topics/", None),
+        ("topics/{t:any}", "topics/" + "x" * 200, None),
+        ("plain/{name}", "plain/a", "plain/a"),
+        ("plain/{name}", "plain/a b", None),
+        ("p/{t:any}/{rest:rest}", "p/ä/x/y", "p/w6Q/x/y"),
+    ],
+)
+def test_a_person_may_write_a_text_unencoded(pattern, text, path):
+    assert Pattern(pattern).spell(text) == path

@@ -125,6 +125,8 @@ def serve_at(
     redact_output("stdout", "stderr")
     _configure_logging(None)
     catalog = load()
+    if address.startswith(":"):  # as Go and Docker write all interfaces
+        address = f"0.0.0.0{address}"
     host = address.rpartition(":")[0].strip("[]")
     if tls is None and host not in ("127.0.0.1", "::1", "localhost"):
         log.warning(

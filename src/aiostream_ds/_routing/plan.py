@@ -179,7 +179,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             if arguments is not None:
                 return stream, arguments
         patterns = ", ".join(repr(s.pattern.text) for s in self.streams.values()) or "none"
-        raise NotFound(f"expected a path of the streams {patterns}, got {path!r}")
+        spelled = self.spell(path)
+        hint = "" if spelled == path else f"; a path has such a text as base64url: {spelled!r}"
+        raise NotFound(f"expected a path of the streams {patterns}, got {path!r}{hint}")
+
+    def spell(self, text: str) -> str:
+        """The path for a text that a person wrote, with unencoded values: see `Pattern.spell`. A
+        path, and a text that cannot be one, is returned as it is."""
+        patterns = [stream.pattern for stream in self.streams.values()]
+        if any(pattern.match(text) is not None for pattern in patterns):
+            return text
+        found = (pattern.spell(text) for pattern in patterns)
+        return next((path for path in found if path is not None), text)
 
     def query(self, query_type: str) -> StreamPlan | QueryPlan:
         """The handler of a `queryType`. "" is the only handler, if there is one.

@@ -119,6 +119,7 @@ def _check_class(
 
 def _channel(plan: Plan, path: str) -> CheckedChannel:
     """The channel of a path, with its query."""
+    path = plan.spell(path)
     stream, arguments = plan.match(path)
     fields = msgspec.structs.fields(stream.query_type)
     found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}

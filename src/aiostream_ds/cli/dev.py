@@ -71,7 +71,7 @@ def run(parsed: argparse.Namespace) -> int:
     plugin = load_plugin(parsed.file, parsed)
     directory = _plugin_directory(parsed)
     if parsed.terminal or parsed.count:
-        path = parsed.path or first_path(plugin.target, plugin.by, plugin.settings)
+        path = plugin.path(parsed.path or first_path(plugin.target, plugin.by, plugin.settings))
         run_async(lambda: _serve_in_terminal(parsed, plugin, directory, path))
         return 0
     try:  # not in the event loop, which an import would block
@@ -83,7 +83,7 @@ def run(parsed: argparse.Namespace) -> int:
             "use pip install 'aiostream-ds[console]', or --terminal"
         ) from None
     redact_output("stdout")  # of the author's code
-    path = parsed.path or _first_path(plugin)
+    path = plugin.path(parsed.path or _first_path(plugin))
     listener = listen(parsed.host, parsed.port)
     run_async(lambda: _serve_console(parsed, plugin, directory, path, listener))
     return 0

@@ -1,7 +1,8 @@
 """Shows live rows in a terminal: one line a row, or a plot."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -10,34 +11,76 @@ import msgspec
 from grpclib.exceptions import GRPCError
 
 from aiostream_ds._frames.frame import Field, FieldType
+from aiostream_ds._grafana.application import background_tasks
 from aiostream_ds._routing.plan import split_exact
 from aiostream_ds.cli.plot import Plot
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.testing.grafana import Grafana
 from aiostream_ds.testing.viewer import Refused, Viewer
 
-__all__ = ["follow", "show"]
+__all__ = ["Refusal", "follow", "show", "until_refused"]
 
 HEADER_INTERVAL = 40
 """Rows between two headers."""
 
+REFUSAL_INTERVAL = 0.2
+"""Seconds between two checks for a permanent error."""
+
 DRAW_INTERVAL = 0.1
 """Seconds between two drawings."""
 
+_TIME_WIDTH = len("2026-01-31T23:59:59.999")
+
+Refusal = Callable[[str], str]
+"""Returns the permanent error of a path's stream, or ""."""
+
 
 async def show(
-    grafana: Grafana, path: str, *, count: int = 0, raw: bool = False, plot: bool = False
+    grafana: Grafana,
+    path: str,
+    *,
+    count: int = 0,
+    raw: bool = False,
+    plot: bool = False,
+    refusal: Refusal | None = None,
 ) -> None:
     """Subscribe to `path` and print its rows: `count` of them, or until the stream ends.
 
+    `refusal` returns the permanent error of a path's stream, after which no rows come.
+
     Raises:
-        CommandError: The subscription is refused.
+        CommandError: The subscription is refused, or the stream has a permanent error.
     """
     viewer = await follow(grafana, path)
-    try:
-        await (_plot_rows(viewer, count) if plot else _print_rows(viewer, count, raw))
-    except anyio.EndOfStream as end:
-        print(f"{end}.", file=sys.stderr)
+    async with until_refused(path, refusal):
+        try:
+            await (_plot_rows(viewer, count) if plot else _print_rows(viewer, count, raw))
+        except anyio.EndOfStream as end:
+            print(f"{end}.", file=sys.stderr)
+
+
+@asynccontextmanager
+async def until_refused(path: str, refusal: Refusal | None) -> AsyncGenerator[None]:
+    """Cancels the block when the stream of a path has a permanent error.
+
+    Raises:
+        CommandError: It has.
+    """
+    found = ""
+
+    async def watch() -> None:
+        nonlocal found
+        while refusal is not None and not found:
+            await anyio.sleep(REFUSAL_INTERVAL)
+            found = refusal(path)
+        if found:
+            tasks.cancel_scope.cancel()
+
+    async with background_tasks() as tasks:
+        tasks.start_soon(watch)
+        yield
+    if found:
+        raise CommandError(f"{path}: {found}")
 
 
 async def follow(grafana: Grafana, path: str) -> Viewer:
@@ -59,6 +102,7 @@ async def follow(grafana: Grafana, path: str) -> Viewer:
 async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:
     shown = 0
     header: list[str] = []
+    widths: list[int] = []
     while not count or shown < count:
         row = await viewer.next(timeout=None)
         if raw:
@@ -68,8 +112,9 @@ async def _print_rows(viewer: Viewer, count: int, raw: bool) -> None:
             names = [_header(field) for field in fields]
             if names != header or shown % HEADER_INTERVAL == 0:
                 header = names
-                print(_line(header, header), flush=True)
-            print(_line([_cell(field, row[field.name]) for field in fields], header), flush=True)
+                widths = [_width(field, name) for field, name in zip(fields, names, strict=True)]
+                print(_line(header, widths), flush=True)
+            print(_line([_cell(field, row[field.name]) for field in fields], widths), flush=True)
         viewer.forget()
         shown += 1
 
@@ -93,8 +138,11 @@ def _header(field: Field) -> str:
     return f"{field.name} [{unit}]" if unit else field.name
 
 
-def _line(cells: Sequence[str], header: Sequence[str]) -> str:
-    widths = (max(len(name), 12) for name in header)
+def _width(field: Field, name: str) -> int:
+    return max(len(name), _TIME_WIDTH if field.type is FieldType.TIME else 12)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
@@ -102,7 +150,7 @@ def _cell(field: Field, value: Any) -> str:
     if value is None:
         return "-"
     if field.type is FieldType.TIME:
-        return datetime.fromtimestamp(value / 1000).strftime("%H:%M:%S.%f")[:-3]
+        return datetime.fromtimestamp(value / 1000).isoformat("T", "milliseconds")
     if isinstance(value, float):
         decimal = value == 0 or 1e-3 <= abs(value) < 1e9
         return f"{value:,.3f}" if decimal else f"{value:.6g}"

@@ -3,16 +3,20 @@
 import argparse
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import anyio
+import msgspec
 
 from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.application import background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._process.stdio import redact_output
 from aiostream_ds._process.watchdog import watch_loop
+from aiostream_ds.cli.live import Refusal
 from aiostream_ds.cli.setting_names import check_names
 from aiostream_ds.cli.target import find_target, parse_pairs
 from aiostream_ds.testing.grafana import Grafana, open_grafana
@@ -33,15 +37,28 @@ class LocalPlugin(NamedTuple):
         """The catalog for `open_application`."""
         return Catalog(self.target, self.by)
 
+    def path(self, text: str) -> str:
+        """The path for a text of the command line; values may be unencoded, as `home/+/temp`."""
+        return self.catalog.pick(msgspec.json.encode(self.settings))._plan.spell(text)
+
     @asynccontextmanager
-    async def grafana(self) -> AsyncGenerator[Grafana]:
-        """Run the plugin with an in-memory Grafana."""
+    async def grafana(self) -> AsyncGenerator[tuple[Grafana, Refusal]]:
+        """Run the plugin with an in-memory Grafana; also yields what `show` takes."""
         async with background_tasks() as tasks, open_application(self.catalog) as application:
             tasks.start_soon(watch_loop)
             async with open_grafana(
                 application, settings=self.settings, secrets=self.secrets, uid="local"
             ) as grafana:
-                yield grafana
+                yield grafana, partial(_refusal, application.registry)
+
+
+def _refusal(registry: ChannelRegistry, path: str) -> str:
+    """The permanent error of a path's stream, or ""."""
+    for channel in registry.channels:
+        status = channel.status
+        if channel.key.path == path and status and "refused" in channel.statuses.causes:
+            return status.text
+    return ""
 
 
 def load_plugin(file: str | None, parsed: argparse.Namespace) -> LocalPlugin:

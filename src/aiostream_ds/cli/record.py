@@ -12,7 +12,7 @@ from typing import IO
 import anyio
 
 from aiostream_ds.cli.arguments import add_count, add_operands, add_settings, split_operands
-from aiostream_ds.cli.live import follow
+from aiostream_ds.cli.live import follow, until_refused
 from aiostream_ds.cli.local_plugin import load_plugin, run_async
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.sources.recorded.recording import Recorder
@@ -35,11 +35,13 @@ def run(parsed: argparse.Namespace) -> int:
     """Record until the limit, the stream's end or Ctrl-C."""
     file, (path, out) = split_operands(parsed)
     plugin = load_plugin(file, parsed)
-    recording = _Recording(path, Path(out), parsed.count, parsed.seconds)
+    recording = _Recording(plugin.path(path), Path(out), parsed.count, parsed.seconds)
 
     async def record() -> None:
-        async with plugin.grafana() as grafana:
-            await recording.run(await follow(grafana, path))
+        async with plugin.grafana() as (grafana, refusal):
+            viewer = await follow(grafana, recording.path)
+            async with until_refused(recording.path, refusal):
+                await recording.run(viewer)
 
     try:
         run_async(record)
@@ -57,7 +59,7 @@ class _Recording:
 
     def __init__(self, path: str, out: Path, count: int, seconds: float | None) -> None:
         self.recorder: Recorder | None = None
-        self._path = path
+        self.path = path
         self._out = out
         self._count = count
         self._seconds = seconds
@@ -73,7 +75,7 @@ class _Recording:
             self._file = self._out.open("xb")
         except OSError as error:
             raise CommandError(f"{str(self._out)!r} cannot be created: {error.strerror}") from None
-        self.recorder = Recorder(self._file, self._path, time.time_ns() // 1_000_000)
+        self.recorder = Recorder(self._file, self.path, time.time_ns() // 1_000_000)
         return self.recorder
 
     def close(self) -> None:

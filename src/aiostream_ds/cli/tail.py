@@ -25,8 +25,15 @@ def run(parsed: argparse.Namespace) -> int:
     plugin = load_plugin(file, parsed)
 
     async def follow() -> None:
-        async with plugin.grafana() as grafana:
-            await show(grafana, path, count=parsed.count, raw=parsed.json, plot=parsed.plot)
+        async with plugin.grafana() as (grafana, refusal):
+            await show(
+                grafana,
+                plugin.path(path),
+                count=parsed.count,
+                raw=parsed.json,
+                plot=parsed.plot,
+                refusal=refusal,
+            )
 
     run_async(follow)
     return 0

@@ -13,10 +13,11 @@ from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.hidden_columns import hide_fields
 from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
+from aiostream_ds._encoding.time_check import TimeCheck
 from aiostream_ds._encoding.values import VALUE_ERRORS
 from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.config import Notice
-from aiostream_ds._frames.frame import Frame
+from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Columns, Row
@@ -70,6 +71,7 @@ class RowEncoder:
         "_inference",
         "_last_layout",
         "_row_layouts",
+        "_time_check",
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class RowEncoder:
         self._common = frozenset(common)
         self._inference = SchemaInference(policy, common)
         self._row_layouts: dict[type[Row], RowLayout] = {}
+        self._time_check = TimeCheck()
         self._dict_layout: RowLayout | None = None  # a copy of _inference.layout
         self._last_layout: RowLayout | FrameLayout | None = None
         self._frame_encoder = json.FrameEncoder()
@@ -91,7 +94,7 @@ class RowEncoder:
         if row is not None:
             self._inference.check(row)
             if not self._inference.has_series:
-                self._last_layout = self._row_layouts[row] = row_layout(row, self._common)
+                self._last_layout = row_layout(row, self._common)
 
     def attach(self, channel: "Channel") -> None:
         """A run of this channel begins. Called for encoders with a status column."""
@@ -159,6 +162,8 @@ class RowEncoder:
                     packets += map(status_packet, group)
                 else:
                     for table in self._tables(list(group)):
+                        if not self._time_check.is_done:
+                            self._check_times(table)
                         packets += self._packets(table)
         except BaseException:
             self._restore(*before)
@@ -196,6 +201,7 @@ class RowEncoder:
         for frame in frames:
             packet = self._frame_encoder.packet(frame)
             if self._frame_layout is None or packet.schema is not self._frame_layout[0]:
+                self._check_times(frame)
                 self._frame_layout = packet.schema, FrameLayout(frame, packet.schema, self._common)
             schema = self._frame_layout[1].schema
             packets.append(packet if packet.schema is schema else replace(packet, schema=schema))
@@ -209,6 +215,8 @@ class RowEncoder:
             if packets:
                 return packets
         packets = []
+        if not self._time_check.is_done:
+            self._check_times((self._layout(blocks[0].kind), blocks[0].values, blocks[0].rows))
         for block in blocks:
             layout = self._layout(block.kind)
             data = layout.data(block.values, block.rows)
@@ -255,7 +263,13 @@ class RowEncoder:
             self._restore(*before)
             raise
         dropped = self._inference.dropped.items()
-        tables.add_notices(frame, [_notice_of_dropped(*item) for item in dropped])
+        notices = [_notice_of_dropped(*item) for item in dropped]
+        seconds = self._check_times(frame)
+        if seconds is not None:
+            notices.append(seconds)
+        if notices:  # the author may return the same frame again
+            frame = Frame(*frame.fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
+        tables.add_notices(frame, notices)
         return frame
 
     def _history_frame(self, rows: list[Any]) -> Frame:
@@ -276,6 +290,14 @@ class RowEncoder:
         if layout.is_stamped:
             raise TypeError(f"rows of a history must have a column {TIME!r}, got {rows[0]!r}")
         return Frame(*layout.fields(values, count))
+
+    def _check_times(self, table: "Frame | _Table") -> Notice | None:
+        """A notice if the times of rows or of a frame are in seconds."""
+        if not isinstance(table, Frame):
+            layout, values, _ = table
+            return self._time_check.notice(TIME, layout.times(values))
+        times = next((field for field in table.fields if field.type is FieldType.TIME), None)
+        return None if times is None else self._time_check.notice(times.name, times.values)
 
     def _packets(self, table: "Frame | _Table") -> list[Packet]:
         if isinstance(table, Frame):

@@ -116,6 +116,7 @@ class RowLayout:
         "_names",
         "_required",
         "_sparse_writers",
+        "_time_index",
         "_types",
         "_writer",
         "columns",
@@ -134,10 +135,16 @@ class RowLayout:
         self.columns = columns
         self.is_stamped = not has_time and TIME not in columns
         self._names = dict(columns)
+        if named is not None and not has_time:  # only None so far
+            self._names[TIME] = msgspec.structs.replace(named, type=FieldType.TIME)
+        types = [column.type or FieldType.FLOAT64 for column in self._names.values()]
+        names = list(columns)
+        index = names.index(TIME) if TIME in names else None
+        self._time_index = index if index is not None and types[index] is FieldType.TIME else None
         frame = Frame(*self.fields([[] for _ in columns], 0))
         found = disambiguate_fields(frame)
         if found is not frame:  # its first field was renamed
-            first, *others = columns.values()
+            first, *others = self._names.values()
             renamed = msgspec.structs.replace(first, config=found.fields[0].config)
             names = [field.name for field in found.fields]
             self._names = dict(zip(names, [renamed, *others], strict=True))
@@ -148,7 +155,6 @@ class RowLayout:
         # The fast path accepts an int as a time; in a dict, only the column `time` may have one.
         other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
         self._has_row_writer = row is not None or not other
-        types = [column.type or FieldType.FLOAT64 for column in columns.values()]
         self._types = [FieldType.TIME, *types] if self.is_stamped else types
         self._writer = CommonCaseWriter(self._types)
         required = (not column.nullable for column in columns.values())
@@ -189,17 +195,32 @@ class RowLayout:
         return None if self.is_stamped else self._writer.many(tables)
 
     def data(self, values: list[list[Any]], rows: int) -> bytes:
-        """The packet data of values by column.
+        """The packet data of values by column; a `time` that is None is the time of this call.
 
         Raises:
             FrameError: a value does not fit its column.
         """
         columns = [[_now()] * rows, *values] if self.is_stamped else values
-        return (
-            self._writer.data(columns)
-            or self._sparse_data(columns, rows)
-            or json.data(self.fields(values, rows))
-        )
+        return self._writer.data(columns) or self._uncommon_data(values, rows)
+
+    def _uncommon_data(self, values: list[list[Any]], rows: int) -> bytes:
+        index = self._time_index
+        times = self.times(values)
+        if (
+            index is not None
+            and times.__class__ is list
+            and None in times
+            and index not in self._required
+        ):
+            now = _now()
+            times = [now if time is None else time for time in times]
+            values = [*values[:index], times, *values[index + 1 :]]
+        columns = [[_now()] * rows, *values] if self.is_stamped else values
+        return self._sparse_data(columns, rows) or json.data(self.fields(values, rows))
+
+    def times(self, values: Sequence[Any]) -> Any:
+        """The values of the column `time`; none, if the rows have no such column."""
+        return () if self._time_index is None else values[self._time_index]
 
     def _sparse_data(self, columns: list[list[Any]], rows: int) -> bytes | None:
         """The packet data if each column has only values or only None: a row of one of many series.

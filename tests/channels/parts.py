@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 import aiostream_ds
-from aiostream_ds._channels import channel, registry, subscription
+from aiostream_ds._channels import channel, paced, registry, subscription
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._streams import producer
 
@@ -23,6 +23,7 @@ class Parts(NamedTuple):
 
     subscription: Any
     channel: Any
+    paced: Any
     registry: Any
     producer: Any
 
@@ -31,10 +32,11 @@ class Parts(NamedTuple):
         return self.producer.drive(generator, encode, **sizes)
 
 
-REAL = Parts(subscription, channel, registry, producer)
+REAL = Parts(subscription, channel, paced, registry, producer)
 NAMES = {
     "subscription": "aiostream_ds._channels.subscription",
     "channel": "aiostream_ds._channels.channel",
+    "paced": "aiostream_ds._channels.paced",
     "registry": "aiostream_ds._channels.registry",
     "producer": "aiostream_ds._streams.producer",
 }
@@ -70,6 +72,10 @@ def planted(fault: Fault | None) -> Parts:
             exec(compile(trees[short], f"<planted {short}>", "exec"), made[short].__dict__)
     finally:
         sys.modules.update(before)
+    # the registry imports it on demand, when the real one is back
+    made["registry"].__dict__["_channel_class"] = lambda policy: (
+        made["paced"].PacedChannel if policy.is_paced else made["channel"].Channel
+    )
     return Parts(**made)
 
 

@@ -18,7 +18,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from aiostream_ds._channels import exceptions
 from aiostream_ds._channels.observer import Observer
 from aiostream_ds._channels.policy import Buffer, Policy
-from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._channels.status import Status, status_packet
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests.channels.parts import REAL, Parts
 
@@ -38,6 +39,8 @@ FULL = ("drop_oldest", "latest", "block", "fail")
 ROWS = 10  # bound of a queue
 BATCH = 4  # yields in a packet
 HEAVY = 3  # rows in one heavy yield
+PAGE = 8  # rows of a gap in one emit
+STATUSES = 8  # rows of the status column in one queue
 CLOSE_TIMEOUT = 5
 
 COMMANDS = st.one_of(
@@ -49,19 +52,42 @@ COMMANDS = st.one_of(
         st.integers(1, 6),
         st.sampled_from(["raise", "return", "bad", "schema"]),
     ),
+    st.tuples(st.just("status"), st.sampled_from(["", "night", "away"])),
+    st.tuples(st.just("cursors"), st.integers(1, 3)),
     st.sampled_from(
         [("schema",), ("raise",), ("return",), ("bad",), ("timeout",), ("stray cancel",), ("exit",)]
     ),
 )
 
 
+class Gap:
+    """An object that an author yields: the cursor moves on without a row."""
+
+
 class Author:
-    """One run of one author's generator, which gets commands from the machine."""
+    """One run of one author's generator, which gets commands from the machine.
+
+    It first emits `fill` pages of rows, as those of an outage, and with a status column a row of
+    its own for each status. Rows of the column have negative numbers.
+    """
 
     numbers = itertools.count()
 
-    def __init__(self, machine: "RegistryMachine", key: Any, manner: str, generation: int) -> None:
+    def __init__(
+        self,
+        machine: "RegistryMachine",
+        key: Any,
+        manner: str,
+        generation: int,
+        fill: int = 0,
+        has_column: bool = False,
+    ) -> None:
         self.machine, self.key, self.manner, self.generation = machine, key, manner, generation
+        self.fill, self.has_column = fill, has_column
+        self.filling = False
+        self.text: str | None = None  # of the last row of the status column
+        self.cursor = 0
+        self.emitted: list[int] = []  # all rows in order, those of the status column too
         self.number = next(self.numbers)
         self.commands: deque[tuple[Any, ...]] = deque()
         self.wake: asyncio.Future[None] | None = None
@@ -91,6 +117,36 @@ class Author:
         first = len(self.yielded)
         self.yielded.extend(range(first, first + count))
         return (self.number, first, count, self.schema)
+
+    def run(self, drive: Any) -> Any:
+        """A runner that fills a gap, runs the generator, and has a status column."""
+
+        async def run(channel: Any) -> None:
+            if self.has_column:
+                channel.on_status = lambda: self.send_status(channel)
+            self.filling = True
+            for _ in range(self.fill):
+                channel.emit(*self.encode([self.row(PAGE)]))
+                await channel.pace()
+            self.filling = False
+            await drive(channel)
+
+        return run
+
+    def send_status(self, channel: Any) -> None:
+        text = channel.status and channel.status.text
+        if text == self.text:
+            return
+        self.text = text
+        number = sum(number < 0 for number in self.emitted)
+        channel.emit(self.packet([-1 - number], self.schema))
+
+    def packet(self, numbers: list[int], schema: int) -> Packet:
+        before, self.cursor = self.cursor, self.cursor + len(numbers)
+        self.emitted.extend(numbers)
+        data = orjson.dumps([[self.number, schema, number] for number in numbers])
+        cursors = CursorRange("", before, self.cursor)
+        return Packet(SCHEMAS[schema], data, len(numbers), cursors)
 
     def suppresses(self) -> bool:
         if self.manner == "suppresses one cancellation":
@@ -126,6 +182,12 @@ class Author:
                     elif command == "heavy":
                         for _ in range(numbers[0]):
                             yield self.row(HEAVY)
+                    elif command == "status":
+                        yield Status("info", numbers[0])
+                    elif command == "cursors":
+                        for _ in range(numbers[0]):
+                            yield Gap()
+                            await asyncio.sleep(0)
                     elif command == "schema":
                         self.schema = (self.schema + 1) % len(SCHEMAS)
                     elif command == "raise":
@@ -197,13 +259,25 @@ class Author:
     def encode(self, rows: list[Any]) -> list[Packet]:
         if "bad" in rows:
             raise TypeError("bad")
-        packets = []
-        for schema, group in itertools.groupby(rows, key=lambda row: row[3]):
-            numbers = [n for row in group for n in range(row[1], row[1] + row[2])]
-            self.encoded.extend(numbers)
-            data = orjson.dumps([[self.number, schema, number] for number in numbers])
-            packets.append(Packet(SCHEMAS[schema], data, len(numbers)))
+        packets: list[Packet] = []
+        for kind, group in itertools.groupby(rows, key=_kind):
+            if kind is Status:
+                packets += map(status_packet, group)
+            elif kind is Gap:
+                for _ in group:
+                    self.cursor += 1
+                    cursors = CursorRange("", self.cursor, self.cursor)
+                    packets.append(Packet(SCHEMAS[self.schema], b"", 0, cursors))
+            else:
+                numbers = [n for row in group for n in range(row[1], row[1] + row[2])]
+                self.encoded.extend(numbers)
+                packets.append(self.packet(numbers, kind))
         return packets
+
+
+def _kind(row: Any) -> Any:
+    """The class of an object that is not a row; the schema of a row."""
+    return row[3] if isinstance(row, tuple) else type(row)
 
 
 class Subscriber:
@@ -212,7 +286,11 @@ class Subscriber:
     def __init__(self, machine: "RegistryMachine", subscription: Any, author: Author) -> None:
         self.machine, self.subscription, self.author = machine, subscription, author
         self.full = subscription._buffer.full
-        self.base = len(author.encoded)
+        self.base = len(author.emitted)
+        self.exact = subscription.exact
+        self.cursor = -1
+        self.waits_since: float | None = None  # seen by this class: never earlier than it is
+        self.counts = subscription.statistics()
         self.received: list[int] = []
         self.schema: Schema | None = None
         self.error: Any = None
@@ -226,14 +304,18 @@ class Subscriber:
         for schema, packet in received:
             if schema is not None:
                 self.schema = schema
+            assert packet.rows or self.exact, "a packet without rows"
+            assert packet.cursors.last >= self.cursor, "cursors go backwards"
+            self.cursor = packet.cursors.last
+            if not packet.rows:
+                continue
             assert self.schema is packet.schema, "rows without their schema"  # promise 3
             for number, schema_number, row in orjson.loads(packet.data):
                 assert SCHEMAS[schema_number] is self.schema, "a row under another schema"
                 assert number == self.author.number, "a row of another run"
-                assert not self.received or row > self.received[-1], (
-                    "rows out of order"
-                )  # promise 4
                 self.received.append(row)
+        order = iter(self.author.emitted[self.base :])
+        assert all(row in order for row in self.received), "rows out of order"  # promise 4
 
     async def receive(self) -> None:
         try:
@@ -251,8 +333,10 @@ class Subscriber:
         try:
             self.subscription.wait().send(None)
         except StopIteration as stop:
-            assert stop.value is False
-            self.over = True
+            if stop.value:  # the status has changed
+                self.receive_the_end()
+            else:
+                self.over = True
         except exceptions.ChannelError as error:
             self.error = error
         else:
@@ -264,25 +348,48 @@ class Subscriber:
             return
         attached = self.subscription._channel is not None
         if attached:  # promise 4
-            emitted = len(self.author.encoded) - self.base
+            emitted = len(self.author.emitted) - self.base
             total = counts.sent_rows + counts.dropped_rows + counts.queued_rows
             assert total == emitted, f"{emitted} rows emitted, {total} accounted for"
         if self.full == "latest":
             assert counts.queued_packets <= 1
         else:
-            most = max(ROWS, BATCH * HEAVY)
+            most = max(ROWS, BATCH * HEAVY, PAGE) + STATUSES
             if self.full == "block":
-                most = ROWS + BATCH * HEAVY + HEAVY
+                most = ROWS + BATCH * HEAVY + HEAVY + STATUSES
+            queue = self.subscription.queue
+            assert not any(not a.rows and not b.rows for a, b in itertools.pairwise(queue)), (
+                "packets without rows fill the queue"
+            )
             assert counts.queued_rows <= most, f"{counts.queued_rows} rows wait"
         keeps_up = self.task is not None and self.full != "latest"
         if keeps_up or (self.full == "block" and not self.subscription.stalled):
             assert counts.dropped_rows == 0, "a subscriber that keeps up lost rows"
-        if counts.queued_rows and attached:
-            newest = orjson.loads(self.subscription.queue[-1].data)[-1][2]
-            assert newest == self.author.encoded[-1], "the newest rows were dropped"
+        with_rows = [packet for packet in self.subscription.queue if packet.rows]
+        if with_rows and attached:
+            newest = orjson.loads(with_rows[-1].data)[-1][2]
+            assert newest == self.author.emitted[-1], "the newest rows were dropped"
         if counts.dropped_rows == 0:
-            expected = self.author.encoded[self.base :][: len(self.received)]
+            expected = self.author.emitted[self.base :][: len(self.received)]
             assert self.received == expected, "rows differ from those emitted"
+        self.check_the_stall_clock(counts)
+
+    def check_the_stall_clock(self, counts: Any) -> None:
+        """A queue does not overflow after the stall timeout: the subscription is ended."""
+        before, self.counts = self.counts, counts
+        taken = counts.sent_packets != before.sent_packets
+        now = self.machine.loop.time()
+        if taken or not self.subscription.queue:
+            self.waits_since = None
+        elif self.waits_since is None:
+            self.waits_since = self.checked_at = now
+        elif self.subscription._channel is not None:
+            timeout = self.subscription._buffer.stall_timeout
+            is_late = self.checked_at - self.waits_since >= timeout
+            assert not is_late or counts.dropped_packets == before.dropped_packets, (
+                "a stalled subscription drops packets"
+            )
+        self.checked_at = now
 
     def check_the_end(self) -> None:
         """The reason of the end is right, and no row before the end was lost."""
@@ -317,10 +424,11 @@ class Subscriber:
                 "rows before the end were lost"
             )
             if self.subscription.statistics().dropped_rows == 0:
-                assert (
-                    self.received[: author.due] == author.yielded[self.base :][: len(self.received)]
-                ), "rows are missing"
-                assert len(self.received) >= author.due - self.base, "rows before the end are lost"
+                assert self.received == author.emitted[self.base :][: len(self.received)], (
+                    "rows are missing"
+                )
+                due = set(author.yielded[: author.due]) - set(author.emitted[: self.base])
+                assert due <= set(self.received), "rows before the end are lost"
 
 
 def _observer(parts: Parts, machine: "RegistryMachine") -> Any:
@@ -382,16 +490,35 @@ class RegistryMachine(RuleBasedStateMachine):
         full=st.sampled_from(FULL),
         linger=st.sampled_from([0, 0, 3]),
         older=st.integers(0, 1),
+        exact=st.booleans(),
+        fill=st.sampled_from([0, 0, 0, 4]),
+        has_column=st.booleans(),
+        pace=st.sampled_from([{}, {}, {"flush": 0.5}, {"max_hz": 2}]),
+        stall_timeout=st.sampled_from([60, 3]),
     )
-    def join(self, key, manner, by_task, full, linger, older):  # type: ignore[no-untyped-def]
+    def join(  # type: ignore[no-untyped-def]
+        self,
+        key,
+        manner,
+        by_task,
+        full,
+        linger,
+        older,
+        exact,
+        fill,
+        has_column,
+        pace,
+        stall_timeout,
+    ):
         registry = self.registry
         key = self.parts.channel.ChannelKey(*key)
         generation = max(0, self.most[key.instance] - older)
-        author = Author(self, key, manner, generation)
-        run = self.parts.producer.drive(author.rows, author.encode, rows=BATCH)
-        policy = Policy(Buffer(rows=ROWS, full=full), linger=linger)
+        author = Author(self, key, manner, generation, fill, has_column)
+        run = author.run(self.parts.producer.drive(author.rows, author.encode, rows=BATCH))
+        buffer = Buffer(rows=ROWS, full=full, stall_timeout=stall_timeout)
+        policy = Policy(buffer, linger=linger, **pace)
         try:
-            subscription = registry.join(key, run, policy, generation)
+            subscription = registry.join(key, run, policy, generation, exact=exact)
         except exceptions.StreamStuck:
             assert registry._closing[key].stuck
             return multiple()
@@ -507,8 +634,10 @@ class RegistryMachine(RuleBasedStateMachine):
             if feed is None or feed.state is not state.RUNNING:
                 continue
             author = subscriber.author
+            if author.filling:
+                continue
             assert self.live[author.key] is author or author.abandoned  # promise 6
-            if not subscriber.subscription.queue:
+            if not subscriber.subscription.queue and not feed._policy.is_paced:
                 assert author.encoded == author.yielded, (
                     "a subscriber has demand, and rows are held back"
                 )  # promise 7
@@ -520,6 +649,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 not subscriber.queue for subscriber in channel._subscriptions
             ):
                 assert not author.commands, "no subscriber is slow, and the author is paused"
+                assert author.encoded == author.yielded, "rows that are due are held back"
 
     def teardown(self) -> None:
         self.free = True

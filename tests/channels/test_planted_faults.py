@@ -167,7 +167,7 @@ FAULTS = {
         "received.append((schema if self._schema is None else None, packet))\ncurrent = schema",
     ),
     "the newest packets are dropped": fault(
-        "subscription:Subscription._drop", "self.queue.popleft()", "self.queue.pop()"
+        "subscription:Subscription._discard", "self.queue.popleft()", "self.queue.pop()"
     ),
     "a queue has no bound": fault(
         "subscription:Subscription.put",
@@ -206,7 +206,7 @@ FAULTS = {
         registry.test_each_drop_is_reported_with_exact_sums,
     ),
     "a drop of several packets counts as one": fault(
-        "subscription:Subscription._drop",
+        "subscription:Subscription._discard",
         "rows += packet.rows",
         "rows = packet.rows",
         registry.test_each_drop_is_reported_with_exact_sums,
@@ -222,6 +222,65 @@ FAULTS = {
         "self._statuses.rows_emitted()",
         "pass",
         registry.test_subscribers_of_the_exact_channel_see_each_status_until_it_ends,
+    ),
+    "a status is sent within emit": fault(
+        "channel:Channel._status_changed", "self._is_emitting", "False"
+    ),
+    "rows are requested within emit": fault(
+        "channel:Channel.request_rows",
+        "self._is_emitting",
+        "False",
+        registry.test_rows_that_a_subscriber_requests_within_emit_follow_the_cursor_of_that_emit,
+    ),
+    "a status that emit delayed is forgotten": fault(
+        "channel:Channel.emit",
+        "self._status_changed()",
+        "pass",
+        registry.test_a_status_that_emit_itself_causes_follows_its_rows_everywhere,
+    ),
+    "rows that emit delayed are forgotten": fault(
+        "channel:Channel.emit",
+        "self._call(self.on_demand)",
+        "pass",
+        registry.test_rows_that_a_subscriber_requests_within_emit_follow_the_cursor_of_that_emit,
+    ),
+    "packets without rows fill a queue": fault(
+        "subscription:Subscription.put_cursors",
+        "self.queue and not self.queue[-1].rows",
+        "False",
+    ),
+    "the stall clock begins again with each packet": fault(
+        "subscription:Subscription.put", "not older", "True"
+    ),
+    "rows of an outage are emitted without a pause": (
+        Fault(
+            "channel:Channel.pace",
+            (
+                ("await asyncio.sleep(0)", "pass"),
+                ("(until := self._patient_until()) is not None", "False"),
+            ),
+        ),
+        None,
+    ),
+    "rows of an outage do not wait for a subscriber that lags": fault(
+        "channel:Channel._patient_until",
+        "each.above_high_water",
+        "False",
+        registry.test_paced_packets_lose_no_row_of_a_subscriber_that_receives_each_half_second,
+    ),
+    "rows of an outage wait for a stuck subscriber each time": fault(
+        "channel:Channel._patient_until",
+        "each.waiting_since + PATIENCE",
+        "now + PATIENCE",
+        registry.test_paced_packets_wait_once_for_a_subscriber_that_receives_nothing,
+    ),
+    "a status row enters the queue of a stalled subscription": fault(
+        "subscription:Subscription._evict",
+        "rows = self._discard(count)",
+        "rows = 0\nself._drop(count)",
+    ),
+    "rows that are due are not requested": fault(
+        "paced:PacedChannel._due_now", "self.request_rows()", "pass"
     ),
     "an evicted subscription stays in its channel": fault(
         "subscription:Subscription._evict", "channel.subscription_left(self)", "pass"

@@ -5,6 +5,7 @@ import contextvars
 import gc
 import logging
 import sys
+import types
 import weakref
 
 import anyio
@@ -747,6 +748,28 @@ async def test_paced_packets_wait_once_for_a_subscriber_that_receives_nothing(pa
     assert sum(seconds) == pytest.approx(1, abs=0.01)
 
 
+async def test_no_row_enters_the_queue_of_a_stalled_subscription(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        channel.on_status = lambda: channel.emit(packet(["status"]))
+        while True:
+            channel.emit(packet([1] * 9))
+            await channel.drain()
+            await asyncio.sleep(100)
+
+    policy = Policy(Buffer(rows=9, full="block", stall_timeout=10))
+    subscription = registry.join(KEY, run, policy)
+    other = registry.join(KEY, run, policy)
+    other.on_ready = other.receive_nowait
+    await asyncio.sleep(9)
+    assert not subscription.ended
+    await asyncio.sleep(2)
+    got, error = await end_of(subscription)
+    assert got == [] and isinstance(error, exceptions.StalledSubscriber)
+    await registry.aclose()
+
+
 async def test_pacing_ends_when_the_channel_closes(parts):
     registry = parts.registry.ChannelRegistry()
 
@@ -761,6 +784,41 @@ async def test_pacing_ends_when_the_channel_closes(parts):
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert registry.running == 0
+
+
+async def test_an_eager_stream_that_closes_its_channel_in_its_first_step_is_cancelled(parts):
+    registry, log = parts.registry.ChannelRegistry(), []
+    loop = registry.loop
+    create_task = loop.create_task
+
+    @types.coroutine
+    def resume(work, signal):  # what an eager task does after its first step (Python 3.12)
+        while True:
+            try:
+                answer = yield signal
+            except BaseException as error:
+                signal = work.throw(error)
+            else:
+                signal = work.send(answer)
+
+    async def rest(work, signal):
+        await resume(work, signal)
+
+    async def run(channel):
+        channel.end_subscriptions(None)
+        channel.close()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("end")
+
+    loop.create_task = lambda work, **options: create_task(rest(work, work.send(None)), **options)
+    try:
+        registry.join(KEY, run)
+    finally:
+        del loop.create_task
+    await asyncio.sleep(0.5)
+    assert log == ["end"] and registry.running == 0
 
 
 async def test_each_drop_is_reported_with_exact_sums(parts):

@@ -190,7 +190,7 @@ async def test_fail_ends_the_subscription_that_lags():
     subscription, channel = subscribe(rows=2, full="fail")
     put(subscription, [packet([1, 2, 3])])  # one batch may be larger than the bounds
     put(subscription, [packet([4])])
-    assert channel.log == [("dropped", 4, 2), "left"]
+    assert channel.log == ["left", ("dropped", 4, 2)]
     assert subscription.receive_nowait() == []
     with pytest.raises(SlowSubscriber, match="at most 2 rows .*, got 4 rows"):
         await subscription.wait()

@@ -201,7 +201,7 @@ class Subscription:
     def leave(self) -> None:
         """Drop what is queued and leave the channel. Never waits; a second call does nothing."""
         channel = self._channel
-        self._drop(len(self.queue), lost=False)
+        self._discard(len(self.queue))
         self.end(None)
         if channel is not None:
             channel.subscription_left(self)
@@ -381,14 +381,22 @@ class Subscription:
         return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
 
     def _evict(self, error: ChannelError) -> None:
-        channel = self._channel
-        self._drop(len(self.queue))
+        channel, count = self._channel, len(self.queue)
+        rows = self._discard(count)
         self.end(error)
         if channel is not None:
             channel.subscription_left(self)
+            if rows:  # last: the status column may emit, and this queue must stay empty
+                channel.rows_dropped(rows, count)
 
-    def _drop(self, count: int, *, lost: bool = True) -> None:
-        """Drop the oldest packets. `lost`: the channel counts them as lost by the subscriber."""
+    def _drop(self, count: int) -> None:
+        """Drop the oldest packets: the subscriber has lost them."""
+        rows = self._discard(count)
+        if rows and self._channel is not None:
+            self._channel.rows_dropped(rows, count)
+
+    def _discard(self, count: int) -> int:
+        """Remove the oldest packets. Returns their rows."""
         rows = size = 0
         for _ in range(count):
             packet = self.queue.popleft()
@@ -399,8 +407,7 @@ class Subscription:
         self._dropped_packets += count
         self._dropped_rows += rows
         self._dropped_bytes += size
-        if lost and rows and self._channel is not None:
-            self._channel.rows_dropped(rows, count)
+        return rows
 
 
 def _channel_error(error: BaseException) -> ChannelError:

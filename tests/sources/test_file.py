@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
@@ -829,6 +830,80 @@ async def test_a_link_that_points_outside_later_is_not_followed(tmp_path):
         path.symlink_to(tmp_path / "secret")
         with pytest.raises(UpstreamError, match="is outside the directory"):
             await rows.next()
+
+
+async def test_a_folder_that_becomes_a_link_after_the_check_is_not_followed(tmp_path, monkeypatch):
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder, number in ((inside / "deep/sub", 1), (outside / "deep/sub", 2)):
+        folder.mkdir(parents=True)
+        (folder / "a").write_text(lines(number))
+    check = File._locate
+
+    def check_then_replace(source, name):
+        path = check(source, name)
+        replaced.rename(tmp_path / "old")
+        replaced.symlink_to(outside / replaced.relative_to(inside))
+        return path
+
+    for replaced in (inside / "deep", inside / "deep/sub"):
+        async with opened(inside) as source:
+            assert numbers((await source.rows_history(span(), "deep/sub/a")).rows) == [1]
+            with monkeypatch.context() as patch:
+                patch.setattr(File, "_locate", check_then_replace)
+                page = None
+                with contextlib.suppress(UpstreamError, NotFound):
+                    page = await source.rows_history(span(), "deep/sub/a")
+            assert page is None or page.rows == []
+        replaced.unlink()
+        (tmp_path / "old").rename(replaced)
+
+
+async def test_a_line_of_gigabytes_does_not_hold_a_history(tmp_path, monkeypatch):
+    path = tmp_path / "a.ndjson"
+    path.write_text(lines(1, 2))
+    os.truncate(path, 1 << 33)  # sparse: a line without a newline
+    read, pread = 0, os.pread
+
+    def counted(*args):
+        nonlocal read
+        data = pread(*args)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(logfile.os, "pread", counted)
+    async with opened(tmp_path, max_line=1000) as source:
+        with pytest.raises(
+            UpstreamError, match="'a.ndjson': expected lines, got .* without a newl"
+        ):
+            await source.rows_history(span(), "a.ndjson")
+        assert read < 100_000_000
+        page = await source.rows_history(after_offset(0, limit=2), "a.ndjson")
+        assert numbers(page.rows) == [1, 2]
+
+
+async def test_histories_leave_threads_for_others(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text(lines(1))
+    running_now, most = 0, 0
+    release = threading.Event()
+
+    def slow(*_):
+        nonlocal running_now, most
+        running_now += 1
+        most = max(most, running_now)
+        release.wait()
+        running_now -= 1
+        raise NotFound("slow")
+
+    async with opened(tmp_path) as source:
+        monkeypatch.setattr(source, "_read", slow)
+        histories = [asyncio.ensure_future(source.rows_history(span(), "a")) for _ in range(50)]
+        while running_now < file.HISTORY_THREADS:
+            await asyncio.sleep(0.001)
+        assert (await source.health()).ok
+        release.set()
+        await asyncio.wait(histories)
+    assert most == file.HISTORY_THREADS
+    assert all(isinstance(done.exception(), NotFound) for done in histories)
 
 
 async def test_an_unreadable_file_is_refused_before_it_is_opened(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Recordings are played with their gaps, at any speed."""
 
 import asyncio
+import contextlib
 import io
+import os
 import time
 
 import msgspec
@@ -11,6 +13,7 @@ from aiostream_ds import ConfigError
 from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds.sources.recorded import recorded_source as recorded
+from aiostream_ds.sources.recorded import recording as recording_module
 from aiostream_ds.sources.recorded.recorded_source import Recorded
 from aiostream_ds.sources.recorded.recording import Recorder, RecordingReader
 from aiostream_ds.testing import serve_in_memory
@@ -187,3 +190,36 @@ def test_all_time_columns_are_shifted():
     assert list(shifted.fields[0].values) == [round(clock._now)]
     assert list(shifted.fields[1].values) == [None] and shifted.fields[1].nullable
     assert shifted.fields[2] is frame.fields[2]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+async def test_only_a_regular_file_is_a_recording(tmp_path, kind):
+    path = "/dev/zero" if kind == "device" else str(tmp_path / "a")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        os.mkdir(path)
+    async with serve_in_memory(Recorded, settings={"file": path}) as grafana:
+        ok, text = await grafana.health()
+    assert not ok and "expected a regular file" in text
+
+
+def test_a_line_that_is_too_long_ends_the_recording_with_an_error(recording, monkeypatch):
+    monkeypatch.setattr(recording_module, "LINE_LIMIT", 1000)
+    with recording.open("ab") as out:
+        out.write(b"x" * 2000 + b"\n")
+    reader = RecordingReader(str(recording))
+    with contextlib.closing(reader):
+        with pytest.raises(ConfigError, match=r"line 5 of .* must have less than 1,000 bytes"):
+            while reader.read(2):
+                pass
+
+
+def test_long_lines_are_read_a_few_at_a_time(recording, monkeypatch):
+    longest = max(map(len, recording.read_bytes().splitlines(keepends=True)))
+    monkeypatch.setattr(recording_module, "LINE_LIMIT", longest + 1)
+    with contextlib.closing(RecordingReader(str(recording))) as reader:
+        counts = []
+        while packets := reader.read(100):
+            counts.append(len(packets))
+    assert sum(counts) == 3 and len(counts) > 1

@@ -53,6 +53,9 @@ LIST_LIMIT = 1_000
 NAMES_SHOWN = 10
 """Maximum number of file names in a message."""
 
+HISTORY_THREADS = 4
+"""Maximum number of histories that one data source reads at a time; others wait."""
+
 FILES_PROBED = 50
 """Maximum number of files that health reads the beginning of."""
 
@@ -94,6 +97,7 @@ class File(DataSource[FileSettings]):
     async def lifespan(self) -> AsyncGenerator[None]:
         """Resolve the directory."""
         self._root = await anyio.to_thread.run_sync(self._find_root)
+        self._history_threads = anyio.CapacityLimiter(HISTORY_THREADS)
         yield
 
     def _find_root(self) -> Path:
@@ -181,7 +185,9 @@ class File(DataSource[FileSettings]):
         0, which is before the first row of the file.
         """
         with _translate_errors(file):
-            return await anyio.to_thread.run_sync(self._read, span, file)
+            return await anyio.to_thread.run_sync(
+                self._read, span, file, limiter=self._history_threads
+            )
 
     @rows.subscribe
     async def may_read(self, user: User | None, file: str) -> None:
@@ -216,7 +222,14 @@ class File(DataSource[FileSettings]):
         base = file.rstrip("0123456789").removesuffix(".")  # FILE.1 has the format of FILE
         by_name = base.lower().endswith((".csv", ".tsv"))
         is_csv = by_name if settings.format == "auto" else settings.format == "csv"
-        return LogFile(self._locate(file), settings, is_csv=is_csv, max_line=settings.max_line)
+        # a folder may be replaced by a link after the check: no link is followed any more
+        return LogFile(
+            os.path.relpath(self._locate(file), self._root),
+            settings,
+            is_csv=is_csv,
+            max_line=settings.max_line,
+            directory=str(self._root),
+        )
 
     def _read(self, span: HistoryRange, file: str) -> HistoryPage:
         skipped = SkippedLines()

@@ -7,12 +7,12 @@ newline. All functions block: call them in a thread. No call reads a large file 
 import codecs
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from aiostream_ds.errors import UpstreamError
 from aiostream_ds.sources.file.records import BadLine, Csv, LineReader, Ndjson, RecordSettings
+from aiostream_ds.sources.regular_file import open_beneath, open_regular
 
 __all__ = [
     "HEAD",
@@ -38,6 +38,10 @@ HEAD = 1 << 16
 
 SCAN = 1 << 28
 """Maximum bytes that a search for rows reads, in a file with few rows."""
+
+LINE_SCAN = 1 << 26
+"""Bytes in long lines after which a history gives up looking for their beginnings; and four times
+`max_line`."""
 
 SEARCH = 1 << 22
 """Maximum bytes that one step of a search by time reads; without a row it goes to earlier ones."""
@@ -88,16 +92,27 @@ class Chunk(NamedTuple):
 class LogFile:
     """One open file, a context manager that closes it."""
 
-    __slots__ = ("_fd", "_start", "csv", "key", "max_line", "settings", "skipped")
+    __slots__ = ("_fd", "_scanned", "_start", "csv", "key", "max_line", "settings", "skipped")
 
-    def __init__(self, path: str, settings: RecordSettings, *, is_csv: bool, max_line: int) -> None:
-        """Open the file. Raises OSError, and UpstreamError if it is not a regular file."""
-        # without O_NONBLOCK, opening a named pipe would wait for its writer
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def __init__(
+        self,
+        path: str,
+        settings: RecordSettings,
+        *,
+        is_csv: bool,
+        max_line: int,
+        directory: str | None = None,
+    ) -> None:
+        """Open the file; with a directory, in which no part of the path may be a link.
+
+        Raises OSError, and UpstreamError if it is not a regular file.
+        """
+        if directory is None:
+            self._fd = open_regular(path, links=False)
+        else:
+            self._fd = open_beneath(directory, path)
         found = os.fstat(self._fd)
-        if not stat.S_ISREG(found.st_mode):
-            self.close()
-            raise UpstreamError("expected a regular file")
+        self._scanned = 0
         self.key = found.st_dev, found.st_ino
         """Identifies the file on this machine."""
         self.csv = is_csv
@@ -189,7 +204,10 @@ class LogFile:
         return offset == 0 or os.pread(self._fd, 1, offset - 1) == b"\n"
 
     def line_start(self, offset: int) -> int:
-        """The end of the last line that ends at or before `offset`, or 0."""
+        """The end of the last line that ends at or before `offset`, or 0.
+
+        Raises UpstreamError when lines are so long that its searches have read LINE_SCAN bytes.
+        """
         end = min(offset, self.size())
         while end > 0:
             begin = max(0, end - BLOCK)
@@ -197,6 +215,11 @@ class LogFile:
             if newline:
                 return begin + newline
             end = begin
+            self._scanned += BLOCK
+            if self._scanned > LINE_SCAN + 4 * self.max_line:
+                raise UpstreamError(
+                    f"expected lines, got {self._scanned:,} bytes without a newline"
+                )
         return 0
 
 

@@ -7,7 +7,9 @@
 Schema and data are Grafana's JSON. A last line without a newline is ignored.
 """
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
@@ -16,9 +18,13 @@ import msgspec
 from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Frame, FrameError
 from aiostream_ds._frames.packet import Schema
-from aiostream_ds.errors import ConfigError
+from aiostream_ds.errors import ConfigError, UpstreamError
+from aiostream_ds.sources.regular_file import open_regular
 
 __all__ = ["RecordedPacket", "RecordingReader", "Recorder"]
+
+LINE_LIMIT = 1 << 26
+"""Bytes of a line of a recording, which is one packet."""
 
 VERSION = 1
 """The version of the format; the reader rejects any other."""
@@ -99,12 +105,14 @@ class RecordingReader:
         self._name = name
         self._schema: Schema | None = None
         try:
-            self._file = open(name, "rb")
+            self._file = os.fdopen(open_regular(name), "rb")
         except OSError as error:
             raise ConfigError(
                 f"the recording {name!r} cannot be opened: {error.strerror}"
             ) from None
-        self._lines = enumerate(self._file, 1)
+        except UpstreamError as error:
+            raise ConfigError(f"the recording {name!r} cannot be read: {error.message}") from None
+        self._lines = enumerate(iter(partial(self._file.readline, LINE_LIMIT), b""), 1)
         try:
             head = self._read_head()
         except BaseException:
@@ -135,16 +143,30 @@ class RecordingReader:
         """The next packets, an empty list at the end. Raises ConfigError for an invalid line."""
         found: list[RecordedPacket] = []
         while not found:
-            lines = list(islice(self._lines, most))
+            lines = self._next_lines(most)
             if not lines:
                 break
             found.extend(self._packets(lines))
         return found
 
+    def _next_lines(self, most: int) -> list[tuple[int, bytes]]:
+        """The next lines with their numbers: at most so many, and fewer if they are long."""
+        lines, size = [], 0
+        for line in islice(self._lines, most):
+            lines.append(line)
+            size += len(line[1])
+            if size >= LINE_LIMIT:
+                break
+        return lines
+
     def _packets(self, lines: list[tuple[int, bytes]]) -> Iterator[RecordedPacket]:
         for number, text in lines:
             if not text.endswith(b"\n"):
-                return
+                if len(text) < LINE_LIMIT:
+                    return
+                raise ConfigError(
+                    f"line {number} of {self._name!r} must have less than {LINE_LIMIT:,} bytes"
+                )
             try:
                 line = msgspec.json.decode(text, type=_Line)
                 if line.schema is not msgspec.UNSET:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
+import anyio
+
 from aiostream_ds._annotations import signature
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
@@ -85,9 +87,32 @@ class DataSource(Generic[S]):
         """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`.
 
         Called when an admin clicks Save & test, and for Grafana's own health checks. Re-entrant:
-        calls may run at the same time.
+        calls may run at the same time. `lifespan` has been entered: what it cannot open fails
+        before.
+
+        Without an override, it calls `Upstream.check` of every `Upstream` that is an attribute of
+        `self`, or in a list or dict that is one.
         """
-        return Health()
+        return await _check_upstreams(self)
+
+
+async def _check_upstreams(source: DataSource[Any]) -> Health:
+    """Try the connections of a data source without a `health` of its own."""
+    from aiostream_ds.upstream import Upstream  # few plugins have one
+
+    values: list[Any] = []
+    for value in vars(source).values():
+        if isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            values += value
+        else:
+            values.append(value)
+    found = {id(each): each for each in values if isinstance(each, Upstream)}
+    async with anyio.create_task_group() as tasks:
+        for upstream in found.values():
+            tasks.start_soon(upstream.check)
+    return Health(message="connected") if found else Health()
 
 
 D = TypeVar("D", bound=DataSource[Any])

@@ -48,6 +48,8 @@ class PluginError(Exception):
     permanent: ClassVar[bool] = True
     """Whether a retry of the stream cannot succeed."""
 
+    _is_logged: bool = False  # one log line for all streams that get it
+
     def __init__(self, message: str = "") -> None:
         super().__init__(message or type(self).__name__)
 

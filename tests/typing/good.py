@@ -1,7 +1,7 @@
 """Right uses of the public API. Neither type checker may report a line. Never run."""
 # pyright: strict
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar, assert_type
@@ -42,6 +42,7 @@ from aiostream_ds import (
     serve,
     stream,
 )
+from aiostream_ds.testing import UpstreamDouble
 
 
 class Broker(Settings):
@@ -190,7 +191,22 @@ class Feeds(Upstream[str, bytes]):
         yield 1
 
     async def messages(self, connection: int) -> AsyncGenerator[tuple[str, bytes], None]:
+        self.fail("gone", UpstreamError("the topic was deleted"))
         yield "topic", b"text"
+
+    def keys_for(self, address: str) -> Iterable[str]:
+        return (key for key in self.followed if key == address)
+
+
+class FeedsDouble(UpstreamDouble[str, bytes], Feeds):
+    pass
+
+
+async def play_feeds(feeds: FeedsDouble) -> None:
+    feeds.send("topic", b"one", b"two")
+    feeds.disconnect()
+    await feeds.check()
+    assert_type(feeds.subscribed, set[str])
 
 
 class Pressed(DataSource):

@@ -11,6 +11,7 @@ Viewers see the first two as the channel's status.
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from logging import DEBUG, ERROR, WARNING
 from math import inf
 from typing import Any
 
@@ -199,10 +200,11 @@ class _Run:
         if declared.permanent:
             self._counters.count_error("permanent")
             self._channel.statuses.set("refused", Status("error", declared.message))
-            log.error(
+            log.log(
+                DEBUG if declared._is_logged else ERROR,
                 "stream refused: %s; no rows until the settings change or its viewers leave",
                 declared,
-                exc_info=declared.__cause__,
+                exc_info=None if declared._is_logged else declared.__cause__,
                 extra=self._extra,
             )
             return inf
@@ -211,12 +213,14 @@ class _Run:
         self._set_reconnecting()
         self._counters.count_error("transient")
         self._counters.retries += 1
-        log.warning(
+        is_first = self._failures == 1 and not declared._is_logged
+        log.log(
+            DEBUG if declared._is_logged else WARNING,
             "stream interrupted: %s; retry in %.1f s (attempt %d)",
             declared,
             wait,
             self._failures,
-            exc_info=declared.__cause__,
+            exc_info=declared.__cause__ if is_first else None,  # the same traceback each time
             extra=self._extra,
         )
         return wait

@@ -12,6 +12,7 @@ from aiostream_ds.datasource import create_instance
 from aiostream_ds.testing.grafana import Grafana, QueryFailed, open_second_server, serve_in_memory
 from aiostream_ds.testing.recorded_upstream import RecordedMessage, play, record
 from aiostream_ds.testing.snapshots import frame_text
+from aiostream_ds.testing.upstream_double import UpstreamDouble
 from aiostream_ds.testing.viewer import Refused, Viewer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "QueryFailed",
     "RecordedMessage",
     "Refused",
+    "UpstreamDouble",
     "Viewer",
     "create_instance",
     "frame_text",

@@ -1,0 +1,81 @@
+"""One key of an upstream: its followers, and its last messages for late followers."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from math import inf
+from typing import Generic, TypeVar
+
+import anyio
+
+from aiostream_ds.upstream.message_queue import MessageQueue
+
+__all__ = ["FollowedKey"]
+
+MessageT = TypeVar("MessageT")
+
+
+class FollowedKey(Generic[MessageT]):
+    """The followers of one key, and whether the upstream system sends its messages.
+
+    It exists as long as it has followers, or is served by a task of the connection.
+    """
+
+    __slots__ = ("_changed", "_last", "_last_values", "is_lost", "is_subscribed", "queues")
+
+    def __init__(self, last_values: int) -> None:
+        self.queues: dict[MessageQueue[MessageT], None] = {}
+        self.is_subscribed = False
+        self.is_lost = False  # failed while it was subscribed: there is nothing to unsubscribe
+        self._last_values = last_values
+        self._last: OrderedDict[Hashable, MessageT] = OrderedDict()
+        self._changed = anyio.Event()
+
+    def join(self, queue: MessageQueue[MessageT]) -> None:
+        """Add a follower. It gets the last messages first."""
+        self.queues[queue] = None
+        for message in self._last.values():
+            queue.put(message)
+        if self.is_subscribed:
+            queue.set_subscribed()
+        self._changed.set()
+
+    def leave(self, queue: MessageQueue[MessageT]) -> None:
+        """Remove a follower, if it has not been removed by an error."""
+        if self.queues.pop(queue, self) is not self and not self.queues:
+            self._changed.set()
+
+    def remember(self, address: Hashable, message: MessageT) -> None:
+        """Keep the last message of an address for late followers."""
+        self._last[address] = message
+        self._last.move_to_end(address)
+        if len(self._last) > self._last_values:
+            self._last.popitem(last=False)
+
+    def set_subscribed(self) -> None:
+        """The upstream system sends the messages of this key."""
+        self.is_subscribed = True
+        for queue in self.queues:
+            queue.set_subscribed()
+
+    def reset(self) -> None:
+        """The key is not subscribed any more; it may be subscribed again."""
+        self.is_subscribed = self.is_lost = False
+        self._last.clear()
+
+    def fail(self, error: Exception) -> None:
+        """Raise `error` in all followers, after the messages that they have not read."""
+        queues, self.queues = self.queues, {}
+        for queue in queues:
+            queue.fail(error)
+        self.reset()
+        self.is_lost = True
+        self._changed.set()
+
+    async def wait_until_unused(self, linger: float) -> None:
+        """Return when the key has failed, or has had no follower for `linger` seconds."""
+        while not self.is_lost:
+            self._changed = anyio.Event()
+            with anyio.move_on_after(inf if self.queues else linger) as scope:
+                await self._changed.wait()
+            if scope.cancelled_caught and not self.queues:
+                return

@@ -1,0 +1,495 @@
+"""One connection that distributes its messages to the followers of keys.
+
+    idle ──▶ connecting ──▶ connected ⇄ lingering ──▶ closing ──▶ idle
+                 └──────────────┴─ failed: all followers get the error; the next attempt begins
+                                           after a delay and when somebody follows a key
+
+One task runs the connection, in the task group of the task that entered the `Upstream`; within it,
+one task reads the messages and one serves each key.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Set,
+)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from math import inf
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+from msgspec import Struct
+
+from aiostream_ds._author_code import contained, isolate
+from aiostream_ds._channels.policy import HEALTHY_AFTER, Buffer, Retry
+from aiostream_ds._loggers import get_logger
+from aiostream_ds._telemetry import current_counters
+from aiostream_ds.errors import UpstreamError, copy_error, unwrap
+from aiostream_ds.upstream.followed_key import FollowedKey
+from aiostream_ds.upstream.message_queue import MessageQueue
+from aiostream_ds.upstream.outages import Outages, to_plugin_error, worth_traceback
+
+__all__ = ["BATCH_MESSAGES", "Upstream", "UpstreamStatistics"]
+
+log = get_logger(__name__)
+
+BATCH_MESSAGES = 64
+"""Messages after which an upstream that never waits yields to the event loop."""
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+MessageT = TypeVar("MessageT")
+
+_BUFFER, _RETRY = Buffer(rows=1_000), Retry()
+
+
+class UpstreamStatistics(Struct, frozen=True):
+    """The counts of an upstream.
+
+    `keys` is the number of subscribed keys, `connects` the number of attempts to connect.
+    `unmatched` messages had no subscriber, `dropped` ones were lost by slow subscribers.
+    """
+
+    subscribers: int
+    keys: int
+    connects: int
+    messages: int
+    unmatched: int
+    dropped: int
+
+
+class Upstream(ABC, Generic[KeyT, MessageT]):
+    """One connection, shared by all streams of a data source. Subclass it, and enter it in
+    `lifespan`:
+
+        async with Feeds(self.settings.url) as self.feeds:
+            yield
+
+    and in a stream:
+
+        async with self.feeds.follow(topic) as messages:
+            async for message in messages:
+                yield {"text": message}
+
+    It connects for the first subscriber, subscribes to a key for the first subscriber of that key,
+    and gives each of them every message of the key. When the connection is lost, all subscribers
+    get an UpstreamError, so that their streams are retried. However many they are, there is one
+    attempt to connect at a time, with the delays of `retry`, and one log line for an outage.
+
+    Not thread-safe: use it in the event loop's thread.
+
+    Args:
+        linger: seconds for which a key stays subscribed after its last subscriber has left, and
+            with the last key the connection.
+        buffer: the bounds of each subscriber's queue. Its rows are messages; bytes are not counted.
+            With "block" the slowest subscriber delays the connection.
+        retry: the delays between attempts to connect.
+        timeout: seconds that each of these may take: opening the connection, closing it, one call
+            of `subscribe`, one of `unsubscribe`.
+        concurrency: the maximum number of calls of `subscribe` and `unsubscribe` at a time, each
+            for another key; 1 for clients that handle one request at a time.
+        last_values: the number of messages of a key, the last one of each address, that a later
+            subscriber of the key gets first; for systems that do not send a current value
+            themselves.
+        name: the name in messages and in the log; by default that of the class.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        linger: float = 0.0,
+        buffer: Buffer = _BUFFER,
+        retry: Retry = _RETRY,
+        timeout: float = 10.0,
+        concurrency: int = 32,
+        last_values: int = 0,
+        name: str = "",
+    ) -> None:
+        if not timeout > 0:
+            raise ValueError(f"timeout must be a number above 0, got {timeout!r}")
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, got {concurrency!r}")
+        if not 0 <= last_values <= buffer.rows:
+            raise ValueError(
+                f"last_values must be from 0 to buffer.rows ({buffer.rows}), got {last_values!r}"
+            )
+        self._linger = linger
+        self._buffer = buffer
+        self._retry = retry
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._last_values = last_values
+        self._name = name or type(self).__name__
+        self._keys: dict[KeyT, FollowedKey[MessageT]] = {}
+        self._new_keys: deque[KeyT] = deque()  # without a task of the connection
+        self._tests: dict[MessageQueue[MessageT], None] = {}  # calls of `check` that wait
+        self._changed = anyio.Event()
+        self._outages = Outages(self._name, retry)
+        self._is_running = self._is_open = self._has_cleanup_failed = False
+        self._connects = self._messages = self._unmatched = self._dropped = 0
+        self._counters = current_counters()
+        self._stack: AsyncExitStack | None = None
+        self._tasks: TaskGroup | None = None
+
+    # -- for subclasses ------------------------------------------------------------------------
+
+    @abstractmethod
+    def connect(self) -> AbstractAsyncContextManager[Any]:
+        """Open the connection, and close it again.
+
+        An exception ends the attempt to connect, which is retried. A permanent PluginError, such
+        as ConfigError for a wrong password, is not: subscribers get it until the settings change.
+        An exception of `messages` is raised at the `yield`, so that it can be replaced there. The
+        connection counts as lost also if `connect` suppresses it.
+        """
+
+    @abstractmethod
+    def messages(self, connection: Any) -> AsyncGenerator[tuple[KeyT, MessageT], None]:
+        """Yield all messages of the connection, each with its key. Return or raise when the
+        connection is lost. For one key that the upstream system ends, call `fail`."""
+
+    async def subscribe(self, connection: Any, key: KeyT) -> None:
+        """Request the messages of a key. Calls for other keys may run at the same time.
+
+        An exception is raised in the subscribers of this key only: a PluginError as it is, any
+        other as an UpstreamError, so that their streams are retried. `unsubscribe` is not called
+        then. To end the whole connection, let `messages` raise.
+        """
+
+    async def unsubscribe(self, connection: Any, key: KeyT) -> None:
+        """The key has no subscriber any more. An exception is logged and has no other effect."""
+
+    def keys_for(self, address: KeyT) -> Iterable[KeyT]:
+        """The subscribed keys that a message is for, each once. Override it when keys are
+        patterns: `(key for key in self.followed if matches(key, address))`."""
+        return (address,)
+
+    @property
+    def followed(self) -> Set[KeyT]:
+        """The keys that have subscribers, or linger: a live view, in the order in which they were
+        followed."""
+        return self._keys.keys()
+
+    def fail(self, key: KeyT, error: Exception) -> None:
+        """End the subscription to one key: its subscribers get `error`, as from `subscribe`, after
+        the messages that they have not read.
+
+        The key is subscribed again when somebody follows it. A key that nobody follows is ignored.
+        """
+        state = self._keys.get(key)
+        if state is not None:
+            state.fail(to_plugin_error(error, self._name))
+
+    # -- for streams ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def follow(self, key: KeyT) -> AsyncGenerator[AsyncIterator[MessageT]]:
+        """Subscribe to a key: an async iterator over its messages from now on.
+
+        Returns when the key is subscribed. Safe to cancel: no message is lost.
+
+        Raises:
+            UpstreamError: the upstream system cannot be reached, or the connection was lost; also
+                raised by the iterator, as is the exception of `subscribe`. With `full="fail"` the
+                iterator raises it when the queue is full.
+            PluginError: the permanent error of `connect` or `subscribe`.
+            RuntimeError: the Upstream has not been entered.
+        """
+        queue: MessageQueue[MessageT] = self._make_queue(str(key))
+        state = self._join(key, queue)
+        try:
+            await queue.wait_until_subscribed()
+            yield queue
+        finally:
+            queue.close()
+            state.leave(queue)
+
+    async def check(self) -> None:
+        """Return if there is a connection or one can be opened; for `DataSource.health`.
+
+        It is one attempt, without the messages of any key. While the delay after a failed attempt
+        lasts, and after a permanent error, it raises that error without another attempt. Safe to
+        cancel.
+
+        Raises:
+            PluginError: why there is no connection, as `follow` raises it.
+            RuntimeError: the Upstream has not been entered.
+        """
+        self._require_entered()
+        if self._is_open:
+            return
+        if self._outages.error is not None:
+            raise copy_error(self._outages.error)
+        queue = self._make_queue(self._name)
+        self._tests[queue] = None
+        self._start()
+        try:
+            await queue.wait_until_subscribed()
+        finally:
+            self._tests.pop(queue, None)
+            self._changed.set()
+
+    def statistics(self) -> UpstreamStatistics:
+        """The current counts."""
+        return UpstreamStatistics(
+            subscribers=sum(len(state.queues) for state in self._keys.values()),
+            keys=sum(state.is_subscribed for state in self._keys.values()),
+            connects=self._connects,
+            messages=self._messages,
+            unmatched=self._unmatched,
+            dropped=self._dropped,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._outages = Outages(self._name, self._retry)
+        async with AsyncExitStack() as stack:
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        stack, tasks = self._stack, self._tasks
+        self._stack = self._tasks = None
+        if stack is None or tasks is None:
+            return
+        self._fail_all(UpstreamError("the data source is closing"))
+        if not self._is_open:  # an open connection closes by itself, so that it may say goodbye
+            tasks.cancel_scope.cancel()
+        await stack.__aexit__(None, None, None)
+
+    # -- subscribers ---------------------------------------------------------------------------
+
+    def _make_queue(self, name: str) -> MessageQueue[MessageT]:
+        return MessageQueue(self._buffer, self._count_dropped, name)
+
+    def _require_entered(self) -> TaskGroup:
+        if self._tasks is None:
+            raise RuntimeError(
+                f"expected {type(self).__name__} to be entered in `lifespan` with `async with`"
+            )
+        return self._tasks
+
+    def _join(self, key: KeyT, queue: MessageQueue[MessageT]) -> FollowedKey[MessageT]:
+        self._require_entered()
+        if self._outages.refusal is not None:
+            raise copy_error(self._outages.refusal)
+        state = self._keys.get(key)
+        if state is None:
+            state = self._keys[key] = FollowedKey(self._last_values)
+            self._new_keys.append(key)
+        state.join(queue)
+        self._start()
+        return state
+
+    def _start(self) -> None:
+        self._changed.set()
+        if not self._is_running:
+            self._is_running = True
+            self._require_entered().start_soon(self._run)
+
+    def _fail_all(self, error: Exception) -> None:
+        keys, self._keys = self._keys, {}
+        tests, self._tests = self._tests, {}
+        self._new_keys.clear()
+        for state in keys.values():
+            state.fail(error)
+        for queue in tests:
+            queue.fail(error)
+        self._changed.set()
+
+    def _count_dropped(self, count: int) -> None:
+        self._dropped += count
+        self._counters.count_dropped("upstream", count)
+
+    # -- the connection ------------------------------------------------------------------------
+
+    @property
+    def _is_wanted(self) -> bool:
+        return bool(self._keys or self._tests)
+
+    async def _run(self) -> None:
+        try:
+            while self._is_wanted:
+                await anyio.sleep(self._outages.wait)
+                self._forget_unfollowed_keys()
+                if self._is_wanted:
+                    await self._run_connection()
+        finally:
+            self._is_running = False
+
+    def _forget_unfollowed_keys(self) -> None:
+        """Between two connections: their followers have left while there was none."""
+        self._keys = {key: state for key, state in self._keys.items() if state.queues}
+        self._new_keys = deque(self._keys)
+
+    async def _run_connection(self) -> None:
+        """One connection, from the attempt to its end."""
+        self._connects += 1
+        self._has_cleanup_failed = False
+        phase = "opening"
+        lost: Exception | None = None
+        scope = anyio.CancelScope(deadline=anyio.current_time() + self._timeout)
+        try:
+            with isolate(), scope:
+                async with self.connect() as connection:
+                    scope.deadline = inf
+                    phase, self._is_open = "open", True
+                    lost = await self._serve(connection)
+                    phase = "closing"
+                    scope.deadline = anyio.current_time() + self._timeout
+                    if lost is not None:
+                        raise lost
+            if scope.cancelled_caught:
+                raise UpstreamError(
+                    f"{self._name}: {phase} the connection took longer than {self._timeout:g} s"
+                )
+            if phase == "open":
+                raise UpstreamError(f"{self._name}: connect() ended while it was open")
+        except Exception as error:
+            if phase != "closing" or lost is not None:
+                self._fail_all(self._outages.failed(unwrap(error)))
+            else:
+                self._log_cleanup("connect", error)  # nobody waits for it
+        else:
+            if lost is not None:  # and suppressed by `connect`
+                self._fail_all(self._outages.failed(lost))
+        finally:
+            self._is_open = False
+
+    async def _serve(self, connection: Any) -> Exception | None:
+        """Distribute the messages until no key is followed. Returns the error by which the
+        connection was lost."""
+        for queue in self._tests:
+            queue.set_subscribed()
+        lost: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._serve_keys, connection, tasks)
+            tasks.start_soon(self._end_outage)
+            try:
+                await self._read(connection)
+            except BaseException as error:
+                # any cancellation passes: it may be that of a task group in `connect`
+                failure = contained(error, requested=True)
+                if failure is None:
+                    raise
+                if not tasks.cancel_scope.cancel_called:
+                    found = unwrap(failure)
+                    lost = found if isinstance(found, Exception) else failure
+                    tasks.cancel_scope.cancel()
+                else:  # the connection is closing on purpose
+                    self._log_cleanup("messages", failure)
+        return lost
+
+    async def _read(self, connection: Any) -> None:
+        async with aclosing(self.messages(connection)) as messages:
+            count = 0
+            async for address, message in messages:
+                self._messages += 1
+                matched = False
+                # a copy: `keys_for` may be a generator over `followed`
+                for key in tuple(self.keys_for(address)):
+                    state = self._keys.get(key)
+                    if state is None:
+                        continue
+                    if self._last_values:
+                        state.remember(address, message)
+                    for queue in tuple(state.queues):
+                        matched = True
+                        if queue.is_blocked:
+                            await queue.drain()
+                        queue.put(message)
+                self._unmatched += not matched
+                count += 1
+                if count >= BATCH_MESSAGES:
+                    count = 0
+                    await anyio.lowlevel.checkpoint()
+        raise UpstreamError(f"{self._name}: the upstream system has closed the connection")
+
+    async def _end_outage(self) -> None:
+        """The connection is healthy if it lasts longer than the delay before it, with messages; or
+        longer than any delay."""
+        begun, messages = anyio.current_time(), self._messages
+        longest = self._retry.max_delay
+        await anyio.sleep(min(longest, max(self._outages.delay, HEALTHY_AFTER)))
+        if self._messages == messages:
+            await anyio.sleep(begun + longest - anyio.current_time())
+        self._outages.recovered()
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    async def _serve_keys(self, connection: Any, tasks: TaskGroup) -> None:
+        """Serve each followed key in a task of its own; close the connection when there are
+        none."""
+        turns = anyio.Semaphore(self._concurrency)
+        while self._is_wanted:
+            self._changed = anyio.Event()
+            while self._new_keys:
+                key = self._new_keys.popleft()
+                tasks.start_soon(self._serve_key, connection, key, self._keys[key], turns)
+            await self._changed.wait()
+        tasks.cancel_scope.cancel()
+
+    async def _serve_key(
+        self, connection: Any, key: KeyT, state: FollowedKey[MessageT], turns: anyio.Semaphore
+    ) -> None:
+        """Subscribe to a key as long as it has followers; again if some join in the meantime."""
+        while state.queues:
+            state.reset()
+            async with turns:
+                if not state.queues:
+                    break
+                error = await self._call("subscribe", self.subscribe, connection, key)
+            if error is not None:
+                state.fail(error)
+                continue
+            if not state.is_lost:
+                state.set_subscribed()
+                await state.wait_until_unused(self._linger)
+            if not state.is_lost:
+                state.reset()
+                async with turns:
+                    error = await self._call("unsubscribe", self.unsubscribe, connection, key)
+                if error is not None:
+                    self._log_cleanup(f"unsubscribe({key!r})", error)
+        if self._keys.get(key) is state:  # unless the Upstream is being closed
+            del self._keys[key]
+        self._changed.set()
+
+    async def _call(
+        self, name: str, method: Callable[[Any, KeyT], Awaitable[None]], connection: Any, key: KeyT
+    ) -> Exception | None:
+        """Call one of the author's methods. Returns its error, as followers get it."""
+        try:
+            with isolate(), anyio.move_on_after(self._timeout) as scope:
+                await method(connection, key)
+        except Exception as error:
+            return to_plugin_error(unwrap(error), self._name)
+        if not scope.cancelled_caught:
+            return None
+        return UpstreamError(
+            f"{self._name}: {name}({key!r}) did not return within {self._timeout:g} s"
+        )
+
+    def _log_cleanup(self, what: str, error: BaseException) -> None:
+        """Log an error for which nobody waits, once for each connection."""
+        if not self._has_cleanup_failed:
+            self._has_cleanup_failed = True
+            log.warning(
+                "%s: %s failed: %s", self._name, what, error, exc_info=worth_traceback(error)
+            )

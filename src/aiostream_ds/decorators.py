@@ -69,7 +69,7 @@ SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar("AnswerT", bound="Frame | LiveChannel | Sequence[Frame | LiveChannel]")
 R_co = TypeVar("R_co", covariant=True)
 
-HookKind = Literal["history", "subscribe", "publish", "suggest"]
+HookKind = Literal["history", "last", "subscribe", "publish", "suggest"]
 
 HTTPMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
@@ -361,6 +361,17 @@ class CursorStream(Stream[P, R_co]):
     """A stream whose rows have a cursor: its method also takes the cursor to start after."""
 
     leading_arguments = 1
+
+    def last(
+        self, hook: Callable[Concatenate[D, P], Awaitable[Cursor | int | None]], /
+    ) -> Callable[Concatenate[D, P], Awaitable[Cursor | int | None]]:
+        """Decorate the method that returns the cursor of the newest row; None while there is none.
+
+        A `Cursor` also names the epoch, the same as in the history's `HistoryPage`. Called when a
+        run starts, and for exact queries and subscriptions. Re-entrant. Without this hook the
+        history is asked for the newest row.
+        """
+        return self._hook("last", hook)
 
     if TYPE_CHECKING:
 

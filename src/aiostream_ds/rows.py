@@ -104,9 +104,9 @@ class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     start: datetime
-    """Aware, in UTC; the earliest possible time when rows after a cursor are asked for."""
+    """Aware, in UTC; 1970 when rows after a cursor, or the newest row, are asked for."""
     end: datetime
-    """Aware, in UTC; the latest possible time when there is no later bound."""
+    """Aware, in UTC; a day from now when there is no later bound."""
     limit: int
     """The maximum number of rows to return."""
     after: int | None = None

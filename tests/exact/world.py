@@ -239,6 +239,15 @@ class _Source(DataSource[Titled]):
             found = [line for line in found if line.offset <= history_range.upto]
         return HistoryPage(found[: history_range.limit], epoch=log.epoch)
 
+    @log.last
+    @varying.last
+    @following.last
+    async def newest(self, name: str) -> Cursor:
+        self.world.check_upstream()
+        log = self.world.log(name)
+        lines = self.visible(log)
+        return Cursor(log.epoch, lines[-1].offset if lines else -1)
+
     def visible(self, log: Log) -> Sequence[Line]:
         return log.until(now_ms() - round(self.world.lags.get(self.server, 0.0) * 1000))
 

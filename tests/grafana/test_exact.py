@@ -3,10 +3,12 @@ running stream serves the exact and the stock channel."""
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import anyio
 import msgspec
 import pytest
+from grpclib.exceptions import GRPCError
 
 from aiostream_ds import (
     Buffer,
@@ -25,6 +27,7 @@ from aiostream_ds import (
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._grafana import replay
 from aiostream_ds._grafana.exact_delivery import HEARTBEAT
+from aiostream_ds.decorators import CursorStream
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -554,3 +557,79 @@ async def test_nothing_is_lost_before_the_first_row_of_a_numbering(log):
     async with serve_in_memory(Source) as grafana:
         _, page = await rows_after(grafana, -1)
     assert page["numbers"] == [1, 2] and not page["truncated"]
+
+
+class Asked(DataSource):
+    """Keeps the questions that its history gets."""
+
+    questions: ClassVar[list[HistoryRange]] = []
+    newest: ClassVar[object] = 3
+
+    @stream("asked", cursor="n")
+    async def asked(self, after: Cursor | None) -> Rows[Line]:
+        LOG.runs.append(after)
+        await anyio.sleep_forever()
+        yield Line(START, 0)
+
+    @asked.history
+    async def read(self, history_range: HistoryRange) -> HistoryPage:
+        self.questions.append(history_range)
+        return HistoryPage([Line(START + 2, 2)] if history_range.start < moment(0) else [], "one")
+
+
+class AskedLast(Asked):
+    @Asked.asked.last
+    async def last(self) -> Cursor | int | None:
+        return self.newest
+
+
+async def test_a_history_is_never_asked_for_times_that_no_upstream_system_has():
+    Asked.questions.clear()
+    now = datetime.now(UTC)
+    async with serve_in_memory(Asked) as grafana:
+        query = {"queryType": "asked", "exact": True}
+        start = now - timedelta(minutes=1)
+        (frame,) = await grafana.query(query, start=start, end=now)
+        await grafana.follow("x/asked")
+        await rows_after(grafana, 1, "x/asked")
+        await settle()
+    assert frame.meta.custom["cursor"]["last"] == 2 == LOG.runs[0].value
+    earliest = datetime(1970, 1, 1, tzinfo=UTC)
+    latest = datetime.now(UTC) + timedelta(days=1)
+    assert all(earliest <= q.start < q.end <= latest for q in Asked.questions)
+    asked = [q for q in Asked.questions if q.start > earliest]
+    assert asked and all(abs(q.start - start) < timedelta(seconds=1) for q in asked)
+
+
+@pytest.mark.parametrize(
+    ("newest", "cursor"),
+    [(3, Cursor("", 3)), (None, Cursor("", -1)), (Cursor("one", 4), Cursor("one", 4))],
+)
+async def test_the_last_hook_answers_for_the_newest_cursor(newest, cursor):
+    Asked.questions.clear()
+    AskedLast.newest = newest
+    async with serve_in_memory(AskedLast) as grafana:
+        await grafana.follow("x/asked")
+        await settle()
+    assert LOG.runs == [cursor] and Asked.questions == []
+
+
+async def test_a_last_hook_that_returns_something_else_is_a_bug(caplog):
+    AskedLast.newest = "3"
+    async with serve_in_memory(AskedLast) as grafana:
+        with pytest.raises(GRPCError, match="last must return"):
+            await grafana.follow("x/asked")
+    assert "last must return a Cursor, an int or None, got '3'" in caplog.text
+
+
+def test_a_last_hook_needs_a_cursor():
+    with pytest.raises(TypeError, match="newest: expected a cursor of the stream 'ticks'"):
+
+        class Without(Asked):
+            @stream("ticks")
+            async def ticks(self):
+                yield {}
+
+            @CursorStream.last.__get__(ticks)
+            async def newest(self):
+                return 1

@@ -20,7 +20,7 @@ from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.query_fields import decode_query
-from aiostream_ds._grafana.replay import LATEST, ChannelRequest, RowReplay, copy_frame, frame_of
+from aiostream_ds._grafana.replay import OPEN_END, ChannelRequest, RowReplay, copy_frame, frame_of
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
@@ -185,9 +185,9 @@ async def _channel_frame(
 
 
 def _history_range(query: Query) -> HistoryRange:
-    end = query.time_range.end
-    if query.exact and end > datetime.now(UTC) - OPEN_RANGE:
-        end = LATEST
+    end, now = query.time_range.end, datetime.now(UTC)
+    if query.exact and end > now - OPEN_RANGE:
+        end = max(end, now + OPEN_END)
     limit = max(1, min(query.max_data_points, HISTORY_LIMIT))
     return HistoryRange(start=query.time_range.start, end=end, limit=limit)
 

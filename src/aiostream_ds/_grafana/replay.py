@@ -5,7 +5,7 @@ from the channel's log, which has the rows of this process. A frame and its curs
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, Histor
 
 __all__ = [
     "INLINE_ROWS",
-    "LATEST",
+    "OPEN_END",
     "REPLAY_ROWS",
     "ChannelRequest",
     "RowReplay",
@@ -54,8 +54,11 @@ REPLAY_ROWS = 5_000
 INLINE_ROWS = 10_000
 """Up to so many rows are encoded in the event loop; more are encoded in a thread."""
 
-EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-"""The time range of a read by cursor; LATEST is also the end of an open range."""
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""The start of the time range of a read by cursor: not every upstream system has earlier times."""
+
+OPEN_END = timedelta(days=1)
+"""How far an open range reaches into the future: the clock that stamps the rows may be fast."""
 
 
 class ChannelRequest(NamedTuple):
@@ -123,9 +126,19 @@ class RowReplay:
 
     async def newest_cursor(self, request: ChannelRequest) -> Cursor:
         """The cursor of the newest row of a stream with a cursor. Raises what the hook raises."""
-        page = await self.read_history(request, HistoryRange(start=EARLIEST, end=LATEST, limit=1))
+        if request.stream.last is not None:
+            return await self._ask_last(request, request.stream.last)
+        page = await self.read_history(request, _any_time(limit=1))
         frame = await self._frame(request, page)
         return Cursor(page.epoch, _last_cursor(request, frame, page))
+
+    async def _ask_last(self, request: ChannelRequest, name: str) -> Cursor:
+        last = await getattr(request.instance.source, name)(**request.arguments)
+        if last is None or type(last) is int:
+            last = Cursor("", -1 if last is None else last)
+        if not isinstance(last, Cursor):
+            raise TypeError(f"{name} must return a Cursor, an int or None, got {last!r}")
+        return last
 
     async def initial_data(self, request: ChannelRequest) -> bytes:
         """The initial data of a subscription to an exact channel: a packet with the newest cursor.
@@ -252,10 +265,7 @@ class RowReplay:
         self, request: ChannelRequest, after: int, limit: int, upto: int | None = None
     ) -> HistoryPage:
         """The oldest `limit` rows after a cursor, from the history hook. Raises what it raises."""
-        history_range = HistoryRange(
-            start=EARLIEST, end=LATEST, limit=limit, after=after, upto=upto
-        )
-        return await self.read_history(request, history_range)
+        return await self.read_history(request, _any_time(limit=limit, after=after, upto=upto))
 
     async def _history_after(
         self, request: ChannelRequest, after: int, upto: int | None
@@ -320,6 +330,11 @@ class RowReplay:
         frame = await frame_of(self.row_encoder(request), page.rows)
         tables.add_notices(frame, page.notices)
         return frame
+
+
+def _any_time(limit: int, after: int | None = None, upto: int | None = None) -> HistoryRange:
+    end = datetime.now(UTC) + OPEN_END
+    return HistoryRange(start=EARLIEST, end=end, limit=limit, after=after, upto=upto)
 
 
 def copy_frame(frame: Frame) -> Frame:

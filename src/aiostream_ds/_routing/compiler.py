@@ -265,6 +265,8 @@ class _Compiler:
                 "expected a history hook for a stream with a cursor, got none; "
                 f"decorate a method with @{name}.history",
             )
+        if stream.options.cursor is None and "last" in hooks:
+            raise self._error(hooks["last"], f"expected a cursor of the stream {name!r}, got none")
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
             principal = principal_of(stream.pattern)
@@ -280,6 +282,7 @@ class _Compiler:
             path_type=path_type,
             query_type=query_type,
             history=hooks.get("history"),
+            last=hooks.get("last"),
             subscribe=hooks.get("subscribe"),
             principal=principal,
             publish=self._publish(hooks["publish"], stream.pattern) if "publish" in hooks else None,

@@ -65,6 +65,8 @@ def principal_of(pattern: Pattern) -> str | None:
 
 def leading_parameters(kind: str, parameters: Sequence[str], pattern: Pattern) -> list[str]:
     """What a hook of this kind receives before the path's fields."""
+    if kind == "last":
+        return []
     if kind == "publish" and wants_user(parameters, pattern):
         return ["data", "user"]
     return [{"history": "history_range", "subscribe": "user", "publish": "data"}[kind]]
@@ -106,6 +108,7 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     path_type: type[msgspec.Struct]
     query_type: type[Query]
     history: str | None
+    last: str | None
     subscribe: str | None
     principal: str | None
     """The path field with the login of the only user who may follow it."""

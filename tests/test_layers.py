@@ -38,6 +38,7 @@ ASYNCIO = {
     "_channels/channel.py",
     "_channels/paced.py",
     "_channels/registry.py",
+    "_grafana/lifespan_task.py",
     "_grafana/packet_delivery.py",
     "_grpc/server.py",
     "_http2/connection.py",

@@ -10,6 +10,7 @@ Nobody has requested any other cancellation.
 """
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
@@ -18,7 +19,7 @@ from weakref import WeakSet
 
 import anyio
 
-__all__ = ["cancel", "contained", "describe", "is_cancel_requested", "isolate"]
+__all__ = ["cancel", "contained", "describe", "is_cancel_requested", "isolate", "stack_of"]
 
 _cancelled: "WeakSet[asyncio.Task[Any]]" = WeakSet()
 
@@ -109,3 +110,28 @@ def isolate() -> Iterator[None]:
             raise found
         finally:
             del found  # error → traceback → this frame → error would be a cycle
+
+
+_DEPTH = 50
+"""Most frames of a stack."""
+
+
+def stack_of(task: "asyncio.Task[Any]") -> str:
+    """Where a task waits, as a traceback shows it: through coroutines and async generators."""
+    lines: list[str] = []
+    waiting: Any = task.get_coro()
+    while waiting is not None and len(lines) < _DEPTH:
+        frame = None
+        for kind, inner in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):
+            frame = getattr(waiting, f"{kind}_frame", None)
+            if frame is not None:
+                waiting = getattr(waiting, f"{kind}_{inner}")
+                break
+        if frame is None:  # what awaits an async generator does not name it
+            found = gc.get_referents(waiting)
+            waiting = next((each for each in found if hasattr(each, "ag_frame")), None)
+            continue
+        code = frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}')
+        waiting = frame.f_locals.get("work") if code.co_name == "_observe_waits" else waiting
+    return "\n".join(lines)

@@ -60,6 +60,7 @@ class Counters:
         "drop_episodes",
         "dropped",
         "gaps",
+        "lifespans_stuck",
         "packets",
         "rate_limited",
         "refusals",
@@ -80,6 +81,7 @@ class Counters:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
         self.rows_filled = self.gaps = self.rate_limited = self.refusals = 0
+        self.lifespans_stuck = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}

@@ -470,6 +470,55 @@ async def test_sys_exit_in_a_stream_is_an_error_of_that_stream(parts):
     assert got == [1] and isinstance(error.__cause__.__cause__, SystemExit)
 
 
+def eager(loop, coroutine, *, context, name=None):
+    """A task whose first step runs in `create_task`, as an eager task's of Python 3.12."""
+    signal = context.run(coroutine.send, None)
+
+    @types.coroutine
+    def rest():
+        nonlocal signal
+        try:
+            while True:
+                try:
+                    answer = yield signal
+                except BaseException as error:
+                    signal = coroutine.throw(error)
+                else:
+                    signal = coroutine.send(answer)
+        except StopIteration:
+            return
+
+    return asyncio.Task(rest(), loop=loop, context=context)
+
+
+@pytest.mark.parametrize("how", ["fail", "supersede", "leave"])
+async def test_a_stream_that_is_ended_in_the_first_step_of_an_eager_task_closes(parts, how):
+    registry = parts.registry.ChannelRegistry()
+    ended = []
+
+    async def run(channel):
+        if how == "fail":
+            channel.fail(ValueError("bad"))
+        elif how == "supersede":
+            registry.supersede(KEY.instance, 5)
+        else:
+            for subscription in tuple(channel._subscriptions):
+                subscription.leave()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(how)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(eager)
+    try:
+        registry.join(KEY, run, Policy(linger=0))
+    finally:
+        loop.set_task_factory(None)
+    await anyio.sleep(1)
+    assert ended == [how] and registry.running == 0
+
+
 async def test_awaiting_a_cancelled_future_is_an_error_of_the_stream(parts):
     registry = parts.registry.ChannelRegistry()
 

@@ -18,7 +18,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.instances import Instances
-from aiostream_ds._grpc.decode import caching_decoder
+from aiostream_ds._grpc.decode import CachingDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import Counters
@@ -40,10 +40,12 @@ class Application:
         self.instances = instances
         self.counters = counters
         self._ended_in_time: bool | None = None
+        self._contexts = CachingDecoder(pb.PluginContext)
+        instances.forget_contexts = self._contexts.forget
 
     def services(self) -> Services:
         """Grafana's services by name; the code of each is imported at its first call."""
-        decoders: dict[type, Any] = {pb.PluginContext: caching_decoder(pb.PluginContext)}
+        decoders: dict[type, Any] = {pb.PluginContext: self._contexts}
         common = self.instances, self.registry, self.counters, decoders
 
         def data() -> Mapping[str, Method]:
@@ -88,6 +90,7 @@ class Application:
             stuck = await self.registry.aclose(drain / 2)
             await self.instances.aclose()
             return not stuck
+        self.instances.cancel()
         return False
 
 
@@ -128,7 +131,7 @@ async def open_application(
         observer=CountingObserver(counters), make_log=make_log, wrap_runner=wrap_runner
     )
     async with background_tasks() as tasks:
-        instances = Instances(catalog, registry, tasks, counters=counters)
+        instances = Instances(catalog, registry, counters=counters)
         application = Application(registry, instances, counters)
         tasks.start_soon(_sweep, instances)
         try:

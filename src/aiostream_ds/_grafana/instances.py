@@ -1,7 +1,8 @@
 """Instances: one object per configured data source, replaced when its settings change.
 
     opening ──▶ open ──▶ retired ──▶ closed        retired: replaced by newer settings, or idle
-       └─ failed (every waiting call raises the error; the next call opens it again)
+       └─ failed (every waiting call raises the error; the next call opens it again, when the
+          lifespan has ended)
 
 One task per instance enters and leaves the author's `lifespan`, which may therefore hold a task
 group. A call with newer settings opens a new instance. Streams of the old one then end with an
@@ -10,21 +11,21 @@ Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
-from anyio.abc import TaskGroup
 
-from aiostream_ds._author_code import describe, isolate
+from aiostream_ds._author_code import contained, describe
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
+from aiostream_ds._grafana.lifespan_task import LifespanTask
 from aiostream_ds._grafana.unknown_settings import log_unknown_settings
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
@@ -62,6 +63,9 @@ ENCODERS = 1_000
 """Paths without a running stream whose encoders an instance keeps; of more, the least recently used
 are evicted."""
 
+CLOSE_TIMEOUT = 30.0
+"""Seconds that a lifespan may take to close. Then it is reported and cancelled."""
+
 IDLE_TIMEOUT = 3600.0
 """Seconds without a call or a running stream after which an instance is closed."""
 
@@ -89,10 +93,11 @@ class Instance:
         "_encoders_limit",
         "_error",
         "_hidden",
+        "_content",
         "_quota_usage",
         "_ready",
         "_retired",
-        "_scope",
+        "_task",
         "_upstream_settings",
         "closed",
         "delays",
@@ -102,6 +107,7 @@ class Instance:
         "source",
         "updated_ms",
         "used_at",
+        "uses",
     )
 
     def __init__(
@@ -119,11 +125,13 @@ class Instance:
         self._encoders_limit = ENCODERS
         self.closed = False
         self.used_at = 0.0
+        self.uses = 0
+        self._content: tuple[Any, ...] | None = None
+        self._task: LifespanTask
         self._ready = anyio.Event()
         self._retired = anyio.Event()
         self._error: BaseException | None = None
         self._hidden: list[Secret] = []
-        self._scope = anyio.CancelScope()
 
     @property
     def settings_digest(self) -> str:
@@ -174,7 +182,18 @@ class Instance:
             from aiostream_ds._grafana.quota import QuotaUsage
 
             self._quota_usage = QuotaUsage(quota, self.registry, self.key)
+        self._quota_usage.limit(quota)
         return self._quota_usage
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A context manager of a call that may last: the instance is not idle meanwhile."""
+        self.uses += 1
+        try:
+            yield
+        finally:
+            self.uses -= 1
+            self.used_at = anyio.current_time()
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Replace these values in logs and messages as long as the instance exists.
@@ -188,20 +207,34 @@ class Instance:
         """Let an open instance close after the grace; cancel one that is still opening."""
         self._retired.set()
         if not self._ready.is_set():
-            self._scope.cancel()
+            self._give_up(UpstreamError("the data source was replaced before it was open"))
+
+    def _give_up(self, error: Exception) -> None:
+        """Fail the calls that wait for the lifespan, and cancel it."""
+        self._error = error
+        self.closed = True
+        self._ready.set()
+        self._task.cancel()
 
 
 class Instances:
-    """All instances of this process. Their lifespans run in `tasks`.
+    """All instances of this process.
 
     Not thread-safe: call it from the event loop's thread.
+
+    Attributes:
+        forget_contexts: called with a predicate of decoded contexts whose settings are not in use
+            any more: they have secrets.
     """
+
+    forget_contexts: Callable[[Callable[[pb.PluginContext], bool]], None] = staticmethod(
+        lambda unused: None
+    )
 
     def __init__(
         self,
         catalog: Catalog,
         registry: ChannelRegistry,
-        tasks: TaskGroup,
         *,
         close_grace: float = CLOSE_GRACE,
         counters: Counters | None = None,
@@ -209,7 +242,6 @@ class Instances:
         self._catalog = catalog
         self._counters = counters or Counters()
         self._registry = registry
-        self._tasks = tasks
         self._close_grace = close_grace
         self._current: dict[InstanceKey, Instance] = {}
         self._generation = 0
@@ -232,18 +264,10 @@ class Instances:
             raise ConfigError("expected a call for a data source, got one without its settings")
         if self._closing.is_set():
             raise UpstreamError("the plugin is stopping")
-        tenant = context.namespace or str(context.org_id)
-        key = InstanceKey(context.plugin_id, tenant, settings.uid or str(settings.id))
+        key = _key(context, settings)
         instance = self._current.get(key)
-        updated = settings.last_updated_ms
-        if (
-            instance is None
-            or instance.updated_ms < updated
-            or (instance.closed and instance.updated_ms == updated)
-        ):
-            instance = self._current[key] = self._new(key, updated)
-            self._unclosed.add(instance)
-            self._tasks.start_soon(self._run, instance, context, settings)
+        if instance is None or self._is_newer(instance, settings):
+            instance = self._open(key, instance, context, settings)
         instance.used_at = anyio.current_time()
         await instance._ready.wait()
         if instance._error is not None:
@@ -252,9 +276,42 @@ class Instances:
             instance.source.grafana_config = context.grafana_config
         return instance
 
-    def _new(self, key: InstanceKey, updated_ms: int) -> Instance:
+    def _is_newer(self, instance: Instance, settings: pb.DataSourceInstanceSettings) -> bool:
+        """Whether a call with these settings needs another instance than its data source has."""
+        updated = settings.last_updated_ms
+        if instance.updated_ms != updated:
+            return instance.updated_ms < updated
+        if instance._content is not None and instance._content != _content(settings):
+            return True  # saved twice within the resolution of Grafana's database
+        return instance.closed and instance._task.task.done()
+
+    def _open(
+        self,
+        key: InstanceKey,
+        previous: Instance | None,
+        context: pb.PluginContext,
+        settings: pb.DataSourceInstanceSettings,
+    ) -> Instance:
         self._generation += 1
-        return Instance(key, updated_ms, self._generation, self._registry)
+        instance = Instance(key, settings.last_updated_ms, self._generation, self._registry)
+        instance._content = _content(settings)
+        if previous is not None and previous._quota_usage is not None:
+            instance._quota_usage = previous._quota_usage
+            instance._quota_usage.keep()  # its viewers do not subscribe again
+        self._current[key] = instance
+        self._unclosed.add(instance)
+        work = self._run(instance, context, settings)
+        instance._task = LifespanTask(work, key.uid, self._counters)
+        instance._task.call_after(OPEN_TIMEOUT, partial(self._open_expired, instance))
+        # a callback: a task that is cancelled before its first step never runs a `finally`
+        instance._task.task.add_done_callback(lambda _: self._ended(instance))
+        return instance
+
+    def _open_expired(self, instance: Instance) -> None:
+        text = f"the data source did not open within {OPEN_TIMEOUT:g} s"
+        instance._task.report(text)
+        instance._give_up(UpstreamError(text))
+        self._replace_older(instance)
 
     async def aclose(self) -> None:
         """End every lifespan and wait for them."""
@@ -264,11 +321,19 @@ class Instances:
         if self._unclosed:
             await self._empty.wait()
 
+    def cancel(self) -> None:
+        """Cancel the lifespans that `aclose` has not ended in time."""
+        for instance in tuple(self._unclosed):
+            instance._task.cancel()
+            instance._task.unlimited()
+
     def close_idle(self, now: float) -> None:
         """Retire instances that were not used for IDLE_TIMEOUT: Grafana does not report
         deletions."""
         for key, instance in tuple(self._current.items()):
-            if not self._registry.is_busy(key) and now - instance.used_at > IDLE_TIMEOUT:
+            if instance.uses or self._registry.is_busy(key):
+                instance.used_at = now
+            elif now - instance.used_at > IDLE_TIMEOUT:
                 del self._current[key]
                 self._registry.close_instance(key)
                 instance._retire()
@@ -282,30 +347,67 @@ class Instances:
         use_counters(self._counters)
         try:
             instance.hide(settings.decrypted_secure_json_data.values())
-            with isolate(), instance._scope as scope:
-                scope.deadline = anyio.current_time() + OPEN_TIMEOUT
-                source = self._make(plugin_context(context), settings)
-                async with source.lifespan():
-                    scope.deadline = inf
-                    instance.source = source
-                    instance._upstream_settings = _upstream_settings(settings)
-                    instance._ready.set()
-                    self._replace_older(instance)
-                    await instance._retired.wait()
-                    with anyio.move_on_after(self._close_grace):
-                        await self._closing.wait()
-            if not instance._retired.is_set():
+            source = self._make(plugin_context(context), settings)
+            async with source.lifespan():
+                if not instance.closed:  # else it was given up, and swallows its cancellation
+                    await self._use(instance, source, settings)
+            if not instance._retired.is_set() and not instance.closed:
                 raise RuntimeError("the lifespan ended by itself")
-            if not instance._ready.is_set():
-                raise UpstreamError("the settings were replaced before the data source was open")
-        except Exception as error:
-            self._fail(instance, error)
+        except BaseException as error:
+            failure = contained(error, requested=instance._task.cancelled)
+            if failure is not None:
+                self._fail(instance, failure)
+            elif isinstance(error, GeneratorExit):
+                raise  # the event loop is gone
         finally:
-            instance.closed = True
-            instance._ready.set()
-            self._unclosed.discard(instance)
-            if self._closing.is_set() and not self._unclosed:
-                self._empty.set()
+            self._ended(instance)
+
+    async def _use(
+        self, instance: Instance, source: DataSource[Any], settings: pb.DataSourceInstanceSettings
+    ) -> None:
+        """What happens inside of a lifespan; when this returns, it is left."""
+        task = instance._task
+        task.unlimited()
+        instance.source = source
+        instance._upstream_settings = _upstream_settings(settings)
+        instance._ready.set()
+        self._replace_older(instance)
+        await instance._retired.wait()
+        with anyio.move_on_after(self._close_grace):
+            await self._closing.wait()
+
+        def expired() -> None:
+            task.report(f"the data source's lifespan did not close within {CLOSE_TIMEOUT:g} s")
+            task.cancel()
+
+        task.call_after(CLOSE_TIMEOUT, expired)
+
+    def _ended(self, instance: Instance) -> None:
+        """The lifespan has ended, or never began. A second call does nothing."""
+        if instance not in self._unclosed:
+            return
+        self._unclosed.discard(instance)
+        instance.closed = True
+        instance._ready.set()
+        instance._content = None
+        self._forget_unused(instance.key)
+        if self._closing.is_set() and not self._unclosed:
+            self._empty.set()
+
+    def _forget_unused(self, key: InstanceKey) -> None:
+        """Drop the decoded contexts of a data source whose settings are not the current ones."""
+        current = self._current.get(key)
+        used = None if current is None else current._content
+
+        def is_unused(context: pb.PluginContext) -> bool:
+            settings = context.data_source_instance_settings
+            return (
+                settings is not None
+                and _key(context, settings) == key
+                and _content(settings) != used
+            )
+
+        self.forget_contexts(is_unused)
 
     def _make(
         self, context: PluginContext, settings: pb.DataSourceInstanceSettings
@@ -327,6 +429,7 @@ class Instances:
         for instance in tuple(self._unclosed):
             if instance.key == newer.key and instance.generation < newer.generation:
                 instance._retire()
+        self._forget_unused(newer.key)
 
     def _fail(self, instance: Instance, failure: Exception) -> None:
         error = unwrap(failure)
@@ -336,13 +439,30 @@ class Instances:
             log.error("the data source's lifespan failed", exc_info=failure, extra=where)
             self._registry.supersede(instance.key, instance.generation + 1)
             return
-        if instance._scope.cancelled_caught and not instance._retired.is_set():
-            error = UpstreamError(f"the data source did not open within {OPEN_TIMEOUT:g} s")
         if not isinstance(error, PluginError):
             log.error("the data source cannot be opened", exc_info=failure, extra=where)
         # the traceback refers to this instance: a reference cycle
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
+
+
+def _key(context: pb.PluginContext, settings: pb.DataSourceInstanceSettings) -> InstanceKey:
+    tenant = context.namespace or str(context.org_id)
+    return InstanceKey(context.plugin_id, tenant, settings.uid or str(settings.id))
+
+
+def _content(settings: pb.DataSourceInstanceSettings) -> tuple[Any, ...]:
+    """What an admin can change of a data source."""
+    return (
+        settings.json_data,
+        settings.decrypted_secure_json_data,
+        settings.name,
+        settings.url,
+        settings.user,
+        settings.database,
+        settings.basic_auth_enabled,
+        settings.basic_auth_user,
+    )
 
 
 def _upstream_settings(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:

@@ -93,6 +93,11 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         counters.rate_limited,
     )
     yield counter("streams_stuck", "Cancelled streams that did not end.", counters.stuck)
+    yield counter(
+        "lifespans_stuck",
+        "Times that a lifespan did not open, close or end in time.",
+        counters.lifespans_stuck,
+    )
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
     )

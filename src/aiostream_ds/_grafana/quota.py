@@ -35,10 +35,24 @@ class QuotaUsage:
         self._instance = instance
         self._logins: dict[str, set[str]] = {}
         self._subscribed_at: dict[str, float] = {}
-        self._meter = RateMeter(registry.loop.time) if quota.bytes_per_second else None
-        if self._meter is not None and isinstance(registry.observer, CountingObserver):
+        self._meter = self._measure() if quota.bytes_per_second else None
+
+    def _measure(self) -> "RateMeter":
+        registry, meter = self._registry, RateMeter(self._registry.loop.time)
+        if isinstance(registry.observer, CountingObserver):
             registry.observer = _MeteringObserver.of(registry.observer)
-            registry.observer.meters[instance] = self._meter
+            registry.observer.meters[self._instance] = meter
+        return meter
+
+    def limit(self, quota: Quota) -> None:
+        """Change the limits: they may depend on the settings."""
+        self._quota = quota
+        if self._meter is None and quota.bytes_per_second:
+            self._meter = self._measure()
+
+    def keep(self) -> None:
+        """Count all for START_GRACE more: the settings have changed, and the streams restart."""
+        self._subscribed_at = dict.fromkeys(self._logins, self._registry.loop.time())
 
     def add(self, path: str, user: User | None) -> None:
         """Count a user for a path."""

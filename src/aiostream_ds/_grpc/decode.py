@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import betterproto2
 
-__all__ = ["Decoder", "caching_decoder"]
+__all__ = ["CachingDecoder", "Decoder"]
 
 T = TypeVar("T", bound=betterproto2.Message)
 
@@ -139,22 +139,27 @@ class Decoder(Generic[T]):
         return pair.key, pair.value
 
 
-def caching_decoder(kind: type[T]) -> Callable[[bytes], T]:
+class CachingDecoder(Generic[T]):
     """A function that decodes `kind` and returns the same object for the same bytes."""
-    parse = Decoder(kind).parse
-    cache: dict[bytes, T] = {}
 
-    def decode(data: bytes) -> T:
-        message = cache.get(data)
+    def __init__(self, kind: type[T]) -> None:
+        self._parse = Decoder(kind).parse
+        self._cache: dict[bytes, T] = {}
+
+    def __call__(self, data: bytes) -> T:
+        message = self._cache.get(data)
         if message is None:
-            message = parse(data)
+            message = self._parse(data)
             if len(data) <= _CACHE_ITEM_BYTES:
-                if len(cache) >= _CACHE_SIZE:
-                    cache.clear()
-                cache[data] = message
+                if len(self._cache) >= _CACHE_SIZE:
+                    self._cache.clear()
+                self._cache[data] = message
         return message
 
-    return decode
+    def forget(self, is_unused: Callable[[T], bool]) -> None:
+        """Drop the messages, and their bytes, for which this is true."""
+        for data in [data for data, message in self._cache.items() if is_unused(message)]:
+            del self._cache[data]
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:

@@ -42,7 +42,8 @@ class ResourceService(Service):
                     if path == suggestions.SUGGEST_PATH:
                         await call.send(await suggestions.answer(instance, context.user, request))
                     else:
-                        await resources.answer(instance, context, request, call)
+                        with instance.in_use():  # it may stream for longer than an idle hour
+                            await resources.answer(instance, context, request, call)
         except StreamClosedError:
             raise  # the caller has gone
         except Exception as error:

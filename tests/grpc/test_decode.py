@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._grpc.decode import CachingDecoder, Decoder
+from aiostream_ds._grpc.decode import CachingMessageDecoder, Decoder
 from aiostream_ds._pb import pluginv2 as pb
 
 texts = st.text(max_size=20)
@@ -68,7 +68,7 @@ REQUESTS: dict[type, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
 def test_it_decodes_the_same_as_the_message_class(kind: Any) -> None:
-    decoder = Decoder(kind, {pb.PluginContext: CachingDecoder(pb.PluginContext)})
+    decoder = Decoder(kind, {pb.PluginContext: CachingMessageDecoder(pb.PluginContext)})
 
     @given(REQUESTS[kind])
     def check(message: Any) -> None:
@@ -105,7 +105,7 @@ def test_malformed_messages_are_rejected(data: bytes) -> None:
 
 
 def test_the_same_bytes_give_the_same_context_and_the_cache_is_bounded() -> None:
-    parse = CachingDecoder(pb.PluginContext)
+    parse = CachingMessageDecoder(pb.PluginContext)
     first = bytes(pb.PluginContext(plugin_id="a"))
     cached = parse(first)
     assert parse(bytes(first)) is cached

@@ -18,7 +18,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.instances import Instances
-from aiostream_ds._grpc.decode import CachingDecoder
+from aiostream_ds._grpc.decode import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import Counters
@@ -40,7 +40,7 @@ class Application:
         self.instances = instances
         self.counters = counters
         self._ended_in_time: bool | None = None
-        self._contexts = CachingDecoder(pb.PluginContext)
+        self._contexts = CachingMessageDecoder(pb.PluginContext)
         instances.forget_contexts = self._contexts.forget
 
     def services(self) -> Services:

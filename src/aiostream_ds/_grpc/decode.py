@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import betterproto2
 
-__all__ = ["CachingDecoder", "Decoder"]
+__all__ = ["CachingMessageDecoder", "Decoder"]
 
 T = TypeVar("T", bound=betterproto2.Message)
 
@@ -139,7 +139,7 @@ class Decoder(Generic[T]):
         return pair.key, pair.value
 
 
-class CachingDecoder(Generic[T]):
+class CachingMessageDecoder(Generic[T]):
     """A function that decodes `kind` and returns the same object for the same bytes."""
 
     def __init__(self, kind: type[T]) -> None:

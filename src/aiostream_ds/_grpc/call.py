@@ -16,8 +16,8 @@ from aiostream_ds._redaction import redact_start
 
 __all__ = ["Call", "Codec", "GRPCError", "Status"]
 
-# Characters of a grpc-message: hosts refuse header lists above 64 KiB. A little more than messages that
-# were cut before.
+# Characters of a grpc-message: hosts refuse header lists above 64 KiB. A little more than messages
+# that were cut before.
 _MESSAGE_LIMIT = 4_100
 _RESPONSE_HEADERS = encode_headers([(":status", "200"), ("content-type", "application/grpc+proto")])
 _OK = encode_headers([("grpc-status", "0")])

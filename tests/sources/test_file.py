@@ -519,13 +519,27 @@ def test_rows_after_an_offset_are_the_oldest_ones(tmp_path_factory, data):
         assert not any(row["offset"] <= last for row in expected[limit:])
 
 
-async def test_an_offset_beyond_the_end_is_truncated(tmp_path):
-    (tmp_path / "a.ndjson").write_text(lines(1, 2))
+async def test_rows_beyond_the_end_of_a_file_do_not_exist_yet(tmp_path):
+    path = tmp_path / "a.ndjson"
+    path.write_text(lines(1, 2))
     async with opened(tmp_path) as source:
-        page = await source.rows_history(after_offset(1000), "a.ndjson")
-        assert page.truncated and page.rows == []
+        page = await source.rows_history(after_offset(len(lines(1, 2, 3))), "a.ndjson")
+        assert not page.truncated and page.rows == [] and page.last is None
         page = await source.rows_history(after_offset(len(lines(1, 2))), "a.ndjson")
         assert not page.truncated and page.rows == [] and page.last == len(lines(1, 2))
+        path.write_text(lines(1, 2, 3, 4))
+        page = await source.rows_history(after_offset(len(lines(1, 2, 3))), "a.ndjson")
+        assert [row["n"] for row in page.rows] == [4]
+
+
+async def test_rows_beyond_the_end_of_a_file_that_was_longer_are_truncated(tmp_path):
+    path = tmp_path / "a.ndjson"
+    path.write_text(lines(1, 2, 3))
+    async with opened(tmp_path) as source:
+        await source.rows_history(after_offset(0), "a.ndjson")
+        path.write_text(lines(1, 2))
+        page = await source.rows_history(after_offset(len(lines(1, 2, 3))), "a.ndjson")
+        assert page.truncated and page.rows == []
 
 
 async def test_a_file_that_is_truncated_during_a_read_is_read_again(tmp_path, monkeypatch):

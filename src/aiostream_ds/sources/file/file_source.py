@@ -37,7 +37,7 @@ from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.file.follow import Batch, FileFollower, epoch_name
 from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine, SkippedLines
-from aiostream_ds.sources.file.range_reader import find_rows
+from aiostream_ds.sources.file.range_reader import FoundRows, find_rows
 from aiostream_ds.sources.file.records import RecordSettings
 
 __all__ = ["File", "FileSettings"]
@@ -89,6 +89,8 @@ class File(DataSource[FileSettings]):
 
     def __init__(self) -> None:
         self._truncations: dict[str, int] = {}
+        # by path: the file, and the largest size that was seen of it
+        self._longest: dict[str, tuple[tuple[int, int], int]] = {}
         self._lines_skipped: Counter[str] = Counter()
         self._lines_not_utf8: Counter[str] = Counter()
         self._values_left_out: Counter[str] = Counter()
@@ -253,11 +255,23 @@ class File(DataSource[FileSettings]):
             truncations = self._truncations.get(os.path.join(self._root, file), 0)
             epoch = epoch_name(found.epoch, truncations)
             page = HistoryPage(
-                found.rows, epoch=epoch, truncated=found.is_truncated, last=found.last
+                found.rows,
+                epoch=epoch,
+                truncated=self._is_truncated(span, file, found),
+                last=found.last,
             )
         if span.after is not None or (found is not None and found.covers_start):
             return page
         return self._read_rotated(span, file, page, {found.key} if found else set(), skipped)
+
+    def _is_truncated(self, span: HistoryRange, file: str, found: FoundRows) -> bool:
+        """Whether the rows after an offset existed in this file. Beyond the end of a file that was
+        never as long they do not exist yet: another server has read them, and this one is late."""
+        key, longest = self._longest.get(file, (found.key, 0))
+        if key != found.key:
+            longest = 0
+        self._longest[file] = found.key, max(longest, found.size)
+        return found.is_beyond_end and span.after is not None and span.after <= longest
 
     def _read_rotated(
         self,

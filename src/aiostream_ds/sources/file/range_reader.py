@@ -28,17 +28,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FoundRows(NamedTuple):
-    """The rows of one read. `last` is the offset up to which the file was read.
+    """The rows of one read of a file, which has `size` bytes, up to the offset `last`.
 
-    `is_truncated`: the file is shorter than the requested offset. `covers_start`: it has rows
-    before the range, so older files have none in it.
+    `is_beyond_end`: it is shorter than the requested offset. `covers_start`: it has rows before
+    the range, so older files have none in it.
     """
 
     key: tuple[int, int]
     epoch: str
     rows: list[Row]
     last: int | None
-    is_truncated: bool = False
+    size: int = 0
+    is_beyond_end: bool = False
     covers_start: bool = False
 
 
@@ -73,8 +74,9 @@ def _read(log: LogFile, start: FileStart, span: HistoryRange, skipped: SkippedLi
         back = begins_before(log, start, first)
         if not rows:
             skipped.add(log.skipped)
-        return FoundRows(log.key, start.epoch, rows, end, covers_start=back)
-    if span.after > log.size():
-        return FoundRows(log.key, start.epoch, [], None, is_truncated=True)
+        return FoundRows(log.key, start.epoch, rows, end, covers_start=back, size=log.size())
+    size = log.size()
+    if span.after > size:
+        return FoundRows(log.key, start.epoch, [], None, size=size, is_beyond_end=True)
     rows, end = oldest_rows(log, start, span.after, span.upto, span.limit)
-    return FoundRows(log.key, start.epoch, rows, end)
+    return FoundRows(log.key, start.epoch, rows, end, size=size)

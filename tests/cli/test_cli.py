@@ -12,6 +12,7 @@ import pytest
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
+from aiostream_ds.sources.builtin_plugin import SOURCES
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 
@@ -194,7 +195,7 @@ def test_an_exact_channel_is_for_panels(capsys, path):
         (["dev", "missing.py"], "got 'missing.py', which does not exist"),
         (
             ["dev", "--set", "source=bogus"],
-            "source must be one of 'demo', 'host', 'file', 'recorded', got 'bogus'",
+            f"source must be one of {', '.join(map(repr, SOURCES))}, got 'bogus'",
         ),
         (["dev", "--terminal", "{strict}"], "use --path with one of: things/{{id}}"),
     ],

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from aiostream_ds.sources.builtin_plugin import SOURCES
+
 from ..requirements import require
 from .driver import Host, HostError
 
@@ -163,7 +165,7 @@ async def test_save_and_test_names_an_unknown_source(host: Host) -> None:
     answer = await host.call("health", ctx={"uid": "x", "jsonData": {"source": "demoo"}})
     assert answer["status"] == "ERROR"
     assert answer["message"].endswith(
-        "source must be one of 'demo', 'host', 'file', 'recorded', got 'demoo'"
+        f"source must be one of {', '.join(map(repr, SOURCES))}, got 'demoo'"
     )
 
 

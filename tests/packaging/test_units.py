@@ -1,5 +1,6 @@
 """Units of packaging: manifests, projects, dependencies, ELF files and logs."""
 
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -7,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from aiostream_ds import DataSource, Rows, stream
+from aiostream_ds.packaging import build
 from aiostream_ds.packaging.boilerplate import make_logo, make_readme
 from aiostream_ds.packaging.dependencies import distributions_of, resolve
 from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
-from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes, worst
+from aiostream_ds.packaging.findings import (
+    Finding,
+    Level,
+    PackagingError,
+    Progress,
+    megabytes,
+    worst,
+)
 from aiostream_ds.packaging.grafana_logs import Clue, find_clues, tail
 from aiostream_ds.packaging.manifest import check_id, make_manifest
 from aiostream_ds.packaging.project import Project, find_imports, read_project
@@ -133,6 +142,23 @@ def test_dependencies_are_resolved_and_extras_only_if_requested():
     assert not {"psutil", "cryptography", "pytest"} & names
     assert "psutil" in {package.name for package in resolve(["aiostream-ds[host]"])}
     assert distributions_of(["msgspec"]) == {"msgspec"}
+
+
+def test_a_packaged_source_brings_the_extra_of_its_name(monkeypatch):
+    progress = Progress(io.StringIO())
+    assert list(build._requirements_of_sources(progress)) == ["aiostream-ds[host]"]
+    assert not progress.warnings
+    monkeypatch.setattr(build, "SOURCES", dict.fromkeys(("demo", "console", "testing"), "a:A"))
+    monkeypatch.setattr(build, "resolve", not_installed)
+    assert not list(build._requirements_of_sources(progress))
+    assert progress.warnings == [
+        f"the source {name!r} will not work; use pip install 'aiostream-ds[{name}]' first"
+        for name in ("console", "testing")
+    ]
+
+
+def not_installed(wanted):
+    raise PackagingError("not installed")
 
 
 def test_an_editable_package_has_its_files():

@@ -10,8 +10,8 @@ It is built in a temporary folder and moved when it is complete.
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from aiostream_ds.packaging.project import Imports, Project, find_imports, read_
 from aiostream_ds.packaging.python_runtime import Runtime, copy_libraries, copy_runtime
 from aiostream_ds.packaging.sbom import SBOM_FILE, make_sbom, system_packages
 from aiostream_ds.packaging.smoke_test import smoke_test
+from aiostream_ds.sources.builtin_plugin import SOURCES
 
 __all__ = ["Built", "build"]
 
@@ -119,15 +120,28 @@ def _packages(
     config: BuildConfig, project: Project | None, imports: Imports | None, progress: Progress
 ) -> list[Package]:
     wanted = [OURS, *config.requires]
-    if imports is None and find_spec("psutil") is not None:
-        wanted.append(f"{OURS}[host]")
-    elif imports is None:
-        progress.warn(f"the source 'host' will not work; use pip install '{OURS}[host]' first")
+    if imports is None:
+        wanted += _requirements_of_sources(progress)
     if project is not None and imports is not None:
         wanted += project.requires
         wanted += [str(text) for text in project.table.get("with", ())]
         wanted += sorted(distributions_of(imports.packages))
     return resolve(wanted)
+
+
+def _requirements_of_sources(progress: Progress) -> Iterator[str]:
+    """This distribution with the extra of each source that has one: the extra of its name."""
+    extras = metadata(OURS).get_all("Provides-Extra") or ()
+    for source in SOURCES:
+        if source not in extras:
+            continue
+        wanted = f"{OURS}[{source}]"
+        try:
+            resolve([wanted])
+        except PackagingError:
+            progress.warn(f"the source {source!r} will not work; use pip install {wanted!r} first")
+        else:
+            yield wanted
 
 
 def _write_code(root: Path, config: BuildConfig, imports: Imports | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+import anyio
 import pytest
 
 from aiostream_ds._process import watchdog
@@ -41,6 +42,42 @@ async def test_each_block_is_logged(short_limit, caplog):
     watching.cancel()
     await asyncio.wait([watching])
     assert len(caplog.records) == 2
+
+
+async def test_a_loop_that_waits_without_authors_code_is_not_logged(short_limit, caplog):
+    """As on a machine that is short of processor time: the stack ends in the loop itself."""
+    loop = asyncio.get_running_loop()
+    watching = asyncio.create_task(watchdog.watch_loop())
+    for blocks in (time.sleep, lambda_of_the_runtime(time.sleep)):
+        await until_heartbeat(watching)
+        loop.call_soon(blocks, 0.2)
+    await until_heartbeat(watching)
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def lambda_of_the_runtime(function):
+    """A function with the same effect whose file is one of the runtime's."""
+    names = {"function": function}
+    code = compile("def call(*args): function(*args)", anyio.__file__, "exec")
+    exec(code, names)
+    return names["call"]
+
+
+@pytest.mark.parametrize(
+    "file, expected",
+    [
+        ("/home/me/plugin.py", True),
+        (pytest.__file__, True),
+        (anyio.__file__, False),
+        (asyncio.__file__, False),
+        (watchdog.__file__, False),
+        ("<frozen runpy>", False),
+    ],
+)
+def test_authors_code_is_all_that_the_runtime_did_not_bring(file, expected):
+    assert watchdog._is_author_file(file) == expected
 
 
 async def test_the_thread_ends_with_the_task():

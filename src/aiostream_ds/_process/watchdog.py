@@ -1,15 +1,18 @@
-"""Logs code that blocks the event loop: every stream and every call waits for it.
+"""Logs author's code that blocks the event loop: every stream and every call waits for it.
 
-A thread checks a heartbeat that a task of the event loop updates. When the heartbeat is late, the
-thread logs the stack of the loop's thread, which has the line that blocks.
+A thread checks a heartbeat that a task of the event loop updates. When the heartbeat is late and
+the loop's thread runs author's code, the thread logs its stack, which has the line that blocks. A
+loop that is late without it waits for a processor: the machine is busy.
 """
 
+import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import anyio
 
@@ -22,9 +25,37 @@ log = get_logger(__name__)
 BLOCKED_AFTER = 0.5
 """Seconds without an iteration of the event loop after which it counts as blocked."""
 
+_LIBRARIES = ("anyio", "grpclib", "h2", "hpack", "hyperframe", "starlette", "uvicorn", "websockets")
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(anyio.__file__))) + os.sep
+_PYTHON = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_RUNTIME = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    *(_PACKAGES + library + os.sep for library in _LIBRARIES),
+    "<frozen",
+)
+
+
+def _is_author_file(file: str) -> bool:
+    """Whether it is not of the runtime, of Python or of a library that drives the event loop."""
+    if file.startswith(_RUNTIME):
+        return False
+    # packages may be installed in a folder of Python's library
+    return file.startswith(_PACKAGES) or not file.startswith(_PYTHON)
+
+
+def _outer_frames() -> set[FrameType]:
+    """The frames of the caller and below it, down to the program's: they start the loop."""
+    found: set[FrameType] = set()
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        found.add(frame)
+        frame = frame.f_back
+    return found
+
 
 class _Watch:
     def __init__(self) -> None:
+        self.outer_frames = _outer_frames()
         self.last_heartbeat = time.monotonic()
         self.thread_id = threading.get_ident()
         self.done = threading.Event()
@@ -36,7 +67,10 @@ class _Watch:
             if time.monotonic() - last_heartbeat > BLOCKED_AFTER and last_heartbeat != reported:
                 reported = last_heartbeat  # once for each time it is blocked
                 frame = sys._current_frames().get(self.thread_id)
-                where = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else ""
+                if frame is None or not self._runs_author_code(frame):
+                    log.debug("the event loop waits for a processor for %.1f s", BLOCKED_AFTER)
+                    continue
+                where = "".join(traceback.format_stack(frame)[-6:])
                 log.warning(
                     "the event loop is blocked for more than %.1f s, and every stream of the "
                     "plugin waits; use await, or run the code in a thread "
@@ -44,6 +78,14 @@ class _Watch:
                     BLOCKED_AFTER,
                     extra={"stack": where},
                 )
+
+    def _runs_author_code(self, innermost: FrameType) -> bool:
+        frame: FrameType | None = innermost
+        while frame is not None and frame not in self.outer_frames:
+            if _is_author_file(frame.f_code.co_filename):
+                return True
+            frame = frame.f_back
+        return False
 
 
 async def _beat(watch: _Watch) -> None:

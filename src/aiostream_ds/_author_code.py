@@ -30,9 +30,16 @@ def cancel(task: "asyncio.Task[Any]") -> None:
     task.cancel()
 
 
+def _running_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs: Python ends what is left of it
+        return None
+
+
 def is_cancel_requested() -> bool:
     """Whether the runtime has cancelled the running task, or a cancel scope that it is in."""
-    task = asyncio.current_task()
+    task = _running_task()
     return task is None or task in _cancelled or anyio.current_effective_deadline() == -inf
 
 
@@ -58,7 +65,7 @@ def contained(error: BaseException, *, requested: bool | None = None) -> Excepti
         is_cancellation = isinstance(error, asyncio.CancelledError)
     if is_cancellation and (is_cancel_requested() if requested is None else requested):
         return None
-    task = asyncio.current_task()
+    task = _running_task()
     if isinstance(error, GeneratorExit) and task is None:
         return None  # the event loop is gone: Python closes the coroutine
     while is_cancellation and task is not None and task.uncancel():

@@ -488,7 +488,10 @@ def eager(loop, coroutine, *, context, name=None):
         except StopIteration:
             return
 
-    return asyncio.Task(rest(), loop=loop, context=context)
+    async def resume():
+        await rest()
+
+    return asyncio.Task(resume(), loop=loop, context=context)
 
 
 @pytest.mark.parametrize("how", ["fail", "supersede", "leave"])

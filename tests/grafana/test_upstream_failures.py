@@ -168,6 +168,99 @@ async def test_a_connect_that_hangs_is_a_lost_connection_after_the_timeout(hangs
                 assert topics.attempts == 2
 
 
+async def uncancellable(seconds):
+    """As `to_thread.run_sync` with a call that blocks."""
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(seconds)
+
+
+@pytest.mark.parametrize("where", ["opening", "subscribe", "closing"])
+async def test_followers_of_a_call_that_cannot_be_cancelled_get_an_error(where):
+    class Blocking(Topics):
+        attempts = 0
+
+        @asynccontextmanager
+        async def connect(self):
+            self.attempts += 1
+            if where == "opening" and self.attempts == 1:
+                await uncancellable(100)
+            async with super().connect() as connection:
+                yield connection
+            if where == "closing" and self.attempts == 1:
+                await uncancellable(100)
+
+        async def subscribe(self, connection, key):
+            if where == "subscribe" and key == "bad" and self.attempts == 1:
+                await uncancellable(100)
+                self.attempts += 1
+
+    async with Blocking(retry=Retry(min_delay=1)) as topics, anyio.create_task_group() as tasks:
+        good, bad = [], []
+        if where == "subscribe":
+            tasks.start_soon(collect, topics, "good", good)
+        if where == "closing":
+            with anyio.move_on_after(1):
+                await collect(topics, "bad", [])
+            await anyio.sleep(1)
+        tasks.start_soon(collect, topics, "bad", bad)
+        await anyio.sleep(31)
+        (error,) = bad
+        assert isinstance(error, UpstreamError) and "10 s and cannot be cancelled" in str(error)
+        await anyio.sleep(100)
+        bad.clear()
+        tasks.start_soon(collect, topics, "bad", bad)
+        await anyio.sleep(1)
+        topics.send("bad", 1)
+        topics.send("good", 1)
+        await anyio.sleep(1)
+        assert bad == [1] and good == [1] * (where == "subscribe")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_connection_that_closes_slowly_after_its_loss_is_not_reported_as_open():
+    class Slow(Topics):
+        @asynccontextmanager
+        async def connect(self):
+            try:
+                async with super().connect() as connection:
+                    yield connection
+            finally:
+                await anyio.sleep(5)
+
+    async with Slow() as topics, topics.follow("a") as messages:
+        topics.disconnect()
+        await anyio.sleep(1)
+        with pytest.raises(UpstreamError, match="connection reset"):
+            await topics.check()
+        with pytest.raises(UpstreamError, match="connection reset"):
+            await anext(messages)
+
+
+async def test_a_loss_whose_cleanup_hangs_is_reported_as_the_loss(caplog):
+    class Hanging(Topics):
+        @asynccontextmanager
+        async def connect(self):
+            try:
+                async with super().connect() as connection:
+                    yield connection
+            finally:
+                await anyio.sleep_forever()
+
+    async with Hanging() as topics, topics.follow("a") as messages:
+        topics.disconnect(ClientError("kicked"))
+        with pytest.raises(UpstreamError, match="Hanging failed: kicked"):
+            await anext(messages)
+
+
+async def test_an_upstream_is_entered_once_at_a_time():
+    async with Topics() as topics:
+        with pytest.raises(RuntimeError, match="once at a time; make one in each `lifespan`"):
+            async with topics:
+                pass
+    async with topics, topics.follow("a"):
+        pass
+
+
 @pytest.mark.parametrize("how", ["subscribe", "fail"])
 @pytest.mark.parametrize(
     "error, shown, permanent",
@@ -632,7 +725,7 @@ async def test_a_check_that_is_cancelled_leaves_no_connection():
         with anyio.move_on_after(0.5):
             await topics.check()
         await anyio.sleep(2)
-        assert not topics._is_open and not topics._is_running
+        assert topics._phase == "idle" and not topics._is_running
 
 
 async def test_checking_before_entering_is_an_error():

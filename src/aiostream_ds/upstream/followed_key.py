@@ -20,12 +20,21 @@ class FollowedKey(Generic[MessageT]):
     It exists as long as it has followers, or is served by a task of the connection.
     """
 
-    __slots__ = ("_changed", "_last", "_last_values", "is_lost", "is_subscribed", "queues")
+    __slots__ = (
+        "_changed",
+        "_last",
+        "_last_values",
+        "deadline",
+        "is_lost",
+        "is_subscribed",
+        "queues",
+    )
 
     def __init__(self, last_values: int) -> None:
         self.queues: dict[MessageQueue[MessageT], None] = {}
         self.is_subscribed = False
         self.is_lost = False  # failed while it was subscribed: there is nothing to unsubscribe
+        self.deadline = inf  # of the call that runs for this key
         self._last_values = last_values
         self._last: OrderedDict[Hashable, MessageT] = OrderedDict()
         self._changed = anyio.Event()

@@ -22,7 +22,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from math import inf
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -136,7 +136,10 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._tests: dict[MessageQueue[MessageT], None] = {}  # calls of `check` that wait
         self._changed = anyio.Event()
         self._outages = Outages(self._name, retry)
-        self._is_running = self._is_open = self._has_cleanup_failed = False
+        self._is_running = self._has_cleanup_failed = False
+        self._phase: Literal["idle", "opening", "open", "closing"] = "idle"
+        self._scope = anyio.CancelScope()  # of the connection; its deadline is that of the phase
+        self._lost: Exception | None = None  # why the connection is closing
         self._connects = self._messages = self._unmatched = self._dropped = 0
         self._counters = current_counters()
         self._stack: AsyncExitStack | None = None
@@ -227,7 +230,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             RuntimeError: the Upstream has not been entered.
         """
         self._require_entered()
-        if self._is_open:
+        if self._phase == "open":
             return
         if self._outages.error is not None:
             raise copy_error(self._outages.error)
@@ -252,6 +255,10 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         )
 
     async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise RuntimeError(
+                f"{self._name} must be entered once at a time; make one in each `lifespan`"
+            )
         self._outages = Outages(self._name, self._retry)
         async with AsyncExitStack() as stack:
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -269,7 +276,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         if stack is None or tasks is None:
             return
         self._fail_all(UpstreamError("the data source is closing"))
-        if not self._is_open:  # an open connection closes by itself, so that it may say goodbye
+        if self._phase in ("idle", "opening"):  # an open connection closes by itself, in peace
             tasks.cancel_scope.cancel()
         await stack.__aexit__(None, None, None)
 
@@ -329,9 +336,32 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 await anyio.sleep(self._outages.wait)
                 self._forget_unfollowed_keys()
                 if self._is_wanted:
-                    await self._run_connection()
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._fail_overdue)
+                        await self._run_connection()
+                        tasks.cancel_scope.cancel()
         finally:
             self._is_running = False
+
+    async def _fail_overdue(self) -> None:
+        """Fail the followers of a call that has not ended although its timeout has cancelled it.
+
+        It waits for a thread, for example. Nothing can be called in its place until it ends.
+        """
+        while True:
+            with anyio.move_on_after(self._timeout):
+                await anyio.sleep_forever()
+            latest = anyio.current_time() - 1.0  # most calls end soon after they are cancelled
+            if self._scope.deadline < latest and self._phase != "idle":
+                self._fail_all(self._outages.failed(self._overdue(f"{self._phase} the connection")))
+            for key, state in tuple(self._keys.items()):
+                if state.deadline < latest:
+                    state.fail(self._overdue(f"the last call for {key!r}"))
+
+    def _overdue(self, what: str) -> UpstreamError:
+        return UpstreamError(
+            f"{self._name}: {what} took longer than {self._timeout:g} s and cannot be cancelled"
+        )
 
     def _forget_unfollowed_keys(self) -> None:
         """Between two connections: their followers have left while there was none."""
@@ -342,42 +372,45 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """One connection, from the attempt to its end."""
         self._connects += 1
         self._has_cleanup_failed = False
-        phase = "opening"
-        lost: Exception | None = None
-        scope = anyio.CancelScope(deadline=anyio.current_time() + self._timeout)
+        self._lost = None
+        self._scope = anyio.CancelScope()
+        self._begin("opening")
         try:
-            with isolate(), scope:
+            with isolate(), self._scope:
                 async with self.connect() as connection:
-                    scope.deadline = inf
-                    phase, self._is_open = "open", True
-                    lost = await self._serve(connection)
-                    phase = "closing"
-                    scope.deadline = anyio.current_time() + self._timeout
-                    if lost is not None:
-                        raise lost
-            if scope.cancelled_caught:
-                raise UpstreamError(
-                    f"{self._name}: {phase} the connection took longer than {self._timeout:g} s"
+                    self._begin("open")
+                    await self._serve(connection)
+                    self._begin("closing")
+                    if self._lost is not None:
+                        raise self._lost
+            if self._scope.cancelled_caught:
+                raise self._lost or UpstreamError(
+                    f"{self._name}: {self._phase} the connection took longer than "
+                    f"{self._timeout:g} s"
                 )
-            if phase == "open":
+            if self._phase == "open":
                 raise UpstreamError(f"{self._name}: connect() ended while it was open")
         except Exception as error:
-            if phase != "closing" or lost is not None:
+            if self._phase != "closing" or self._lost is not None:
                 self._fail_all(self._outages.failed(unwrap(error)))
             else:
                 self._log_cleanup("connect", error)  # nobody waits for it
         else:
-            if lost is not None:  # and suppressed by `connect`
-                self._fail_all(self._outages.failed(lost))
+            if self._lost is not None:  # and suppressed by `connect`
+                self._fail_all(self._outages.failed(self._lost))
         finally:
-            self._is_open = False
+            self._phase = "idle"
+            self._lost = None
 
-    async def _serve(self, connection: Any) -> Exception | None:
-        """Distribute the messages until no key is followed. Returns the error by which the
-        connection was lost."""
+    def _begin(self, phase: Literal["opening", "open", "closing"]) -> None:
+        self._phase = phase
+        limit = inf if phase == "open" else self._timeout
+        self._scope.deadline = anyio.current_time() + limit
+
+    async def _serve(self, connection: Any) -> None:
+        """Distribute the messages until no key is followed, or the connection is lost."""
         for queue in self._tests:
             queue.set_subscribed()
-        lost: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve_keys, connection, tasks)
             tasks.start_soon(self._end_outage)
@@ -389,12 +422,12 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 if failure is None:
                     raise
                 if not tasks.cancel_scope.cancel_called:
+                    self._begin("closing")
                     found = unwrap(failure)
-                    lost = found if isinstance(found, Exception) else failure
+                    self._lost = found if isinstance(found, Exception) else failure
                     tasks.cancel_scope.cancel()
                 else:  # the connection is closing on purpose
                     self._log_cleanup("messages", failure)
-        return lost
 
     async def _read(self, connection: Any) -> None:
         async with aclosing(self.messages(connection)) as messages:
@@ -422,13 +455,15 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         raise UpstreamError(f"{self._name}: the upstream system has closed the connection")
 
     async def _end_outage(self) -> None:
-        """The connection is healthy if it lasts longer than the delay before it, with messages; or
-        longer than any delay."""
-        begun, messages = anyio.current_time(), self._messages
+        """The connection is healthy if messages come when it has lasted longer than the delay
+        before it, or if it lasts longer than any delay."""
         longest = self._retry.max_delay
-        await anyio.sleep(min(longest, max(self._outages.delay, HEALTHY_AFTER)))
+        wait = min(longest, max(self._outages.delay, HEALTHY_AFTER))
+        await anyio.sleep(wait)
+        messages = self._messages
+        await anyio.sleep(wait)
         if self._messages == messages:
-            await anyio.sleep(begun + longest - anyio.current_time())
+            await anyio.sleep(longest)
         self._outages.recovered()
 
     # -- keys ----------------------------------------------------------------------------------
@@ -443,6 +478,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 key = self._new_keys.popleft()
                 tasks.start_soon(self._serve_key, connection, key, self._keys[key], turns)
             await self._changed.wait()
+        self._begin("closing")
         tasks.cancel_scope.cancel()
 
     async def _serve_key(
@@ -454,7 +490,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             async with turns:
                 if not state.queues:
                     break
-                error = await self._call("subscribe", self.subscribe, connection, key)
+                error = await self._call(self.subscribe, connection, key, state)
             if error is not None:
                 state.fail(error)
                 continue
@@ -464,7 +500,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             if not state.is_lost:
                 state.reset()
                 async with turns:
-                    error = await self._call("unsubscribe", self.unsubscribe, connection, key)
+                    error = await self._call(self.unsubscribe, connection, key, state)
                 if error is not None:
                     self._log_cleanup(f"unsubscribe({key!r})", error)
         if self._keys.get(key) is state:  # unless the Upstream is being closed
@@ -472,18 +508,25 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._changed.set()
 
     async def _call(
-        self, name: str, method: Callable[[Any, KeyT], Awaitable[None]], connection: Any, key: KeyT
+        self,
+        method: Callable[[Any, KeyT], Awaitable[None]],
+        connection: Any,
+        key: KeyT,
+        state: FollowedKey[MessageT],
     ) -> Exception | None:
         """Call one of the author's methods. Returns its error, as followers get it."""
         try:
             with isolate(), anyio.move_on_after(self._timeout) as scope:
+                state.deadline = scope.deadline
                 await method(connection, key)
         except Exception as error:
             return to_plugin_error(unwrap(error), self._name)
+        finally:
+            state.deadline = inf
         if not scope.cancelled_caught:
             return None
         return UpstreamError(
-            f"{self._name}: {name}({key!r}) did not return within {self._timeout:g} s"
+            f"{self._name}: {method.__name__}({key!r}) did not return within {self._timeout:g} s"
         )
 
     def _log_cleanup(self, what: str, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from aiostream_ds._encoding.time_check import TimeCheck
 from aiostream_ds._encoding.values import VALUE_ERRORS
 from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._telemetry import Counters
@@ -72,6 +73,7 @@ class RowEncoder:
         "_last_layout",
         "_row_layouts",
         "_time_check",
+        "has_column_conflict",
     )
 
     def __init__(
@@ -83,6 +85,7 @@ class RowEncoder:
         common: Collection[str] = (),
     ) -> None:
         self._counters = counters
+        self.has_column_conflict = False  # reported
         self._common = frozenset(common)
         self._inference = SchemaInference(policy, common)
         self._row_layouts: dict[type[Row], RowLayout] = {}
@@ -103,6 +106,12 @@ class RowEncoder:
     def schema(self) -> Schema | None:
         """The schema of the next rows, as far as it is known."""
         return self._last_layout.schema if self._last_layout is not None else None
+
+    def live_schema(self, sent: Schema) -> Schema:
+        """The schema of the next live rows, if the last ones had the schema `sent`: the columns of
+        dicts may have grown since."""
+        grown = self._dict_layout
+        return grown.schema if grown is not None and extends(grown.schema, sent) else sent
 
     def copy(self) -> "RowEncoder":
         """Another encoder with the same columns. It may be used in another thread."""

@@ -17,6 +17,7 @@ from aiostream_ds._channels.status import StatusPacket
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_layout import TIME
 from aiostream_ds._frames import json
+from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 
@@ -70,6 +71,12 @@ class StatusEncoder(RowEncoder):
         """As `RowEncoder.schema`, with the column."""
         schema = super().schema
         return schema and self._extend(schema)
+
+    def live_schema(self, sent: Schema) -> Schema:
+        """As `RowEncoder.live_schema`, with the column."""
+        grown = self._dict_layout
+        extended = sent if grown is None else self._extend(grown.schema)
+        return extended if extends(extended, sent) else sent
 
     def copy(self) -> "StatusEncoder":
         """As `RowEncoder.copy`."""

@@ -9,8 +9,9 @@
 The rows of a packet are those with prev < cursor <= last.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,20 +19,31 @@ from aiostream_ds._frames.packet import Schema
 
 __all__ = [
     "SchemaColumns",
+    "column_conflict",
     "columns_of",
     "cursor_object",
     "exact_packet",
+    "extends",
     "short_hash",
     "wire_epoch",
     "with_status",
 ]
 
 
+_SHOWN = 10  # columns in a message
+
+
 class SchemaColumns(NamedTuple):
-    """The columns of a schema; `hash` covers their names and types, equal in every process."""
+    """The columns of a schema.
+
+    `kinds` are their types in the browser: numbers are numbers. `hash` covers names and kinds,
+    equal in every process. `types` are the types of the frame, for messages.
+    """
 
     hash: str
     names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    types: tuple[str, ...]
 
 
 class _Type(msgspec.Struct, frozen=True):
@@ -40,6 +52,7 @@ class _Type(msgspec.Struct, frozen=True):
 
 class _Field(msgspec.Struct, rename="camel"):
     name: str = ""
+    type: str = ""
     type_info: _Type = _Type()
 
 
@@ -47,7 +60,7 @@ class _Schema(msgspec.Struct):
     fields: list[_Field] = []
 
 
-_NO_COLUMNS = SchemaColumns("", ())
+_NO_COLUMNS = SchemaColumns("", (), (), ())
 
 
 def short_hash(content: bytes) -> str:
@@ -67,9 +80,44 @@ def _columns(body: bytes) -> SchemaColumns:
     fields = msgspec.json.decode(body, type=_Schema).fields
     if not fields:
         return _NO_COLUMNS
-    pairs: list[Any] = [(field.name, field.type_info.frame) for field in fields]
-    content = msgspec.json.encode(pairs)
-    return SchemaColumns(short_hash(content), tuple(field.name for field in fields))
+    names = tuple(field.name for field in fields)
+    kinds = tuple(field.type for field in fields)
+    types = tuple(field.type_info.frame for field in fields)
+    content = msgspec.json.encode(list(zip(names, kinds, strict=True)))
+    return SchemaColumns(short_hash(content), names, kinds, types)
+
+
+def extends(schema: Schema, other: Schema) -> bool:
+    """Whether a schema has the columns of another one, perhaps with further ones."""
+    mine, theirs = columns_of(schema), columns_of(other)
+    return set(zip(theirs.names, theirs.kinds, strict=True)) <= set(
+        zip(mine.names, mine.kinds, strict=True)
+    )
+
+
+def column_conflict(history: Schema, live: Schema) -> str | None:
+    """Why the rows of a history cannot be joined with live rows: the columns that differ, with both
+    types. None: they can be."""
+    found, wanted = columns_of(history), columns_of(live)
+    if found.hash == wanted.hash:
+        return None
+    common = set(zip(found.names, found.kinds, strict=True)) & set(
+        zip(wanted.names, wanted.kinds, strict=True)
+    )
+    expected, got = _described(wanted, common), _described(found, common)
+    if not expected and not got:  # another order
+        expected, got = _described(wanted, ()), _described(found, ())
+    return (
+        "a history must have the columns of the live rows,"
+        f" {expected or 'without others'}, got {got or 'none of these'}"
+    )
+
+
+def _described(columns: SchemaColumns, without: Collection[tuple[str, str]]) -> str:
+    rows = zip(columns.names, columns.kinds, columns.types, strict=True)
+    found = [f"{name} ({kind})" for name, short, kind in rows if (name, short) not in without]
+    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return ", ".join([*found[:_SHOWN], *more])
 
 
 def wire_epoch(epoch: str, schema: Schema | None) -> str:

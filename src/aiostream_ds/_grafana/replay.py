@@ -19,7 +19,14 @@ from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json, tables
-from aiostream_ds._frames.cursor import cursor_object, exact_packet, short_hash, wire_epoch
+from aiostream_ds._frames.config import Notice
+from aiostream_ds._frames.cursor import (
+    column_conflict,
+    cursor_object,
+    exact_packet,
+    short_hash,
+    wire_epoch,
+)
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Schema
 from aiostream_ds._grafana.exact_delivery import (
@@ -181,7 +188,9 @@ class RowReplay:
     async def history(self, request: ChannelRequest, history_range: HistoryRange) -> Frame:
         """The rows of a time range; of a stream without a history hook those in the log."""
         if request.stream.history is not None:
-            return await self._frame(request, await self.read_history(request, history_range))
+            frame = await self._frame(request, await self.read_history(request, history_range))
+            self._check_columns(request, frame)
+            return frame
         if self._registry.has_log(request.key):
             return (await self._log_range(request, history_range)).frame
         return self.row_encoder(request).frame([])
@@ -194,6 +203,7 @@ class RowReplay:
             rows = await self._log_range(request, history_range)
         else:
             rows = await self._history_range(request, history_range)
+            self._check_columns(request, rows.frame)
         uid = request.instance.source.instance.uid
         cursor: dict[str, Any] = {
             "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
@@ -325,6 +335,21 @@ class RowReplay:
                 f" HistoryPage of one of them, got {result!r}"
             )
         return page
+
+    def _check_columns(self, request: ChannelRequest, frame: Frame) -> None:
+        """Report a history that cannot be joined with the live rows: a notice, and one log line."""
+        running = self._registry.peek(request.key)
+        sent = running.schema if running is not None else None
+        if sent is None or not sent.body or not frame.rows:
+            return
+        encoder = self.row_encoder(request)
+        conflict = column_conflict(_schema_of(frame), encoder.live_schema(sent))
+        if conflict is None:
+            return
+        tables.add_notices(frame, [Notice(severity="warning", text=f"{conflict}.")])
+        if not encoder.has_column_conflict:
+            encoder.has_column_conflict = True
+            logger.warning("%s, %s: %s", request.path, request.stream.history, conflict)
 
     async def _frame(self, request: ChannelRequest, page: HistoryPage) -> Frame:
         frame = await frame_of(self.row_encoder(request), page.rows)

@@ -82,9 +82,9 @@ async def test_a_query_without_streaming_ends_with_its_rows(open_stage):
 async def test_an_invalid_query_is_shown_as_an_error_and_not_repeated(open_stage):
     async with open_stage() as stage:
         tab = await stage.tab()
-        await stage.open(tab, "p", WIDTH, file="nothing")
+        await stage.open(tab, "p", WIDTH, file="log/nothing")
         record = await tab.until("p", lambda record: record["state"] == "Error")
-        assert "no such file: 'nothing'" in record["error"]
+        assert "no such file: 'log/nothing'" in record["error"]
         if not VERSION.startswith("9."):  # 9.4 sends no status of a query to the browser
             await ended(tab, "p")
 

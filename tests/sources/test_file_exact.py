@@ -120,10 +120,33 @@ async def test_a_file_outside_the_directory_is_refused_for_all_calls(path, setti
         assert (await grafana.resource(f"replay/rows?path={PATH}&after=0")).status == 403
 
 
-async def test_a_missing_file_is_not_found(settings):
+async def test_a_panel_waits_for_a_file_that_does_not_exist_yet(path, settings):
+    async with serve_in_memory(File, settings=settings) as grafana:
+        (frame,) = await grafana.query(EXACT)
+        (notice,) = frame.meta.notices
+        assert notice.text == "no such file: 'app/a.ndjson'; rows appear when it exists"
+        exact, stock = await grafana.follow(PATH), await grafana.follow(PATH.removeprefix("x/"))
+        append(path, 1, 2)
+        assert [row["n"] for row in await stock.take(2)] == [1, 2]
+        while "data" not in (message := await exact.message()):
+            pass
+        assert message["cursor"]["epoch"] != cursor(frame)["epoch"], "an exact panel reloads"
+        (frame,) = await grafana.query(EXACT)
+        assert cursor(frame)["epoch"] == message["cursor"]["epoch"]
+        assert column(frame, "n") == [1, 2] and not frame.meta.notices
+
+
+async def test_a_file_that_cannot_come_to_exist_is_not_found(path, settings):
+    append(path, 1)
+    query = {**EXACT, "file": "app/a.ndjson/b"}
     async with serve_in_memory(File, settings=settings) as grafana:
         with pytest.raises(Refused, match="NOT_FOUND"):
-            await grafana.follow(PATH)
+            await grafana.follow("rows/app/a.ndjson/b")
+        with pytest.raises(QueryFailed, match="no such file: 'app/a.ndjson/b'"):
+            await grafana.query(query)
+        path.unlink()
+        path.parent.rmdir()
+        path.parent.parent.rmdir()
         with pytest.raises(QueryFailed, match="no such file: 'app/a.ndjson'"):
             await grafana.query(EXACT)
 

@@ -193,9 +193,9 @@ class File(DataSource[FileSettings]):
 
     @rows.subscribe
     async def may_read(self, user: User | None, file: str) -> None:
-        """Refuse a file that is outside the directory, does not exist or is not readable."""
+        """Refuse a file that is outside the directory or not readable; it need not exist yet."""
         with _translate_errors(file):
-            await anyio.to_thread.run_sync(self._locate, file)
+            await anyio.to_thread.run_sync(self._locate_future, file)
 
     @rows.suggest("file")
     async def files(self, typed: str) -> list[str]:
@@ -218,6 +218,18 @@ class File(DataSource[FileSettings]):
         if not os.access(path, os.R_OK):
             raise PermissionDenied(f"{file!r} is not readable for the plugin's user")
         return str(path)
+
+    def _locate_future(self, file: str) -> str:
+        """As `_locate`, also for a file that does not exist yet."""
+        try:
+            return self._locate(file)
+        except FileNotFoundError:
+            path = (self._root / file).resolve()
+            if not self._root.is_dir():
+                raise
+            if not path.is_relative_to(self._root):
+                raise PermissionDenied(f"{file!r} is outside the directory") from None
+            return str(path)
 
     def _open(self, file: str) -> LogFile:
         settings = self.settings
@@ -245,10 +257,11 @@ class File(DataSource[FileSettings]):
         return replace(page, notices=(Notice(severity="warning", text=text),))
 
     def _read_all(self, span: HistoryRange, file: str, skipped: SkippedLines) -> HistoryPage:
+        is_missing = False
         try:
             found = find_rows(partial(self._open, file), span, skipped)
         except FileNotFoundError:
-            found = None  # during a rotation: like an empty file
+            found, is_missing = None, True
         if found is None:
             page = HistoryPage([], truncated=bool(span.after and span.after > 0), last=0)
         else:
@@ -262,7 +275,11 @@ class File(DataSource[FileSettings]):
             )
         if span.after is not None or (found is not None and found.covers_start):
             return page
-        return self._read_rotated(span, file, page, {found.key} if found else set(), skipped)
+        page = self._read_rotated(span, file, page, {found.key} if found else set(), skipped)
+        if is_missing and not page.rows:  # with rotated files it is a rotation
+            text = f"no such file: {file!r}; rows appear when it exists"
+            page = replace(page, notices=(Notice(severity="warning", text=text),))
+        return page
 
     def _is_truncated(self, span: HistoryRange, file: str, found: FoundRows) -> bool:
         """Whether the rows after an offset existed in this file. Beyond the end of a file that was

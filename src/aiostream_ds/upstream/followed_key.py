@@ -84,7 +84,11 @@ class FollowedKey(Generic[MessageT]):
         """Return when the key has failed, or has had no follower for `linger` seconds."""
         while not self.is_lost:
             self._changed = anyio.Event()
-            with anyio.move_on_after(inf if self.queues else linger) as scope:
+            if self.queues:
                 await self._changed.wait()
-            if scope.cancelled_caught and not self.queues:
+                continue
+            if linger > 0:
+                with anyio.move_on_after(linger):
+                    await self._changed.wait()
+            if not self.queues:
                 return

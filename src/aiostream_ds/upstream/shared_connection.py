@@ -471,7 +471,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     async def _serve_keys(self, connection: Any, tasks: TaskGroup) -> None:
         """Serve each followed key in a task of its own; close the connection when there are
         none."""
-        turns = anyio.Semaphore(self._concurrency)
+        turns = anyio.Semaphore(self._concurrency, fast_acquire=True)
         while self._is_wanted:
             self._changed = anyio.Event()
             while self._new_keys:

@@ -224,24 +224,20 @@ FAULTS = {
         registry.test_subscribers_of_the_exact_channel_see_each_status_until_it_ends,
     ),
     "a status is sent within emit": fault(
-        "channel:Channel._status_changed", "self._is_emitting", "False"
+        "channel:Channel._status_changed",
+        "self._is_emitting",
+        "False",
+        registry.test_a_status_row_drops_no_rows_of_a_subscriber_that_keeps_up,
+    ),
+    "a status is sent at the end of emit": fault(
+        "channel:Channel._call_soon",
+        "self._owner.loop.call_soon(lambda: self._call(self.on_status))",
+        "self._call(self.on_status)",
     ),
     "rows are requested within emit": fault(
         "channel:Channel.request_rows",
         "self._is_emitting",
         "False",
-        registry.test_rows_that_a_subscriber_requests_within_emit_follow_the_cursor_of_that_emit,
-    ),
-    "a status that emit delayed is forgotten": fault(
-        "channel:Channel.emit",
-        "self._status_changed()",
-        "pass",
-        registry.test_a_status_that_emit_itself_causes_follows_its_rows_everywhere,
-    ),
-    "rows that emit delayed are forgotten": fault(
-        "channel:Channel.emit",
-        "self._call(self.on_demand)",
-        "pass",
         registry.test_rows_that_a_subscriber_requests_within_emit_follow_the_cursor_of_that_emit,
     ),
     "packets without rows fill a queue": fault(
@@ -273,11 +269,6 @@ FAULTS = {
         "each.waiting_since + PATIENCE",
         "now + PATIENCE",
         registry.test_paced_packets_wait_once_for_a_subscriber_that_receives_nothing,
-    ),
-    "a status row enters the queue of a stalled subscription": fault(
-        "subscription:Subscription._evict",
-        "rows = self._discard(count)",
-        "rows = 0\nself._drop(count)",
     ),
     "rows that are due are not requested": fault(
         "paced:PacedChannel._due_now", "self.request_rows()", "pass"

@@ -1062,6 +1062,34 @@ async def test_a_status_that_emit_itself_causes_follows_its_rows_everywhere(part
     assert slow.statistics().dropped_rows == 4
 
 
+async def test_each_change_of_the_status_is_reported_to_the_runner(parts):
+    registry, seen = parts.registry.ChannelRegistry(), []
+
+    async def run(channel):
+        channel.on_status = lambda: seen.append(channel.status and channel.status.text)
+        for text in ("one", "two", ""):
+            channel.emit(status_packet(Status("info", text)))
+            await asyncio.sleep(1)
+
+    await end_of(registry.join(KEY, run))
+    assert seen == ["one", "two", None]
+
+
+async def test_a_status_row_drops_no_rows_of_a_subscriber_that_keeps_up(parts):
+    registry = parts.registry.ChannelRegistry()
+
+    async def run(channel):
+        channel.on_status = lambda: channel.emit(packet(["status"]))
+        for number in range(3):
+            channel.emit(packet([number] * 20))  # more than a queue holds
+            await asyncio.sleep(1)
+
+    policy = Policy(Buffer(rows=10))
+    registry.join(KEY, run, policy)
+    got, _ = await end_of(registry.join(KEY, run, policy))
+    assert got == [0] * 20 + [1] * 20 + ["status"] + [2] * 20
+
+
 async def test_rows_that_a_subscriber_requests_within_emit_follow_the_cursor_of_that_emit(parts):
     registry = parts.registry.ChannelRegistry()
 

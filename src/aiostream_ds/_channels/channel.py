@@ -80,10 +80,11 @@ class Channel:
         cursors: the range of cursors of the last rows, of a stream whose rows have a cursor.
         on_demand: set by the runner. Called when a subscription's queue has been emptied and before
             a subscriber joins; it should emit what the runner holds back.
-        on_status: set by the runner. Called when `status` has changed.
+        on_status: set by the runner. Called when `status` has changed, in the next iteration of the
+            loop: subscribers that keep up have received by then.
 
-    `emit` is never re-entered: while it gives packets to the subscriptions, both calls wait until
-    each of them has the packets. Otherwise later packets would reach some of them earlier.
+    `emit` is never re-entered: what it causes waits until each subscription has the packets.
+    Otherwise later packets would reach some of them earlier.
     """
 
     __slots__ = (
@@ -203,8 +204,7 @@ class Channel:
         finally:
             self._is_emitting = False
             if self._status_waits:
-                self._status_waits = False
-                self._status_changed()
+                self._call_soon()
             if self._demand_waits:
                 self._demand_waits = False
                 self._call(self.on_demand)
@@ -326,13 +326,18 @@ class Channel:
         return self._statuses
 
     def _status_changed(self) -> None:
-        if self._is_emitting:
-            self._status_waits = True
-            return
         for subscription in tuple(self._subscriptions):
             if subscription.exact:
                 subscription.notify_status()
-        self._call(self.on_status)
+        if self._is_emitting:
+            self._status_waits = True
+        else:
+            self._call_soon()
+
+    def _call_soon(self) -> None:
+        """Call `on_status` after the subscribers that were just woken: they have received then."""
+        self._status_waits = False
+        self._owner.loop.call_soon(lambda: self._call(self.on_status))
 
     def _caught_up(self, rows: int, packets: int) -> None:
         self._owner.observer.on_caught_up(self.key, rows, packets)

@@ -531,3 +531,11 @@ def test_the_error_for_one_row_does_not_number_it():
     # the rows before it in the batch were sent, so that a number names another row
     with pytest.raises(ValueError, match="^field 'time': expected Unix milliseconds from"):
         RowEncoder().encode([{"time": 253402214400000}])
+
+
+def test_a_live_frame_does_not_replace_the_ref_id_of_a_panels_query():
+    frame = Frame(Field("value", [1]), name="n", ref_id="B")
+    (packet,) = RowEncoder().encode([frame])
+    schema = orjson.loads(packet.schema.body)
+    assert "refId" not in schema and schema["name"] == "n"
+    assert frame.ref_id == "B"

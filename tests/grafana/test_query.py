@@ -141,6 +141,28 @@ async def failure(kind, fields=None, **options):
 # -- several queries -------------------------------------------------------------------------------
 
 
+async def test_answers_have_the_order_and_the_ref_ids_of_the_queries():
+    class Slow(DataSource):
+        @stream("ticks/{n:int}")
+        async def ticks(self, n: int):
+            yield {"value": n}
+
+        @ticks.history
+        async def past(self, history_range: HistoryRange, n: int):
+            await anyio.sleep(n / 100)
+            return [{"time": 1, "value": n}]
+
+    async with serve_in_memory(Slow) as grafana:
+        asked = {"B": 3, "A": 1, "D": 2, "C": 0}
+        answers = await query_data(
+            grafana, *(a_query(r, "ticks", {"n": n}) for r, n in asked.items())
+        )
+    assert list(answers) == list(asked)
+    for ref_id, response in answers.items():
+        (frame,) = decoded(response)
+        assert (frame.ref_id, frame.fields[1].values) == (ref_id, [asked[ref_id]])
+
+
 async def test_queries_of_a_panel_run_concurrently():
     class Meeting(DataSource):
         """Each query waits until both have begun."""

@@ -83,6 +83,8 @@ class FrameLayout:
 
     def __init__(self, frame: Frame, schema: Schema, hidden: Collection[str] = ()) -> None:
         found = disambiguate_fields(hide_fields(frame, hidden))
+        if found.ref_id:  # it would replace that of each panel's query (StreamingDataFrame.ts)
+            found = Frame(*found.fields, name=found.name, meta=found.meta)
         self.schema = schema if found is frame else json.make_schema(found)
         self._frame = _without_rows(found)
 

@@ -53,7 +53,8 @@ class DataService(Service):
         }
 
     async def query_data(self, request: pb.QueryDataRequest, call: Call) -> list[Piece]:
-        """Answer all queries of a panel concurrently. A query that fails does not affect others."""
+        """Answer all queries of a panel concurrently, in their order. A query that fails does not
+        affect others."""
         answers: dict[str, Answer] = {}
 
         async def one(message: pb.DataQuery) -> None:
@@ -68,6 +69,7 @@ class DataService(Service):
             async with anyio.create_task_group() as tasks:
                 for message in messages:
                     tasks.start_soon(one, message)
+            answers = {message.ref_id: answers[message.ref_id] for message in messages}
         return replies.query_data(answers)
 
     async def query_chunked_data(self, request: pb.QueryChunkedDataRequest, call: Call) -> None:

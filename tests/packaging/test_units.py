@@ -241,6 +241,28 @@ def test_a_log_names_the_cause(text, cause):
     assert next(find_clues(text, ID)).cause == cause
 
 
+PERMITTED = [
+    f'logger=plugin.signature.validator level=warn msg="{words}" pluginId={ID}{more}'
+    for words in ("Permitting unsigned plugin. This is not recommended",)
+    + ("Permitting unsigned plugin. It is unsigned.",)
+    for more in ("", " status=unsigned")
+]
+REGISTERED = f'logger=plugins.registration level=info msg="Plugin registered" pluginId={ID}'
+
+
+@pytest.mark.parametrize("line", PERMITTED)
+def test_a_plugin_that_grafana_permits_is_not_reported_as_unsigned(line):
+    assert not list(find_clues(line, ID))
+
+
+@pytest.mark.parametrize("line", [f"level=debug msg=x pluginId={ID} status=unsigned", *PERMITTED])
+def test_a_registered_plugin_has_no_cause_in_its_signature_but_may_have_others(line):
+    assert not list(find_clues(f"{line}\n{REGISTERED}", ID))
+    refused = f'logger=plugin.{ID} level=error msg="connection refused"'
+    clues = find_clues(f"{line}\n{REGISTERED}\n{refused}", ID)
+    assert [clue.cause for clue in clues] == ["port"]
+
+
 def test_a_log_of_another_plugin_has_no_clue():
     assert not list(find_clues("pluginId=other-one-datasource status=modified", ID))
 

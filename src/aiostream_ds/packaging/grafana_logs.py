@@ -56,6 +56,10 @@ _COMPILED = tuple((cause, re.compile(text)) for cause, text in _MESSAGES)
 _ARCHITECTURES = re.compile(r"ELF architecture: EM_(\w+) \(current architecture: (\w+)\)")
 _NAMES = {"X86_64": "amd64", "AARCH64": "arm64", "ARM": "arm", "386": "386"}
 _GRAFANA_START = re.compile(r"Starting Grafana")
+_PERMITTED = re.compile(r"Permitting (?:an )?unsigned plugin")
+"""The beginning of what Grafana logs about an unsigned plugin that it loads."""
+_REGISTERED = re.compile(r"Plugin registered")
+_SIGNATURE_CAUSES = frozenset({"modified", "root url", "unsigned"})
 _ENTRY_START = re.compile(r"^(?:logger=|t=|\{|\w+\[|\d{4}-\d\d)")
 
 
@@ -79,18 +83,21 @@ def tail(path: Path) -> str:
 def find_clues(text: str, identifier: str) -> Iterator[Clue]:
     """The causes in the log for this plugin, each once, the most specific first.
 
-    An entry may have several lines.
+    An entry may have several lines. A plugin that Grafana has registered has a signature that it
+    accepts: some versions log its status, too.
     """
     entries = [entry for entry in _entries(text) if identifier in entry]
-    joined = "\n".join(entries)
-    seen = set()
+    accepted = any(map(_REGISTERED.search, entries))
+    joined = "\n".join(entry for entry in entries if not _PERMITTED.search(entry))
+    ignored = _SIGNATURE_CAUSES if accepted else frozenset()
+    seen: set[str] = set()
     architectures = _ARCHITECTURES.search(joined)
     if architectures and _NAMES.get(architectures[1], architectures[1]) != architectures[2]:
         seen.add("architecture")
         yield Clue("architecture", architectures[0])
     for cause, pattern in _COMPILED:
         found = pattern.search(joined)
-        if found is None or cause in seen:
+        if found is None or cause in seen or cause in ignored:
             continue
         if cause in ("handshake", "ended", "timeout") and seen:
             continue  # a more specific cause was found

@@ -98,6 +98,39 @@ def test_only_the_process_that_grafana_has_started_is_stopped(folder, name):
             started.kill(), other.kill()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the host is found by its process id")
+@pytest.mark.parametrize("end", ["kill", "remove", "replace"])
+def test_the_process_that_grafana_has_started_ends_with_the_standalone_one(folder, end):
+    program = folder / "lamps.py"
+    program.write_text(
+        "from aiostream_ds import DataSource, serve\n\n"
+        "class Lamps(DataSource):\n    pass\n\nserve(Lamps)\n"
+    )
+    environ = {
+        **os.environ,
+        "grafana_plugin_type": "datasource",
+        "PLUGIN_PROTOCOL_VERSIONS": "2",
+    }
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (folder / "standalone.txt").write_text("127.0.0.1:5")
+        (folder / "pid.txt").write_text(str(other.pid))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, str(program)], env=environ, **pipes) as started:
+            assert "127.0.0.1:5" in started.stdout.readline()
+            assert "the plugin runs standalone" in started.stderr.readline()
+            assert started.poll() is None
+            if end == "kill":
+                other.kill()
+                other.wait()
+            elif end == "remove":
+                (folder / "standalone.txt").unlink()
+            else:
+                (folder / "standalone.txt").write_text("127.0.0.1:6")
+            assert started.wait(5) == 0
+            assert not started.stderr.read()
+        other.kill()
+
+
 def test_a_port_alone_is_served_on_all_interfaces(tmp_path):
     # as Go and Docker read it; the warning about an open network is then true
     file = tmp_path / "lamps.py"

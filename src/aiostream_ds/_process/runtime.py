@@ -65,9 +65,6 @@ log = get_logger(__name__)
 SHUTDOWN_DRAIN = 0.25
 """Seconds for streams to end after the host has called Shutdown (it kills after 2 s) or exited."""
 
-KEEP_ALIVE = 10.0
-"""Seconds between two lines of a process that idles while the plugin runs standalone."""
-
 
 def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
     """Run the plugin process that Grafana starts. `load` imports the author's modules: it is called
@@ -91,10 +88,14 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
         _exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     streams = StandardStreams()
-    address = standalone.standalone_address(os.environ, directory) if directory is not None else ""
+
+    def standalone_address() -> str:
+        return standalone.standalone_address(os.environ, directory) if directory is not None else ""
+
+    address = standalone_address()
     if address:
         streams.announce(handshake_line("tcp", address))
-        _idle(handshake.parent)
+        _idle(lambda: os.getppid() == handshake.parent and standalone_address() == address)
     status = 0
     try:
         _configure_logging(streams.log)
@@ -316,14 +317,12 @@ def _freeze_imports() -> None:
     gc.enable()
 
 
-def _idle(parent: int) -> NoReturn:
-    """Wait until the host exits: this process has only announced another one's address."""
-    while os.getppid() == parent:
-        sys.stderr.write("the plugin runs standalone, in another process\n")
-        for _ in range(int(KEEP_ALIVE / POLL_INTERVAL)):
-            time.sleep(POLL_INTERVAL)
-            if os.getppid() != parent:
-                break
+def _idle(is_needed: Callable[[], bool]) -> NoReturn:
+    """Wait until the host or the process exits whose address this one has announced. A host then
+    starts the plugin again, which serves it itself."""
+    sys.stderr.write("the plugin runs standalone, in another process\n")
+    while is_needed():
+        time.sleep(POLL_INTERVAL)
     _exit(0)
 
 

@@ -1,5 +1,8 @@
 """The command line, in this process and as a subprocess."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import signal
@@ -13,6 +16,7 @@ import pytest
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
 from aiostream_ds.sources.builtin_plugin import SOURCES
+from aiostream_ds.cli.target import find_target
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 
@@ -111,6 +115,27 @@ def paths(here):
     path.write_text(PATHS)
     yield str(path)
     sys.modules.pop("paths_file", None)
+
+
+@pytest.mark.parametrize("name", ["queue", "types", "socket", "logging", "anyio", "pyarrow"])
+@pytest.mark.parametrize("subcommand", ["tail", "check", "dev", "package"])
+def test_a_file_must_not_replace_a_module(capsys, here, name, subcommand):
+    (here / f"{name}.py").write_text(AUTHOR)
+    before = sys.modules.get(name)
+    words = [f"{name}.py", "lines/a"] if subcommand == "tail" else [f"{name}.py"]
+    status, error = failure(capsys, subcommand, *words)
+    assert status == 1
+    assert f"got '{name}.py'; rename it, for example to my_{name}.py" in error
+    assert "Traceback" not in error and sys.modules.get(name) is before
+
+
+def test_a_file_next_to_the_authors_file_does_not_replace_a_module_of_python(author, here):
+    (here / "this.py").write_text("raise RuntimeError('replaced')")
+    (here / "helper_of_author.py").write_text("value = 5")
+    find_target(author)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert importlib.import_module("this").s
+    assert importlib.import_module("helper_of_author").value == 5
 
 
 def test_tail_takes_a_text_that_a_path_has_as_base64url(capsys, paths):

@@ -9,6 +9,7 @@ import pytest
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
+from aiostream_ds.cli import new as cli_new
 from aiostream_ds.cli.new import KINDS, make_files
 
 
@@ -57,6 +58,7 @@ def test_its_own_tests_pass(here, reads):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "passed" in run.stdout
+    assert "Warning" not in run.stdout + run.stderr
 
 
 @pytest.mark.slow
@@ -123,3 +125,39 @@ def test_a_wrong_name_is_refused(name, capsys):
     assert main(["new", name, "--reads", "code"]) == 1 if name else True
     if name:
         assert f"got {name!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "origin, command",
+    [
+        (None, 'pip install "aiostream-ds[console,testing]"'),
+        (
+            '{"url": "file:///a%20b", "dir_info": {"editable": true}}',
+            'pip install -e "/a b[console,testing]"',
+        ),
+        (
+            '{"url": "https://example.org/a.git", "vcs_info": {"vcs": "git", "commit_id": "1f"}}',
+            'pip install "aiostream-ds[console,testing] @ git+https://example.org/a.git@1f"',
+        ),
+        (
+            '{"url": "file:///w/a.whl", "archive_info": {}}',
+            'pip install "aiostream-ds[console,testing] @ file:///w/a.whl"',
+        ),
+    ],
+)
+def test_the_printed_commands_work_where_aiostream_ds_was_installed_from(
+    here, capsys, monkeypatch, origin, command
+):
+    class Installed:
+        def read_text(self, name):
+            return origin if name == "direct_url.json" else None
+
+    monkeypatch.setattr(cli_new, "distribution", lambda name: Installed())
+    monkeypatch.setattr(cli_new, "find_spec", lambda name: None)
+    new("weather", "code")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-3:] == ["cd weather", command, "aiostream-ds dev weather.py"]
+    assert command in (here / "weather/README.md").read_text()
+    monkeypatch.setattr(cli_new, "find_spec", lambda name: name)
+    new("rain", "code")
+    assert "pip" not in capsys.readouterr().out  # the console is there

@@ -157,7 +157,10 @@ async def _serve_console(
                 if not parsed.no_browser and _has_display():
                     tasks.start_soon(_open_browser, listener.url)
                 app = make_app(hub, hosts=listener.hosts, token=listener.token)
-                await serve_app(app, listener)
+                try:
+                    await serve_app(app, listener)
+                finally:
+                    print("Stopping", file=sys.stderr, flush=True)
 
         await serve_application(hub.plugin, directory, ready)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,20 +72,52 @@ def find_target(text: str | None) -> tuple[Target, str | None]:
 
 def _load(path: Path) -> Any:
     name = path.stem
+    _check_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CommandError(f"expected a Python file, got {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _loaded.add(name)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.insert(_after_standard_library(), folder)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         traceback = author_traceback(error).rstrip()
         raise CommandError(f"{path} cannot be loaded:\n{traceback}") from error
     return module
+
+
+_loaded: set[str] = set()  # names of author's modules
+
+_LATER = {"numpy", "pandas", "prometheus_client", "psutil", "pyarrow", "uvicorn", "watchfiles"}
+"""Packages that the runtime imports when they are first needed."""
+
+
+def _check_name(path: Path) -> None:
+    """Raises CommandError for a file that would replace a module of Python or of the runtime."""
+    name = path.stem
+    taken = name in sys.modules and name not in _loaded
+    if taken or name in sys.stdlib_module_names or name in _LATER:
+        raise CommandError(
+            f"the file must not have the name of a module that Python or the runtime imports, got"
+            f" {path.name!r}; rename it, for example to my_{name}.py"
+        )
+
+
+def _after_standard_library() -> int:
+    """The place in sys.path for an author's folder: before installed packages, but a file in it
+    such as queue.py or types.py must not replace the module of Python."""
+    paths = sysconfig.get_paths()
+    standard = (paths["stdlib"], paths["platstdlib"])
+    found = [
+        index
+        for index, entry in enumerate(sys.path)
+        if entry.startswith(standard) and "-packages" not in entry
+    ]
+    return found[-1] + 1 if found else 0
 
 
 def _names(found: Mapping[str, Any]) -> str:

@@ -96,4 +96,6 @@ async def serve_app(app: ASGIApp, listener: ConsoleSocket) -> None:
         try:
             await anyio.sleep_forever()
         finally:
+            # pages that do not close in time are cut off, which needs no traceback
+            logging.getLogger("uvicorn").setLevel("CRITICAL")
             server.should_exit = True

@@ -276,3 +276,21 @@ async def test_a_log_smaller_than_the_outage_causes_one_reload_and_a_notice():
         assert panel.reloads == 1 and panel.gap
         numbers = [row[3] for row in panel.rows]
         assert numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) >= 50
+
+
+async def test_a_method_that_only_follows_new_rows_misses_none():
+    async with open_stage(servers=2) as stage:
+        stage.append(5)
+        panel = stage.open(kind="following")
+        await stage.write(3, hertz=50)
+        for _ in range(2):
+            stage.world.upstream(down=True)
+            await stage.write(2, hertz=50)
+            stage.world.upstream(down=False)
+            await stage.write(3, hertz=50)
+        await stage.servers[0].kill()
+        await stage.write(3, hertz=50)
+        stage.network.change(socket=1)
+        await stage.write(3, hertz=50)
+        await settled(stage)
+        assert panel.reloads == 0 and len(panel.rows) > 900

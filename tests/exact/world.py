@@ -41,7 +41,7 @@ from .packets import Message, RunCheck
 
 START = 4_102_444_800_000  # Unix ms at the loop's time 0: in the future, so each range ends now
 READ = 0.1  # seconds between two reads of the log
-SUBSCRIBE = 0.3  # seconds until a subscription to new rows takes effect
+SUBSCRIBE = 1.0  # seconds until a subscription to new rows takes effect
 WINDOW = 65_535  # bytes of a connection's flow-control window
 BUFFER_ROWS = 40  # rows that are queued for a slow subscriber
 KEY_ROWS = 40  # rows after which a varying log has another column

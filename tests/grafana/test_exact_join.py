@@ -303,7 +303,6 @@ async def test_a_history_that_fails_at_the_first_row_interrupts_the_stream(broke
 async def test_a_fill_ends_at_its_limit(broker, monkeypatch):
     monkeypatch.setattr("aiostream_ds._grafana.stream_runs.REPLAY_ROWS", 50)
     monkeypatch.setattr("aiostream_ds._streams.gap_filling.FILL_LIMIT", 100)
-    monkeypatch.setattr("aiostream_ds._streams.gap_filling.HISTORY_WAITS", ())
     broker.subscribe_delay = 0.3
     async with serve_in_memory(Source) as grafana:
         exact, _ = await open_viewers(grafana)

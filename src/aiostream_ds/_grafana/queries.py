@@ -40,6 +40,8 @@ QUERY_LIMIT = 1 << 20
 _SHOWN = 80
 """Most characters of a bad value in a message."""
 
+_LATEST = datetime.max.replace(tzinfo=UTC) - OPEN_END
+
 OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
 
@@ -187,7 +189,7 @@ async def _channel_frame(
 def _history_range(query: Query) -> HistoryRange:
     end, now = query.time_range.end, datetime.now(UTC)
     if query.exact and end > now - OPEN_RANGE:
-        end = max(end, now + OPEN_END)
+        end = min(max(end, now), _LATEST) + OPEN_END
     limit = max(1, min(query.max_data_points, HISTORY_LIMIT))
     return HistoryRange(start=query.time_range.start, end=end, limit=limit)
 

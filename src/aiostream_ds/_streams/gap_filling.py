@@ -67,9 +67,11 @@ class GapFiller:
         self._encoder = encoder
         self._counters = counters
         self._extra = {"path": path}
+        self._rest = 0  # rows that may still be filled
 
     async def catch_up(self, channel: Channel) -> None:
         """Emit the rows after the encoder's cursor, up to the newest one."""
+        self._rest = FILL_LIMIT
         await self._fill(channel, None)
 
     def is_first(self, item: Any) -> bool:
@@ -93,12 +95,14 @@ class GapFiller:
             return
         if first is None or first == self._encoder.last + 1:
             return
-        if await self._fill(channel, first):
-            return
-        for wait in HISTORY_WAITS:
-            await anyio.sleep(wait)
+        self._rest = FILL_LIMIT
+        for wait in (0.0, *HISTORY_WAITS):
+            if wait:
+                await anyio.sleep(wait)
             if await self._fill(channel, first):
                 return
+            if self._rest <= 0:
+                break
         last = self._encoder.last
         self._gap_is_left(
             channel, f"the history does not have those between the cursors {last} and {first}"
@@ -113,7 +117,7 @@ class GapFiller:
         filled = 0
         complete = False
         try:
-            while not complete and filled < FILL_LIMIT:
+            while not complete and self._rest > 0:
                 epoch, last = self._encoder.cursor
                 with isolate():
                     page = await self._read_after(last, self._limit, before)
@@ -125,6 +129,7 @@ class GapFiller:
                     self._encoder.skip_to(cursors[0])
                 emitted, _ = channel.emit(*self._encoder.encode([rows]))
                 filled += emitted
+                self._rest -= emitted
                 await channel.pace()
                 if before is not None:
                     reached = [last + 1, self._encoder.last + 1, *cursors[-1:]]

@@ -44,6 +44,7 @@ ASYNCIO = {
     "_http2/connection.py",
     "_http2/stream.py",
     "_http2/write_buffer.py",
+    "_process/main_task.py",
     "_process/runtime.py",
     "_streams/producer.py",
 }

@@ -11,7 +11,7 @@ Nobody has requested any other cancellation.
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import Any
@@ -19,7 +19,19 @@ from weakref import WeakSet
 
 import anyio
 
-__all__ = ["cancel", "contained", "describe", "is_cancel_requested", "isolate", "stack_of"]
+from aiostream_ds._loggers import get_logger
+
+__all__ = [
+    "cancel",
+    "contained",
+    "describe",
+    "is_cancel_requested",
+    "isolate",
+    "keep_running",
+    "stack_of",
+]
+
+log = get_logger(__name__)
 
 _cancelled: "WeakSet[asyncio.Task[Any]]" = WeakSet()
 
@@ -117,6 +129,21 @@ def isolate() -> Iterator[None]:
             raise found
         finally:
             del found  # error → traceback → this frame → error would be a cycle
+
+
+async def keep_running(work: Callable[[], Awaitable[None]]) -> None:
+    """Await `work()`, of the runtime; again each time that an author's code cancels the task, as
+    one does that cancels all tasks. anyio would cancel the task group."""
+    while True:
+        try:
+            return await work()
+        except asyncio.CancelledError as error:
+            task = _running_task()
+            if task is None or is_cancel_requested():
+                raise
+            log.error("an author's code has cancelled a task of the runtime", exc_info=error)
+            while task.uncancel():
+                pass
 
 
 _DEPTH = 50

@@ -6,11 +6,13 @@ application.
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
+from aiostream_ds._author_code import keep_running
 from aiostream_ds._channels.channel import Runner
 from aiostream_ds._channels.log import LogFactory
 from aiostream_ds._channels.observer import ChannelKey
@@ -133,7 +135,7 @@ async def open_application(
     async with background_tasks() as tasks:
         instances = Instances(catalog, registry, counters=counters)
         application = Application(registry, instances, counters)
-        tasks.start_soon(_sweep, instances)
+        tasks.start_soon(keep_running, partial(_sweep, instances))
         try:
             yield application
         finally:

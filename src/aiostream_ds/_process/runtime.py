@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 import anyio
 
 from aiostream_ds import _telemetry as telemetry
+from aiostream_ds._author_code import keep_running
 from aiostream_ds._grafana.application import (
     DRAIN,
     Application,
@@ -42,6 +44,7 @@ from aiostream_ds._process.handshake import (
     read_handshake,
 )
 from aiostream_ds._process.host_services import host_services
+from aiostream_ds._process.main_task import run_main_task
 from aiostream_ds._process.parent import POLL_INTERVAL, wait_for_parent_exit
 from aiostream_ds._process.stdio import StandardStreams, redact_output
 from aiostream_ds._process.watchdog import watch_loop
@@ -147,7 +150,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     with suppress(ImportError):
         from uvloop import new_event_loop as factory
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
+        run_main_task(runner, work)
 
 
 async def _managed(catalog: Catalog, handshake: Handshake, streams: StandardStreams) -> None:
@@ -158,13 +161,14 @@ async def _managed(catalog: Catalog, handshake: Handshake, streams: StandardStre
         listener = await listen(server, handshake)
         try:
             async with background_tasks() as tasks:
-                tasks.start_soon(watch_loop)
-                tasks.start_soon(_stop_after_parent, handshake.parent, stop)
+                tasks.start_soon(keep_running, watch_loop)
+                parent_exit = partial(_stop_after_parent, handshake.parent, stop)
+                tasks.start_soon(keep_running, parent_exit)
                 terminated = _handle_sigterm(stop)
                 _freeze_imports()
                 streams.announce(listener.line)
                 log.info("serving on %s", listener.address)
-                await stop.wait()
+                await keep_running(stop.wait)
             drain = DRAIN if terminated.is_set() else SHUTDOWN_DRAIN
             if not await _shut_down(application, server, drain):
                 log.warning("some streams did not end within %.2f s", drain)
@@ -205,7 +209,7 @@ async def _stop_after_parent(parent: int, stop: anyio.Event) -> None:
 
 
 def _handle_sigterm(stop: anyio.Event) -> anyio.Event:
-    """The first SIGTERM drains, the second exits at once. The event is set by the first."""
+    """The first SIGTERM or SIGHUP drains, the second exits at once. The first sets the event."""
     terminated = anyio.Event()
 
     def handle() -> None:
@@ -214,8 +218,11 @@ def _handle_sigterm(stop: anyio.Event) -> anyio.Event:
         terminated.set()
         stop.set()
 
+    loop = asyncio.get_running_loop()
     with suppress(NotImplementedError):  # event loops on Windows have no signal handlers
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, handle)
+        loop.add_signal_handler(signal.SIGTERM, handle)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+            loop.add_signal_handler(signal.SIGHUP, handle)
     return terminated
 
 
@@ -263,7 +270,7 @@ async def serve_application(
     await server.start(sock=listening, ssl=tls)
     address = "{}:{}".format(*listening.getsockname()[:2])
     async with background_tasks() as tasks:
-        tasks.start_soon(watch_loop)
+        tasks.start_soon(keep_running, watch_loop)
         with (
             standalone.announced(directory, address)
             if directory is not None and identifier

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from aiostream_ds._channels.exceptions import (
     ChannelError,
@@ -174,6 +175,17 @@ def test_latest_keeps_one_packet():
     put(subscription, [packet([2]), packet([3])])
     assert rows_of(subscription.receive_nowait()) == [3]
     assert channel.log == [("dropped", 2, 2), "drained"]
+
+
+def test_latest_keeps_the_parts_of_what_was_too_large_for_one_packet():
+    subscription, channel = subscribe(full="latest")
+    put(subscription, [packet([1])])
+    part = replace(packet([3]), continues=True)
+    put(subscription, [packet([2]), part, part])
+    assert rows_of(subscription.receive_nowait()) == [2, 3, 3]
+    put(subscription, [packet([4]), part, packet([5]), part])
+    assert rows_of(subscription.receive_nowait()) == [5, 3]
+    assert channel.log == [("dropped", 1, 1), "drained", ("dropped", 2, 2), "drained"]
 
 
 def test_block_drops_nothing_and_reports_when_it_is_full():

@@ -19,6 +19,7 @@ __all__ = [
     "HIGH_WATER_ITERATIONS",
     "LAG_END",
     "ORDER_SERIES",
+    "PACKET_BYTES",
     "PATIENCE",
     "SCHEMA_ALWAYS",
     "SCHEMA_REPEAT",
@@ -52,6 +53,14 @@ BATCH_BYTES: Annotated[
         description="Encoded bytes after which a stream that never waits yields to the event loop."
     ),
 ] = 64 * 1024
+
+PACKET_BYTES: Annotated[
+    int,
+    Meta(
+        description="Encoded bytes above which rows are sent in several packets: Grafana"
+        " disconnects a browser for which more than 1 MiB is queued."
+    ),
+] = 256 * 1024
 
 FIRST_BATCH: Annotated[
     int,

@@ -277,7 +277,7 @@ class Subscription:
         if older and (buffer.full == "latest" or self._is_over_bounds()):
             self._handle_overflow(older)
         elif buffer.full == "latest":
-            self._drop(len(queue) - 1)
+            self._drop_all_but_latest()
 
     def put_cursors(self, packet: Packet, now: float) -> None:
         """Queue a packet without rows. It replaces one at the end of the queue, so that what has no
@@ -354,7 +354,7 @@ class Subscription:
         if self.evict_if_stalled():
             return
         if buffer.full == "latest":
-            self._drop(len(self.queue) - 1)
+            self._drop_all_but_latest()
         elif buffer.full == "drop_oldest":
             self._drop(self._surplus(older))
         elif buffer.full == "fail":
@@ -364,6 +364,12 @@ class Subscription:
                     f" got {self._queued_rows} rows and {self._queued_bytes} bytes"
                 )
             )
+
+    def _drop_all_but_latest(self) -> None:
+        count = len(self.queue) - 1
+        while count and self.queue[count].continues:
+            count -= 1
+        self._drop(count)
 
     def _surplus(self, older: int) -> int:
         """How many of the `older` packets are over the bounds."""

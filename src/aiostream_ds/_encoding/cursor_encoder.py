@@ -162,7 +162,11 @@ class CursorEncoder:
         if len(new) < len(cursors):
             block = take_block(block, new)
         packets = self._encoder.encode([block])
-        return [self._with_cursors(packet, cursors[new[-1]]) for packet in packets]
+        counts = accumulate(packet.rows for packet in packets)
+        return [
+            self._with_cursors(packet, cursors[new[count - 1]])
+            for packet, count in zip(packets, counts, strict=True)
+        ]
 
     def _last_cursor(self, packet: Packet) -> int:
         column = columns_of(packet.schema).names.index(self._column)
@@ -172,7 +176,7 @@ class CursorEncoder:
     def _with_cursors(self, packet: Packet, last: int) -> Packet:
         cursors = CursorRange(self.epoch, self.last, last)
         self.last = last
-        return Packet(packet.schema, packet.data, packet.rows, cursors)
+        return Packet(packet.schema, packet.data, packet.rows, cursors, packet.continues)
 
     def _new_rows(self, cursors: list[int]) -> Sequence[int]:
         """The indexes of rows whose cursor is above those of all rows before; counts the others."""

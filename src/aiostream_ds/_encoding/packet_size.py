@@ -4,30 +4,45 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from aiostream_ds._channels.policy import PACKET_BYTES
+from aiostream_ds._channels.policy import BATCH_ROWS, PACKET_BYTES
 from aiostream_ds._frames.packet import Packet
 
-__all__ = ["cut"]
+__all__ = ["encode_rows"]
+
+_MANY = 10 * BATCH_ROWS
+"""Rows from which a part is encoded first, to find the size of a row."""
 
 
-def cut(packet: Packet, encode: Callable[[int, int], Packet]) -> list[Packet]:
-    """The rows of a packet in several, none above PACKET_BYTES unless it has one row.
+def encode_rows(rows: int, encode: Callable[[int, int], Packet]) -> list[Packet]:
+    """The packets of so many rows, none above PACKET_BYTES unless it has one row.
 
-    `encode(start, stop)` encodes a part of the rows again.
+    `encode(start, stop)` encodes a part of the rows.
     """
-    if packet.rows < 2:
+    if rows > _MANY:
+        return _as_parts(_cut(rows, len(encode(0, BATCH_ROWS).data) * rows // BATCH_ROWS, encode))
+    packet = encode(0, rows)
+    if len(packet.data) <= PACKET_BYTES or rows == 1:
         return [packet]
+    return _as_parts(_cut(rows, len(packet.data), encode))
+
+
+def _cut(rows: int, size: int, encode: Callable[[int, int], Packet]) -> list[Packet]:
+    """`size` is that of all rows in one packet, about."""
     found: list[Packet] = []
     # a little less than what fits on average: rows differ in size
-    step = max(1, packet.rows * PACKET_BYTES * 7 // (8 * len(packet.data)))
-    for start in range(0, packet.rows, step):
-        part = encode(start, min(start + step, packet.rows))
-        if len(part.data) > PACKET_BYTES:
-            found += cut(part, _part(encode, start))
+    step = max(1, rows * PACKET_BYTES * 7 // (8 * size))
+    for start in range(0, rows, step):
+        part = encode(start, min(start + step, rows))
+        if len(part.data) > PACKET_BYTES and part.rows > 1:
+            found += _cut(part.rows, len(part.data), _from(start, encode))
         else:
             found.append(part)
-    return [found[0], *(replace(each, continues=True) for each in found[1:])]
+    return found
 
 
-def _part(encode: Callable[[int, int], Packet], first: int) -> Callable[[int, int], Packet]:
+def _from(first: int, encode: Callable[[int, int], Packet]) -> Callable[[int, int], Packet]:
     return lambda start, stop: encode(first + start, first + stop)
+
+
+def _as_parts(packets: list[Packet]) -> list[Packet]:
+    return [packets[0], *(replace(each, continues=True) for each in packets[1:])]

@@ -11,7 +11,8 @@ from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.hidden_columns import hide_fields
-from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, row_layout
+from aiostream_ds._encoding.packet_size import encode_rows
+from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, now, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.time_check import TimeCheck
 from aiostream_ds._encoding.values import VALUE_ERRORS
@@ -197,26 +198,33 @@ class RowEncoder:
         if layout is None or values is None:
             return None
         try:
-            packet = Packet(layout.schema, layout.data(values, len(rows)), len(rows))
+            packets = _table_packets(layout, values, len(rows))
         except VALUE_ERRORS:
             if kind is dict and self._inference.is_lenient:
                 return None
             raise
         self._last_layout = layout
-        return [packet]
+        return packets
 
     def _frame_packets(self, frames: list[Frame]) -> list[Packet]:
         packets = []
         for frame in frames:
-            packet = self._frame_encoder.packet(frame)
-            if self._frame_layout is None or packet.schema is not self._frame_layout[0]:
-                self._check_times(frame)
-                self._frame_layout = packet.schema, FrameLayout(frame, packet.schema, self._common)
-            schema = self._frame_layout[1].schema
-            packets.append(packet if packet.schema is schema else replace(packet, schema=schema))
+
+            def encode(start: int, stop: int, frame: Frame = frame) -> Packet:
+                return self._frame_packet(tables.slice_rows(frame, start, stop))
+
+            packets += encode_rows(frame.rows, encode)
         if self._frame_layout is not None:
             self._last_layout = self._frame_layout[1]
         return packets
+
+    def _frame_packet(self, frame: Frame) -> Packet:
+        packet = self._frame_encoder.packet(frame)
+        if self._frame_layout is None or packet.schema is not self._frame_layout[0]:
+            self._check_times(frame)
+            self._frame_layout = packet.schema, FrameLayout(frame, packet.schema, self._common)
+        schema = self._frame_layout[1].schema
+        return packet if packet.schema is schema else replace(packet, schema=schema)
 
     def _block_packets(self, blocks: list[Columns[Any]]) -> list[Packet]:
         if len(blocks) > 1:
@@ -228,8 +236,7 @@ class RowEncoder:
             self._check_times((self._layout(blocks[0].kind), blocks[0].values, blocks[0].rows))
         for block in blocks:
             layout = self._layout(block.kind)
-            data = layout.data(block.values, block.rows)
-            packets.append(Packet(layout.schema, data, block.rows))
+            packets += _table_packets(layout, block.values, block.rows)
         self._last_layout = layout
         return packets
 
@@ -311,8 +318,7 @@ class RowEncoder:
     def _packets(self, table: "Frame | _Table") -> list[Packet]:
         if isinstance(table, Frame):
             return self._frame_packets([table])
-        layout, values, rows = table
-        return [Packet(layout.schema, layout.data(values, rows), rows)]
+        return _table_packets(*table)
 
     def _tables(self, rows: list[Any], *, is_history: bool = False) -> "Iterator[Frame | _Table]":
         """Consecutive rows of one kind as a table; each Frame and Columns by itself."""
@@ -346,6 +352,19 @@ class RowEncoder:
 def _notice_of_dropped(reason: str, count: int) -> Notice:
     text = f"{count:,} {_DROPPED[reason]}"
     return Notice(severity="warning", text=text)
+
+
+def _table_packets(layout: RowLayout, values: list[list[Any]], rows: int) -> list[Packet]:
+    stamps = now(rows) if layout.is_stamped else None
+
+    def encode(start: int, stop: int) -> Packet:
+        if stop - start == rows:
+            return Packet(layout.schema, layout.data(values, rows, stamps), rows)
+        part = [column[start:stop] for column in values]
+        data = layout.data(part, stop - start, stamps and stamps[start:stop])
+        return Packet(layout.schema, data, stop - start)
+
+    return encode_rows(rows, encode)
 
 
 def _is_status(row: Any) -> bool:

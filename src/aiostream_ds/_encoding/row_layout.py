@@ -31,6 +31,7 @@ __all__ = [
     "RowColumn",
     "FrameLayout",
     "RowLayout",
+    "now",
     "row_columns",
     "row_layout",
 ]
@@ -196,16 +197,21 @@ class RowLayout:
         """The packet data of many small tables. None: not the common case."""
         return None if self.is_stamped else self._writer.many(tables)
 
-    def data(self, values: list[list[Any]], rows: int) -> bytes:
-        """The packet data of values by column; a `time` that is None is the time of this call.
+    def data(self, values: list[list[Any]], rows: int, stamps: list[int] | None = None) -> bytes:
+        """The packet data of values by column.
+
+        `stamps` are the times of rows that have none, in milliseconds; left out, that of this call.
 
         Raises:
             FrameError: a value does not fit its column.
         """
-        columns = [[_now()] * rows, *values] if self.is_stamped else values
-        return self._writer.data(columns) or self._uncommon_data(values, rows)
+        columns = values
+        if self.is_stamped:
+            stamps = stamps or now(rows)
+            columns = [stamps, *values]
+        return self._writer.data(columns) or self._uncommon_data(values, rows, stamps or now(rows))
 
-    def _uncommon_data(self, values: list[list[Any]], rows: int) -> bytes:
+    def _uncommon_data(self, values: list[list[Any]], rows: int, stamps: list[int]) -> bytes:
         index = self._time_index
         times = self.times(values)
         if (
@@ -214,11 +220,11 @@ class RowLayout:
             and None in times
             and index not in self._required
         ):
-            now = _now()
-            times = [now if time is None else time for time in times]
+            pairs = zip(times, stamps, strict=True)
+            times = [stamp if time is None else time for time, stamp in pairs]
             values = [*values[:index], times, *values[index + 1 :]]
-        columns = [[_now()] * rows, *values] if self.is_stamped else values
-        return self._sparse_data(columns, rows) or json.data(self.fields(values, rows))
+        columns = [stamps, *values] if self.is_stamped else values
+        return self._sparse_data(columns, rows) or json.data(self.fields(values, rows, stamps))
 
     def times(self, values: Sequence[Any]) -> Any:
         """The values of the column `time`; none, if the rows have no such column."""
@@ -246,12 +252,15 @@ class RowLayout:
         """A frame of these columns without rows."""
         return Frame(*self.fields([[] for _ in self.columns], 0))
 
-    def fields(self, values: Sequence[list[Any]], rows: int) -> list[Field]:
-        """The fields of a frame with these values; a stamped time is the time of this call."""
+    def fields(
+        self, values: Sequence[list[Any]], rows: int, stamps: list[int] | None = None
+    ) -> list[Field]:
+        """The fields of a frame with these values. `stamps`: see `data`."""
         pairs = zip(self._names.items(), values, strict=True)
         found = [column.field(name, own) for (name, column), own in pairs]
         if self.is_stamped:
-            found.insert(0, Field(TIME, [_now()] * rows, FieldType.TIME, nullable=False))
+            times = stamps or now(rows)
+            found.insert(0, Field(TIME, times, FieldType.TIME, nullable=False))
         return found
 
 
@@ -301,6 +310,11 @@ def _accepted(name: str, column: RowColumn) -> frozenset[type] | None:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def now(rows: int) -> list[int]:
+    """The current time in milliseconds, for each row."""
+    return [_now()] * rows
 
 
 def row_columns(row: type[Row]) -> dict[str, RowColumn]:

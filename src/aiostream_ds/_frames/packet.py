@@ -30,13 +30,15 @@ class Packet(msgspec.Struct, frozen=True, eq=False, gc=False):
     """`rows` rows under `schema`; `data` is the JSON object with `values`, `entities` and `nanos`.
 
     `cursors` is set if the stream's rows have a cursor. A packet with cursors and without rows
-    reports how far the stream has come.
+    reports how far the stream has come. `continues`: the rows belong to those of the packet before,
+    and are in a packet of their own because one would be too large.
     """
 
     schema: Schema
     data: bytes
     rows: int
     cursors: CursorRange | None = None
+    continues: bool = False
 
 
 def render(schema: Schema | None, packet: Packet | None) -> bytes:

@@ -15,8 +15,8 @@ import pytest
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
-from aiostream_ds.sources.builtin_plugin import SOURCES
 from aiostream_ds.cli.target import find_target
+from aiostream_ds.sources.builtin_plugin import SOURCES
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 

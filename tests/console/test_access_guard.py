@@ -33,7 +33,7 @@ async def test_the_loopback_names_are_accepted(host):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.com", "evil.com:3030", "127.0.0.1.evil.com", "", "10.0.0.1"]
+    "host", ["evil.com", "evil.com:3030", "127.0.0.1.evil.com", "", "10.0.0.1", "[", "[::1"]
 )
 async def test_a_foreign_name_that_resolves_to_this_machine_is_refused(host):
     status, _, sent = await request(AccessGuard(inner), host=host)
@@ -44,7 +44,14 @@ async def test_a_foreign_name_that_resolves_to_this_machine_is_refused(host):
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://evil.com", "http://localhost:3031", "http://127.0.0.1:3030.evil.com", "null", "x"],
+    [
+        "http://evil.com",
+        "http://localhost:3031",
+        "http://127.0.0.1:3030.evil.com",
+        "null",
+        "x",
+        "http://[",
+    ],
 )
 async def test_a_page_of_another_origin_is_refused_also_on_a_websocket(origin):
     guard = AccessGuard(inner)

@@ -164,6 +164,42 @@ async def test_a_page_gets_the_forms_follows_a_path_and_leaves_it():
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("then", ["leave", "follow", "disconnect"])
+async def test_a_panel_that_is_removed_while_its_follow_is_pending_leaves_no_stream(then):
+    class Slow(DataSource):
+        @stream("gated/{id:int}")
+        async def gated(self, id: int) -> Rows:
+            yield {"id": id}
+            await anyio.sleep_forever()
+
+        @gated.subscribe
+        async def wait(self, user: User | None, id: int) -> None:
+            entered.set()
+            await gate.wait()
+
+    entered, gate = anyio.Event(), anyio.Event()
+    async with console(Slow) as (hub, address), page(address) as one:
+        await one.socket.send(json.dumps({"id": 1, "type": "follow", "path": "gated/1"}))
+        await entered.wait()
+        if then == "leave":
+            await one.socket.send(json.dumps({"id": 1, "type": "leave"}))
+            await one.request(2, "health")
+        elif then == "follow":
+            await one.socket.send(json.dumps({"id": 1, "type": "follow", "path": "gated/2"}))
+            await one.request(2, "health")
+        else:
+            await one.socket.close()
+        gate.set()
+        wanted = ["gated/2"] if then == "follow" else []
+        found = None
+        async with asyncio.timeout(5):
+            while found != wanted:
+                await asyncio.sleep(0.01)
+                found = list(hub.grafana._viewers)
+        await asyncio.sleep(0.1)
+        assert list(hub.grafana._viewers) == wanted
+
+
 async def test_the_authors_hook_refuses_a_user():
     async with console() as (_, address), page(address) as one:
         viewer = {"login": "v", "role": "Viewer"}

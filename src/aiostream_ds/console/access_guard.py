@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 __all__ = ["LOOPBACK", "ASGIApp", "AccessGuard"]
 
@@ -75,11 +75,11 @@ class AccessGuard:
 
     def _foreign(self, scope: Scope, headers: dict[bytes, str]) -> str:
         host = headers.get(b"host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _parts(f"//{host}").hostname or ""
         if self._hosts is not None and name not in self._hosts:
             return f"host must be one of {', '.join(sorted(self._hosts))}, got {host!r}"
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _parts(origin).netloc.lower() != host.lower():
             return f"origin must be the console's own, {host!r}, got {origin!r}"
         site = headers.get(b"sec-fetch-site", "")
         if site in ("cross-site", "same-site") and not _is_link_to_page(scope, headers):
@@ -101,6 +101,16 @@ def _is_link_to_page(scope: Scope, headers: dict[bytes, str]) -> bool:
     is_tab = headers.get(b"sec-fetch-mode") == "navigate"
     is_tab = is_tab and headers.get(b"sec-fetch-dest", "document") == "document"
     return is_tab and "/live/" not in scope.get("path", "")
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL; empty ones if it cannot be one, such as `http://[`."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname  # checked when it is read
+    except ValueError:
+        return urlsplit("")
+    return parts
 
 
 def _query_token(scope: Scope) -> str:

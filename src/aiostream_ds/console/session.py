@@ -70,6 +70,7 @@ class Session:
         self._socket = socket
         self._queue = PageQueue()
         self._leaves: dict[int, Callable[[], None]] = {}
+        self._pending: dict[int, PageRequest] = {}  # follows without an answer
         self._slots = anyio.Semaphore(MAX_REQUESTS)
         self._tasks: TaskGroup
 
@@ -145,9 +146,12 @@ class Session:
         except Exception as error:
             self._queue.put({"id": request.id, "error": redact(_message(error)), **_status(error)})
         finally:
+            if self._pending.get(request.id) is request:
+                del self._pending[request.id]
             self._slots.release()
 
     def _leave(self, id: int) -> None:
+        self._pending.pop(id, None)
         leave = self._leaves.pop(id, None)
         if leave is not None:
             leave()
@@ -156,6 +160,7 @@ class Session:
         if len(self._leaves) >= MAX_CHANNELS:
             raise ValueError(f"a page may follow at most {MAX_CHANNELS} channels")
         self._leave(request.id)
+        self._pending[request.id] = request
         channel = FollowedChannel(self._queue, request.id, request.path)
         if request.delay:
             leave_channel = await self._tasks.start(self._follow_slowly, request, channel)
@@ -167,7 +172,10 @@ class Session:
             leave_channel()
             self._queue.discard(channel)
 
-        self._leaves[request.id] = leave
+        if self._pending.get(request.id) is request:
+            self._leaves[request.id] = leave
+        else:
+            leave()  # the page has left, or follows another path, while this one was opened
         return {"ok": True}
 
     async def _follow_slowly(

@@ -605,3 +605,25 @@ async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
         (answer,) = await grafana.query({}, as_json=True)
     assert answer.rows == replay.INLINE_ROWS + 1
     assert seen == [True]
+
+
+class Ticks(DataSource):
+    @stream("ticks")
+    async def ticks(self):
+        yield {"time": datetime.now(UTC), "n": 1}
+
+    @ticks.history
+    async def past(self, history_range: HistoryRange):
+        span = history_range.end - history_range.start
+        rows = [{"time": history_range.start + span * n / 20, "n": n} for n in range(20)]
+        return rows[-history_range.limit :]
+
+
+@pytest.mark.parametrize(("points", "has_notice"), [(5, True), (21, False)])
+async def test_a_panel_that_draws_only_the_end_of_its_range_has_a_notice(points, has_notice):
+    async with serve_in_memory(Ticks) as grafana:
+        (frame,) = await grafana.query({"queryType": "ticks"}, max_data_points=points)
+    texts = [notice.text for notice in frame.meta.notices]
+    assert [text.startswith("Only the newest 5 rows of the range") for text in texts] == [
+        True
+    ] * has_notice

@@ -42,6 +42,11 @@ _SHOWN = 80
 
 _LATEST = datetime.max.replace(tzinfo=UTC) - OPEN_END
 
+_NEWEST = (
+    "Only the newest {:,} rows of the range are drawn; raise Max data points in the query options,"
+    " or choose a shorter range."
+)
+
 OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
 
@@ -169,7 +174,10 @@ async def _channel_frame(
             _add_notice(frame, "This stream has no cursor: exact rows begin when it was started.")
     else:
         if live is None:
-            frame = await replay.history(request, _history_range(query))
+            history_range = _history_range(query)
+            frame = await replay.history(request, history_range)
+            if query.with_streaming and frame.rows >= history_range.limit:
+                _add_notice(frame, _NEWEST.format(history_range.limit))
         else:
             rows = live.history
             frame = await frame_of(replay.row_encoder(request), [] if rows is None else rows)

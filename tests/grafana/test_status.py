@@ -73,7 +73,7 @@ class Degraded(DataSource):
 
     @stream("numbered", cursor="n")
     async def numbered(self, after: Cursor | None) -> Rows[Tick | Status]:
-        yield Tick(time=1_700_000_000_000, n=1)
+        yield Tick(time=1_700_000_000_000, n=0)
         yield Status("info", "replaying")
         await anyio.sleep_forever()
 
@@ -175,7 +175,7 @@ async def test_a_status_between_rows_has_no_cursor():
         viewer = await grafana.follow("x/numbered")
         await anyio.sleep(5)
         assert set(statuses(viewer)) == {("info", "replaying")}
-        assert viewer.position.value == 1
+        assert viewer.position.value == 0
         stock = await grafana.follow("numbered")
         await anyio.sleep(5)
         assert stock.packets == [], "a status is not a row of a stock panel"

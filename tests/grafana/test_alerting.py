@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import anyio
 import pytest
 
 from aiostream_ds import (
@@ -181,3 +182,24 @@ async def test_an_authors_own_frames_reach_an_alert_rule_unchanged():
     table, *series = await alert(ROWS, "table")
     assert [field.name for field in table.fields] == ["name", "n"]
     assert [frame.fields[1].name for frame in series] == ["value", "ok"]
+
+
+async def test_many_series_of_an_alert_rule_do_not_block_the_streams():
+    count = 400
+    frame = Frame(
+        Field("time", list(range(1000)), FieldType.TIME),
+        *(Field("v", [float(n)] * 1000, labels={"host": str(n)}) for n in range(count)),
+    )
+    iterations = 0
+
+    async def stream_rows():
+        nonlocal iterations
+        while True:
+            await anyio.sleep(0)
+            iterations += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream_rows)
+        frames = await alert(frame, "frames")
+        tasks.cancel_scope.cancel()
+    assert len(frames) == count and iterations > count

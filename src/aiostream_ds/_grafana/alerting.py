@@ -65,7 +65,7 @@ def _series(time: str, times: list[int | None], field: Field, named: bool) -> Fr
     elif kind is FieldType.ENUM:
         kind, config = FieldType.UINT16, None
     rows: Sequence[int] = range(len(times))
-    if field.labels or None in times:
+    if None in times or (field.labels and None in values):
         rows = [
             row
             for row in rows

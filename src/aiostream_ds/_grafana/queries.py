@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+import anyio.to_thread
 import msgspec
 
 from aiostream_ds._frames import tables
@@ -20,7 +21,14 @@ from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.query_fields import decode_query
-from aiostream_ds._grafana.replay import OPEN_END, ChannelRequest, RowReplay, copy_frame, frame_of
+from aiostream_ds._grafana.replay import (
+    INLINE_ROWS,
+    OPEN_END,
+    ChannelRequest,
+    RowReplay,
+    copy_frame,
+    frame_of,
+)
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
@@ -149,9 +157,12 @@ async def _channel_frames(
     live: LiveChannel | None = None,
 ) -> list[Frame]:
     frame = await _channel_frame(replay, request, caller.user, query, live)
-    if caller.is_alert_rule:
-        return alert_frames(frame, request.stream.options.cursor)
-    return [frame]
+    if not caller.is_alert_rule:
+        return [frame]
+    cursor = request.stream.options.cursor
+    if frame.rows * len(frame.fields) > INLINE_ROWS:
+        return await anyio.to_thread.run_sync(alert_frames, frame, cursor)
+    return alert_frames(frame, cursor)
 
 
 async def _channel_frame(

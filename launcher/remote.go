@@ -17,7 +17,7 @@ const (
 
 // remote is a plugin process that runs independently of Grafana.
 type remote struct {
-	address string // HOST:PORT
+	address string // HOST:PORT, or the path of a UNIX socket
 	tls     bool
 	ca      string // a file; "" for the system's CAs
 	cert    string // the files of the client certificate and its key, or ""
@@ -86,11 +86,14 @@ func (r remote) announce() {
 	parent := os.Getppid()
 	signal.Ignore(os.Interrupt) // Ctrl-C in a terminal also reaches the host, which stops its plugins
 	_, port, _ := cutLast(r.address)
-	if number, err := strconv.Atoi(port); err != nil || number < 1 || number > 65535 {
+	isSocket := filepath.IsAbs(r.address) // of a process on this machine
+	if number, err := strconv.Atoi(port); !isSocket && (err != nil || number < 1 || number > 65535) {
 		fail("address must be HOST:PORT, got %q", r.address)
 	}
 	network, address, cleanup := "tcp", r.address, func() {}
-	if r.tls {
+	if isSocket {
+		network = "unix"
+	} else if r.tls {
 		var err error
 		if network, address, cleanup, err = bridge(r); err != nil {
 			fail("TLS to %s cannot be configured: %v", r.address, err)

@@ -324,7 +324,7 @@ def test_tail_shows_the_line_that_blocks(example):
 def test_dev_serves_and_shows_the_first_path(capsys):
     assert main(["dev", "--count", "2"]) == 0
     first, second, head, *rows = capsys.readouterr().out.splitlines()
-    assert first.startswith("Serving the built-in plugin on 127.0.0.1:")
+    assert first.startswith("Serving the built-in plugin on /")
     assert second == "Live rows of walk/10/1:"
     assert head.split() == ["time", "value"] and len(rows) == 2
 
@@ -348,8 +348,16 @@ def test_dev_writes_and_removes_the_files_with_its_address(capsys, here, monkeyp
 
     monkeypatch.setattr("aiostream_ds.cli.dev.show", show)
     assert main(["dev", "--terminal", "--plugin-dir", str(here)]) == 0
-    assert seen == [["pid.txt", "plugin.json", "standalone.txt"]]
+    assert seen == [["pid.txt", "plugin.json", "standalone.sock", "standalone.txt"]]
     assert [path.name for path in here.iterdir()] == ["plugin.json"]
+
+
+def test_a_planted_link_in_the_plugins_folder_is_one_sentence(capsys, here):
+    (here / "plugin.json").write_text('{"id": "x-datasource"}')
+    (here / "standalone.txt").symlink_to("/etc/passwd")
+    status, text = failure(capsys, "dev", "--terminal", "--plugin-dir", str(here))
+    assert status == 1 and "standalone.txt must be a file, got a link" in text
+    assert text.count("\n") <= 1 and "Traceback" not in text
 
 
 def test_a_wrong_standalone_address_is_an_error(capsys, here, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -62,3 +63,25 @@ def test_its_own_folder_is_replaced_and_another_plugin_is_not_changed(plugins, f
 def test_the_plugin_folder_must_exist(tmp_path, file):
     with pytest.raises(CommandError, match="expected Grafana's plugin folder, got .*nowhere"):
         make_dev_folder(file, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("target", ["missing", "elsewhere"])
+def test_a_planted_link_is_refused(plugins, file, tmp_path, target):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / STAMP).write_text("precious")
+    (plugins / "aiostream-my-garden-datasource").symlink_to(tmp_path / target)
+    with pytest.raises(CommandError, match="must be a folder, got a symbolic link to"):
+        make_dev_folder(file, plugins)
+    assert (elsewhere / STAMP).read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(plugins, file):
+    (plugins / "aiostream-my-garden-datasource").mkdir()
+    (plugins / "aiostream-my-garden-datasource" / STAMP).write_text("")
+    (plugins / "aiostream-my-garden-datasource" / "gpx_dev_linux_amd64").mkdir()
+    assert make_dev_folder(file, plugins).is_dir()  # its own folder is replaced with everything
+    shutil.rmtree(plugins / "aiostream-my-garden-datasource")
+    (plugins / "aiostream-my-garden-datasource").write_text("a file")
+    with pytest.raises(CommandError):
+        make_dev_folder(file, plugins)

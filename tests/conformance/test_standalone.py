@@ -39,7 +39,7 @@ async def test_the_process_that_grafana_starts_announces_the_standalone_address(
         assert address in line.decode()
         async with Host(host_binary) as host:
             started = await host.start(directory / packaged.name)
-            assert (started["network"], started["address"]) == ("tcp", address)
+            assert (started["network"], started["address"]) == ("unix", address)
             assert (await host.call("health"))["status"] == "OK"
             await host.call("run", path="walk/100/1", run="walk")
             assert await host.packets("walk", 2)

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from aiostream_ds._process.standalone import (
     plugin_id,
     standalone_address,
 )
+from aiostream_ds._process.standalone_socket import SOCKET_FILE, bind_standalone, network_of
+from aiostream_ds.errors import ConfigError
 
 EXITED = 2**22 + 1  # above Linux's largest pid
 
@@ -74,6 +78,56 @@ def test_files_that_another_process_has_replaced_are_not_removed(folder):
     with announced(folder, "127.0.0.1:5"):
         (folder / "pid.txt").write_text("1")
     assert (folder / "standalone.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["standalone.txt", "pid.txt"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_planted_link_is_refused_and_its_target_is_not_written(folder, name, exists):
+    target = folder / "target"
+    if exists:
+        target.write_text("precious")
+    (folder / name).symlink_to(target)
+    with (
+        pytest.raises(ConfigError, match=f"{name} must be a file, got a link to"),
+        announced(folder, "127.0.0.1:5"),
+    ):
+        pytest.fail("expected an error")
+    assert target.read_text() == "precious" if exists else not target.exists()
+
+
+def test_a_planted_hard_link_is_replaced(folder):
+    (folder / "target").write_text("precious")
+    (folder / "standalone.txt").hardlink_to(folder / "target")
+    with announced(folder, "127.0.0.1:5"):
+        assert (folder / "target").read_text() == "precious"
+
+
+def test_only_the_developer_can_connect_unless_an_address_is_configured(folder):
+    for directory in (folder, None):
+        bound, address, close = bind_standalone("", directory)
+        path = Path(address)
+        assert network_of(address) == "unix" and bound.family == socket.AF_UNIX
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert (path.parent == folder) == (directory == folder)
+        close(), bound.close()
+        assert not path.exists()
+    bound, address, close = bind_standalone("127.0.0.1:0", folder)
+    assert network_of(address) == "tcp" and address.startswith("127.0.0.1:")
+    close(), bound.close()
+
+
+def test_the_socket_of_a_killed_process_is_replaced_and_other_files_are_not(folder):
+    first = bind_standalone("", folder)
+    second = bind_standalone("", folder)
+    first.close()  # it does not remove the socket of the second
+    assert Path(second.address).is_socket() and second.address == first.address
+    second.close()
+    (folder / SOCKET_FILE).write_text("precious")
+    other = bind_standalone("", folder)
+    assert Path(other.address).parent != folder
+    other.close()
+    first.socket.close(), second.socket.close()
+    assert (folder / SOCKET_FILE).read_text() == "precious"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -17,9 +17,9 @@ def serve(target: "Target", *, by: str | None = None) -> NoReturn:
     """Run the plugin process that Grafana starts. The last line of an author's program.
 
     `target` is a DataSource class, or a mapping of names to classes; then the data source's setting
-    `by` holds the name. With the argument `--standalone` the process serves on a free port of this
-    machine, for a debugger. Without a host and without `--standalone` it prints how it is used and
-    exits with status 1.
+    `by` holds the name. With the argument `--standalone` the process serves on a private socket,
+    for a debugger. Without a host and without `--standalone` it prints how it is used and exits
+    with status 1.
 
     Raises TypeError when `target` is neither, or when `by` does not fit it.
     """

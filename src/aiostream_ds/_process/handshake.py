@@ -20,7 +20,15 @@ from aiostream_ds._grpc.server import Server
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Handshake", "Listener", "StartError", "handshake_line", "listen", "read_handshake"]
+__all__ = [
+    "Handshake",
+    "Listener",
+    "SOCKET_PATH_LIMIT",
+    "StartError",
+    "handshake_line",
+    "listen",
+    "read_handshake",
+]
 
 COOKIE = ("grafana_plugin_type", "datasource")
 """The environment variable, and its value, that show that Grafana has started the process."""
@@ -28,7 +36,7 @@ COOKIE = ("grafana_plugin_type", "datasource")
 PROTOCOL_VERSION = 2
 """The version of Grafana's plugin protocol."""
 
-_SOCKET_PATH_LIMIT = 103  # bytes: macOS; Linux allows 107
+SOCKET_PATH_LIMIT = 103  # bytes: macOS; Linux allows 107
 
 
 class StartError(Exception):
@@ -138,9 +146,9 @@ class Listener:
             self._directory = _create_directory()
             path = os.path.join(self._directory, "socket")
         self._path = path
-        if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT or "|" in path or "\n" in path:
+        if len(os.fsencode(path)) > SOCKET_PATH_LIMIT or "|" in path or "\n" in path:
             raise OSError(
-                f"the path must have at most {_SOCKET_PATH_LIMIT} bytes and no '|', got {path!r}; "
+                f"the path must have at most {SOCKET_PATH_LIMIT} bytes and no '|', got {path!r}; "
                 "set PLUGIN_UNIX_SOCKET_DIR or TMPDIR to another directory"
             )
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -188,7 +196,7 @@ def _create_directory() -> str:
     """
     name = f"plugin{os.urandom(8).hex()}"
     preferred = os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), name)
-    if len(os.fsencode(preferred)) <= _SOCKET_PATH_LIMIT - len("/socket"):
+    if len(os.fsencode(preferred)) <= SOCKET_PATH_LIMIT - len("/socket"):
         with contextlib.suppress(OSError):
             os.mkdir(preferred, 0o700)
             return preferred

@@ -12,7 +12,6 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -46,10 +45,10 @@ from aiostream_ds._process.handshake import (
 from aiostream_ds._process.host_services import host_services
 from aiostream_ds._process.main_task import run_main_task
 from aiostream_ds._process.parent import POLL_INTERVAL, wait_for_parent_exit
+from aiostream_ds._process.standalone_socket import bind_standalone, network_of
 from aiostream_ds._process.stdio import StandardStreams, redact_output
 from aiostream_ds._process.watchdog import watch_loop
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.errors import ConfigError
 
 if TYPE_CHECKING:
     import ssl
@@ -73,7 +72,7 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
     """Run the plugin process that Grafana starts. `load` imports the author's modules: it is called
     once stdout is redirected, so that what they print, or a traceback, becomes log lines.
 
-    With the argument `--standalone` the process serves on a free port of this machine instead.
+    With the argument `--standalone` the process serves on a private socket instead.
     """
     directory = _directory()
     if {"-standalone", "--standalone"} & set(sys.argv[1:]):
@@ -97,7 +96,7 @@ def serve_loaded(load: Callable[[], Catalog]) -> NoReturn:
 
     address = standalone_address()
     if address:
-        streams.announce(handshake_line("tcp", address))
+        streams.announce(handshake_line(network_of(address), address))
         _idle(lambda: os.getppid() == handshake.parent and standalone_address() == address)
     status = 0
     try:
@@ -234,10 +233,9 @@ async def serve_standalone(
     address: str = "",
     tls: "ssl.SSLContext | None" = None,
 ) -> None:
-    """Serve on TCP, for a debugger or a Grafana that connects, until cancelled or stopped by a
-    signal.
+    """Serve for a debugger or a Grafana that connects, until cancelled or stopped by a signal.
 
-    The address is `address`, GF_PLUGIN_GRPC_ADDRESS_<ID> or a free port of 127.0.0.1. When
+    The address is `address`, GF_PLUGIN_GRPC_ADDRESS_<ID> or a private UNIX socket. When
     `directory` has a plugin.json, it has the files of standalone mode while this runs. `ready` is
     called with the plugin and its address; when it returns, the server stops. Its exception is
     raised here, after everything has ended.
@@ -261,21 +259,33 @@ async def serve_application(
     tls: "ssl.SSLContext | None" = None,
 ) -> None:
     """`serve_standalone` for a plugin that runs already. Closes it at the end."""
-    failed: list[Exception] = []
     identifier = standalone.plugin_id(directory) if directory is not None else ""
     configured = os.environ.get(standalone.address_variable(identifier), "") if identifier else ""
     server = Server({**application.services(), **host_services(None)})
     server.on_rate_limited = application.counters.count_rate_limited
-    listening = _bind(address or configured)
-    await server.start(sock=listening, ssl=tls)
-    address = "{}:{}".format(*listening.getsockname()[:2])
+    folder = directory if identifier else None
+    bound, address, close = bind_standalone(address or configured, folder)
+    try:
+        await server.start(sock=bound, ssl=tls)
+        try:
+            await _serve_until_stopped(application, server, folder, address, ready)
+        finally:
+            server.close()  # before its socket: uvloop waits for ever for a socket that is closed
+    finally:
+        close()
+
+
+async def _serve_until_stopped(
+    application: Servable,
+    server: Server,
+    folder: Path | None,
+    address: str,
+    ready: Callable[[str], Awaitable[None]] | None,
+) -> None:
+    failed: list[Exception] = []
     async with background_tasks() as tasks:
         tasks.start_soon(keep_running, watch_loop)
-        with (
-            standalone.announced(directory, address)
-            if directory is not None and identifier
-            else nullcontext()
-        ):
+        with standalone.announced(folder, address) if folder is not None else nullcontext():
             stop = anyio.Event()
             _handle_sigterm(stop)
             if ready is not None:
@@ -294,20 +304,6 @@ async def _stop_after(work: Awaitable[None], stop: anyio.Event, failed: list[Exc
     except Exception as error:
         failed.append(error)
     stop.set()
-
-
-def _bind(address: str) -> socket.socket:
-    name, _, port = (address or "127.0.0.1:0").rpartition(":")
-    if not port.isdecimal() or int(port) > 65_535:
-        raise ConfigError(f"the address must be HOST:PORT, got {address!r}")
-    host = name.strip("[]") or "127.0.0.1"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, int(port)), family=family)
-    except OSError as error:
-        raise ConfigError(
-            f"the address must be a free one of this machine, got {address!r}: {error}"
-        ) from error
 
 
 GARBAGE_THRESHOLD = 50_000

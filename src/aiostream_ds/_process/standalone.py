@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from aiostream_ds.errors import ConfigError
+
 __all__ = ["address_variable", "announced", "plugin_id", "standalone_address"]
 
 ADDRESS_FILE, PID_FILE = "standalone.txt", "pid.txt"
@@ -67,11 +69,11 @@ def _is_running(pid: int) -> bool:
 @contextmanager
 def announced(directory: Path, address: str) -> Iterator[None]:
     """Write the two files, and remove them at the end. Stops the process that Grafana has started,
-    so that Grafana starts it again and it finds them."""
+    so that Grafana starts it again and it finds them.
+
+    Raises ConfigError when a file cannot be written."""
     for name, text in ((ADDRESS_FILE, address), (PID_FILE, str(os.getpid()))):
-        path = directory / name
-        path.write_text(text, "utf-8")
-        path.chmod(0o600)
+        _replace(directory / name, text)
     _stop_managed_process(directory)
     try:
         yield
@@ -79,6 +81,23 @@ def announced(directory: Path, address: str) -> Iterator[None]:
         if _read_pid(directory) == os.getpid():
             for name in (ADDRESS_FILE, PID_FILE):
                 (directory / name).unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a new file with mode 0600, and never to where a link points.
+
+    Raises ConfigError for a link or a directory, or when the file cannot be written.
+    """
+    try:
+        if path.is_symlink():
+            target = os.readlink(path)
+            raise ConfigError(f"{path} must be a file, got a link to {target!r}; remove it")
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path} must be writable, got: {error.strerror}") from error
 
 
 def _stop_managed_process(directory: Path) -> None:

@@ -26,7 +26,8 @@ def make_dev_folder(file: str | None, plugins: Path) -> Path:
     its executable, which runs the file or connects Grafana to the process of `dev`.
 
     Raises:
-        CommandError: `plugins` does not exist, or another plugin has the folder.
+        CommandError: `plugins` does not exist, another plugin has the folder, it is a link, or it
+            cannot be written.
     """
     if not plugins.is_dir():
         raise CommandError(f"expected Grafana's plugin folder, got {str(plugins)!r}")
@@ -34,18 +35,30 @@ def make_dev_folder(file: str | None, plugins: Path) -> Path:
     manifest = _manifest(source)
     identifier = str(manifest["id"])
     directory = plugins / identifier
+    if directory.is_symlink():
+        raise CommandError(
+            f"{str(directory)!r} must be a folder, got a symbolic link to "
+            f"{str(directory.readlink())!r}; remove it"
+        )
     if directory.exists() and not (directory / STAMP).is_file():
         raise CommandError(
             f"{str(directory)!r} is another plugin, which `dev` did not make; "
             "use it with --plugin-dir, or remove it"
         )
+    try:
+        _write(directory, manifest, file)
+    except OSError as error:
+        raise CommandError(f"{str(directory)!r} cannot be written: {error}") from error
+    return directory
+
+
+def _write(directory: Path, manifest: dict[str, Any], file: str | None) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     (directory / STAMP).write_text("Made by `aiostream-ds dev --grafana`. You can delete it.\n")
     (directory / "plugin.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     shutil.copyfile(static("module.js"), directory / "module.js")
     _write_executables(directory, manifest["executable"], file)
-    return directory
 
 
 def _manifest(source: Path | None) -> dict[str, Any]:

@@ -179,6 +179,11 @@ def _connect_error(address: str) -> str:
     """Why a connection fails; "" if it succeeds."""
     host, _, port = address.rpartition(":")
     try:
+        if os.path.isabs(address):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(CONNECT_TIMEOUT)
+                connection.connect(address)
+                return ""
         number = int(port)
         with socket.create_connection((host.strip("[]"), number), CONNECT_TIMEOUT):
             return ""

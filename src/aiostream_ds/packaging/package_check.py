@@ -35,7 +35,7 @@ _LICENSES = (
     "Permission is hereby granted",
 )
 _IMAGES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")
-_DEBUG_FILES = ("standalone.txt", "pid.txt")
+_DEBUG_FILES = ("standalone.txt", "standalone.sock", "pid.txt")
 _UNSAFE = re.compile(r"[\\:*?\"<>|\x00-\x1f\x7f]|[^\x00-\x7f]")
 
 Problems = Iterator[tuple[Level, str]]

@@ -210,7 +210,8 @@ async def test_a_replaced_secret_is_not_kept_in_memory():
             for each in gc.get_objects()
             if isinstance(each, dict)
             and any(
-                (isinstance(key, bytes) and old.encode() in key) or value == old
+                (isinstance(key, bytes) and old.encode() in key)
+                or (isinstance(value, str) and value == old)
                 for key, value in tuple(each.items())
                 if isinstance(key, bytes | str)
             )

@@ -48,6 +48,12 @@ class Faulty(ds.DataSource):
     async def raises(self):
         interrupt()
 
+    @ds.resource("silence")
+    async def silence(self):
+        sys.stdout = None
+        sys.stderr = object()
+        return {}
+
     @ds.stream("ticks")
     async def ticks(self):
         while True:
@@ -104,6 +110,16 @@ async def test_a_signal_drains_and_removes_the_directory_of_the_socket(command, 
             await process._child.wait()
         assert process._child.returncode == 0
         assert not os.path.exists(directory)
+
+
+async def test_a_process_without_standard_streams_ends_with_status_0(command):
+    async with start_process(command) as process:
+        async with process.grafana() as grafana:
+            await grafana.resource("silence")
+        os.kill(process.pid, signal.SIGTERM)
+        with anyio.fail_after(10):
+            await process._child.wait()
+        assert process._child.returncode == 0
 
 
 def test_ctrl_c_ends_a_process_that_serves_at_an_address(command):

@@ -343,6 +343,6 @@ def _configure_logging(stream: IO[str] | None) -> None:
 def _exit(status: int) -> NoReturn:
     """Exit at once, without waiting for threads."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        with suppress(Exception):  # an author's code may have replaced it, also by None
             stream.flush()
     os._exit(status)

@@ -76,9 +76,10 @@ class StandardStreams:
         if self._closed:
             return
         self._closed = True
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # an author's code may have replaced it by None
+                stream.flush()
         with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
             # children may keep the pipe open, so wait for the end line; a full pipe has no reader
             if select.select((), (1,), (), FLUSH_TIMEOUT)[1]:
                 os.write(1, f"\n{self._end}\n".encode())

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-import anyio.to_thread
 import msgspec
 
 from aiostream_ds._frames import tables
@@ -29,6 +28,7 @@ from aiostream_ds._grafana.replay import (
     copy_frame,
     frame_of,
 )
+from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
@@ -161,7 +161,7 @@ async def _channel_frames(
         return [frame]
     cursor = request.stream.options.cursor
     if frame.rows * len(frame.fields) > INLINE_ROWS:
-        return await anyio.to_thread.run_sync(alert_frames, frame, cursor)
+        return await run_in_thread(alert_frames, frame, cursor)
     return alert_frames(frame, cursor)
 
 

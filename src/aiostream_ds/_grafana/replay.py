@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import anyio.to_thread
 import msgspec
 
 from aiostream_ds._channels.log import Log, LogSlice
@@ -35,6 +34,7 @@ from aiostream_ds._grafana.exact_delivery import (
     log_packet_encoder,
 )
 from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
@@ -315,7 +315,7 @@ class RowReplay:
     async def _decode(self, request: ChannelRequest, rows: LogSlice) -> Frame:
         count, schema = rows.last - rows.prev, self.row_encoder(request).schema
         if count > INLINE_ROWS:
-            frame = await anyio.to_thread.run_sync(tables.join_packets, rows.packets, schema)
+            frame = await run_in_thread(tables.join_packets, rows.packets, schema)
         else:
             frame = tables.join_packets(rows.packets, schema)
         return tables.slice_rows(frame, rows.skip, rows.skip + count)
@@ -374,7 +374,7 @@ async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[A
     if (rows.rows if isinstance(rows, Columns) else len(rows)) <= INLINE_ROWS:
         return encoder.frame(rows)
     thread_encoder = encoder.copy()
-    frame = await anyio.to_thread.run_sync(thread_encoder.frame, rows)
+    frame = await run_in_thread(thread_encoder.frame, rows)
     encoder.adopt(thread_encoder)
     return frame
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from aiostream_ds._frames import arrow, json
 from aiostream_ds._frames.frame import Frame
@@ -15,6 +14,7 @@ from aiostream_ds._grafana import conversion, queries, replies
 from aiostream_ds._grafana.replay import INLINE_ROWS
 from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary
@@ -142,11 +142,11 @@ class DataService(Service):
         encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.encode_chunks
         if encode is arrow.encode_chunks and not self._arrow_ready:
             # importing pyarrow takes some 200 ms, which would stall every stream
-            encoded = await anyio.to_thread.run_sync(encode, frame)
+            encoded = await run_in_thread(encode, frame)
             self._arrow_ready = True
             return encoded
         if frame.rows > INLINE_ROWS:
-            return await anyio.to_thread.run_sync(encode, frame)
+            return await run_in_thread(encode, frame)
         return encode(frame)
 
 

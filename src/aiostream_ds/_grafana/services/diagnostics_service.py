@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import anyio.to_thread
 import msgspec
 
 from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
 from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary
 from aiostream_ds._pb import pluginv2 as pb
@@ -60,7 +60,7 @@ class DiagnosticsService(Service):
         from aiostream_ds._grafana.metrics import Gauges, exposition  # imported when first needed
 
         gauges = Gauges.of(self.registry)
-        text = await anyio.to_thread.run_sync(exposition, gauges, self.counters)
+        text = await run_in_thread(exposition, gauges, self.counters)
         return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
 
 

@@ -424,3 +424,42 @@ def test_run_prints_the_handshake(author):
         process.terminate()
         assert process.wait(10) == 0
     assert line.startswith("1|2|unix|") and line.rstrip().endswith("|grpc|")
+
+
+CHECKED = """
+from datetime import UTC, datetime, timedelta
+from aiostream_ds import DataSource, HistoryRange, Secret, Settings, stream
+
+class Broker(Settings):
+    url: str
+    token: Secret
+
+class One(DataSource[Broker]):
+    @stream("names")
+    async def names(self):
+        yield {"time": datetime.now(UTC), "name": "a"}
+
+    @names.history
+    async def past(self, history_range: HistoryRange):
+        now = datetime.now(UTC)
+        return [{"time": now - timedelta(seconds=3 - n), "name": "a"} for n in range(3)]
+"""
+
+
+def test_check_names_the_settings_that_it_needs_instead_of_failing(capsys, here):
+    (here / "checked_file.py").write_text(CHECKED)
+    assert main(["check", "checked_file.py"]) == 0
+    out = capsys.readouterr().out
+    assert "warning  settings: not checked further" in out
+    assert "cure: use --set url=… --secret token=…" in out
+
+
+@pytest.mark.slow
+def test_check_finds_what_panels_and_alert_rules_cannot_use(capsys, here):
+    (here / "checked_file.py").write_text(CHECKED)
+    assert main(["check", "checked_file.py", "--set", "url=x", "--secret", "token=t"]) == 1
+    out = capsys.readouterr().out
+    assert "warning  health: Save & test is green with any settings" in out
+    assert "error    history names: the history must have at most `limit` rows, got 3" in out
+    assert "error    history names: the history must have rows from `start` on" in out
+    assert "warning  alert rules names: " in out

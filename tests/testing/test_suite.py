@@ -2,11 +2,12 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, stream
+from aiostream_ds import DataSource, Frame, HistoryRange, stream
 from aiostream_ds.testing.suite import PluginSuite as Suite
 
 
@@ -51,3 +52,52 @@ async def test_a_task_that_is_left_is_named():
         await suite(Leaking, channels=["rows"]).test_channels_stop_cleanly()
     Leaking.task.cancel()
     await asyncio.wait([Leaking.task])
+
+
+def with_history(history, live=None):
+    class Past(DataSource):
+        @stream("rows")
+        async def rows(self):
+            yield live or {"time": datetime.now(UTC), "value": 1.0}
+            await anyio.sleep_forever()
+
+        @rows.history
+        async def past(self, history_range: HistoryRange):
+            return history(history_range)
+
+    return Past
+
+
+def minutes(count, value=1.0):
+    now = datetime.now(UTC)
+    return [{"time": now - timedelta(minutes=count - n), "value": value} for n in range(count)]
+
+
+def good(r):
+    return [row for row in minutes(4) if r.start <= row["time"] <= r.end][-r.limit :]
+
+
+PROBLEMS = {
+    "limit": (lambda r: [x for x in minutes(4) if x["time"] >= r.start], "at most `limit` rows"),
+    "range": (lambda r: minutes(4)[-r.limit :], "rows from `start` on, got"),
+    "order": (lambda r: good(r)[::-1], "ordered by time, oldest first"),
+    "columns": (
+        lambda r: Frame.from_columns(
+            {"time": [x["time"] for x in good(r)], "value": ["a"] * len(good(r))}
+        ),
+        "columns of the live rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PROBLEMS)
+async def test_a_history_that_does_not_continue_into_live_rows_is_reported(case):
+    history, text = PROBLEMS[case]
+    made = suite(with_history(history), channels=["rows"])
+    with pytest.raises(AssertionError, match=f"^rows: .*{text}.*; "):
+        await made.test_histories_continue_into_live_rows()
+
+
+@pytest.mark.parametrize("history", [good, lambda r: [], lambda r: good(r)[:1]])
+async def test_a_good_history_is_not_reported(history):
+    await suite(with_history(history), channels=["rows"]).test_histories_continue_into_live_rows()

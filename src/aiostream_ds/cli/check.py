@@ -8,7 +8,7 @@ import contextlib
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from aiostream_ds._routing.plan import Plan
 from aiostream_ds.cli.arguments import add_settings
 from aiostream_ds.cli.setting_names import check_names, check_names_in_document
 from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.packaging.archive import unpack
 from aiostream_ds.packaging.contract_check import (
     CheckedChannel,
@@ -33,6 +34,7 @@ from aiostream_ds.packaging.findings import Finding, Level, PackagingError, mega
 from aiostream_ds.packaging.launchers import current_platform, executable_name
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.package_check import MAX_ZIP_SIZE, check_folder
+from aiostream_ds.settings import is_secret
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
@@ -107,7 +109,14 @@ def _check_class(
     schema = forms.describe(catalog)
     plan = catalog.pick(msgspec.json.encode(settings))._plan
     yield Finding(Level.OK, "class", "it can be loaded, and its forms can be made")
+    kind = catalog.pick(msgspec.json.encode(settings))
     if parsed.no_start:
+        return
+    yield from _check_what_health_tests(kind)
+    missing = list(_missing(kind, settings, secrets))
+    if missing:
+        text = "not checked further: it has settings without a default"
+        yield Finding(Level.WARNING, "settings", text, f"use {' '.join(missing)}")
         return
     command = [sys.executable, "-IBXutf8", "-c", _RUN]
     if parsed.what is not None:
@@ -115,6 +124,24 @@ def _check_class(
         command.append(f"{Path(file).resolve()}{colon}{name}")
     channels = [_channel(plan, path) for path in parsed.path] or default_channels(schema, settings)
     yield from _check_process(command, channels, settings, secrets)
+
+
+def _check_what_health_tests(kind: type[DataSource[Any]]) -> Iterator[Finding]:
+    """A warning if Save & test is green whatever the settings are."""
+    plain = kind.health is DataSource.health and kind.lifespan is DataSource.lifespan
+    if plain and msgspec.structs.fields(kind._plan.settings):
+        text = "Save & test is green with any settings that can be read"
+        yield Finding(Level.WARNING, "health", text, "override health() with a real request")
+
+
+def _missing(
+    kind: type[DataSource[Any]], settings: Mapping[str, Any], secrets: Mapping[str, str]
+) -> Iterator[str]:
+    """The options for settings without a default that were not given."""
+    for field in msgspec.structs.fields(kind._plan.settings):
+        given, option = (secrets, "--secret") if is_secret(field.type) else (settings, "--set")
+        if field.required and field.encode_name not in given and field.name not in given:
+            yield f"{option} {field.encode_name}=…"
 
 
 def _channel(plan: Plan, path: str) -> CheckedChannel:

@@ -13,6 +13,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from aiostream_ds.packaging.findings import Finding, Level
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
+from aiostream_ds.testing.history_checks import alert_problem, history_problems
 from aiostream_ds.testing.process import NotStarted, Process, start_process
 from aiostream_ds.testing.viewer import Refused
 
@@ -113,6 +114,9 @@ async def _check_calls(
         if channel.query is not None:
             yield await _check_query(grafana, channel)
         yield await _check_stream(grafana, channel.path)
+        if channel.query is not None:
+            for finding in await _check_history(grafana, channel.path, channel.query):
+                yield finding
     try:
         count = len(await grafana.metrics())
     except _FAILURES as error:
@@ -169,6 +173,19 @@ async def _check_stream(grafana: Grafana, path: str) -> Finding:
     except (Refused, anyio.EndOfStream, *_FAILURES) as error:
         return Finding(Level.ERROR, subject, _describe(error))
     return _ok(subject, f"first row after {time.monotonic() - started:.3f} s: {row}")
+
+
+async def _check_history(grafana: Grafana, path: str, query: Mapping[str, Any]) -> list[Finding]:
+    subject = f"history {path}"
+    try:
+        problems = await history_problems(grafana, query)
+        alert = await alert_problem(grafana, query)
+    except (QueryFailed, *_FAILURES) as error:
+        return [Finding(Level.ERROR, subject, _describe(error))]
+    found = [Finding(Level.ERROR, subject, each.text, each.cure) for each in problems]
+    if alert is not None:
+        found.append(Finding(Level.WARNING, f"alert rules {path}", alert.text, alert.cure))
+    return found
 
 
 async def _check_end(process: Process) -> Finding:

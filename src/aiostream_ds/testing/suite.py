@@ -17,6 +17,7 @@ import pytest
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.settings import Secret, decode_settings
 from aiostream_ds.testing.grafana import Grafana, serve_in_memory
+from aiostream_ds.testing.history_checks import history_problems
 from aiostream_ds.testing.viewer import Refused
 
 __all__ = ["PluginSuite"]
@@ -79,6 +80,17 @@ class PluginSuite:
                 (frame,) = await grafana.query(self._query(path))
                 assert frame.meta is not None
                 assert frame.meta.channel == f"ds/{grafana.uid}/{path}"
+
+    async def test_histories_continue_into_live_rows(self) -> None:
+        """Each channel's history keeps its range, limit and order, and has the live columns."""
+        found: list[str] = []
+        async with self.serve() as grafana, asyncio.timeout(2 * self.timeout):
+            for path in self.channels:
+                viewer = await grafana.follow(path)
+                await viewer.next()
+                problems = await history_problems(grafana, self._query(path))
+                found += [f"{path}: {problem.text}; {problem.cure}" for problem in problems]
+        assert not found, "\n".join(found)
 
     async def test_unknown_paths_are_not_found(self) -> None:
         """A subscription to a path that matches no stream is refused."""

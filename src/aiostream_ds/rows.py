@@ -24,7 +24,7 @@ class Row(msgspec.Struct, gc=False):
 
     Field types: bool, int, float, str, datetime (aware), dict or list (as JSON), each also
     `| None`. Without a datetime field, a first column `time` is added, with the time at which the
-    row is sent.
+    row is yielded.
     """
 
     @classmethod

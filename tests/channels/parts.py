@@ -155,7 +155,7 @@ def _is(node: Any, expression: ast.expr) -> bool:
     return isinstance(node, ast.expr) and ast.dump(node) == ast.dump(expression)
 
 
-def encode(rows: list[Any]) -> list[Packet]:
+def encode(rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
     """All rows in one packet of one column; the row "bad" cannot be encoded."""
     if "bad" in rows:
         raise TypeError("row 'bad' cannot be encoded")

@@ -280,12 +280,12 @@ FAULTS = {
     "rows before an error are lost": fault("producer:_Producer.read", "self._finish()", "pass"),
     "a bad row loses its batch": fault(
         "producer:_Producer.flush",
-        "packets, error = self._encode_singly(rows)",
-        "packets, error = [], self._encode_singly(rows)[1]",
+        "packets, error = self._encode_singly(rows, stamps)",
+        "packets, error = [], self._encode_singly(rows, stamps)[1]",
     ),
     "the generator is not closed": fault("producer:_close", "await rows.aclose()", "pass"),
     "a wait of the author does not end the batch": fault(
-        "producer:_Producer.author_waits", "self._batch and self._channel.has_demand", "False"
+        "producer:_Producer.author_waits", "self._channel.has_demand", "False"
     ),
     "a full subscription does not pause the author": fault(
         "producer:_Producer.flush",

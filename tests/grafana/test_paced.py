@@ -1,9 +1,12 @@
 """Fewer, bigger packets: `flush` and `max_hz` in virtual time."""
 
+import asyncio
+from collections import Counter
+
 import anyio
 import pytest
 
-from aiostream_ds import Buffer, DataSource, Field, Frame, stream
+from aiostream_ds import Buffer, DataSource, Field, Frame, SchemaPolicy, stream
 from aiostream_ds.testing import serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -115,3 +118,38 @@ async def test_a_new_subscriber_gets_later_rows_but_not_queued_ones():
         cursor = (await exact.message())["cursor"]["last"]
         await anyio.sleep(2)
         assert first.rows[0]["n"] == 0 and cursor >= 20
+
+
+async def test_rows_that_wait_for_one_packet_have_the_times_at_which_they_were_yielded(monkeypatch):
+    class Waits(DataSource):
+        @stream("dicts", flush=0.5)
+        async def dicts(self):
+            async for row in count(100):
+                yield row
+
+        @stream("lists", flush=0.5)
+        async def lists(self):
+            async for row in count(100):
+                yield [row, row]
+
+        @stream("series", flush=0.5, schema=SchemaPolicy(labels=("host",)))
+        async def series(self):
+            async for row in count(100):
+                yield {"host": "a", **row}
+                yield {"host": "b", **row}
+
+        @stream("status", flush=0.5, status_column="status")
+        async def status(self):
+            async for row in count(100):
+                yield row
+
+    async with serve_in_memory(Waits) as grafana:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr("time.time_ns", lambda: round(loop.time() * 1000) * 1_000_000)
+        for path, most in (("dicts", 1), ("lists", 2), ("series", 1), ("status", 1)):
+            viewer = await grafana.follow(path)
+            await anyio.sleep(10)
+            times = Counter(row["time"] for row in viewer.rows)
+            assert len(times) > 900 and set(times.values()) == {most}, path
+            assert list(times) == sorted(times), path
+            assert len(viewer.packets) < 25, path

@@ -390,7 +390,7 @@ class RowOrder(Struct, frozen=True):
     """In which order the rows of one stream are sent, by their own time, and which are left out.
 
     A row's time is its column `time`, or without one its first datetime. A row without a time gets
-    the time at which it is sent and is never late.
+    the time at which it is yielded and is never late.
 
     Raises:
         ValueError: a `late` that is not one of the three, a `hold` that is not a finite number of

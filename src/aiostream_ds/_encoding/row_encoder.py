@@ -141,12 +141,16 @@ class RowEncoder:
             return before is not after
         return before.fingerprint != after.fingerprint
 
-    def encode(self, rows: list[Any]) -> list[Packet]:
+    def encode(self, rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
         """The packets of these rows in order; there are several if the kind of row changes.
+
+        `stamps` are the times of what has none, in milliseconds; left out, it is that of this call.
 
         Raises:
             TypeError, ValueError: a row cannot be encoded. The encoder has not changed.
         """
+        if stamps is not None:
+            return self._encode_stamped(rows, stamps)
         if len(rows) == 1:  # the common case of a slow stream: one row, of a known layout
             kind = rows[0].__class__
             layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
@@ -161,26 +165,79 @@ class RowEncoder:
                 return packets
         return self._encode_any(rows)
 
-    def _encode_any(self, rows: list[Any]) -> list[Packet]:
+    def _encode_stamped(self, rows: list[Any], stamps: list[int]) -> list[Packet]:
+        """Encode rows that have waited, each with the time of its yield if it has none."""
+        kinds = set(map(type, rows))
+        kind = kinds.pop() if len(kinds) == 1 else None
+        layout = self._dict_layout if kind is dict else self._row_layouts.get(kind or dict)
+        values = layout.read(rows) if layout is not None and kind is not Columns else None
+        if layout is not None and values is not None and not self._inference.is_lenient:
+            packets = _table_packets(layout, values, len(rows), stamps)
+            self._last_layout = layout
+            return packets
+        return self._encode_any(rows, stamps)
+
+    def _encode_any(self, rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
         """Encode rows of any kinds, which may change the columns."""
         before = (self._dict_layout, self._last_layout)
         self._inference.dropped = {}
         try:
-            packets: list[Packet] = []
-            for is_status, group in groupby(rows, key=_is_status):
-                if is_status:
-                    packets += map(status_packet, group)
-                else:
-                    for table in self._tables(list(group)):
-                        if not self._time_check.is_done:
-                            self._check_times(table)
-                        packets += self._packets(table)
+            packets = self._any_packets(rows) if stamps is None else self._joined(rows, stamps)
         except BaseException:
             self._restore(*before)
             raise
         if self._counters is not None:
             for reason, count in self._inference.dropped.items():
                 self._counters.count_dropped(reason, count)
+        return packets
+
+    def _any_packets(self, rows: list[Any]) -> list[Packet]:
+        packets: list[Packet] = []
+        for is_status, group in groupby(rows, key=_is_status):
+            if is_status:
+                packets += map(status_packet, group)
+            else:
+                for table in self._tables(list(group)):
+                    if not self._time_check.is_done:
+                        self._check_times(table)
+                    packets += self._packets(table)
+        return packets
+
+    def _joined(self, rows: list[Any], stamps: list[int]) -> list[Packet]:
+        """The packets of rows of several times. Consecutive tables of the same columns are one."""
+        packets: list[Packet] = []
+        layout: RowLayout | None = None
+        values: list[list[Any]] = []
+        times: list[int] = []
+
+        def finish() -> None:
+            nonlocal layout
+            if layout is not None:
+                packets.extend(_table_packets(layout, values, len(times), times))
+            layout = None
+
+        pairs = groupby(
+            zip(rows, stamps, strict=True), key=lambda each: (_is_status(each[0]), each[1])
+        )
+        for (is_status, stamp), group in pairs:
+            part = [row for row, _ in group]
+            if is_status:
+                finish()
+                packets += map(status_packet, part)
+                continue
+            for table in self._tables(part):
+                if not self._time_check.is_done:
+                    self._check_times(table)
+                if isinstance(table, Frame):
+                    finish()
+                    packets += self._frame_packets([table])
+                elif table[0] is layout and {type(each) for each in table[1]} == {list}:
+                    values = [[*own, *more] for own, more in zip(values, table[1], strict=True)]
+                    times = [*times, *[stamp] * table[2]]
+                else:
+                    finish()
+                    layout, values, times = table[0], table[1], [stamp] * table[2]
+        finish()
         return packets
 
     def _restore(self, dicts: RowLayout | None, last: RowLayout | FrameLayout | None) -> None:
@@ -354,8 +411,11 @@ def _notice_of_dropped(reason: str, count: int) -> Notice:
     return Notice(severity="warning", text=text)
 
 
-def _table_packets(layout: RowLayout, values: list[list[Any]], rows: int) -> list[Packet]:
-    stamps = now(rows) if layout.is_stamped else None
+def _table_packets(
+    layout: RowLayout, values: list[list[Any]], rows: int, stamps: list[int] | None = None
+) -> list[Packet]:
+    if stamps is None and layout.is_stamped:
+        stamps = now(rows)
 
     def encode(start: int, stop: int) -> Packet:
         if stop - start == rows:

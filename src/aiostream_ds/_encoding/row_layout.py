@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 TIME = "time"
-"""The column that is added, with the time of sending, if the rows have no time."""
+"""The column that is added, with the time of the yield, if the rows have no time."""
 
 TYPES: dict[Any, FieldType] = {
     bool: FieldType.BOOL,
@@ -133,7 +133,7 @@ class RowLayout:
         if not has_time and named is not None and named.type is not None:
             raise TypeError(
                 f"column {TIME!r} must be aware datetimes or ints of Unix milliseconds, got"
-                f" {named.type.value}; leave the column out to have the time of sending"
+                f" {named.type.value}; leave the column out to have the time of the yield"
             )
         self.columns = columns
         self.is_stamped = not has_time and TIME not in columns

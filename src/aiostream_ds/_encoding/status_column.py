@@ -86,9 +86,9 @@ class StatusEncoder(RowEncoder):
             setattr(found, slot, getattr(original, slot))
         return found
 
-    def encode(self, rows: list[Any]) -> list[Packet]:
+    def encode(self, rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
         """As `RowEncoder.encode`. Statuses that rows end, such as stale, are not in the column."""
-        packets = super().encode(rows)
+        packets = super().encode(rows, stamps)
         shown = self._channel.statuses.current_with_rows if self._channel is not None else None
         text = LIVE if shown is None else shown.text
         found: list[Packet] = []

@@ -9,6 +9,7 @@ needs one timer for all of them.
 
 import asyncio
 import math
+import time
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Encode", "Join", "YieldInScope", "drive", "is_stray_cancellation"]
 
-Encode = Callable[[list[Any]], list[Packet]]
-"""Encodes a list of yields as packets. If it raises, it has no effect on later calls."""
+Encode = Callable[..., list[Packet]]
+"""Encodes a list of yields as packets. If it raises, it has no effect on later calls. With `stamps`
+it also gets, as a second argument, the times of yields that have waited, in milliseconds."""
 
 
 class Join(Protocol):
@@ -54,6 +56,7 @@ def drive(
     order: RowOrder | None = None,
     counters: Counters | None = None,
     join: Join | None = None,
+    stamps: bool = False,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
 
@@ -71,6 +74,7 @@ def drive(
             a stream that is retried often begins with rows that it has already sent.
         counters: where rows are counted that the order leaves out.
         join: emits the rows between those of earlier runs and the first row of a run.
+        stamps: see `Encode`.
 
     Raises:
         ValueError: `rows` or `batch_bytes` is below 1.
@@ -89,6 +93,7 @@ def drive(
         producer = _Producer(channel, encode, rows, batch_bytes, join)
         if sorter is not None:
             producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
+        producer.stamps = [] if stamps else None
         channel.on_demand = producer.flush
         return _observe_waits(producer.read(open_rows()), producer.author_waits)
 
@@ -146,6 +151,7 @@ class _Producer:
         "_rows",
         "_size",
         "_small",
+        "stamps",
     )
 
     def __init__(
@@ -164,6 +170,7 @@ class _Producer:
         self._batch_bytes = batch_bytes
         self._batch: list[Any] = []
         self._arrivals = self._batch  # gets the yields: the same list unless they are sorted
+        self.stamps: list[int] | None = None  # of yields that wait; None: they are not needed
         self._size = min(rows, FIRST_BATCH)  # yields in a packet
         self._limit = self._size  # 0: pause at the next yield
         self._small = batch_bytes // self._size  # bytes up to which a single row needs no measuring
@@ -229,11 +236,15 @@ class _Producer:
         if not channel.open:
             self._limit = 0
             return
+        stamps: list[int] | None = None
+        if self.stamps:
+            self._stamp(len(rows))
+            stamps, self.stamps = self.stamps, []
         error: BaseException | None = None
         try:
-            packets = self._encode(rows)
+            packets = self._encode(rows) if stamps is None else self._encode(rows, stamps)
         except BaseException:  # the encoders are compiled: one may panic
-            packets, error = self._encode_singly(rows)
+            packets, error = self._encode_singly(rows, stamps)
         count, size = channel.emit(*packets)
         if error is not None:
             channel.fail(error)
@@ -244,8 +255,17 @@ class _Producer:
 
     def author_waits(self) -> None:
         """The task suspends: the author awaits something, or this producer pauses."""
-        if self._batch and self._channel.has_demand:
-            self.flush()
+        if self._batch:
+            if self._channel.has_demand:
+                self.flush()
+            elif self.stamps is not None:
+                self._stamp(len(self._batch))
+
+    def _stamp(self, yields: int) -> None:
+        """Note the time of what was yielded since the last call."""
+        stamps = self.stamps
+        if stamps is not None and len(stamps) < yields:
+            stamps += [time.time_ns() // 1_000_000] * (yields - len(stamps))
 
     async def _pause(self) -> None:
         """Yield to the event loop, and wait for subscribers that the policy does not let lag."""
@@ -262,12 +282,15 @@ class _Producer:
         self._is_pausing = False
         self._limit = self._size
 
-    def _encode_singly(self, rows: list[Any]) -> tuple[list[Packet], BaseException | None]:
+    def _encode_singly(
+        self, rows: list[Any], stamps: list[int] | None
+    ) -> tuple[list[Packet], BaseException | None]:
         """The packets before the first bad row, and its error."""
         packets: list[Packet] = []
-        for row in rows:
+        for index, row in enumerate(rows):
+            more = () if stamps is None else (stamps[index : index + 1],)
             try:
-                packets.extend(self._encode([row]))
+                packets.extend(self._encode([row], *more))
             except BaseException as error:
                 return packets, error
         return packets, None
@@ -325,6 +348,8 @@ class _SortingProducer(_Producer):
     def _flush_if_needed(self) -> None:
         if self._batch and (self._channel.has_demand or self._yields >= self._size):
             self.flush()
+        else:
+            self._stamp(len(self._batch))
 
     def _sort(self) -> None:
         if not self._arrivals:

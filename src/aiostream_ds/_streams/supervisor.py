@@ -101,6 +101,7 @@ def supervise(
             order=options.order,
             counters=counters,
             join=join,
+            stamps=options.cursor is None,  # a history, which cursors need, has times
             **_batch_limits(options),
         )
         while True:

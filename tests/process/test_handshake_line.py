@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import sys
+import time
 
 import anyio
 import pytest
@@ -213,3 +214,32 @@ async def test_without_pidfd_the_parent_is_polled(monkeypatch):
     start = anyio.current_time()
     await wait_for_parent_exit(7)
     assert anyio.current_time() - start == pytest.approx(3 * POLL_INTERVAL)
+
+
+def test_the_next_start_removes_the_directory_of_a_killed_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    kept = []
+
+    def directory(number, *, age, listens):
+        path = tmp_path / f"plugin{number:016x}"
+        path.mkdir(0o700)
+        bound = socket.socket(socket.AF_UNIX)
+        bound.bind(str(path / "socket"))
+        if listens:
+            bound.listen()
+            kept.append(bound)
+        else:
+            bound.close()
+        os.utime(path, (time.time() - age,) * 2)
+        return path
+
+    killed = directory(1, age=100, listens=False)
+    new = directory(2, age=0, listens=False)
+    running = directory(3, age=100, listens=True)
+    (tmp_path / f"plugin{4:016x}").symlink_to(running)
+    (tmp_path / "plugin-of-others").mkdir()
+    Listener(Handshake()).close()
+    assert not killed.exists() and new.exists() and (running / "socket").exists()
+    assert len(list(tmp_path.iterdir())) == 4
+    for bound in kept:
+        bound.close()

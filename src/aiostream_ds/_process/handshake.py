@@ -8,7 +8,10 @@ address of the gRPC server.
 
 import contextlib
 import os
+import re
 import socket
+import stat
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -37,6 +40,10 @@ PROTOCOL_VERSION = 2
 """The version of Grafana's plugin protocol."""
 
 SOCKET_PATH_LIMIT = 103  # bytes: macOS; Linux allows 107
+
+
+_DIRECTORY = re.compile(r"plugin[0-9a-f]{16}")
+_ABANDONED = 60.0  # seconds since the directory was made
 
 
 class StartError(Exception):
@@ -195,7 +202,10 @@ def _create_directory() -> str:
     Without tempfile: importing it, with shutil and its compressors, would slow every start.
     """
     name = f"plugin{os.urandom(8).hex()}"
-    preferred = os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), name)
+    parent = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+    preferred = os.path.join(parent, name)
+    with contextlib.suppress(OSError):
+        _remove_abandoned(parent)
     if len(os.fsencode(preferred)) <= SOCKET_PATH_LIMIT - len("/socket"):
         with contextlib.suppress(OSError):
             os.mkdir(preferred, 0o700)
@@ -203,6 +213,31 @@ def _create_directory() -> str:
     path = os.path.join("/tmp", name)
     os.mkdir(path, 0o700)
     return path
+
+
+def _remove_abandoned(parent: str) -> None:
+    """Remove this user's directories of processes that were killed: nothing listens there."""
+    with os.scandir(parent) as entries:
+        found = [entry.path for entry in entries if _DIRECTORY.fullmatch(entry.name)]
+    for directory in found:
+        path = os.path.join(directory, "socket")
+        with contextlib.suppress(OSError):
+            status = os.lstat(directory)
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            # a newer one may be bound, and not listen yet
+            if is_ours and time.time() - status.st_mtime > _ABANDONED and _is_refused(path):
+                os.unlink(path)
+                os.rmdir(directory)
+
+
+def _is_refused(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 def _change_group(path: str, group: str, mode: int) -> None:

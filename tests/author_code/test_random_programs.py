@@ -51,18 +51,18 @@ class Program:
         if self.left.get(place, 0) <= 0:
             return
         self.left[place] -= 1
-        for step in self.steps[place]:
-            await getattr(self, step)()
-
-    def _count(self):
-        """After its cancellation was requested, a task may end in any way, without a log line."""
-        self.mistakes += not is_cancel_requested()
+        try:
+            for step in self.steps[place]:
+                await getattr(self, step)()
+        except BaseException:
+            # after its cancellation was requested, a task may end in any way, without a log line
+            self.mistakes += not is_cancel_requested()
+            raise
 
     async def pause(self):
         await anyio.sleep(self.choose.random())
 
     def _raise(self):
-        self._count()
         raise self.choose.choice(RAISED)("a mistake")
 
     async def raise_(self):
@@ -72,16 +72,13 @@ class Program:
         await anyio.sleep(ENDLESS)
 
     async def cancel(self):
-        self._count()
         asyncio.current_task().cancel()
         await anyio.sleep(1)
 
     async def future(self):
-        self._count()
         await self._await_a_cancelled_future()
 
     async def task(self):
-        self._count()
         await asyncio.ensure_future(self._await_a_cancelled_future())
 
     async def _await_a_cancelled_future(self):
@@ -101,7 +98,6 @@ class Program:
             self._raise()
 
     async def thread(self):
-        self._count()
         await asyncio.to_thread(self._raise_in_thread)
 
     def _raise_in_thread(self):

@@ -54,7 +54,7 @@ class Machine:
 def machine(monkeypatch):
     machine = Machine()
 
-    async def run_sync(function, *args):
+    async def run_sync(function, *args, **_):
         return function(*args)
 
     monkeypatch.setattr(host, "_Reading", machine.reading)

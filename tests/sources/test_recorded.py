@@ -41,7 +41,7 @@ def recording(tmp_path):
 
 @pytest.fixture(autouse=True)
 def threads_stop_the_clock(monkeypatch):
-    async def run_sync(function, *args):
+    async def run_sync(function, *args, **_):
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
     monkeypatch.setattr(recorded.anyio.to_thread, "run_sync", run_sync)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from aiostream_ds.packaging.contract_check import default_channels
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
 from aiostream_ds.packaging.package_check import check_folder
 
@@ -239,3 +240,16 @@ def test_a_package_is_checked_as_installed(
     assert status == 1
     assert f"the mode of {launcher_in(broken).name} must be 0755, got 0644" in text
     assert "error    start: fork/exec" in text
+
+
+def test_a_default_text_is_encoded_in_the_path_that_is_checked():
+    # `net/{nic:any}` with the default "all"
+    query = {
+        "kind": "stream",
+        "name": "net",
+        "pattern": "net/{nic:any}/{n:int}",
+        "fields": {"nic": "any", "n": "int"},
+        "schema": {"properties": {"nic": {"default": "all"}, "n": {"default": 1}}},
+    }
+    (channel,) = default_channels({"sources": [{"name": "", "queries": [query]}]}, {})
+    assert channel.path == "net/YWxs/1"

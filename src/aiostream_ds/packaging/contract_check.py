@@ -11,6 +11,7 @@ import anyio
 import msgspec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from aiostream_ds._paths import KINDS
 from aiostream_ds.packaging.findings import Finding, Level
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.history_checks import alert_problem, history_problems
@@ -51,11 +52,13 @@ def default_channels(
         path = query.get("pattern", "")
         if query.get("kind") != "stream":
             continue
-        for field in query.get("fields", ()):
+        for field, kind in query.get("fields", {}).items():
             default = properties.get(field, {}).get("default")
             if default in (None, ""):
                 break
-            path = _fill(path, field, default)
+            # a text of the kinds `any` and `user` is encoded in a path
+            text = KINDS[kind].format(default) if kind in ("any", "user") else default
+            path = _fill(path, field, text)
         else:
             found.append(CheckedChannel(path, {"queryType": query["name"]}))
     return found

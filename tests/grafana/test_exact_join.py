@@ -317,6 +317,47 @@ async def test_a_fill_ends_at_its_limit(broker, monkeypatch):
         assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 1
 
 
+@pytest.mark.parametrize("continues", [True, False])
+async def test_the_limit_holds_for_a_run_and_what_exceeds_it_is_a_gap_at_its_first_row(
+    broker, continues, monkeypatch, caplog
+):
+    monkeypatch.setattr("aiostream_ds._grafana.stream_runs.REPLAY_ROWS", 50)
+    monkeypatch.setattr("aiostream_ds._streams.gap_filling.FILL_LIMIT", 100)
+
+    class Continuing(Source):
+        @stream("ticks", cursor="n", retry=Retry(min_delay=0.2, max_delay=0.5, jitter=0))
+        async def ticks(self, after: Cursor | None) -> Rows[Tick]:
+            if broker.runs and continues:
+                yield [row for row in broker.rows if row.n > after.value]
+            async with aclosing(self.follow()) as rows:
+                async for row in rows:
+                    yield row
+
+        ticks.history(Source.past)
+
+    async with serve_in_memory(Continuing) as grafana:
+        exact, _ = await open_viewers(grafana)
+        await anyio.sleep(0.1)
+        broker.write()
+        broker.disconnect()
+        broker.write(300)
+        await anyio.sleep(1)
+        assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 0, "nothing is missing yet"
+        broker.write()
+        await anyio.sleep(10)
+        packets = [msgspec.json.decode(packet)["cursor"] for packet in exact.packets]
+        found = [(each["prev"], each["last"]) for each in packets if each["prev"] < each["last"]]
+        metrics = await grafana.metrics()
+        assert metrics["aiostream_ds_rows_filled_total"] == 100
+        if continues:
+            assert numbers(exact) == list(range(6, 308))
+        else:
+            assert found == [(5, 6), (6, 56), (56, 106), (306, 307)]
+        assert metrics["aiostream_ds_gaps_total"] == (0 if continues else 1)
+    expected = "those between the cursors 106 and 307 exceed the 100 rows that are filled"
+    assert (f"rows are missing: {expected}" in caplog.messages) is not continues
+
+
 @pytest.mark.parametrize("kind", ["list", "columns", "frame", "dict"])
 async def test_the_first_rows_may_be_a_batch_of_any_kind(broker, kind):
     def batch(rows):

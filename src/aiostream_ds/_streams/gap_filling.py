@@ -1,10 +1,11 @@
-"""Joins the rows of a stream with a cursor to those that were emitted before it.
+"""Fills the gap between the last emitted row of a stream with a cursor and its next run.
 
     last row ──▶ history ──▶ the method is called ──▶ history ──▶ first live row
                  catch_up                             fill_before
 
-What was written before a run, `catch_up` emits before the method is called. What was written until
-the method's subscription took effect, `fill_before` emits when the first live row arrives.
+`catch_up` emits the rows that were written before the run; then the method is called. When the
+first live row arrives, `fill_before` emits the rows that were written until the method's
+subscription took effect.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,14 +27,14 @@ log = get_logger(__name__)
 
 FILL_LIMIT: Annotated[
     int,
-    Meta(description="Most rows that are read from the history for one gap; more are left out."),
+    Meta(description="Most rows that are read from the history for one run; more are left out."),
 ] = 100_000
 
 HISTORY_WAITS: Annotated[
     tuple[float, ...],
     Meta(
         description="Seconds to wait before the history is asked again, when it does not have the"
-        " first live row of a run yet; after the last one the gap is left."
+        " first live row of a run yet; after the last wait the gap is left."
     ),
 ] = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -41,13 +42,13 @@ HISTORY_WAITS: Annotated[
 class GapFiller:
     """Emits the rows between the encoder's cursor and the rows of a run.
 
-    After each page it waits for the subscriptions. A gap that cannot be filled is
-    left between two cursor ranges, so that exact panels fetch it; it is logged, counted, and a
-    status of the channel.
+    After each page it waits until the subscribers can take more (`Channel.pace`). A gap that is
+    still there at the first row of the run is left between two cursor ranges, so that exact panels
+    fetch its rows; it is logged, counted, and a status of the channel.
 
     Args:
         read_after: `read_after(cursor, limit, upto)` returns the oldest `limit` rows after a
-            cursor. What it raises, the methods raise.
+            cursor. Its exceptions propagate.
         limit: the number of rows in a page.
         encoder: the encoder of the channel's rows.
         path: the channel's path, for the log.
@@ -67,18 +68,22 @@ class GapFiller:
         self._encoder = encoder
         self._counters = counters
         self._extra = {"path": path}
-        self._rest = 0  # rows that may still be filled
+        self._rows_left = FILL_LIMIT  # that may be read for this run
 
     async def catch_up(self, channel: Channel) -> None:
-        """Emit the rows after the encoder's cursor, up to the newest one."""
-        self._rest = FILL_LIMIT
+        """Emit the rows after the encoder's cursor, up to the newest one or the limit.
+
+        Call it before a run that continues an earlier one. At the limit no row is missing yet: the
+        method is called with the cursor of the last emitted row. If it does not continue there, it
+        leaves a gap, which `fill_before` reports.
+        """
+        self._rows_left = FILL_LIMIT
         await self._fill(channel, None)
 
-    def is_first(self, item: Any) -> bool:
-        """Whether from this yield of a run on, the method misses no row.
+    def ends_gap(self, item: Any) -> bool:
+        """Whether this item is the first new row of the run, or a `Cursor` of the same epoch.
 
-        It is the first new row, or a `Cursor` of the same epoch: the author states what the rows
-        follow.
+        With such a cursor the author states which row the next ones follow.
         """
         if isinstance(item, Cursor):
             return item.epoch == self._encoder.epoch
@@ -95,41 +100,41 @@ class GapFiller:
             return
         if first is None or first == self._encoder.last + 1:
             return
-        self._rest = FILL_LIMIT
         for wait in (0.0, *HISTORY_WAITS):
             if wait:
                 await anyio.sleep(wait)
             if await self._fill(channel, first):
                 return
-            if self._rest <= 0:
+            if self._rows_left <= 0:
                 break
-        last = self._encoder.last
-        self._gap_is_left(
-            channel, f"the history does not have those between the cursors {last} and {first}"
-        )
+        between = f"those between the cursors {self._encoder.last} and {first}"
+        if self._rows_left > 0:
+            self._gap_is_left(channel, f"the history does not have {between}")
+        else:
+            self._gap_is_left(channel, f"{between} exceed the {FILL_LIMIT} rows that are filled")
         self._encoder.skip_to(first)
 
     async def _fill(self, channel: Channel, before: int | None) -> bool:
         """Emit rows after the encoder's cursor, page by page; with `before` only those before it.
 
-        Returns whether no row is missing: the history has reached `before`.
+        Returns whether the history has reached `before`, so that no row is missing.
         """
         filled = 0
         complete = False
         try:
-            while not complete and self._rest > 0:
+            while not complete and self._rows_left > 0:
                 epoch, last = self._encoder.cursor
                 with isolate():
                     page = await self._read_after(last, self._limit, before)
                 if page.epoch != epoch:
-                    return False  # the numbering has restarted: the method yields a Cursor
+                    return False  # the numbering has restarted: the method will yield a Cursor
                 rows, cursors = self._encoder.rows_before(page.rows, before)
                 if cursors and has_lost_rows(page, last, cursors):
                     self._gap_is_left(channel, "they are no longer stored")
                     self._encoder.skip_to(cursors[0])
                 emitted, _ = channel.emit(*self._encoder.encode([rows]))
                 filled += emitted
-                self._rest -= emitted
+                self._rows_left -= emitted
                 await channel.pace()
                 if before is not None:
                     reached = [last + 1, self._encoder.last + 1, *cursors[-1:]]

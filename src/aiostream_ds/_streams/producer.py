@@ -12,7 +12,7 @@ import math
 import time
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.policy import (
@@ -28,19 +28,13 @@ from aiostream_ds.rows import Cursor
 
 if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
+    from aiostream_ds._streams.gap_filling import GapFiller
 
-__all__ = ["Encode", "Join", "YieldInScope", "drive", "is_stray_cancellation"]
+__all__ = ["Encode", "YieldInScope", "drive", "is_stray_cancellation"]
 
 Encode = Callable[..., list[Packet]]
 """Encodes a list of yields as packets. If it raises, it has no effect on later calls. With `stamps`
 it also gets, as a second argument, the times of yields that have waited, in milliseconds."""
-
-
-class Join(Protocol):
-    """Emits rows that a run has missed, before its first row: see `gap_filling.GapFiller`."""
-
-    def is_first(self, item: Any) -> bool: ...
-    async def fill_before(self, channel: Channel, item: Any) -> None: ...
 
 
 class YieldInScope(RuntimeError):
@@ -55,7 +49,7 @@ def drive(
     batch_bytes: int = BATCH_BYTES,
     order: RowOrder | None = None,
     counters: Counters | None = None,
-    join: Join | None = None,
+    filler: "GapFiller | None" = None,
     stamps: bool = False,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
@@ -73,7 +67,7 @@ def drive(
         order: the order of rows by their own time. It remembers sent rows for longer than one run:
             a stream that is retried often begins with rows that it has already sent.
         counters: where rows are counted that the order leaves out.
-        join: emits the rows between those of earlier runs and the first row of a run.
+        filler: emits the rows between those of earlier runs and the first row of a run.
         stamps: see `Encode`.
 
     Raises:
@@ -90,7 +84,7 @@ def drive(
         sorter = Sorter(order, counters if counters is not None else Counters())
 
     def run(channel: Channel) -> Awaitable[None]:
-        producer = _Producer(channel, encode, rows, batch_bytes, join)
+        producer = _Producer(channel, encode, rows, batch_bytes, filler)
         if sorter is not None:
             producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
         producer.stamps = [] if stamps else None
@@ -145,8 +139,8 @@ class _Producer:
         "_batch_bytes",
         "_channel",
         "_encode",
+        "_filler",
         "_is_pausing",
-        "_join",
         "_limit",
         "_rows",
         "_size",
@@ -160,10 +154,10 @@ class _Producer:
         encode: Encode,
         rows: int,
         batch_bytes: int,
-        join: Join | None = None,
+        filler: "GapFiller | None" = None,
     ) -> None:
         self._channel = channel
-        self._join = join
+        self._filler = filler
         self._is_pausing = False  # the generator waits at a yield
         self._encode = encode
         self._rows = rows
@@ -181,8 +175,8 @@ class _Producer:
         append = batch.append
         try:
             try:
-                if self._join is not None:
-                    await self._read_first(rows, self._join)
+                if self._filler is not None:
+                    await self._read_first(rows, self._filler)
                 async for row in rows:
                     append(row)
                     if len(batch) >= self._limit:
@@ -203,16 +197,16 @@ class _Producer:
             self._finish()
             self._channel.on_demand = None
 
-    async def _read_first(self, rows: AsyncGenerator[Any, None], join: Join) -> None:
-        """Read the generator up to its first row, and let `join` emit what lies before it."""
+    async def _read_first(self, rows: AsyncGenerator[Any, None], filler: "GapFiller") -> None:
+        """Read the generator up to its first row, and let `filler` emit what lies before it."""
         channel = self._channel
         async for row in rows:
             if not channel.open:
                 return
-            if join.is_first(row):
+            if filler.ends_gap(row):
                 self.flush()  # statuses that were yielded before
                 self._is_pausing = True
-                await join.fill_before(channel, row)
+                await filler.fill_before(channel, row)
                 self._is_pausing = False
                 self._batch.append(row)
                 return

@@ -23,7 +23,8 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
-from aiostream_ds._streams.producer import Encode, Join, drive
+from aiostream_ds._streams.gap_filling import GapFiller
+from aiostream_ds._streams.producer import Encode, drive
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
@@ -75,7 +76,7 @@ def supervise(
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
     options: StreamOptions = _DEFAULT,
-    join: Join | None = None,
+    filler: GapFiller | None = None,
 ) -> Runner:
     """A runner that runs the author's method, and runs it again after transient errors.
 
@@ -89,7 +90,7 @@ def supervise(
         prepare: awaited before each run; its errors are handled as the method's.
         options: the stream's options. Their order remembers the rows of earlier runs: rows that
             are yielded again are late, or have known keys.
-        join: see `drive`.
+        filler: see `drive`.
     """
 
     async def supervised(channel: Channel) -> None:
@@ -100,7 +101,7 @@ def supervise(
             encode,
             order=options.order,
             counters=counters,
-            join=join,
+            filler=filler,
             stamps=options.cursor is None,  # a history, which cursors need, has times
             **_batch_limits(options),
         )

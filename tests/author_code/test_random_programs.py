@@ -20,6 +20,7 @@ from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 from aiostream_ds.testing.grafana import open_grafana
 from tests.author_code.test_every_entry_point import PanicException
 
+FEW = 20
 PROGRAMS = int(os.environ.get("AUTHOR_PROGRAMS", "200"))
 
 pytestmark = [pytest.mark.virtual, pytest.mark.timeout(60 + PROGRAMS)]
@@ -207,9 +208,18 @@ async def play(seed, caplog):
         assert any("test_random_programs.py" in text and "line" in text for text in logged)
 
 
-async def test_random_programs_of_mistakes_affect_nobody_else(caplog):
-    for seed in range(PROGRAMS):
+async def play_all(seeds, caplog):
+    for seed in seeds:
         try:
             await play(seed, caplog)
         except BaseException as error:
             raise AssertionError(f"program {seed}: {vars(Program(seed))}") from error
+
+
+async def test_a_few_random_programs_of_mistakes_affect_nobody_else(caplog):
+    await play_all(range(FEW), caplog)
+
+
+@pytest.mark.slow
+async def test_random_programs_of_mistakes_affect_nobody_else(caplog):
+    await play_all(range(FEW, PROGRAMS), caplog)

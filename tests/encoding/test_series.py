@@ -1,6 +1,5 @@
 """Many series in one channel: rows of one time are one row, and silent series are forgotten."""
 
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +10,7 @@ from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json
 from aiostream_ds._telemetry import Counters
+from tests.counting import steps_of
 
 MS = 1_700_000_000_000
 
@@ -215,11 +215,9 @@ def test_live_series_replace_those_of_a_history_that_a_thread_has_encoded(clock)
 
 
 def test_fields_of_one_name_are_renamed_in_linear_time():
-    def seconds(count):
+    def steps(count):
         labels = [{"host": str(n)} for n in range(count)]
         frame = Frame(*(Field("v", [1.0], labels=each) for each in labels))
-        start = time.perf_counter()
-        disambiguate_fields(frame)
-        return time.perf_counter() - start
+        return steps_of(lambda: disambiguate_fields(frame))
 
-    assert min(seconds(8000) for _ in range(3)) < 20 * min(seconds(1000) for _ in range(3))
+    assert steps(2000) < 12 * steps(200)

@@ -17,6 +17,8 @@ from aiostream_ds import (
 )
 from aiostream_ds.testing import serve_in_memory
 
+pytestmark = pytest.mark.virtual
+
 HIDDEN = {"hideFrom": {"legend": True, "tooltip": True, "viz": True}}
 
 

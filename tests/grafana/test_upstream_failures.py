@@ -236,6 +236,24 @@ async def test_a_connection_that_closes_slowly_after_its_loss_is_not_reported_as
             await anext(messages)
 
 
+async def test_a_disconnect_while_the_connection_closes_is_not_an_outage(caplog):
+    class Slow(Topics):
+        @asynccontextmanager
+        async def connect(self):
+            async with super().connect() as connection:
+                yield connection
+            await anyio.sleep(5)
+
+    async with Slow() as topics:
+        async with topics.follow("a"):
+            pass
+        await anyio.sleep(1)
+        topics.disconnect()
+        await anyio.sleep(5)
+        await topics.check()
+    assert not caplog.records
+
+
 async def test_a_loss_whose_cleanup_hangs_is_reported_as_the_loss(caplog):
     class Hanging(Topics):
         @asynccontextmanager
@@ -416,7 +434,7 @@ async def test_nothing_that_connect_raises_ends_the_upstream(where, call):
         assert topics.statistics().connects == 3
 
 
-async def test_connect_is_thrown_the_exception_of_messages_itself():
+async def test_the_exception_of_messages_is_raised_at_the_yield_in_connect():
     class Mapping(Topics):
         @asynccontextmanager
         async def connect(self):
@@ -564,6 +582,35 @@ async def test_healthy_messages_start_the_back_off_again():
         for _ in range(5):
             await collect(topics, "a", [])
         assert anyio.current_time() - begun < 5 * 11
+
+
+@pytest.mark.parametrize(
+    ("messages_at", "lasts", "delay"),
+    [([5.0], 6.0, 1.0), ([1.0, 2.0], 6.0, 30.0), ([], 29.0, 30.0), ([], 31.0, 1.0)],
+)
+async def test_after_long_delays_a_connection_is_healthy_as_a_run_is(messages_at, lasts, delay):
+    opened = []
+
+    class Restored(Topics):
+        @asynccontextmanager
+        async def connect(self):
+            opened.append(anyio.current_time())
+            if len(opened) <= 10:
+                raise ConnectionResetError("refused")
+            yield
+
+        async def messages(self, connection):
+            begun = anyio.current_time()
+            for time in messages_at:
+                await anyio.sleep_until(begun + time)
+                yield "a", time
+            await anyio.sleep_until(begun + lasts)
+
+    async with Restored(retry=Retry(min_delay=1, max_delay=30, jitter=0)) as topics:
+        while len(opened) < 12:
+            await collect(topics, "a", [])
+        assert opened[10] - opened[9] == pytest.approx(30)
+        assert opened[11] - opened[10] == pytest.approx(lasts + delay)
 
 
 async def test_an_upstream_that_is_left_lets_its_connection_say_goodbye():

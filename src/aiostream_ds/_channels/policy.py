@@ -71,7 +71,7 @@ HEALTHY_AFTER: Annotated[
     float,
     Meta(
         description="Seconds after its start from which a run that sends rows is healthy: its next"
-        " failure counts as the first."
+        " failure counts as the first. The same for the connection of an `Upstream`."
     ),
 ] = 3.0
 

@@ -32,7 +32,7 @@ class UpstreamDouble(Upstream[KeyT, MessageT]):
         self.refusal: Exception | None = None
         self.refused: dict[KeyT, Exception] = {}
         self._sent: deque[tuple[KeyT, MessageT]] = deque()
-        self._lost: Exception | None = None
+        self._disconnect_error: Exception | None = None
         self._news = anyio.Event()
 
     def send(self, address: KeyT, *messages: MessageT) -> None:
@@ -43,7 +43,7 @@ class UpstreamDouble(Upstream[KeyT, MessageT]):
     def disconnect(self, error: Exception | None = None) -> None:
         """The connection is lost after the messages that were sent, with this error or a
         ConnectionResetError. Without a connection, nothing happens."""
-        self._lost = error or ConnectionResetError("connection reset")
+        self._disconnect_error = error or ConnectionResetError("connection reset")
         self._news.set()
 
     def fail(self, key: KeyT, error: Exception) -> None:
@@ -57,7 +57,7 @@ class UpstreamDouble(Upstream[KeyT, MessageT]):
         if self.refusal is not None:
             raise self.refusal
         self._sent.clear()
-        self._lost = None
+        self._disconnect_error = None
         try:
             yield
         finally:
@@ -78,7 +78,7 @@ class UpstreamDouble(Upstream[KeyT, MessageT]):
         while True:
             while self._sent:
                 yield self._sent.popleft()
-            if self._lost is not None:
-                raise self._lost
+            if self._disconnect_error is not None:
+                raise self._disconnect_error
             self._news = anyio.Event()
             await self._news.wait()

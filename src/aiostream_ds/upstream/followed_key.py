@@ -1,4 +1,4 @@
-"""One key of an upstream: its followers, and its last messages for late followers."""
+"""One key of an upstream: its subscribers, and its last messages for later ones."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -15,9 +15,9 @@ MessageT = TypeVar("MessageT")
 
 
 class FollowedKey(Generic[MessageT]):
-    """The followers of one key, and whether the upstream system sends its messages.
+    """The subscribers of one key, and whether the upstream system sends its messages.
 
-    It exists as long as it has followers, or is served by a task of the connection.
+    It exists as long as it has subscribers, or is served by a task of the connection.
     """
 
     __slots__ = (
@@ -25,7 +25,7 @@ class FollowedKey(Generic[MessageT]):
         "_last",
         "_last_values",
         "deadline",
-        "is_lost",
+        "has_failed",
         "is_subscribed",
         "queues",
     )
@@ -33,14 +33,14 @@ class FollowedKey(Generic[MessageT]):
     def __init__(self, last_values: int) -> None:
         self.queues: dict[MessageQueue[MessageT], None] = {}
         self.is_subscribed = False
-        self.is_lost = False  # failed while it was subscribed: there is nothing to unsubscribe
-        self.deadline = inf  # of the call that runs for this key
+        self.has_failed = False  # then there is nothing to unsubscribe
+        self.deadline = inf  # when the timeout cancels the call that runs for this key
         self._last_values = last_values
         self._last: OrderedDict[Hashable, MessageT] = OrderedDict()
         self._changed = anyio.Event()
 
     def join(self, queue: MessageQueue[MessageT]) -> None:
-        """Add a follower. It gets the last messages first."""
+        """Add a subscriber. It gets the last messages first."""
         self.queues[queue] = None
         for message in self._last.values():
             queue.put(message)
@@ -49,12 +49,12 @@ class FollowedKey(Generic[MessageT]):
         self._changed.set()
 
     def leave(self, queue: MessageQueue[MessageT]) -> None:
-        """Remove a follower, if it has not been removed by an error."""
+        """Remove a subscriber, if it has not been removed by an error."""
         if self.queues.pop(queue, self) is not self and not self.queues:
             self._changed.set()
 
     def remember(self, address: Hashable, message: MessageT) -> None:
-        """Keep the last message of an address for late followers."""
+        """Keep the last message of an address for later subscribers."""
         self._last[address] = message
         self._last.move_to_end(address)
         if len(self._last) > self._last_values:
@@ -68,21 +68,21 @@ class FollowedKey(Generic[MessageT]):
 
     def reset(self) -> None:
         """The key is not subscribed any more; it may be subscribed again."""
-        self.is_subscribed = self.is_lost = False
+        self.is_subscribed = self.has_failed = False
         self._last.clear()
 
     def fail(self, error: Exception) -> None:
-        """Raise `error` in all followers, after the messages that they have not read."""
+        """Raise `error` in all subscribers, after the messages that they have not read."""
         queues, self.queues = self.queues, {}
         for queue in queues:
             queue.fail(error)
         self.reset()
-        self.is_lost = True
+        self.has_failed = True
         self._changed.set()
 
     async def wait_until_unused(self, linger: float) -> None:
-        """Return when the key has failed, or has had no follower for `linger` seconds."""
-        while not self.is_lost:
+        """Return when the key has failed, or has had no subscriber for `linger` seconds."""
+        while not self.has_failed:
             self._changed = anyio.Event()
             if self.queues:
                 await self._changed.wait()

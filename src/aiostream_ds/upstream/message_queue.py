@@ -1,4 +1,4 @@
-"""The bounded queue of one follower of an upstream's key."""
+"""The bounded queue of one subscriber of an upstream's key."""
 
 from collections import deque
 from collections.abc import Callable
@@ -27,11 +27,11 @@ class MessageQueue(Generic[MessageT]):
         "_buffer",
         "_changed",
         "_drained",
+        "_dropped",
         "_error",
         "_is_closed",
         "_is_subscribed",
         "_key",
-        "_lost",
         "_messages",
         "_on_drop",
     )
@@ -43,7 +43,7 @@ class MessageQueue(Generic[MessageT]):
         self._messages: deque[MessageT] = deque()
         self._error: Exception | None = None
         self._is_subscribed = self._is_closed = False
-        self._lost = 0  # messages, since the subscriber lags
+        self._dropped = 0  # messages, since the subscriber started to lag
         self._changed = anyio.Event()
         self._drained: anyio.Event | None = None
 
@@ -59,9 +59,9 @@ class MessageQueue(Generic[MessageT]):
 
     async def __anext__(self) -> MessageT:
         while not self._messages:
-            if self._lost:
-                log.warning("%s: caught up; %d messages were dropped", self._key, self._lost)
-                self._lost = 0
+            if self._dropped:
+                log.warning("%s: caught up; %d messages were dropped", self._key, self._dropped)
+                self._dropped = 0
             await self._wait()
         message = self._messages.popleft()
         if self._drained is not None:
@@ -119,10 +119,10 @@ class MessageQueue(Generic[MessageT]):
                 dropped = 1
         if dropped:
             self._on_drop(dropped)
-            if full != "latest":
-                if not self._lost:
+            if full != "latest":  # with it, replacing messages is not a fault
+                if not self._dropped:
                     log.warning("%s: a subscriber is too slow: messages are dropped", self._key)
-                self._lost += dropped
+                self._dropped += dropped
         if self._error is None:
             self._messages.append(message)
         self._changed.set()

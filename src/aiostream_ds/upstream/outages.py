@@ -1,5 +1,5 @@
 """Failed connections of an upstream: the delays, one log line for each outage, and the error for
-followers.
+subscribers.
 
     healthy ──▶ outage ⇄ next attempt ──▶ healthy
        └──────────┴─ a permanent error: refused, until the settings change
@@ -27,7 +27,6 @@ class Outages:
         "_retry",
         "_since",
         "_type",
-        "delay",
     )
 
     def __init__(self, name: str, retry: Retry) -> None:
@@ -37,8 +36,6 @@ class Outages:
         self._since = self._not_before = 0.0
         self._error: PluginError | None = None
         self._type: type[BaseException] | None = None
-        self.delay = 0.0
-        """The last delay between two attempts, in seconds; 0 if there is no outage."""
 
     @property
     def wait(self) -> float:
@@ -56,13 +53,13 @@ class Outages:
         return self.refusal or (self._error if self.wait else None)
 
     def failed(self, error: BaseException) -> PluginError:
-        """A connection could not be opened, or was lost. Returns the error for its followers."""
+        """A connection could not be opened, or was lost. Returns the error for its subscribers."""
         shown = copy_error(to_plugin_error(error, self._name))
         vars(shown)["_is_logged"] = True
         self._failures += 1
-        self.delay = self._retry.delay(self._failures)
+        delay = self._retry.delay(self._failures)
         now = anyio.current_time()
-        self._not_before = now + self.delay
+        self._not_before = now + delay
         if self._error is None:
             self._since = now
         if shown.permanent:
@@ -72,12 +69,12 @@ class Outages:
                 shown,
                 exc_info=worth_traceback(error),
             )
-        elif type(error) is not self._type:  # an outage is logged once, or when its cause changes
+        elif type(error) is not self._type:  # texts may differ at each attempt
             log.warning(
                 "%s: no connection: %s; it is retried after %.1f s, then after longer delays",
                 self._name,
                 shown,
-                self.delay,
+                delay,
                 exc_info=worth_traceback(error),
             )
         else:
@@ -95,11 +92,11 @@ class Outages:
                 self._failures,
             )
         self._error = self._type = None
-        self._failures, self.delay = 0, 0.0
+        self._failures = 0
 
 
 def to_plugin_error(error: BaseException, name: str) -> PluginError:
-    """The error for followers: the author's PluginError, else a transient error."""
+    """The error for subscribers: the author's PluginError, else a transient error."""
     if isinstance(error, PluginError):
         return error
     shown = UpstreamError(f"{name} failed: {_text(error)}")

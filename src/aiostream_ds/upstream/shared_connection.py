@@ -1,8 +1,10 @@
-"""One connection that distributes its messages to the followers of keys.
+"""One connection that distributes its messages to the subscribers of keys.
 
-    idle ──▶ connecting ──▶ connected ⇄ lingering ──▶ closing ──▶ idle
-                 └──────────────┴─ failed: all followers get the error; the next attempt begins
-                                           after a delay and when somebody follows a key
+    idle ──▶ opening ──▶ open ──▶ closing ──▶ idle
+                └─────────┴─ an error: all subscribers get it; the next attempt begins after a
+                             delay, when a key has a subscriber again
+
+The connection closes when the last key has had no subscriber for `linger` seconds.
 
 One task runs the connection, in the task group of the task that entered the `Upstream`; within it,
 one task reads the messages and one serves each key.
@@ -67,8 +69,8 @@ class UpstreamStatistics(Struct, frozen=True):
 
 
 class Upstream(ABC, Generic[KeyT, MessageT]):
-    """One connection, shared by all streams of a data source. Subclass it, and enter it in
-    `lifespan`:
+    """One connection, shared by all streams of a data source. Subclass it, and enter the upstream
+    with `async with` in `lifespan`:
 
         async with Feeds(self.settings.url) as self.feeds:
             yield
@@ -84,6 +86,9 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     get an UpstreamError, so that their streams are retried. However many they are, there is one
     attempt to connect at a time, with the delays of `retry`, and one log line for an outage.
 
+    Subscribers follow keys, messages have addresses. An address is itself the key of its messages,
+    unless `keys_for` returns other keys for it, such as the patterns that it matches.
+
     Not thread-safe: use it in the event loop's thread.
 
     Args:
@@ -91,14 +96,15 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             with the last key the connection.
         buffer: the bounds of each subscriber's queue. Its rows are messages; bytes are not counted.
             With "block" the slowest subscriber delays the connection.
-        retry: the delays between attempts to connect.
+        retry: the delays between attempts to connect. They start again after a connection that
+            received messages more than `HEALTHY_AFTER` seconds after it was opened, or lasted
+            longer than `max_delay`.
         timeout: seconds that each of these may take: opening the connection, closing it, one call
             of `subscribe`, one of `unsubscribe`.
         concurrency: the maximum number of calls of `subscribe` and `unsubscribe` at a time, each
             for another key; 1 for clients that handle one request at a time.
-        last_values: the number of messages of a key, the last one of each address, that a later
-            subscriber of the key gets first; for systems that do not send a current value
-            themselves.
+        last_values: the number of addresses of a key whose last message a later subscriber of the
+            key gets first; for systems that do not send a current value themselves.
         name: the name in messages and in the log; by default that of the class.
 
     Raises:
@@ -132,14 +138,15 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._last_values = last_values
         self._name = name or type(self).__name__
         self._keys: dict[KeyT, FollowedKey[MessageT]] = {}
-        self._new_keys: deque[KeyT] = deque()  # without a task of the connection
-        self._tests: dict[MessageQueue[MessageT], None] = {}  # calls of `check` that wait
+        self._new_keys: deque[KeyT] = deque()  # the connection has no task for them yet
+        self._checks: dict[MessageQueue[MessageT], None] = {}  # one for each waiting `check`
         self._changed = anyio.Event()
+        self._next_message: anyio.Event | None = None  # set by `_read`, if `_end_outage` waits
         self._outages = Outages(self._name, retry)
         self._is_running = self._has_cleanup_failed = False
         self._phase: Literal["idle", "opening", "open", "closing"] = "idle"
-        self._scope = anyio.CancelScope()  # of the connection; its deadline is that of the phase
-        self._lost: Exception | None = None  # why the connection is closing
+        self._scope = anyio.CancelScope()  # the connection runs in it; each phase sets its deadline
+        self._loss_cause: Exception | None = None  # None if the connection closes on purpose
         self._connects = self._messages = self._unmatched = self._dropped = 0
         self._counters = current_counters()
         self._stack: AsyncExitStack | None = None
@@ -159,7 +166,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     @abstractmethod
     def messages(self, connection: Any) -> AsyncGenerator[tuple[KeyT, MessageT], None]:
-        """Yield all messages of the connection, each with its key. Return or raise when the
+        """Yield all messages of the connection, each with its address. Return or raise when the
         connection is lost. For one key that the upstream system ends, call `fail`."""
 
     async def subscribe(self, connection: Any, key: KeyT) -> None:
@@ -171,7 +178,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """
 
     async def unsubscribe(self, connection: Any, key: KeyT) -> None:
-        """The key has no subscriber any more. An exception is logged and has no other effect."""
+        """The key has no subscriber any more. An exception has no other effect than a log line: one
+        for each connection, of the first exception of `unsubscribe` or of closing."""
 
     def keys_for(self, address: KeyT) -> Iterable[KeyT]:
         """The subscribed keys that a message is for, each once. Override it when keys are
@@ -188,7 +196,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """End the subscription to one key: its subscribers get `error`, as from `subscribe`, after
         the messages that they have not read.
 
-        The key is subscribed again when somebody follows it. A key that nobody follows is ignored.
+        The key is subscribed again for its next subscriber. A key without subscribers is ignored.
         """
         state = self._keys.get(key)
         if state is not None:
@@ -235,12 +243,12 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         if self._outages.error is not None:
             raise copy_error(self._outages.error)
         queue = self._make_queue(self._name)
-        self._tests[queue] = None
+        self._checks[queue] = None
         self._start()
         try:
             await queue.wait_until_subscribed()
         finally:
-            self._tests.pop(queue, None)
+            self._checks.pop(queue, None)
             self._changed.set()
 
     def statistics(self) -> UpstreamStatistics:
@@ -276,7 +284,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         if stack is None or tasks is None:
             return
         self._fail_all(UpstreamError("the data source is closing"))
-        if self._phase in ("idle", "opening"):  # an open connection closes by itself, in peace
+        if self._phase in ("idle", "opening"):
+            # an open connection is not cancelled: it closes because it has no subscribers
             tasks.cancel_scope.cancel()
         await stack.__aexit__(None, None, None)
 
@@ -312,11 +321,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     def _fail_all(self, error: Exception) -> None:
         keys, self._keys = self._keys, {}
-        tests, self._tests = self._tests, {}
+        checks, self._checks = self._checks, {}
         self._new_keys.clear()
         for state in keys.values():
             state.fail(error)
-        for queue in tests:
+        for queue in checks:
             queue.fail(error)
         self._changed.set()
 
@@ -328,7 +337,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     @property
     def _is_wanted(self) -> bool:
-        return bool(self._keys or self._tests)
+        return bool(self._keys or self._checks)
 
     async def _run(self) -> None:
         try:
@@ -344,18 +353,20 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             self._is_running = False
 
     async def _fail_overdue(self) -> None:
-        """Fail the followers of a call that has not ended although its timeout has cancelled it.
+        """Fail the subscribers that wait for a call which ignores its cancellation.
 
-        It waits for a thread, for example. Nothing can be called in its place until it ends.
+        The call may wait for a thread, for example. No new call starts in its place until it
+        ends.
         """
         while True:
             with anyio.move_on_after(self._timeout):
                 await anyio.sleep_forever()
-            latest = anyio.current_time() - 1.0  # most calls end soon after they are cancelled
-            if self._scope.deadline < latest and self._phase != "idle":
+            # most calls end soon after their deadline, when they are cancelled
+            overdue_before = anyio.current_time() - 1.0
+            if self._scope.deadline < overdue_before and self._phase != "idle":
                 self._fail_all(self._outages.failed(self._overdue(f"{self._phase} the connection")))
             for key, state in tuple(self._keys.items()):
-                if state.deadline < latest:
+                if state.deadline < overdue_before:
                     state.fail(self._overdue(f"the last call for {key!r}"))
 
     def _overdue(self, what: str) -> UpstreamError:
@@ -364,7 +375,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         )
 
     def _forget_unfollowed_keys(self) -> None:
-        """Between two connections: their followers have left while there was none."""
+        """Forget the keys whose subscribers left while there was no connection."""
         self._keys = {key: state for key, state in self._keys.items() if state.queues}
         self._new_keys = deque(self._keys)
 
@@ -372,7 +383,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """One connection, from the attempt to its end."""
         self._connects += 1
         self._has_cleanup_failed = False
-        self._lost = None
+        self._loss_cause = None
         self._scope = anyio.CancelScope()
         self._begin("opening")
         try:
@@ -381,26 +392,26 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                     self._begin("open")
                     await self._serve(connection)
                     self._begin("closing")
-                    if self._lost is not None:
-                        raise self._lost
+                    if self._loss_cause is not None:
+                        raise self._loss_cause
             if self._scope.cancelled_caught:
-                raise self._lost or UpstreamError(
+                raise self._loss_cause or UpstreamError(
                     f"{self._name}: {self._phase} the connection took longer than "
                     f"{self._timeout:g} s"
                 )
             if self._phase == "open":
                 raise UpstreamError(f"{self._name}: connect() ended while it was open")
         except Exception as error:
-            if self._phase != "closing" or self._lost is not None:
+            if self._phase != "closing" or self._loss_cause is not None:
                 self._fail_all(self._outages.failed(unwrap(error)))
             else:
-                self._log_cleanup("connect", error)  # nobody waits for it
+                self._log_cleanup("connect", error)  # no subscriber waits for this connection
         else:
-            if self._lost is not None:  # and suppressed by `connect`
-                self._fail_all(self._outages.failed(self._lost))
+            if self._loss_cause is not None:  # `connect` has suppressed it
+                self._fail_all(self._outages.failed(self._loss_cause))
         finally:
             self._phase = "idle"
-            self._lost = None
+            self._loss_cause = None
 
     def _begin(self, phase: Literal["opening", "open", "closing"]) -> None:
         self._phase = phase
@@ -409,7 +420,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     async def _serve(self, connection: Any) -> None:
         """Distribute the messages until no key is followed, or the connection is lost."""
-        for queue in self._tests:
+        for queue in self._checks:
             queue.set_subscribed()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve_keys, connection, tasks)
@@ -417,16 +428,16 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             try:
                 await self._read(connection)
             except BaseException as error:
-                # any cancellation passes: it may be that of a task group in `connect`
+                # every cancellation is raised: it may be that of a task group in `connect`
                 failure = contained(error, requested=True)
                 if failure is None:
                     raise
                 if not tasks.cancel_scope.cancel_called:
                     self._begin("closing")
                     found = unwrap(failure)
-                    self._lost = found if isinstance(found, Exception) else failure
+                    self._loss_cause = found if isinstance(found, Exception) else failure
                     tasks.cancel_scope.cancel()
-                else:  # the connection is closing on purpose
+                else:  # the connection is already closing on purpose
                     self._log_cleanup("messages", failure)
 
     async def _read(self, connection: Any) -> None:
@@ -434,8 +445,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             count = 0
             async for address, message in messages:
                 self._messages += 1
+                if self._next_message is not None:
+                    self._next_message.set()
+                    self._next_message = None
                 matched = False
-                # a copy: `keys_for` may be a generator over `followed`
+                # a copy, because `keys_for` may be a generator over `followed`
                 for key in tuple(self.keys_for(address)):
                     state = self._keys.get(key)
                     if state is None:
@@ -455,15 +469,13 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         raise UpstreamError(f"{self._name}: the upstream system has closed the connection")
 
     async def _end_outage(self) -> None:
-        """The connection is healthy if messages come when it has lasted longer than the delay
-        before it, or if it lasts longer than any delay."""
-        longest = self._retry.max_delay
-        wait = min(longest, max(self._outages.delay, HEALTHY_AFTER))
-        await anyio.sleep(wait)
-        messages = self._messages
-        await anyio.sleep(wait)
-        if self._messages == messages:
-            await anyio.sleep(longest)
+        """End the outage when the connection is healthy, by the rule for the runs of a stream: it
+        receives messages more than `HEALTHY_AFTER` seconds after it was opened, or is older than
+        the longest delay."""
+        with anyio.move_on_after(self._retry.max_delay):
+            await anyio.sleep(HEALTHY_AFTER)
+            self._next_message = anyio.Event()
+            await self._next_message.wait()
         self._outages.recovered()
 
     # -- keys ----------------------------------------------------------------------------------
@@ -471,35 +483,36 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     async def _serve_keys(self, connection: Any, tasks: TaskGroup) -> None:
         """Serve each followed key in a task of its own; close the connection when there are
         none."""
-        turns = anyio.Semaphore(self._concurrency, fast_acquire=True)
+        call_slots = anyio.Semaphore(self._concurrency, fast_acquire=True)
         while self._is_wanted:
             self._changed = anyio.Event()
             while self._new_keys:
                 key = self._new_keys.popleft()
-                tasks.start_soon(self._serve_key, connection, key, self._keys[key], turns)
+                tasks.start_soon(self._serve_key, connection, key, self._keys[key], call_slots)
             await self._changed.wait()
         self._begin("closing")
         tasks.cancel_scope.cancel()
 
     async def _serve_key(
-        self, connection: Any, key: KeyT, state: FollowedKey[MessageT], turns: anyio.Semaphore
+        self, connection: Any, key: KeyT, state: FollowedKey[MessageT], call_slots: anyio.Semaphore
     ) -> None:
-        """Subscribe to a key as long as it has followers; again if some join in the meantime."""
+        """Keep a key subscribed while it has subscribers. If some join while it is unsubscribed, it
+        is subscribed again."""
         while state.queues:
             state.reset()
-            async with turns:
+            async with call_slots:
                 if not state.queues:
                     break
                 error = await self._call(self.subscribe, connection, key, state)
             if error is not None:
                 state.fail(error)
                 continue
-            if not state.is_lost:
+            if not state.has_failed:
                 state.set_subscribed()
                 await state.wait_until_unused(self._linger)
-            if not state.is_lost:
+            if not state.has_failed:
                 state.reset()
-                async with turns:
+                async with call_slots:
                     error = await self._call(self.unsubscribe, connection, key, state)
                 if error is not None:
                     self._log_cleanup(f"unsubscribe({key!r})", error)
@@ -514,7 +527,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         key: KeyT,
         state: FollowedKey[MessageT],
     ) -> Exception | None:
-        """Call one of the author's methods. Returns its error, as followers get it."""
+        """Call one of the author's methods. Returns its error, as subscribers get it."""
         try:
             with isolate(), anyio.move_on_after(self._timeout) as scope:
                 state.deadline = scope.deadline
@@ -530,7 +543,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         )
 
     def _log_cleanup(self, what: str, error: BaseException) -> None:
-        """Log an error for which nobody waits, once for each connection."""
+        """Log an error that no subscriber gets: the first one of each connection."""
         if not self._has_cleanup_failed:
             self._has_cleanup_failed = True
             log.warning(

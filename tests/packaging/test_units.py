@@ -10,7 +10,11 @@ import pytest
 from aiostream_ds import DataSource, Rows, stream
 from aiostream_ds.packaging import build
 from aiostream_ds.packaging.boilerplate import make_logo, make_readme
-from aiostream_ds.packaging.dependencies import distributions_of, resolve
+from aiostream_ds.packaging.dependencies import (
+    _module_distributions,
+    distributions_of,
+    resolve,
+)
 from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
 from aiostream_ds.packaging.findings import (
     Finding,
@@ -165,6 +169,49 @@ def test_an_editable_package_has_its_files():
     (found,) = (package for package in resolve(["aiostream-ds"]) if package.name == "aiostream-ds")
     assert "aiostream_ds/_process/runtime.py" in found.files
     assert not any("__pycache__" in name for name in found.files)
+
+
+def write_distribution(folder: Path, origin: str, *names: str) -> None:
+    """A distribution `acme` whose module is in `folder`, and its `.dist-info` with these files."""
+    (folder / "acme_lib.py").write_text("")
+    info = folder / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "top_level.txt").write_text("acme_lib\n")
+    (info / "direct_url.json").write_text(origin)
+    files = ["METADATA", "RECORD", "top_level.txt", "direct_url.json", *names]
+    for name in names:
+        (info / name).write_text("")
+    (info / "RECORD").write_text("".join(f"{info.name}/{name},,\n" for name in files))
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A folder with installed packages."""
+    monkeypatch.syspath_prepend(tmp_path)
+    _module_distributions.cache_clear()
+    yield tmp_path
+    _module_distributions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        '{"url": "file:///acme", "dir_info": {"editable": true}}',
+        '{"url":"file:///acme","dir_info":{"editable":true}}',
+    ],
+)
+def test_an_editable_package_is_recognised_however_its_json_is_written(installed, origin):
+    write_distribution(installed, origin)
+    (found,) = resolve(["acme"])
+    assert set(found.files) == {"acme_lib.py", "acme-1.0.dist-info/METADATA"}
+
+
+def test_licenses_are_copied_whatever_follows_in_their_names(installed):
+    names = "LICENSE", "LICENSE-MIT", "LICENSE-APACHE.txt", "NOTICE.md", "entry_points.txt"
+    write_distribution(installed, '{"url": "file:///acme", "dir_info": {}}', *names, "INSTALLER")
+    (found,) = resolve(["acme"])
+    assert {Path(name).name for name in found.files} == {"METADATA", *names}
 
 
 # -- ELF files -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 They are copied from the current environment; nothing is downloaded.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
@@ -17,7 +18,14 @@ from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = ["Package", "distributions_of", "resolve"]
 
-_METADATA = {"METADATA", "LICENSE", "COPYING", "NOTICE", "AUTHORS", "entry_points.txt"}
+_METADATA = ("METADATA", "entry_points.txt", "LICENSE", "LICENCE", "COPYING", "NOTICE", "AUTHORS")
+"""How the names of the needed files in a `.dist-info` folder start. Libraries look up entry points
+when they run."""
+
+_LICENSE_NAME_LIMIT = 80
+"""Characters from which the field `License` is not a name but a text: older packages have the whole
+license there, sometimes on one line."""
+
 _DEVELOPMENT = {".pyx", ".pxd", ".pxi", ".pyi", ".a", ".h", ".hpp"}
 """Suffixes of files that only compilers and type checkers read."""
 
@@ -37,24 +45,24 @@ def resolve(wanted: Iterable[str]) -> list[Package]:
     Raises:
         PackagingError: One is not installed, or its version does not match.
     """
-    found: dict[str, metadata.Distribution] = {}
+    installed: dict[str, metadata.Distribution] = {}
     seen: set[tuple[str, str]] = set()
     queue = [(_parse(text), "") for text in wanted]
     while queue:
         requirement, required_by = queue.pop()
         name = canonicalize_name(requirement.name)
-        if name not in found:
-            found[name] = _find_installed(requirement, required_by)
-        _check_version(requirement, found[name], required_by)
+        if name not in installed:
+            installed[name] = _find_installed(requirement, required_by)
+        _check_version(requirement, installed[name], required_by)
         for extra in ("", *requirement.extras):
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
-            for text in found[name].requires or ():
+            for text in installed[name].requires or ():
                 inner = _parse(text)
                 if inner.marker is None or inner.marker.evaluate({"extra": extra}):
                     queue.append((inner, name))
-    return [_package(name, found[name]) for name in sorted(found)]
+    return [_package(name, installed[name]) for name in sorted(installed)]
 
 
 def _parse(text: str) -> Requirement:
@@ -75,12 +83,12 @@ def _find_installed(requirement: Requirement, required_by: str) -> metadata.Dist
 
 
 def _check_version(
-    requirement: Requirement, found: metadata.Distribution, required_by: str
+    requirement: Requirement, distribution: metadata.Distribution, required_by: str
 ) -> None:
-    if not requirement.specifier.contains(found.version, prereleases=True):
+    if not requirement.specifier.contains(distribution.version, prereleases=True):
         raise PackagingError(
             f"the package {requirement.name!r}{_required(required_by)} must be version "
-            f"{requirement.specifier}, got {found.version}"
+            f"{requirement.specifier}, got {distribution.version}"
         )
 
 
@@ -90,41 +98,49 @@ def _required(required_by: str) -> str:
 
 @cache
 def _module_distributions() -> dict[str, list[str]]:
-    return {name: list(found) for name, found in metadata.packages_distributions().items()}
+    return {module: list(names) for module, names in metadata.packages_distributions().items()}
 
 
 def distributions_of(modules: Iterable[str]) -> set[str]:
-    """The distributions that installed these top-level modules."""
-    return {found for name in modules for found in _module_distributions().get(name, ())}
+    """The names of the distributions that contain these top-level modules."""
+    by_module = _module_distributions()
+    return {name for module in modules for name in by_module.get(module, ())}
 
 
-def _package(name: str, found: metadata.Distribution) -> Package:
-    about = found.metadata
+def _package(name: str, distribution: metadata.Distribution) -> Package:
+    about = distribution.metadata
     license = (about.get_all("License-Expression") or about.get_all("License") or [""])[0]
     classified = [
         c.rpartition(" :: ")[2] for c in about.get_all("Classifier", []) if "License" in c
     ]
-    if not license or "\n" in license or len(license) >= 80:  # empty, or the whole text
+    if not license or "\n" in license or len(license) >= _LICENSE_NAME_LIMIT:
         license = ", ".join(classified)
-    return Package(name, found.version, license, dict(_files(name, found)))
+    return Package(name, distribution.version, license, dict(_files(name, distribution)))
 
 
-def _files(name: str, found: metadata.Distribution) -> Iterator[tuple[str, Path]]:
-    if (found.read_text("direct_url.json") or "").find('"editable": true') >= 0:
-        yield from _editable_files(name, found)
+def _files(name: str, distribution: metadata.Distribution) -> Iterator[tuple[str, Path]]:
+    if _is_editable(distribution):
+        yield from _editable_files(name, distribution)
         return
-    if found.files is None:
+    if distribution.files is None:
         raise PackagingError(
             f"the package {name!r} has no RECORD of its files; install it with pip"
         )
-    for file in found.files:
-        name_in_py, path = file.as_posix(), Path(str(found.locate_file(file)))
+    for file in distribution.files:
+        name_in_py, path = file.as_posix(), Path(str(distribution.locate_file(file)))
         if name_in_py.startswith("../") or not _is_needed(path, name_in_py):
             continue  # scripts and manuals are outside of site-packages
         yield name_in_py, path
 
 
-def _editable_files(name: str, found: metadata.Distribution) -> Iterator[tuple[str, Path]]:
+def _is_editable(distribution: metadata.Distribution) -> bool:
+    """Whether it was installed with `pip install -e`: see the specification of direct_url.json,
+    https://packaging.python.org/en/latest/specifications/direct-url/."""
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return bool(origin.get("dir_info", {}).get("editable", False))
+
+
+def _editable_files(name: str, distribution: metadata.Distribution) -> Iterator[tuple[str, Path]]:
     tops = [
         top
         for top, names in _module_distributions().items()
@@ -144,9 +160,9 @@ def _editable_files(name: str, found: metadata.Distribution) -> Iterator[tuple[s
             name_in_py = path.relative_to(origin.parents[1]).as_posix()
             if path.is_file() and _is_needed(path, name_in_py):
                 yield name_in_py, path
-    for file in found.files or ():
+    for file in distribution.files or ():
         if file.name == "METADATA":
-            yield file.as_posix(), Path(str(found.locate_file(file)))
+            yield file.as_posix(), Path(str(distribution.locate_file(file)))
 
 
 def _is_needed(path: Path, name_in_py: str) -> bool:
@@ -154,7 +170,5 @@ def _is_needed(path: Path, name_in_py: str) -> bool:
     if "__pycache__" in parts or path.suffix in (".pyc", ".pth"):
         return False
     if parts[0].endswith(".dist-info"):
-        return "licenses" in parts or path.name.partition(".")[0] in {
-            name.partition(".")[0] for name in _METADATA
-        }
+        return "licenses" in parts or path.name.startswith(_METADATA)
     return path.suffix not in _DEVELOPMENT and path.is_file()

@@ -13,10 +13,10 @@ from aiostream_ds.models import InstanceSettings, PluginContext, User
 
 __all__ = [
     "MESSAGE_LIMIT",
-    "Outcome",
+    "ErrorResponse",
+    "error_response",
     "grpc_error",
-    "outcome",
-    "parse",
+    "parse_json",
     "plugin_context",
 ]
 
@@ -56,32 +56,34 @@ def plugin_context(context: pb.PluginContext | None) -> PluginContext:
     )
 
 
-def parse(data: bytes, what: str) -> Any:
+def parse_json(data: bytes, name: str) -> Any:
     """Decode JSON of a request. Raises BadQuery, also for invalid UTF-8 and too deep nesting."""
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
-        raise BadQuery(f"{what} must be valid JSON: {error}") from None
+        raise BadQuery(f"{name} must be valid JSON: {error}") from None
 
 
-class Outcome(NamedTuple):
+class ErrorResponse(NamedTuple):
     """The response to an error: HTTP status, source (plugin or downstream) and message.
 
-    `bug` errors are logged with a traceback.
+    `is_bug`: the author's code raised something other than a PluginError; it is logged with its
+    traceback.
     """
 
     status: int
     source: str
     message: str
-    bug: bool
+    is_bug: bool
 
 
-def outcome(error: BaseException) -> Outcome:
+def error_response(error: BaseException) -> ErrorResponse:
     """The response to an error of a query, a resource or a health check."""
     error = unwrap(error)
     if isinstance(error, PluginError):
-        return Outcome(error.status, error.source, _shown(error.message), False)
-    return Outcome(500, "plugin", f"the plugin failed: {_shown(describe(error))}", True)
+        return ErrorResponse(error.status, error.source, _shown(error.message), is_bug=False)
+    message = f"the plugin failed: {_shown(describe(error))}"
+    return ErrorResponse(500, "plugin", message, is_bug=True)
 
 
 def _shown(text: str) -> str:
@@ -89,7 +91,7 @@ def _shown(text: str) -> str:
 
 
 def grpc_error(error: BaseException) -> GRPCError:
-    """The same error as a gRPC error, where the whole call has to fail."""
+    """The error as a gRPC status, for calls without an error field."""
     error = unwrap(error)
     name = error.grpc_status if isinstance(error, PluginError) else "INTERNAL"
-    return GRPCError(Status[name], outcome(error).message)
+    return GRPCError(Status[name], error_response(error).message)

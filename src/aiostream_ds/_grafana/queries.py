@@ -104,7 +104,7 @@ def _model(message: pb.DataQuery) -> dict[str, Any]:
     size = len(message.json)
     if size > QUERY_LIMIT:
         raise BadQuery(f"expected a query of at most {QUERY_LIMIT:,} bytes, got {size:,}")
-    model = conversion.parse(message.json, "the query") if message.json.strip() else {}
+    model = conversion.parse_json(message.json, "the query") if message.json.strip() else {}
     if not isinstance(model, dict):
         shown = msgspec.json.encode(model).decode()
         raise BadQuery(f"the query must be a JSON object, got {shown[:_SHOWN]}")

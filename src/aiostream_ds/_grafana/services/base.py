@@ -70,23 +70,23 @@ class Service:
 
         Raises GRPCError for an error that has no such status.
         """
-        self.outcome(error, "channel", path)
+        self.log_error(error, "channel", path)
         inner = unwrap(error)
         if isinstance(inner, PluginError) and inner.subscribe_status:
             return inner.subscribe_status
         raise conversion.grpc_error(inner) from None
 
-    def outcome(self, error: Exception, what: str, name: str) -> conversion.Outcome:
-        """The response to an error. Logs the error, an author's bug with its traceback."""
-        failed = conversion.outcome(error)
+    def log_error(self, error: Exception, what: str, name: str) -> conversion.ErrorResponse:
+        """Log an error, an author's bug with its traceback. Return the response to it."""
+        response = conversion.error_response(error)
         if isinstance(error, InstanceFailed):
-            log.error("%s %r failed: %s", what, name, failed.message)
-        elif failed.bug:
+            log.error("%s %r failed: %s", what, name, response.message)
+        elif response.is_bug:
             log.error("%s %r failed", what, name, exc_info=error)
         else:
             cause = unwrap(error).__cause__
-            log.info("%s %r: %s", what, name, failed.message, exc_info=cause)
-        return failed
+            log.info("%s %r: %s", what, name, response.message, exc_info=cause)
+        return response
 
 
 class _CountedCall:

@@ -111,8 +111,8 @@ class DataService(Service):
         error = BadQuery(f"a request must have at most {QUERIES_LIMIT:,} queries, got {count:,}")
         with suppress(BadQuery), self.counted(endpoint):
             raise error
-        failed = self.outcome(error, "request", "queries")
-        answer = Answer(failed.status, error=failed.message, source=failed.source)
+        response = self.log_error(error, "request", "queries")
+        answer = Answer(response.status, error=response.message, source=response.source)
         return {message.ref_id: answer for message in messages}
 
     async def _query(
@@ -135,8 +135,8 @@ class DataService(Service):
                     encoded.append(await self._encode(frame, request.format))
             return Answer(200, encoded, form=request.format)
         except Exception as error:
-            failed = self.outcome(error, "query", message.ref_id)
-            return Answer(failed.status, error=failed.message, source=failed.source)
+            response = self.log_error(error, "query", message.ref_id)
+            return Answer(response.status, error=response.message, source=response.source)
 
     async def _encode(self, frame: Frame, form: pb.DataFrameFormat) -> Sequence[Piece]:
         encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.encode_chunks

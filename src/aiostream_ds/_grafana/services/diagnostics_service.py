@@ -50,8 +50,8 @@ class DiagnosticsService(Service):
                     json_details=_redacted_json(answer.details) if answer.details else b"",
                 )
         except Exception as error:
-            failed = self.outcome(error, "health", "")
-            return pb.CheckHealthResponse(status=health.ERROR, message=failed.message)
+            response = self.log_error(error, "health", "")
+            return pb.CheckHealthResponse(status=health.ERROR, message=response.message)
 
     async def collect_metrics(
         self, request: pb.CollectMetricsRequest, call: Call

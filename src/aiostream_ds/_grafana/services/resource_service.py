@@ -47,10 +47,10 @@ class ResourceService(Service):
         except StreamClosedError:
             raise  # the caller has gone
         except Exception as error:
-            failed = self.outcome(error, "resource", request.path)
+            response = self.log_error(error, "resource", request.path)
             if call.sent:  # the status has been sent: only the call itself can fail now
                 raise conversion.grpc_error(error) from None
-            await call.send(resources.failure(failed.status, failed.message))
+            await call.send(resources.failure(response.status, response.message))
 
     async def _replay_rows(
         self, instance: Instance, user: User | None, request: pb.CallResourceRequest

@@ -87,7 +87,7 @@ class StreamService(Service):
             subscription = join(self.registry, self.replay, channel, self.counters, exact=exact)
         except Exception as error:
             if not isinstance(error, ChannelError):
-                self.outcome(error, "stream", request.path)
+                self.log_error(error, "stream", request.path)
             raise _stream_error(error) from None
         try:
             if exact:
@@ -144,7 +144,7 @@ class StreamService(Service):
             channel.instance, user, "publish", channel.path, channel=channel, action="publish"
         )
         try:
-            value = convert(conversion.parse(request.data, "the message"), hook.data)
+            value = convert(conversion.parse_json(request.data, "the message"), hook.data)
         except (ValueError, BadQuery) as error:
             raise BadQuery(f"published data: {error}") from None
         given = (value, user) if hook.wants_user else (value,)

@@ -14,7 +14,7 @@ class ChannelKey(NamedTuple):
 
 
 class Observer:
-    """Gets one call an event. Methods must return quickly and must not raise."""
+    """One method call for each event. Methods must return quickly and must not raise."""
 
     def on_start(self, key: ChannelKey) -> None:
         """The stream's task was created."""
@@ -38,10 +38,12 @@ class Observer:
         """A subscription dropped packets. Called at each drop, with each policy."""
 
     def on_lagging(self, key: ChannelKey) -> None:
-        """The first drop of an episode. Never called with the policy "latest"."""
+        """The first drop after `on_caught_up`, or at all. Never called with the policy "latest"."""
 
     def on_caught_up(self, key: ChannelKey, rows: int, packets: int) -> None:
-        """The episode is over, with its sums: no recent drops, or the stream has ended."""
+        """No drop for `LAG_END` seconds, or the stream has ended. `rows` and `packets` are what the
+        channel's subscriptions dropped since `on_lagging`."""
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
-        """The stream is still alive `seconds` after its first cancellation, and after a second."""
+        """The stream still runs `seconds` after its first cancellation, and after a second
+        cancellation."""

@@ -89,7 +89,7 @@ class Statuses:
     Args:
         clock: the event loop.
         changed: called when the set of active statuses has changed.
-        on_caught_up: called at the end of an episode of drops, with its rows and packets.
+        on_caught_up: called when drops have ended, with the numbers of dropped rows and packets.
         stale: seconds without rows after which the channel is stale; 0: never.
 
     Attributes:
@@ -210,7 +210,8 @@ class Statuses:
             self._start_stale_timer()
 
     def rows_dropped(self, rows: int, packets: int) -> bool:
-        """A subscriber has lost rows. Returns whether this is the first drop of an episode."""
+        """A subscriber has lost rows. Returns whether none had lost rows before, or drops had
+        ended."""
         begins = not self._dropped_packets
         self._dropped_rows += rows
         self._dropped_packets += packets
@@ -229,7 +230,7 @@ class Statuses:
         self.set("gap", Status("warning", "rows are missing"))
 
     def close(self) -> None:
-        """The stream has ended: cancel the timers, and end an episode of drops."""
+        """The stream has ended: cancel the timers, and end the drops."""
         for timer in (
             self._drops_timer,
             self._gap_timer,

@@ -1,4 +1,4 @@
-"""The cursor column is hidden in panels: its large numbers would set the scale of the chart."""
+"""Hides columns in panels, such as the cursor, whose large numbers would dominate the y-axis."""
 
 from collections.abc import Collection
 
@@ -19,7 +19,8 @@ def hidden_config(config: FieldConfig | None = None) -> FieldConfig:
 
 
 def hide_fields(frame: Frame, names: Collection[str]) -> Frame:
-    """The frame with the fields of these names hidden, except times; else the same object."""
+    """A frame in which the fields of these names are hidden; time fields stay visible. Returns
+    `frame` itself if nothing changes."""
     found = [
         _hidden(field) if field.name in names and field.type is not FieldType.TIME else field
         for field in frame.fields

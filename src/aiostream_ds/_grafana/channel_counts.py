@@ -36,7 +36,7 @@ class CountingObserver(Observer):
         self._counters.rows_dropped += rows
 
     def on_lagging(self, key: ChannelKey) -> None:
-        """A subscriber began to lag. Logged once for each episode."""
+        """A subscriber began to lag. Logged once until drops have ended."""
         self._counters.drop_episodes += 1
         log.warning("a subscriber is too slow: rows are dropped", extra={"path": key.path})
 

@@ -83,7 +83,8 @@ Rows = AsyncIterator[RowT]
 class StreamKeywords(TypedDict, total=False):
     """The options of `@stream`, except `cursor`, on which the type of the method depends.
 
-    Defaults and checks are in `StreamOptions`, which has the same names.
+    Defaults and checks are in the field of the same name: of `Policy` for what concerns the
+    channel, else of `StreamOptions`.
     """
 
     linger: float
@@ -93,7 +94,8 @@ class StreamKeywords(TypedDict, total=False):
     retry: Retry
     """The back-off after the method raised UpstreamError."""
     replay: Replay
-    """How many rows are kept in memory, for a stream without a history and without a cursor."""
+    """How many rows a stream without a cursor keeps in memory. None are kept if it has a history
+    and no panel of it is exact."""
     schema: SchemaPolicy
     """What happens to dicts with many columns or with values of another type; labels of series."""
     order: RowOrder | None
@@ -111,37 +113,27 @@ class StreamKeywords(TypedDict, total=False):
     """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
 
 
-class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The checked options of one stream.
+class StreamOptions(Policy, frozen=True, kw_only=True):
+    """The checked options of one stream: the policy of its channels, and what concerns its rows.
 
     Raises:
         TypeError: an option has another type, or two options exclude each other.
-        ValueError: `linger`, `stale`, `flush` or `max_hz` is not a number of at least 0.
+        ValueError: a number of the policy is out of its bounds.
     """
 
     cursor: str | None = None
-    linger: float = 0.0
-    buffer: Buffer = Buffer()
     retry: Retry = Retry()
     replay: Replay = Replay()
     schema: SchemaPolicy = SchemaPolicy()
     order: RowOrder | None = None
-    stale: float = 0.0
-    flush: float = 0.0
-    max_hz: float = 0.0
     status_column: str | None = None
     allow: tuple[Any, ...] = ()
 
     @property
     def policy(self) -> Policy:
         """The delivery policy of this stream's channels, without a replay buffer."""
-        return Policy(
-            buffer=self.buffer,
-            linger=self.linger,
-            stale=self.stale,
-            flush=self.flush,
-            max_hz=self.max_hz,
-        )
+        options = {name: getattr(self, name) for name in Policy.__struct_fields__}
+        return Policy(**{**options, "replay": None})
 
     def __post_init__(self) -> None:
         _expect("buffer", self.buffer, Buffer)
@@ -150,7 +142,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
         _expect("schema", self.schema, SchemaPolicy)
         if self.order is not None:
             _expect("order", self.order, RowOrder)
-        _ = self.policy  # checks the numbers
+        super().__post_init__()
         if self.allow != ():
             from aiostream_ds.access import check_rules  # few streams have rules
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aiostream_ds._channels.policy import Buffer, Policy, Retry, SchemaPolicy
+from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,23 @@ from aiostream_ds._channels.policy import Buffer, Policy, Retry, SchemaPolicy
 def test_an_error_has_the_expected_values_and_the_bad_one(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+POLICIES = [Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy]
+NUMBERS = [
+    (owner, name, kind.__metadata__[0])
+    for owner in POLICIES
+    for name, kind in owner.__annotations__.items()
+    if kind.__origin__ in (int, float)
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "bounds"), NUMBERS)
+def test_every_number_has_a_lower_bound_and_is_checked_against_its_bounds(owner, name, bounds):
+    above = [] if bounds.le is None else [bounds.le + 1]
+    for value in [bounds.ge - 1, math.nan, math.inf, True, "1", None, *above]:
+        with pytest.raises(ValueError, match=rf"^{owner.__name__}\.{name} must be a.* at least"):
+            owner(**{name: value})
 
 
 def test_values_are_frozen():

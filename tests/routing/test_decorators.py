@@ -26,6 +26,7 @@ from aiostream_ds import (
     resource,
     stream,
 )
+from aiostream_ds._channels.policy import Policy
 from aiostream_ds.decorators import (
     HandlerInfo,
     HookInfo,
@@ -118,11 +119,19 @@ def test_a_wrapper_that_keeps_the_attributes_keeps_the_handler():
 
 def test_the_keywords_of_stream_are_the_fields_of_its_options():
     keywords = typing.get_type_hints(StreamKeywords, localns={"Allow": Allow})
-    fields = {field.name: field.type for field in msgspec.structs.fields(StreamOptions)}
+    fields = typing.get_type_hints(StreamOptions)
+    assert set(fields) == set(StreamOptions.__struct_fields__)
     assert {*keywords, "cursor"} == set(fields)
     # `allow` takes any sequence; the checked options have a tuple
     assert all(fields[name] == kind for name, kind in keywords.items() if name != "allow")
     assert keywords["allow"] == Sequence[Allow]
+
+
+def test_an_option_of_the_channel_is_a_field_of_its_policy_and_of_nothing_else():
+    assert set(Policy.__annotations__) & set(StreamOptions.__annotations__) == {"replay"}
+    chosen = {"buffer": Buffer(rows=5), "linger": 1, "stale": 2, "flush": 3, "max_hz": 4}
+    assert set(chosen) == set(Policy.__annotations__) - {"replay"}
+    assert StreamOptions(**chosen).policy == Policy(**chosen)
 
 
 def test_every_keyword_of_stream_has_a_description():

@@ -1,10 +1,12 @@
 """Every number of channels and streams: buffers, retries, limits and timeouts.
 
-Values are frozen and validated when they are created. Each constant and each field has a one-line
-description, from which scripts/behaviour generates docs/behaviour.md.
+Values are frozen and validated when they are created; the bounds of a number are `ge` and `le` of
+its `Meta`. Each constant and each field has a one-line description, from which scripts/behaviour
+generates docs/behaviour.md.
 """
 
 import math
+from functools import cache
 from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
@@ -148,6 +150,27 @@ def _check_float(name: str, value: object, least: float, most: float = math.inf)
         raise ValueError(f"{name} must be a number of at least {least:g}{top}, got {value!r}")
 
 
+def _check_numbers(owner: type[Struct], policy: Struct) -> None:
+    """Check the fields that `owner` declares with the lower bound `ge` and the upper bound `le`."""
+    for field, kind, least, most in _number_fields(owner):
+        name, value = f"{owner.__name__}.{field}", getattr(policy, field)
+        if kind is int:
+            _check_int(name, value, int(least))
+        else:
+            _check_float(name, value, least, most)
+
+
+@cache
+def _number_fields(owner: type[Struct]) -> list[tuple[str, type, float, float]]:
+    """Name, type, lower and upper bound of each field with a lower bound."""
+    found = []
+    for name, annotation in owner.__annotations__.items():
+        kind, meta = annotation.__origin__, annotation.__metadata__[0]
+        if meta.ge is not None:
+            found.append((name, kind, meta.ge, math.inf if meta.le is None else meta.le))
+    return found
+
+
 def _check_choice(name: str, value: object, choices: object) -> None:
     if value not in get_args(choices):
         expected = ", ".join(get_args(choices))
@@ -173,11 +196,11 @@ class Buffer(Struct, frozen=True):
             that is not a finite number of at least 0.
     """
 
-    rows: Annotated[int, Meta(description="Maximum number of rows queued for one subscriber.")] = (
-        10_000
-    )
+    rows: Annotated[
+        int, Meta(ge=1, description="Maximum number of rows queued for one subscriber.")
+    ] = 10_000
     bytes: Annotated[
-        int, Meta(description="Maximum number of encoded bytes queued for one subscriber.")
+        int, Meta(ge=1, description="Maximum number of encoded bytes queued for one subscriber.")
     ] = 1 << 20
     full: Annotated[
         Full,
@@ -189,15 +212,14 @@ class Buffer(Struct, frozen=True):
     stall_timeout: Annotated[
         float,
         Meta(
+            ge=0,
             description="Seconds after which a subscription is ended whose queue overflows if"
-            " nothing was taken from it since its first packet; Grafana calls again."
+            " nothing was taken from it since its first packet; Grafana calls again.",
         ),
     ] = 60.0
 
     def __post_init__(self) -> None:
-        _check_int("Buffer.rows", self.rows, 1)
-        _check_int("Buffer.bytes", self.bytes, 1)
-        _check_float("Buffer.stall_timeout", self.stall_timeout, 0.0)
+        _check_numbers(Buffer, self)
         _check_choice("Buffer.full", self.full, Full)
 
 
@@ -209,16 +231,20 @@ class Retry(Struct, frozen=True):
             `min_delay`, a factor below 1, a jitter outside 0 to 1, or a `fill` that is not a bool.
     """
 
-    min_delay: Annotated[float, Meta(description="Seconds before the first retry.")] = 0.5
-    max_delay: Annotated[float, Meta(description="Maximum seconds between two retries.")] = 30.0
+    min_delay: Annotated[float, Meta(ge=0, description="Seconds before the first retry.")] = 0.5
+    max_delay: Annotated[float, Meta(ge=0, description="Maximum seconds between two retries.")] = (
+        30.0
+    )
     factor: Annotated[
-        float, Meta(description="Each delay is the previous one times this factor.")
+        float, Meta(ge=1, description="Each delay is the previous one times this factor.")
     ] = 2.0
     jitter: Annotated[
         float,
         Meta(
+            ge=0,
+            le=1,
             description="Fraction of a delay by which it is shortened at random, so that not all"
-            " streams retry at once."
+            " streams retry at once.",
         ),
     ] = 0.2
     fill: Annotated[
@@ -230,10 +256,8 @@ class Retry(Struct, frozen=True):
     ] = True
 
     def __post_init__(self) -> None:
-        _check_float("Retry.min_delay", self.min_delay, 0.0)
+        _check_numbers(Retry, self)
         _check_float("Retry.max_delay", self.max_delay, self.min_delay)
-        _check_float("Retry.factor", self.factor, 1.0)
-        _check_float("Retry.jitter", self.jitter, 0.0, 1.0)
         if not isinstance(self.fill, bool):
             raise ValueError(f"Retry.fill must be True or False, got {self.fill!r}")
 
@@ -263,25 +287,26 @@ class Replay(Struct, frozen=True):
         ValueError: a bound below 1, or seconds that are not a finite number of at least 0.
     """
 
-    rows: Annotated[int, Meta(description="Maximum number of rows in the log.")] = 1_000
-    bytes: Annotated[int, Meta(description="Maximum number of encoded bytes in the log.")] = 1 << 16
+    rows: Annotated[int, Meta(ge=1, description="Maximum number of rows in the log.")] = 1_000
+    bytes: Annotated[int, Meta(ge=1, description="Maximum number of encoded bytes in the log.")] = (
+        1 << 16
+    )
     seconds: Annotated[
-        float, Meta(description="Seconds after which a row in the log is forgotten.")
+        float, Meta(ge=0, description="Seconds after which a row in the log is forgotten.")
     ] = 900.0
     keep: Annotated[
         float,
-        Meta(description="Seconds for which the log is kept after the stream has ended."),
+        Meta(ge=0, description="Seconds for which the log is kept after the stream has ended."),
     ] = 60.0
 
     def __post_init__(self) -> None:
-        _check_int("Replay.rows", self.rows, 1)
-        _check_int("Replay.bytes", self.bytes, 1)
-        _check_float("Replay.seconds", self.seconds, 0.0)
-        _check_float("Replay.keep", self.keep, 0.0)
+        _check_numbers(Replay, self)
 
 
 class Policy(Struct, frozen=True):
     """How one channel treats its subscribers.
+
+    `StreamOptions` inherits the fields: each is an option of `@stream`.
 
     Raises:
         ValueError: seconds that are not a finite number of at least 0, a `buffer` that is not a
@@ -291,7 +316,9 @@ class Policy(Struct, frozen=True):
     buffer: Annotated[Buffer, Meta(description="The queue of each subscription.")] = Buffer()
     linger: Annotated[
         float,
-        Meta(description="Seconds for which a stream runs after its last subscriber has left."),
+        Meta(
+            ge=0, description="Seconds for which a stream runs after its last subscriber has left."
+        ),
     ] = 0.0
     replay: Annotated[
         Replay | None,
@@ -299,17 +326,18 @@ class Policy(Struct, frozen=True):
     ] = None
     stale: Annotated[
         float,
-        Meta(description="Seconds without rows after which a stream is stale; 0: never."),
+        Meta(ge=0, description="Seconds without rows after which a stream is stale; 0: never."),
     ] = 0.0
     flush: Annotated[
         float,
-        Meta(description="Seconds for which rows are collected for one packet."),
+        Meta(ge=0, description="Seconds for which rows are collected for one packet."),
     ] = 0.0
     max_hz: Annotated[
         float,
         Meta(
+            ge=0,
             description="Maximum number of packets of single rows in a second; 0: no limit. A"
-            " packet with as many rows or bytes as the queue may hold is sent earlier."
+            " packet with as many rows or bytes as the queue may hold is sent earlier.",
         ),
     ] = 0.0
 
@@ -319,11 +347,9 @@ class Policy(Struct, frozen=True):
         return bool(self.flush or self.max_hz)
 
     def __post_init__(self) -> None:
+        _check_numbers(Policy, self)
         if not isinstance(self.buffer, Buffer):
             raise ValueError(f"Policy.buffer must be a Buffer, got {self.buffer!r}")
-        _check_float("Policy.linger", self.linger, 0.0)
-        for name in ("stale", "flush", "max_hz"):
-            _check_float(f"Policy.{name}", getattr(self, name), 0.0)
         if not isinstance(self.replay, Replay | None):
             raise ValueError(f"Policy.replay must be a Replay or None, got {self.replay!r}")
 
@@ -340,9 +366,10 @@ class SchemaPolicy(Struct, frozen=True):
     columns: Annotated[
         int,
         Meta(
+            ge=1,
             description="Maximum number of columns inferred from dict rows, the time not counted;"
             " with labels, each value of each series is one. Values of further keys are left out"
-            " and counted."
+            " and counted.",
         ),
     ] = 500
     conflict: Annotated[
@@ -355,15 +382,17 @@ class SchemaPolicy(Struct, frozen=True):
     series: Annotated[
         int,
         Meta(
+            ge=1,
             description="Maximum number of series of a channel with labels; rows of further series"
-            " are left out and counted."
+            " are left out and counted.",
         ),
     ] = 500
     forget: Annotated[
         float,
         Meta(
+            ge=0,
             description="Seconds without live rows after which a series with its columns is"
-            " forgotten, if a new one needs the place."
+            " forgotten, if a new one needs the place.",
         ),
     ] = 3600.0
     labels: Annotated[
@@ -375,9 +404,7 @@ class SchemaPolicy(Struct, frozen=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        _check_int("SchemaPolicy.columns", self.columns, 1)
-        _check_int("SchemaPolicy.series", self.series, 1)
-        _check_float("SchemaPolicy.forget", self.forget, 0.0)
+        _check_numbers(SchemaPolicy, self)
         _check_choice("SchemaPolicy.conflict", self.conflict, Conflict)
         if not _is_names(self.labels) or "time" in self.labels:
             raise ValueError(
@@ -408,15 +435,17 @@ class RowOrder(Struct, frozen=True):
     hold: Annotated[
         float,
         Meta(
+            ge=0,
             description="With hold, the seconds by which a row may be late in the rows' own time,"
-            " and the maximum seconds for which a row is delayed."
+            " and the maximum seconds for which a row is delayed.",
         ),
     ] = 1.0
     rows: Annotated[
         int,
         Meta(
+            ge=1,
             description="With hold, the maximum number of delayed rows of all series; when there"
-            " are more, the row that came first is sent early."
+            " are more, the row that came first is sent early.",
         ),
     ] = 10_000
     by: Annotated[
@@ -432,14 +461,12 @@ class RowOrder(Struct, frozen=True):
     ] = ()
     keys: Annotated[
         int,
-        Meta(description="Maximum number of remembered keys; the oldest is forgotten first."),
+        Meta(ge=1, description="Maximum number of remembered keys; the oldest is forgotten first."),
     ] = 10_000
 
     def __post_init__(self) -> None:
+        _check_numbers(RowOrder, self)
         _check_choice("RowOrder.late", self.late, Late)
-        _check_float("RowOrder.hold", self.hold, 0.0)
-        _check_int("RowOrder.rows", self.rows, 1)
-        _check_int("RowOrder.keys", self.keys, 1)
         for name, value in (("by", self.by), ("key", self.key)):
             if not _is_names(value):
                 raise ValueError(

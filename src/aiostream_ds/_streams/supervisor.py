@@ -125,7 +125,7 @@ def supervise(
 
 def _batch_limits(options: StreamOptions) -> dict[str, int]:
     """The maximum size of a packet: a stream that collects rows may fill a subscription's queue."""
-    if not options.policy.is_paced:
+    if not options.is_paced:
         return {}
     return {"rows": options.buffer.rows, "batch_bytes": options.buffer.bytes}
 

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds._channels.log import Log, LogSlice, LogStore, MemoryLog, memory_logs
+from aiostream_ds._channels.log import _OVERHEAD, Log, LogSlice, LogStore, MemoryLog, memory_logs
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Replay
 from aiostream_ds._frames.packet import Packet, Schema
 
 SCHEMA = Schema(b"{}", "x")
+DATA_SIZE = 10
+"""Bytes of the data of each packet."""
 KEY, OTHER = ChannelKey("instance", "path"), ChannelKey("instance", "other")
 
 MakeLog = Callable[[Replay], Log]
@@ -22,15 +24,17 @@ FACTORIES: dict[str, MakeLog] = {"memory": lambda replay: MemoryLog(replay, "epo
 each_log = pytest.mark.parametrize("make_log", FACTORIES.values(), ids=FACTORIES)
 
 
-def packet(rows: int, size: int = 10) -> Packet:
-    return Packet(SCHEMA, b"x" * size, rows)
+def append(log: Log, *packet_rows: int, now: float) -> None:
+    """Append a batch: a packet for each of these numbers of rows."""
+    packets = [Packet(SCHEMA, b"x" * DATA_SIZE, rows) for rows in packet_rows]
+    log.append(packets, sum(packet_rows), DATA_SIZE * len(packets), now)
 
 
-def filled(make_log: MakeLog, *counts: int, replay: Replay | None = None) -> Log:
-    """A log with one packet a second."""
+def filled(make_log: MakeLog, *packet_rows: int, replay: Replay | None = None) -> Log:
+    """A log with these packets: the first of second 0, the next of second 1, and so on."""
     log = make_log(replay or Replay())
-    for second, rows in enumerate(counts):
-        log.append([packet(rows)], rows, 10, second)
+    for second, rows in enumerate(packet_rows):
+        append(log, rows, now=second)
     return log
 
 
@@ -40,7 +44,7 @@ def after(log: Log, cursor: int, now: float, upto: int | None = None) -> LogSlic
 
 def cursors(found: LogSlice) -> list[int]:
     """The cursors of the rows in a slice, which has to have all their packets."""
-    rows = sum(p.rows for p in found.packets)
+    rows = sum(packet.rows for packet in found.packets)
     assert found.last - found.prev <= max(0, rows - found.skip)
     return list(range(found.prev + 1, found.last + 1))
 
@@ -80,21 +84,21 @@ def test_a_cursor_above_the_last_row_is_truncated(make_log):
 @pytest.mark.parametrize(
     "replay, first",
     [
-        (Replay(rows=5), 7),
-        (Replay(bytes=3 * 210), 5),
-        (Replay(seconds=2.0), 5),
-        (Replay(rows=1, bytes=1), 9),
+        (Replay(rows=5), 7),  # two packets of two rows: a third would be six rows
+        (Replay(bytes=3 * (DATA_SIZE + _OVERHEAD)), 5),  # three packets
+        (Replay(seconds=2.0), 5),  # those of the seconds 2, 3 and 4
+        (Replay(rows=1, bytes=1), 9),  # the newest packet is always kept
     ],
 )
 def test_the_oldest_rows_are_forgotten_above_a_bound_and_the_slice_is_truncated(
     make_log, replay, first
 ):
-    log = filled(make_log, 2, 2, 2, 2, 2, replay=replay)
+    log, end = filled(make_log, 2, 2, 2, 2, 2, replay=replay), 4  # rows 1 to 10
     assert log.first == first
-    found = after(log, 0, 4)
-    assert found.truncated == (first > 1) and cursors(found) == list(range(first, 11))
-    assert not after(log, first - 1, 4).truncated
-    assert after(log, first - 2, 4).truncated
+    found = after(log, 0, end)
+    assert found.truncated and cursors(found) == list(range(first, 11))
+    assert not after(log, first - 1, end).truncated
+    assert after(log, first - 2, end).truncated
 
 
 @each_log
@@ -104,21 +108,28 @@ def test_the_newest_batch_is_kept_however_large_it_is(make_log):
 
 
 @each_log
-@pytest.mark.parametrize("last", [0.0, 0.4, 1.0, 3.0])
-def test_old_rows_are_forgotten_without_new_ones_too(make_log, last):
+@pytest.mark.parametrize("second_row", [0.0, 0.4, 1.0, 3.0])
+def test_old_rows_are_forgotten_without_new_ones_too(make_log, second_row):
+    """The first row is appended at 0 s; rows are kept for 5 s."""
     log = filled(make_log, 1, replay=Replay(seconds=5.0))
-    log.append([packet(1)], 1, 10, last)
-    assert cursors(after(log, 0, last + 4)) == ([1, 2] if last < 1.5 else [2])
-    assert cursors(after(log, 2, last + 6)) == [] and after(log, 0, last + 6).truncated
+    append(log, 1, now=second_row)
+    before, later = second_row + 4, second_row + 6
+    assert cursors(after(log, 0, before)) == ([1, 2] if before <= 5 else [2])
+    assert cursors(after(log, 2, later)) == [] and after(log, 0, later).truncated
 
 
 @each_log
 def test_a_row_is_forgotten_within_a_second_of_its_time(make_log):
+    """A log may store one checkpoint a second instead of the time of each row. It is stored with
+    the first row that is appended when it is due, up to 0.1 s later here."""
     log = make_log(Replay(seconds=5.0, rows=1000))
-    for tenth in range(200):
-        log.append([packet(1)], 1, 10, tenth / 10)
-        oldest = cursors(after(log, log.first - 1, tenth / 10))[0] - 1  # appended at oldest / 10
-        assert max(0, tenth - 61) <= oldest <= max(0, tenth - 50)
+    for tenth in range(200):  # a row every 0.1 s: the row with cursor n at (n - 1) / 10
+        now = tenth / 10
+        append(log, 1, now=now)
+        oldest = (cursors(after(log, log.first - 1, now))[0] - 1) / 10
+        age = now - oldest
+        assert age <= 5 + 1 + 0.1 + 1e-9, "kept for at most a second too long"
+        assert log.first == 1 or age >= 5 - 1e-9, "not forgotten before its time"
 
 
 @each_log
@@ -130,8 +141,8 @@ def test_a_row_is_forgotten_within_a_second_of_its_time(make_log):
 )
 def test_a_slice_has_exactly_the_kept_rows_after_the_cursor(make_log, batches, most, cursor, upto):
     log, total = make_log(Replay(rows=most)), 0
-    for counts in batches:
-        log.append([packet(rows) for rows in counts], sum(counts), 10 * len(counts), 0)
+    for counts in batches:  # the rows of each packet
+        append(log, *counts, now=0)
         total += sum(counts)
     found = after(log, cursor, 0, upto)
     begin = log.first - 1 if found.truncated else cursor

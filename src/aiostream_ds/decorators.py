@@ -372,7 +372,7 @@ class CursorStream(Stream[P, R_co]):
         @overload
         def __get__(
             self, instance: object, owner: Any = None
-        ) -> Callable[Concatenate[Cursor | None, P], AsyncIterator[R_co]]: ...
+        ) -> Callable[Concatenate[Cursor, P], AsyncIterator[R_co]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
 
@@ -390,7 +390,7 @@ if TYPE_CHECKING:
 
     class _CursorStreamDecorator(Protocol):
         def __call__(
-            self, run: Callable[Concatenate[D, Cursor | None, P], AsyncIterator[T]], /
+            self, run: Callable[Concatenate[D, Cursor, P], AsyncIterator[T]], /
         ) -> CursorStream[P, T]: ...
 
     class _QueryDecorator(Protocol):

@@ -173,21 +173,21 @@ class _Source(DataSource[Titled]):
     runs: Any
 
     @stream("log/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
-    async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
+    async def log(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         async with aclosing(self.read(after, name)) as items:
             async for item in items:
                 yield item
 
     @stream("varying/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
-    async def varying(self, after: Cursor | None, name: str) -> Rows:
+    async def varying(self, after: Cursor, name: str) -> Rows:
         async with aclosing(self.read(after, name)) as items:
             async for item in items:
                 yield with_varying_columns(item) if isinstance(item, Line) else item
 
     @stream("following/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
-    async def following(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
+    async def following(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         """Only rows that are written after a slow subscription, whatever `after` is."""
-        epoch = after.epoch if after is not None else ""
+        epoch = after.epoch
         await anyio.sleep(SUBSCRIBE)
         log = self.world.log(name)
         visible = self.visible(log)
@@ -204,8 +204,8 @@ class _Source(DataSource[Titled]):
                 await self.world.change(self.server)
             log, cursor = self.world.log(name), -1
 
-    async def read(self, after: Cursor | None, name: str) -> AsyncGenerator[Line | Cursor, None]:
-        epoch, cursor = after if after is not None else ("", -1)
+    async def read(self, after: Cursor, name: str) -> AsyncGenerator[Line | Cursor, None]:
+        epoch, cursor = after
         while True:
             log = self.world.log(name)
             if log.epoch != epoch:

@@ -44,7 +44,7 @@ class Logs(DataSource):
     rows: list = ROWS
 
     @stream("log", cursor="offset", status_column="status")
-    async def log(self, after: Cursor | None) -> Rows[Line]:
+    async def log(self, after: Cursor) -> Rows[Line]:
         yield ROWS[0]
 
     @log.history

@@ -90,7 +90,7 @@ class House(DataSource):
             raise PermissionDenied("refused by the hook")
 
     @stream("log/{id}", cursor="n", allow=[STAFF])
-    async def log(self, after: Cursor | None, id: str) -> Rows[Line]:
+    async def log(self, after: Cursor, id: str) -> Rows[Line]:
         await anyio.sleep_forever()
         yield Line(0, 0)
 

@@ -36,7 +36,7 @@ class Source(DataSource):
     past: object = None
 
     @stream("readings", cursor="id")
-    async def readings(self, after: Cursor | None):
+    async def readings(self, after: Cursor):
         yield Cursor("", 1)
         yield LIVE[self.kind]
         await anyio.sleep_forever()

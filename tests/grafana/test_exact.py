@@ -48,7 +48,7 @@ class Log:
         self.epoch = "one"
         self.first = 1
         self.changed = anyio.Event()
-        self.runs: list[Cursor | None] = []
+        self.runs: list[Cursor] = []
         self.reads = 0
 
     def write(self, *numbers: int):
@@ -75,9 +75,9 @@ class Source(DataSource):
     broken = False
 
     @stream("log/{name}", cursor="n")
-    async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
+    async def log(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         LOG.runs.append(after)
-        epoch, seen = after or Cursor(LOG.epoch, -1)
+        epoch, seen = after
         while True:
             if epoch != LOG.epoch:
                 epoch, seen = LOG.epoch, -1
@@ -108,7 +108,7 @@ class Source(DataSource):
         return HistoryPage(found, LOG.epoch, truncated=history_range.after < LOG.first - 1)
 
     @stream("down", cursor="n")
-    async def down(self, after: Cursor | None) -> Rows[Line]:
+    async def down(self, after: Cursor) -> Rows[Line]:
         yield Line(START + 8, 8)
         await anyio.sleep_forever()
 
@@ -120,7 +120,7 @@ class Source(DataSource):
         return [Line(START + 7, 7)] if history_range.after is None else []
 
     @stream("uncancellable", cursor="n")
-    async def uncancellable(self, after: Cursor | None) -> Rows[Line]:
+    async def uncancellable(self, after: Cursor) -> Rows[Line]:
         yield Line(START, 0)
 
     @uncancellable.history
@@ -485,7 +485,7 @@ async def test_a_running_stream_keeps_its_columns_and_epoch_however_many_paths_a
 
     class Growing(DataSource):
         @stream("logs/{name}", cursor="n")
-        async def logs(self, after: Cursor | None, name: str):
+        async def logs(self, after: Cursor, name: str):
             yield {"time": START, "n": 2, "early": 1.0}
             await anyio.sleep_forever()
 
@@ -537,7 +537,7 @@ async def test_rows_that_a_slow_subscriber_loses_are_a_gap_that_can_be_replayed(
 async def test_a_page_before_the_oldest_stored_row_is_truncated(after, truncated, prev):
     class Capped(DataSource):
         @stream("capped", cursor="n")
-        async def capped(self, after: Cursor | None) -> Rows[Line]:
+        async def capped(self, after: Cursor) -> Rows[Line]:
             await anyio.sleep_forever()
             yield Line(START, 0)
 
@@ -566,7 +566,7 @@ class Asked(DataSource):
     newest: ClassVar[object] = 3
 
     @stream("asked", cursor="n")
-    async def asked(self, after: Cursor | None) -> Rows[Line]:
+    async def asked(self, after: Cursor) -> Rows[Line]:
         LOG.runs.append(after)
         await anyio.sleep_forever()
         yield Line(START, 0)

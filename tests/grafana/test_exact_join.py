@@ -75,7 +75,7 @@ class Source(DataSource):
     broker: ClassVar[Broker]
 
     @stream("ticks", cursor="n", retry=Retry(min_delay=0.2, max_delay=0.5, jitter=0))
-    async def ticks(self, after: Cursor | None) -> Rows[Tick | Status]:
+    async def ticks(self, after: Cursor) -> Rows[Tick | Status]:
         async with aclosing(self.follow()) as rows:
             async for row in rows:
                 yield row
@@ -326,7 +326,7 @@ async def test_the_limit_holds_for_a_run_and_what_exceeds_it_is_a_gap_at_its_fir
 
     class Continuing(Source):
         @stream("ticks", cursor="n", retry=Retry(min_delay=0.2, max_delay=0.5, jitter=0))
-        async def ticks(self, after: Cursor | None) -> Rows[Tick]:
+        async def ticks(self, after: Cursor) -> Rows[Tick]:
             if broker.runs and continues:
                 yield [row for row in broker.rows if row.n > after.value]
             async with aclosing(self.follow()) as rows:
@@ -372,7 +372,7 @@ async def test_the_first_rows_may_be_a_batch_of_any_kind(broker, kind):
 
     class Batches(DataSource):
         @stream("ticks", cursor="n")
-        async def ticks(self, after: Cursor | None):
+        async def ticks(self, after: Cursor):
             yield Status("info", "subscribing")
             await anyio.sleep(0.3)
             yield []
@@ -396,7 +396,7 @@ async def test_the_first_rows_may_be_a_batch_of_any_kind(broker, kind):
 async def test_a_cursor_states_what_the_rows_follow(broker):
     class Stating(Source):
         @stream("ticks", cursor="n")
-        async def ticks(self, after: Cursor | None) -> Rows[Tick | Cursor]:
+        async def ticks(self, after: Cursor) -> Rows[Tick | Cursor]:
             yield after
             await anyio.sleep(0.3)
             yield tick(9)
@@ -411,7 +411,7 @@ async def test_a_cursor_states_what_the_rows_follow(broker):
 async def test_fill_false_leaves_the_rows_to_the_method(broker):
     class Own(Source):
         @stream("ticks", cursor="n", retry=Retry(fill=False))
-        async def ticks(self, after: Cursor | None) -> Rows[Tick]:
+        async def ticks(self, after: Cursor) -> Rows[Tick]:
             yield tick(9)
             await anyio.sleep_forever()
 
@@ -424,7 +424,7 @@ async def test_fill_false_leaves_the_rows_to_the_method(broker):
 async def test_a_yield_in_a_timeout_is_found_while_the_history_is_asked(broker, caplog):
     class Timed(Source):
         @stream("ticks", cursor="n")
-        async def ticks(self, after: Cursor | None) -> Rows[Tick]:
+        async def ticks(self, after: Cursor) -> Rows[Tick]:
             with anyio.move_on_after(0.1):
                 yield tick(9)
             await anyio.sleep_forever()

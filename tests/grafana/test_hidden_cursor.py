@@ -51,7 +51,7 @@ KINDS = {
 
 class Logs(DataSource):
     @stream("log/{kind}", cursor="offset", status_column="status")
-    async def log(self, after: Cursor | None, kind: str):
+    async def log(self, after: Cursor, kind: str):
         yield Cursor("live", 0)
         yield KINDS[kind]
         await anyio.sleep_forever()
@@ -92,7 +92,7 @@ async def test_an_author_can_show_the_cursor():
 async def test_a_cursor_that_is_the_time_is_not_hidden():
     class Times(DataSource):
         @stream("times", cursor="time")
-        async def times(self, after: Cursor | None):
+        async def times(self, after: Cursor):
             yield Plain(time=1, value=1.0, offset=5)
 
         @times.history

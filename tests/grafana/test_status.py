@@ -72,7 +72,7 @@ class Degraded(DataSource):
         await anyio.sleep_forever()
 
     @stream("numbered", cursor="n")
-    async def numbered(self, after: Cursor | None) -> Rows[Tick | Status]:
+    async def numbered(self, after: Cursor) -> Rows[Tick | Status]:
         yield Tick(time=1_700_000_000_000, n=0)
         yield Status("info", "replaying")
         await anyio.sleep_forever()

@@ -80,7 +80,7 @@ class WithStatus(DataSource):
         yield {"status": "mine"}
 
     @stream("log", cursor="n", status_column="status")
-    async def log(self, after: Cursor | None) -> Rows[Tick]:
+    async def log(self, after: Cursor) -> Rows[Tick]:
         WithStatus.runs += 1
         yield Tick(time=NOW, n=10 + WithStatus.runs)
         await anyio.sleep(1)

@@ -651,7 +651,7 @@ def test_a_stream_with_a_cursor_needs_a_history_hook():
 
         class Log(DataSource):
             @stream("log", cursor="n")
-            async def log(self, after: Cursor | None):
+            async def log(self, after: Cursor):
                 yield {"n": 1}
 
 
@@ -676,7 +676,7 @@ def test_a_cursor_must_be_an_integer_field_of_the_row(cursor):
 
         class Log(DataSource):
             @stream("log", cursor=cursor)
-            async def log(self, after: Cursor | None) -> Rows[Moment | Cursor]:
+            async def log(self, after: Cursor) -> Rows[Moment | Cursor]:
                 yield Moment(datetime.now(UTC), 1.0)
 
             @log.history

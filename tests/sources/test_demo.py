@@ -48,7 +48,7 @@ async def test_history_and_live_rows_have_the_same_times(hz, monkeypatch):
     now = 1_700_000_000.4321
     monkeypatch.setattr(demo, "time", lambda: now)
     past = await source().walk_history(span(now - 3, now + 60), hz, 7)
-    rows = source().walk(None, hz, 7)
+    rows = source().walk(Cursor("", int(now * 1000)), hz, 7)
     opening = anext(rows)
 
     async def sleep(seconds):
@@ -92,7 +92,7 @@ async def test_a_delayed_stream_yields_at_most_a_minute_of_missed_rows(monkeypat
         now += 8 * 3600
 
     monkeypatch.setattr(demo.anyio, "sleep", sleep)
-    rows = source().walk(None, 1, 1)
+    rows = source().walk(Cursor("", int(now * 1000)), 1, 1)
     skipped_to, first = await anext(rows), await anext(rows)
     await rows.aclose()
     assert first.time == 1000 * (int(now) - demo.CATCH_UP + 1)

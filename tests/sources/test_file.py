@@ -737,7 +737,7 @@ async def test_a_file_whose_lines_are_not_rows_is_reported_by_health_query_and_s
     async with opened(tmp_path) as source:
         health = await source.health()
         page = await source.rows_history(span(), name)
-        async with aclosing(source.rows(None, name)) as found:
+        async with aclosing(source.rows(Cursor("", -1), name)) as found:
             while not isinstance(status := await anext(found), Status):
                 assert isinstance(status, Cursor)
         assert status.severity == "warning" and status.text.startswith("no rows: ")
@@ -786,7 +786,7 @@ async def test_a_file_in_utf_16_is_refused_with_its_encoding(tmp_path, codec):
     async with opened(tmp_path) as source:
         with pytest.raises(UpstreamError, match="expected UTF-8, got UTF-16; convert the file"):
             await source.rows_history(span(), "a.csv")
-        async with aclosing(source.rows(None, "a.csv")) as rows:
+        async with aclosing(source.rows(Cursor("", -1), "a.csv")) as rows:
             with pytest.raises(UpstreamError, match="expected UTF-8, got UTF-16"):
                 await anext(rows)
         health = await source.health()

@@ -148,7 +148,7 @@ async def test_only_the_newest_samples_are_stored(machine, monkeypatch):
 async def test_live_rows_continue_when_the_clock_is_set_back(machine):
     sampler = await two_samples(machine, 1)
     before = sampler.cpu.epoch
-    rows = sampler.cpu.follow(None)
+    rows = sampler.cpu.follow(Cursor(before, sampler.cpu.rows[-1].time))
     follower = anyio.Event()
     got = []
 
@@ -293,7 +293,8 @@ def disks(perdisk=False):
 
 async def test_a_counter_that_can_be_read_again_has_rows_and_no_status(machine, monkeypatch):
     sampler = await two_samples(machine, 1)
-    follow = sampler.disks["sda"].follow(None)
+    disk = sampler.disks["sda"]
+    follow = disk.follow(Cursor(disk.epoch, disk.rows[-1].time))
 
     def without_disks():
         found = machine.reading()

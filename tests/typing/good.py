@@ -13,6 +13,7 @@ from aiostream_ds import (
     BadQuery,
     Buffer,
     ConfigError,
+    Cursor,
     DataSource,
     Field,
     FieldConfig,
@@ -235,6 +236,30 @@ class Plain(DataSource):
     async def walk(self) -> Rows:
         assert_type(self.settings, Settings)
         yield {"value": 1}
+
+
+class Line(Row):
+    time: datetime
+    offset: int
+
+
+class Log(DataSource):
+    @stream("log/{name}", cursor="offset")
+    async def log(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
+        assert_type(after.value, int)
+        yield Cursor(after.epoch, after.value)
+
+    @stream("maybe/{name}", cursor="offset")
+    async def maybe(self, after: Cursor | None, name: str) -> Rows[Line]:
+        yield Line(datetime.now(UTC), 0)
+
+    @log.history
+    async def lines(self, history_range: HistoryRange, name: str) -> list[Line]:
+        return [row async for row in self.log(Cursor("", -1), name) if isinstance(row, Line)]
+
+    @query
+    async def follow(self, q: Query) -> LiveChannel:
+        return LiveChannel(Log.log, name="app")
 
 
 S = TypeVar("S", bound=Broker)

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiostream_ds import (
     Buffer,
+    Cursor,
     DataSource,
     Frame,
     Health,
@@ -155,6 +156,17 @@ class Other(DataSource):
 
     @stream  # wrong: it takes a path
     async def c(self) -> Rows:
+        yield 1
+
+
+class Log(DataSource):
+    @stream("log", cursor="offset")
+    async def log(self, after: Cursor) -> Rows:
+        async for row in self.log(None):  # wrong: a cursor is never None
+            yield row
+
+    @stream("bare", cursor="offset")  # wrong: it takes a Cursor
+    async def bare(self) -> Rows:
         yield 1
 
 

@@ -342,7 +342,7 @@ class _Compiler:
         if len(found) < leading:
             raise self._error(
                 name,
-                "the first parameter of a stream with a cursor must be a `Cursor | None`, got none",
+                "the first parameter of a stream with a cursor must be a `Cursor`, got none",
             )
         found = dict(list(found.items())[leading:])
         for parameter in found.keys() - pattern.fields.keys() - other:

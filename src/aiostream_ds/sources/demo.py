@@ -119,16 +119,14 @@ class Demo(DataSource):
     """
 
     @stream("walk/{hz:int}/{seed:int}", cursor="time", retry=Retry(fill=False))
-    async def walk(
-        self, after: Cursor | None, hz: Hz = 10, seed: Seed = 1
-    ) -> Rows[WalkRow | Cursor]:
+    async def walk(self, after: Cursor, hz: Hz = 10, seed: Seed = 1) -> Rows[WalkRow | Cursor]:
         """An endless walk.
 
         One row every 1/hz s, at multiples of it. After a delay it yields the rows of the last
         minute.
         """
         walk = Walk(seed)
-        tick = math.floor(time() * hz) + 1 if after is None else _next_tick(hz, after.value)
+        tick = _next_tick(hz, after.value)
         while True:
             await anyio.sleep(max(0.0, tick / hz - time()))
             now = math.floor(time() * hz)

@@ -130,9 +130,9 @@ class _SampleSeries(Generic[R]):
         self._next.set()
         self._next = anyio.Event()
 
-    async def follow(self, after: Cursor | None) -> AsyncGenerator[R | Cursor | Status]:
+    async def follow(self, after: Cursor) -> AsyncGenerator[R | Cursor | Status]:
         """Yield all stored and future rows after a cursor, and the problem as a status."""
-        cursor = after or Cursor(self.epoch, self.rows[-1].time if self.rows else -1)
+        cursor = after
         shown = ""
         while True:
             if shown != self.problem:
@@ -368,7 +368,7 @@ class Host(DataSource[HostSettings]):
         return Health(ok=len(problems) < len(COUNTERS), message=text, details=details)
 
     @stream("cpu", cursor="time", retry=Retry(fill=False))
-    async def cpu(self, after: Cursor | None) -> Rows[Cpu | Cursor | Status]:
+    async def cpu(self, after: Cursor) -> Rows[Cpu | Cursor | Status]:
         """Processor use, one row per sample."""
         async for row in self._sampler.cpu.follow(after):
             yield row
@@ -379,7 +379,7 @@ class Host(DataSource[HostSettings]):
         return self._sampler.cpu.read(history_range)
 
     @stream("memory", cursor="time", retry=Retry(fill=False))
-    async def memory(self, after: Cursor | None) -> Rows[Memory | Cursor | Status]:
+    async def memory(self, after: Cursor) -> Rows[Memory | Cursor | Status]:
         """Memory use, one row per sample."""
         async for row in self._sampler.memory.follow(after):
             yield row
@@ -390,7 +390,7 @@ class Host(DataSource[HostSettings]):
         return self._sampler.memory.read(history_range)
 
     @stream("net/{nic:any}", cursor="time", retry=Retry(fill=False))
-    async def net(self, after: Cursor | None, nic: Nic = _ALL) -> Rows[Net | Cursor | Status]:
+    async def net(self, after: Cursor, nic: Nic = _ALL) -> Rows[Net | Cursor | Status]:
         """Traffic of one interface, one row per sample."""
         async for row in _found("network interface", nic, self._sampler.nets).follow(after):
             yield row
@@ -411,9 +411,7 @@ class Host(DataSource[HostSettings]):
         return _containing(typed, self._sampler.nets)
 
     @stream("disk/{device:any}", cursor="time", retry=Retry(fill=False))
-    async def disk(
-        self, after: Cursor | None, device: Device = _ALL
-    ) -> Rows[Disk | Cursor | Status]:
+    async def disk(self, after: Cursor, device: Device = _ALL) -> Rows[Disk | Cursor | Status]:
         """Traffic of one block device, one row per sample."""
         async for row in _found("disk", device, self._sampler.disks).follow(after):
             yield row

@@ -178,7 +178,7 @@ class ScriptedSource(DataSource):
     upstream: ClassVar[ScriptedUpstream] = ScriptedUpstream()
 
     @stream("numbers", cursor="n")
-    async def numbers(self, after: Cursor | None) -> Yields[Message]:
+    async def numbers(self, after: Cursor) -> Yields[Message]:
         """The messages; their number is the cursor."""
         async for message in self._messages():
             yield message

@@ -44,10 +44,10 @@ class Line(Row):
 
 class Log(DataSource[Files]):
     @stream("log/{name}", cursor="offset")
-    async def log(self, after: Cursor | None, name: str) -> Rows[Line | Cursor]:
+    async def log(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         cursor = 0
         epoch = self.epoch(name)
-        if after is not None and after.epoch == epoch:
+        if after.epoch == epoch:
             cursor = after.value
         yield Cursor(epoch, cursor)
         while True:

@@ -148,9 +148,7 @@ class File(DataSource[FileSettings]):
         retry=Retry(fill=False),
         schema=SchemaPolicy(conflict="null"),
     )
-    async def rows(
-        self, after: Cursor | None, file: FilePath
-    ) -> Rows[Row | list[Row] | Cursor | Status]:
+    async def rows(self, after: Cursor, file: FilePath) -> Rows[Row | list[Row] | Cursor | Status]:
         """The rows of a file as it grows; waits for a file that does not exist yet."""
         follower = FileFollower(
             os.path.join(self._root, file), partial(self._open, file), after, self._truncations

@@ -234,7 +234,7 @@ describe("the config editor", () => {
 describe("several classes in one plugin", () => {
   const SEVERAL: PluginSchema = {
     version: 1,
-    by: "source",
+    sourceSetting: "source",
     sources: [
       {
         name: "demo",
@@ -280,6 +280,12 @@ describe("without a schema", () => {
       { ...KINDS, version: 9 },
       200,
       "cannot use the plugin's schema.json: expected version 1, got 9",
+    ],
+    [
+      "is null",
+      null,
+      200,
+      "cannot use the plugin's schema.json: expected at least one data source class, got null",
     ],
   ])("that %s, settings and queries are edited as JSON", async (_, schema, status, error) => {
     serve(schema, status);

@@ -178,12 +178,12 @@ describe("values", () => {
 describe("the plugin schema", () => {
   test("another version is refused", () => {
     expect(() => parsePluginSchema({ ...KINDS, version: 2 })).toThrow("expected version 1, got 2");
-    expect(() => parsePluginSchema({})).toThrow("expected at least one data source class");
-    expect(() => parsePluginSchema(null)).toThrow("expected at least one data source class");
+    expect(() => parsePluginSchema({})).toThrow("expected at least one data source class, got {}");
+    expect(() => parsePluginSchema(null)).toThrow("expected at least one data source class, got null");
   });
 
   test("a setting selects the source; the first is the default; an unknown one is undefined", () => {
-    const several = { ...KINDS, by: "source", sources: [{ name: "a" }, { name: "b" }] };
+    const several = { ...KINDS, sourceSetting: "source", sources: [{ name: "a" }, { name: "b" }] };
     expect(findSource(several, {})?.name).toBe("a");
     expect(findSource(several, { source: "b" })?.name).toBe("b");
     expect(findSource(several, { source: "c" })).toBeUndefined();

@@ -3,7 +3,7 @@ import type { PluginSchema } from "../src/forms/pluginSchema";
 
 export const KINDS: PluginSchema = {
   version: 1,
-  by: null,
+  sourceSetting: null,
   sources: [
     {
       name: "",

@@ -20,14 +20,14 @@ def queries(kind=Kinds):
 
 def test_one_class_is_one_source_without_a_selecting_setting():
     document = describe(Catalog(Kinds))
-    assert (document["version"], document["by"]) == (VERSION, None)
+    assert (document["version"], document["sourceSetting"]) == (VERSION, None)
     assert [source["name"] for source in document["sources"]] == [""]
     assert document["sources"][0]["help"] == "Messages of a broker."
 
 
 def test_several_classes_are_selected_by_a_setting():
     document = describe(Catalog(SOURCES, by="source"))
-    assert document["by"] == "source"
+    assert document["sourceSetting"] == "source"
     assert [source["name"] for source in document["sources"]] == list(SOURCES)
 
 

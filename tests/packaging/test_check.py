@@ -28,7 +28,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "plugin.json").write_text(json.dumps({**manifest, "id": IDENTIFIER}))
     for name in ("module.js", "module.js.map"):
         shutil.copy(ROOT / "src/aiostream_ds/static" / name, folder)
-    (folder / "schema.json").write_text('{"version": 1, "by": null, "sources": []}')
+    (folder / "schema.json").write_text('{"version": 1, "sourceSetting": null, "sources": []}')
     for name in ("CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     (folder / "README.md").write_text("# Plant\n")

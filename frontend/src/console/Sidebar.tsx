@@ -123,11 +123,11 @@ function Settings({ store, schema }: { store: Store; schema: PluginSchema }): Re
   };
   return (
     <form className="card" onSubmit={(event) => void save(event)} data-settings>
-      {schema.by ? (
+      {schema.sourceSetting ? (
         <SourceSelect
           schema={schema}
           source={source}
-          onSelect={(name) => setValues({ [schema.by!]: name })}
+          onSelect={(name) => setValues({ [schema.sourceSetting!]: name })}
         />
       ) : null}
       {source?.help ? <p>{source.help}</p> : null}
@@ -167,7 +167,7 @@ function SourceSelect({
 }): React.ReactElement {
   return (
     <div className="field">
-      <label htmlFor="settings-source">{schema.by}</label>
+      <label htmlFor="settings-source">{schema.sourceSetting}</label>
       <select
         id="settings-source"
         value={source?.name ?? ""}

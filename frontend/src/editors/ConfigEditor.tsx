@@ -47,8 +47,8 @@ function SettingsForm({ options, onOptionsChange, schema }: Props & { schema: Pl
   const fields = React.useMemo(() => fieldsOf(source?.settings ?? {}), [source]);
   return (
     <div>
-      {schema.by !== null ? (
-        <SourceField schema={schema} by={schema.by} options={options} onChange={change} />
+      {schema.sourceSetting !== null ? (
+        <SourceField schema={schema} setting={schema.sourceSetting} options={options} onChange={change} />
       ) : null}
       {source?.error ? (
         <Alert severity="error" title={`${source.name} cannot be used: ${source.error}`} />
@@ -71,16 +71,16 @@ function SettingsForm({ options, onOptionsChange, schema }: Props & { schema: Pl
 
 interface SourceFieldProps {
   schema: PluginSchema;
-  by: string;
+  setting: string;
   options: Props["options"];
   onChange: (settings: Record<string, unknown>) => void;
 }
 
 /** Selects the class of the data source, where the plugin has several. */
-function SourceField({ schema, by, options, onChange }: SourceFieldProps) {
+function SourceField({ schema, setting, options, onChange }: SourceFieldProps) {
   const settings: Record<string, unknown> = options.jsonData ?? {};
   const source = findSource(schema, settings);
-  const selected = source?.name ?? String(settings[by]);
+  const selected = source?.name ?? String(settings[setting]);
   const choices = schema.sources.map(({ name, help, error }) => ({
     key: name,
     label: name,
@@ -94,7 +94,7 @@ function SourceField({ schema, by, options, onChange }: SourceFieldProps) {
     : `expected one of ${schema.sources.map(({ name }) => name).join(", ")}, got ${selected}`;
   return (
     <widgets.Row
-      id="settings-by"
+      id="settings-source"
       label="Source"
       help={source?.help ?? ""}
       required
@@ -102,13 +102,13 @@ function SourceField({ schema, by, options, onChange }: SourceFieldProps) {
       wide={false}
     >
       <widgets.Select
-        id="settings-by"
+        id="settings-source"
         label="Source"
         disabled={options.readOnly}
         invalid={!source}
         value={selected}
         choices={choices}
-        onChange={(name) => name !== undefined && onChange({ ...settings, [by]: name })}
+        onChange={(name) => name !== undefined && onChange({ ...settings, [setting]: name })}
       />
     </widgets.Row>
   );

@@ -82,7 +82,7 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
   if (!source || source.error) {
     const error = source
       ? `${source.name} cannot be used: ${source.error}`
-      : `This plugin has no source ${String(settings[schema.by ?? ""])}`;
+      : `This plugin has no source ${String(settings[schema.sourceSetting ?? ""])}`;
     return <JsonQuery {...props} error={error} />;
   }
   const prefix = `query-${datasource.uid}-${query.refId}`;

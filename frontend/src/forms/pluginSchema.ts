@@ -60,7 +60,7 @@ export interface Source {
 export interface PluginSchema {
   version: number;
   /** The setting that selects the class; null if there is only one. */
-  by: string | null;
+  sourceSetting: string | null;
   sources: Source[];
 }
 
@@ -70,7 +70,8 @@ const VERSION = 1;
 export function parsePluginSchema(value: unknown): PluginSchema {
   const schema = value as PluginSchema | null;
   if (!schema || typeof schema !== "object" || !Array.isArray(schema.sources) || !schema.sources.length) {
-    throw new Error("expected at least one data source class");
+    const got = JSON.stringify(value)?.slice(0, 80);
+    throw new Error(`expected at least one data source class, got ${got}`);
   }
   if (schema.version !== VERSION) {
     throw new Error(`expected version ${VERSION}, got ${String(schema.version)}`);
@@ -80,7 +81,7 @@ export function parsePluginSchema(value: unknown): PluginSchema {
 
 /** The class that the settings select: the first by default; undefined for an unknown name. */
 export function findSource(schema: PluginSchema, settings: Record<string, unknown>): Source | undefined {
-  const name = schema.by === null ? undefined : settings[schema.by];
+  const name = schema.sourceSetting === null ? undefined : settings[schema.sourceSetting];
   if (name === undefined || name === null || name === "") {
     return schema.sources[0];
   }

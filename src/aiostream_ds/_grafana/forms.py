@@ -48,7 +48,7 @@ def describe(catalog: Catalog) -> dict[str, Any]:
     """The document that editors draw their forms from, ready for JSON.
 
         {"version": 1,
-         "by": "source",                      the setting that selects the class, or null
+         "sourceSetting": "source",           the setting that selects the class, or null
          "sources": [
            {"name": "host", "help": "…",
             "settings": {…},                  JSON Schema of the Settings class, with its secrets
@@ -64,7 +64,7 @@ def describe(catalog: Catalog) -> dict[str, Any]:
     """
     document = {
         "version": VERSION,
-        "by": catalog.by,
+        "sourceSetting": catalog.by,
         "sources": [_source(catalog, name) for name in catalog.names],
     }
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))

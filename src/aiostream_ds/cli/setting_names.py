@@ -37,7 +37,7 @@ def check_names_in_document(
     Raises:
         CommandError: There is a name that the package does not have.
     """
-    by = document.get("by")
+    by = document.get("sourceSetting")
     wanted = settings.get(by) if by else None
     sources = [s for s in document.get("sources", ()) if wanted in (None, "", s.get("name"))]
     if not sources:

@@ -41,7 +41,7 @@ def default_channels(
 ) -> list[CheckedChannel]:
     """The streams of the configured source in a schema.json whose fields all have defaults."""
     sources = document.get("sources") or []
-    by = document.get("by")
+    by = document.get("sourceSetting")
     wanted = settings.get(by) if by else None
     source: Mapping[str, Any] = next(
         (s for s in sources if wanted in (None, "", s.get("name"))), {}

@@ -10,7 +10,7 @@
  */
 
 import { RowBuffer } from "./buffer";
-import { type Conditions, Notices } from "./notices";
+import { type Conditions, type Notice, Notices } from "./notices";
 import { type Column, type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
 import type { ChannelSubscription, Subscriptions } from "./subscription";
 import { DrawThrottle } from "./throttle";
@@ -39,7 +39,8 @@ export class Failure extends Error {
   }
 }
 
-export interface Source<F> {
+/** Loads the rows of one frame, and has the limits of what the panel draws. */
+export interface HistoryLoader<F> {
   /** The history of the current range. */
   load(): Promise<History<F>>;
   /** The resource `replay/rows`. */
@@ -56,13 +57,13 @@ export interface Source<F> {
 export interface Drawing<F> {
   frame: F;
   columns: Column[];
-  notices: Status[];
+  notices: Notice[];
 }
 
 const CLOSED = Symbol("closed");
 
 export class Follower<F> {
-  readonly #source: Source<F>;
+  readonly #loader: HistoryLoader<F>;
   readonly #subscriptions: Subscriptions;
   readonly #draw: (drawing: Drawing<F>) => void;
   #buffer!: RowBuffer;
@@ -83,11 +84,11 @@ export class Follower<F> {
   readonly #pause = new Sleeper();
   readonly #throttle: DrawThrottle;
 
-  constructor(source: Source<F>, subscriptions: Subscriptions, draw: (drawing: Drawing<F>) => void) {
-    this.#source = source;
+  constructor(loader: HistoryLoader<F>, subscriptions: Subscriptions, draw: (drawing: Drawing<F>) => void) {
+    this.#loader = loader;
     this.#subscriptions = subscriptions;
     this.#draw = draw;
-    this.#throttle = new DrawThrottle(() => this.#drawFrame(), source.hidden);
+    this.#throttle = new DrawThrottle(() => this.#drawFrame(), loader.hidden);
   }
 
   /** Follow from a history that was just loaded, until `close`. */
@@ -137,9 +138,9 @@ export class Follower<F> {
   }
 
   #begin(history: History<F>): void {
-    const from = this.#source.from();
+    const from = this.#loader.from();
     const previous = this.#buffer;
-    const full = (history.columns[0]?.length ?? 0) >= this.#source.limit;
+    const full = (history.columns[0]?.length ?? 0) >= this.#loader.limit;
     this.#frame = history.frame;
     this.#buffer = new RowBuffer(history.columns, history.time);
     this.#epoch = history.cursor.epoch;
@@ -208,7 +209,7 @@ export class Follower<F> {
     const backoff = new Backoff(...LAG_BACKOFF);
     for (;;) {
       const before = this.#cursor;
-      const page = await this.#retry(() => this.#source.rows(this.#subscription!.channel, before));
+      const page = await this.#retry(() => this.#loader.rows(this.#subscription!.channel, before));
       this.receiveStatus(page.status ?? null);
       if (page.cursor.epoch !== this.#epoch) {
         return this.#changeEpoch();
@@ -242,7 +243,7 @@ export class Follower<F> {
     }
     this.#buffer.append(columns, firstAfter(packet, columns, this.#cursor));
     this.#cursor = packet.cursor.last;
-    if (this.#buffer.rows > 2 * this.#source.limit) {
+    if (this.#buffer.rows > 2 * this.#loader.limit) {
       this.#trim(); // a hidden tab may not draw for hours
     }
     this.#throttle.request();
@@ -276,7 +277,7 @@ export class Follower<F> {
   }
 
   async #reload(): Promise<void> {
-    this.#begin(await this.#retry(() => this.#source.load()));
+    this.#begin(await this.#retry(() => this.#loader.load()));
   }
 
   /** Repeat a call until it succeeds, with back-off. */
@@ -309,14 +310,14 @@ export class Follower<F> {
   }
 
   #drawFrame(): void {
-    const notices = this.#notices.list(this.#trim(), this.#source.limit);
+    const notices = this.#notices.collect(this.#trim(), this.#loader.limit);
     this.#draw({ frame: this.#frame, columns: this.#buffer.copy(), notices });
   }
 
   /** Remove rows that the panel does not draw. Returns the left edge of its range. */
   #trim(): number {
-    const from = this.#source.from();
-    this.#notices.cut = this.#buffer.trim(from, this.#source.limit) ?? this.#notices.cut;
+    const from = this.#loader.from();
+    this.#notices.cut = this.#buffer.trim(from, this.#loader.limit) ?? this.#notices.cut;
     return from;
   }
 

@@ -2,6 +2,12 @@
 
 import type { Status } from "./packets";
 
+/** A message in the corner of a panel: Grafana's `QueryResultMetaNotice`. */
+export interface Notice {
+  severity: "info" | "warning" | "error";
+  text: string;
+}
+
 export interface Conditions {
   /** The stream's status as the plugin reports it; null is healthy. */
   status?: Status | null;
@@ -25,10 +31,13 @@ export class Notices {
     return JSON.stringify(this.#conditions) !== before;
   }
 
-  /** The notices for a range that begins at `from` and of which at most `limit` rows are drawn. */
-  list(from: number, limit: number): Status[] {
+  /**
+   * Forget gaps and cuts before `from`, the start of the panel's range, and return what is left.
+   * At most `limit` rows are drawn.
+   */
+  collect(from: number, limit: number): Notice[] {
     const { status, failure, polling } = this.#conditions;
-    const notices: Status[] = [];
+    const notices: Notice[] = [];
     if (this.gap !== undefined && this.gap < from) {
       this.gap = undefined;
     }
@@ -45,12 +54,12 @@ export class Notices {
     }
     if (this.gap !== undefined) {
       const time = new Date(this.gap).toLocaleTimeString();
-      notices.push({ severity: "warning", text: `Rows before ${time} are missing: they are no longer stored.` });
+      notices.push({ severity: "warning", text: `Rows before ${time} are missing.` });
     }
     if (this.cut !== undefined) {
       notices.push({
         severity: "info",
-        text: `Only the newest ${limit} rows are drawn: the panel's "Max data points".`,
+        text: `Only the newest ${limit} rows are drawn. Raise "Max data points" to draw more.`,
       });
     }
     return notices;

@@ -1,22 +1,22 @@
 /**
- * Limits how often a panel is drawn: at most every 50 ms, and never while it is hidden.
+ * Limits how often a panel is drawn: at most every 50 ms, and not while it is hidden, except by force.
  *
  * Without it, many small packets would each draw the panel. A hidden tab gets one frame with all
  * rows when it becomes visible. After a slow draw (a table of thousands of rows) the next one waits
- * longer, so that the page stays responsive.
+ * for three times as long as that took, at most 2 s, so that the page stays responsive.
  */
 
 import { now } from "./timing";
 
-const MIN_INTERVAL = 50; // ms between two frames
-const IDLE_FACTOR = 3; // idle time after a draw, as a multiple of how long it took
-const MAX_INTERVAL = 2_000; // ms: a laptop that slept during a draw must not wait for hours
+const MIN_INTERVAL = 50; // ms from the start of a draw to the next
+const IDLE_FACTOR = 3; // idle time after the end of a draw, as a multiple of how long it took
+const MAX_IDLE = 2_000; // ms: a laptop that slept during a draw must not wait for hours
 
 export class DrawThrottle {
   readonly #draw: () => void;
   readonly #hidden: () => boolean;
-  #last = -Infinity;
-  #interval = MIN_INTERVAL;
+  #nextAt = -Infinity;
+  #draws = 0; // whose work has not ended
   #pending = false;
   #timer?: ReturnType<typeof setTimeout>;
 
@@ -25,13 +25,13 @@ export class DrawThrottle {
     this.#hidden = hidden;
   }
 
-  /** Draw as soon as the interval allows; with `force` at once, even while hidden. */
+  /** Draw as soon as the last draw allows; with `force` at once, even while hidden. */
   request(force = false): void {
     this.#pending = true;
     if (force) {
       this.#drawNow();
-    } else if (this.#timer === undefined && !this.#hidden()) {
-      const wait = this.#last + this.#interval - now();
+    } else if (this.#timer === undefined && this.#draws === 0 && !this.#hidden()) {
+      const wait = this.#nextAt - now();
       if (wait <= 0) {
         this.#drawNow();
       } else {
@@ -56,13 +56,19 @@ export class DrawThrottle {
   #drawNow(): void {
     this.#stopTimer();
     this.#pending = false;
-    this.#last = now();
+    this.#draws++;
+    const start = now();
+    setTimeout(() => this.#endDraw(start)); // after the work that the frame has caused
     this.#draw();
-    setTimeout(() => this.#adapt(now() - this.#last)); // after the work that the frame has caused
   }
 
-  #adapt(duration: number): void {
-    this.#interval = Math.min(Math.max(MIN_INTERVAL, IDLE_FACTOR * duration), MAX_INTERVAL);
+  #endDraw(start: number): void {
+    const duration = now() - start;
+    this.#nextAt = now() + Math.min(Math.max(MIN_INTERVAL - duration, IDLE_FACTOR * duration), MAX_IDLE);
+    this.#draws--;
+    if (this.#pending) {
+      this.request();
+    }
   }
 
   #stopTimer(): void {

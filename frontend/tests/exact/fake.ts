@@ -1,7 +1,7 @@
 // A fake Grafana with rows 1 … last, whose packets a test sends; and a panel that records what it drew.
 import { vi } from "vitest";
 
-import { type Drawing, Failure, Follower, type History, type Source } from "../../src/exact/follower";
+import { type Drawing, Failure, Follower, type History, type HistoryLoader } from "../../src/exact/follower";
 import type { Packet, Page } from "../../src/exact/packets";
 import { type Listener, Subscriptions } from "../../src/exact/subscription";
 
@@ -78,17 +78,17 @@ export class FakeGrafana {
   }
 }
 
-type PanelOptions = Partial<Source<string>> & { history?: History<string> };
+type PanelOptions = Partial<HistoryLoader<string>> & { history?: History<string> };
 
 export class Panel {
   readonly drawn: Array<Drawing<string>> = [];
   readonly follower: Follower<string>;
 
   constructor(grafana: FakeGrafana, options: PanelOptions) {
-    const source: Source<string> = {
+    const loader: HistoryLoader<string> = {
       load: async () => {
         grafana.recordCall("load");
-        return grafana.history(source.limit);
+        return grafana.history(loader.limit);
       },
       rows: async (_, after) => {
         grafana.recordCall("rows");
@@ -99,8 +99,8 @@ export class Panel {
       hidden: () => false,
       ...options,
     };
-    this.follower = new Follower(source, grafana.subscriptions, (drawing) => this.drawn.push(drawing));
-    void this.follower.run(options.history ?? grafana.history(source.limit));
+    this.follower = new Follower(loader, grafana.subscriptions, (drawing) => this.drawn.push(drawing));
+    void this.follower.run(options.history ?? grafana.history(loader.limit));
   }
 
   /** The rows' numbers in each frame. */

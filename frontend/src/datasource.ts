@@ -13,8 +13,9 @@ import { DataSourceWithBackend, config, getTemplateSrv } from "@grafana/runtime"
 import { type Observable, from, merge, of } from "rxjs";
 
 import { withAlias } from "./alias";
-import { type Backend, placeholderOf, runExactQuery } from "./exact/query";
+import { type Backend, runExactQuery } from "./exact/query";
 import { endsNow } from "./range";
+import { placeholderOf, withRefIds } from "./responses";
 import type { StreamQuery, StreamSettings } from "./types";
 import { replaceVariables } from "./variables";
 
@@ -45,17 +46,19 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
     const answers = separate.map((target) => {
       // a request id for each: Grafana cancels a request with the same id
       const own = { ...request, requestId: `${request.requestId}-${target.refId}`, targets: [target] };
-      const answer = isExact(target) ? runExactQuery(backend, own, target) : super.query(own);
+      const answer = isExact(target)
+        ? runExactQuery(backend, own, target)
+        : withRefIds(super.query(own), [target.refId]);
       return target.alias
         ? withAlias(answer, getTemplateSrv().replace(target.alias, request.scopedVars))
         : answer;
     });
     const others = targets.filter((target) => !separate.includes(target));
     if (others.length > 0) {
-      answers.push(super.query({ ...request, targets: others }));
+      const answer = super.query({ ...request, targets: others });
+      answers.push(withRefIds(answer, others.map(({ refId }) => refId)));
     }
-    // Grafana orders and colours series by the first appearance of their packets' keys
-    const placeholders = answers.length > 1 ? separate.filter(isExact).map(placeholderOf) : [];
+    const placeholders = answers.length > 1 ? targets.map(placeholderOf) : [];
     return answers.length > 0 ? merge(from(placeholders), ...answers) : of({ data: [] });
   }
 }

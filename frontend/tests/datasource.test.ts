@@ -1,4 +1,4 @@
-import { firstValueFrom, of } from "rxjs";
+import { Subject, firstValueFrom, of } from "rxjs";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { DataSourceWithBackend, config, setGrafanaLiveSrv, setTemplateSrv } from "@grafana/runtime";
@@ -74,13 +74,13 @@ test("each exact query is a request with its own id", async () => {
 test("exact queries keep their order, whichever is answered first", async () => {
   const { packets, subscription } = run(request([{ exact: true }, { exact: true }]));
   expect(packets.map(({ key, state, data }) => [key, state, data])).toEqual([
-    ["exact-A-0", "Loading", []],
-    ["exact-B-0", "Loading", []],
+    ["query-A-0", "Loading", []],
+    ["query-B-0", "Loading", []],
   ]);
   await vi.advanceTimersByTimeAsync(0);
   expect(packets.slice(2).map(({ key, state }) => [key, state]).sort()).toEqual([
-    ["exact-A-0", "Streaming"],
-    ["exact-B-0", "Streaming"],
+    ["query-A-0", "Streaming"],
+    ["query-B-0", "Streaming"],
   ]);
   subscription.unsubscribe();
 });
@@ -110,7 +110,7 @@ test("a frame keeps its field config and the backend's notices under one key", a
   const { packets, subscription } = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
   const [{ key, state, data }] = packets;
-  expect([key, state]).toEqual(["exact-A-0", "Streaming"]);
+  expect([key, state]).toEqual(["query-A-0", "Streaming"]);
   expect(data[0].fields[1]).toMatchObject({ name: "n", config: { unit: "s" } });
   expect(data[0].meta.notices).toEqual([{ severity: "info", text: "the backend's own" }]);
   subscription.unsubscribe();
@@ -120,7 +120,7 @@ test("frames without a cursor are returned with those that are followed; without
   answer = { data: [frame(CURSOR), frame()] };
   const both = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
-  expect(both.packets.map(({ key }) => key).sort()).toEqual(["exact-A-0", "exact-A-fixed"]);
+  expect(both.packets.map(({ key }) => key).sort()).toEqual(["query-A-0", "query-A-fixed"]);
   both.subscription.unsubscribe();
   answer = { data: [frame()] };
   const fixed = run(request([{ exact: true }]));
@@ -179,4 +179,34 @@ test("an alias names one series; several also get their column and labels", asyn
   expect(await names()).toEqual([undefined, "Hall"]);
   answer = { data: [two] };
   expect(await names()).toEqual([undefined, "Hall n", "Hall m k"]);
+});
+
+test("stock queries are drawn in the order asked, whichever is answered first and whatever refId live frames have", () => {
+  const answers: Record<string, Subject<any>> = {};
+  vi.mocked(DataSourceWithBackend.prototype.query).mockImplementation(
+    ({ targets }) => (answers[targets[0].refId] = new Subject<any>())
+  );
+  const { packets } = run(request([{ alias: "a" }, {}, { alias: "c" }, { refId: "D" }]));
+  const drawn: Record<string, any> = {}; // as Grafana keeps them
+  const live = (query: string, key: string, refId?: string) => answers[query].next({ key, data: [{ ...frame(), refId }] });
+  live("C", "xstr/1", "A"); // joins a channel whose first subscriber was another query
+  live("B", "xstr/2", "B");
+  live("B", "xstr/3", "D");
+  live("A", "xstr/4");
+  live("A", "xstr/5");
+  live("B", "xstr/2"); // a packet with a schema has come
+  packets.forEach((packet) => (drawn[packet.key] = packet.data));
+  expect(Object.entries(drawn).map(([key, data]) => [key, data[0].refId])).toEqual([
+    ["query-A-0", "A"],
+    ["query-B-0", "B"],
+    ["query-C-0", "C"],
+    ["query-D-0", "D"],
+    ["query-A-1", "A"],
+  ]);
+});
+
+test("answers without live frames keep their refIds", () => {
+  answer = { data: [frame(), { ...frame(), refId: "B" }] };
+  const { packets } = run(request([{}, {}]));
+  expect(packets.map(({ key, data }) => [key, data.map(({ refId }: any) => refId)])).toEqual([["query-A-0", ["A", "B"]]]);
 });

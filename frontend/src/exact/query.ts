@@ -4,6 +4,7 @@ import { type DataFrame, type DataQueryRequest, type DataQueryResponse, LoadingS
 import { Observable, type Subscriber, firstValueFrom } from "rxjs";
 
 import { currentRange } from "../range";
+import { keyOf } from "../responses";
 import type { StreamQuery } from "../types";
 import { Failure, Follower, type History } from "./follower";
 import { cursorOf, frameOf, historyOf } from "./frames";
@@ -21,15 +22,6 @@ export interface Backend {
 
 const UNREACHABLE = "Grafana cannot be reached";
 const DEFAULT_POINTS = 1_000; // the backend's default for a panel without maxDataPoints
-
-/** An empty response with the key of the query's first frame: it fixes the order of the series. */
-export function placeholderOf(target: StreamQuery): DataQueryResponse {
-  return { data: [], key: `${keyOf(target)}-0`, state: LoadingState.Loading };
-}
-
-function keyOf(target: StreamQuery): string {
-  return `exact-${target.refId}`;
-}
 
 export function runExactQuery(
   backend: Backend,
@@ -50,7 +42,6 @@ class ExactQuery {
   readonly #subscriber: Subscriber<DataQueryResponse>;
   readonly #followers: Array<Follower<DataFrame>> = [];
   readonly #pause = new Sleeper();
-  readonly #key: string;
   #closed = false;
   #loads = 0;
 
@@ -59,7 +50,6 @@ class ExactQuery {
     this.#request = request;
     this.#target = target;
     this.#subscriber = subscriber;
-    this.#key = keyOf(target);
     document.addEventListener("visibilitychange", this.#onVisibilityChange);
   }
 
@@ -88,13 +78,14 @@ class ExactQuery {
   }
 
   #begin(frames: DataFrame[]): void {
+    const { refId } = this.#target;
     const fixed = frames.filter((frame) => !cursorOf(frame));
     const followed = frames.filter(cursorOf);
     if (fixed.length > 0 || followed.length === 0) {
       const [key, state] =
         followed.length > 0
-          ? [`${this.#key}-fixed`, LoadingState.Streaming]
-          : [`${this.#key}-0`, LoadingState.Done];
+          ? [keyOf(refId, "fixed"), LoadingState.Streaming]
+          : [keyOf(refId, 0), LoadingState.Done];
       this.#subscriber.next({ data: fixed, key, state });
     }
     if (followed.length === 0) {
@@ -104,7 +95,7 @@ class ExactQuery {
   }
 
   #follow(first: DataFrame, index: number): void {
-    const key = `${this.#key}-${index}`;
+    const key = keyOf(this.#target.refId, index);
     const pick = (frames: DataFrame[]): History<DataFrame> => {
       const frame = frames.filter(cursorOf)[index];
       if (!frame) {
@@ -112,14 +103,14 @@ class ExactQuery {
       }
       return historyOf(frame, cursorOf(frame)!);
     };
-    const source = {
+    const loader = {
       load: async () => pick(await this.#load()),
       rows: (channel: string, after: number) => this.#rows(channel, after),
       from: () => currentRange(this.#request).from.valueOf(),
       limit: this.#request.maxDataPoints ?? DEFAULT_POINTS,
       hidden: () => document.visibilityState === "hidden",
     };
-    const follower = new Follower(source, subscriptions, (drawing) => {
+    const follower = new Follower(loader, subscriptions, (drawing) => {
       this.#subscriber.next({ data: [frameOf(drawing)], key, state: LoadingState.Streaming });
     });
     this.#followers.push(follower);
@@ -157,7 +148,7 @@ class ExactQuery {
   }
 
   /** Shown under the key of the first frame, which replaces it later. */
-  #showError(error: unknown, key = `${this.#key}-0`): void {
+  #showError(error: unknown, key = keyOf(this.#target.refId, 0)): void {
     const message = error instanceof Error ? error.message : String(error);
     const { refId } = this.#target;
     this.#subscriber.next({ data: [], key, state: LoadingState.Error, error: { message, refId } });

@@ -111,7 +111,7 @@ async def test_a_grafana_hosts_call_stays_open_and_loses_no_row(
     ) as host:  # fmt: skip
         (executable,) = plugins.glob("*/gpx_*_linux_amd64")
         started = await host.start(executable)
-        assert started["network"] == "tcp"
+        assert started["network"] == "unix"
         await host.call("run", path="log/a", run="log", ctx=ctx)
         written, seen = 100, []
         async with asyncio.timeout(20):

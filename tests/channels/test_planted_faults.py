@@ -233,6 +233,7 @@ FAULTS = {
         "channel:Channel._call_soon",
         "self._owner.loop.call_soon(lambda: self._call(self.on_status))",
         "self._call(self.on_status)",
+        registry.test_a_status_row_drops_no_rows_of_a_subscriber_that_keeps_up,
     ),
     "rows are requested within emit": fault(
         "channel:Channel.request_rows",

@@ -287,6 +287,7 @@ async def collecting():
         root.setLevel(level)
 
 
+@pytest.mark.slow
 async def test_no_way_out_shows_a_secret():
     shown = []
     async with collecting() as logged, serve_in_memory(Leaking, secrets=SECRETS) as grafana:

@@ -81,7 +81,7 @@ class Unprintable:
     [
         (float("nan"), "nan"),
         (float("inf"), "inf"),
-        (10**400, str(10**400)),
+        (3**900, str(3**900)),  # no run of equal digits: tests of secrets may have kept such ones
         ({"a": {1}}, "{'a': {1}}"),
         (None, "None"),
         (b"x", "b'x'"),

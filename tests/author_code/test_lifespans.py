@@ -196,6 +196,7 @@ async def test_another_secret_with_the_same_time_replaces_the_instance():
         assert await grafana.plugin.instances.get(grafana.context(BEN)) is newer
 
 
+@pytest.mark.slow
 async def test_a_replaced_secret_is_not_kept_in_memory():
     old = "rotated-secret-0815"
     async with serve_in_memory(Slow, secrets={"password": old}) as grafana:

@@ -147,6 +147,7 @@ async def get(url, **headers):
     return await anyio.to_thread.run_sync(fetch)
 
 
+@pytest.mark.slow
 async def test_a_page_gets_the_forms_follows_a_path_and_leaves_it():
     async with console() as (hub, address), page(address) as one:
         hello = await one.message("hello")
@@ -286,6 +287,7 @@ async def test_an_unknown_request_is_answered_with_the_known_ones():
         assert "one of leave, follow, query" in answer["error"] and "got 'dance'" in answer["error"]
 
 
+@pytest.mark.slow
 async def test_a_page_that_does_not_read_does_not_delay_others(monkeypatch):
     monkeypatch.setattr(session, "TIMEOUT", 1.0)
     async with console() as (hub, address), page(address) as good:

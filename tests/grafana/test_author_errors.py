@@ -236,6 +236,7 @@ async def test_older_settings_are_not_used_again_if_the_newest_fail_to_open():
         assert Misbehaving.alive == set()
 
 
+@pytest.mark.slow
 async def test_a_reset_run_does_not_leave_a_reference_cycle():
     async with serve_in_memory(Misbehaving) as grafana:
         async with run_stream(grafana, "ticks") as call:

@@ -153,9 +153,13 @@ def statuses(viewer):
 DELAYS = [0.0, 0.001, 0.3]
 
 
-@pytest.mark.parametrize(
-    ("subscribe", "row", "history"), list(itertools.product(DELAYS, DELAYS, DELAYS))
-)
+GRID = [
+    pytest.param(*delays, marks=pytest.mark.slow if len(set(delays)) > 1 else ())
+    for delays in itertools.product(DELAYS, DELAYS, DELAYS)
+]
+
+
+@pytest.mark.parametrize(("subscribe", "row", "history"), GRID)
 async def test_no_row_is_missing_at_the_start_and_after_outages_whatever_is_slow(
     broker, subscribe, row, history
 ):

@@ -71,10 +71,12 @@ def command(tmp_path):
     return [sys.executable, str(file)]
 
 
-SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("task", "callback", "raise")]
+SLOW = [
+    pytest.param(each, marks=pytest.mark.slow) for each in ("cancel", "task", "callback", "raise")
+]
 
 
-@pytest.mark.parametrize("fault", ["stop", "cancel", *SLOW])
+@pytest.mark.parametrize("fault", ["stop", *SLOW])
 async def test_the_process_lives_and_its_streams_go_on(command, fault):
     async with start_process(command) as process:
         async with process.grafana() as grafana:

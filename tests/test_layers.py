@@ -6,8 +6,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 
 # From the base layer up. A package imports itself and lower layers; packages of one layer do not
@@ -141,7 +139,6 @@ def read() -> list[Module]:
 
 
 MODULES = read()
-BY_FILE = pytest.mark.parametrize("module", MODULES, ids=[m.file for m in MODULES])
 
 
 def project_imports(module: Module) -> list[str]:
@@ -173,12 +170,14 @@ def test_every_package_has_a_layer():
     assert {module.package for module in MODULES} <= set().union(*LAYERS)
 
 
-@BY_FILE
-def test_a_module_imports_only_its_own_package_and_lower_layers(module):
-    here = layer(module.package)
-    for name in project_imports(module):
-        there = package(name)
-        assert there == module.package or layer(there) < here, f"{module.file} imports {name}"
+def test_a_module_imports_only_its_own_package_and_lower_layers():
+    upward = [
+        f"{module.file} imports {name}"
+        for module in MODULES
+        for name in project_imports(module)
+        if package(name) != module.package and layer(package(name)) >= layer(module.package)
+    ]
+    assert upward == []
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -199,33 +198,34 @@ def test_no_two_modules_have_one_name():
     assert {name: found for name, found in doubled.items() if len(found) > 1} == {}
 
 
-@BY_FILE
-def test_generated_code_is_imported_only_by_the_server_and_its_double(module):
-    if any("._pb" in name for name in module.imports):
-        assert module.package in GENERATED_CODE_USERS
+def test_generated_code_is_imported_only_by_the_server_and_its_double():
+    users = {m.package for m in MODULES if any("._pb" in name for name in m.imports)}
+    assert users <= GENERATED_CODE_USERS
 
 
-@BY_FILE
-def test_asyncio_is_imported_only_where_a_plain_task_or_the_loop_is_needed(module):
-    if any(name.split(".")[0] == "asyncio" for name in module.imports):
-        assert module.file in ASYNCIO or module.package == "testing"
+def test_asyncio_is_imported_exactly_where_a_plain_task_or_the_loop_is_needed():
+    using = {
+        module.file
+        for module in MODULES
+        if any(name.split(".")[0] == "asyncio" for name in module.imports)
+        and module.package != "testing"
+    }
+    assert using == ASYNCIO
 
 
-def test_every_file_that_may_import_asyncio_does():
-    using = {m.file for m in MODULES if any(n.split(".")[0] == "asyncio" for n in m.imports)}
-    assert using >= ASYNCIO, "the list is longer than it has to be"
+def test_third_party_packages_are_imported_only_where_they_belong():
+    elsewhere = [
+        f"{module.file} imports {name}"
+        for module in MODULES
+        for name in {name.split(".")[0] for name in module.imports} & THIRD_PARTY.keys()
+        if not matches(module.file, THIRD_PARTY[name])
+    ]
+    assert elsewhere == []
 
 
-@BY_FILE
-def test_third_party_packages_are_imported_only_where_they_belong(module):
-    for name in {name.split(".")[0] for name in module.imports} & THIRD_PARTY.keys():
-        assert matches(module.file, THIRD_PARTY[name]), f"{module.file} imports {name}"
-
-
-@BY_FILE
-def test_every_module_has_a_docstring(module):
-    if module.tree.body:  # an empty __init__.py holds nothing
-        assert ast.get_docstring(module.tree), f"{module.file} has no docstring"
+def test_every_module_has_a_docstring():
+    # an empty __init__.py holds nothing
+    assert [m.file for m in MODULES if m.tree.body and not ast.get_docstring(m.tree)] == []
 
 
 def test_no_two_public_classes_have_one_name():

@@ -5,6 +5,7 @@ loop. No async test may leave a task.
 """
 
 import asyncio
+import gc
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -26,7 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until the tests are collected
     config.addinivalue_line("markers", "virtual: the test runs in virtual time")
+
+
+def pytest_collection_finish() -> None:
+    # what was imported and collected never goes away: the garbage collector need not visit it
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_asyncio_loop_factories(

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 WORDS = (
@@ -93,6 +95,7 @@ def test_a_word_is_found_in_names_and_sentences():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_none_of_the_words_is_used():
     assert report(FOLDERS) == []
 

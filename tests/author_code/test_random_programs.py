@@ -20,7 +20,7 @@ from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 from aiostream_ds.testing.grafana import open_grafana
 from tests.author_code.test_every_entry_point import PanicException
 
-FEW = 20
+FEW = 5
 PROGRAMS = int(os.environ.get("AUTHOR_PROGRAMS", "200"))
 
 pytestmark = [pytest.mark.virtual, pytest.mark.timeout(60 + PROGRAMS)]

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def received(packets: list[Packet]) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 @given(st.lists(ROWS, max_size=6))
 def test_all_rows_of_all_batches_are_encoded_in_order(batches):
     encoder = RowEncoder()
@@ -78,6 +80,7 @@ def test_a_list_is_encoded_like_its_rows(rows, data):
     assert [(p.schema.body, p.data) for p in one] == [(p.schema.body, p.data) for p in other]
 
 
+@pytest.mark.slow
 @given(ROWS, ROWS, ROWS, INVALID)
 def test_a_failed_batch_does_not_change_the_encoder(before, failing, after, invalid):
     tried, untouched = RowEncoder(), RowEncoder()

@@ -76,7 +76,8 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize("fault", ["stop", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["stop", "cancel", "task", "callback", "raise"])
 async def test_the_process_lives_and_its_streams_go_on(command, fault):
     async with start_process(command) as process:
         async with process.grafana() as grafana:

@@ -152,6 +152,7 @@ def test_only_the_process_that_grafana_has_started_is_stopped(folder, name):
             started.kill(), other.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the host is found by its process id")
 @pytest.mark.parametrize("end", ["kill", "remove", "replace"])
 def test_the_process_that_grafana_has_started_ends_with_the_standalone_one(folder, end):

@@ -33,6 +33,7 @@ async def test_a_blocked_loop_is_logged_once_with_the_line_that_blocks(short_lim
     assert "time.sleep(0.2)" in record.stack
 
 
+@pytest.mark.slow
 async def test_each_block_is_logged(short_limit, caplog):
     watching = asyncio.create_task(watchdog.watch_loop())
     for _ in range(2):
@@ -44,6 +45,7 @@ async def test_each_block_is_logged(short_limit, caplog):
     assert len(caplog.records) == 2
 
 
+@pytest.mark.slow
 async def test_a_loop_that_waits_without_authors_code_is_not_logged(short_limit, caplog):
     """As on a machine that is short of processor time: the stack ends in the loop itself."""
     loop = asyncio.get_running_loop()

@@ -421,6 +421,19 @@ describe("the query editor", () => {
     expect(saved().site).toBe("bern-elsewhere");
   });
 
+  test("suggestions close when their input moves, and not when anything else scrolls", async () => {
+    const { user } = await openQuery({ queryType: "topic" });
+    await user.click(input("Site"));
+    const list = await screen.findByRole("listbox");
+    fireEvent.scroll(list);
+    fireEvent.scroll(input("Rate"));
+    fireEvent.scroll(document); // of the focus, which brought the input into view
+    expect(screen.getByRole("listbox")).toBe(list);
+    input("Site").closest<HTMLElement>("div[style]")!.getBoundingClientRect = () => new DOMRect(0, -40);
+    fireEvent.scroll(document);
+    expect(screen.queryByRole("listbox")).toBeNull();
+  });
+
   test("an error of the backend is shown in place of the suggestions", async () => {
     const { user, datasource } = await openQuery({ queryType: "topic" });
     datasource.getResource = vi.fn(async () => Promise.reject({ data: { message: "the broker is down" } }));

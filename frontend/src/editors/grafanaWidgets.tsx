@@ -143,7 +143,13 @@ function SuggestionList({ id, suggestions, anchor, onSelect }: SuggestionListPro
   const isBelow = window.innerHeight - rect.bottom > MAX_HEIGHT || rect.top < MAX_HEIGHT;
   const close = suggestions.close;
   React.useEffect(() => {
-    const onScroll = (event: Event) => (event.target as Element).id === id || close();
+    // a scroll event also arrives late, after the focus brought the input into view
+    const onScroll = () => {
+      const now = anchor?.getBoundingClientRect();
+      if (now?.top !== rect.top || now.left !== rect.left) {
+        close();
+      }
+    };
     window.addEventListener("scroll", onScroll, true);
     return () => window.removeEventListener("scroll", onScroll, true);
   });

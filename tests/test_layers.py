@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 LAYERS = (
     {"_loggers", "_redaction"},
     {"errors", "_telemetry", "_annotations", "_leniency", "_pb"},
-    {"_author_code", "_dependencies"},
+    {"_author_code", "_dependencies", "_threads"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},

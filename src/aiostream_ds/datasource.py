@@ -5,6 +5,7 @@ Each data source that is configured in Grafana gets one object of it, with its o
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
@@ -13,6 +14,7 @@ import anyio
 from aiostream_ds._annotations import signature
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
+from aiostream_ds._threads import new_limiter
 from aiostream_ds.models import Health, InstanceSettings
 from aiostream_ds.settings import Settings
 
@@ -68,6 +70,15 @@ class DataSource(Generic[S]):
         _check_init(cls)
         cls._plan = compile_plan(cls, _settings_type(cls))
         _check_access(cls)
+
+    @cached_property
+    def threads(self) -> anyio.CapacityLimiter:
+        """The limit of the threads of this data source, for calls that block:
+        `await anyio.to_thread.run_sync(read, limiter=self.threads)`. At most 40 run at a time, and
+        further ones wait, so that calls that hang affect no other data source. For another limit,
+        set `self.threads.total_tokens` in `lifespan`.
+        """
+        return new_limiter()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:

@@ -30,10 +30,11 @@ def a_query(ref_id="A", kind="", fields=None, *, json=None, start=0, end=60_000,
     )
 
 
-async def query_data(grafana, *queries, form=pb.DataFrameFormat.JSON, user=ANN):
-    request = pb.QueryDataRequest(
-        plugin_context=grafana.context(user), queries=list(queries), format=form
-    )
+async def query_data(grafana, *queries, form=pb.DataFrameFormat.JSON, user=ANN, uid=""):
+    context = grafana.context(user)
+    if uid:  # another data source of the same class and settings
+        context.data_source_instance_settings.uid = uid
+    request = pb.QueryDataRequest(plugin_context=context, queries=list(queries), format=form)
     return (await unary(grafana, "Data/QueryData", request, pb.QueryDataResponse)).responses
 
 

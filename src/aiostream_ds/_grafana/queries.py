@@ -28,10 +28,10 @@ from aiostream_ds._grafana.replay import (
     copy_frame,
     frame_of,
 )
-from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
+from aiostream_ds._threads import run_in_thread
 from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import PluginContext, Query, User

@@ -34,11 +34,11 @@ from aiostream_ds._grafana.exact_delivery import (
     log_packet_encoder,
 )
 from aiostream_ds._grafana.instances import Instance
-from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
 from aiostream_ds._telemetry import Counters
+from aiostream_ds._threads import run_in_thread
 from aiostream_ds.errors import BadQuery, NotFound, UpstreamError
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 

@@ -48,7 +48,17 @@ from aiostream_ds.settings import (
 
 __all__ = ["compile_plan"]
 
-_RESERVED_NAMES = ("_plan", "allow", "health", "instance", "lifespan", "quota", "settings")
+_RESERVED_NAMES = (
+    "_plan",
+    "allow",
+    "grafana_config",
+    "health",
+    "instance",
+    "lifespan",
+    "quota",
+    "settings",
+    "threads",
+)
 """Attributes of every data source; no handler may have such a name."""
 
 _Field = tuple[str, Any] | tuple[str, Any, Any]

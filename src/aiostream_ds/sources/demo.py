@@ -146,5 +146,5 @@ class Demo(DataSource):
         """The newest rows of the range, up to now."""
         ticks = _ticks(history_range, hz)
         if len(ticks) > INLINE_ROWS:
-            return await anyio.to_thread.run_sync(_steps, seed, hz, ticks)
+            return await anyio.to_thread.run_sync(_steps, seed, hz, ticks, limiter=self.threads)
         return _steps(seed, hz, ticks)

@@ -178,12 +178,12 @@ class _Sampler:
         self.problems: Mapping[str, str] = {}
         """Why counters could not be read in the last sample, by their names."""
 
-    async def sample(self) -> None:
+    async def sample(self, threads: anyio.CapacityLimiter | None = None) -> None:
         """Add one row to every series; the first call only reads the counters.
 
         A series whose counters cannot be read gets no row, and a problem.
         """
-        reading = await anyio.to_thread.run_sync(_Reading)
+        reading = await anyio.to_thread.run_sync(_Reading, limiter=threads)
         before, self._previous = self._previous, reading
         for name in (*reading.nets, _ALL):
             self.nets.setdefault(name, _SampleSeries())
@@ -343,7 +343,7 @@ class Host(DataSource[HostSettings]):
     async def lifespan(self) -> AsyncGenerator[None]:
         """Take samples until the data source closes."""
         self._sampler = _Sampler()
-        await self._sampler.sample()
+        await self._sampler.sample(self.threads)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sample)
             yield
@@ -355,7 +355,7 @@ class Host(DataSource[HostSettings]):
             # after the machine was suspended, do not make up for missed samples
             due = max(due + self.settings.interval, anyio.current_time())
             await anyio.sleep_until(due)
-            await self._sampler.sample()
+            await self._sampler.sample(self.threads)
 
     async def health(self) -> Health:
         """Report the interfaces, the disks and what cannot be read; fails if nothing can."""

@@ -14,7 +14,8 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
 from anyio import NoEventLoopError
-from anyio.to_thread import current_default_thread_limiter
+
+from aiostream_ds._threads import active_calls
 
 __all__ = ["Deadlock", "VirtualLoop"]
 
@@ -44,7 +45,7 @@ class _Selector(selectors.DefaultSelector):
 def _anyio_calls_in_threads() -> int:
     """The number of active calls of `anyio.to_thread.run_sync` in the running loop."""
     try:
-        return int(current_default_thread_limiter().borrowed_tokens)
+        return active_calls()
     except (NoEventLoopError, RuntimeError):
         return 0
 
@@ -52,8 +53,9 @@ def _anyio_calls_in_threads() -> int:
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop in virtual time.
 
-    It waits in real time while a call runs in its executor or in one of anyio's worker threads.
-    A worker thread with its own capacity limiter is not detected: the clock may jump meanwhile.
+    It waits in real time while a call runs in its executor or in one of anyio's worker threads,
+    with anyio's default limiter or that of `DataSource.threads`. A call with another limiter is not
+    detected: the clock may jump meanwhile.
     """
 
     def __init__(self) -> None:

@@ -14,11 +14,11 @@ from aiostream_ds._grafana import conversion, queries, replies
 from aiostream_ds._grafana.replay import INLINE_ROWS
 from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
-from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._threads import run_in_thread
 from aiostream_ds.errors import BadQuery, unwrap
 
 __all__ = ["QUERIES_LIMIT", "DataService"]

@@ -7,11 +7,11 @@ import msgspec
 
 from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
 from aiostream_ds._grafana.services.base import Service
-from aiostream_ds._grafana.worker_threads import run_in_thread
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._redaction import redact_json, redact_start
+from aiostream_ds._threads import run_in_thread
 from aiostream_ds.models import Health
 
 __all__ = ["DiagnosticsService"]

@@ -98,7 +98,7 @@ class File(DataSource[FileSettings]):
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
         """Resolve the directory."""
-        self._root = await anyio.to_thread.run_sync(self._find_root)
+        self._root = await anyio.to_thread.run_sync(self._find_root, limiter=self.threads)
         self._history_threads = anyio.CapacityLimiter(HISTORY_THREADS)
         yield
 
@@ -119,9 +119,11 @@ class File(DataSource[FileSettings]):
 
         It fails if the directory is gone, or if files have lines and none has a row.
         """
-        await anyio.to_thread.run_sync(self._find_root)
-        files, unreachable = await anyio.to_thread.run_sync(self._list)
-        no_rows = await anyio.to_thread.run_sync(self._files_without_rows, files)
+        await anyio.to_thread.run_sync(self._find_root, limiter=self.threads)
+        files, unreachable = await anyio.to_thread.run_sync(self._list, limiter=self.threads)
+        no_rows = await anyio.to_thread.run_sync(
+            self._files_without_rows, files, limiter=self.threads
+        )
         shown = ", ".join(files[:NAMES_SHOWN]) + (", …" if len(files) > NAMES_SHOWN else "")
         noun = "file" if len(files) == 1 else "files"
         text = f"{len(files)} {noun}: {shown}" if files else "no files yet"
@@ -159,7 +161,7 @@ class File(DataSource[FileSettings]):
             while True:
                 try:
                     with _translate_errors(file):
-                        batch = await anyio.to_thread.run_sync(follower.read)
+                        batch = await anyio.to_thread.run_sync(follower.read, limiter=self.threads)
                 except (NotFound, PermissionDenied) as error:  # transient during a rotation
                     raise UpstreamError(error.message) from error
                 self._lines_skipped[file] += len(batch.skipped)
@@ -193,12 +195,12 @@ class File(DataSource[FileSettings]):
     async def may_read(self, user: User | None, file: str) -> None:
         """Refuse a file that is outside the directory or not readable; it need not exist yet."""
         with _translate_errors(file):
-            await anyio.to_thread.run_sync(self._locate_future, file)
+            await anyio.to_thread.run_sync(self._locate_future, file, limiter=self.threads)
 
     @rows.suggest("file")
     async def files(self, typed: str) -> list[str]:
         """The files whose path contains the typed string."""
-        files, _ = await anyio.to_thread.run_sync(self._list)
+        files, _ = await anyio.to_thread.run_sync(self._list, limiter=self.threads)
         return [file for file in files if typed in file]
 
     # -- in threads ----------------------------------------------------------------------------

@@ -63,7 +63,9 @@ class Recorded(DataSource[RecordedSettings]):
             start = anyio.current_time()
             before = last = None
             try:
-                while packets := await anyio.to_thread.run_sync(reader.read, READ):
+                while packets := await anyio.to_thread.run_sync(
+                    reader.read, READ, limiter=self.threads
+                ):
                     for packet in packets:
                         before, last = last, packet.t
                         await anyio.sleep_until(start + packet.t / speed)
@@ -76,7 +78,9 @@ class Recorded(DataSource[RecordedSettings]):
                 await anyio.sleep(max(gap / speed, MIN_GAP))
 
     async def _open(self) -> RecordingReader:
-        return await anyio.to_thread.run_sync(RecordingReader, self.settings.file)
+        return await anyio.to_thread.run_sync(
+            RecordingReader, self.settings.file, limiter=self.threads
+        )
 
 
 class _Clock:

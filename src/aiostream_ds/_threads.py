@@ -1,0 +1,50 @@
+"""Limits of the calls that run in threads: of the runtime, and of each data source.
+
+anyio has one limit for all calls. When those of one data source hang, as on a network disk, the
+others and the runtime must still get threads: each counts against a limiter of its own.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple, Unpack
+from weakref import WeakSet
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+__all__ = ["AUTHOR_THREADS", "THREADS", "active_calls", "new_limiter", "run_in_thread"]
+
+THREADS = 8
+"""Calls that the runtime runs in threads at once; the next waits."""
+
+AUTHOR_THREADS = 40
+"""Calls that one data source runs in threads of `DataSource.threads` at once; the next waits."""
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("aiostream_ds_threads")
+_limiters: "WeakSet[anyio.CapacityLimiter]" = WeakSet()
+
+
+def new_limiter(threads: int = AUTHOR_THREADS) -> anyio.CapacityLimiter:
+    """A limiter whose calls `active_calls` counts."""
+    limiter = anyio.CapacityLimiter(threads)
+    _limiters.add(limiter)
+    return limiter
+
+
+def active_calls() -> int:
+    """The number of calls that run in threads of these limiters and of anyio's own."""
+    default = anyio.to_thread.current_default_thread_limiter()
+    return int(sum(each.borrowed_tokens for each in (default, *_limiters)))
+
+
+async def run_in_thread(function: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
+    """Run the runtime's own function in a thread. Cancellation waits for its end."""
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = new_limiter(THREADS)
+        _limiter.set(limiter)
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)

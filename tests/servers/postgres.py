@@ -1,0 +1,79 @@
+"""The server PostgreSQL, with one database and a password."""
+
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .process import Server, find
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+
+
+class Postgres(Server):
+    program: ClassVar[str] = "postgres"
+    login: ClassVar[str] = "grafana"
+    password: ClassVar[str] = "swordfish"
+    database: ClassVar[str] = "postgres"
+
+    def owner(self) -> dict[str, Any]:
+        """PostgreSQL refuses to run as root."""
+        if os.geteuid() != 0:
+            return {}
+        return {"user": "postgres", "group": "postgres", "extra_groups": []}
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def prepare(self) -> None:
+        secret = self.folder / "password"
+        secret.write_text(self.password, "utf-8")
+        if self.owner():
+            shutil.chown(self.folder, "postgres")
+            shutil.chown(secret, "postgres")
+            _open_way(self.folder)
+        subprocess.run(
+            [
+                *(find("initdb"), "--no-sync", "--auth=scram-sha-256", "--encoding=UTF8"),
+                *("--locale=C", f"--username={self.login}", f"--pwfile={secret}", self.data),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            **self.owner(),
+        )
+
+    def command(self) -> list[str]:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "synchronous_commit": "on",
+            "shared_buffers": "16MB",
+        }
+        given = [word for name in options for word in ("-c", f"{name}={options[name]}")]
+        return [self.binary, "-D", str(self.data), *given]
+
+    def answers(self) -> bool:
+        with self.connect() as connection:
+            connection.sendall(_SSL_REQUEST)
+            if connection.recv(1) != b"N":
+                return False
+        return "ready to accept connections" in self.log.rpartition("starting PostgreSQL")[2]
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://{self.login}:{self.password}@127.0.0.1:{self.port}/{self.database}"
+
+
+def _open_way(folder: Path) -> None:
+    """Let other users pass the folders above, which pytest makes for its own user only."""
+    for parent in folder.parents:
+        if parent == Path("/"):
+            return
+        mode = parent.stat().st_mode
+        if not mode & 0o001:
+            parent.chmod(mode | 0o001)

@@ -1,0 +1,113 @@
+"""A server process that tests start, stop, kill and start again."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from tests.requirements import require
+
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
+"""Where Debian installs servers that are not in everybody's PATH."""
+
+START_TIMEOUT = 15.0
+"""Seconds in which a server must answer."""
+
+
+class Server(ABC):
+    """A server on 127.0.0.1. As a context manager it runs, and is stopped at the end."""
+
+    program: ClassVar[str]
+    """The executable; its name is also the requirement's (see tests/requirements.py)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.binary = find(self.program)
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027
+        """Write what the server needs before its first start."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The command that runs the server in the foreground."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether the server takes clients; raises OSError if it does not listen."""
+
+    def owner(self) -> dict[str, Any]:
+        """The user who runs the server, as arguments of `subprocess`; {} for the tests' user."""
+        return {}
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text("utf-8", "replace")
+
+    def start(self) -> None:
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.owner()
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.program} did not start:\n{self.log}")
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the server and wait for it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait(START_TIMEOUT)
+
+    def kill(self) -> None:
+        """End the server without a word to its clients."""
+        self.stop(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.answers()
+        return False
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=1)
+        connection.settimeout(1)
+        return connection
+
+
+def find(program: str) -> str:
+    """The path of a server's executable; skips the test if it is not installed."""
+    folders = [str(path) for each in _SYSTEM_FOLDERS for path in Path("/").glob(each[1:])]
+    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
+    require(program, found is not None, f"{program} is not installed; see scripts/servers")
+    assert found is not None
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from datetime import datetime
-from pathlib import Path
 
 import anyio
 import msgspec
@@ -14,19 +13,11 @@ from aiostream_ds.sources.demo import Demo
 from aiostream_ds.sources.host import Host
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 from aiostream_ds.testing.suite import PluginSuite
+from tests.examples.loading import EXAMPLES, load
 
 pytest_plugins = ["aiostream_ds.testing.pytest_plugin"]
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 ANN = User(login="ann", role="Viewer")
-
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 clock, sensors, chat = load("clock"), load("sensors"), load("chat")

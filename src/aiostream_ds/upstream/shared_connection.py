@@ -107,6 +107,9 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             key gets first; for systems that do not send a current value themselves.
         name: the name in messages and in the log; by default that of the class.
 
+    Attributes:
+        name: the name, for messages of the subclass.
+
     Raises:
         ValueError: an argument is out of range.
     """
@@ -136,13 +139,13 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._timeout = timeout
         self._concurrency = concurrency
         self._last_values = last_values
-        self._name = name or type(self).__name__
+        self.name = name or type(self).__name__
         self._keys: dict[KeyT, FollowedKey[MessageT]] = {}
         self._new_keys: deque[KeyT] = deque()  # the connection has no task for them yet
         self._checks: dict[MessageQueue[MessageT], None] = {}  # one for each waiting `check`
         self._changed = anyio.Event()
         self._next_message: anyio.Event | None = None  # set by `_read`, if `_end_outage` waits
-        self._outages = Outages(self._name, retry)
+        self._outages = Outages(self.name, retry)
         self._is_running = self._has_cleanup_failed = False
         self._phase: Literal["idle", "opening", "open", "closing"] = "idle"
         self._scope = anyio.CancelScope()  # the connection runs in it; each phase sets its deadline
@@ -200,7 +203,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """
         state = self._keys.get(key)
         if state is not None:
-            state.fail(to_plugin_error(error, self._name))
+            state.fail(to_plugin_error(error, self.name))
 
     # -- for streams ---------------------------------------------------------------------------
 
@@ -242,7 +245,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             return
         if self._outages.error is not None:
             raise copy_error(self._outages.error)
-        queue = self._make_queue(self._name)
+        queue = self._make_queue(self.name)
         self._checks[queue] = None
         self._start()
         try:
@@ -265,9 +268,9 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise RuntimeError(
-                f"{self._name} must be entered once at a time; make one in each `lifespan`"
+                f"{self.name} must be entered once at a time; make one in each `lifespan`"
             )
-        self._outages = Outages(self._name, self._retry)
+        self._outages = Outages(self.name, self._retry)
         async with AsyncExitStack() as stack:
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             self._stack = stack.pop_all()
@@ -371,7 +374,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     def _overdue(self, what: str) -> UpstreamError:
         return UpstreamError(
-            f"{self._name}: {what} took longer than {self._timeout:g} s and cannot be cancelled"
+            f"{self.name}: {what} took longer than {self._timeout:g} s and cannot be cancelled"
         )
 
     def _forget_unfollowed_keys(self) -> None:
@@ -396,11 +399,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                         raise self._loss_cause
             if self._scope.cancelled_caught:
                 raise self._loss_cause or UpstreamError(
-                    f"{self._name}: {self._phase} the connection took longer than "
+                    f"{self.name}: {self._phase} the connection took longer than "
                     f"{self._timeout:g} s"
                 )
             if self._phase == "open":
-                raise UpstreamError(f"{self._name}: connect() ended while it was open")
+                raise UpstreamError(f"{self.name}: connect() ended while it was open")
         except Exception as error:
             if self._phase != "closing" or self._loss_cause is not None:
                 self._fail_all(self._outages.failed(unwrap(error)))
@@ -466,7 +469,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 if count >= BATCH_MESSAGES:
                     count = 0
                     await anyio.lowlevel.checkpoint()
-        raise UpstreamError(f"{self._name}: the upstream system has closed the connection")
+        raise UpstreamError(f"{self.name}: the upstream system has closed the connection")
 
     async def _end_outage(self) -> None:
         """End the outage when the connection is healthy, by the rule for the runs of a stream: it
@@ -533,13 +536,13 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 state.deadline = scope.deadline
                 await method(connection, key)
         except Exception as error:
-            return to_plugin_error(unwrap(error), self._name)
+            return to_plugin_error(unwrap(error), self.name)
         finally:
             state.deadline = inf
         if not scope.cancelled_caught:
             return None
         return UpstreamError(
-            f"{self._name}: {method.__name__}({key!r}) did not return within {self._timeout:g} s"
+            f"{self.name}: {method.__name__}({key!r}) did not return within {self._timeout:g} s"
         )
 
     def _log_cleanup(self, what: str, error: BaseException) -> None:
@@ -547,5 +550,5 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         if not self._has_cleanup_failed:
             self._has_cleanup_failed = True
             log.warning(
-                "%s: %s failed: %s", self._name, what, error, exc_info=worth_traceback(error)
+                "%s: %s failed: %s", self.name, what, error, exc_info=worth_traceback(error)
             )

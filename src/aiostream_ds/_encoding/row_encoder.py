@@ -169,13 +169,15 @@ class RowEncoder:
         """Encode rows that have waited, each with the time of its yield if it has none."""
         kinds = set(map(type, rows))
         kind = kinds.pop() if len(kinds) == 1 else None
-        layout = self._dict_layout if kind is dict else self._row_layouts.get(kind or dict)
-        values = layout.read(rows) if layout is not None and kind is not Columns else None
-        if layout is not None and values is not None and not self._inference.is_lenient:
-            packets = _table_packets(layout, values, len(rows), stamps)
-            self._last_layout = layout
-            return packets
-        return self._encode_any(rows, stamps)
+        layout = None
+        if kind is not None and not self._inference.is_lenient:
+            layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
+        values = layout.read(rows) if layout is not None else None
+        if layout is None or values is None:
+            return self._encode_any(rows, stamps)
+        packets = _table_packets(layout, values, len(rows), stamps)
+        self._last_layout = layout
+        return packets
 
     def _encode_any(self, rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
         """Encode rows of any kinds, which may change the columns."""

@@ -24,7 +24,7 @@ __all__ = ["SchemaInference"]
 _log = get_logger(__name__)
 
 _UNKNOWN = RowColumn(None)
-_CURSOR = RowColumn(None, config=hidden_config())
+_HIDDEN = RowColumn(None, config=hidden_config())
 _ONLY_NONE = {type(None)}
 
 
@@ -75,11 +75,13 @@ class SchemaInference:
 
     def copy(self) -> "SchemaInference":
         """Another object with the same columns and series."""
-        found = SchemaInference(self._policy, self._common)
-        found.layout, found._has_warned_columns = self.layout, self._has_warned_columns
-        found._has_warned_conflict = self._has_warned_conflict
-        found._series = self._series and self._series.copy()
-        return found
+        copy = SchemaInference(self._policy, self._common)
+        copy.layout = self.layout
+        copy._has_warned_columns = self._has_warned_columns
+        copy._has_warned_conflict = self._has_warned_conflict
+        copy._has_warned_series = self._has_warned_series
+        copy._series = self._series and self._series.copy()
+        return copy
 
     def adopt(self, inference: "SchemaInference") -> None:
         """Add another object's series, and its columns after the known ones, up to the limit."""
@@ -92,13 +94,15 @@ class SchemaInference:
         columns = dict(known.columns)
         free = self._free_columns(columns)
         for name, column in other.columns.items():
-            mine = columns.get(name)
-            if mine is not None:
-                if self._is_wider(name, mine.type, column.type):
-                    columns[name] = replace(mine, type=column.type)
-            elif name in self._common or free > 0:
+            own = columns.get(name)
+            if own is not None:
+                if self._is_wider(name, own.type, column.type):
+                    columns[name] = replace(own, type=column.type)
+            elif name in self._common:
                 columns[name] = column
-                free -= name not in self._common
+            elif free > 0:
+                columns[name] = column
+                free -= 1
         for layout in (known, other):
             if list(columns.items()) == list(layout.columns.items()):
                 self.layout = layout
@@ -109,7 +113,7 @@ class SchemaInference:
         """The rows with the columns of their series, if the policy has labels."""
         if self._series is None:
             return rows
-        found, mismatched, beyond_limit = self._series.split(
+        wide_rows, mismatched, beyond_limit = self._series.split(
             rows, self._policy.conflict, is_history=is_history
         )
         self._drop("conflict", mismatched)
@@ -121,7 +125,7 @@ class SchemaInference:
                 " silent; raise the limit with SchemaPolicy(series=…)",
                 self._policy.series,
             )
-        return found
+        return wide_rows
 
     def read(self, rows: list[Mapping[str, Any]]) -> tuple[RowLayout, list[list[Any]], int] | None:
         """The layout including these rows, their values by column, and the number of rows. None if
@@ -137,8 +141,7 @@ class SchemaInference:
             if not row.keys() <= columns.keys():
                 self._add_columns(columns, row, dropped)
         table: dict[str, list[Any]] = {}
-        # `time` comes last: it may be of any type if another column has the times
-        for name in sorted(columns, key=TIME.__eq__):
+        for name in _with_time_last(columns):
             column = columns[name]
             values = table[name] = [row.get(name) for row in rows]
             if set(map(type, values)) == _ONLY_NONE:
@@ -183,7 +186,8 @@ class SchemaInference:
                     self._warn_of_columns(key)
             elif isinstance(key, str) and is_valid([str(key)], FieldType.STRING):
                 columns[key] = self._column(key)
-                free -= key not in self._common
+                if key not in self._common:
+                    free -= 1
             elif self._policy.conflict == "fail":
                 raise TypeError(
                     f"the name of a column must be a str that UTF-8 can encode, got {key!r}"
@@ -206,7 +210,7 @@ class SchemaInference:
 
     def _column(self, name: str) -> RowColumn:
         if name in self._common and name != TIME:
-            return _CURSOR  # hidden in panels
+            return _HIDDEN
         return self._series.column(name) if self._series is not None else _UNKNOWN
 
     def _warn_of_columns(self, key: object) -> None:
@@ -233,27 +237,35 @@ class SchemaInference:
         common = sum(name in columns for name in self._common)
         return self._policy.columns - len(columns) + common
 
-    def _is_wider(self, name: str, mine: FieldType | None, other: FieldType | None) -> bool:
-        if mine is None or other is None:
-            return mine is not other and other is not None
-        if (mine, other) == (FieldType.INT64, FieldType.FLOAT64):
+    def _is_wider(self, name: str, known: FieldType | None, other: FieldType | None) -> bool:
+        """Whether a column of the type `known` takes the type `other`."""
+        if known is None or other is None:
+            return known is None and other is not None
+        if (known, other) == (FieldType.INT64, FieldType.FLOAT64):
             return True
-        if self._policy.conflict != "text" or name in self._common or mine is FieldType.TIME:
+        if self._policy.conflict != "text" or name in self._common or known is FieldType.TIME:
             return False
-        return other is FieldType.STRING and mine is not other
+        return other is FieldType.STRING and known is not other
+
+
+def _with_time_last(columns: Mapping[str, RowColumn]) -> list[str]:
+    """The names of the columns. `time` may be of any type if another column has the times, so that
+    its values are read after all others."""
+    names = [name for name in columns if name != TIME]
+    return [*names, TIME] if TIME in columns else names
 
 
 def _rows_with_valid_time(values: list[Any], columns: Mapping[str, RowColumn]) -> list[int]:
     """The indexes of the values that the column `time` can hold; all other columns are complete."""
     kind = columns[TIME].type
-    everything = list(range(len(values)))
+    all_rows = list(range(len(values)))
     if kind is not None and kind is not FieldType.TIME:
-        return everything
-    found = [index for index in everything if values[index] is None or _is_time(values[index])]
-    if kind is None and all(values[index] is None for index in found):
+        return all_rows
+    valid = [index for index in all_rows if values[index] is None or _is_time(values[index])]
+    if kind is None and all(values[index] is None for index in valid):
         if any(column.type is FieldType.TIME for column in columns.values()):
-            return everything  # another column has the times: `time` may be of any type
-    return found
+            return all_rows  # another column has the times: `time` may be of any type
+    return valid
 
 
 def _is_time(value: Any) -> bool:

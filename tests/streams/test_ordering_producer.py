@@ -253,8 +253,8 @@ async def test_rows_that_are_yielded_again_after_a_retry_are_left_out(parts, ord
             raise UpstreamError("gone")
 
     counters, retry = Counters(), Retry(min_delay=1, max_delay=8, jitter=0)
-    options = StreamOptions(order=order)
-    run = supervise(generator, encode, KEY, retry, BugDelays(), counters, options=options)
+    options = StreamOptions(order=order, retry=retry)
+    run = supervise(generator, encode, KEY, options, BugDelays(), counters)
     rows = []
     async for received in parts.registry.ChannelRegistry().join(KEY, run):
         rows += [row["time"] for row in rows_of(received)]

@@ -13,6 +13,7 @@ from aiostream_ds._channels.policy import Retry
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._streams.supervisor import BUG_RETRY, BugDelays, supervise
 from aiostream_ds._telemetry import Counters
+from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import BadQuery, ConfigError, NotFound, UpstreamError, unwrap
 from tests.channels.parts import encode, rows_of
 
@@ -30,7 +31,7 @@ class Stage:
         self.counters = Counters()
         self.begun: list[float] = []
         self._author = author
-        self._retry = retry
+        self._options = StreamOptions(retry=retry)
         self._zero = self.registry.loop.time()
 
     @property
@@ -38,7 +39,7 @@ class Stage:
         return round(self.registry.loop.time() - self._zero, 6)
 
     def join(self):
-        run = supervise(self._open, encode, KEY, self._retry, self.delays, self.counters)
+        run = supervise(self._open, encode, KEY, self._options, self.delays, self.counters)
         return self.registry.join(KEY, run)
 
     def _open(self):
@@ -305,7 +306,7 @@ async def test_a_batch_that_can_be_encoded_row_by_row_delays_nothing():
         yield 2
 
     stage = Stage(None)
-    run = supervise(author, alone, KEY, RETRY, stage.delays, stage.counters)
+    run = supervise(author, alone, KEY, StreamOptions(retry=RETRY), stage.delays, stage.counters)
     async for _ in stage.registry.join(KEY, run):
         pass
     assert stage.delays.pending(KEY, stage.registry.loop.time()) == 0

@@ -14,8 +14,8 @@ from aiostream_ds.errors import PermissionDenied, PluginError, QuotaExceeded, un
 from aiostream_ds.models import User
 
 if TYPE_CHECKING:
+    from aiostream_ds._grafana.channel_request import ChannelRequest
     from aiostream_ds._grafana.instances import Instance
-    from aiostream_ds._grafana.replay import ChannelRequest
     from aiostream_ds._routing.plan import StreamPlan
     from aiostream_ds._telemetry import Counters
     from aiostream_ds.access import Action

@@ -18,12 +18,12 @@ from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting
 from aiostream_ds._grafana.authorization import authorize, quota_error
+from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.query_fields import decode_query
 from aiostream_ds._grafana.replay import (
     INLINE_ROWS,
     OPEN_END,
-    ChannelRequest,
     RowReplay,
     copy_frame,
     frame_of,

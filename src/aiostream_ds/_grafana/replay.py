@@ -4,7 +4,7 @@ The rows of a stream with a cursor come from its history hook; those of a stream
 from the channel's log, which has the rows of this process. A frame and its cursor are of one read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aiostream_ds._channels.log import Log, LogSlice
-from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
@@ -28,29 +27,27 @@ from aiostream_ds._frames.cursor import (
 )
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Schema
+from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.exact_delivery import (
     PacketEncoder,
     cursor_packet_encoder,
     log_packet_encoder,
 )
-from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
-from aiostream_ds._routing.plan import RESERVED_PATH, StreamPlan, split_exact
+from aiostream_ds._routing.plan import RESERVED_PATH
 from aiostream_ds._telemetry import Counters
 from aiostream_ds._threads import run_in_thread
-from aiostream_ds.errors import BadQuery, NotFound, UpstreamError
+from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
     "INLINE_ROWS",
     "OPEN_END",
     "REPLAY_ROWS",
-    "ChannelRequest",
     "RowReplay",
     "copy_frame",
     "frame_of",
-    "resolve_channel",
 ]
 
 logger = get_logger(__name__)
@@ -66,35 +63,6 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 OPEN_END = timedelta(days=1)
 """How far an open range reaches into the future: the clock that stamps the rows may be fast."""
-
-
-class ChannelRequest(NamedTuple):
-    """The channel that a call names: its instance, its stream, and the arguments in its path."""
-
-    instance: Instance
-    stream: StreamPlan
-    path: str
-    arguments: Mapping[str, Any]
-
-    @property
-    def key(self) -> ChannelKey:
-        """The channel's key in the registry."""
-        return ChannelKey(self.instance.key, self.path)
-
-
-def resolve_channel(instance: Instance, channel_path: str) -> tuple[bool, ChannelRequest]:
-    """Whether the path is that of an exact channel (`x/…`), and the channel.
-
-    Raises NotFound when no stream has such a path.
-    """
-    exact, path = split_exact(channel_path)
-    try:
-        stream, arguments = instance.source._plan.match(path)
-    except NotFound as error:
-        if instance.is_restricted:
-            raise NotFound(f"no stream has the path {path!r}") from error  # the log has the list
-        raise
-    return exact, ChannelRequest(instance, stream, path, arguments)
 
 
 class ReplayedRows(NamedTuple):
@@ -189,7 +157,7 @@ class RowReplay:
         """The rows of a time range; of a stream without a history hook those in the log."""
         if request.stream.history is not None:
             frame = await self._frame(request, await self.read_history(request, history_range))
-            self._check_columns(request, frame)
+            self._check_columns(request, frame, _schema_of(frame))
             return frame
         if self._registry.has_log(request.key):
             return (await self._log_range(request, history_range)).frame
@@ -201,13 +169,15 @@ class RowReplay:
         """The rows of a time range, and the object `meta.custom.cursor`."""
         if request.stream.options.cursor is None:
             rows = await self._log_range(request, history_range)
+            schema = _schema_of(rows.frame)
         else:
             rows = await self._history_range(request, history_range)
-            self._check_columns(request, rows.frame)
+            schema = _schema_of(rows.frame)
+            self._check_columns(request, rows.frame, schema)
         uid = request.instance.source.instance.uid
         cursor: dict[str, Any] = {
             "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
-            "epoch": wire_epoch(rows.epoch, _schema_of(rows.frame)),
+            "epoch": wire_epoch(rows.epoch, schema),
             "last": rows.last,
         }
         return rows.frame, cursor | _cursor_column(request, rows.frame)
@@ -336,14 +306,14 @@ class RowReplay:
             )
         return page
 
-    def _check_columns(self, request: ChannelRequest, frame: Frame) -> None:
+    def _check_columns(self, request: ChannelRequest, frame: Frame, schema: Schema) -> None:
         """Report a history that cannot be joined with the live rows: a notice, and one log line."""
         running = self._registry.peek(request.key)
         sent = running.schema if running is not None else None
         if sent is None or not sent.body or not frame.rows:
             return
         encoder = self.row_encoder(request)
-        conflict = column_conflict(_schema_of(frame), encoder.live_schema(sent))
+        conflict = column_conflict(schema, encoder.live_schema(sent))
         if conflict is None:
             return
         tables.add_notices(frame, [Notice(severity="warning", text=f"{conflict}.")])

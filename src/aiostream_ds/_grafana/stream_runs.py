@@ -14,7 +14,8 @@ from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
-from aiostream_ds._grafana.replay import REPLAY_ROWS, ChannelRequest, RowReplay
+from aiostream_ds._grafana.channel_request import ChannelRequest
+from aiostream_ds._grafana.replay import REPLAY_ROWS, RowReplay
 from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.supervisor import supervise
 from aiostream_ds._telemetry import Counters
@@ -28,8 +29,6 @@ def join(
     replay: RowReplay,
     request: ChannelRequest,
     counters: Counters,
-    *,
-    exact: bool,
 ) -> Subscription:
     """Subscribe to the channel; starts its stream if it is not running.
 
@@ -41,9 +40,9 @@ def join(
         policy = replace(policy, replay=options.replay)
     runner = _runner(registry, replay, request, counters)
     subscription = registry.join(
-        request.key, runner, policy, request.instance.generation, exact=exact
+        request.key, runner, policy, request.instance.generation, exact=request.exact
     )
-    if exact and options.cursor is None:
+    if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log
     return subscription
 
@@ -54,6 +53,9 @@ def _runner(
     instance, options, arguments = request.instance, request.stream.options, request.arguments
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(instance.source, request.stream.name)
     row_encoder = replay.row_encoder(request)
+    run = partial(
+        supervise, key=request.key, delays=instance.delays, counters=counters, options=options
+    )
 
     async def attach_status_column(channel: Channel) -> None:
         if options.status_column is not None:
@@ -61,16 +63,7 @@ def _runner(
 
     if options.cursor is None:
         prepare = None if options.status_column is None else attach_status_column
-        return supervise(
-            lambda: method(**arguments),
-            row_encoder.encode,
-            request.key,
-            options.retry,
-            instance.delays,
-            counters,
-            prepare,
-            options,
-        )
+        return run(lambda: method(**arguments), row_encoder.encode, prepare=prepare)
 
     encoder = CursorEncoder(row_encoder, options.cursor, counters)
     filler = GapFiller(
@@ -94,14 +87,9 @@ def _runner(
             await filler.catch_up(channel)
         channel.emit(encoder.cursor_packet)
 
-    return supervise(
+    return run(
         lambda: method(encoder.cursor, **arguments),
         encoder.encode,
-        request.key,
-        options.retry,
-        instance.delays,
-        counters,
-        find_cursor,
-        options,
-        filler if options.retry.fill else None,
+        prepare=find_cursor,
+        filler=filler if options.retry.fill else None,
     )

@@ -36,8 +36,6 @@ log = get_logger(__name__)
 BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
 """The back-off after a bug. Grafana itself restarts a stream at once if it ran for over 100 ms."""
 
-_DEFAULT = StreamOptions()
-
 _REMEMBERED = 1_000
 """Maximum number of channels whose failures are remembered; the oldest is forgotten first."""
 
@@ -71,11 +69,10 @@ def supervise(
     open_rows: Callable[[], AsyncGenerator[Any, None]],
     encode: Encode,
     key: ChannelKey,
-    retry: Retry,
+    options: StreamOptions,
     delays: BugDelays,
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
-    options: StreamOptions = _DEFAULT,
     filler: GapFiller | None = None,
 ) -> Runner:
     """A runner that runs the author's method, and runs it again after transient errors.
@@ -84,17 +81,16 @@ def supervise(
         open_rows: creates the generator; called for each run.
         encode: see `Encode`.
         key: the channel.
-        retry: the back-off after transient errors.
+        options: the stream's options. Their order remembers the rows of earlier runs: rows that
+            are yielded again are late, or have known keys.
         delays: the delays after bugs.
         counters: where errors and retries are counted.
         prepare: awaited before each run; its errors are handled as the method's.
-        options: the stream's options. Their order remembers the rows of earlier runs: rows that
-            are yielded again are late, or have known keys.
         filler: see `drive`.
     """
 
     async def supervised(channel: Channel) -> None:
-        run = _Run(channel, key, retry, delays, counters)
+        run = _Run(channel, key, options.retry, delays, counters)
         await run.wait_after_bug()
         drive_once = drive(
             open_rows,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from aiostream_ds._grafana import conversion, suggestions
 from aiostream_ds._grafana import http_resources as resources
 from aiostream_ds._grafana.authorization import authorize
+from aiostream_ds._grafana.channel_request import resolve_channel
 from aiostream_ds._grafana.instances import Instance
-from aiostream_ds._grafana.replay import resolve_channel
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream
@@ -56,6 +56,6 @@ class ResourceService(Service):
         self, instance: Instance, user: User | None, request: pb.CallResourceRequest
     ) -> pb.CallResourceResponse:
         wanted = resources.replay_request(request)
-        _, channel = resolve_channel(instance, wanted.path)
+        channel = resolve_channel(instance, wanted.path)
         await authorize(instance, user, "rows", channel.path, channel=channel)
         return resources.json_body(await self.replay.rows_after(channel, wanted.after, wanted.upto))

@@ -8,10 +8,10 @@ import msgspec
 from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
 from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
+from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.exact_delivery import send_exact
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.packet_delivery import send_packets
-from aiostream_ds._grafana.replay import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.stream_runs import join
 from aiostream_ds._grpc.call import Call, GRPCError, Status
@@ -56,24 +56,26 @@ class StreamService(Service):
         The response never has rows: Grafana sends it again at each reconnect, so they would appear
         twice.
         """
-        answer = pb.SubscribeStreamResponseStatus
+        statuses = pb.SubscribeStreamResponseStatus
         try:
             with self.counted("subscribeStream"):
-                exact, channel = await self._resolve(request.plugin_context, request.path)
+                channel = await self._resolve(request.plugin_context, request.path)
                 user = conversion.plugin_context(request.plugin_context).user
                 await authorize(channel.instance, user, "subscribe", channel.path, channel=channel)
                 admit(channel, user, self.counters)
-                data = await self.replay.initial_data(channel) if exact else self._initial(channel)
+                data = await self._initial_data(channel)
         except Exception as error:
-            status = answer[self.refusal_status(error, request.path)]
+            status = statuses[self.refusal_status(error, request.path)]
             return replies.subscribe_stream(status, b"")
-        return replies.subscribe_stream(answer.OK, data)
+        return replies.subscribe_stream(statuses.OK, data)
 
-    def _initial(self, channel: ChannelRequest) -> bytes:
-        """Returns no bytes: a packet without rows makes a refreshed panel draw its history twice.
-
-        The next packets with rows have the schema instead, until this viewer must have joined.
+    async def _initial_data(self, channel: ChannelRequest) -> bytes:
+        """The cursor of an exact channel. Another one has no initial data: a packet without rows
+        would make a refreshed panel draw its history twice. Its next packets have the schema
+        instead, until this viewer must have joined.
         """
+        if channel.exact:
+            return await self.replay.initial_data(channel)
         running = self.registry.peek(channel.key)
         if running is not None:
             running.repeat_schema()
@@ -83,14 +85,14 @@ class StreamService(Service):
         """Join the path's channel and send its packets until either side ends."""
         try:
             instance = await self._instance(request.plugin_context)
-            exact, channel = resolve_channel(instance, request.path)
-            subscription = join(self.registry, self.replay, channel, self.counters, exact=exact)
+            channel = resolve_channel(instance, request.path)
+            subscription = join(self.registry, self.replay, channel, self.counters)
         except Exception as error:
             if not isinstance(error, ChannelError):
                 self.log_error(error, "stream", request.path)
             raise _stream_error(error) from None
         try:
-            if exact:
+            if channel.exact:
                 await send_exact(
                     call, subscription, self.replay.packet_encoder(channel, subscription)
                 )
@@ -101,11 +103,8 @@ class StreamService(Service):
         finally:
             subscription.leave()
 
-    async def _resolve(
-        self, context: pb.PluginContext | None, path: str
-    ) -> tuple[bool, ChannelRequest]:
-        """Whether the channel is an exact one, and its request. Raises NotFound for an unknown
-        path."""
+    async def _resolve(self, context: pb.PluginContext | None, path: str) -> ChannelRequest:
+        """The channel of a path. Raises NotFound for an unknown path."""
         return resolve_channel(await self.instances.get(context), path)
 
     async def _instance(self, context: pb.PluginContext | None) -> Instance:
@@ -120,17 +119,17 @@ class StreamService(Service):
         self, request: pb.PublishStreamRequest, call: Call
     ) -> pb.PublishStreamResponse:
         """Pass a user's data to the stream's publish hook; denied for a stream without one."""
-        answer = pb.PublishStreamResponseStatus
+        statuses = pb.PublishStreamResponseStatus
         try:
             with self.counted("publishStream"):
                 data = await self._publish(request)
         except Exception as error:
-            status = answer[self.refusal_status(error, request.path)]
+            status = statuses[self.refusal_status(error, request.path)]
             return pb.PublishStreamResponse(status=status)
-        return pb.PublishStreamResponse(status=answer.OK, data=data)
+        return pb.PublishStreamResponse(status=statuses.OK, data=data)
 
     async def _publish(self, request: pb.PublishStreamRequest) -> bytes:
-        _, channel = await self._resolve(request.plugin_context, request.path)
+        channel = await self._resolve(request.plugin_context, request.path)
         hook = channel.stream.publish
         if hook is None:
             raise PermissionDenied(f"{request.path!r} does not accept published data")

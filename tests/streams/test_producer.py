@@ -376,3 +376,28 @@ def test_sizes_below_one_are_an_error(parts):
     for sizes in ({"rows": 0}, {"batch_bytes": 0}):
         with pytest.raises(ValueError, match="must be at least 1, got "):
             parts.producer.drive(lambda: None, encode, **sizes)
+
+
+async def test_rows_that_a_join_emits_count_as_older_only_after_subscribers_could_receive(parts):
+    registry = parts.registry.ChannelRegistry()
+    author = asyncio.Event()
+
+    async def generator():
+        yield [1]
+        await asyncio.sleep(0)
+        yield [2]
+        await author.wait()
+        for _ in range(2):
+            yield [3] * 4
+
+    def encode_lists(yields):
+        return [packet([row for rows in yields for row in rows])]
+
+    run = parts.producer.drive(generator, encode_lists, rows=2)
+    policy = Policy(Buffer(rows=8, full="fail"), max_hz=1)
+    reader = asyncio.create_task(all_of(registry.join(KEY, run, policy)))
+    await asyncio.sleep(0.1)  # the second row is held back until a packet is due
+    author.set()
+    registry.join(KEY, run, policy)
+    got, error = await reader
+    assert (got, error) == ([[1], [2], [3] * 8], None)

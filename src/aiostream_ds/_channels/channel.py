@@ -156,6 +156,11 @@ class Channel:
         return not self._subscriptions
 
     @property
+    def has_queued(self) -> bool:
+        """Whether some subscriber has not taken everything."""
+        return any(each.queue for each in self._subscriptions)
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the policy is "block" and some subscription's queue is full."""
         return self._blocks and any(each.is_full for each in self._subscriptions)

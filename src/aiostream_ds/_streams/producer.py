@@ -266,6 +266,8 @@ class _Producer:
         channel = self._channel
         self._is_pausing = True
         if self._limit:
+            if channel.has_queued:  # perhaps by a join just now: then nobody had time to receive it
+                await asyncio.sleep(0)
             self.flush()
             await asyncio.sleep(0)  # other tasks run, and a subscriber that keeps up receives
             for _ in range(HIGH_WATER_ITERATIONS):

@@ -28,6 +28,7 @@ __all__ = [
     "is_cancel_requested",
     "isolate",
     "keep_running",
+    "message_of",
     "stack_of",
 ]
 
@@ -114,6 +115,14 @@ def describe(error: BaseException) -> str:
     except BaseException as failure:
         return f"{name} (its message raises {type(failure).__name__})"
     return f"{name}: {text}" if text else name
+
+
+def message_of(error: BaseException) -> str:
+    """An error's message; its class if it has none, or if the message cannot be made."""
+    try:
+        return str(error) or type(error).__name__
+    except BaseException:  # an author's `__str__` may raise anything
+        return describe(error)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from aiostream_ds._author_code import cancel, contained, describe, isolate, stack_of
+from aiostream_ds._author_code import cancel, contained, describe, isolate, message_of, stack_of
 
 pytestmark = pytest.mark.virtual
 
@@ -62,6 +62,8 @@ def test_an_exception_is_found_in_a_group_with_cancellations():
 def test_an_error_is_described_with_its_class():
     assert describe(ValueError("a")) == "ValueError: a"
     assert describe(ValueError()) == "ValueError"
+    assert message_of(ValueError("a")) == "a"
+    assert message_of(ValueError()) == "ValueError"
     assert str(contained(SystemExit(3))) == "the author's code called sys.exit(3)"
 
 
@@ -85,3 +87,12 @@ async def test_a_stack_goes_through_coroutines_and_generators():
     await asyncio.wait([task])
     assert stack_of(task) == ""
     assert sys.exc_info() == (None, None, None)
+
+
+def test_an_error_whose_message_raises_is_named_by_its_class():
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    text = "Unprintable (its message raises SystemExit)"
+    assert describe(Unprintable()) == message_of(Unprintable()) == text

@@ -308,7 +308,7 @@ FAULTS = {
     ),
     "a timeout around a yield is taken for a cancellation": fault(
         "producer:_Producer.read",
-        "self._is_pausing and self._channel.open and is_stray_cancellation()",
+        "self._is_pausing and self._channel.open and _is_stray_cancellation()",
         "False",
         producer.test_a_timeout_that_expires_at_a_yield_is_an_error,
     ),

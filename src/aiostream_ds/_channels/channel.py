@@ -5,8 +5,8 @@
        └─ no subscriber left, superseded ──────────────┘
 
 opening: the previous stream of this key still closes, no task exists yet. closing: cancelled; no
-other stream of this key starts before the task is done. stuck: closing, and alive after a second
-cancellation. A stream that ends by itself is closed in the last step of its task.
+other stream of this key starts before the task is done. stuck: closing, and still alive when its
+third cancellation is due. A stream that ends by itself is closed in the last step of its task.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class ChannelOwner(Protocol):
         """The task is done, or there never was one."""
 
     def channel_stuck(self, channel: "Channel") -> None:
-        """The stream is alive after two cancellations."""
+        """The stream was still alive when its third cancellation was due."""
 
 
 class Channel:

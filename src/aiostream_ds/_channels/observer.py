@@ -45,5 +45,4 @@ class Observer:
         channel's subscriptions dropped since `on_lagging`."""
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
-        """The stream still runs `seconds` after its first cancellation, and after a second
-        cancellation."""
+        """The stream still runs `seconds` after its first cancellation, when its third is due."""

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from aiostream_ds._author_code import message_of
 from aiostream_ds._channels.exceptions import (
     ChannelError,
     SlowSubscriber,
@@ -420,6 +421,6 @@ def _channel_error(error: BaseException) -> ChannelError:
     """The error that one subscriber gets: an object of its own."""
     if isinstance(error, ChannelError):
         return copy_error(error)
-    failed = StreamFailed(str(error) or type(error).__name__)
+    failed = StreamFailed(message_of(error))
     failed.__cause__ = error
     return failed

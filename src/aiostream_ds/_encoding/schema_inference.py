@@ -21,7 +21,7 @@ from aiostream_ds.rows import Row
 
 __all__ = ["SchemaInference"]
 
-_log = get_logger(__name__)
+log = get_logger(__name__)
 
 _UNKNOWN = RowColumn(None)
 _HIDDEN = RowColumn(None, config=hidden_config())
@@ -120,7 +120,7 @@ class SchemaInference:
         self._drop("series", beyond_limit)
         if beyond_limit and not self._has_warned_series:
             self._has_warned_series = True
-            _log.warning(
+            log.warning(
                 "rows of more than %d series: rows of further series are dropped until others are"
                 " silent; raise the limit with SchemaPolicy(series=…)",
                 self._policy.series,
@@ -203,7 +203,7 @@ class SchemaInference:
         forgotten = [name for name, column in columns.items() if not self._series.knows(column)]
         for name in forgotten:
             del columns[name]
-        _log.info(
+        log.info(
             "%d columns of silent series were removed: there are too many series or columns",
             len(forgotten),
         )
@@ -216,7 +216,7 @@ class SchemaInference:
     def _warn_of_columns(self, key: object) -> None:
         if not self._has_warned_columns:
             self._has_warned_columns = True
-            _log.warning(
+            log.warning(
                 "a stream has more than %d columns: the values of %r and of other new keys are"
                 " dropped; raise the limit with SchemaPolicy(columns=…), which with labels counts"
                 " the values of each series",
@@ -227,7 +227,7 @@ class SchemaInference:
     def _warn_of_conflict(self, name: str, kind: FieldType | None) -> None:
         if not self._has_warned_conflict:
             self._has_warned_conflict = True
-            _log.warning(
+            log.warning(
                 "a stream has values that do not fit its column %r (%s): such values are left out",
                 name,
                 "no type" if kind is None else kind.name.lower(),

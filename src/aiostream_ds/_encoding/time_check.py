@@ -1,14 +1,14 @@
 """Finds times that are probably Unix seconds: as milliseconds they are in the spring of 1970."""
 
-import logging
 from operator import index
 from typing import Any
 
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._loggers import get_logger
 
 __all__ = ["TimeCheck"]
 
-_log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _SECONDS = range(10**9, 10**10)  # Unix seconds of the years 2001 to 2286
 
@@ -33,5 +33,5 @@ class TimeCheck:
         )
         if not self._has_warned:
             self._has_warned = True
-            _log.warning("%s", text)
+            log.warning("%s", text)
         return Notice(severity="warning", text=text)

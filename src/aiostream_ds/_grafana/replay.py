@@ -50,7 +50,7 @@ __all__ = [
     "frame_of",
 ]
 
-logger = get_logger(__name__)
+log = get_logger(__name__)
 
 REPLAY_ROWS = 5_000
 """Most rows in one answer of the resource `replay/rows`."""
@@ -122,8 +122,8 @@ class RowReplay:
         """
         encoder = self.row_encoder(request)
         if request.stream.options.cursor is None:
-            log = self.log(request)
-            epoch, last = log.epoch, log.last
+            row_log = self.log(request)
+            epoch, last = row_log.epoch, row_log.last
         else:
             running = self._registry.peek(request.key)
             cursors = running.cursors if running is not None else None
@@ -133,7 +133,7 @@ class RowReplay:
                 try:
                     author_epoch, last = await self.newest_cursor(request)
                 except UpstreamError as error:
-                    logger.warning("%s: the newest cursor is unknown: %s", request.path, error)
+                    log.warning("%s: the newest cursor is unknown: %s", request.path, error)
                     return b""
             epoch = _settings_epoch(request, author_epoch)
         return exact_packet(cursor_object(wire_epoch(epoch, encoder.schema), last, last))
@@ -202,13 +202,13 @@ class RowReplay:
     async def _log_range(
         self, request: ChannelRequest, history_range: HistoryRange
     ) -> ReplayedRows:
-        log = self.log(request)
-        rows = await log.after(log.first - 1, self._registry.loop.time())
+        row_log = self.log(request)
+        rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
         start, end = history_range.start.timestamp() * 1000, history_range.end.timestamp() * 1000
         frame = tables.rows_between(
             await self._decode(request, rows), start, end, history_range.limit
         )
-        return ReplayedRows(frame, log.epoch, rows.last, rows.last)
+        return ReplayedRows(frame, row_log.epoch, rows.last, rows.last)
 
     # -- rows after a cursor -------------------------------------------------------------------
 
@@ -275,12 +275,14 @@ class RowReplay:
     async def _log_after(
         self, request: ChannelRequest, after: int, upto: int | None
     ) -> ReplayedRows:
-        log = self.log(request)
-        rows = await log.after(after, self._registry.loop.time(), upto)
+        row_log = self.log(request)
+        rows = await row_log.after(after, self._registry.loop.time(), upto)
         more = rows.last - rows.prev > REPLAY_ROWS
         last = rows.prev + REPLAY_ROWS if more else rows.last
         frame = tables.slice_rows(await self._decode(request, rows), 0, last - rows.prev)
-        return ReplayedRows(frame, log.epoch, rows.prev, last, rows.prev + 1, rows.truncated, more)
+        return ReplayedRows(
+            frame, row_log.epoch, rows.prev, last, rows.prev + 1, rows.truncated, more
+        )
 
     async def _decode(self, request: ChannelRequest, rows: LogSlice) -> Frame:
         count, schema = rows.last - rows.prev, self.row_encoder(request).schema
@@ -319,7 +321,7 @@ class RowReplay:
         tables.add_notices(frame, [Notice(severity="warning", text=f"{conflict}.")])
         if not encoder.has_column_conflict:
             encoder.has_column_conflict = True
-            logger.warning("%s, %s: %s", request.path, request.stream.history, conflict)
+            log.warning("%s, %s: %s", request.path, request.stream.history, conflict)
 
     async def _frame(self, request: ChannelRequest, page: HistoryPage) -> Frame:
         frame = await frame_of(self.row_encoder(request), page.rows)

@@ -31,7 +31,7 @@ RECEIVE_LIMIT = 64 * 1024 * 1024
 CLOSE_TIMEOUT = 0.2
 """Seconds that `Server.wait_closed` gives the host to read the last bytes and close."""
 
-_log = get_logger(__name__)
+log = get_logger(__name__)
 
 
 class _Undecoded:
@@ -130,7 +130,7 @@ class _ConnectionCalls:
         except asyncio.CancelledError:
             return
         if error is not None:
-            _log.error("a call failed unexpectedly", exc_info=error)
+            log.error("a call failed unexpectedly", exc_info=error)
 
     def cancel(self, stream: Http2Stream) -> None:
         task = self._cancellable.pop(stream, None)
@@ -169,7 +169,7 @@ class _ConnectionCalls:
         except GeneratorExit:
             raise  # the event loop is gone
         except BaseException as error:
-            _log.exception("%s failed", call.path)
+            log.exception("%s failed", call.path)
             status, message = Status.INTERNAL, describe(error)
         call.finish(status, message)
 

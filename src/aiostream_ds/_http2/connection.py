@@ -50,7 +50,7 @@ about 10 MB after as many calls."""
 STREAMS_LIMIT = 2**31 - 1
 """SETTINGS_MAX_CONCURRENT_STREAMS: no limit, as every RunStream call holds a stream open."""
 
-_log = get_logger(__name__)
+log = get_logger(__name__)
 
 
 class RequestHandler(Protocol):
@@ -123,14 +123,14 @@ class Http2Protocol(H2Protocol):
             for event in self.connection.feed(data[done:]):
                 self.processor.process(event)
         except DenialOfServiceError as error:
-            _log.warning("closed a connection whose host exceeded a rate limit: %s", error)
+            log.warning("closed a connection whose host exceeded a rate limit: %s", error)
             self.calls.rate_limited()
             self._close("Rate limit", error.error_code)
         except ProtocolError as error:
-            _log.debug("closed a connection after an HTTP/2 protocol error: %s", error)
+            log.debug("closed a connection after an HTTP/2 protocol error: %s", error)
             self._close("Protocol error", error.error_code)
         except Exception:
-            _log.exception("closed a connection after an unexpected error")
+            log.exception("closed a connection after an unexpected error")
             self._close("Internal error", ErrorCodes.INTERNAL_ERROR)
         else:
             self.connection.flush()
@@ -225,7 +225,7 @@ class _Events(EventsProcessor):
             self.connection.streams[event.stream_id] = stream
             self.calls.accept(stream, head)
             return
-        _log.debug("reset a malformed request: %s", head.error)
+        log.debug("reset a malformed request: %s", head.error)
         if stream.can_respond:
             self.h2.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
             self.h2.limits.count_error_reset()

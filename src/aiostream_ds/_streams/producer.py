@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
     from aiostream_ds._streams.gap_filling import GapFiller
 
-__all__ = ["Encode", "YieldInScope", "drive", "is_stray_cancellation"]
+__all__ = ["Encode", "YieldInScope", "drive"]
 
 Encode = Callable[..., list[Packet]]
 """Encodes a list of yields as packets. If it raises, it has no effect on later calls. With `stamps`
@@ -94,7 +94,7 @@ def drive(
     return run
 
 
-def is_stray_cancellation() -> bool:
+def _is_stray_cancellation() -> bool:
     """Whether a CancelledError in the running task does not come from a cancellation of the task:
     the task awaited a task or future that was cancelled."""
     task = asyncio.current_task()
@@ -186,7 +186,7 @@ class _Producer:
             finally:
                 await _close(rows)
         except asyncio.CancelledError as error:
-            if self._is_pausing and self._channel.open and is_stray_cancellation():
+            if self._is_pausing and self._channel.open and _is_stray_cancellation():
                 # A scope around the yield cancelled our own wait; closing the generator undid it.
                 raise YieldInScope(
                     "the stream yields inside a timeout or cancel scope; "

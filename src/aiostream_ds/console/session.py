@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from aiostream_ds._author_code import message_of
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._redaction import redact
 from aiostream_ds.console.hub import Hub
@@ -248,7 +249,7 @@ def _message(error: Exception) -> str:
         return "the connection to the plugin was closed"
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:g} s"
-    return str(error) or type(error).__name__
+    return message_of(error)
 
 
 def _status(error: Exception) -> dict[str, Any]:

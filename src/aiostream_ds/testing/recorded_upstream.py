@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from aiostream_ds._author_code import message_of
 from aiostream_ds._redaction import redact
 
 __all__ = ["RecordedMessage", "play", "record"]
@@ -47,7 +48,7 @@ async def record(messages: AsyncIterable[Any], path: str | Path) -> AsyncGenerat
         except Exception as error:
             await write(
                 RecordedMessage(
-                    round(anyio.current_time() - start, 3), error=redact(str(error)) or "error"
+                    round(anyio.current_time() - start, 3), error=redact(message_of(error))
                 )
             )
             raise

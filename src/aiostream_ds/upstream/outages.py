@@ -7,6 +7,7 @@ subscribers.
 
 import anyio
 
+from aiostream_ds._author_code import message_of
 from aiostream_ds._channels.policy import Retry
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PluginError, UpstreamError, copy_error
@@ -99,7 +100,7 @@ def to_plugin_error(error: BaseException, name: str) -> PluginError:
     """The error for subscribers: the author's PluginError, else a transient error."""
     if isinstance(error, PluginError):
         return error
-    shown = UpstreamError(f"{name} failed: {_text(error)}")
+    shown = UpstreamError(f"{name} failed: {message_of(error)}")
     shown.__cause__ = error
     return shown
 
@@ -107,10 +108,3 @@ def to_plugin_error(error: BaseException, name: str) -> PluginError:
 def worth_traceback(error: BaseException) -> BaseException | None:
     """The error whose traceback is worth a place in the log."""
     return error.__cause__ if isinstance(error, OSError | PluginError) else error
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error) or type(error).__name__
-    except Exception:  # the author's `__str__`
-        return type(error).__name__

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import anyio
 import msgspec
 
+from aiostream_ds._author_code import message_of
 from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
 from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
@@ -157,5 +158,5 @@ def _stream_error(error: Exception) -> GRPCError:
         cause = error.__cause__ or error
         return conversion.grpc_error(cause)
     if isinstance(error, ChannelError):
-        return GRPCError(Status.UNAVAILABLE, str(error) or type(error).__name__)
+        return GRPCError(Status.UNAVAILABLE, message_of(error))
     return conversion.grpc_error(error)

@@ -14,10 +14,11 @@ LAYERS = (
     {"_loggers", "_redaction"},
     {"errors", "_telemetry", "_annotations", "_leniency", "_pb"},
     {"_author_code", "_dependencies", "_threads"},
+    {"_run_scope"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},
-    {"access", "upstream"},
+    {"access", "upstream", "broadcast"},
     {"_encoding"},
     {"decorators"},
     {"_routing", "_streams"},
@@ -45,6 +46,7 @@ ASYNCIO = {
     "_process/main_task.py",
     "_process/runtime.py",
     "_streams/producer.py",
+    "broadcast.py",
 }
 
 # Packages that only a few places may import: a file, or a folder with everything in it.

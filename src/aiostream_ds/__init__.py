@@ -59,10 +59,12 @@ from aiostream_ds.settings import Secret, Settings, secret
 
 if typing.TYPE_CHECKING:
     from aiostream_ds.access import Allow, Quota
+    from aiostream_ds.broadcast import Broadcast
     from aiostream_ds.upstream import Upstream
 
 _LAZY = {
     "Allow": "aiostream_ds.access",
+    "Broadcast": "aiostream_ds.broadcast",
     "Quota": "aiostream_ds.access",
     "Upstream": "aiostream_ds.upstream",
 }
@@ -103,8 +105,9 @@ __all__ = [
     "Health",
     "User",
     "InstanceSettings",
-    # Upstream systems
+    # Upstream systems, callbacks and threads
     "Upstream",
+    "Broadcast",
     # Policies of a stream
     "Buffer",
     "Retry",

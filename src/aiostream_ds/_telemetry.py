@@ -97,7 +97,8 @@ class Counters:
 
     def count_dropped(self, reason: str, count: int = 1) -> None:
         """What a stream dropped by its policies: rows that are "late" or "duplicate", values beyond
-        the limit of "columns" or in "conflict" with their column, messages of an "upstream"."""
+        the limit of "columns" or in "conflict" with their column, messages of an "upstream", rows
+        of a "broadcast"."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:

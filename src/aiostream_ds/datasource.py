@@ -3,6 +3,7 @@
 Each data source that is configured in Grafana gets one object of it, with its own settings.
 """
 
+import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["DataSource", "create_instance"]
+__all__ = ["DataSource", "close_broadcasts", "create_instance"]
 
 _NO_CONFIG: Mapping[str, str] = MappingProxyType({})
 
@@ -111,6 +112,25 @@ async def _check_upstreams(source: DataSource[Any]) -> Health:
     """Try the connections of a data source without a `health` of its own."""
     from aiostream_ds.upstream import Upstream  # few plugins have one
 
+    found = _attributes(source, Upstream)  # type: ignore[type-abstract]
+    async with anyio.create_task_group() as tasks:
+        for upstream in found:
+            tasks.start_soon(upstream.check)
+    return Health(message="connected") if found else Health()
+
+
+def close_broadcasts(source: DataSource[Any]) -> None:
+    """Close what threads and callbacks may still publish to: the instance has closed."""
+    module = sys.modules.get("aiostream_ds.broadcast")  # few plugins have one
+    for broadcast in _attributes(source, module.Broadcast) if module is not None else ():
+        broadcast.close()
+
+
+T = TypeVar("T")
+
+
+def _attributes(source: DataSource[Any], kind: type[T]) -> list[T]:
+    """The objects of a class that are attributes of `source`, or in a list or dict that is one."""
     values: list[Any] = []
     for value in vars(source).values():
         if isinstance(value, dict):
@@ -119,11 +139,7 @@ async def _check_upstreams(source: DataSource[Any]) -> Health:
             values += value
         else:
             values.append(value)
-    found = {id(each): each for each in values if isinstance(each, Upstream)}
-    async with anyio.create_task_group() as tasks:
-        for upstream in found.values():
-            tasks.start_soon(upstream.check)
-    return Health(message="connected") if found else Health()
+    return list({id(each): each for each in values if isinstance(each, kind)}.values())
 
 
 D = TypeVar("D", bound=DataSource[Any])

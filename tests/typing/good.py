@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from aiostream_ds import (
     Allow,
     BadQuery,
+    Broadcast,
     Buffer,
     ConfigError,
     Cursor,
@@ -43,7 +44,7 @@ from aiostream_ds import (
     serve,
     stream,
 )
-from aiostream_ds.testing import UpstreamDouble
+from aiostream_ds.testing import Grafana, UpstreamDouble
 
 
 class Broker(Settings):
@@ -208,6 +209,28 @@ async def play_feeds(feeds: FeedsDouble) -> None:
     feeds.disconnect()
     await feeds.check()
     assert_type(feeds.subscribed, set[str])
+
+
+class Published(DataSource):
+    readings = Broadcast[Reading](buffer=Buffer(full="block"), replay=1)
+    anything = Broadcast()
+
+    @stream("published")
+    async def published(self) -> Rows[Reading]:
+        assert_type(self.readings, Broadcast[Reading])
+        async for reading in self.readings.subscribe():
+            assert_type(reading, Reading)
+            yield reading
+
+    async def send(self, reading: Reading) -> None:
+        self.anything.publish({"celsius": 21.5})
+        await self.readings.send(reading)
+        assert_type(self.readings.statistics().dropped, int)
+
+
+async def test_published(grafana: Grafana) -> None:
+    source = await grafana.data_source(Published)
+    assert_type(source, Published)
 
 
 class Pressed(DataSource):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiostream_ds import (
+    Broadcast,
     Buffer,
     Cursor,
     DataSource,
@@ -157,6 +158,19 @@ class Other(DataSource):
     @stream  # wrong: it takes a path
     async def c(self) -> Rows:
         yield 1
+
+
+class Published(DataSource):
+    readings = Broadcast[Reading]()
+
+    def on_message(self, text: str) -> None:
+        self.readings.publish(text)  # wrong: not a Reading
+        self.readings.publish(Reading(celsius=1.0), timeout=1)  # wrong: no such option
+
+    @stream("published")
+    async def published(self) -> Rows[Reading]:
+        async for reading in self.readings:  # wrong: it subscribes with a call
+            yield reading
 
 
 class Log(DataSource):

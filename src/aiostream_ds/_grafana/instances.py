@@ -32,7 +32,7 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
-from aiostream_ds.datasource import DataSource, create_instance
+from aiostream_ds.datasource import DataSource, close_broadcasts, create_instance
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import Secret, decode_settings
@@ -345,6 +345,7 @@ class Instances:
         settings: pb.DataSourceInstanceSettings,
     ) -> None:
         use_counters(self._counters)
+        source: DataSource[Any] | None = None
         try:
             instance.hide(settings.decrypted_secure_json_data.values())
             source = self._make(plugin_context(context), settings)
@@ -360,6 +361,8 @@ class Instances:
             elif isinstance(error, GeneratorExit):
                 raise  # the event loop is gone
         finally:
+            if source is not None:
+                close_broadcasts(source)
             self._ended(instance)
 
     async def _use(

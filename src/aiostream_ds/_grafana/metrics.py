@@ -109,7 +109,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Rows and values left out by a stream's rules, by reason.",
         labels=["reason"],
     )
-    for reason in ("late", "duplicate", "columns", "conflict", "series", "upstream"):
+    for reason in ("late", "duplicate", "columns", "conflict", "series", "upstream", "broadcast"):
         dropped.add_metric([reason], counters.dropped.get(reason, 0))
     yield dropped
     requests = CounterMetricFamily(

@@ -23,9 +23,10 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._run_scope import RunScope
 from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.producer import Encode, drive
-from aiostream_ds._telemetry import Counters
+from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
 
@@ -90,6 +91,9 @@ def supervise(
     """
 
     async def supervised(channel: Channel) -> None:
+        scope = RunScope(channel)
+        scope.enter()
+        use_counters(counters)
         run = _Run(channel, key, options.retry, delays, counters)
         await run.wait_after_bug()
         drive_once = drive(
@@ -114,6 +118,7 @@ def supervise(
                     raise
             finally:
                 run.end()
+                await scope.aclose()
             await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
 
     return supervised

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import anyio
 import msgspec
@@ -22,6 +22,7 @@ from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._process.runtime import Servable
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.models import Response, User
 from aiostream_ds.testing.memory import connect
 from aiostream_ds.testing.stream_manager import (
@@ -42,6 +43,8 @@ __all__ = [
     "open_grafana",
     "serve_in_memory",
 ]
+
+D = TypeVar("D", bound=DataSource[Any])
 
 ADMIN = User(login="admin", name="Admin", email="admin@localhost", role="Admin")
 
@@ -236,6 +239,20 @@ class Grafana(StreamManager):
         request = pb.CheckHealthRequest(plugin_context=self.context(ADMIN))
         reply = await self._call("Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
         return reply.status == pb.CheckHealthResponseHealthStatus.OK, reply.message
+
+    async def data_source(self, kind: type[D]) -> D:
+        """The object of the author's class that serves this data source, opened if needed: to
+        publish to its `Broadcast`, for example. After `change_settings` it is another one.
+
+        Raises:
+            TypeError: it is not a `kind`.
+            PluginError: it cannot be opened.
+        """
+        instance = await cast("Application", self.plugin).instances.get(self.context(ADMIN))
+        if not isinstance(instance.source, kind):
+            found = type(instance.source).__qualname__
+            raise TypeError(f"expected a data source of the class {kind.__qualname__}, got {found}")
+        return instance.source
 
     async def metrics(self) -> dict[str, float]:
         """The plugin's metrics by name; the name includes the labels."""

@@ -14,7 +14,7 @@ from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import describe, static
 from aiostream_ds.sources.file.file_source import File
 from tests.exact.judge import Tally, compare
-from tests.exact.upstream import FILE, LogFile, logs_in, upstream
+from tests.exact.upstream import FILE, LogFile, Plugin, logs_in, upstream
 
 from .grafana import Server, open_server
 
@@ -76,9 +76,9 @@ class Stage:
     """One Grafana, its two logs, and the judge of all drawings."""
 
     def __init__(
-        self, browser: Browser, server: Server, logs: list[LogFile], query: Message
+        self, browser: Browser, server: Server, logs: list[LogFile], plugin: Plugin
     ) -> None:
-        self.browser, self.server, self.logs, self.query = browser, server, logs, query
+        self.browser, self.server, self.logs, self.plugin = browser, server, logs, plugin
         self.panels: list[Panel] = []
         self.tally = Tally()
         self.short = 0  # rows at the left edge of a range that are missing
@@ -98,7 +98,8 @@ class Stage:
     async def show(self, log: int) -> None:
         """Change the settings: to the same log, or to the other one."""
         self.changes += 1
-        await self.server.change_settings(FILE.settings(str(self.logs[log].path), self.changes))
+        settings = self.plugin.settings(str(self.logs[log].path), self.changes)
+        await self.server.change_settings(settings)
 
     async def tab(self, context: BrowserContext | None = None) -> Tab:
         """Open a tab of a new viewer, or of the viewer with this context."""
@@ -118,7 +119,7 @@ class Stage:
     async def open_queries(self, tab: Tab, name: str, options: Message, *targets: Message) -> None:
         """Open a panel with options and several queries; `datasource` may name several sources."""
         queries = [
-            {"refId": chr(65 + number), "exact": True, **self.query, **target}
+            {"refId": chr(65 + number), "exact": True, **self.plugin.query, **target}
             for number, target in enumerate(targets)
         ]
         uids = [each["datasource"]["uid"] for each in queries if "datasource" in each]
@@ -201,16 +202,21 @@ def _plugin(folder: Path) -> Path:
 
 @asynccontextmanager
 async def open_stage(
-    binary: Path, page: Path, browser: Browser, folder: Path, before: float = 6.0
+    binary: Path,
+    page: Path,
+    browser: Browser,
+    folder: Path,
+    before: float = 6.0,
+    plugin: Plugin = FILE,
 ) -> AsyncIterator[Stage]:
-    """Two logs that grow by 50 rows a second, and the source `file` under the Go host; no tab."""
+    """Two logs that grow by 50 rows a second, and a plugin under the Go host; no tab."""
     async with AsyncExitStack() as stack:
         logs = [LogFile(path) for path in logs_in(folder)]
-        settings = FILE.settings(str(logs[0].path))
+        settings = plugin.settings(str(logs[0].path))
         server = await stack.enter_async_context(
-            open_server(binary, FILE.command, settings, page, _plugin(folder))
+            open_server(binary, plugin.command, settings, page, _plugin(folder))
         )
-        stage = Stage(browser, server, logs, FILE.query)
+        stage = Stage(browser, server, logs, plugin)
         stack.push_async_callback(stage.close)
         await stage.start_upstream(folder, before)
         yield stage

@@ -193,6 +193,17 @@ async def test_a_query_returns_its_last_cursor_and_the_exact_channel(log):
     assert (cursor["channel"], cursor["last"], cursor["column"]) == ("ds/test/x/log/a", 3, 1)
 
 
+async def test_a_stream_with_a_cursor_names_its_upstream_system_by_the_settings(log):
+    named = []
+    for settings in ({"url": "a"}, {"url": "a"}, {"url": "b"}):
+        async with serve_in_memory(Source, settings=settings) as grafana:
+            _, cursor = await exact(grafana)
+            named.append(cursor["upstream"])
+            (frame,) = await grafana.query({"queryType": "logged", "exact": True})
+            assert "upstream" not in frame.meta.custom["cursor"], "nothing can be read again"
+    assert named[0] == named[1] != named[2]
+
+
 async def test_a_range_that_ends_now_has_no_upper_limit(log):
     now = datetime.now(UTC)
     ahead = round((now + timedelta(seconds=30)).timestamp() * 1000) - START

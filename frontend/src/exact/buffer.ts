@@ -18,6 +18,29 @@ export class RowBuffer {
     return Number(this.columns[this.time]?.[row] ?? NaN);
   }
 
+  /** The earliest time of a row in Unix ms; Infinity if none has a time. */
+  get earliest(): number {
+    return this.#times().reduce((least, time) => (time < least ? time : least), Infinity);
+  }
+
+  /** The latest time of a row in Unix ms; -Infinity if none has a time. */
+  get latest(): number {
+    return this.#times().reduce((most, time) => (time > most ? time : most), -Infinity);
+  }
+
+  /** The rows with `from` <= time < `before`, as a new buffer. */
+  between(from: number, before: number): RowBuffer {
+    const keep = this.#times().map((time) => time >= from && time < before);
+    return new RowBuffer(this.columns.map((column) => column.filter((_, row) => keep[row])), this.time);
+  }
+
+  /** Insert rows before all others. */
+  prepend(earlier: RowBuffer): void {
+    if (earlier.rows > 0) {
+      this.columns.forEach((column, index) => (this.columns[index] = earlier.columns[index].concat(column)));
+    }
+  }
+
   /** Append the rows of `columns` from index `first` on. */
   append(columns: Column[], first: number): void {
     columns.forEach((source, index) => {
@@ -44,6 +67,10 @@ export class RowBuffer {
       this.columns.forEach((column) => column.splice(0, first));
     }
     return cut;
+  }
+
+  #times(): number[] {
+    return Array.from({ length: this.rows }, (_, row) => this.timeOf(row));
   }
 
   /** A copy that a panel may keep while this buffer changes. */

@@ -10,6 +10,7 @@
  */
 
 import { RowBuffer } from "./buffer";
+import { keep } from "./keeping";
 import { type Conditions, type Notice, Notices } from "./notices";
 import { type Column, type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
 import type { ChannelSubscription, Subscriptions } from "./subscription";
@@ -21,6 +22,7 @@ const QUEUE_LIMIT = 500; // queued packets; beyond it the oldest are dropped and
 const CALL_TIMEOUT = 30_000; // ms
 const TRANSIENT_BACKOFF = [500, 4_000] as const; // ms between failing calls: first and longest delay
 const PERMANENT_BACKOFF = [2_000, 15_000] as const; // ms, after an error that a retry will not cure
+const PATIENCE = 3_000; // ms after which a panel shows that it waits
 const LAG_BACKOFF = [100, 2_000] as const; // ms, for a server that has not read those rows yet
 
 /** The answer of an exact query. `frame` is whatever the caller makes its frames from. */
@@ -29,7 +31,8 @@ export interface History<F> {
   columns: Column[];
   /** Index of the column with the rows' time in Unix ms; -1 without one. */
   time: number;
-  cursor: { channel: string; epoch: string; last: number };
+  /** `upstream` names the upstream system of a stream whose history can be read again. */
+  cursor: { channel: string; epoch: string; last: number; upstream?: string };
 }
 
 /** A call that failed; `permanent` if a retry cannot help. */
@@ -45,6 +48,8 @@ export interface HistoryLoader<F> {
   load(): Promise<History<F>>;
   /** The resource `replay/rows`. */
   rows(channel: string, after: number): Promise<Page>;
+  /** Whether rows of two frames may be drawn in one. */
+  sameColumns(frame: F, other: F): boolean;
   /** Left edge of the panel's current range, in Unix ms. */
   from(): number;
   /** Most rows that are drawn. */
@@ -69,6 +74,7 @@ export class Follower<F> {
   #buffer!: RowBuffer;
   #frame!: F;
   #epoch = "";
+  #upstream?: string;
   #cursor = -1;
   #subscription?: ChannelSubscription;
   #queue: Packet[] = [];
@@ -138,21 +144,46 @@ export class Follower<F> {
   }
 
   #begin(history: History<F>): void {
-    const from = this.#loader.from();
-    const previous = this.#buffer;
-    const full = (history.columns[0]?.length ?? 0) >= this.#loader.limit;
-    this.#frame = history.frame;
-    this.#buffer = new RowBuffer(history.columns, history.time);
-    this.#epoch = history.cursor.epoch;
-    this.#cursor = history.cursor.last;
+    const { cursor } = history;
+    if (!this.#buffer || history.columns.length > 0) {
+      this.#replace(history);
+    } else {
+      this.#continueWithoutColumns();
+    }
+    this.#epoch = cursor.epoch;
+    this.#cursor = cursor.last;
     this.#epochDiffers = this.#truncated = this.#continued = false;
     this.#pollAt = now() + POLL_INTERVAL;
-    this.#notices.cut = full ? this.#buffer.timeOf(0) : undefined;
-    if (previous && !full) {
-      this.#notices.gap = gapBetween(previous, this.#buffer, from) ?? this.#notices.gap;
-    }
+    this.#notices.update({ blocked: false, waiting: undefined });
     this.#throttle.request(true);
-    this.#subscribe(history.cursor.channel);
+    this.#subscribe(cursor.channel);
+  }
+
+  /** Draw a history, after the drawn rows that stay. */
+  #replace({ frame, columns, time, cursor }: History<F>): void {
+    const buffer = new RowBuffer(columns, time);
+    const full = buffer.rows >= this.#loader.limit;
+    this.#notices.cut = full ? buffer.timeOf(0) : undefined;
+    if (this.#buffer && !full) {
+      const { rows, gap } = keep(this.#buffer, buffer, this.#loader.from(), {
+        sameEpoch: cursor.epoch === this.#epoch,
+        sameUpstream: cursor.upstream === this.#upstream,
+        sameColumns: this.#loader.sameColumns(this.#frame, frame),
+      });
+      this.#notices.addGap(gap, buffer.earliest, rows.rows > 0);
+      buffer.prepend(rows);
+    }
+    this.#frame = frame;
+    this.#buffer = buffer;
+    this.#upstream = cursor.upstream;
+  }
+
+  /** A new log has no columns until its first row, which begins another epoch. Until then the rows stay. */
+  #continueWithoutColumns(): void {
+    const after = this.#buffer.between(this.#loader.from(), Infinity).latest;
+    if (after > -Infinity) {
+      this.#notices.addGap({ after, certain: false }, Infinity, true);
+    }
   }
 
   #subscribe(channel: string): void {
@@ -192,7 +223,10 @@ export class Follower<F> {
       await this.#changeEpoch();
       return;
     }
-    this.#epochDiffers = false;
+    if (this.#epochDiffers) {
+      this.#epochDiffers = false;
+      this.#update({ blocked: this.#truncated });
+    }
     if (this.#truncated) {
       return;
     }
@@ -207,6 +241,7 @@ export class Follower<F> {
   /** Fetch the rows after the cursor until it has reached `wanted`; at least one call. */
   async #fetch(wanted: number): Promise<void> {
     const backoff = new Backoff(...LAG_BACKOFF);
+    const start = now();
     for (;;) {
       const before = this.#cursor;
       const page = await this.#retry(() => this.#loader.rows(this.#subscription!.channel, before));
@@ -226,6 +261,9 @@ export class Follower<F> {
       if (this.#cursor >= wanted || this.#queueHasOtherEpoch()) {
         return;
       }
+      if (now() - start >= PATIENCE) {
+        this.#update({ waiting: "for rows that the server has not read yet" });
+      }
       await this.#sleep(backoff.next());
     }
   }
@@ -241,13 +279,26 @@ export class Follower<F> {
       await this.#changeEpoch();
       return false;
     }
-    this.#buffer.append(columns, firstAfter(packet, columns, this.#cursor));
+    const first = firstAfter(packet, columns, this.#cursor);
+    this.#closeGap(columns, first);
+    this.#buffer.append(columns, first);
     this.#cursor = packet.cursor.last;
+    this.#update({ waiting: undefined });
     if (this.#buffer.rows > 2 * this.#loader.limit) {
       this.#trim(); // a hidden tab may not draw for hours
     }
     this.#throttle.request();
     return true;
+  }
+
+  /** The first rows of a new epoch replace those of the earlier one from their time on. */
+  #closeGap(columns: Column[], first: number): void {
+    const rows = columns.map((column) => column.slice(first));
+    const begin = this.#notices.isOpen ? new RowBuffer(rows, this.#buffer.time).earliest : Infinity;
+    if (begin < Infinity) {
+      this.#buffer = this.#buffer.between(-Infinity, begin);
+      this.#notices.closeGap(begin);
+    }
   }
 
   /** Load the history again as soon as the limiter allows; until then poll. */
@@ -256,6 +307,7 @@ export class Follower<F> {
       await this.#reload();
     } else {
       this.#epochDiffers = true;
+      this.#update({ blocked: true });
     }
   }
 
@@ -263,9 +315,7 @@ export class Follower<F> {
   async #handleTruncation(page: Page): Promise<void> {
     if (!this.#continued) {
       // not even a history that was just loaded can be continued: go on after the gap, with a notice
-      const columns = columnsOf(page);
-      const time = new RowBuffer(columns, this.#buffer.time).timeOf(0);
-      this.#notices.gap = Number.isNaN(time) ? Date.now() : time;
+      this.#addGapBefore(columnsOf(page));
       this.#cursor = page.cursor.prev;
       this.#throttle.request();
       await this.#append(page);
@@ -273,7 +323,19 @@ export class Follower<F> {
       await this.#reload();
     } else {
       this.#truncated = true;
+      this.#update({ blocked: true });
     }
+  }
+
+  #addGapBefore(columns: Column[]): void {
+    if (this.#notices.isOpen) {
+      return; // its first rows will close it
+    }
+    const { rows, time } = this.#buffer;
+    const found = new RowBuffer(columns, time).timeOf(0);
+    const before = Number.isNaN(found) ? Date.now() : found;
+    const after = rows > 0 ? this.#buffer.timeOf(rows - 1) : undefined;
+    this.#notices.addGap({ after, before, certain: true }, before, true);
   }
 
   async #reload(): Promise<void> {
@@ -287,9 +349,9 @@ export class Follower<F> {
     for (let failures = 1; ; failures++) {
       let delay: number;
       try {
-        const answer = await withTimeout(CALL_TIMEOUT, call());
+        const answer = await this.#patiently(withTimeout(CALL_TIMEOUT, call()));
         this.#throwIfClosed();
-        this.#update({ failure: undefined });
+        this.#update({ failure: undefined, waiting: undefined });
         return answer;
       } catch (error) {
         this.#throwIfClosed();
@@ -303,8 +365,13 @@ export class Follower<F> {
     }
   }
 
+  async #patiently<T>(call: Promise<T>): Promise<T> {
+    const timer = setTimeout(() => this.#update({ waiting: "for an answer of Grafana" }), PATIENCE);
+    return call.finally(() => clearTimeout(timer));
+  }
+
   #update(changes: Conditions): void {
-    if (this.#notices.update(changes)) {
+    if (!this.#closed && this.#notices.update(changes)) {
       this.#throttle.request();
     }
   }
@@ -336,16 +403,4 @@ export class Follower<F> {
       throw CLOSED;
     }
   }
-}
-
-/** If rows that were drawn are missing in the new history: the time of its first row. */
-function gapBetween(previous: RowBuffer, buffer: RowBuffer, from: number): number | undefined {
-  const first = buffer.rows > 0 ? buffer.timeOf(0) : Date.now();
-  for (let row = 0; row < previous.rows; row++) {
-    const time = previous.timeOf(row);
-    if (time >= from && time < first) {
-      return first;
-    }
-  }
-  return undefined;
 }

@@ -17,6 +17,12 @@ export function historyOf(frame: DataFrame, cursor: Cursor): History<DataFrame> 
   return { frame, columns: frame.fields.map((field) => columnOf(field.values)), time, cursor };
 }
 
+/** Whether the fields of two frames have the same names, types and labels. */
+export function sameColumns(frame: DataFrame, other: DataFrame): boolean {
+  const describe = ({ fields }: DataFrame) => JSON.stringify(fields.map(({ name, type, labels }) => [name, type, labels ?? {}]));
+  return describe(frame) === describe(other);
+}
+
 /** The frame that a panel draws: the history's fields with the current rows. */
 export function frameOf({ frame, columns, notices }: Drawing<DataFrame>): DataFrame {
   const all: QueryResultMetaNotice[] = [...(frame.meta?.notices ?? []), ...notices];

@@ -1,4 +1,4 @@
-/** The notices of one panel: missing rows, failing calls, and the stream's status. */
+/** The notices of one panel: missing rows, what it waits for, failing calls, and the stream's status. */
 
 import type { Status } from "./packets";
 
@@ -8,6 +8,16 @@ export interface Notice {
   text: string;
 }
 
+/** Rows that are missing between two times, in Unix ms. */
+export interface Gap {
+  /** Time of the last row before them; undefined if none is drawn. */
+  after?: number;
+  /** Time of the first row after them; undefined until there is one. */
+  before?: number;
+  /** Whether some are missing for sure. */
+  certain: boolean;
+}
+
 export interface Conditions {
   /** The stream's status as the plugin reports it; null is healthy. */
   status?: Status | null;
@@ -15,12 +25,15 @@ export interface Conditions {
   failure?: string;
   /** Rows are fetched by polling. */
   polling?: boolean;
+  /** The history has to be loaded again, and it is too early for that. */
+  blocked?: boolean;
+  /** What has not happened for some seconds. */
+  waiting?: string;
 }
 
 export class Notices {
   readonly #conditions: Conditions = { status: null, polling: false };
-  /** Time of the first row after missing ones, in Unix ms. */
-  gap?: number;
+  #gaps: Gap[] = [];
   /** Time of the newest row that the row limit has removed, in Unix ms. */
   cut?: number;
 
@@ -31,16 +44,37 @@ export class Notices {
     return JSON.stringify(this.#conditions) !== before;
   }
 
+  /** Whether rows before a gap are drawn and none after it. */
+  get isOpen(): boolean {
+    return this.#gaps.some(isOpen);
+  }
+
+  /**
+   * Note the gap before a history whose first row has the time `begin`. Earlier gaps stay if they end
+   * before it and the rows around them are drawn (`kept`).
+   */
+  addGap(gap: Gap | undefined, begin: number, kept: boolean): void {
+    this.#gaps = this.#gaps.filter(({ after, before = Infinity }) =>
+      before < begin ? kept || (!gap && after === undefined) : before === begin && !gap
+    );
+    if (gap) {
+      this.#gaps.push(gap);
+    }
+  }
+
+  /** The first row after an open gap has arrived. */
+  closeGap(before: number): void {
+    this.#gaps = this.#gaps.map((gap) => (isOpen(gap) ? { ...gap, before } : gap));
+  }
+
   /**
    * Forget gaps and cuts before `from`, the start of the panel's range, and return what is left.
    * At most `limit` rows are drawn.
    */
   collect(from: number, limit: number): Notice[] {
-    const { status, failure, polling } = this.#conditions;
+    const { status, failure, polling, blocked, waiting } = this.#conditions;
     const notices: Notice[] = [];
-    if (this.gap !== undefined && this.gap < from) {
-      this.gap = undefined;
-    }
+    this.#gaps = this.#gaps.filter(({ after = 0, before = after }) => before >= from);
     if (this.cut !== undefined && this.cut < from) {
       this.cut = undefined;
     }
@@ -49,12 +83,13 @@ export class Notices {
     }
     if (failure !== undefined) {
       notices.push({ severity: "warning", text: `Rows cannot be fetched, retrying: ${failure}` });
+    } else if (waiting ?? blocked) {
+      notices.push({ severity: "info", text: `Waiting ${waiting ?? "to load the rows again after a restart or a change"}.` });
     } else if (polling) {
       notices.push({ severity: "info", text: "No live connection: new rows are fetched every 2 s." });
     }
-    if (this.gap !== undefined) {
-      const time = new Date(this.gap).toLocaleTimeString();
-      notices.push({ severity: "warning", text: `Rows before ${time} are missing.` });
+    if (this.#gaps.length > 0) {
+      notices.push({ severity: "warning", text: textOf(this.#gaps) });
     }
     if (this.cut !== undefined) {
       notices.push({
@@ -64,4 +99,26 @@ export class Notices {
     }
     return notices;
   }
+}
+
+function isOpen(gap: Gap): boolean {
+  return gap.before === undefined;
+}
+
+/** The newest gap, and how many there are. */
+function textOf(gaps: Gap[]): string {
+  const { after, before, certain } = gaps[gaps.length - 1];
+  const verb = certain ? "are" : "may be";
+  const others = gaps.length > 1 ? `, and at ${gaps.length - 1} earlier times` : "";
+  if (before === undefined) {
+    return `Rows after ${clock(after!)} ${verb} missing; none has come since${others}.`;
+  }
+  const where = after === undefined ? "before" : `between ${clock(after)} and`;
+  return `Rows ${where} ${clock(before)} ${verb} missing${others}.`;
+}
+
+/** The time of day, with the date if it is not today. */
+function clock(time: number): string {
+  const date = new Date(time);
+  return date.toDateString() === new Date().toDateString() ? date.toLocaleTimeString() : date.toLocaleString();
 }

@@ -7,7 +7,7 @@ import { currentRange } from "../range";
 import { keyOf } from "../responses";
 import type { StreamQuery } from "../types";
 import { Failure, Follower, type History } from "./follower";
-import { cursorOf, frameOf, historyOf } from "./frames";
+import { cursorOf, frameOf, historyOf, sameColumns } from "./frames";
 import { subscriptions } from "./live";
 import { type Page, isPacket } from "./packets";
 import { Backoff, Sleeper } from "./timing";
@@ -106,6 +106,7 @@ class ExactQuery {
     const loader = {
       load: async () => pick(await this.#load()),
       rows: (channel: string, after: number) => this.#rows(channel, after),
+      sameColumns,
       from: () => currentRange(this.#request).from.valueOf(),
       limit: this.#request.maxDataPoints ?? DEFAULT_POINTS,
       hidden: () => document.visibilityState === "hidden",

@@ -12,7 +12,7 @@ import { type Packet, type Status, heartbeatOf, isPacket } from "./packets";
 import { Backoff, now } from "./timing";
 
 export const LINGER = 10_000; // ms that a subscription stays open after its last subscriber
-export const SILENCE = 7_000; // ms without a message after which the connection counts as lost; the plugin sends heartbeats every 2 s
+export const SILENCE = 5_000; // ms without a message after which the connection counts as lost; the plugin sends heartbeats every 2 s
 
 /** Receives the events of a raw subscription. */
 export interface Listener {

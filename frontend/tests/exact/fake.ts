@@ -8,10 +8,10 @@ import { type Listener, Subscriptions } from "../../src/exact/subscription";
 export const CHANNEL = "ds/uid/x/log/a";
 export const NOW = 1_000_000;
 
-/** Rows prev+1 … last: row n has the time n seconds, the number n, and its epoch. */
-export function packet(prev: number, last: number, epoch = "e", more: Partial<Page> = {}): Page {
+/** Rows prev+1 … last: row n has the time offset + n seconds, the number n, and its epoch. */
+export function packet(prev: number, last: number, epoch = "e", more: Partial<Page> = {}, offset = 0): Page {
   const numbers = Array.from({ length: last - prev }, (_, index) => prev + 1 + index);
-  const data = numbers.length ? { data: { values: [numbers.map((n) => n * 1000), numbers, numbers.map(() => epoch)] } } : {};
+  const data = numbers.length ? { data: { values: [numbers.map((n) => (offset + n) * 1000), numbers, numbers.map(() => epoch)] } } : {};
   return { cursor: { epoch, prev, last }, ...data, ...more };
 }
 
@@ -19,6 +19,8 @@ export class FakeGrafana {
   last = 10;
   first = 1; // the oldest row that pages still have
   epoch = "e";
+  offset = 0; // seconds that the times of this epoch's rows are ahead of their numbers
+  upstream?: string;
   pageRows = 5_000; // rows in one page
   failures = 0; // the next calls that fail
   failure = new Error("down");
@@ -36,19 +38,32 @@ export class FakeGrafana {
 
   history(limit = 100_000, from = 0): History<string> {
     const numbers = packet(0, this.last).data?.values[1] ?? [];
-    const drawn = (numbers as number[]).filter((n) => n * 1000 >= from).slice(-limit);
+    const drawn = (numbers as number[]).filter((n) => (this.offset + n) * 1000 >= from).slice(-limit);
     return {
       frame: this.epoch,
-      columns: [drawn.map((n) => n * 1000), drawn, drawn.map(() => this.epoch)],
+      columns: [drawn.map((n) => (this.offset + n) * 1000), drawn, drawn.map(() => this.epoch)],
       time: 0,
-      cursor: { channel: CHANNEL, epoch: this.epoch, last: this.last },
+      cursor: { channel: CHANNEL, epoch: this.epoch, last: this.last, upstream: this.upstream },
     };
   }
 
   rows(after: number): Page {
     const prev = Math.max(after, this.first - 1);
     const last = Math.max(prev, Math.min(this.last, prev + this.pageRows));
-    return packet(prev, last, this.epoch, { more: last < this.last, truncated: after < this.first - 1, status: this.status });
+    const more = { more: last < this.last, truncated: after < this.first - 1, status: this.status };
+    return packet(prev, last, this.epoch, more, this.offset);
+  }
+
+  /** The plugin starts again: rows have another epoch, and times `offset` seconds ahead of their numbers. */
+  restart(epoch: string, last: number, offset = 0): void {
+    Object.assign(this, { epoch, last, offset, first: 1 });
+  }
+
+  /** Write rows up to a number, and send them. */
+  write(last: number): void {
+    const prev = this.last;
+    this.last = last;
+    this.send(packet(prev, last, this.epoch, {}, this.offset));
   }
 
   recordCall(name: string): void {
@@ -94,6 +109,7 @@ export class Panel {
         grafana.recordCall("rows");
         return grafana.rows(after);
       },
+      sameColumns: () => true,
       from: () => 0,
       limit: 100_000,
       hidden: () => false,

@@ -117,7 +117,7 @@ test("a lagging server is asked again, and nothing is drawn until it has the row
   const panel = await opened();
   grafana.send(packet(20, 21));
   await advance(5);
-  expect(panel.numbers).toHaveLength(1);
+  panel.numbers.forEach((numbers) => expect(numbers).toEqual(upto(10)));
   grafana.last = 21;
   await advance(3);
   const times = grafana.times("rows");
@@ -138,17 +138,154 @@ test("another epoch reloads at once, then two and four seconds apart, and polls"
   expect(panel.latest).toEqual(upto(11));
 });
 
-test("a new epoch causes one reload, and its rows never mix with the old ones", async () => {
+test("a new epoch causes one reload, and its history replaces the drawn rows of its time", async () => {
   const panel = await opened();
-  grafana.epoch = "later";
-  grafana.last = 4;
+  grafana.restart("later", 4, 3); // the times 4 … 7 s
   grafana.send(packet(4, 4, "later"));
   await advance(0.1);
   expect(grafana.times("load")).toHaveLength(1);
-  expect(panel.drawn.map(({ frame, columns }) => [frame, columns[1]])).toEqual([
-    ["e", upto(10)],
-    ["later", upto(4)],
-  ]);
+  expect(panel.drawn.map(({ columns }) => columns[1])).toEqual([upto(10), [1, 2, 3, 1, 2, 3, 4]]);
+  expect(panel.notices).toEqual([expect.stringMatching(/^warning: Rows between .*:03.* and .*:04.* may be missing\.$/)]);
+});
+
+test("drawn rows stay when the plugin starts again, and the gap is shown until it has left the range", async () => {
+  let from = 0;
+  const panel = await opened({ from: () => from });
+  grafana.restart("later", 0, 20);
+  grafana.send(packet(0, 0, "later"));
+  await advance(0.1);
+  expect(panel.latest).toEqual(upto(10));
+  expect(panel.notices).toEqual([expect.stringMatching(/^warning: Rows after .*:10.* may be missing; none has come since\.$/)]);
+  grafana.write(2);
+  await advance(0.1);
+  expect(panel.latest).toEqual([...upto(10), 1, 2]);
+  expect(panel.drawn.at(-1)?.columns[0]).toEqual([...upto(10), 21, 22].map((n) => n * 1000));
+  expect(panel.notices).toEqual([expect.stringMatching(/^warning: Rows between .*:10.* and .*:21.* may be missing\.$/)]);
+  from = 21_001;
+  grafana.write(3);
+  await advance(0.1);
+  expect([panel.latest, panel.notices]).toEqual([[2, 3], []]);
+});
+
+test("the first rows of a new epoch replace drawn rows that are not before them", async () => {
+  const panel = await opened();
+  grafana.restart("later", 0, 7);
+  grafana.send(packet(0, 0, "later"));
+  await advance(0.1);
+  grafana.write(2);
+  await advance(0.1);
+  expect(panel.drawn.at(-1)?.columns[0]).toEqual(upto(9).map((n) => n * 1000));
+  expect(panel.latest).toEqual([...upto(7), 1, 2]);
+});
+
+test("each restart is a gap, and a notice counts them", async () => {
+  const panel = await opened();
+  for (const n of [1, 2, 3]) {
+    grafana.restart(`e${n}`, 0, 20 * n);
+    grafana.send(packet(0, 0, `e${n}`));
+    await advance(40);
+    grafana.write(2);
+    await advance(0.1);
+  }
+  expect(panel.latest).toEqual([...upto(10), 1, 2, 1, 2, 1, 2]);
+  expect(panel.notices).toContainEqual(expect.stringMatching(/may be missing, and at 2 earlier times\.$/));
+});
+
+test("rows of another upstream system that have the same time replace all drawn rows", async () => {
+  grafana.upstream = "a";
+  const panel = await opened();
+  grafana.restart("later", 4, 5);
+  grafana.upstream = "b";
+  grafana.send(packet(4, 4, "later"));
+  await advance(0.1);
+  expect(panel.latest).toEqual(upto(4));
+  expect(panel.notices).toEqual([expect.stringMatching(/^warning: Rows before .* are missing\.$/)]);
+});
+
+test("rows of another upstream system that are all later follow the drawn ones", async () => {
+  grafana.upstream = "a";
+  const panel = await opened();
+  grafana.restart("later", 4, 50);
+  grafana.upstream = "b";
+  grafana.send(packet(4, 4, "later"));
+  await advance(0.1);
+  expect(panel.latest).toEqual([...upto(10), ...upto(4)]);
+});
+
+test("rows of other columns are never drawn in one frame", async () => {
+  const panel = await opened({ sameColumns: (frame: string, other: string) => frame === other });
+  grafana.restart("later", 4, 50);
+  grafana.send(packet(4, 4, "later"));
+  await advance(0.1);
+  expect(panel.latest).toEqual(upto(4));
+  expect(panel.notices).toEqual([expect.stringMatching(/^warning: Rows before .* are missing\.$/)]);
+});
+
+test("a new log without columns keeps the drawn rows until its first row defines the columns", async () => {
+  const panel = await opened({
+    load: async () => {
+      grafana.recordCall("load");
+      const history = grafana.history();
+      return grafana.last > 0 ? history : { ...history, columns: [] };
+    },
+  });
+  grafana.restart("later.", 0, 20);
+  grafana.send(packet(0, 0, "later."));
+  await advance(5);
+  expect([panel.latest, panel.drawn.at(-1)?.frame]).toEqual([upto(10), "e"]);
+  expect(panel.notices).toEqual([expect.stringContaining("none has come since")]);
+  grafana.restart("later.columns", 0, 20);
+  grafana.write(2);
+  await advance(0.1);
+  expect(panel.latest).toEqual([...upto(10), 1, 2]);
+  expect(panel.notices).toEqual([expect.stringMatching(/between .* may be missing\.$/)]);
+});
+
+test("rows without a time do not stay, because nothing orders them", async () => {
+  const panel = await opened({ history: { ...grafana.history(), time: -1 } });
+  grafana.restart("later", 4, 50);
+  grafana.send(packet(4, 4, "later"));
+  await advance(0.1);
+  expect(panel.latest).toEqual(upto(4));
+});
+
+test("a panel whose history has as many rows as it draws keeps none", async () => {
+  const panel = await opened({ limit: 4 });
+  grafana.restart("later", 6, 50);
+  grafana.send(packet(6, 6, "later"));
+  await advance(0.1);
+  expect(panel.latest).toEqual([3, 4, 5, 6]);
+});
+
+test("a panel shows what it waits for", async () => {
+  let answer = (): void => undefined;
+  const pending = new Promise<never>((_, reject) => (answer = () => reject(new Error("gone"))));
+  let calls = 0;
+  const panel = await opened({ rows: async (_: string, after: number) => (calls++ ? grafana.rows(after) : pending) });
+  grafana.send(packet(12, 12));
+  await advance(2.9);
+  expect(panel.notices).toEqual([]);
+  await advance(0.2);
+  expect(panel.notices).toEqual(["info: Waiting for an answer of Grafana."]);
+  answer();
+  await advance(6);
+  expect(panel.notices).toEqual(["info: Waiting for rows that the server has not read yet."]);
+  grafana.last = 12;
+  await advance(3);
+  expect([panel.latest, panel.notices]).toEqual([upto(12), []]);
+});
+
+test("a panel that may not load its history again yet shows it", async () => {
+  const panel = await opened();
+  for (const n of [1, 2, 3]) {
+    grafana.restart(`e${n}`, 0, 20 * n);
+    grafana.write(2);
+    await advance(0.5);
+  }
+  expect(panel.notices).toContain("info: Waiting to load the rows again after a restart or a change.");
+  await advance(8);
+  expect(panel.latest).toEqual([...upto(10), 1, 2, 1, 2]);
+  expect(panel.notices).not.toContain("info: Waiting to load the rows again after a restart or a change.");
 });
 
 test("rows that pages have lost are loaded once from the history", async () => {
@@ -178,7 +315,7 @@ test("rows that the reloaded history lacks too are a gap with a notice", async (
   await advance(120);
   expect(grafana.times("load")).toHaveLength(1);
   expect(panel.latest).toEqual([...upto(20), ...upto(30, 25)]);
-  expect(panel.notices).toContainEqual(expect.stringMatching(/^warning: Rows before .* are missing\.$/));
+  expect(panel.notices).toContainEqual(expect.stringMatching(/^warning: Rows between .*:20.* and .*:25.* are missing\.$/));
 });
 
 test("repeated truncation reloads more and more slowly", async () => {
@@ -192,22 +329,6 @@ test("repeated truncation reloads more and more slowly", async () => {
     await advance(0.1);
   }
   expect(grafana.times("load").length).toBeLessThanOrEqual(5);
-});
-
-test("rows that were lost with their process are a gap until it has left the range", async () => {
-  let from = 0;
-  const panel = await opened({ from: () => from });
-  grafana.epoch = "later";
-  grafana.last = 0;
-  grafana.send(packet(0, 0, "later"));
-  await advance(0.1);
-  expect(panel.latest).toEqual([]);
-  expect(panel.notices[0]).toMatch(/^warning: Rows before .* are missing\.$/);
-  from = NOW + 10_000;
-  grafana.last = 1;
-  grafana.send({ ...packet(0, 0, "later"), status: { severity: "info", text: "back" } });
-  await advance(0.1);
-  expect(panel.notices).toEqual(["info: back"]);
 });
 
 test("without a socket rows are polled every two seconds, with a notice", async () => {

@@ -1,5 +1,6 @@
 // Random sequences of rows, lost packets, outages, lagging pages and restarts. Each frame of each panel
-// has every row of its range up to its last one, once, in order, and of one epoch.
+// has every row of its range up to its last one, once and in order. Rows of an earlier epoch are before
+// those of a later one, with a notice.
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { FakeGrafana, NOW, type Panel, advance, packet, upto } from "./fake";
@@ -26,9 +27,10 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
   const panels: Panel[] = [];
   let sent = grafana.last;
   let dropping = false;
+  let epochs = 0;
   const send = (last: number) => {
     if (!dropping) {
-      grafana.send(packet(sent, last, grafana.epoch));
+      grafana.send(packet(sent, last, grafana.epoch, {}, grafana.offset));
     }
     sent = last;
   };
@@ -42,15 +44,15 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
     () => (grafana.failures = below(4)),
     () => (grafana.pageRows = 1 + below(8)),
     () => grafana.send(undefined, random() < 0.5 ? "connecting" : "connected"),
-    () => grafana.send(packet(Math.max(0, sent - 3), sent, grafana.epoch)), // sent again
+    () => grafana.send(packet(Math.max(0, sent - 3), sent, grafana.epoch, {}, grafana.offset)), // sent again
     () => void panels.push(grafana.open()),
     () => panels.splice(below(panels.length + 1), 1).forEach((panel) => panel.follower.close()),
     () => grafana.endSubscriptions(),
     () => (grafana.first = 1 + below(grafana.last)), // pages have lost older rows
     () => {
-      grafana.first = 1;
-      grafana.epoch = `e${below(1e9)}`;
-      grafana.last = sent = below(20);
+      const offset = random() < 0.5 ? grafana.offset : grafana.offset + grafana.last;
+      grafana.restart(`e${epochs++}`, (sent = below(20)), offset);
+      grafana.upstream = random() < 0.5 ? grafana.upstream : `u${epochs}`;
     },
   ];
   panels.push(grafana.open());
@@ -65,15 +67,20 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
   grafana.pageRows = 5_000;
   grafana.send(packet(grafana.last, grafana.last, grafana.epoch), "connected");
   await advance(120);
-  for (const { frame, columns, notices } of all.flatMap((panel) => panel.drawn)) {
-    const [, numbers, epochs] = columns;
-    expect(epochs).toEqual(epochs.map(() => frame));
-    if (!notices.some(({ text }) => text.includes("are missing"))) {
+  for (const { columns, notices } of all.flatMap((panel) => panel.drawn)) {
+    const [times, numbers, names] = columns as [number[], number[], string[]];
+    times.forEach((time, row) => expect(time).toBeGreaterThan(row > 0 ? times[row - 1] : -1));
+    const changes = names.flatMap((name, row) => (row > 0 && name !== names[row - 1] ? [row] : []));
+    expect(changes).toHaveLength(Math.max(0, new Set(names).size - 1)); // no epoch twice
+    if (!notices.some(({ text }) => text.startsWith("Rows "))) {
+      expect(changes).toEqual([]);
       expect(numbers).toEqual(upto(numbers.length));
     }
   }
   for (const panel of panels) {
-    expect(panel.latest[panel.latest.length - 1]).toBe(grafana.last || undefined);
+    if (grafana.last > 0) {
+      expect(panel.latest[panel.latest.length - 1]).toBe(grafana.last);
+    }
     panel.follower.close();
   }
   await advance(60);

@@ -167,6 +167,7 @@ class RowReplay:
         self, request: ChannelRequest, history_range: HistoryRange
     ) -> tuple[Frame, dict[str, Any]]:
         """The rows of a time range, and the object `meta.custom.cursor`."""
+        upstream = {}
         if request.stream.options.cursor is None:
             rows = await self._log_range(request, history_range)
             schema = _schema_of(rows.frame)
@@ -174,13 +175,14 @@ class RowReplay:
             rows = await self._history_range(request, history_range)
             schema = _schema_of(rows.frame)
             self._check_columns(request, rows.frame, schema)
+            upstream = {"upstream": request.instance.settings_digest}
         uid = request.instance.source.instance.uid
         cursor: dict[str, Any] = {
             "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
             "epoch": wire_epoch(rows.epoch, schema),
             "last": rows.last,
         }
-        return rows.frame, cursor | _cursor_column(request, rows.frame)
+        return rows.frame, cursor | upstream | _cursor_column(request, rows.frame)
 
     async def _history_range(
         self, request: ChannelRequest, history_range: HistoryRange

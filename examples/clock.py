@@ -1,16 +1,16 @@
 """The smallest data source: a sine wave with the rate that the path names."""
 
 from math import sin
-from typing import Annotated
+from typing import Literal
 
 import anyio
 
-from aiostream_ds import DataSource, Meta, Rows, serve, stream
+from aiostream_ds import DataSource, Rows, serve, stream
 
 
 class Clock(DataSource):
-    @stream("ticks/{hz:int}")
-    async def ticks(self, hz: Annotated[int, Meta(ge=1, le=1000)]) -> Rows:
+    @stream
+    async def ticks(self, hz: Literal[1, 10, 100] = 10) -> Rows:
         while True:
             yield {"value": sin(anyio.current_time())}
             await anyio.sleep(1 / hz)

@@ -49,6 +49,20 @@ describe("fields of a schema", () => {
     expect(field("url").nullable).toBe(false);
   });
 
+  test("a required bool without a default is a select: a switch would show a value nobody chose", () => {
+    const [agreed] = fieldsOf({ properties: { agreed: { type: "boolean" } }, required: ["agreed"] });
+    expect(agreed).toMatchObject({ required: true, options: [{ label: "Yes" }, { label: "No" }] });
+    expect(validate(agreed!, undefined)).toBe("Agreed is required");
+  });
+
+  test("a date is a text with a pattern and an example", () => {
+    const text = { type: "string", format: "date", pattern: "^\\d{4}-\\d{2}-\\d{2}$", examples: ["2026-01-31"] };
+    const [day] = fieldsOf({ properties: { day: { anyOf: [text, { type: "null" }], default: null } } });
+    expect(day!.placeholder).toBe("2026-01-31");
+    expect(validate(day!, "31.1.2026")).toContain("expected a string that matches");
+    expect(validate(day!, "2026-01-31")).toBe("");
+  });
+
   test("a member with one possible value has no field and is always written", () => {
     expect(field("proxy")).toMatchObject({ constants: { kind: "http" }, fields: [{ name: "host" }] });
   });

@@ -6,9 +6,13 @@ character. Two viewers of the same values therefore always share one channel.
     literal     exactly these characters
     {name}      one segment of safe characters
     {n:int}     an integer            {x:float}   a finite number, as Python's repr
+    {b:bool}    true or false         {d:date}    a date, as 2026-01-31
+    {i:uuid}    a UUID
     {t:any}     any string, as base64url without padding
     {u:user}    the same; a user's login: only that user may follow the path
     {p:rest}    the remaining segments, with their slashes; only at the end
+
+A question mark, as in `{name?}` or `{n:int?}`, adds the value None, which a path has as `-`.
 """
 
 import base64
@@ -17,13 +21,25 @@ import keyword
 import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from enum import Enum
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from aiostream_ds.errors import BadQuery
 
-__all__ = ["CHANNEL_LIMIT", "KINDS", "PATH_LIMIT", "PathKind", "Pattern", "channel"]
+__all__ = [
+    "CHANNEL_LIMIT",
+    "KINDS",
+    "NULL",
+    "PATH_LIMIT",
+    "Nullable",
+    "PathKind",
+    "Pattern",
+    "channel",
+]
 
 CHANNEL_LIMIT = 160
 """Most characters of `ds/<uid>/<path>`; Grafana refuses a longer channel."""
@@ -34,12 +50,15 @@ PATH_LIMIT = CHANNEL_LIMIT - len("ds/u/")
 # the kinds of path fields by name
 KINDS: "dict[str, PathKind]" = {}
 
+NULL = "-"
+"""The segment for None, in a field that may be None."""
+
 _SAFE = "letters, digits and the characters _ - = ."
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-=.]+")
 _UID = re.compile(r"[A-Za-z0-9_\-.]+")
 _INT = re.compile(r"0|-?[1-9][0-9]*")
 _BASE64 = re.compile(r"[A-Za-z0-9_\-]+")
-_FIELD = re.compile(r"\{([^{}:]*)(?::([^{}:]*))?\}")
+_FIELD = re.compile(r"\{([^{}:?]*)(?::([^{}:?]*))?(\?)?\}")
 
 
 class PathKind:
@@ -48,17 +67,22 @@ class PathKind:
     A subclass is the kind with its `name`; nothing else has to be registered.
     """
 
-    name: ClassVar[str]
-    type: ClassVar[type] = str
+    name: str
+    type: type = str
     """The type of the values."""
-    samples: ClassVar[tuple[str, ...]]
+    samples: tuple[str, ...]
     """The shortest texts of this kind, and for each other kind the shortest one that it matches
     too, if there is one. `Pattern.overlaps` decides by them."""
-    spans_segments: ClassVar[bool] = False
+    spans_segments: bool = False
     """Whether a value may contain slashes; such a field is the last of its pattern."""
+    is_encoded: bool = False
+    """Whether a path has the values encoded."""
+    is_nullable: bool = False
+    """Whether None is a value."""
 
     def __init_subclass__(cls) -> None:
-        KINDS[cls.name] = cls()
+        if "name" in vars(cls):
+            KINDS[cls.name] = cls()
 
     def match(self, text: str) -> Any:
         """The value that `text` spells, or None."""
@@ -153,10 +177,76 @@ class Float(PathKind):
         return repr(number).replace("+", "")  # 1e+22: a path has no plus sign
 
 
+class Boolean(PathKind):
+    """`true` or `false`."""
+
+    name = "bool"
+    type = bool
+    samples = ("true",)  # neither is the base64 of a string
+
+    def match(self, text: str) -> bool | None:
+        return {"true": True, "false": False}.get(text)
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, bool):
+            raise BadQuery(f"must be true or false, got {value!r}")
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return "true" if value else "false"
+
+
+class Date(PathKind):
+    """A date in ISO 8601's extended format, such as 2026-01-31."""
+
+    name = "date"
+    type = date
+    samples = ("2000-01-01",)  # never the base64 of a string: its last character has spare bits
+
+    def match(self, text: str) -> date | None:
+        try:
+            value = date.fromisoformat(text)
+        except ValueError:
+            return None
+        return value if value.isoformat() == text else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, date) or isinstance(value, datetime):
+            raise BadQuery(f"must be a date, got {value!r}")
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return str(value)
+
+
+class Uuid(PathKind):
+    """A UUID in lower case, with its hyphens."""
+
+    name = "uuid"
+    type = UUID
+    samples = ("0" * 8 + "-0000-0000-0000-" + "0" * 12,)  # a hyphen's bits are not UTF-8 there
+
+    def match(self, text: str) -> UUID | None:
+        try:
+            value = UUID(text)
+        except ValueError:
+            return None
+        return value if str(value) == text else None
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, UUID):
+            raise BadQuery(f"must be a UUID, got {value!r}")
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return str(value)
+
+
 class AnyText(PathKind):
     """Any string, as base64url without padding."""
 
     name = "any"
+    is_encoded = True
     samples = ("YQ", "140")
 
     def match(self, text: str) -> str | None:
@@ -209,6 +299,37 @@ class Rest(PathKind):
     def format(self, value: object) -> str:
         self.check(value)
         return str(value)
+
+
+class Nullable(PathKind):
+    """Another kind, or None, which a path has as `-`."""
+
+    is_nullable = True
+
+    def __init__(self, kind: PathKind) -> None:
+        self._kind = kind
+        self.name, self.type, self.is_encoded = kind.name, kind.type, kind.is_encoded
+        self.samples = (*kind.samples, NULL)
+
+    def match(self, text: str) -> Any:
+        return _NONE if text == NULL else self._kind.match(text)
+
+    def check(self, value: object) -> None:
+        if value == NULL and self._kind.match(NULL) is not None:
+            raise BadQuery(f"must not be {NULL!r}, which a path has for None")
+        if value is not None:
+            self._kind.check(value)
+
+    def format(self, value: object) -> str:
+        self.check(value)
+        return NULL if value is None else self._kind.format(value)
+
+    def field(self, name: str) -> str:
+        return f"{self._kind.field(name)[:-1]}?}}"
+
+
+_NONE = object()
+"""The value of a segment that stands for None; None itself means that a segment does not match."""
 
 
 def _is_segment(text: str) -> bool:
@@ -294,14 +415,25 @@ class Pattern:
             if kind not in KINDS or found[2] == "segment":
                 named = ", ".join(each for each in KINDS if each != "segment")
                 raise ValueError(f"the kind must be one of {named}, got {kind!r} in {text!r}")
-            fields[name] = KINDS[kind]
-            yield _Part(name, KINDS[kind])
+            if found[3] and kind in ("user", "rest"):
+                raise ValueError(f"a field of the kind {kind} must not be None, got {part!r}")
+            fields[name] = Nullable(KINDS[kind]) if found[3] else KINDS[kind]
+            yield _Part(name, fields[name])
 
     @property
     def first(self) -> str:
         """The first segment if it is a literal, else ""."""
         part = self._parts[0]
         return part.text if part.kind is None else ""
+
+    def with_kinds(self, kinds: Mapping[str, PathKind]) -> "Pattern":
+        """The same pattern with fields of these kinds."""
+        return Pattern(
+            "/".join(
+                part.text if part.kind is None else kinds.get(part.text, part.kind).field(part.text)
+                for part in self._parts
+            )
+        )
 
     def match(self, path: str) -> dict[str, Any] | None:
         """The values of the fields, or None if the pattern does not match the path.
@@ -320,7 +452,7 @@ class Pattern:
             if value is None:
                 return None
             if part.kind is not None:
-                values[part.text] = value
+                values[part.text] = None if value is _NONE else value
         return values
 
     def spell(self, text: str) -> str | None:
@@ -361,8 +493,9 @@ class Pattern:
             if part.kind is None:
                 segments.append(part.text)
                 continue
+            value = values[part.text]
             try:
-                segments.append(part.kind.format(values[part.text]))
+                segments.append(part.kind.format(value.value if isinstance(value, Enum) else value))
             except BadQuery as error:
                 raise BadQuery(f"{part.text} {error.message}") from None
         path = "/".join(segments)
@@ -397,7 +530,7 @@ class Pattern:
 
 
 def _is_encoded(part: _Part) -> bool:
-    return isinstance(part.kind, AnyText)
+    return part.kind is not None and part.kind.is_encoded
 
 
 def _spans(part: _Part) -> bool:

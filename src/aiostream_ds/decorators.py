@@ -26,7 +26,7 @@ from typing import (
 
 import msgspec
 
-from aiostream_ds._annotations import signature
+from aiostream_ds._annotations import parameters, signature
 from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
@@ -228,7 +228,12 @@ def _error(function: Callable[..., Any], text: str) -> TypeError:
     return TypeError(f"{function.__module__}.{function.__qualname__}: {text}")
 
 
-def _pattern(text: str, function: Callable[..., Any]) -> Pattern:
+def _pattern(text: str | None, function: Callable[..., Any], leading: int = 0) -> Pattern:
+    """The pattern of a text; without one the method's name and its parameters, except for the
+    first `leading` ones and `request`. A field gets its kind when the class is created."""
+    if text is None:
+        names = [name for name in list(parameters(function))[leading:] if name != "request"]
+        text = "/".join([function.__name__, *(f"{{{name}}}" for name in names)])
     try:
         return Pattern(text)
     except ValueError as error:
@@ -254,6 +259,7 @@ class Stream(Generic[P, R_co]):
         options: StreamOptions,
     ) -> None:
         self.pattern = pattern
+        """A field without a kind has that of its annotation from the creation of the class on."""
         self.run = run
         self.options = options
         self.name: str = getattr(run, "__name__", repr(run))
@@ -400,15 +406,22 @@ if TYPE_CHECKING:
 
 
 @overload
+def stream(run: Callable[Concatenate[D, P], AsyncIterator[T]], /) -> Stream[P, T]: ...
+@overload
 def stream(
-    pattern: str, *, cursor: None = None, **options: Unpack[StreamKeywords]
+    pattern: str | None = None, *, cursor: None = None, **options: Unpack[StreamKeywords]
 ) -> "_StreamDecorator": ...
 @overload
 def stream(
-    pattern: str, *, cursor: str, **options: Unpack[StreamKeywords]
+    pattern: str | None = None, *, cursor: str, **options: Unpack[StreamKeywords]
 ) -> "_CursorStreamDecorator": ...
-def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamKeywords]) -> Any:
+def stream(
+    pattern: Any = None, *, cursor: str | None = None, **options: Unpack[StreamKeywords]
+) -> Any:
     """Decorate an `async def` method that yields the rows of all paths that match `pattern`.
+
+    Without a pattern, also as `@stream` alone, the path is the method's name and its parameters:
+    `cpu/{host}/{core:int}` for `async def cpu(self, host: str, core: int = 0)`.
 
     One run of the method serves all viewers of one path; everything that changes the rows must be
     in the path. Grafana starts a run when the first viewer of a path subscribes. Re-entrant: the
@@ -423,7 +436,9 @@ def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamK
     viewers' calls and delays the next run.
 
     Args:
-        pattern: a channel path with fields in braces, such as `sensors/{id}/{hz:int}`.
+        pattern: a channel path with fields in braces, such as `sensors/{id}/{hz}`. A field without
+            a kind gets that of its annotation: str, int, float, bool, date, UUID, a Literal or an
+            Enum, or one of them or None.
         cursor: the column of integers, increasing from row to row, by which rows can be read again:
             an offset or an id. The method then takes a `Cursor` to start after, before the path's
             fields, and a `history` hook must support `HistoryRange.after`. Panels can then be exact
@@ -433,8 +448,10 @@ def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamK
     Raises:
         TypeError: a bad pattern or option; the message names the method.
     """
-    if not isinstance(pattern, str):
-        raise TypeError(f'expected a path pattern, got {pattern!r}; use @stream("path/{{field}}")')
+    if inspect.isfunction(pattern):
+        return stream()(pattern)
+    if not (pattern is None or isinstance(pattern, str)):
+        raise TypeError(f"expected a path pattern or an `async def` method, got {pattern!r}")
 
     def decorate(run: Callable[..., Any], /) -> Any:
         _check_function("stream", run)
@@ -443,7 +460,7 @@ def stream(pattern: str, *, cursor: str | None = None, **options: Unpack[StreamK
         except (TypeError, ValueError) as error:
             raise _error(run, str(error)) from None
         kind = Stream if checked.cursor is None else CursorStream
-        return kind(_pattern(pattern, run), run, checked)
+        return kind(_pattern(pattern, run, kind.leading_arguments), run, checked)
 
     return decorate
 
@@ -481,12 +498,17 @@ def query(method: Any, /) -> Any:
     return decorate
 
 
-def resource(path: str, *, method: HTTPMethod = "GET") -> Callable[[F], F]:
+@overload
+def resource(function: F, /) -> F: ...
+@overload
+def resource(path: str | None = None, *, method: HTTPMethod = "GET") -> Callable[[F], F]: ...
+def resource(path: Any = None, *, method: HTTPMethod = "GET") -> Any:
     """Decorate a method that answers HTTP requests to the data source: `…/resources/<path>`.
 
     It takes the fields of the path and, if it has an argument `request`, the `Request`. It returns
     a value that is encoded as JSON, or a `Response`; or it is an async generator that yields the
-    body as chunks of bytes.
+    body as chunks of bytes. Without a path, also as `@resource` alone, the path is the method's
+    name and its parameters.
 
     Called for each request. Re-entrant: calls run at the same time. It is cancelled if Grafana
     cancels the request.
@@ -494,8 +516,10 @@ def resource(path: str, *, method: HTTPMethod = "GET") -> Callable[[F], F]:
     Raises:
         TypeError: a bad path or HTTP method; the message names the method.
     """
-    if not isinstance(path, str):
-        raise TypeError(f'expected a path, got {path!r}; use @resource("path/{{field}}")')
+    if inspect.isfunction(path):
+        return resource()(path)
+    if not (path is None or isinstance(path, str)):
+        raise TypeError(f"expected a path or an `async def` method, got {path!r}")
 
     def decorate(function: F) -> F:
         _check_function("resource", function)

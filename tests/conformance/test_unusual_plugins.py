@@ -263,8 +263,8 @@ async def test_the_clock_example_runs_with_each_annotation_style(
     file.write_text(head + "\n\n" + STYLES[style] + "from math" + rest if quotes else source)
     async with Host(host_binary) as host:
         await host.start(executable(tmp_path / "gpx_clock", file))
-        assert (await host.call("subscribe", path="ticks/50"))["status"] == "OK"
-        assert (await host.call("subscribe", path="ticks/0"))["status"] == "NOT_FOUND"
-        await host.call("run", path="ticks/50", run="ticks")
+        assert (await host.call("subscribe", path="ticks/10"))["status"] == "OK"
+        assert (await host.call("subscribe", path="ticks/9"))["status"] == "NOT_FOUND"
+        await host.call("run", path="ticks/10", run="ticks")
         frame = (await host.frames("ticks", 3))[0]
         assert [field["name"] for field in frame["fields"]] == ["time", "value"]

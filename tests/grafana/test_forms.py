@@ -1,5 +1,11 @@
 """The document that forms are drawn from, and the paths of the built frontend files."""
 
+import re
+from datetime import date
+from enum import Enum
+from typing import Literal
+from uuid import UUID
+
 import msgspec
 import pytest
 
@@ -171,3 +177,55 @@ def test_an_unknown_built_file_is_an_error_that_lists_the_known_ones():
 
 def test_the_built_module_is_small():
     assert static("module.js").stat().st_size <= 44 * 1024
+
+
+class Sides(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class Signed(DataSource):
+    @stream
+    async def signed(
+        self,
+        day: date,
+        id: UUID | None = None,
+        side: Sides = Sides.LEFT,
+        mode: Literal["raw", "a/b"] | None = None,
+        fast: bool = False,
+    ):
+        yield {"v": 1}
+
+
+def test_the_parameters_of_a_stream_are_fields_that_editors_can_show():
+    found = queries(Signed)["signed"]
+    assert found["pattern"] == "signed/{day:date}/{id:uuid?}/{side}/{mode:any?}/{fast:bool}"
+    assert found["fields"] == {
+        "day": "date",
+        "id": "uuid",
+        "side": "segment",
+        "mode": "any",
+        "fast": "bool",
+    }
+    schema = found["schema"]
+    properties = schema["properties"]
+    assert schema["required"] == ["day"]
+    assert properties["side"] == {"$ref": "#/$defs/Sides", "default": "left"}
+    assert schema["$defs"]["Sides"]["enum"] == ["left", "right"]
+    assert properties["mode"]["anyOf"] == [{"enum": ["raw", "a/b"]}, {"type": "null"}]
+    assert properties["fast"] == {"type": "boolean", "default": False}
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        ("day", "2026-01-31", "31.1.2026"),
+        ("id", "9b2d7c4e-5a1f-4c3b-8e6d-0f1a2b3c4d5e", "9b2d7c4e"),
+        ("id", "9B2D7C4E5A1F4C3B8E6D0F1A2B3C4D5E", "9b2d7c4e-5a1f-4c3b-8e6d-0f1a2b3c4d5g"),
+    ],
+)
+def test_a_date_and_a_uuid_are_texts_with_a_pattern_and_an_example(field, right, wrong):
+    found = queries(Signed)["signed"]["schema"]["properties"][field]
+    text = found.get("anyOf", [found])[0]
+    assert re.search(text["pattern"], text["examples"][0]) and re.search(text["pattern"], right)
+    assert re.search(text["pattern"], wrong) is None

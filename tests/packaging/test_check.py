@@ -6,10 +6,16 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Literal
+from uuid import UUID
 
 import pytest
 
+from aiostream_ds import DataSource, Rows, stream
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import describe
 from aiostream_ds.packaging.contract_check import default_channels
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError
 from aiostream_ds.packaging.package_check import check_folder
@@ -17,6 +23,7 @@ from aiostream_ds.packaging.package_check import check_folder
 from .conftest import MAIN, ROOT, Package, launcher_in
 
 IDENTIFIER = "local-plant-datasource"
+SEVEN = UUID(int=7)
 
 
 @pytest.fixture(scope="session")
@@ -193,14 +200,14 @@ def check(*words: object) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_a_class_is_checked_over_grpc() -> None:
-    status, text = check(ROOT / "examples/clock.py", "--path", "ticks/50")
+    status, text = check(ROOT / "examples/clock.py", "--path", "ticks/10")
     assert status == 0, text
     for line in (
         "start: handshake",
         "health",
         "unknown path: refused",
-        "query ticks/50",
-        "stream ticks/50: first row",
+        "query ticks/10",
+        "stream ticks/10: first row",
         "metrics",
         "end: the process ended",
     ):
@@ -253,3 +260,30 @@ def test_a_default_text_is_encoded_in_the_path_that_is_checked():
     }
     (channel,) = default_channels({"sources": [{"name": "", "queries": [query]}]}, {})
     assert channel.path == "net/YWxs/1"
+
+
+def test_defaults_of_every_kind_are_written_as_in_a_path() -> None:
+    class Defaults(DataSource):
+        @stream
+        async def all(
+            self,
+            day: date = date(2026, 1, 31),
+            id: UUID = SEVEN,
+            side: Literal["a/b", "c"] = "a/b",
+            fast: bool = False,
+            limit: float = 1,
+            host: str | None = None,
+        ) -> Rows:
+            yield {"v": 1}
+
+        @stream("mail/{login:user}")
+        async def mail(self, login: str) -> Rows:
+            yield {"v": 1}
+
+        @stream
+        async def needs(self, host: str) -> Rows:
+            yield {"v": 1}
+
+    (channel,) = default_channels(describe(Catalog(Defaults)), {})
+    assert channel.path == "all/2026-01-31/00000000-0000-0000-0000-000000000007/YS9i/false/1.0/-"
+    assert Defaults._plan.match(channel.path)[0].name == "all"

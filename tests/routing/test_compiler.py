@@ -293,15 +293,15 @@ def _():
     return a_stream("s/{n:int}", run)
 
 
-@wrong("s", "the annotation of {n} must be str, got int")
+@wrong("s", "the annotation of {n:int} must be int, got str")
 def _():
-    async def run(self, n: int):
+    async def run(self, n: str):
         yield {}
 
-    return a_stream("s/{n}", run)
+    return a_stream("s/{n:int}", run)
 
 
-@wrong("s", "the annotation of {n} must be str, got typing.Literal")
+@wrong("s", "of the types str, int and bool, or one of them | None, got typing.Literal['a', 1]")
 def _():
     async def run(self, n: Literal["a", 1]):
         yield {}
@@ -341,7 +341,7 @@ def _():
     return a_stream("x/{id}", run)
 
 
-@wrong("s", "the name of a Query field, got 'ref_id' in 's/{ref_id}'")
+@wrong("s", "a field must not be named 'refId', which Grafana writes into every query; use another")
 def _():
     async def run(self, ref_id):
         yield {}
@@ -349,12 +349,20 @@ def _():
     return a_stream("s/{ref_id}", run)
 
 
-@wrong("s", "Multiple fields rename to the same name")
+@wrong("s", "a field must not be named 'refId', which Grafana writes into every query; use another")
 def _():
     async def run(self, refId):
         yield {}
 
     return a_stream("s/{refId}", run)
+
+
+@wrong("s", "Multiple fields rename to the same name")
+def _():
+    async def run(self, a_b, aB):
+        yield {}
+
+    return a_stream("s/{a_b}/{aB}", run)
 
 
 @wrong("two", "got 's/{id}', which overlaps 's/{other}' of 'one'")

@@ -2,11 +2,15 @@
 
 import math
 import re
+from datetime import date, datetime
+from uuid import UUID
 
 import pytest
 
 from aiostream_ds._paths import CHANNEL_LIMIT, KINDS, PATH_LIMIT, PathKind, Pattern, channel
 from aiostream_ds.errors import BadQuery
+
+UUID_TEXT = "9b2d7c4e-5a1f-4c3b-8e6d-0f1a2b3c4d5e"
 
 
 @pytest.mark.parametrize(
@@ -26,10 +30,16 @@ from aiostream_ds.errors import BadQuery
         ("{}", "named as an argument, got '' in '{}'"),
         ("{1}", "named as an argument, got '1' in"),
         ("{class}", "named as an argument, got 'class' in"),
-        ("{a:str}", "kind must be one of int, float, any, user, rest, got 'str' in"),
+        (
+            "{a:str}",
+            "one of int, float, bool, date, uuid, any, user, rest, got 'str' in",
+        ),
         ("{a:}", "kind must be one of .* got ''"),
         ("{a:segment}", "kind must be one of .* got 'segment'"),
         ("{a}/{a:int}", "got 'a' twice"),
+        ("{a:rest?}", "a field of the kind rest must not be None, got '{a:rest.}'"),
+        ("{a:user?}", "a field of the kind user must not be None, got '{a:user.}'"),
+        ("{a?:int}", "a field must be a whole segment"),
         ("{a:rest}/b", "{a:rest} must be the last"),
         ("a" * (PATH_LIMIT + 1), "at most 155 characters, got 'aaa"),
         ("/".join([f"{{x{number}:float}}" for number in range(40)]), "at most 155 characters"),
@@ -94,6 +104,23 @@ def test_the_error_for_a_bad_pattern_names_the_bad_part(text, named):
         ("s/{p:rest}", "s", None),
         ("s/{p:rest}", "s/", None),
         ("s/{id}/{n:int}", "s/k/3", {"id": "k", "n": 3}),
+        ("{b:bool}", "true", {"b": True}),
+        ("{b:bool}", "false", {"b": False}),
+        ("{b:bool}", "True", None),
+        ("{b:bool}", "1", None),
+        ("{d:date}", "2026-01-31", {"d": date(2026, 1, 31)}),
+        ("{d:date}", "20260131", None),
+        ("{d:date}", "2026-W05-6", None),
+        ("{d:date}", "2026-02-30", None),
+        ("{u:uuid}", UUID_TEXT, {"u": UUID(UUID_TEXT)}),
+        ("{u:uuid}", UUID_TEXT.upper(), None),
+        ("{u:uuid}", UUID_TEXT.replace("-", ""), None),
+        ("{id?}", "-", {"id": None}),
+        ("{id?}", "--", {"id": "--"}),
+        ("{id}", "-", {"id": "-"}),
+        ("{n:int?}/{b:bool?}", "-/-", {"n": None, "b": None}),
+        ("{n:int?}/{b:bool?}", "-7/true", {"n": -7, "b": True}),
+        ("{t:any?}", "LQ", {"t": "-"}),
     ],
 )
 def test_match(text, path, values):
@@ -148,6 +175,12 @@ def test_format(text, values, path):
         ("{v:rest}", "a//b", "v must be segments .* got 'a//b'"),
         ("{v:rest}", "", "v must be segments .* got ''"),
         ("{v:rest}", None, "v must be a string, got None"),
+        ("{v:bool}", 1, "v must be true or false, got 1"),
+        ("{v:date}", "2026-01-31", "v must be a date, got '2026-01-31'"),
+        ("{v:date}", datetime(2026, 1, 31), "v must be a date, got datetime"),
+        ("{v:uuid}", UUID_TEXT, f"v must be a UUID, got '{UUID_TEXT}'"),
+        ("{v?}", "-", "v must not be '-', which a path has for None"),
+        ("{v:int?}", "-", "v must be an integer, got '-'"),
     ],
 )
 def test_the_error_for_a_value_that_a_path_cannot_contain_names_it(text, value, named):
@@ -185,6 +218,16 @@ def test_missing_and_unknown_fields_are_type_errors():
         ("a/{p:rest}", "b/{p:rest}", False),
         ("a/b/{p:rest}", "{q:rest}", True),
         ("{n:int}/{p:rest}", "x/{p:rest}", False),
+        ("{b:bool}", "{id}", True),
+        ("{b:bool}", "{t:any}", False),
+        ("{d:date}", "{t:any}", False),
+        ("{d:date}", "{id}", True),
+        ("{u:uuid}", "{t:any}", False),
+        ("{u:uuid}", "{d:date}", False),
+        ("{n:int?}", "{b:bool?}", True),
+        ("{n:int?}", "{b:bool}", False),
+        ("{n:int?}", "-", True),
+        ("{n:int}", "-", False),
         ("a" * 100 + "/{p:rest}", "{x}/" + "b" * 53, True),
         ("a" * 100 + "/{p:rest}", "{x}/" + "b" * 54 + "/{y}", False),
     ],

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+from datetime import date
+from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +14,15 @@ EXAMPLES = {"fast": 25, "ci": 200, "deep": 5_000}[os.environ.get("HYPOTHESIS_PRO
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
 
 # Every kind has paths of these segments: "140" is a number and the base64 of a letter.
-SEGMENTS = ("a", "0", "7", "140", "0.0", "1e22", "YQ", "-1", "=")
+SEGMENTS = ("a", "0", "7", "140", "0.0", "1e22", "YQ", "-1", "=", "-", "true")
 PATHS = tuple(
     "/".join(parts) for count in (1, 2, 3) for parts in itertools.product(SEGMENTS, repeat=count)
 )
-PARTS = (*SEGMENTS, "{segment}", "{int:int}", "{float:float}", "{any:any}")
+PARTS = (
+    *SEGMENTS,
+    *("{segment}", "{int:int}", "{float:float}", "{any:any}", "{bool:bool}"),
+    *("{maybe?}", "{int:int?}", "{float:float?}", "{any:any?}", "{bool:bool?}"),
+)
 
 
 @st.composite
@@ -62,13 +68,26 @@ def test_values_survive_the_round_trip_through_a_path(segment, number, value, te
 
 
 @SETTINGS
-@given(st.text(max_size=12))
+@given(
+    st.text(max_size=12)
+    | st.text("0123456789-W", min_size=8, max_size=10)
+    | st.uuids().flatmap(lambda each: st.sampled_from([str(each), each.hex, each.urn]))
+)
 def test_each_value_has_one_spelling(path):
-    for kind in ("int", "float", "any"):
+    for kind in ("int", "float", "any", "bool", "date", "uuid", "int?", "any?"):
         pattern = Pattern(f"{{v:{kind}}}")
         found = pattern.match(path)
         if found is not None:
             assert pattern.format(**found) == path
+
+
+@SETTINGS
+@given(st.dates() | st.uuids() | st.booleans())
+def test_no_date_uuid_or_bool_is_the_base64_of_a_string(value):
+    kind = {date: "date", UUID: "uuid", bool: "bool"}[type(value)]
+    path = Pattern(f"{{v:{kind}}}").format(v=value)
+    assert Pattern(f"{{v:{kind}}}").match(path) == {"v": value}
+    assert Pattern("{v:any}").match(path) is None
 
 
 def test_no_float_is_the_base64_of_a_string():

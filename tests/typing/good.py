@@ -112,6 +112,25 @@ class Sensors(DataSource[Broker]):
     async def ticked(self, history_range: HistoryRange, hz: int, factor: float = 1.0) -> Frame:
         return Frame(Field("time", [history_range.start]), Field("value", [hz * factor]))
 
+    @stream
+    async def cpu(self, host: str, core: int = 0) -> Rows[Reading]:
+        """A path from the signature."""
+        yield Reading(datetime.now(UTC), float(core))
+
+    @cpu.history
+    async def past_cpu(
+        self, history_range: HistoryRange, host: str, core: int = 0
+    ) -> list[Reading]:
+        return [row async for row in self.cpu(host, core)]
+
+    @stream(linger=3)
+    async def memory(self, host: str | None) -> Rows:
+        yield {"host": host}
+
+    @stream()
+    async def disk(self) -> AsyncGenerator[dict[str, int]]:
+        yield {"free": 1}
+
     @stream("lists/{topic:any}")
     async def lists(self, topic: str) -> AsyncIterator[list[Reading]]:
         yield [Reading(datetime.now(UTC), 1.0)]
@@ -141,6 +160,13 @@ class Sensors(DataSource[Broker]):
             Frame() if q.time_range.start < q.time_range.end else LiveChannel(Sensors.sensor, "a")
         )
 
+    @resource
+    async def state(self, id: str) -> dict[str, str]:
+        return {"id": id}
+
+    @resource(method="POST")
+    async def store(self, request: Request) -> None: ...
+
     @resource("sensors")
     async def names(self) -> list[str]:
         return [self.settings.url]
@@ -163,7 +189,12 @@ class Sensors(DataSource[Broker]):
             assert_type(reading, Reading)
         async for ticks in self.ticks(1):
             print(ticks["value"])
+        async for reading in self.cpu("a", core=1):
+            assert_type(reading, Reading)
         await self.may_read(None, "a")
+        assert_type(await self.state("a"), dict[str, str])
+        assert_type(Sensors.cpu.path("a"), str)
+        assert_type(Sensors.memory.path(host=None), str)
         answer = await self.compare(Compare(ref_id="B"))
         assert_type(answer, LiveChannel)
         assert_type(Sensors.sensor.path(id="a"), str)
@@ -271,6 +302,14 @@ class Log(DataSource):
     async def log(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         assert_type(after.value, int)
         yield Cursor(after.epoch, after.value)
+
+    @stream(cursor="offset")
+    async def rows(self, after: Cursor, name: str) -> Rows[Line]:
+        yield Line(datetime.now(UTC), after.value + 1)
+
+    @rows.history
+    async def past_rows(self, history_range: HistoryRange, name: str) -> list[Line]:
+        return [row async for row in self.rows(Cursor("", -1), name)]
 
     @stream("maybe/{name}", cursor="offset")
     async def maybe(self, after: Cursor | None, name: str) -> Rows[Line]:

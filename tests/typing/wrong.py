@@ -59,6 +59,17 @@ class Sensors(DataSource[Broker]):
     async def rows(self) -> Rows[Reading]:
         yield {"celsius": 1.0}  # wrong: another row than in the annotation
 
+    @stream  # wrong: not a generator
+    async def bare(self, x: int) -> int:
+        return x
+
+    @stream
+    async def cpu(self, host: str, core: int = 0) -> Rows[Reading]:
+        yield Reading(datetime.now(UTC), 20.5)
+
+    @cpu.subscribe  # wrong: the type of a parameter of the stream
+    async def may_cpu(self, user: User | None, host: int, core: int = 0) -> None: ...
+
     @stream("value/{x:int}")  # wrong: not a generator
     async def value(self, x: int) -> int:
         return x
@@ -116,6 +127,8 @@ def live() -> list[Any]:
         LiveChannel(Sensors.sensor, nope="a"),  # wrong: no such path argument
         LiveChannel(Sensors.sensor, id=3),  # wrong: its type
         LiveChannel(Sensors.ticks),  # wrong: it is missing
+        LiveChannel(Sensors.cpu, host=1),  # wrong: its type
+        LiveChannel(Sensors.cpu, core=1),  # wrong: the host is missing
         LiveChannel(Pick, id="a"),  # wrong: not a stream
         LiveChannel(Sensors.sensor, id="a").with_history([]),  # wrong: not a frame
         Sensors.ticks.path("a"),  # wrong: its type
@@ -153,10 +166,6 @@ class Other(DataSource):
 
     @stream("b", buffer="latest")  # wrong: not a Buffer
     async def b(self) -> Rows:
-        yield 1
-
-    @stream  # wrong: it takes a path
-    async def c(self) -> Rows:
         yield 1
 
 

@@ -166,8 +166,9 @@ function toField(
     placeholder: placeholderOf(outer, schema),
   };
   const kind = kindOf(schema, definitions, depth);
-  // a switch has no third position for null
-  return { ...base, ...(nullable && kind.kind === "switch" ? YES_OR_NO : kind) } as Field;
+  // a switch has no third position: for null, or for a value that is still to be chosen
+  const isThird = nullable || (required && outer.default === undefined);
+  return { ...base, ...(isThird && kind.kind === "switch" ? YES_OR_NO : kind) } as Field;
 }
 
 const YES_OR_NO: KindOf<SelectField> = {

@@ -32,7 +32,7 @@ export interface JsonSchema {
 }
 
 /** The kind of a path field, which limits its values. */
-export type PathKind = "segment" | "int" | "float" | "any" | "rest";
+export type PathKind = "segment" | "int" | "float" | "bool" | "date" | "uuid" | "any" | "rest";
 
 /** A stream, or a `@query` method. */
 export interface QuerySpec {

@@ -174,8 +174,27 @@ def _describe_fields(
                 definitions[choice.__name__]["enum"] = [each.value for each in members.values()]
             else:
                 _restore_order(found, list(get_args(choice)))
+        _describe_format(found)
         if field.name in docstrings:
             found.setdefault("description", docstrings[field.name])
+
+
+_FORMATS = {
+    "date": (r"^\d{4}-\d{2}-\d{2}$", "2026-01-31"),
+    "uuid": (
+        "^[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}$",
+        "9b2d7c4e-5a1f-4c3b-8e6d-0f1a2b3c4d5e",
+    ),
+}
+"""For formats of texts: the pattern of their values, and an example, which an empty input shows."""
+
+
+def _describe_format(schema: dict[str, Any]) -> None:
+    for value in (schema, *schema.get("anyOf", ())):
+        if value.get("format") in _FORMATS:
+            pattern, example = _FORMATS[value["format"]]
+            value.setdefault("pattern", pattern)
+            value.setdefault("examples", [example])
 
 
 def _restore_order(schema: Any, values: list[Any]) -> None:

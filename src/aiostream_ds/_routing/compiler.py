@@ -11,14 +11,20 @@ Every mistake is a TypeError when the class is created; it names the class and t
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import msgspec
 
-from aiostream_ds._annotations import Unresolved, base_type, parameters, resolve, signature
-from aiostream_ds._paths import PathKind, Pattern
+from aiostream_ds._annotations import base_type, parameters, resolve, signature
+from aiostream_ds._paths import Pattern
+from aiostream_ds._routing.path_fields import (
+    PathField,
+    check_resolved,
+    path_fields,
+    resolve_kinds,
+)
 from aiostream_ds._routing.plan import (
     RESERVED_PATH,
     RESERVED_RESOURCES,
@@ -36,14 +42,12 @@ from aiostream_ds._routing.plan import (
 from aiostream_ds._routing.row_type import check_cursor, row_class
 from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
 from aiostream_ds.decorators import HandlerInfo, HookInfo, ResourceInfo, Stream, handler_info
-from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import Query
 from aiostream_ds.rows import Row
 from aiostream_ds.settings import (
     Settings,
     check_settings,
     check_type,
-    convert,
 )
 
 __all__ = ["compile_plan"]
@@ -60,9 +64,6 @@ _RESERVED_NAMES = (
     "threads",
 )
 """Attributes of every data source; no handler may have such a name."""
-
-_Field = tuple[str, Any] | tuple[str, Any, Any]
-"""A path field for msgspec: name, type, and the default if there is one."""
 
 
 def compile_plan(owner: type, settings: type[Settings]) -> Plan:
@@ -89,6 +90,10 @@ class _Compiler:
 
     def compile(self, settings: type[Settings]) -> Plan:
         self._check_lifespan_and_health()
+        for name, stream in self._streams.items():
+            stream.pattern = self._resolved(
+                name, stream.run, stream.pattern, stream.leading_arguments
+            )
         hooks = self._hooks()
         streams = {name: self._stream(s, hooks[name]) for name, s in self._streams.items()}
         self._check_paths(streams)
@@ -260,15 +265,8 @@ class _Compiler:
                 name, f"the path must not start with {RESERVED_PATH!r}, got {stream.pattern.text!r}"
             )
         fields = self._path_fields(
-            name, stream.run, stream.pattern, set(), stream.leading_arguments
+            name, stream.run, stream.pattern, leading=stream.leading_arguments
         )
-        for field, *_ in fields:
-            if field in Query.__struct_fields__:
-                raise self._error(
-                    name,
-                    f"a path field must not have the name of a Query field, got {field!r} in "
-                    f"{stream.pattern.text!r}",
-                )
         if stream.options.cursor is not None and "history" not in hooks:
             raise self._error(
                 name,
@@ -325,78 +323,39 @@ class _Compiler:
         return row
 
     def _check_resolved(self, name: str, what: str, annotation: Any) -> None:
-        if isinstance(annotation, Unresolved):
-            raise self._error(
-                name,
-                f"the annotation of {what} must name something that exists at run time, "
-                f"got {annotation}; import or define it outside of TYPE_CHECKING",
-            )
+        try:
+            check_resolved(what, annotation)
+        except TypeError as error:
+            raise self._error(name, str(error)) from None
 
     # Path fields
+
+    def _resolved(
+        self, name: str, function: Callable[..., Any], pattern: Pattern, leading: int = 0
+    ) -> Pattern:
+        """The pattern with the kinds that annotations name."""
+        self._check_parameters(name, function, leading)
+        try:
+            return resolve_kinds(pattern, function, self._owner, leading)
+        except (TypeError, ValueError) as error:
+            raise self._error(name, str(error)) from None
 
     def _path_fields(
         self,
         name: str,
         function: Callable[..., Any],
         pattern: Pattern,
-        other: set[str],
+        other: Collection[str] = (),
         leading: int = 0,
-    ) -> list[_Field]:
-        """The path's fields with their annotations and defaults.
-
-        `other` are allowed parameters that are not fields; `leading` is the number of parameters
-        before the fields.
-        """
-        self._check_parameters(name, function, leading)
-        found, hints = parameters(function), resolve(function, self._owner)
-        if len(found) < leading:
+    ) -> list[PathField]:
+        if len(parameters(function)) < leading:
             raise self._error(
-                name,
-                "the first parameter of a stream with a cursor must be a `Cursor`, got none",
+                name, "the first parameter of a stream with a cursor must be a `Cursor`, got none"
             )
-        found = dict(list(found.items())[leading:])
-        for parameter in found.keys() - pattern.fields.keys() - other:
-            raise self._error(
-                name,
-                f"expected parameters for the fields of the path {pattern.text!r}, "
-                f"got also {parameter!r}",
-            )
-        fields: list[_Field] = []
-        for field, kind in pattern.fields.items():
-            if field not in found:
-                raise self._error(
-                    name, f"expected a parameter {field!r} for the path {pattern.text!r}, got none"
-                )
-            annotation = hints.get(field, kind.type)
-            self._check_annotation(name, field, kind, annotation)
-            default = found[field].default
-            if default is inspect.Parameter.empty:
-                fields.append((field, annotation))
-            else:
-                self._check_default(name, field, kind, annotation, default)
-                fields.append((field, annotation, default))
-        return fields
-
-    def _check_annotation(self, name: str, field: str, kind: PathKind, annotation: Any) -> None:
-        self._check_resolved(name, repr(field), annotation)
-        base = base_type(annotation)
-        literal = get_origin(base) is Literal and all(type(v) is kind.type for v in get_args(base))
-        if base is not kind.type and not literal:
-            shown = base.__name__ if isinstance(base, type) else repr(base)
-            raise self._error(
-                name,
-                f"the annotation of {kind.field(field)} must be {kind.type.__name__}, got {shown}",
-            )
-
-    def _check_default(
-        self, name: str, field: str, kind: PathKind, annotation: Any, default: Any
-    ) -> None:
         try:
-            Pattern(kind.field(field)).format(**{field: default})
-            convert(default, annotation)
-        except (BadQuery, ValueError, TypeError) as error:
-            text = f"the default {default!r} of {field!r}: {error}"
-            raise self._error(name, text) from None
+            return path_fields(pattern, function, self._owner, other, leading)
+        except TypeError as error:
+            raise self._error(name, str(error)) from None
 
     def _check_paths(self, streams: dict[str, StreamPlan]) -> None:
         seen: list[StreamPlan] = []
@@ -464,10 +423,11 @@ class _Compiler:
             yield plan
 
     def _resource(self, name: str, info: ResourceInfo) -> ResourcePlan:
-        method, pattern = self._members[name], info.pattern
+        method = self._members[name]
         is_generator = inspect.isasyncgenfunction(method)
         if not (is_generator or inspect.iscoroutinefunction(method)):
             raise self._error(name, f"a resource must be an `async def`, got {method!r}")
+        pattern = self._resolved(name, method, info.pattern)
         if pattern.first in RESERVED_RESOURCES:
             raise self._error(
                 name, f"the path must not start with {pattern.first!r}, got {pattern.text!r}"
@@ -478,7 +438,7 @@ class _Compiler:
                 "a path field must not be named 'request', which is the HTTP request, "
                 f"got {pattern.text!r}",
             )
-        fields = self._path_fields(name, method, pattern, {"request"})
+        fields = self._path_fields(name, method, pattern, ("request",))
         return ResourcePlan(
             method=name,
             http_method=info.method,

@@ -186,6 +186,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         hint = "" if spelled == path else f"; a path has such a text as base64url: {spelled!r}"
         raise NotFound(f"expected a path of the streams {patterns}, got {path!r}{hint}")
 
+    def query_of(self, path: str) -> dict[str, Any]:
+        """The query, as JSON, whose channel has this path.
+
+        Raises:
+            NotFound: the path belongs to no stream, or a value does not fit its annotation.
+        """
+        stream, arguments = self.match(path)
+        fields = msgspec.structs.fields(stream.query_type)
+        found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
+        query: dict[str, Any] = msgspec.to_builtins({"queryType": stream.name, **found})
+        return query
+
     def spell(self, text: str) -> str:
         """The path for a text that a person wrote, with unencoded values: see `Pattern.spell`. A
         path, and a text that cannot be one, is returned as it is."""
@@ -231,10 +243,12 @@ def query_class(name: str, fields: Sequence[tuple[Any, ...]]) -> type[Query]:
     Raises:
         TypeError: Grafana writes a key with the name of a field.
     """
+    added = msgspec.defstruct(name, [f[:2] for f in fields], rename="camel")
+    for key in added.__struct_encode_fields__:
+        _check_query_key(key, (*_GRAFANA_KEYS, *Query.__struct_encode_fields__))
     namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
     namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
     made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
-    check_query_keys(made)
     return made
 
 
@@ -244,9 +258,13 @@ def check_query_keys(kind: type[Query]) -> None:
     Raises:
         TypeError: a field has.
     """
-    for field in msgspec.structs.fields(kind):
-        if field.encode_name in _GRAFANA_KEYS:
-            raise TypeError(
-                f"a field must not be named {field.encode_name!r}, which Grafana writes into every"
-                " query; use another name"
-            )
+    for key in kind.__struct_encode_fields__:
+        _check_query_key(key, _GRAFANA_KEYS)
+
+
+def _check_query_key(key: str, reserved: Sequence[str]) -> None:
+    if key in reserved:
+        raise TypeError(
+            f"a field must not be named {key!r}, which Grafana writes into every query; use another"
+            f" name than {', '.join(sorted(reserved))}"
+        )

@@ -147,10 +147,7 @@ def _missing(
 def _channel(plan: Plan, path: str) -> CheckedChannel:
     """The channel of a path, with its query."""
     path = plan.spell(path)
-    stream, arguments = plan.match(path)
-    fields = msgspec.structs.fields(stream.query_type)
-    found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
-    return CheckedChannel(path, {"queryType": stream.name, **found})
+    return CheckedChannel(path, plan.query_of(path))
 
 
 def _listing(folder: Path) -> set[tuple[str, int, int]]:

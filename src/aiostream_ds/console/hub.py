@@ -85,10 +85,7 @@ class Hub:
     def query_for(self, path: str) -> dict[str, Any]:
         """Return the query whose channel has this path. Raises NotFound if no stream matches."""
         plan = self.plugin.catalog.pick(msgspec.json.encode(self.settings))._plan
-        stream, arguments = plan.match(split_exact(path)[1])
-        fields = msgspec.structs.fields(stream.query_type)
-        query = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
-        return {"queryType": stream.name, **query}
+        return plan.query_of(split_exact(path)[1])
 
     async def save(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
         """Save the data source as an admin does. Secrets that are left out keep their value."""

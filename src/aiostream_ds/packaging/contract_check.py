@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from aiostream_ds._paths import KINDS
+from aiostream_ds._paths import KINDS, NULL
 from aiostream_ds.packaging.findings import Finding, Level
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
 from aiostream_ds.testing.history_checks import alert_problem, history_problems
@@ -53,13 +53,10 @@ def default_channels(
         if query.get("kind") != "stream":
             continue
         for field, kind in query.get("fields", {}).items():
-            default = properties.get(field, {}).get("default")
-            if default in (None, ""):
-                break
-            # a text of the kinds `any` and `user` is encoded in a path
-            text = KINDS[kind].format(default) if kind in ("any", "user") else default
-            path = _fill(path, field, text)
-        else:
+            default = properties.get(field, {}).get("default", "")
+            if default != "":
+                path = _fill(path, field, _path_text(kind, default))
+        if "{" not in path:
             found.append(CheckedChannel(path, {"queryType": query["name"]}))
     return found
 
@@ -72,10 +69,16 @@ def read_schema(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _fill(pattern: str, field: str, value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    segments = pattern.split("/")
-    return "/".join(text if s.startswith((f"{{{field}}}", f"{{{field}:")) else s for s in segments)
+def _path_text(kind: str, default: Any) -> str:
+    """A default, which is JSON, as a path has it."""
+    if default is None:
+        return NULL
+    return str(default) if kind in ("date", "uuid") else KINDS[kind].format(default)
+
+
+def _fill(pattern: str, field: str, text: str) -> str:
+    starts = tuple(f"{{{field}{end}" for end in "}:?")
+    return "/".join(text if s.startswith(starts) else s for s in pattern.split("/"))
 
 
 async def check_over_grpc(

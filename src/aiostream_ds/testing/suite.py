@@ -108,10 +108,7 @@ class PluginSuite:
         assert decode_settings(kind, encoded, secrets) == once
 
     def _query(self, path: str) -> dict[str, Any]:
-        stream, arguments = self.data_source._plan.match(path)
-        fields = msgspec.structs.fields(stream.query_type)
-        found = {f.encode_name: arguments[f.name] for f in fields if f.name in arguments}
-        return {"queryType": stream.name, **found}
+        return self.data_source._plan.query_of(path)
 
 
 def _reveal(value: Any) -> str:

@@ -23,6 +23,7 @@ from msgspec import Struct
 import aiostream_ds
 from aiostream_ds._channels import policy
 from aiostream_ds.cli import main as command_line
+from tests.requirements import require
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "aiostream_ds"
@@ -75,6 +76,9 @@ def module(request):
     "page", pages_with("python"), ids=[page.name for page in pages_with("python")]
 )
 async def test_the_python_of_a_page_runs(page, module):
+    for library in ("pandas", "polars", "duckdb"):
+        if re.search(rf"^import {library}\b", page.read_text("utf-8"), re.M):
+            require(library, importlib.util.find_spec(library) is not None, f"{library} is missing")
     names = vars(module)
     for block in blocks(page.read_text("utf-8"), "python"):
         before = set(names)

@@ -70,7 +70,7 @@ THIRD_PARTY = {
     "orjson": ("_frames/", "_encoding/row_layout.py", "_encoding/values.py"),
     "prometheus_client": ("_grafana/metrics.py",),
     "psutil": ("sources/host.py",),
-    "pyarrow": ("_frames/arrow/",),
+    "pyarrow": ("_frames/",),
     "starlette": ("console/",),
     "uvicorn": ("console/web_server.py",),
     "uvloop": ("_process/runtime.py",),

@@ -8,7 +8,7 @@ import anyio.to_thread
 import pytest
 
 from aiostream_ds import DataSource, Frame, Query, query
-from aiostream_ds._grafana.replay import INLINE_ROWS
+from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._threads import AUTHOR_THREADS, new_limiter
 from aiostream_ds.testing import serve_in_memory

@@ -32,6 +32,7 @@ from aiostream_ds._frames.config import (
     TypeConfig,
     ValueMapping,
 )
+from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._process.entry import serve
 from aiostream_ds.datasource import DataSource
@@ -122,6 +123,7 @@ __all__ = [
     "Frame",
     "Field",
     "FieldType",
+    "Table",
     # How Grafana displays a field
     "FieldConfig",
     "Thresholds",

@@ -6,7 +6,7 @@ object: otherwise a subclass would change its base class.
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MethodType
 from typing import (
     TYPE_CHECKING,
@@ -28,6 +28,7 @@ import msgspec
 
 from aiostream_ds._annotations import parameters, signature
 from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
+from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
 from aiostream_ds.models import Query, User
@@ -64,9 +65,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
-H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage | Sequence[Any]")
+H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage | Sequence[Any] | Table")
 SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
-AnswerT = TypeVar("AnswerT", bound="Frame | LiveChannel | Sequence[Frame | LiveChannel]")
+AnswerT = TypeVar(
+    "AnswerT",
+    bound="Answer | Sequence[Answer] | Mapping[str, Frame | Table]",
+)
 R_co = TypeVar("R_co", covariant=True)
 
 HookKind = Literal["history", "last", "subscribe", "publish", "suggest"]
@@ -478,8 +482,8 @@ def query(method: Any, /) -> Any:
     """Decorate a method that answers queries of one `queryType`: its own name, or the given one.
 
     Its argument is annotated with a `Query` class, as which the query is decoded and checked. It
-    returns a `Frame`, a `LiveChannel`, or a list of them. `@query("")` answers queries without a
-    type.
+    returns a `Frame`, a `Table`, a `LiveChannel`, a list of them, or a dict of tables by name.
+    `@query("")` answers queries without a type.
 
     Called for each query of a panel, an alert rule or Explore. Re-entrant: calls run at the same
     time. It is cancelled if Grafana cancels the query.
@@ -549,10 +553,14 @@ class LiveChannel:
     def __init__(self, stream: Stream[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
         self.stream: str = stream.name
         self.path = stream.path(*args, **kwargs)
-        self.history: Frame | None = None
+        self.history: Frame | Table | None = None
 
-    def with_history(self, frame: Frame) -> "LiveChannel":
-        """The same object, with rows to draw before the first live one. The frame must have the
-        columns of the stream."""
+    def with_history(self, frame: Frame | Table) -> "LiveChannel":
+        """The same object, with rows to draw before the first live one. The frame or table must
+        have the columns of the stream."""
         self.history = frame
         return self
+
+
+Answer = Frame | Table | LiveChannel
+"""What a query method returns for one table of a panel."""

@@ -497,9 +497,9 @@ def test_a_history_may_be_a_list_with_one_frame():
     [
         ([{"time": 1}, Reading(NOW, 1.0)], "must have rows of one kind, .* got 2"),
         ([{"a": 1}], "must have a column 'time', got {'a': 1}"),
-        (None, "must be a Frame, Columns or a list of rows, got None"),
-        ("text", "must be a Frame, Columns or a list of rows, got 'text'"),
-        ({"time": 1}, "must be a Frame, Columns or a list of rows, got {"),
+        (None, "must be a Frame, Columns, a table or a list of rows, got None"),
+        ("text", "must be a Frame, Columns, a table or a list of rows, got 'text'"),
+        ({"time": 1}, "must be a Frame, Columns, a table or a list of rows, got {"),
     ],
 )
 def test_an_invalid_history_is_refused(rows, message):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import orjson
 import pytest
 
-from aiostream_ds import Columns, Field, FieldConfig, FieldType, Frame, Row
+from aiostream_ds import Field, FieldConfig, FieldType, Frame, Row
 from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json
@@ -279,17 +279,36 @@ def test_labels_that_are_not_str_fields_of_the_row_class_are_refused(policy, row
         RowEncoder(row, policy)
 
 
-@pytest.mark.parametrize(
-    "item",
-    [Frame(Field("n", [1])), Reading.from_columns(time=[MS], host=["a"], celsius=[1.0], rpm=[1])],
-)
 @pytest.mark.parametrize("times", [1, 2])
-def test_columns_and_frames_cannot_be_split_into_series(item: "Frame | Columns[Any]", times):
+def test_columns_cannot_be_split_into_series(times):
+    item = Reading.from_columns(time=[MS], host=["a"], celsius=[1.0], rpm=[1])
     encoder = RowEncoder(None, SchemaPolicy(labels=("host",), conflict="null"))
-    with pytest.raises(
-        TypeError, match=f"a dict, a Row or a list of them, got {type(item).__name__}"
-    ):
+    with pytest.raises(TypeError, match="a dict, a Row, a table or a list of them, got Columns"):
         encoder.encode([item] * times)
+
+
+def test_a_frame_is_split_into_series_by_its_column_of_labels():
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",)))
+    frame = Frame(
+        Field("time", [MS, MS, MS + 1], FieldType.TIME),
+        Field("host", ["a", "b", "a"]),
+        Field("rpm", [1, 2, 3], FieldType.INT16, config=FieldConfig(unit="rotrpm")),
+    )
+    (packet,) = encoder.encode([frame])
+    assert packet.rows == 2  # one for each time
+    decoded = json.decode_rows([packet], packet.schema)
+    assert [(f.name, f.labels, f.values) for f in decoded.fields[1:]] == [
+        ('rpm {host="a"}', {"host": "a"}, [1, 3]),
+        ('rpm {host="b"}', {"host": "b"}, [2, None]),
+    ]
+    assert decoded.fields[1].config.unit == "rotrpm"
+
+
+def test_a_frame_with_labels_of_its_own_cannot_be_split_into_series():
+    frame = Frame(Field("time", [MS], FieldType.TIME), Field("n", [1], labels={"host": "a"}))
+    encoder = RowEncoder(None, SchemaPolicy(labels=("host",)))
+    with pytest.raises(TypeError, match="must have fields without labels, got 'n'"):
+        encoder.encode([frame])
 
 
 def test_a_label_that_cannot_be_a_str_fails_or_drops_the_row():

@@ -28,6 +28,7 @@ from aiostream_ds import (
 from aiostream_ds._frames import arrow, json
 from aiostream_ds._grafana import queries, replay
 from aiostream_ds._grafana.services import data_service
+from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.grafana.calls import ANN, a_query, chunks, query_data
@@ -376,10 +377,10 @@ async def test_the_only_stream_answers_a_query_without_a_type():
 async def test_a_wrong_return_value_is_a_bug_that_names_what_is_expected():
     status, source, message = await failure("wrong")
     assert (status, source) == (500, "plugin")
-    assert "must return a Frame, a LiveChannel or a list of them, got {'not'" in message
+    assert "must return a Frame, a table, a LiveChannel, a list of them, or a dict" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
-    assert "read must return a Frame, Columns, a list of rows or a HistoryPage" in message
+    assert "read must return a Frame, Columns, a table, a list of rows or a HistoryPage" in message
     assert "got None" in message
 
 
@@ -569,7 +570,7 @@ async def test_streams_continue_while_a_large_frame_is_encoded(monkeypatch):
 
         @query
         async def large(self, q: Query) -> Frame:
-            return Frame.from_columns({"n": list(range(replay.INLINE_ROWS + 1))})
+            return Frame.from_columns({"n": list(range(INLINE_ROWS + 1))})
 
     async with serve_in_memory(Both) as grafana:
         viewer = await grafana.follow("ticks")
@@ -578,7 +579,7 @@ async def test_streams_continue_while_a_large_frame_is_encoded(monkeypatch):
         await viewer.take(100)  # while the encoder is blocked
         go_on.set()
         (frame,) = await asked
-    assert frame.rows == replay.INLINE_ROWS + 1
+    assert frame.rows == INLINE_ROWS + 1
 
 
 async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
@@ -592,7 +593,7 @@ async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
 
         @ticks.history
         async def read(self, history_range: HistoryRange) -> list[Reading]:
-            return [Reading(time=i, celsius=0.5) for i in range(replay.INLINE_ROWS + 1)]
+            return [Reading(time=i, celsius=0.5) for i in range(INLINE_ROWS + 1)]
 
     original = replay.RowEncoder.frame
 
@@ -603,7 +604,7 @@ async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
     monkeypatch.setattr(replay.RowEncoder, "frame", frame)
     async with serve_in_memory(Long) as grafana:
         (answer,) = await grafana.query({}, as_json=True)
-    assert answer.rows == replay.INLINE_ROWS + 1
+    assert answer.rows == INLINE_ROWS + 1
     assert seen == [True]
 
 

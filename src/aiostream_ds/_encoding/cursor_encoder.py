@@ -3,6 +3,7 @@
 begin(cursor) ──▶ encode(rows) → packets with (epoch, prev, last) …
 """
 
+import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby, pairwise
@@ -14,6 +15,7 @@ import msgspec
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.blocks import Block, take_block, to_list
 from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.table_rows import is_table, live_rows
 from aiostream_ds._frames.cursor import columns_of
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -144,15 +146,7 @@ class CursorEncoder:
             cursors = [cursors[row] for row in new]
         if not rows:
             return []
-        packets = self._encoder.encode(rows)
-        if not packets:
-            return []
-        if sum(packet.rows for packet in packets) == len(rows):
-            counts = accumulate(packet.rows for packet in packets)
-            lasts = [cursors[count - 1] for count in counts]
-        else:  # the schema policy has dropped rows: read the remaining cursors from the packets
-            lasts = [*map(self._last_cursor, packets[:-1]), cursors[-1]]
-        return list(map(self._with_cursors, packets, lasts))
+        return self._packets_with_cursors(self._encoder.encode(rows), cursors)
 
     def _block_packets(self, block: Block) -> list[Packet]:
         cursors = cursors_of(block, self._column)
@@ -161,12 +155,19 @@ class CursorEncoder:
             return []
         if len(new) < len(cursors):
             block = take_block(block, new)
-        packets = self._encoder.encode([block])
-        counts = accumulate(packet.rows for packet in packets)
-        return [
-            self._with_cursors(packet, cursors[new[count - 1]])
-            for packet, count in zip(packets, counts, strict=True)
-        ]
+            cursors = [cursors[row] for row in new]
+        return self._packets_with_cursors(self._encoder.encode([block]), cursors)
+
+    def _packets_with_cursors(self, packets: list[Packet], cursors: list[int]) -> list[Packet]:
+        """The packets of rows with these cursors."""
+        if not packets:
+            return []
+        if sum(packet.rows for packet in packets) == len(cursors):
+            counts = accumulate(packet.rows for packet in packets)
+            lasts = [cursors[count - 1] for count in counts]
+        else:  # the schema policy has dropped rows: read the remaining cursors from the packets
+            lasts = [*map(self._last_cursor, packets[:-1]), cursors[-1]]
+        return list(map(self._with_cursors, packets, lasts))
 
     def _last_cursor(self, packet: Packet) -> int:
         column = columns_of(packet.schema).names.index(self._column)
@@ -198,7 +199,10 @@ class CursorEncoder:
         try:
             return _to_int(self._column, self._get[isinstance(row, dict)](row))
         except (KeyError, AttributeError):
-            raise TypeError(f"a row must have the cursor {self._column!r}, got {row!r}") from None
+            if is_table(type(row)):
+                live_rows(row)  # raises the error of this table
+            shown = reprlib.repr(row)
+            raise TypeError(f"a row must have the cursor {self._column!r}, got {shown}") from None
 
 
 class _SingleRow:

@@ -14,6 +14,7 @@ from aiostream_ds._encoding.hidden_columns import hide_fields
 from aiostream_ds._encoding.packet_size import encode_rows
 from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, now, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
+from aiostream_ds._encoding.table_rows import history_rows, is_table, live_rows
 from aiostream_ds._encoding.time_check import TimeCheck
 from aiostream_ds._encoding.values import VALUE_ERRORS
 from aiostream_ds._frames import json, tables
@@ -326,10 +327,13 @@ class RowEncoder:
             TypeError, ValueError: the rows are of several kinds, have no time, or cannot be
                 encoded. The encoder has not changed.
         """
-        if isinstance(rows, Columns | Frame):
+        if isinstance(rows, Columns | Frame) or is_table(type(rows)):
             rows = [rows]
         if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
-            raise TypeError(f"a history must be a Frame, Columns or a list of rows, got {rows!r}")
+            raise TypeError(
+                "a history must be a Frame, Columns, a table or a list of rows, got"
+                f" {reprlib.repr(rows)}"
+            )
         before = (self._dict_layout, self._last_layout)
         self._inference.dropped = {}
         try:
@@ -402,6 +406,10 @@ class RowEncoder:
                     continue
                 layout, values, count = found
                 self._dict_layout = layout
+            elif is_table(kind):
+                read = history_rows if is_history else live_rows
+                yield from self._tables([read(table) for table in part], is_history=is_history)
+                continue
             else:
                 raise TypeError(_not_a_row(part[0]))
             self._last_layout = layout

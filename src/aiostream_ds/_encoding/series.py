@@ -8,9 +8,10 @@ same time become one row, so that a packet grows with its values and not with se
 When there are too many series, those that have had no rows for long are forgotten.
 """
 
+import reprlib
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import takewhile
 from math import inf
@@ -21,7 +22,9 @@ from msgspec.structs import replace
 from aiostream_ds._channels.policy import Conflict, SchemaPolicy
 from aiostream_ds._encoding.field_names import full_name, legend, with_display_name
 from aiostream_ds._encoding.row_layout import TIME, RowColumn, row_layout
+from aiostream_ds._encoding.table_rows import frame_rows, is_table, live_rows
 from aiostream_ds._encoding.values import VALUE_ERRORS, to_builtin, to_string
+from aiostream_ds._frames.columns import FLOATS, RANGES
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Row
@@ -99,8 +102,7 @@ class Series:
             self._columns.clear()
         table, mismatched, beyond_limit = _WideTable(), 0, 0
         now = time.monotonic()
-        for row in rows:
-            columns, values = self._columns_and_values(row)
+        for columns, values in self._single_rows(rows):
             try:
                 labels = tuple([self._label(name, values.get(name)) for name in self._labels])
                 if not self._see(labels, now, is_history):
@@ -149,15 +151,27 @@ class Series:
         """The column that `split` has given this name, as far as it is declared."""
         return self._columns.get(name, _UNKNOWN)
 
-    def _columns_and_values(self, row: Any) -> tuple[Mapping[str, RowColumn], Mapping[str, Any]]:
-        """The declared columns of a row, none of a dict, and its values."""
-        if isinstance(row, Mapping):
-            return {}, row
-        if isinstance(row, Row):
-            columns = row_layout(type(row)).columns
-            return columns, {name: getattr(row, name) for name in columns}
-        shown = type(row).__name__ if isinstance(row, Columns | Frame) else repr(row)
-        raise TypeError(f"a row with labels must be a dict, a Row or a list of them, got {shown}")
+    def _single_rows(
+        self, rows: Iterable[Any]
+    ) -> Iterator[tuple[Mapping[str, RowColumn], Mapping[str, Any]]]:
+        """For each row the declared columns, none of a dict, and the values."""
+        for row in rows:
+            if is_table(type(row)):
+                row = live_rows(row)
+            if isinstance(row, Mapping):
+                yield {}, row
+            elif isinstance(row, Row):
+                columns = row_layout(type(row)).columns
+                yield columns, {name: getattr(row, name) for name in columns}
+            elif isinstance(row, Frame):
+                columns = _frame_columns(row)
+                yield from ((columns, values) for values in frame_rows(row))
+            elif row != []:  # of an empty table
+                shown = type(row).__name__ if isinstance(row, Columns) else reprlib.repr(row)
+                raise TypeError(
+                    "a row with labels must be a dict, a Row, a table or a list of them, got"
+                    f" {shown}"
+                )
 
     def _wide_row(
         self,
@@ -197,6 +211,24 @@ class Series:
                 column.type, True, _config(column.config, key, labels), labels or None
             )
         return name
+
+
+def _frame_columns(frame: Frame) -> dict[str, RowColumn]:
+    labelled = next((field.name for field in frame.fields if field.labels), None)
+    if labelled is not None:
+        raise TypeError(
+            f"a Frame in a stream with labels must have fields without labels, got {labelled!r}"
+        )
+    return {
+        field.name: RowColumn(_row_type(field.type), True, field.config) for field in frame.fields
+    }
+
+
+def _row_type(kind: FieldType) -> FieldType:
+    """The type of a row's column: of the types of numbers, rows have two."""
+    if kind in FLOATS:
+        return FieldType.FLOAT64
+    return FieldType.INT64 if kind in RANGES and kind is not FieldType.TIME else kind
 
 
 class _WideTable:

@@ -31,6 +31,7 @@ __all__ = [
     "is_arrow",
     "is_numpy",
     "read",
+    "with_nanos",
 ]
 
 
@@ -167,12 +168,8 @@ def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) ->
     if wanted is not None and not isinstance(wanted, FieldType):
         types = ", ".join(f"FieldType.{each.name}" for each in FieldType)
         raise FrameError(f"field {name!r}: type must be one of {types}, got {wanted!r}")
-    if is_arrow(values):
-        values = _unpack_arrow(values, keep_strings=wanted in (None, FieldType.STRING))
     if type(values) is list:
         column = _read_list(name, values, wanted)
-    elif is_arrow(values):
-        column = Column(values, FieldType.STRING, values.null_count > 0)
     elif is_numpy(values):
         column = _read_array(name, values, wanted)
     elif isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
@@ -180,6 +177,15 @@ def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) ->
         raise FrameError(f"field {name!r}: values must be a list or a numpy array, got {shown}")
     else:
         column = _read_list(name, list(values), wanted)
+    return with_nanos(name, column, nanos)
+
+
+def with_nanos(name: str, column: Column, nanos: Any) -> Column:
+    """The column of times with these parts below their milliseconds, unless they are None.
+
+    Raises:
+        FrameError: the column is not of times, or has such parts already.
+    """
     if nanos is None:
         return column
     if column.type is not FieldType.TIME or column.nanos is not None:
@@ -188,18 +194,6 @@ def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) ->
             f"field {name!r}: nanos must belong to times in integer milliseconds, got {given}"
         )
     return column._replace(nanos=nanos if is_numpy(nanos) else list(nanos))
-
-
-def _unpack_arrow(values: Any, keep_strings: bool) -> Any:
-    """The values of a pyarrow array as a list or a numpy array; with `keep_strings`, a contiguous
-    array of pyarrow's type string is returned unchanged."""
-    kind = str(values.type)
-    if keep_strings and kind == "string" and not hasattr(values, "chunks"):
-        return values
-    # numpy represents a null only as NaN or NaT
-    if values.null_count and not kind.startswith("timestamp"):
-        return values.to_pylist()
-    return values.to_numpy(zero_copy_only=False)
 
 
 def _read_list(name: str, values: list[Any], wanted: FieldType | None) -> Column:
@@ -306,6 +300,8 @@ def _read_array(name: str, values: Any, wanted: FieldType | None) -> Column:
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "M" and wanted in (None, FieldType.TIME):
         return _read_datetime64(name, values)
+    if kind == "m" and wanted in (None, FieldType.FLOAT64):
+        return _read_timedelta64(values)
     if kind not in "iufb" or hasattr(values, "mask"):
         return _read_list(name, values.tolist(), wanted)
     if kind == "f" and size not in (4, 8):
@@ -339,7 +335,15 @@ def _read_datetime64(name: str, values: Any) -> Column:
         parts, cast = 1_000, "us"
     elif unit.endswith(("ns", "ps", "fs", "as")):
         parts, cast = 1_000_000, "ns"
-    counts = values.astype(f"M8[{cast}]").astype("i8")
+    converted = values.astype(f"M8[{cast}]")
+    counts = converted.astype("i8")
+    if parts == 1 and (lost := (converted.astype(values.dtype) != values) & ~gaps).any():
+        row = int(lost.argmax())
+        expected = _range_text(FieldType.TIME, *RANGES[FieldType.TIME])
+        raise FrameError(
+            f"{_place(name, row, values)}: expected {expected}, got {values.astype('i8')[row]} in"
+            f" {values.dtype}"
+        )
     times = counts // parts
     nanos = (counts - times * parts) * (1_000_000 // parts)
     if not gaps.any():
@@ -348,6 +352,18 @@ def _read_datetime64(name: str, values: Any) -> Column:
     rows = zip(times.tolist(), gaps.tolist(), strict=True)
     times = [None if gap else time for time, gap in rows]
     return Column(times, FieldType.TIME, True, nanos.tolist() if nanos.any() else None)
+
+
+def _read_timedelta64(values: Any) -> Column:
+    """Durations as numbers of seconds."""
+    counts = values / values.dtype.type(1, "s")
+    gaps = counts != counts
+    if not gaps.any():
+        return Column(counts, FieldType.FLOAT64, False)
+    found = counts.tolist()
+    for row in gaps.nonzero()[0].tolist():
+        found[row] = None
+    return Column(found, FieldType.FLOAT64, True)
 
 
 def check(name: str, column: Column, enum_size: int | None = None) -> None:
@@ -368,12 +384,14 @@ def check(name: str, column: Column, enum_size: int | None = None) -> None:
     else:
         _check_list(name, values, field_type, nullable, enum_size)
     if nanos is not None:
-        counts = nanos.tolist() if is_numpy(nanos) else nanos
-        if len(counts) != len(values):
+        if len(nanos) != len(values):
             raise FrameError(
                 f"field {name!r}: nanos must have {len(values)} values, as many as the field, got"
-                f" {len(counts)}"
+                f" {len(nanos)}"
             )
+        if array_kind(nanos) == "i8" and not (nanos.min() < 0 or nanos.max() > 999_999):
+            return
+        counts = nanos.tolist() if is_numpy(nanos) else nanos
         if not all(map(_is_nano, counts)):
             _refuse(name, counts, _is_nano, "nanos from 0 to 999999")
 

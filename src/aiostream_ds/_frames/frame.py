@@ -5,20 +5,27 @@ from types import MappingProxyType
 from typing import Any
 
 from aiostream_ds._frames import columns, config
-from aiostream_ds._frames.columns import Column, FieldType, FrameError
+from aiostream_ds._frames.column_values import read_column
+from aiostream_ds._frames.columns import RANGES, Column, FieldType, FrameError
 from aiostream_ds._frames.common_columns import validated_type
 from aiostream_ds._frames.config import FieldConfig, FrameMeta
+from aiostream_ds._frames.dataframes import table_columns
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
 
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
+_NO_CONFIG: Mapping[str, FieldConfig] = MappingProxyType({})
+_TIME = "time"
+_INTEGERS = frozenset(RANGES) - {FieldType.TIME, FieldType.ENUM}
+_SHOWN = 10  # columns in a message
 
 
 class Field:
     """A named column of values of one type.
 
-    `values` is a list, a one-dimensional numpy array or a pyarrow array. It is not copied if it
+    `values` is a list, a one-dimensional numpy array, a pyarrow array, a Series or Index of pandas,
+    or a column with Arrow's PyCapsule interface, such as a Series of polars. It is not copied if it
     already has the form that is sent, so do not change it afterwards. For more than 100,000
     strings, use a pyarrow array of strings.
 
@@ -78,7 +85,7 @@ class Field:
             self.nullable = False if nullable is None else nullable
             self.nanos = None
             return
-        column = columns.read(name, values, type, nanos)
+        column = read_column(name, values, type, nanos)
         self.values = column.values
         self.type = column.type
         self.nullable = column.nullable if nullable is None else nullable
@@ -145,6 +152,38 @@ class Frame:
         keys = dict.fromkeys(key for row in rows for key in row)
         table = {key: [row.get(key) for row in rows] for key in keys}
         return cls.from_columns(table, name=name, ref_id=ref_id, meta=meta)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        config: Mapping[str, FieldConfig] = _NO_CONFIG,
+        name: str = "",
+        ref_id: str = "",
+        meta: FrameMeta | None = None,
+    ) -> "Frame":
+        """A frame with the columns of a table: a DataFrame of pandas, or an object with Arrow's
+        PyCapsule interface, such as those of pyarrow, polars and DuckDB.
+
+        Integers of a column `time` are Unix milliseconds. Every field is nullable, so that the
+        schema does not depend on the values. `config` has the configs of columns by name.
+
+        Raises:
+            FrameError: this is not a table, a column cannot have its type, or a name of `config` is
+                not that of a column.
+        """
+        fields = [Field(key, values, nullable=True) for key, values in table_columns(table)]
+        names = [field.name for field in fields]
+        for index, field in enumerate(fields):
+            if field.name == _TIME and field.type in _INTEGERS:
+                fields[index] = Field(_TIME, field.values, FieldType.TIME, nullable=True)
+        for key, each in config.items():
+            if key not in names:
+                shown = ", ".join(names[:_SHOWN]) or "no columns"
+                raise FrameError(f"config must be for columns of the table ({shown}), got {key!r}")
+            fields[names.index(key)].config = each
+        return cls(*fields, name=name, ref_id=ref_id, meta=meta)
 
     @property
     def rows(self) -> int:

@@ -14,12 +14,13 @@ from aiostream_ds._frames.columns import FLOATS, RANGES
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds.errors import BadQuery
 
-__all__ = ["alert_frames", "is_for_alerting"]
+__all__ = ["alert_frames", "is_for_alerting", "is_series"]
 
 _HEADER = "fromalert"
 """The header of a query of an alert rule; its value is "true"."""
 
 _NUMBERS = frozenset({*FLOATS, *RANGES, FieldType.BOOL}) - {FieldType.TIME}
+_SERIES = _NUMBERS | {FieldType.TIME}
 
 
 def is_for_alerting(headers: Mapping[str, str]) -> bool:
@@ -56,6 +57,12 @@ def alert_frames(frame: Frame, cursor: str | None) -> list[Frame]:
         each.name = frame.name
     frames[0].meta = frame.meta
     return frames
+
+
+def is_series(frame: Frame) -> bool:
+    """Whether a frame is a time and numbers: a series for each number."""
+    kinds = [field.type for field in frame.fields]
+    return kinds.count(FieldType.TIME) == 1 and len(kinds) > 1 and _SERIES.issuperset(kinds)
 
 
 def _series(time: str, times: list[int | None], field: Field, named: bool) -> Frame:

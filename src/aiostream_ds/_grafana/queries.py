@@ -6,28 +6,31 @@ the history in the form that alerting accepts. A user who may not subscribe to a
 read its history either.
 """
 
+import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._frames import tables
 from aiostream_ds._frames.config import FrameMeta, Notice
+from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion
-from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting
+from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting, is_series
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.query_fields import decode_query
 from aiostream_ds._grafana.replay import (
-    INLINE_ROWS,
     OPEN_END,
     RowReplay,
     copy_frame,
     frame_of,
 )
+from aiostream_ds._grafana.table_reading import INLINE_ROWS, read_table
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
@@ -133,20 +136,57 @@ async def _result_frames(
     replay: RowReplay, instance: Instance, caller: _Caller, query: Query, result: Any
 ) -> list[Frame]:
     """The frames of what a `@query` method has returned."""
+    if isinstance(result, Mapping):
+        return await _named_frames(instance, caller, query, result)
     frames: list[Frame] = []
     for item in result if isinstance(result, list | tuple) else [result]:
         if isinstance(item, LiveChannel):
             stream, arguments = instance.source._plan.match(item.path)
             request = ChannelRequest(instance, stream, item.path, arguments)
             frames += await _channel_frames(replay, request, caller, query, item)
-        elif isinstance(item, Frame):
-            frames.append(copy_frame(item))
         else:
-            raise TypeError(
-                f"the query {query.query_type!r} must return a Frame, a LiveChannel or a list of"
-                f" them, got {item!r}"
-            )
+            frames += await _table_frames(instance, caller, query, item)
     return frames
+
+
+async def _named_frames(
+    instance: Instance, caller: _Caller, query: Query, tables: Mapping[Any, Any]
+) -> list[Frame]:
+    found: list[Frame] = []
+    for name, item in tables.items():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"the names of the tables of the query {query.query_type!r} must be str, got"
+                f" {reprlib.repr(name)}"
+            )
+        frames = await _table_frames(instance, caller, query, item)
+        for frame in frames:
+            frame.name = name
+        found += frames
+    return found
+
+
+async def _table_frames(
+    instance: Instance, caller: _Caller, query: Query, item: Any
+) -> list[Frame]:
+    """The frames of one `Frame` or table: for an alert rule, one for each number of a table."""
+    if isinstance(item, Frame):
+        return [copy_frame(item)]
+    if not is_table(type(item)):
+        raise TypeError(
+            f"the query {query.query_type!r} must return a Frame, a table, a LiveChannel, a list of"
+            f" them, or a dict of tables by name, got {reprlib.repr(item)}"
+        )
+    frame = await read_table(Frame.from_table, item, instance.source.threads)
+    if caller.is_alert_rule and (not frame.rows or is_series(frame)):
+        return await _alert_frames(frame, None)
+    return [frame]
+
+
+async def _alert_frames(frame: Frame, cursor: str | None) -> list[Frame]:
+    if frame.rows * len(frame.fields) > INLINE_ROWS:
+        return await run_in_thread(alert_frames, frame, cursor)
+    return alert_frames(frame, cursor)
 
 
 async def _channel_frames(
@@ -159,10 +199,7 @@ async def _channel_frames(
     frame = await _channel_frame(replay, request, caller.user, query, live)
     if not caller.is_alert_rule:
         return [frame]
-    cursor = request.stream.options.cursor
-    if frame.rows * len(frame.fields) > INLINE_ROWS:
-        return await run_in_thread(alert_frames, frame, cursor)
-    return alert_frames(frame, cursor)
+    return await _alert_frames(frame, request.stream.options.cursor)
 
 
 async def _channel_frame(
@@ -190,7 +227,10 @@ async def _channel_frame(
             if query.with_streaming and frame.rows >= history_range.limit:
                 _add_notice(frame, _NEWEST.format(history_range.limit))
         else:
-            rows = live.history
+            rows: Any = live.history
+            if rows is not None and is_table(type(rows)):
+                threads = request.instance.source.threads
+                rows = await read_table(history_rows, rows, threads)
             frame = await frame_of(replay.row_encoder(request), [] if rows is None else rows)
         uid = request.instance.source.instance.uid
         subscribe = {"channel": channel_name(uid, request.path)}

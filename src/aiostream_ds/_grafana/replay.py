@@ -4,18 +4,21 @@ The rows of a stream with a cursor come from its history hook; those of a stream
 from the channel's log, which has the rows of this process. A frame and its cursor are of one read.
 """
 
+import reprlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.cursor import (
@@ -25,6 +28,7 @@ from aiostream_ds._frames.cursor import (
     short_hash,
     wire_epoch,
 )
+from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Schema
 from aiostream_ds._grafana.channel_request import ChannelRequest
@@ -33,6 +37,7 @@ from aiostream_ds._grafana.exact_delivery import (
     cursor_packet_encoder,
     log_packet_encoder,
 )
+from aiostream_ds._grafana.table_reading import INLINE_ROWS, read_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH
@@ -42,7 +47,6 @@ from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
-    "INLINE_ROWS",
     "OPEN_END",
     "REPLAY_ROWS",
     "RowReplay",
@@ -54,9 +58,6 @@ log = get_logger(__name__)
 
 REPLAY_ROWS = 5_000
 """Most rows in one answer of the resource `replay/rows`."""
-
-INLINE_ROWS = 10_000
-"""Up to so many rows are encoded in the event loop; more are encoded in a thread."""
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """The start of the time range of a read by cursor: not every upstream system has earlier times."""
@@ -303,10 +304,13 @@ class RowReplay:
         hook = getattr(request.instance.source, str(request.stream.history))
         result = await hook(history_range, **request.arguments)
         page = result if isinstance(result, HistoryPage) else HistoryPage(result)
+        if is_table(type(page.rows)):
+            threads = request.instance.source.threads
+            return replace(page, rows=await read_table(history_rows, page.rows, threads))
         if not isinstance(page.rows, Frame | Columns | Sequence):
             raise TypeError(
-                f"{request.stream.history} must return a Frame, Columns, a list of rows or a"
-                f" HistoryPage of one of them, got {result!r}"
+                f"{request.stream.history} must return a Frame, Columns, a table, a list of rows or"
+                f" a HistoryPage of one of them, got {reprlib.repr(page.rows)}"
             )
         return page
 

@@ -22,6 +22,7 @@ from aiostream_ds._channels.policy import (
     HIGH_WATER_ITERATIONS,
     RowOrder,
 )
+from aiostream_ds._encoding.table_rows import reader
 from aiostream_ds._frames.packet import Packet
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Cursor
@@ -177,7 +178,14 @@ class _Producer:
             try:
                 if self._filler is not None:
                     await self._read_first(rows, self._filler)
+                kind: type | None = None
+                read: Callable[[Any], Any] | None = None
                 async for row in rows:
+                    if row.__class__ is not kind:
+                        kind = row.__class__
+                        read = reader(kind)
+                    if read is not None:
+                        row = self._read(read, row)
                     append(row)
                     if len(batch) >= self._limit:
                         if not self._channel.open:
@@ -201,6 +209,9 @@ class _Producer:
         """Read the generator up to its first row, and let `filler` emit what lies before it."""
         channel = self._channel
         async for row in rows:
+            read = reader(row.__class__)
+            if read is not None:
+                row = self._read(read, row)
             if not channel.open:
                 return
             if filler.ends_gap(row):
@@ -215,6 +226,17 @@ class _Producer:
                 self.flush()  # the rows that follow have another numbering
             if len(self._batch) >= self._limit:
                 await self._pause()
+
+    def _read(self, read: Callable[[Any], Any], row: Any) -> Any:
+        """What the author has yielded, read now. On an error: no rows, and the channel fails, after
+        the rows before; the author cannot catch that error."""
+        try:
+            return read(row)
+        except BaseException as error:  # the libraries are compiled: one may panic
+            self._finish()
+            self._channel.fail(error)
+            self._limit = 0
+            return []
 
     def _finish(self) -> None:
         """The generator has ended."""

@@ -11,9 +11,9 @@ import anyio.lowlevel
 from aiostream_ds._frames import arrow, json
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion, queries, replies
-from aiostream_ds._grafana.replay import INLINE_ROWS
 from aiostream_ds._grafana.replies import Answer, Piece
 from aiostream_ds._grafana.services.base import Service
+from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary

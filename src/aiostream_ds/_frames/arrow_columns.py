@@ -1,0 +1,261 @@
+"""Columns of pyarrow arrays of any type, as columns of a frame.
+
+Dates and times are read as counts, because pyarrow's own values of nanoseconds import pandas.
+"""
+
+import reprlib
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from aiostream_ds._frames import columns
+from aiostream_ds._frames.columns import RANGES, Column, FieldType, FrameError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["import_array", "import_table", "read_arrow"]
+
+_UNIT_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+_MILLISECOND = 10**6
+_DAY_MILLISECONDS = 86_400_000
+
+
+def import_table(table: Any) -> list[tuple[str, Any]]:
+    """The columns of a table by name, by Arrow's PyCapsule interface.
+
+    Raises:
+        FrameError: pyarrow cannot read it, as a type that it does not have, or a single column.
+    """
+    import pyarrow as pa
+
+    kind = type(table)
+    try:
+        if hasattr(kind, "__arrow_c_stream__"):
+            found = pa.RecordBatchReader.from_stream(table).read_all()
+        else:
+            found = pa.record_batch(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise FrameError(
+            f"expected a table that pyarrow can read, got {kind.__name__}: {_first_line(error)}"
+        ) from None
+    return list(zip(found.schema.names, found.columns, strict=True))
+
+
+def import_array(name: str, values: Any) -> Any:
+    """A column as a pyarrow array, by Arrow's PyCapsule interface.
+
+    Raises:
+        FrameError: pyarrow cannot read it.
+    """
+    import pyarrow as pa
+
+    kind = type(values)
+    try:
+        if hasattr(kind, "__arrow_c_stream__"):
+            return pa.chunked_array(values)
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise FrameError(
+            f"field {name!r}: expected a column that pyarrow can read, got {kind.__name__}:"
+            f" {_first_line(error)}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def read_arrow(name: str, values: Any) -> Column:
+    """The column of a pyarrow array, contiguous or chunked.
+
+    Its type follows from that of the array: numbers, booleans and strings keep it; timestamps and
+    dates are TIME, those without a time zone in UTC; durations are FLOAT64 in seconds,
+    decimals FLOAT64; times of day and bytes, which must be UTF-8, are STRING; lists and structs are
+    JSON. A dictionary has the type of its values.
+
+    Raises:
+        FrameError: a column cannot have the array's type.
+    """
+    import pyarrow as pa
+
+    try:
+        array = values.combine_chunks() if hasattr(values, "chunks") else values
+        return _read(name, array)
+    except pa.ArrowException as error:
+        raise FrameError(
+            f"field {name!r}: {values.type} cannot be read: {_first_line(error)}"
+        ) from None
+
+
+def _read(name: str, array: "pa.Array") -> Column:
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    kind = array.type
+    if kind == "string":
+        return Column(array, FieldType.STRING, array.null_count > 0)
+    if isinstance(array, pa.ExtensionArray):
+        return _read_extension(name, array)
+    if types.is_dictionary(kind):
+        return _read_dictionary(name, array)
+    if types.is_null(kind):
+        return Column([None] * len(array), FieldType.FLOAT64, True)
+    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
+        return _read_plain(name, array)
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return _read_times(name, array)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return _read_strings(array)
+    if types.is_duration(kind):
+        return _of_list(array, FieldType.FLOAT64, _seconds(kind.unit), array.view("int64"))
+    if types.is_decimal(kind):
+        return _of_list(array, FieldType.FLOAT64, float)
+    if types.is_time(kind):
+        counts = array.view("int32" if kind.bit_width == 32 else "int64")
+        return _of_list(array, FieldType.STRING, _time_of_day(kind.unit), counts)
+    if _is_binary(kind):
+        return _of_list(array, FieldType.STRING, _bytes_text(name))
+    if types.is_nested(kind) and not types.is_union(kind):
+        return _read_nested(name, array)
+    raise FrameError(
+        f"field {name!r}: expected numbers, booleans, strings, times, durations, binary values,"
+        f" lists or structs, got {kind}; cast it to one of these"
+    )
+
+
+def _is_binary(kind: "pa.DataType") -> bool:
+    import pyarrow.types as types
+
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def _of_list(
+    array: "pa.Array", kind: FieldType, convert: Callable[[Any], Any], counts: Any = None
+) -> Column:
+    """A column whose values are converted one by one; `counts` are the values as numbers."""
+    values = (array if counts is None else counts).to_pylist()
+    found = [None if value is None else convert(value) for value in values]
+    return Column(found, kind, array.null_count > 0)
+
+
+def _read_plain(name: str, array: "pa.Array") -> Column:
+    if array.null_count or "numpy" not in sys.modules:
+        return columns.read(name, array.to_pylist(), _PLAIN_TYPES[str(array.type)])
+    return columns.read(name, array.to_numpy(zero_copy_only=False), None)
+
+
+_PLAIN_TYPES = {
+    **{each.value: each for each in RANGES},
+    "halffloat": FieldType.FLOAT32,
+    "float": FieldType.FLOAT32,
+    "double": FieldType.FLOAT64,
+    "bool": FieldType.BOOL,
+}
+"""The types of a frame by the names of pyarrow's types."""
+
+
+def _read_times(name: str, array: "pa.Array") -> Column:
+    if "numpy" in sys.modules:  # datetime64 in UTC, and NaT for null
+        return columns.read(name, array.to_numpy(zero_copy_only=False), FieldType.TIME)
+    import pyarrow.types as types
+
+    kind, null = array.type, array.null_count > 0
+    if types.is_date32(kind):
+        counts = array.view("int32").to_pylist()
+        days = [None if day is None else day * _DAY_MILLISECONDS for day in counts]
+        return Column(days, FieldType.TIME, null)
+    counts = array.view("int64").to_pylist()
+    if types.is_date64(kind):
+        return Column(counts, FieldType.TIME, null)
+    unit = _UNIT_NANOSECONDS[kind.unit]
+    if unit >= _MILLISECOND:
+        factor = unit // _MILLISECOND
+        return Column([c if c is None else c * factor for c in counts], FieldType.TIME, null)
+    parts = _MILLISECOND // unit
+    nanos = [0 if count is None else count % parts * unit for count in counts]
+    times = [None if count is None else count // parts for count in counts]
+    return Column(times, FieldType.TIME, null, nanos if any(nanos) else None)
+
+
+def _read_strings(array: "pa.Array") -> Column:
+    import pyarrow as pa
+
+    null = array.null_count > 0
+    try:
+        return Column(array.cast("string"), FieldType.STRING, null)
+    except (ImportError, pa.ArrowException):  # a package without pyarrow.compute; above 2 GiB
+        return Column(array.to_pylist(), FieldType.STRING, null)
+
+
+def _read_dictionary(name: str, array: "pa.DictionaryArray") -> Column:
+    values, kind, _, nanos = _read(name, array.dictionary)
+    indexes = array.indices.to_pylist()
+
+    def take(each: Any, missing: Any) -> list[Any]:
+        found = each.to_pylist() if columns.is_arrow(each) else list(each)
+        if columns.is_numpy(each):
+            found = each.tolist()
+        return [missing if index is None else found[index] for index in indexes]
+
+    taken = take(values, None)
+    return Column(taken, kind, None in taken, None if nanos is None else take(nanos, 0))
+
+
+def _read_nested(name: str, array: "pa.Array") -> Column:
+    as_dicts = {"maps_as_pydicts": "strict"} if "map<" in str(array.type) else {}
+    try:
+        values = array.to_pylist(**as_dicts)
+    except (KeyError, ValueError) as error:  # a key twice; a time that Python cannot hold
+        raise FrameError(
+            f"field {name!r}: {array.type} cannot be JSON: {_first_line(error)}"
+        ) from None
+    return Column(values, FieldType.JSON, array.null_count > 0)
+
+
+def _read_extension(name: str, array: "pa.ExtensionArray") -> Column:
+    kind = array.type.extension_name
+    if kind == "arrow.uuid":
+        return _of_list(array, FieldType.STRING, str)
+    if kind == "arrow.json":
+        return _read(name, array.storage)
+    raise FrameError(
+        f"field {name!r}: expected a type of Arrow itself, got the extension {kind!r}; convert it"
+        " to numbers, strings or timestamps"
+    )
+
+
+def _bytes_text(name: str) -> Callable[[bytes], str]:
+    def convert(value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            shown = reprlib.repr(value)
+            raise FrameError(
+                f"field {name!r}: expected bytes that are UTF-8, got {shown}; encode them as text,"
+                " such as hexadecimal digits"
+            ) from None
+
+    return convert
+
+
+def _seconds(unit: str) -> Callable[[int], float]:
+    parts = 10**9 // _UNIT_NANOSECONDS[unit]
+    return lambda count: count / parts
+
+
+def _time_of_day(unit: str) -> Callable[[int], str]:
+    nanoseconds = _UNIT_NANOSECONDS[unit]
+    midnight = datetime(1970, 1, 1, tzinfo=UTC)
+
+    def convert(count: int) -> str:
+        moment = midnight + timedelta(microseconds=count * nanoseconds // 1000)
+        return moment.time().isoformat()
+
+    return convert

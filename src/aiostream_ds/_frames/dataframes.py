@@ -1,0 +1,66 @@
+"""Tables of other libraries: pandas, and whatever has Arrow's PyCapsule interface."""
+
+from collections import Counter
+from typing import Any, Protocol
+
+from aiostream_ds._frames.arrow_columns import import_table
+from aiostream_ds._frames.columns import FrameError
+from aiostream_ds._frames.pandas_columns import is_pandas_table, pandas_columns
+
+__all__ = ["ArrowArray", "ArrowStream", "Table", "is_table", "known_rows", "table_columns"]
+
+
+class ArrowStream(Protocol):
+    """A table with Arrow's PyCapsule interface, in batches."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None, /) -> object:
+        """A capsule of the type `ArrowArrayStream`."""
+
+
+class ArrowArray(Protocol):
+    """A table with Arrow's PyCapsule interface, in one batch."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None, /) -> tuple[object, object]:
+        """Capsules of the types `ArrowSchema` and `ArrowArray`."""
+
+
+Table = ArrowStream | ArrowArray
+"""A table of another library: a DataFrame of pandas or polars, a table or a record batch of
+pyarrow, a relation of DuckDB."""
+
+
+def is_table(kind: type) -> bool:
+    """Whether the objects of a class are tables of another library."""
+    return (
+        hasattr(kind, "__arrow_c_stream__")
+        or hasattr(kind, "__arrow_c_array__")
+        or is_pandas_table(kind)
+    )
+
+
+def known_rows(table: Any) -> int | None:
+    """The number of rows; None if it is known only after the table was read."""
+    kind = type(table)
+    if is_pandas_table(kind):
+        return len(table)
+    for name in ("num_rows", "height"):  # of pyarrow, of polars
+        if hasattr(kind, name):
+            return int(getattr(table, name))
+    return None
+
+
+def table_columns(table: Any) -> list[tuple[str, Any]]:
+    """The columns of a table by name, each as `Field` takes it.
+
+    Raises:
+        FrameError: it is not a table, or two columns have one name.
+    """
+    is_pandas = is_pandas_table(type(table))
+    columns = pandas_columns(table) if is_pandas else import_table(table)
+    counts = Counter(name for name, _ in columns)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise FrameError(
+            f"the columns of a table must have different names, got {repeated[0]!r} more than once"
+        )
+    return columns

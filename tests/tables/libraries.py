@@ -1,7 +1,7 @@
 """The same table in the classes of each library that has tables."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa

@@ -47,6 +47,7 @@ ASYNCIO = {
     "_process/runtime.py",
     "_streams/producer.py",
     "broadcast.py",
+    "console/background.py",
 }
 
 # Packages that only a few places may import: a file, or a folder with everything in it.

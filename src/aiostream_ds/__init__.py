@@ -61,6 +61,7 @@ from aiostream_ds.settings import Secret, Settings, secret
 if typing.TYPE_CHECKING:
     from aiostream_ds.access import Allow, Quota
     from aiostream_ds.broadcast import Broadcast
+    from aiostream_ds.console.background import show
     from aiostream_ds.upstream import Upstream
 
 _LAZY = {
@@ -68,6 +69,7 @@ _LAZY = {
     "Broadcast": "aiostream_ds.broadcast",
     "Quota": "aiostream_ds.access",
     "Upstream": "aiostream_ds.upstream",
+    "show": "aiostream_ds.console.background",
 }
 """Names that few plugins use, and the modules that are imported when they are."""
 
@@ -85,6 +87,7 @@ __all__ = [
     "query",
     "resource",
     "serve",
+    "show",
     # Rows
     "Rows",
     "Row",

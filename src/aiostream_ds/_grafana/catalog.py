@@ -33,22 +33,20 @@ class Catalog:
                 )
             for name, value in target.items():
                 if not (isinstance(name, str) and name):
-                    raise TypeError(
-                        f"serve: expected a non-empty string as a class's name, got {name!r}"
-                    )
+                    raise TypeError(f"expected a non-empty string as a class's name, got {name!r}")
                 if not (isinstance(value, str) or _is_data_source(value)):
-                    raise TypeError(f"serve: {name!r} must be a DataSource class, got {value!r}")
+                    raise TypeError(f"{name!r} must be a DataSource class, got {value!r}")
             self._classes: dict[str, type[DataSource[Any]] | str] = dict(target)
         elif _is_data_source(target):
             if by is not None:
                 raise TypeError(
-                    f"serve: expected no `by` for a single class, got {by!r}; pass a mapping of"
+                    f"expected no `by` for a single class, got {by!r}; pass a mapping of"
                     " names to classes to select one by a setting"
                 )
             self._classes = {"": target}
         else:
             raise TypeError(
-                f"serve: expected a DataSource class or a mapping of names to them, got {target!r}"
+                f"expected a DataSource class or a mapping of names to them, got {target!r}"
             )
         self.by = by
 

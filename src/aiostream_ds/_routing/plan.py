@@ -186,6 +186,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         hint = "" if spelled == path else f"; a path has such a text as base64url: {spelled!r}"
         raise NotFound(f"expected a path of the streams {patterns}, got {path!r}{hint}")
 
+    def default_path(self) -> str | None:
+        """The path of the first stream whose fields all have defaults, if there is one."""
+        for stream in self.streams.values():
+            try:
+                return stream.path(stream.query_type())
+            except (TypeError, PermissionDenied):
+                continue  # a field without a default, or a path of one user
+        return None
+
     def query_of(self, path: str) -> dict[str, Any]:
         """The query, as JSON, whose channel has this path.
 

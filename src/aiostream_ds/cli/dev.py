@@ -6,14 +6,11 @@ path instead.
 """
 
 import argparse
-import os
 import sys
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from aiostream_ds._grafana.application import Application
 from aiostream_ds._grafana.catalog import Catalog
@@ -132,6 +129,7 @@ async def _serve_console(
     listener: "ConsoleSocket",
 ) -> None:
     from aiostream_ds.console.app import make_app
+    from aiostream_ds.console.browser import has_display, open_browser
     from aiostream_ds.console.hub import open_hub
     from aiostream_ds.console.reload import Reloader
     from aiostream_ds.console.web_server import serve_app
@@ -154,8 +152,8 @@ async def _serve_console(
                     file = file_of(parsed.file)
                     reloader = Reloader(hub, lambda: Catalog(*find_target(parsed.file)), file)
                     tasks.start_soon(reloader.run)
-                if not parsed.no_browser and _has_display():
-                    tasks.start_soon(_open_browser, listener.url)
+                if not parsed.no_browser and has_display():
+                    tasks.start_soon(open_browser, listener.url)
                 app = make_app(hub, hosts=listener.hosts, token=listener.token)
                 try:
                     await serve_app(app, listener)
@@ -165,18 +163,6 @@ async def _serve_console(
         await serve_application(hub.plugin, directory, ready)
 
 
-async def _open_browser(url: str) -> None:
-    await anyio.to_thread.run_sync(webbrowser.open, url)
-
-
 def _print_attached(parsed: argparse.Namespace, directory: Path | None) -> None:
     if parsed.grafana is not None or parsed.plugin_dir is not None:
         print(f"Grafana   the plugin in {directory} uses this process")
-
-
-def _has_display() -> bool:
-    """Whether the user would see a browser."""
-    display = sys.platform in ("darwin", "win32") or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-    return display and sys.stdout.isatty()

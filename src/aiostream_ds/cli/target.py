@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._grafana.catalog import Catalog, Target
-from aiostream_ds._routing.plan import Plan, StreamPlan
+from aiostream_ds._routing.plan import Plan
 from aiostream_ds._telemetry import author_traceback
 from aiostream_ds.datasource import DataSource
-from aiostream_ds.errors import PermissionDenied
 from aiostream_ds.sources.builtin_plugin import SOURCES
 
 __all__ = [
@@ -148,10 +147,9 @@ def first_path(target: Target, by: str | None, settings: Mapping[str, Any]) -> s
     Raises:
         CommandError: Every stream needs an argument.
     """
-    for stream in _plan(target, by, settings).streams.values():
-        path = _default_path(stream)
-        if path is not None:
-            return path
+    path = _plan(target, by, settings).default_path()
+    if path is not None:
+        return path
     raise CommandError(
         f"every path needs an argument; use --path with one of: {patterns(target, by, settings)}"
     )
@@ -165,10 +163,3 @@ def patterns(target: Target, by: str | None, settings: Mapping[str, Any]) -> str
 
 def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:
     return Catalog(target, by).pick(msgspec.json.encode(settings))._plan
-
-
-def _default_path(stream: StreamPlan) -> str | None:
-    try:
-        return stream.path(stream.query_type())
-    except (TypeError, PermissionDenied):
-        return None  # an argument without a default, or a path of one user

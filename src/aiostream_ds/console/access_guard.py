@@ -89,7 +89,7 @@ class AccessGuard:
     def _unauthenticated(self, scope: Scope, headers: dict[bytes, str]) -> str:
         token = (_query_token(scope) or _cookie_token(headers)).encode()
         if self._token and not hmac.compare_digest(token, self._token.encode()):
-            return "the console needs its token; open the address that `dev` printed"
+            return "the console needs its token; open the address that was printed"
         return ""
 
     def _cookie(self) -> bytes:

@@ -28,8 +28,8 @@ class Catalog:
         if isinstance(target, Mapping):
             if not target or not by:
                 raise TypeError(
-                    "serve({name: class, …}, by=…) needs at least one class and a setting, got"
-                    f" {target!r}, by={by!r}"
+                    "expected at least one class and a setting that selects one, as in"
+                    f" {{name: class, …}}, by=…, got {target!r}, by={by!r}"
                 )
             for name, value in target.items():
                 if not (isinstance(name, str) and name):

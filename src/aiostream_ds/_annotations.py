@@ -1,4 +1,4 @@
-"""Evaluates the annotations of an author's functions while the class is created.
+"""Evaluates the annotations of an author's functions and row classes.
 
 Supports three styles: objects, strings (quoted, or by `from __future__ import annotations`), and
 the deferred annotations of Python 3.14.
@@ -6,11 +6,31 @@ the deferred annotations of Python 3.14.
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType, SimpleNamespace
-from typing import Annotated, Any, NewType, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NewType,
+    NotRequired,
+    Required,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-__all__ = ["Unresolved", "base_type", "parameters", "resolve", "signature", "unwrap"]
+__all__ = [
+    "Unresolved",
+    "base_type",
+    "class_annotations",
+    "parameters",
+    "resolve",
+    "signature",
+    "unwrap",
+]
+
+_QUALIFIERS = (Final, NotRequired, Required)  # of a dataclass's field, of a TypedDict's key
 
 _CACHE = "__ds_annotations__"
 
@@ -55,6 +75,29 @@ def resolve(function: Callable[..., Any], owner: type) -> dict[str, Any]:
     return found
 
 
+def class_annotations(kind: type) -> dict[str, Any]:
+    """The annotations of a class's fields, inherited ones included.
+
+    Names that are not in its module are looked up in the functions that are running: the class may
+    be defined in one of them.
+
+    Raises:
+        TypeError: an annotation cannot be evaluated.
+    """
+    try:
+        return get_type_hints(kind, include_extras=True)
+    except NameError:
+        pass
+    module = vars(sys.modules.get(kind.__module__, object))
+    try:
+        return get_type_hints(kind, localns=_names(module), include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"annotations of {kind.__qualname__} must be resolvable at run time, got {error};"
+            " import or define the name outside of TYPE_CHECKING"
+        ) from error
+
+
 def _evaluate(value: Any, module: dict[str, Any], names: dict[str, Any]) -> Any:
     """`value` with all strings in it evaluated, at any depth."""
     holder = SimpleNamespace(__annotations__={"value": value})
@@ -65,7 +108,7 @@ def _evaluate(value: Any, module: dict[str, Any], names: dict[str, Any]) -> Any:
         return Unresolved(text or inspect.formatannotation(value))
 
 
-def _names(module: dict[str, Any]) -> dict[str, Any]:
+def _names(module: Mapping[str, Any]) -> dict[str, Any]:
     """The local names of the functions of this module that are running."""
     names: dict[str, Any] = {}
     frame: FrameType | None = sys._getframe(1)
@@ -77,12 +120,16 @@ def _names(module: dict[str, Any]) -> dict[str, Any]:
 
 
 def unwrap(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type inside of `Annotated[...]`, `NewType` and `type X = ...`, and all metadata."""
+    """The type inside of `Annotated[...]`, `NotRequired[...]`, `Final[...]`, `NewType` and
+    `type X = ...`, and all metadata."""
     metadata: tuple[Any, ...] = ()
     while True:
-        if get_origin(annotation) is Annotated:
+        origin = get_origin(annotation)
+        if origin is Annotated:
             annotation, *extras = get_args(annotation)
             metadata += tuple(extras)
+        elif origin in _QUALIFIERS or getattr(origin, "_name", None) == "ReadOnly":  # from 3.13 on
+            (annotation,) = get_args(annotation)
         elif isinstance(annotation, NewType):
             annotation = annotation.__supertype__
         elif type(annotation).__name__ == "TypeAliasType":  # typing's from Python 3.12 on

@@ -100,9 +100,9 @@ def test_a_column_with_only_none_gets_its_type_from_its_first_value():
         ("x", 1, "column 'a': expected string, got 1 (int)"),
         ({}, "x", "column 'a': expected json.RawMessage, got 'x' (str)"),
         (NOW, 5, "column 'a': expected time.Time, got 5 (int)"),
-        (None, b"x", "list or None, got b'x' (bytes)"),
-        (1, 1j, "list or None, got 1j (complex)"),
-        (1, timedelta(1), "list or None, got datetime.timedelta"),
+        (None, b"\xff", "expected bytes that are UTF-8, got b'\\xff'"),
+        (1, 1j, "a numpy scalar), got 1j (complex)"),
+        (1, object, "a numpy scalar), got <class 'object'> (type)"),
     ],
 )
 @pytest.mark.parametrize("together", [True, False])
@@ -110,7 +110,7 @@ def test_the_error_for_a_value_of_another_type_names_column_and_value(
     first, second, message, together
 ):
     encoder, rows = RowEncoder(), [{"a": first}, {"a": second}]
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises((TypeError, ValueError)) as caught:
         for batch in [rows] if together else [[row] for row in rows]:
             encoder.encode(batch)
     assert message in str(caught.value)
@@ -177,10 +177,17 @@ def test_numpy_scalars_and_subclasses_become_builtin_values(value, kind, expecte
 
 
 @pytest.mark.parametrize(
-    "value", [np.datetime64("2026-01-01", "ns"), np.timedelta64(5, "ns"), np.array([1, 2])]
+    "value, message",
+    [
+        (np.array([1, 2]), r"a single value, got an array of shape \(2,\)"),
+        (np.timedelta64(5), "a timedelta64 of weeks or a smaller unit, got"),
+        (np.timedelta64(5, "M"), "a timedelta64 of weeks or a smaller unit, got"),
+        (np.datetime64(2**40, "s"), "a datetime64 of the years 1 to 9999, got"),
+        (np.complex64(1), "or a value that is converted to one .*, got"),
+    ],
 )
-def test_numpy_values_with_a_unit_or_a_shape_are_refused(value):
-    with pytest.raises(TypeError, match="column 'a': expected bool, int, .* or None, got"):
+def test_numpy_values_that_no_column_can_hold_are_refused(value, message):
+    with pytest.raises((TypeError, ValueError), match=f"column 'a': expected .*{message}"):
         RowEncoder().encode([{"a": value}])
 
 
@@ -287,7 +294,7 @@ def test_the_columns_of_every_type():
 
 
 @pytest.mark.parametrize(
-    "kind", [complex, bytes, object, Any, None, int | str, timedelta, tuple[int, ...], "Nowhere"]
+    "kind", [complex, object, Any, None, int | str, set[int], timedelta | str, "Nowhere"]
 )
 def test_a_field_of_a_type_that_no_column_can_have_is_refused(kind):
     row: Any = type("Invalid", (Row,), {"__annotations__": {"thing": kind}, "__module__": __name__})
@@ -310,7 +317,7 @@ def test_the_time_of_a_row_may_be_an_int_or_omitted_but_not_a_str():
         "value",
     ]
     assert encode(RowEncoder(Milliseconds), Milliseconds(MS)) == {"time": (FieldType.TIME, [MS])}
-    with pytest.raises(TypeError, match="column 'time' must be aware datetimes .*, got string"):
+    with pytest.raises(TypeError, match="Text.time must be a datetime, .* got <class 'str'>"):
         RowEncoder(Text)
 
 
@@ -436,7 +443,9 @@ def test_no_rows_give_no_packet():
 
 @pytest.mark.parametrize("row", [None, 5, "text", b"bytes", [[{}]], {1, 2}])
 def test_an_object_that_is_not_a_row_is_refused(row):
-    with pytest.raises(TypeError, match="a row must be a dict, a Row, Columns, a Frame, .* got"):
+    with pytest.raises(
+        TypeError, match="a row must be a dict, a Row, .*, Columns, a Frame, .* got"
+    ):
         RowEncoder().encode([row])
 
 
@@ -451,7 +460,7 @@ def test_an_object_that_is_not_a_row_is_refused(row):
         [{"time": 1, "a": 1.5}, {"time": "x"}],
         [{"time": 1, "a": 2**70}],
         [{"time": 1, "new": "\ud800"}],
-        [Reading(NOW, 1.0), {"time": 1, "new": b""}],
+        [Reading(NOW, 1.0), {"time": 1, "new": b"\xff"}],
         [{"time": 1, "new": 1}, Frame(Field("n", [1]), Field("n", [1]))],
         [{"time": 1, "new": 1}, None],
     ],
@@ -492,12 +501,18 @@ def test_a_history_may_be_a_list_with_one_frame():
     assert RowEncoder(Reading).frame([frame]) is frame
 
 
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
         ([{"time": 1}, Reading(NOW, 1.0)], "must have rows of one kind, .* got 2"),
         ([{"a": 1}], "must have a column 'time', got {'a': 1}"),
         (None, "must be a Frame, Columns, a table or a list of rows, got None"),
+        (Pair(1, 2), r"must be a Frame, Columns, a table or a list of rows, got Pair\(a=1, b=2\)"),
         ("text", "must be a Frame, Columns, a table or a list of rows, got 'text'"),
         ({"time": 1}, "must be a Frame, Columns, a table or a list of rows, got {"),
     ],
@@ -507,15 +522,9 @@ def test_an_invalid_history_is_refused(rows, message):
         RowEncoder().frame(rows)
 
 
-class Pair(NamedTuple):
-    a: int
-    b: int
-
-
 @pytest.mark.parametrize(
     "row, text",
     [
-        (Pair(1, 2), r"got Pair\(a=1, b=2\); use its _asdict\(\)"),
         ((1, 2), r"got \(1, 2\); use a list of rows, or a dict"),
         (5, "got 5$"),
     ],

@@ -35,7 +35,9 @@ READINGS = st.builds(
     note=st.none() | VALUES["s"],
 )
 ROWS = st.lists(DICTS | READINGS, max_size=25)
-INVALID = st.sampled_from([{"time": 1, "i": "x"}, {"time": 1, "new": b""}, {1: 2}, None, 5, [[{}]]])
+INVALID = st.sampled_from(
+    [{"time": 1, "i": "x"}, {"time": 1, "new": b"\xff"}, {1: 2}, None, 5, [[{}]]]
+)
 
 
 def rows_of(frame: Frame) -> list[dict[str, Any]]:

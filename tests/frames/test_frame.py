@@ -4,7 +4,6 @@ import enum
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -244,7 +243,7 @@ def test_kind_is_the_type_in_the_browser(field_type: FieldType, kind: str) -> No
     [
         (lambda: Field("v", [1, "a"]), "'v': expected values of one type .*, got int, str"),
         (lambda: Field("v", [True, 1]), "expected values of one type .*, got bool, int"),
-        (lambda: Field("v", [Decimal(1)]), "expected values of one type .*, got Decimal"),
+        (lambda: Field("v", [1, 1j]), "'v', row 1: expected bool, .* got 1j"),
         (lambda: Field("v", "text"), "must be a list or a numpy array, got 'text'"),
         (lambda: Field("v", {"a": 1}), "must be a list or a numpy array, got {'a': 1}"),
         (lambda: Field("v", 5), "must be a list or a numpy array, got 5"),
@@ -275,10 +274,7 @@ def test_kind_is_the_type_in_the_browser(field_type: FieldType, kind: str) -> No
             lambda: Field("v", np.array([-1]), FieldType.ENUM),
             "expected 0 to 65535 for enum, got -1",
         ),
-        (
-            lambda: Field("t", [np.datetime64(1, "s")]),
-            "expected an array of datetime64, got a list",
-        ),
+        (lambda: Field("t", [1.5, np.datetime64(1, "s")]), "of one type .*, got datetime, float"),
         (lambda: Field("t", np.array([1]).astype("M8")), "expected a datetime64 array with a unit"),
     ],
 )
@@ -310,7 +306,7 @@ def test_frame_error_is_a_value_error() -> None:
         (Field("v", np.array([1.0]), FieldType.INT64), ": expected int for int64, got 1.0"),
         (Field("v", ["1", None], FieldType.FLOAT64), ": expected float for float64, got '1'"),
         (Field("v", [None, 1e39], FieldType.FLOAT32), "row 1: expected .* of float32, got 1e.39"),
-        (Field("v", [b"x"], FieldType.STRING), ": expected str for string, got b'x'"),
+        (Field("v", [5], FieldType.STRING), ": expected str for string, got 5"),
         (Field("v", ["a", "\ud800"]), r"row 1: expected a str that UTF-8 can encode, got .*ud800"),
         (Field("v", [1], FieldType.BOOL), ": expected bool for bool, got 1"),
         (Field("v", [1.5], FieldType.TIME), ": expected an aware datetime .*, got 1.5"),

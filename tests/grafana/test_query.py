@@ -380,8 +380,8 @@ async def test_a_wrong_return_value_is_a_bug_that_names_what_is_expected():
     assert "must return a Frame, a table, a LiveChannel, a list of them, or a dict" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
-    assert "read must return a Frame, Columns, a table, a list of rows or a HistoryPage" in message
-    assert "got None" in message
+    assert "read: a history must be a Frame, Columns, a table or a list of rows" in message
+    assert message.endswith("got None")
 
 
 async def test_an_invalid_frame_fails_its_query_and_names_the_field():

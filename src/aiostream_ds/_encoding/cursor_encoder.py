@@ -7,7 +7,7 @@ import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby, pairwise
-from operator import attrgetter, index, itemgetter
+from operator import attrgetter, index
 from typing import Any
 
 import msgspec
@@ -15,7 +15,9 @@ import msgspec
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.blocks import Block, take_block, to_list
 from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.row_kinds import flatten, not_a_row, row_kind
 from aiostream_ds._encoding.table_rows import is_table, live_rows
+from aiostream_ds._encoding.values import with_text_keys
 from aiostream_ds._frames.cursor import columns_of
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -36,16 +38,13 @@ class CursorEncoder:
     until `begin` was called.
     """
 
-    __slots__ = ("_column", "_counters", "_encoder", "_get", "epoch", "has_begun", "last")
+    __slots__ = ("_column", "_counters", "_encoder", "_getters", "epoch", "has_begun", "last")
 
     def __init__(self, encoder: RowEncoder, column: str, counters: Counters) -> None:
         self._encoder = encoder
         self._column = column
         self._counters = counters
-        self._get: dict[bool, Callable[[Any], Any]] = {  # by whether the row is a dict
-            True: itemgetter(column),
-            False: attrgetter(column),
-        }
+        self._getters: dict[type, Callable[[Any], Any]] = {}  # by the class of the row
         self.has_begun = False
         self.epoch = ""
         self.last = _BEGINNING
@@ -85,11 +84,15 @@ class CursorEncoder:
         Raises:
             TypeError: a row has no cursor, or an invalid one.
         """
-        kind = _kind(item)
-        if kind is Cursor or kind is Status:
-            return None
-        cursors = [self._cursor(item)] if kind is _SingleRow else self._cursors(item)
-        return next((cursor for cursor in cursors if cursor > self.last), None)
+        for row in flatten([item]):
+            kind = _kind(row)
+            if kind is Cursor or kind is Status:
+                continue
+            cursors = [self._cursor(row)] if kind is _SingleRow else self._cursors(row)
+            for cursor in cursors:
+                if cursor > self.last:
+                    return cursor
+        return None
 
     def rows_before(
         self, rows: "Sequence[Any] | Block", before: int | None
@@ -118,7 +121,7 @@ class CursorEncoder:
         before, counted = self.cursor, self._counters.dropped.copy()
         packets: list[Packet] = []
         try:
-            for kind, group in groupby(rows, key=_kind):
+            for kind, group in groupby(flatten(rows), key=_kind):
                 part = list(group)
                 if kind is Cursor:
                     for cursor in part:
@@ -126,9 +129,8 @@ class CursorEncoder:
                     packets.append(self.cursor_packet)
                 elif kind is Status:
                     packets += self._encoder.encode(part)
-                elif kind is _SingleRow or kind is list:
-                    flat = part if kind is _SingleRow else [row for each in part for row in each]
-                    packets += self._row_packets(flat)
+                elif kind is _SingleRow:
+                    packets += self._row_packets(part)
                 else:
                     for block in part:
                         packets += self._block_packets(block)
@@ -196,13 +198,30 @@ class CursorEncoder:
         return found
 
     def _cursor(self, row: Any) -> int:
+        get = self._getters.get(type(row)) or self._getter(row)
         try:
-            return _to_int(self._column, self._get[isinstance(row, dict)](row))
+            return _to_int(self._column, get(row))
         except (KeyError, AttributeError):
-            if is_table(type(row)):
-                live_rows(row)  # raises the error of this table
             shown = reprlib.repr(row)
             raise TypeError(f"a row must have the cursor {self._column!r}, got {shown}") from None
+
+    def _getter(self, row: Any) -> Callable[[Any], Any]:
+        """A function that returns the cursor of rows of the class of this one."""
+        kind, column = row_kind(type(row)), self._column
+        if kind is None:
+            if is_table(type(row)):
+                live_rows(row)  # raises the error of this table
+            raise TypeError(not_a_row(row))
+        get: Callable[[Any], Any] = attrgetter(column)
+        if kind.names is None:
+            to_dict = kind.to_dict
+
+            def get(row: Any) -> Any:
+                values = row if to_dict is None else to_dict(row)
+                return values[column] if column in values else with_text_keys(values)[column]
+
+        self._getters[type(row)] = get
+        return get
 
 
 class _SingleRow:
@@ -211,9 +230,7 @@ class _SingleRow:
 
 def _kind(yielded: Any) -> type:
     kind = type(yielded)
-    if kind in (Cursor, Columns, Frame, Status):
-        return kind
-    return list if issubclass(kind, list) or kind is tuple else _SingleRow
+    return kind if kind in (Cursor, Columns, Frame, Status) else _SingleRow
 
 
 def has_lost_rows(page: HistoryPage, after: int, cursors: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ time, are passed on unchanged: the encoder raises the error.
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from operator import le
@@ -22,6 +22,7 @@ from aiostream_ds._encoding.row_accessors import (
     row_accessors,
     sort_keys,
 )
+from aiostream_ds._encoding.row_kinds import flatten
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Columns
@@ -86,7 +87,7 @@ class Sorter:
         """The number of rows that wait for others."""
         return self._held
 
-    def feed(self, yields: Iterable[Any], now: float, out: list[Any]) -> None:
+    def feed(self, yields: Sequence[Any], now: float, out: list[Any]) -> None:
         """Receive what the author yielded; append to `out` what may be sent now, in order.
 
         `now` is in seconds, of a monotonic clock. On an error, `out` has the rows before the
@@ -101,12 +102,8 @@ class Sorter:
         try:
             if self._deadlines:
                 self._release_due(now, released)
-            for each in yields:
-                if isinstance(each, list) or each.__class__ is tuple:
-                    for row in each:
-                        self._add(row, now, released)
-                else:
-                    self._add(each, now, released)
+            for row in flatten(yields):
+                self._add(row, now, released)
         finally:
             out += join_block_rows(released)
 

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._channels.policy import RowOrder
 from aiostream_ds._encoding.blocks import Block, take_block, to_list
+from aiostream_ds._encoding.row_kinds import declared_names, row_kind
 from aiostream_ds._encoding.row_layout import TIME, row_columns
+from aiostream_ds._encoding.values import with_text_keys
 from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._frames.scalars import BUILTIN_TYPES, conversion, to_builtin
 from aiostream_ds._frames.times import EPOCH
-from aiostream_ds.rows import Columns, Row
+from aiostream_ds.rows import Columns
 
 __all__ = [
     "BlockRow",
@@ -55,13 +58,13 @@ class BlockRow(NamedTuple):
     row: int
 
 
-def check_order(order: RowOrder, row: type[Row]) -> None:
-    """Check the column names of an order against a row class.
+def check_order(order: RowOrder, row: type) -> None:
+    """Check the column names of an order against a class that declares the fields of its rows.
 
     Raises:
         TypeError: the class does not have one of the columns.
     """
-    _check_names(order, row.__struct_fields__, row.__qualname__)
+    _check_names(order, declared_names(row) or (), row.__qualname__)
 
 
 def _check_names(order: RowOrder, columns: tuple[str, ...], owner: str) -> None:
@@ -78,21 +81,23 @@ def row_accessors(order: RowOrder, kind: type) -> RowAccessors | None:
     """The accessors for rows of this class; None if it is not a class of single rows.
 
     Raises:
-        TypeError: a Row class does not have the columns that `order` names.
+        TypeError: a class that declares its fields does not have those that `order` names.
     """
     timed = order.late != "pass"
     by = order.by if timed else ()
-    if issubclass(kind, Row):
+    found = row_kind(kind)
+    if found is None:
+        return None
+    if found.names is not None:
         check_order(order, kind)
         name = _time_column(kind) if timed else None
         series: Accessor | None = attrgetter(*by) if by else None
         key: Accessor | None = attrgetter(*order.key) if order.key else None
         time = _attribute_time(name) if name else None
         return RowAccessors(time, series, _none_if_empty(key, order.key))
-    if issubclass(kind, Mapping):
-        key = _none_if_empty(_item_getter(order.key), order.key)
-        return RowAccessors(_mapping_time if timed else None, _item_getter(by), key)
-    return None
+    key = _none_if_empty(_item_getter(order.key), order.key)
+    accessors = RowAccessors(_mapping_time if timed else None, _item_getter(by), key)
+    return accessors if found.to_dict is None else _of_dict(accessors, found.to_dict)
 
 
 def sort_keys(order: RowOrder, block: Block) -> SortKeys:
@@ -152,8 +157,22 @@ def _item_getter(names: tuple[str, ...]) -> Accessor | None:
         return None
     if len(names) == 1:
         (name,) = names
-        return lambda row: row.get(name)
-    return lambda row: tuple(map(row.get, names))
+        return lambda row: _item(row, name)
+    return lambda row: tuple([_item(row, name) for name in names])
+
+
+def _item(row: Mapping[Any, Any], name: str) -> Any:
+    value = row.get(name)
+    return with_text_keys(row).get(name) if value is None else value
+
+
+def _of_dict(accessors: RowAccessors, to_dict: Accessor) -> RowAccessors:
+    """The accessors for rows of which a dict is made first."""
+
+    def convert(get: Accessor | None) -> Accessor | None:
+        return None if get is None else lambda row: get(to_dict(row))
+
+    return RowAccessors(*map(convert, accessors))
 
 
 def _none_if_empty(get: Accessor | None, names: tuple[str, ...]) -> Accessor | None:
@@ -169,7 +188,7 @@ def _none_if_empty(get: Accessor | None, names: tuple[str, ...]) -> Accessor | N
     return read
 
 
-def _time_column(kind: type[Row]) -> str | None:
+def _time_column(kind: type) -> str | None:
     columns = row_columns(kind)
     times = [name for name, column in columns.items() if column.type is FieldType.TIME]
     return TIME if TIME in times else next(iter(times), None)
@@ -181,18 +200,26 @@ def _attribute_time(name: str) -> Accessor:
 
 
 def _mapping_time(row: Mapping[str, Any]) -> int | None:
-    time = _nanoseconds(row.get(TIME))
+    time = _nanoseconds(_item(row, TIME))
     if time is None:
         for value in row.values():
-            if isinstance(value, datetime):
+            if _is_time(type(value)):
                 return _nanoseconds(value)
     return time
 
 
+def _is_time(kind: type) -> bool:
+    found = conversion(kind)
+    return found is not None and found.builtin is datetime
+
+
 def _nanoseconds(value: Any) -> int | None:
+    if value.__class__ not in BUILTIN_TYPES:
+        try:
+            value = to_builtin(value)
+        except (TypeError, ValueError):
+            return None
     if isinstance(value, datetime):
-        if value != value:
-            return None  # pandas.NaT
         try:
             since = value - EPOCH
         except TypeError:  # it has no time zone

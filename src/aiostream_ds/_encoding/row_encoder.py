@@ -1,7 +1,6 @@
 """The encoder of a channel: dicts, Rows, Columns and Frames that an author yields, as packets."""
 
-import reprlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,13 @@ from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.hidden_columns import hide_fields
 from aiostream_ds._encoding.packet_size import encode_rows
+from aiostream_ds._encoding.row_kinds import (
+    flatten,
+    is_typed_dict,
+    not_a_row,
+    row_kind,
+    rows_of_history,
+)
 from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, now, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.table_rows import history_rows, is_table, live_rows
@@ -23,7 +29,7 @@ from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.rows import Columns, Row
+from aiostream_ds.rows import Columns
 
 if TYPE_CHECKING:
     from aiostream_ds._channels.channel import Channel
@@ -41,19 +47,20 @@ _DROPPED = {
 }
 """The text of a history's notice about values that the policy has dropped, by reason."""
 
-_ROWS = (Mapping, Row, Columns, Frame, Status)
 _SMALL_BLOCK = 16  # rows up to which the overhead of a block exceeds the cost of its values
 
 
 class RowEncoder:
     """Encodes the rows of one channel, and remembers its columns.
 
-    Rows that are not dicts have declared types. The columns of dicts are inferred from the values,
-    see `SchemaInference`; the policy decides about values that do not fit, limits the number of
-    columns, and names the labels of series.
+    Rows of a class that declares its fields have declared types. The columns of dicts, and of other
+    rows that are read by key, are inferred from the values, see `SchemaInference`; the policy
+    decides about values that do not fit, limits the number of columns, and names the labels of
+    series.
 
     Args:
-        row: the class of the rows, if it is known.
+        row: the class of the rows, if it is known. The columns of a TypedDict are those that its
+            dicts begin with.
         policy: how rows become columns.
         counters: count the values of live rows that the policy drops, as "columns" and "conflict".
             A history is read many times: what is dropped from it is not counted, but a notice of
@@ -80,7 +87,7 @@ class RowEncoder:
 
     def __init__(
         self,
-        row: type[Row] | None = None,
+        row: type | None = None,
         policy: SchemaPolicy = _DEFAULT_POLICY,
         counters: Counters | None = None,
         *,
@@ -90,7 +97,7 @@ class RowEncoder:
         self.has_column_conflict = False  # reported
         self._common = frozenset(common)
         self._inference = SchemaInference(policy, common)
-        self._row_layouts: dict[type[Row], RowLayout] = {}
+        self._row_layouts: dict[type, RowLayout] = {}
         self._time_check = TimeCheck()
         self._dict_layout: RowLayout | None = None  # a copy of _inference.layout
         self._last_layout: RowLayout | FrameLayout | None = None
@@ -98,7 +105,9 @@ class RowEncoder:
         self._frame_layout: tuple[Schema, FrameLayout] | None = None
         if row is not None:
             self._inference.check(row)
-            if not self._inference.has_series:
+            if is_typed_dict(row):
+                self._dict_layout = self._last_layout = self._inference.declare(row)
+            elif not self._inference.has_series:
                 self._last_layout = row_layout(row, self._common)
 
     def attach(self, channel: "Channel") -> None:
@@ -314,7 +323,7 @@ class RowEncoder:
         schema = layout.schema
         return [Packet(schema, data, rows) for data, rows in zip(found, counts, strict=True)]
 
-    def _layout(self, kind: type[Row]) -> RowLayout:
+    def _layout(self, kind: type) -> RowLayout:
         layout = self._row_layouts.get(kind)
         if layout is None:
             layout = self._row_layouts[kind] = row_layout(kind, self._common)
@@ -327,17 +336,11 @@ class RowEncoder:
             TypeError, ValueError: the rows are of several kinds, have no time, or cannot be
                 encoded. The encoder has not changed.
         """
-        if isinstance(rows, Columns | Frame) or is_table(type(rows)):
-            rows = [rows]
-        if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
-            raise TypeError(
-                "a history must be a Frame, Columns, a table or a list of rows, got"
-                f" {reprlib.repr(rows)}"
-            )
+        rows = rows_of_history(rows)
         before = (self._dict_layout, self._last_layout)
         self._inference.dropped = {}
         try:
-            frame = self._history_frame(list(rows))
+            frame = self._history_frame([rows] if isinstance(rows, Columns | Frame) else rows)
         except BaseException:
             self._restore(*before)
             raise
@@ -386,7 +389,7 @@ class RowEncoder:
     def _tables(self, rows: list[Any], *, is_history: bool = False) -> "Iterator[Frame | _Table]":
         """Consecutive rows of one kind as a table; each Frame and Columns by itself."""
         for kind, group in groupby(
-            self._inference.split(_flatten(rows), is_history=is_history), key=type
+            self._inference.split(flatten(rows), is_history=is_history), key=type
         ):
             part = list(group)
             if issubclass(kind, Frame):
@@ -397,21 +400,24 @@ class RowEncoder:
                     self._last_layout = layout = self._layout(block.kind)
                     yield layout, block.values, block.rows
                 continue
-            if issubclass(kind, Row):
-                layout = self._layout(kind)
-                values, count = layout.read(part) or [], len(part)
-            elif issubclass(kind, Mapping):
-                found = self._inference.read(part)
-                if found is None:
-                    continue
-                layout, values, count = found
-                self._dict_layout = layout
-            elif is_table(kind):
+            found = row_kind(kind)
+            if is_table(kind):
                 read = history_rows if is_history else live_rows
                 yield from self._tables([read(table) for table in part], is_history=is_history)
                 continue
+            if found is None:
+                raise TypeError(not_a_row(part[0]))
+            if found.names is not None:
+                layout = self._layout(kind)
+                values, count = layout.read(part) or [], len(part)
             else:
-                raise TypeError(_not_a_row(part[0]))
+                if found.to_dict is not None:
+                    part = list(map(found.to_dict, part))
+                table = self._inference.read(part)
+                if table is None:
+                    continue
+                layout, values, count = table
+                self._dict_layout = layout
             self._last_layout = layout
             yield layout, values, count
 
@@ -439,27 +445,3 @@ def _table_packets(
 
 def _is_status(row: Any) -> bool:
     return isinstance(row, Status)
-
-
-def _not_a_row(value: Any) -> str:
-    """The message for a value that a stream has yielded or a history has returned."""
-    text = (
-        "a row must be a dict, a Row, Columns, a Frame, a list of rows or a Status,"
-        f" got {reprlib.repr(value)}"
-    )
-    if hasattr(value, "_asdict"):
-        return f"{text}; use its _asdict()"
-    return f"{text}; use a list of rows, or a dict" if isinstance(value, tuple) else text
-
-
-def _flatten(rows: list[Any]) -> Iterator[Any]:
-    """The rows, with those of a yielded list one by one."""
-    for row in rows:
-        if isinstance(row, list):
-            yield from row
-        elif row.__class__ is tuple:  # `yield one, two`; a named tuple is a single row
-            if not all(isinstance(each, _ROWS) for each in row):
-                raise TypeError(_not_a_row(row))
-            yield from row
-        else:
-            yield row

@@ -1,27 +1,29 @@
 """The columns of rows: their types, their schema, and how values are read from rows.
 
-`RowLayout` is for rows of one kind: of a `Row` class, whose types are declared, or of the dicts of
-one channel, as far as they are known. `FrameLayout` is for frames.
+`RowLayout` is for rows of one kind: of a class that declares its fields, such as a `Row`, or of the
+dicts of one channel, as far as they are known. `FrameLayout` is for frames.
 """
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from operator import attrgetter, itemgetter
+from operator import attrgetter, is_not, itemgetter
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
 from aiostream_ds._annotations import unwrap
 from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.hidden_columns import hidden_config, hide_fields
+from aiostream_ds._encoding.row_kinds import declared_fields
 from aiostream_ds._frames import json
 from aiostream_ds._frames.common_columns import CommonCaseWriter
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.packet import Schema
+from aiostream_ds._frames.scalars import BUILTIN_TYPES, CONVERTED, conversion, to_builtin
 from aiostream_ds.rows import Row
 
 __all__ = [
@@ -57,6 +59,7 @@ _ACCEPTED: dict[FieldType | None, frozenset[type]] = {
     FieldType.JSON: frozenset({dict, list, type(None)}),
 }
 _ONLY_NONE = {type(None)}
+_NO_CONVERSION = BUILTIN_TYPES | {type(None), tuple}
 _MAX_SPARSE_ROWS = 16  # with more rows, the second attempt costs more than it saves
 _MAX_WRITERS = 256
 NUMBERS = frozenset({FieldType.INT64, FieldType.FLOAT64})
@@ -127,7 +130,7 @@ class RowLayout:
         "schema",
     )
 
-    def __init__(self, columns: Mapping[str, RowColumn], row: type[Row] | None = None) -> None:
+    def __init__(self, columns: Mapping[str, RowColumn], row: type | None = None) -> None:
         has_time = any(c.type is FieldType.TIME for c in columns.values())
         named = columns.get(TIME)
         if not has_time and named is not None and named.type is not None:
@@ -163,7 +166,7 @@ class RowLayout:
         required = (not column.nullable for column in columns.values())
         self._required = {n for n, each in enumerate(required, int(self.is_stamped)) if each}
         self._sparse_writers: dict[tuple[int, ...], CommonCaseWriter] = {}
-        # The types of a Row are declared: Field refuses values that do not fit.
+        # Declared types: Field refuses values that do not fit.
         self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
     def read(self, rows: list[Any]) -> list[list[Any]] | None:
@@ -211,7 +214,13 @@ class RowLayout:
             columns = [stamps, *values]
         return self._writer.data(columns) or self._uncommon_data(values, rows, stamps or now(rows))
 
-    def _uncommon_data(self, values: list[list[Any]], rows: int, stamps: list[int]) -> bytes:
+    def _uncommon_data(self, values: list[Any], rows: int, stamps: list[int]) -> bytes:
+        converted = [_to_builtins(column) for column in values]
+        if any(map(is_not, converted, values)):
+            values = converted
+            data = self._writer.data([stamps, *values] if self.is_stamped else values)
+            if data is not None:
+                return data
         index = self._time_index
         times = self.times(values)
         if (
@@ -265,10 +274,14 @@ class RowLayout:
 
 
 @lru_cache(maxsize=1024)
-def row_layout(row: type[Row], hidden: frozenset[str] = frozenset()) -> RowLayout:
-    """The layout of a Row class, shared by all channels: reading annotations takes long.
+def row_layout(row: type, hidden: frozenset[str] = frozenset()) -> RowLayout:
+    """The layout of a class that declares its fields, shared by all channels: reading annotations
+    takes long.
 
     `hidden` has the names of columns that panels do not draw.
+
+    Raises:
+        TypeError: see `row_columns`.
     """
     columns = row_columns(row)
     for name in hidden & columns.keys():
@@ -276,6 +289,17 @@ def row_layout(row: type[Row], hidden: frozenset[str] = frozenset()) -> RowLayou
         if column.type is not FieldType.TIME:
             columns[name] = msgspec.structs.replace(column, config=hidden_config(column.config))
     return RowLayout(columns, row)
+
+
+def _to_builtins(values: Any) -> Any:
+    """A column's values as builtin values, as far as they have conversions: Field reports others.
+    The same object if nothing changes."""
+    if values.__class__ is not list or _NO_CONVERSION.issuperset(map(type, values)):
+        return values
+    try:
+        return list(map(to_builtin, values))
+    except (TypeError, ValueError, OverflowError):
+        return values
 
 
 def _values_getter(
@@ -317,54 +341,64 @@ def now(rows: int) -> list[int]:
     return [_now()] * rows
 
 
-def row_columns(row: type[Row]) -> dict[str, RowColumn]:
-    """The columns of a Row class.
+def row_columns(row: type) -> dict[str, RowColumn]:
+    """The columns of a class that declares its fields.
 
     Raises:
         TypeError: a field has a type that no column can have, or an annotation cannot be resolved.
     """
-    try:
-        hints = get_type_hints(row, include_extras=True)
-    except NameError as error:
-        raise TypeError(
-            f"annotations of {row.__qualname__} must be resolvable at run time, got {error};"
-            " import or define the name outside of TYPE_CHECKING"
-        ) from error
-    if "from_columns" in row.__struct_fields__:
+    hints = declared_fields(row)
+    if issubclass(row, Row) and "from_columns" in hints:
         raise TypeError(
             f"fields of {row.__qualname__} must not be named like a method of Row, got"
             " 'from_columns'; rename the field"
         )
-    columns = {}
-    for name in row.__struct_fields__:
-        kinds, config = _allowed_types(hints[name])
-        found = {TYPES.get(kind) for kind in kinds if kind is not type(None)}
-        if found == NUMBERS:
-            found = {FieldType.FLOAT64}
-        kind = found.pop() if len(found) == 1 else None
-        if kind is None:
-            raise TypeError(
-                f"{row.__qualname__}.{name} must be bool, int, float, str, datetime, dict or list,"
-                f" each also `| None`, got {hints[name]!r}"
-            )
-        if name == TIME and kind is FieldType.INT64:
-            kind = FieldType.TIME
-        columns[name] = RowColumn(kind, type(None) in kinds, config)
+    columns = {name: _column(f"{row.__qualname__}.{name}", hint) for name, hint in hints.items()}
+    named = columns.get(TIME)
+    if named is not None and named.type is FieldType.INT64:
+        columns[TIME] = named = msgspec.structs.replace(named, type=FieldType.TIME)
+    if named is not None and not any(c.type is FieldType.TIME for c in columns.values()):
+        raise TypeError(
+            f"{row.__qualname__}.{TIME} must be a datetime, or an int of Unix milliseconds, got"
+            f" {hints[TIME]!r}; leave the field out to have the time of the yield"
+        )
     return columns
 
 
-def _allowed_types(annotation: Any) -> tuple[set[Any], FieldConfig | None]:
-    """The builtin types that an annotation allows, including that of None, and its config."""
+def _column(place: str, annotation: Any) -> RowColumn:
+    types, config = _allowed_types(annotation)
+    found = {TYPES.get(each) for each in types - {type(None)}}
+    if found == NUMBERS:
+        found = {FieldType.FLOAT64}
+    kind = found.pop() if len(found) == 1 else None
+    if kind is None:
+        raise TypeError(
+            f"{place} must be bool, int, float, str, datetime, dict or list, or a type that is"
+            f" converted to one of them ({CONVERTED}), each also `| None`, got {annotation!r}"
+        )
+    return RowColumn(kind, type(None) in types, config)
+
+
+def _allowed_types(annotation: Any) -> tuple[set[type | None], FieldConfig | None]:
+    """The builtin types of the values that an annotation allows, including that of None, and its
+    config. None stands for a type that no column can have."""
     base, metadata = unwrap(annotation)
     config = next((each for each in metadata if isinstance(each, FieldConfig)), None)
     origin = get_origin(base)
     if origin is Literal:
-        return set(map(type, get_args(base))), config
+        return {_builtin_type(type(value)) for value in get_args(base)}, config
     if origin not in (Union, UnionType):
-        return {origin or base}, config
-    kinds: set[Any] = set()
+        return {_builtin_type(origin or base)}, config
+    types: set[type | None] = set()
     for each in get_args(base):
-        found, inner = _allowed_types(each)
-        kinds |= found
+        more, inner = _allowed_types(each)
+        types |= more
         config = config or inner
-    return kinds, config
+    return types, config
+
+
+def _builtin_type(kind: Any) -> type | None:
+    if kind in (None, type(None), msgspec.UnsetType):
+        return type(None)
+    found = conversion(kind) if isinstance(kind, type) else None
+    return None if found is None else found.builtin

@@ -12,12 +12,11 @@ from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._encoding.hidden_columns import hidden_config
-from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout
+from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout, row_columns
 from aiostream_ds._encoding.series import Series
-from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen
+from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen, with_text_keys
 from aiostream_ds._frames.frame import FieldType
 from aiostream_ds._loggers import get_logger
-from aiostream_ds.rows import Row
 
 __all__ = ["SchemaInference"]
 
@@ -64,14 +63,26 @@ class SchemaInference:
         """Whether a value that does not fit is dropped or converted instead of an error."""
         return self._policy.conflict != "fail"
 
-    def check(self, row: type[Row]) -> None:
-        """Check the policy against a row class.
+    def check(self, row: type) -> None:
+        """Check the policy against a class that declares the fields of its rows.
 
         Raises:
             TypeError: a label is not a str field of the class.
         """
         if self._series is not None:
             self._series.check(row)
+
+    def declare(self, row: type) -> RowLayout | None:
+        """The rows are the dicts of a TypedDict: begin with its columns, which may be missing in a
+        row. Of series only the types are known before a row has named the series."""
+        columns = {name: replace(each, nullable=True) for name, each in row_columns(row).items()}
+        for name in self._common & columns.keys() - {TIME}:
+            columns[name] = replace(columns[name], config=hidden_config(columns[name].config))
+        if self._series is not None:
+            self._series.declared = columns
+        else:
+            self.layout = RowLayout(columns)
+        return self.layout
 
     def copy(self) -> "SchemaInference":
         """Another object with the same columns and series."""
@@ -137,8 +148,9 @@ class SchemaInference:
         columns = dict(self.layout.columns) if self.layout is not None else {}
         self._remove_forgotten(columns)
         dropped = {"columns": 0, "conflict": 0}
-        for row in rows:
+        for index, row in enumerate(rows):
             if not row.keys() <= columns.keys():
+                rows[index] = row = with_text_keys(row)
                 self._add_columns(columns, row, dropped)
         table: dict[str, list[Any]] = {}
         for name in _with_time_last(columns):

@@ -21,13 +21,14 @@ from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import Conflict, SchemaPolicy
 from aiostream_ds._encoding.field_names import full_name, legend, with_display_name
-from aiostream_ds._encoding.row_layout import TIME, RowColumn, row_layout
+from aiostream_ds._encoding.row_kinds import row_kind
+from aiostream_ds._encoding.row_layout import TIME, RowColumn, row_columns, row_layout
 from aiostream_ds._encoding.table_rows import frame_rows, is_table, live_rows
-from aiostream_ds._encoding.values import VALUE_ERRORS, to_builtin, to_string
+from aiostream_ds._encoding.values import VALUE_ERRORS, to_text, with_text_keys
 from aiostream_ds._frames.columns import FLOATS, RANGES
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType, Frame
-from aiostream_ds.rows import Columns, Row
+from aiostream_ds.rows import Columns
 
 __all__ = ["Series"]
 
@@ -47,7 +48,16 @@ class Series:
         common: the columns, apart from the time, that belong to no series, such as the cursor.
     """
 
-    __slots__ = ("_columns", "_common", "_labels", "_names", "_policy", "_seen", "has_forgotten")
+    __slots__ = (
+        "_columns",
+        "_common",
+        "_labels",
+        "_names",
+        "_policy",
+        "_seen",
+        "declared",
+        "has_forgotten",
+    )
 
     def __init__(self, policy: SchemaPolicy, common: Collection[str]) -> None:
         self._policy = policy
@@ -56,16 +66,17 @@ class Series:
         # when the last row of a series came, least recent first
         self._seen: OrderedDict[_Labels, float] = OrderedDict()
         self.has_forgotten = False
+        self.declared: Mapping[str, RowColumn] = {}  # of a TypedDict
         self._names: dict[tuple[Any, ...], str] = {}
         self._columns: dict[str, RowColumn] = {}
 
-    def check(self, row: type[Row]) -> None:
-        """Check the labels against a row class.
+    def check(self, row: type) -> None:
+        """Check the labels against a class that declares the fields of its rows.
 
         Raises:
             TypeError: a label is not a str field of the class.
         """
-        columns = row_layout(row).columns
+        columns = row_columns(row)
         for label in self._labels:
             if label not in columns or columns[label].type is not FieldType.STRING:
                 names = [name for name, c in columns.items() if c.type is FieldType.STRING]
@@ -78,6 +89,7 @@ class Series:
         """Another object with the same series."""
         found = Series(self._policy, self._common)
         found._seen = self._seen.copy()
+        found.declared = self.declared
         return found
 
     def adopt(self, other: "Series") -> None:
@@ -153,23 +165,25 @@ class Series:
 
     def _single_rows(
         self, rows: Iterable[Any]
-    ) -> Iterator[tuple[Mapping[str, RowColumn], Mapping[str, Any]]]:
-        """For each row the declared columns, none of a dict, and the values."""
+    ) -> Iterator[tuple[Mapping[str, RowColumn], Mapping[Any, Any]]]:
+        """For each row its declared columns and its values."""
         for row in rows:
             if is_table(type(row)):
                 row = live_rows(row)
-            if isinstance(row, Mapping):
-                yield {}, row
-            elif isinstance(row, Row):
-                columns = row_layout(type(row)).columns
-                yield columns, {name: getattr(row, name) for name in columns}
+            kind = row_kind(type(row))
+            if kind is not None and kind.names is not None:
+                columns = row_layout(row.__class__).columns
+                yield columns, {name: getattr(row, name) for name in kind.names}
+            elif kind is not None:
+                values = row if kind.to_dict is None else kind.to_dict(row)
+                yield self.declared, with_text_keys(values)
             elif isinstance(row, Frame):
                 columns = _frame_columns(row)
                 yield from ((columns, values) for values in frame_rows(row))
             elif row != []:  # of an empty table
                 shown = type(row).__name__ if isinstance(row, Columns) else reprlib.repr(row)
                 raise TypeError(
-                    "a row with labels must be a dict, a Row, a table or a list of them, got"
+                    "a stream with labels must yield single rows, tables or lists of rows, got"
                     f" {shown}"
                 )
 
@@ -198,7 +212,7 @@ class Series:
 
     def _label(self, name: str, value: Any) -> str | None:
         """The label's value as a str; None if the row does not have the label."""
-        return value if value is None or type(value) is str else to_string(to_builtin(name, value))
+        return value if value is None or type(value) is str else to_text(name, value)
 
     def _name(self, key: Any, values: _Labels, column: RowColumn) -> str:
         name = self._names.get((key, values))

@@ -1,16 +1,16 @@
 """Values of dict rows: conversion to builtin types, and widening of a column's type."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
-
-import orjson
 
 from aiostream_ds._channels.policy import Conflict
 from aiostream_ds._encoding.row_layout import NUMBERS, TIME, TYPES
+from aiostream_ds._frames import scalars
 from aiostream_ds._frames.frame import Field, FieldType, check_data
 
-__all__ = ["VALUE_ERRORS", "is_valid", "to_builtin", "to_string", "widen"]
+__all__ = ["VALUE_ERRORS", "is_valid", "to_builtin", "to_text", "widen", "with_text_keys"]
+
+_NO_CONVERSION = TYPES.keys() | {type(None)}
 
 # The errors of a value that a column cannot hold.
 VALUE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
@@ -22,38 +22,51 @@ def widen(
     """The column's type once it includes these values, the values, and how many were dropped.
 
     `conflict` decides about a value that does not fit. "null" drops it: it becomes None. "text"
-    makes the type STRING, except for a column of times, and drops values that no column can hold.
+    makes the type STRING, except for a column of times, and drops values that have no text.
     "fail" raises TypeError, which names column and value.
     """
-    found = set(map(type, values))
-    found.discard(type(None))
-    dropped = 0
-    if not found <= TYPES.keys():
+    given, dropped = values, 0
+    types = set(map(type, values))
+    if not types <= _NO_CONVERSION:
         if conflict == "fail":
             values = [to_builtin(name, value) for value in values]
         else:
-            values, dropped = _convert(values, lambda value: to_builtin(name, value))
-        found = set(map(type, values)) - {type(None)}
-    kinds = {_kind(name, each) for each in found}
+            values, dropped = _convert(values, scalars.to_builtin)
+        types = set(map(type, values))
+    kinds = {_kind(name, each) for each in types - {type(None)}}
     if known is not None:
         kinds.add(known)
-    if kinds <= NUMBERS and len(kinds) > 1:
-        kind: FieldType | None = FieldType.FLOAT64
-    elif len(kinds) <= 1:
-        kind = kinds.pop() if kinds else None
-    elif conflict == "fail":
+    kind: FieldType | None
+    differ = len(kinds) > 1 and not kinds <= NUMBERS
+    if differ and conflict == "fail":
         raise _mismatch(name, known, values)
-    elif conflict == "text" and known is not FieldType.TIME:
+    if (
+        conflict == "text"
+        and known is not FieldType.TIME
+        and (differ or _needs_text(given, values, kinds))
+    ):
         kind = FieldType.STRING
-        values, more = _convert(values, to_string)
-        dropped += more
-    else:
+        values, dropped = _convert(given, scalars.to_text)
+    elif differ:
         kind, values, more = _drop_mismatched(name, known, values)
         dropped += more
+    else:
+        kind = FieldType.FLOAT64 if len(kinds) > 1 else next(iter(kinds), None)
     if conflict != "fail" and kind is not None and not is_valid(values, kind):
         values, more = _keep(values, lambda value: is_valid([value], kind))
         dropped += more
     return kind, values, dropped
+
+
+def _needs_text(given: list[Any], converted: list[Any], kinds: set[FieldType]) -> bool:
+    """Whether a value can only be in a column of text: an int of more than 64 bits, or a value of a
+    type without conversion."""
+    if kinds == {FieldType.INT64} and not is_valid(converted, FieldType.INT64):
+        return True
+    pairs = zip(given, converted, strict=True)
+    failed = [value for value, builtin in pairs if builtin is None and value is not None]
+    texts, _ = _convert(failed, scalars.to_text)
+    return any(text is not None for text in texts)
 
 
 def is_valid(values: list[Any], kind: FieldType) -> bool:
@@ -117,69 +130,35 @@ def _convert(values: list[Any], convert: Callable[[Any], Any]) -> tuple[list[Any
     return found, dropped
 
 
-def to_string(value: Any) -> str:
-    """A builtin value as a str: a datetime in ISO 8601, a str unchanged, anything else as JSON.
-
-    Raises:
-        TypeError, ValueError: JSON cannot represent it.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    return orjson.dumps(value).decode()
-
-
 def to_builtin(name: str, value: Any) -> Any:
-    """A numpy scalar or a value of a subclass as a value of the builtin type.
-
-    Raises:
-        TypeError: no column can hold the value.
-    """
-    if value is None or type(value) in TYPES:
-        return value
-    dtype = getattr(value, "dtype", None)
-    if dtype is not None and hasattr(value, "item"):
-        # not datetime64 and timedelta64: item() may be an int without its unit
-        if getattr(value, "shape", ()) == () and dtype.kind not in "mMO":
-            value = value.item()
-    for kind, convert in _CONVERSIONS.items():
-        if isinstance(value, kind):
-            return convert(value)
-    raise TypeError(
-        f"column {name!r}: expected bool, int, float, str, datetime, dict, list or None, got"
-        f" {value!r} ({type(value).__name__})"
-    )
+    """As `scalars.to_builtin`, with the name of the column in its errors."""
+    return _named(name, scalars.to_builtin, value)
 
 
-def _datetime(value: datetime) -> datetime | None:
-    if value != value:
-        return None  # pandas.NaT
-    return datetime(
-        value.year,
-        value.month,
-        value.day,
-        value.hour,
-        value.minute,
-        value.second,
-        value.microsecond,
-        value.tzinfo,
-        fold=value.fold,
-    )
+def to_text(name: str, value: Any) -> Any:
+    """As `scalars.to_text`, with the name of the column in its errors."""
+    return _named(name, scalars.to_text, value)
 
 
-# The base classes' own methods: an Enum that is a str or an int has another __str__.
-_CONVERSIONS: dict[type, Callable[[Any], Any]] = {
-    bool: bool,
-    int: int.__int__,
-    float: float.__float__,
-    str: str.__str__,
-    datetime: _datetime,
-    Mapping: dict,
-    list: list,
-    tuple: list,
-}
+def _named(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return convert(value)
+    except TypeError as error:
+        raise TypeError(f"column {name!r}: {error}") from None
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"column {name!r}: {error}") from None
+
+
+def with_text_keys(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A row whose keys of bytes are decoded, as a client of Redis returns it; the same row if its
+    first key is of another type."""
+    if type(next(iter(row), None)) is not bytes:
+        return row
+    return {_decoded(key): value for key, value in row.items()}
+
+
+def _decoded(key: Any) -> Any:
+    try:
+        return key.decode() if type(key) is bytes else key
+    except UnicodeDecodeError:
+        return key  # refused as other keys that are not str

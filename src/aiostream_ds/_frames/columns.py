@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
+from aiostream_ds._frames.scalars import conversion, to_builtin
 from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
 __all__ = [
@@ -197,11 +198,13 @@ def with_nanos(name: str, column: Column, nanos: Any) -> Column:
 
 
 def _read_list(name: str, values: list[Any], wanted: FieldType | None) -> Column:
-    if wanted is FieldType.JSON:
-        return Column(values, wanted, any(value is None for value in values))
     classes = set(map(type, values))
+    if wanted is FieldType.JSON:
+        if any(conversion(each) is not None for each in classes - _BUILTIN):
+            values = [_json_value(value) for value in values]
+        return Column(values, wanted, any(value is None for value in values))
     if not classes <= _BUILTIN:
-        values = [_to_builtin(name, value) for value in values]
+        values = _to_builtins(name, values)
         classes = set(map(type, values))
     nullable = NoneType in classes
     classes.discard(NoneType)
@@ -249,24 +252,20 @@ def _infer(name: str, classes: set[type]) -> FieldType:
     )
 
 
-def _to_builtin(name: str, value: Any) -> Any:
-    """A numpy scalar, or a value of a subclass (StrEnum, IntEnum …), as a builtin value."""
-    if type(value) in _BUILTIN or isinstance(value, datetime):
-        return value
-    if hasattr(value, "dtype") and hasattr(value, "item"):
-        if value.dtype.kind == "M":
-            raise FrameError(
-                f"field {name!r}: expected an array of datetime64, got a list with {value!r};"
-                " use numpy.array(…)"
-            )
-        return value.item()
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    return value
+def _to_builtins(name: str, values: list[Any]) -> list[Any]:
+    found: list[Any] = []
+    for row, value in enumerate(values):
+        try:
+            found.append(value if type(value) in _BUILTIN else to_builtin(value))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise FrameError(f"{_place(name, row, values)}: {error}") from None
+    return found
+
+
+def _json_value(value: Any) -> Any:
+    return (
+        value if type(value) in _BUILTIN or conversion(type(value)) is None else to_builtin(value)
+    )
 
 
 def _read_times(name: str, values: list[Any]) -> tuple[list[Any], list[int] | None]:

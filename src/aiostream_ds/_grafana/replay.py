@@ -4,7 +4,6 @@ The rows of a stream with a cursor come from its history hook; those of a stream
 from the channel's log, which has the rows of this process. A frame and its cursor are of one read.
 """
 
-import reprlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -18,6 +17,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.row_kinds import rows_of_history
 from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.config import Notice
@@ -307,12 +307,11 @@ class RowReplay:
         if is_table(type(page.rows)):
             threads = request.instance.source.threads
             return replace(page, rows=await read_table(history_rows, page.rows, threads))
-        if not isinstance(page.rows, Frame | Columns | Sequence):
-            raise TypeError(
-                f"{request.stream.history} must return a Frame, Columns, a table, a list of rows or"
-                f" a HistoryPage of one of them, got {reprlib.repr(page.rows)}"
-            )
-        return page
+        try:
+            rows = rows_of_history(page.rows)
+        except TypeError as error:
+            raise TypeError(f"{request.stream.history}: {error}") from None
+        return replace(page, rows=rows)
 
     def _check_columns(self, request: ChannelRequest, frame: Frame, schema: Schema) -> None:
         """Report a history that cannot be joined with the live rows: a notice, and one log line."""

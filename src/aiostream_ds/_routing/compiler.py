@@ -43,7 +43,6 @@ from aiostream_ds._routing.row_type import check_cursor, row_class
 from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
 from aiostream_ds.decorators import HandlerInfo, HookInfo, ResourceInfo, Stream, handler_info
 from aiostream_ds.models import Query
-from aiostream_ds.rows import Row
 from aiostream_ds.settings import (
     Settings,
     check_settings,
@@ -307,7 +306,7 @@ class _Compiler:
             raise self._error(name, f"{kind!r} cannot be decoded from JSON: {error}") from error
         return PublishPlan(name, kind, wants_user(list(parameters(method)), pattern))
 
-    def _row(self, stream: Stream[Any, Any]) -> type[Row] | None:
+    def _row(self, stream: Stream[Any, Any]) -> type | None:
         annotation = resolve(stream.run, self._owner).get("return")
         self._check_resolved(stream.name, "the rows", annotation)
         try:

@@ -13,7 +13,6 @@ from aiostream_ds._routing.suggest_hooks import SuggestPlan
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
 from aiostream_ds.models import Query, User
-from aiostream_ds.rows import Row
 from aiostream_ds.settings import FrozenMeta, Settings, convert
 
 __all__ = [
@@ -104,7 +103,7 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     pattern: Pattern
     options: StreamOptions
-    row: type[Row] | None
+    row: type | None
     path_type: type[msgspec.Struct]
     query_type: type[Query]
     history: str | None

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 from msgspec import Struct
 
 from aiostream_ds._channels.registry import ChannelRegistry
-from aiostream_ds._grafana.metrics import exposition
+from aiostream_ds._grafana.metrics import Gauges, exposition
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError
 
@@ -116,7 +116,7 @@ def errors() -> Rows:
 def metrics() -> Rows:
     """The project's metrics, without those of the process."""
     loop = asyncio.new_event_loop()
-    text = exposition(ChannelRegistry(loop=loop), Counters()).decode()
+    text = exposition(Gauges.of(ChannelRegistry(loop=loop)), Counters()).decode()
     loop.close()
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
     yield "Name", "Type", "Meaning"

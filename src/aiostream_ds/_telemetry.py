@@ -61,6 +61,7 @@ class Counters:
         "dropped",
         "gaps",
         "lifespans_stuck",
+        "memory_exhausted",
         "packets",
         "rate_limited",
         "refusals",
@@ -81,7 +82,7 @@ class Counters:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
         self.rows_filled = self.gaps = self.rate_limited = self.refusals = 0
-        self.lifespans_stuck = 0
+        self.lifespans_stuck = self.memory_exhausted = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 import aiostream_ds
-from aiostream_ds._channels import channel, paced, registry, subscription
+from aiostream_ds._channels import channel, memory_pool, paced, registry, subscription
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._streams import producer
 
@@ -21,6 +21,7 @@ SCHEMA = Schema(b'{"fields":[]}', "s")
 class Parts(NamedTuple):
     """One set of modules that belong together."""
 
+    memory: Any
     subscription: Any
     channel: Any
     paced: Any
@@ -32,8 +33,9 @@ class Parts(NamedTuple):
         return self.producer.drive(generator, encode, **sizes)
 
 
-REAL = Parts(subscription, channel, paced, registry, producer)
+REAL = Parts(memory_pool, subscription, channel, paced, registry, producer)
 NAMES = {
+    "memory": "aiostream_ds._channels.memory_pool",
     "subscription": "aiostream_ds._channels.subscription",
     "channel": "aiostream_ds._channels.channel",
     "paced": "aiostream_ds._channels.paced",

@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 
 import orjson
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
 
 from aiostream_ds._channels import exceptions
 from aiostream_ds._channels.observer import Observer
@@ -42,6 +49,7 @@ HEAVY = 3  # rows in one heavy yield
 PAGE = 8  # rows of a gap in one emit
 STATUSES = 8  # rows of the status column in one queue
 CLOSE_TIMEOUT = 5
+FREE, STEP = 16, 32  # bytes of a queue that need no memory, and that it reserves at a time
 
 COMMANDS = st.one_of(
     st.tuples(st.just("rows"), st.sampled_from([1, 2, 5, 9, 30])),
@@ -362,7 +370,7 @@ class Subscriber:
                 "packets without rows fill the queue"
             )
             assert counts.queued_rows <= most, f"{counts.queued_rows} rows wait"
-        keeps_up = self.task is not None and self.full != "latest"
+        keeps_up = self.task is not None and self.full != "latest" and not self.machine.is_limited
         if keeps_up or (self.full == "block" and not self.subscription.stalled):
             assert counts.dropped_rows == 0, "a subscriber that keeps up lost rows"
         with_rows = [packet for packet in self.subscription.queue if packet.rows]
@@ -411,7 +419,7 @@ class Subscriber:
         elif isinstance(error, exceptions.Superseded):
             assert author.generation < self.machine.most[author.key[0]] or author.removed
         elif isinstance(error, exceptions.SlowSubscriber):
-            assert self.full == "fail" and self.task is None
+            assert self.full == "fail" and (self.task is None or self.machine.is_limited)
         elif isinstance(error, exceptions.StalledSubscriber):
             silent = self.machine.loop.time() - self.received_at
             assert self.task is None and silent >= self.subscription._buffer.stall_timeout
@@ -475,9 +483,20 @@ class RegistryMachine(RuleBasedStateMachine):
         self.all: list[Subscriber] = []
         self.free = self.closed = False
         self.observer = _observer(self.parts, self)
+        self.memory = self.parts.memory.MemoryPool(free=FREE, step=STEP)
+        self.is_limited = False  # by memory: then subscribers that keep up may lose rows
         self.registry = self.parts.registry.ChannelRegistry(
-            close_timeout=CLOSE_TIMEOUT, observer=self.observer, loop=self.loop
+            close_timeout=CLOSE_TIMEOUT,
+            observer=self.observer,
+            loop=self.loop,
+            memory=self.memory,
         )
+
+    @initialize(limits=st.sampled_from([None, None, (64, 1000), (1000, 64), (200, 100)]))
+    def limit_memory(self, limits):  # type: ignore[no-untyped-def]
+        self.is_limited = limits is not None
+        if limits is not None:
+            self.memory.limit, self.memory._instance_limit = limits
 
     def fault(self, text: str) -> None:
         self.faults.append(text)
@@ -622,8 +641,23 @@ class RegistryMachine(RuleBasedStateMachine):
                 subscriber.task.result()
         for author in self.authors.values():
             assert author.ends <= author.starts <= 1  # promise 2
+        self.check_the_memory()
         assert self.registry.running == self.observer.starts - self.observer.ends
         assert self.registry.subscriptions == self.observer.joins - self.observer.leaves
+
+    def check_the_memory(self) -> None:
+        """What the queues have reserved is what the pools count, and enough for what they hold."""
+        reserved = dict.fromkeys("ij", 0)
+        for subscriber in self.all:
+            each = subscriber.subscription
+            assert each._reserved_bytes >= each._queued_bytes + each._held_bytes
+            assert not each._is_refused or each.queue
+            if subscriber.left and subscriber.task is None:
+                assert each._reserved_bytes == FREE, "a subscription that was left has memory"
+            reserved[subscriber.author.key.instance] += each._reserved_bytes - FREE
+        for instance, size in reserved.items():
+            assert self.registry.memory_of(instance).used == size, "memory of an instance"
+        assert self.memory.used == sum(reserved.values()), "memory of the process"
 
     @rule()
     def no_row_is_held_back_from_demand(self):  # type: ignore[no-untyped-def]
@@ -678,5 +712,9 @@ class RegistryMachine(RuleBasedStateMachine):
         assert not any(self.live.values())
         for author in self.authors.values():
             assert author.ends == author.starts or author.abandoned  # promise 2
+        for subscriber in self.all:
+            subscriber.subscription.leave()
+        self.check_the_memory()
+        assert self.memory.used == 0
         assert not self.registry._open and not self.registry._closing
         assert self.registry.running == self.registry.subscriptions == 0

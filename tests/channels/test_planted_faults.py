@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests.channels import test_memory as memory
 from tests.channels import test_registry as registry
 from tests.channels.parts import Fault, Parts, faulty_tree, planted
 from tests.channels.registry_machine import RegistryMachine
@@ -317,6 +318,57 @@ FAULTS = {
         "self._batch += self._sorter.release(math.inf)",
         "pass",
         ordering.test_held_rows_are_sent_at_the_end_and_before_an_error,
+    ),
+    "memory is not released": fault(
+        "subscription:Subscription._release", "self._memory.release(surplus)", "pass"
+    ),
+    "a subscription that is left keeps its memory": fault(
+        "subscription:Subscription.leave", "self.sent()", "pass"
+    ),
+    "an evicted subscription keeps its memory": fault(
+        "subscription:Subscription._evict", "self._release()", "pass"
+    ),
+    "memory of the process is not released": fault(
+        "memory:MemoryPool.release", "self._parent.release(size)", "pass"
+    ),
+    "a refused reservation counts": fault(
+        "memory:MemoryPool.reserve", "parent is not None and not parent.reserve(size)", "False"
+    ),
+    "the newest packets need no memory": fault(
+        "subscription:Subscription.put", "self._overdraw()", "pass"
+    ),
+    "a queue without memory does not overflow": fault(
+        "subscription:Subscription._is_over_bounds",
+        "self._is_refused",
+        "False",
+        memory.test_a_queue_that_gets_no_memory_drops_its_oldest_packets,
+    ),
+    "a queue without memory does not block the author": fault(
+        "subscription:Subscription.is_full",
+        "self._is_refused",
+        "False",
+        memory.test_block_makes_the_author_wait_when_there_is_no_memory,
+    ),
+    "packets that are not sent need no memory": fault(
+        "subscription:Subscription.receive_nowait",
+        "self._held_bytes = self._queued_bytes",
+        "self._held_bytes = 0",
+        memory.test_what_is_received_and_not_sent_counts,
+    ),
+    "a queue that was received is still refused": fault(
+        "subscription:Subscription._release", "self._is_refused = False", "pass"
+    ),
+    "one limit for all instances": fault(
+        "registry:ChannelRegistry.memory_of",
+        "self.memory.of_instance()",
+        "self.memory",
+        memory.test_one_instance_cannot_take_the_memory_of_another,
+    ),
+    "subscribers have no time to receive what a join emits": fault(
+        "producer:_Producer._pause",
+        "channel.has_queued",
+        "False",
+        producer.test_rows_that_a_join_emits_count_as_older_only_after_subscribers_could_receive,
     ),
     "held rows have no timer": fault(
         "producer:_SortingProducer._sort",

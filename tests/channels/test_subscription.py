@@ -12,6 +12,7 @@ from aiostream_ds._channels.exceptions import (
     StalledSubscriber,
     StreamFailed,
 )
+from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -44,9 +45,9 @@ class ChannelStub:
         self.log.append(("dropped", rows, packets))
 
 
-def subscribe(**bounds):
+def subscribe(memory=None, **bounds):
     channel = ChannelStub()
-    return Subscription(channel, Buffer(**bounds)), channel
+    return Subscription(channel, Buffer(**bounds), memory or MemoryPool()), channel
 
 
 def put(subscription, packets):

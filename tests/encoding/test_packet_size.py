@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aiostream_ds import Cursor, DataSource, Field, FieldType, Frame, Row, stream
-from aiostream_ds._channels.policy import PACKET_BYTES
+from aiostream_ds._channels.policy import PACKET_BYTES, ROW_BYTES
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.status_column import StatusEncoder
@@ -83,6 +83,16 @@ def test_a_row_that_is_too_large_stays_one_packet():
     assert packet.rows == 1
     packets = RowEncoder().encode([[{"time": NOW, "text": "x" * 2 * PACKET_BYTES}] * 3])
     assert [each.rows for each in packets] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_row_that_grafana_cannot_queue_is_an_error_that_names_its_size_and_the_limit(rows):
+    row = {"time": NOW, "text": "x" * ROW_BYTES}
+    text = r"a row must have at most 16,777,216 bytes as JSON, got 16,777,2\d\d: Grafana"
+    with pytest.raises(ValueError, match=text):
+        RowEncoder().encode([[row] * rows])
+    (packet,) = RowEncoder().encode([{"time": NOW, "text": "x" * (ROW_BYTES - 100)}])
+    assert packet.rows == 1
 
 
 @pytest.mark.parametrize("kind", ["a list of dicts", "rows", "columns", "arrays", "a frame"])

@@ -151,5 +151,8 @@ class FakeSubscription:
             raise GRPCError(Status.UNAVAILABLE, "stalled")
         return True
 
+    def sent(self):
+        pass
+
     def leave(self):
         self.left += 1

@@ -419,6 +419,9 @@ class FakeSubscription:
             raise self.error
         return False
 
+    def sent(self):
+        pass
+
     def leave(self):
         self.left += 1
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from aiostream_ds._channels.observer import ChannelKey
-from aiostream_ds._channels.policy import Buffer, Policy
+from aiostream_ds._channels.policy import BROWSER_QUEUE, Buffer, Policy
 from aiostream_ds._frames.packet import Packet, Schema
 from tests.channels.parts import REAL, SCHEMA, Parts, encode, packet, rows_of
 
@@ -401,3 +401,18 @@ async def test_rows_that_a_join_emits_count_as_older_only_after_subscribers_coul
     registry.join(KEY, run, policy)
     got, error = await reader
     assert (got, error) == ([[1], [2], [3] * 8], None)
+
+
+async def test_a_row_that_old_versions_of_grafana_cannot_queue_is_logged_once(parts, caplog):
+    registry = parts.registry.ChannelRegistry()
+
+    async def generator():
+        for size in (BROWSER_QUEUE - 100, BROWSER_QUEUE, BROWSER_QUEUE):
+            yield "x" * size
+            await asyncio.sleep(1)
+
+    subscription = registry.join(KEY, parts.stream(generator), Policy(Buffer(bytes=1 << 24)))
+    got, error = await all_of(subscription)
+    assert len(got) == 3 and error is None
+    (line,) = [each.getMessage() for each in caplog.records]
+    assert line.startswith("a row has 1048582 bytes as JSON: Grafana 9.4 disconnects")

@@ -12,15 +12,16 @@ third cancellation is due. A stream that ends by itself is closed in the last st
 import asyncio
 import contextvars
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from operator import attrgetter
 from typing import Protocol
 
 from aiostream_ds._author_code import cancel, contained
 from aiostream_ds._channels.exceptions import ChannelClosed
 from aiostream_ds._channels.log import Log
+from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.observer import ChannelKey, Observer
-from aiostream_ds._channels.policy import PATIENCE, Policy
+from aiostream_ds._channels.policy import BROWSER_QUEUE, PATIENCE, Policy
 from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -59,6 +60,9 @@ class ChannelOwner(Protocol):
     observer: Observer
     close_timeout: float
 
+    def memory_of(self, instance: Hashable) -> MemoryPool:
+        """The pool from which the queues of an instance reserve memory."""
+
     def channel_closing(self, channel: "Channel") -> None:
         """The stream is being cancelled; its task is still alive."""
 
@@ -94,7 +98,9 @@ class Channel:
         "_closing_since",
         "_demand_waits",
         "_drain_waiter",
+        "_has_warned",
         "_is_emitting",
+        "_memory",
         "_owner",
         "_policy",
         "_run",
@@ -130,6 +136,7 @@ class Channel:
         self._owner = owner
         self._run = run
         self._policy = policy
+        self._memory = owner.memory_of(key.instance)
         self._blocks = policy.buffer.full == "block"
         self._subscriptions: dict[Subscription, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -137,7 +144,7 @@ class Channel:
         self._cancellations = 0
         self._closing_since = 0.0
         self._statuses: Statuses | None = None  # made on first use: most channels are healthy
-        self._is_emitting = False
+        self._is_emitting = self._has_warned = False
         self._status_waits = self._demand_waits = False  # for the end of `emit`
 
     # For the runner
@@ -259,6 +266,19 @@ class Channel:
             subscription.put_cursors(packet, now)
         for subscription in exact:
             subscription.wake()
+
+    def warn_of_large_rows(self, packets: Sequence[Packet]) -> None:
+        """Log a warning, once, if a packet is larger than what some versions of Grafana queue."""
+        size = max(len(packet.data) for packet in packets)
+        if size > BROWSER_QUEUE and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "a row has %d bytes as JSON: Grafana 9.4 disconnects each browser that gets more"
+                " than %d at once, newer versions by `client_queue_max_size` (default: 4 MiB)",
+                size,
+                BROWSER_QUEUE,
+                extra={"path": self.key.path},
+            )
 
     def fail(self, error: BaseException) -> None:
         """End every subscription with `error` and cancel the runner.
@@ -405,7 +425,7 @@ class Channel:
 
     def subscribe(self, *, exact: bool) -> Subscription:
         """Add a subscription. The caller starts the channel if it has no stream yet."""
-        subscription = Subscription(self, self._policy.buffer, exact=exact)
+        subscription = Subscription(self, self._policy.buffer, self._memory, exact=exact)
         self._subscriptions[subscription] = None
         if self.state is State.LINGERING:
             self.stop_timer()

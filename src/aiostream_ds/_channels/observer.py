@@ -44,5 +44,9 @@ class Observer:
         """No drop for `LAG_END` seconds, or the stream has ended. `rows` and `packets` are what the
         channel's subscriptions dropped since `on_lagging`."""
 
+    def on_memory_exhausted(self, instance: Hashable | None, limit: int) -> None:
+        """The queues of an instance, or of the process (None), have reserved `limit` bytes. Called
+        again after the reserved bytes have fallen to 75 % of it."""
+
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
         """The stream still runs `seconds` after its first cancellation, when its third is due."""

@@ -14,15 +14,19 @@ from msgspec import Meta, Struct
 __all__ = [
     "BATCH_BYTES",
     "BATCH_ROWS",
+    "BROWSER_QUEUE",
     "CLOSE_TIMEOUT",
     "FIRST_BATCH",
     "GAP_SHOWN",
     "HEALTHY_AFTER",
     "HIGH_WATER_ITERATIONS",
+    "INSTANCE_QUEUE_BYTES",
     "LAG_END",
     "ORDER_SERIES",
     "PACKET_BYTES",
     "PATIENCE",
+    "QUEUE_BYTES",
+    "ROW_BYTES",
     "SCHEMA_ALWAYS",
     "SCHEMA_REPEAT",
     "Buffer",
@@ -63,6 +67,38 @@ PACKET_BYTES: Annotated[
         " disconnects a browser for which more than 1 MiB is queued."
     ),
 ] = 256 * 1024
+
+BROWSER_QUEUE: Annotated[
+    int,
+    Meta(
+        description="Encoded bytes of one row above which the log has a warning, once for a stream:"
+        " Grafana 9.4 disconnects each browser that gets a larger packet."
+    ),
+] = 1 << 20
+
+ROW_BYTES: Annotated[
+    int,
+    Meta(
+        description="Maximum number of encoded bytes of one row; a larger one is an error. It is"
+        " four times what Grafana queues for a browser by default (4 MiB; 9.4: 1 MiB)."
+    ),
+] = 16 << 20
+
+QUEUE_BYTES: Annotated[
+    int,
+    Meta(
+        description="Encoded bytes that the queues of all subscriptions of the process may hold,"
+        " beyond 16 KiB of each. `queue_mib` in grafana.ini changes it."
+    ),
+] = 256 << 20
+
+INSTANCE_QUEUE_BYTES: Annotated[
+    int,
+    Meta(
+        description="The same for the subscriptions of one data source."
+        " `datasource_queue_mib` in grafana.ini changes it."
+    ),
+] = 64 << 20
 
 FIRST_BATCH: Annotated[
     int,

@@ -7,6 +7,8 @@ they cannot race.
 
 import asyncio
 from collections.abc import Callable, Hashable
+from functools import partial
+from weakref import WeakValueDictionary
 
 from aiostream_ds._author_code import cancel
 from aiostream_ds._channels.channel import Channel, Runner, State
@@ -17,6 +19,7 @@ from aiostream_ds._channels.exceptions import (
     Superseded,
 )
 from aiostream_ds._channels.log import Log, LogFactory, LogStore, memory_logs
+from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._channels.policy import CLOSE_TIMEOUT, Policy, Replay
 from aiostream_ds._channels.subscription import Subscription
@@ -39,8 +42,10 @@ class ChannelRegistry:
         make_log: makes the log of a channel; by default in memory.
         wrap_runner: called with the key and the runner of each channel that a join opens; returns
             the runner that feeds the channel. A cluster can run the stream elsewhere.
+        memory: the memory for the queues of all subscriptions.
 
     Attributes:
+        memory: the same.
         resume_points: where streams of a previous registry ended, by key. A stream with a cursor
             resumes there.
     """
@@ -53,10 +58,14 @@ class ChannelRegistry:
         *,
         make_log: LogFactory | None = None,
         wrap_runner: Callable[[ChannelKey, Runner], Runner] | None = None,
+        memory: MemoryPool | None = None,
     ) -> None:
         self.close_timeout = close_timeout
         self.observer = observer or Observer()
         self.loop = loop or asyncio.get_running_loop()
+        self.memory = memory or MemoryPool()
+        self.memory.on_exhausted = partial(self._memory_exhausted, self.memory.limit, None)
+        self._memories: WeakValueDictionary[Hashable, MemoryPool] = WeakValueDictionary()
         self.resume_points: dict[ChannelKey, CursorRange] = {}
         self._wrap_runner = wrap_runner
         self._open: dict[ChannelKey, Channel] = {}
@@ -213,6 +222,17 @@ class ChannelRegistry:
         return tuple(self._closing)
 
     # For the channels
+
+    def memory_of(self, instance: Hashable) -> MemoryPool:
+        """The pool from which the queues of an instance reserve memory; kept while one is used."""
+        memory = self._memories.get(instance)
+        if memory is None:
+            memory = self._memories[instance] = self.memory.of_instance()
+            memory.on_exhausted = partial(self._memory_exhausted, memory.limit, instance)
+        return memory
+
+    def _memory_exhausted(self, limit: int, instance: Hashable | None) -> None:
+        self.observer.on_memory_exhausted(instance, limit)
 
     def channel_closing(self, channel: Channel) -> None:
         """Let a join open a successor, which waits until this channel is closed."""

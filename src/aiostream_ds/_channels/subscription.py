@@ -5,6 +5,7 @@
                       └────── dropped
 
 The schema is joined to its rows when they are received, so dropping packets never loses a schema.
+Bytes count against the limits of the instance and the process until the subscriber has sent them.
 Only `wait` is a coroutine; a queue is used from one event loop.
 """
 
@@ -21,6 +22,7 @@ from aiostream_ds._channels.exceptions import (
     StalledSubscriber,
     StreamFailed,
 )
+from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.packet import Packet, Schema
@@ -92,8 +94,12 @@ class Subscription:
         "_dropped_rows",
         "_ended",
         "_error",
+        "_held_bytes",
+        "_is_refused",
+        "_memory",
         "_queued_bytes",
         "_queued_rows",
+        "_reserved_bytes",
         "_schema",
         "_schema_always_until",
         "_schema_due",
@@ -110,7 +116,14 @@ class Subscription:
         "waiting_since",
     )
 
-    def __init__(self, channel: SubscriptionOwner, buffer: Buffer, *, exact: bool = False) -> None:
+    def __init__(
+        self,
+        channel: SubscriptionOwner,
+        buffer: Buffer,
+        memory: MemoryPool,
+        *,
+        exact: bool = False,
+    ) -> None:
         self.on_ready: Callable[[], None] | None = None
         self.sink: Callable[[Schema | None, Packet], bool] | None = None
         self.exact = exact
@@ -121,6 +134,10 @@ class Subscription:
         self._buffer = buffer
         self.queue: deque[Packet] = deque()
         self._queued_rows = self._queued_bytes = 0
+        self._memory = memory
+        self._reserved_bytes = memory.free
+        self._held_bytes = 0  # received, but perhaps not sent
+        self._is_refused = False  # the queued bytes are more than the pool allows
         self._sent_packets = self._sent_rows = self._sent_bytes = 0
         self._dropped_packets = self._dropped_rows = self._dropped_bytes = 0
         self._schema: Schema | None = None  # the last one that was sent
@@ -164,10 +181,17 @@ class Subscription:
         self._sent_rows += self._queued_rows
         self._sent_bytes += self._queued_bytes
         queue.clear()
+        self._held_bytes = self._queued_bytes
         self._queued_rows = self._queued_bytes = 0
+        self._release()
         if channel is not None:
             channel.subscription_drained()
         return received
+
+    def sent(self) -> None:
+        """What was received is sent: its bytes need no memory any more. `wait` calls this."""
+        self._held_bytes = 0
+        self._release()
 
     async def wait(self) -> bool:
         """Wait until `receive_nowait` has packets or, for an exact channel, `status` has changed.
@@ -179,6 +203,7 @@ class Subscription:
                 everything queued has been received; later calls return False.
             RuntimeError: another task waits already.
         """
+        self.sent()
         while not self.queue:
             if self._status_changed:
                 self._status_changed = False
@@ -203,6 +228,7 @@ class Subscription:
         """Drop what is queued and leave the channel. Never waits; a second call does nothing."""
         channel = self._channel
         self._discard(len(self.queue))
+        self.sent()
         self.end(None)
         if channel is not None:
             channel.subscription_left(self)
@@ -275,10 +301,14 @@ class Subscription:
         queue.extend(packets)
         self._queued_rows += rows
         self._queued_bytes += size
+        if self._queued_bytes + self._held_bytes > self._reserved_bytes:
+            self._reserve()
         if older and (buffer.full == "latest" or self._is_over_bounds()):
             self._handle_overflow(older)
         elif buffer.full == "latest":
             self._drop_all_but_latest()
+        if self._is_refused:
+            self._overdraw()
 
     def put_cursors(self, packet: Packet, now: float) -> None:
         """Queue a packet without rows. It replaces one at the end of the queue, so that what has no
@@ -319,9 +349,11 @@ class Subscription:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many rows or bytes are queued as the bounds allow."""
+        """Whether as many rows or bytes are queued as the bounds and the memory limits allow."""
         return bool(self.queue) and (
-            self._queued_rows >= self._buffer.rows or self._queued_bytes >= self._buffer.bytes
+            self._queued_rows >= self._buffer.rows
+            or self._queued_bytes >= self._buffer.bytes
+            or self._is_refused
         )
 
     @property
@@ -330,6 +362,7 @@ class Subscription:
         return (
             2 * self._queued_rows >= self._buffer.rows
             or 2 * self._queued_bytes >= self._buffer.bytes
+            or self._is_refused
         )
 
     def stalls_at(self) -> float:
@@ -359,12 +392,41 @@ class Subscription:
         elif buffer.full == "drop_oldest":
             self._drop(self._surplus(older))
         elif buffer.full == "fail":
-            self._evict(
-                SlowSubscriber(
-                    f"expected at most {buffer.rows} rows and {buffer.bytes} bytes to be queued,"
-                    f" got {self._queued_rows} rows and {self._queued_bytes} bytes"
-                )
-            )
+            self._evict(SlowSubscriber(self._overflow()))
+
+    def _overflow(self) -> str:
+        buffer, got = self._buffer, f"got {self._queued_rows} rows and {self._queued_bytes} bytes"
+        if self._is_refused:
+            return f"the queues of slow subscribers have reached their memory limit, {got} queued"
+        return f"expected at most {buffer.rows} rows and {buffer.bytes} bytes to be queued, {got}"
+
+    def _reserve(self) -> None:
+        """Reserve memory for what is queued."""
+        more = self._missing_bytes()
+        self._is_refused = not self._memory.reserve(more)
+        if not self._is_refused:
+            self._reserved_bytes += more
+
+    def _overdraw(self) -> None:
+        """Reserve memory for the newest packets, whatever the limits are."""
+        more = self._missing_bytes()
+        if more > 0:
+            self._memory.overdraw(more)
+            self._reserved_bytes += more
+
+    def _missing_bytes(self) -> int:
+        size = self._queued_bytes + self._held_bytes
+        return self._memory.size_for(size) - self._reserved_bytes
+
+    def _release(self) -> None:
+        """Give back what the queue does not need any more."""
+        if not self.queue:
+            self._is_refused = False
+        if self._reserved_bytes > self._memory.free:
+            surplus = -self._missing_bytes()
+            if surplus > 0:
+                self._memory.release(surplus)
+                self._reserved_bytes -= surplus
 
     def _drop_all_but_latest(self) -> None:
         count = len(self.queue) - 1
@@ -376,6 +438,8 @@ class Subscription:
         """How many of the `older` packets are over the bounds."""
         rows = self._queued_rows - self._buffer.rows
         size = self._queued_bytes - self._buffer.bytes
+        if self._is_refused:
+            size = max(size, self._queued_bytes + self._held_bytes - self._reserved_bytes)
         number = 0
         while number < older and (rows > 0 or size > 0):
             packet = self.queue[number]
@@ -385,11 +449,16 @@ class Subscription:
         return number
 
     def _is_over_bounds(self) -> bool:
-        return self._queued_rows > self._buffer.rows or self._queued_bytes > self._buffer.bytes
+        return (
+            self._queued_rows > self._buffer.rows
+            or self._queued_bytes > self._buffer.bytes
+            or self._is_refused
+        )
 
     def _evict(self, error: ChannelError) -> None:
         channel, count = self._channel, len(self.queue)
         rows = self._discard(count)
+        self._release()
         self.end(error)
         if channel is not None:
             channel.subscription_left(self)

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from aiostream_ds._author_code import keep_running
 from aiostream_ds._channels.channel import Runner
 from aiostream_ds._channels.log import LogFactory
+from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
@@ -122,15 +123,19 @@ async def open_application(
     *,
     make_log: LogFactory | None = None,
     wrap_runner: Callable[[ChannelKey, Runner], Runner] | None = None,
+    memory: MemoryPool | None = None,
 ) -> AsyncGenerator[Application]:
     """Open a plugin; close it when the block ends.
 
-    `make_log` and `wrap_runner` are those of `ChannelRegistry`: where rows are kept, and where
-    streams run.
+    `make_log`, `wrap_runner` and `memory` are those of `ChannelRegistry`: where rows are kept,
+    where streams run, and what the queues may hold.
     """
     counters = Counters()
     registry = ChannelRegistry(
-        observer=CountingObserver(counters), make_log=make_log, wrap_runner=wrap_runner
+        observer=CountingObserver(counters),
+        make_log=make_log,
+        wrap_runner=wrap_runner,
+        memory=memory,
     )
     async with background_tasks() as tasks:
         instances = Instances(catalog, registry, counters=counters)

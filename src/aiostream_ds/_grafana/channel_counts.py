@@ -1,5 +1,7 @@
 """Counts the registry's events and logs the important ones."""
 
+from collections.abc import Hashable
+
 from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters
@@ -44,6 +46,17 @@ class CountingObserver(Observer):
         """All subscribers have caught up."""
         text = "all subscribers have caught up: %d rows were dropped, in %d packets"
         log.warning(text, rows, packets, extra={"path": key.path})
+
+    def on_memory_exhausted(self, instance: Hashable | None, limit: int) -> None:
+        """The queues of slow subscribers hold as much as they may. Logged once until it is over."""
+        self._counters.memory_exhausted += 1
+        log.warning(
+            "the queues of slow subscribers hold %g MiB, the limit of %s: each is now full, and"
+            " its stream's buffer policy applies",
+            limit / (1 << 20),
+            "the process" if instance is None else "the data source",
+            extra={"datasource": getattr(instance, "uid", "")} if instance is not None else None,
+        )
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
         """A cancelled stream did not end."""

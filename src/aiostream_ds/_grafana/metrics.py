@@ -22,11 +22,20 @@ class Gauges(NamedTuple):
     running: int
     subscriptions: int
     degraded: Mapping[str, int]
+    queue_bytes: int
+    queue_limit: int
 
     @classmethod
     def of(cls, registry: ChannelRegistry) -> Self:
         """The current values."""
-        return cls(registry.running, registry.subscriptions, registry.degraded)
+        memory = registry.memory
+        return cls(
+            registry.running,
+            registry.subscriptions,
+            registry.degraded,
+            memory.used,
+            memory.limit,
+        )
 
 
 def exposition(gauges: Gauges, counters: Counters) -> bytes:
@@ -77,6 +86,17 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     for cause in get_args(Cause):
         degraded.add_metric([cause], gauges.degraded.get(cause, 0))
     yield degraded
+    yield gauge(
+        "queue_bytes",
+        "Bytes reserved for the queues of slow subscribers, beyond 16 KiB of each.",
+        gauges.queue_bytes,
+    )
+    yield gauge("queue_bytes_limit", "Maximum of these bytes.", gauges.queue_limit)
+    yield counter(
+        "queue_limit_reached",
+        "Times that the queues of a data source or of the process reached their limit.",
+        counters.memory_exhausted,
+    )
     yield counter("stream_starts", "Runs of stream methods.", counters.starts)
     yield counter("packets", "Packets emitted into channels.", counters.packets)
     yield counter("bytes", "Bytes of those packets' data.", counters.bytes)

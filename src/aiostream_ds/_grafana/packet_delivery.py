@@ -54,7 +54,7 @@ def _messages(packets: Sequence[tuple[Schema | None, Packet]]) -> bytes:
 async def write(call: Call, subscription: Subscription, data: bytes) -> None:
     """Write messages; waits for the flow-control window, but not after the subscription stalled."""
     if len(data) <= FLUSH_BYTES and call.sent and call.stream.write_nowait(data):
-        return
+        return subscription.sent()
     with anyio.CancelScope() as scope:
 
         def cancel_if_stalled() -> None:
@@ -66,6 +66,7 @@ async def write(call: Call, subscription: Subscription, data: bytes) -> None:
             await call.write(data)
         finally:
             subscription.on_ready = None
+    subscription.sent()
 
 
 async def send_packets(call: Call, subscription: Subscription) -> None:
@@ -169,6 +170,8 @@ class _DirectWriter:
                 data = packet_message(*taken[0]) if len(taken) == 1 else _messages(taken)
                 if len(data) > FLUSH_BYTES or not self._call.stream.write_nowait(data):
                     self._rest = data
+                else:
+                    self._subscription.sent()
             if self._rest or self._subscription.ended:
                 self._wake_task()
         except Exception as error:

@@ -45,6 +45,7 @@ from aiostream_ds._process.handshake import (
 from aiostream_ds._process.host_services import host_services
 from aiostream_ds._process.main_task import run_main_task
 from aiostream_ds._process.parent import POLL_INTERVAL, wait_for_parent_exit
+from aiostream_ds._process.queue_memory import queue_memory
 from aiostream_ds._process.standalone_socket import bind_standalone, network_of
 from aiostream_ds._process.stdio import StandardStreams, redact_output
 from aiostream_ds._process.watchdog import watch_loop
@@ -154,7 +155,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 async def _managed(catalog: Catalog, handshake: Handshake, streams: StandardStreams) -> None:
     stop = anyio.Event()
-    async with open_application(catalog) as application:
+    async with open_application(catalog, memory=queue_memory(os.environ)) as application:
         server = Server({**application.services(), **host_services(stop.set)})
         server.on_rate_limited = application.counters.count_rate_limited
         listener = await listen(server, handshake)
@@ -240,7 +241,7 @@ async def serve_standalone(
     called with the plugin and its address; when it returns, the server stops. Its exception is
     raised here, after everything has ended.
     """
-    async with open_application(catalog) as application:
+    async with open_application(catalog, memory=queue_memory(os.environ)) as application:
 
         async def on_bound(bound: str) -> None:
             if ready is not None:

@@ -18,6 +18,7 @@ from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.policy import (
     BATCH_BYTES,
     BATCH_ROWS,
+    BROWSER_QUEUE,
     FIRST_BATCH,
     HIGH_WATER_ITERATIONS,
     RowOrder,
@@ -266,6 +267,8 @@ class _Producer:
             channel.fail(error)
             del error  # error → traceback → frames → error would be a cycle
         elif len(rows) > 1 or count > 1 or size > self._small:
+            if size > BROWSER_QUEUE:
+                channel.warn_of_large_rows(packets)
             self._measure(len(rows), count, size)  # rare: most authors yield single small rows
         self._limit = self._size if channel.can_send else 0
 

@@ -1,6 +1,7 @@
 """Counts of what each channel of the plugin has done, for the console."""
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Any
 
 from aiostream_ds._channels.channel import Channel
@@ -77,6 +78,8 @@ class ChannelStats(Observer):
             "errors": sum(counters.stream_errors.values()),
             "left out": sum(counters.dropped.values()),
             "stuck": counters.stuck,
+            "queue bytes": registry.memory.used,
+            "queue limit": registry.memory.limit,
         }
 
     def set_error(self, path: str, text: str) -> None:
@@ -127,6 +130,10 @@ class ChannelStats(Observer):
         """A subscriber has lost rows."""
         self._counts_of(key).dropped += rows
         self._next.on_drop(key, rows, packets)
+
+    def on_memory_exhausted(self, instance: Hashable | None, limit: int) -> None:
+        """The queues hold as much as they may."""
+        self._next.on_memory_exhausted(instance, limit)
 
     def on_stuck(self, key: ChannelKey, seconds: float) -> None:
         """A stream does not end."""

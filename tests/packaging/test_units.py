@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiostream_ds import DataSource, Rows, stream
-from aiostream_ds.packaging import build
+from aiostream_ds.packaging import package_code
 from aiostream_ds.packaging.boilerplate import make_logo, make_readme
 from aiostream_ds.packaging.dependencies import (
     _module_distributions,
@@ -150,11 +150,13 @@ def test_dependencies_are_resolved_and_extras_only_if_requested():
 
 def test_a_packaged_source_brings_the_extra_of_its_name(monkeypatch):
     progress = Progress(io.StringIO())
-    assert list(build._requirements_of_sources(progress)) == ["aiostream-ds[host]"]
+    assert list(package_code._requirements_of_sources(progress)) == ["aiostream-ds[host]"]
     assert not progress.warnings
-    monkeypatch.setattr(build, "SOURCES", dict.fromkeys(("demo", "console", "testing"), "a:A"))
-    monkeypatch.setattr(build, "resolve", not_installed)
-    assert not list(build._requirements_of_sources(progress))
+    monkeypatch.setattr(
+        package_code, "SOURCES", dict.fromkeys(("demo", "console", "testing"), "a:A")
+    )
+    monkeypatch.setattr(package_code, "resolve", not_installed)
+    assert not list(package_code._requirements_of_sources(progress))
     assert progress.warnings == [
         f"the source {name!r} will not work; use pip install 'aiostream-ds[{name}]' first"
         for name in ("console", "testing")
@@ -212,6 +214,46 @@ def test_licenses_are_copied_whatever_follows_in_their_names(installed):
     write_distribution(installed, '{"url": "file:///acme", "dir_info": {}}', *names, "INSTALLER")
     (found,) = resolve(["acme"])
     assert {Path(name).name for name in found.files} == {"METADATA", *names}
+
+
+def write_package(folder: Path, *names: str, main: str = "") -> None:
+    """A distribution `acme` with the package `acme` of these files."""
+    write_distribution(folder, '{"url": "file:///acme", "dir_info": {}}')
+    for name in ("acme/__init__.py", *names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "acme/__init__.py").write_text(main)
+    lines = [f"{name},,\n" for name in (*names, "acme/__init__.py", "acme-1.0.dist-info/METADATA")]
+    (folder / "acme-1.0.dist-info/RECORD").write_text("".join(lines))
+
+
+TESTS = ("acme/inner/tests/__init__.py", "acme/inner/tests/data/x.csv")
+TEST_MODULE = "acme/inner/tests/deep/test_a.py"
+
+
+def names_of(package):
+    return {name for name in package.files if not name.startswith("acme-")}
+
+
+def test_folders_of_tests_are_not_packaged(installed):
+    write_package(installed, "acme/testing/base.py", "acme/contest/a.py", *TESTS, TEST_MODULE)
+    (found,) = resolve(["acme"])
+    assert names_of(found) == {"acme/__init__.py", "acme/testing/base.py", "acme/contest/a.py"}
+
+
+@pytest.mark.parametrize(
+    ("names", "main"),
+    [
+        (TESTS, ""),  # a part of the product that has this name
+        ((*TESTS, TEST_MODULE), "from acme.inner.tests import data\n"),
+        ((*TESTS, TEST_MODULE), "def f():\n    import acme.inner.tests\n"),
+        (("tests/test_a.py",), ""),  # a top-level package
+    ],
+)
+def test_a_folder_of_tests_that_may_be_used_is_packaged(installed, names, main):
+    write_package(installed, *names, main=main)
+    (found,) = resolve(["acme"])
+    assert names_of(found) == {"acme/__init__.py", *names}
 
 
 # -- ELF files -------------------------------------------------------------------------------------

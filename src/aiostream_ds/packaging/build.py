@@ -10,18 +10,31 @@ It is built in a temporary folder and moved when it is complete.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import metadata
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiostream_ds.packaging.archive import set_modes, write_zip
 from aiostream_ds.packaging.build_config import BuildConfig
-from aiostream_ds.packaging.dependencies import Package, distributions_of, resolve
-from aiostream_ds.packaging.elf import is_elf
+from aiostream_ds.packaging.contents import describe_contents
+from aiostream_ds.packaging.dependencies import Package
 from aiostream_ds.packaging.findings import PackagingError, Progress, megabytes
 from aiostream_ds.packaging.launchers import current_platform, launch_conf, start_file
-from aiostream_ds.packaging.optimize import compile_all, strip_all, trim_arrow, write_preload
+from aiostream_ds.packaging.optimize import (
+    compile_all,
+    strip_all,
+    trim_arrow,
+    trim_optional_arrow,
+    write_preload,
+)
+from aiostream_ds.packaging.package_code import (
+    DISTRIBUTION,
+    binaries_of,
+    copy_packages,
+    required_packages,
+    write_author_files,
+)
 from aiostream_ds.packaging.package_layout import (
     package_manifest,
     write_common,
@@ -29,20 +42,10 @@ from aiostream_ds.packaging.package_layout import (
 )
 from aiostream_ds.packaging.project import Imports, Project, find_imports, read_project
 from aiostream_ds.packaging.python_runtime import Runtime, copy_libraries, copy_runtime
-from aiostream_ds.packaging.sbom import SBOM_FILE, make_sbom, system_packages
+from aiostream_ds.packaging.sbom import SBOM_FILE, Sbom
 from aiostream_ds.packaging.smoke_test import smoke_test
-from aiostream_ds.sources.builtin_plugin import SOURCES
 
 __all__ = ["Built", "build"]
-
-OURS = "aiostream-ds"
-"""The name of this distribution."""
-
-_UNUSED = tuple(
-    f"aiostream_ds/{folder}/"
-    for folder in ("console", "static", "packaging/builtin", "packaging/launchers")
-)
-"""What a running plugin does not use of this distribution."""
 
 
 class Built(NamedTuple):
@@ -70,206 +73,158 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         root = Path(scratch) / manifest["id"]
         root.mkdir()
         progress.log(f"{manifest['name']} {manifest['info']['version']} as {manifest['id']}")
-        executables = _write_package(root, config, project, manifest, progress)
+        executables = _Builder(root, config, project, manifest, progress).write()
         set_modes(root, executables)
-        packed, size = None, sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+        zip_path, size = None, sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
         progress.log(f"{megabytes(size)} unpacked")
         if config.zip:
-            packed = config.out / _zip_name(config, manifest)
-            size = write_zip(root, packed)
+            zip_path = config.out / _zip_name(config, manifest)
+            size = write_zip(root, zip_path)
         shutil.rmtree(target, ignore_errors=True)
         root.replace(target)
-    progress.log(f"done: {target}" + (f", {packed} ({megabytes(size)})" if packed else ""))
-    return Built(target, packed, size)
+    progress.log(f"done: {target}" + (f", {zip_path} ({megabytes(size)})" if zip_path else ""))
+    return Built(target, zip_path, size)
 
 
 def _zip_name(config: BuildConfig, manifest: Mapping[str, Any]) -> str:
     bundled = config.runtime == "bundled"
-    platform = f".{current_platform().replace('/', '_')}" if bundled else ""
-    return f"{manifest['id']}-{manifest['info']['version']}{platform}.zip"
+    machine = f".{current_platform().replace('/', '_')}" if bundled else ""
+    return f"{manifest['id']}-{manifest['info']['version']}{machine}.zip"
 
 
-def _write_package(
-    root: Path,
-    config: BuildConfig,
-    project: Project | None,
-    manifest: Mapping[str, Any],
-    progress: Progress,
-) -> set[str]:
-    """Write all files; returns the paths of the executables."""
-    write_common(root, config, project, manifest, progress)
-    conf = {"id": manifest["id"], "runtime": config.runtime}
-    if config.runtime == "address":
-        conf |= {"address": config.address, "tls": "true" if config.tls or config.ca else ""}
-        if config.ca is not None:
-            shutil.copyfile(config.ca, root / "ca.pem")
-            conf["ca"] = "ca.pem"
-        (root / "launch.conf").write_text(launch_conf(conf), "utf-8")
-        _write_sbom(root, manifest, [], [], python=False)
-        return write_launchers(root, manifest, bridge=True)
-    imports = None if config.file is None else find_imports(config.file)
-    packages = _packages(config, project, imports, progress)
-    _write_code(root, config, imports)
-    if config.runtime == "host":
-        (root / "launch.conf").write_text(launch_conf(conf), "utf-8")
-        return _write_host(root, manifest, packages, progress)
-    return _write_bundle(root, config, manifest, conf, packages, progress)
+class _Builder:
+    """Writes the files of one package into the folder `root`.
 
+    `config.runtime` is one of three kinds of packages: with a Python of its own (`bundled`), for
+    the machine's Python (`host`), and for a plugin that runs elsewhere (`address`).
+    """
 
-def _packages(
-    config: BuildConfig, project: Project | None, imports: Imports | None, progress: Progress
-) -> list[Package]:
-    wanted = [OURS, *config.requires]
-    if imports is None:
-        wanted += _requirements_of_sources(progress)
-    if project is not None and imports is not None:
-        wanted += project.requires
-        wanted += [str(text) for text in project.table.get("with", ())]
-        wanted += sorted(distributions_of(imports.packages))
-    return resolve(wanted)
+    def __init__(
+        self,
+        root: Path,
+        config: BuildConfig,
+        project: Project | None,
+        manifest: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        self._root = root
+        self._config = config
+        self._project = project
+        self._manifest = manifest
+        self._progress = progress
+        self._launch_conf = {"id": manifest["id"], "runtime": config.runtime}
+        self._sbom = Sbom(manifest["id"], manifest["info"]["version"])
 
-
-def _requirements_of_sources(progress: Progress) -> Iterator[str]:
-    """This distribution with the extra of each source that has one: the extra of its name."""
-    extras = metadata(OURS).get_all("Provides-Extra") or ()
-    for source in SOURCES:
-        if source not in extras:
-            continue
-        wanted = f"{OURS}[{source}]"
-        try:
-            resolve([wanted])
-        except PackagingError:
-            progress.warn(f"the source {source!r} will not work; use pip install {wanted!r} first")
+    def write(self) -> set[str]:
+        """Write all files; returns the paths of the executables."""
+        write_common(self._root, self._config, self._project, self._manifest, self._progress)
+        if self._config.runtime == "address":
+            executables = self._write_for_remote_plugin()
         else:
-            yield wanted
+            file = self._config.file
+            imports = None if file is None else find_imports(file)
+            packages = required_packages(self._config, self._project, imports, self._progress)
+            self._write_code(imports)
+            if self._config.runtime == "host":
+                executables = self._write_for_host_python(packages)
+            else:
+                executables = self._write_with_own_python(packages)
+        (self._root / "launch.conf").write_text(launch_conf(self._launch_conf), "utf-8")
+        (self._root / SBOM_FILE).write_bytes(self._sbom.encode())
+        return executables
 
+    def _write_for_remote_plugin(self) -> set[str]:
+        config = self._config
+        tls = "true" if config.tls or config.ca else ""
+        self._launch_conf |= {"address": config.address, "tls": tls}
+        if config.ca is not None:
+            shutil.copyfile(config.ca, self._root / "ca.pem")
+            self._launch_conf["ca"] = "ca.pem"
+        return self._write_launchers(bridge=True)
 
-def _write_code(root: Path, config: BuildConfig, imports: Imports | None) -> None:
-    """Write the author's files to app/, with their relative paths, and start.py."""
-    target = None
-    if config.file is not None and imports is not None:
-        assert isinstance(config.target, type)
-        target = config.file.stem, config.target.__name__
-        base = config.file.resolve().parent
-        for path in imports.own:
-            _copy(path, root / "app" / path.relative_to(base))
-        for path in config.include:
-            resolved = path.resolve()
-            if not resolved.is_relative_to(base):
-                raise PackagingError(f"--include must be a path below {base}, got {path}")
-            _copy(resolved, root / "app" / resolved.relative_to(base))
-    (root / "start.py").write_text(start_file(config.runtime, target), "utf-8")
+    def _write_code(self, imports: Imports | None) -> None:
+        """Write the author's files and start.py."""
+        config, served = self._config, None
+        if config.file is not None and imports is not None:
+            assert isinstance(config.target, type)
+            served = config.file.stem, config.target.__name__
+            write_author_files(self._root / "app", config.file, imports, config.include)
+        (self._root / "start.py").write_text(start_file(config.runtime, served), "utf-8")
 
+    def _write_for_host_python(self, packages: Sequence[Package]) -> set[str]:
+        ours = [package for package in packages if package.name == DISTRIBUTION]
+        others = [package for package in packages if package.name != DISTRIBUTION]
+        copy_packages(self._root, ours)
+        lines = [f"{package.name}=={package.version}\n" for package in others]
+        (self._root / "requirements.txt").write_text("".join(lines), "utf-8")
+        compile_all(self._root, [], ["app", "py"])
+        for package in ours:
+            self._sbom.add_package(package.name, package.version, package.license)
+        self._progress.log("install requirements.txt in the Python that will serve the plugin")
+        return self._write_launchers()
 
-def _copy(path: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, to, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-    else:
-        shutil.copyfile(path, to)
+    def _write_with_own_python(self, packages: Sequence[Package]) -> set[str]:
+        root, progress = self._root, self._progress
+        progress.log(f"packages: {', '.join(f'{p.name} {p.version}' for p in packages)}")
+        copy_packages(root, packages)
+        runtime = copy_runtime(root)
+        binaries = [path for package in packages for path in binaries_of(package)]
+        libraries = copy_libraries(root, runtime, binaries)
+        progress.log(f"Python and {len(libraries)} shared libraries, with the libc")
+        self._launch_conf |= {
+            "platform": current_platform(),
+            "loader": runtime.loader,
+            "loader_flags": runtime.loader_flags,
+            "interpreter": runtime.interpreter,
+            "libraries": runtime.libraries,
+        }
+        self._trim_arrow(runtime, packages)
+        if not strip_all(root):
+            progress.warn("the tool `strip` is not installed; the package is larger than necessary")
+        count = compile_all(root, [runtime.library], ["app", "py"])
+        progress.log(f"{count} files compiled")
+        count = write_preload(root, runtime)
+        smoke_test(root, runtime)
+        progress.log(
+            f"smoke test passed: it imports ({count} modules at the start), encodes a frame"
+        )
+        for text in describe_contents(self._sbom, root, runtime, packages, libraries):
+            progress.warn(text)
+        launchers = self._write_launchers(current_platform())
+        return {runtime.loader, runtime.interpreter, *launchers}
 
+    def _trim_arrow(self, runtime: Runtime, packages: Sequence[Package]) -> None:
+        """Remove what the plugin does not use of pyarrow, if that works."""
+        if self._config.whole_arrow:
+            return
+        folder = self._root / "py/pyarrow"
+        sources = self._sources_with_arrow(packages)
+        if sources:
+            trim_optional_arrow(folder, sources)
+        else:
+            trim_arrow(folder)
+        try:
+            smoke_test(self._root, runtime, only_arrow=True)
+        except PackagingError:
+            self._progress.warn("this release of pyarrow cannot be trimmed; all of it is packaged")
+            shutil.rmtree(folder)
+            copy_packages(self._root, [one for one in packages if one.name == "pyarrow"])
 
-def _write_packages(root: Path, packages: Sequence[Package]) -> list[Path]:
-    """Copy packages to py/; returns their binaries, where they are installed."""
-    binaries = []
-    for package in packages:
-        for name, path in package.files.items():
-            if not name.startswith(_UNUSED):
-                _copy(path, root / "py" / name)
-                if ".so" in path.name and is_elf(path):
-                    binaries.append(path)
-    return binaries
+    def _sources_with_arrow(self, packages: Sequence[Package]) -> list[Path]:
+        """The author's files and those of other packages that name pyarrow."""
+        ours = {DISTRIBUTION, "pyarrow"}
+        sources = list((self._root / "app").rglob("*.py"))
+        sources += [
+            path
+            for package in packages
+            for path in package.files.values()
+            if package.name not in ours and path.suffix == ".py"
+        ]
+        return [path for path in sources if b"pyarrow" in path.read_bytes()]
 
-
-def _write_host(
-    root: Path, manifest: Mapping[str, Any], packages: Sequence[Package], progress: Progress
-) -> set[str]:
-    """Write a package that uses the machine's Python."""
-    ours = [package for package in packages if package.name == OURS]
-    others = [package for package in packages if package.name != OURS]
-    _write_packages(root, ours)
-    lines = [f"{package.name}=={package.version}\n" for package in others]
-    (root / "requirements.txt").write_text("".join(lines), "utf-8")
-    compile_all(root, [], ["app", "py"])
-    _write_sbom(root, manifest, ours, [], python=False)
-    progress.log("install requirements.txt in the Python that will serve the plugin")
-    return write_launchers(root, manifest)
-
-
-def _write_bundle(
-    root: Path,
-    config: BuildConfig,
-    manifest: Mapping[str, Any],
-    conf: dict[str, str],
-    packages: Sequence[Package],
-    progress: Progress,
-) -> set[str]:
-    """Write a package with its own Python."""
-    progress.log(f"packages: {', '.join(f'{p.name} {p.version}' for p in packages)}")
-    binaries = _write_packages(root, packages)
-    runtime = copy_runtime(root)
-    libraries = copy_libraries(root, runtime, binaries)
-    progress.log(f"Python and {len(libraries)} shared libraries, with the libc")
-    _write_sbom(root, manifest, packages, libraries, python=True)
-    conf |= {
-        "platform": current_platform(),
-        "loader": runtime.loader,
-        "loader_flags": runtime.loader_flags,
-        "interpreter": runtime.interpreter,
-        "libraries": runtime.libraries,
-    }
-    (root / "launch.conf").write_text(launch_conf(conf), "utf-8")
-    keep_arrow = config.whole_arrow or _uses_arrow(root, packages)
-    if not keep_arrow and not _try_trimmed_arrow(root, runtime):
-        progress.warn("this release of pyarrow cannot be trimmed; all of it is packaged")
-        (arrow,) = (package for package in packages if package.name == "pyarrow")
-        shutil.rmtree(root / "py/pyarrow")
-        _write_packages(root, [arrow])
-    if not strip_all(root):
-        progress.warn("the tool `strip` is not installed; the package is larger than necessary")
-    count = compile_all(root, [runtime.library], ["app", "py"])
-    progress.log(f"{count} files compiled")
-    count = write_preload(root, runtime)
-    smoke_test(root, runtime)
-    progress.log(f"smoke test passed: it imports ({count} modules at the start), encodes a frame")
-    launchers = write_launchers(root, manifest, (current_platform(),))
-    return {runtime.loader, runtime.interpreter, *launchers}
-
-
-def _uses_arrow(root: Path, packages: Sequence[Package]) -> bool:
-    """Whether the author's files or another package may use pyarrow."""
-    ours = {OURS, "pyarrow"}
-    sources = list((root / "app").rglob("*.py"))
-    sources += [
-        path
-        for package in packages
-        for path in package.files.values()
-        if package.name not in ours and path.suffix == ".py"
-    ]
-    return any(b"pyarrow" in path.read_bytes() for path in sources)
-
-
-def _try_trimmed_arrow(root: Path, runtime: Runtime) -> bool:
-    trim_arrow(root / "py/pyarrow")
-    try:
-        smoke_test(root, runtime, only_arrow=True)
-    except PackagingError:
-        return False
-    return True
-
-
-def _write_sbom(
-    root: Path,
-    manifest: Mapping[str, Any],
-    packages: Sequence[Package],
-    libraries: Sequence[Path],
-    *,
-    python: bool,
-) -> None:
-    system = system_packages(libraries)
-    version = manifest["info"]["version"]
-    document = make_sbom(manifest["id"], version, packages, system, python=python)
-    (root / SBOM_FILE).write_bytes(document)
-    for one in system:
-        if one.copyright:
-            _copy(Path(one.copyright).resolve(), root / "licenses" / f"{one.name}.txt")
+    def _write_launchers(self, *platforms: str, bridge: bool = False) -> set[str]:
+        """Copy the launchers, by default those of all platforms; returns their names."""
+        names = write_launchers(self._root, self._manifest, *platforms, bridge=bridge)
+        for name in sorted(names):
+            self._sbom.add_launcher(self._root / name, version(DISTRIBUTION))
+        return names

@@ -4,6 +4,7 @@ They are copied from the current environment; nothing is downloaded.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
@@ -28,6 +29,11 @@ license there, sometimes on one line."""
 
 _DEVELOPMENT = {".pyx", ".pxd", ".pxi", ".pyi", ".a", ".h", ".hpp"}
 """Suffixes of files that only compilers and type checkers read."""
+
+
+_TEST_MODULE = re.compile(r"(.+?/tests?/)(?:.*/)?(?:test_\w+|\w+_test|conftest)\.py$")
+
+_IMPORTS_TESTS = re.compile(rb"(?m)^\s*(?:from|import)\s[\w.]*\btests?\b")
 
 
 class Package(NamedTuple):
@@ -115,7 +121,24 @@ def _package(name: str, distribution: metadata.Distribution) -> Package:
     ]
     if not license or "\n" in license or len(license) >= _LICENSE_NAME_LIMIT:
         license = ", ".join(classified)
-    return Package(name, distribution.version, license, dict(_files(name, distribution)))
+    files = _without_tests(dict(_files(name, distribution)))
+    return Package(name, distribution.version, license, files)
+
+
+def _without_tests(files: dict[str, Path]) -> dict[str, Path]:
+    """Leave out folders `tests` that have test modules, unless another module imports from one."""
+    folders = {
+        found[1]
+        for name in files
+        if (found := _TEST_MODULE.match(name)) and found[1].count("/") > 1
+    }
+    if not folders:
+        return files
+    kept = {name: path for name, path in files.items() if not name.startswith(tuple(folders))}
+    sources = (path for path in kept.values() if path.suffix == ".py")
+    if any(_IMPORTS_TESTS.search(path.read_bytes()) for path in sources):
+        return files
+    return kept
 
 
 def _files(name: str, distribution: metadata.Distribution) -> Iterator[tuple[str, Path]]:
@@ -170,5 +193,5 @@ def _is_needed(path: Path, name_in_py: str) -> bool:
     if "__pycache__" in parts or path.suffix in (".pyc", ".pth"):
         return False
     if parts[0].endswith(".dist-info"):
-        return "licenses" in parts or path.name.startswith(_METADATA)
+        return parts[1] in ("licenses", "sboms") or path.name.startswith(_METADATA)
     return path.suffix not in _DEVELOPMENT and path.is_file()

@@ -7,16 +7,27 @@ import marshal
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from aiostream_ds.packaging.elf import drop_needed, is_elf, read_elf
 from aiostream_ds.packaging.findings import PackagingError
 from aiostream_ds.packaging.python_runtime import Runtime, run_python
 
-__all__ = ["PRELOAD", "compile_all", "strip_all", "trim_arrow", "write_preload"]
+__all__ = [
+    "PRELOAD",
+    "compile_all",
+    "strip_all",
+    "trim_arrow",
+    "trim_optional_arrow",
+    "write_preload",
+]
 
 _ARROW_UNUSED = ("libarrow_substrait.", "libarrow_dataset.", "libarrow_acero.", "libparquet.")
 """Libraries that pyarrow's core links but takes no symbol from."""
+
+_ARROW_OPTIONAL = ("substrait", "flight")
+"""Parts of pyarrow that only code which names them uses."""
 
 _ARROW_FOLDERS = ("include", "includes", "src", "tests", "vendored/tests")
 
@@ -27,13 +38,33 @@ def trim_arrow(folder: Path) -> None:
 
     Other releases of pyarrow may need more, so the caller has to test the result.
     """
+    _remove_from_arrow(folder, ("lib.",), _ARROW_UNUSED)
+
+
+def trim_optional_arrow(folder: Path, sources: Iterable[Path]) -> None:
+    """Remove from pyarrow's folder the optional parts that no source names, and second copies of
+    libraries; the caller has to test the result, as above."""
+    code = b"".join(path.read_bytes() for path in sources)
+    unnamed = [part for part in _ARROW_OPTIONAL if part.encode() not in code]
+    modules = tuple(
+        path.name
+        for path in folder.glob("*.so")
+        if not path.name.startswith(("lib", *(f"_{part}." for part in unnamed)))
+    )
+    unused = tuple(f"libarrow_{part}." for part in unnamed)
+    _remove_from_arrow(folder, ("lib.", *modules), unused)
+
+
+def _remove_from_arrow(folder: Path, modules: tuple[str, ...], unused: tuple[str, ...]) -> None:
+    """Keep these extension modules, the libraries that they need except `unused`, and sources.
+    All are starts of names."""
     for name in _ARROW_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
     libraries = {path.name: path for path in folder.iterdir() if ".so" in path.name}
-    unused = {name for name in libraries if name.startswith(_ARROW_UNUSED)}
-    reached = [name for name in libraries if name.startswith("lib.")]
+    unused_names = {name for name in libraries if name.startswith(unused)}
+    reached = [name for name in libraries if name.startswith(modules)]
     for name in reached:  # the list grows during the loop
-        drop_needed(libraries[name], unused)
+        drop_needed(libraries[name], unused_names)
         needed = read_elf(libraries[name]).needed
         reached += [n for n in needed if n in libraries and n not in reached]
     for name in libraries.keys() - set(reached):
@@ -116,7 +147,8 @@ PRELOAD = "start.bin"
 
 It is a marshalled dict: name → (whether it is a package, path, code). start.py reads it once
 instead of searching several hundred files. Other modules, or all if the file is missing, are
-imported from their files.
+imported from their files: those in `app` and `py` then from their sources, because their bytecode
+is in this file only. The standard library keeps its own, without which no Python starts.
 """
 
 _PYC_HEADER = 16  # bytes before the code
@@ -171,4 +203,7 @@ def write_preload(root: Path, runtime: Runtime) -> int:
         for name, (package, path, compiled) in sorted(found.items())
     }
     (root / PRELOAD).write_bytes(marshal.dumps(table, _MARSHAL_VERSION))
+    for _, _, compiled in found.values():
+        if not compiled.startswith(runtime.library):
+            (root / compiled).unlink()
     return len(table)

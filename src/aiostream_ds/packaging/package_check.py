@@ -20,10 +20,7 @@ from aiostream_ds.packaging.manifest import ID, VERSION, read_manifest
 from aiostream_ds.packaging.package_layout import FRONTEND
 from aiostream_ds.packaging.signature import MANIFEST, changes, matches_root, read_signature
 
-__all__ = ["MAX_ZIP_SIZE", "check_folder"]
-
-MAX_ZIP_SIZE = 45_000_000
-"""Bytes; Grafana holds a zip in memory when it installs it."""
+__all__ = ["check_folder"]
 
 _LICENSES = (
     "Apache License",

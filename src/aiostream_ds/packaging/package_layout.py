@@ -154,12 +154,12 @@ def _write(path: Path, content: bytes | str) -> None:
 def write_launchers(
     root: Path,
     manifest: Mapping[str, Any],
-    platforms: tuple[str, ...] = PLATFORMS,
-    *,
+    *platforms: str,
     bridge: bool = False,
 ) -> set[str]:
-    """Copy the launchers; returns their names, which must be executable."""
-    names = {platform: executable_name(manifest, platform) for platform in platforms}
+    """Copy the launchers, by default those of all platforms; returns their names, which must be
+    executable."""
+    names = {one: executable_name(manifest, one) for one in platforms or PLATFORMS}
     for platform, name in names.items():
         shutil.copyfile(launcher(platform, bridge=bridge), root / name)
     return set(names.values())

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from aiostream_ds.packaging.elf import read_elf
 from aiostream_ds.packaging.findings import PackagingError
 
-__all__ = ["Runtime", "copy_libraries", "copy_runtime", "run_python"]
+__all__ = ["Runtime", "copy_libraries", "copy_runtime", "interpreter_path", "run_python"]
 
 _EXCLUDED_FOLDERS = set(
     """
@@ -53,6 +53,11 @@ class Runtime(NamedTuple):
     library: str
 
 
+def interpreter_path() -> Path:
+    """The running interpreter, also in a virtual environment."""
+    return Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
+
+
 def copy_runtime(root: Path) -> Runtime:
     """Copy the interpreter and the standard library into `root/rt`.
 
@@ -64,7 +69,7 @@ def copy_runtime(root: Path) -> Runtime:
             f"a package with its own Python must be made on Linux, got {sys.platform}; "
             "use --runtime host or --address"
         )
-    program = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
+    program = interpreter_path()
     loader = Path(read_elf(program).interpreter)
     if not loader.is_file():
         raise PackagingError(
@@ -113,7 +118,7 @@ def copy_libraries(root: Path, runtime: Runtime, originals: Iterable[Path]) -> l
     Raises:
         PackagingError: A library that a package needs is missing.
     """
-    program = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
+    program = interpreter_path()
     loader = Path(read_elf(program).interpreter)
     packages = [path.resolve() for path in originals]
     included = {path.name for path in packages}
@@ -153,8 +158,8 @@ def _resolve(loader: Path, path: Path, found: dict[str, Path], included: set[str
             found.setdefault(base, Path(target))
 
 
-def run_python(root: Path, runtime: Runtime, code: str) -> str:
-    """Run code in the packaged Python, with `root` as its argument; returns its output.
+def run_python(root: Path, runtime: Runtime, code: str, *arguments: str) -> str:
+    """Run code in the packaged Python, with `root` before its arguments; returns its output.
 
     Raises:
         PackagingError: It failed; the message has the end of its output.
@@ -166,7 +171,7 @@ def run_python(root: Path, runtime: Runtime, code: str) -> str:
         str(root / runtime.libraries),
         str(root / runtime.interpreter),
         *("-I", "-S", "-B", "-X", "utf8"),
-        *("-c", code, str(root)),
+        *("-c", code, str(root), *arguments),
     ]
     (root / runtime.loader).chmod(0o755)
     done = subprocess.run(

@@ -1,107 +1,154 @@
 """The software bill of materials (CycloneDX 1.5): every package, library and program in a package,
 so that an admin knows what to update.
+
+Components are one flat list, which every scanner reads; `dependencies` states what contains what.
 """
 
-import platform
-import subprocess
 import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from aiostream_ds.packaging.dependencies import Package
+from aiostream_ds.packaging.go_build_info import read_go_build_info
+from aiostream_ds.packaging.linked_libraries import Library
+from aiostream_ds.packaging.system_packages import SystemPackage
 
-__all__ = ["SBOM_FILE", "SystemPackage", "make_sbom", "system_packages"]
+__all__ = ["SBOM_FILE", "Component", "Sbom"]
 
 SBOM_FILE = "sbom.cdx.json"
 """The file's name in a package."""
 
 _NAMESPACE = uuid.UUID("6f4fa3ab-5a0e-5f3c-9d8e-3f5c6f0f3c11")  # for the serial numbers; arbitrary
 
+_CPE = {
+    "abseil": "abseil:common_libraries",
+    "bzip2": "bzip:bzip2",
+    "curl": "haxx:curl",
+    "expat": "libexpat_project:libexpat",
+    "grpc": "grpc:grpc",
+    "libuv": "libuv:libuv",
+    "libxml2": "xmlsoft:libxml2",
+    "openssl": "openssl:openssl",
+    "protobuf": "google:protobuf",
+    "python": "python:python",
+    "sqlite": "sqlite:sqlite",
+    "zlib": "zlib:zlib",
+}
+"""Name → vendor and product, by which scanners look up the faults of C libraries."""
 
-class SystemPackage(msgspec.Struct, frozen=True, order=True):
-    """A package of the operating system; `version` and `copyright` (a path) are "" if unknown."""
 
+class Component(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """A component of the document; `ref` is unique in it."""
+
+    type: str
     name: str
+    ref: str = msgspec.field(name="bom-ref")
     version: str = ""
-    copyright: str = ""
+    purl: str = ""
+    cpe: str = ""
+    licenses: tuple[Mapping[str, Any], ...] = ()
 
 
-def system_packages(libraries: Iterable[Path]) -> list[SystemPackage]:
-    """The packages that installed these libraries (dpkg); an unknown library has its own name."""
-    found = set()
-    for path in libraries:
-        found.add(_dpkg(path) or SystemPackage(path.name))
-    return sorted(found)
+class Sbom:
+    """Collects the components of one package.
+
+    `identifier` and `version` are the plugin's.
+    """
+
+    def __init__(self, identifier: str, version: str) -> None:
+        self._main = Component("application", identifier, identifier, version)
+        self._components: dict[str, Component] = {}
+        self._contents: dict[str, list[str]] = {identifier: []}
+
+    def add(self, component: Component, *, inside: Component | None = None) -> Component:
+        """Add a component of the plugin, or of another component; returns it.
+
+        Equal components are listed once.
+        """
+        self._components.setdefault(component.ref, component)
+        self._contents.setdefault(component.ref, [])
+        contents = self._contents[(inside or self._main).ref]
+        if component.ref not in contents and component.ref != (inside or self._main).ref:
+            contents.append(component.ref)
+        return component
+
+    def add_package(self, name: str, version: str, license: str) -> Component:
+        """Add a Python distribution."""
+        purl = f"pkg:pypi/{name}@{quote(version)}"
+        return self.add(Component("library", name, purl, version, purl, "", _licenses(license)))
+
+    def add_python(self, version: str, owner: SystemPackage | None) -> Component:
+        """Add the Python of the package; `owner` is the system's package that installed it."""
+        purl = f"pkg:generic/python@{quote(version)}" if owner is None else _deb(owner)
+        cpe = _cpe("python", version) if owner is None else ""
+        licenses = _licenses("Python-2.0.1")
+        return self.add(Component("application", "python", purl, version, purl, cpe, licenses))
+
+    def add_system_package(self, package: SystemPackage) -> Component:
+        """Add a package of the operating system."""
+        purl = _deb(package)
+        return self.add(Component("library", package.name, purl, package.version, purl))
+
+    def add_library(self, library: Library, inside: Component) -> Component:
+        """Add a library that is linked into another component."""
+        name, version, purl, license = library
+        purl = purl or (f"pkg:generic/{quote(name)}@{quote(version)}" if version else "")
+        ref = purl or f"{inside.ref}#{name}"
+        cpe = _cpe(name, version)
+        component = Component("library", name, ref, version, purl, cpe, _licenses(license))
+        return self.add(component, inside=inside)
+
+    def add_launcher(self, path: Path, version: str) -> None:
+        """Add a launcher: a Go program, Go's standard library, and its modules."""
+        built = read_go_build_info(path)
+        name = "aiostream-ds-launcher"
+        launcher = self.add(Component("application", name, f"{name}@{version}", version))
+        for module, release in {"stdlib": built.go, **built.modules}.items():
+            purl = f"pkg:golang/{quote(module)}@{quote(release)}"
+            self.add(Component("library", module, purl, release, purl), inside=launcher)
+
+    def encode(self) -> bytes:
+        """The document. It has no date: the same package gives the same bytes."""
+        components = list(self._components.values())
+        contents = [{"ref": ref, "dependsOn": refs} for ref, refs in self._contents.items() if refs]
+        text = msgspec.json.encode([self._main, components, contents])
+        document = {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.5",
+            "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, text.decode())}",
+            "version": 1,
+            "metadata": {"component": self._main},
+            "components": components,
+            "dependencies": contents,
+        }
+        return msgspec.json.format(msgspec.json.encode(document))
 
 
-def _dpkg(path: Path) -> SystemPackage | None:
-    real = str(path.resolve())
-    for name in (real, real.removeprefix("/usr"), str(path)):
-        owner = _run("dpkg-query", "-S", name).partition(": ")[0]
-        if owner and "," not in owner:
-            version = _run("dpkg-query", "-W", "-f=${Version}", owner)
-            bare = owner.partition(":")[0]
-            copyright = Path("/usr/share/doc", bare, "copyright")
-            return SystemPackage(bare, version, str(copyright) if copyright.is_file() else "")
-    return None
+def _deb(package: SystemPackage) -> str:
+    """The purl of a package of the operating system."""
+    values = {"arch": package.architecture, "distro": package.release}
+    if package.source != package.name:
+        values["upstream"] = package.source
+    qualifiers = "&".join(f"{key}={quote(value)}" for key, value in sorted(values.items()))
+    path = f"{package.distribution}/{quote(package.name)}@{quote(package.version, safe=':~')}"
+    return f"pkg:deb/{path}?{qualifiers}"
 
 
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+def _cpe(name: str, version: str) -> str:
+    if not version or name not in _CPE:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return f"cpe:2.3:a:{_CPE[name]}:{version}:*:*:*:*:*:*:*"
 
 
-def make_sbom(
-    identifier: str,
-    version: str,
-    packages: Iterable[Package],
-    system: Iterable[SystemPackage],
-    *,
-    python: bool,
-) -> bytes:
-    """The document. It has no date: the same package gives the same bytes."""
-    components: list[dict[str, Any]] = [_pypi(package) for package in packages]
-    if python:
-        number = platform.python_version()
-        components.append(
-            _component("application", "python", number, f"pkg:generic/python@{number}", "PSF-2.0")
-        )
-    for one in system:
-        purl = f"pkg:deb/debian/{one.name}@{one.version}" if one.version else ""
-        components.append(_component("library", one.name, one.version, purl, ""))
-    main = _component("application", identifier, version, "", "")
-    text = msgspec.json.encode([main, components])
-    return msgspec.json.format(
-        msgspec.json.encode(
-            {
-                "bomFormat": "CycloneDX",
-                "specVersion": "1.5",
-                "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, text.decode())}",
-                "version": 1,
-                "metadata": {"component": main},
-                "components": components,
-            }
-        )
-    )
-
-
-def _pypi(package: Package) -> dict[str, Any]:
-    purl = f"pkg:pypi/{package.name}@{package.version}"
-    return _component("library", package.name, package.version, purl, package.license)
-
-
-def _component(kind: str, name: str, version: str, purl: str, license: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": kind, "name": name}
-    if version:
-        found["version"] = version
-    if purl:
-        found["purl"] = found["bom-ref"] = purl
-    if license:
-        found["licenses"] = [{"license": {"name": license}}]
-    return found
+def _licenses(license: str) -> tuple[Mapping[str, Any], ...]:
+    """An SPDX expression, or the name that a package states instead of one."""
+    if not license:
+        return ()
+    try:
+        return ({"expression": canonicalize_license_expression(license)},)
+    except InvalidLicenseExpression:
+        return ({"license": {"name": license}},)

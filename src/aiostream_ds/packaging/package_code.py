@@ -1,0 +1,101 @@
+"""Copies code into a package: the author's files to app/, installed packages to py/."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from importlib.metadata import metadata
+from pathlib import Path
+
+from aiostream_ds.packaging.build_config import BuildConfig
+from aiostream_ds.packaging.dependencies import Package, distributions_of, resolve
+from aiostream_ds.packaging.elf import is_elf
+from aiostream_ds.packaging.findings import PackagingError, Progress
+from aiostream_ds.packaging.project import Imports, Project
+from aiostream_ds.sources.builtin_plugin import SOURCES
+
+__all__ = [
+    "DISTRIBUTION",
+    "binaries_of",
+    "copy_packages",
+    "required_packages",
+    "write_author_files",
+]
+
+DISTRIBUTION = "aiostream-ds"
+"""The name of this distribution."""
+
+_UNUSED = tuple(
+    f"aiostream_ds/{folder}/"
+    for folder in ("console", "static", "packaging/builtin", "packaging/launchers")
+)
+"""What a running plugin does not use of this distribution."""
+
+
+def required_packages(
+    config: BuildConfig, project: Project | None, imports: Imports | None, progress: Progress
+) -> list[Package]:
+    """The packages that the plugin needs; without a project those of the built-in plugin.
+
+    Raises:
+        PackagingError: One is not installed, or its version does not match.
+    """
+    wanted = [DISTRIBUTION, *config.requires]
+    if project is None or imports is None:
+        wanted += _requirements_of_sources(progress)
+    else:
+        wanted += project.requires
+        wanted += [str(text) for text in project.table.get("with", ())]
+        wanted += sorted(distributions_of(imports.packages))
+    return resolve(wanted)
+
+
+def _requirements_of_sources(progress: Progress) -> Iterator[str]:
+    """This distribution with the extra of each source that has one: the extra of its name."""
+    extras = metadata(DISTRIBUTION).get_all("Provides-Extra") or ()
+    for source in SOURCES:
+        if source not in extras:
+            continue
+        wanted = f"{DISTRIBUTION}[{source}]"
+        try:
+            resolve([wanted])
+        except PackagingError:
+            progress.warn(f"the source {source!r} will not work; use pip install {wanted!r} first")
+        else:
+            yield wanted
+
+
+def write_author_files(app: Path, file: Path, imports: Imports, include: Iterable[Path]) -> None:
+    """Copy the author's file, what it imports from its folder, and what `include` names, with
+    their paths relative to that folder.
+
+    Raises:
+        PackagingError: A path to include is outside of the folder.
+    """
+    folder = file.resolve().parent
+    for path in imports.own:
+        _copy(path, app / path.relative_to(folder))
+    for path in include:
+        resolved = path.resolve()
+        if not resolved.is_relative_to(folder):
+            raise PackagingError(f"--include must be a path below {folder}, got {path}")
+        _copy(resolved, app / resolved.relative_to(folder))
+
+
+def copy_packages(root: Path, packages: Iterable[Package]) -> None:
+    """Copy packages to py/, except what a running plugin does not use."""
+    for package in packages:
+        for name, path in package.files.items():
+            if not name.startswith(_UNUSED):
+                _copy(path, root / "py" / name)
+
+
+def binaries_of(package: Package) -> list[Path]:
+    """The programs and libraries of a package, where they are installed."""
+    return [path for path in package.files.values() if ".so" in path.name and is_elf(path)]
+
+
+def _copy(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, to, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    else:
+        shutil.copyfile(path, to)

@@ -44,6 +44,23 @@ def test_a_project_has_all_files(here, reads):
     assert "class GardenWeather(" in (here / "garden-weather/garden_weather.py").read_text()
 
 
+def test_a_link_to_nowhere_is_not_written_through(here, capsys):
+    (here / "weather").symlink_to(here / "elsewhere")
+    assert main(["new", "weather", "--reads", "code"]) == 1
+    assert "'weather' exists; use another name" in capsys.readouterr().err
+    assert not (here / "elsewhere").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(here, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
+    assert main(["new", "weather", "--reads", "code"]) == 1
+    text = capsys.readouterr().err
+    assert text == "aiostream-ds new: 'weather' cannot be made: No space left on device\n"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("reads", KINDS)

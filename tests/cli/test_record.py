@@ -9,6 +9,8 @@ import pytest
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main, record
+from tests.test_redaction import SECRETS
+from tests.test_redaction import check as check_no_secret
 
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 
@@ -34,6 +36,22 @@ def test_count_rows_are_recorded_and_the_result_is_printed(here, capsys):
     assert rows >= 30
     assert [line["t"] for line in lines] == sorted(line["t"] for line in lines)
     assert f"{rows} rows in {len(lines)} packets: out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["yields", "failing/permanent"])
+def test_a_recording_has_no_secret(here, capsys, path):
+    file = here / "leaking_source.py"
+    file.write_text("from tests.test_redaction import Leaking\n")
+    words = [f"{file}:Leaking", path, "out", "--count", "5", "--seconds", "0.5"]
+    for name, value in SECRETS.items():
+        if name in ("password", "key"):
+            words += ["--secret", f"{name}={value}"]
+    main(["record", *words])
+    sys.modules.pop("leaking_source")
+    output = capsys.readouterr()
+    recorded = (here / "out").read_text()
+    assert ("***" in recorded) == (path == "yields")
+    check_no_secret([recorded + "***", output.out, output.err])
 
 
 def test_it_stops_after_the_seconds(here):

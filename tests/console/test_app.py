@@ -24,6 +24,8 @@ from aiostream_ds.console.hub import open_hub
 from aiostream_ds.console.page_queue import FollowedChannel, PageQueue
 from aiostream_ds.console.web_server import listen, serve_app
 from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests.test_redaction import SECRETS, TOKEN, Leaking
+from tests.test_redaction import check as check_no_secret
 
 
 class Named(Settings):
@@ -68,11 +70,11 @@ class Source(DataSource[Named]):
 
 
 @asynccontextmanager
-async def console(target=Source, **settings):
+async def console(target=Source, *, secrets=None, **settings):
     """A listening console: its hub, and its address without the scheme."""
     listener = listen(port=0)
     address = "{}:{}".format(*listener.sock.getsockname())
-    async with open_hub(Catalog(target), settings=settings) as hub:
+    async with open_hub(Catalog(target), settings=settings, secrets=secrets) as hub:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve_app, make_app(hub), listener)
             yield hub, address
@@ -163,6 +165,39 @@ async def test_a_page_gets_the_forms_follows_a_path_and_leaves_it():
         async with asyncio.timeout(5):
             while hub.grafana._viewers:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.slow
+async def test_the_page_gets_no_secret():
+    shown = []
+    async with console(Leaking, secrets=SECRETS) as (_, address), page(address) as one:
+        receive = one.socket.recv
+
+        async def recv():
+            shown.append(await receive())
+            return shown[-1]
+
+        one.socket.recv = recv
+        await one.message("hello")
+        requests = [
+            {"type": "health"},
+            {"type": "query", "query": {"queryType": "ask"}},
+            {"type": "query", "query": {"queryType": "notice"}},
+            {"type": "resource", "path": "thing"},
+            {"type": "publish", "path": "failing/any", "data": 1},
+            {"type": "save", "settings": {"fails": "lifespan"}, "secrets": {"key": TOKEN}},
+            {"type": "save", "settings": {}, "secrets": SECRETS},
+        ]
+        paths = "yields", "failing/bug", "failing/permanent", "failing/guarded"
+        requests += [{"type": "follow", "path": path} for path in paths]
+        for number, request in enumerate(requests):
+            await one.request(number, **request)
+        while not any(
+            "permanent" in str(line) for line in (await one.message("state"))["channels"]
+        ):
+            pass
+        assert any("log" in message for message in one.messages)
+    check_no_secret(shown)
 
 
 @pytest.mark.parametrize("then", ["leave", "follow", "disconnect"])

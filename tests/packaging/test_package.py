@@ -295,6 +295,35 @@ def test_a_failed_build_is_one_sentence_and_leaves_no_files(
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+def test_planted_links_in_the_output_folder_are_not_written_through(
+    package: Package, author: Path, tmp_path: Path
+) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.mkdir()
+    out.mkdir()
+    (victim / "plugin.json").write_text("{}")
+    words = (author, "-o", out, "--runtime", "host", "--include", author.parent / "data")
+    (out / "local-plant-datasource").symlink_to(victim)
+    refused = package(*words, check=False)
+    assert refused.returncode == 1
+    assert f"must be a folder, got a link to {str(victim)!r}; remove it" in refused.stderr
+    (out / "local-plant-datasource").unlink()
+    for suffix in ("zip", "part"):
+        (out / f"local-plant-datasource-0.1.0.{suffix}").symlink_to(victim / "plugin.json")
+    package(*words)
+    assert (victim / "plugin.json").read_text() == "{}"
+    assert zipfile.is_zipfile(out / "local-plant-datasource-0.1.0.zip")
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(
+    package: Package, author: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    refused = package(author, "-o", tmp_path / "file/out", check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].endswith("file/out cannot be made: Not a directory")
+
+
 def test_a_file_with_the_name_of_a_standard_library_module_is_refused(
     package: Package, author: Path, tmp_path: Path
 ) -> None:

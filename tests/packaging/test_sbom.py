@@ -163,7 +163,7 @@ LINKED = {
     b"OpenSSL 3.6.5 29 Sep 2026": Library("openssl", "3.6.5"),
     b"OpenSSL 1.1.1w  11 Sep 2023": Library("openssl", "1.1.1w"),
     b"libcurl/8.23.0": Library("curl", "8.23.0"),
-    b" inflate 1.3.2 Copyright 1995-2026 Mark Adler ": Library("zlib", "1.3.2"),
+    b" inflate 1.3.2 Copyright 1995-2026 ": Library("zlib", "1.3.2"),
     b" deflate 1.2.13 Copyright 1995-2022": Library("zlib", "1.2.13"),
     b"1.0.8, 13-Jul-2019": Library("bzip2", "1.0.8"),
     b"/opt/vcpkg/buildtrees/curl/src/url-8_23_0-7ec8cad9a3.clean/lib/x.c": Library(

@@ -2,6 +2,7 @@
 
 import argparse
 import keyword
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -49,12 +50,15 @@ def run(parsed: argparse.Namespace) -> int:
     words = _words(name)
     reads = parsed.reads or _pick()
     folder = Path(name)
-    if folder.exists():
+    if os.path.lexists(folder):  # also a link to nowhere
         raise CommandError(f"{name!r} exists; use another name")
-    for file, text in make_files(words, reads).items():
-        path = folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+    try:
+        for file, text in make_files(words, reads).items():
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+    except OSError as error:
+        raise CommandError(f"{name!r} cannot be made: {error.strerror}") from None
     module = "_".join(words)
     print(f"Created {name}/: {module}.py, its test, pyproject.toml, README and CI.\n")
     print(f"  cd {name}")

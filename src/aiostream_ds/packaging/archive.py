@@ -25,16 +25,15 @@ def set_modes(root: Path, executables: set[str]) -> None:
 
 
 def write_zip(root: Path, target: Path) -> int:
-    """Write the folder `root` into `target` under its own name; returns the size in bytes.
+    """Write the folder `root` into `target`, a new file, under its own name; returns the size in
+    bytes.
 
     The same files give the same bytes: names are sorted, and the date of every file is
     SOURCE_DATE_EPOCH, by default 1980-01-01.
     """
     seconds = max(int(os.environ.get("SOURCE_DATE_EPOCH") or _OLDEST), _OLDEST)
     date = time.gmtime(seconds)[:6]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".part")
-    with zipfile.ZipFile(unfinished, "w") as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
             name = path.relative_to(root.parent).as_posix()
             entry = zipfile.ZipInfo(name, date)
@@ -42,7 +41,6 @@ def write_zip(root: Path, target: Path) -> int:
             entry.external_attr = (stat.S_IFREG | stat.S_IMODE(path.stat().st_mode)) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes(), compresslevel=6)
-    unfinished.replace(target)
     return target.stat().st_size
 
 

@@ -8,6 +8,7 @@
 It is built in a temporary folder and moved when it is complete.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ from aiostream_ds.packaging.package_layout import (
 from aiostream_ds.packaging.project import Imports, Project, find_imports, read_project
 from aiostream_ds.packaging.python_runtime import Runtime, copy_libraries, copy_runtime
 from aiostream_ds.packaging.sbom import SBOM_FILE, Sbom
+from aiostream_ds.packaging.secret_check import find_secrets
 from aiostream_ds.packaging.smoke_test import smoke_test
 
 __all__ = ["Built", "build"]
@@ -66,9 +68,7 @@ def build(config: BuildConfig, progress: Progress) -> Built:
     project = None if config.file is None else read_project(config.file)
     manifest = package_manifest(config, project)
     target = config.out / manifest["id"]
-    if target.exists() and not (target / "plugin.json").is_file():
-        raise PackagingError(f"{target} exists and is not a plugin; remove it, or use -o")
-    config.out.mkdir(parents=True, exist_ok=True)
+    _check_target(target)
     with tempfile.TemporaryDirectory(prefix=".package-", dir=config.out.absolute()) as scratch:
         root = Path(scratch) / manifest["id"]
         root.mkdir()
@@ -79,11 +79,31 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         progress.log(f"{megabytes(size)} unpacked")
         if config.zip:
             zip_path = config.out / _zip_name(config, manifest)
-            size = write_zip(root, zip_path)
+            size = write_zip(root, Path(scratch) / zip_path.name)
+            (Path(scratch) / zip_path.name).replace(zip_path)
         shutil.rmtree(target, ignore_errors=True)
         root.replace(target)
     progress.log(f"done: {target}" + (f", {zip_path} ({megabytes(size)})" if zip_path else ""))
     return Built(target, zip_path, size)
+
+
+def _check_target(target: Path) -> None:
+    """Make the folder that `target` is written to.
+
+    Raises:
+        PackagingError: `target` is not a plugin that can be replaced, or nothing can be written.
+    """
+    if target.is_symlink():
+        link = str(target.readlink())
+        raise PackagingError(f"{target} must be a folder, got a link to {link!r}; remove it")
+    if target.exists() and not (target / "plugin.json").is_file():
+        raise PackagingError(f"{target} exists and is not a plugin; remove it, or use -o")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PackagingError(f"{target.parent} cannot be made: {error.strerror}") from None
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PackagingError(f"{target.parent} must be writable; use -o with another folder")
 
 
 def _zip_name(config: BuildConfig, manifest: Mapping[str, Any]) -> str:
@@ -125,6 +145,7 @@ class _Builder:
             imports = None if file is None else find_imports(file)
             packages = required_packages(self._config, self._project, imports, self._progress)
             self._write_code(imports)
+            self._warn_of_secrets()
             if self._config.runtime == "host":
                 executables = self._write_for_host_python(packages)
             else:
@@ -150,6 +171,13 @@ class _Builder:
             served = config.file.stem, config.target.__name__
             write_author_files(self._root / "app", config.file, imports, config.include)
         (self._root / "start.py").write_text(start_file(config.runtime, served), "utf-8")
+
+    def _warn_of_secrets(self) -> None:
+        """Warn of secrets among the author's files, including those of the frontend."""
+        if self._config.file is None:
+            return
+        for text in find_secrets(self._root, self._config.file.resolve().parent, os.environ):
+            self._progress.warn(text)
 
     def _write_for_host_python(self, packages: Sequence[Package]) -> set[str]:
         ours = [package for package in packages if package.name == DISTRIBUTION]

@@ -48,7 +48,7 @@ def read_go_build_info(path: Path) -> GoBuildInfo:
 
 
 def _text(data: bytes, at: int) -> tuple[bytes, int]:
-    """The text at an offset, after its length as a varint; and the offset behind it."""
+    """The text at an offset, after its length as a varint; and the offset of what follows."""
     length = shift = 0
     while True:
         byte = data[at]

@@ -1,5 +1,5 @@
-"""Versions of Python and of the libraries in it that have known faults, for a warning: whoever
-makes a package ships them.
+"""Versions of Python and of the libraries in it that have known faults, for a warning: the
+author of a package ships them.
 
 The versions are those of November 2026. Those of a distribution are not compared: it adds fixes to
 old versions.

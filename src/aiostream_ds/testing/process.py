@@ -57,10 +57,15 @@ class Process:
     """A started plugin, created by `start_process`. `seconds` is how long the start took."""
 
     def __init__(
-        self, child: asyncio.subprocess.Process, handshake: HandshakeLine, seconds: float
+        self,
+        child: asyncio.subprocess.Process,
+        handshake: HandshakeLine,
+        log: "_StderrReader",
+        seconds: float,
     ) -> None:
         self.handshake = handshake
         self.seconds = seconds
+        self._log = log
         self.pid = child.pid
         self._child = child
         if handshake.network == "unix":
@@ -68,6 +73,11 @@ class Process:
         else:
             host, _, port = handshake.address.rpartition(":")
             self.channel = Channel(host.strip("[]"), int(port))
+
+    @property
+    def stderr(self) -> str:
+        """The process's output: all of it after the block of `start_process`."""
+        return self._log.text
 
     @asynccontextmanager
     async def grafana(
@@ -143,7 +153,7 @@ async def start_process(
     process: Process | None = None
     try:
         handshake = await _handshake(child, log, timeout)
-        process = Process(child, handshake, time.monotonic() - began)
+        process = Process(child, handshake, log, time.monotonic() - began)
         yield process
     finally:
         with anyio.CancelScope(shield=True):

@@ -11,6 +11,7 @@ export default defineConfig({
       "@grafana/data": stub("grafana-data.ts"),
       "@grafana/runtime": stub("grafana-runtime.ts"),
       "@grafana/ui": stub("grafana-ui.tsx"),
+      lodash: stub("lodash.ts"),
     },
   },
   test: { environment: "jsdom", include: ["tests/**/*.test.{ts,tsx}"], setupFiles: ["tests/setup.ts"] },

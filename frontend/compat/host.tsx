@@ -3,6 +3,7 @@
 import * as data from "@grafana/data";
 import * as runtime from "@grafana/runtime";
 import * as ui from "@grafana/ui";
+import lodash from "lodash";
 import React from "react";
 import * as ReactDOM from "react-dom";
 import * as rxjs from "rxjs";
@@ -13,6 +14,7 @@ const MODULES: Record<string, unknown> = {
   react: React,
   "react-dom": ReactDOM,
   rxjs,
+  lodash,
   "@grafana/data": data,
   "@grafana/runtime": runtime,
   "@grafana/ui": ui,

@@ -7,6 +7,7 @@
  */
 
 import { type DataFrame, type DataQueryResponse, LoadingState } from "@grafana/data";
+import { set } from "lodash";
 import { type Observable, map } from "rxjs";
 
 /** The key of a query's response; responses of its frames have different suffixes. */
@@ -37,7 +38,9 @@ export function withRefIds(answer: Observable<DataQueryResponse>, refIds: string
         keys.set(key, keyOf(refId, counts[refId]));
       }
       if (key) {
-        data.forEach((frame) => (frame.refId = refId)); // in place: panels check the class of live frames
+        // in place, because panels check the class of live frames; by lodash, because in Grafana's sandbox
+        // only the page's own functions can change its objects
+        data.forEach((frame) => set(frame, "refId", refId));
       }
       return { ...response, key: keys.get(key) };
     })

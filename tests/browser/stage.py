@@ -31,10 +31,10 @@ class Tab:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    async def load(self) -> Message:
-        """Open the page and load the plugin's module."""
+    async def load(self, sandboxed: bool = False) -> Message:
+        """Open the page and load the plugin's module; `sandboxed`: in the frontend sandbox."""
         await self.page.goto(f"{self.server.url}/page/index.html")
-        loaded: Message = await self.call("load")
+        loaded: Message = await self.call("load", sandboxed)
         return loaded
 
     async def call(self, name: str, *arguments: Any) -> Any:
@@ -101,13 +101,13 @@ class Stage:
         settings = self.plugin.settings(str(self.logs[log].path), self.changes)
         await self.server.change_settings(settings)
 
-    async def tab(self, context: BrowserContext | None = None) -> Tab:
+    async def tab(self, context: BrowserContext | None = None, sandboxed: bool = False) -> Tab:
         """Open a tab of a new viewer, or of the viewer with this context."""
         if context is None:
             context = await self.browser.new_context()
             self._contexts.append(context)
         tab = Tab(await context.new_page(), self.server, context)
-        await tab.load()
+        await tab.load(sandboxed)
         return tab
 
     async def open(self, tab: Tab, name: str, width: float, **fields: Any) -> Panel:

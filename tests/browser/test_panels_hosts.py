@@ -153,6 +153,23 @@ async def test_a_hidden_tab_draws_nothing_until_it_is_visible(open_stage):
         assert (await stage.verdict()).exact
 
 
+@stock
+async def test_in_the_frontend_sandbox_panels_get_arrays_of_the_page(open_stage):
+    """Each value of an array of the sandbox's realm would pass a proxy."""
+    async with open_stage() as stage:
+        tab = await stage.tab(sandboxed=True)
+        await stage.open(tab, "p", WIDTH)
+        targets = [{"exact": False}, {"alias": "B"}]
+        await stage.open_queries(tab, "both", {"raw": last(WIDTH)}, *targets)
+        await stage.caught_up()
+        assert await follows(tab, "p") and await follows(tab, "both")
+        await stage.server.kill()
+        await stage.caught_up()
+        assert (await stage.verdict()).exact
+        assert await tab.call("inspect", "p") == {"refIds": ["A"], "foreign": []}
+        assert await tab.call("inspect", "both") == {"refIds": ["A", "B"], "foreign": []}
+
+
 async def test_a_data_source_is_configured_and_followed_through_the_forms(open_stage):
     """From an empty data source to a panel that follows exactly, by keyboard and mouse."""
     async with open_stage() as stage:

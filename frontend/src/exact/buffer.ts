@@ -1,54 +1,83 @@
 /** The rows of one panel as columns: appended at the end, trimmed at the start, copied to draw. */
 
-import type { Column } from "./packets";
+import { type Column, concat, greatest, least, slice } from "./columns";
+
+const MAX_PARTS = 500; // appended parts that are not joined yet
 
 export class RowBuffer {
+  #columns: Column[];
+  #parts: Column[][] = []; // appended, and joined when they are needed: once for each frame
+  #partRows = 0;
+
   /** `time` is the index of the column with the rows' time in Unix ms; -1 without one. */
   constructor(
-    readonly columns: Column[],
+    columns: Column[],
     readonly time: number
-  ) {}
+  ) {
+    this.#columns = columns;
+  }
 
   get rows(): number {
-    return this.columns[0]?.length ?? 0;
+    return (this.#columns[0]?.length ?? 0) + this.#partRows;
+  }
+
+  /** How many columns each row has. */
+  get width(): number {
+    return this.#columns.length;
   }
 
   /** The time of a row in Unix ms; NaN if it has none. */
   timeOf(row: number): number {
-    return Number(this.columns[this.time]?.[row] ?? NaN);
+    return Number(this.#join()[this.time]?.[row] ?? NaN);
   }
 
   /** The earliest time of a row in Unix ms; Infinity if none has a time. */
   get earliest(): number {
-    return this.#times().reduce((least, time) => (time < least ? time : least), Infinity);
+    return least(this.#join()[this.time]);
   }
 
   /** The latest time of a row in Unix ms; -Infinity if none has a time. */
   get latest(): number {
-    return this.#times().reduce((most, time) => (time > most ? time : most), -Infinity);
+    return greatest(this.#join()[this.time]);
   }
 
   /** The rows with `from` <= time < `before`, as a new buffer. */
   between(from: number, before: number): RowBuffer {
-    const keep = this.#times().map((time) => time >= from && time < before);
-    return new RowBuffer(this.columns.map((column) => column.filter((_, row) => keep[row])), this.time);
+    const columns = this.#join();
+    const runs: Array<[number, number]> = []; // of rows that are in the range
+    for (let row = 0; row < this.rows; row++) {
+      const time = this.timeOf(row);
+      if (time >= from && time < before) {
+        const run = runs[runs.length - 1];
+        if (run && run[1] === row) {
+          run[1]++;
+        } else {
+          runs.push([row, row + 1]);
+        }
+      }
+    }
+    const cut = (column: Column) =>
+      concat(slice(column, 0, 0), runs.map(([first, end]) => slice(column, first, end)));
+    return new RowBuffer(columns.map(cut), this.time);
   }
 
   /** Insert rows before all others. */
   prepend(earlier: RowBuffer): void {
     if (earlier.rows > 0) {
-      this.columns.forEach((column, index) => (this.columns[index] = earlier.columns[index].concat(column)));
+      const first = earlier.#join();
+      this.#columns = this.#join().map((column, index) => concat(first[index], [column]));
     }
   }
 
-  /** Append the rows of `columns` from index `first` on. */
+  /** Append the rows of `columns` from index `first` on. The columns stay unchanged. */
   append(columns: Column[], first: number): void {
-    columns.forEach((source, index) => {
-      const target = this.columns[index];
-      for (let row = first; row < source.length; row++) {
-        target.push(source[row]);
+    if (columns.length > 0) {
+      this.#parts.push(first > 0 ? columns.map((column) => slice(column, first)) : columns);
+      this.#partRows += columns[0].length - first;
+      if (this.#parts.length >= MAX_PARTS) {
+        this.#join();
       }
-    });
+    }
   }
 
   /**
@@ -64,17 +93,23 @@ export class RowBuffer {
     const cut = excess > first ? this.timeOf(excess - 1) : undefined;
     first = Math.max(first, excess);
     if (first > 0) {
-      this.columns.forEach((column) => column.splice(0, first));
+      this.#columns = this.#join().map((column) => slice(column, first));
     }
     return cut;
   }
 
-  #times(): number[] {
-    return Array.from({ length: this.rows }, (_, row) => this.timeOf(row));
+  /** A copy that a panel may keep. */
+  copy(): Column[] {
+    return this.#join().map((column) => slice(column));
   }
 
-  /** A copy that a panel may keep while this buffer changes. */
-  copy(): Column[] {
-    return this.columns.map((column) => column.slice());
+  #join(): Column[] {
+    const parts = this.#parts;
+    if (parts.length > 0) {
+      this.#columns = this.#columns.map((column, index) => concat(column, parts.map((part) => part[index])));
+      this.#parts = [];
+      this.#partRows = 0;
+    }
+    return this.#columns;
   }
 }

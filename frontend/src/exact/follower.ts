@@ -10,9 +10,10 @@
  */
 
 import { RowBuffer } from "./buffer";
+import { type Column, slice } from "./columns";
 import { keep } from "./keeping";
 import { type Conditions, type Notice, Notices } from "./notices";
-import { type Column, type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
+import { type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
 import type { ChannelSubscription, Subscriptions } from "./subscription";
 import { DrawThrottle } from "./throttle";
 import { Backoff, ReloadLimiter, Sleeper, now, withTimeout } from "./timing";
@@ -275,7 +276,7 @@ export class Follower<F> {
       return true;
     }
     const columns = columnsOf(packet);
-    if (columns.length > 0 && columns.length !== this.#buffer.columns.length) {
+    if (columns.length > 0 && columns.length !== this.#buffer.width) {
       await this.#changeEpoch();
       return false;
     }
@@ -293,7 +294,7 @@ export class Follower<F> {
 
   /** The first rows of a new epoch replace those of the earlier one from their time on. */
   #closeGap(columns: Column[], first: number): void {
-    const rows = columns.map((column) => column.slice(first));
+    const rows = columns.map((column) => slice(column, first));
     const begin = this.#notices.isOpen ? new RowBuffer(rows, this.#buffer.time).earliest : Infinity;
     if (begin < Infinity) {
       this.#buffer = this.#buffer.between(-Infinity, begin);

@@ -2,8 +2,8 @@
 
 import { type DataFrame, type QueryResultMetaNotice, toDataFrame } from "@grafana/data";
 
+import { columnOf } from "./columns";
 import type { Drawing, History } from "./follower";
-import type { Column } from "./packets";
 
 type Cursor = History<DataFrame>["cursor"];
 
@@ -34,10 +34,4 @@ export function frameOf({ frame, columns, notices }: Drawing<DataFrame>): DataFr
       return { name, type, config, labels, values: columns[index] };
     }),
   });
-}
-
-/** A copy, to which rows are appended. Grafana 9 keeps values in vectors, later versions in arrays. */
-function columnOf(values: unknown): Column {
-  const vector = values as { toArray?: () => Column };
-  return Array.from(Array.isArray(values) ? values : vector.toArray!());
 }

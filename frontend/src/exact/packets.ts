@@ -8,7 +8,7 @@
  * All panels of a channel share one message object, so no function here changes it.
  */
 
-export type Column = unknown[];
+import { type Column, put, slice } from "./columns";
 
 /** The rows of a packet are those with prev < cursor <= last. */
 export interface CursorRange {
@@ -89,10 +89,9 @@ function withEntities(column: Column, entities: Entities | null | undefined): Co
   if (!entities) {
     return column;
   }
-  const copy = column.slice();
-  const put = (rows: number[] | undefined, value: number) => rows?.forEach((row) => (copy[row] = value));
-  put(entities.NaN, NaN);
-  put(entities.Inf, Infinity);
-  put(entities.NegInf, -Infinity);
+  const copy = slice(column);
+  entities.NaN?.forEach((row) => put(copy, row, NaN));
+  entities.Inf?.forEach((row) => put(copy, row, Infinity));
+  entities.NegInf?.forEach((row) => put(copy, row, -Infinity));
   return copy;
 }

@@ -17,6 +17,9 @@ const alias = {
   fs: join(here, "src/nothing.ts"),
   "systemjs/dist/system.js": join(here, "src/nothing.ts"),
 };
+if (!existsSync(join(modules, "@locker"))) {
+  alias["@locker/near-membrane-dom"] = join(here, "src/nothing.ts"); // 9.4 has no sandbox
+}
 if (!existsSync(join(modules, "react-dom/client.js"))) {
   alias["react-dom/client"] = join(here, "src/react17.ts");
 }

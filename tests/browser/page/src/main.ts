@@ -16,6 +16,7 @@ import { backendSrv } from "./backend";
 import { behaviour, liveSrv } from "./live";
 import { mixed } from "./mixed";
 import { type Options, Panel } from "./panel";
+import { loadInSandbox } from "./sandbox";
 
 declare const System: any;
 
@@ -70,8 +71,8 @@ function sourceOf(uid: string): any {
 const stage = {
   setBehaviour: (name: keyof typeof behaviour, value: boolean) => (behaviour[name] = value),
   variables,
-  async load() {
-    const found = await System.import(META.module);
+  async load(sandboxed = false) {
+    const found = sandboxed ? await loadInSandbox(META.module, host) : await System.import(META.module);
     plugin = (found.plugin ? found : found.default).plugin;
     return { parameters: plugin.DataSourceClass.length };
   },
@@ -91,6 +92,7 @@ const stage = {
     panels.delete(name);
   },
   summary: (name: string) => panelOf(name).summary(),
+  inspect: (name: string) => panelOf(name).inspect(),
   /** All records since the last call. */
   records: (name: string) => panelOf(name).records.splice(0),
   health: (uid: string) => sourceOf(uid).testDatasource().catch((error: any) => ({ status: "error", message: error.message })),

@@ -81,6 +81,13 @@ export class Panel {
     return { latest: this.latest, completed: this.completed };
   }
 
+  /** The refIds of the frames, and the columns whose values are of another realm: those cannot be cloned. */
+  inspect() {
+    const frames: DataFrame[] = [...this.packets.values()].flatMap((each) => each.data);
+    const foreign = frames.flatMap(({ fields }) => fields.filter((field) => !isCloneable(valuesOf(field))));
+    return { refIds: frames.map(({ refId }) => refId), foreign: foreign.map(({ name }) => name) };
+  }
+
   private take(packet: any): void {
     this.packets.set(packet.key ?? packet.data[0]?.refId ?? "A", packet);
     const packets = [...this.packets.values()];
@@ -127,6 +134,15 @@ export class Panel {
         return line;
       })
     );
+  }
+}
+
+function isCloneable(value: unknown): boolean {
+  try {
+    structuredClone(value);
+    return true;
+  } catch {
+    return false;
   }
 }
 

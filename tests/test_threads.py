@@ -2,15 +2,21 @@
 
 import threading
 import time
+from functools import partial
 
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.to_thread import run_sync
 
 from aiostream_ds import DataSource, Frame, Query, query
 from aiostream_ds._grafana.table_reading import INLINE_ROWS
+from aiostream_ds._grafana.thread_watch import ThreadWatch
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._threads import AUTHOR_THREADS, new_limiter
+from aiostream_ds.datasource import create_instance
+from aiostream_ds.models import InstanceSettings
+from aiostream_ds.settings import Settings
 from aiostream_ds.testing import serve_in_memory
 from tests.grafana.calls import a_query, query_data
 
@@ -81,3 +87,31 @@ async def test_the_virtual_clock_waits_for_calls_in_threads_of_a_data_source():
     before = anyio.current_time()
     await anyio.to_thread.run_sync(time.sleep, 0.05, limiter=new_limiter())
     assert anyio.current_time() == before
+
+
+@pytest.mark.timeout(60)
+async def test_busy_threads_are_logged_when_it_begins_and_when_it_ends(caplog):
+    caplog.set_level("INFO")
+    release = threading.Event()
+    source = create_instance(DataSource, Settings(), InstanceSettings(uid="hung"))
+    source.threads.total_tokens = 1
+    watch = ThreadWatch()
+
+    def messages():
+        watch.check([source, create_instance(DataSource, Settings())])
+        return [(each.getMessage(), each.datasource) for each in caplog.records]
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(partial(run_sync, release.wait, limiter=source.threads))
+        while source.threads.statistics().tasks_waiting < 2:
+            await anyio.sleep(0)
+        assert not messages(), "calls may wait for a moment"
+        begins = ("all 1 threads of the data source are busy, and 2 calls wait for one", "hung")
+        assert messages() == messages() == [begins]
+        release.set()
+    assert messages() == [begins]
+    assert messages() == [
+        begins,
+        ("no call waits for a thread of the data source any more", "hung"),
+    ]

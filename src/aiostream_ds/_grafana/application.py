@@ -21,6 +21,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.instances import Instances
+from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
 from aiostream_ds._grpc.decode import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
@@ -141,6 +142,7 @@ async def open_application(
         instances = Instances(catalog, registry, counters=counters)
         application = Application(registry, instances, counters)
         tasks.start_soon(keep_running, partial(_sweep, instances))
+        tasks.start_soon(keep_running, partial(_watch_threads, instances))
         try:
             yield application
         finally:
@@ -151,3 +153,10 @@ async def _sweep(instances: Instances) -> None:
     while True:
         await anyio.sleep(IDLE_SWEEP)
         instances.close_idle(anyio.current_time())
+
+
+async def _watch_threads(instances: Instances) -> None:
+    watch = ThreadWatch()
+    while True:
+        await anyio.sleep(THREADS_CHECK)
+        watch.check(instances.sources())

@@ -313,6 +313,10 @@ class Instances:
         instance._give_up(UpstreamError(text))
         self._replace_older(instance)
 
+    def sources(self) -> list[DataSource[Any]]:
+        """The objects of all instances that are open, retired ones too."""
+        return [each.source for each in self._unclosed if hasattr(each, "source")]
+
     async def aclose(self) -> None:
         """End every lifespan and wait for them."""
         self._closing.set()

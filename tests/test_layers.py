@@ -18,7 +18,7 @@ LAYERS = (
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},
-    {"access", "upstream", "broadcast"},
+    {"access", "upstream", "broadcast", "operators"},
     {"_encoding"},
     {"decorators"},
     {"_routing", "_streams"},
@@ -37,6 +37,7 @@ ASYNCIO = {
     "_channels/channel.py",
     "_channels/paced.py",
     "_channels/registry.py",
+    "_grafana/followed_rows.py",
     "_grafana/lifespan_task.py",
     "_grafana/packet_delivery.py",
     "_grpc/server.py",
@@ -48,6 +49,7 @@ ASYNCIO = {
     "_streams/producer.py",
     "broadcast.py",
     "console/background.py",
+    "operators.py",
 }
 
 # Packages that only a few places may import: a file, or a folder with everything in it.

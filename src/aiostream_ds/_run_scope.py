@@ -28,12 +28,14 @@ class RunScope:
 
     Attributes:
         channel: the channel into which the runs emit.
+        followed: the statuses of the streams that the run follows, by follower.
     """
 
-    __slots__ = ("_open", "channel")
+    __slots__ = ("_open", "channel", "followed")
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
+        self.followed: dict[int, Any] = {}
         self._open: WeakSet[Closable] = WeakSet()
 
     def enter(self) -> None:

@@ -4,11 +4,22 @@ Each data source that is configured in Grafana gets one object of it, with its o
 """
 
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 import anyio
 
@@ -16,6 +27,7 @@ from aiostream_ds._annotations import signature
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds._threads import new_limiter
+from aiostream_ds.decorators import Stream
 from aiostream_ds.models import Health, InstanceSettings
 from aiostream_ds.settings import Settings
 
@@ -28,7 +40,9 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["DataSource", "close_broadcasts", "create_instance"]
+__all__ = ["DataSource", "close_instance", "create_instance"]
+
+P = ParamSpec("P")
 
 _NO_CONFIG: Mapping[str, str] = MappingProxyType({})
 
@@ -52,6 +66,7 @@ class DataSource(Generic[S]):
     """
 
     _plan: ClassVar[Plan]
+    _follow: Callable[[str], AsyncIterator[dict[str, Any]]] | None = None  # set by the runtime
     settings: S
     """The settings of this data source. They never change: new settings make a new instance."""
     instance: InstanceSettings
@@ -80,6 +95,53 @@ class DataSource(Generic[S]):
         set `self.threads.total_tokens` in `lifespan`.
         """
         return new_limiter()
+
+    @overload
+    def follow(self, stream: str, /) -> AsyncIterator[dict[str, Any]]: ...
+    @overload
+    def follow(
+        self, stream: Stream[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[dict[str, Any]]: ...
+    def follow(
+        self, stream: Stream[..., Any] | str, /, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The rows of another stream of this data source, for a stream that is derived from it:
+
+            async for tick in self.follow(Prices.ticks, symbol="ABC"): ...
+
+        It follows the stream's channel as a viewer does: all viewers and followers share one run,
+        which ends when the last of them has left. The rows are dicts of the columns that viewers
+        get, with times as aware datetimes. They begin with those that are yielded from now on; a
+        follower that is too slow loses rows as the stream's `buffer` states.
+
+        The viewers of the derived stream see the status of the followed one. No rule or hook is
+        asked: a data source may read all of its streams, so who may follow the derived stream reads
+        the rows of the followed one.
+
+        It ends when the method of the stream returns, or with the run that follows. Safe to cancel:
+        a timeout around `anext` loses no row.
+
+        Args:
+            stream: a path, as "ticks/ABC", or a stream of the class with the arguments of its path.
+
+        Raises:
+            RuntimeError: the stream would follow itself, directly or through others; or there is no
+                plugin that runs the streams, as in a test with `create_instance`.
+            UpstreamError: from the iterator; the stream failed, or the instance is closing.
+            NotFound: from the iterator; no stream has this path.
+            BadQuery: a value that no path can contain, or the path of an exact channel.
+            TypeError: an argument is missing, or the stream does not take it.
+        """
+        if not isinstance(stream, str | Stream):
+            raise TypeError(f"expected a path, or a stream of the class, got {stream!r}")
+        if isinstance(stream, str) and (args or kwargs):
+            raise TypeError(f"a path takes no arguments, got {args or kwargs!r}")
+        if self._follow is None:
+            raise RuntimeError(
+                f"{type(self).__qualname__}.follow() needs a plugin that runs the streams; in a"
+                " test use serve_in_memory"
+            )
+        return self._follow(stream if isinstance(stream, str) else stream.path(*args, **kwargs))
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -119,8 +181,9 @@ async def _check_upstreams(source: DataSource[Any]) -> Health:
     return Health(message="connected") if found else Health()
 
 
-def close_broadcasts(source: DataSource[Any]) -> None:
-    """Close what threads and callbacks may still publish to: the instance has closed."""
+def close_instance(source: DataSource[Any]) -> None:
+    """The lifespan has ended: close what threads and callbacks may still publish to."""
+    source._follow = None
     module = sys.modules.get("aiostream_ds.broadcast")  # few plugins have one
     for broadcast in _attributes(source, module.Broadcast) if module is not None else ():
         broadcast.close()

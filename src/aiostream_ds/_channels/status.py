@@ -19,7 +19,7 @@ __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition
 
 Severity = Literal["info", "warning", "error"]
 
-Cause = Literal["refused", "reconnecting", "author", "stale", "dropped", "gap"]
+Cause = Literal["refused", "reconnecting", "author", "followed", "stale", "dropped", "gap"]
 """Why a stream is degraded. Of two causes with the same severity the first one here is shown."""
 
 _CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -153,6 +153,11 @@ class Statuses:
     def current_with_rows(self) -> Status | None:
         """The status that the channel has after rows: they end an outage and silence."""
         return self._most_severe(("reconnecting", "stale"))
+
+    @property
+    def current_of_source(self) -> Status | None:
+        """The status without what concerns some subscribers only: that they lag."""
+        return self._most_severe(("dropped",))
 
     @property
     def causes(self) -> tuple[Cause, ...]:

@@ -16,7 +16,7 @@ import msgspec
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 
-__all__ = ["disambiguate_fields", "full_name", "legend", "with_display_name"]
+__all__ = ["base_name", "disambiguate_fields", "full_name", "legend", "with_display_name"]
 
 _LABELS_MODE = {("labels", "string"), ("Labels", "string")}
 
@@ -63,6 +63,16 @@ def full_name(name: str, labels: Mapping[str, str]) -> str:
         return base
     pairs = [f"{_key(key)}={_quote(labels[key])}" for key in sorted(labels)]
     return f"{base} {{{', '.join(pairs)}}}"
+
+
+def base_name(name: str, labels: Mapping[str, str]) -> str:
+    """The name of which `full_name` made this one; the same name if it did not make it."""
+    suffix = full_name("", labels)
+    if not labels or not name.endswith(suffix):
+        return name
+    base = name.removesuffix(suffix)
+    decoded: str = msgspec.json.decode(base) if base.startswith('"') else base
+    return decoded
 
 
 def legend(name: str, labels: Mapping[str, str]) -> str:

@@ -4,10 +4,10 @@ The process that Grafana starts, the development command and the test harness op
 application.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,12 +20,19 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
+<<<<<<< HEAD
 from aiostream_ds._grafana.instances import Instances
 from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
+=======
+from aiostream_ds._grafana.instances import Instance, Instances
+>>>>>>> d872db9 (streams: follow another stream of the data source; operators for windows, joins and timeouts)
 from aiostream_ds._grpc.decode import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import Counters
+
+if TYPE_CHECKING:
+    from aiostream_ds._grafana.followed_rows import Following
 
 __all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_application"]
 
@@ -46,6 +53,19 @@ class Application:
         self._ended_in_time: bool | None = None
         self._contexts = CachingMessageDecoder(pb.PluginContext)
         instances.forget_contexts = self._contexts.forget
+        instances.follow = self._follow
+
+    @cached_property
+    def _following(self) -> "Following":
+        from aiostream_ds._grafana.followed_rows import Following  # few streams follow another one
+
+        return Following(self.registry, self.counters)
+
+    def _follow(self, instance: Instance, path: str) -> AsyncIterator[dict[str, Any]]:
+        """The rows of a stream, for another one of the same data source."""
+        from aiostream_ds._grafana.followed_rows import FollowedRows
+
+        return FollowedRows(self._following, instance, path)
 
     def services(self) -> Services:
         """Grafana's services by name; the code of each is imported at its first call."""

@@ -11,7 +11,7 @@ Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +32,7 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
-from aiostream_ds.datasource import DataSource, close_broadcasts, create_instance
+from aiostream_ds.datasource import DataSource, close_instance, create_instance
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import Secret, decode_settings
@@ -185,6 +185,12 @@ class Instance:
         self._quota_usage.limit(quota)
         return self._quota_usage
 
+    async def wait_until_open(self) -> None:
+        """Wait until the lifespan has been entered. Raises why it cannot be."""
+        await self._ready.wait()
+        if self._error is not None:
+            raise _opening_error(self._error)
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """A context manager of a call that may last: the instance is not idle meanwhile."""
@@ -225,11 +231,13 @@ class Instances:
     Attributes:
         forget_contexts: called with a predicate of decoded contexts whose settings are not in use
             any more: they have secrets.
+        follow: opens the rows of a stream, for `DataSource.follow`.
     """
 
     forget_contexts: Callable[[Callable[[pb.PluginContext], bool]], None] = staticmethod(
         lambda unused: None
     )
+    follow: Callable[[Instance, str], AsyncIterator[dict[str, Any]]] | None = None
 
     def __init__(
         self,
@@ -269,9 +277,7 @@ class Instances:
         if instance is None or self._is_newer(instance, settings):
             instance = self._open(key, instance, context, settings)
         instance.used_at = anyio.current_time()
-        await instance._ready.wait()
-        if instance._error is not None:
-            raise _opening_error(instance._error)
+        await instance.wait_until_open()
         if context.grafana_config and context.grafana_config != instance.source.grafana_config:
             instance.source.grafana_config = context.grafana_config
         return instance
@@ -353,6 +359,8 @@ class Instances:
         try:
             instance.hide(settings.decrypted_secure_json_data.values())
             source = self._make(plugin_context(context), settings)
+            if self.follow is not None:
+                source._follow = partial(self.follow, instance)
             async with source.lifespan():
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings)
@@ -366,7 +374,7 @@ class Instances:
                 raise  # the event loop is gone
         finally:
             if source is not None:
-                close_broadcasts(source)
+                close_instance(source)
             self._ended(instance)
 
     async def _use(

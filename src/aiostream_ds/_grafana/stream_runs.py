@@ -29,10 +29,13 @@ def join(
     replay: RowReplay,
     request: ChannelRequest,
     counters: Counters,
+    *,
+    with_status: bool = False,
 ) -> Subscription:
     """Subscribe to the channel; starts its stream if it is not running.
 
-    Raises what `ChannelRegistry.join` raises.
+    `with_status` also wakes a subscriber that does not follow the exact channel when the status
+    changes. Raises what `ChannelRegistry.join` raises.
     """
     options = request.stream.options
     policy = options.policy
@@ -40,7 +43,11 @@ def join(
         policy = replace(policy, replay=options.replay)
     runner = _runner(registry, replay, request, counters)
     subscription = registry.join(
-        request.key, runner, policy, request.instance.generation, exact=request.exact
+        request.key,
+        runner,
+        policy,
+        request.instance.generation,
+        exact=request.exact or with_status,
     )
     if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log

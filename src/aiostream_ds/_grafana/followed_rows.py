@@ -1,0 +1,243 @@
+"""`DataSource.follow`: the rows of a running stream, for another stream of the same data source.
+
+A follower is one more subscriber of the channel: the registry runs each stream once, for viewers
+and followers together, and ends it when the last one has left.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiostream_ds._channels.channel import Channel
+from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._channels.status import Status
+from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._encoding.field_names import base_name
+from aiostream_ds._frames import json
+from aiostream_ds._frames.frame import Field, FieldType, Frame
+from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
+from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.replay import RowReplay
+from aiostream_ds._grafana.stream_runs import join
+from aiostream_ds._run_scope import RunScope, close_with_run, current_run
+from aiostream_ds._telemetry import Counters
+from aiostream_ds.errors import BadQuery, UpstreamError
+
+__all__ = ["FollowedRows", "Following", "rows_of"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Following:
+    """Who follows whom, among the channels of one registry."""
+
+    def __init__(self, registry: ChannelRegistry, counters: Counters) -> None:
+        self._registry = registry
+        self._replay = RowReplay(registry, counters)
+        self._counters = counters
+        self._followed: dict[ChannelKey, list[ChannelKey]] = {}
+
+    def join(self, follower: ChannelKey | None, request: ChannelRequest) -> Subscription:
+        """Subscribe to a channel for another one, or for code that is not a stream (None).
+
+        Raises:
+            RuntimeError: the follower would follow itself, directly or through others.
+            ChannelError: as `ChannelRegistry.join`.
+        """
+        if follower is not None:
+            self._check_circle(follower, request.key)
+        subscription = join(self._registry, self._replay, request, self._counters, with_status=True)
+        if follower is not None:
+            self._followed.setdefault(follower, []).append(request.key)
+        return subscription
+
+    def left(self, follower: ChannelKey | None, key: ChannelKey) -> None:
+        """The follower has left the channel."""
+        if follower is not None:
+            keys = self._followed[follower]
+            keys.remove(key)
+            if not keys:
+                del self._followed[follower]
+
+    def status(self, key: ChannelKey) -> Status | None:
+        """The status of a channel, without what concerns its own subscribers only."""
+        channel = self._registry.peek(key)
+        if channel is None or channel.status is None:
+            return None
+        return channel.statuses.current_of_source
+
+    def _check_circle(self, follower: ChannelKey, key: ChannelKey) -> None:
+        way = self._way(key, follower, [follower])
+        if way is not None:
+            shown = " → ".join(repr(each.path) for each in way)
+            raise RuntimeError(f"the stream {follower.path!r} must not follow itself: {shown}")
+
+    def _way(
+        self, start: ChannelKey, end: ChannelKey, before: list[ChannelKey]
+    ) -> list[ChannelKey] | None:
+        """The channels from `start`, each of which follows the next one, to `end`."""
+        way = [*before, start]
+        if start == end:
+            return way
+        found = (self._way(each, end, way) for each in self._followed.get(start, ()))
+        return next((each for each in found if each is not None), None)
+
+
+class FollowedRows:
+    """The rows of one channel as dicts: an async iterator. See `DataSource.follow`.
+
+    It subscribes when its first row is awaited. One task reads it.
+    """
+
+    def __init__(self, following: Following, instance: Instance, path: str) -> None:
+        self._subscription: Subscription | None = None  # first: `__del__` reads it
+        self._following = following
+        self._instance = instance
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._run: RunScope | None = current_run()
+        self._key: ChannelKey | None = None  # of the channel, while this is subscribed to it
+        self._is_closed = False
+        self._rows: deque[dict[str, Any]] = deque()
+        close_with_run(self)
+
+    def __aiter__(self) -> "FollowedRows":
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        while not self._rows:
+            if self._is_closed:
+                raise StopAsyncIteration
+            subscription = self._subscription or await self._join()
+            try:
+                is_open = await subscription.wait()
+            except ChannelError as error:
+                self._leave()
+                raise self._failure(error) from error.__cause__
+            self._pass_status()
+            for _, packet in subscription.receive_nowait():
+                if packet.rows:
+                    self._rows.extend(rows_of(json.decode_rows([packet], packet.schema)))
+            if not is_open:
+                self._leave()
+        return self._rows.popleft()
+
+    async def aclose(self) -> None:
+        """Leave the channel. A second call does nothing."""
+        self._rows.clear()
+        self._leave()
+
+    def __del__(self) -> None:
+        if self._subscription is not None:
+            try:
+                self._loop.call_soon_threadsafe(
+                    _leave, self._following, self._follower, self._key, self._subscription
+                )
+            except RuntimeError:
+                pass  # the event loop is closed, and the registry with it
+
+    @property
+    def _follower(self) -> ChannelKey | None:
+        return self._run.channel.key if self._run is not None else None
+
+    async def _join(self) -> Subscription:
+        await self._instance.wait_until_open()
+        request = resolve_channel(self._instance, self._path)
+        if request.exact:
+            raise BadQuery(f"expected the path of a stream without 'x/', got {self._path!r}")
+        try:
+            subscription = self._following.join(self._follower, request)
+        except ChannelError as error:
+            raise self._failure(error) from error.__cause__
+        self._key, self._subscription = request.key, subscription
+        self._pass_status()
+        return subscription
+
+    def _leave(self) -> None:
+        self._is_closed = True
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            _leave(self._following, self._follower, self._key, subscription)
+            self._show(None)
+
+    def _failure(self, error: ChannelError) -> UpstreamError:
+        """What the follower gets for an error of the channel: it is retried, and joins again."""
+        failure = UpstreamError(f"the followed stream {self._path!r}: {error}")
+        failure._is_logged = isinstance(error, StreamFailed)  # the stream itself has logged it
+        return failure
+
+    def _pass_status(self) -> None:
+        """Show the viewers of the follower why the followed stream has no rows."""
+        if self._key is not None and self._run is not None:
+            self._show(self._following.status(self._key))
+
+    def _show(self, status: Status | None) -> None:
+        if self._run is None:
+            return
+        channel: Channel = self._run.channel
+        if status is None and not self._run.followed:
+            return
+        if status is None:
+            self._run.followed.pop(id(self), None)
+        else:
+            self._run.followed[id(self)] = Status(status.severity, f"{self._path}: {status.text}")
+        if not channel.open:
+            return
+        if self._run.followed:
+            shown = next(iter(self._run.followed.values()))
+            channel.statuses.set("followed", shown)
+        else:
+            channel.statuses.clear("followed")
+
+
+def _leave(
+    following: Following,
+    follower: ChannelKey | None,
+    key: ChannelKey | None,
+    subscription: Subscription,
+) -> None:
+    if key is not None:
+        following.left(follower, key)
+    subscription.leave()
+
+
+def rows_of(frame: Frame) -> Iterator[dict[str, Any]]:
+    """The rows of a frame as dicts. Times are datetimes in UTC; of a frame with labels, each series
+    is a row of its own, with its labels as columns."""
+    columns = [_values(field) for field in frame.fields]
+    series: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for index, field in enumerate(frame.fields):
+        series.setdefault(tuple(sorted(field.labels.items())), []).append(index)
+    names = [base_name(field.name, field.labels) for field in frame.fields]
+    if series.keys() <= {()}:
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
+        return
+    common = series.pop((), [])
+    for values in zip(*columns, strict=True):
+        shared = {names[index]: values[index] for index in common}
+        for labels, indexes in series.items():
+            own = {names[index]: values[index] for index in indexes}
+            if any(value is not None for value in own.values()):
+                yield {**shared, **dict(labels), **own}
+
+
+def _values(field: Field) -> list[Any]:
+    values: list[Any] = list(field.values)
+    if field.type is FieldType.TIME:
+        below = field.nanos if field.nanos is not None else [0] * len(values)
+        return [
+            None if ms is None else _EPOCH + timedelta(milliseconds=ms, microseconds=ns // 1000)
+            for ms, ns in zip(values, below, strict=True)
+        ]
+    if field.type is FieldType.ENUM and field.config is not None and field.config.type is not None:
+        enum = field.config.type.enum
+        texts = enum.text if enum is not None else ()
+        return [
+            texts[value] if value is not None and value < len(texts) else value for value in values
+        ]
+    return values

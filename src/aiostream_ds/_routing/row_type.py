@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin
 
 from aiostream_ds._annotations import base_type
 from aiostream_ds._channels.status import Status
-from aiostream_ds._encoding.row_kinds import KINDS, declared_names
+from aiostream_ds._encoding.row_kinds import KINDS, declared_fields, declared_names
 from aiostream_ds._encoding.row_layout import row_columns
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Cursor, Row
@@ -60,6 +60,7 @@ def check_cursor(cursor: str, row: type) -> None:
     """
     columns = row_columns(row)
     column = columns.get(cursor)
-    if column is None or column.type is not FieldType.INT64 or column.nullable:
+    milliseconds = base_type(declared_fields(row).get(cursor)) is int  # a `time: int` is a time
+    if column is None or column.nullable or not (column.type is FieldType.INT64 or milliseconds):
         fields = ", ".join(columns)
         raise TypeError(f"cursor must be an int field of {row.__name__} ({fields}), got {cursor!r}")

@@ -20,12 +20,8 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.channel_counts import CountingObserver
-<<<<<<< HEAD
-from aiostream_ds._grafana.instances import Instances
-from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
-=======
 from aiostream_ds._grafana.instances import Instance, Instances
->>>>>>> d872db9 (streams: follow another stream of the data source; operators for windows, joins and timeouts)
+from aiostream_ds._grafana.thread_watch import THREADS_CHECK, ThreadWatch
 from aiostream_ds._grpc.decode import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb

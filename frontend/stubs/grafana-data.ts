@@ -51,6 +51,7 @@ export interface QueryEditorProps<D, Q extends DataQuery, O = DataSourceJsonData
   range?: any;
   data?: any;
   options?: O;
+  queries?: DataQuery[];
 }
 
 export interface SelectableValue<T = any> {

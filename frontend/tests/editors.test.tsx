@@ -3,6 +3,8 @@ import userEvent from "@testing-library/user-event";
 import React from "react";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 
+import type { DataQuery } from "@grafana/data";
+
 import { StreamDataSource } from "../src/datasource";
 import { ConfigEditor } from "../src/editors/ConfigEditor";
 import { QueryEditor } from "../src/editors/QueryEditor";
@@ -46,7 +48,7 @@ async function openSettings(options: Record<string, unknown> = {}) {
   return { saved: () => saved, user: userEvent.setup() };
 }
 
-async function openQuery(query: Record<string, unknown> = {}) {
+async function openQuery(query: Record<string, unknown> = {}, queries?: DataQuery[]) {
   let saved: any;
   const run = vi.fn();
   const datasource = new StreamDataSource({
@@ -61,7 +63,8 @@ async function openQuery(query: Record<string, unknown> = {}) {
   const Page = () => {
     const [state, setState] = React.useState<any>({ refId: "A", datasource: { uid: "u" }, ...query });
     saved = state;
-    return <QueryEditor datasource={datasource} query={state} onChange={setState} onRunQuery={run} />;
+    const props = { datasource, query: state, queries, onChange: setState, onRunQuery: run };
+    return <QueryEditor {...props} />;
   };
   const { container } = render(<Page />);
   await waitFor(() => expect(container.childElementCount).toBeGreaterThan(0));
@@ -339,6 +342,18 @@ describe("the query editor", () => {
     await user.click(input("With Streaming"));
     expect(saved().withStreaming).toBe(false);
     expect(screen.getByLabelText<HTMLInputElement>("Exact").disabled).toBe(true);
+  });
+
+  test("it shows that a panel with an expression gets no live rows", async () => {
+    const expression = { refId: "B", datasource: { type: "__expr__", uid: "__expr__" } };
+    const other = { refId: "B", datasource: { uid: "u" } };
+    const message = /No live rows: the panel has an expression/;
+    const { user } = await openQuery({ queryType: "topic" }, [{ refId: "A" }, expression]);
+    expect(screen.getByRole("alert").textContent).toMatch(message);
+    await user.click(input("With Streaming"));
+    expect(screen.queryByText(message)).toBeNull();
+    await openQuery({ queryType: "topic" }, [{ refId: "A" }, other]);
+    expect(screen.queryByText(message)).toBeNull();
   });
 
   test("it runs after a change, when an input is left or an option chosen", async () => {

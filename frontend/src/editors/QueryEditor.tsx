@@ -49,6 +49,8 @@ const JOINS = [
   { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
 ];
 
+const STATIC = "No live rows: the panel has an expression, which Grafana evaluates once for each refresh";
+
 export function QueryEditor(props: Props) {
   const { schema, error } = usePluginSchema(props.datasource.type);
   if (schema) {
@@ -97,7 +99,9 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
         />
         <InlineField
           label="With Streaming"
-          tooltip="Append live rows to the history"
+          tooltip={hasExpression(props) ? STATIC : "Append live rows to the history"}
+          invalid={hasExpression(props)}
+          error={STATIC}
           htmlFor={`${prefix}-withStreaming`}
         >
           <InlineSwitch
@@ -148,6 +152,11 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
       ) : null}
     </div>
   );
+}
+
+/** Whether the panel has an expression, which answers its queries in place of their data sources. */
+function hasExpression({ query, queries }: Props): boolean {
+  return query.withStreaming !== false && !!queries?.some(({ datasource }) => datasource?.type === "__expr__");
 }
 
 interface StreamFieldProps {

@@ -58,13 +58,23 @@ _NEWEST = (
     " or choose a shorter range."
 )
 
+_EXPRESSION = (
+    "Live rows do not reach a panel with an expression: Grafana evaluates it once for each refresh."
+    " Set the dashboard's refresh, or use a transformation instead."
+)
+_FROM_EXPRESSION = "http_x-grafana-from-expr"
+"""The header of a panel's queries if one of them is an expression; its value is "true"."""
+
 OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
 
 
 class _Caller(NamedTuple):
+    """Who asks. `has_expression`: a panel in which an expression may read the answer."""
+
     user: User | None
     is_alert_rule: bool
+    has_expression: bool
 
 
 async def answer(
@@ -79,15 +89,20 @@ async def answer(
     Raises PluginError for an invalid query or an upstream failure.
     """
     source = instance.source
-    caller = _Caller(context.user, is_for_alerting(headers))
+    is_alert_rule = is_for_alerting(headers)
+    has_expression = not is_alert_rule and _is_from_expression(headers)
+    caller = _Caller(context.user, is_alert_rule, has_expression)
     model = _model(message)
-    if caller.is_alert_rule:
+    streams = model.get("withStreaming") is not False
+    if caller.is_alert_rule or caller.has_expression:
         model |= {"exact": False, "withStreaming": False}
     plan = source._plan.query(model["queryType"])
     query, defaults = decode_query(model, plan, context.user)
     if isinstance(plan, StreamPlan):
         request = _stream_request(instance, context.user, plan, query)
         frames = await _channel_frames(replay, request, caller, query)
+        if caller.has_expression and streams and _ends_now(query):
+            _add_notice(frames[0], _EXPRESSION)
     else:
         await authorize(instance, context.user, "query", query.query_type)
         result = await getattr(source, plan.method)(query)
@@ -197,9 +212,13 @@ async def _channel_frames(
     live: LiveChannel | None = None,
 ) -> list[Frame]:
     frame = await _channel_frame(replay, request, caller.user, query, live)
+    options = request.stream.options
+    if caller.has_expression:
+        added = (options.cursor, options.status_column)
+        frame.fields = tuple(field for field in frame.fields if field.name not in added)
     if not caller.is_alert_rule:
         return [frame]
-    return await _alert_frames(frame, request.stream.options.cursor)
+    return await _alert_frames(frame, options.cursor)
 
 
 async def _channel_frame(
@@ -246,11 +265,21 @@ async def _channel_frame(
 
 
 def _history_range(query: Query) -> HistoryRange:
-    end, now = query.time_range.end, datetime.now(UTC)
-    if query.exact and end > now - OPEN_RANGE:
-        end = min(max(end, now), _LATEST) + OPEN_END
+    end = query.time_range.end
+    if query.exact and _ends_now(query):
+        end = min(max(end, datetime.now(UTC)), _LATEST) + OPEN_END
     limit = max(1, min(query.max_data_points, HISTORY_LIMIT))
     return HistoryRange(start=query.time_range.start, end=end, limit=limit)
+
+
+def _ends_now(query: Query) -> bool:
+    return query.time_range.end > datetime.now(UTC) - OPEN_RANGE
+
+
+def _is_from_expression(headers: Mapping[str, str]) -> bool:
+    return any(
+        name.lower() == _FROM_EXPRESSION and value == "true" for name, value in headers.items()
+    )
 
 
 def _add_notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "info") -> None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from aiostream_ds._grpc.server import Server
+from aiostream_ds._process import handshake
 from aiostream_ds._process.handshake import (
     Handshake,
     Listener,
@@ -235,11 +236,27 @@ def test_the_next_start_removes_the_directory_of_a_killed_process(tmp_path, monk
 
     killed = directory(1, age=100, listens=False)
     new = directory(2, age=0, listens=False)
+    unbound = tmp_path / f"plugin{5:016x}"
+    unbound.mkdir()
+    os.utime(unbound, (time.time() - 100,) * 2)
     running = directory(3, age=100, listens=True)
     (tmp_path / f"plugin{4:016x}").symlink_to(running)
     (tmp_path / "plugin-of-others").mkdir()
     Listener(Handshake()).close()
-    assert not killed.exists() and new.exists() and (running / "socket").exists()
+    assert (
+        not killed.exists()
+        and not unbound.exists()
+        and new.exists()
+        and (running / "socket").exists()
+    )
     assert len(list(tmp_path.iterdir())) == 4
     for bound in kept:
         bound.close()
+
+
+def test_a_long_tmpdir_is_replaced_by_tmp_which_is_cleaned_as_well(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(handshake, "_remove_abandoned", seen.append)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 100)))
+    Listener(Handshake()).close()
+    assert seen == ["/tmp"]

@@ -202,21 +202,23 @@ def _create_directory() -> str:
     Without tempfile: importing it, with shutil and its compressors, would slow every start.
     """
     name = f"plugin{os.urandom(8).hex()}"
-    parent = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
-    preferred = os.path.join(parent, name)
-    with contextlib.suppress(OSError):
-        _remove_abandoned(parent)
+    preferred = os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), name)
     if len(os.fsencode(preferred)) <= SOCKET_PATH_LIMIT - len("/socket"):
         with contextlib.suppress(OSError):
-            os.mkdir(preferred, 0o700)
-            return preferred
-    path = os.path.join("/tmp", name)
+            return _make_directory(preferred)
+    return _make_directory(os.path.join("/tmp", name))
+
+
+def _make_directory(path: str) -> str:
     os.mkdir(path, 0o700)
+    with contextlib.suppress(OSError):
+        _remove_abandoned(os.path.dirname(path))
     return path
 
 
 def _remove_abandoned(parent: str) -> None:
-    """Remove this user's directories of processes that were killed: nothing listens there."""
+    """Remove this user's directories of processes that were killed: nothing listens there. A
+    directory that has other files stays."""
     with os.scandir(parent) as entries:
         found = [entry.path for entry in entries if _DIRECTORY.fullmatch(entry.name)]
     for directory in found:
@@ -226,7 +228,8 @@ def _remove_abandoned(parent: str) -> None:
             is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
             # a newer one may be bound, and not listen yet
             if is_ours and time.time() - status.st_mtime > _ABANDONED and _is_refused(path):
-                os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):  # killed before it was bound
+                    os.unlink(path)
                 os.rmdir(directory)
 
 
@@ -235,7 +238,7 @@ def _is_refused(path: str) -> bool:
         connection.setblocking(False)
         try:
             connection.connect(path)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return True
     return False
 

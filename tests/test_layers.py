@@ -14,7 +14,7 @@ LAYERS = (
     {"_loggers", "_redaction"},
     {"errors", "_telemetry", "_annotations", "_leniency", "_pb"},
     {"_author_code", "_dependencies", "_threads"},
-    {"_run_scope"},
+    {"_run_scope", "_author_threads"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},
@@ -34,6 +34,7 @@ LAYERS = (
 # Where a plain task, the server or the start of a loop is needed. Everything else uses anyio.
 ASYNCIO = {
     "_author_code.py",
+    "_author_threads.py",
     "_channels/channel.py",
     "_channels/paced.py",
     "_channels/registry.py",

@@ -73,6 +73,8 @@ class Counters:
         "starts",
         "stream_errors",
         "stuck",
+        "thread_waits",
+        "threads_abandoned",
     )
 
     BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -83,6 +85,7 @@ class Counters:
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
         self.rows_filled = self.gaps = self.rate_limited = self.refusals = 0
         self.lifespans_stuck = self.memory_exhausted = 0
+        self.thread_waits = self.threads_abandoned = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.requests: dict[tuple[str, str], int] = {}

@@ -5,14 +5,22 @@ others and the runtime must still get threads: each counts against a limiter of 
 """
 
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-__all__ = ["AUTHOR_THREADS", "THREADS", "active_calls", "new_limiter", "run_in_thread"]
+__all__ = [
+    "AUTHOR_THREADS",
+    "STREAM_THREADS",
+    "THREADS",
+    "active_calls",
+    "count_active_calls_of",
+    "new_limiter",
+    "run_in_thread",
+]
 
 THREADS = 8
 """Calls that the runtime runs in threads at once; the next waits."""
@@ -20,11 +28,28 @@ THREADS = 8
 AUTHOR_THREADS = 40
 """Calls that one data source runs in threads of `DataSource.threads` at once; the next waits."""
 
+STREAM_THREADS = 100
+"""Streams that are a `def` that one data source runs at once; the next waits."""
+
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("aiostream_ds_threads")
 _limiters: "WeakSet[anyio.CapacityLimiter]" = WeakSet()
+_others: "WeakSet[HasActiveCalls]" = WeakSet()
+
+
+class HasActiveCalls(Protocol):
+    """Runs calls in threads of its own."""
+
+    @property
+    def active_calls(self) -> int:
+        """The number of calls that run."""
+
+
+def count_active_calls_of(other: HasActiveCalls) -> None:
+    """Let `active_calls` count its calls too, as long as the object exists."""
+    _others.add(other)
 
 
 def new_limiter(threads: int = AUTHOR_THREADS) -> anyio.CapacityLimiter:
@@ -35,9 +60,10 @@ def new_limiter(threads: int = AUTHOR_THREADS) -> anyio.CapacityLimiter:
 
 
 def active_calls() -> int:
-    """The number of calls that run in threads of these limiters and of anyio's own."""
+    """The number of calls that run in threads of these limiters, of anyio's own and of others."""
     default = anyio.to_thread.current_default_thread_limiter()
-    return int(sum(each.borrowed_tokens for each in (default, *_limiters)))
+    borrowed = sum(each.borrowed_tokens for each in (default, *_limiters))
+    return int(borrowed + sum(each.active_calls for each in _others))
 
 
 async def run_in_thread(function: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:

@@ -5,7 +5,7 @@ Each data source that is configured in Grafana gets one object of it, with its o
 
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import (
@@ -24,9 +24,10 @@ from typing import (
 import anyio
 
 from aiostream_ds._annotations import signature
+from aiostream_ds._author_threads import threads_of
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
-from aiostream_ds._threads import new_limiter
+from aiostream_ds._threads import STREAM_THREADS, new_limiter
 from aiostream_ds.decorators import Stream
 from aiostream_ds.models import Health, InstanceSettings
 from aiostream_ds.settings import Settings
@@ -40,9 +41,18 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["DataSource", "close_instance", "create_instance"]
+__all__ = ["DataSource", "close_instance", "create_instance", "open_lifespan"]
 
 P = ParamSpec("P")
+SelfT = TypeVar("SelfT")
+
+
+def _overridden_by_any(
+    method: Callable[[SelfT], Any],
+) -> Callable[[SelfT], Any]:
+    """For type checkers: an override may be a `def` or an `async def`."""
+    return method
+
 
 _NO_CONFIG: Mapping[str, str] = MappingProxyType({})
 
@@ -58,7 +68,8 @@ class DataSource(Generic[S]):
     `super().__init__()`: `settings`, `instance` and `grafana_config` are set before it runs. Open
     connections in `lifespan`, not there.
 
-    Not thread-safe: all methods are called from the event loop's thread.
+    Not thread-safe: an `async def` is called in the event loop's thread. A method that is a `def`,
+    and may block, is called in a worker thread, at the same time as others.
 
     Raises:
         TypeError: when the class is created, for a mistake in it: a path field that the method
@@ -95,6 +106,15 @@ class DataSource(Generic[S]):
         set `self.threads.total_tokens` in `lifespan`.
         """
         return new_limiter()
+
+    @cached_property
+    def stream_threads(self) -> anyio.CapacityLimiter:
+        """The limit of the streams of this data source that are a `def`: each has a thread of its
+        own as long as it runs. At most 100 run at a time; further ones wait, which viewers see as
+        the stream's status. For another limit, set `self.stream_threads.total_tokens` in
+        `lifespan`.
+        """
+        return anyio.CapacityLimiter(STREAM_THREADS)
 
     @overload
     def follow(self, stream: str, /) -> AsyncIterator[dict[str, Any]]: ...
@@ -143,13 +163,15 @@ class DataSource(Generic[S]):
             )
         return self._follow(stream if isinstance(stream, str) else stream.path(*args, **kwargs))
 
+    @_overridden_by_any
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
         """The resources of this instance: connections, caches, a task group.
 
         Entered before the first call of this instance; exited when its settings change, when it
         was not used for an hour, or when the process ends. Both happen in one task, so a task group
-        around the `yield` works. Entering is cancelled after 30 seconds.
+        around the `yield` works. Entering is cancelled after 30 seconds. An override that is a
+        `def` with `@contextmanager` is entered and left in worker threads, which may differ.
 
         Raises:
             ConfigError, UpstreamError: the instance cannot work. Each waiting call fails with the
@@ -157,12 +179,13 @@ class DataSource(Generic[S]):
         """
         yield
 
+    @_overridden_by_any
     async def health(self) -> Health:
         """The answer to Save & test. Raise a PluginError, or return `Health(ok=False, …)`.
 
         Called when an admin clicks Save & test, and for Grafana's own health checks. Re-entrant:
         calls may run at the same time. `lifespan` has been entered: what it cannot open fails
-        before.
+        before. An override that is a `def` runs in a worker thread.
 
         Without an override, it calls `Upstream.check` of every `Upstream` that is an attribute of
         `self`, or in a list or dict that is one.
@@ -184,6 +207,7 @@ async def _check_upstreams(source: DataSource[Any]) -> Health:
 def close_instance(source: DataSource[Any]) -> None:
     """The lifespan has ended: close what threads and callbacks may still publish to."""
     source._follow = None
+    threads_of(source).close()
     module = sys.modules.get("aiostream_ds.broadcast")  # few plugins have one
     for broadcast in _attributes(source, module.Broadcast) if module is not None else ():
         broadcast.close()
@@ -225,6 +249,23 @@ def create_instance(
     source.grafana_config = grafana_config
     cast("Any", source).__init__()
     return source
+
+
+def open_lifespan(source: DataSource[Any]) -> AbstractAsyncContextManager[Any]:
+    """The lifespan of a data source; one that is made of `with` is entered and left in threads.
+
+    Raises:
+        TypeError: it is no context manager.
+    """
+    manager: Any = source.lifespan()
+    if isinstance(manager, AbstractAsyncContextManager):
+        return manager
+    if isinstance(manager, AbstractContextManager):
+        return threads_of(source).enter(manager)
+    raise TypeError(
+        f"{_name(type(source))}.lifespan must be a context manager, got {manager!r}; decorate it"
+        " with @asynccontextmanager, or a `def` with @contextmanager"
+    )
 
 
 def _name(cls: type) -> str:

@@ -6,7 +6,8 @@ object: otherwise a subclass would change its base class.
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial, update_wrapper
 from types import MethodType
 from typing import (
     TYPE_CHECKING,
@@ -27,7 +28,10 @@ from typing import (
 import msgspec
 
 from aiostream_ds._annotations import parameters, signature
+from aiostream_ds._author_threads import runs_in_thread, threads_of
 from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
+from aiostream_ds._channels.status import Status
+from aiostream_ds._encoding.row_kinds import row_kind
 from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
@@ -224,7 +228,7 @@ def _store(decorator: str, function: F, info: HandlerInfo) -> F:
 
 def _check_function(decorator: str, function: object) -> None:
     if not inspect.isfunction(function):
-        raise TypeError(f"@{decorator} must decorate an `async def` method, got {function!r}")
+        raise TypeError(f"@{decorator} must decorate a method, got {function!r}")
 
 
 def _error(function: Callable[..., Any], text: str) -> TypeError:
@@ -247,10 +251,34 @@ def _pattern(text: str | None, function: Callable[..., Any], leading: int = 0) -
 # Streams and their hooks
 
 
+def _iterated_in_thread(run: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    """A method that is a `def`, as one that returns an async iterator."""
+
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        return threads_of(self).iterate(
+            run.__name__, partial(run, self, *args, **kwargs), copy=_copy, status=_waiting_status
+        )
+
+    return update_wrapper(method, run)
+
+
+def _copy(row: Any) -> Any:
+    """A yield that the author can no longer change: the event loop reads it later."""
+    if isinstance(row, list):
+        return list(map(_copy, row))
+    kind = row_kind(type(row))
+    return row if kind is None or kind.copy is None else kind.copy(row)
+
+
+def _waiting_status(text: str) -> Status:
+    return Status("warning", text) if text else Status()
+
+
 class Stream(Generic[P, R_co]):
     """A method that `@stream` decorates. Its attributes decorate the hooks of the stream.
 
-    On the class it is this object; on an instance it is the bound method.
+    On the class it is this object; on an instance it is the bound method, which returns an async
+    iterator also if it is a `def`: its rows then come from a thread.
     """
 
     leading_arguments = 0
@@ -265,6 +293,7 @@ class Stream(Generic[P, R_co]):
         self.pattern = pattern
         """A field without a kind has that of its annotation from the creation of the class on."""
         self.run = run
+        self._method = _iterated_in_thread(run) if runs_in_thread(run) else run
         self.options = options
         self.name: str = getattr(run, "__name__", repr(run))
         self.__doc__ = run.__doc__
@@ -274,11 +303,17 @@ class Stream(Generic[P, R_co]):
     @overload
     def __get__(self, instance: object, owner: Any = None) -> Callable[P, AsyncIterator[R_co]]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else MethodType(self.run, instance)
+        return self if instance is None else MethodType(self._method, instance)
 
+    @overload
     def history(
         self, hook: Callable[Concatenate[D, HistoryRange, P], Awaitable[H]], /
-    ) -> Callable[Concatenate[D, HistoryRange, P], Awaitable[H]]:
+    ) -> Callable[Concatenate[D, HistoryRange, P], Awaitable[H]]: ...
+    @overload
+    def history(
+        self, hook: Callable[Concatenate[D, HistoryRange, P], H], /
+    ) -> Callable[Concatenate[D, HistoryRange, P], H]: ...
+    def history(self, hook: Any, /) -> Any:
         """Decorate the method that returns the rows of a `HistoryRange`, oldest first.
 
         Called at each query of this stream: a panel loads or refreshes, an alert rule is evaluated.
@@ -290,9 +325,15 @@ class Stream(Generic[P, R_co]):
         """
         return self._hook("history", hook)
 
+    @overload
     def subscribe(
         self, hook: Callable[Concatenate[D, User | None, P], Awaitable[None]], /
-    ) -> Callable[Concatenate[D, User | None, P], Awaitable[None]]:
+    ) -> Callable[Concatenate[D, User | None, P], Awaitable[None]]: ...
+    @overload
+    def subscribe(
+        self, hook: Callable[Concatenate[D, User | None, P], None], /
+    ) -> Callable[Concatenate[D, User | None, P], None]: ...
+    def subscribe(self, hook: Any, /) -> Any:
         """Decorate the method that admits a viewer, or raises PermissionDenied or NotFound.
 
         Called each time a browser subscribes, with that browser's user, and before the history is
@@ -307,9 +348,17 @@ class Stream(Generic[P, R_co]):
         self, hook: Callable[Concatenate[D, T, P], Awaitable[A]], /
     ) -> Callable[Concatenate[D, T, P], Awaitable[A]]: ...
     @overload
-    def publish(
+    def publish(  # type: ignore[overload-overlap]  # an Awaitable is an A, too
         self, hook: Callable[Concatenate[D, T, User | None, P], Awaitable[A]], /
     ) -> Callable[Concatenate[D, T, User | None, P], Awaitable[A]]: ...
+    @overload
+    def publish(
+        self, hook: Callable[Concatenate[D, T, P], A], /
+    ) -> Callable[Concatenate[D, T, P], A]: ...
+    @overload
+    def publish(
+        self, hook: Callable[Concatenate[D, T, User | None, P], A], /
+    ) -> Callable[Concatenate[D, T, User | None, P], A]: ...
     def publish(self, hook: Any, /) -> Any:
         """Decorate the method that receives what a user publishes.
 
@@ -364,9 +413,15 @@ class CursorStream(Stream[P, R_co]):
 
     leading_arguments = 1
 
+    @overload
     def last(
         self, hook: Callable[Concatenate[D, P], Awaitable[Cursor | int | None]], /
-    ) -> Callable[Concatenate[D, P], Awaitable[Cursor | int | None]]:
+    ) -> Callable[Concatenate[D, P], Awaitable[Cursor | int | None]]: ...
+    @overload
+    def last(
+        self, hook: Callable[Concatenate[D, P], Cursor | int | None], /
+    ) -> Callable[Concatenate[D, P], Cursor | int | None]: ...
+    def last(self, hook: Any, /) -> Any:
         """Decorate the method that returns the cursor of the newest row; None while there is none.
 
         A `Cursor` also names the epoch, the same as in the history's `HistoryPage`. Called when a
@@ -389,28 +444,36 @@ class CursorStream(Stream[P, R_co]):
 if TYPE_CHECKING:
 
     class _SuggestDecorator(Protocol):
+        @overload
         def __call__(
             self, hook: Callable[Concatenate[D, str, P], Awaitable[SuggestionsT]], /
         ) -> Callable[Concatenate[D, str, P], Awaitable[SuggestionsT]]: ...
+        @overload
+        def __call__(
+            self, hook: Callable[Concatenate[D, str, P], SuggestionsT], /
+        ) -> Callable[Concatenate[D, str, P], SuggestionsT]: ...
 
     class _StreamDecorator(Protocol):
         def __call__(
-            self, run: Callable[Concatenate[D, P], AsyncIterator[T]], /
+            self, run: Callable[Concatenate[D, P], AsyncIterator[T] | Iterator[T]], /
         ) -> Stream[P, T]: ...
 
     class _CursorStreamDecorator(Protocol):
         def __call__(
-            self, run: Callable[Concatenate[D, Cursor, P], AsyncIterator[T]], /
+            self, run: Callable[Concatenate[D, Cursor, P], AsyncIterator[T] | Iterator[T]], /
         ) -> CursorStream[P, T]: ...
 
     class _QueryDecorator(Protocol):
+        @overload
         def __call__(
             self, method: Callable[[D, Q], Awaitable[AnswerT]], /
         ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
+        @overload
+        def __call__(self, method: Callable[[D, Q], AnswerT], /) -> Callable[[D, Q], AnswerT]: ...
 
 
 @overload
-def stream(run: Callable[Concatenate[D, P], AsyncIterator[T]], /) -> Stream[P, T]: ...
+def stream(run: Callable[Concatenate[D, P], AsyncIterator[T] | Iterator[T]], /) -> Stream[P, T]: ...
 @overload
 def stream(
     pattern: str | None = None, *, cursor: None = None, **options: Unpack[StreamKeywords]
@@ -422,7 +485,7 @@ def stream(
 def stream(
     pattern: Any = None, *, cursor: str | None = None, **options: Unpack[StreamKeywords]
 ) -> Any:
-    """Decorate an `async def` method that yields the rows of all paths that match `pattern`.
+    """Decorate a method that yields the rows of all paths that match `pattern`.
 
     Without a pattern, also as `@stream` alone, the path is the method's name and its parameters:
     `cpu/{host}/{core:int}` for `async def cpu(self, host: str, core: int = 0)`.
@@ -455,7 +518,7 @@ def stream(
     if inspect.isfunction(pattern):
         return stream()(pattern)
     if not (pattern is None or isinstance(pattern, str)):
-        raise TypeError(f"expected a path pattern or an `async def` method, got {pattern!r}")
+        raise TypeError(f"expected a path pattern or a method, got {pattern!r}")
 
     def decorate(run: Callable[..., Any], /) -> Any:
         _check_function("stream", run)
@@ -476,6 +539,8 @@ def stream(
 def query(
     method: Callable[[D, Q], Awaitable[AnswerT]], /
 ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
+@overload
+def query(method: Callable[[D, Q], AnswerT], /) -> Callable[[D, Q], AnswerT]: ...
 @overload
 def query(name: str, /) -> "_QueryDecorator": ...
 def query(method: Any, /) -> Any:
@@ -523,7 +588,7 @@ def resource(path: Any = None, *, method: HTTPMethod = "GET") -> Any:
     if inspect.isfunction(path):
         return resource()(path)
     if not (path is None or isinstance(path, str)):
-        raise TypeError(f"expected a path or an `async def` method, got {path!r}")
+        raise TypeError(f"expected a path or a method, got {path!r}")
 
     def decorate(function: F) -> F:
         _check_function("resource", function)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import anyio.to_thread
@@ -87,6 +87,31 @@ ACTS = {
 }
 
 
+def in_a_thread(error):
+    def act():
+        raise error()
+
+    return act
+
+
+def raise_in_a_group_in_a_thread():
+    raise BaseExceptionGroup("several", [ValueError(), PanicException()])
+
+
+IN_THREADS = {
+    "an error": in_a_thread(ValueError),
+    "an unprintable error": in_a_thread(Unprintable),
+    "sys.exit": in_a_thread(SystemExit),
+    "Ctrl-C": in_a_thread(KeyboardInterrupt),
+    "a panic": in_a_thread(PanicException),
+    "a group with a panic": raise_in_a_group_in_a_thread,
+    "the end of a generator": in_a_thread(GeneratorExit),
+    "the end of an iterator": in_a_thread(StopIteration),
+    "a raised cancellation": in_a_thread(asyncio.CancelledError),
+}
+"""What a `def` can raise."""
+
+
 class Faulty(DataSource):
     """Every entry point calls `act`, where it is `where`."""
 
@@ -168,6 +193,88 @@ class Faulty(DataSource):
             await anyio.sleep(1)
 
 
+class Blocking(DataSource):
+    """As `Faulty`, of methods that are a `def`."""
+
+    where = ""
+    act = staticmethod(in_a_thread(ValueError))
+
+    def _at(self, place):
+        if self.where == place:
+            self.act()
+
+    @contextmanager
+    def lifespan(self):
+        self._at("lifespan")
+        yield
+
+    def health(self):
+        self._at("health")
+        return Health()
+
+    @query("q")
+    def answer(self, q: Query) -> Frame:
+        self._at("query")
+        return Frame()
+
+    @resource("r")
+    def document(self):
+        self._at("resource")
+        return {}
+
+    @resource("parts")
+    def parts(self):
+        yield b"first"
+        self._at("parts")
+        yield b"second"
+
+    @resource("none")
+    def none(self):
+        return self._chunks()
+
+    def _chunks(self):
+        self._at("first part")
+        yield b"first"
+
+    @stream("s/{name}")
+    def s(self, name: str):
+        yield {"n": 1}
+        self._at("stream")
+
+    @s.history
+    def past(self, history_range: HistoryRange, name: str) -> list[dict]:
+        self._at("history")
+        return []
+
+    @s.subscribe
+    def may(self, user, name: str):
+        self._at("subscribe")
+
+    @s.publish
+    def take(self, value: int, name: str):
+        self._at("publish")
+
+    @s.suggest("name")
+    def names(self, typed: str) -> list[str]:
+        self._at("suggest")
+        return ["a"]
+
+    @stream("numbered", cursor="n")
+    def numbered(self, after):
+        yield {"n": 1}
+
+    @numbered.history
+    def numbers(self, history_range: HistoryRange) -> list[dict]:
+        self._at("newest cursor")
+        return []
+
+    @stream("ticks")
+    async def ticks(self):
+        while True:
+            yield {"n": 1}
+            await anyio.sleep(1)
+
+
 async def _health(grafana):
     ok, message = await grafana.health()
     assert not ok
@@ -223,24 +330,29 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("what", ACTS)
+FAULTS = [(Faulty, what, act) for what, act in ACTS.items()]
+FAULTS += [(Blocking, what, act) for what, act in IN_THREADS.items()]
+IDS = [f"{what}{' in a def' if kind is Blocking else ''}" for kind, what, _ in FAULTS]
+
+
+@pytest.mark.parametrize("kind, what, act", FAULTS, ids=IDS)
 @pytest.mark.parametrize("where", CALLS)
 async def test_a_fault_fails_its_own_call_and_is_logged_once_with_file_and_line(
-    where, what, caplog, monkeypatch
+    where, kind, what, act, caplog, monkeypatch
 ):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(Faulty, "act", staticmethod(ACTS[what]))
-    async with serve_in_memory(Faulty) as grafana:
+    monkeypatch.setattr(kind, "act", staticmethod(act))
+    async with serve_in_memory(kind) as grafana:
         other = None
         if where != "lifespan":
             other = await grafana.follow("ticks")
             await other.next()
-        Faulty.where = where
+        kind.where = where
         try:
             with anyio.fail_after(40):
                 message = await CALLS[where](grafana)
         finally:
-            Faulty.where = ""
+            kind.where = ""
         assert message
         tracebacks = [record for record in caplog.records if record.exc_info]
         assert len(tracebacks) == 1, tracebacks
@@ -257,11 +369,13 @@ async def test_a_fault_fails_its_own_call_and_is_logged_once_with_file_and_line(
         assert threading.active_count() < 50
 
 
-@pytest.mark.parametrize("what", ACTS)
-async def test_a_stream_that_fails_at_once_is_restarted_with_growing_delays(what, monkeypatch):
-    monkeypatch.setattr(Faulty, "act", staticmethod(ACTS[what]))
-    monkeypatch.setattr(Faulty, "where", "stream")
-    async with serve_in_memory(Faulty) as grafana:
+@pytest.mark.parametrize("kind, what, act", FAULTS, ids=IDS)
+async def test_a_stream_that_fails_at_once_is_restarted_with_growing_delays(
+    kind, what, act, monkeypatch
+):
+    monkeypatch.setattr(kind, "act", staticmethod(act))
+    monkeypatch.setattr(kind, "where", "stream")
+    async with serve_in_memory(kind) as grafana:
         await grafana.follow("s/a")
         await anyio.sleep(60)
         errors = grafana.plugin.counters.stream_errors

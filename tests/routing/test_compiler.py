@@ -270,17 +270,9 @@ def _():
     return a_stream("s", run)
 
 
-@wrong("s", "a stream must be an `async def` with a `yield`, got <function")
+@wrong("s", "a stream must be a method with a `yield`, got <function")
 def _():
     async def run(self): ...
-
-    return a_stream("s", run)
-
-
-@wrong("s", "a stream must be an `async def` with a `yield`, got <function")
-def _():
-    def run(self):
-        yield {}
 
     return a_stream("s", run)
 
@@ -435,7 +427,7 @@ def _():
     return hooked("subscribe", hook)
 
 
-@wrong("hook", "a history hook must be an `async def` without a yield, got")
+@wrong("hook", "a history hook must be a method without a yield, got")
 def _():
     async def hook(self, history_range, id):
         yield {}
@@ -443,9 +435,10 @@ def _():
     return hooked("history", hook)
 
 
-@wrong("hook", "a subscribe hook must be an `async def` without a yield, got")
+@wrong("hook", "a subscribe hook must be a method without a yield, got")
 def _():
-    def hook(self, user, id): ...
+    def hook(self, user, id):
+        yield
 
     return hooked("subscribe", hook)
 
@@ -480,16 +473,17 @@ def _():
     return hooked("publish", hook)
 
 
-@wrong("q", "a query must be an `async def` with one argument")
+@wrong("q", "a query must be a method with one argument, without a yield, got")
 def _():
     async def q(self): ...
 
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("q", "a query must be an `async def` with one argument")
+@wrong("q", "a query must be a method with one argument, without a yield, got")
 def _():
-    def q(self, one: Pick): ...
+    def q(self, one: Pick):
+        yield
 
     return {"q": query(q)}  # type: ignore[type-var]
 
@@ -543,13 +537,6 @@ def _():
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("r", "a resource must be an `async def`, got")
-def _():
-    def r(self): ...
-
-    return {"r": resource("r")(r)}
-
-
 @wrong("r", "the path must not start with 'replay', got 'replay/rows'")
 def _():
     async def r(self): ...
@@ -586,16 +573,25 @@ def _():
     return {"r": resource("r/{id}")(r), "other": resource("r/b")(other)}
 
 
-@wrong("health", "must be an `async def` method, got")
+@wrong("health", "must be a method without a yield, got")
 def _():
-    def health(self): ...
+    def health(self):
+        yield
 
     return {"health": health}
 
 
-@wrong("lifespan", "must be an async context manager, got")
+@wrong("lifespan", "decorate it with @asynccontextmanager and `yield` in it")
 def _():
     async def lifespan(self):
+        yield
+
+    return {"lifespan": lifespan}
+
+
+@wrong("lifespan", "decorate it with @contextmanager and `yield` in it")
+def _():
+    def lifespan(self):
         yield
 
     return {"lifespan": lifespan}

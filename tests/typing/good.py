@@ -1,8 +1,8 @@
 """Right uses of the public API. Neither type checker may report a line. Never run."""
 # pyright: strict
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Literal, TypeVar, assert_type
 
@@ -67,6 +67,68 @@ class Command(Struct):
 class Compare(Query):
     sensors: list[str] = []
     agg: Literal["mean", "max"] = "mean"
+
+
+class Blocking(DataSource[Broker]):
+    @contextmanager
+    def lifespan(self) -> Generator[None]:
+        yield
+
+    def health(self) -> Health:
+        return Health(message=self.settings.url)
+
+    @stream("a/{id}")
+    def generated(self, id: str) -> Iterator[Reading]:
+        yield Reading(datetime.now(UTC), 1.0)
+
+    @generated.history
+    def past(self, history_range: HistoryRange, id: str) -> list[Reading]:
+        return [Reading(history_range.start, 1.0)]
+
+    @generated.subscribe
+    def may_read(self, user: User | None, id: str) -> None:
+        raise PermissionDenied(id)
+
+    @generated.suggest("id")
+    def ids(self, typed: str) -> list[str]:
+        return [typed]
+
+    @generated.publish
+    def command(self, data: Command, user: User | None, id: str) -> dict[str, bool]:
+        return {id: data.on}
+
+    @stream("log", cursor="id")
+    def log(self, after: Cursor) -> Generator[dict[str, int] | Cursor, None, None]:
+        yield {"id": after.value + 1}
+
+    @log.last
+    def newest(self) -> int | None:
+        return None
+
+    @log.history
+    def logged(self, history_range: HistoryRange) -> list[dict[str, int]]:
+        return []
+
+    @stream("lines")
+    def lines(self) -> Iterator[dict[str, str]]:
+        return iter([{"line": "a"}])
+
+    @query
+    def one(self, q: Query) -> Frame:
+        return Frame()
+
+    @query("other")
+    def two(self, q: Compare) -> list[Frame | LiveChannel]:
+        return [LiveChannel(Blocking.generated, id=q.sensors[0])]
+
+    @resource("body")
+    def body(self) -> Iterator[bytes]:
+        yield b"part"
+
+    async def derived(self) -> None:
+        async for row in self.generated("a"):
+            assert_type(row, Reading)
+        assert_type(self.ids("a"), list[str])
 
 
 class Sensors(DataSource[Broker]):

@@ -107,7 +107,7 @@ class Sensors(DataSource[Broker]):
     @resource("a", method="FETCH")  # wrong: no such HTTP method
     async def fetch(self) -> None: ...
 
-    def health(self) -> Health:  # wrong: not async
+    def health(self, deep: bool) -> Health:  # wrong: an argument
         return Health()
 
     @query

@@ -9,6 +9,7 @@ and no log line.
 import logging
 from typing import TYPE_CHECKING, Any
 
+from aiostream_ds._author_threads import call_method
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PermissionDenied, PluginError, QuotaExceeded, unwrap
 from aiostream_ds.models import User
@@ -134,7 +135,7 @@ def _check_principal(channel: "ChannelRequest", user: User | None) -> None:
 async def _call_hook(channel: "ChannelRequest", user: User | None) -> None:
     hook = channel.stream.subscribe
     if hook is not None:
-        result = await getattr(channel.instance.source, hook)(user, **channel.arguments)
+        result = await call_method(channel.instance.source, hook, user, **channel.arguments)
         if result is not None:
             raise TypeError(
                 f"the hook {hook!r} must return None, got {result!r}; raise PermissionDenied or "

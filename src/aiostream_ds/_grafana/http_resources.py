@@ -1,11 +1,13 @@
 """CallResource: calls a `@resource` method for an HTTP request and sends its response."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
+from aiostream_ds._author_threads import call_method, runs_in_thread, threads_of
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._pb import pluginv2 as pb
@@ -43,11 +45,26 @@ async def answer(
             body=message.body,
             user=context.user,
         )
-    method = getattr(source, plan.method)
     if plan.is_generator:
-        await _stream(method(**arguments), call)
+        await _stream(_iterate(source, plan.method, arguments), call)
+        return
+    result = await call_method(source, plan.method, **arguments)
+    if isinstance(result, Iterator):
+        threads = threads_of(source)
+        await _stream(threads.iterate(plan.method, lambda: result), call)
     else:
-        await call.send(_response(await method(**arguments)))
+        await call.send(_response(result))
+
+
+def _iterate(source: Any, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+    """The chunks of a generator, which may be a `def`."""
+    method = partial(getattr(source, name), **arguments)
+    found: AsyncGenerator[Any, None]
+    if runs_in_thread(method.func):
+        found = threads_of(source).iterate(name, method)
+    else:
+        found = method()
+    return found
 
 
 async def _stream(parts: Any, call: Call) -> None:

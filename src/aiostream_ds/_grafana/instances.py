@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 
 from aiostream_ds._author_code import contained, describe
+from aiostream_ds._author_threads import threads_of
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.row_encoder import RowEncoder
@@ -32,7 +33,7 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
-from aiostream_ds.datasource import DataSource, close_instance, create_instance
+from aiostream_ds.datasource import DataSource, close_instance, create_instance, open_lifespan
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import Secret, decode_settings
@@ -359,9 +360,10 @@ class Instances:
         try:
             instance.hide(settings.decrypted_secure_json_data.values())
             source = self._make(plugin_context(context), settings)
+            threads_of(source)  # counts in the counters of this task
             if self.follow is not None:
                 source._follow = partial(self.follow, instance)
-            async with source.lifespan():
+            async with open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings)
             if not instance._retired.is_set() and not instance.closed:

@@ -118,6 +118,14 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Times that a lifespan did not open, close or end in time.",
         counters.lifespans_stuck,
     )
+    yield counter(
+        "thread_waits", "Times that a `def` method waited for a thread.", counters.thread_waits
+    )
+    yield counter(
+        "threads_abandoned",
+        "Cancelled `def` methods that did not end in time.",
+        counters.threads_abandoned,
+    )
     errors = CounterMetricFamily(
         "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from aiostream_ds._author_threads import call_method
 from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._frames import tables
 from aiostream_ds._frames.config import FrameMeta, Notice
@@ -105,7 +106,7 @@ async def answer(
             _add_notice(frames[0], _EXPRESSION)
     else:
         await authorize(instance, context.user, "query", query.query_type)
-        result = await getattr(source, plan.method)(query)
+        result = await call_method(source, plan.method, query)
         frames = await _result_frames(replay, instance, caller, query, result)
     for frame in frames:
         frame.ref_id = query.ref_id

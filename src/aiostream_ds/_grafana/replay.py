@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from aiostream_ds._author_threads import call_method
 from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
@@ -109,7 +110,7 @@ class RowReplay:
         return Cursor(page.epoch, _last_cursor(request, frame, page))
 
     async def _ask_last(self, request: ChannelRequest, name: str) -> Cursor:
-        last = await getattr(request.instance.source, name)(**request.arguments)
+        last = await call_method(request.instance.source, name, **request.arguments)
         if last is None or type(last) is int:
             last = Cursor("", -1 if last is None else last)
         if not isinstance(last, Cursor):
@@ -301,8 +302,10 @@ class RowReplay:
         self, request: ChannelRequest, history_range: HistoryRange
     ) -> HistoryPage:
         """Call the history hook. Raises what it raises, and TypeError for another result."""
-        hook = getattr(request.instance.source, str(request.stream.history))
-        result = await hook(history_range, **request.arguments)
+        hook = str(request.stream.history)
+        result = await call_method(
+            request.instance.source, hook, history_range, **request.arguments
+        )
         page = result if isinstance(result, HistoryPage) else HistoryPage(result)
         if is_table(type(page.rows)):
             threads = request.instance.source.threads

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds._author_threads import call_method
 from aiostream_ds._grafana import http_resources as resources
 from aiostream_ds._grafana.authorization import authorize_some_path
 from aiostream_ds._grafana.instances import Instance
@@ -51,7 +52,8 @@ async def answer(
         )
     plan = by_json_name[field]
     given = arguments(plan, stream.query_type, _values(parameters.get("values", "")), user)
-    found = await getattr(instance.source, plan.method)(parameters.get("typed", ""), **given)
+    typed = parameters.get("typed", "")
+    found = await call_method(instance.source, plan.method, typed, **given)
     return resources.json_body(msgspec.json.encode(to_strings(plan.method, found)))
 
 

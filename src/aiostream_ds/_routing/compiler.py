@@ -60,6 +60,7 @@ _RESERVED_NAMES = (
     "lifespan",
     "quota",
     "settings",
+    "stream_threads",
     "threads",
 )
 """Attributes of every data source; no handler may have such a name."""
@@ -148,7 +149,7 @@ class _Compiler:
         elif not inspect.isfunction(value):
             wrapped = handler_info(getattr(value, "__wrapped__", value))
             if inherited != HandlerInfo() or wrapped != HandlerInfo():
-                raise self._error(name, f"a handler must be an `async def` method, got {value!r}")
+                raise self._error(name, f"a handler must be a method, got {value!r}")
             info = inherited
         else:
             hooks = tuple(dict.fromkeys(inherited.hooks + own.hooks))
@@ -176,13 +177,14 @@ class _Compiler:
 
     def _check_lifespan_and_health(self) -> None:
         health, lifespan = self._members["health"], self._members["lifespan"]
-        if not inspect.iscoroutinefunction(health):
-            raise self._error("health", f"must be an `async def` method, got {health!r}")
-        if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
+        if not inspect.isfunction(health) or _yields(health):
+            raise self._error("health", f"must be a method without a yield, got {health!r}")
+        if _yields(lifespan) or inspect.iscoroutinefunction(lifespan):
+            is_sync = inspect.isgeneratorfunction(lifespan)
             raise self._error(
                 "lifespan",
-                f"must be an async context manager, got {lifespan!r}; "
-                "decorate it with @asynccontextmanager and `yield` in it",
+                f"must be a context manager, got {lifespan!r}; decorate it with "
+                f"@{'' if is_sync else 'async'}contextmanager and `yield` in it",
             )
 
     def _check_parameters(self, name: str, function: Callable[..., Any], positional: int) -> None:
@@ -229,9 +231,9 @@ class _Compiler:
 
     def _check_hook(self, name: str, info: HookInfo, stream: Stream[Any, Any]) -> None:
         hook = self._members[name]
-        if not inspect.iscoroutinefunction(hook):
+        if _yields(hook):
             raise self._error(
-                name, f"a {info.kind} hook must be an `async def` without a yield, got {hook!r}"
+                name, f"a {info.kind} hook must be a method without a yield, got {hook!r}"
             )
         found = list(parameters(hook))
         if info.kind == "suggest":
@@ -255,10 +257,8 @@ class _Compiler:
 
     def _stream(self, stream: Stream[Any, Any], hooks: dict[str, str]) -> StreamPlan:
         name = stream.name
-        if not inspect.isasyncgenfunction(stream.run):
-            raise self._error(
-                name, f"a stream must be an `async def` with a `yield`, got {stream.run!r}"
-            )
+        if inspect.iscoroutinefunction(stream.run):
+            raise self._error(name, f"a stream must be a method with a `yield`, got {stream.run!r}")
         if stream.pattern.first == RESERVED_PATH:
             raise self._error(
                 name, f"the path must not start with {RESERVED_PATH!r}, got {stream.pattern.text!r}"
@@ -379,9 +379,10 @@ class _Compiler:
             query_type, method = info.query, self._members[name]
             if query_type is None:
                 continue
-            if not inspect.iscoroutinefunction(method) or len(parameters(method)) != 1:
+            if _yields(method) or len(parameters(method)) != 1:
                 raise self._error(
-                    name, f"a query must be an `async def` with one argument, got {method!r}"
+                    name,
+                    f"a query must be a method with one argument, without a yield, got {method!r}",
                 )
             self._check_parameters(name, method, 1)
             argument = next(iter(parameters(method)))
@@ -423,9 +424,6 @@ class _Compiler:
 
     def _resource(self, name: str, info: ResourceInfo) -> ResourcePlan:
         method = self._members[name]
-        is_generator = inspect.isasyncgenfunction(method)
-        if not (is_generator or inspect.iscoroutinefunction(method)):
-            raise self._error(name, f"a resource must be an `async def`, got {method!r}")
         pattern = self._resolved(name, method, info.pattern)
         if pattern.first in RESERVED_RESOURCES:
             raise self._error(
@@ -444,5 +442,9 @@ class _Compiler:
             pattern=pattern,
             path_type=msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True),
             wants_request="request" in parameters(method),
-            is_generator=is_generator,
+            is_generator=_yields(method),
         )
+
+
+def _yields(function: Any) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)

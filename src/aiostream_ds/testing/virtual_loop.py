@@ -42,8 +42,8 @@ class _Selector(selectors.DefaultSelector):
         return self.loop._would_wait(timeout, super().select)
 
 
-def _anyio_calls_in_threads() -> int:
-    """The number of active calls of `anyio.to_thread.run_sync` in the running loop."""
+def _active_calls() -> int:
+    """The number of calls in threads in the running loop."""
     try:
         return active_calls()
     except (NoEventLoopError, RuntimeError):
@@ -53,9 +53,9 @@ def _anyio_calls_in_threads() -> int:
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop in virtual time.
 
-    It waits in real time while a call runs in its executor or in one of anyio's worker threads,
-    with anyio's default limiter or that of `DataSource.threads`. A call with another limiter is not
-    detected: the clock may jump meanwhile.
+    It waits in real time, 2 seconds at most, while a `def` method of a data source runs, or a call
+    in its executor or in one of anyio's worker threads, with anyio's default limiter or that of
+    `DataSource.threads`. A call with another limiter is not detected: the clock may jump meanwhile.
     """
 
     def __init__(self) -> None:
@@ -64,6 +64,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = _START
         self._until: float | None = None  # where step, settle or advance ends
         self._calls_in_threads = 0
+        self._hanging = 0  # calls in threads that are not waited for any more
         super().__init__(selector)
 
     def time(self) -> float:
@@ -111,8 +112,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._until = None
 
     def _would_wait(self, timeout: float | None, wait: Callable[[float], list[Any]]) -> list[Any]:
-        if self._calls_in_threads or _anyio_calls_in_threads():
-            return wait(_WAIT)
+        calls = self._calls_in_threads + _active_calls()
+        self._hanging = min(self._hanging, calls)
+        if calls > self._hanging:
+            events = wait(_WAIT)
+            if not events:
+                self._hanging = calls
+            return events
         if self._until is not None:
             if timeout is None or self._now + timeout > self._until:
                 self._now = max(self._now, self._until)

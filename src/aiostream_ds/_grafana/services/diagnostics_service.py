@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from aiostream_ds._author_threads import AuthorThreads, call_method, threads_of
 from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
@@ -41,9 +43,10 @@ class DiagnosticsService(Service):
         try:
             with self.counted("checkHealth"):
                 instance = await self.instances.get(request.plugin_context)
-                answer = await instance.source.health()
+                answer = await call_method(instance.source, "health")
                 if not isinstance(answer, Health) or not isinstance(answer.details, dict):
                     raise TypeError(f"health must return a Health with a dict, got {answer!r}")
+                answer = _with_problems(answer, threads_of(instance.source))
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
                     message=redact_start(answer.message, MESSAGE_LIMIT),
@@ -62,6 +65,14 @@ class DiagnosticsService(Service):
         gauges = Gauges.of(self.registry)
         text = await run_in_thread(exposition, gauges, self.counters)
         return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
+
+
+def _with_problems(health: Health, threads: AuthorThreads) -> Health:
+    """The author's answer and what the runtime knows of the data source."""
+    if not threads.problem:
+        return health
+    message = f"{health.message}; {threads.problem}"
+    return replace(health, ok=health.ok and not threads.abandoned, message=message)
 
 
 def _redacted_json(details: dict[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ import anyio
 import msgspec
 
 from aiostream_ds._author_code import message_of
+from aiostream_ds._author_threads import call_method
 from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
 from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
@@ -148,7 +149,8 @@ class StreamService(Service):
         except (ValueError, BadQuery) as error:
             raise BadQuery(f"published data: {error}") from None
         given = (value, user) if hook.wants_user else (value,)
-        result = await getattr(channel.instance.source, hook.method)(*given, **channel.arguments)
+        source = channel.instance.source
+        result = await call_method(source, hook.method, *given, **channel.arguments)
         return b"" if result is None else msgspec.json.encode(result)
 
 

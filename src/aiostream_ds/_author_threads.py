@@ -1,0 +1,647 @@
+"""Runs an author's `def` methods in worker threads of their data source.
+
+A call borrows a thread for as long as it runs, of the limit `DataSource.threads`. A stream has one
+thread from its first row to its end, of the limit `DataSource.stream_threads`: what is bound to a
+thread, as a connection of sqlite3 is, can be used throughout a run, and streams, which block most
+of the time, cannot take the threads of calls.
+
+A thread cannot be cancelled. What no longer waits for a call leaves it to run to its end; a stream
+ends at its next `yield`. One that does not is reported with its stack and counts against the limit
+until it has ended. All threads are daemons: they do not delay the end of the process.
+"""
+
+import asyncio
+import inspect
+import sys
+import threading
+import traceback
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextvars import Context, copy_context
+from functools import partial
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+import anyio
+
+from aiostream_ds._loggers import get_logger
+from aiostream_ds._telemetry import Counters, current_counters
+from aiostream_ds._threads import count_active_calls_of
+from aiostream_ds.errors import UpstreamError
+
+__all__ = [
+    "ABANDONED_AFTER",
+    "CALL_WAIT",
+    "CLOSE_WAIT",
+    "READ_AHEAD",
+    "AuthorThreads",
+    "ThreadedSource",
+    "call_method",
+    "runs_in_thread",
+    "threads_of",
+]
+
+log = get_logger(__name__)
+
+CALL_WAIT = 10.0
+"""Seconds that a call of a `def` method waits for a free thread of its data source."""
+
+CLOSE_WAIT = 0.8
+"""Seconds that the end of a stream waits for its thread to reach the next `yield`: less than the
+time after which a closing stream is cancelled again."""
+
+ABANDONED_AFTER = 10.0
+"""Seconds after its cancellation from which a `def` method that still runs counts as abandoned, and
+is reported with its stack."""
+
+READ_AHEAD = 1_000
+"""Maximum number of rows that the thread of a stream holds while the event loop is busy."""
+
+_SHOWN = 5
+"""Most methods that a message about a limit names."""
+
+T = TypeVar("T")
+
+
+class ThreadedSource(Protocol):
+    """What `threads_of` needs of a data source."""
+
+    @property
+    def threads(self) -> anyio.CapacityLimiter:
+        """The limit of calls."""
+
+    @property
+    def stream_threads(self) -> anyio.CapacityLimiter:
+        """The limit of streams."""
+
+
+def runs_in_thread(function: Callable[..., Any]) -> bool:
+    """Whether a method of an author is a `def`, which may block, and not an `async def`."""
+    return not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
+
+
+def threads_of(source: Any) -> "AuthorThreads":
+    """The worker threads of a data source."""
+    found: AuthorThreads | None = vars(source).get("_author_threads")
+    if found is None:
+        found = source._author_threads = AuthorThreads(source, current_counters())
+    return found
+
+
+async def call_method(source: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call a method of a data source: an `async def` in the event loop, a `def` in a thread.
+
+    An awaitable that a `def` returns, as one that wraps an `async def` does, is awaited here.
+    """
+    method = getattr(source, name)
+    if not runs_in_thread(method):
+        return await method(*args, **kwargs)
+    result = await threads_of(source).call(name, partial(method, *args, **kwargs))
+    return await result if inspect.isawaitable(result) else result
+
+
+class _Job:
+    """One call of an author's code in a thread. `ended` is called there; it must not raise."""
+
+    __slots__ = ("began", "context", "ended", "name", "thread_id", "work")
+
+    def __init__(
+        self, name: str, work: Callable[[], Any], ended: Callable[[], None], context: Context
+    ) -> None:
+        self.name = name
+        self.work = work
+        self.ended = ended
+        self.context = context
+        self.began = monotonic()
+        self.thread_id = 0
+
+    def run(self) -> None:
+        self.thread_id = threading.get_ident()
+        try:
+            self.context.run(self.work)  # catches what the author raises
+        finally:
+            self.ended()
+
+    @property
+    def stack(self) -> str:
+        """Where the thread is, innermost call last; without this module's own frames."""
+        frame = sys._current_frames().get(self.thread_id)
+        if frame is None:
+            return ""
+        found = traceback.extract_stack(frame)
+        own = [n for n, each in enumerate(found) if each.filename == __file__]
+        return "".join(traceback.format_list(found[own[-1] + 1 :] if own else found)).rstrip()
+
+    def __str__(self) -> str:
+        return f"{self.name} ({monotonic() - self.began:.0f} s)"
+
+
+class _Worker(threading.Thread):
+    """A thread that runs one job after the other, until it gets None."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+
+    def run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            job.run()
+            del job  # it may refer to large results
+
+
+class AuthorThreads:
+    """The worker threads of one data source. Not thread-safe: use it in the event loop's thread.
+
+    Attributes:
+        abandoned: cancelled calls and streams whose threads still run.
+    """
+
+    def __init__(self, source: ThreadedSource, counters: Counters) -> None:
+        self._source = source
+        self._counters = counters
+        instance = getattr(source, "instance", None)
+        self._label = type(source).__name__
+        self._extra = {"datasource": getattr(instance, "uid", "")}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: list[_Worker] = []
+        self._running: dict[_Job, _Call | _Reader] = {}
+        self._reported: set[str] = set()
+        self._closed = False
+        self.abandoned: dict[_Job, None] = {}
+        count_active_calls_of(self)
+
+    def __del__(self) -> None:
+        self.close()  # of a data source that the runtime has not opened
+
+    @property
+    def active_calls(self) -> int:
+        """The number of threads that run an author's code for the running event loop."""
+        if self._loop is not asyncio.get_running_loop():
+            return 0
+        return sum(not each.is_waiting for each in self._running.values())
+
+    @property
+    def problem(self) -> str:
+        """What an admin should know: which limit is reached, which calls do not end. Or ""."""
+        found = [
+            f"all {_count(limiter)} threads for {what} are in use"
+            for limiter, what in (
+                (self._source.threads, "calls"),
+                (self._source.stream_threads, "streams"),
+            )
+            if limiter.borrowed_tokens >= limiter.total_tokens
+        ]
+        if self.abandoned:
+            noun = "a thread does" if len(self.abandoned) == 1 else "threads do"
+            found.append(f"{noun} not end: {_names(self.abandoned)}")
+        return "; ".join(found)
+
+    def close(self) -> None:
+        """End the idle threads, and each other one when its call has returned."""
+        self._closed = True
+        for worker in self._idle:
+            worker.jobs.put(None)
+        self._idle.clear()
+
+    # Calls
+
+    async def call(self, name: str, function: Callable[[], T], *, limited: bool = True) -> T:
+        """Run a function of the author in a thread, in a copy of this task's context.
+
+        Cancellation passes at once, and the thread runs to its end. Raises what the function raises
+        (a StopIteration, which no coroutine can raise, as the cause of a RuntimeError).
+
+        Args:
+            name: the author's method, for messages.
+            function: what to call.
+            limited: whether it counts against the limit of calls.
+
+        Raises:
+            UpstreamError: no thread was free for CALL_WAIT seconds.
+        """
+        job = _Call(name, function)
+        limiter = self._source.threads if limited else None
+        if limiter is not None:
+            await self._borrow(limiter, job, "threads", name)
+        self._start(job, name, job.run, copy_context(), limiter)
+        try:
+            await job.wait()
+        except BaseException:
+            self._leave(job)
+            raise
+        result: T = job.result()
+        return result
+
+    async def _borrow(
+        self, limiter: anyio.CapacityLimiter, borrower: object, attribute: str, name: str
+    ) -> None:
+        """Wait for a free thread."""
+        if self._borrow_nowait(limiter, borrower, attribute, name):
+            return
+        with anyio.move_on_after(CALL_WAIT):
+            return await limiter.acquire_on_behalf_of(borrower)
+        raise UpstreamError(
+            f"no thread was free for {name} in {CALL_WAIT:g} s: all {_count(limiter)} are in use by"
+            f" {_names(self._running)}"
+        )
+
+    def _borrow_nowait(
+        self, limiter: anyio.CapacityLimiter, borrower: object, attribute: str, name: str
+    ) -> bool:
+        try:
+            limiter.acquire_on_behalf_of_nowait(borrower)
+            return True
+        except anyio.WouldBlock:
+            self._counters.thread_waits += 1
+            self._report_limit(limiter, attribute, name)
+            return False
+
+    def _report_limit(self, limiter: anyio.CapacityLimiter, attribute: str, name: str) -> None:
+        """Log that the limit is reached, the first time."""
+        if attribute in self._reported:
+            return
+        self._reported.add(attribute)
+        log.warning(
+            "%s: %s waits for a thread: all %s are in use by %s; raise"
+            " self.%s.total_tokens, or write methods that wait as `async def`",
+            self._label,
+            name,
+            _count(limiter),
+            _names(self._running),
+            attribute,
+            extra=self._extra,
+        )
+
+    # Threads
+
+    def _start(
+        self,
+        borrower: "_Call | _Reader",
+        name: str,
+        work: Callable[[], None],
+        context: Context,
+        limiter: anyio.CapacityLimiter | None,
+    ) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        worker = self._idle.pop() if self._idle else _Worker(f"{self._label}.{name}")
+        borrower.future = loop.create_future()
+
+        def in_loop() -> None:
+            del self._running[job]
+            if limiter is not None:
+                limiter.release_on_behalf_of(borrower)
+            if self.abandoned.pop(job, self) is None:
+                log.info("%s.%s has ended", self._label, name, extra=self._extra)
+            if self._closed:
+                worker.jobs.put(None)
+            else:
+                self._idle.append(worker)
+            borrower.has_ended = True
+            borrower.wake()
+
+        def in_thread() -> None:
+            try:
+                loop.call_soon_threadsafe(in_loop)
+            except RuntimeError:  # the loop is closed: the process ends
+                worker.jobs.put(None)
+
+        job = borrower.job = _Job(name, work, in_thread, context)
+        self._running[job] = borrower
+        worker.name = f"{self._label}.{name}"
+        if not worker.is_alive():
+            worker.start()
+        worker.jobs.put(job)
+
+    def _leave(self, borrower: "_Call | _Reader") -> None:
+        """Nothing waits for this job any more: report it if it does not end soon."""
+        job = borrower.job
+        if job in self._running and self._loop is not None:
+            self._loop.call_later(ABANDONED_AFTER, self._abandon, job)
+
+    def _abandon(self, job: _Job) -> None:
+        if job not in self._running or job in self.abandoned:
+            return
+        self.abandoned[job] = None
+        self._counters.threads_abandoned += 1
+        log.error(
+            "%s.%s was cancelled and does not end; its thread counts against the limit until it"
+            " does\n%s",
+            self._label,
+            job.name,
+            job.stack,
+            extra=self._extra,
+        )
+
+    # Streams
+
+    async def iterate(
+        self,
+        name: str,
+        open_rows: Callable[[], Any],
+        *,
+        copy: Callable[[Any], Any] | None = None,
+        status: Callable[[str], Any] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Iterate over what a function of the author returns, in one thread and an empty context.
+
+        Rows leave at once. The iterator is advanced while rows are asked for, and by one row more;
+        a fast one is read in batches. Closing this generator closes the author's at its next
+        `yield`, and waits CLOSE_WAIT seconds for that.
+
+        Args:
+            name: the author's method, for messages.
+            open_rows: returns an iterator.
+            copy: applied to each row in the thread.
+            status: makes what a stream yields while it waits for a thread, and "" when it has one.
+                Left out, this is no stream: it counts against the limit of calls.
+        """
+        source = self._source
+        limiter = source.threads if status is None else source.stream_threads
+        reader = _Reader(name, open_rows, copy, 1 if status is None else READ_AHEAD)
+        if status is None:
+            await self._borrow(limiter, reader, "threads", name)
+        elif not self._borrow_nowait(limiter, reader, "stream_threads", name):
+            yield status(f"waits for a thread: all {_count(limiter)} for streams are in use")
+            await limiter.acquire_on_behalf_of(reader)
+            yield status("")
+        self._start(reader, name, reader.run, Context(), limiter)
+        try:
+            while rows := await reader.take():
+                for row in rows:
+                    yield row
+        finally:
+            await self._end(reader)
+        if reader.other is not None:  # a `def` that has returned an async iterator
+            async with _closing(reader.other) as others:
+                async for row in others:
+                    yield row
+
+    async def _end(self, reader: "_Reader") -> None:
+        """Let the iterator end; raise what it has raised."""
+        reader.stop()
+        if not await reader.join(CLOSE_WAIT):
+            self._leave(reader)
+        error, reader.error = reader.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # error → traceback → this frame → error would be a cycle
+
+    # Lifespans
+
+    def enter(self, manager: AbstractContextManager[T]) -> AbstractAsyncContextManager[T]:
+        """A `with` statement as an `async with` statement, entered and left in threads.
+
+        It does not count against the limit of calls: they cannot keep it from closing.
+        """
+        return self._enter(manager)
+
+    @asynccontextmanager
+    async def _enter(self, manager: AbstractContextManager[T]) -> AsyncGenerator[T]:
+        is_left = threading.Event()
+
+        def enter() -> T:
+            value = manager.__enter__()
+            if is_left.is_set():  # it was given up meanwhile: nothing else would close it
+                manager.__exit__(None, None, None)
+            return value
+
+        async def leave(*error: Any) -> bool | None:
+            function = partial(manager.__exit__, *error)
+            return await self.call("lifespan", function, limited=False)
+
+        try:
+            value = await self.call("lifespan", enter, limited=False)
+        except BaseException:
+            is_left.set()
+            raise
+        try:
+            yield value
+        except BaseException as error:
+            if not await leave(type(error), error, error.__traceback__):
+                raise
+        else:
+            await leave(None, None, None)
+
+
+class _Call:
+    """A function's result, from a thread to the event loop."""
+
+    __slots__ = ("_error", "_function", "_value", "future", "has_ended", "job", "name")
+
+    is_waiting = False
+
+    future: "asyncio.Future[None]"
+    job: _Job
+
+    def __init__(self, name: str, function: Callable[[], Any]) -> None:
+        self.name = name
+        self._function = function
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.has_ended = False
+
+    def run(self) -> None:
+        try:
+            self._value = self._function()
+        except BaseException as error:
+            self._error = error
+
+    def wake(self) -> None:
+        _resolve(self.future)
+        if self.future.cancelled() and self._error is not None:
+            log.info("%s failed after its cancellation", self.name, exc_info=self._error)
+
+    async def wait(self) -> None:
+        await self.future
+
+    def result(self) -> Any:
+        error, self._error = self._error, None
+        try:
+            if isinstance(error, StopIteration):
+                raise RuntimeError(f"{self.name} raised StopIteration") from error
+            if error is not None:
+                raise error
+            return self._value
+        finally:
+            del error  # error → traceback → this frame → error would be a cycle
+
+
+class _Reader:
+    """Rows from an iterator in a thread, to the event loop.
+
+    The event loop allows a number of rows. The thread counts what it has read, and waits when that
+    is reached; it wakes the loop when the loop sleeps. Each writes only its own attributes, and the
+    list, whose methods are atomic.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "_copy",
+        "_gate",
+        "_is_asleep",
+        "_loop",
+        "_name",
+        "_open_rows",
+        "_read_ahead",
+        "_rows",
+        "_stopped",
+        "_taken",
+        "error",
+        "future",
+        "has_ended",
+        "is_waiting",
+        "job",
+        "other",
+    )
+
+    future: "asyncio.Future[None]"
+    job: _Job
+
+    def __init__(
+        self,
+        name: str,
+        open_rows: Callable[[], Any],
+        copy: Callable[[Any], Any] | None,
+        read_ahead: int,
+    ) -> None:
+        self._name = name
+        self._open_rows = open_rows
+        self._copy = copy
+        self._read_ahead = read_ahead
+        self._loop = asyncio.get_running_loop()
+        self._gate: SimpleQueue[None] = SimpleQueue()
+        self._rows: list[Any] = []
+        self._taken = 0
+        self._allowed = 0
+        self._stopped = False
+        self.is_waiting = False  # set by the thread
+        self._is_asleep = False  # set by the event loop, cleared by the thread
+        self.error: BaseException | None = None
+        self.other: Any = None
+        self.has_ended = False
+
+    # In the thread
+
+    def run(self) -> None:
+        try:
+            self._wait(0)
+            rows = None if self._stopped else self._open()
+            if rows is not None:
+                try:
+                    self._read(rows)
+                finally:
+                    self._close(rows)
+        except BaseException as error:
+            self.error = error
+
+    def _open(self) -> Iterator[Any] | None:
+        rows = self._open_rows()
+        if hasattr(rows, "__anext__"):
+            self.other = rows
+            return None
+        if not hasattr(rows, "__next__"):
+            raise TypeError(f"{self._name} must yield, or return an iterator, got {rows!r:.200}")
+        found: Iterator[Any] = rows
+        return found
+
+    def _close(self, rows: Any) -> None:
+        if hasattr(rows, "close"):  # a generator
+            try:
+                rows.close()
+            except RuntimeError as error:
+                if "ignored GeneratorExit" not in str(error):
+                    raise
+                text = f"{self._name} yields in its finally while it is closed"
+                raise RuntimeError(text) from error
+
+    def _read(self, rows: Iterator[Any]) -> None:
+        append, copy = self._rows.append, self._copy
+        count = 0
+        for row in rows:
+            append(row if copy is None else copy(row))
+            count += 1
+            if self._is_asleep:
+                self._is_asleep = False
+                self._loop.call_soon_threadsafe(self.wake)
+            if count >= self._allowed:
+                self._wait(count)
+                if self._stopped:
+                    return
+
+    def _wait(self, count: int) -> None:
+        """Wait until more rows are allowed than were read, or until the end."""
+        while count >= self._allowed and not self._stopped:
+            self.is_waiting = True
+            if count >= self._allowed and not self._stopped:  # still, now that the loop sees it
+                self._gate.get()
+            self.is_waiting = False
+
+    # In the event loop
+
+    def wake(self) -> None:
+        _resolve(self.future)
+
+    async def take(self) -> list[Any]:
+        """The rows that were read, at least one; none after the end."""
+        rows = self._rows
+        self._allowed = self._taken + self._read_ahead
+        if self.is_waiting:
+            self._open_gate()
+        while not rows and not self.has_ended:
+            self.future = self._loop.create_future()
+            self._is_asleep = True
+            if rows or self.has_ended:
+                break
+            await self.future
+        self._is_asleep = False
+        found = rows[:]
+        del rows[: len(found)]
+        self._taken += len(found)
+        self._allowed = self._taken
+        return found
+
+    def stop(self) -> None:
+        """Let the thread end at the next `yield`."""
+        self._stopped = True
+        self._allowed = 0
+        self._open_gate()
+
+    def _open_gate(self) -> None:
+        self.is_waiting = False
+        self._gate.put(None)
+
+    async def join(self, seconds: float) -> bool:
+        """Wait for the end of the thread. Returns whether it has ended."""
+        with anyio.move_on_after(seconds):
+            while not self.has_ended:
+                self.future = self._loop.create_future()
+                await self.future
+        return self.has_ended
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+@asynccontextmanager
+async def _closing(rows: Any) -> AsyncGenerator[Any]:
+    try:
+        yield rows
+    finally:
+        if hasattr(rows, "aclose"):
+            await rows.aclose()
+
+
+def _count(limiter: anyio.CapacityLimiter) -> str:
+    return f"{limiter.total_tokens:g}"
+
+
+def _names(jobs: Iterable[_Job]) -> str:
+    """The methods that run, the longest running first."""
+    oldest = sorted(jobs, key=lambda job: job.began)
+    more = f" and {len(oldest) - _SHOWN} more" if len(oldest) > _SHOWN else ""
+    return ", ".join(map(str, oldest[:_SHOWN])) + more

@@ -284,7 +284,9 @@ async def test_a_stream_that_yields_while_it_is_closed_is_a_bug(caplog):
         @stream("s")
         def s(self):
             try:
-                yield {"n": 1}
+                while True:
+                    yield {"n": 1}
+                    time.sleep(0.01)
             finally:
                 yield {"n": 2}
 

@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from aiostream_ds._frames.column_values import to_native
 from aiostream_ds._frames.config import Notice
 
 __all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "Row"]
@@ -29,13 +30,14 @@ class Row(msgspec.Struct, gc=False):
 
     @classmethod
     def from_columns(cls, **columns: Any) -> "Columns[Self]":
-        """Many rows at once, each field as a list or a one-dimensional numpy array of its values.
+        """Many rows at once, each field as a list of its values, a one-dimensional numpy array, a
+        pyarrow array, or a Series of pandas or polars.
 
             yield Reading.from_columns(time=times, celsius=temperatures, note=[None] * len(times))
 
         They become one packet, without an object for each row. Times are aware datetimes,
-        datetime64 arrays or Unix milliseconds. The columns are not copied: do not change them
-        afterwards.
+        datetime64 arrays or Unix milliseconds. Columns of pandas are copied; lists and numpy arrays
+        are not: do not change them afterwards.
 
         Raises:
             TypeError: a field is missing or unknown.
@@ -62,7 +64,7 @@ class Columns(Generic[RowT]):
                 )
             columns = {name: columns[name] for name in names}
         self.kind = kind
-        self.values = values = list(columns.values())
+        self.values = values = [to_native(*each) for each in columns.items()]
         self.rows = rows = len(values[0]) if values else 0
         for each in values:
             if len(each) != rows:

@@ -6,13 +6,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.requirements import require
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 HERE = Path(__file__).parent
+FILES = ["good.py", "tables.py", "wrong.py"]
 Report = dict[tuple[str, int], str]
 """The error of a type checker for each file and line."""
 
@@ -22,7 +26,7 @@ def mypy(folder: Path) -> Report:
         [
             *(sys.executable, "-m", "mypy", "--strict", "--config-file", ""),
             *("--cache-dir", str(folder), "--no-error-summary", "--hide-error-context"),
-            *("--no-pretty", "good.py", "wrong.py"),
+            *("--no-pretty", *FILES),
         ],
         cwd=folder,
         capture_output=True,
@@ -34,7 +38,7 @@ def mypy(folder: Path) -> Report:
 
 
 def pyright(folder: Path) -> Report:
-    (folder / "pyrightconfig.json").write_text('{"include": ["good.py", "wrong.py"]}')
+    (folder / "pyrightconfig.json").write_text(json.dumps({"include": FILES}))
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pyright", "--project", str(folder)),
@@ -55,13 +59,19 @@ def pyright(folder: Path) -> Report:
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Report:
     check: Callable[[Path], Report] = request.param
     folder = tmp_path_factory.mktemp("typing")
-    for name in ("good.py", "wrong.py"):
+    for name in FILES:
         shutil.copy(HERE / name, folder)
     return check(folder)
 
 
 def test_right_uses_pass(report: Report) -> None:
     assert {line: text for (name, line), text in report.items() if name == "good.py"} == {}
+
+
+def test_tables_of_libraries_with_types_pass(report: Report) -> None:
+    for library in ("polars", "duckdb"):
+        require(library, find_spec(library) is not None, f"{library} is not installed")
+    assert {line: text for (name, line), text in report.items() if name == "tables.py"} == {}
 
 
 def test_exactly_the_lines_with_a_wrong_use_are_errors(report: Report) -> None:

@@ -104,6 +104,10 @@ class Sensors(DataSource[Broker]):
     async def number(self, q: Pick) -> int:
         return 1
 
+    @query("numbers")  # wrong: a dict of numbers, not of tables
+    async def numbers(self, q: Pick) -> dict[str, int]:
+        return {"n": 1}
+
     @resource("a", method="FETCH")  # wrong: no such HTTP method
     async def fetch(self) -> None: ...
 

@@ -1,6 +1,7 @@
 """Columns of pyarrow arrays of any type, as columns of a frame.
 
-Dates and times are read as counts, because pyarrow's own values of nanoseconds import pandas.
+Numbers and times are read by their memory: pyarrow's `to_numpy`, and its values of nanoseconds,
+import pandas if it is installed.
 """
 
 import reprlib
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["import_array", "import_table", "read_arrow"]
 
-_UNIT_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+_UNIT_NANOSECONDS = {"D": 86_400 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 _MILLISECOND = 10**6
-_DAY_MILLISECONDS = 86_400_000
 
 
 def import_table(table: Any) -> list[tuple[str, Any]]:
@@ -110,6 +110,8 @@ def _read(name: str, array: "pa.Array") -> Column:
         return _read_strings(array)
     if types.is_duration(kind):
         return _of_list(array, FieldType.FLOAT64, _seconds(kind.unit), array.view("int64"))
+    if types.is_interval(kind):
+        return _of_list(array, FieldType.FLOAT64, _interval_seconds(name))
     if types.is_decimal(kind):
         return _of_list(array, FieldType.FLOAT64, float)
     if types.is_time(kind):
@@ -146,9 +148,16 @@ def _of_list(
 
 
 def _read_plain(name: str, array: "pa.Array") -> Column:
-    if array.null_count or "numpy" not in sys.modules:
-        return columns.read(name, array.to_pylist(), _PLAIN_TYPES[str(array.type)])
-    return columns.read(name, array.to_numpy(zero_copy_only=False), None)
+    kind = _PLAIN_TYPES[str(array.type)]
+    numpy = sys.modules.get("numpy")
+    if array.null_count or numpy is None:
+        return columns.read(name, array.to_pylist(), kind)
+    if kind is not FieldType.BOOL:
+        return columns.read(name, numpy.from_dlpack(array), None)
+    end = array.offset + len(array)
+    bits = numpy.frombuffer(array.buffers()[1] or b"", "u1")
+    values = numpy.unpackbits(bits, count=end, bitorder="little")[array.offset :]
+    return Column(values.view("?"), kind, False)
 
 
 _PLAIN_TYPES = {
@@ -162,25 +171,23 @@ _PLAIN_TYPES = {
 
 
 def _read_times(name: str, array: "pa.Array") -> Column:
-    if "numpy" in sys.modules:  # datetime64 in UTC, and NaT for null
-        return columns.read(name, array.to_numpy(zero_copy_only=False), FieldType.TIME)
     import pyarrow.types as types
 
     kind, null = array.type, array.null_count > 0
-    if types.is_date32(kind):
-        counts = array.view("int32").to_pylist()
-        days = [None if day is None else day * _DAY_MILLISECONDS for day in counts]
-        return Column(days, FieldType.TIME, null)
-    counts = array.view("int64").to_pylist()
-    if types.is_date64(kind):
-        return Column(counts, FieldType.TIME, null)
-    unit = _UNIT_NANOSECONDS[kind.unit]
-    if unit >= _MILLISECOND:
-        factor = unit // _MILLISECOND
-        return Column([c if c is None else c * factor for c in counts], FieldType.TIME, null)
-    parts = _MILLISECOND // unit
-    nanos = [0 if count is None else count % parts * unit for count in counts]
-    times = [None if count is None else count // parts for count in counts]
+    unit = "D" if types.is_date32(kind) else "ms" if types.is_date64(kind) else kind.unit
+    counts = array.view("int32" if unit == "D" else "int64")
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and not null:
+        times = numpy.from_dlpack(counts).astype("i8").view(f"M8[{unit}]")
+        return columns.read(name, times, FieldType.TIME)
+    nanoseconds, values = _UNIT_NANOSECONDS[unit], counts.to_pylist()
+    if nanoseconds >= _MILLISECOND:
+        factor = nanoseconds // _MILLISECOND
+        times = [None if value is None else value * factor for value in values]
+        return Column(times, FieldType.TIME, null)
+    parts = _MILLISECOND // nanoseconds
+    nanos = [0 if value is None else value % parts * nanoseconds for value in values]
+    times = [None if value is None else value // parts for value in values]
     return Column(times, FieldType.TIME, null, nanos if any(nanos) else None)
 
 
@@ -248,6 +255,21 @@ def _bytes_text(name: str) -> Callable[[bytes], str]:
 def _seconds(unit: str) -> Callable[[int], float]:
     parts = 10**9 // _UNIT_NANOSECONDS[unit]
     return lambda count: count / parts
+
+
+def _interval_seconds(name: str) -> Callable[[Any], float]:
+    """Of intervals, which are the durations of DuckDB."""
+
+    def convert(value: Any) -> float:
+        months, days, nanoseconds = value
+        if months:
+            raise FrameError(
+                f"field {name!r}: expected intervals without months, whose length depends on the"
+                f" date, got {months} months; subtract two timestamps"
+            )
+        return float(days * 86_400 + nanoseconds / 10**9)
+
+    return convert
 
 
 def _time_of_day(unit: str) -> Callable[[int], str]:

@@ -19,9 +19,9 @@ def to_native(name: str, values: Any) -> Any:
     Raises:
         FrameError: a column cannot have its type.
     """
-    if type(values) is list or is_arrow(values):
-        return values
     kind = type(values)
+    if kind is list or kind.__module__ == "numpy" or is_arrow(values):
+        return values
     if hasattr(kind, "columns") or hasattr(kind, "levels"):
         raise FrameError(
             f"field {name!r}: expected a column, got several in a {kind.__name__}; use"

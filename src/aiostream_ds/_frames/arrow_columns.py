@@ -4,7 +4,6 @@ Numbers and times are read by their memory: pyarrow's `to_numpy`, and its values
 import pandas if it is installed.
 """
 
-import reprlib
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -109,16 +108,16 @@ def _read(name: str, array: "pa.Array") -> Column:
     if types.is_large_string(kind) or types.is_string_view(kind):
         return _read_strings(array)
     if types.is_duration(kind):
-        return _of_list(array, FieldType.FLOAT64, _seconds(kind.unit), array.view("int64"))
+        return _converted(array.view("int64"), FieldType.FLOAT64, _seconds(kind.unit))
     if types.is_interval(kind):
-        return _of_list(array, FieldType.FLOAT64, _interval_seconds(name))
+        return _converted(array, FieldType.FLOAT64, _interval_seconds(name))
     if types.is_decimal(kind):
-        return _of_list(array, FieldType.FLOAT64, float)
+        return columns.read(name, array.to_pylist(), FieldType.FLOAT64)
     if types.is_time(kind):
         counts = array.view("int32" if kind.bit_width == 32 else "int64")
-        return _of_list(array, FieldType.STRING, _time_of_day(kind.unit), counts)
+        return _converted(counts, FieldType.STRING, _time_of_day(kind.unit))
     if _is_binary(kind):
-        return _of_list(array, FieldType.STRING, _bytes_text(name))
+        return columns.read(name, array.to_pylist(), FieldType.STRING)
     if types.is_nested(kind) and not types.is_union(kind):
         return _read_nested(name, array)
     raise FrameError(
@@ -138,12 +137,9 @@ def _is_binary(kind: "pa.DataType") -> bool:
     )
 
 
-def _of_list(
-    array: "pa.Array", kind: FieldType, convert: Callable[[Any], Any], counts: Any = None
-) -> Column:
-    """A column whose values are converted one by one; `counts` are the values as numbers."""
-    values = (array if counts is None else counts).to_pylist()
-    found = [None if value is None else convert(value) for value in values]
+def _converted(array: "pa.Array", kind: FieldType, convert: Callable[[Any], Any]) -> Column:
+    """A column whose values are converted one by one."""
+    found = [None if value is None else convert(value) for value in array.to_pylist()]
     return Column(found, kind, array.null_count > 0)
 
 
@@ -223,33 +219,19 @@ def _read_nested(name: str, array: "pa.Array") -> Column:
         raise FrameError(
             f"field {name!r}: {array.type} cannot be JSON: {_first_line(error)}"
         ) from None
-    return Column(values, FieldType.JSON, array.null_count > 0)
+    return columns.read(name, values, FieldType.JSON)
 
 
 def _read_extension(name: str, array: "pa.ExtensionArray") -> Column:
     kind = array.type.extension_name
     if kind == "arrow.uuid":
-        return _of_list(array, FieldType.STRING, str)
+        return columns.read(name, array.to_pylist(), FieldType.STRING)
     if kind == "arrow.json":
         return _read(name, array.storage)
     raise FrameError(
         f"field {name!r}: expected a type of Arrow itself, got the extension {kind!r}; convert it"
         " to numbers, strings or timestamps"
     )
-
-
-def _bytes_text(name: str) -> Callable[[bytes], str]:
-    def convert(value: bytes) -> str:
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            shown = reprlib.repr(value)
-            raise FrameError(
-                f"field {name!r}: expected bytes that are UTF-8, got {shown}; encode them as text,"
-                " such as hexadecimal digits"
-            ) from None
-
-    return convert
 
 
 def _seconds(unit: str) -> Callable[[int], float]:

@@ -20,6 +20,7 @@ from weakref import WeakSet
 import anyio
 
 from aiostream_ds._loggers import get_logger
+from aiostream_ds.errors import PluginError, UpstreamError
 
 __all__ = [
     "cancel",
@@ -30,6 +31,7 @@ __all__ = [
     "keep_running",
     "message_of",
     "stack_of",
+    "to_plugin_error",
 ]
 
 log = get_logger(__name__)
@@ -123,6 +125,16 @@ def message_of(error: BaseException) -> str:
         return str(error) or type(error).__name__
     except BaseException:  # an author's `__str__` may raise anything
         return describe(error)
+
+
+def to_plugin_error(error: BaseException, name: str) -> PluginError:
+    """The error for the subscribers of what has this name: the author's PluginError, else a
+    transient error."""
+    if isinstance(error, PluginError):
+        return error
+    shown = UpstreamError(f"{name} failed: {message_of(error)}")
+    shown.__cause__ = error
+    return shown
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from weakref import ref
 import anyio
 from msgspec import Struct
 
+from aiostream_ds._author_code import to_plugin_error
 from aiostream_ds._channels.policy import BATCH_ROWS, LAG_END, Buffer
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
@@ -218,8 +219,9 @@ class Broadcast(Generic[RowT]):
         """Raise `error` in all current subscribers, after the rows that they have not read: the
         connection is lost, for example. Thread-safe.
 
-        Later subscribers get the rows that are published from then on. Raise an UpstreamError to
-        let the streams be retried; another PluginError ends them with its message.
+        Later subscribers get the rows that are published from then on. An UpstreamError lets the
+        streams be retried, as does an exception of a client, which becomes one; another PluginError
+        ends them with its message.
 
         Raises:
             TypeError: `error` is not an Exception.
@@ -228,7 +230,7 @@ class Broadcast(Generic[RowT]):
             raise TypeError(f"error must be an Exception, got {error!r}")
         with self._lock:
             for subscription in self._end_all():
-                subscription.end(error)
+                subscription.end(to_plugin_error(error, str(self)))
 
     def close(self) -> None:
         """End all subscriptions, present and later ones: their loops end after the rows that they

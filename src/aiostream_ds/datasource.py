@@ -138,7 +138,8 @@ class DataSource(Generic[S]):
         asked: a data source may read all of its streams, so who may follow the derived stream reads
         the rows of the followed one.
 
-        It ends when the method of the stream returns, or with the run that follows. Safe to cancel:
+        It ends when the method of the stream returns, when the instance closes, and with the run
+        that follows. Safe to cancel:
         a timeout around `anext` loses no row.
 
         Args:
@@ -147,7 +148,7 @@ class DataSource(Generic[S]):
         Raises:
             RuntimeError: the stream would follow itself, directly or through others; or there is no
                 plugin that runs the streams, as in a test with `create_instance`.
-            UpstreamError: from the iterator; the stream failed, or the instance is closing.
+            UpstreamError: from the iterator; the stream failed.
             NotFound: from the iterator; no stream has this path.
             BadQuery: a value that no path can contain, or the path of an exact channel.
             TypeError: an argument is missing, or the stream does not take it.

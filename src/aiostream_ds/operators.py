@@ -208,7 +208,10 @@ def ohlc(
         }
     )
     if volume is not None:
-        plan += [_Output("volume", (volume,), _Sum), _Output("vwap", (value, volume), _Vwap)]
+        plan += [
+            _Output("volume", (volume,), _Sum),
+            _Output("vwap", (value, volume), _WeightedMean),
+        ]
     return _series_windows(rows, _Times(seconds, time, lateness, idle), plan, by)
 
 
@@ -585,13 +588,17 @@ class _Accumulator:
 
     __slots__ = ("count", "time", "value")
 
+    takes: str
+    """What its values must be, as an error names it."""
+
     def __init__(self) -> None:
         self.value: Any = None
         self.time = 0
-        self.count = 0
+        self.count: Any = 0
 
-    def add(self, time: int, *values: Any) -> None:
-        """Add the values of a row; none of them is None."""
+    @abstractmethod
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
+        """Add a value, which is not None. Raises TypeError for one that does not fit."""
 
     @property
     def result(self) -> Any:
@@ -600,37 +607,44 @@ class _Accumulator:
 
 
 class _First(_Accumulator):
-    def add(self, time: int, *values: Any) -> None:
+    takes = "of any type"
+
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
         if self.value is None or time < self.time:
-            (self.value,), self.time = values, time
+            self.value, self.time = value, time
 
 
-class _Last(_Accumulator):
-    def add(self, time: int, *values: Any) -> None:
+class _Last(_First):
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
         if self.value is None or time >= self.time:
-            (self.value,), self.time = values, time
+            self.value, self.time = value, time
 
 
 class _Min(_Accumulator):
-    def add(self, time: int, *values: Any) -> None:
-        if self.value is None or values[0] < self.value:
-            (self.value,) = values
+    takes = "of one type"
+
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
+        if self.value is None or value < self.value:
+            self.value = value
 
 
-class _Max(_Accumulator):
-    def add(self, time: int, *values: Any) -> None:
-        if self.value is None or values[0] > self.value:
-            (self.value,) = values
+class _Max(_Min):
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
+        if self.value is None or value > self.value:
+            self.value = value
 
 
 class _Sum(_Accumulator):
-    def add(self, time: int, *values: Any) -> None:
-        self.value = values[0] if self.value is None else self.value + values[0]
+    takes = "numbers"
+
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
+        # `0 +` refuses what can be added to its like but is no number, such as texts
+        self.value = 0 + value if self.value is None else self.value + value
 
 
 class _Mean(_Sum):
-    def add(self, time: int, *values: Any) -> None:
-        super().add(time, *values)
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
+        super().add(time, value)
         self.count += 1
 
     @property
@@ -638,8 +652,8 @@ class _Mean(_Sum):
         return self.value / self.count if self.count else None
 
 
-class _Count(_Accumulator):
-    def add(self, time: int, *values: Any) -> None:
+class _Count(_First):
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
         self.count += 1
 
     @property
@@ -647,17 +661,13 @@ class _Count(_Accumulator):
         return self.count
 
 
-class _Vwap(_Accumulator):
-    """`value` is the sum of value times volume, `count` the sum of the volumes."""
+class _WeightedMean(_Mean):
+    """`value` is the sum of value times weight, `count` that of the weights."""
 
-    def add(self, time: int, *values: Any) -> None:
-        value, volume = values
-        self.value = value * volume if self.value is None else self.value + value * volume
-        self.count += volume
-
-    @property
-    def result(self) -> Any:
-        return self.value / self.count if self.count else None
+    def add(self, time: int, value: Any, weight: Any = None) -> None:
+        total = (0 + value) * weight
+        self.value = total if self.value is None else self.value + total
+        self.count += weight
 
 
 _ACCUMULATORS: Mapping[str, type[_Accumulator]] = {
@@ -669,14 +679,13 @@ _ACCUMULATORS: Mapping[str, type[_Accumulator]] = {
     "mean": _Mean,
     "count": _Count,
 }
-_NEED_NUMBERS = (_Sum, _Vwap)
 
 
 def _plan(columns: "Mapping[str, Any]") -> list[_Output]:
     plan = []
     for name, given in columns.items():
         column, aggregate = given if isinstance(given, tuple) and len(given) == 2 else (name, given)
-        if aggregate not in get_args(Aggregate):
+        if not isinstance(column, str) or aggregate not in get_args(Aggregate):
             expected = ", ".join(get_args(Aggregate))
             raise ValueError(f"the aggregate of {name!r} must be one of {expected}, got {given!r}")
         plan.append(_Output(name, (column,), _ACCUMULATORS[aggregate]))
@@ -687,16 +696,24 @@ def _series_windows(
     rows: "Source[Any]", times: _Times, plan: list[_Output], by: str | Sequence[str]
 ) -> "Operator[dict[str, Any]]":
     keys = (by,) if isinstance(by, str) else tuple(by)
+    columns = list(dict.fromkeys(column for output in plan for column in output.columns))
+    places = [[columns.index(column) for column in output.columns] for output in plan]
 
     def add(window: dict[tuple[Any, ...], list[_Accumulator]], time: int, row: Any) -> None:
-        series = tuple(_value(row, key) for key in keys)
+        series = tuple([_value(row, key) for key in keys])
         accumulators = window.get(series)
         if accumulators is None:
             accumulators = window[series] = [each.accumulator() for each in plan]
-        for output, accumulator in zip(plan, accumulators, strict=True):
-            values = [_value(row, column) for column in output.columns]
-            if not any(value is None or value != value for value in values):  # NaN differs
-                _add(output, accumulator, time, values)
+        values = [_value(row, column) for column in columns]
+        given = [value is not None and value == value for value in values]  # NaN differs from NaN
+        for number, accumulator in enumerate(accumulators):
+            place, *more = places[number]
+            if not given[place] or (more and not given[more[0]]):
+                continue
+            try:
+                accumulator.add(time, values[place], values[more[0]] if more else None)
+            except TypeError:
+                raise _unfit(plan[number], [values[i] for i in places[number]]) from None
 
     def results(start: int, end: int, window: Any) -> "Iterable[dict[str, Any]]":
         for series, accumulators in window.items():
@@ -709,20 +726,10 @@ def _series_windows(
     return _Windows(rows, times, dict, add, results)
 
 
-def _add(output: _Output, accumulator: _Accumulator, time: int, values: list[Any]) -> None:
-    try:
-        if isinstance(accumulator, _NEED_NUMBERS):
-            for value in values:
-                if isinstance(value, str | bytes | bool):
-                    raise TypeError
-        accumulator.add(time, *values)
-    except TypeError:
-        shown = ", ".join(f"{c}={v!r}" for c, v in zip(output.columns, values, strict=True))
-        raise TypeError(
-            f"the values of {output.name!r} must be numbers, got {shown}"
-            if isinstance(accumulator, _NEED_NUMBERS)
-            else f"the values of {output.name!r} must be of one type, got {shown}"
-        ) from None
+def _unfit(output: _Output, values: list[Any]) -> TypeError:
+    shown = ", ".join(f"{c}={v!r}" for c, v in zip(output.columns, values, strict=True))
+    takes = output.accumulator.takes
+    return TypeError(f"the values of {output.name!r} must be {takes}, got {shown}")
 
 
 def _value(row: Any, name: str) -> Any:

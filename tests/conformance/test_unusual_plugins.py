@@ -76,6 +76,31 @@ async def test_fifty_viewers_share_one_run_that_ends_with_the_last_one(host: Hos
     assert (await counts(host))["runs"] == 2
 
 
+async def test_followers_in_the_plugin_share_the_run_of_the_viewers(host: Host) -> None:
+    for name, path in (("one", "followed/a"), ("two", "shared/a"), ("three", "followed/a")):
+        await host.call("run", path=path, run=name)
+    for name in ("one", "two", "three"):
+        assert await host.packets(name, 3)
+    assert (await counts(host))["runs"] == 1
+    assert await metric(host, "aiostream_ds_streams_running ") == 2
+    await host.call("cancel", run="two")
+    await host.call("cancel", run="one")
+    assert (await counts(host))["finals"] == []
+    await host.call("cancel", run="three")
+    async with asyncio.timeout(5):
+        while await metric(host, "aiostream_ds_streams_running ") > 0:
+            pass
+    found = await counts(host)
+    assert (found["runs"], len(found["finals"])) == (1, 1)
+
+
+async def test_no_row_of_a_thread_is_lost_with_block(host: Host) -> None:
+    await host.call("run", path="published", run="rows")
+    answer = await host.call("resource", path="publish/20000", method="GET")
+    assert json.loads(answer["messages"][0]["body"]) == {"dropped": 0}
+    assert await numbers(host, "rows", 10**9) == list(range(20_000))
+
+
 async def test_health_answers_within_half_a_second_while_five_thousand_channels_open(
     host: Host,
 ) -> None:

@@ -434,6 +434,32 @@ async def test_a_task_of_the_lifespan_may_follow_a_stream_also_before_the_yield(
         assert Watching.seen[:5] == [0, 1, 2, 3, 4]
 
 
+async def test_the_loop_of_a_task_of_the_lifespan_ends_when_its_instance_closes(caplog):
+    class Watching(Ticks):
+        ended = 0
+
+        @asynccontextmanager
+        async def lifespan(self):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.watch)
+                yield
+
+        async def watch(self):
+            async for _ in self.follow(Ticks.ticks, hz=1):
+                pass
+            Watching.ended += 1
+
+    async with serve_in_memory(Watching) as grafana:
+        await grafana.data_source(Watching)
+        await anyio.sleep(3)
+        await grafana.change_settings({})
+        await grafana.data_source(Watching)
+        await anyio.sleep(30)
+        assert Watching.ended == 1
+    assert Watching.ended == 2
+    assert [r.message for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
+
+
 async def test_new_settings_restart_the_followed_stream_and_its_followers():
     async with serve_in_memory(Ticks) as grafana:
         old = await grafana.data_source(Ticks)

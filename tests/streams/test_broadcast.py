@@ -429,6 +429,16 @@ async def test_fail_raises_in_the_present_subscribers_and_spares_later_ones():
     assert await anext(later) == 2
 
 
+async def test_an_exception_of_a_client_is_a_transient_error():
+    broadcast = Broadcast(name="the hub")
+    subscription = broadcast.subscribe()
+    cause = ConnectionResetError("reset by peer")
+    broadcast.fail(cause)
+    with pytest.raises(UpstreamError, match="the hub failed: reset by peer") as raised:
+        await anext(subscription)
+    assert raised.value.__cause__ is cause
+
+
 async def test_a_subscription_ends_when_nothing_refers_to_it():
     broadcast = Broadcast()
     broadcast.publish(1)

@@ -11,7 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiostream_ds._channels.channel import Channel
-from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
+from aiostream_ds._channels.exceptions import (
+    ChannelError,
+    ShuttingDown,
+    StreamFailed,
+    Superseded,
+)
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.status import Status
@@ -115,6 +120,9 @@ class FollowedRows:
             subscription = self._subscription or await self._join()
             try:
                 is_open = await subscription.wait()
+            except (Superseded, ShuttingDown):  # the follower itself is being ended
+                self._leave()
+                raise StopAsyncIteration from None
             except ChannelError as error:
                 self._leave()
                 raise self._failure(error) from error.__cause__

@@ -7,12 +7,12 @@ subscribers.
 
 import anyio
 
-from aiostream_ds._author_code import message_of
+from aiostream_ds._author_code import to_plugin_error
 from aiostream_ds._channels.policy import Retry
 from aiostream_ds._loggers import get_logger
-from aiostream_ds.errors import PluginError, UpstreamError, copy_error
+from aiostream_ds.errors import PluginError, copy_error
 
-__all__ = ["Outages", "to_plugin_error", "worth_traceback"]
+__all__ = ["Outages", "worth_traceback"]
 
 log = get_logger(__name__)
 
@@ -94,15 +94,6 @@ class Outages:
             )
         self._error = self._type = None
         self._failures = 0
-
-
-def to_plugin_error(error: BaseException, name: str) -> PluginError:
-    """The error for subscribers: the author's PluginError, else a transient error."""
-    if isinstance(error, PluginError):
-        return error
-    shown = UpstreamError(f"{name} failed: {message_of(error)}")
-    shown.__cause__ = error
-    return shown
 
 
 def worth_traceback(error: BaseException) -> BaseException | None:

@@ -31,14 +31,14 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from aiostream_ds._author_code import contained, isolate
+from aiostream_ds._author_code import contained, isolate, to_plugin_error
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Buffer, Retry
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import UpstreamError, copy_error, unwrap
 from aiostream_ds.upstream.followed_key import FollowedKey
 from aiostream_ds.upstream.message_queue import MessageQueue
-from aiostream_ds.upstream.outages import Outages, to_plugin_error, worth_traceback
+from aiostream_ds.upstream.outages import Outages, worth_traceback
 
 __all__ = ["BATCH_MESSAGES", "Upstream", "UpstreamStatistics"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from aiostream_ds import (
+    Broadcast,
     Buffer,
     DataSource,
     Frame,
@@ -31,6 +32,8 @@ print("printed while the module is imported")
 
 
 class Lab(DataSource):
+    published = Broadcast(buffer=Buffer(rows=100, full="block"))
+
     def __init__(self) -> None:
         self.runs = 0
         self.finals: list[float] = []
@@ -38,6 +41,30 @@ class Lab(DataSource):
     @resource("counts")
     async def counts(self) -> dict[str, Any]:
         return {"runs": self.runs, "finals": self.finals, "pid": os.getpid()}
+
+    @resource("publish/{n:int}")
+    async def publish(self, n: int) -> Any:
+        """Publish n rows in a thread, and close the broadcast."""
+
+        def work() -> None:
+            for number in range(n):
+                self.published.publish({"n": number})
+
+        while not self.published.subscribers:
+            await anyio.sleep(0.01)
+        await anyio.to_thread.run_sync(work)
+        self.published.close()
+        return {"dropped": self.published.statistics().dropped}
+
+    @stream("published", buffer=Buffer(full="block"))
+    async def publications(self) -> Rows:
+        async for row in self.published.subscribe():
+            yield row
+
+    @stream("followed/{name}")
+    async def followed(self, name: str) -> Rows:
+        async for row in self.follow(Lab.shared, name=name):
+            yield {"n": row["n"]}
 
     @resource("pieces/{n:int}")
     async def pieces(self, n: int) -> Any:

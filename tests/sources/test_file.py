@@ -22,6 +22,7 @@ from aiostream_ds import (
     Status,
     UpstreamError,
 )
+from aiostream_ds._threads import AUTHOR_THREADS
 from aiostream_ds.sources.file import file_source as file
 from aiostream_ds.sources.file import log_file as logfile
 from aiostream_ds.sources.file import range_reader
@@ -896,6 +897,35 @@ async def test_a_line_of_gigabytes_does_not_hold_a_history(tmp_path, monkeypatch
         assert read < 100_000_000
         page = await source.rows_history(after_offset(0, limit=2), "a.ndjson")
         assert numbers(page.rows) == [1, 2]
+
+
+@pytest.mark.timeout(60)
+async def test_a_hung_disk_leaves_the_threads_of_other_data_sources(tmp_path, monkeypatch):
+    for name in ("hung", "fine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(lines(1))
+    release, read = threading.Event(), FileFollower.read
+
+    def read_or_hang(follower):
+        if "/hung/" in str(follower._path):
+            release.wait()
+        return read(follower)
+
+    monkeypatch.setattr(FileFollower, "read", read_or_hang)
+    async with opened(tmp_path / "hung") as hung, opened(tmp_path / "fine") as fine:
+        followed = [hung.rows(Cursor("", -1), "a") for _ in range(AUTHOR_THREADS + 1)]
+        waiting = [asyncio.ensure_future(anext(rows)) for rows in followed]
+        try:
+            while not hung.threads.statistics().tasks_waiting:
+                await asyncio.sleep(0.001)
+            async with asyncio.timeout(20), aclosing(fine.rows(Cursor("", -1), "a")) as rows:
+                assert isinstance(await anext(rows), Cursor)
+                assert [row["n"] for row in await anext(rows)] == [1]
+        finally:
+            release.set()
+            await asyncio.wait(waiting)
+        for rows in followed:
+            await rows.aclose()
 
 
 async def test_histories_leave_threads_for_others(tmp_path, monkeypatch):

@@ -95,6 +95,12 @@ function Header({ store, onMenu }: { store: Store; onMenu: () => void }): React.
           <dt>errors</dt>
           <dd>{totals.errors ?? 0}</dd>
         </div>
+        {totals.queued ? (
+          <div className="warn" title={`of ${formatValue(totals.queueLimit ?? 0, "bytes")}`}>
+            <dt>slow queues</dt>
+            <dd>{formatValue(totals.queued, "bytes")}</dd>
+          </div>
+        ) : null}
         {store.pageDropped ? (
           <div className="warn">
             <dt>lost by this page</dt>

@@ -78,8 +78,8 @@ class ChannelStats(Observer):
             "errors": sum(counters.stream_errors.values()),
             "left out": sum(counters.dropped.values()),
             "stuck": counters.stuck,
-            "queue bytes": registry.memory.used,
-            "queue limit": registry.memory.limit,
+            "queued": registry.memory.used,
+            "queueLimit": registry.memory.limit,
         }
 
     def set_error(self, path: str, text: str) -> None:

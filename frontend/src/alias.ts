@@ -11,6 +11,9 @@ export function withAlias(answer: Observable<DataQueryResponse>, alias: string):
 }
 
 function renamed(frame: DataFrame, alias: string): DataFrame {
+  if (frame.meta?.dataTopic) {
+    return frame; // annotations
+  }
   const isOne = frame.fields.filter(isValue).length === 1;
   const fields = frame.fields.map((field) => {
     const parts = isOne ? [alias] : [alias, field.name, ...Object.values(field.labels ?? {})];

@@ -103,7 +103,7 @@ export interface Field {
 export interface DataFrame {
   name?: string;
   refId?: string;
-  meta?: { notices?: QueryResultMetaNotice[]; custom?: Record<string, any>; channel?: string };
+  meta?: { notices?: QueryResultMetaNotice[]; custom?: Record<string, any>; channel?: string; dataTopic?: string };
   fields: Field[];
   length: number;
 }

@@ -1,43 +1,13 @@
-"""A plugin whose rows are only in memory: each process counts from 1, with its id in `log`."""
+"""The plugin of `counting_plugin.py` for the browser tests."""
 
-import asyncio
-import os
+import sys
+from pathlib import Path
 
-from aiostream_ds import DataSource, Row, Rows, Settings, serve, stream
+from tests.exact.upstream import Plugin
 
-
-class Count(Row):
-    log: str
-    n: int
+_PLUGIN = Path(__file__).with_name("counting_plugin.py")
 
 
-class Nonce(Settings):
-    nonce: int = 0
-    """Changes nothing: makes the settings differ."""
-
-
-class Counting(DataSource[Nonce]):
-    starts = 0
-
-    @stream("declared")
-    async def declared(self) -> Rows[Count]:
-        log = self._name()
-        for n in range(1, 1 << 30):
-            yield Count(log, n)
-            await asyncio.sleep(0.05)
-
-    @stream("inferred")
-    async def inferred(self) -> Rows:
-        log = self._name()
-        await asyncio.sleep(1)  # no columns are known until then
-        for n in range(1, 1 << 30):
-            yield {"log": log, "n": n}
-            await asyncio.sleep(0.05)
-
-    def _name(self) -> str:
-        Counting.starts += 1
-        return f"{os.getpid()}.{Counting.starts}"
-
-
-if __name__ == "__main__":
-    serve(Counting)
+def counting(stream: str) -> Plugin:
+    """The plugin with a query of one of its streams, `declared` or `inferred`."""
+    return Plugin([sys.executable, _PLUGIN], [], {"queryType": stream}, "nonce")

@@ -3,14 +3,10 @@
 When the process or the settings change, rows that were drawn stay; the gap is a notice.
 """
 
-import sys
-from pathlib import Path
-
 import anyio
 import pytest
 
-from tests.exact.upstream import Plugin
-
+from .counting import counting
 from .stage import last
 
 pytestmark = [
@@ -19,12 +15,7 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-COUNTING = Path(__file__).with_name("counting.py")
 STREAMS = ("declared", "inferred")
-
-
-def counting(stream):
-    return Plugin([sys.executable, COUNTING], [], {"queryType": stream}, "nonce")
 
 
 async def opened(stage):
@@ -63,9 +54,11 @@ async def test_drawn_rows_stay_when_the_plugin_is_killed(open_stage, stream):
     async with open_stage(plugin=counting(stream)) as stage:
         tab = await opened(stage)
         await stage.server.kill()
-        assert "between" in gaps(await continued(tab, 1))[0]
+        record = await continued(tab, 1)
+        assert "between" in gaps(record)[0] and gaps(record)[0].endswith(record["marks"][0])
         await stage.server.kill()
-        assert gaps(await continued(tab, 2))[0].endswith("and at 1 earlier times.")
+        record = await continued(tab, 2)
+        assert gaps(record)[0].endswith("Earlier gaps: 1.") and len(record["marks"]) == 2
 
 
 async def test_a_panel_shows_that_no_row_has_come_since_a_restart(open_stage):

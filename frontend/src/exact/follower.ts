@@ -12,7 +12,7 @@
 import { RowBuffer } from "./buffer";
 import { type Column, slice } from "./columns";
 import { keep } from "./keeping";
-import { type Conditions, type Notice, Notices } from "./notices";
+import { type Conditions, type Mark, type Notice, Notices } from "./notices";
 import { type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
 import type { ChannelSubscription, Subscriptions } from "./subscription";
 import { DrawThrottle } from "./throttle";
@@ -64,6 +64,7 @@ export interface Drawing<F> {
   frame: F;
   columns: Column[];
   notices: Notice[];
+  marks: Mark[];
 }
 
 const CLOSED = Symbol("closed");
@@ -378,8 +379,8 @@ export class Follower<F> {
   }
 
   #drawFrame(): void {
-    const notices = this.#notices.collect(this.#trim(), this.#loader.limit);
-    this.#draw({ frame: this.#frame, columns: this.#buffer.copy(), notices });
+    const found = this.#notices.collect(this.#trim(), this.#loader.limit);
+    this.#draw({ frame: this.#frame, columns: this.#buffer.copy(), ...found });
   }
 
   /** Remove rows that the panel does not draw. Returns the left edge of its range. */

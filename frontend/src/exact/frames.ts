@@ -4,6 +4,7 @@ import { type DataFrame, type QueryResultMetaNotice, toDataFrame } from "@grafan
 
 import { columnOf } from "./columns";
 import type { Drawing, History } from "./follower";
+import type { Mark } from "./notices";
 
 type Cursor = History<DataFrame>["cursor"];
 
@@ -23,8 +24,31 @@ export function sameColumns(frame: DataFrame, other: DataFrame): boolean {
   return describe(frame) === describe(other);
 }
 
-/** The frame that a panel draws: the history's fields with the current rows. */
-export function frameOf({ frame, columns, notices }: Drawing<DataFrame>): DataFrame {
+/** The frames that a panel draws: the history's fields with the current rows, and the marks. */
+export function framesOf(drawing: Drawing<DataFrame>): DataFrame[] {
+  const { frame, marks } = drawing;
+  return marks.length > 0 ? [frameOf(drawing), annotationsOf(frame.refId, marks)] : [frameOf(drawing)];
+}
+
+/** Charts draw such a frame as annotations: a notice is only a symbol in the panel's corner. */
+function annotationsOf(refId: string | undefined, marks: Mark[]): DataFrame {
+  const field = (name: string, type: string, valueOf: (mark: Mark) => unknown) => {
+    return { name, type, config: {}, values: marks.map(valueOf) };
+  };
+  return toDataFrame({
+    refId,
+    meta: { dataTopic: "annotations" },
+    fields: [
+      field("time", "time", ({ from }) => from),
+      field("timeEnd", "time", ({ from, to }) => to ?? from),
+      field("isRegion", "boolean", ({ to }) => to !== undefined),
+      field("text", "string", ({ text }) => text),
+      field("color", "string", () => "orange"),
+    ],
+  });
+}
+
+function frameOf({ frame, columns, notices }: Drawing<DataFrame>): DataFrame {
   const all: QueryResultMetaNotice[] = [...(frame.meta?.notices ?? []), ...notices];
   return toDataFrame({
     name: frame.name,

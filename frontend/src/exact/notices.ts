@@ -18,6 +18,13 @@ export interface Gap {
   certain: boolean;
 }
 
+/** A part of the chart in which rows are missing, in Unix ms; without `to` a moment. */
+export interface Mark {
+  from: number;
+  to?: number;
+  text: string;
+}
+
 export interface Conditions {
   /** The stream's status as the plugin reports it; null is healthy. */
   status?: Status | null;
@@ -68,12 +75,13 @@ export class Notices {
   }
 
   /**
-   * Forget gaps and cuts before `from`, the start of the panel's range, and return what is left.
-   * At most `limit` rows are drawn.
+   * Forget gaps and cuts before `from`, the start of the panel's range, and return what is left; gaps and
+   * cuts also as marks. At most `limit` rows are drawn.
    */
-  collect(from: number, limit: number): Notice[] {
+  collect(from: number, limit: number): { notices: Notice[]; marks: Mark[] } {
     const { status, failure, polling, blocked, waiting } = this.#conditions;
     const notices: Notice[] = [];
+    const marks: Mark[] = [];
     this.#gaps = this.#gaps.filter(({ after = 0, before = after }) => before >= from);
     if (this.cut !== undefined && this.cut < from) {
       this.cut = undefined;
@@ -88,16 +96,18 @@ export class Notices {
     } else if (polling) {
       notices.push({ severity: "info", text: "No live connection: new rows are fetched every 2 s." });
     }
-    if (this.#gaps.length > 0) {
-      notices.push({ severity: "warning", text: textOf(this.#gaps) });
+    const gaps = this.#gaps;
+    if (gaps.length > 0) {
+      const others = gaps.length > 1 ? ` Earlier gaps: ${gaps.length - 1}.` : "";
+      notices.push({ severity: "warning", text: textOf(gaps[gaps.length - 1]) + others });
+      gaps.forEach((gap) => marks.push({ from: gap.after ?? from, to: gap.before, text: textOf(gap) }));
     }
     if (this.cut !== undefined) {
-      notices.push({
-        severity: "info",
-        text: `Only the newest ${limit} rows are drawn. Raise "Max data points" to draw more.`,
-      });
+      const text = `Only the newest ${limit} rows are drawn. Raise "Max data points" to draw more.`;
+      notices.push({ severity: "info", text });
+      marks.push({ from, to: this.cut, text });
     }
-    return notices;
+    return { notices, marks };
   }
 }
 
@@ -105,16 +115,13 @@ function isOpen(gap: Gap): boolean {
   return gap.before === undefined;
 }
 
-/** The newest gap, and how many there are. */
-function textOf(gaps: Gap[]): string {
-  const { after, before, certain } = gaps[gaps.length - 1];
+function textOf({ after, before, certain }: Gap): string {
   const verb = certain ? "are" : "may be";
-  const others = gaps.length > 1 ? `, and at ${gaps.length - 1} earlier times` : "";
   if (before === undefined) {
-    return `Rows after ${clock(after!)} ${verb} missing; none has come since${others}.`;
+    return `Rows after ${clock(after!)} ${verb} missing; none has come since.`;
   }
   const where = after === undefined ? "before" : `between ${clock(after)} and`;
-  return `Rows ${where} ${clock(before)} ${verb} missing${others}.`;
+  return `Rows ${where} ${clock(before)} ${verb} missing.`;
 }
 
 /** The time of day, with the date if it is not today. */

@@ -7,7 +7,7 @@ import { currentRange } from "../range";
 import { keyOf } from "../responses";
 import type { StreamQuery } from "../types";
 import { Failure, Follower, type History } from "./follower";
-import { cursorOf, frameOf, historyOf, sameColumns } from "./frames";
+import { cursorOf, framesOf, historyOf, sameColumns } from "./frames";
 import { subscriptions } from "./live";
 import { type Page, isPacket } from "./packets";
 import { Backoff, Sleeper } from "./timing";
@@ -112,7 +112,7 @@ class ExactQuery {
       hidden: () => document.visibilityState === "hidden",
     };
     const follower = new Follower(loader, subscriptions, (drawing) => {
-      this.#subscriber.next({ data: [frameOf(drawing)], key, state: LoadingState.Streaming });
+      this.#subscriber.next({ data: framesOf(drawing), key, state: LoadingState.Streaming });
     });
     this.#followers.push(follower);
     follower.run(historyOf(first, cursorOf(first)!)).catch((error) => this.#showError(error, key));

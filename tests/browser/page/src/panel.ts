@@ -33,6 +33,7 @@ export interface Record {
   names: string[];
   titles: string[];
   runs: Run[];
+  marks: string[];
 }
 
 let requests = 0;
@@ -45,6 +46,7 @@ export class Panel {
   private completed = false;
   private readonly element = document.createElement("div");
   private plot?: uPlot;
+  private annotations: DataFrame[] = [];
 
   constructor(
     readonly name: string,
@@ -81,6 +83,19 @@ export class Panel {
     return { latest: this.latest, completed: this.completed };
   }
 
+  /** Draw the regions of annotations. */
+  private shade({ ctx, bbox, valToPos }: uPlot): void {
+    for (const frame of this.annotations) {
+      const ends = column(frame, "timeEnd");
+      column(frame, "time").forEach((from, row) => {
+        const left = Math.max(bbox.left, valToPos(from / 1000, "x", true));
+        const right = Math.max(left + 1, valToPos(ends[row] / 1000, "x", true));
+        ctx.fillStyle = "#ff983040";
+        ctx.fillRect(left, bbox.top, right - left, bbox.height);
+      });
+    }
+  }
+
   /** The refIds of the frames, and the columns whose values are of another realm: those cannot be cloned. */
   inspect() {
     const frames: DataFrame[] = [...this.packets.values()].flatMap((each) => each.data);
@@ -91,7 +106,9 @@ export class Panel {
   private take(packet: any): void {
     this.packets.set(packet.key ?? packet.data[0]?.refId ?? "A", packet);
     const packets = [...this.packets.values()];
-    const frames: DataFrame[] = packets.flatMap((each) => each.data);
+    const all: DataFrame[] = packets.flatMap((each) => each.data);
+    const frames = all.filter((frame) => !isAnnotations(frame));
+    const annotations = all.filter(isAnnotations);
     const failed = packets.find((each) => each.error);
     this.latest = {
       at: Date.now(),
@@ -104,12 +121,13 @@ export class Panel {
       names: frames.flatMap((frame) => frame.fields.map(({ name }) => name)),
       titles: frames.flatMap((frame) => frame.fields.map(({ config }) => config.displayNameFromDS ?? "")),
       runs: frames.flatMap(runsOf),
+      marks: annotations.flatMap((frame) => column(frame, "text")),
     };
     this.records.push(this.latest);
-    this.draw(frames);
+    this.draw(frames, annotations);
   }
 
-  private draw(frames: DataFrame[]): void {
+  private draw(frames: DataFrame[], annotations: DataFrame[]): void {
     const wanted = this.options.draw;
     if (!wanted) {
       return;
@@ -121,8 +139,9 @@ export class Panel {
       this.element.innerHTML = `<h2>${this.name}</h2><div class="notices"></div><div class="plot"></div>`;
       const axis = { stroke: "#ccccdc", grid: { stroke: "#2c3235" } };
       const series = [{}, { stroke: "#73bf69", width: 1 }];
-      this.plot = new uPlot({ width: 620, height: 180, series, axes: [axis, axis], legend: { show: false } }, data, this.element.querySelector<HTMLElement>(".plot")!);
+      this.plot = new uPlot({ width: 620, height: 180, series, axes: [axis, axis], legend: { show: false }, hooks: { drawClear: [(plot) => this.shade(plot)] } }, data, this.element.querySelector<HTMLElement>(".plot")!);
     }
+    this.annotations = annotations;
     this.plot.setData(data);
     const notices = this.element.querySelector(".notices")!;
     notices.replaceChildren(
@@ -135,6 +154,15 @@ export class Panel {
       })
     );
   }
+}
+
+/** Grafana separates such frames from the others, and charts draw them as annotations. */
+function isAnnotations(frame: DataFrame): boolean {
+  return frame.meta?.dataTopic === "annotations";
+}
+
+function column(frame: DataFrame, name: string): any[] {
+  return valuesOf(frame.fields.find((field) => field.name === name));
 }
 
 function isCloneable(value: unknown): boolean {

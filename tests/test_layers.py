@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 # From the base layer up. A package imports itself and lower layers; packages of one layer do not
 # import each other.
 LAYERS = (
-    {"_loggers", "_redaction"},
+    {"_loggers", "_redaction", "_short_repr"},
     {"errors", "_telemetry", "_annotations", "_leniency", "_pb"},
     {"_author_code", "_dependencies", "_threads"},
     {"_run_scope", "_author_threads"},

@@ -3,7 +3,6 @@
 begin(cursor) ──▶ encode(rows) → packets with (epoch, prev, last) …
 """
 
-import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby, pairwise
@@ -21,6 +20,7 @@ from aiostream_ds._encoding.values import with_text_keys
 from aiostream_ds._frames.cursor import columns_of
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage
 
@@ -202,7 +202,7 @@ class CursorEncoder:
         try:
             return _to_int(self._column, get(row))
         except (KeyError, AttributeError):
-            shown = reprlib.repr(row)
+            shown = short_repr(row)
             raise TypeError(f"a row must have the cursor {self._column!r}, got {shown}") from None
 
     def _getter(self, row: Any) -> Callable[[Any], Any]:
@@ -267,7 +267,7 @@ def _to_int(column: str, value: Any) -> int:
     if type(value) is int:
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"cursor {column!r} must be an int, got {value!r}")
+        raise TypeError(f"cursor {column!r} must be an int, got {short_repr(value)}")
     return index(value)
 
 

@@ -28,6 +28,7 @@ from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds._frames.packet import Packet, Schema
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Columns
 
@@ -370,7 +371,9 @@ class RowEncoder:
             return disambiguate_fields(table)
         layout, values, count = table
         if layout.is_stamped:
-            raise TypeError(f"rows of a history must have a column {TIME!r}, got {rows[0]!r}")
+            raise TypeError(
+                f"rows of a history must have a column {TIME!r}, got {short_repr(rows[0])}"
+            )
         return Frame(*layout.fields(values, count))
 
     def _check_times(self, table: "Frame | _Table") -> Notice | None:

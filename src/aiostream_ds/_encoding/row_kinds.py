@@ -9,7 +9,6 @@ attrs, pydantic and numpy are never imported: their classes are recognized by th
 """
 
 import dataclasses
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from operator import methodcaller
@@ -22,6 +21,7 @@ from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Frame
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds.rows import Columns, Cursor
 
 __all__ = [
@@ -166,7 +166,7 @@ def rows_of_history(rows: Any) -> "Frame | Columns[Any] | list[Any]":
     if open_rows is not None:
         return list(open_rows(rows))
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes) or row_kind(type(rows)):
-        shown = reprlib.repr(rows)
+        shown = short_repr(rows)
         raise TypeError(
             f"a history must be a Frame, Columns, a table or a list of rows, got {shown}"
         )
@@ -175,7 +175,7 @@ def rows_of_history(rows: Any) -> "Frame | Columns[Any] | list[Any]":
 
 def not_a_row(value: Any) -> str:
     """The message for a value that a stream has yielded or a history has returned."""
-    shown = reprlib.repr(value)
+    shown = short_repr(value)
     if isinstance(value, Cursor):
         return f"only a stream with the option cursor may yield a Cursor, got {shown}"
     text = f"a row must be {KINDS}, got {shown}"
@@ -238,7 +238,7 @@ def _is_numpy(kind: type, name: str) -> bool:
 def _void_to_dict(row: Any) -> dict[str, Any]:
     names = row.dtype.names
     if names is None:
-        raise TypeError(f"a numpy.void that is a row must have named fields, got {row!r}")
+        raise TypeError(f"a numpy.void that is a row must have named fields, got {short_repr(row)}")
     return {name: row[name] for name in names}
 
 

@@ -17,6 +17,7 @@ from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen, with_text_keys
 from aiostream_ds._frames.frame import FieldType
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._short_repr import short_repr
 
 __all__ = ["SchemaInference"]
 
@@ -202,7 +203,8 @@ class SchemaInference:
                     free -= 1
             elif self._policy.conflict == "fail":
                 raise TypeError(
-                    f"the name of a column must be a str that UTF-8 can encode, got {key!r}"
+                    "the name of a column must be a str that UTF-8 can encode, got"
+                    f" {short_repr(key)}"
                 )
             else:
                 dropped["conflict"] += value is not None

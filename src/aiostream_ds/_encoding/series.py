@@ -8,7 +8,6 @@ same time become one row, so that a packet grows with its values and not with se
 When there are too many series, those that have had no rows for long are forgotten.
 """
 
-import reprlib
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from aiostream_ds._encoding.values import VALUE_ERRORS, to_text, with_text_keys
 from aiostream_ds._frames.columns import FLOATS, RANGES
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.frame import FieldType, Frame
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds.rows import Columns
 
 __all__ = ["Series"]
@@ -181,7 +181,7 @@ class Series:
                 columns = _frame_columns(row)
                 yield from ((columns, values) for values in frame_rows(row))
             elif row != []:  # of an empty table
-                shown = type(row).__name__ if isinstance(row, Columns) else reprlib.repr(row)
+                shown = type(row).__name__ if isinstance(row, Columns) else short_repr(row)
                 raise TypeError(
                     "a stream with labels must yield single rows, tables or lists of rows, got"
                     f" {shown}"
@@ -218,7 +218,7 @@ class Series:
         name = self._names.get((key, values))
         if name is None:
             if not isinstance(key, str):
-                raise TypeError(f"the name of a column must be a str, got {key!r}")
+                raise TypeError(f"the name of a column must be a str, got {short_repr(key)}")
             labels = self._pairs(values)
             name = self._names[key, values] = full_name(key, labels)
             self._columns[name] = RowColumn(

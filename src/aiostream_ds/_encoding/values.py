@@ -7,6 +7,7 @@ from aiostream_ds._channels.policy import Conflict
 from aiostream_ds._encoding.row_layout import NUMBERS, TIME, TYPES
 from aiostream_ds._frames import scalars
 from aiostream_ds._frames.frame import Field, FieldType, check_data
+from aiostream_ds._short_repr import short_repr
 
 __all__ = ["VALUE_ERRORS", "is_valid", "to_builtin", "to_text", "widen", "with_text_keys"]
 
@@ -95,7 +96,8 @@ def _mismatch(name: str, known: FieldType | None, values: list[Any]) -> TypeErro
     mismatched = next(value for value in present if _kind(name, type(value)) not in fitting)
     expected = " or ".join(sorted(kind.value for kind in fitting & kinds))
     return TypeError(
-        f"column {name!r}: expected {expected}, got {mismatched!r} ({type(mismatched).__name__})"
+        f"column {name!r}: expected {expected}, got {short_repr(mismatched)}"
+        f" ({type(mismatched).__name__})"
     )
 
 

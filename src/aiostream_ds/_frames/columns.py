@@ -7,7 +7,6 @@ their own methods.
 """
 
 import enum
-import reprlib
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sized
 from datetime import datetime
@@ -19,6 +18,7 @@ import orjson
 
 from aiostream_ds._frames.scalars import conversion, to_builtin
 from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
+from aiostream_ds._short_repr import short_repr
 
 __all__ = [
     "ARRAY_TYPES",
@@ -174,7 +174,7 @@ def read(name: str, values: Any, wanted: FieldType | None, nanos: Any = None) ->
     elif is_numpy(values):
         column = _read_array(name, values, wanted)
     elif isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        shown = reprlib.repr(values)
+        shown = short_repr(values)
         raise FrameError(f"field {name!r}: values must be a list or a numpy array, got {shown}")
     else:
         column = _read_list(name, list(values), wanted)
@@ -227,7 +227,7 @@ def _to_floats(name: str, values: list[Any], wanted: FieldType) -> list[Any]:
         except OverflowError:
             raise FrameError(
                 f"{_place(name, row, values)}: expected a number in the range of {wanted.value},"
-                f" got {reprlib.repr(value)}"
+                f" got {short_repr(value)}"
             ) from None
     return floats
 
@@ -477,7 +477,7 @@ def _range_text(field_type: FieldType, low: int, high: int) -> str:
 
 def _refuse(name: str, values: list[Any], fits: Callable[[Any], bool], expected: str) -> NoReturn:
     row = next(row for row, value in enumerate(values) if not fits(value))
-    shown = reprlib.repr(values[row])
+    shown = short_repr(values[row])
     raise FrameError(f"{_place(name, row, values)}: expected {expected}, got {shown}")
 
 

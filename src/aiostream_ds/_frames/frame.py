@@ -10,6 +10,7 @@ from aiostream_ds._frames.columns import RANGES, Column, FieldType, FrameError
 from aiostream_ds._frames.common_columns import validated_type
 from aiostream_ds._frames.config import FieldConfig, FrameMeta
 from aiostream_ds._frames.dataframes import table_columns
+from aiostream_ds._short_repr import short_repr
 
 __all__ = ["Field", "FieldType", "Frame", "FrameError", "check_data", "check_schema"]
 
@@ -181,7 +182,9 @@ class Frame:
         for key, each in config.items():
             if key not in names:
                 shown = ", ".join(names[:_SHOWN]) or "no columns"
-                raise FrameError(f"config must be for columns of the table ({shown}), got {key!r}")
+                raise FrameError(
+                    f"config must be for columns of the table ({shown}), got {short_repr(key)}"
+                )
             fields[names.index(key)].config = each
         return cls(*fields, name=name, ref_id=ref_id, meta=meta)
 
@@ -216,7 +219,7 @@ def check_schema(frame: Frame) -> None:
     seen = set()
     for index, field in enumerate(frame.fields):
         if not isinstance(field, Field):
-            raise FrameError(f"field {index} must be a Field, got {field!r}")
+            raise FrameError(f"field {index} must be a Field, got {short_repr(field)}")
         where = f"field {field.name!r}"
         _check_str(field.name, f"name of field {index}")
         if not isinstance(field.labels, Mapping):
@@ -266,16 +269,18 @@ def _check_field(field: Field) -> None:
 
 def _check_str(value: object, what: str) -> None:
     if not isinstance(value, str):
-        raise FrameError(f"{what} must be a str, got {value!r}")
+        raise FrameError(f"{what} must be a str, got {short_repr(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FrameError(f"{what} must be a str that UTF-8 can encode, got {value!r}") from None
+        raise FrameError(
+            f"{what} must be a str that UTF-8 can encode, got {short_repr(value)}"
+        ) from None
 
 
 def _check_config(value: object, wanted: type[FieldConfig] | type[FrameMeta], what: str) -> None:
     if not isinstance(value, wanted):
-        raise FrameError(f"{what} must be a {wanted.__name__}, got {value!r}")
+        raise FrameError(f"{what} must be a {wanted.__name__}, got {short_repr(value)}")
     try:
         config.check(value)
     except ValueError as error:

@@ -6,7 +6,6 @@ classes are recognized by name.
 """
 
 import os
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
@@ -16,6 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 import orjson
+
+from aiostream_ds._short_repr import short_repr
 
 __all__ = ["BUILTIN_TYPES", "CONVERTED", "Conversion", "conversion", "to_builtin", "to_text"]
 
@@ -54,7 +55,7 @@ def to_builtin(value: Any) -> Any:
     if found is None:
         raise TypeError(
             "expected bool, int, float, str, datetime, dict, list or None, or a value that is"
-            f" converted to one ({CONVERTED}), got {reprlib.repr(value)} ({kind.__name__})"
+            f" converted to one ({CONVERTED}), got {short_repr(value)} ({kind.__name__})"
         )
     return found.convert(value)
 
@@ -150,7 +151,7 @@ def _float(value: Any) -> float:
     """Decimal and Fraction."""
     number = float(value)
     if isinf(number) and (not hasattr(value, "is_infinite") or not value.is_infinite()):
-        raise ValueError(f"expected a number in the range of float, got {reprlib.repr(value)}")
+        raise ValueError(f"expected a number in the range of float, got {short_repr(value)}")
     return number
 
 
@@ -160,7 +161,7 @@ def _decoded(value: Any) -> str:
         return bytes(value).decode()
     except UnicodeDecodeError:
         raise ValueError(
-            f"expected bytes that are UTF-8, got {reprlib.repr(bytes(value))}; use their .hex(), or"
+            f"expected bytes that are UTF-8, got {short_repr(bytes(value))}; use their .hex(), or"
             " decode them"
         ) from None
 

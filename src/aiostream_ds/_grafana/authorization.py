@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._author_threads import call_method
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds.errors import PermissionDenied, PluginError, QuotaExceeded, unwrap
 from aiostream_ds.models import User
 
@@ -138,8 +139,8 @@ async def _call_hook(channel: "ChannelRequest", user: User | None) -> None:
         result = await call_method(channel.instance.source, hook, user, **channel.arguments)
         if result is not None:
             raise TypeError(
-                f"the hook {hook!r} must return None, got {result!r}; raise PermissionDenied or "
-                "NotFound to refuse"
+                f"the hook {hook!r} must return None, got {short_repr(result)}; raise"
+                " PermissionDenied or NotFound to refuse"
             )
 
 

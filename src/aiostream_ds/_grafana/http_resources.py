@@ -11,6 +11,7 @@ from aiostream_ds._author_threads import call_method, runs_in_thread, threads_of
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds.errors import BadQuery, NotFound
 from aiostream_ds.models import PluginContext, Request, Response
 
@@ -71,7 +72,7 @@ async def _stream(parts: Any, call: Call) -> None:
     async with aclosing(parts):
         async for part in parts:
             if not isinstance(part, bytes):
-                raise TypeError(f"a streaming resource must yield bytes, got {part!r}")
+                raise TypeError(f"a streaming resource must yield bytes, got {short_repr(part)}")
             first = not call.sent
             await call.send(
                 _message(200, _BYTES, part) if first else pb.CallResourceResponse(body=part)
@@ -85,8 +86,8 @@ def _response(result: Any) -> pb.CallResourceResponse:
         return _message(result.status, result.headers, result.body)
     if isinstance(result, AsyncIterator):
         raise TypeError(
-            f"a resource must return a response, got {result!r}; to stream, yield bytes from its"
-            " `async def`"
+            f"a resource must return a response, got {short_repr(result)}; to stream, yield"
+            " bytes from its `async def`"
         )
     if isinstance(result, bytes):
         return _message(200, _BYTES, result)

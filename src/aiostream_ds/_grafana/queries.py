@@ -6,7 +6,6 @@ the history in the form that alerting accepts. A user who may not subscribe to a
 read its history either.
 """
 
-import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -35,6 +34,7 @@ from aiostream_ds._grafana.table_reading import INLINE_ROWS, read_table
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._threads import run_in_thread
 from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
@@ -173,7 +173,7 @@ async def _named_frames(
         if not isinstance(name, str):
             raise TypeError(
                 f"the names of the tables of the query {query.query_type!r} must be str, got"
-                f" {reprlib.repr(name)}"
+                f" {short_repr(name)}"
             )
         frames = await _table_frames(instance, caller, query, item)
         for frame in frames:
@@ -191,7 +191,7 @@ async def _table_frames(
     if not is_table(type(item)):
         raise TypeError(
             f"the query {query.query_type!r} must return a Frame, a table, a LiveChannel, a list of"
-            f" them, or a dict of tables by name, got {reprlib.repr(item)}"
+            f" them, or a dict of tables by name, got {short_repr(item)}"
         )
     frame = await read_table(Frame.from_table, item, instance.source.threads)
     if caller.is_alert_rule and (not frame.rows or is_series(frame)):

@@ -42,6 +42,7 @@ from aiostream_ds._grafana.table_reading import INLINE_ROWS, read_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters
 from aiostream_ds._threads import run_in_thread
 from aiostream_ds.errors import BadQuery, UpstreamError
@@ -114,7 +115,7 @@ class RowReplay:
         if last is None or type(last) is int:
             last = Cursor("", -1 if last is None else last)
         if not isinstance(last, Cursor):
-            raise TypeError(f"{name} must return a Cursor, an int or None, got {last!r}")
+            raise TypeError(f"{name} must return a Cursor, an int or None, got {short_repr(last)}")
         return last
 
     async def initial_data(self, request: ChannelRequest) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._paths import Pattern
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds.settings import convert
 
 __all__ = ["SUGGESTIONS", "SuggestPlan", "arguments", "suggest_plan", "to_strings"]
@@ -76,11 +77,13 @@ def to_strings(method: str, returned: Any) -> list[str]:
         TypeError: the hook returned anything but a list of strings or numbers.
     """
     if not isinstance(returned, Iterable) or isinstance(returned, str | bytes):
-        raise TypeError(f"{method} must return a list of strings or numbers, got {returned!r}")
+        raise TypeError(
+            f"{method} must return a list of strings or numbers, got {short_repr(returned)}"
+        )
     values = list(islice(returned, SUGGESTIONS))
     for value in values:
         if not isinstance(value, str | int | float):
             raise TypeError(
-                f"{method} must return a list of strings or numbers, got {value!r} in it"
+                f"{method} must return a list of strings or numbers, got {short_repr(value)} in it"
             )
     return list(map(str, values))

@@ -13,6 +13,7 @@ from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._redaction import redact_json, redact_start
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._threads import run_in_thread
 from aiostream_ds.models import Health
 
@@ -45,7 +46,9 @@ class DiagnosticsService(Service):
                 instance = await self.instances.get(request.plugin_context)
                 answer = await call_method(instance.source, "health")
                 if not isinstance(answer, Health) or not isinstance(answer.details, dict):
-                    raise TypeError(f"health must return a Health with a dict, got {answer!r}")
+                    raise TypeError(
+                        f"health must return a Health with a dict, got {short_repr(answer)}"
+                    )
                 answer = _with_problems(answer, threads_of(instance.source))
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,

@@ -116,12 +116,12 @@ test("a frame keeps its field config and the backend's notices under one key", a
   subscription.unsubscribe();
 });
 
-test("rows that are not drawn are marked by a frame of annotations, which the alias does not rename", async () => {
+test("rows that are not drawn are shown by a frame of annotations, which the alias does not rename", async () => {
   const { packets, subscription } = run(request([{ exact: true, alias: "a" }], { maxDataPoints: 3 }));
   await vi.advanceTimersByTimeAsync(0);
-  const [rows, marks] = packets[0].data;
-  expect([rows.refId, marks.refId, marks.meta]).toEqual(["A", "A", { dataTopic: "annotations" }]);
-  const values = Object.fromEntries(marks.fields.map((field: any) => [field.name, field.values]));
+  const [rows, annotations] = packets[0].data;
+  expect([rows.refId, annotations.refId, annotations.meta]).toEqual(["A", "A", { dataTopic: "annotations" }]);
+  const values = Object.fromEntries(annotations.fields.map((field: any) => [field.name, field.values]));
   expect(values).toEqual({
     time: [1_000 - 60_000],
     timeEnd: [1],
@@ -130,7 +130,7 @@ test("rows that are not drawn are marked by a frame of annotations, which the al
     color: ["orange"],
   });
   expect(rows.fields[1].config.displayNameFromDS).toBe("a");
-  expect(marks.fields.every(({ config }: any) => !config.displayNameFromDS)).toBe(true);
+  expect(annotations.fields.every(({ config }: any) => !config.displayNameFromDS)).toBe(true);
   subscription.unsubscribe();
 });
 

@@ -55,10 +55,10 @@ async def test_drawn_rows_stay_when_the_plugin_is_killed(open_stage, stream):
         tab = await opened(stage)
         await stage.server.kill()
         record = await continued(tab, 1)
-        assert "between" in gaps(record)[0] and gaps(record)[0].endswith(record["marks"][0])
+        assert "between" in gaps(record)[0] and gaps(record)[0].endswith(record["annotations"][0])
         await stage.server.kill()
         record = await continued(tab, 2)
-        assert gaps(record)[0].endswith("Earlier gaps: 1.") and len(record["marks"]) == 2
+        assert gaps(record)[0].endswith("Earlier gaps: 1.") and len(record["annotations"]) == 2
 
 
 async def test_a_panel_shows_that_no_row_has_come_since_a_restart(open_stage):

@@ -12,7 +12,7 @@
 import { RowBuffer } from "./buffer";
 import { type Column, slice } from "./columns";
 import { keep } from "./keeping";
-import { type Conditions, type Mark, type Notice, Notices } from "./notices";
+import { type Annotation, type Conditions, type Notice, Notices } from "./notices";
 import { type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
 import type { ChannelSubscription, Subscriptions } from "./subscription";
 import { DrawThrottle } from "./throttle";
@@ -64,7 +64,7 @@ export interface Drawing<F> {
   frame: F;
   columns: Column[];
   notices: Notice[];
-  marks: Mark[];
+  annotations: Annotation[];
 }
 
 const CLOSED = Symbol("closed");

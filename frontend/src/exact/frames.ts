@@ -4,7 +4,7 @@ import { type DataFrame, type QueryResultMetaNotice, toDataFrame } from "@grafan
 
 import { columnOf } from "./columns";
 import type { Drawing, History } from "./follower";
-import type { Mark } from "./notices";
+import type { Annotation } from "./notices";
 
 type Cursor = History<DataFrame>["cursor"];
 
@@ -24,16 +24,16 @@ export function sameColumns(frame: DataFrame, other: DataFrame): boolean {
   return describe(frame) === describe(other);
 }
 
-/** The frames that a panel draws: the history's fields with the current rows, and the marks. */
+/** The frames that a panel draws: the history's fields with the current rows, and the annotations. */
 export function framesOf(drawing: Drawing<DataFrame>): DataFrame[] {
-  const { frame, marks } = drawing;
-  return marks.length > 0 ? [frameOf(drawing), annotationsOf(frame.refId, marks)] : [frameOf(drawing)];
+  const { frame, annotations } = drawing;
+  return annotations.length > 0 ? [frameOf(drawing), annotationsOf(frame.refId, annotations)] : [frameOf(drawing)];
 }
 
 /** Charts draw such a frame as annotations: a notice is only a symbol in the panel's corner. */
-function annotationsOf(refId: string | undefined, marks: Mark[]): DataFrame {
-  const field = (name: string, type: string, valueOf: (mark: Mark) => unknown) => {
-    return { name, type, config: {}, values: marks.map(valueOf) };
+function annotationsOf(refId: string | undefined, annotations: Annotation[]): DataFrame {
+  const field = (name: string, type: string, valueOf: (annotation: Annotation) => unknown) => {
+    return { name, type, config: {}, values: annotations.map(valueOf) };
   };
   return toDataFrame({
     refId,

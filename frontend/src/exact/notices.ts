@@ -19,7 +19,7 @@ export interface Gap {
 }
 
 /** A part of the chart in which rows are missing, in Unix ms; without `to` a moment. */
-export interface Mark {
+export interface Annotation {
   from: number;
   to?: number;
   text: string;
@@ -76,12 +76,12 @@ export class Notices {
 
   /**
    * Forget gaps and cuts before `from`, the start of the panel's range, and return what is left; gaps and
-   * cuts also as marks. At most `limit` rows are drawn.
+   * cuts also as annotations. At most `limit` rows are drawn.
    */
-  collect(from: number, limit: number): { notices: Notice[]; marks: Mark[] } {
+  collect(from: number, limit: number): { notices: Notice[]; annotations: Annotation[] } {
     const { status, failure, polling, blocked, waiting } = this.#conditions;
     const notices: Notice[] = [];
-    const marks: Mark[] = [];
+    const annotations: Annotation[] = [];
     this.#gaps = this.#gaps.filter(({ after = 0, before = after }) => before >= from);
     if (this.cut !== undefined && this.cut < from) {
       this.cut = undefined;
@@ -100,14 +100,14 @@ export class Notices {
     if (gaps.length > 0) {
       const others = gaps.length > 1 ? ` Earlier gaps: ${gaps.length - 1}.` : "";
       notices.push({ severity: "warning", text: textOf(gaps[gaps.length - 1]) + others });
-      gaps.forEach((gap) => marks.push({ from: gap.after ?? from, to: gap.before, text: textOf(gap) }));
+      gaps.forEach((gap) => annotations.push({ from: gap.after ?? from, to: gap.before, text: textOf(gap) }));
     }
     if (this.cut !== undefined) {
       const text = `Only the newest ${limit} rows are drawn. Raise "Max data points" to draw more.`;
       notices.push({ severity: "info", text });
-      marks.push({ from, to: this.cut, text });
+      annotations.push({ from, to: this.cut, text });
     }
-    return { notices, marks };
+    return { notices, annotations };
   }
 }
 

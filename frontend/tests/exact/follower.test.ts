@@ -191,20 +191,20 @@ test("each restart is a gap, and a notice counts them", async () => {
   expect(panel.notices).toContainEqual(expect.stringMatching(/may be missing\. Earlier gaps: 2\.$/));
 });
 
-test("gaps and rows beyond the limit are marked in the chart", async () => {
-  const marks = (panel: Panel) => panel.drawn.at(-1)?.marks.map(({ from, to }) => [from / 1000, to && to / 1000]);
+test("gaps and rows beyond the limit are annotations in the chart", async () => {
+  const annotations = (panel: Panel) => panel.drawn.at(-1)?.annotations.map(({ from, to }) => [from / 1000, to && to / 1000]);
   const panel = await opened();
-  expect(marks(panel)).toEqual([]);
+  expect(annotations(panel)).toEqual([]);
   grafana.restart("later", 0, 20);
   grafana.send(packet(0, 0, "later"));
   await advance(0.1);
-  expect(marks(panel)).toEqual([[10, undefined]]);
+  expect(annotations(panel)).toEqual([[10, undefined]]);
   grafana.write(2);
   await advance(0.1);
-  expect(marks(panel)).toEqual([[10, 21]]);
-  expect(panel.drawn.at(-1)?.marks[0].text).toMatch(/^Rows between .* may be missing\.$/);
+  expect(annotations(panel)).toEqual([[10, 21]]);
+  expect(panel.drawn.at(-1)?.annotations[0].text).toMatch(/^Rows between .* may be missing\.$/);
   const few = await opened({ limit: 1, from: () => 5_000 });
-  expect(marks(few)).toEqual([[5, 22]]);
+  expect(annotations(few)).toEqual([[5, 22]]);
 });
 
 test("rows of another upstream system that have the same time replace all drawn rows", async () => {

@@ -33,7 +33,7 @@ export interface Record {
   names: string[];
   titles: string[];
   runs: Run[];
-  marks: string[];
+  annotations: string[];
 }
 
 let requests = 0;
@@ -121,7 +121,7 @@ export class Panel {
       names: frames.flatMap((frame) => frame.fields.map(({ name }) => name)),
       titles: frames.flatMap((frame) => frame.fields.map(({ config }) => config.displayNameFromDS ?? "")),
       runs: frames.flatMap(runsOf),
-      marks: annotations.flatMap((frame) => column(frame, "text")),
+      annotations: annotations.flatMap((frame) => column(frame, "text")),
     };
     this.records.push(this.latest);
     this.draw(frames, annotations);

@@ -11,7 +11,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
 from weakref import ref
 
@@ -20,11 +19,11 @@ from msgspec import Struct
 
 from aiostream_ds._author_code import to_plugin_error
 from aiostream_ds._channels.policy import BATCH_ROWS, LAG_END, Buffer
+from aiostream_ds._encoding.row_kinds import row_kind
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
 from aiostream_ds._telemetry import Counters, current_counters
 from aiostream_ds.errors import UpstreamError, copy_error
-from aiostream_ds.rows import Row
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -83,8 +82,8 @@ class Broadcast(Generic[RowT]):
     that is an attribute of `self`, or in a list or dict that is one, is closed then, too.
 
     `publish`, `fail`, `close` and `statistics` are thread-safe. `subscribe` and `send` are called
-    in an event loop. A row that is a dict, a list or a `Row` is copied when it is published; others
-    must not be changed afterwards.
+    in an event loop. A row that is a dict, a list, a `Row` or another object with declared fields
+    is copied when it is published; what it contains, and arrays, must not be changed afterwards.
 
     Args:
         buffer: the bounds of each subscription's queue; bytes are not counted. With
@@ -603,14 +602,15 @@ class _Drops:
 
 def _snapshot(row: RowT) -> RowT:
     """The row as it is now: its publisher may change it afterwards."""
-    kind: Any = type(row)
     value: Any = row
-    if kind is dict:
+    if isinstance(value, dict):
         value = value.copy()
-    elif kind is list:
+    elif isinstance(value, list):
         value = [_snapshot(each) for each in value]
-    elif isinstance(row, Row):
-        value = copy(value)
+    else:
+        kind = row_kind(type(value))
+        if kind is not None and kind.names is not None and kind.copy is not None:
+            value = kind.copy(value)
     return cast("RowT", value)
 
 

@@ -50,6 +50,7 @@ READ_AHEAD = 1_000
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 Out = TypeVar("Out")
 
 Source = AsyncIterable[T] | Iterable[T]
@@ -99,7 +100,18 @@ def merge(*sources: "Source[T]") -> "Operator[T]":
 @overload
 def combine_latest(one: "Source[A]", two: "Source[B]", /) -> "Operator[tuple[A, B]]": ...
 @overload
-def combine_latest(*sources: "Source[Any]") -> "Operator[tuple[Any, ...]]": ...
+def combine_latest(
+    one: "Source[A]", two: "Source[B]", three: "Source[C]", /
+) -> "Operator[tuple[A, B, C]]": ...
+@overload
+def combine_latest(
+    one: "Source[Any]",
+    two: "Source[Any]",
+    three: "Source[Any]",
+    four: "Source[Any]",
+    /,
+    *more: "Source[Any]",
+) -> "Operator[tuple[Any, ...]]": ...
 def combine_latest(*sources: "Source[Any]") -> "Operator[Any]":
     """The newest row of each source as a tuple, whenever one of them has a new row; from the time
     on at which each has had one. It ends when all have ended.

@@ -6,6 +6,8 @@ import logging
 import os
 import pickle
 import threading
+from collections import OrderedDict
+from dataclasses import dataclass
 
 import anyio
 import pytest
@@ -14,6 +16,11 @@ from aiostream_ds import Broadcast, Buffer, NotFound, Row, UpstreamError
 
 
 class Reading(Row):
+    value: int
+
+
+@dataclass
+class Sample:
     value: int
 
 
@@ -97,18 +104,23 @@ async def test_a_reader_that_never_waits_lets_other_tasks_run():
     assert ran
 
 
-@pytest.mark.parametrize("row", [{"v": 1}, [{"v": 1}], Reading(value=1)], ids=type)
+@pytest.mark.parametrize(
+    "row",
+    [{"v": 1}, OrderedDict(v=1), [{"v": 1}], Reading(value=1), Sample(1)],
+    ids=lambda row: type(row).__name__,
+)
 async def test_a_published_row_may_be_changed_afterwards(row):
     broadcast = Broadcast(replay=1)
     subscription = broadcast.subscribe()
     before = copy.deepcopy(row)
     broadcast.publish(row)
     await broadcast.send(row)
-    if isinstance(row, Reading):
+    if isinstance(row, Reading | Sample):
         row.value = 2
     else:
         (row[0] if isinstance(row, list) else row)["v"] = 2
-    assert await take(subscription, 2) == [before, before]
+    found = await take(subscription, 2)
+    assert found == [before, before] and {type(each) for each in found} == {type(row)}
 
 
 def test_rows_may_be_published_where_no_event_loop_runs():

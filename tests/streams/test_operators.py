@@ -102,7 +102,7 @@ async def test_the_newest_rows_are_joined_when_each_source_has_had_one():
 
 
 async def test_no_sources_are_no_rows():
-    assert await collect(merge()) == await collect(combine_latest()) == []
+    assert await collect(merge()) == await collect(combine_latest(*())) == []
 
 
 async def test_lists_are_sources_too():

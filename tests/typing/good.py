@@ -4,7 +4,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar, assert_type
+from typing import Annotated, Any, Generic, Literal, TypeVar, assert_type
 
 from msgspec import Meta, Struct
 
@@ -44,6 +44,7 @@ from aiostream_ds import (
     serve,
     stream,
 )
+from aiostream_ds.operators import combine_latest, merge, resample, tumbling
 from aiostream_ds.testing import Grafana, UpstreamDouble
 
 
@@ -321,6 +322,28 @@ class Published(DataSource):
         assert_type(self.readings.statistics().dropped, int)
 
 
+class Derived(Sensors):
+    @stream("means/{hz:int}")
+    async def means(self, hz: int) -> Rows[dict[str, Any]]:
+        ticks = self.follow(Sensors.ticks, hz=hz)
+        assert_type(ticks, AsyncIterator[dict[str, Any]])
+        async for row in resample(
+            ticks, 60, {"value": "mean", "peak": ("value", "max")}, by="host"
+        ):
+            assert_type(row, dict[str, Any])
+            yield row
+
+    async def windows(self, readings: Broadcast[Reading]) -> None:
+        async for window in tumbling(readings.subscribe(), 10):
+            assert_type(window.rows, list[Reading])
+            assert_type(window.start, datetime)
+        async for one, two in combine_latest(readings.subscribe(), self.follow("ticks/1")):
+            assert_type(one, Reading)
+            assert_type(two, dict[str, Any])
+        async for reading in merge(readings.subscribe(), list[Reading]()):
+            assert_type(reading, Reading)
+
+
 async def test_published(grafana: Grafana) -> None:
     source = await grafana.data_source(Published)
     assert_type(source, Published)
@@ -382,7 +405,7 @@ class Log(DataSource):
         return [row async for row in self.log(Cursor("", -1), name) if isinstance(row, Line)]
 
     @query
-    async def follow(self, q: Query) -> LiveChannel:
+    async def tail(self, q: Query) -> LiveChannel:
         return LiveChannel(Log.log, name="app")
 
 

@@ -29,6 +29,7 @@ from aiostream_ds import (
     serve,
     stream,
 )
+from aiostream_ds.operators import resample
 
 
 class Broker(Settings):
@@ -184,6 +185,15 @@ class Published(DataSource):
     async def published(self) -> Rows[Reading]:
         async for reading in self.readings:  # wrong: it subscribes with a call
             yield reading
+
+
+class Following(Sensors):
+    @stream("following")
+    async def following(self) -> Rows[dict[str, Any]]:
+        async for row in self.follow(Sensors.ticks, hz="fast"):  # wrong: its type
+            yield row
+        async for row in resample([{}], 1, {"value": "average"}):  # wrong: no such aggregate
+            yield row
 
 
 class Log(DataSource):

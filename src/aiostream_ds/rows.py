@@ -36,8 +36,8 @@ class Row(msgspec.Struct, gc=False):
             yield Reading.from_columns(time=times, celsius=temperatures, note=[None] * len(times))
 
         They become one packet, without an object for each row. Times are aware datetimes,
-        datetime64 arrays or Unix milliseconds. Columns of pandas are copied; lists and numpy arrays
-        are not: do not change them afterwards.
+        datetime64 arrays or Unix milliseconds. Lists and columns of pandas are copied. Arrays are
+        not: do not change them afterwards.
 
         Raises:
             TypeError: a field is missing or unknown.
@@ -64,7 +64,7 @@ class Columns(Generic[RowT]):
                 )
             columns = {name: columns[name] for name in names}
         self.kind = kind
-        self.values = values = [to_native(*each) for each in columns.items()]
+        self.values = values = _native_columns(columns)
         self.rows = rows = len(values[0]) if values else 0
         for each in values:
             if len(each) != rows:
@@ -76,6 +76,17 @@ class Columns(Generic[RowT]):
 
     def __repr__(self) -> str:
         return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
+
+
+def _native_columns(columns: Mapping[str, Any]) -> list[Any]:
+    """Copies of lists, and the columns of other libraries as `to_native` returns them."""
+    try:
+        return list(map(list.copy, columns.values()))  # the fastest way for short lists
+    except TypeError:  # there are others
+        return [
+            each.copy() if isinstance(each, list) else to_native(name, each)
+            for name, each in columns.items()
+        ]
 
 
 class Cursor(NamedTuple):

@@ -15,10 +15,18 @@ from aiostream_ds._encoding.row_kinds import (
     flatten,
     is_typed_dict,
     not_a_row,
+    opener,
     row_kind,
     rows_of_history,
 )
-from aiostream_ds._encoding.row_layout import TIME, FrameLayout, RowLayout, now, row_layout
+from aiostream_ds._encoding.row_layout import (
+    TIME,
+    FrameLayout,
+    Misfit,
+    RowLayout,
+    now,
+    row_layout,
+)
 from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.table_rows import history_rows, is_table, live_rows
 from aiostream_ds._encoding.time_check import TimeCheck
@@ -160,9 +168,7 @@ class RowEncoder:
         Raises:
             TypeError, ValueError: a row cannot be encoded. The encoder has not changed.
         """
-        if stamps is not None:
-            return self._encode_stamped(rows, stamps)
-        if len(rows) == 1:  # the common case of a slow stream: one row, of a known layout
+        if len(rows) == 1 and stamps is None:  # the common case of a slow stream
             kind = rows[0].__class__
             layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
             data = layout.row(rows[0]) if layout is not None else None
@@ -170,25 +176,14 @@ class RowEncoder:
                 self._last_layout = layout
                 return [Packet(layout.schema, data, 1)]
         kinds = set(map(type, rows))
+        if any(map(opener, kinds)):
+            rows, stamps = _single_rows(rows, stamps)
+            kinds = set(map(type, rows))
         if len(kinds) == 1:
-            packets = self._encode_known(kinds.pop(), rows)
+            packets = self._encode_known(kinds.pop(), rows, stamps)
             if packets is not None:
                 return packets
-        return self._encode_any(rows)
-
-    def _encode_stamped(self, rows: list[Any], stamps: list[int]) -> list[Packet]:
-        """Encode rows that have waited, each with the time of its yield if it has none."""
-        kinds = set(map(type, rows))
-        kind = kinds.pop() if len(kinds) == 1 else None
-        layout = None
-        if kind is not None and not self._inference.is_lenient:
-            layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
-        values = layout.read(rows) if layout is not None else None
-        if layout is None or values is None:
-            return self._encode_any(rows, stamps)
-        packets = _table_packets(layout, values, len(rows), stamps)
-        self._last_layout = layout
-        return packets
+        return self._encode_any(rows, stamps)
 
     def _encode_any(self, rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
         """Encode rows of any kinds, which may change the columns."""
@@ -257,18 +252,22 @@ class RowEncoder:
         self._dict_layout = self._inference.layout = dicts
         self._last_layout = last
 
-    def _encode_known(self, kind: type, rows: list[Any]) -> list[Packet] | None:
+    def _encode_known(
+        self, kind: type, rows: list[Any], stamps: list[int] | None
+    ) -> list[Packet] | None:
         """The common case: rows of one kind that do not change the columns. None: another case."""
-        if kind is Frame and not self._inference.has_series:
-            return self._frame_packets(rows)
-        if kind is Columns and not self._inference.has_series:
-            return self._block_packets(rows)
+        if kind is Frame or kind is Columns:
+            if self._inference.has_series or stamps is not None:
+                return None
+            return self._frame_packets(rows) if kind is Frame else self._block_packets(rows)
         layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
         values = layout.read(rows) if layout is not None else None
         if layout is None or values is None:
             return None
         try:
-            packets = _table_packets(layout, values, len(rows))
+            packets = _table_packets(layout, values, len(rows), stamps)
+        except Misfit:
+            return None
         except VALUE_ERRORS:
             if kind is dict and self._inference.is_lenient:
                 return None
@@ -356,7 +355,7 @@ class RowEncoder:
         return frame
 
     def _history_frame(self, rows: list[Any]) -> Frame:
-        tables = list(self._tables(rows, is_history=True))
+        tables = list(self._tables(list(flatten(rows)), is_history=True))
         if len(tables) > 1:
             raise TypeError(
                 f"a history must have rows of one kind, or one Frame, got {len(tables)} kinds or"
@@ -391,9 +390,7 @@ class RowEncoder:
 
     def _tables(self, rows: list[Any], *, is_history: bool = False) -> "Iterator[Frame | _Table]":
         """Consecutive rows of one kind as a table; each Frame and Columns by itself."""
-        for kind, group in groupby(
-            self._inference.split(flatten(rows), is_history=is_history), key=type
-        ):
+        for kind, group in groupby(self._inference.split(rows, is_history=is_history), key=type):
             part = list(group)
             if issubclass(kind, Frame):
                 yield from part
@@ -406,7 +403,8 @@ class RowEncoder:
             found = row_kind(kind)
             if is_table(kind):
                 read = history_rows if is_history else live_rows
-                yield from self._tables([read(table) for table in part], is_history=is_history)
+                read_tables = [each for each in map(read, part) if isinstance(each, Frame)]
+                yield from self._tables(read_tables, is_history=is_history)
                 continue
             if found is None:
                 raise TypeError(not_a_row(part[0]))
@@ -444,6 +442,19 @@ def _table_packets(
         return Packet(layout.schema, data, stop - start)
 
     return encode_rows(rows, encode)
+
+
+def _single_rows(rows: list[Any], stamps: list[int] | None) -> tuple[list[Any], list[int] | None]:
+    """The rows, with those of lists and arrays one by one, and the time of each."""
+    if stamps is None:
+        return list(flatten(rows)), None
+    singles: list[Any] = []
+    times: list[int] = []
+    for row, stamp in zip(rows, stamps, strict=True):
+        part = flatten([row])
+        singles += part
+        times += [stamp] * len(part)
+    return singles, times
 
 
 def _is_status(row: Any) -> bool:

@@ -11,6 +11,7 @@ attrs, pydantic and numpy are never imported: their classes are recognized by th
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from operator import methodcaller
 from typing import Annotated, Any, NamedTuple
 
@@ -143,7 +144,10 @@ def flatten(items: Sequence[Any]) -> Sequence[Any]:
     Raises:
         TypeError: a tuple or an array does not consist of rows.
     """
-    openers = {kind: open for kind in set(map(type, items)) if (open := opener(kind)) is not None}
+    kinds = set(map(type, items))
+    if kinds == {list}:
+        return list(chain.from_iterable(items))
+    openers = {kind: open for kind in kinds if (open := opener(kind)) is not None}
     if not openers:
         return items
     rows: list[Any] = []

@@ -1,7 +1,7 @@
 """Tables of other libraries as rows of a channel, and as rows of a history."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +11,7 @@ from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.times import EPOCH
 
-__all__ = ["frame_rows", "history_rows", "is_table", "live_rows", "reader"]
-
-
-def reader(kind: type) -> Callable[[Any], Any] | None:
-    """The function that reads what a stream has yielded, at the `yield`, by its class. None: it is
-    read later, when it is encoded."""
-    return live_rows if is_table(kind) else None
+__all__ = ["frame_rows", "history_rows", "is_table", "live_rows"]
 
 
 def live_rows(table: Any) -> "Frame | Sequence[Any]":

@@ -20,6 +20,7 @@ from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import rows_of_history
 from aiostream_ds._encoding.table_rows import history_rows
+from aiostream_ds._encoding.yielded import copy_rows
 from aiostream_ds._frames import json, tables
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.cursor import (
@@ -354,6 +355,8 @@ async def frame_of(encoder: RowEncoder, rows: "Frame | Columns[Any] | Sequence[A
         return copy_frame(encoder.frame(rows))
     if (rows.rows if isinstance(rows, Columns) else len(rows)) <= INLINE_ROWS:
         return encoder.frame(rows)
+    if isinstance(rows, list):
+        rows = copy_rows(rows)  # the author may change them meanwhile
     thread_encoder = encoder.copy()
     frame = await run_in_thread(thread_encoder.frame, rows)
     encoder.adopt(thread_encoder)

@@ -23,7 +23,7 @@ from aiostream_ds._channels.policy import (
     HIGH_WATER_ITERATIONS,
     RowOrder,
 )
-from aiostream_ds._encoding.table_rows import reader
+from aiostream_ds._encoding.yielded import reader
 from aiostream_ds._frames.packet import Packet
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Cursor
@@ -182,12 +182,13 @@ class _Producer:
                 kind: type | None = None
                 read: Callable[[Any], Any] | None = None
                 async for row in rows:
-                    if row.__class__ is not kind:
-                        kind = row.__class__
-                        read = reader(kind)
-                    if read is not None:
-                        row = self._read(read, row)
-                    append(row)
+                    try:  # read now: the author may change it after the `yield`
+                        if row.__class__ is not kind:
+                            kind = row.__class__
+                            read = reader(kind)
+                        append(row if read is None else read(row))
+                    except BaseException as error:  # libraries are compiled: one may panic
+                        self._refuse(error)
                     if len(batch) >= self._limit:
                         if not self._channel.open:
                             return  # the author suppressed the cancellation
@@ -210,9 +211,11 @@ class _Producer:
         """Read the generator up to its first row, and let `filler` emit what lies before it."""
         channel = self._channel
         async for row in rows:
-            read = reader(row.__class__)
-            if read is not None:
-                row = self._read(read, row)
+            try:
+                read = reader(row.__class__)
+                row = row if read is None else read(row)
+            except BaseException as error:
+                self._refuse(error)
             if not channel.open:
                 return
             if filler.ends_gap(row):
@@ -228,16 +231,12 @@ class _Producer:
             if len(self._batch) >= self._limit:
                 await self._pause()
 
-    def _read(self, read: Callable[[Any], Any], row: Any) -> Any:
-        """What the author has yielded, read now. On an error: no rows, and the channel fails, after
-        the rows before; the author cannot catch that error."""
-        try:
-            return read(row)
-        except BaseException as error:  # the libraries are compiled: one may panic
-            self._finish()
-            self._channel.fail(error)
-            self._limit = 0
-            return []
+    def _refuse(self, error: BaseException) -> None:
+        """What the author has yielded cannot be read: fail the channel, after the rows before. The
+        author cannot catch that error."""
+        self._finish()
+        self._channel.fail(error)
+        self._limit = 0
 
     def _finish(self) -> None:
         """The generator has ended."""

@@ -1,0 +1,210 @@
+"""A yielded object is the author's again: what is sent is what it was at the `yield`."""
+
+import anyio
+import pytest
+
+from aiostream_ds import (
+    Buffer,
+    DataSource,
+    HistoryRange,
+    Row,
+    RowOrder,
+    SchemaPolicy,
+    UpstreamError,
+    stream,
+)
+from aiostream_ds._encoding.yielded import reader
+from aiostream_ds.testing import serve_in_memory
+from tests.encoding.row_examples import (
+    MAKERS,
+    TIME,
+    AsAttrs,
+    AsDataclass,
+    AsModel,
+    AsRow,
+    AsSlots,
+    AsStruct,
+    Record,
+)
+
+pytestmark = pytest.mark.virtual
+COUNT = 5
+
+
+class Sample(Row):
+    time: int
+    value: float
+
+
+def change(row, value):
+    if isinstance(row, dict):
+        row["celsius"] = value
+    elif isinstance(row, Record):
+        row._values["celsius"] = value
+    else:
+        row.celsius = value
+
+
+CHANGEABLE = [AsRow, AsStruct, AsDataclass, AsSlots, AsAttrs, AsModel, dict, Record]
+OPTIONS = [
+    {},
+    {"flush": 0.5},
+    {"max_hz": 1},
+    {"order": RowOrder(late="drop")},
+    {"order": RowOrder(late="hold", hold=3)},
+    {"schema": SchemaPolicy(conflict="text")},
+    {"schema": SchemaPolicy(labels=("name",))},
+    {"buffer": Buffer(full="block")},
+    {"status_column": "status"},
+    {"cursor": "id"},
+]
+
+
+def source(kind, options, wait):
+    """A data source that yields one object again and again, with another value each time."""
+
+    class Changing(DataSource):
+        @stream("one", **({} if "cursor" in options else options))
+        async def one(self):
+            row = kind(time=TIME, celsius=0.0, name="a")
+            for number in range(COUNT):
+                change(row, float(number))
+                yield row
+                await wait()
+            change(row, -1.0)
+            await anyio.sleep_forever()
+
+        @stream("log", cursor="id")
+        async def log(self, after):
+            row = {"time": TIME, "id": 0}
+            for number in range(COUNT):
+                row["id"] = number
+                yield row
+                await wait()
+            await anyio.sleep_forever()
+
+        @log.history
+        async def past(self, history_range: HistoryRange):
+            return []
+
+        @stream("lists", **({} if "cursor" in options else options))
+        async def lists(self):
+            batch = []
+            for number in range(COUNT):
+                batch.append(kind(time=TIME, celsius=float(number), name="a"))
+                yield batch
+                change(batch[0], -1.0)
+                batch.clear()
+                await wait()
+            await anyio.sleep_forever()
+
+    return Changing
+
+
+async def no_wait():
+    pass
+
+
+async def short_wait():
+    await anyio.sleep(0.01)
+
+
+def numbers(rows, name):
+    return [value for row in rows for key, value in row.items() if key.startswith(name)]
+
+
+@pytest.mark.parametrize("wait", [no_wait, short_wait])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "none")
+@pytest.mark.parametrize("kind", CHANGEABLE)
+async def test_each_row_is_sent_as_it_was_at_its_yield(kind, options, wait):
+    async with serve_in_memory(source(kind, options, wait)) as grafana:
+        path, name = ("log", "id") if "cursor" in options else ("one", "celsius")
+        viewer = await grafana.follow(path)
+        assert numbers(await viewer.take(COUNT), name) == list(range(COUNT))
+        if path == "one":
+            viewer = await grafana.follow("lists")
+            assert numbers(await viewer.take(COUNT), name) == list(range(COUNT))
+
+
+async def test_columns_are_sent_as_they_were_created():
+    class Blocks(DataSource):
+        @stream("blocks")
+        async def blocks(self):
+            times, values = [1, 2], [1.0, 2.0]
+            yield Sample.from_columns(time=times, value=values)
+            times.clear()
+            values[:] = [9.0, 9.0]
+            yield Sample.from_columns(time=[3], value=[3.0])
+            await anyio.sleep_forever()
+
+    async with serve_in_memory(Blocks) as grafana:
+        rows = await (await grafana.follow("blocks")).take(3)
+        assert [row["value"] for row in rows] == [1.0, 2.0, 3.0]
+
+
+async def test_a_long_history_is_sent_as_it_was_returned():
+    class Past(DataSource):
+        def __init__(self):
+            self.rows = [{"time": number, "value": number} for number in range(20_000)]
+
+        @stream("past")
+        async def past(self):
+            await anyio.sleep_forever()
+            yield {}
+
+        @past.history
+        async def read(self, history_range: HistoryRange):
+            async def change():
+                self.rows[5]["value"] = -1
+                del self.rows[10:]
+
+            self.tasks_group.start_soon(change)
+            return self.rows
+
+    async with anyio.create_task_group() as group, serve_in_memory(Past) as grafana:
+        Past.tasks_group = group
+        (frame,) = await grafana.query({"queryType": "past"}, max_data_points=50_000)
+        assert frame.rows == 20_000 and list(frame.fields[1].values)[:6] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_rows_of_a_run_that_fails_are_sent_as_they_were():
+    class Failing(DataSource):
+        @stream("failing")
+        async def failing(self):
+            row = {"value": 1}
+            yield row
+            row["value"] = 2
+            raise UpstreamError("lost")
+
+    async with serve_in_memory(Failing) as grafana:
+        assert (await (await grafana.follow("failing")).next())["value"] == 1
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_read_at_the_yield_is_another_object_or_cannot_change(name):
+    row = MAKERS[name](time=TIME, celsius=1.0, name="a")
+    read = reader(type(row))
+    fixed = ("AsFrozen", "AsFrozenStruct", "AsNamedTuple")
+    assert (read is None) == (name in fixed)
+    if read is not None:
+        assert read(row) is not row
+
+
+async def test_a_row_that_cannot_be_read_fails_the_stream_after_the_rows_before_it():
+    class Broken(Record):
+        def keys(self):
+            raise RuntimeError("gone")
+
+    class Source(DataSource):
+        runs = 0
+
+        @stream("broken")
+        async def broken(self):
+            Source.runs += 1
+            yield {"value": 1}
+            yield Broken(a=1) if Source.runs == 1 else {"value": 2}
+            await anyio.sleep_forever()
+
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("broken")
+        assert [row["value"] for row in await viewer.take(3)] == [1, 1, 2]

@@ -18,6 +18,7 @@ LAYERS = (
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
     {"models", "rows"},
+    {"_background_tasks"},
     {"access", "upstream", "operators"},
     {"_encoding"},
     {"decorators", "broadcast"},
@@ -35,6 +36,7 @@ LAYERS = (
 ASYNCIO = {
     "_author_code.py",
     "_author_threads.py",
+    "_background_tasks.py",
     "_channels/channel.py",
     "_channels/paced.py",
     "_channels/registry.py",

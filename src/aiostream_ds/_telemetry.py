@@ -73,6 +73,8 @@ class Counters:
         "starts",
         "stream_errors",
         "stuck",
+        "task_failures",
+        "tasks_stuck",
         "thread_waits",
         "threads_abandoned",
     )
@@ -85,6 +87,7 @@ class Counters:
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
         self.rows_filled = self.gaps = self.rate_limited = self.refusals = 0
         self.lifespans_stuck = self.memory_exhausted = 0
+        self.task_failures = self.tasks_stuck = 0
         self.thread_waits = self.threads_abandoned = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}

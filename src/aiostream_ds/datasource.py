@@ -25,6 +25,7 @@ import anyio
 
 from aiostream_ds._annotations import signature
 from aiostream_ds._author_threads import threads_of
+from aiostream_ds._background_tasks import BackgroundTasks
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds._threads import STREAM_THREADS, new_limiter
@@ -77,6 +78,12 @@ class DataSource(Generic[S]):
     """
 
     _plan: ClassVar[Plan]
+    _tasks: BackgroundTasks | None = None
+    state: dict[str, Any]
+    """What outlives a change of the settings, by names of your own: the same dict for all instances
+    of this data source, from the first `__init__` until it was not used for an hour, or the process
+    ends. It is never that of another data source or organization. The former instance may still use
+    it for some seconds; threads need a lock for more than one step."""
     _follow: Callable[[str], AsyncIterator[dict[str, Any]]] | None = None  # set by the runtime
     settings: S
     """The settings of this data source. They never change: new settings make a new instance."""
@@ -164,6 +171,22 @@ class DataSource(Generic[S]):
             )
         return self._follow(stream if isinstance(stream, str) else stream.path(*args, **kwargs))
 
+    @property
+    def tasks(self) -> BackgroundTasks:
+        """Background tasks of this instance: `self.tasks.start_soon(self.poll)`, in `lifespan`, a
+        stream or any other method. They run from the end of the opening to the closing; a task
+        that fails is logged, shown by Save & test, and run again after a delay. Thread-safe.
+
+        Raises:
+            RuntimeError: in `__init__`, and in a test without a plugin that runs.
+        """
+        if self._tasks is None:
+            raise RuntimeError(
+                f"{type(self).__qualname__}.tasks exists from `lifespan` on, not in __init__; in a"
+                " test use serve_in_memory"
+            )
+        return self._tasks
+
     @_overridden_by_any
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -238,6 +261,7 @@ def create_instance(
     settings: Settings,
     instance: InstanceSettings | None = None,
     grafana_config: Mapping[str, str] = _NO_CONFIG,
+    state: dict[str, Any] | None = None,
 ) -> D:
     """An instance of a data source class, created as the runtime creates it.
 
@@ -248,6 +272,7 @@ def create_instance(
     source.settings = settings
     source.instance = instance or InstanceSettings()
     source.grafana_config = grafana_config
+    source.state = {} if state is None else state
     cast("Any", source).__init__()
     return source
 

@@ -7,7 +7,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import chain, count
 from math import inf
 from typing import NamedTuple, Protocol
@@ -51,7 +51,8 @@ class Log(Protocol):
 
     @property
     def generation(self) -> int:
-        """The generation of the settings for which the log was made."""
+        """The generation of the settings for which the log was made; it may be for later ones, too,
+        that are equal."""
 
     @property
     def keep(self) -> float:
@@ -192,6 +193,7 @@ class LogStore:
         self._clock = clock
         self._make_log = make_log
         self._logs: dict[ChannelKey, Log] = {}
+        self._generations: dict[ChannelKey, int] = {}  # of the newest settings that it is for
         self._timers: dict[ChannelKey, Timer] = {}
 
     def __contains__(self, key: object) -> bool:
@@ -203,10 +205,21 @@ class LogStore:
         A new log is dropped after `Log.keep` seconds unless `retain` is called.
         """
         found = self._logs.get(key)
-        if found is None or found.generation < generation:
+        if found is None or self.generation(key) < generation:
             found = self._logs[key] = self._make_log(key, replay, generation)
+            self._generations[key] = found.generation
             self.release(key)
         return found
+
+    def generation(self, key: ChannelKey) -> int:
+        """The generation of the settings that the log of a channel is for."""
+        return self._generations[key]
+
+    def keep(self, instance: Hashable, before: int, generation: int) -> None:
+        """The settings of a generation are as those before: logs for these are for them, too."""
+        for key in self._logs:
+            if key.instance == instance and self._generations[key] >= before:
+                self._generations[key] = max(self._generations[key], generation)
 
     def retain(self, key: ChannelKey) -> None:
         """Keep the log: a stream appends to it."""
@@ -226,7 +239,9 @@ class LogStore:
         for key in tuple(self._timers):
             self.retain(key)
         self._logs.clear()
+        self._generations.clear()
 
     def _drop(self, key: ChannelKey) -> None:
         self._timers.pop(key, None)
         self._logs.pop(key, None)
+        self._generations.pop(key, None)

@@ -163,10 +163,15 @@ class ChannelRegistry:
         """The log of a channel, made when there is none. From then on emitted packets are kept."""
         found = self._logs.get(key, replay, generation)
         channel = self._open.get(key)
-        if channel is not None and channel.generation == found.generation:
+        if channel is not None and channel.generation == self._logs.generation(key):
             channel.log = found
             self._logs.retain(key)
         return found
+
+    def keep_logs(self, instance: Hashable, before: int, generation: int) -> None:
+        """The settings of a generation are as those of the one before: the logs of the instance go
+        on, and with them the numbers of their rows."""
+        self._logs.keep(instance, before, generation)
 
     def has_log(self, key: ChannelKey) -> bool:
         """Whether the channel has a log, which may be empty."""

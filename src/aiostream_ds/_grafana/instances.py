@@ -20,6 +20,7 @@ import anyio
 
 from aiostream_ds._author_code import contained, describe
 from aiostream_ds._author_threads import threads_of
+from aiostream_ds._background_tasks import BackgroundTasks
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._encoding.row_encoder import RowEncoder
@@ -253,6 +254,7 @@ class Instances:
         self._registry = registry
         self._close_grace = close_grace
         self._current: dict[InstanceKey, Instance] = {}
+        self._states: dict[InstanceKey, tuple[type, dict[str, Any]]] = {}
         self._generation = 0
         self._unclosed: set[Instance] = set()
         self._closing = anyio.Event()
@@ -305,6 +307,10 @@ class Instances:
         if previous is not None and previous._quota_usage is not None:
             instance._quota_usage = previous._quota_usage
             instance._quota_usage.keep()  # its viewers do not subscribe again
+        if previous is not None and _is_same_source(previous._content, instance._content):
+            # the same columns and numbers: exact panels go on where they are
+            instance._encoders = previous._encoders
+            self._registry.keep_logs(key, previous.generation, instance.generation)
         self._current[key] = instance
         self._unclosed.add(instance)
         work = self._run(instance, context, settings)
@@ -346,6 +352,7 @@ class Instances:
                 instance.used_at = now
             elif now - instance.used_at > IDLE_TIMEOUT:
                 del self._current[key]
+                self._states.pop(key, None)
                 self._registry.close_instance(key)
                 instance._retire()
 
@@ -359,8 +366,9 @@ class Instances:
         source: DataSource[Any] | None = None
         try:
             instance.hide(settings.decrypted_secure_json_data.values())
-            source = self._make(plugin_context(context), settings)
+            source = self._make(instance.key, plugin_context(context), settings)
             threads_of(source)  # counts in the counters of this task
+            source._tasks = BackgroundTasks(instance.key.uid, self._counters)
             if self.follow is not None:
                 source._follow = partial(self.follow, instance)
             async with open_lifespan(source):
@@ -389,15 +397,19 @@ class Instances:
         instance._upstream_settings = _upstream_settings(settings)
         instance._ready.set()
         self._replace_older(instance)
-        await instance._retired.wait()
-        with anyio.move_on_after(self._close_grace):
-            await self._closing.wait()
+        source.tasks.open()
 
         def expired() -> None:
             task.report(f"the data source's lifespan did not close within {CLOSE_TIMEOUT:g} s")
             task.cancel()
 
-        task.call_after(CLOSE_TIMEOUT, expired)
+        try:
+            await instance._retired.wait()
+            with anyio.move_on_after(self._close_grace):
+                await self._closing.wait()
+            task.call_after(CLOSE_TIMEOUT, expired)
+        finally:
+            await source.tasks.aclose()
 
     def _ended(self, instance: Instance) -> None:
         """The lifespan has ended, or never began. A second call does nothing."""
@@ -427,7 +439,7 @@ class Instances:
         self.forget_contexts(is_unused)
 
     def _make(
-        self, context: PluginContext, settings: pb.DataSourceInstanceSettings
+        self, key: InstanceKey, context: PluginContext, settings: pb.DataSourceInstanceSettings
     ) -> DataSource[Any]:
         if context.instance is None:
             raise ConfigError("expected a call for a data source, got one without its settings")
@@ -439,7 +451,15 @@ class Instances:
             outside=[name for name in _OUTSIDE if getattr(context.instance, name)],
         )
         log_unknown_settings(kind._plan.settings, settings, self._catalog.by)
-        return create_instance(kind, decoded, context.instance, context.grafana_config)
+        return create_instance(
+            kind, decoded, context.instance, context.grafana_config, self._state(key, kind)
+        )
+
+    def _state(self, key: InstanceKey, kind: type) -> dict[str, Any]:
+        """`DataSource.state`: a new one if the settings have selected another class."""
+        if key not in self._states or self._states[key][0] is not kind:
+            self._states[key] = kind, {}
+        return self._states[key][1]
 
     def _replace_older(self, newer: Instance) -> None:
         self._registry.supersede(newer.key, newer.generation)
@@ -480,6 +500,13 @@ def _content(settings: pb.DataSourceInstanceSettings) -> tuple[Any, ...]:
         settings.basic_auth_enabled,
         settings.basic_auth_user,
     )
+
+
+def _is_same_source(before: tuple[Any, ...] | None, after: tuple[Any, ...] | None) -> bool:
+    """Whether nothing was changed but the name."""
+    if before is None or after is None:
+        return False
+    return (*before[:2], *before[3:]) == (*after[:2], *after[3:])
 
 
 def _upstream_settings(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:

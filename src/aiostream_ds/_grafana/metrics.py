@@ -118,6 +118,12 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Times that a lifespan did not open, close or end in time.",
         counters.lifespans_stuck,
     )
+    yield counter("task_failures", "Failures of background tasks.", counters.task_failures)
+    yield counter(
+        "tasks_stuck",
+        "Background tasks that did not end with their data source.",
+        counters.tasks_stuck,
+    )
     yield counter(
         "thread_waits", "Times that a `def` method waited for a thread.", counters.thread_waits
     )

@@ -60,7 +60,9 @@ _RESERVED_NAMES = (
     "lifespan",
     "quota",
     "settings",
+    "state",
     "stream_threads",
+    "tasks",
     "threads",
 )
 """Attributes of every data source; no handler may have such a name."""

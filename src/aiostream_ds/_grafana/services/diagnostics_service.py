@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from aiostream_ds._author_threads import AuthorThreads, call_method, threads_of
+from aiostream_ds._author_threads import call_method, threads_of
 from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
@@ -15,6 +15,7 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._redaction import redact_json, redact_start
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds._threads import run_in_thread
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.models import Health
 
 __all__ = ["DiagnosticsService"]
@@ -49,7 +50,7 @@ class DiagnosticsService(Service):
                     raise TypeError(
                         f"health must return a Health with a dict, got {short_repr(answer)}"
                     )
-                answer = _with_problems(answer, threads_of(instance.source))
+                answer = _with_problems(answer, instance.source)
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
                     message=redact_start(answer.message, MESSAGE_LIMIT),
@@ -70,12 +71,14 @@ class DiagnosticsService(Service):
         return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
 
 
-def _with_problems(health: Health, threads: AuthorThreads) -> Health:
+def _with_problems(health: Health, source: DataSource[Any]) -> Health:
     """The author's answer and what the runtime knows of the data source."""
-    if not threads.problem:
+    threads, tasks = threads_of(source), source.tasks.problems
+    problems = [*tasks, threads.problem] if threads.problem else tasks
+    if not problems:
         return health
-    message = f"{health.message}; {threads.problem}"
-    return replace(health, ok=health.ok and not threads.abandoned, message=message)
+    is_ok = health.ok and not threads.abandoned and not tasks
+    return replace(health, ok=is_ok, message="; ".join([health.message, *problems]))
 
 
 def _redacted_json(details: dict[str, Any]) -> bytes:

@@ -72,7 +72,7 @@ THIRD_PARTY = {
     "h2": ("_http2/",),
     "hpack": ("_http2/headers.py",),
     "numpy": ("_frames/", "sources/"),
-    "packaging": ("packaging/dependencies.py",),
+    "packaging": ("packaging/",),
     "orjson": ("_frames/", "_encoding/row_layout.py", "_encoding/values.py"),
     "prometheus_client": ("_grafana/metrics.py",),
     "psutil": ("sources/host.py",),

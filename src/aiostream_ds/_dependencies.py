@@ -10,8 +10,8 @@ __all__ = ["SUPPORTED", "check_dependencies"]
 SUPPORTED = {
     "betterproto2": ("0.10", "0.11"),
     "grpclib": ("0.4.9", "0.5"),
-    "h2": ("4.3", "4.5"),
-    "hpack": ("4.1", "4.3"),
+    "h2": ("4.4.1", "4.5"),
+    "hpack": ("4.2", "4.3"),
 }
 """The tested versions: from the first to below the second, as in pyproject.toml."""
 

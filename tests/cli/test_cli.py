@@ -15,6 +15,7 @@ import pytest
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
+from aiostream_ds.cli.setting_names import missing_options
 from aiostream_ds.cli.target import find_target
 from aiostream_ds.sources.builtin_plugin import SOURCES
 
@@ -450,8 +451,33 @@ def test_check_names_the_settings_that_it_needs_instead_of_failing(capsys, here)
     (here / "checked_file.py").write_text(CHECKED)
     assert main(["check", "checked_file.py"]) == 0
     out = capsys.readouterr().out
-    assert "warning  settings: not checked further" in out
+    assert "ok       start: handshake" in out and "error" not in out
+    assert "warning  settings: calls are not checked: it has settings without a default" in out
     assert "cure: use --set url=… --secret token=…" in out
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets", "expected"),
+    [
+        ({}, {}, ["--set url=…", "--secret token=…"]),
+        ({"url": "x"}, {}, ["--secret token=…"]),
+        ({"url": None}, {"token": ""}, []),
+        ({"source": "other"}, {}, []),
+        ({"source": "none"}, {}, []),
+    ],
+)
+def test_missing_settings_are_those_without_a_default_of_the_configured_source(
+    settings, secrets, expected
+):
+    one = {
+        "name": "one",
+        "settings": {"properties": {}, "required": ["url", "token"]},
+        "secrets": ["token"],
+    }
+    other = {"name": "other", "settings": {"properties": {}}, "secrets": []}
+    document = {"sourceSetting": "source", "sources": [one, other]}
+    assert missing_options(document, settings, secrets) == expected
+    assert missing_options({}, settings, secrets) == []
 
 
 @pytest.mark.slow

@@ -268,7 +268,9 @@ def test_a_version_that_is_not_a_tested_one_is_refused(monkeypatch, package, ver
         _dependencies.check_dependencies()
 
 
-@pytest.mark.parametrize(("package", "version"), [("h2", "4.3"), ("h2", "4.4.9"), ("hpack", "4.1")])
+@pytest.mark.parametrize(
+    ("package", "version"), [("h2", "4.4.1"), ("h2", "4.4.9"), ("hpack", "4.2")]
+)
 def test_a_patch_of_a_tested_version_is_accepted(monkeypatch, package, version):
     monkeypatch.setattr(f"{package}.__version__", version)
     _dependencies.check_dependencies()
@@ -281,8 +283,8 @@ import aiostream_ds
 aiostream_ds.serve(aiostream_ds.DataSource)
 """
 REASON = (
-    "the plugin cannot start: the version of h2 must be at least 4.3 and below 4.5, got 5.1.0; "
-    "run: pip install 'h2>=4.3,<4.5'"
+    "the plugin cannot start: the version of h2 must be at least 4.4.1 and below 4.5, got 5.1.0; "
+    "run: pip install 'h2>=4.4.1,<4.5'"
 )
 
 

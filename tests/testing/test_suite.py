@@ -3,11 +3,22 @@
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, Frame, HistoryRange, stream
+from aiostream_ds import (
+    ConfigError,
+    Cursor,
+    DataSource,
+    Frame,
+    Health,
+    HistoryRange,
+    Secret,
+    Settings,
+    stream,
+)
 from aiostream_ds.testing.suite import PluginSuite as Suite
 
 
@@ -79,7 +90,11 @@ def good(r):
 
 PROBLEMS = {
     "limit": (lambda r: [x for x in minutes(4) if x["time"] >= r.start], "at most `limit` rows"),
-    "range": (lambda r: minutes(4)[-r.limit :], "rows from `start` on, got"),
+    "start": (lambda r: minutes(4)[-r.limit :], "rows from `start` on, got"),
+    "end": (
+        lambda r: [x for x in minutes(4) if r.start <= x["time"]][-r.limit :],
+        "rows up to `end`, got",
+    ),
     "order": (lambda r: good(r)[::-1], "ordered by time, oldest first"),
     "columns": (
         lambda r: Frame.from_columns(
@@ -101,3 +116,118 @@ async def test_a_history_that_does_not_continue_into_live_rows_is_reported(case)
 @pytest.mark.parametrize("history", [good, lambda r: [], lambda r: good(r)[:1]])
 async def test_a_good_history_is_not_reported(history):
     await suite(with_history(history), channels=["rows"]).test_histories_continue_into_live_rows()
+
+
+def with_cursor(newest):
+    class Numbered(DataSource):
+        @stream("rows", cursor="id")
+        async def rows(self, after: Cursor):
+            yield {"id": 9, "value": 1.0}
+            await anyio.sleep_forever()
+
+        @rows.history
+        async def past(self, history_range: HistoryRange):
+            rows = [{"id": n, **row} for n, row in enumerate(minutes(4))]
+            if history_range.after is not None:
+                return [row for row in rows if row["id"] > history_range.after][
+                    : history_range.limit
+                ]
+            return [x for x in rows if history_range.start <= x["time"] <= history_range.end][
+                -history_range.limit :
+            ]
+
+        if newest != "no hook":
+
+            @rows.last
+            async def newest_cursor(self):
+                return newest
+
+    return Numbered
+
+
+@pytest.mark.parametrize("newest", [2, None, -1])
+async def test_a_last_hook_that_is_older_than_the_history_is_reported(newest):
+    made = suite(with_cursor(newest), channels=["rows"])
+    text = f"rows: the newest cursor must be at least 3, as in the history, got {newest or -1}; ret"
+    with pytest.raises(AssertionError, match=text):
+        await made.test_histories_continue_into_live_rows()
+
+
+@pytest.mark.parametrize("newest", [3, 8, "no hook"])
+async def test_a_newest_cursor_that_is_that_of_the_history_or_newer_is_not_reported(newest):
+    made = suite(with_cursor(newest), channels=["rows"])
+    await made.test_histories_continue_into_live_rows()
+
+
+async def test_frames_that_alert_rules_cannot_use_are_reported():
+    texts = with_history(
+        lambda r: [{"time": row["time"], "name": "a"} for row in good(r)],
+        {"time": datetime.now(UTC), "name": "a"},
+    )
+    with pytest.raises(AssertionError, match="^rows: .*; return a time and columns of numbers"):
+        await suite(texts, channels=["rows"]).test_alert_rules_can_use_the_channels()
+    await suite(with_history(good), channels=["rows"]).test_alert_rules_can_use_the_channels()
+
+
+class Url(Settings):
+    url: str = "here"
+
+
+class Untested(DataSource[Url]):
+    """Its Save & test is the default, without a connection."""
+
+
+class Constant(DataSource[Url]):
+    async def health(self) -> Health:
+        return Health(message="it works")
+
+
+class Tested(DataSource[Url]):
+    async def health(self) -> Health:
+        if not self.settings.url:
+            raise ConfigError("url is empty")
+        return Health()
+
+
+class Requesting(DataSource[Url]):
+    async def health(self) -> Health:
+        await anyio.lowlevel.checkpoint()
+        return Health()
+
+
+class Inner(DataSource[Url]):
+    async def health(self) -> Health:
+        return (lambda: Health(message=self.settings.url))()
+
+
+class Connecting(DataSource[Url]):
+    def __init__(self) -> None:
+        self.upstreams = []
+
+
+class Choices(Settings):
+    depth: int = 1
+    mode: Literal["fast", "safe"] = "fast"
+
+
+class Checked(DataSource[Choices]):
+    """Decoding has tested its settings."""
+
+
+class Login(Settings):
+    password: Secret | None = None
+
+
+class Unused(DataSource[Login]):
+    """Its Save & test does not use the password."""
+
+
+@pytest.mark.parametrize("kind", [Untested, Constant, Unused])
+async def test_a_health_that_tests_nothing_is_reported(kind):
+    with pytest.raises(AssertionError, match=r"Save & test is green with any settings.*; override"):
+        await suite(kind).test_health_tests_the_settings()
+
+
+@pytest.mark.parametrize("kind", [Tested, Requesting, Inner, Connecting, Client, Checked])
+async def test_a_health_that_may_test_the_settings_is_not_reported(kind):
+    await suite(kind).test_health_tests_the_settings()

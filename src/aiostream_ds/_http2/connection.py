@@ -5,7 +5,7 @@ protocol: no limit of 100 streams, O(1) work for each stream, HEADERS and DATA f
 one system call for everything that is written in one iteration of the event loop; malformed
 requests are reset, frames are rate-limited, unknown frames are ignored.
 
-Only this package relies on private parts of h2 (4.3, 4.4), hpack 4 and `grpclib.protocol` (0.4.9);
+Only this package relies on private parts of h2 4.4, hpack 4 and `grpclib.protocol` (0.4.9);
 tests/grpc/test_grpclib_internals.py fails when an upgrade moves them.
 """
 

@@ -8,7 +8,7 @@ import contextlib
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from aiostream_ds._grafana import forms
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds.cli.arguments import add_settings
-from aiostream_ds.cli.setting_names import check_names, check_names_in_document
+from aiostream_ds.cli.setting_names import (
+    check_names,
+    check_names_in_document,
+    missing_options,
+)
 from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
-from aiostream_ds.datasource import DataSource
 from aiostream_ds.packaging.archive import unpack
 from aiostream_ds.packaging.contract_check import (
     CheckedChannel,
     check_over_grpc,
+    check_start,
     default_channels,
     not_started,
     read_schema,
@@ -34,7 +38,7 @@ from aiostream_ds.packaging.findings import Finding, Level, PackagingError, mega
 from aiostream_ds.packaging.launchers import current_platform, executable_name
 from aiostream_ds.packaging.manifest import read_manifest
 from aiostream_ds.packaging.package_check import check_folder
-from aiostream_ds.settings import is_secret
+from aiostream_ds.testing.problems import health_problem
 from aiostream_ds.testing.process import NotStarted
 
 __all__ = ["arguments", "run"]
@@ -95,7 +99,8 @@ def _check_start(
     schema = read_schema(folder)
     check_names_in_document(schema, settings, secrets)
     channels = [CheckedChannel(path) for path in paths] or default_channels(schema, settings)
-    yield from _check_process([str(folder / name)], channels, settings, secrets)
+    missing = missing_options(schema, settings, secrets)
+    yield from _check_process([str(folder / name)], channels, settings, secrets, missing)
     changed = sorted(_listing(folder) ^ before)
     text = f"changed while it ran: {changed[:5]}" if changed else "unchanged while it ran"
     yield Finding(Level.ERROR if changed else Level.OK, "folder", text)
@@ -112,36 +117,18 @@ def _check_class(
     kind = catalog.pick(msgspec.json.encode(settings))
     if parsed.no_start:
         return
-    yield from _check_what_health_tests(kind)
-    missing = list(_missing(kind, settings, secrets))
-    if missing:
-        text = "not checked further: it has settings without a default"
-        yield Finding(Level.WARNING, "settings", text, f"use {' '.join(missing)}")
-        return
+    problem = health_problem(kind)
+    if problem is not None:
+        yield Finding(Level.WARNING, "health", problem.text, problem.cure)
     command = [sys.executable, "-IBXutf8", "-c", _RUN]
     if parsed.what is not None:
         file, colon, name = parsed.what.partition(":")
         command.append(f"{Path(file).resolve()}{colon}{name}")
     channels = [_channel(plan, path) for path in parsed.path] or default_channels(schema, settings)
-    yield from _check_process(command, channels, settings, secrets)
-
-
-def _check_what_health_tests(kind: type[DataSource[Any]]) -> Iterator[Finding]:
-    """A warning if Save & test is green whatever the settings are."""
-    plain = kind.health is DataSource.health and kind.lifespan is DataSource.lifespan
-    if plain and msgspec.structs.fields(kind._plan.settings):
-        text = "Save & test is green with any settings that can be read"
-        yield Finding(Level.WARNING, "health", text, "override health() with a real request")
-
-
-def _missing(
-    kind: type[DataSource[Any]], settings: Mapping[str, Any], secrets: Mapping[str, str]
-) -> Iterator[str]:
-    """The options for settings without a default that were not given."""
-    for field in msgspec.structs.fields(kind._plan.settings):
-        given, option = (secrets, "--secret") if is_secret(field.type) else (settings, "--set")
-        if field.required and field.encode_name not in given and field.name not in given:
-            yield f"{option} {field.encode_name}=…"
+    python_names = {f.name: f.encode_name for f in msgspec.structs.fields(kind._plan.settings)}
+    given = {python_names.get(name, name): value for name, value in settings.items()}
+    missing = missing_options(schema, given, secrets)
+    yield from _check_process(command, channels, settings, secrets, missing)
 
 
 def _channel(plan: Plan, path: str) -> CheckedChannel:
@@ -173,12 +160,20 @@ def _check_process(
     channels: Sequence[CheckedChannel],
     settings: dict[str, Any],
     secrets: dict[str, str],
+    missing: Sequence[str],
 ) -> Iterator[Finding]:
+    """Start the process and call it; with missing settings, only start and stop it."""
+
     async def collect() -> list[Finding]:
         try:
+            if missing:
+                return [finding async for finding in check_start(command)]
             found = check_over_grpc(command, channels, settings, secrets)
             return [finding async for finding in found]
         except NotStarted as error:
             return [not_started(error)]
 
     yield from anyio.run(collect)
+    if missing:
+        text = "calls are not checked: it has settings without a default"
+        yield Finding(Level.WARNING, "settings", text, f"use {' '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Checks the names of the settings of --set and --secret."""
+"""Checks the settings of --set and --secret: their names, and whether one is missing."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds.cli.target import CommandError
 from aiostream_ds.settings import unknown_keys
 
-__all__ = ["check_names", "check_names_in_document"]
+__all__ = ["check_names", "check_names_in_document", "missing_options"]
 
 
 def check_names(catalog: Catalog, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
@@ -37,16 +37,38 @@ def check_names_in_document(
     Raises:
         CommandError: There is a name that the package does not have.
     """
-    by = document.get("sourceSetting")
-    wanted = settings.get(by) if by else None
-    sources = [s for s in document.get("sources", ()) if wanted in (None, "", s.get("name"))]
-    if not sources:
+    source = _source(document, settings)
+    if not source:
         return
-    secret = list(sources[0].get("secrets", ()))
-    properties = sources[0].get("settings", {}).get("properties", {})
+    by = document.get("sourceSetting")
+    secret = list(source.get("secrets", ()))
+    properties = source.get("settings", {}).get("properties", {})
     plain = [*([by] if by else []), *(name for name in properties if name not in secret)]
     _refuse("--set", [k for k in settings if k not in plain], plain, ("--secret", secret))
     _refuse("--secret", [k for k in secrets if k not in secret], secret, ("--set", plain))
+
+
+def missing_options(
+    document: Mapping[str, Any], settings: Mapping[str, Any], secrets: Mapping[str, str]
+) -> list[str]:
+    """The options for settings without a default that were not given, for a class or a package with
+    this schema.json."""
+    source = _source(document, settings)
+    secret = source.get("secrets", ())
+    found = []
+    for name in source.get("settings", {}).get("required", ()):
+        given, option = (secrets, "--secret") if name in secret else (settings, "--set")
+        if name not in given:
+            found.append(f"{option} {name}=…")
+    return found
+
+
+def _source(document: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configured source in a schema.json; empty if there is none."""
+    by = document.get("sourceSetting")
+    wanted = settings.get(by) if by else None
+    sources = document.get("sources", ())
+    return next((s for s in sources if wanted in (None, "", s.get("name"))), {})
 
 
 def _refuse(

@@ -14,11 +14,18 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from aiostream_ds._paths import KINDS, NULL
 from aiostream_ds.packaging.findings import Finding, Level
 from aiostream_ds.testing.grafana import Grafana, QueryFailed
-from aiostream_ds.testing.history_checks import alert_problem, history_problems
+from aiostream_ds.testing.problems import alert_problem, cursor_problem, history_problems
 from aiostream_ds.testing.process import NotStarted, Process, start_process
 from aiostream_ds.testing.viewer import Refused
 
-__all__ = ["CheckedChannel", "check_over_grpc", "default_channels", "not_started", "read_schema"]
+__all__ = [
+    "CheckedChannel",
+    "check_over_grpc",
+    "check_start",
+    "default_channels",
+    "not_started",
+    "read_schema",
+]
 
 FIRST_ROW_TIMEOUT = 10.0
 """Seconds for the first row of a channel."""
@@ -81,6 +88,17 @@ def _fill(pattern: str, field: str, text: str) -> str:
     return "/".join(text if s.startswith(starts) else s for s in pattern.split("/"))
 
 
+async def check_start(command: Sequence[str]) -> AsyncIterator[Finding]:
+    """Start and stop the plugin and yield a finding for each.
+
+    Raises:
+        NotStarted: There was no handshake.
+    """
+    async with start_process(command) as process:
+        yield _start(process)
+        yield await _check_end(process)
+
+
 async def check_over_grpc(
     command: Sequence[str],
     channels: Sequence[CheckedChannel],
@@ -94,8 +112,7 @@ async def check_over_grpc(
         NotStarted: There was no handshake.
     """
     async with start_process(command, environ=environ) as process:
-        line = process.handshake.line
-        yield _ok("start", f"handshake after {process.seconds:.2f} s: {line}")
+        yield _start(process)
         async with process.grafana(settings, secrets) as grafana:
             async for finding in _check_calls(grafana, channels):
                 yield finding
@@ -119,6 +136,8 @@ async def _check_calls(
     for channel in channels:
         if channel.query is not None:
             yield await _check_query(grafana, channel)
+            for finding in await _check_cursor(grafana, channel.path, channel.query):
+                yield finding
         yield await _check_stream(grafana, channel.path)
         if channel.query is not None:
             for finding in await _check_history(grafana, channel.path, channel.query):
@@ -181,6 +200,16 @@ async def _check_stream(grafana: Grafana, path: str) -> Finding:
     return _ok(subject, f"first row after {time.monotonic() - started:.3f} s: {row}")
 
 
+async def _check_cursor(grafana: Grafana, path: str, query: Mapping[str, Any]) -> list[Finding]:
+    try:
+        problem = await cursor_problem(grafana, path, query)
+    except (QueryFailed, Refused, *_FAILURES):
+        return []  # the checks of the query and of the stream report it
+    if problem is None:
+        return []
+    return [Finding(Level.ERROR, f"cursor {path}", problem.text, problem.cure)]
+
+
 async def _check_history(grafana: Grafana, path: str, query: Mapping[str, Any]) -> list[Finding]:
     subject = f"history {path}"
     try:
@@ -192,6 +221,11 @@ async def _check_history(grafana: Grafana, path: str, query: Mapping[str, Any]) 
     if alert is not None:
         found.append(Finding(Level.WARNING, f"alert rules {path}", alert.text, alert.cure))
     return found
+
+
+def _start(process: Process) -> Finding:
+    line = process.handshake.line
+    return _ok("start", f"handshake after {process.seconds:.2f} s: {line}")
 
 
 async def _check_end(process: Process) -> Finding:

@@ -172,14 +172,22 @@ class Grafana(StreamManager):
 
         Raises as `follow`.
         """
+        data = await self.initial_data(path, user)
+        self._join(path, sink, user)
+        if data:
+            sink.push(data)
+        return lambda: self._leave(path, sink)
+
+    async def initial_data(self, path: str, user: User | None = ADMIN) -> bytes:
+        """The plugin's answer to a subscription, which starts no run: `attach` does.
+
+        Raises as `follow`.
+        """
         request = pb.SubscribeStreamRequest(plugin_context=self.context(user), path=path)
         reply = await self._call("Stream/SubscribeStream", request, pb.SubscribeStreamResponse)
         if reply.status != pb.SubscribeStreamResponseStatus.OK:
             raise Refused(reply.status.name or "", path)
-        self._join(path, sink, user)
-        if reply.data:
-            sink.push(bytes(reply.data))
-        return lambda: self._leave(path, sink)
+        return bytes(reply.data)
 
     async def reconnect(
         self, viewer: Viewer, *, after: float = 0.0, user: User | None = ADMIN

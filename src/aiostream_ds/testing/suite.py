@@ -17,7 +17,13 @@ import pytest
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.settings import Secret, decode_settings
 from aiostream_ds.testing.grafana import Grafana, serve_in_memory
-from aiostream_ds.testing.history_checks import history_problems
+from aiostream_ds.testing.problems import (
+    Problem,
+    alert_problem,
+    cursor_problem,
+    health_problem,
+    history_problems,
+)
 from aiostream_ds.testing.viewer import Refused
 
 __all__ = ["PluginSuite"]
@@ -31,7 +37,8 @@ class PluginSuite:
     """Tests of one data source. Subclass it under a name that pytest collects.
 
     `settings` is the jsonData (camelCase), `secrets` the secureJsonData. `channels` are paths that
-    send at least one row within `timeout` seconds.
+    send at least one row within `timeout` seconds. To leave out a test that is not for your data
+    source, set it to None in the subclass.
     """
 
     data_source: ClassVar[type[DataSource[Any]]]
@@ -49,6 +56,11 @@ class PluginSuite:
         async with self.serve() as grafana:
             ok, message = await grafana.health()
         assert ok, message
+
+    async def test_health_tests_the_settings(self) -> None:
+        """ "Save & test" is not green whatever the settings are."""
+        problem = health_problem(self.data_source)
+        assert problem is None, _sentence(problem)
 
     async def test_channels_give_rows(self) -> None:
         """An admin may subscribe to each channel and gets a valid row."""
@@ -82,14 +94,27 @@ class PluginSuite:
                 assert frame.meta.channel == f"ds/{grafana.uid}/{path}"
 
     async def test_histories_continue_into_live_rows(self) -> None:
-        """Each channel's history keeps its range, limit and order, and has the live columns."""
+        """Each channel's history keeps its range, limit and order, has the live columns, and ends
+        at the cursor at which a subscription starts."""
         found: list[str] = []
         async with self.serve() as grafana, asyncio.timeout(2 * self.timeout):
             for path in self.channels:
+                query = self._query(path)
+                problem = await cursor_problem(grafana, path, query)
                 viewer = await grafana.follow(path)
                 await viewer.next()
-                problems = await history_problems(grafana, self._query(path))
-                found += [f"{path}: {problem.text}; {problem.cure}" for problem in problems]
+                problems = await history_problems(grafana, query)
+                problems += [problem] if problem is not None else []
+                found += [f"{path}: {_sentence(problem)}" for problem in problems]
+        assert not found, "\n".join(found)
+
+    async def test_alert_rules_can_use_the_channels(self) -> None:
+        """Grafana's alerting accepts the frame of each channel: a time and numbers."""
+        found: list[str] = []
+        async with self.serve() as grafana, asyncio.timeout(2 * self.timeout):
+            for path in self.channels:
+                problem = await alert_problem(grafana, self._query(path))
+                found += [f"{path}: {_sentence(problem)}"] if problem is not None else []
         assert not found, "\n".join(found)
 
     async def test_unknown_paths_are_not_found(self) -> None:
@@ -109,6 +134,10 @@ class PluginSuite:
 
     def _query(self, path: str) -> dict[str, Any]:
         return self.data_source._plan.query_of(path)
+
+
+def _sentence(problem: Problem) -> str:
+    return f"{problem.text}; {problem.cure}"
 
 
 def _reveal(value: Any) -> str:

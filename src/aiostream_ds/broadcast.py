@@ -270,7 +270,7 @@ class Broadcast(Generic[RowT]):
         except RuntimeError:
             raise RuntimeError(
                 f"{self}.subscribe() must be called in an event loop, got a thread without one;"
-                " read the rows in a stream"
+                " read the rows in an `async def` stream"
             ) from None
         if self._attribute or self._fork != _forks:
             raise self._misuse("subscribe")

@@ -383,7 +383,7 @@ class Operator(Generic[Out]):
         self._reader = reader = _Reader(self._sources)
         self._sources = []
         reader.start()
-        close_with_run(self)
+        close_with_run(reader)  # not self: it may be gone while its sources still close
         return reader
 
     async def aclose(self) -> None:

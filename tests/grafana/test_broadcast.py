@@ -9,6 +9,7 @@ import pytest
 
 from aiostream_ds import Broadcast, Buffer, DataSource, Retry, Row, Rows, UpstreamError, stream
 from aiostream_ds.testing import serve_in_memory
+from aiostream_ds.testing.suite import PluginSuite
 
 
 class Reading(Row):
@@ -190,6 +191,29 @@ async def test_a_subscription_that_the_author_still_refers_to_ends_with_the_run(
         source.readings.publish({"value": 1})
         await viewer.next()
         assert source.kept and source.readings.subscribers == 0
+
+
+@pytest.mark.virtual
+class TestPublished(PluginSuite):
+    """The suite of a data source whose rows are published: see docs/testing.md."""
+
+    data_source = Press
+    channels = ("readings", "last")
+
+    @asynccontextmanager
+    async def serve(self):
+        async with super().serve() as grafana, anyio.create_task_group() as tasks:
+            press = await grafana.data_source(Press)
+
+            async def publish():
+                while True:
+                    press.readings.publish(Reading(value=1))
+                    press.last.publish({"value": 1})
+                    await anyio.sleep(0.1)
+
+            tasks.start_soon(publish)
+            yield grafana
+            tasks.cancel_scope.cancel()
 
 
 async def test_the_data_source_of_another_class_is_refused():

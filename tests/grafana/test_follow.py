@@ -30,6 +30,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds.access import Allow
+from aiostream_ds.operators import merge, with_timeout
 from aiostream_ds.testing import Refused, create_instance, serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -343,6 +344,13 @@ async def test_wrong_arguments_are_type_errors(arguments, text):
             source.follow(*arguments)
 
 
+async def test_a_thread_cannot_follow():
+    async with serve_in_memory(Ticks) as grafana:
+        source = await grafana.data_source(Ticks)
+        with pytest.raises(RuntimeError, match=r"follow\(\) must be called in an event loop"):
+            await anyio.to_thread.run_sync(source.follow, "ticks/1")
+
+
 async def test_without_a_plugin_it_names_the_harness():
     with pytest.raises(RuntimeError, match=r"Ticks\.follow\(\) needs a plugin .* serve_in_memory"):
         create_instance(Ticks, None).follow("ticks/1")
@@ -495,6 +503,42 @@ async def test_a_follower_that_is_too_slow_loses_rows_as_the_buffer_states():
         rows = [row["n"] for row in await (await grafana.follow("slow")).take(40, 60)]
         assert rows == sorted(set(rows)) != list(range(40))
         assert (await grafana.metrics())["aiostream_ds_rows_dropped_total"] > 30
+
+
+@pytest.mark.parametrize("ending", ["left", "settings", "plugin"])
+async def test_the_sources_of_an_operator_have_closed_when_the_run_has_ended(ending):
+    class Slow(DataSource):
+        opened, closed = 0, []
+
+        async def source(self):
+            Slow.opened += 1
+            try:
+                while True:
+                    yield {"n": 1}
+                    await anyio.sleep(1)
+            finally:
+                await anyio.sleep(0.5)
+                self.closed.append(len(grafana.plugin.registry.channels))
+
+        @stream("slow")
+        async def slow(self):
+            async for row in with_timeout(merge(self.source(), self.source()), 60):
+                yield row
+
+    async with serve_in_memory(Slow) as grafana:
+        viewer = await grafana.follow("slow")
+        await viewer.take(4)
+        if ending == "left":
+            viewer.leave()
+            await anyio.sleep(30)
+        elif ending == "settings":
+            await grafana.change_settings({})
+            await viewer.take(4)
+        else:
+            await grafana.plugin.close()
+        # with new settings, the channel of the next run waits meanwhile
+        assert Slow.closed[:2] == ([2, 2] if ending == "settings" else [1, 1])
+    assert Slow.opened == len(Slow.closed)
 
 
 # Authorization

@@ -232,6 +232,31 @@ async def test_a_subscription_that_is_gone_is_not_kept_by_its_drops(caplog):
     await anyio.sleep(20)
 
 
+@pytest.mark.parametrize("full", ["drop_oldest", "latest"])
+async def test_every_row_of_many_threads_is_received_or_counted(full):
+    broadcast = Broadcast(buffer=Buffer(rows=20, full=full))
+    subscription, found = broadcast.subscribe(), []
+
+    def publish(name):
+        for number in range(3_000):
+            broadcast.publish((name, number))
+
+    threads = [in_thread(publish, name) for name in range(4)]
+    while any(thread.is_alive() for thread in threads):
+        with anyio.move_on_after(0.01):
+            while True:
+                found.append(await anext(subscription))
+    broadcast.close()
+    found += [row async for row in subscription]
+    counts = broadcast.statistics()
+    assert counts.published == 12_000
+    assert len(found) + counts.dropped == counts.published
+    for name in range(4):
+        numbers = [number for sender, number in found if sender == name]
+        assert numbers == sorted(set(numbers))
+    assert found[-1][1] == 2_999
+
+
 # Back-pressure
 
 

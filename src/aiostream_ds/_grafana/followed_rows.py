@@ -103,7 +103,13 @@ class FollowedRows:
         self._following = following
         self._instance = instance
         self._path = path
-        self._loop = asyncio.get_running_loop()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "follow() must be called in an event loop, got a thread without one; read the rows"
+                " in an `async def` stream"
+            ) from None
         self._run: RunScope | None = current_run()
         self._key: ChannelKey | None = None  # of the channel, while this is subscribed to it
         self._is_closed = False

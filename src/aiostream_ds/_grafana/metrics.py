@@ -77,7 +77,11 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         return GaugeMetricFamily(f"aiostream_ds_{name}", text, value=value)
 
     yield gauge("streams_running", "Running streams: one for each channel.", gauges.running)
-    yield gauge("subscriptions", "RunStream calls subscribed to a channel.", gauges.subscriptions)
+    yield gauge(
+        "subscriptions",
+        "RunStream calls, and streams that follow another one.",
+        gauges.subscriptions,
+    )
     degraded = GaugeMetricFamily(
         "aiostream_ds_streams_degraded",
         "Running streams with a degraded status, by its cause.",

@@ -340,7 +340,7 @@ class AuthorThreads:
         name: str,
         open_rows: Callable[[], Any],
         *,
-        copy: Callable[[Any], Any] | None = None,
+        reader: Callable[[type], Callable[[Any], Any] | None] | None = None,
         status: Callable[[str], Any] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Iterate over what a function of the author returns, in one thread and an empty context.
@@ -352,28 +352,29 @@ class AuthorThreads:
         Args:
             name: the author's method, for messages.
             open_rows: returns an iterator.
-            copy: applied to each row in the thread.
+            reader: finds what reads a row of a class in the thread, before the author can change
+                it. A row that it cannot read is left as it is.
             status: makes what a stream yields while it waits for a thread, and "" when it has one.
                 Left out, this is no stream: it counts against the limit of calls.
         """
         source = self._source
         limiter = source.threads if status is None else source.stream_threads
-        reader = _Reader(name, open_rows, copy, 1 if status is None else READ_AHEAD)
+        source_rows = _Reader(name, open_rows, reader, 1 if status is None else READ_AHEAD)
         if status is None:
-            await self._borrow(limiter, reader, "threads", name)
-        elif not self._borrow_nowait(limiter, reader, "stream_threads", name):
+            await self._borrow(limiter, source_rows, "threads", name)
+        elif not self._borrow_nowait(limiter, source_rows, "stream_threads", name):
             yield status(f"waits for a thread: all {_count(limiter)} for streams are in use")
-            await limiter.acquire_on_behalf_of(reader)
+            await limiter.acquire_on_behalf_of(source_rows)
             yield status("")
-        self._start(reader, name, reader.run, Context(), limiter)
+        self._start(source_rows, name, source_rows.run, Context(), limiter)
         try:
-            while rows := await reader.take():
+            while rows := await source_rows.take():
                 for row in rows:
                     yield row
         finally:
-            await self._end(reader)
-        if reader.other is not None:  # a `def` that has returned an async iterator
-            async with _closing(reader.other) as others:
+            await self._end(source_rows)
+        if source_rows.other is not None:  # a `def` that has returned an async iterator
+            async with _closing(source_rows.other) as others:
                 async for row in others:
                     yield row
 
@@ -479,7 +480,7 @@ class _Reader:
 
     __slots__ = (
         "_allowed",
-        "_copy",
+        "_find_copy",
         "_gate",
         "_is_asleep",
         "_loop",
@@ -504,12 +505,12 @@ class _Reader:
         self,
         name: str,
         open_rows: Callable[[], Any],
-        copy: Callable[[Any], Any] | None,
+        find_copy: Callable[[type], Callable[[Any], Any] | None] | None,
         read_ahead: int,
     ) -> None:
         self._name = name
         self._open_rows = open_rows
-        self._copy = copy
+        self._find_copy = find_copy
         self._read_ahead = read_ahead
         self._loop = asyncio.get_running_loop()
         self._gate: SimpleQueue[None] = SimpleQueue()
@@ -558,10 +559,18 @@ class _Reader:
                 raise RuntimeError(text) from error
 
     def _read(self, rows: Iterator[Any]) -> None:
-        append, copy = self._rows.append, self._copy
+        append, find_copy = self._rows.append, self._find_copy
         count = 0
+        kind: type | None = None
+        copy: Callable[[Any], Any] | None = None
         for row in rows:
-            append(row if copy is None else copy(row))
+            try:
+                if row.__class__ is not kind and find_copy is not None:
+                    kind = row.__class__
+                    copy = find_copy(kind)
+                append(row if copy is None else copy(row))
+            except BaseException:
+                append(row)  # the event loop reads it again, and reports the error
             count += 1
             if self._is_asleep:
                 self._is_asleep = False

@@ -31,7 +31,7 @@ from aiostream_ds._annotations import parameters, signature
 from aiostream_ds._author_threads import runs_in_thread, threads_of
 from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 from aiostream_ds._channels.status import Status
-from aiostream_ds._encoding.row_kinds import row_kind
+from aiostream_ds._encoding.yielded import reader
 from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
@@ -256,18 +256,10 @@ def _iterated_in_thread(run: Callable[..., Any]) -> Callable[..., AsyncIterator[
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         return threads_of(self).iterate(
-            run.__name__, partial(run, self, *args, **kwargs), copy=_copy, status=_waiting_status
+            run.__name__, partial(run, self, *args, **kwargs), reader=reader, status=_waiting_status
         )
 
     return update_wrapper(method, run)
-
-
-def _copy(row: Any) -> Any:
-    """A yield that the author can no longer change: the event loop reads it later."""
-    if isinstance(row, list):
-        return list(map(_copy, row))
-    kind = row_kind(type(row))
-    return row if kind is None or kind.copy is None else kind.copy(row)
 
 
 def _waiting_status(text: str) -> Status:

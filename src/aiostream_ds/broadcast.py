@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 from weakref import ref
 
 import anyio
@@ -144,11 +144,7 @@ class Broadcast(Generic[RowT]):
         self._attribute = name
         self._name = self._name or f"{owner.__name__}.{name}"
 
-    @overload
-    def __get__(self, instance: None, owner: Any) -> "Broadcast[RowT]": ...
-    @overload
-    def __get__(self, instance: object, owner: Any = None) -> "Broadcast[RowT]": ...
-    def __get__(self, instance: Any, owner: Any = None) -> "Broadcast[RowT]":
+    def __get__(self, instance: object, owner: Any = None) -> "Broadcast[RowT]":
         if instance is None or not self._attribute:
             return self
         own: Broadcast[RowT] = Broadcast(

@@ -17,6 +17,7 @@ in UTC.
 
 import asyncio
 import math
+import reprlib
 import time as clock
 from abc import abstractmethod
 from collections import deque
@@ -25,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, get_args, overload
 
 from aiostream_ds._author_code import contained
+from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
 from aiostream_ds._telemetry import current_counters
@@ -183,7 +185,7 @@ def resample(
         ValueError: a number is out of range, or there is no such aggregate.
         TypeError: `rows` is not a source; from the iterator: a value that is not a number in "sum"
             or "mean".
-        KeyError, AttributeError: from the iterator; a row has no such column.
+        KeyError, AttributeError: from the iterator; a row does not have one of the columns.
     """
     return _series_windows(rows, _Times(seconds, time, lateness, idle), _plan(columns), by)
 
@@ -413,12 +415,16 @@ class Operator(Generic[Out]):
 def _async_iterable(source: Any) -> AsyncIterable[Any]:
     if isinstance(source, AsyncIterable):
         return source
-    if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
+    is_rows = isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping)
+    if is_rows and not is_table(type(source)):
         return _iterate(source)
-    raise TypeError(
-        f"a source must be an async iterable or a list of rows, got {source!r}"
-        + ("; call its subscribe()" if hasattr(source, "subscribe") else "")
-    )
+    hint = ""
+    if hasattr(source, "subscribe"):
+        hint = "; call its subscribe()"
+    elif is_table(type(source)):
+        hint = "; pass its rows as a list of dicts"
+    shown = reprlib.repr(source)
+    raise TypeError(f"a source must be an async iterable or a list of rows, got {shown}{hint}")
 
 
 async def _iterate(rows: Iterable[T]) -> AsyncGenerator[T, None]:
@@ -694,6 +700,8 @@ _ACCUMULATORS: Mapping[str, type[_Accumulator]] = {
 
 
 def _plan(columns: "Mapping[str, Any]") -> list[_Output]:
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"columns must be a dict of aggregates, got {columns!r}")
     plan = []
     for name, given in columns.items():
         column, aggregate = given if isinstance(given, tuple) and len(given) == 2 else (name, given)
@@ -707,7 +715,9 @@ def _plan(columns: "Mapping[str, Any]") -> list[_Output]:
 def _series_windows(
     rows: "Source[Any]", times: _Times, plan: list[_Output], by: str | Sequence[str]
 ) -> "Operator[dict[str, Any]]":
-    keys = (by,) if isinstance(by, str) else tuple(by)
+    keys = (by,) if isinstance(by, str) else by
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+        raise TypeError(f"by must be the name of a column or a list of names, got {by!r}")
     columns = list(dict.fromkeys(column for output in plan for column in output.columns))
     places = [[columns.index(column) for column in output.columns] for output in plan]
 
@@ -745,9 +755,11 @@ def _unfit(output: _Output, values: list[Any]) -> TypeError:
 
 
 def _value(row: Any, name: str) -> Any:
-    if isinstance(row, Mapping):
-        return cast("Mapping[str, Any]", row)[name]
-    return getattr(row, name)
+    try:
+        return row[name] if isinstance(row, Mapping) else getattr(row, name)
+    except (KeyError, AttributeError) as error:
+        kind = KeyError if isinstance(error, KeyError) else AttributeError
+        raise kind(f"a row has no column {name!r}: {reprlib.repr(row)}") from None
 
 
 def _optional(row: Any, name: str) -> Any:

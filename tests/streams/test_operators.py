@@ -28,6 +28,16 @@ pytestmark = pytest.mark.virtual
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class Table:
+    """What pandas, polars and pyarrow have in common."""
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        raise NotImplementedError
+
+    def __iter__(self):
+        return iter(["time", "v"])  # the columns of a DataFrame
+
+
 def at(seconds):
     return START + timedelta(seconds=seconds)
 
@@ -484,7 +494,7 @@ async def test_a_value_that_cannot_be_aggregated_is_named(columns, value, text):
 async def test_a_missing_column_is_named():
     for row, error in (({"time": START}, KeyError), (object(), AttributeError)):
         rows = resample([row], 1, {"v": "max"}, time=lambda row: START)
-        with pytest.raises(error, match="v"):
+        with pytest.raises(error, match="a row has no column 'v': "):
             await anext(rows)
         await rows.aclose()
 
@@ -502,6 +512,10 @@ async def test_a_missing_column_is_named():
         ),
         (lambda: merge("abc"), TypeError, "got 'abc'"),
         (lambda: merge({"time": 1}), TypeError, "got {'time': 1}"),
+        (lambda: merge(Table()), TypeError, "pass its rows as a list of dicts"),
+        (lambda: resample([], 1, ["v"]), TypeError, "columns must be a dict of aggregates, got"),
+        (lambda: resample([], 1, {}, by=5), TypeError, "by must be the name of a column or a list"),
+        (lambda: ohlc([], 1, by=[1]), TypeError, r"got \[1\]"),
         (lambda: merge(Broadcast()), TypeError, r"call its subscribe\(\)"),
         (lambda: with_timeout([], 0), ValueError, "seconds must be a number above 0, got 0"),
         (lambda: with_timeout([], math.inf), ValueError, "got inf"),

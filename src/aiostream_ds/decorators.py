@@ -69,13 +69,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q", bound=Query)
-H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage | Sequence[Any] | Table")
+H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage[Any] | Sequence[Any] | Table")
 SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar(
     "AnswerT",
     bound="Answer | Sequence[Answer] | Mapping[str, Frame | Table]",
 )
 R_co = TypeVar("R_co", covariant=True)
+
+_Pair = tuple[int, int]
 
 HookKind = Literal["history", "last", "subscribe", "publish", "suggest"]
 
@@ -129,7 +131,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
         ValueError: a number of the policy is out of its bounds.
     """
 
-    cursor: str | None = None
+    cursor: str | tuple[str, str] | None = None
     retry: Retry = Retry()
     replay: Replay = Replay()
     schema: SchemaPolicy = SchemaPolicy()
@@ -162,8 +164,13 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
             self._check_cursor()
 
     def _check_cursor(self) -> None:
-        if not isinstance(self.cursor, str) or not self.cursor:
-            raise TypeError(f"cursor must be the name of a column, got {self.cursor!r}")
+        names = (self.cursor,) if isinstance(self.cursor, str) else self.cursor
+        if not (isinstance(names, tuple) and all(isinstance(n, str) and n for n in names)):
+            raise TypeError(
+                f"cursor must be the name of a column, or a tuple of two, got {self.cursor!r}"
+            )
+        if not isinstance(self.cursor, str) and (len(names) != 2 or names[0] == names[1]):
+            raise TypeError(f"cursor must have one or two different columns, got {self.cursor!r}")
         if self.order is not None:
             raise TypeError(
                 "expected an order or a cursor, got both; use one: the history would return the"
@@ -435,6 +442,25 @@ class CursorStream(Stream[P, R_co]):
 
 if TYPE_CHECKING:
 
+    class CursorPairStream(CursorStream[P, R_co]):
+        """A stream whose cursor has two columns, for type checkers."""
+
+        def history(  # type: ignore[override]
+            self, hook: Callable[Concatenate[D, HistoryRange[_Pair], P], Awaitable[H]], /
+        ) -> Callable[Concatenate[D, HistoryRange[_Pair], P], Awaitable[H]]: ...
+
+        def last(  # type: ignore[override]
+            self, hook: Callable[Concatenate[D, P], Awaitable[Cursor[_Pair] | _Pair | None]], /
+        ) -> Callable[Concatenate[D, P], Awaitable[Cursor[_Pair] | _Pair | None]]: ...
+
+        @overload  # type: ignore[override]
+        def __get__(self, instance: None, owner: Any) -> "CursorPairStream[P, R_co]": ...
+        @overload
+        def __get__(
+            self, instance: object, owner: Any = None
+        ) -> Callable[Concatenate[Cursor[_Pair], P], AsyncIterator[R_co]]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
     class _SuggestDecorator(Protocol):
         @overload
         def __call__(
@@ -455,6 +481,11 @@ if TYPE_CHECKING:
             self, run: Callable[Concatenate[D, Cursor, P], AsyncIterator[T] | Iterator[T]], /
         ) -> CursorStream[P, T]: ...
 
+    class _CursorPairStreamDecorator(Protocol):
+        def __call__(
+            self, run: Callable[Concatenate[D, Cursor[_Pair], P], AsyncIterator[T]], /
+        ) -> CursorPairStream[P, T]: ...
+
     class _QueryDecorator(Protocol):
         @overload
         def __call__(
@@ -474,8 +505,15 @@ def stream(
 def stream(
     pattern: str | None = None, *, cursor: str, **options: Unpack[StreamKeywords]
 ) -> "_CursorStreamDecorator": ...
+@overload
 def stream(
-    pattern: Any = None, *, cursor: str | None = None, **options: Unpack[StreamKeywords]
+    pattern: str | None = None, *, cursor: tuple[str, str], **options: Unpack[StreamKeywords]
+) -> "_CursorPairStreamDecorator": ...
+def stream(
+    pattern: Any = None,
+    *,
+    cursor: str | tuple[str, str] | None = None,
+    **options: Unpack[StreamKeywords],
 ) -> Any:
     """Decorate a method that yields the rows of all paths that match `pattern`.
 
@@ -499,9 +537,10 @@ def stream(
             a kind gets that of its annotation: str, int, float, bool, date, UUID, a Literal or an
             Enum, or one of them or None.
         cursor: the column of integers, increasing from row to row, by which rows can be read again:
-            an offset or an id. The method then takes a `Cursor` to start after, before the path's
-            fields, and a `history` hook must support `HistoryRange.after`. Panels can then be exact
-            across restarts and servers.
+            an offset or an id; or two columns, as ("ms", "seq"), of rows that are ordered by the
+            first, then by the second. The method then takes a `Cursor` to start after, before the
+            path's fields, and a `history` hook must support `HistoryRange.after`. Panels can then
+            be exact across restarts and servers.
         options: the keys of `StreamKeywords`, where each is described.
 
     Raises:

@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from aiostream_ds._frames.column_values import to_native
 from aiostream_ds._frames.config import Notice
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    ValueT = DefaultTypeVar("ValueT", default=int)
+else:
+    ValueT = TypeVar("ValueT")
+
 __all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "Row"]
 
 CURSOR_LIMIT = 1 << 53
-"""Cursors are 0 <= value < CURSOR_LIMIT: a browser represents larger integers inexactly."""
+"""The numbers of cursors are below it: a browser represents larger integers inexactly."""
 
 
 class Row(msgspec.Struct, gc=False):
@@ -89,21 +96,24 @@ def _native_columns(columns: Mapping[str, Any]) -> list[Any]:
         ]
 
 
-class Cursor(NamedTuple):
+class Cursor(NamedTuple, Generic[ValueT]):
     """A position in a log of rows: after the row whose cursor column has this value.
 
     A stream with a cursor starts after one, and may yield one: the rows that follow come after it.
     With a new epoch it states that the numbering restarts (a file was replaced, a table emptied);
     with the same epoch and a greater value, that rows were left out.
+
+    The value of a stream with `cursor=("ms", "seq")` is a tuple of two integers. Its method is
+    annotated with `Cursor[tuple[int, int]]`, and its hooks with `HistoryRange[tuple[int, int]]`.
     """
 
     epoch: str
     """The name of the numbering; the same string on every Grafana server."""
-    value: int
-    """The value of the cursor column; -1 is before the first row."""
+    value: ValueT
+    """The value of the cursor column; -1 is before the first row. (-1, -1) for two columns."""
 
 
-class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
     """The rows that a `history` hook returns: those of a time range, or those after a cursor.
 
     Without `after`: the rows with start <= time <= end. If there are more than `limit`, the newest
@@ -122,11 +132,11 @@ class HistoryRange(msgspec.Struct, frozen=True, kw_only=True):
     """Aware, in UTC; a day from now when there is no later bound."""
     limit: int
     """The maximum number of rows to return."""
-    after: int | None = None
-    upto: int | None = None
+    after: ValueT | None = None
+    upto: ValueT | None = None
 
 
-class HistoryPage(msgspec.Struct, frozen=True):
+class HistoryPage(msgspec.Struct, Generic[ValueT], frozen=True):
     """The result of a `history` hook that states more than its rows.
 
     `epoch`, `truncated` and `last` are for streams with a cursor.
@@ -138,10 +148,10 @@ class HistoryPage(msgspec.Struct, frozen=True):
     """The name of the numbering, as in `Cursor`."""
     truncated: bool = False
     """Whether rows after `HistoryRange.after` existed and can no longer be read."""
-    last: int | None = None
+    last: ValueT | None = None
     """The cursor up to which this page is complete, if it is beyond the last row's."""
     notices: tuple[Notice, ...] = ()
     """Messages for the corner of the panel, as about rows that could not be read."""
-    first: int | None = None
+    first: ValueT | None = None
     """The cursor of the oldest row that can still be read, of a log that forgets rows: a page that
     begins after `HistoryRange.after` is then known to be truncated. None: no row is forgotten."""

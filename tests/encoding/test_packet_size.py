@@ -10,6 +10,7 @@ import pytest
 from aiostream_ds import Cursor, DataSource, Field, FieldType, Frame, Row, stream
 from aiostream_ds._channels.policy import PACKET_BYTES, ROW_BYTES
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
+from aiostream_ds._encoding.cursor_kinds import cursor_kind
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.status_column import StatusEncoder
 from aiostream_ds._frames.packet import CursorRange
@@ -97,7 +98,7 @@ def test_a_row_that_grafana_cannot_queue_is_an_error_that_names_its_size_and_the
 
 @pytest.mark.parametrize("kind", ["a list of dicts", "rows", "columns", "arrays", "a frame"])
 def test_each_part_has_the_cursors_of_its_rows(kind):
-    encoder = CursorEncoder(RowEncoder(), "n", Counters())
+    encoder = CursorEncoder(RowEncoder(), cursor_kind("n"), Counters())
     encoder.begin(Cursor("", 9))
     packets = encoder.encode(KINDS[kind]())
     last = 9

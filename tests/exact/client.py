@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from .packets import Message, cursors_of, packet_faults
+from .packets import Cursor, Message, cursors_of, packet_faults
 
 POLL_INTERVAL = 2.0  # seconds between two checks whether packets arrive
 LINGER = 10.0  # seconds that a subscription stays open after its last panel
@@ -57,7 +57,7 @@ class Backend(Protocol):
         """A raw subscription, until it completes or is cancelled."""
         ...
 
-    async def rows_after(self, path: str, after: int) -> Message:
+    async def rows_after(self, path: str, after: Cursor) -> Message:
         """The resource `replay/rows`."""
         ...
 
@@ -68,7 +68,7 @@ class Drawing(NamedTuple):
     now: int
     cutoff: int
     epoch: str
-    cursor: int
+    cursor: Cursor
     rows: tuple[Row, ...]
     gap: bool
 
@@ -165,7 +165,7 @@ class ExactPanel:
         self.query, self.width, self.points = query, width, points
         self.names: tuple[str, ...] = ()
         self.epoch = ""
-        self.cursor = -1
+        self.cursor: Any = -1
         self.rows: list[Row] = []
         self.gap = False
         self.drawings: list[Drawing] = []
@@ -256,7 +256,7 @@ class ExactPanel:
                 return
         self._append(message)
 
-    async def _fetch(self, target: int) -> None:
+    async def _fetch(self, target: Any) -> None:
         """Fetch the rows after the cursor until it has reached `target`; at least one call."""
         wait = LAG_BACKOFF[0]
         while True:

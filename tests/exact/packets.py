@@ -5,18 +5,25 @@
 {"status":{"severity":"warning","text":"…"},"cursor":{…}}           with the stream's status
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 Message = dict[str, Any]
 
+Cursor = int | str
+"""On the wire: a number, or two of 16 digits with a hyphen between them."""
 
-def cursors_of(message: Message) -> list[int]:
+
+def cursors_of(message: Message) -> list[Any]:
     """The cursor of each row of a packet."""
     cursor, values = message["cursor"], message["data"]["values"]
     column = cursor.get("column")
     if column is None:
         return list(range(cursor["prev"] + 1, cursor["last"] + 1))
+    if isinstance(column, list):
+        pairs = zip(*(values[each] for each in column), strict=True)
+        return [f"{first:016d}-{second:016d}" for first, second in pairs]
     return list(values[column])
 
 
@@ -31,7 +38,7 @@ def packet_faults(message: Message) -> list[str]:
         faults.append(f"keys {sorted(message)}")
     if not isinstance(epoch, str) or not epoch:
         faults.append(f"epoch {epoch!r}")
-    if not (isinstance(prev, int) and isinstance(last, int) and -1 <= prev <= last < 2**53):
+    if not (_is_cursor(prev) and type(last) is type(prev) and _is_cursor(last) and prev <= last):
         return [*faults, f"prev {prev!r}, last {last!r}"]
     if "data" not in message:
         return faults if prev == last or message.get("truncated") else [*faults, "no rows, no data"]
@@ -46,7 +53,13 @@ def packet_faults(message: Message) -> list[str]:
     return faults
 
 
-def _increase(numbers: Sequence[int]) -> bool:
+def _is_cursor(value: Any) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"\d{16}-\d{16}|-1", value) is not None
+    return isinstance(value, int) and -1 <= value < 2**53
+
+
+def _increase(numbers: Sequence[Any]) -> bool:
     return all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
 
 

@@ -10,7 +10,7 @@ from aiostream_ds._grafana.application import background_tasks
 from .client import Drawing, ExactPanel, Tab
 from .judge import Judge
 from .network import Network
-from .world import Log, Server, World, open_servers
+from .world import Log, Server, World, offset_of, open_servers
 
 TIMEOUT = 120.0  # seconds in which every panel must have all rows after the last fault
 
@@ -73,7 +73,8 @@ class Stage:
         log = self.world.log(panel.query["name"])
         lines = log.lines
         same = self._logs.get(panel.epoch, log) is log
-        return panel.loaded.is_set() and same and (not lines or panel.cursor >= lines[-1].offset)
+        has_all = not lines or offset_of(panel.cursor) >= lines[-1].offset
+        return panel.loaded.is_set() and same and has_all
 
     def check(self) -> None:
         """Assert that no drawing and no packet was wrong."""
@@ -97,7 +98,7 @@ class Stage:
                 return []
             log = self.world.epochs[drawing.rows[0][panel.names.index("log")]]
             self._logs[drawing.epoch] = log
-        return log.expected(drawing.cutoff, drawing.cursor, panel.points)
+        return log.expected(drawing.cutoff, offset_of(drawing.cursor), panel.points)
 
     def check_feeds(self) -> None:
         """Assert that every feed panel ends with the newest row of its server's process."""

@@ -63,10 +63,11 @@ async def test_rows_lost_between_subscribing_and_joining():
 
 
 @pytest.mark.parametrize("seconds", [1, 30])
-async def test_the_network_goes_down(seconds):
+@pytest.mark.parametrize("kind", ["log", "pairs"])
+async def test_the_network_goes_down(seconds, kind):
     async with open_stage() as stage:
         stage.append(10)
-        panel = stage.open(width=300)
+        panel = stage.open(width=300, kind=kind)
         await stage.write(2)
         stage.network.change(up=False, reachable=False)
         await stage.write(seconds)
@@ -187,9 +188,10 @@ async def test_columns_that_are_added_while_the_stream_runs():
         assert len(panel.names) > 5 and len(panel.rows) == 150
 
 
-async def test_the_upstream_fails_for_a_while():
+@pytest.mark.parametrize("kind", ["log", "pairs"])
+async def test_the_upstream_fails_for_a_while(kind):
     async with open_stage() as stage:
-        panel = stage.open(width=300)
+        panel = stage.open(width=300, kind=kind)
         for seconds in 1, 20:
             await stage.write(2)
             stage.world.upstream(down=True)

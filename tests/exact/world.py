@@ -44,8 +44,12 @@ READ = 0.1  # seconds between two reads of the log
 SUBSCRIBE = 1.0  # seconds until a subscription to new rows takes effect
 WINDOW = 65_535  # bytes of a connection's flow-control window
 BUFFER_ROWS = 40  # rows that are queued for a slow subscriber
+PAGE_LINES = 7  # rows with the same first number of a cursor of two
 KEY_ROWS = 40  # rows after which a varying log has another column
 LOG_ROWS = 30  # rows in the log of a feed's channel
+
+
+Pair = tuple[int, int]
 
 
 def now_ms() -> int:
@@ -66,6 +70,17 @@ class Line(Row):
     pad: str = ""
 
 
+class PairLine(Row):
+    """A row of a log whose cursor has two columns: the page, and the line on it."""
+
+    time: datetime
+    n: int
+    log: str
+    page: int
+    line: int
+    pad: str = ""
+
+
 class FeedRow(Row):
     """A row of a feed: the process and the run that yielded it, and its number in this run."""
 
@@ -73,6 +88,29 @@ class FeedRow(Row):
     process: int
     run: int
     n: int
+
+
+def pair_of(offset: int) -> Pair:
+    """The cursor of an offset in two columns."""
+    return (-1, -1) if offset < 0 else divmod(offset // 10, PAGE_LINES)
+
+
+def offset_of(cursor: Any) -> int:
+    """The offset of a cursor on the wire, or of one in two columns."""
+    if isinstance(cursor, str):
+        cursor = tuple(map(int, cursor.split("-"))) if cursor != "-1" else (-1, -1)
+    if not isinstance(cursor, tuple):
+        return int(cursor)
+    page, line = cursor
+    return -1 if page < 0 else 10 * (PAGE_LINES * page + line)
+
+
+def with_pair(item: Line | Cursor) -> PairLine | Cursor[Pair]:
+    """A row, or a cursor, of a log with the cursor in two columns."""
+    if isinstance(item, Cursor):
+        return Cursor(item.epoch, pair_of(item.value))
+    page, line = pair_of(item.offset)
+    return PairLine(item.time, item.n, item.log, page, line, item.pad)
 
 
 class Log:
@@ -184,6 +222,12 @@ class _Source(DataSource[Titled]):
             async for item in items:
                 yield with_varying_columns(item) if isinstance(item, Line) else item
 
+    @stream("pairs/{name}", cursor=("page", "line"), buffer=Buffer(rows=BUFFER_ROWS))
+    async def pairs(self, after: Cursor[Pair], name: str) -> Rows[PairLine | Cursor[Pair]]:
+        async with aclosing(self.read(Cursor(after.epoch, offset_of(after.value)), name)) as items:
+            async for item in items:
+                yield with_pair(item)
+
     @stream("following/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
     async def following(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         """Only rows that are written after a slow subscription, whatever `after` is."""
@@ -222,6 +266,22 @@ class _Source(DataSource[Titled]):
     async def read_varying(self, history_range: HistoryRange, name: str) -> HistoryPage:
         page = await self.read_history(history_range, name)
         return msgspec.structs.replace(page, rows=list(map(with_varying_columns, page.rows)))
+
+    @pairs.history
+    async def read_pairs(self, history_range: HistoryRange[Pair], name: str) -> HistoryPage[Pair]:
+        after, upto = (
+            None if value is None else offset_of(value)
+            for value in (history_range.after, history_range.upto)
+        )
+        wanted: Any = msgspec.structs.replace(history_range, after=after, upto=upto)
+        page = await self.read_history(wanted, name)
+        last = None if page.last is None else pair_of(page.last)
+        return HistoryPage([*map(with_pair, page.rows)], epoch=page.epoch, last=last)
+
+    @pairs.last
+    async def newest_pair(self, name: str) -> Cursor[Pair]:
+        found = await self.newest(name)
+        return Cursor(found.epoch, pair_of(found.value))
 
     @following.history
     @log.history
@@ -325,7 +385,7 @@ class Server:
         rows = list(zip(*(field.values for field in frame.fields), strict=True))
         return History(names, rows, frame.meta.custom["cursor"])
 
-    async def rows_after(self, path: str, after: int) -> Message:
+    async def rows_after(self, path: str, after: int | str) -> Message:
         url = f"replay/rows?path={quote(path, safe='')}&after={after}"
         try:
             reply = await self.grafana.resource(url)

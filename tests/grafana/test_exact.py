@@ -398,10 +398,10 @@ async def test_each_exact_channel_has_one_path(log, path, found):
     "after, more, text",
     [
         ("", {}, "after must be a cursor, or -1 for all rows"),
-        ("-2", {}, f"after must be -1 to {2**53 - 1}, got -2"),
+        ("-2", {}, f"after must be -1 to {2**53 - 1}, got '-2'"),
         ("5", {"upto": 4}, "upto must be at least after = 5, got 4"),
         ("1e3", {}, "after must be an integer, got '1e3'"),
-        (str(1 << 60), {}, f"after must be -1 to {2**53 - 1}, got {1 << 60}"),
+        (str(1 << 60), {}, f"after must be -1 to {2**53 - 1}, got '{1 << 60}'"),
     ],
 )
 async def test_an_invalid_cursor_is_refused(log, after, more, text):
@@ -630,7 +630,8 @@ async def test_a_last_hook_that_returns_something_else_is_a_bug(caplog):
     async with serve_in_memory(AskedLast) as grafana:
         with pytest.raises(GRPCError, match="last must return"):
             await grafana.follow("x/asked")
-    assert "last must return a Cursor, an int or None, got '3'" in caplog.text
+    assert "last must return a Cursor, its value or None: " in caplog.text
+    assert "what last returns must be from -1 to 9007199254740991, got '3'" in caplog.text
 
 
 def test_a_last_hook_needs_a_cursor():

@@ -21,6 +21,7 @@ from aiostream_ds import (
     FieldType,
     Frame,
     Health,
+    HistoryPage,
     HistoryRange,
     LiveChannel,
     NotFound,
@@ -382,6 +383,15 @@ class Line(Row):
     offset: int
 
 
+Pair = tuple[int, int]
+
+
+class Part(Row):
+    time: datetime
+    partition: int
+    offset: int
+
+
 class Log(DataSource):
     @stream("log/{name}", cursor="offset")
     async def log(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
@@ -395,6 +405,25 @@ class Log(DataSource):
     @rows.history
     async def past_rows(self, history_range: HistoryRange, name: str) -> list[Line]:
         return [row async for row in self.rows(Cursor("", -1), name)]
+
+    @stream(cursor=("partition", "offset"))
+    async def partitions(
+        self, after: Cursor[tuple[int, int]]
+    ) -> Rows[Part | Cursor[tuple[int, int]]]:
+        partition, offset = after.value
+        assert_type(offset, int)
+        yield Cursor("", (partition, offset))
+
+    @partitions.history
+    async def read_partitions(
+        self, history_range: HistoryRange[tuple[int, int]]
+    ) -> HistoryPage[tuple[int, int]]:
+        assert_type(history_range.after, tuple[int, int] | None)
+        return HistoryPage([Part(datetime.now(UTC), 1, 2)], last=(1, 2))
+
+    @partitions.last
+    async def newest_partition(self) -> tuple[int, int] | None:
+        return 1, 2
 
     @stream("maybe/{name}", cursor="offset")
     async def maybe(self, after: Cursor | None, name: str) -> Rows[Line]:

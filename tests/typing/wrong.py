@@ -202,6 +202,18 @@ class Log(DataSource):
         async for row in self.log(None):  # wrong: a cursor is never None
             yield row
 
+    @stream(cursor=("partition", "offset"))  # wrong: the value is a pair
+    async def pairs(self, after: Cursor) -> Rows:
+        yield 1
+
+    @stream(cursor=("a", "b", "c"))  # wrong: at most two columns
+    async def three(self, after: Cursor[tuple[int, int]]) -> Rows:
+        yield 1
+
+    @log.history  # wrong: the cursor is one number
+    async def past_log(self, history_range: HistoryRange[tuple[int, int]]) -> Frame:
+        return Frame()
+
     @stream("bare", cursor="offset")  # wrong: it takes a Cursor
     async def bare(self) -> Rows:
         yield 1

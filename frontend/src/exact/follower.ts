@@ -13,7 +13,7 @@ import { RowBuffer } from "./buffer";
 import { type Column, slice } from "./columns";
 import { keep } from "./keeping";
 import { type Annotation, type Conditions, type Notice, Notices } from "./notices";
-import { type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
+import { type Cursor, type Packet, type Page, type Status, columnsOf, firstAfter } from "./packets";
 import type { ChannelSubscription, Subscriptions } from "./subscription";
 import { DrawThrottle } from "./throttle";
 import { Backoff, ReloadLimiter, Sleeper, now, withTimeout } from "./timing";
@@ -33,7 +33,7 @@ export interface History<F> {
   /** Index of the column with the rows' time in Unix ms; -1 without one. */
   time: number;
   /** `upstream` names the upstream system of a stream whose history can be read again. */
-  cursor: { channel: string; epoch: string; last: number; upstream?: string };
+  cursor: { channel: string; epoch: string; last: Cursor; upstream?: string };
 }
 
 /** A call that failed; `permanent` if a retry cannot help. */
@@ -48,7 +48,7 @@ export interface HistoryLoader<F> {
   /** The history of the current range. */
   load(): Promise<History<F>>;
   /** The resource `replay/rows`. */
-  rows(channel: string, after: number): Promise<Page>;
+  rows(channel: string, after: Cursor): Promise<Page>;
   /** Whether rows of two frames may be drawn in one. */
   sameColumns(frame: F, other: F): boolean;
   /** Left edge of the panel's current range, in Unix ms. */
@@ -77,7 +77,7 @@ export class Follower<F> {
   #frame!: F;
   #epoch = "";
   #upstream?: string;
-  #cursor = -1;
+  #cursor: Cursor = -1;
   #subscription?: ChannelSubscription;
   #queue: Packet[] = [];
   #epochDiffers = false; // packets have another epoch than the history
@@ -241,7 +241,7 @@ export class Follower<F> {
   }
 
   /** Fetch the rows after the cursor until it has reached `wanted`; at least one call. */
-  async #fetch(wanted: number): Promise<void> {
+  async #fetch(wanted: Cursor): Promise<void> {
     const backoff = new Backoff(...LAG_BACKOFF);
     const start = now();
     for (;;) {

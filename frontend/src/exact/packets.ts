@@ -4,20 +4,25 @@
  *     {"cursor":{"epoch":"…","prev":4,"last":6},"data":{…}}              rows 5 and 6
  *     {"cursor":{"epoch":"…","prev":4,"last":9,"column":2},"data":{…}}   cursors in the third column
  *     {"cursor":{"epoch":"…","prev":9,"last":9}}                         no rows: a heartbeat
+ *     {"cursor":{"epoch":"…","prev":"…04-…00","last":"…04-…07","column":[1,2]},"data":{…}}   pairs
  *
  * All panels of a channel share one message object, so no function here changes it.
  */
 
 import { type Column, put, slice } from "./columns";
 
+/** A number; or two of 16 digits with a hyphen between them, a text that sorts as the pair does.
+ * "-1" is before all of them. Both are compared by `<`. */
+export type Cursor = number | string;
+
 /** The rows of a packet are those with prev < cursor <= last. */
 export interface CursorRange {
   /** Names the numbering and the columns; cursors of two epochs cannot be compared. */
   epoch: string;
-  prev: number;
-  last: number;
-  /** Index of the column that holds the cursors; without it they are prev+1 … last. */
-  column?: number;
+  prev: Cursor;
+  last: Cursor;
+  /** Index of the column that holds the cursors, or of both; without it they are prev+1 … last. */
+  column?: number | [number, number];
 }
 
 /** The stream's status when it is not healthy: reconnecting, dropping rows. */
@@ -53,9 +58,21 @@ export function isPacket(message: unknown): message is Packet {
     typeof cursor === "object" &&
     cursor !== null &&
     typeof cursor.epoch === "string" &&
-    Number.isSafeInteger(cursor.prev) &&
-    Number.isSafeInteger(cursor.last)
+    isCursor(cursor.prev) &&
+    typeof cursor.last === typeof cursor.prev &&
+    isCursor(cursor.last)
   );
+}
+
+function isCursor(value: unknown): value is Cursor {
+  return typeof value === "string" ? PAIR.test(value) : Number.isSafeInteger(value);
+}
+
+const PAIR = /^(\d{16}-\d{16}|-1)$/;
+
+/** Two numbers as their cursor. */
+export function pairOf(first: number, second: number): string {
+  return [first, second].map((number) => String(number).padStart(16, "0")).join("-");
 }
 
 /** The packet's last cursor as a packet without rows. */
@@ -71,15 +88,16 @@ export function columnsOf(packet: Packet): Column[] {
 }
 
 /** Index of the first row whose cursor is greater than `cursor`. Cursors increase from row to row. */
-export function firstAfter(packet: Packet, columns: Column[], cursor: number): number {
+export function firstAfter(packet: Packet, columns: Column[], cursor: Cursor): number {
   const { prev, column } = packet.cursor;
   const rows = columns[0]?.length ?? 0;
   if (column === undefined) {
-    return Math.min(rows, Math.max(0, cursor - prev));
+    return Math.min(rows, Math.max(0, (cursor as number) - (prev as number)));
   }
-  const cursors = columns[column] as number[];
+  const [one, two] = [column].flat().map((index) => columns[index] as number[]);
+  const cursorOf = (row: number): Cursor => (two ? pairOf(one[row], two[row]) : one[row]);
   let first = 0;
-  while (first < rows && cursors[first] <= cursor) {
+  while (first < rows && cursorOf(first) <= cursor) {
     first++;
   }
   return first;

@@ -9,7 +9,7 @@ import type { StreamQuery } from "../types";
 import { Failure, Follower, type History } from "./follower";
 import { cursorOf, framesOf, historyOf, sameColumns } from "./frames";
 import { subscriptions } from "./live";
-import { type Page, isPacket } from "./packets";
+import { type Cursor, type Page, isPacket } from "./packets";
 import { Backoff, Sleeper } from "./timing";
 
 type Request = DataQueryRequest<StreamQuery>;
@@ -17,7 +17,7 @@ type Request = DataQueryRequest<StreamQuery>;
 /** The calls to the plugin's backend. */
 export interface Backend {
   query(request: Request): Observable<DataQueryResponse>;
-  rows(path: string, after: number): Promise<unknown>;
+  rows(path: string, after: Cursor): Promise<unknown>;
 }
 
 const UNREACHABLE = "Grafana cannot be reached";
@@ -105,7 +105,7 @@ class ExactQuery {
     };
     const loader = {
       load: async () => pick(await this.#load()),
-      rows: (channel: string, after: number) => this.#rows(channel, after),
+      rows: (channel: string, after: Cursor) => this.#rows(channel, after),
       sameColumns,
       from: () => currentRange(this.#request).from.valueOf(),
       limit: this.#request.maxDataPoints ?? DEFAULT_POINTS,
@@ -133,7 +133,7 @@ class ExactQuery {
     return data as DataFrame[];
   }
 
-  async #rows(channel: string, after: number): Promise<Page> {
+  async #rows(channel: string, after: Cursor): Promise<Page> {
     let page: unknown;
     try {
       page = await this.#backend.rows(channel.split("/").slice(2).join("/"), after);

@@ -2,7 +2,7 @@
 import { vi } from "vitest";
 
 import { type Drawing, Failure, Follower, type History, type HistoryLoader } from "../../src/exact/follower";
-import type { Packet, Page } from "../../src/exact/packets";
+import { type Cursor, type Packet, type Page, pairOf } from "../../src/exact/packets";
 import { type Listener, Subscriptions } from "../../src/exact/subscription";
 
 export const CHANNEL = "ds/uid/x/log/a";
@@ -15,6 +15,34 @@ export function packet(prev: number, last: number, epoch = "e", more: Partial<Pa
   return { cursor: { epoch, prev, last }, ...data, ...more };
 }
 
+/** The same packet with cursors in two columns: row n is on page n / 7, in line n % 7. */
+export function inPairs(packet: Page): Page {
+  const { epoch, prev, last } = packet.cursor;
+  const values = packet.data?.values;
+  const numbers = (values?.[1] ?? []) as number[];
+  const columns = [numbers.map((n) => Math.floor(n / 7)), numbers.map((n) => n % 7)];
+  return {
+    ...packet,
+    cursor: { epoch, prev: toPair(prev), last: toPair(last), ...(values && { column: [3, 4] as [number, number] }) },
+    ...(values && { data: { values: [...values, ...columns] } }),
+  };
+}
+
+/** A number as a cursor of two. */
+export function toPair(number: Cursor): string {
+  const n = Number(number);
+  return n < 0 ? "-1" : pairOf(Math.floor(n / 7), n % 7);
+}
+
+/** The number of such a cursor. */
+export function fromPair(cursor: Cursor): number {
+  if (typeof cursor === "number" || cursor === "-1") {
+    return Number(cursor);
+  }
+  const [page, line] = cursor.split("-").map(Number);
+  return 7 * page! + line!;
+}
+
 export class FakeGrafana {
   last = 10;
   first = 1; // the oldest row that pages still have
@@ -25,6 +53,7 @@ export class FakeGrafana {
   failures = 0; // the next calls that fail
   failure = new Error("down");
   status: Page["status"]; // of pages
+  pairs = false; // cursors have two columns
   readonly calls: Array<{ name: string; at: number }> = [];
   readonly listeners = new Set<Listener>();
   opened = 0; // raw subscriptions that were opened
@@ -32,26 +61,37 @@ export class FakeGrafana {
   readonly subscriptions = new Subscriptions((_, listener) => {
     this.opened++;
     this.listeners.add(listener);
-    queueMicrotask(() => listener.event("connected", this.sendsInitial ? packet(this.last, this.last, this.epoch) : undefined));
+    queueMicrotask(() => listener.event("connected", this.sendsInitial ? this.#wire(packet(this.last, this.last, this.epoch)) : undefined));
     return () => this.listeners.delete(listener);
   });
 
   history(limit = 100_000, from = 0): History<string> {
     const numbers = packet(0, this.last).data?.values[1] ?? [];
     const drawn = (numbers as number[]).filter((n) => (this.offset + n) * 1000 >= from).slice(-limit);
+    const pages = this.pairs ? [drawn.map((n) => Math.floor(n / 7)), drawn.map((n) => n % 7)] : [];
     return {
       frame: this.epoch,
-      columns: [drawn.map((n) => (this.offset + n) * 1000), drawn, drawn.map(() => this.epoch)],
+      columns: [drawn.map((n) => (this.offset + n) * 1000), drawn, drawn.map(() => this.epoch), ...pages],
       time: 0,
-      cursor: { channel: CHANNEL, epoch: this.epoch, last: this.last, upstream: this.upstream },
+      cursor: {
+        channel: CHANNEL,
+        epoch: this.epoch,
+        last: this.pairs ? toPair(this.last) : this.last,
+        upstream: this.upstream,
+      },
     };
   }
 
-  rows(after: number): Page {
+  #wire(page: Page): Page {
+    return this.pairs ? inPairs(page) : page;
+  }
+
+  rows(cursor: Cursor): Page {
+    const after = fromPair(cursor);
     const prev = Math.max(after, this.first - 1);
     const last = Math.max(prev, Math.min(this.last, prev + this.pageRows));
     const more = { more: last < this.last, truncated: after < this.first - 1, status: this.status };
-    return packet(prev, last, this.epoch, more, this.offset);
+    return this.#wire(packet(prev, last, this.epoch, more, this.offset));
   }
 
   /** The plugin starts again: rows have another epoch, and times `offset` seconds ahead of their numbers. */
@@ -81,7 +121,8 @@ export class FakeGrafana {
   }
 
   send(message: Partial<Packet> | undefined, connection?: string): void {
-    this.listeners.forEach((listener) => listener.event(connection, message));
+    const sent = message?.cursor ? this.#wire(message as Page) : message;
+    this.listeners.forEach((listener) => listener.event(connection, sent));
   }
 
   endSubscriptions(): void {

@@ -6,13 +6,14 @@ begin(cursor) ──▶ encode(rows) → packets with (epoch, prev, last) …
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby, pairwise
-from operator import attrgetter, index
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 
 from aiostream_ds._channels.status import Status
-from aiostream_ds._encoding.blocks import Block, take_block, to_list
+from aiostream_ds._encoding.blocks import Block, take_block
+from aiostream_ds._encoding.cursor_kinds import BEGINNING, CursorKind
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import flatten, not_a_row, row_kind
 from aiostream_ds._encoding.table_rows import is_table, live_rows
@@ -22,32 +23,31 @@ from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters
-from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage
+from aiostream_ds.rows import Columns, Cursor, HistoryPage
 
-__all__ = ["CursorEncoder", "cursors_of", "has_lost_rows"]
+__all__ = ["CursorEncoder", "has_lost_rows"]
 
-_BEGINNING = -1
 _UNKNOWN = Schema(b"", "")
 
 
 class CursorEncoder:
-    """Adds cursor ranges to the packets of a `RowEncoder`. `column` is the column of the cursors.
+    """Adds cursor ranges to the packets of a `RowEncoder`. `kind` reads the cursors of rows.
 
     Rows whose cursor is not above the last one are duplicates: they are dropped and counted. A
     `Cursor` among the rows starts another epoch, or is a gap in the rows. `has_begun` is false
     until `begin` was called.
     """
 
-    __slots__ = ("_column", "_counters", "_encoder", "_getters", "epoch", "has_begun", "last")
+    __slots__ = ("_counters", "_encoder", "_getters", "epoch", "has_begun", "kind", "last")
 
-    def __init__(self, encoder: RowEncoder, column: str, counters: Counters) -> None:
+    def __init__(self, encoder: RowEncoder, kind: CursorKind, counters: Counters) -> None:
         self._encoder = encoder
-        self._column = column
         self._counters = counters
         self._getters: dict[type, Callable[[Any], Any]] = {}  # by the class of the row
+        self.kind = kind
         self.has_begun = False
         self.epoch = ""
-        self.last = _BEGINNING
+        self.last = BEGINNING
 
     @property
     def cursor(self) -> Cursor:
@@ -61,15 +61,7 @@ class CursorEncoder:
         return Packet(self._encoder.schema or _UNKNOWN, b"", 0, cursors)
 
     def begin(self, cursor: Cursor) -> None:
-        """The rows that follow come after `cursor`. A cursor that was passed already is ignored.
-
-        Raises:
-            TypeError: the cursor's value is out of range.
-        """
-        if not _BEGINNING <= cursor.value < CURSOR_LIMIT:
-            raise TypeError(
-                f"the value of a cursor must be from -1 to {CURSOR_LIMIT - 1}, got {cursor!r}"
-            )
+        """The rows that follow come after `cursor`. A cursor that was passed already is ignored."""
         self.has_begun = True
         if cursor.epoch != self.epoch or cursor.value > self.last:
             self.epoch, self.last = cursor
@@ -108,7 +100,7 @@ class CursorEncoder:
 
     def _cursors(self, rows: "Sequence[Any] | Block") -> list[int]:
         if isinstance(rows, Columns | Frame):
-            return cursors_of(rows, self._column) if rows.rows else []
+            return self.kind.of_block(rows) if rows.rows else []
         return [self._cursor(row) for row in rows]
 
     def encode(self, rows: list[Any]) -> list[Packet]:
@@ -125,7 +117,7 @@ class CursorEncoder:
                 part = list(group)
                 if kind is Cursor:
                     for cursor in part:
-                        self.begin(cursor)
+                        self.begin(self.kind.cursor_from_author(cursor))
                     packets.append(self.cursor_packet)
                 elif kind is Status:
                     packets += self._encoder.encode(part)
@@ -151,7 +143,7 @@ class CursorEncoder:
         return self._packets_with_cursors(self._encoder.encode(rows), cursors)
 
     def _block_packets(self, block: Block) -> list[Packet]:
-        cursors = cursors_of(block, self._column)
+        cursors = self.kind.of_block(block)
         new = self._new_rows(cursors)
         if not new:
             return []
@@ -172,9 +164,8 @@ class CursorEncoder:
         return list(map(self._with_cursors, packets, lasts))
 
     def _last_cursor(self, packet: Packet) -> int:
-        column = columns_of(packet.schema).names.index(self._column)
-        last: int = msgspec.json.decode(packet.data)["values"][column][-1]
-        return last
+        values = msgspec.json.decode(packet.data)["values"]
+        return self.kind.of_last(columns_of(packet.schema).names, values)
 
     def _with_cursors(self, packet: Packet, last: int) -> Packet:
         cursors = CursorRange(self.epoch, self.last, last)
@@ -194,31 +185,34 @@ class CursorEncoder:
             self._counters.count_dropped("duplicate", len(cursors) - len(new))
             found = new
         if found:
-            _check_range(self._column, cursors[found[0]], cursors[found[-1]])
+            self.kind.check_range(cursors[found[0]], cursors[found[-1]])
         return found
 
     def _cursor(self, row: Any) -> int:
         get = self._getters.get(type(row)) or self._getter(row)
         try:
-            return _to_int(self._column, get(row))
+            return self.kind.of_value(get(row))
         except (KeyError, AttributeError):
             shown = short_repr(row)
-            raise TypeError(f"a row must have the cursor {self._column!r}, got {shown}") from None
+            raise TypeError(f"a row must have the cursor {self.kind.label}, got {shown}") from None
 
     def _getter(self, row: Any) -> Callable[[Any], Any]:
         """A function that returns the cursor of rows of the class of this one."""
-        kind, column = row_kind(type(row)), self._column
+        kind, columns = row_kind(type(row)), self.kind.columns
         if kind is None:
             if is_table(type(row)):
                 live_rows(row)  # raises the error of this table
             raise TypeError(not_a_row(row))
-        get: Callable[[Any], Any] = attrgetter(column)
+        get: Callable[[Any], Any] = attrgetter(*columns)
         if kind.names is None:
-            to_dict = kind.to_dict
+            to_dict, read = kind.to_dict, itemgetter(*columns)
 
             def get(row: Any) -> Any:
                 values = row if to_dict is None else to_dict(row)
-                return values[column] if column in values else with_text_keys(values)[column]
+                try:
+                    return read(values)
+                except KeyError:
+                    return read(with_text_keys(values))
 
         self._getters[type(row)] = get
         return get
@@ -238,40 +232,7 @@ def has_lost_rows(page: HistoryPage, after: int, cursors: Sequence[int]) -> bool
 
     Nothing precedes the first row of a numbering, which may begin with 0 or 1.
     """
-    oldest = min(page.first if page.first is not None else CURSOR_LIMIT, *cursors[:1], CURSOR_LIMIT)
-    if after == _BEGINNING and oldest <= 1:
+    oldest = [*cursors[:1], *([] if page.first is None else [page.first])]
+    if after == BEGINNING and oldest and min(oldest) <= 1:
         return False
     return page.truncated or (page.first is not None and after < page.first - 1)
-
-
-def cursors_of(block: Block, column: str) -> list[int]:
-    """The cursors of the rows of a block.
-
-    Raises:
-        TypeError: the block does not have the column, or a value is not an integer.
-    """
-    if isinstance(block, Columns):
-        names = block.kind.__struct_fields__
-        values = block.values[names.index(column)] if column in names else None
-    else:
-        values = next((field.values for field in block.fields if field.name == column), None)
-    if values is None:
-        raise TypeError(f"rows must have a column {column!r}, the cursor, got {block!r}")
-    cursors = to_list(values)
-    if set(map(type, cursors)) <= {int}:
-        return cursors
-    return [_to_int(column, value) for value in cursors]
-
-
-def _to_int(column: str, value: Any) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"cursor {column!r} must be an int, got {short_repr(value)}")
-    return index(value)
-
-
-def _check_range(column: str, first: int, last: int) -> None:
-    if first < 0 or last >= CURSOR_LIMIT:
-        invalid = first if first < 0 else last
-        raise TypeError(f"cursor {column!r} must be from 0 to {CURSOR_LIMIT - 1}, got {invalid}")

@@ -3,6 +3,7 @@
     {"cursor":{"epoch":"…","prev":4,"last":6},"data":{…}}              rows 5 and 6
     {"cursor":{"epoch":"…","prev":4,"last":9,"column":2},"data":{…}}   cursors in the third column
     {"cursor":{"epoch":"…","prev":9,"last":9}}                         no rows: a heartbeat
+    {"cursor":{"epoch":"…","prev":"…04-…00","last":"…04-…07","column":[1,2]},"data":{…}}   pairs
 
     {"status":{"severity":"warning","text":"reconnecting (3)"},"cursor":{…}}           see `Status`
 
@@ -11,7 +12,7 @@ The rows of a packet are those with prev < cursor <= last.
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -125,10 +126,15 @@ def wire_epoch(epoch: str, schema: Schema | None) -> str:
     return f"{epoch}.{columns_of(schema).hash}"
 
 
-def cursor_object(epoch: str, prev: int, last: int, column: int | None = None) -> bytes:
-    """The object `cursor`; `column` is the index of the column that holds the cursors."""
-    more = b"" if column is None else b',"column":%d' % column
-    return b'{"epoch":"%b","prev":%d,"last":%d%b}' % (epoch.encode(), prev, last, more)
+def cursor_object(
+    epoch: str, prev: int | str, last: int | str, column: int | list[int] | None = None
+) -> bytes:
+    """The object `cursor`; `column` is the index of the column that holds the cursors, or those of
+    both columns."""
+    found: dict[str, Any] = {"epoch": epoch, "prev": prev, "last": last}
+    if column is not None:
+        found["column"] = column
+    return msgspec.json.encode(found)
 
 
 def exact_packet(cursor: bytes, data: bytes = b"") -> bytes:

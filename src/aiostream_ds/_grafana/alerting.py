@@ -6,7 +6,7 @@ column of text or of booleans, a column without rows, and two series with the sa
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from aiostream_ds._encoding.blocks import to_list
 from aiostream_ds._encoding.field_names import full_name
@@ -28,10 +28,10 @@ def is_for_alerting(headers: Mapping[str, str]) -> bool:
     return any(name.lower() == _HEADER and value == "true" for name, value in headers.items())
 
 
-def alert_frames(frame: Frame, cursor: str | None) -> list[Frame]:
+def alert_frames(frame: Frame, cursor: Collection[str] = ()) -> list[Frame]:
     """A frame for each column of numbers of a history, with its time; booleans are 0 and 1.
 
-    The column `cursor` and columns of other types are left out. Columns that would have equal
+    The columns `cursor` and columns of other types are left out. Columns that would have equal
     labels get the label `name`. A column with labels is without the rows of other series. Without
     rows the answer is one frame without fields: no data.
 
@@ -40,7 +40,7 @@ def alert_frames(frame: Frame, cursor: str | None) -> list[Frame]:
     if not frame.rows:
         return [Frame(name=frame.name, meta=frame.meta)]
     time = next((field for field in frame.fields if field.type is FieldType.TIME), None)
-    numbers = [f for f in frame.fields if f.type in _NUMBERS and f.name != cursor]
+    numbers = [f for f in frame.fields if f.type in _NUMBERS and f.name not in cursor]
     if time is None or not numbers:
         found = ", ".join(f"{field.name} ({field.type.value})" for field in frame.fields)
         raise BadQuery(

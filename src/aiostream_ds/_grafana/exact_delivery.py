@@ -15,6 +15,7 @@ import msgspec
 from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.status import Status
 from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._frames.cursor import (
     columns_of,
     cursor_object,
@@ -80,16 +81,16 @@ async def _send(call: Call, subscription: Subscription, payloads: list[bytes]) -
 
 def cursor_packet_encoder(
     epoch: Callable[[str, Schema | None], str],
-    column: str,
+    kind: CursorKind,
     current: CursorRange | None,
     schema: Callable[[], Schema | None],
 ) -> PacketEncoder:
-    """The encoder of a stream whose rows have a cursor, in `column`.
+    """The encoder of a stream whose rows have cursors of this kind.
 
     `epoch` makes the wire epoch of a cursor's epoch and a schema. `current` is the channel's range
     of cursors, or None until the stream has emitted one. `schema` returns its current schema.
     """
-    newest = current
+    newest, to_wire = current, kind.to_wire
 
     def encode(packets: Sequence[Packet]) -> list[bytes]:
         nonlocal newest
@@ -100,14 +101,16 @@ def cursor_packet_encoder(
                 continue
             newest = cursors
             if packet.rows:
-                index = columns_of(packet.schema).names.index(column)
+                column = kind.indexes(columns_of(packet.schema).names)
                 name = epoch(cursors.epoch, packet.schema)
-                cursor = cursor_object(name, cursors.prev, cursors.last, index)
+                prev, last = to_wire(cursors.prev), to_wire(cursors.last)
+                cursor = cursor_object(name, prev, last, column)
                 payloads.append(exact_packet(cursor, packet.data))
             else:
-                payloads.append(_heartbeat(epoch(cursors.epoch, schema()), cursors.last))
+                last = to_wire(cursors.last)
+                payloads.append(_heartbeat(epoch(cursors.epoch, schema()), last))
         if not packets and newest is not None:
-            payloads.append(_heartbeat(epoch(newest.epoch, schema()), newest.last))
+            payloads.append(_heartbeat(epoch(newest.epoch, schema()), to_wire(newest.last)))
         return payloads
 
     return encode
@@ -140,5 +143,5 @@ def log_packet_encoder(
     return encode
 
 
-def _heartbeat(epoch: str, last: int) -> bytes:
+def _heartbeat(epoch: str, last: int | str) -> bytes:
     return exact_packet(cursor_object(epoch, last, last))

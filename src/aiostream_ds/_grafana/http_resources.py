@@ -104,8 +104,8 @@ class ReplayRequest(NamedTuple):
     """A request for the rows of a channel with after < cursor <= upto."""
 
     path: str
-    after: int
-    upto: int | None
+    after: str
+    upto: str | None
 
 
 def replay_request(message: pb.CallResourceRequest) -> ReplayRequest:
@@ -116,19 +116,10 @@ def replay_request(message: pb.CallResourceRequest) -> ReplayRequest:
     path = query.get("path", [""])[0]
     if not path:
         raise BadQuery(f"expected {REPLAY_ROWS_PATH}?path=x/…&after=…, got {message.url!r}")
-    after, upto = _integer(query, "after"), _integer(query, "upto")
-    if after is None:
+    after, upto = (query.get(name, [""])[0] for name in ("after", "upto"))
+    if not after:
         raise BadQuery("after must be a cursor, or -1 for all rows, got nothing")
-    return ReplayRequest(path, after, upto)
-
-
-def _integer(query: Mapping[str, list[str]], name: str) -> int | None:
-    text = query.get(name, [""])[0]
-    if not text:
-        return None
-    if not text.removeprefix("-").isdecimal() or len(text) > 20:
-        raise BadQuery(f"{name} must be an integer, got {text[:40]!r}")
-    return int(text)
+    return ReplayRequest(path, after, upto or None)
 
 
 def json_body(body: bytes) -> pb.CallResourceResponse:

@@ -154,7 +154,7 @@ class Instance:
         encoder = self._encoders.get(path)
         if encoder is None:
             options = stream.options
-            common = () if options.cursor is None else (options.cursor,)
+            common = () if stream.cursor is None else stream.cursor.columns
             make: Callable[..., RowEncoder] = RowEncoder
             if options.status_column is not None:
                 # imported when needed: few streams have a status column

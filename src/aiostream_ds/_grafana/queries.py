@@ -6,7 +6,7 @@ the history in the form that alerting accepts. A user who may not subscribe to a
 read its history either.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -195,11 +195,11 @@ async def _table_frames(
         )
     frame = await read_table(Frame.from_table, item, instance.source.threads)
     if caller.is_alert_rule and (not frame.rows or is_series(frame)):
-        return await _alert_frames(frame, None)
+        return await _alert_frames(frame, ())
     return [frame]
 
 
-async def _alert_frames(frame: Frame, cursor: str | None) -> list[Frame]:
+async def _alert_frames(frame: Frame, cursor: Collection[str]) -> list[Frame]:
     if frame.rows * len(frame.fields) > INLINE_ROWS:
         return await run_in_thread(alert_frames, frame, cursor)
     return alert_frames(frame, cursor)
@@ -213,13 +213,14 @@ async def _channel_frames(
     live: LiveChannel | None = None,
 ) -> list[Frame]:
     frame = await _channel_frame(replay, request, caller.user, query, live)
-    options = request.stream.options
+    kind = request.stream.cursor
+    cursor = () if kind is None else kind.columns
     if caller.has_expression:
-        added = (options.cursor, options.status_column)
+        added = (*cursor, request.stream.options.status_column)
         frame.fields = tuple(field for field in frame.fields if field.name not in added)
     if not caller.is_alert_rule:
         return [frame]
-    return await _alert_frames(frame, options.cursor)
+    return await _alert_frames(frame, cursor)
 
 
 async def _channel_frame(

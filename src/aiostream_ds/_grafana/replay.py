@@ -16,7 +16,8 @@ from aiostream_ds._author_threads import call_method
 from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
-from aiostream_ds._encoding.cursor_encoder import cursors_of, has_lost_rows
+from aiostream_ds._encoding.cursor_encoder import has_lost_rows
+from aiostream_ds._encoding.cursor_kinds import BEGINNING, NUMBERS, CursorKind
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import rows_of_history
 from aiostream_ds._encoding.table_rows import history_rows
@@ -43,11 +44,10 @@ from aiostream_ds._grafana.table_reading import INLINE_ROWS, read_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH
-from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters
 from aiostream_ds._threads import run_in_thread
 from aiostream_ds.errors import BadQuery, UpstreamError
-from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
+from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
 __all__ = [
     "OPEN_END",
@@ -113,11 +113,15 @@ class RowReplay:
 
     async def _ask_last(self, request: ChannelRequest, name: str) -> Cursor:
         last = await call_method(request.instance.source, name, **request.arguments)
-        if last is None or type(last) is int:
-            last = Cursor("", -1 if last is None else last)
-        if not isinstance(last, Cursor):
-            raise TypeError(f"{name} must return a Cursor, an int or None, got {short_repr(last)}")
-        return last
+        if last is None:
+            return Cursor("", BEGINNING)
+        kind = _kind(request)
+        if isinstance(last, Cursor):
+            return kind.cursor_from_author(last)
+        try:
+            return Cursor("", kind.from_author(last, f"what {name} returns"))
+        except TypeError as error:
+            raise TypeError(f"{name} must return a Cursor, its value or None: {error}") from None
 
     async def initial_data(self, request: ChannelRequest) -> bytes:
         """The initial data of a subscription to an exact channel: a packet with the newest cursor.
@@ -140,7 +144,8 @@ class RowReplay:
                     log.warning("%s: the newest cursor is unknown: %s", request.path, error)
                     return b""
             epoch = _settings_epoch(request, author_epoch)
-        return exact_packet(cursor_object(wire_epoch(epoch, encoder.schema), last, last))
+        shown = _kind(request).to_wire(last)
+        return exact_packet(cursor_object(wire_epoch(epoch, encoder.schema), shown, shown))
 
     def packet_encoder(self, request: ChannelRequest, subscription: Subscription) -> PacketEncoder:
         """The encoder of an exact channel's packets, for a subscription that was just made."""
@@ -150,7 +155,7 @@ class RowReplay:
         running = self._registry.peek(request.key)
         return cursor_packet_encoder(
             lambda epoch, schema: wire_epoch(_settings_epoch(request, epoch), schema),
-            request.stream.options.cursor,
+            _kind(request),
             running.cursors if running is not None else None,
             lambda: encoder.schema,
         )
@@ -184,7 +189,7 @@ class RowReplay:
         cursor: dict[str, Any] = {
             "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
             "epoch": wire_epoch(rows.epoch, schema),
-            "last": rows.last,
+            "last": _kind(request).to_wire(rows.last),
         }
         return rows.frame, cursor | upstream | _cursor_column(request, rows.frame)
 
@@ -218,22 +223,27 @@ class RowReplay:
 
     # -- rows after a cursor -------------------------------------------------------------------
 
-    async def rows_after(self, request: ChannelRequest, after: int, upto: int | None) -> bytes:
-        """The JSON answer of the resource `replay/rows`.
+    async def rows_after(self, request: ChannelRequest, after: str, upto: str | None) -> bytes:
+        """The JSON answer of the resource `replay/rows`; the cursors are as on the wire.
 
         Raises BadQuery for invalid cursors, and what the history hook raises.
         """
-        if not -1 <= after < CURSOR_LIMIT:
-            raise BadQuery(f"after must be -1 to {CURSOR_LIMIT - 1}, got {after}")
-        if upto is not None and upto < after:
+        kind = _kind(request)
+        start = _from_wire(kind, "after", after)
+        end = None if upto is None else _from_wire(kind, "upto", upto)
+        if end is not None and end < start:
             raise BadQuery(f"upto must be at least after = {after}, got {upto}")
         if request.stream.options.cursor is None:
-            rows = await self._log_after(request, after, upto)
+            rows = await self._log_after(request, start, end)
         else:
-            rows = await self._history_after(request, after, upto)
+            rows = await self._history_after(request, start, end)
         frame = rows.frame
         epoch = wire_epoch(rows.epoch, _schema_of(frame))
-        cursor: dict[str, Any] = {"epoch": epoch, "prev": rows.prev, "last": rows.last}
+        cursor: dict[str, Any] = {
+            "epoch": epoch,
+            "prev": kind.to_wire(rows.prev),
+            "last": kind.to_wire(rows.last),
+        }
         answer: dict[str, Any] = {
             "cursor": cursor | _cursor_column(request, frame),
             "more": rows.more,
@@ -244,7 +254,7 @@ class RowReplay:
             answer["status"] = running.status
         if frame.rows:
             answer["data"] = msgspec.Raw(json.data(frame.fields))
-            answer["first"] = rows.first
+            answer["first"] = None if rows.first is None else kind.to_wire(rows.first)
         return msgspec.json.encode(answer)
 
     async def read_after(
@@ -258,12 +268,14 @@ class RowReplay:
     ) -> ReplayedRows:
         page = await self.read_after(request, after, REPLAY_ROWS + 1, upto)
         frame = await self._frame(request, page)
-        column = str(request.stream.options.cursor)
-        cursors = cursors_of(frame, column) if frame.rows else []
+        kind = _kind(request)
+        cursors = kind.of_block(frame) if frame.rows else []
         if cursors and (cursors[0] <= after or (upto is not None and cursors[-1] > upto)):
+            bounds = (after, kind.limit - 1 if upto is None else upto, cursors[0], cursors[-1])
+            low, high, first, last = map(kind.to_author, bounds)
             raise TypeError(
-                f"{request.stream.history} must return rows with {after} < {column} <="
-                f" {CURSOR_LIMIT - 1 if upto is None else upto}, got {cursors[0]} to {cursors[-1]}"
+                f"{request.stream.history} must return rows with {low} <"
+                f" {', '.join(kind.columns)} <= {high}, got {first} to {last}"
             )
         more = len(cursors) > REPLAY_ROWS
         if more:
@@ -304,11 +316,15 @@ class RowReplay:
         self, request: ChannelRequest, history_range: HistoryRange
     ) -> HistoryPage:
         """Call the history hook. Raises what it raises, and TypeError for another result."""
-        hook = str(request.stream.history)
+        hook, kind = str(request.stream.history), _kind(request)
         result = await call_method(
-            request.instance.source, hook, history_range, **request.arguments
+            request.instance.source,
+            hook,
+            kind.range_to_author(history_range),
+            **request.arguments,
         )
         page = result if isinstance(result, HistoryPage) else HistoryPage(result)
+        page = kind.page_from_author(page)
         if is_table(type(page.rows)):
             threads = request.instance.source.threads
             return replace(page, rows=await read_table(history_rows, page.rows, threads))
@@ -373,9 +389,20 @@ def _join_epochs(settings: str, author_epoch: str) -> str:
     return f"{settings}{short_hash(author_epoch.encode())}"
 
 
+def _kind(request: ChannelRequest) -> CursorKind:
+    """The kind of the channel's cursors: of its rows, or of their numbers in its log."""
+    return request.stream.cursor or NUMBERS
+
+
+def _from_wire(kind: CursorKind, name: str, text: str) -> int:
+    try:
+        return kind.from_wire(text)
+    except ValueError as error:
+        raise BadQuery(f"{name} {error}, got {text[:40]!r}") from None
+
+
 def _last_cursor(request: ChannelRequest, frame: Frame, page: HistoryPage) -> int:
-    column = str(request.stream.options.cursor)
-    last = max(cursors_of(frame, column)) if frame.rows else -1
+    last = max(_kind(request).of_block(frame)) if frame.rows else BEGINNING
     return last if page.last is None else max(last, page.last)
 
 
@@ -384,7 +411,9 @@ def _schema_of(frame: Frame) -> Schema:
 
 
 def _cursor_column(request: ChannelRequest, frame: Frame) -> dict[str, Any]:
-    """The key `column` of a cursor object: the index of the column that holds the cursors."""
-    column = request.stream.options.cursor
+    """The key `column` of a cursor object: the index of each column that holds the cursors."""
+    kind = request.stream.cursor
     names = [field.name for field in frame.fields]
-    return {"column": names.index(column)} if column in names else {}
+    if kind is None or not set(kind.columns) <= set(names):
+        return {}
+    return {"column": kind.indexes(names)}

@@ -68,11 +68,12 @@ def _runner(
         if options.status_column is not None:
             row_encoder.attach(channel)
 
-    if options.cursor is None:
+    kind = request.stream.cursor
+    if kind is None:
         prepare = None if options.status_column is None else attach_status_column
         return run(lambda: method(**arguments), row_encoder.encode, prepare=prepare)
 
-    encoder = CursorEncoder(row_encoder, options.cursor, counters)
+    encoder = CursorEncoder(row_encoder, kind, counters)
     filler = GapFiller(
         partial(replay.read_after, request), REPLAY_ROWS, encoder, request.path, counters
     )
@@ -95,7 +96,7 @@ def _runner(
         channel.emit(encoder.cursor_packet)
 
     return run(
-        lambda: method(encoder.cursor, **arguments),
+        lambda: method(kind.cursor_to_author(encoder.cursor), **arguments),
         encoder.encode,
         prepare=find_cursor,
         filler=filler if options.retry.fill else None,

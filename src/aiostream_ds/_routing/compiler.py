@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._annotations import base_type, parameters, resolve, signature
+from aiostream_ds._encoding.cursor_kinds import cursor_kind
 from aiostream_ds._paths import Pattern
 from aiostream_ds._routing.path_fields import (
     PathField,
@@ -287,6 +288,7 @@ class _Compiler:
             name=name,
             pattern=stream.pattern,
             options=stream.options,
+            cursor=None if stream.options.cursor is None else cursor_kind(stream.options.cursor),
             row=self._row(stream),
             path_type=path_type,
             query_type=query_type,
@@ -314,7 +316,7 @@ class _Compiler:
         try:
             row = row_class(annotation)
             if row is not None and stream.options.cursor is not None:
-                check_cursor(stream.options.cursor, row)
+                check_cursor(cursor_kind(stream.options.cursor).columns, row)
             if row is not None and stream.options.order is not None:
                 from aiostream_ds._encoding.ordering import check_order  # few streams have one
 

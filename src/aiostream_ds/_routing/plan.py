@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._paths import Pattern
 from aiostream_ds._routing.suggest_hooks import SuggestPlan
 from aiostream_ds.decorators import StreamOptions
@@ -103,6 +104,7 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     pattern: Pattern
     options: StreamOptions
+    cursor: CursorKind | None
     row: type | None
     path_type: type[msgspec.Struct]
     query_type: type[Query]

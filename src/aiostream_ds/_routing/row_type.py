@@ -1,6 +1,6 @@
 """The row class in the annotation of a stream, and the check of its cursor column."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -45,22 +45,26 @@ def _row_types(annotation: Any) -> set[Any]:
         return {row for each in get_args(kind) for row in _row_types(each)}
     if origin in (list, tuple, Sequence, Columns):
         return _row_types(get_args(kind)[0])
-    if kind in (Cursor, Status):
+    if kind in (Cursor, Status) or origin is Cursor:
         return set()
     if kind in _NOT_ROWS:
         raise TypeError(f"a row must be {KINDS}, got {kind.__name__}")
     return {kind if origin is None else origin}
 
 
-def check_cursor(cursor: str, row: type) -> None:
-    """Check that the cursor column is an int field of the class.
+def check_cursor(names: Collection[str], row: type) -> None:
+    """Check that each column of the cursor is an int field of the class.
 
     Raises:
-        TypeError: it is not.
+        TypeError: one is not.
     """
     columns = row_columns(row)
-    column = columns.get(cursor)
-    milliseconds = base_type(declared_fields(row).get(cursor)) is int  # a `time: int` is a time
-    if column is None or column.nullable or not (column.type is FieldType.INT64 or milliseconds):
-        fields = ", ".join(columns)
-        raise TypeError(f"cursor must be an int field of {row.__name__} ({fields}), got {cursor!r}")
+    for name in names:
+        column = columns.get(name)
+        milliseconds = base_type(declared_fields(row).get(name)) is int  # a `time: int` is a time
+        is_int = column is not None and (column.type is FieldType.INT64 or milliseconds)
+        if column is None or column.nullable or not is_int:
+            fields = ", ".join(columns)
+            raise TypeError(
+                f"cursor must be an int field of {row.__name__} ({fields}), got {name!r}"
+            )

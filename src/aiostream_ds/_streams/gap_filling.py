@@ -107,7 +107,8 @@ class GapFiller:
                 return
             if self._rows_left <= 0:
                 break
-        between = f"those between the cursors {self._encoder.last} and {first}"
+        shown = map(self._encoder.kind.to_author, (self._encoder.last, first))
+        between = "those between the cursors {} and {}".format(*shown)
         if self._rows_left > 0:
             self._gap_is_left(channel, f"the history does not have {between}")
         else:

@@ -9,6 +9,7 @@ from aiostream_ds._channels.observer import ChannelKey, Observer
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._frames.packet import CursorRange
 from aiostream_ds._grafana.application import Application
+from aiostream_ds.rows import CURSOR_LIMIT
 
 __all__ = ["MAX_CHANNELS", "ChannelCounts", "ChannelStats"]
 
@@ -159,6 +160,11 @@ def _line(
         counts.dropped,
         counts.starts,
         counts.errors,
-        "" if cursors is None else f"{cursors.epoch}:{cursors.last}",
+        "" if cursors is None else f"{cursors.epoch}:{_shown(cursors.last)}",
         counts.error,
     ]
+
+
+def _shown(cursor: int) -> str:
+    """A cursor as its author has it; those of two columns are one large number in the runtime."""
+    return str(cursor if cursor < CURSOR_LIMIT else divmod(cursor, CURSOR_LIMIT))

@@ -33,7 +33,15 @@ class Refused(Exception):
 
 class _CursorObject(msgspec.Struct):
     epoch: str
-    last: int
+    last: int | str
+
+    @property
+    def cursor(self) -> Cursor[Any]:
+        """The cursor as the author's code has it."""
+        last: Any = self.last
+        if isinstance(last, str):
+            last = tuple(map(int, last.split("-"))) if last != "-1" else (-1, -1)
+        return Cursor(self.epoch, last)
 
 
 class _Message(msgspec.Struct):
@@ -58,7 +66,7 @@ class Viewer:
         self.packets: list[bytes] = []
         self.fields: tuple[Field, ...] = ()
         self.schema_changes = 0
-        self.position: Cursor | None = None
+        self.position: Cursor[Any] | None = None
         self._leave = leave
         self._schema = None if frame is None else _schema_of(frame)
         self._taken = 0
@@ -131,7 +139,7 @@ class Viewer:
                 self.schema_changes += 1
                 self._schema = Schema(body, fingerprint)
         if parts.cursor is not None:
-            self.position = Cursor(parts.cursor.epoch, parts.cursor.last)
+            self.position = parts.cursor.cursor
         if not parts.data or (parts.cursor is not None and self._schema is None):
             self._wake()
             return

@@ -10,6 +10,7 @@ import pytest
 
 from aiostream_ds import Cursor, Field, Frame, RowOrder, SchemaPolicy
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
+from aiostream_ds._encoding.cursor_kinds import cursor_kind
 from aiostream_ds._encoding.ordering import Sorter
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import flatten, row_kind
@@ -73,7 +74,7 @@ def test_rows_of_each_kind_are_ordered_by_time_and_key(row):
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_each_kind_of_row_may_have_a_cursor(make):
     counters = Counters()
-    encoder = CursorEncoder(RowEncoder(common=("celsius",)), "celsius", counters)
+    encoder = CursorEncoder(RowEncoder(common=("celsius",)), cursor_kind("celsius"), counters)
     encoder.begin(Cursor("", -1))
     row = make(time=TIME, celsius=7, name="kitchen")
     if hasattr(row, "dtype") or hasattr(row, "__pydantic_validator__"):

@@ -15,8 +15,10 @@ from aiostream_ds import (
     Frame,
     Health,
     HistoryRange,
+    PermissionDenied,
     Secret,
     Settings,
+    UpstreamError,
     stream,
 )
 from aiostream_ds.testing.suite import PluginSuite as Suite
@@ -231,3 +233,180 @@ async def test_a_health_that_tests_nothing_is_reported(kind):
 @pytest.mark.parametrize("kind", [Tested, Requesting, Inner, Connecting, Client, Checked])
 async def test_a_health_that_may_test_the_settings_is_not_reported(kind):
     await suite(kind).test_health_tests_the_settings()
+
+
+# Each failure is a sentence: what was expected, what came, and the cure
+
+
+class Empty(DataSource):
+    """Its streams do not send what the suite expects."""
+
+    @stream("silent")
+    async def silent(self):
+        yield []
+        await anyio.sleep_forever()
+
+    @stream("failing")
+    async def failing(self):
+        raise UpstreamError("the broker is away")
+        yield {}
+
+    @stream("buggy")
+    async def buggy(self):
+        raise ValueError("a bug")
+        yield {}
+
+    @stream("ended")
+    async def ended(self):
+        return
+        yield {}
+
+    @stream("refused")
+    async def refused(self):
+        yield {"n": 1}
+
+    @refused.subscribe
+    async def may(self, user):
+        raise PermissionDenied("nobody may")
+
+    @stream("history")
+    async def with_history(self):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @with_history.history
+    async def past(self, history_range: HistoryRange):
+        raise UpstreamError("the database is away")
+
+    @stream("hanging")
+    async def hanging(self):
+        yield {"n": 1}
+        await anyio.sleep_forever()
+
+    @hanging.history
+    async def hang(self, history_range: HistoryRange):
+        await anyio.sleep_forever()
+
+
+class Wrong(Empty):
+    def __init__(self):
+        raise ConfigError("the password is wrong")
+
+
+class Stubborn(DataSource):
+    @stream("rows")
+    async def rows(self):
+        yield {"n": 1}
+        while True:
+            try:
+                await anyio.sleep(3600)
+            except asyncio.CancelledError:
+                if Stubborn.released:
+                    raise
+
+    released = False
+
+
+FAILURES = {
+    "no class": ("test_health_is_green", None, {}, r"Made.data_source, got none; set it"),
+    "red": (
+        "test_health_is_green",
+        Wrong,
+        {},
+        r"^expected Save & test to be green, got: the password is wrong; set `settings`",
+    ),
+    "silent": (
+        "test_channels_give_rows",
+        Empty,
+        {"channels": ["silent"]},
+        r"^silent: expected a row within 0.1 s, got none; correct the stream",
+    ),
+    "failing": (
+        "test_channels_give_rows",
+        Empty,
+        {"channels": ["failing"]},
+        r"^failing: .*; its status is 'reconnecting \(1\)'; correct",
+    ),
+    "ended": (
+        "test_channels_give_rows",
+        Empty,
+        {"channels": ["ended"]},
+        r"^ended: expected a row, got the end of the stream; yield one",
+    ),
+    "refused": (
+        "test_channels_give_rows",
+        Empty,
+        {"channels": ["refused"]},
+        r"^refused: expected that an admin may subscribe, got PERMISSION_DENIED; correct",
+    ),
+    "unknown": (
+        "test_channels_give_rows",
+        Empty,
+        {"channels": ["nothing"]},
+        r"^nothing: expected that an admin may subscribe, got NOT_FOUND; correct the path",
+    ),
+    "unknown query": (
+        "test_channels_answer_queries",
+        Empty,
+        {"channels": ["nothing"]},
+        r"^`channels`: expected a path of the streams 'silent'.*, got 'nothing'; correct the path",
+    ),
+    "a string": (
+        "test_channels_give_rows",
+        Empty,
+        {"channels": "silent"},
+        r"got 'silent'; write channels = \['silent'\]",
+    ),
+    "failing history": (
+        "test_channels_answer_queries",
+        Empty,
+        {"channels": ["history"]},
+        r"^history: expected an answer of the query, got status 502: the database is away; corr",
+    ),
+    "hanging history": (
+        "test_channels_answer_queries",
+        Empty,
+        {"channels": ["hanging"]},
+        r"^hanging: expected an answer within 0.2 s, got none; put a timeout around",
+    ),
+    "settings": (
+        "test_settings_survive_a_round_trip",
+        Untested,
+        {"settings": {"url": {"a": 1}}},
+        r"^expected valid settings, got: .*url.*; set `settings`",
+    ),
+    "not found": (
+        "test_unknown_paths_are_not_found",
+        Wrong,
+        {},
+        r"^expected NOT_FOUND for a path that matches no stream, got .*; a lifespan that cannot",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+async def test_a_failure_is_a_sentence_with_what_came_and_the_cure(case):
+    name, kind, attributes, text = FAILURES[case]
+    made = suite(kind, timeout=0.1, **attributes)
+    if kind is None:
+        del type(made).data_source
+    with pytest.raises(AssertionError, match=text):
+        await getattr(made, name)()
+
+
+async def test_a_stream_that_does_not_end_is_named_with_the_line_at_which_it_is():
+    text = r"(?s)expected the end of streams within 0.1 s, got none; do not swallow.*rows:.*in rows"
+    try:
+        with pytest.raises(AssertionError, match=text):
+            await suite(Stubborn, channels=["rows"], timeout=0.1).test_channels_stop_cleanly()
+    finally:
+        Stubborn.released = True
+        left = [task for task in asyncio.all_tasks() if task.get_name() == "stream rows"]
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
+
+
+async def test_a_suite_without_channels_skips_what_needs_them():
+    with pytest.raises(pytest.skip.Exception, match="set `channels` to paths that send a row"):
+        await suite(Client).test_channels_give_rows()

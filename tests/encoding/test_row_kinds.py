@@ -156,6 +156,9 @@ def test_a_type_that_no_column_can_have_is_named_with_class_and_field(kind, mess
 class NotARow:
     time = TIME
 
+    def __repr__(self):  # the same in each process that collects tests
+        return "NotARow()"
+
 
 @pytest.mark.parametrize(
     "value",

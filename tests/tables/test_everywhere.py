@@ -66,6 +66,15 @@ class Source(DataSource):
         found = rows(0, 3) if after is None else rows(after + 1, 5 if upto is None else upto + 1)
         return HistoryPage(type(self).make(found), epoch="one")
 
+    @stream("blocking")
+    def blocking(self):
+        yield type(self).make(rows(0, 2))
+        yield [type(self).make(rows(2, 3)), type(self).make(rows(3, 4))]
+
+    @blocking.history
+    def blocking_past(self, history_range: HistoryRange):
+        return type(self).make(rows(0, 3))
+
     @query
     async def one(self, q: Query) -> Table:
         table: Table = type(self).make(rows(0, 3))
@@ -117,6 +126,14 @@ async def test_a_yielded_table_is_rows(source: type[Source]):
         assert found == [
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         ]
+
+
+async def test_methods_that_block_yield_and_return_tables(source: type[Source]):
+    async with serve_in_memory(source) as grafana:
+        found = await (await grafana.follow("blocking")).take(4)
+        assert [row["host"] for row in found] == ["host 0", "host 1", "host 2", "host 3"]
+        (frame,) = await grafana.query({"queryType": "blocking"})
+        assert table_of(frame) == expected(0, 3)
 
 
 async def test_a_table_is_a_history(source: type[Source]):

@@ -138,6 +138,22 @@ async def test_what_is_changed_after_the_yield_is_not_sent():
         assert [row["n"] for row in rows] == [0, 1, 2]
 
 
+async def test_what_a_thread_changes_after_the_yield_is_not_sent():
+    pd = library("pandas")
+
+    class Source(DataSource):
+        @stream("s")
+        def s(self):
+            table = pd.DataFrame({"time": [START], "n": [1]})
+            for n in range(100):
+                table.loc[:, "n"] = n
+                yield table
+
+    async with serve_in_memory(Source) as grafana:
+        rows = await (await grafana.follow("s")).take(100)
+        assert [row["n"] for row in rows] == list(range(100))
+
+
 async def test_columns_of_rows_may_be_of_any_library():
     pd = library("pandas")
     times = pd.date_range("2026-01-01", periods=2, freq="1s", tz="Europe/Berlin")

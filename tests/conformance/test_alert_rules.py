@@ -17,11 +17,16 @@ NOW = int(time.time() * 1000)
 BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 AUTHOR = """
 from datetime import UTC, datetime
-from aiostream_ds import DataSource, Field, Frame, SchemaPolicy, serve, stream
+import pyarrow as pa
+from aiostream_ds import DataSource, Field, Frame, Query, SchemaPolicy, query, serve, stream
 
 ROWS = [
     {"time": %d + n, "host": "ab"[n %% 2], "cpu": n, "ok": n > 1, "text": "x"} for n in range(6)
 ]
+
+class Rows(Query):
+    n: int = 0
+    texts: bool = False
 
 class Author(DataSource):
     @stream("columns/{n:int}", status_column="status")
@@ -39,6 +44,21 @@ class Author(DataSource):
     @series.history
     async def series_past(self, history_range, n: int):
         return ROWS[:n]
+
+    @query
+    async def table(self, q: Rows):
+        table = pa.Table.from_pylist(ROWS[:q.n], pa.schema(
+            {"time": "timestamp[ms]", "cpu": "int16", "ok": "bool", "text": "string"}
+        ))
+        return table if q.texts else table.drop_columns(["text"])
+
+    @stream("tables/{n:int}")
+    async def tables(self, n: int):
+        yield []
+
+    @tables.history
+    async def tables_past(self, history_range, n: int):
+        return pa.Table.from_pylist(ROWS[:n])
 
 serve(Author)
 """
@@ -94,6 +114,23 @@ async def test_an_alert_rule_reads_text_columns_and_a_status_column_as_absent(
     ]
 
 
+@pytest.mark.parametrize("kind", ["table", "tables"])
+async def test_an_alert_rule_reads_the_numbers_of_a_table(host_binary: Path, kind: str) -> None:
+    answer = await ask(host_binary, AUTHOR % NOW, {}, {"queryType": kind, "n": 6})
+    assert answer["error"] == ""
+    assert set(answer["types"]) == {"wide"}
+    assert answer["series"] == [
+        {"name": "cpu", "labels": {"name": "cpu"}, "values": [0, 1, 2, 3, 4, 5]},
+        {"name": "ok", "labels": {"name": "ok"}, "values": [0, 0, 1, 1, 1, 1]},
+    ]
+
+
+async def test_an_alert_rule_gets_the_texts_of_a_query_as_they_are(host_binary: Path) -> None:
+    query = {"queryType": "table", "n": 6, "texts": True}
+    answer = await ask(host_binary, AUTHOR % NOW, {}, query)
+    assert answer["types"] == ["long"]
+
+
 async def test_an_alert_rule_reads_each_series_by_its_labels(host_binary: Path) -> None:
     answer = await ask(host_binary, AUTHOR % NOW, {}, {"queryType": "series", "n": 6})
     assert answer["error"] == ""
@@ -102,7 +139,7 @@ async def test_an_alert_rule_reads_each_series_by_its_labels(host_binary: Path) 
     assert values["b", "ok"] == [0, 1, 1]
 
 
-@pytest.mark.parametrize("kind", ["columns", "series"])
+@pytest.mark.parametrize("kind", ["columns", "series", "table", "tables"])
 async def test_an_empty_history_is_no_data_to_an_alert_rule(host_binary: Path, kind: str) -> None:
     answer = await ask(host_binary, AUTHOR % NOW, {}, {"queryType": kind, "n": 0})
     assert (answer["error"], answer["types"], answer["series"]) == ("", ["not"], [])

@@ -94,13 +94,18 @@ def test_each_type_of_column_has_one_meaning_in_every_library(library: str, kind
     nanos = None if field.nanos is None else list(field.nanos)
     assert (field.type, values_of(field), nanos) == (each.kind, each.values, each.nanos)
     assert field.nullable
-    json.encode(frame)
-    arrow.encode(frame)
+    for decoded in (arrow.decode(arrow.encode(frame)), json.decode(json.encode(frame))):
+        (field,) = decoded.fields
+        nanos = None if field.nanos is None else list(field.nanos)
+        assert (field.type, values_of(field), nanos) == (each.kind, each.values, each.nanos)
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_without_nulls_a_column_has_the_same_type(kind: str) -> None:
     array = CASES[kind].array
     (field,) = Frame.from_table(pa.table({"column": array.slice(0, len(array) - 1)})).fields
-    assert (field.type, values_of(field)) == (CASES[kind].kind, CASES[kind].values[:-1])
+    expected = (CASES[kind].kind, CASES[kind].values[:-1])
+    assert (field.type, values_of(field)) == expected
     assert field.nullable
+    (decoded,) = arrow.decode(arrow.encode(Frame(field))).fields
+    assert (decoded.type, values_of(decoded)) == expected

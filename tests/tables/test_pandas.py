@@ -125,7 +125,7 @@ def test_categories_keep_their_type(pd):
 def test_the_index_and_arrays_of_pandas_are_values_of_a_field(pd):
     times = pd.date_range("2026-01-01", periods=2, freq="1ns", tz="UTC")
     assert list(Field("t", times).nanos) == [0, 1]
-    assert Field("t", pd.Index(["a", "b"])).values.to_pylist() == ["a", "b"]
+    assert [str(each) for each in Field("t", pd.Index(["a", "b"])).values] == ["a", "b"]
     assert Field("t", pd.array([1, None], dtype="Int64")).values == [1, None]
     assert list(Field("t", pd.Series([1, 2], dtype="Int64"), FieldType.TIME).values) == [1, 2]
     assert Field("t", pd.Series([1, 2]), FieldType.FLOAT64).values.tolist() == [1.0, 2.0]

@@ -199,6 +199,36 @@ async def test_rows_of_tables_are_sorted_by_their_time():
     assert [row["n"] for row in rows] == [1, 2, 3, 4]
 
 
+async def test_tables_in_a_list_are_read_as_others_are():
+    empty = pa.table({"time": pa.array([], pa.int64()), "n": pa.array([], pa.int64())})
+    one, two = (pa.table({"time": [MS + n], "n": [n]}) for n in (2, 1))
+    assert await first_rows(2, [one, empty, two]) == [
+        {"time": MS + 2, "n": 2},
+        {"time": MS + 1, "n": 1},
+    ]
+    rows = await first_rows(2, [one, empty, two], order=RowOrder(late="hold", hold=1))
+    assert [row["n"] for row in rows] == [1, 2]
+    rows = await first_rows(1, [two, {"time": MS + 3, "n": 3}], (one, two))
+    assert rows == [{"time": MS + 1, "n": 1}]
+
+
+async def test_tables_in_a_list_have_cursors():
+    class Source(DataSource):
+        @stream("s", cursor="n")
+        async def s(self, after: Cursor):
+            yield [pa.table({"time": [MS], "n": [1]}), pa.table({"time": [MS] * 2, "n": [1, 2]})]
+            yield [{"time": MS, "n": 3}, pa.table({"time": [MS], "n": [4]})]
+            await anyio.sleep_forever()
+
+        @s.history
+        async def past(self, history_range: HistoryRange):
+            return []
+
+    async with serve_in_memory(Source) as grafana:
+        rows = await (await grafana.follow("s")).take(4)
+        assert [row["n"] for row in rows] == [1, 2, 3, 4]
+
+
 async def test_a_status_column_is_added_to_tables():
     nanos = pa.array([MS * 10**6 + 1], pa.timestamp("ns"))
     (row,) = await first_rows(1, pa.table({"time": nanos, "n": [1]}), status_column="status")

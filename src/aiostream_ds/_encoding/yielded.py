@@ -30,16 +30,21 @@ or it is read as it is when it is encoded."""
 
 
 def copy_rows(rows: Any) -> list[Any]:
-    """A list of the same rows, each a copy."""
+    """A list of the same rows, each a copy, and the frames of tables that have rows."""
     if len(rows) == 1:
         copy = reader(type(rows[0]))
-        return [rows[0] if copy is None else copy(rows[0])]
+        if copy is not live_rows:
+            return [rows[0] if copy is None else copy(rows[0])]
     kinds = set(map(type, rows))
     if len(kinds) == 1:
         copy = reader(kinds.pop())
-        return list(rows) if copy is None else list(map(copy, rows))
+        found = list(rows) if copy is None else list(map(copy, rows))
+        return list(filter(None, found)) if copy is live_rows else found
     found = []
     for row in rows:
         copy = reader(type(row))
-        found.append(row if copy is None else copy(row))
+        if copy is not live_rows:
+            found.append(row if copy is None else copy(row))
+        elif frame := live_rows(row):
+            found.append(frame)
     return found

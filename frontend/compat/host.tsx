@@ -31,6 +31,7 @@ interface Options {
   mode: "light" | "dark";
   settings: Record<string, any>;
   query?: Record<string, any>;
+  queries?: Array<Record<string, any>>; // of the panel
   editor: "config" | "query";
 }
 
@@ -120,6 +121,7 @@ function Page({ plugin, options }: { plugin: any; options: Options }) {
             <QueryEditor
               datasource={datasource}
               query={query}
+              queries={options.queries}
               onChange={setQuery}
               onRunQuery={() => {
                 (window as any).runs = ((window as any).runs ?? 0) + 1;

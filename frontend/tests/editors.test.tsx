@@ -347,7 +347,7 @@ describe("the query editor", () => {
   test("it shows that a panel with an expression gets no live rows", async () => {
     const expression = { refId: "B", datasource: { type: "__expr__", uid: "__expr__" } };
     const other = { refId: "B", datasource: { uid: "u" } };
-    const message = /No live rows: the panel has an expression/;
+    const message = /No live rows with an expression/;
     const { user } = await openQuery({ queryType: "topic" }, [{ refId: "A" }, expression]);
     expect(screen.getByRole("alert").textContent).toMatch(message);
     await user.click(input("With Streaming"));

@@ -49,7 +49,7 @@ const JOINS = [
   { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
 ];
 
-const STATIC = "No live rows: the panel has an expression, which Grafana evaluates once for each refresh";
+const STATIC = "Grafana evaluates the panel's expression, and with it this query, once for each refresh";
 
 export function QueryEditor(props: Props) {
   const { schema, error } = usePluginSchema(props.datasource.type);
@@ -101,7 +101,7 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
           label="With Streaming"
           tooltip={hasExpression(props) ? STATIC : "Append live rows to the history"}
           invalid={hasExpression(props)}
-          error={STATIC}
+          error="No live rows with an expression"
           htmlFor={`${prefix}-withStreaming`}
         >
           <InlineSwitch

@@ -445,13 +445,25 @@ if TYPE_CHECKING:
     class CursorPairStream(CursorStream[P, R_co]):
         """A stream whose cursor has two columns, for type checkers."""
 
-        def history(  # type: ignore[override]
+        @overload  # type: ignore[override]
+        def history(
             self, hook: Callable[Concatenate[D, HistoryRange[_Pair], P], Awaitable[H]], /
         ) -> Callable[Concatenate[D, HistoryRange[_Pair], P], Awaitable[H]]: ...
+        @overload
+        def history(
+            self, hook: Callable[Concatenate[D, HistoryRange[_Pair], P], H], /
+        ) -> Callable[Concatenate[D, HistoryRange[_Pair], P], H]: ...
+        def history(self, hook: Any, /) -> Any: ...
 
-        def last(  # type: ignore[override]
+        @overload  # type: ignore[override]
+        def last(
             self, hook: Callable[Concatenate[D, P], Awaitable[Cursor[_Pair] | _Pair | None]], /
         ) -> Callable[Concatenate[D, P], Awaitable[Cursor[_Pair] | _Pair | None]]: ...
+        @overload
+        def last(
+            self, hook: Callable[Concatenate[D, P], Cursor[_Pair] | _Pair | None], /
+        ) -> Callable[Concatenate[D, P], Cursor[_Pair] | _Pair | None]: ...
+        def last(self, hook: Any, /) -> Any: ...
 
         @overload  # type: ignore[override]
         def __get__(self, instance: None, owner: Any) -> "CursorPairStream[P, R_co]": ...
@@ -483,7 +495,7 @@ if TYPE_CHECKING:
 
     class _CursorPairStreamDecorator(Protocol):
         def __call__(
-            self, run: Callable[Concatenate[D, Cursor[_Pair], P], AsyncIterator[T]], /
+            self, run: Callable[Concatenate[D, Cursor[_Pair], P], AsyncIterator[T] | Iterator[T]], /
         ) -> CursorPairStream[P, T]: ...
 
     class _QueryDecorator(Protocol):

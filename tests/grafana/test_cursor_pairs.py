@@ -1,6 +1,7 @@
 """Cursors of two columns: what the author's code gets, and what the browser gets."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple
@@ -24,6 +25,7 @@ from aiostream_ds import (
 )
 from aiostream_ds.rows import CURSOR_LIMIT
 from aiostream_ds.testing import QueryFailed, serve_in_memory
+from aiostream_ds.testing.suite import PluginSuite
 
 pytestmark = pytest.mark.virtual
 
@@ -370,3 +372,31 @@ def test_both_columns_must_be_fields_of_the_row_class():
             @rows.history
             async def past(self, history_range: HistoryRange[Pair]) -> list[Entry]:
                 return []
+
+
+class TestSuite(PluginSuite):
+    data_source = Redis
+    channels = ["entries"]
+
+
+class Synchronous(DataSource):
+    """The same with methods that are a `def`."""
+
+    @stream(cursor=("ms", "seq"))
+    def rows(self, after: Cursor[Pair]) -> Iterator[Entry]:
+        yield from [each for each in Redis.log if (each.ms, each.seq) > after.value]
+
+    @rows.history
+    def past(self, history_range: HistoryRange[Pair]) -> list[Entry]:
+        after = history_range.after or (-1, -1)
+        return [each for each in Redis.log if (each.ms, each.seq) > after]
+
+    @rows.last
+    def newest(self) -> Pair:
+        return (MS, 0)
+
+
+async def test_methods_that_are_a_def_get_pairs_too():
+    async with serve_in_memory(Synchronous) as grafana:
+        viewer = await grafana.follow("rows")
+        assert ids(await viewer.take(3)) == [(MS, 1), (MS, TOP), (MS + 1, 0)]

@@ -86,7 +86,8 @@ async def cursor_problem(grafana: Grafana, path: str, query: Mapping[str, Any]) 
     if "upstream" not in cursor:  # the log in memory has the rows
         return None
     data = await grafana.initial_data(f"x/{path}")
-    newest = msgspec.json.decode(data)["cursor"]["last"] if data else -1
+    beginning = "-1" if isinstance(cursor["last"], str) else -1  # a cursor of two numbers
+    newest = msgspec.json.decode(data)["cursor"]["last"] if data else beginning
     if newest >= cursor["last"]:
         return None
     text = f"the newest cursor must be at least {cursor['last']}, as in the history, got {newest}"

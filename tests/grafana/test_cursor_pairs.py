@@ -1,7 +1,9 @@
 """Cursors of two columns: what the author's code gets, and what the browser gets."""
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple
@@ -374,8 +376,44 @@ def test_both_columns_must_be_fields_of_the_row_class():
                 return []
 
 
-class TestSuite(PluginSuite):
-    data_source = Redis
+class Growing(DataSource):
+    """An entry each 50 ms, with the sequence numbers of its second."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        self.log: list[Entry] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.grow)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def grow(self) -> None:
+        for n in itertools.count():
+            now = datetime.now(UTC)
+            self.log.append(Entry(now, n / 2, int(now.timestamp()), n))
+            await anyio.sleep(0.05)
+
+    @stream(cursor=("ms", "seq"))
+    async def entries(self, after: Cursor[Pair]) -> Rows[Entry]:
+        last = after.value
+        while True:
+            for each in [each for each in self.log if (each.ms, each.seq) > last]:
+                yield each
+                last = each.ms, each.seq
+            await anyio.sleep(0.05)
+
+    @entries.history
+    async def read(self, history_range: HistoryRange[Pair]) -> list[Entry]:
+        if history_range.after is not None:
+            upto = history_range.upto or (TOP, TOP)
+            found = [e for e in self.log if history_range.after < (e.ms, e.seq) <= upto]
+            return found[: history_range.limit]
+        start, end = history_range.start, history_range.end
+        return [e for e in self.log if start <= e.time <= end][-history_range.limit :]
+
+
+class TestGrowing(PluginSuite):
+    data_source = Growing
     channels = ["entries"]
 
 

@@ -225,7 +225,7 @@ class Sensors(DataSource[Broker]):
         )
 
     @resource
-    async def state(self, id: str) -> dict[str, str]:
+    async def details(self, id: str) -> dict[str, str]:
         return {"id": id}
 
     @resource(method="POST")
@@ -256,7 +256,7 @@ class Sensors(DataSource[Broker]):
         async for reading in self.cpu("a", core=1):
             assert_type(reading, Reading)
         await self.may_read(None, "a")
-        assert_type(await self.state("a"), dict[str, str])
+        assert_type(await self.details("a"), dict[str, str])
         assert_type(Sensors.cpu.path("a"), str)
         assert_type(Sensors.memory.path(host=None), str)
         answer = await self.compare(Compare(ref_id="B"))

@@ -87,10 +87,10 @@ def test_each_type_of_column_has_one_meaning_in_every_library(library: str, kind
         each = Case(each.array, FieldType.FLOAT64, [float(each.values[0]), None])
         if library == "pandas with nullable types":
             pytest.skip("the same conversion, and another one back")
-    if kind == "nanoseconds" and library == "duckdb":
-        each = each._replace(nanos=[456_000, 0])  # it has none in timestamps of a zone
     frame = Frame.from_table(LIBRARIES[library](pa.table({"column": each.array})))
     (field,) = frame.fields
+    if kind == "nanoseconds" and library == "duckdb" and field.nanos == [456_000, 0]:
+        each = each._replace(nanos=[456_000, 0])  # old ones have none in timestamps of a zone
     nanos = None if field.nanos is None else list(field.nanos)
     assert (field.type, values_of(field), nanos) == (each.kind, each.values, each.nanos)
     assert field.nullable

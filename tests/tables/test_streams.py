@@ -208,8 +208,8 @@ async def test_tables_in_a_list_are_read_as_others_are():
     ]
     rows = await first_rows(2, [one, empty, two], order=RowOrder(late="hold", hold=1))
     assert [row["n"] for row in rows] == [1, 2]
-    rows = await first_rows(1, [two, {"time": MS + 3, "n": 3}], (one, two))
-    assert rows == [{"time": MS + 1, "n": 1}]
+    rows = await first_rows(4, [two, {"time": MS + 3, "n": 3}], (one, two))
+    assert [row["n"] for row in rows] == [1, 3, 2, 1]
 
 
 async def test_tables_in_a_list_have_cursors():
@@ -277,10 +277,23 @@ BAD_COLUMN = pa.table({"time": [MS], "dt": pa.array([1], pa.int64())}).append_co
 )
 
 
+def invalid(kind: pa.DataType) -> pa.Array:
+    """Bytes that are not UTF-8, as a column of this type."""
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), invalid(kind.value_type))
+    offsets = pa.array([0, 1], pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(kind, 1, [None, offsets, pa.py_buffer(b"\xff")])
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         (BAD_COLUMN, "field 'secret column': expected numbers, .*got sparse_union"),
+        (pa.table({"c": [{"a": b"x"}]}), "field 'c': expected JSON"),
+        (pa.table({"c": invalid(pa.string())}), "field 'c': expected valid UTF-8"),
+        (pa.table({"c": invalid(pa.dictionary(pa.int8(), pa.string()))}), "field 'c': .*decode"),
+        (pa.table({"c": invalid(pa.binary())}), "field 'c'.*: expected bytes that are UTF-8"),
+        (pa.table({"c": pa.RunEndEncodedArray.from_arrays([1], [1])}), "got run_end_encoded"),
         (pa.table({"time": ["noon"]}), "column 'time' must be times, .*got string"),
         (pa.table({"time": [1.5]}), "column 'time' must be times, .*got float64"),
         (pa.table([[MS], [1]], names=["time", "time"]), "must have different names, got 'time'"),
@@ -288,9 +301,9 @@ BAD_COLUMN = pa.table({"time": [MS], "dt": pa.array([1], pa.int64())}).append_co
     ],
 )
 async def test_a_table_that_cannot_be_sent_fails_the_stream_after_the_rows_before(table, message):
-    with pytest.raises((FrameError, TypeError), match=message):
-        live_rows(table)
     encoder = RowEncoder()
+    with pytest.raises((FrameError, TypeError), match=message):
+        encoder.encode([live_rows(table)])
     with pytest.raises((FrameError, TypeError), match=message):
         encoder.encode([[{"n": 1}, table]])
     rows = await first_rows(1, pa.table({"time": [MS], "n": [1]}), table)
@@ -328,6 +341,21 @@ async def test_an_error_has_the_text_of_no_table():
             assert "<DataFrame>" in str(failed.value)
             assert "text of a table" not in str(failed.value)
             assert len(str(failed.value)) < 400
+
+
+async def test_a_lazy_table_is_named_with_its_cure():
+    lazy = library("polars").LazyFrame({"time": [MS]})
+
+    class Source(DataSource):
+        @query
+        async def lazy(self, q: Query):
+            return lazy
+
+    with pytest.raises(TypeError, match=r"a table, .* got <LazyFrame.*; use its collect\(\)"):
+        RowEncoder().encode([lazy])
+    async with serve_in_memory(Source) as grafana:
+        with pytest.raises(QueryFailed, match=r"use its collect\(\)"):
+            await grafana.query({})
 
 
 async def test_a_history_must_have_times():

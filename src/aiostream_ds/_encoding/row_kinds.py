@@ -20,7 +20,7 @@ import msgspec
 from aiostream_ds._annotations import class_annotations
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import FieldConfig
-from aiostream_ds._frames.dataframes import is_table
+from aiostream_ds._frames.dataframes import hint, is_table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.rows import Columns, Cursor
@@ -173,6 +173,7 @@ def rows_of_history(rows: Any) -> "Frame | Columns[Any] | list[Any]":
         shown = short_repr(rows)
         raise TypeError(
             f"a history must be a Frame, Columns, a table or a list of rows, got {shown}"
+            f"{hint(rows)}"
         )
     return list(rows)
 
@@ -182,7 +183,7 @@ def not_a_row(value: Any) -> str:
     shown = short_repr(value)
     if isinstance(value, Cursor):
         return f"only a stream with the option cursor may yield a Cursor, got {shown}"
-    text = f"a row must be {KINDS}, got {shown}"
+    text = f"a row must be {KINDS}, got {shown}{hint(value)}"
     return f"{text}; use a list of rows, or a dict" if isinstance(value, tuple) else text
 
 
@@ -192,7 +193,10 @@ def _same(rows: Any) -> Any:
 
 def _rows_of_tuple(rows: tuple[Any, ...]) -> tuple[Any, ...]:
     for row in rows:
-        if not isinstance(row, Columns | Frame | Status | Cursor) and row_kind(type(row)) is None:
+        kind = type(row)
+        if issubclass(kind, Columns | Frame | Status | Cursor) or is_table(kind):
+            continue
+        if row_kind(kind) is None:
             raise TypeError(not_a_row(rows))
     return rows
 

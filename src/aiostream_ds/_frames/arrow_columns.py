@@ -82,7 +82,7 @@ def read_arrow(name: str, values: Any) -> Column:
     try:
         array = values.combine_chunks() if hasattr(values, "chunks") else values
         return _read(name, array)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise FrameError(
             f"field {name!r}: {values.type} cannot be read: {_first_line(error)}"
         ) from None
@@ -118,7 +118,7 @@ def _read(name: str, array: "pa.Array") -> Column:
         return _converted(counts, FieldType.STRING, _time_of_day(kind.unit))
     if _is_binary(kind):
         return columns.read(name, array.to_pylist(), FieldType.STRING)
-    if types.is_nested(kind) and not types.is_union(kind):
+    if types.is_nested(kind) and not types.is_union(kind) and not types.is_run_end_encoded(kind):
         return _read_nested(name, array)
     raise FrameError(
         f"field {name!r}: expected numbers, booleans, strings, times, durations, binary values,"

@@ -7,7 +7,7 @@ from aiostream_ds._frames.arrow_columns import import_table
 from aiostream_ds._frames.columns import FrameError
 from aiostream_ds._frames.pandas_columns import is_pandas_table, pandas_columns
 
-__all__ = ["ArrowArray", "ArrowStream", "Table", "is_table", "known_rows", "table_columns"]
+__all__ = ["ArrowArray", "ArrowStream", "Table", "hint", "is_table", "known_rows", "table_columns"]
 
 
 class ArrowStream(Protocol):
@@ -36,6 +36,12 @@ def is_table(kind: type) -> bool:
         or hasattr(kind, "__arrow_c_array__")
         or is_pandas_table(kind)
     )
+
+
+def hint(value: Any) -> str:
+    """What to do with an object that is not a table, but can make one; else ""."""
+    is_lazy = hasattr(type(value), "collect") and hasattr(type(value), "columns")
+    return "; use its collect()" if is_lazy else ""
 
 
 def known_rows(table: Any) -> int | None:

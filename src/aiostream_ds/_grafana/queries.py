@@ -16,7 +16,7 @@ from aiostream_ds._author_threads import call_method
 from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._frames import tables
 from aiostream_ds._frames.config import FrameMeta, Notice
-from aiostream_ds._frames.dataframes import is_table
+from aiostream_ds._frames.dataframes import hint, is_table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting, is_series
@@ -192,6 +192,7 @@ async def _table_frames(
         raise TypeError(
             f"the query {query.query_type!r} must return a Frame, a table, a LiveChannel, a list of"
             f" them, or a dict of tables by name, got {short_repr(item)}"
+            f"{hint(item)}"
         )
     frame = await read_table(Frame.from_table, item, instance.source.threads)
     if caller.is_alert_rule and (not frame.rows or is_series(frame)):

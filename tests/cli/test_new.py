@@ -169,7 +169,7 @@ def test_the_printed_commands_work_where_aiostream_ds_was_installed_from(
         def read_text(self, name):
             return origin if name == "direct_url.json" else None
 
-    monkeypatch.setattr(cli_new, "distribution", lambda name: Installed())
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
     monkeypatch.setattr(cli_new, "find_spec", lambda name: None)
     new("weather", "code")
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]

@@ -5,11 +5,15 @@ import contextlib
 import json
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 import websockets
+
+from aiostream_ds.console.reload import Reloader
 
 from ..conformance.conftest import go_program, host_binary  # noqa: F401  (fixtures)
 from ..conformance.driver import Host
@@ -140,3 +144,20 @@ async def test_a_grafana_hosts_call_stays_open_and_loses_no_row(
         stats = await host.call("stats", run="log")
         assert not stats.get("ended"), stats
     assert seen == [*range(seen[0], written)]
+
+
+async def test_a_cancelled_reloader_ends_at_once(tmp_path):
+    # watchfiles waits for changes in a thread, for five seconds at a time
+    file = tmp_path / "source.py"
+    file.touch()
+    started = threading.Event()
+    reloader = Reloader(None, None, file)
+    folders = reloader._folders
+    reloader._folders = lambda: (started.set(), folders())[1]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reloader.run)
+        while not started.is_set() or not any("worker" in t.name for t in threading.enumerate()):
+            await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+        began = time.monotonic()
+    assert time.monotonic() - began < 2

@@ -191,7 +191,7 @@ def test_settings_that_are_wrong_are_shown_by_the_page():
 
 def test_a_missing_package_is_named_with_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "aiostream_ds.console.web_server", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install 'aiostream-ds.console.'"):
+    with pytest.raises(ModuleNotFoundError, match=r"run: pip install .*\[console\]"):
         show(Training)
 
 

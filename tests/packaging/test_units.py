@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiostream_ds import DataSource, Rows, stream
+from aiostream_ds._installation import install_command
 from aiostream_ds.packaging import package_code
 from aiostream_ds.packaging.boilerplate import make_logo, make_readme
 from aiostream_ds.packaging.dependencies import (
@@ -158,7 +159,7 @@ def test_a_packaged_source_brings_the_extra_of_its_name(monkeypatch):
     monkeypatch.setattr(package_code, "resolve", not_installed)
     assert not list(package_code._requirements_of_sources(progress))
     assert progress.warnings == [
-        f"the source {name!r} will not work; use pip install 'aiostream-ds[{name}]' first"
+        f"the source {name!r} will not work; first run: {install_command(name)}"
         for name in ("console", "testing")
     ]
 

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from aiostream_ds._installation import install_command
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.errors import ConfigError
 
@@ -97,8 +98,10 @@ def load(text: str) -> type[DataSource[Any]]:
     try:
         found = getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
+        ours = module.startswith("aiostream_ds.sources.")  # an extra has the source's name
+        command = f"; run: {install_command(module.rpartition('.')[2])}" if ours else ""
         raise ConfigError(
-            f"the source {text!r} needs the package {error.name!r}, which is not installed"
+            f"the source {text!r} needs the package {error.name!r}, which is not installed{command}"
         ) from error
     if not _is_data_source(found):
         raise TypeError(f"expected {text!r} to be a DataSource class, got {found!r}")

@@ -19,6 +19,7 @@ import anyio
 import msgspec
 
 from aiostream_ds._grpc.server import Server
+from aiostream_ds._installation import install_command
 
 if TYPE_CHECKING:
     import ssl
@@ -276,7 +277,7 @@ def _create_tls(client_cert: str) -> "tuple[ssl.SSLContext, str]":
     except ModuleNotFoundError as error:
         raise StartError(
             "the host requires TLS (PLUGIN_CLIENT_CERT), which needs the package cryptography; "
-            "run: pip install 'aiostream-ds[mtls]'"
+            f"run: {install_command('mtls')}"
         ) from error
     except ValueError as error:
         raise StartError(str(error)) from error

@@ -14,6 +14,7 @@ import anyio
 
 from aiostream_ds._grafana.application import Application
 from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._installation import install_command
 from aiostream_ds._process.runtime import serve_application, serve_standalone
 from aiostream_ds._process.standalone import plugin_id
 from aiostream_ds._process.stdio import redact_output
@@ -77,7 +78,7 @@ def run(parsed: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise CommandError(
             f"the console needs the package {error.name!r}; "
-            "use pip install 'aiostream-ds[console]', or --terminal"
+            f"run: {install_command('console')}; or use --terminal"
         ) from None
     redact_output("stdout")  # of the author's code
     path = plugin.path(parsed.path or _first_path(plugin))

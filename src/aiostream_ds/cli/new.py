@@ -6,15 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-import msgspec
-
+from aiostream_ds._installation import install_command
 from aiostream_ds.cli.target import CommandError
 
 __all__ = ["KINDS", "arguments", "run"]
@@ -63,32 +58,13 @@ def run(parsed: argparse.Namespace) -> int:
     print(f"Created {name}/: {module}.py, its test, pyproject.toml, README and CI.\n")
     print(f"  cd {name}")
     if any(find_spec(package) is None for package in _NEEDED):
-        print(f"  {_install()}")
+        print(f"  {install_command('console', 'testing')}")
     print(f"  aiostream-ds dev {module}.py")
     return 0
 
 
 _NEEDED = ("starlette", "uvicorn", "watchfiles", "pytest", "pytest_asyncio")
 """Packages of the extras console and testing."""
-
-
-def _install() -> str:
-    """The command that installs the extras from where this package was installed from.
-
-    A package that was installed from a folder or a repository may not be in an index, and that of
-    the index may be another version.
-    """
-    text = distribution("aiostream-ds").read_text("direct_url.json")
-    origin: dict[str, Any] = msgspec.json.decode(text) if text else {}
-    url, extras = origin.get("url", ""), "[console,testing]"
-    if url.startswith("file://") and origin.get("dir_info", {}).get("editable"):
-        return f'pip install -e "{url2pathname(urlsplit(url).path)}{extras}"'
-    if url:
-        system = origin.get("vcs_info", {}).get("vcs", "")
-        commit = origin.get("vcs_info", {}).get("commit_id", "")
-        where = f"{system}+{url}@{commit}" if system else url
-        return f'pip install "aiostream-ds{extras} @ {where}"'
-    return f'pip install "aiostream-ds{extras}"'
 
 
 def make_files(words: list[str], reads: str) -> dict[str, str]:
@@ -99,7 +75,7 @@ def make_files(words: list[str], reads: str) -> dict[str, str]:
         "class": "".join(word.capitalize() for word in words),
         "title": " ".join(words).capitalize(),
         "project": "-".join(words),
-        "install": _install(),
+        "install": install_command("console", "testing"),
     }
     found = {}
     for folder in ("common", reads):

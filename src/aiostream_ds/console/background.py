@@ -17,6 +17,7 @@ import anyio
 import msgspec
 
 from aiostream_ds._grafana.catalog import Catalog, Target
+from aiostream_ds._installation import install_command
 from aiostream_ds._loggers import add_handler, get_logger, remove_handler
 from aiostream_ds._telemetry import TextLines
 
@@ -82,7 +83,7 @@ def show(
         from aiostream_ds.console.web_server import listen
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"show needs the package {error.name!r}; use pip install 'aiostream-ds[console]'",
+            f"show needs the package {error.name!r}; run: {install_command('console')}",
             name=error.name,
         ) from None
     catalog = Catalog(target, by)

@@ -46,6 +46,12 @@ class Reloader:
     async def run(self) -> None:
         """Watch and reload until cancelled."""
         logging.getLogger("watchfiles").setLevel("WARNING")
+        stop = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_set_at_end, stop)
+            await self._watch(stop)
+
+    async def _watch(self, stop: anyio.Event) -> None:
         while True:
             folders = self._folders()
             async for changes in awatch(
@@ -53,7 +59,7 @@ class Reloader:
                 recursive=False,
                 watch_filter=_is_python,
                 step=DEBOUNCE_MS,
-                raise_interrupt=False,
+                stop_event=stop,  # its thread looks at this, but not at a cancellation
             ):
                 log.debug("changed: %s", sorted(path for _, path in changes))
                 await self.reload()
@@ -95,6 +101,14 @@ class Reloader:
 
     def _folders(self) -> set[Path]:
         return {self._file.parent, *(_file_of(m).parent for m in self._modules().values())}
+
+
+async def _set_at_end(stop: anyio.Event) -> None:
+    """Set the event when the task is cancelled."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stop.set()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 
+from aiostream_ds._installation import install_command
 from aiostream_ds.packaging.build_config import BuildConfig
 from aiostream_ds.packaging.dependencies import Package, distributions_of, resolve
 from aiostream_ds.packaging.elf import is_elf
@@ -58,7 +59,8 @@ def _requirements_of_sources(progress: Progress) -> Iterator[str]:
         try:
             resolve([wanted])
         except PackagingError:
-            progress.warn(f"the source {source!r} will not work; use pip install {wanted!r} first")
+            command = install_command(source)
+            progress.warn(f"the source {source!r} will not work; first run: {command}")
         else:
             yield wanted
 

@@ -172,16 +172,19 @@ def _read_times(name: str, array: "pa.Array") -> Column:
     kind, null = array.type, array.null_count > 0
     unit = "D" if types.is_date32(kind) else "ms" if types.is_date64(kind) else kind.unit
     counts = array.view("int32" if unit == "D" else "int64")
+    nanoseconds = _UNIT_NANOSECONDS[unit]
+    parts = _MILLISECOND // nanoseconds
     numpy = sys.modules.get("numpy")
-    if numpy is not None and not null:
-        times = numpy.from_dlpack(counts).astype("i8").view(f"M8[{unit}]")
-        return columns.read(name, times, FieldType.TIME)
-    nanoseconds, values = _UNIT_NANOSECONDS[unit], counts.to_pylist()
-    if nanoseconds >= _MILLISECOND:
+    if numpy is not None and not null and parts:
+        array = numpy.from_dlpack(counts)
+        times = array // parts if parts > 1 else array
+        below = (array - times * parts) * nanoseconds
+        return Column(times, FieldType.TIME, False, below if below.any() else None)
+    values = counts.to_pylist()
+    if not parts:
         factor = nanoseconds // _MILLISECOND
         times = [None if value is None else value * factor for value in values]
         return Column(times, FieldType.TIME, null)
-    parts = _MILLISECOND // nanoseconds
     nanos = [0 if value is None else value % parts * nanoseconds for value in values]
     times = [None if value is None else value // parts for value in values]
     return Column(times, FieldType.TIME, null, nanos if any(nanos) else None)

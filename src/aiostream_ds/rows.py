@@ -19,7 +19,7 @@ else:
 __all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "Row"]
 
 CURSOR_LIMIT = 1 << 53
-"""The numbers of cursors are below it: a browser represents larger integers inexactly."""
+"""Cursors are 0 <= value < CURSOR_LIMIT: a browser represents larger integers inexactly."""
 
 
 class Row(msgspec.Struct, gc=False):

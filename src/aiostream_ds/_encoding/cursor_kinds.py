@@ -20,7 +20,7 @@ from aiostream_ds._encoding.blocks import Block, to_list
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
-__all__ = ["BEGINNING", "NUMBERS", "CursorKind", "CursorPair", "cursor_kind"]
+__all__ = ["BEGINNING", "CursorKind", "CursorPair", "cursor_kind"]
 
 BEGINNING = -1
 """The cursor before the first row, in the runtime."""
@@ -208,10 +208,6 @@ class CursorPair(CursorKind):
 
     def indexes(self, names: Sequence[str]) -> int | list[int]:
         return [names.index(name) for name in self.columns]
-
-
-NUMBERS = CursorKind("")
-"""The numbers of rows in a log: those of a stream whose rows have no cursor."""
 
 
 @lru_cache(maxsize=1024)

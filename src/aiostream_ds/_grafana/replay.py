@@ -17,7 +17,7 @@ from aiostream_ds._channels.log import Log, LogSlice
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.cursor_encoder import has_lost_rows
-from aiostream_ds._encoding.cursor_kinds import BEGINNING, NUMBERS, CursorKind
+from aiostream_ds._encoding.cursor_kinds import BEGINNING, CursorKind
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import rows_of_history
 from aiostream_ds._encoding.table_rows import history_rows
@@ -61,6 +61,9 @@ log = get_logger(__name__)
 
 REPLAY_ROWS = 5_000
 """Most rows in one answer of the resource `replay/rows`."""
+
+_NUMBERS = CursorKind("")
+"""The numbers of rows in a log: those of a stream whose rows have no cursor."""
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """The start of the time range of a read by cursor: not every upstream system has earlier times."""
@@ -391,7 +394,7 @@ def _join_epochs(settings: str, author_epoch: str) -> str:
 
 def _kind(request: ChannelRequest) -> CursorKind:
     """The kind of the channel's cursors: of its rows, or of their numbers in its log."""
-    return request.stream.cursor or NUMBERS
+    return request.stream.cursor or _NUMBERS
 
 
 def _from_wire(kind: CursorKind, name: str, text: str) -> int:

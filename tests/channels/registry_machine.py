@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import sys
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 from hypothesis import strategies as st
@@ -68,6 +68,15 @@ COMMANDS = st.one_of(
 )
 
 
+class Numbered(NamedTuple):
+    """What an author yields: its run, the first number, how many rows it is, and their schema."""
+
+    run: int
+    first: int
+    count: int
+    schema: int
+
+
 class Gap:
     """An object that an author yields: the cursor moves on without a row."""
 
@@ -121,10 +130,10 @@ class Author:
                 self.wake = None
         return self.commands.popleft()
 
-    def row(self, count: int = 1) -> tuple[int, int, int, int]:
+    def row(self, count: int = 1) -> Numbered:
         first = len(self.yielded)
         self.yielded.extend(range(first, first + count))
-        return (self.number, first, count, self.schema)
+        return Numbered(self.number, first, count, self.schema)
 
     def run(self, drive: Any) -> Any:
         """A runner that fills a gap, runs the generator, and has a status column."""

@@ -20,6 +20,7 @@ from msgspec import Struct
 from aiostream_ds._author_code import to_plugin_error
 from aiostream_ds._channels.policy import BATCH_ROWS, LAG_END, Buffer
 from aiostream_ds._encoding.row_kinds import row_kind
+from aiostream_ds._frames.pandas_columns import is_pandas_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
 from aiostream_ds._telemetry import Counters, current_counters
@@ -603,6 +604,8 @@ def _snapshot(row: RowT) -> RowT:
         value = value.copy()
     elif isinstance(value, list):
         value = [_snapshot(each) for each in value]
+    elif is_pandas_table(type(value)):
+        value = value.copy()  # tables of other libraries do not change
     else:
         kind = row_kind(type(value))
         if kind is not None and kind.names is not None and kind.copy is not None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from aiostream_ds import (
+    Broadcast,
     Cursor,
     DataSource,
     FieldType,
@@ -154,6 +155,26 @@ async def test_what_a_thread_changes_after_the_yield_is_not_sent():
         assert [row["n"] for row in rows] == list(range(100))
 
 
+async def test_what_is_changed_after_it_was_published_is_not_sent():
+    pd = library("pandas")
+    readings = Broadcast[Any]()
+
+    class Source(DataSource):
+        @stream("s")
+        async def s(self):
+            async for table in readings.subscribe():
+                yield table
+
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("s")
+        await anyio.sleep(1)
+        table = pd.DataFrame({"time": [START], "n": [0]})
+        for n in range(3):
+            table.loc[:, "n"] = n
+            readings.publish(table)
+        assert [row["n"] for row in await viewer.take(3)] == [0, 1, 2]
+
+
 async def test_columns_of_rows_may_be_of_any_library():
     pd = library("pandas")
     times = pd.date_range("2026-01-01", periods=2, freq="1s", tz="Europe/Berlin")
@@ -210,6 +231,25 @@ async def test_tables_in_a_list_are_read_as_others_are():
     assert [row["n"] for row in rows] == [1, 2]
     rows = await first_rows(4, [two, {"time": MS + 3, "n": 3}], (one, two))
     assert [row["n"] for row in rows] == [1, 3, 2, 1]
+
+
+async def test_tables_have_cursors_of_two_columns():
+    class Source(DataSource):
+        @stream("s", cursor=("ms", "seq"))
+        async def s(self, after: Cursor):
+            yield pa.table({"time": [MS] * 2, "ms": [MS] * 2, "seq": [0, 1]})
+            yield pa.table({"time": [MS] * 2, "ms": [MS] * 2, "seq": [1, 2]})
+            await anyio.sleep_forever()
+
+        @s.history
+        async def past(self, history_range: HistoryRange):
+            return []
+
+    async with serve_in_memory(Source) as grafana:
+        viewer = await grafana.follow("s")
+        rows = await viewer.take(3)
+        assert [(row["ms"], row["seq"]) for row in rows] == [(MS, 0), (MS, 1), (MS, 2)]
+        assert all(field.config is not None for field in viewer.fields[1:])  # hidden
 
 
 async def test_tables_in_a_list_have_cursors():

@@ -295,3 +295,13 @@ def test_wait_keeps_a_script_running_until_ctrl_c(tmp_path):
     out, err = follow_and_finish(run, lambda: run.send_signal(signal.SIGINT))
     assert out.split("\n") == ["ended", "closed in a thread", "after", ""]
     assert (run.returncode, err) == (0, "")
+
+
+def test_what_the_class_raises_while_it_opens_is_an_error_of_the_call(monkeypatch):
+    def describe(catalog):
+        raise RuntimeError("mine")
+
+    monkeypatch.setattr("aiostream_ds.console.hub.describe", describe)
+    with pytest.raises(RuntimeError, match="mine"):
+        show(Training, port=0)
+    assert not [each for each in threading.enumerate() if each.name == "aiostream-ds console"]

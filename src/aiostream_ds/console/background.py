@@ -119,7 +119,7 @@ class Console:
         self._opened: Future[None] = Future()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aiostream-ds console", daemon=True)
-        self._loop: asyncio.AbstractEventLoop
+        self._loop: asyncio.AbstractEventLoop | None = None  # until the thread has begun
         self._stop: asyncio.Event
 
     @property
@@ -145,8 +145,9 @@ class Console:
 
         Thread-safe; may be called again.
         """
-        with suppress(RuntimeError):  # its event loop is closed
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # its event loop is closed
+                self._loop.call_soon_threadsafe(self._stop.set)
         if threading.current_thread() is self._thread:
             return
         self._thread.join(CLOSE_LIMIT)
@@ -179,6 +180,8 @@ class Console:
             self._opened.result()
         except BaseException:
             self._listener.sock.close()
+            if self._opened.done():
+                self._thread.join(CLOSE_LIMIT)  # it ends with this error
             raise
 
     def _run(self) -> None:
@@ -199,7 +202,8 @@ class Console:
         from aiostream_ds.console.hub import open_hub
         from aiostream_ds.console.web_server import serve_app
 
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         listener = self._listener
         async with open_hub(
             self._catalog,

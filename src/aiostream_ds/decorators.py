@@ -73,7 +73,7 @@ H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage[Any] | Sequence[Any] 
 SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar(
     "AnswerT",
-    bound="Answer | Sequence[Answer] | Mapping[str, Frame | Table]",
+    bound="Answer | Sequence[Answer] | list[Any] | Mapping[str, Frame | Table | list[Any]]",
 )
 R_co = TypeVar("R_co", covariant=True)
 
@@ -590,8 +590,8 @@ def query(method: Any, /) -> Any:
     """Decorate a method that answers queries of one `queryType`: its own name, or the given one.
 
     Its argument is annotated with a `Query` class, as which the query is decoded and checked. It
-    returns a `Frame`, a `Table`, a `LiveChannel`, a list of them, or a dict of tables by name.
-    `@query("")` answers queries without a type.
+    returns a `Frame`, a `Table`, a list of rows, a `LiveChannel`, a list of them, or a dict of
+    tables by name. `@query("")` answers queries without a type.
 
     Called for each query of a panel, an alert rule or Explore. Re-entrant: calls run at the same
     time. It is cancelled if Grafana cancels the query.
@@ -670,5 +670,5 @@ class LiveChannel:
         return self
 
 
-Answer = Frame | Table | LiveChannel
+Answer = Frame | Table | Columns[Any] | LiveChannel
 """What a query method returns for one table of a panel."""

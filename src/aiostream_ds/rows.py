@@ -85,15 +85,26 @@ class Columns(Generic[RowT]):
         return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
 
 
+_arrays: set[type] = set()
+"""The classes of numpy's arrays, which are known when the first one is seen."""
+
+
 def _native_columns(columns: Mapping[str, Any]) -> list[Any]:
-    """Copies of lists, and the columns of other libraries as `to_native` returns them."""
-    try:
-        return list(map(list.copy, columns.values()))  # the fastest way for short lists
-    except TypeError:  # there are others
-        return [
-            each.copy() if isinstance(each, list) else to_native(name, each)
-            for name, each in columns.items()
-        ]
+    """Lists as copies, numpy arrays as they are, columns of other libraries as `to_native` returns
+    them."""
+    values = list(columns.values())
+    if values and values[0].__class__ is list:
+        try:
+            return list(map(list.copy, values))  # the fastest way for short lists
+        except TypeError:  # there are other columns
+            pass
+    elif _arrays.issuperset(map(type, values)):
+        return values
+    _arrays.update(kind for kind in map(type, values) if kind.__module__ == "numpy")
+    return [
+        each.copy() if isinstance(each, list) else to_native(name, each)
+        for name, each in columns.items()
+    ]
 
 
 class Cursor(NamedTuple, Generic[ValueT]):

@@ -155,15 +155,11 @@ class Record:
         return len(self._values)
 
 
+_CURSOR = sqlite3.connect(":memory:").execute("select 1 as time, 2 as celsius, 3 as name")
+
+
 def sqlite_row(time: Any, celsius: Any, name: Any) -> Any:
-    connection = sqlite3.connect(":memory:")
-    try:
-        connection.row_factory = sqlite3.Row
-        milliseconds = int(time.timestamp() * 1000)
-        select = "select ? as time, ? as celsius, ? as name"
-        return connection.execute(select, (milliseconds, celsius, name)).fetchone()
-    finally:
-        connection.close()
+    return sqlite3.Row(_CURSOR, (int(time.timestamp() * 1000), celsius, name))
 
 
 def structured(time: Any, celsius: Any, name: Any) -> Any:

@@ -377,7 +377,7 @@ async def test_the_only_stream_answers_a_query_without_a_type():
 async def test_a_wrong_return_value_is_a_bug_that_names_what_is_expected():
     status, source, message = await failure("wrong")
     assert (status, source) == (500, "plugin")
-    assert "must return a Frame, a table, a LiveChannel, a list of them, or a dict" in message
+    assert "must return a Frame, a table, a list of rows, a LiveChannel, a list of them" in message
     status, source, message = await failure("sensor", {"id": "none"})
     assert (status, source) == (500, "plugin")
     assert "read: a history must be a Frame, Columns, a table or a list of rows" in message

@@ -256,10 +256,10 @@ class RowEncoder:
         self, kind: type, rows: list[Any], stamps: list[int] | None
     ) -> list[Packet] | None:
         """The common case: rows of one kind that do not change the columns. None: another case."""
-        if kind is Frame or kind is Columns:
-            if self._inference.has_series or stamps is not None:
-                return None
-            return self._frame_packets(rows) if kind is Frame else self._block_packets(rows)
+        if kind is Frame:
+            return None if self._inference.has_series else self._frame_packets(rows)
+        if kind is Columns:
+            return self._encode_blocks(rows, stamps)
         layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
         values = layout.read(rows) if layout is not None else None
         if layout is None or values is None:
@@ -274,6 +274,17 @@ class RowEncoder:
             raise
         self._last_layout = layout
         return packets
+
+    def _encode_blocks(
+        self, blocks: list[Columns[Any]], stamps: list[int] | None
+    ) -> list[Packet] | None:
+        if self._inference.has_series:
+            return None
+        if stamps is not None:
+            layouts = map(self._layout, {block.kind for block in blocks})
+            if any(layout.needs_stamps for layout in layouts):
+                return None
+        return self._block_packets(blocks)
 
     def _frame_packets(self, frames: list[Frame]) -> list[Packet]:
         packets = []
@@ -336,11 +347,22 @@ class RowEncoder:
             TypeError, ValueError: the rows are of several kinds, have no time, or cannot be
                 encoded. The encoder has not changed.
         """
-        rows = rows_of_history(rows)
+        return self._frame(rows_of_history(rows), needs_time=True)
+
+    def table(self, rows: "list[Any] | Columns[Any]") -> Frame:
+        """The rows that a query has returned as one frame. They need not have a time.
+
+        Raises:
+            TypeError, ValueError: the rows are of several kinds, or cannot be encoded.
+        """
+        return self._frame(rows, needs_time=False)
+
+    def _frame(self, rows: "list[Any] | Columns[Any] | Frame", *, needs_time: bool) -> Frame:
         before = (self._dict_layout, self._last_layout)
         self._inference.dropped = {}
+        parts = [rows] if isinstance(rows, Columns | Frame) else list(flatten(rows))
         try:
-            frame = self._history_frame([rows] if isinstance(rows, Columns | Frame) else rows)
+            frame = self._frame_of_rows(parts, needs_time)
         except BaseException:
             self._restore(*before)
             raise
@@ -354,11 +376,12 @@ class RowEncoder:
         tables.add_notices(frame, notices)
         return frame
 
-    def _history_frame(self, rows: list[Any]) -> Frame:
-        tables = list(self._tables(list(flatten(rows)), is_history=True))
+    def _frame_of_rows(self, rows: list[Any], needs_time: bool) -> Frame:
+        tables = list(self._tables(rows, is_history=True))
         if len(tables) > 1:
+            what = "a history" if needs_time else "a list of rows"
             raise TypeError(
-                f"a history must have rows of one kind, or one Frame, got {len(tables)} kinds or"
+                f"{what} must have rows of one kind, or one Frame, got {len(tables)} kinds or"
                 " Frames"
             )
         if not tables:
@@ -369,6 +392,8 @@ class RowEncoder:
             self._last_layout = FrameLayout(table, json.make_schema(table))
             return disambiguate_fields(table)
         layout, values, count = table
+        if layout.is_stamped and not needs_time:
+            return Frame(*layout.fields(values, count)[1:])
         if layout.is_stamped:
             raise TypeError(
                 f"rows of a history must have a column {TIME!r}, got {short_repr(rows[0])}"

@@ -134,6 +134,7 @@ class RowLayout:
         "_writer",
         "columns",
         "is_stamped",
+        "needs_stamps",
         "schema",
     )
 
@@ -147,6 +148,7 @@ class RowLayout:
             )
         self.columns = columns
         self.is_stamped = not has_time and TIME not in columns
+        self.needs_stamps = self.is_stamped or (named is not None and named.nullable)
         self._names = dict(columns)
         if named is not None and not has_time:  # only None so far
             self._names[TIME] = msgspec.structs.replace(named, type=FieldType.TIME)

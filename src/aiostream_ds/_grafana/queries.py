@@ -8,12 +8,16 @@ read its history either.
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from aiostream_ds._author_threads import call_method
+from aiostream_ds._encoding.row_encoder import RowEncoder
+from aiostream_ds._encoding.row_kinds import flatten, opener, row_kind
 from aiostream_ds._encoding.table_rows import history_rows
+from aiostream_ds._encoding.yielded import copy_rows
 from aiostream_ds._frames import tables
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.dataframes import hint, is_table
@@ -39,7 +43,7 @@ from aiostream_ds._threads import run_in_thread
 from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import PluginContext, Query, User
-from aiostream_ds.rows import HistoryRange
+from aiostream_ds.rows import Columns, HistoryRange
 
 __all__ = ["HISTORY_LIMIT", "answer"]
 
@@ -154,15 +158,23 @@ async def _result_frames(
     """The frames of what a `@query` method has returned."""
     if isinstance(result, Mapping):
         return await _named_frames(instance, caller, query, result)
+    if not isinstance(result, list) and type(result) is not tuple:
+        return await _item_frames(replay, instance, caller, query, result)
     frames: list[Frame] = []
-    for item in result if isinstance(result, list | tuple) else [result]:
-        if isinstance(item, LiveChannel):
-            stream, arguments = instance.source._plan.match(item.path)
-            request = ChannelRequest(instance, stream, item.path, arguments)
-            frames += await _channel_frames(replay, request, caller, query, item)
-        else:
-            frames += await _table_frames(instance, caller, query, item)
+    for is_row, group in groupby(result, key=lambda item: row_kind(type(item)) is not None):
+        for item in [list(group)] if is_row else group:
+            frames += await _item_frames(replay, instance, caller, query, item)
     return frames
+
+
+async def _item_frames(
+    replay: RowReplay, instance: Instance, caller: _Caller, query: Query, item: Any
+) -> list[Frame]:
+    if not isinstance(item, LiveChannel):
+        return await _table_frames(instance, caller, query, item)
+    stream, arguments = instance.source._plan.match(item.path)
+    request = ChannelRequest(instance, stream, item.path, arguments)
+    return await _channel_frames(replay, request, caller, query, item)
 
 
 async def _named_frames(
@@ -185,19 +197,36 @@ async def _named_frames(
 async def _table_frames(
     instance: Instance, caller: _Caller, query: Query, item: Any
 ) -> list[Frame]:
-    """The frames of one `Frame` or table: for an alert rule, one for each number of a table."""
+    """The frames of one `Frame`, of a table, or of the rows of one table: for an alert rule, one
+    for each number of a table."""
     if isinstance(item, Frame):
         return [copy_frame(item)]
-    if not is_table(type(item)):
+    if is_table(type(item)):
+        frame = await read_table(Frame.from_table, item, instance.source.threads)
+    elif isinstance(item, Columns) or opener(type(item)) is not None:
+        frame = await _frame_of_rows(item)
+    else:
+        is_row = row_kind(type(item)) is not None
+        advice = "; use a list for one row" if is_row else hint(item)
         raise TypeError(
-            f"the query {query.query_type!r} must return a Frame, a table, a LiveChannel, a list of"
-            f" them, or a dict of tables by name, got {short_repr(item)}"
-            f"{hint(item)}"
+            f"the query {query.query_type!r} must return a Frame, a table, a list of rows, a"
+            " LiveChannel, a list of them, or a dict of tables by name, got"
+            f" {short_repr(item)}{advice}"
         )
-    frame = await read_table(Frame.from_table, item, instance.source.threads)
     if caller.is_alert_rule and (not frame.rows or is_series(frame)):
         return await _alert_frames(frame, ())
     return [frame]
+
+
+async def _frame_of_rows(rows: Any) -> Frame:
+    """Rows that a query has returned, in a frame of their own."""
+    encoder = RowEncoder()
+    if isinstance(rows, Columns):
+        return encoder.table(rows)
+    rows = flatten([rows])
+    if len(rows) <= INLINE_ROWS:
+        return encoder.table(list(rows))
+    return await run_in_thread(encoder.table, copy_rows(rows))
 
 
 async def _alert_frames(frame: Frame, cursor: Collection[str]) -> list[Frame]:

@@ -15,7 +15,7 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
@@ -309,9 +309,15 @@ class AuthorThreads:
         job = borrower.job = _Job(name, work, in_thread, context)
         self._running[job] = borrower
         worker.name = f"{self._label}.{name}"
-        if not worker.is_alive():
-            worker.start()
         worker.jobs.put(job)
+        if not worker.is_alive():
+            try:
+                worker.start()
+            except RuntimeError:  # the system has no more threads
+                del self._running[job]
+                if limiter is not None:
+                    limiter.release_on_behalf_of(borrower)
+                raise
 
     def _leave(self, borrower: "_Call | _Reader") -> None:
         """Nothing waits for this job any more: report it if it does not end soon."""
@@ -480,6 +486,7 @@ class _Reader:
 
     __slots__ = (
         "_allowed",
+        "_count",
         "_find_copy",
         "_gate",
         "_is_asleep",
@@ -489,7 +496,6 @@ class _Reader:
         "_read_ahead",
         "_rows",
         "_stopped",
-        "_taken",
         "error",
         "future",
         "has_ended",
@@ -515,7 +521,7 @@ class _Reader:
         self._loop = asyncio.get_running_loop()
         self._gate: SimpleQueue[None] = SimpleQueue()
         self._rows: list[Any] = []
-        self._taken = 0
+        self._count = 0  # rows that were read
         self._allowed = 0
         self._stopped = False
         self.is_waiting = False  # set by the thread
@@ -549,7 +555,7 @@ class _Reader:
         return found
 
     def _close(self, rows: Any) -> None:
-        if hasattr(rows, "close"):  # a generator
+        if isinstance(rows, Generator):  # another iterator may be a client that others share
             try:
                 rows.close()
             except RuntimeError as error:
@@ -571,7 +577,8 @@ class _Reader:
                 append(row if copy is None else copy(row))
             except BaseException:
                 append(row)  # the event loop reads it again, and reports the error
-            count += 1
+            count += max(1, len(row)) if kind is list else 1
+            self._count = count
             if self._is_asleep:
                 self._is_asleep = False
                 self._loop.call_soon_threadsafe(self.wake)
@@ -596,7 +603,7 @@ class _Reader:
     async def take(self) -> list[Any]:
         """The rows that were read, at least one; none after the end."""
         rows = self._rows
-        self._allowed = self._taken + self._read_ahead
+        self._allowed = self._count + self._read_ahead
         if self.is_waiting:
             self._open_gate()
         while not rows and not self.has_ended:
@@ -608,8 +615,7 @@ class _Reader:
         self._is_asleep = False
         found = rows[:]
         del rows[: len(found)]
-        self._taken += len(found)
-        self._allowed = self._taken
+        self._allowed = 0  # until more is asked for
         return found
 
     def stop(self) -> None:

@@ -317,6 +317,61 @@ async def test_a_def_may_return_an_async_iterator_which_the_event_loop_reads():
     assert set(threads) == {threading.main_thread()}
 
 
+async def test_lists_count_by_their_rows():
+    produced = []
+
+    @named_s
+    def run(self):
+        for number in range(100):
+            produced.append(number)
+            yield [{"n": number}] * READ_AHEAD
+
+    rows = a_source(run).s()
+    await anext(rows)
+    while True:  # it stands still
+        before = len(produced)
+        await anyio.sleep(0.05)
+        if len(produced) == before:
+            break
+    assert before <= 3
+    assert len([row async for row in rows]) == 99
+
+
+async def test_only_generators_are_closed_another_iterator_may_be_shared():
+    class Client:
+        closed = False
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return {"n": 1}
+
+        def close(self):
+            self.closed = True
+
+    client = Client()
+    rows = a_source(named_s(lambda self: client)).s()
+    assert await anext(rows) == {"n": 1}
+    await rows.aclose()
+    assert not client.closed
+
+
+async def test_a_system_without_threads_fails_the_call_and_keeps_the_limit(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    source = create_instance(Blocking, Settings())
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await threads_of(source).call("work", int)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await anext(source.numbers(3))
+    monkeypatch.undo()
+    assert source.threads.borrowed_tokens == source.stream_threads.borrowed_tokens == 0
+    assert await threads_of(source).call("work", int) == 0
+
+
 async def test_rows_before_an_error_are_sent():
     @named_s
     def run(self):

@@ -58,6 +58,9 @@ is reported with its stack."""
 READ_AHEAD = 1_000
 """Maximum number of rows that the thread of a stream holds while the event loop is busy."""
 
+_IDLE_THREADS = 8
+"""Most threads of a data source that are kept for the next call."""
+
 _SHOWN = 5
 """Most methods that a message about a limit names."""
 
@@ -293,7 +296,7 @@ class AuthorThreads:
                 limiter.release_on_behalf_of(borrower)
             if self.abandoned.pop(job, self) is None:
                 log.info("%s.%s has ended", self._label, name, extra=self._extra)
-            if self._closed:
+            if self._closed or len(self._idle) >= _IDLE_THREADS:
                 worker.jobs.put(None)
             else:
                 self._idle.append(worker)

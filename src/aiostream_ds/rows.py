@@ -154,7 +154,7 @@ class HistoryPage(msgspec.Struct, Generic[ValueT], frozen=True):
     """
 
     rows: Any
-    """Rows of one kind (a list of them, `Columns`, or a `Frame`), oldest first."""
+    """Rows of one kind (a list of them, `Columns`, a `Frame`, or a `Table`), oldest first."""
     epoch: str = ""
     """The name of the numbering, as in `Cursor`."""
     truncated: bool = False

@@ -1,5 +1,6 @@
 """Reads the tables that an author returns, in a thread if that may take long."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ async def read_table(read: Callable[[Any], T], table: Any, threads: anyio.Capaci
     a query that runs only now, such as a relation of DuckDB.
     """
     rows = known_rows(table)
-    if rows is not None and rows <= INLINE_ROWS:
+    # the import of pyarrow blocks the event loop for long
+    if rows is not None and rows <= INLINE_ROWS and "pyarrow" in sys.modules:
         return read(table)
     return await anyio.to_thread.run_sync(read, table, limiter=threads)

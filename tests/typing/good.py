@@ -3,8 +3,19 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar, assert_type
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+    assert_type,
+)
 
 from msgspec import Meta, Struct
 
@@ -13,6 +24,7 @@ from aiostream_ds import (
     BadQuery,
     Broadcast,
     Buffer,
+    Columns,
     ConfigError,
     Cursor,
     DataSource,
@@ -376,6 +388,67 @@ class Plain(DataSource):
     async def walk(self) -> Rows:
         assert_type(self.settings, Settings)
         yield {"value": 1}
+
+
+@dataclass
+class Measured:
+    time: datetime
+    celsius: Annotated[float, FieldConfig(unit="celsius")]
+
+
+class TimedPair(NamedTuple):
+    time: datetime
+    celsius: float
+
+
+class Known(TypedDict):
+    time: datetime
+    celsius: NotRequired[float]
+
+
+class Kinds(DataSource):
+    @stream("measured")
+    async def measured(self) -> Rows[Measured | list[Measured]]:
+        yield Measured(datetime.now(UTC), 1.0)
+        yield [Measured(datetime.now(UTC), 1.0)]
+
+    @measured.history
+    async def past(self, history_range: HistoryRange) -> list[Measured]:
+        return [Measured(history_range.start, 1.0)]
+
+    @stream("pairs")
+    async def pairs(self) -> Rows[TimedPair]:
+        yield TimedPair(datetime.now(UTC), 1.0)
+
+    @stream("known")
+    async def known(self) -> Rows[Known | list[Known] | Status]:
+        yield {"time": datetime.now(UTC)}
+        yield [{"time": datetime.now(UTC), "celsius": 1.0}]
+        yield Status()
+
+    @stream("readings")
+    async def readings(self) -> Rows[Reading | Columns[Reading] | list[Reading]]:
+        yield Reading.from_columns(time=[1], celsius=[1.0], note=[None])
+
+    @query
+    async def rows(self, q: Query) -> list[Measured]:
+        return [Measured(q.time_range.start, 1.0)]
+
+    @query("dicts")
+    async def dicts(self, q: Query) -> list[dict[str, float]]:
+        return [{"celsius": 1.0}]
+
+    @query("named")
+    async def named(self, q: Query) -> dict[str, list[TimedPair]]:
+        return {"pairs": [TimedPair(q.time_range.start, 1.0)]}
+
+    @query("columns")
+    async def columns(self, q: Query) -> Columns[Reading]:
+        return Reading.from_columns(time=[1], celsius=[1.0], note=[None])
+
+    async def inside(self) -> None:
+        async for measured in self.measured():
+            assert_type(measured, Measured | list[Measured])
 
 
 class Line(Row):

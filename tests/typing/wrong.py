@@ -3,7 +3,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 from aiostream_ds import (
     Broadcast,
@@ -43,6 +43,15 @@ class Reading(Row):
     celsius: float
 
 
+class Pair(NamedTuple):
+    time: datetime
+    celsius: float
+
+
+class Known(TypedDict):
+    celsius: float
+
+
 class Pick(Query):
     sensor: str = ""
 
@@ -70,6 +79,14 @@ class Sensors(DataSource[Broker]):
 
     @cpu.subscribe  # wrong: the type of a parameter of the stream
     async def may_cpu(self, user: User | None, host: int, core: int = 0) -> None: ...
+
+    @stream("pairs")
+    async def pairs(self) -> Rows[Pair]:
+        yield datetime.now(UTC), 1.0  # wrong: a tuple is not the named tuple
+
+    @stream("known")
+    async def known(self) -> Rows[Known]:
+        yield {"fahrenheit": 1.0}  # wrong: no such key
 
     @stream("value/{x:int}")  # wrong: not a generator
     async def value(self, x: int) -> int:

@@ -356,10 +356,6 @@ async def test_an_error_has_the_text_of_no_table():
 
     class Source(DataSource):
         @query
-        async def wrong(self, q: Query):
-            return [[table]]
-
-        @query
         async def nested(self, q: Query):
             return {"name": {"table": table}}
 
@@ -375,7 +371,7 @@ async def test_an_error_has_the_text_of_no_table():
     with pytest.raises(TypeError, match=message):
         RowEncoder().encode([{"v": table}])
     async with serve_in_memory(Source) as grafana:
-        for name in ("wrong", "nested", "s"):
+        for name in ("nested", "s"):
             with pytest.raises(QueryFailed) as failed:
                 await grafana.query({"queryType": name})
             assert "<DataFrame>" in str(failed.value)

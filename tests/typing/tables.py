@@ -38,7 +38,7 @@ class Tables(DataSource):
     @stream("any")
     async def any(self) -> Rows[Table]:
         yield measured(datetime.now(UTC))
-        yield duckdb.sql("select 1 as n")
+        yield duckdb.connect().table("readings")
 
     @any.history
     async def page(self, history_range: HistoryRange) -> HistoryPage:
@@ -46,7 +46,7 @@ class Tables(DataSource):
 
     @query
     async def one(self, q: Query) -> duckdb.DuckDBPyRelation:
-        return duckdb.sql("select 1 as n")
+        return duckdb.connect().table("readings")
 
     @query
     async def several(self, q: Query) -> list[Frame | pl.DataFrame | LiveChannel]:

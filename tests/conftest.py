@@ -6,7 +6,6 @@ loop. No async test may leave a task.
 
 import asyncio
 import gc
-import importlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -29,7 +28,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until the tests are collected
-    importlib.import_module("pydantic.dataclasses")  # else betterproto2 does, in an event loop
     config.addinivalue_line("markers", "virtual: the test runs in virtual time")
 
 

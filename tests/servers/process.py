@@ -16,7 +16,7 @@ from tests.requirements import require
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
 """Where Debian installs servers that are not in everybody's PATH."""
 
-START_TIMEOUT = 15.0
+START_TIMEOUT = 30.0
 """Seconds in which a server must answer."""
 
 

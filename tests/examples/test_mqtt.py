@@ -18,8 +18,8 @@ BATH = 'celsius {topic="home/bath/climate"}'
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as server:
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto() as server:
         yield server
 
 

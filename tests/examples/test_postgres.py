@@ -18,8 +18,8 @@ QUERY = {"queryType": "readings", "exact": True}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with Postgres(tmp_path_factory.mktemp("postgres")) as running:
+def server() -> Iterator[Postgres]:
+    with Postgres() as running:
         yield running
 
 

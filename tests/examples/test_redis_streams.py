@@ -18,8 +18,8 @@ QUERY = {"queryType": "entries", "name": "orders", "exact": True}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with Redis(tmp_path_factory.mktemp("redis")) as running:
+def server() -> Iterator[Redis]:
+    with Redis() as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests: each in a folder of its own, on a free port.
+"""Real servers on loopback for tests: each in a temporary folder of its own, on a free port.
 
 A server keeps its port and its data over `stop`, `kill` and `start`.
 """

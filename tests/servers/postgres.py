@@ -34,7 +34,6 @@ class Postgres(Server):
         if self.owner():
             shutil.chown(self.folder, "postgres")
             shutil.chown(secret, "postgres")
-            _open_way(self.folder)
         subprocess.run(
             [
                 *(find("initdb"), "--no-sync", "--auth=scram-sha-256", "--encoding=UTF8"),
@@ -67,13 +66,3 @@ class Postgres(Server):
     @property
     def dsn(self) -> str:
         return f"postgresql://{self.login}:{self.password}@127.0.0.1:{self.port}/{self.database}"
-
-
-def _open_way(folder: Path) -> None:
-    """Let other users pass the folders above, which pytest makes for its own user only."""
-    for parent in folder.parents:
-        if parent == Path("/"):
-            return
-        mode = parent.stat().st_mode
-        if not mode & 0o001:
-            parent.chmod(mode | 0o001)

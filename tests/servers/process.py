@@ -9,6 +9,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 from tests.requirements import require
@@ -26,10 +27,11 @@ class Server(ABC):
     program: ClassVar[str]
     """The executable; its name is also the requirement's (see tests/requirements.py)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.binary = find(self.program)
-        self.folder = folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # not pytest's, which only its own user can enter
+        self._temporary = TemporaryDirectory(prefix=f"{self.program}-")
+        self.folder = Path(self._temporary.name)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.prepare()
@@ -85,6 +87,7 @@ class Server(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._temporary.cleanup()
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError):

@@ -3,6 +3,8 @@ import betterproto2
 default_message_pool = betterproto2.MessagePool()
 
 
-class Message(betterproto2.Message):
-    def _is_pydantic(self) -> bool:
-        return False
+def _is_pydantic(self: betterproto2.Message) -> bool:
+    return "__is_pydantic_dataclass__" in type(self).__dict__
+
+
+betterproto2.Message._is_pydantic = _is_pydantic

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ..message_pool import Message, default_message_pool
+from ..message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -24,7 +24,7 @@ class StdioDataChannel(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class ConnInfo(Message):
+class ConnInfo(betterproto2.Message):
     """
     A connection of the host's broker.
     """
@@ -45,7 +45,7 @@ default_message_pool.register_message("plugin", "ConnInfo", ConnInfo)
 
 
 @dataclass(eq=False, repr=False)
-class ConnInfoKnock(Message):
+class ConnInfoKnock(betterproto2.Message):
     """
     For a multiplexed connection.
     """
@@ -61,7 +61,7 @@ default_message_pool.register_message("plugin", "ConnInfo.Knock", ConnInfoKnock)
 
 
 @dataclass(eq=False, repr=False)
-class Empty(Message):
+class Empty(betterproto2.Message):
     """
     No data.
     """
@@ -73,7 +73,7 @@ default_message_pool.register_message("plugin", "Empty", Empty)
 
 
 @dataclass(eq=False, repr=False)
-class StdioData(Message):
+class StdioData(betterproto2.Message):
     """
     A chunk of output.
     """

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ..message_pool import Message, default_message_pool
+from ..message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
 @dataclass(eq=False, repr=False)
-class AppInstanceSettings(Message):
+class AppInstanceSettings(betterproto2.Message):
     """
     ---- plugin context --------------------------------------------------------------------------
     """
@@ -44,7 +44,7 @@ default_message_pool.register_message("pluginv2", "AppInstanceSettings", AppInst
 
 
 @dataclass(eq=False, repr=False)
-class DataSourceInstanceSettings(Message):
+class DataSourceInstanceSettings(betterproto2.Message):
     """
     The settings of a data source.
     """
@@ -90,7 +90,7 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
-class PluginContext(Message):
+class PluginContext(betterproto2.Message):
     """
     The organization, user, settings and Grafana instance of a call; in nearly every request.
     """
@@ -143,7 +143,7 @@ default_message_pool.register_message("pluginv2", "PluginContext", PluginContext
 
 
 @dataclass(eq=False, repr=False)
-class User(Message):
+class User(betterproto2.Message):
     """
     The user who makes the call; missing when Grafana itself makes it.
     """

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ..message_pool import Message, default_message_pool
+from ..message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -34,7 +34,7 @@ class DataFrameFormat(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class DataQuery(Message):
+class DataQuery(betterproto2.Message):
     """
     One query of a panel.
     """
@@ -56,7 +56,7 @@ default_message_pool.register_message("pluginv2", "DataQuery", DataQuery)
 
 
 @dataclass(eq=False, repr=False)
-class DataResponse(Message):
+class DataResponse(betterproto2.Message):
     """
     The result of one query.
     """
@@ -86,7 +86,7 @@ default_message_pool.register_message("pluginv2", "DataResponse", DataResponse)
 
 
 @dataclass(eq=False, repr=False)
-class QueryChunkedDataRequest(Message):
+class QueryChunkedDataRequest(betterproto2.Message):
     """
     since v0.286
     """
@@ -114,7 +114,7 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
-class QueryChunkedDataResponse(Message):
+class QueryChunkedDataResponse(betterproto2.Message):
     """
     since v0.286
     """
@@ -142,7 +142,7 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
-class QueryDataRequest(Message):
+class QueryDataRequest(betterproto2.Message):
     """
     The queries of a panel.
     """
@@ -171,7 +171,7 @@ default_message_pool.register_message("pluginv2", "QueryDataRequest", QueryDataR
 
 
 @dataclass(eq=False, repr=False)
-class QueryDataResponse(Message):
+class QueryDataResponse(betterproto2.Message):
     """
     The results by refId.
     """
@@ -187,7 +187,7 @@ default_message_pool.register_message("pluginv2", "QueryDataResponse", QueryData
 
 
 @dataclass(eq=False, repr=False)
-class TimeRange(Message):
+class TimeRange(betterproto2.Message):
     """
     ---- queries ---------------------------------------------------------------------------------
     """

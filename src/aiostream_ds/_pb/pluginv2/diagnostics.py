@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ..message_pool import Message, default_message_pool
+from ..message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -30,7 +30,7 @@ class CheckHealthResponseHealthStatus(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class CheckHealthRequest(Message):
+class CheckHealthRequest(betterproto2.Message):
     """
     The health check of "Save & test".
     """
@@ -50,7 +50,7 @@ default_message_pool.register_message("pluginv2", "CheckHealthRequest", CheckHea
 
 
 @dataclass(eq=False, repr=False)
-class CheckHealthResponse(Message):
+class CheckHealthResponse(betterproto2.Message):
     """
     The result of the health check, with a message for the admin.
     """
@@ -68,7 +68,7 @@ default_message_pool.register_message("pluginv2", "CheckHealthResponse", CheckHe
 
 
 @dataclass(eq=False, repr=False)
-class CollectMetricsRequest(Message):
+class CollectMetricsRequest(betterproto2.Message):
     """
     ---- diagnostics -----------------------------------------------------------------------------
     """
@@ -82,7 +82,7 @@ default_message_pool.register_message("pluginv2", "CollectMetricsRequest", Colle
 
 
 @dataclass(eq=False, repr=False)
-class CollectMetricsResponse(Message):
+class CollectMetricsResponse(betterproto2.Message):
     """
     The plugin's own metrics.
     """
@@ -96,7 +96,7 @@ default_message_pool.register_message("pluginv2", "CollectMetricsResponse", Coll
 
 
 @dataclass(eq=False, repr=False)
-class CollectMetricsResponsePayload(Message):
+class CollectMetricsResponsePayload(betterproto2.Message):
     """
     Prometheus text.
     """

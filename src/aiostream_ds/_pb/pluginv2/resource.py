@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ..message_pool import Message, default_message_pool
+from ..message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -19,7 +19,7 @@ from .common import PluginContext
 
 
 @dataclass(eq=False, repr=False)
-class CallResourceRequest(Message):
+class CallResourceRequest(betterproto2.Message):
     """
     One HTTP request to the data source's resources.
     """
@@ -47,7 +47,7 @@ default_message_pool.register_message("pluginv2", "CallResourceRequest", CallRes
 
 
 @dataclass(eq=False, repr=False)
-class CallResourceResponse(Message):
+class CallResourceResponse(betterproto2.Message):
     """
     The response, or the next part of its body.
     """
@@ -67,7 +67,7 @@ default_message_pool.register_message("pluginv2", "CallResourceResponse", CallRe
 
 
 @dataclass(eq=False, repr=False)
-class StringList(Message):
+class StringList(betterproto2.Message):
     """
     ---- resources -------------------------------------------------------------------------------
     """

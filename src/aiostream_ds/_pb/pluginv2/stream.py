@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ..message_pool import Message, default_message_pool
+from ..message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -40,7 +40,7 @@ class SubscribeStreamResponseStatus(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class PublishStreamRequest(Message):
+class PublishStreamRequest(betterproto2.Message):
     """
     Data that a user publishes to a channel.
     """
@@ -67,7 +67,7 @@ default_message_pool.register_message("pluginv2", "PublishStreamRequest", Publis
 
 
 @dataclass(eq=False, repr=False)
-class PublishStreamResponse(Message):
+class PublishStreamResponse(betterproto2.Message):
     """
     Whether the user may publish, and the data to publish.
     """
@@ -83,7 +83,7 @@ default_message_pool.register_message("pluginv2", "PublishStreamResponse", Publi
 
 
 @dataclass(eq=False, repr=False)
-class RunStreamRequest(Message):
+class RunStreamRequest(betterproto2.Message):
     """
     Starts a channel: the response is the stream of its packets.
     """
@@ -110,7 +110,7 @@ default_message_pool.register_message("pluginv2", "RunStreamRequest", RunStreamR
 
 
 @dataclass(eq=False, repr=False)
-class StreamPacket(Message):
+class StreamPacket(betterproto2.Message):
     """
     One packet of a channel, as JSON.
     """
@@ -125,7 +125,7 @@ default_message_pool.register_message("pluginv2", "StreamPacket", StreamPacket)
 
 
 @dataclass(eq=False, repr=False)
-class SubscribeStreamRequest(Message):
+class SubscribeStreamRequest(betterproto2.Message):
     """
     ---- streams ---------------------------------------------------------------------------------
     """
@@ -152,7 +152,7 @@ default_message_pool.register_message("pluginv2", "SubscribeStreamRequest", Subs
 
 
 @dataclass(eq=False, repr=False)
-class SubscribeStreamResponse(Message):
+class SubscribeStreamResponse(betterproto2.Message):
     """
     Whether the user may subscribe, and the first frame.
     """

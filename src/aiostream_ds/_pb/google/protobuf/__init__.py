@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ...message_pool import Message, default_message_pool
+from ...message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
 @dataclass(eq=False, repr=False)
-class Empty(Message):
+class Empty(betterproto2.Message):
     """
     A generic empty message that you can re-use to avoid defining duplicated
     empty messages in your APIs. A typical example is to use it as the request

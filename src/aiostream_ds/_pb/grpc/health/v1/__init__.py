@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import betterproto2
 
-from ....message_pool import Message, default_message_pool
+from ....message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
@@ -26,7 +26,7 @@ class HealthCheckResponseServingStatus(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class HealthCheckRequest(Message):
+class HealthCheckRequest(betterproto2.Message):
     """
     The name of a service; "" is the whole server.
     """
@@ -38,7 +38,7 @@ default_message_pool.register_message("grpc.health.v1", "HealthCheckRequest", He
 
 
 @dataclass(eq=False, repr=False)
-class HealthCheckResponse(Message):
+class HealthCheckResponse(betterproto2.Message):
     """
     The state of the service.
     """

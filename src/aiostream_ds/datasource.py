@@ -102,6 +102,7 @@ class DataSource(Generic[S]):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         _check_init(cls)
+        _check_names(cls)
         cls._plan = compile_plan(cls, _settings_type(cls))
         _check_access(cls)
 
@@ -314,6 +315,16 @@ def _check_init(cls: type) -> None:
             f"{_name(cls)}.__init__: expected no arguments after self, got {', '.join(required)}; "
             "use self.settings and self.instance, which are set before __init__ runs"
         )
+
+
+def _check_names(cls: type) -> None:
+    """Raises TypeError for a member with the name of an attribute that the runtime sets."""
+    for name in ("state", "tasks"):
+        if name in vars(cls):
+            raise TypeError(
+                f"{_name(cls)}.{name} is an attribute of every data source, got"
+                f" {vars(cls)[name]!r}; use another name"
+            )
 
 
 def _check_access(cls: type[DataSource[Any]]) -> None:

@@ -139,3 +139,10 @@ def test_an_init_that_needs_arguments_is_refused_when_the_class_is_created():
         class Sub(DataSource):
             def __init__(self, settings, instance, *, optional=None):
                 pass
+
+
+@pytest.mark.parametrize("name", ["state", "tasks"])
+@pytest.mark.parametrize("member", [lambda self: 1, property(lambda self: 1), {}, None])
+def test_a_member_with_the_name_of_an_attribute_of_the_runtime_is_refused(name, member):
+    with pytest.raises(TypeError, match=f"Mine.{name} is an attribute of every data source, got"):
+        type("Mine", (DataSource,), {name: member})

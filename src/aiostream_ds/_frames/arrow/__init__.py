@@ -6,6 +6,6 @@ without compression and dictionaries.
 """
 
 from aiostream_ds._frames.arrow.decoder import decode
-from aiostream_ds._frames.arrow.encoder import encode, encode_chunks
+from aiostream_ds._frames.arrow.encoder import encode, encode_chunks, load
 
-__all__ = ["decode", "encode", "encode_chunks"]
+__all__ = ["decode", "encode", "encode_chunks", "load"]

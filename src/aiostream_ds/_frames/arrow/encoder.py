@@ -19,7 +19,7 @@ from aiostream_ds._frames.frame import Field, Frame, check_data, check_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ARROW_TYPES", "encode", "encode_chunks"]
+__all__ = ["ARROW_TYPES", "encode", "encode_chunks", "load"]
 
 _MANY_STRINGS = 10_000
 """From this number of strings on, pyarrow.compute and its import of some 50 ms are worth it."""
@@ -60,6 +60,13 @@ def encode(frame: Frame, *, checked: bool = False) -> bytes:
         FrameError: see `Frame.check`.
     """
     return b"".join(encode_chunks(frame, checked=checked))
+
+
+def load() -> None:
+    """Import pyarrow. It imports pandas, where that is installed, with its first array."""
+    import pyarrow as pa
+
+    pa.array([])
 
 
 def encode_chunks(frame: Frame, *, checked: bool = False) -> "tuple[bytes | memoryview, ...]":

@@ -142,6 +142,7 @@ class DataService(Service):
         encode = _json_pieces if form == pb.DataFrameFormat.JSON else arrow.encode_chunks
         if encode is arrow.encode_chunks and not self._arrow_ready:
             # importing pyarrow takes some 200 ms, which would stall every stream
+            await run_in_thread(arrow.load)
             encoded = await run_in_thread(encode, frame)
             self._arrow_ready = True
             return encoded

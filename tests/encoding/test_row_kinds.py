@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import pydantic
 import pytest
 
 from aiostream_ds import Cursor, Field, Frame, RowOrder, SchemaPolicy
@@ -177,6 +178,20 @@ class NotARow:
 def test_an_object_that_is_not_a_row_is_refused(value):
     with pytest.raises(TypeError, match="(row|rows|Cursor).*got"):
         RowEncoder().encode([value])
+
+
+def test_a_model_has_columns_for_its_fields_only():
+    class Model(pydantic.BaseModel, extra="allow"):
+        time: datetime
+        secret: str = pydantic.Field(default="", exclude=True)
+
+        @pydantic.computed_field  # type: ignore[prop-decorator]
+        @property
+        def twice(self) -> int:
+            return 2
+
+    (packet,) = RowEncoder().encode([Model(time=TIME, more=1)])  # type: ignore[call-arg]
+    assert table(decoded(packet)) == {"time": [MS]}
 
 
 def test_the_fields_of_a_class_are_read_once():

@@ -189,7 +189,7 @@ async def test_the_server_listens_at_the_announced_address_after_disconnects(tem
 
 def test_tls_without_the_package_cryptography_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(StartError, match=r"aiostream-ds\[mtls\]"):
+    with pytest.raises(StartError, match=r"pip install .*\[mtls\]"):
         Listener(Handshake(client_cert="-----BEGIN CERTIFICATE-----"))
 
 

@@ -369,14 +369,18 @@ class AuthorThreads:
         source = self._source
         limiter = source.threads if status is None else source.stream_threads
         source_rows = _Reader(name, open_rows, reader, 1 if status is None else READ_AHEAD)
+        has_waited = False
         if status is None:
             await self._borrow(limiter, source_rows, "threads", name)
         elif not self._borrow_nowait(limiter, source_rows, "stream_threads", name):
+            has_waited = True
             yield status(f"waits for a thread: all {_count(limiter)} for streams are in use")
             await limiter.acquire_on_behalf_of(source_rows)
-            yield status("")
+        # the thread is started first: a generator that is closed at a `yield` starts none
         self._start(source_rows, name, source_rows.run, Context(), limiter)
         try:
+            if has_waited and status is not None:
+                yield status("")
             while rows := await source_rows.take():
                 for row in rows:
                     yield row
@@ -390,8 +394,10 @@ class AuthorThreads:
     async def _end(self, reader: "_Reader") -> None:
         """Let the iterator end; raise what it has raised."""
         reader.stop()
-        if not await reader.join(CLOSE_WAIT):
-            self._leave(reader)
+        try:
+            await reader.join(CLOSE_WAIT)
+        finally:
+            self._leave(reader)  # does nothing if it has ended
         error, reader.error = reader.error, None
         try:
             if error is not None:
@@ -410,11 +416,14 @@ class AuthorThreads:
 
     @asynccontextmanager
     async def _enter(self, manager: AbstractContextManager[T]) -> AsyncGenerator[T]:
-        is_left = threading.Event()
+        lock, is_entered, is_left = threading.Lock(), False, False
 
         def enter() -> T:
+            nonlocal is_entered
             value = manager.__enter__()
-            if is_left.is_set():  # it was given up meanwhile: nothing else would close it
+            with lock:
+                is_entered = not is_left
+            if not is_entered:  # it was given up meanwhile: nothing else would close it
                 manager.__exit__(None, None, None)
             return value
 
@@ -425,7 +434,11 @@ class AuthorThreads:
         try:
             value = await self.call("lifespan", enter, limited=False)
         except BaseException:
-            is_left.set()
+            with lock:
+                is_left = True
+            if is_entered:  # just before the cancellation
+                with anyio.CancelScope(shield=True):
+                    await leave(None, None, None)
             raise
         try:
             yield value
@@ -631,13 +644,12 @@ class _Reader:
         self.is_waiting = False
         self._gate.put(None)
 
-    async def join(self, seconds: float) -> bool:
-        """Wait for the end of the thread. Returns whether it has ended."""
+    async def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, up to so many seconds."""
         with anyio.move_on_after(seconds):
             while not self.has_ended:
                 self.future = self._loop.create_future()
                 await self.future
-        return self.has_ended
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

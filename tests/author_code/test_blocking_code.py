@@ -1,5 +1,6 @@
 """Methods that are a `def` run in threads of their data source."""
 
+import asyncio
 import contextvars
 import logging
 import queue
@@ -28,7 +29,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds._author_threads import ABANDONED_AFTER, CALL_WAIT, READ_AHEAD, threads_of
-from aiostream_ds.datasource import create_instance
+from aiostream_ds.datasource import create_instance, open_lifespan
 from aiostream_ds.settings import Settings
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.grafana.calls import run_stream
@@ -492,6 +493,24 @@ async def test_a_stream_beyond_the_limit_says_that_it_waits_and_then_runs(caplog
         assert row["status"] == "live"
 
 
+async def test_a_stream_that_is_closed_when_it_has_got_a_thread_gives_it_back():
+    class Source(DataSource):
+        @stream("s")
+        def s(self):
+            yield {"n": 1}
+
+    source = create_instance(Source, Settings())
+    source.stream_threads.total_tokens = 1
+    first, second = source.s(), source.s()
+    await anext(first)
+    assert "waits for a thread" in (await anext(second)).text
+    started = asyncio.ensure_future(anext(second))
+    await first.aclose()
+    assert (await started).text == ""
+    await second.aclose()
+    await until(lambda: source.stream_threads.borrowed_tokens == 0)
+
+
 async def test_streams_leave_the_threads_of_calls():
     class Source(DataSource):
         def __init__(self):
@@ -637,6 +656,37 @@ async def test_a_lifespan_that_opens_too_late_is_left_as_soon_as_it_is_open():
         assert not ok and "did not open within 30 s" in message
         release.set()
         await until(lambda: steps == ["open", "closed"])
+
+
+async def test_a_lifespan_that_is_cancelled_when_it_has_just_opened_is_left(monkeypatch):
+    has_opened, steps = threading.Event(), []
+    loop = asyncio.get_running_loop()
+    call_soon = loop.call_soon_threadsafe
+
+    def call_soon_threadsafe(*arguments, **options):
+        call_soon(*arguments, **options)
+        has_opened.set()
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
+
+    class Source(DataSource):
+        @contextmanager
+        def lifespan(self):
+            steps.append("open")
+            yield
+            steps.append("closed")
+
+    async def use():
+        async with open_lifespan(create_instance(Source, Settings())):
+            steps.append("used")
+
+    task = asyncio.ensure_future(use())
+    await asyncio.sleep(0)
+    has_opened.wait()  # blocks the event loop: it does not learn of it before the cancellation
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["open", "closed"]
 
 
 async def test_an_error_that_a_lifespan_handles_is_passed_to_it():

@@ -224,9 +224,10 @@ class Broadcast(Generic[RowT]):
         """
         if not isinstance(error, Exception):
             raise TypeError(f"error must be an Exception, got {error!r}")
+        shown = to_plugin_error(error, str(self))  # the author's `__str__`: not while locked
         with self._lock:
             for subscription in self._end_all():
-                subscription.end(to_plugin_error(error, str(self)))
+                subscription.end(shown)
 
     def close(self) -> None:
         """End all subscriptions, present and later ones: their loops end after the rows that they
@@ -499,7 +500,9 @@ class BroadcastSubscription(Generic[RowT]):
             try:
                 await waiter
             finally:
-                self._waiter = None
+                with self._lock:
+                    if self._waiter is waiter:
+                        self._waiter = None
 
     async def aclose(self) -> None:
         """Leave: drop the rows in the queue. Needed only where something still refers to this."""
@@ -522,9 +525,7 @@ class BroadcastSubscription(Generic[RowT]):
         dropped = 0
         if len(rows) > self._most:
             dropped = self._overflow()
-        if self._waiter is not None:
-            _wake(self._waiter)
-            self._waiter = None
+        self._wake_reader()
         return dropped
 
     def _overflow(self) -> int:
@@ -547,9 +548,12 @@ class BroadcastSubscription(Generic[RowT]):
         """No more rows are queued; `error` is raised after those that are."""
         self._is_ended = True
         self._error = error
-        if self._waiter is not None:
-            _wake(self._waiter)
-            self._waiter = None
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            _wake(waiter)
 
 
 class _Drops:

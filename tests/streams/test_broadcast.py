@@ -476,6 +476,22 @@ async def test_an_exception_of_a_client_is_a_transient_error():
     assert raised.value.__cause__ is cause
 
 
+async def test_an_error_whose_message_waits_for_another_publisher_does_not_block_it():
+    broadcast = Broadcast(name="the hub")
+    subscription = broadcast.subscribe()
+
+    class Waiting(Exception):
+        def __str__(self):
+            publisher = in_thread(broadcast.publish, 1)
+            publisher.join(5)
+            return "still blocked" if publisher.is_alive() else "published"
+
+    broadcast.fail(Waiting())
+    assert await anext(subscription) == 1
+    with pytest.raises(UpstreamError, match="the hub failed: published"):
+        await anext(subscription)
+
+
 async def test_a_subscription_ends_when_nothing_refers_to_it():
     broadcast = Broadcast()
     broadcast.publish(1)
@@ -537,6 +553,19 @@ async def test_a_second_reader_of_one_subscription_is_refused():
     with pytest.raises(RuntimeError, match=r"readings: expected one task .* call subscribe\(\)"):
         await anext(subscription)
     pending.cancel()
+
+
+async def test_a_second_reader_that_takes_the_row_of_the_first_is_not_forgotten():
+    broadcast = Broadcast(name="readings")
+    subscription = broadcast.subscribe()
+    first = asyncio.ensure_future(anext(subscription))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(take(subscription, 2))
+    broadcast.publish(1)  # wakes the first one; the second one runs before it
+    with pytest.raises(RuntimeError, match="readings: expected one task"):
+        await first
+    broadcast.publish(2)
+    assert await second == [1, 2]
 
 
 def test_subscribe_without_an_event_loop_names_the_place_to_call_it():

@@ -35,7 +35,7 @@ class RunScope:
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
-        self.followed: dict[int, Any] = {}
+        self.followed: dict[Any, Any] = {}
         self._open: WeakSet[Closable] = WeakSet()
 
     def enter(self) -> None:
@@ -47,15 +47,20 @@ class RunScope:
         self._open.add(resource)
 
     async def aclose(self) -> None:
-        """The run has ended: close what it has left open. An error is logged."""
+        """The run has ended: close what it has left open, also when it is cancelled meanwhile. An
+        error is logged."""
+        cancelled: BaseException | None = None
         while self._open:
             try:
                 await self._open.pop().aclose()
             except BaseException as error:
                 failure = contained(error)
                 if failure is None:
-                    raise
-                log.error("closing what a stream had opened failed", exc_info=failure)
+                    cancelled = error
+                else:
+                    log.error("closing what a stream had opened failed", exc_info=failure)
+        if cancelled is not None:
+            raise cancelled
 
 
 _CURRENT: "ContextVar[RunScope | None]" = ContextVar("run_scope", default=None)

@@ -531,7 +531,6 @@ class _Windows(Operator[Out]):
         self._times = times
         self._make, self._add, self._results_of = make, add, results
         self._windows: dict[int, Any] = {}  # by start
-        self._newest = -math.inf  # time of a row
         self._closed_until: float = -math.inf  # rows before this are late
         self._first_end: float = math.inf  # of the open windows
         self._has_logged = False
@@ -548,10 +547,10 @@ class _Windows(Operator[Out]):
             self._first_end = min(self._first_end, start + length)
             self._wait = self._times.idle
         self._add(window, time, row)
-        if time > self._newest:
-            self._newest = time
-            if time - self._times.lateness >= self._first_end:
-                self._close(time - self._times.lateness)
+        # whether or not it is the newest row: after one with a wrong time, far in the future,
+        # windows must not stay open, and grow, until that time
+        if time - self._times.lateness >= self._first_end:
+            self._close(time - self._times.lateness)
 
     def _late(self) -> None:
         current_counters().count_dropped("late")

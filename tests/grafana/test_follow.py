@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -312,6 +313,55 @@ async def test_viewers_see_the_status_of_the_followed_stream():
         assert b"reconnecting" not in viewer.packets[-1]
         degraded = 'aiostream_ds_streams_degraded{status="followed"}'
         assert (await grafana.metrics())[degraded] == 0
+
+
+async def test_the_status_of_a_stream_that_is_not_followed_any_more_is_gone():
+    class Once(Flaky):
+        failing = True
+
+        @stream("once")
+        async def once(self):
+            rows = self.follow("flaky")
+            with anyio.move_on_after(3.5):
+                while True:
+                    await anext(rows)
+            del rows
+            while True:
+                await anyio.sleep(1)
+                yield {"n": 3}
+
+    async with serve_in_memory(Once) as grafana:
+        viewer = await grafana.follow("x/once")
+        await anyio.sleep(3)
+        assert b"flaky: reconnecting (1)" in viewer.packets[-1]
+        await anyio.sleep(4)
+        assert b"[3]" in viewer.packets[-1]
+        degraded = 'aiostream_ds_streams_degraded{status="followed"}'
+        assert (await grafana.metrics())[degraded] == 0
+
+
+async def test_many_ways_from_one_stream_to_another_are_searched_once():
+    class Layers(DataSource):
+        @stream("layer/{n:int}/{side}")
+        async def layer(self, n: int, side: str):
+            if n == 0:
+                yield {"n": 1}
+                await anyio.sleep_forever()
+            sources = [self.follow(f"layer/{n - 1}/{each}") for each in ("a", "b")]
+            async for row in merge(*sources):
+                yield row
+
+        @stream("top")
+        async def top(self):
+            async for row in self.follow("layer/24/a"):
+                yield row
+
+    async with serve_in_memory(Layers) as grafana:
+        viewer = await grafana.follow("layer/24/a")
+        await viewer.next()
+        begun = time.process_time()
+        await (await grafana.follow("top")).next()
+        assert time.process_time() - begun < 2
 
 
 async def test_a_path_of_no_stream_is_a_permanent_error():

@@ -301,6 +301,16 @@ async def test_a_row_that_is_old_but_of_no_closed_window_is_kept():
     assert await windows(ticks(101, 55, 112), 10) == [(50, [55]), (100, [101]), (110, [112])]
 
 
+async def test_after_a_row_with_a_time_far_in_the_future_windows_still_close():
+    times = [1, 1e9, *range(10, 100)]
+    source = Source(*[(0, row) for row in ticks(*times)], (99, None))
+    operator = tumbling(source(), 10, idle=math.inf)
+    with anyio.fail_after(1):
+        found = [await anext(operator) for _ in range(9)]
+    assert [row["v"] for window in found for row in window.rows] == [1, *range(10, 90)]
+    await operator.aclose()
+
+
 async def test_open_windows_close_after_silence():
     source = Source((0, ticks(1)[0]), (0, ticks(2)[0]), (60, ticks(70)[0]), (60, ticks(3)[0]))
     rows = tumbling(source(), 10, lateness=1)

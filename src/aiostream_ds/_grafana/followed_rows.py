@@ -76,20 +76,24 @@ class Following:
         return channel.statuses.current_of_source
 
     def _check_circle(self, follower: ChannelKey, key: ChannelKey) -> None:
-        way = self._way(key, follower, [follower])
+        way = self._way(key, follower)
         if way is not None:
-            shown = " → ".join(repr(each.path) for each in way)
+            shown = " → ".join(repr(each.path) for each in (follower, *way))
             raise RuntimeError(f"the stream {follower.path!r} must not follow itself: {shown}")
 
-    def _way(
-        self, start: ChannelKey, end: ChannelKey, before: list[ChannelKey]
-    ) -> list[ChannelKey] | None:
-        """The channels from `start`, each of which follows the next one, to `end`."""
-        way = [*before, start]
-        if start == end:
-            return way
-        found = (self._way(each, end, way) for each in self._followed.get(start, ()))
-        return next((each for each in found if each is not None), None)
+    def _way(self, start: ChannelKey, end: ChannelKey) -> list[ChannelKey] | None:
+        """The channels from `start`, each of which follows the next one, to `end`. Each channel is
+        visited once: many ways may lead to it."""
+        ways = {start: [start]}
+        found = [start]
+        for key in found:
+            if key == end:
+                return ways[key]
+            for each in self._followed.get(key, ()):
+                if each not in ways:
+                    ways[each] = [*ways[key], each]
+                    found.append(each)
+        return None
 
 
 class FollowedRows:
@@ -110,7 +114,8 @@ class FollowedRows:
                 "follow() must be called in an event loop, got a thread without one; read the rows"
                 " in an `async def` stream"
             ) from None
-        self._run: RunScope | None = current_run()
+        self._run = current_run()
+        self._shown = _ShownStatus(self._run, path)
         self._key: ChannelKey | None = None  # of the channel, while this is subscribed to it
         self._is_closed = False
         self._rows: deque[dict[str, Any]] = deque()
@@ -149,7 +154,12 @@ class FollowedRows:
         if self._subscription is not None:
             try:
                 self._loop.call_soon_threadsafe(
-                    _leave, self._following, self._follower, self._key, self._subscription
+                    _leave,
+                    self._following,
+                    self._follower,
+                    self._key,
+                    self._subscription,
+                    self._shown,
                 )
             except RuntimeError:
                 pass  # the event loop is closed, and the registry with it
@@ -175,8 +185,7 @@ class FollowedRows:
         self._is_closed = True
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            _leave(self._following, self._follower, self._key, subscription)
-            self._show(None)
+            _leave(self._following, self._follower, self._key, subscription, self._shown)
 
     def _failure(self, error: ChannelError) -> UpstreamError:
         """What the follower gets for an error of the channel: it is retried, and joins again."""
@@ -186,26 +195,8 @@ class FollowedRows:
 
     def _pass_status(self) -> None:
         """Show the viewers of the follower why the followed stream has no rows."""
-        if self._key is not None and self._run is not None:
-            self._show(self._following.status(self._key))
-
-    def _show(self, status: Status | None) -> None:
-        if self._run is None:
-            return
-        channel: Channel = self._run.channel
-        if status is None and not self._run.followed:
-            return
-        if status is None:
-            self._run.followed.pop(id(self), None)
-        else:
-            self._run.followed[id(self)] = Status(status.severity, f"{self._path}: {status.text}")
-        if not channel.open:
-            return
-        if self._run.followed:
-            shown = next(iter(self._run.followed.values()))
-            channel.statuses.set("followed", shown)
-        else:
-            channel.statuses.clear("followed")
+        if self._key is not None:
+            self._shown.set(self._following.status(self._key))
 
 
 def _leave(
@@ -213,10 +204,39 @@ def _leave(
     follower: ChannelKey | None,
     key: ChannelKey | None,
     subscription: Subscription,
+    shown: "_ShownStatus",
 ) -> None:
     if key is not None:
         following.left(follower, key)
     subscription.leave()
+    shown.set(None)
+
+
+class _ShownStatus:
+    """The status of a followed stream, in the status of the stream that follows it."""
+
+    __slots__ = ("_path", "_run")
+
+    def __init__(self, run: RunScope | None, path: str) -> None:
+        self._run = run
+        self._path = path
+
+    def set(self, status: Status | None) -> None:
+        """Show this status. None: the stream is healthy, or is not followed any more."""
+        run = self._run
+        if run is None or (status is None and not run.followed):
+            return
+        if status is None:
+            run.followed.pop(self, None)
+        else:
+            run.followed[self] = Status(status.severity, f"{self._path}: {status.text}")
+        channel: Channel = run.channel
+        if not channel.open:
+            return
+        if run.followed:
+            channel.statuses.set("followed", next(iter(run.followed.values())))
+        else:
+            channel.statuses.clear("followed")
 
 
 def rows_of(frame: Frame) -> Iterator[dict[str, Any]]:

@@ -154,6 +154,17 @@ def test_a_type_that_no_column_can_have_is_named_with_class_and_field(kind, mess
         RowEncoder().encode([kind(TIME, 1) if kind is not TextTime else kind("noon")])
 
 
+STRUCTURED = [("time", "M8[ns]"), ("celsius", "f4"), ("axes", "i2", (2,)), ("at", [("x", "i4")])]
+
+
+@pytest.mark.parametrize("made", [lambda a: a, lambda a: a[0], lambda a: a.reshape(())])
+def test_a_structured_array_its_element_and_one_without_dimensions_are_the_same_row(made):
+    array = np.array([(np.datetime64(MS * 10**6 + 1, "ns"), 1.5, (1, 2), (3,))], STRUCTURED)
+    (packet,) = RowEncoder().encode(flatten([made(array)]))
+    values = [field.values[0] for field in decoded(packet).fields]
+    assert values == [MS, 1.5, [1, 2], [3]]
+
+
 class NotARow:
     time = TIME
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 
 from aiostream_ds import Field, FrameError, SchemaPolicy
@@ -48,6 +49,8 @@ NAMES: dict[str, Any] = {
     "IPv4Address": IPv4Address,
     "Level": Level,
     "MappingProxyType": MappingProxyType,
+    "NA": pd.NA,
+    "NaT": pd.NaT,
     "Path": Path,
     "UNSET": msgspec.UNSET,
     "UTC": UTC,
@@ -83,7 +86,7 @@ def lines() -> list[Line]:
     for row in re.findall(r"^\| (`.*) \|$", section, re.M):
         values, column, sent, as_text = row.split(" | ")
         for text in re.findall(r"`([^`]+)`", values):
-            if text not in ("IntEnum", "Enum", "NaT", "NA"):
+            if text not in ("IntEnum", "Enum"):
                 sent_value, text_value = (
                     ast.literal_eval(re.findall("`([^`]+)`", cell)[0]) for cell in (sent, as_text)
                 )
@@ -172,8 +175,26 @@ def test_a_value_as_a_label_is_its_text(line):
 
 
 @pytest.mark.parametrize(
+    "value, sent",
+    [
+        (np.longdouble(1.5), 1.5),
+        (np.longdouble("nan"), "nan"),
+        (np.array(1.5, np.longdouble), 1.5),
+        (np.ma.masked, None),
+    ],
+    ids=repr,
+)
+def test_scalars_of_numpy_that_have_no_builtin_item(value, sent):
+    (packet,) = RowEncoder().encode([{"time": 1, "v": value}])
+    (found,) = column(decoded(packet))[1]
+    assert (str(found) if sent == "nan" else found) == sent
+
+
+@pytest.mark.parametrize(
     "value, message",
     [
+        (np.finfo(np.longdouble).max, "expected a number in the range of float"),
+        (np.clongdouble(1), "got np.clongdouble"),
         (1j, "got 1j"),
         pytest.param(object(), "got <object", id="object"),  # its repr differs between processes
         ({1, 2}, r"got {1, 2}"),

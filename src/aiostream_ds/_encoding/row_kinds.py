@@ -202,7 +202,7 @@ def _rows_of_tuple(rows: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _structured_rows(array: Any) -> list[dict[str, Any]]:
-    """The rows of a numpy structured array.
+    """The rows of a numpy structured array, or the one row of an array without dimensions.
 
     Raises:
         TypeError: the array has no named fields, or several dimensions.
@@ -213,15 +213,14 @@ def _structured_rows(array: Any) -> list[dict[str, Any]]:
             "an array of rows must be a one-dimensional structured array, got one of shape"
             f" {array.shape} and type {array.dtype}; use Columns or a Frame for arrays of values"
         )
-    columns = [_scalars(array[name]) for name in names]
-    if array.shape == ():
-        return [dict(zip(names, columns, strict=True))]
+    rows = array.reshape(-1)  # of one row if the array has no dimensions
+    columns = [_scalars(rows[name]) for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _scalars(column: Any) -> Any:
     """The values of an array as Python objects. Times keep their class, which has the unit."""
-    return list(column) if column.dtype.kind in "mM" and column.shape else column.tolist()
+    return list(column) if column.dtype.kind in "mM" else column.tolist()
 
 
 def _is_pydantic(kind: Any) -> bool:
@@ -244,10 +243,10 @@ def _is_numpy(kind: type, name: str) -> bool:
 
 
 def _void_to_dict(row: Any) -> dict[str, Any]:
-    names = row.dtype.names
-    if names is None:
+    """A row of a structured array, with the same values as in `_structured_rows`."""
+    if row.dtype.names is None:
         raise TypeError(f"a numpy.void that is a row must have named fields, got {short_repr(row)}")
-    return {name: row[name] for name in names}
+    return _structured_rows(row)[0]
 
 
 def _copy_of_fields(kind: Any, names: tuple[str, ...]) -> Callable[[Any], Any] | None:

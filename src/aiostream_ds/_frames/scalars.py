@@ -176,14 +176,17 @@ def _none(value: Any) -> None:
 
 def _numpy_scalar(value: Any) -> Any:
     found = value.item()
-    return float(found) if found is value else to_builtin(found)  # item() of a longdouble is one
+    if found.__class__ is not value.__class__:
+        return to_builtin(found)
+    return _float(value)  # item() of a longdouble is a longdouble
 
 
 def _array(value: Any) -> Any:
     """An array without dimensions, as numpy functions sometimes return it."""
     if value.shape != ():
         raise TypeError(f"expected a single value, got an array of shape {value.shape}")
-    return to_builtin(value[()])
+    found = value[()]
+    return None if found is value else to_builtin(found)  # numpy.ma.masked is its own element
 
 
 def _numpy_time(value: Any) -> datetime | None:
@@ -246,7 +249,8 @@ _BY_NAME: dict[str, Conversion] = {
     "numpy.integer": Conversion(int, _numpy_scalar),
     "numpy.floating": Conversion(float, _numpy_scalar),
     "numpy.ndarray": Conversion(None, _array),
-    "pandas._libs.missing.NAType": Conversion(None, _none),
+    "pandas._libs.missing.NAType": Conversion(None, _none),  # before pandas 3
+    "pandas.api.typing.NAType": Conversion(None, _none),
 }
 _BY_PROTOCOL: list[tuple[type, Conversion]] = [
     (os.PathLike, Conversion(str, _path)),

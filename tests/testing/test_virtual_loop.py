@@ -1,6 +1,8 @@
 """Virtual time."""
 
 import asyncio
+import queue
+import threading
 import time
 
 import anyio
@@ -79,3 +81,31 @@ async def test_the_clock_does_not_move_during_a_call_in_an_anyio_worker_thread()
         await anyio.to_thread.run_sync(time.sleep, 0.05)
         assert anyio.current_time() == start
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.virtual
+async def test_calls_that_wake_the_loop_again_and_again_do_not_stop_the_clock(monkeypatch):
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.05)
+    loop, ended = asyncio.get_running_loop(), threading.Event()
+
+    def wake():
+        while not ended.wait(0.005):
+            loop.call_soon_threadsafe(lambda: None)
+
+    call = loop.run_in_executor(None, wake)
+    virtual, real = loop.time(), time.monotonic()
+    await asyncio.sleep(0.2)
+    assert loop.time() == virtual + 0.2
+    assert time.monotonic() - real >= 0.2  # not ahead of what the thread does
+    ended.set()
+    await call
+
+
+@pytest.mark.virtual
+async def test_a_call_that_has_hung_is_waited_for_when_the_test_lets_it_go_on(monkeypatch):
+    monkeypatch.setattr("aiostream_ds.testing.virtual_loop._WAIT", 0.05)
+    rows: queue.SimpleQueue[int] = queue.SimpleQueue()
+    call = asyncio.get_running_loop().run_in_executor(None, rows.get)
+    await asyncio.sleep(3600)
+    rows.put(1)
+    assert await asyncio.wait_for(call, 10) == 1

@@ -9,6 +9,7 @@ Async tests need nothing else. Synchronous code drives the loop itself:
 
 import asyncio
 import selectors
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
@@ -20,6 +21,7 @@ from aiostream_ds._threads import active_calls
 __all__ = ["Deadlock", "VirtualLoop"]
 
 _WAIT = 2.0  # real seconds in which another thread or process may still wake the loop
+_PAUSE = 0.02  # real seconds in which a call that hangs may go on, as when a test has fed it
 _START = 1_000.0
 
 _Result = TypeVar("_Result")
@@ -55,7 +57,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     It waits in real time, 2 seconds at most, while a `def` method of a data source runs, or a call
     in its executor or in one of anyio's worker threads, with anyio's default limiter or that of
-    `DataSource.threads`. A call with another limiter is not detected: the clock may jump meanwhile.
+    `DataSource.threads`. If such calls go on to wake the loop, as a stream does that yields `[]`,
+    its clock then runs as fast as real time. A call with another limiter is not detected: the clock
+    may jump meanwhile.
     """
 
     def __init__(self) -> None:
@@ -64,7 +68,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = _START
         self._until: float | None = None  # where step, settle or advance ends
         self._calls_in_threads = 0
-        self._hanging = 0  # calls in threads that are not waited for any more
+        self._hanging = 0  # calls in threads that are hardly waited for any more
+        self._waited = 0.0  # real seconds during calls in threads by which this clock is behind
         super().__init__(selector)
 
     def time(self) -> float:
@@ -112,24 +117,41 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._until = None
 
     def _would_wait(self, timeout: float | None, wait: Callable[[float], list[Any]]) -> list[Any]:
+        delay = timeout
+        if self._until is not None:
+            remaining = max(self._until - self._now, 0.0)
+            delay = remaining if timeout is None else min(timeout, remaining)
         calls = self._calls_in_threads + _active_calls()
         self._hanging = min(self._hanging, calls)
-        if calls > self._hanging:
+        if calls and not self._is_due(delay):
+            hanging = calls == self._hanging
+            events = self._wait_for_calls(wait, _PAUSE if hanging else _WAIT)
+            if events:
+                return events
+            if not hanging:
+                self._hanging = calls
+                return []
+        if delay is None:
             events = wait(_WAIT)
             if not events:
-                self._hanging = calls
+                raise Deadlock("the loop would wait for ever: nothing is ready, there is no timer")
             return events
-        if self._until is not None:
-            if timeout is None or self._now + timeout > self._until:
-                self._now = max(self._now, self._until)
-                self.stop()
-            else:
-                self._now += timeout
-            return []
-        if timeout is not None:
-            self._now += timeout
-            return []
-        events = wait(_WAIT)
-        if not events:
-            raise Deadlock("the loop would wait for ever: nothing is ready, there is no timer")
-        return events
+        self._waited = max(self._waited - delay, 0.0) if calls else 0.0
+        if self._until is not None and (timeout is None or timeout > delay):
+            self._now = max(self._now, self._until)
+            self.stop()
+        else:
+            self._now += delay
+        return []
+
+    def _is_due(self, delay: float | None) -> bool:
+        """Whether so much real time has passed during calls that the clock follows it: calls that
+        wake the loop again and again would stop it for ever."""
+        return delay is not None and self._waited >= _WAIT + delay
+
+    def _wait_for_calls(self, wait: Callable[[float], list[Any]], seconds: float) -> list[Any]:
+        began = time.monotonic()
+        try:
+            return wait(seconds)
+        finally:
+            self._waited += time.monotonic() - began

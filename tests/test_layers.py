@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 # import each other.
 LAYERS = (
     {"_loggers", "_redaction", "_short_repr"},
-    {"errors", "_telemetry", "_annotations", "_leniency", "_pb"},
+    {"errors", "_telemetry", "_annotations", "_allowed_values", "_leniency", "_pb"},
     {"_author_code", "_dependencies", "_installation", "_threads"},
     {"_run_scope", "_author_threads"},
     {"_frames", "_paths", "_http2"},

@@ -76,14 +76,22 @@ class BackgroundTasks:
             name: its name in the log and in Save & test; by default that of the function.
 
         Raises:
-            TypeError: `function` is a `def`, which would block the event loop.
+            TypeError: `function` is a `def`, which would block the event loop, or a coroutine, which
+                could not be called again.
             RuntimeError: the data source has closed.
         """
+        if inspect.iscoroutine(function):
+            function.close()  # it would be reported as never awaited
+            called = function.__qualname__
+            raise TypeError(
+                f"start_soon takes an `async def`, got a call of {called}; pass the function and"
+                " its arguments: self.tasks.start_soon(function, argument)"
+            )
         is_method = inspect.isfunction(function) or inspect.ismethod(function)
         if not callable(function) or (is_method and runs_in_thread(function)):
             raise TypeError(
                 f"start_soon takes an `async def`, got {function!r}; run blocking code in one, by"
-                " anyio.to_thread.run_sync"
+                " `await anyio.to_thread.run_sync(function, limiter=self.threads)`"
             )
         if self._closed:
             raise RuntimeError("the data source has closed: it starts no background tasks")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origi
 
 import msgspec
 
+from aiostream_ds._allowed_values import allowed_values
 from aiostream_ds._annotations import base_type
 from aiostream_ds._leniency import mend, rename_keys
 from aiostream_ds._redaction import hide_secret, redact
@@ -184,14 +185,14 @@ def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
             mended = mend(value, kind)
             if mended != value:
                 return _convert_mended(mended, value, kind)
-        raise ValueError(_explain(str(error), value)) from None
+        raise ValueError(_explain(str(error), value, kind)) from None
 
 
 def _convert_mended(mended: Any, value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(mended, kind, strict=False, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
-        raise ValueError(_explain(str(error), value)) from None
+        raise ValueError(_explain(str(error), value, kind)) from None
 
 
 def decode_settings(
@@ -271,11 +272,13 @@ def is_secret(kind: Any) -> bool:
 
 _MESSAGE = r"(?P<text>.*?)(?: - at (?P<path>`.*`))?"
 _MISSING = "Object missing required field "
+_NOT_A_MEMBER = "invalid enum value "
 _STEP = r"\.(\w+)|\[(\d+|\.\.\.)\]"
 
 
-def _explain(message: str, value: Any) -> str:
-    """A message of msgspec, which has the type of a bad value, with the value itself."""
+def _explain(message: str, value: Any, kind: Any) -> str:
+    """A message of msgspec, which has the type of a bad value, with the value itself, and with the
+    values that a Literal or an Enum allows."""
     match = re.fullmatch(_MESSAGE, message, re.S)
     text, path = (match["text"], match["path"] or "") if match else (message, "")
     text = text.replace("`", "")
@@ -286,11 +289,21 @@ def _explain(message: str, value: Any) -> str:
     if not text.startswith(("Expected ", "Invalid ")):
         return prefix + text  # the message of an author's own check
     text = text[0].lower() + text[1:]
+    if text.startswith(_NOT_A_MEMBER):
+        text = _one_of(kind, path, text)
     try:
         shown = _shown(_at(path, value))
     except (LookupError, TypeError, ValueError):  # msgspec writes [...] for any key of a dict
         return prefix + text
     return prefix + (text if shown in text else f"{re.sub(r', got [^,]*$', '', text)}, got {shown}")
+
+
+def _one_of(kind: Any, path: str, text: str) -> str:
+    """The message about a value that is not one of a Literal or an Enum, with those that are."""
+    values = allowed_values(kind, [key or index for key, index in re.findall(_STEP, path)])
+    if not values:
+        return text
+    return f"expected one of {', '.join(map(repr, values))}, got {text.removeprefix(_NOT_A_MEMBER)}"
 
 
 def _at(path: str, value: Any) -> Any:

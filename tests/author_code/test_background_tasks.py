@@ -272,3 +272,18 @@ async def test_what_is_no_async_function_is_a_clear_error(function, caplog):
         assert "background task print failed" in caplog.text
     else:
         assert errors and "start_soon takes an `async def`, got" in errors[0]
+
+
+async def test_a_coroutine_is_refused_with_the_right_call(recwarn):
+    class Source(DataSource):
+        @asynccontextmanager
+        async def lifespan(self):
+            self.tasks.start_soon(self.poll(5))
+            yield
+
+        async def poll(self, seconds): ...
+
+    async with serve_in_memory(Source) as grafana:
+        ok, message = await grafana.health()
+    assert not ok and "got a call of" in message and "Source.poll; pass the function" in message
+    assert not [each for each in recwarn if "never awaited" in str(each.message)]

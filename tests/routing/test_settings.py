@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -284,3 +285,39 @@ def test_an_error_of_an_authors_own_check_is_a_config_error():
 
 def test_any_is_decoded_without_a_change():
     assert convert({"a": [1]}, Any) == {"a": [1]}
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Inner(Settings):
+    k: Literal["x", "y"] = "x"
+
+
+class Choices(Settings):
+    one: Literal[1, 2] | None = 1
+    colour: Annotated[Colour, Meta(description="of the line")] = Colour.RED
+    several: list[Literal["p", "q"]] = []
+    by_name: dict[str, Literal["p", "q"]] = {}
+    pair: tuple[int, Colour] = (1, Colour.RED)
+    inner: Inner = Inner()
+    any_number: Literal["auto"] | int = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"one": 3}, "one: expected one of 1, 2, got 3"),
+        ({"colour": "green"}, "colour: expected one of 'red', 'blue', got 'green'"),
+        ({"several": ["p", "r"]}, r"several\[1\]: expected one of 'p', 'q', got 'r'"),
+        ({"byName": {"a": "r"}}, r"byName\[...\]: expected one of 'p', 'q', got 'r'"),
+        ({"pair": [1, "green"]}, r"pair\[1\]: expected one of 'red', 'blue', got 'green'"),
+        ({"inner": {"k": "z"}}, "inner.k: expected one of 'x', 'y', got 'z'"),
+        ({"anyNumber": "x"}, "anyNumber: invalid enum value 'x'"),  # ints are allowed, too
+    ],
+)
+def test_a_value_that_is_not_one_of_several_is_named_with_those(value, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        convert(value, Choices)

@@ -228,7 +228,8 @@ def test_a_class_that_fails_is_an_error_on_one_line(tmp_path: Path) -> None:
     status, text = check(tmp_path / "bad.py", "--quiet")
     assert status == 1
     assert "error    health: 'no broker'" in text
-    assert "error    stream rows" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("error    stream rows"))
+    assert "stream failed: RuntimeError: a bug" in line
     assert "ok " not in text
 
 

@@ -260,6 +260,8 @@ class _Producer:
         try:
             packets = self._encode(rows) if stamps is None else self._encode(rows, stamps)
         except BaseException:  # the encoders are compiled: one may panic
+            packets = None
+        if packets is None:  # not in the handler: the error would be logged twice, as its context
             packets, error = self._encode_singly(rows, stamps)
         count, size = channel.emit(*packets)
         if error is not None:

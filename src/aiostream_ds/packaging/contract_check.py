@@ -88,6 +88,15 @@ def _fill(pattern: str, field: str, text: str) -> str:
     return "/".join(text if s.startswith(starts) else s for s in pattern.split("/"))
 
 
+class _LogLine(msgspec.Struct):
+    """A line of the plugin's log, as Grafana reads it."""
+
+    level: str = msgspec.field(name="@level")
+    message: str = msgspec.field(name="@message")
+    path: str = ""
+    error: str = ""
+
+
 async def check_start(command: Sequence[str]) -> AsyncIterator[Finding]:
     """Start and stop the plugin and yield a finding for each.
 
@@ -114,7 +123,7 @@ async def check_over_grpc(
     async with start_process(command, environ=environ) as process:
         yield _start(process)
         async with process.grafana(settings, secrets) as grafana:
-            async for finding in _check_calls(grafana, channels):
+            async for finding in _check_calls(grafana, channels, process):
                 yield finding
         yield await _check_end(process)
 
@@ -126,7 +135,7 @@ def not_started(error: NotStarted) -> Finding:
 
 
 async def _check_calls(
-    grafana: Grafana, channels: Sequence[CheckedChannel]
+    grafana: Grafana, channels: Sequence[CheckedChannel], process: Process
 ) -> AsyncIterator[Finding]:
     yield await _check_health(grafana)
     yield await _check_unknown_path(grafana)
@@ -138,7 +147,7 @@ async def _check_calls(
             yield await _check_query(grafana, channel)
             for finding in await _check_cursor(grafana, channel.path, channel.query):
                 yield finding
-        yield await _check_stream(grafana, channel.path)
+        yield await _check_stream(grafana, channel.path, process)
         if channel.query is not None:
             for finding in await _check_history(grafana, channel.path, channel.query):
                 yield finding
@@ -188,7 +197,7 @@ async def _check_query(grafana: Grafana, channel: CheckedChannel) -> Finding:
     return _ok(subject, f"Arrow, {rows} rows, and the channel {expected}")
 
 
-async def _check_stream(grafana: Grafana, path: str) -> Finding:
+async def _check_stream(grafana: Grafana, path: str, process: Process) -> Finding:
     subject = f"stream {path}"
     started = time.monotonic()
     try:
@@ -196,7 +205,8 @@ async def _check_stream(grafana: Grafana, path: str) -> Finding:
         row = await viewer.next(FIRST_ROW_TIMEOUT)
         viewer.leave()
     except (Refused, anyio.EndOfStream, *_FAILURES) as error:
-        return Finding(Level.ERROR, subject, _describe(error))
+        reason = _logged(process.stderr, path)
+        return Finding(Level.ERROR, subject, f"{_describe(error)}{reason and f'; {reason}'}")
     return _ok(subject, f"first row after {time.monotonic() - started:.3f} s: {row}")
 
 
@@ -244,6 +254,20 @@ def _ok(subject: str, text: str) -> Finding:
 def _describe(error: BaseException) -> str:
     message = getattr(error, "message", None) or str(error)
     return f"{type(error).__name__}: {message}"
+
+
+def _logged(log: str, path: str) -> str:
+    """The last warning or error in a log about this path, with the exception; empty if there is
+    none."""
+    for line in reversed(log.splitlines()):
+        try:
+            entry = msgspec.json.decode(line, type=_LogLine)
+        except ValueError:
+            continue
+        if entry.path == path and entry.level in ("warn", "error"):
+            error = entry.error.strip().rpartition("\n")[2]
+            return f"{entry.message}: {error}" if error else entry.message
+    return ""
 
 
 def _last_message(log: str) -> str:

@@ -22,6 +22,7 @@ from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TypeVar
+from weakref import ref
 
 import anyio
 
@@ -161,7 +162,7 @@ class AuthorThreads:
     """
 
     def __init__(self, source: ThreadedSource, counters: Counters) -> None:
-        self._source = source
+        self._source_ref = ref(source)  # which refers to this: not a cycle
         self._counters = counters
         instance = getattr(source, "instance", None)
         self._label = type(source).__name__
@@ -176,6 +177,12 @@ class AuthorThreads:
 
     def __del__(self) -> None:
         self.close()  # of a data source that the runtime has not opened
+
+    @property
+    def _source(self) -> ThreadedSource:
+        source = self._source_ref()
+        assert source is not None  # who calls this has found it through the data source
+        return source
 
     @property
     def active_calls(self) -> int:

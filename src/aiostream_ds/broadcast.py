@@ -80,7 +80,8 @@ class Broadcast(Generic[RowT]):
     and in a callback or thread: `self.readings.publish(Reading(bar=2.5))`.
 
     Declared in the class body, each instance has its own, which is closed after its lifespan. One
-    that is an attribute of `self`, or in a list or dict that is one, is closed then, too.
+    that is an attribute of `self`, or in a list or dict that is one, is closed then, too; not one
+    that is in `self.state`, which outlives the instance.
 
     `publish`, `fail`, `close` and `statistics` are thread-safe. `subscribe` and `send` are called
     in an event loop. A row that is a dict, a list, a `Row` or another object with declared fields

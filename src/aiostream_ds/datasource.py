@@ -230,12 +230,16 @@ async def _check_upstreams(source: DataSource[Any]) -> Health:
 
 
 def close_instance(source: DataSource[Any]) -> None:
-    """The lifespan has ended: close what threads and callbacks may still publish to."""
+    """The lifespan has ended: close what threads and callbacks may still publish to, except for
+    what is in `state`, which the next instance uses."""
     source._follow = None
     threads_of(source).close()
     module = sys.modules.get("aiostream_ds.broadcast")  # few plugins have one
-    for broadcast in _attributes(source, module.Broadcast) if module is not None else ():
-        broadcast.close()
+    if module is not None:
+        kept = set(map(id, source.state.values()))
+        for broadcast in _attributes(source, module.Broadcast):
+            if id(broadcast) not in kept:
+                broadcast.close()
 
 
 T = TypeVar("T")
@@ -244,7 +248,7 @@ T = TypeVar("T")
 def _attributes(source: DataSource[Any], kind: type[T]) -> list[T]:
     """The objects of a class that are attributes of `source`, or in a list or dict that is one."""
     values: list[Any] = []
-    for value in vars(source).values():
+    for value in tuple(vars(source).values()):  # threads may add attributes meanwhile
         if isinstance(value, dict):
             values += value.values()
         elif isinstance(value, list | tuple | set | frozenset):

@@ -1,11 +1,14 @@
 """What outlives a change of the settings: `DataSource.state`, and the logs of exact panels."""
 
+import gc
+import weakref
+
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, Health, Secret, Settings, secret, stream
+from aiostream_ds import Broadcast, DataSource, Health, Secret, Settings, secret, stream
 from aiostream_ds._grafana.application import IDLE_SWEEP
-from aiostream_ds._grafana.instances import IDLE_TIMEOUT
+from aiostream_ds._grafana.instances import CLOSE_GRACE, IDLE_TIMEOUT
 from aiostream_ds.datasource import create_instance
 from aiostream_ds.testing import serve_in_memory
 
@@ -40,6 +43,41 @@ async def test_the_state_outlives_a_change_of_the_settings():
         assert (await grafana.health())[1] == "2"
         found = [row["n"] for row in await viewer.take(3)]
         assert found == list(range(found[0], found[0] + 3)) and found[0] >= 3
+
+
+async def test_a_broadcast_in_the_state_is_not_closed_with_the_instance():
+    class Hub(DataSource[Mode]):
+        def __init__(self):
+            self.readings = self.state.setdefault("readings", Broadcast())
+            self.own = Broadcast()
+
+        @stream("readings")
+        async def rows(self):
+            async for reading in self.readings.subscribe():
+                yield reading
+
+    async with serve_in_memory(Hub) as grafana:
+        former = await grafana.data_source(Hub)
+        await grafana.change_settings({"mode": "other"})
+        viewer = await grafana.follow("readings")
+        await anyio.sleep(CLOSE_GRACE + 1)
+        assert former.own.is_closed
+        former.readings.publish({"n": 1})
+        assert (await viewer.next())["n"] == 1
+
+
+async def test_an_instance_that_was_replaced_is_freed_at_once():
+    async with serve_in_memory(Counting) as grafana:
+        former = weakref.ref(await grafana.data_source(Counting))
+        gc.collect()
+        gc.disable()
+        try:
+            await grafana.change_settings({"mode": "other"})
+            await grafana.health()
+            await anyio.sleep(CLOSE_GRACE + 1)
+            assert former() is None
+        finally:
+            gc.enable()
 
 
 async def test_another_data_source_and_another_organization_have_other_states():

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "aiostream_ds"
 LAYERS = (
     {"_loggers", "_redaction", "_short_repr"},
     {"errors", "_telemetry", "_annotations", "_allowed_values", "_leniency", "_pb"},
-    {"_author_code", "_dependencies", "_installation", "_threads"},
+    {"_author_code", "_dependencies", "_installation", "_thread_limits"},
     {"_run_scope", "_author_threads"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},

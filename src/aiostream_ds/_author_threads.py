@@ -28,7 +28,7 @@ import anyio
 
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters, current_counters
-from aiostream_ds._threads import count_active_calls_of
+from aiostream_ds._thread_limits import count_active_calls_of
 from aiostream_ds.errors import UpstreamError
 
 __all__ = [
@@ -371,7 +371,7 @@ class AuthorThreads:
             reader: finds what reads a row of a class in the thread, before the author can change
                 it. A row that it cannot read is left as it is.
             status: makes what a stream yields while it waits for a thread, and "" when it has one.
-                Left out, this is no stream: it counts against the limit of calls.
+                Left out for what is not a stream: it counts against the limit of calls.
         """
         source = self._source
         limiter = source.threads if status is None else source.stream_threads
@@ -545,7 +545,7 @@ class _Reader:
         self._gate: SimpleQueue[None] = SimpleQueue()
         self._rows: list[Any] = []
         self._count = 0  # rows that were read
-        self._allowed = 0
+        self._limit = 0
         self._stopped = False
         self.is_waiting = False  # set by the thread
         self._is_asleep = False  # set by the event loop, cleared by the thread
@@ -605,16 +605,16 @@ class _Reader:
             if self._is_asleep:
                 self._is_asleep = False
                 self._loop.call_soon_threadsafe(self.wake)
-            if count >= self._allowed:
+            if count >= self._limit:
                 self._wait(count)
                 if self._stopped:
                     return
 
     def _wait(self, count: int) -> None:
         """Wait until more rows are allowed than were read, or until the end."""
-        while count >= self._allowed and not self._stopped:
+        while count >= self._limit and not self._stopped:
             self.is_waiting = True
-            if count >= self._allowed and not self._stopped:  # still, now that the loop sees it
+            if count >= self._limit and not self._stopped:  # still, now that the loop sees it
                 self._gate.get()
             self.is_waiting = False
 
@@ -626,7 +626,7 @@ class _Reader:
     async def take(self) -> list[Any]:
         """The rows that were read, at least one; none after the end."""
         rows = self._rows
-        self._allowed = self._count + self._read_ahead
+        self._limit = self._count + self._read_ahead
         if self.is_waiting:
             self._open_gate()
         while not rows and not self.has_ended:
@@ -638,13 +638,13 @@ class _Reader:
         self._is_asleep = False
         found = rows[:]
         del rows[: len(found)]
-        self._allowed = 0  # until more is asked for
+        self._limit = 0  # until more is asked for
         return found
 
     def stop(self) -> None:
         """Let the thread end at the next `yield`."""
         self._stopped = True
-        self._allowed = 0
+        self._limit = 0
         self._open_gate()
 
     def _open_gate(self) -> None:

@@ -28,7 +28,7 @@ from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
-from aiostream_ds._threads import STREAM_THREADS, new_limiter
+from aiostream_ds._thread_limits import STREAM_THREADS, new_limiter
 from aiostream_ds.decorators import Stream
 from aiostream_ds.models import Health, InstanceSettings
 from aiostream_ds.settings import Settings
@@ -286,7 +286,7 @@ def open_lifespan(source: DataSource[Any]) -> AbstractAsyncContextManager[Any]:
     """The lifespan of a data source; one that is made of `with` is entered and left in threads.
 
     Raises:
-        TypeError: it is no context manager.
+        TypeError: it is not a context manager.
     """
     manager: Any = source.lifespan()
     if isinstance(manager, AbstractAsyncContextManager):

@@ -655,7 +655,7 @@ class _Sum(_Accumulator):
     takes = "numbers"
 
     def add(self, time: int, value: Any, weight: Any = None) -> None:
-        # `0 +` refuses what can be added to its like but is no number, such as texts
+        # `0 +` refuses what can be added to its like but is not a number, such as texts
         self.value = 0 + value if self.value is None else self.value + value
 
 

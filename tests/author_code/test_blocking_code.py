@@ -388,7 +388,7 @@ async def test_rows_before_an_error_are_sent():
 
 async def test_a_wrapper_of_an_async_method_is_awaited_in_the_event_loop():
     def logged(method):
-        def wrapper(self, *args):  # no `async def`, and not marked as one
+        def wrapper(self, *args):  # no `async def`, and not recognized as one
             return method(self, *args)
 
         return wrapper
@@ -470,7 +470,7 @@ async def test_a_call_that_gets_no_thread_fails_with_the_limit_and_what_holds_it
             release.set()
 
 
-async def test_a_stream_beyond_the_limit_says_that_it_waits_and_then_runs(caplog):
+async def test_a_stream_beyond_the_limit_reports_that_it_waits_and_then_runs(caplog):
     class Source(DataSource):
         def __init__(self):
             self.stream_threads.total_tokens = 1
@@ -555,7 +555,7 @@ async def test_a_stream_that_never_yields_again_is_left_and_reported_with_its_st
                 await call.recv_message()
             await anyio.sleep(1.5)
             assert grafana.plugin.registry.running == 0 and grafana.plugin.counters.stuck == 0
-            again = await grafana.follow("s")  # another run, beside the one that hangs
+            again = await grafana.follow("s")  # another run, next to the one that hangs
             assert (await again.next())["n"] == 1
             await anyio.sleep(ABANDONED_AFTER)
             (record,) = [r for r in caplog.records if "does not end" in r.getMessage()]

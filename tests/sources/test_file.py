@@ -22,7 +22,7 @@ from aiostream_ds import (
     Status,
     UpstreamError,
 )
-from aiostream_ds._threads import AUTHOR_THREADS
+from aiostream_ds._thread_limits import AUTHOR_THREADS
 from aiostream_ds.sources.file import file_source as file
 from aiostream_ds.sources.file import log_file as logfile
 from aiostream_ds.sources.file import range_reader

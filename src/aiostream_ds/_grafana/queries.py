@@ -39,7 +39,7 @@ from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._short_repr import short_repr
-from aiostream_ds._threads import run_in_thread
+from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.decorators import LiveChannel
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import PluginContext, Query, User

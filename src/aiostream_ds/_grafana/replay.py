@@ -45,7 +45,7 @@ from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH
 from aiostream_ds._telemetry import Counters
-from aiostream_ds._threads import run_in_thread
+from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from anyio import NoEventLoopError
 
-from aiostream_ds._threads import active_calls
+from aiostream_ds._thread_limits import active_calls
 
 __all__ = ["Deadlock", "VirtualLoop"]
 

@@ -18,7 +18,7 @@ from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.decode import Decoder
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._threads import run_in_thread
+from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.errors import BadQuery, unwrap
 
 __all__ = ["QUERIES_LIMIT", "DataService"]

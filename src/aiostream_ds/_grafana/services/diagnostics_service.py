@@ -14,7 +14,7 @@ from aiostream_ds._grpc.methods import Method, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._redaction import redact_json, redact_start
 from aiostream_ds._short_repr import short_repr
-from aiostream_ds._threads import run_in_thread
+from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.models import Health
 

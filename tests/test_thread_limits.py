@@ -13,7 +13,7 @@ from aiostream_ds import DataSource, Frame, Query, query
 from aiostream_ds._grafana.table_reading import INLINE_ROWS
 from aiostream_ds._grafana.thread_watch import ThreadWatch
 from aiostream_ds._pb import pluginv2 as pb
-from aiostream_ds._threads import AUTHOR_THREADS, new_limiter
+from aiostream_ds._thread_limits import AUTHOR_THREADS, new_limiter
 from aiostream_ds.datasource import create_instance
 from aiostream_ds.models import InstanceSettings
 from aiostream_ds.settings import Settings

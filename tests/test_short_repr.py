@@ -36,3 +36,30 @@ def test_long_values_are_shortened(value):
 
 def test_a_repr_that_fails_is_replaced():
     assert "Broken" in short_repr(Broken())
+
+
+class Exiting:
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+class ShapelessArray:
+    __array__ = None
+
+    @property
+    def shape(self):
+        raise ValueError("no shape")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (10**10_000, "<int>"),
+        ([1, 10**10_000], "[1, <int>]"),
+        (Exiting(), "<Exiting>"),
+        ([ShapelessArray()], "[<ShapelessArray>]"),
+    ],
+    ids=["int", "list", "exit", "array"],
+)
+def test_no_value_raises(value, expected):
+    assert short_repr(value) == expected

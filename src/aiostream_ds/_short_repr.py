@@ -9,6 +9,13 @@ _TABLES = ("__arrow_c_stream__", "__arrow_c_array__", "__dataframe__", "__array_
 
 
 class _Repr(reprlib.Repr):
+    def repr1(self, x: Any, level: int) -> str:
+        """The start of the repr; the class if it cannot be made, as of an int of 10,000 digits."""
+        try:
+            return super().repr1(x, level)
+        except BaseException:  # an author's `__repr__` may raise anything
+            return f"<{type(x).__name__}>"
+
     def repr_instance(self, x: Any, level: int) -> str:
         """The class of a table or an array, which may be large; else the start of its repr."""
         kind = type(x)

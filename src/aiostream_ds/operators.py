@@ -17,7 +17,6 @@ in UTC.
 
 import asyncio
 import math
-import reprlib
 import time as clock
 from abc import abstractmethod
 from collections import deque
@@ -29,6 +28,7 @@ from aiostream_ds._author_code import contained
 from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import current_counters
 
 __all__ = [
@@ -423,7 +423,7 @@ def _async_iterable(source: Any) -> AsyncIterable[Any]:
         hint = "; call its subscribe()"
     elif is_table(type(source)):
         hint = "; pass its rows as a list of dicts"
-    shown = reprlib.repr(source)
+    shown = short_repr(source)
     raise TypeError(f"a source must be an async iterable or a list of rows, got {shown}{hint}")
 
 
@@ -758,7 +758,7 @@ def _value(row: Any, name: str) -> Any:
         return row[name] if isinstance(row, Mapping) else getattr(row, name)
     except (KeyError, AttributeError) as error:
         kind = KeyError if isinstance(error, KeyError) else AttributeError
-        raise kind(f"a row has no column {name!r}: {reprlib.repr(row)}") from None
+        raise kind(f"a row has no column {name!r}: {short_repr(row)}") from None
 
 
 def _optional(row: Any, name: str) -> Any:

@@ -284,7 +284,7 @@ def _simulate(wire: Wire) -> Any:
     async def middleware(request: web.Request, handler: Any) -> web.StreamResponse:
         is_socket = request.path == "/api/live/ws"
         if request.path.startswith("/api/"):
-            wire.calls.append(request.path)
+            wire.calls.append(request.path_qs)
             await wire.flow()
             if not (wire.socket if is_socket else wire.http):
                 assert request.transport is not None

@@ -4,9 +4,12 @@
 """
 
 import asyncio
+import re
 
 import anyio
 import pytest
+
+from tests.exact.upstream import PAIRS
 
 from .conftest import stock
 
@@ -158,6 +161,20 @@ async def test_a_killed_plugin_loses_no_row_even_if_no_more_rows_are_written(ope
             tasks.create_task(stage.server.kill())
             tasks.create_task(stage.stop_upstream())
         await finish(stage, "kill -9, then no more rows")
+
+
+async def test_cursors_of_two_columns_lose_no_row_in_an_outage_and_a_kill(open_stage):
+    async with open_stage(plugin=PAIRS) as stage:
+        await two_panels(stage)
+        stage.server.wire.join_loss = 0.2
+        await stage.server.wire.cut()
+        await anyio.sleep(1)
+        stage.server.wire.restore()
+        await anyio.sleep(SETTLE)
+        await stage.server.kill()
+        await anyio.sleep(2)
+        await finish(stage, "two columns, down for 1 s, kill -9")
+        assert any(re.search(r"after=\d{16}-\d{16}", call) for call in stage.server.wire.calls)
 
 
 async def test_changed_settings_with_the_same_log_lose_no_row(open_stage):

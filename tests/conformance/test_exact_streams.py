@@ -2,7 +2,7 @@
 times a second, and browsers that follow the protocol's rules.
 
 Each case runs alone and in random combinations; `--long` runs more of them. The plugin is the
-source `file`, or plugins/log.py where a server has to read late.
+source `file`, or plugins/log.py where a server has to read late and for cursors of two columns.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from tests.exact.client import Drawing, ExactPanel, Tab
 from tests.exact.hosts import Node, open_node
 from tests.exact.judge import Judge, Tally
 from tests.exact.network import Network
-from tests.exact.upstream import FILE, LOG, LogFile, Plugin, logs_in, upstream
+from tests.exact.upstream import FILE, LOG, PAIRS, LogFile, Plugin, logs_in, upstream
 
 RANDOM, LONG = 3, 20  # random schedules of each case
-CONCURRENT = 4  # schedules that run at a time
-DRAW_TIMEOUT = 15.0  # seconds in which all rows must be drawn at the end
+CONCURRENT = 5  # schedules that run at a time
+DRAWINGS = 6  # of each panel, at least, before the logs end
+DRAW_TIMEOUT = 30.0  # seconds in which these, and in the end all rows, must be drawn
 WIDTHS = (3.0, 8.0, 30.0)
 
 pytestmark = [pytest.mark.go, pytest.mark.slow]
@@ -63,6 +64,12 @@ class Stage:
         for node in self.nodes:
             await node.change_settings(settings)
 
+    async def draw(self) -> None:
+        """Wait until each panel has drawn some live rows."""
+        with anyio.fail_after(DRAW_TIMEOUT):
+            while any(len(panel.drawings) < DRAWINGS for panel in self.panels):
+                await anyio.sleep(0.05)
+
     async def end(self) -> Tally:
         """Wait until all rows are drawn, then check everything since the beginning."""
         with anyio.fail_after(DRAW_TIMEOUT):
@@ -79,8 +86,10 @@ class Stage:
 
     def _is_done(self, panel: ExactPanel) -> bool:
         log = self.logs[self.current].read()
-        shown = panel.rows[-1][panel.names.index("log")] if panel.rows else None
-        return shown == self.current and panel.cursor == log.ends[-1]
+        if not panel.rows:
+            return log.times[-1] < self.network.now() - panel.width * 1000
+        shown = panel.rows[-1][panel.names.index("log")]
+        return shown == self.current and log.count(panel.cursor) == len(log.numbers)
 
     def _expected(self, panel: ExactPanel, drawing: Drawing) -> Sequence[int]:
         if not drawing.rows:
@@ -201,20 +210,23 @@ async def play(binary: Path, folder: Path, schedule: Schedule) -> Tally:
         await anyio.sleep(0.3)
         for act in acts:
             await act(stage)
-        await anyio.sleep(0.3)
+        await stage.draw()
         await upstream_ended.aclose()
         return await stage.end()
 
 
 def schedules(case: str, count: int) -> list[Schedule]:
-    """The case alone, and `count` times with three random others."""
+    """The case alone with each kind of cursor, and `count` times with three random others."""
     act, servers = CASES[case]
     chance = random.Random(case)
-    found = [Schedule([act], servers, LOG if act is late_server else FILE)]
+    found = [
+        Schedule([act], servers, LOG if act is late_server else FILE),
+        Schedule([act], servers, PAIRS),
+    ]
     for _ in range(count):
         acts = [act, *(one for one, _ in chance.choices(list(CASES.values()), k=3))]
         chance.shuffle(acts)
-        found.append(Schedule(acts, chance.choice([servers, 2]), chance.choice([FILE, LOG])))
+        found.append(Schedule(acts, chance.choice([servers, 2]), chance.choice([FILE, LOG, PAIRS])))
     return found
 
 
@@ -239,6 +251,6 @@ async def test_no_row_is_missing_duplicated_or_out_of_order(
         for number, schedule in enumerate(schedules(case, count)):
             tasks.create_task(one(number, schedule))
     tally = sum(total, Tally())
-    assert len(total) == count + 1 and tally.drawings > 5 * len(total)
+    assert len(total) == count + 2 and tally.drawings >= DRAWINGS * len(total)
     assert tally == Tally(drawings=tally.drawings)
     print(f"{case}: {len(total)} schedules, {tally}")  # shown with -s

@@ -21,7 +21,7 @@ from tests.conformance.driver import Host, HostError
 
 from .client import CallFailed, History
 from .network import Receive
-from .packets import Message, RunCheck
+from .packets import Cursor, Message, RunCheck
 
 RESTART_DELAY = 0.1  # seconds until an ended RunStream is called again
 UID = "exact"
@@ -82,7 +82,7 @@ class Node:
         rows = list(zip(*columns, strict=True))
         return History(names, rows, frame["meta"]["custom"]["cursor"])
 
-    async def rows_after(self, path: str, after: int) -> Message:
+    async def rows_after(self, path: str, after: Cursor) -> Message:
         url = f"replay/rows?path={quote(path, safe='')}&after={after}"
         answer = await self._call("resource", path="replay/rows", url=url)
         messages = answer["messages"]

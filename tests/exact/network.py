@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import anyio
 
 from .client import CallFailed, History, OnEvent
-from .packets import Message
+from .packets import Cursor, Message
 
 Receive = Callable[[Message], None]
 """Receives the packets of one channel."""
@@ -19,7 +19,7 @@ class Node(Protocol):
 
     async def query(self, query: Message, start: int, end: int, points: int) -> History: ...
 
-    async def rows_after(self, path: str, after: int) -> Message: ...
+    async def rows_after(self, path: str, after: Cursor) -> Message: ...
 
     async def subscribe(self, path: str, receive: Receive) -> Message | None:
         """Returns the initial data; from then on `receive` is called with each packet."""
@@ -60,7 +60,7 @@ class Network:
         self._check_reachable()
         return history
 
-    async def rows_after(self, path: str, after: int) -> Message:
+    async def rows_after(self, path: str, after: Cursor) -> Message:
         self._check_reachable()
         page = await self.nodes[self.http].rows_after(path, after)
         self._check_reachable()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import writer
+from .packets import Cursor
 
 HERTZ = 50
 BEFORE = 6.0  # seconds of rows at the start of the logs
@@ -44,6 +45,7 @@ LOG = Plugin(
     {"queryType": "log", "name": "log"},
     "nonce",
 )
+PAIRS = LOG._replace(query={"queryType": "pairs", "name": "log"})
 
 
 class LogFile:
@@ -53,6 +55,7 @@ class LogFile:
         self.path = path
         self.times: list[int] = []
         self.ends: list[int] = []
+        self.pairs: list[str] = []  # the cursors of two columns on the wire
         self.numbers: list[int] = []
 
     def read(self) -> "LogFile":
@@ -64,11 +67,18 @@ class LogFile:
                     row = json.loads(line)
                     self.times.append(row["time"])
                     self.ends.append(end)
+                    self.pairs.append(f"{row['time']:016}-{row['seq']:016}")
                     self.numbers.append(row["n"])
         return self
 
-    def expected(self, cutoff: int, cursor: int) -> list[int]:
-        return self.numbers[bisect_left(self.times, cutoff) : bisect_right(self.ends, cursor)]
+    def expected(self, cutoff: int, cursor: Cursor) -> list[int]:
+        return self.numbers[bisect_left(self.times, cutoff) : self.count(cursor)]
+
+    def count(self, cursor: Cursor) -> int:
+        """The number of rows up to a cursor: the end of a line, or a pair."""
+        if isinstance(cursor, str):
+            return bisect_right(self.pairs, cursor)
+        return bisect_right(self.ends, cursor)
 
 
 def logs_in(folder: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """A log with cursors, for the schedules of exact streams under the Go host.
 
-It reads files of NDJSON lines {"time": Unix ms, "n": …, "log": …}. The cursor is the offset of a
-line's end, the epoch is the first line. The argument is a number of seconds by which it reads late.
+It reads files of NDJSON lines {"time": Unix ms, "seq": …, "n": …, "log": …}. The cursor of `log` is
+the offset of a line's end, that of `pairs` its time and its number in that millisecond. The epoch is
+the first line. The argument is a number of seconds by which it reads late.
 """
 
 import json
@@ -30,6 +31,9 @@ READ = 0.05  # seconds between two reads of the file
 LAG = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
 
 
+Pair = tuple[int, int]
+
+
 class Files(Settings):
     directory: str = ""
     nonce: int = 0
@@ -40,6 +44,12 @@ class Line(Row):
     n: int
     log: str
     offset: int
+    ms: int
+    seq: int
+
+    @property
+    def pair(self) -> Pair:
+        return self.ms, self.seq
 
 
 class Log(DataSource[Files]):
@@ -69,6 +79,35 @@ class Log(DataSource[Files]):
             found = [line for line in found if line.offset <= history_range.upto]
         return HistoryPage(found[: history_range.limit], epoch=epoch)
 
+    @stream("pairs/{name}", cursor=("ms", "seq"))
+    async def pairs(self, after: Cursor[Pair], name: str) -> Rows[Line | Cursor[Pair]]:
+        epoch = self.epoch(name)
+        last = after.value if after.epoch == epoch else (-1, -1)
+        yield Cursor(epoch, last)
+        offset = 0
+        while True:
+            for line in self.lines(name, offset):
+                offset = line.offset
+                if line.pair > last:
+                    yield line
+            await anyio.sleep(READ)
+
+    @pairs.history
+    async def past_pairs(self, history_range: HistoryRange[Pair], name: str) -> HistoryPage[Pair]:
+        epoch = self.epoch(name)
+        after, upto = history_range.after, history_range.upto
+        found = list(self.lines(name, 0))
+        if after is None:
+            until_end = [line for line in found if line.time <= history_range.end]
+            found = [line for line in until_end if line.time >= history_range.start]
+            last = until_end[-1].pair if until_end else None
+            return HistoryPage(found[-history_range.limit :], epoch=epoch, last=last)
+        found = [
+            line for line in found if after < line.pair and (upto is None or line.pair <= upto)
+        ]
+        return HistoryPage(found[: history_range.limit], epoch=epoch)
+
+    @pairs.subscribe
     @log.subscribe
     async def exists(self, user: object, name: str) -> None:
         if not self.path(name).exists():
@@ -94,7 +133,7 @@ class Log(DataSource[Files]):
                 if row["time"] > edge:
                     return
                 moment = datetime.fromtimestamp(row["time"] / 1000, UTC)
-                yield Line(moment, row["n"], row["log"], offset)
+                yield Line(moment, row["n"], row["log"], offset, row["time"], row["seq"])
 
 
 if __name__ == "__main__":

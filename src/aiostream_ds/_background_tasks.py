@@ -76,8 +76,8 @@ class BackgroundTasks:
             name: its name in the log and in Save & test; by default that of the function.
 
         Raises:
-            TypeError: `function` is a `def`, which would block the event loop, or a coroutine, which
-                could not be called again.
+            TypeError: `function` is a `def`, which would block the event loop, or a coroutine,
+                which could not be called again.
             RuntimeError: the data source has closed.
         """
         if inspect.iscoroutine(function):

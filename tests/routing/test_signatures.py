@@ -285,7 +285,10 @@ def test_a_subclass_has_the_paths_of_its_base():
         ("self, größe: int = 'a'", "the default 'a' of 'größe': größe must be an integer, got 'a'"),
         ("self, day: date = '2026-01-31'", "the default '2026-01-31' of 'day': day must be a date"),
         ("self, color: Color = 'red'", None),
-        ("self, color: Color = 'green'", "the default 'green' of 'color': expected one of 'red', 'blue'"),
+        (
+            "self, color: Color = 'green'",
+            "the default 'green' of 'color': expected one of 'red', 'blue'",
+        ),
     ],
 )
 def test_a_signature_that_no_path_can_have_is_a_type_error(parameters, message):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiostream_ds._frames.frame import Frame
-from aiostream_ds._frames.tables import take_rows, take_values
+from aiostream_ds._frames.frame_rows import take_rows, take_values
 from aiostream_ds.rows import Columns
 
 __all__ = ["Block", "take_block", "to_list"]

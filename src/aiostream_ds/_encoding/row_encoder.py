@@ -31,7 +31,7 @@ from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.table_rows import history_rows, is_table, live_rows
 from aiostream_ds._encoding.time_check import TimeCheck
 from aiostream_ds._encoding.values import VALUE_ERRORS
-from aiostream_ds._frames import json, tables
+from aiostream_ds._frames import frame_rows, json
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import FieldType, Frame
@@ -291,7 +291,7 @@ class RowEncoder:
         for frame in frames:
 
             def encode(start: int, stop: int, frame: Frame = frame) -> Packet:
-                return self._frame_packet(tables.slice_rows(frame, start, stop))
+                return self._frame_packet(frame_rows.slice_rows(frame, start, stop))
 
             packets += encode_rows(frame.rows, encode)
         if self._frame_layout is not None:
@@ -373,7 +373,7 @@ class RowEncoder:
             notices.append(seconds)
         if notices:  # the author may return the same frame again
             frame = Frame(*frame.fields, name=frame.name, ref_id=frame.ref_id, meta=frame.meta)
-        tables.add_notices(frame, notices)
+        frame_rows.add_notices(frame, notices)
         return frame
 
     def _frame_of_rows(self, rows: list[Any], needs_time: bool) -> Frame:

@@ -18,7 +18,7 @@ from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import flatten, opener, row_kind
 from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._encoding.yielded import copy_rows
-from aiostream_ds._frames import tables
+from aiostream_ds._frames import frame_rows
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.dataframes import hint, is_table
 from aiostream_ds._frames.frame import Frame
@@ -315,4 +315,4 @@ def _is_from_expression(headers: Mapping[str, str]) -> bool:
 
 
 def _add_notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "info") -> None:
-    tables.add_notices(frame, (Notice(severity=severity, text=text),))
+    frame_rows.add_notices(frame, (Notice(severity=severity, text=text),))

@@ -22,7 +22,7 @@ from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import rows_of_history
 from aiostream_ds._encoding.table_rows import history_rows
 from aiostream_ds._encoding.yielded import copy_rows
-from aiostream_ds._frames import json, tables
+from aiostream_ds._frames import frame_rows, json
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.cursor import (
     column_conflict,
@@ -219,7 +219,7 @@ class RowReplay:
         row_log = self.log(request)
         rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
         start, end = history_range.start.timestamp() * 1000, history_range.end.timestamp() * 1000
-        frame = tables.rows_between(
+        frame = frame_rows.rows_between(
             await self._decode(request, rows), start, end, history_range.limit
         )
         return ReplayedRows(frame, row_log.epoch, rows.last, rows.last)
@@ -282,7 +282,7 @@ class RowReplay:
             )
         more = len(cursors) > REPLAY_ROWS
         if more:
-            frame = tables.slice_rows(frame, 0, REPLAY_ROWS)
+            frame = frame_rows.slice_rows(frame, 0, REPLAY_ROWS)
             cursors = cursors[:REPLAY_ROWS]
         truncated = has_lost_rows(page, after, cursors)
         prev = cursors[0] - 1 if truncated and cursors else after
@@ -300,7 +300,7 @@ class RowReplay:
         rows = await row_log.after(after, self._registry.loop.time(), upto)
         more = rows.last - rows.prev > REPLAY_ROWS
         last = rows.prev + REPLAY_ROWS if more else rows.last
-        frame = tables.slice_rows(await self._decode(request, rows), 0, last - rows.prev)
+        frame = frame_rows.slice_rows(await self._decode(request, rows), 0, last - rows.prev)
         return ReplayedRows(
             frame, row_log.epoch, rows.prev, last, rows.prev + 1, rows.truncated, more
         )
@@ -308,10 +308,10 @@ class RowReplay:
     async def _decode(self, request: ChannelRequest, rows: LogSlice) -> Frame:
         count, schema = rows.last - rows.prev, self.row_encoder(request).schema
         if count > INLINE_ROWS:
-            frame = await run_in_thread(tables.join_packets, rows.packets, schema)
+            frame = await run_in_thread(frame_rows.join_packets, rows.packets, schema)
         else:
-            frame = tables.join_packets(rows.packets, schema)
-        return tables.slice_rows(frame, rows.skip, rows.skip + count)
+            frame = frame_rows.join_packets(rows.packets, schema)
+        return frame_rows.slice_rows(frame, rows.skip, rows.skip + count)
 
     # -- the history hook ----------------------------------------------------------------------
 
@@ -347,14 +347,14 @@ class RowReplay:
         conflict = column_conflict(schema, encoder.live_schema(sent))
         if conflict is None:
             return
-        tables.add_notices(frame, [Notice(severity="warning", text=f"{conflict}.")])
+        frame_rows.add_notices(frame, [Notice(severity="warning", text=f"{conflict}.")])
         if not encoder.has_column_conflict:
             encoder.has_column_conflict = True
             log.warning("%s, %s: %s", request.path, request.stream.history, conflict)
 
     async def _frame(self, request: ChannelRequest, page: HistoryPage) -> Frame:
         frame = await frame_of(self.row_encoder(request), page.rows)
-        tables.add_notices(frame, page.notices)
+        frame_rows.add_notices(frame, page.notices)
         return frame
 
 

@@ -508,11 +508,11 @@ class _Reader:
     """
 
     __slots__ = (
-        "_allowed",
         "_count",
         "_find_copy",
         "_gate",
         "_is_asleep",
+        "_limit",
         "_loop",
         "_name",
         "_open_rows",

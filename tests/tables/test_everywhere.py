@@ -20,6 +20,7 @@ from aiostream_ds import (
     query,
     stream,
 )
+from aiostream_ds._frames.frame import FrameError
 from aiostream_ds.testing import serve_in_memory
 from tests.tables.libraries import LIBRARIES, Make
 
@@ -199,3 +200,16 @@ async def test_an_exact_panel_gets_each_row_of_tables_once(source: type[Source])
         assert [n for packet in packets for n in packet["data"]["values"][1]] == [3, 4, 5]
         replayed = await grafana.resource("replay/rows?path=x/log&after=1&upto=3")
         assert msgspec.json.decode(replayed.body)["data"]["values"][1] == [2, 3]
+
+
+def test_what_is_not_a_table_is_refused_with_what_to_do():
+    polars = pytest.importorskip("polars")
+    for value, message in (
+        ([{"a": 1}], "got .*; Frame.from_rows and Frame.from_columns take lists and dicts"),
+        (polars.LazyFrame({"a": [1]}), "got .*; use its collect"),
+        (polars.Series("a", [1]), "got a Series, which is one column .*to_frame"),
+        (pa.array([1]), "got a Int64Array, which is one column"),
+        (polars.DataFrame({"a": polars.Series([1], dtype=polars.Int128)}), "cast a column"),
+    ):
+        with pytest.raises(FrameError, match=message):
+            Frame.from_table(value)

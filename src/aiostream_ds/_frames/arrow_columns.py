@@ -36,8 +36,14 @@ def import_table(table: Any) -> list[tuple[str, Any]]:
         else:
             found = pa.record_batch(table)
     except (pa.ArrowException, TypeError, ValueError) as error:
+        if "non-struct type" in str(error):
+            raise FrameError(
+                f"expected a table, got a {kind.__name__}, which is one column without a name; make"
+                " a table of it, in polars with .to_frame(), or give it to a Field"
+            ) from None
         raise FrameError(
-            f"expected a table that pyarrow can read, got {kind.__name__}: {_first_line(error)}"
+            f"expected a table that pyarrow can read, got {kind.__name__}: {_first_line(error)};"
+            " cast a column of a type that Arrow does not have"
         ) from None
     return list(zip(found.schema.names, found.columns, strict=True))
 

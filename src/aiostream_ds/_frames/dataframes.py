@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from aiostream_ds._frames.arrow_columns import import_table
 from aiostream_ds._frames.columns import FrameError
 from aiostream_ds._frames.pandas_columns import is_pandas_table, pandas_columns
+from aiostream_ds._short_repr import short_repr
 
 __all__ = ["ArrowArray", "ArrowStream", "Table", "hint", "is_table", "known_rows", "table_columns"]
 
@@ -61,6 +62,12 @@ def table_columns(table: Any) -> list[tuple[str, Any]]:
     Raises:
         FrameError: it is not a table, or two columns have one name.
     """
+    if not is_table(type(table)):
+        raise FrameError(
+            "expected a table of pandas, polars, pyarrow or DuckDB, or an object with"
+            f" __arrow_c_stream__ or __arrow_c_array__, got {short_repr(table)}"
+            f"{hint(table) or '; Frame.from_rows and Frame.from_columns take lists and dicts'}"
+        )
     is_pandas = is_pandas_table(type(table))
     columns = pandas_columns(table) if is_pandas else import_table(table)
     counts = Counter(name for name, _ in columns)

@@ -1,6 +1,6 @@
 """Words that must not come back. docs/glossary.md has the terms to use instead.
 
-`python tests/test_language.py [PATH …]` lists them.
+`python -m tests.test_language [PATH …]` lists them.
 """
 
 import re

@@ -138,7 +138,7 @@ def test_null_widens_a_column_of_ints_to_floats():
 @pytest.mark.parametrize("policy", [NULL, TEXT])
 @pytest.mark.parametrize("time", ["x", 1.5, True, 2**60, datetime(2026, 1, 1), b""])
 @pytest.mark.parametrize("first", [[], [{"time": MS, "a": 0}]])
-def test_a_row_with_an_invalid_time_is_dropped(policy, time, first):
+def test_a_row_with_an_invalid_time_is_dropped_counted_and_logged_once(policy, time, first, caplog):
     counters = Counters()
     encoder = RowEncoder(None, policy, counters)
     for row in first:
@@ -147,6 +147,8 @@ def test_a_row_with_an_invalid_time_is_dropped(policy, time, first):
     found = values(encoder, {"time": time, "a": 1, "b": 2}, {"time": NOW, "a": 2})
     assert found == {"time": [MS], "a": [2]}
     assert counters.dropped == {"conflict": 2}
+    (record,) = caplog.records
+    assert f"'time' is not a time (got {time!r}): such rows are left out" in record.getMessage()
 
 
 @pytest.mark.parametrize("policy", [NULL, TEXT])
@@ -179,16 +181,28 @@ def test_a_history_has_notices_of_what_the_policy_has_dropped_from_it(caplog):
     assert "'a'" in message
 
 
-def test_a_key_that_is_not_a_str_is_dropped_unless_conflicts_fail():
+def test_a_key_that_is_not_a_str_is_dropped_and_logged_unless_conflicts_fail(caplog):
     counters = Counters()
     encoder = RowEncoder(None, NULL, counters)
     assert values(encoder, {"time": 1, 2: 3, "\ud800": 4, 5: None}) == {"time": [1]}
     assert counters.dropped == {"conflict": 2}
+    (record,) = caplog.records
+    assert "key is not a str that UTF-8 can encode (got 2)" in record.getMessage()
     with pytest.raises(TypeError, match=r"must be a str that UTF-8 can encode, got .*ud800"):
         RowEncoder().encode([{"\ud800": 4}])
 
 
 # Series
+
+
+def test_a_row_whose_label_has_no_text_is_dropped_counted_and_logged_once(caplog):
+    counters = Counters()
+    encoder = RowEncoder(None, SchemaPolicy(conflict="null", labels=("host",)), counters)
+    for _ in range(2):
+        assert encoder.encode([{"time": 1, "host": b"\xff", "v": 1}]) == []
+    assert counters.dropped == {"conflict": 2}
+    (record,) = caplog.records
+    assert "whose label (one of host) has no text" in record.getMessage()
 
 
 def test_each_series_has_its_own_columns_with_its_labels():

@@ -37,11 +37,9 @@ class SchemaInference:
 
     __slots__ = (
         "_common",
-        "_has_warned_columns",
-        "_has_warned_conflict",
-        "_has_warned_series",
         "_policy",
         "_series",
+        "_warned",
         "dropped",
         "layout",
     )
@@ -50,7 +48,7 @@ class SchemaInference:
         self._policy = policy
         self._common = frozenset({TIME, *common})
         self._series = Series(policy, self._common) if policy.labels else None
-        self._has_warned_columns = self._has_warned_conflict = self._has_warned_series = False
+        self._warned: set[str] = set()  # what was logged: each once
         self.layout: RowLayout | None = None
         self.dropped: dict[str, int] = {}
 
@@ -89,9 +87,7 @@ class SchemaInference:
         """Another object with the same columns and series."""
         copy = SchemaInference(self._policy, self._common)
         copy.layout = self.layout
-        copy._has_warned_columns = self._has_warned_columns
-        copy._has_warned_conflict = self._has_warned_conflict
-        copy._has_warned_series = self._has_warned_series
+        copy._warned |= self._warned
         copy._series = self._series and self._series.copy()
         return copy
 
@@ -130,9 +126,15 @@ class SchemaInference:
         )
         self._drop("conflict", mismatched)
         self._drop("series", beyond_limit)
-        if beyond_limit and not self._has_warned_series:
-            self._has_warned_series = True
-            log.warning(
+        if mismatched:
+            self._warn(
+                "labels",
+                "a stream has rows whose label (one of %s) has no text: such rows are left out",
+                ", ".join(self._policy.labels),
+            )
+        if beyond_limit:
+            self._warn(
+                "series",
                 "rows of more than %d series: rows of further series are dropped until others are"
                 " silent; raise the limit with SchemaPolicy(series=…)",
                 self._policy.series,
@@ -163,12 +165,26 @@ class SchemaInference:
                 kept = _rows_with_valid_time(values, columns)
                 if len(kept) < len(rows):
                     self._drop("conflict", len(rows) - len(kept))
+                    left_out = values[min(set(range(len(rows))) - set(kept))]
+                    self._warn(
+                        "time",
+                        "a stream has rows whose column 'time' is not a time (got %s): such rows"
+                        " are left out; give aware datetimes or ints of Unix milliseconds, or None"
+                        " for the time of the yield",
+                        short_repr(left_out),
+                    )
                     return self.read([rows[index] for index in kept]) if kept else None
             conflict = "fail" if name in self._common and name != TIME else self._policy.conflict
             kind, table[name], mismatched = widen(name, column.type, values, conflict)
             dropped["conflict"] += mismatched
             if mismatched:
-                self._warn_of_conflict(name, kind)
+                self._warn(
+                    "conflict",
+                    "a stream has values that do not fit its column %r (%s): such values are left"
+                    " out",
+                    name,
+                    "no type" if kind is None else kind.name.lower(),
+                )
             if kind is not column.type:
                 columns[name] = replace(column, type=kind)
         for reason, count in dropped.items():
@@ -196,7 +212,14 @@ class SchemaInference:
             if free <= 0 and key not in self._common:
                 if value is not None:
                     dropped["columns"] += 1
-                    self._warn_of_columns(key)
+                    self._warn(
+                        "columns",
+                        "a stream has more than %d columns: the values of %r and of other new keys"
+                        " are dropped; raise the limit with SchemaPolicy(columns=…), which with"
+                        " labels counts the values of each series",
+                        self._policy.columns,
+                        key,
+                    )
             elif isinstance(key, str) and is_valid([str(key)], FieldType.STRING):
                 columns[key] = self._column(key)
                 if key not in self._common:
@@ -206,8 +229,14 @@ class SchemaInference:
                     "the name of a column must be a str that UTF-8 can encode, got"
                     f" {short_repr(key)}"
                 )
-            else:
-                dropped["conflict"] += value is not None
+            elif value is not None:
+                dropped["conflict"] += 1
+                self._warn(
+                    "keys",
+                    "a stream has values whose key is not a str that UTF-8 can encode (got %s):"
+                    " such values are left out",
+                    short_repr(key),
+                )
 
     def _remove_forgotten(self, columns: dict[str, RowColumn]) -> None:
         """Remove the columns of the series that were forgotten."""
@@ -227,25 +256,11 @@ class SchemaInference:
             return _HIDDEN
         return self._series.column(name) if self._series is not None else _UNKNOWN
 
-    def _warn_of_columns(self, key: object) -> None:
-        if not self._has_warned_columns:
-            self._has_warned_columns = True
-            log.warning(
-                "a stream has more than %d columns: the values of %r and of other new keys are"
-                " dropped; raise the limit with SchemaPolicy(columns=…), which with labels counts"
-                " the values of each series",
-                self._policy.columns,
-                key,
-            )
-
-    def _warn_of_conflict(self, name: str, kind: FieldType | None) -> None:
-        if not self._has_warned_conflict:
-            self._has_warned_conflict = True
-            log.warning(
-                "a stream has values that do not fit its column %r (%s): such values are left out",
-                name,
-                "no type" if kind is None else kind.name.lower(),
-            )
+    def _warn(self, about: str, message: str, *arguments: object) -> None:
+        """Log what is left out, once."""
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning(message, *arguments)
 
     def _free_columns(self, columns: Mapping[str, RowColumn]) -> int:
         common = sum(name in columns for name in self._common)

@@ -181,8 +181,11 @@ class _Supervised:
         failures = 0
         while True:
             started = anyio.current_time()
-            self._healthy_at = started + HEALTHY_AFTER
             try:
+                if failures:  # here, where a cancellation by the author's code is handled
+                    await anyio.sleep(TASK_RETRY.delay(failures))
+                    started = anyio.current_time()
+                self._healthy_at = started + HEALTHY_AFTER
                 await self._function()
             except BaseException as error:
                 failure = contained(error, requested=self.is_closing)
@@ -198,7 +201,6 @@ class _Supervised:
             else:
                 self._error = ""
                 return
-            await anyio.sleep(TASK_RETRY.delay(failures))
 
     def _handle(self, failure: Exception, failures: int) -> bool:
         """Log and count an error. Returns whether the task has ended."""

@@ -148,6 +148,32 @@ async def test_an_upstream_error_is_a_warning_and_health_is_green_after_a_health
     assert {r.levelname for r in records} == {"WARNING"}
 
 
+async def test_a_task_that_is_cancelled_by_others_while_it_waits_runs_again(caplog):
+    class Source(DataSource):
+        def __init__(self):
+            self.runs = 0
+
+        @asynccontextmanager
+        async def lifespan(self):
+            self.tasks.start_soon(self.poll, name="the poll")
+            yield
+
+        async def poll(self):
+            self.runs += 1
+            if self.runs == 1:
+                raise UpstreamError("away")
+            await anyio.sleep_forever()
+
+    async with serve_in_memory(Source) as grafana:
+        source = await grafana.data_source(Source)
+        await anyio.sleep(0.1)
+        (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "the poll"]
+        task.cancel()
+        await anyio.sleep(5)
+        assert source.runs == 2
+        assert "the author's code cancelled itself" in caplog.text
+
+
 async def test_a_permanent_error_ends_the_task_until_the_settings_change(caplog):
     async def work(self):
         self.log.append("worked")

@@ -27,6 +27,7 @@ from weakref import ref
 import anyio
 
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters, current_counters
 from aiostream_ds._thread_limits import count_active_calls_of
 from aiostream_ds.errors import UpstreamError
@@ -573,7 +574,9 @@ class _Reader:
             self.other = rows
             return None
         if not hasattr(rows, "__next__"):
-            raise TypeError(f"{self._name} must yield, or return an iterator, got {rows!r:.200}")
+            raise TypeError(
+                f"{self._name} must yield, or return an iterator, got {short_repr(rows)}"
+            )
         found: Iterator[Any] = rows
         return found
 

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 
 import anyio
+import pyarrow as pa
 import pytest
 
 from aiostream_ds import (
@@ -296,6 +297,12 @@ async def test_a_stream_that_yields_while_it_is_closed_is_a_bug(caplog):
             await call.recv_message()
         await until(lambda: not grafana.plugin.registry.running)
     assert "yields in its finally while it is closed" in caplog.text
+
+
+async def test_a_def_that_returns_a_table_is_an_error_without_its_rows():
+    table = pa.table({"secret": [1, 2]})
+    with pytest.raises(TypeError, match="must yield, or return an iterator, got <Table>"):
+        await anext(a_source(named_s(lambda self: table)).s())
 
 
 @pytest.mark.parametrize("value", [None, [{"n": 1}], {"n": 1}, 5, "rows"])

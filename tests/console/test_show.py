@@ -150,6 +150,18 @@ def test_a_notebook_shows_a_link():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        (
+            {"settings": {"nmae": "two"}},
+            ConfigError,
+            r"settings must name those of Training \(name\), got 'nmae'",
+        ),
+        (
+            {"secrets": {"name": "two"}},
+            ConfigError,
+            r"secrets must name those of Training \(password\), got 'name'",
+        ),
+        ({"port": "a"}, ConfigError, "port must be an integer from 0 to 65535, got 'a'"),
+        ({"port": 65_536}, ConfigError, "port must be an integer from 0 to 65535, got 65536"),
         ({"target": object}, TypeError, "expected a DataSource class or a mapping of names"),
         ({"target": Training()}, TypeError, "expected a DataSource class or a mapping of names"),
         ({"target": "module:Class"}, TypeError, "expected a DataSource class or a mapping"),
@@ -161,9 +173,9 @@ def test_a_notebook_shows_a_link():
         ),
     ],
 )
-def test_a_bad_target_is_an_error_of_the_call(arguments, error, message):
+def test_a_bad_argument_is_an_error_of_the_call(arguments, error, message):
     with pytest.raises(error, match=message):
-        show(**arguments, port=0)
+        show(**{"target": Training, "port": 0, **arguments})
 
 
 def test_a_port_in_use_is_an_error_of_the_call_that_names_it():

@@ -20,6 +20,9 @@ from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._installation import install_command
 from aiostream_ds._loggers import add_handler, get_logger, remove_handler
 from aiostream_ds._telemetry import TextLines
+from aiostream_ds.datasource import DataSource
+from aiostream_ds.errors import ConfigError
+from aiostream_ds.settings import unknown_keys
 
 if TYPE_CHECKING:
     from aiostream_ds.console.web_server import ConsoleSocket
@@ -75,7 +78,8 @@ def show(
 
     Raises:
         ModuleNotFoundError: a package of `aiostream-ds[console]` is not installed.
-        ConfigError: the port cannot be opened, or no class has the name in the settings.
+        ConfigError: the port cannot be opened, no class has the name in the settings, or the class
+            has no such setting.
         Exception: what the class raises when it is imported.
     """
     try:
@@ -88,11 +92,31 @@ def show(
         ) from None
     catalog = Catalog(target, by)
     kind = catalog.pick(msgspec.json.encode(dict(settings or {})))
+    _check_names(kind, by, settings or {}, secrets or {})
     path = kind._plan.spell(path) if path else kind._plan.default_path() or ""
     console = Console(catalog, listen(host, port), kind.__name__, path, settings, secrets)
     console._start(browser)
     print(f"Console   {console.url}", flush=True)  # noqa: T201  # as `dev` does
     return console
+
+
+def _check_names(
+    kind: type[DataSource[Any]],
+    by: str | None,
+    settings: Mapping[str, Any],
+    secrets: Mapping[str, str],
+) -> None:
+    """Raises ConfigError for a name that no setting of the class has: it would be ignored."""
+    declared = kind._plan.settings
+    for argument, given, is_secret in (("settings", settings, False), ("secrets", secrets, True)):
+        unknown = [key for key in unknown_keys(declared, given, secret=is_secret) if key != by]
+        if unknown:
+            names = [field.encode_name for field in msgspec.structs.fields(declared)]
+            known = unknown_keys(declared, names, secret=not is_secret)
+            raise ConfigError(
+                f"{argument} must name those of {kind.__name__} ({', '.join(known) or 'none'}), got"
+                f" {unknown[0]!r}"
+            )
 
 
 class Console:

@@ -20,6 +20,8 @@ DEFAULT_PORT = 3030
 MAX_PORTS = 20
 """Ports to try, from DEFAULT_PORT on."""
 
+_LAST_PORT = 65_535
+
 MESSAGE_LIMIT = 1 << 20
 """Bytes of one message from a page."""
 
@@ -49,8 +51,10 @@ class ConsoleSocket:
 def listen(host: str = "127.0.0.1", port: int | None = None) -> ConsoleSocket:
     """Listen on `port`; None means DEFAULT_PORT or the next free one, 0 any free one.
 
-    Raises ConfigError when the port cannot be opened.
+    Raises ConfigError when the port cannot be opened, or is not a port.
     """
+    if port is not None and not (isinstance(port, int) and 0 <= port <= _LAST_PORT):
+        raise ConfigError(f"port must be an integer from 0 to {_LAST_PORT}, got {port!r}")
     ports = range(DEFAULT_PORT, DEFAULT_PORT + MAX_PORTS) if port is None else (port,)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in ports:

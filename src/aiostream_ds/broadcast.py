@@ -10,7 +10,9 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 from weakref import ref
 
@@ -604,18 +606,23 @@ class _Drops:
 
 def _snapshot(row: RowT) -> RowT:
     """The row as it is now: its publisher may change it afterwards."""
-    value: Any = row
-    if isinstance(value, dict):
-        value = value.copy()
-    elif isinstance(value, list):
-        value = [_snapshot(each) for each in value]
-    elif is_pandas_table(type(value)):
-        value = value.copy()  # tables of other libraries do not change
-    else:
-        kind = row_kind(type(value))
-        if kind is not None and kind.names is not None and kind.copy is not None:
-            value = kind.copy(value)
-    return cast("RowT", value)
+    copy = _copier(type(row))
+    return row if copy is None else cast("RowT", copy(row))
+
+
+def _find_copier(kind: type) -> Callable[[Any], Any] | None:
+    if kind is dict:
+        return dict.copy
+    if issubclass(kind, list):
+        return lambda rows: [_snapshot(each) for each in rows]
+    if issubclass(kind, dict) or is_pandas_table(kind):  # tables of other libraries do not change
+        return methodcaller("copy")
+    found = row_kind(kind)
+    return None if found is None or found.names is None else found.copy
+
+
+_copier: Callable[[Any], Callable[[Any], Any] | None] = lru_cache(maxsize=1024)(_find_copier)
+"""The function that copies the objects of a class; None: they are passed on as they are."""
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

@@ -9,9 +9,13 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.encoding.row_examples import MAKERS
+
 from .driver import Host
 
 pytestmark = [pytest.mark.go, pytest.mark.timeout(60)]
+
+ROW_KINDS = Path(__file__).parent / "plugins/row_kinds.py"
 
 NOW = int(time.time() * 1000)
 BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
@@ -143,3 +147,21 @@ async def test_an_alert_rule_reads_each_series_by_its_labels(host_binary: Path) 
 async def test_an_empty_history_is_no_data_to_an_alert_rule(host_binary: Path, kind: str) -> None:
     answer = await ask(host_binary, AUTHOR % NOW, {}, {"queryType": kind, "n": 0})
     assert (answer["error"], answer["types"], answer["series"]) == ("", ["not"], [])
+
+
+@pytest.mark.slow
+async def test_an_alert_rule_can_evaluate_rows_of_each_kind(host_binary: Path) -> None:
+    kinds = [*MAKERS, "Columns", "Frame", "pyarrow", "pandas", "polars"]
+    streams = {f"stream {kind}": {"queryType": "rows", "kind": kind} for kind in kinds}
+    queries = {f"query {kind}": {"queryType": "answer", "kind": kind} for kind in kinds}
+    messages = [
+        {"refId": name, "json": query, "from": NOW - 600_000, "to": NOW + 600_000}
+        for name, query in (streams | queries).items()
+    ]
+    async with Host(host_binary) as host:
+        await host.start(sys.executable, ROW_KINDS, str(NOW))
+        answers = (await host.call("alert", ctx={}, queries=messages))["responses"]
+    counted = [{"name": "celsius", "labels": None, "values": [0, 1, 2]}]
+    wide = {"error": "", "types": ["wide"], "series": counted}
+    assert {name: answers[name] for name in streams} == dict.fromkeys(streams, wide)
+    assert {name: answers[name]["types"] for name in queries} == dict.fromkeys(queries, ["long"])

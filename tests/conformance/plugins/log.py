@@ -1,8 +1,8 @@
 """A log with cursors, for the schedules of exact streams under the Go host.
 
 It reads files of NDJSON lines {"time": Unix ms, "seq": …, "n": …, "log": …}. The cursor of `log` is
-the offset of a line's end, that of `pairs` its time and its number in that millisecond. The epoch is
-the first line. The argument is a number of seconds by which it reads late.
+the offset of a line's end; those of `pairs` are the columns `ms` and `seq`. The epoch is the first
+line. The argument is a number of seconds by which it reads late.
 """
 
 import json

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import namedtuple
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -226,3 +227,15 @@ def test_rows_of_several_kinds_become_packets_in_order():
         "name",
         "n",
     ]
+
+
+@pytest.mark.parametrize("policy", [SchemaPolicy(), SchemaPolicy(labels=("host",))])
+@pytest.mark.parametrize("make", [dict, MappingProxyType])
+def test_a_key_of_bytes_and_one_of_str_cannot_have_one_text(policy, make):
+    encoder = RowEncoder(None, policy)
+    encoder.encode([{"time": MS, "host": "x", "a": 1}])
+    row = make({b"time": MS, b"host": "x", b"a": 1, "a": 2})
+    with pytest.raises(TypeError, match="^each column of a row .* got b'a' and 'a'"):
+        encoder.encode([row])
+    with pytest.raises(TypeError, match="^each column of a row .* got b'a' and 'a'"):
+        encoder.frame([row])

@@ -312,11 +312,15 @@ def test_frame_error_is_a_value_error() -> None:
         (Field("v", [1.5], FieldType.TIME), ": expected an aware datetime .*, got 1.5"),
         (
             Field("v", [10**13], FieldType.TIME),
-            ": expected Unix milliseconds from .*2262-04-11.*, got 10000000000000",
+            ": expected a time from 1677-09-21 to 2262-04-11, got 2286-11-20 .10000000000000 in",
+        ),
+        (
+            Field("v", [0, 10**30], FieldType.TIME),
+            f"row 1: expected a time from 1677-09-21 to 2262-04-11, got {10**30} in Unix millis",
         ),
         (
             Field("v", np.array([10**13]).astype("M8[ms]")),
-            ": expected Unix milliseconds from .*2262-04-11.*, got 10000000000000",
+            ": expected a time from 1677-09-21 to 2262-04-11, got 2286-11-20 .10000000000000 in",
         ),
         (
             Field("v", [1, None], nullable=False),
@@ -421,8 +425,13 @@ def test_fields_of_different_lengths_are_refused() -> None:
 
 
 def test_an_object_that_is_not_a_field_is_refused() -> None:
+    for other in ([1], "name", None, Field):
+        with pytest.raises(TypeError, match="^a Frame must be made of Field objects, got"):
+            Frame(Field("a", [1]), other)  # type: ignore[arg-type]
+    frame = Frame(Field("a", [1]))
+    frame.fields += ([1],)  # type: ignore[assignment]
     with pytest.raises(FrameError, match=r"field 1 must be a Field, got \[1\]"):
-        Frame(Field("a", [1]), [1]).check()  # type: ignore[arg-type]
+        frame.check()
 
 
 def test_fields_with_one_name_must_have_different_labels() -> None:

@@ -5,12 +5,15 @@ from typing import Annotated, Any
 
 import anyio
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from aiostream_ds import (
     Cursor,
     DataSource,
+    Field,
     FieldConfig,
+    Frame,
     HistoryPage,
     HistoryRange,
     Query,
@@ -93,6 +96,26 @@ async def test_each_kind_of_row_in_a_query(kind):
         first, second = await grafana.query({"queryType": "named"})
         assert (first.name, values(first, "name")) == ("first", ["row 0"])
         assert (second.name, values(second, "name")) == ("second", ["row 1", "row 2"])
+
+
+TABLE = pa.table({"v": [1]})
+FRAME = Frame(Field("v", [1]))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [[[TABLE]], [(TABLE,)], [[{"v": 1}, TABLE]], [[[TABLE]]], {"x": [TABLE]}, [[FRAME]]],
+    ids=["list", "tuple", "row and table", "deeper", "by name", "Frame"],
+)
+async def test_a_list_within_the_result_of_a_query_has_no_tables(result):
+    class Source(DataSource):
+        @query
+        async def answer(self, q: Query) -> Any:
+            return result
+
+    async with serve_in_memory(Source) as grafana:
+        with pytest.raises(QueryFailed, match="a list within .* got .*; return a list of tables"):
+            await grafana.query({"queryType": "answer"})
 
 
 async def test_each_kind_of_row_in_an_alert_rule(kind):

@@ -377,6 +377,8 @@ class RowEncoder:
         return frame
 
     def _frame_of_rows(self, rows: list[Any], needs_time: bool) -> Frame:
+        if not needs_time:
+            _check_no_tables(rows)
         tables = list(self._tables(rows, is_history=True))
         if len(tables) > 1:
             what = "a history" if needs_time else "a list of rows"
@@ -446,6 +448,17 @@ class RowEncoder:
                 self._dict_layout = layout
             self._last_layout = layout
             yield layout, values, count
+
+
+def _check_no_tables(rows: list[Any]) -> None:
+    """Check that no row of one table is a table itself. Raises TypeError."""
+    kinds = {kind for kind in set(map(type, rows)) if issubclass(kind, Frame) or is_table(kind)}
+    if kinds:
+        found = next(row for row in rows if type(row) in kinds)
+        raise TypeError(
+            "a list within the result of a query must have rows and no tables, got"
+            f" {short_repr(found)}; return a list of tables, or a dict of tables by name"
+        )
 
 
 def _notice_of_dropped(reason: str, count: int) -> Notice:

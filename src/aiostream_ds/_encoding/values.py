@@ -153,10 +153,21 @@ def _named(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
 
 def with_text_keys(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """A row whose keys of bytes are decoded, as a client of Redis returns it; the same row if its
-    first key is of another type."""
+    first key is of another type.
+
+    Raises:
+        TypeError: a key of bytes has the text of another key.
+    """
     if type(next(iter(row), None)) is not bytes:
         return row
-    return {_decoded(key): value for key, value in row.items()}
+    decoded = {_decoded(key): value for key, value in row.items()}
+    if len(decoded) < len(row):
+        key = next(key for key in row if type(key) is bytes and _decoded(key) in row)
+        raise TypeError(
+            "each column of a row must have one key, got"
+            f" {short_repr(key)} and {short_repr(_decoded(key))}"
+        )
+    return decoded
 
 
 def _decoded(key: Any) -> Any:

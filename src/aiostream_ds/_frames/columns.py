@@ -17,7 +17,14 @@ from typing import Any, NamedTuple, NoReturn
 import orjson
 
 from aiostream_ds._frames.scalars import conversion, to_builtin
-from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
+from aiostream_ds._frames.times import (
+    EPOCH,
+    MILLISECOND,
+    TIME_LIMIT,
+    TIME_RANGE,
+    read_datetimes,
+    time_text,
+)
 from aiostream_ds._short_repr import short_repr
 
 __all__ = [
@@ -338,10 +345,9 @@ def _read_datetime64(name: str, values: Any) -> Column:
     counts = converted.astype("i8")
     if parts == 1 and (lost := (converted.astype(values.dtype) != values) & ~gaps).any():
         row = int(lost.argmax())
-        expected = _range_text(FieldType.TIME, *RANGES[FieldType.TIME])
         raise FrameError(
-            f"{_place(name, row, values)}: expected {expected}, got {values.astype('i8')[row]} in"
-            f" {values.dtype}"
+            f"{_place(name, row, values)}: expected {TIME_RANGE}, got"
+            f" {values.astype('i8')[row]} in {values.dtype}"
         )
     times = counts // parts
     nanos = (counts - times * parts) * (1_000_000 // parts)
@@ -420,8 +426,7 @@ def _check_array(
             return  # no dtype of signed integers is wider
         low, high = _range(field_type, enum_size)
         if int(values.min()) < low or int(values.max()) > high:
-            expected = _range_text(field_type, low, high)
-            _refuse(name, values.tolist(), lambda value: low <= value <= high, expected)
+            _refuse_range(name, values.tolist(), field_type, low, high)
     elif field_type is FieldType.FLOAT32 and values.dtype.itemsize > 4:
         large = ((values > _FLOAT32_LIMIT) & (values < inf)) | (
             (values < -_FLOAT32_LIMIT) & (values > -inf)
@@ -454,7 +459,7 @@ def _check_list(
     if wanted is int:
         low, high = _range(field_type, enum_size)
         if min(present) < low or max(present) > high:
-            refuse(lambda value: low <= value <= high, _range_text(field_type, low, high))
+            _refuse_range(name, values, field_type, low, high)
     elif field_type is FieldType.FLOAT32:
         if not _fits_float32(*present):
             refuse(_fits_float32, "a number in the range of float32")
@@ -469,16 +474,24 @@ def _range(field_type: FieldType, enum_size: int | None) -> tuple[int, int]:
     return low, high
 
 
-def _range_text(field_type: FieldType, low: int, high: int) -> str:
-    if field_type is FieldType.TIME:  # nanoseconds in 64 bits
-        return f"Unix milliseconds from {low} (1677-09-21) to {high} (2262-04-11)"
-    return f"{low} to {high} for {field_type.value}"
+def _refuse_range(
+    name: str, values: list[Any], field_type: FieldType, low: int, high: int
+) -> NoReturn:
+    is_time = field_type is FieldType.TIME
+    expected = TIME_RANGE if is_time else f"{low} to {high} for {field_type.value}"
+    show = time_text if is_time else short_repr
+    _refuse(name, values, lambda value: value is None or low <= value <= high, expected, show)
 
 
-def _refuse(name: str, values: list[Any], fits: Callable[[Any], bool], expected: str) -> NoReturn:
+def _refuse(
+    name: str,
+    values: list[Any],
+    fits: Callable[[Any], bool],
+    expected: str,
+    show: Callable[[Any], str] = short_repr,
+) -> NoReturn:
     row = next(row for row, value in enumerate(values) if not fits(value))
-    shown = short_repr(values[row])
-    raise FrameError(f"{_place(name, row, values)}: expected {expected}, got {shown}")
+    raise FrameError(f"{_place(name, row, values)}: expected {expected}, got {show(values[row])}")
 
 
 def _place(name: str, row: int, values: Sized) -> str:

@@ -105,6 +105,9 @@ class Frame:
 
     `ref_id` is the letter of the query in the panel. If `meta` has a `channel`, Grafana subscribes
     to it for the rows that follow.
+
+    Raises:
+        TypeError: a positional argument is not a `Field`.
     """
 
     __slots__ = ("fields", "meta", "name", "ref_id")
@@ -112,6 +115,12 @@ class Frame:
     def __init__(
         self, *fields: Field, name: str = "", ref_id: str = "", meta: FrameMeta | None = None
     ) -> None:
+        for field in fields:
+            if not isinstance(field, Field):
+                raise TypeError(
+                    f"a Frame must be made of Field objects, got {short_repr(field)}; use"
+                    " Frame(*fields, name=…), Frame.from_rows, from_columns or from_table"
+                )
         self.fields = fields
         self.name = name
         self.ref_id = ref_id

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from operator import attrgetter, sub
 
-__all__ = ["EPOCH", "MILLISECOND", "TIME_LIMIT", "read_datetimes"]
+from aiostream_ds._short_repr import short_repr
+
+__all__ = ["EPOCH", "MILLISECOND", "TIME_LIMIT", "TIME_RANGE", "read_datetimes", "time_text"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -15,9 +17,20 @@ DAY = 86_400_000
 TIME_LIMIT = (2**63 - 1) // 1_000_000 - 1
 """The largest time in ms: Grafana has 64 bits of nanoseconds, 1677-09-21 to 2262-04-11."""
 
+TIME_RANGE = "a time from 1677-09-21 to 2262-04-11"
+"""What is expected of a time outside the limit."""
+
 _DAYS_LIMIT = TIME_LIMIT // DAY
 _get_day, _get_second, _get_microsecond = map(attrgetter, ("days", "seconds", "microseconds"))
 _below_millisecond = (1000).__rmod__  # x % 1000 in C: no Python call for each value
+
+
+def time_text(ms: int) -> str:
+    """A time in an error message: its date, if it is in the years 1 to 9999, and the number."""
+    try:
+        return f"{(EPOCH + timedelta(milliseconds=ms)).date()} ({ms} in Unix milliseconds)"
+    except OverflowError:
+        return f"{short_repr(ms)} in Unix milliseconds"
 
 
 def read_datetimes(values: list[datetime]) -> tuple[list[int], list[int] | None] | None:

@@ -278,7 +278,9 @@ FAULTS = {
     "an evicted subscription stays in its channel": fault(
         "subscription:Subscription._evict", "channel.subscription_left(self)", "pass"
     ),
-    "the batch is sent twice": fault("producer:_Producer.flush", "self._batch.clear()", "pass"),
+    "the batch is sent twice": fault(
+        "producer:_Producer.flush", "rows = self._batch[:]", "rows = self._batch[:] * 2"
+    ),
     "rows before an error are lost": fault("producer:_Producer.read", "self._finish()", "pass"),
     "a bad row loses its batch": fault(
         "producer:_Producer.flush",

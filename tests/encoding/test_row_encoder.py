@@ -1,6 +1,7 @@
 """RowEncoder: inferred and declared schemas, values that are refused, and failed batches."""
 
 import enum
+import time
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any, Literal, NamedTuple, NewType
@@ -548,3 +549,29 @@ def test_a_live_frame_does_not_replace_the_ref_id_of_a_panels_query():
     schema = orjson.loads(packet.schema.body)
     assert "refId" not in schema and schema["name"] == "n"
     assert frame.ref_id == "B"
+
+
+@pytest.mark.slow
+def test_rows_of_many_times_that_wait_are_encoded_in_linear_time():
+    """New columns in rows that `max_hz` has held: the values of 4,000 times are joined."""
+
+    def seconds(count):
+        rows = [{f"c{number}": 1.0 for number in range(8)} for _ in range(count)]
+        encoder = RowEncoder()
+        begun = time.process_time()
+        packets = encoder.encode(rows, list(range(count)))
+        assert sum(packet.rows for packet in packets) == count
+        return time.process_time() - begun
+
+    few = min(seconds(1_000) for _ in range(3))
+    assert min(seconds(8_000) for _ in range(3)) < 20 * few  # quadratic: 64 times
+
+
+def test_joined_columns_of_several_times_leave_those_of_the_author_as_they_are():
+    class Value(Row):
+        v: int
+
+    blocks = [Value.from_columns(v=[1, 2]), Value.from_columns(v=[3])]
+    (packet,) = RowEncoder(Value).encode(blocks, [1000, 2000])
+    assert orjson.loads(packet.data) == {"values": [[1000, 1000, 2000], [1, 2, 3]]}
+    assert [block.values for block in blocks] == [[[1, 2]], [[3]]]

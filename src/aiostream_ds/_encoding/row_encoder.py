@@ -216,6 +216,7 @@ class RowEncoder:
         packets: list[Packet] = []
         layout: RowLayout | None = None
         values: list[list[Any]] = []
+        is_copy = False
         times: list[int] = []
 
         def finish() -> None:
@@ -240,11 +241,15 @@ class RowEncoder:
                     finish()
                     packets += self._frame_packets([table])
                 elif table[0] is layout and {type(each) for each in table[1]} == {list}:
-                    values = [[*own, *more] for own, more in zip(values, table[1], strict=True)]
-                    times = [*times, *[stamp] * table[2]]
+                    if not is_copy:  # the values of Columns are the author's
+                        values, is_copy = list(map(list, values)), True
+                    for own, more in zip(values, table[1], strict=True):
+                        own += more
+                    times += [stamp] * table[2]
                 else:
                     finish()
                     layout, values, times = table[0], table[1], [stamp] * table[2]
+                    is_copy = False
         finish()
         return packets
 

@@ -8,6 +8,7 @@ import msgspec
 
 from aiostream_ds._frames.column_values import to_native
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._short_repr import short_repr
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -47,7 +48,7 @@ class Row(msgspec.Struct, gc=False):
         not: do not change them afterwards.
 
         Raises:
-            TypeError: a field is missing or unknown.
+            TypeError: a field is missing or unknown, or is not a column of values.
             ValueError: the columns differ in length.
         """
         return Columns(cls, columns)
@@ -102,9 +103,16 @@ def _native_columns(columns: Mapping[str, Any]) -> list[Any]:
         return values
     _arrays.update(kind for kind in map(type, values) if kind.__module__ == "numpy")
     return [
-        each.copy() if isinstance(each, list) else to_native(name, each)
+        each.copy() if isinstance(each, list) else _native_column(name, each)
         for name, each in columns.items()
     ]
+
+
+def _native_column(name: str, values: Any) -> Any:
+    found = to_native(name, values)
+    if isinstance(found, str | bytes | Mapping) or not hasattr(found, "__len__"):
+        raise TypeError(f"column {name!r} must be a list or an array, got {short_repr(values)}")
+    return found
 
 
 class Cursor(NamedTuple, Generic[ValueT]):

@@ -393,6 +393,16 @@ def test_columns_and_rows_of_one_class_share_their_schema():
             ValueError,
             "columns of one length, got the lengths {'time': 2, 'celsius': 1, 'note': 1}",
         ),
+        (
+            {"time": 5, "celsius": [1.5], "note": [""]},
+            TypeError,
+            "column 'time' must be a list or an array, got 5",
+        ),
+        (
+            {"time": [1], "celsius": [1.5], "note": "x"},
+            TypeError,
+            "column 'note' must be a list or an array, got 'x'",
+        ),
     ],
 )
 def test_columns_that_do_not_fit_their_class_are_refused_by_from_columns(given, kind, message):

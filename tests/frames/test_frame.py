@@ -466,3 +466,9 @@ def test_a_field_that_was_changed_is_checked_again(values: Any, change: dict[str
         setattr(field, name, value)
     with pytest.raises(FrameError, match="field 'v'"):
         Frame(field).check()
+
+
+@pytest.mark.parametrize("row", [5, ("a", 1), Field("a", [1])], ids=["int", "tuple", "Field"])
+def test_a_row_of_a_frame_that_is_not_a_dict_is_named(row):
+    with pytest.raises(FrameError, match=r"a row of Frame\.from_rows must be a dict, got"):
+        Frame.from_rows([{"a": 1}, row])

@@ -162,7 +162,7 @@ def test_two_columns_of_one_name_are_refused(pd):
     with pytest.raises(FrameError, match="must have different names, got 'a' more than once"):
         Frame.from_table(pd.DataFrame([[1, 2]], columns=["a", "a"]))
     table = pd.DataFrame({"time": [START]}, index=pd.DatetimeIndex([START]))
-    with pytest.raises(FrameError, match="got 'time' more than once"):
+    with pytest.raises(FrameError, match="got 'time' more than once; the index is a"):
         Frame.from_table(table)
 
 

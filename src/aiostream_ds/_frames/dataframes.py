@@ -73,7 +73,9 @@ def table_columns(table: Any) -> list[tuple[str, Any]]:
     counts = Counter(name for name, _ in columns)
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:
+        cure = "; the index is a column, too: .reset_index(drop=True) drops it" if is_pandas else ""
         raise FrameError(
             f"the columns of a table must have different names, got {repeated[0]!r} more than once"
+            f"{cure}"
         )
     return columns

@@ -156,9 +156,15 @@ class Frame:
         row does not have the key.
 
         Raises:
-            FrameError: see `Field`.
+            FrameError: a row is not a dict or another mapping; see `Field`, too.
         """
         rows = list(rows)
+        for row in rows:
+            if not isinstance(row, Mapping):
+                raise FrameError(
+                    f"a row of Frame.from_rows must be a dict, got {short_repr(row)}; a query, a"
+                    " history and a stream take a list of objects as it is"
+                )
         keys = dict.fromkeys(key for row in rows for key in row)
         table = {key: [row.get(key) for row in rows] for key in keys}
         return cls.from_columns(table, name=name, ref_id=ref_id, meta=meta)

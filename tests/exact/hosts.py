@@ -30,11 +30,18 @@ UID = "exact"
 class Node:
     """One Grafana server with its plugin process. Made by `open_node`."""
 
-    def __init__(self, host: Host, command: Sequence[str | Path], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        command: Sequence[str | Path],
+        settings: dict[str, Any],
+        secrets: dict[str, str] | None = None,
+    ) -> None:
         self.checks: list[RunCheck] = []
         self.starts = 0
         self._host, self._command = host, command
         self._settings, self._updated = settings, 1
+        self._secrets = secrets or {}
         self._pid = 0
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._receivers: dict[str, dict[Receive, None]] = {}
@@ -144,7 +151,8 @@ class Node:
     @property
     def _context(self) -> dict[str, Any]:
         updated = 1_700_000_000_000 + self._updated
-        return {"uid": UID, "jsonData": self._settings, "updated": updated}
+        settings = {"jsonData": self._settings, "secure": self._secrets}
+        return {"uid": UID, "updated": updated, **settings}
 
     async def _call(self, do: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -161,10 +169,13 @@ def _ms(text: str) -> int:
 
 @asynccontextmanager
 async def open_node(
-    binary: Path, command: Sequence[str | Path], settings: dict[str, Any]
+    binary: Path,
+    command: Sequence[str | Path],
+    settings: dict[str, Any],
+    secrets: dict[str, str] | None = None,
 ) -> AsyncIterator[Node]:
     async with Host(binary) as host:
-        node = Node(host, command, settings)
+        node = Node(host, command, settings, secrets)
         await node.start()
         try:
             yield node

@@ -1,17 +1,26 @@
 """The Redis Streams example with a real Redis, which is killed and started again."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 
+import anyio
 import pytest
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
+from aiostream_ds._grafana.application import background_tasks
 from aiostream_ds.testing import Viewer, serve_in_memory
+from tests.exact.client import Tab
+from tests.exact.hosts import open_node
+from tests.exact.judge import Judge
+from tests.exact.network import Network
 from tests.servers import Redis
 
-from .loading import load
+from .loading import EXAMPLES, load
 
 redis_streams = load("redis_streams")
 QUERY = {"queryType": "entries", "name": "orders", "exact": True}
@@ -93,6 +102,48 @@ async def test_no_entry_is_lost_or_doubled_while_redis_is_killed_twice(server: R
         rows = [row, *await viewer.take(count - 1, timeout=60)]
         await writer
     assert [row["n"] for row in rows] == list(range(1_000, 1_000 + count))
+
+
+@pytest.mark.go
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_a_panel_under_the_go_host_has_each_entry_once_while_redis_and_the_plugin_are_killed(
+    server: Redis, host_binary: Path
+):
+    written = 0
+    judge = Judge(lambda panel, drawing: range(len(drawing.rows)))
+    command = [sys.executable, EXAMPLES / "redis_streams.py"]
+    settings = {"url": f"redis://127.0.0.1:{server.port}"}
+    secrets = {"password": server.password}
+
+    async def write(client: Client, count: int) -> None:
+        nonlocal written
+        for _ in range(count):
+            await add(client, written)
+            written += 1
+
+    async with (
+        writing(server) as client,
+        open_node(host_binary, command, settings, secrets) as node,
+        background_tasks() as tasks,
+    ):
+        await write(client, 100)
+        panel = Tab(Network([node]), tasks).open(QUERY, width=3_600, on_draw=judge)
+
+        async def drawn() -> None:
+            while len(panel.rows) < written:
+                await anyio.sleep(0.02)
+
+        await drawn()  # the query
+        await write(client, 100)
+        await drawn()  # live
+        for end in (partial(asyncio.to_thread, server.restart), node.kill):
+            async with anyio.create_task_group() as both:
+                both.start_soon(write, client, 200)
+                both.start_soon(end)
+            await drawn()
+        assert not judge.wrong and len(panel.rows) == written and not panel.faults
+        assert not [fault for check in node.checks for fault in check.faults]
 
 
 async def test_a_trimmed_stream_is_reported(server: Redis):

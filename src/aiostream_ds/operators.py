@@ -22,6 +22,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, get_args, overload
 
 from aiostream_ds._author_code import contained
@@ -532,7 +533,7 @@ class _Windows(Operator[Out]):
         self._make, self._add, self._results_of = make, add, results
         self._windows: dict[int, Any] = {}  # by start
         self._closed_until: float = -math.inf  # rows before this are late
-        self._first_end: float = math.inf  # of the open windows
+        self._starts: list[int] = []  # of the open windows: a heap
         self._has_logged = False
 
     def _receive(self, index: int, row: Any) -> None:
@@ -544,12 +545,12 @@ class _Windows(Operator[Out]):
         window = self._windows.get(start)
         if window is None:
             window = self._windows[start] = self._make()
-            self._first_end = min(self._first_end, start + length)
+            heappush(self._starts, start)
             self._wait = self._times.idle
         self._add(window, time, row)
         # whether or not it is the newest row: after one with a wrong time, far in the future,
         # windows must not stay open, and grow, until that time
-        if time - self._times.lateness >= self._first_end:
+        if time - self._times.lateness >= self._starts[0] + length:
             self._close(time - self._times.lateness)
 
     def _late(self) -> None:
@@ -562,11 +563,11 @@ class _Windows(Operator[Out]):
 
     def _close(self, until: float) -> None:
         """Close the windows that end until this time."""
-        length = self._times.length
-        for start in sorted(start for start in self._windows if start + length <= until):
+        starts, length = self._starts, self._times.length
+        while starts and starts[0] + length <= until:
+            start = heappop(starts)
             self._results.extend(self._results_of(start, start + length, self._windows.pop(start)))
             self._closed_until = start + length
-        self._first_end = min(self._windows, default=math.inf) + length
         if not self._windows:
             self._wait = math.inf
 

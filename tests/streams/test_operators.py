@@ -22,6 +22,7 @@ from aiostream_ds.operators import (
     tumbling,
     with_timeout,
 )
+from tests.counting import steps_of
 
 pytestmark = pytest.mark.virtual
 
@@ -404,6 +405,15 @@ def test_every_row_is_in_one_window_or_late(times, lateness, seconds):
             expected.append(time)  # within the lateness: never left out
         newest = max(newest, time)
     assert not _missing(expected, kept)
+
+
+def test_the_work_for_a_window_does_not_grow_with_the_number_of_open_ones():
+    def run(count):
+        rows = ticks(*range(count))
+        found = asyncio.run(collect(tumbling(rows, 1, lateness=count / 2)))
+        assert len(found) == count
+
+    assert steps_of(lambda: run(800)) < 6 * steps_of(lambda: run(200))
 
 
 def _missing(expected, kept):

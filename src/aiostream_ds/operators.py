@@ -21,12 +21,13 @@ import time as clock
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, get_args, overload
 
 from aiostream_ds._author_code import contained
 from aiostream_ds._frames.dataframes import is_table
+from aiostream_ds._frames.times import EPOCH
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
 from aiostream_ds._short_repr import short_repr
@@ -61,7 +62,6 @@ Source = AsyncIterable[T] | Iterable[T]
 Aggregate = Literal["first", "last", "min", "max", "sum", "mean", "count"]
 """How the values of a window become one. `first` and `last` are by event time."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -510,7 +510,7 @@ class _Times:
         if isinstance(found, datetime):
             if found.tzinfo is None:
                 raise ValueError(f"a time must have a time zone, got {found!r}")
-            return (found - _EPOCH) // _MICROSECOND
+            return (found - EPOCH) // _MICROSECOND
         if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found):
             return int(found * 1000)
         raise TypeError(f"a time must be an aware datetime or Unix milliseconds, got {found!r}")
@@ -587,7 +587,7 @@ def _window(start: int, end: int, rows: list[Any]) -> "Iterable[Window[Any]]":
 
 
 def _datetime(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return EPOCH + timedelta(microseconds=microseconds)
 
 
 # Aggregates

@@ -11,7 +11,7 @@ from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.times import EPOCH
 
-__all__ = ["frame_rows", "history_rows", "is_table", "live_rows"]
+__all__ = ["frame_rows", "history_rows", "is_table", "live_rows", "python_values"]
 
 
 def live_rows(table: Any) -> "Frame | Sequence[Any]":
@@ -52,12 +52,13 @@ def history_rows(table: Any) -> "Frame | Sequence[Any]":
 
 def frame_rows(frame: Frame) -> Iterator[dict[str, Any]]:
     """The rows of a frame as dicts; times as datetimes, in microseconds."""
-    columns = [_values(field) for field in frame.fields]
+    columns = [python_values(field) for field in frame.fields]
     names = [field.name for field in frame.fields]
     return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
-def _values(field: Field) -> list[Any]:
+def python_values(field: Field) -> list[Any]:
+    """The values of a field as Python objects; times as datetimes in UTC, in microseconds."""
     values = to_list(field.values)
     if field.type is not FieldType.TIME:
         return values

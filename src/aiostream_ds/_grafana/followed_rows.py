@@ -7,7 +7,6 @@ and followers together, and ends it when the last one has left.
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiostream_ds._channels.channel import Channel
@@ -22,6 +21,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._encoding.field_names import base_name
+from aiostream_ds._encoding.table_rows import python_values
 from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
@@ -33,8 +33,6 @@ from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import BadQuery, UpstreamError
 
 __all__ = ["FollowedRows", "Following", "rows_of"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Following:
@@ -261,13 +259,7 @@ def rows_of(frame: Frame) -> Iterator[dict[str, Any]]:
 
 
 def _values(field: Field) -> list[Any]:
-    values: list[Any] = list(field.values)
-    if field.type is FieldType.TIME:
-        below = field.nanos if field.nanos is not None else [0] * len(values)
-        return [
-            None if ms is None else _EPOCH + timedelta(milliseconds=ms, microseconds=ns // 1000)
-            for ms, ns in zip(values, below, strict=True)
-        ]
+    values = python_values(field)
     if field.type is FieldType.ENUM and field.config is not None and field.config.type is not None:
         enum = field.config.type.enum
         texts = enum.text if enum is not None else ()

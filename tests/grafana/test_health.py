@@ -69,11 +69,20 @@ async def test_an_exception_is_an_error_with_its_message(error, text):
     assert (reply.status, reply.message) == (Light.ERROR, text)
 
 
-@pytest.mark.parametrize("answer", [None, True, "OK"])
-async def test_a_result_that_is_not_a_health_is_an_authors_bug(answer):
+@pytest.mark.parametrize(
+    "answer, text",
+    [
+        (None, "health must return a Health, as Health(message=…), got None"),
+        (True, "health must return a Health, as Health(message=…), got True"),
+        ("OK", "health must return a Health, as Health(message=…), got 'OK'"),
+        (Health("fine"), "Health.ok must be a bool, got 'fine'; use Health(message=…)"),
+        (Health(message=5), "Health.message must be a str, got 5"),
+        (Health(details=[1]), "Health.details must be a dict, got [1]"),
+    ],
+)
+async def test_a_result_that_is_not_a_health_is_an_authors_bug(answer, text):
     reply = await check(answering(answer))
-    assert reply.status == Light.ERROR
-    assert f"health must return a Health with a dict, got {answer!r}" in reply.message
+    assert reply.status == Light.ERROR and text in reply.message
 
 
 async def test_a_missing_setting_is_an_error_that_names_it():

@@ -573,6 +573,13 @@ def _():
     return {"r": resource("r/{id}")(r), "other": resource("r/b")(other)}
 
 
+@wrong("health", "expected no arguments after self, got user")
+def _():
+    async def health(self, user): ...
+
+    return {"health": health}
+
+
 @wrong("health", "must be a method without a yield, got")
 def _():
     def health(self):

@@ -182,6 +182,16 @@ class _Compiler:
         health, lifespan = self._members["health"], self._members["lifespan"]
         if not inspect.isfunction(health) or _yields(health):
             raise self._error("health", f"must be a method without a yield, got {health!r}")
+        required = [
+            each
+            for each in list(signature(health).parameters.values())[1:]
+            if each.default is each.empty
+            and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        ]
+        if required:
+            raise self._error(
+                "health", f"expected no arguments after self, got {', '.join(map(str, required))}"
+            )
         if _yields(lifespan) or inspect.iscoroutinefunction(lifespan):
             is_sync = inspect.isgeneratorfunction(lifespan)
             raise self._error(

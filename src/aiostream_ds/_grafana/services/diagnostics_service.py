@@ -46,10 +46,7 @@ class DiagnosticsService(Service):
             with self.counted("checkHealth"):
                 instance = await self.instances.get(request.plugin_context)
                 answer = await call_method(instance.source, "health")
-                if not isinstance(answer, Health) or not isinstance(answer.details, dict):
-                    raise TypeError(
-                        f"health must return a Health with a dict, got {short_repr(answer)}"
-                    )
+                _check(answer)
                 answer = _with_problems(answer, instance.source)
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
@@ -69,6 +66,20 @@ class DiagnosticsService(Service):
         gauges = Gauges.of(self.registry)
         text = await run_in_thread(exposition, gauges, self.counters)
         return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
+
+
+def _check(answer: object) -> None:
+    """Raises TypeError for what is not a Health, or for one with attributes of other types."""
+    if not isinstance(answer, Health):
+        raise TypeError(
+            f"health must return a Health, as Health(message=…), got {short_repr(answer)}"
+        )
+    if isinstance(answer.ok, str):  # anything else has a truth value, as numpy's bool
+        raise TypeError(f"Health.ok must be a bool, got {answer.ok!r}; use Health(message=…)")
+    for name, kind in (("message", str), ("details", dict)):
+        value = getattr(answer, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"Health.{name} must be a {kind.__name__}, got {short_repr(value)}")
 
 
 def _with_problems(health: Health, source: DataSource[Any]) -> Health:

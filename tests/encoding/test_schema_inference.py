@@ -1,6 +1,6 @@
 """SchemaPolicy: the limit of columns, conflicts, series; encoders that share columns."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import orjson
@@ -10,6 +10,7 @@ from aiostream_ds import Field, FieldConfig, FieldType, Frame, Row
 from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames import json
+from aiostream_ds._frames.times import TIME_RANGE
 from aiostream_ds._telemetry import Counters
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -136,7 +137,7 @@ def test_null_widens_a_column_of_ints_to_floats():
 
 
 @pytest.mark.parametrize("policy", [NULL, TEXT])
-@pytest.mark.parametrize("time", ["x", 1.5, True, 2**60, datetime(2026, 1, 1), b""])
+@pytest.mark.parametrize("time", ["x", 1.5, True, 2**60, datetime(2026, 1, 1), b"", date.max])
 @pytest.mark.parametrize("first", [[], [{"time": MS, "a": 0}]])
 def test_a_row_with_an_invalid_time_is_dropped_counted_and_logged_once(policy, time, first, caplog):
     counters = Counters()
@@ -148,7 +149,8 @@ def test_a_row_with_an_invalid_time_is_dropped_counted_and_logged_once(policy, t
     assert found == {"time": [MS], "a": [2]}
     assert counters.dropped == {"conflict": 2}
     (record,) = caplog.records
-    assert f"'time' is not a time (got {time!r}): such rows are left out" in record.getMessage()
+    text = f"'time' is not {TIME_RANGE} (got {time!r}): such rows are left out"
+    assert text in record.getMessage()
 
 
 @pytest.mark.parametrize("policy", [NULL, TEXT])

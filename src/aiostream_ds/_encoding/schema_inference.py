@@ -16,6 +16,7 @@ from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout, row_co
 from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen, with_text_keys
 from aiostream_ds._frames.frame import FieldType
+from aiostream_ds._frames.times import TIME_RANGE
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._short_repr import short_repr
 
@@ -168,9 +169,10 @@ class SchemaInference:
                     left_out = values[min(set(range(len(rows))) - set(kept))]
                     self._warn(
                         "time",
-                        "a stream has rows whose column 'time' is not a time (got %s): such rows"
+                        "a stream has rows whose column 'time' is not %s (got %s): such rows"
                         " are left out; give aware datetimes or ints of Unix milliseconds, or None"
                         " for the time of the yield",
+                        TIME_RANGE,
                         short_repr(left_out),
                     )
                     return self.read([rows[index] for index in kept]) if kept else None

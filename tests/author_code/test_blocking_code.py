@@ -504,7 +504,8 @@ async def test_a_stream_that_is_closed_when_it_has_got_a_thread_gives_it_back():
     class Source(DataSource):
         @stream("s")
         def s(self):
-            yield {"n": 1}
+            while True:
+                yield {"n": 1}
 
     source = create_instance(Source, Settings())
     source.stream_threads.total_tokens = 1

@@ -64,23 +64,28 @@ class Columns(Generic[RowT]):
 
     def __init__(self, kind: type[RowT], columns: Mapping[str, Any]) -> None:
         names = kind.__struct_fields__
-        if tuple(columns) != names:
-            if columns.keys() != set(names):
-                raise TypeError(
-                    f"{kind.__qualname__}.from_columns: expected the columns {', '.join(names)}, "
-                    f"got {', '.join(columns) or 'none'}"
-                )
-            columns = {name: columns[name] for name in names}
+        if len(columns) != len(names):
+            raise _other_names(kind, columns)
+        own: list[Any] = []
+        rows, is_even = 0, True
+        for name in names:  # a single loop: many Columns have one row
+            try:
+                values = columns[name]
+            except KeyError:
+                raise _other_names(kind, columns) from None
+            if values.__class__ is list:
+                values = values.copy()
+            elif values.__class__ not in _arrays:
+                values = _native_column(name, values)
+            if len(values) != rows:
+                is_even = not own
+                rows = len(values)
+            own.append(values)
+        if not is_even:
+            raise _other_lengths(kind, own)
         self.kind = kind
-        self.values = values = _native_columns(columns)
-        self.rows = rows = len(values[0]) if values else 0
-        for each in values:
-            if len(each) != rows:
-                lengths = dict(zip(names, map(len, values), strict=True))
-                raise ValueError(
-                    f"{kind.__qualname__}.from_columns: expected columns of one length, "
-                    f"got the lengths {lengths}"
-                )
+        self.values = own
+        self.rows = rows
 
     def __repr__(self) -> str:
         return f"Columns({self.kind.__qualname__}, {self.rows} rows)"
@@ -90,29 +95,32 @@ _arrays: set[type] = set()
 """The classes of numpy's arrays, which are known when the first one is seen."""
 
 
-def _native_columns(columns: Mapping[str, Any]) -> list[Any]:
-    """Lists as copies, numpy arrays as they are, columns of other libraries as `to_native` returns
-    them."""
-    values = list(columns.values())
-    if values and values[0].__class__ is list:
-        try:
-            return list(map(list.copy, values))  # the fastest way for short lists
-        except TypeError:  # there are other columns
-            pass
-    elif _arrays.issuperset(map(type, values)):
-        return values
-    _arrays.update(kind for kind in map(type, values) if kind.__module__ == "numpy")
-    return [
-        each.copy() if isinstance(each, list) else _native_column(name, each)
-        for name, each in columns.items()
-    ]
-
-
 def _native_column(name: str, values: Any) -> Any:
+    """A list as a copy, a numpy array as it is, a column of another library as `to_native` returns
+    it."""
+    if isinstance(values, list):
+        return values.copy()
     found = to_native(name, values)
     if isinstance(found, str | bytes | Mapping) or not hasattr(found, "__len__"):
         raise TypeError(f"column {name!r} must be a list or an array, got {short_repr(values)}")
+    if type(found).__module__ == "numpy":
+        _arrays.add(type(found))
     return found
+
+
+def _other_names(kind: type[Row], columns: Mapping[str, Any]) -> TypeError:
+    return TypeError(
+        f"{kind.__qualname__}.from_columns: expected the columns"
+        f" {', '.join(kind.__struct_fields__)}, got {', '.join(columns) or 'none'}"
+    )
+
+
+def _other_lengths(kind: type[Row], columns: list[Any]) -> ValueError:
+    lengths = dict(zip(kind.__struct_fields__, map(len, columns), strict=True))
+    return ValueError(
+        f"{kind.__qualname__}.from_columns: expected columns of one length, "
+        f"got the lengths {lengths}"
+    )
 
 
 class Cursor(NamedTuple, Generic[ValueT]):

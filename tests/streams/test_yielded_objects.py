@@ -1,5 +1,7 @@
 """A yielded object is the author's again: what is sent is what it was at the `yield`."""
 
+import re
+
 import anyio
 import pytest
 
@@ -13,7 +15,7 @@ from aiostream_ds import (
     UpstreamError,
     stream,
 )
-from aiostream_ds._encoding.yielded import reader
+from aiostream_ds._encoding.yielded import copy_rows, reader
 from aiostream_ds.testing import serve_in_memory
 from tests.encoding.row_examples import (
     MAKERS,
@@ -188,6 +190,31 @@ def test_what_is_read_at_the_yield_is_another_object_or_cannot_change(name):
     assert (read is None) == (name in fixed)
     if read is not None:
         assert read(row) is not row
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_of_several_kinds_in_a_list_are_copied_as_in_lists_of_their_own(name, order):
+    rows = [Sample(time=1, value=1.0), MAKERS[name](time=TIME, celsius=1.0, name="a")][::order]
+    found = copy_rows(rows)
+    for row, copy in zip(rows, found, strict=True):
+        (alone,) = copy_rows([row])
+        assert type(copy) is type(alone)
+        assert copy is not row or reader(type(row)) is None
+
+
+@pytest.mark.parametrize(("times", "values"), [([], [1.0]), ([1], []), ([1], [1.0, 2.0])])
+def test_columns_of_other_lengths_are_refused_with_their_lengths(times, values):
+    lengths = f"{{'time': {len(times)}, 'value': {len(values)}}}"
+    with pytest.raises(ValueError, match=re.escape(f"got the lengths {lengths}")):
+        Sample.from_columns(time=times, value=values)
+
+
+@pytest.mark.parametrize("columns", [{}, {"time": [1]}, {"time": [1], "other": [1.0]}])
+def test_other_columns_are_refused_with_their_names(columns):
+    names = ", ".join(columns) or "none"
+    with pytest.raises(TypeError, match=f"expected the columns time, value, got {names}$"):
+        Sample.from_columns(**columns)
 
 
 async def test_a_row_that_cannot_be_read_fails_the_stream_after_the_rows_before_it():

@@ -1,7 +1,7 @@
 """The encoder of a channel: dicts, Rows, Columns and Frames that an author yields, as packets."""
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ from aiostream_ds._encoding.table_rows import history_rows, is_table, live_rows
 from aiostream_ds._encoding.time_check import TimeCheck
 from aiostream_ds._encoding.values import VALUE_ERRORS
 from aiostream_ds._frames import frame_rows, json
+from aiostream_ds._frames.common_columns import only_type
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import FieldType, Frame
@@ -170,17 +171,19 @@ class RowEncoder:
         """
         if len(rows) == 1 and stamps is None:  # the common case of a slow stream
             kind = rows[0].__class__
+            if kind is Columns and not self._inference.has_series:
+                return self._block_packets(rows)
             layout = self._dict_layout if kind is dict else self._row_layouts.get(kind)
             data = layout.row(rows[0]) if layout is not None else None
             if layout is not None and data is not None:
                 self._last_layout = layout
                 return [Packet(layout.schema, data, 1)]
-        kinds = set(map(type, rows))
-        if any(map(opener, kinds)):
+        only = only_type(rows)
+        if only is None or opener(only) is not None:
             rows, stamps = _single_rows(rows, stamps)
-            kinds = set(map(type, rows))
-        if len(kinds) == 1:
-            packets = self._encode_known(kinds.pop(), rows, stamps)
+            only = only_type(rows)
+        if only is not None:
+            packets = self._encode_known(only, rows, stamps)
             if packets is not None:
                 return packets
         return self._encode_any(rows, stamps)
@@ -336,8 +339,7 @@ class RowEncoder:
         if found is None:
             return []
         self._last_layout = layout
-        schema = layout.schema
-        return [Packet(schema, data, rows) for data, rows in zip(found, counts, strict=True)]
+        return list(map(Packet, repeat(layout.schema), found, counts))
 
     def _layout(self, kind: type) -> RowLayout:
         layout = self._row_layouts.get(kind)
@@ -489,8 +491,9 @@ def _table_packets(
 
 def _single_rows(rows: list[Any], stamps: list[int] | None) -> tuple[list[Any], list[int] | None]:
     """The rows, with those of lists and arrays one by one, and the time of each."""
-    if stamps is None:
-        return list(flatten(rows)), None
+    flat = flatten(rows)
+    if stamps is None or flat is rows:
+        return list(flat), stamps
     singles: list[Any] = []
     times: list[int] = []
     for row, stamp in zip(rows, stamps, strict=True):

@@ -11,7 +11,6 @@ attrs, pydantic and numpy are never imported: their classes are recognized by th
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from itertools import chain
 from operator import methodcaller
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +18,7 @@ import msgspec
 
 from aiostream_ds._annotations import class_annotations
 from aiostream_ds._channels.status import Status
+from aiostream_ds._frames.common_columns import only_type
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds._frames.dataframes import hint, is_table
 from aiostream_ds._frames.frame import Frame
@@ -28,6 +28,7 @@ from aiostream_ds.rows import Columns, Cursor
 __all__ = [
     "KINDS",
     "RowKind",
+    "copy_struct",
     "declared_fields",
     "declared_names",
     "flatten",
@@ -43,6 +44,10 @@ KINDS = (
     " Columns, a Frame, a table, a list of rows or a Status"
 )
 """What may be yielded, as error messages list it."""
+
+
+copy_struct: Callable[[Any], Any] = getattr(msgspec.Struct, "__copy__")  # noqa: B009
+"""Copies a Struct of any class; raises TypeError for other objects."""
 
 
 class RowKind(NamedTuple):
@@ -144,13 +149,18 @@ def flatten(items: Sequence[Any]) -> Sequence[Any]:
     Raises:
         TypeError: a tuple or an array does not consist of rows.
     """
+    rows: list[Any] = []
+    only = only_type(items)
+    if only is list:
+        for item in items:
+            rows += item
+        return rows
+    if only is not None and opener(only) is None:
+        return items
     kinds = set(map(type, items))
-    if kinds == {list}:
-        return list(chain.from_iterable(items))
     openers = {kind: open for kind in kinds if (open := opener(kind)) is not None}
     if not openers:
         return items
-    rows: list[Any] = []
     for item in items:
         rows += openers[type(item)](item) if type(item) in openers else (item,)
     return rows
@@ -254,7 +264,7 @@ def _copy_of_fields(kind: Any, names: tuple[str, ...]) -> Callable[[Any], Any] |
     if issubclass(kind, tuple):
         return None
     if issubclass(kind, msgspec.Struct):
-        return None if kind.__struct_config__.frozen else kind.__copy__
+        return None if kind.__struct_config__.frozen else copy_struct
     if dataclasses.is_dataclass(kind) and getattr(kind, "__dataclass_params__").frozen:  # noqa: B009
         return None
     if _is_pydantic(kind):

@@ -172,7 +172,7 @@ class RowLayout:
         other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
         self._has_row_writer = row is not None or not other
         self._types = [FieldType.TIME, *types] if self.is_stamped else types
-        self._writer = CommonCaseWriter(self._types)
+        self._writer = CommonCaseWriter(self._types, int(self.is_stamped))
         required = (not column.nullable for column in columns.values())
         self._required = {n for n, each in enumerate(required, int(self.is_stamped)) if each}
         self._sparse_writers: dict[tuple[int, ...], CommonCaseWriter] = {}

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from aiostream_ds._encoding.row_kinds import opener, row_kind
+from aiostream_ds._encoding.row_kinds import copy_struct, opener, row_kind
 from aiostream_ds._encoding.table_rows import is_table, live_rows
+from aiostream_ds._frames.common_columns import only_type
 
 __all__ = ["copy_rows", "reader"]
 
@@ -31,16 +32,18 @@ or it is read as it is when it is encoded."""
 
 def copy_rows(rows: Any) -> list[Any]:
     """A list of the same rows, each a copy, and the frames of tables that have rows."""
-    if len(rows) == 1:
-        copy = reader(type(rows[0]))
-        if copy is not live_rows:
-            return [rows[0] if copy is None else copy(rows[0])]
-    kinds = set(map(type, rows))
-    if len(kinds) == 1:
-        copy = reader(kinds.pop())
-        found = list(rows) if copy is None else list(map(copy, rows))
-        return list(filter(None, found)) if copy is live_rows else found
-    found = []
+    if rows and reader(type(rows[0])) is copy_struct:  # the most frequent rows
+        if len(rows) == 1:
+            return [copy_struct(rows[0])]
+        try:
+            return list(map(copy_struct, rows))
+        except TypeError:  # the other rows are of other kinds
+            pass
+    only = only_type(rows)
+    copy = None if only is None else reader(only)
+    if only is not None and copy is not live_rows:
+        return list(rows) if copy is None else list(map(copy, rows))
+    found: list[Any] = []
     for row in rows:
         copy = reader(type(row))
         if copy is not live_rows:

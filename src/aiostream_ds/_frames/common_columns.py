@@ -6,7 +6,7 @@ raise the errors. tests/frames/test_common_columns.py holds both paths to the sa
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from math import inf
 from typing import Any, NamedTuple
 
@@ -15,14 +15,13 @@ import orjson
 from aiostream_ds._frames.columns import ARRAY_TYPES, RANGES, FieldType, array_kind
 from aiostream_ds._frames.times import EPOCH, MILLISECOND, TIME_LIMIT, read_datetimes
 
-__all__ = ["CommonCaseWriter", "validated_type"]
+__all__ = ["CommonCaseWriter", "only_type", "validated_type"]
 
 
 class _CommonCase(NamedTuple):
     """The values of one field type in the common case."""
 
     exact: type | None
-    only: frozenset[type]
     low: float
     high: float
     array: str
@@ -31,10 +30,10 @@ class _CommonCase(NamedTuple):
 
 def _common_case(kind: type, array: str, limits: FieldType | None = None) -> _CommonCase:
     low, high = RANGES[limits] if limits is not None else (-inf, inf)
-    return _CommonCase(kind, frozenset({kind}), low, high, array)
+    return _CommonCase(kind, low, high, array)
 
 
-_NO_COMMON_CASE = _CommonCase(None, frozenset(), -inf, inf, "")
+_NO_COMMON_CASE = _CommonCase(None, -inf, inf, "")
 _COMMON_CASES = {
     FieldType.FLOAT64: _common_case(float, "f8"),
     FieldType.INT64: _common_case(int, "i8", FieldType.INT64),
@@ -50,7 +49,15 @@ _LIST_TYPES = {
 _MAX_STRINGS = 1_000
 _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
-_DATETIMES, _STRINGS, _LISTS = {datetime}, {str}, {list}
+
+
+def only_type(values: Sequence[Any]) -> type | None:
+    """The type of all values. None: they have several types, or there are none. Counting takes half
+    the time of a set of types."""
+    if not values:
+        return None
+    kind: type = type(values[0])
+    return kind if len(values) == 1 or [*map(type, values)].count(kind) == len(values) else None
 
 
 def validated_type(values: Any, wanted: FieldType | None) -> FieldType | None:
@@ -75,7 +82,7 @@ def validated_type(values: Any, wanted: FieldType | None) -> FieldType | None:
 
 def _are_strings(values: list[Any]) -> bool:
     """Whether these are strings that UTF-8 can encode. False for long lists: it takes too long."""
-    if len(values) > _MAX_STRINGS or set(map(type, values)) != _STRINGS:
+    if len(values) > _MAX_STRINGS or only_type(values) is not str:
         return False
     try:
         "".join(values).encode()
@@ -93,7 +100,7 @@ def _are_times(values: Any) -> bool:
 
 
 def _is_common(values: list[Any], case: _CommonCase) -> bool:
-    return set(map(type, values)) == case.only and _is_in_range(values, case)
+    return only_type(values) is case.exact and _is_in_range(values, case)
 
 
 def _is_in_range(values: list[Any], case: _CommonCase) -> bool:
@@ -111,12 +118,14 @@ class _RowFormat(NamedTuple):
 
 
 class CommonCaseWriter:
-    """Writes the data of columns of these types, in the common case."""
+    """Writes the data of columns of these types, in the common case. The first `checked` columns
+    have valid numbers."""
 
-    __slots__ = ("_cases", "_formats", "_numbers_only", "_types")
+    __slots__ = ("_cases", "_checked", "_formats", "_numbers_only", "_types")
 
-    def __init__(self, types: Sequence[FieldType]) -> None:
+    def __init__(self, types: Sequence[FieldType], checked: int = 0) -> None:
         self._types = list(types)
+        self._checked = checked
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
         self._formats: dict[tuple[type, ...], _RowFormat] = {}
@@ -124,7 +133,7 @@ class CommonCaseWriter:
     def data(self, columns: Sequence[Any]) -> bytes | None:
         """The JSON object of equally long columns, as `json.data` writes it. None: not common."""
         nanos: list[list[int] | None] = []
-        for values, (exact, _, low, high, _) in zip(columns, self._cases, strict=True):
+        for values, (exact, low, high, _) in zip(columns, self._cases, strict=True):
             # Most packets have a single row: no function is called for its values here.
             if values.__class__ is not list or len(values) != 1:
                 break
@@ -142,7 +151,7 @@ class CommonCaseWriter:
         if not self._numbers_only or len(self._types) < 2:
             return None
         for columns, case in zip(zip(*tables, strict=True), self._cases, strict=True):
-            if set(map(type, columns)) != _LISTS:
+            if only_type(columns) is not list:
                 return None
             if not _is_common(list(chain.from_iterable(columns)), case):
                 return None
@@ -150,7 +159,8 @@ class CommonCaseWriter:
         if _N in body and b"null" in body:
             return None
         # One call writes all tables; the result is split between them: numbers have no brackets.
-        return [b'{"values":[[%b]]}' % table for table in body[3:-3].split(b"]],[[")]
+        lines = body[1:-1].replace(b"]],[[", b']]}\n{"values":[[')
+        return (b'{"values":%b}' % lines).split(b"\n")
 
     def row(self, values: tuple[Any, ...]) -> bytes | None:
         """The same for one row, the most frequent packet of a slow stream."""
@@ -210,8 +220,9 @@ class CommonCaseWriter:
 
     def _read(self, columns: Sequence[Any], nanos: list[list[int] | None]) -> list[Any] | None:
         """The columns with datetimes as milliseconds; adds the rest of each time to `nanos`."""
-        converted: list[Any] = []
-        for values, case, wanted in zip(columns, self._cases, self._types, strict=True):
+        converted: list[Any] = [*columns[: self._checked]]
+        columns_to_read = zip(columns, self._cases, self._types, strict=True)
+        for values, case, wanted in islice(columns_to_read, self._checked, None):
             found: Any = values
             if values.__class__ is not list:
                 if array_kind(values) != case.array:
@@ -220,14 +231,16 @@ class CommonCaseWriter:
                     return None
                 converted.append(values)
                 continue
-            kinds = set(map(type, values))
-            if kinds == case.only:
+            kind = only_type(values)
+            if kind is None:
+                return None
+            if kind is case.exact:
                 # orjson refuses integers below 64 bits, and takes unsigned ones
                 if case.exact is int and max(values) > case.high:
                     return None
                 if wanted is FieldType.TIME and min(values) < case.low:
                     return None
-            elif kinds == _DATETIMES and wanted is FieldType.TIME:
+            elif kind is datetime and wanted is FieldType.TIME:
                 read = read_datetimes(values)
                 if read is None:
                     return None
@@ -235,7 +248,7 @@ class CommonCaseWriter:
                 if below is not None:
                     nanos.extend([None] * (len(columns) - len(nanos)))
                     nanos[len(converted)] = below
-            elif kinds != _STRINGS or wanted is not FieldType.STRING:
+            elif kind is not str or wanted is not FieldType.STRING:
                 return None
             converted.append(found)
         return converted

@@ -174,7 +174,6 @@ class _Producer:
     async def read(self, rows: AsyncGenerator[Any, None]) -> None:
         """Read the generator to its end, close it in the same task, and emit the rest."""
         batch = self._arrivals
-        append = batch.append
         try:
             try:
                 if self._filler is not None:
@@ -186,7 +185,7 @@ class _Producer:
                         if row.__class__ is not kind:
                             kind = row.__class__
                             read = reader(kind)
-                        append(row if read is None else read(row))
+                        batch.append(row if read is None else read(row))
                     except BaseException as error:  # libraries are compiled: one may panic
                         self._refuse(error)
                     if len(batch) >= self._limit:

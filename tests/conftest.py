@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until the tests are collected
     config.addinivalue_line("markers", "virtual: the test runs in virtual time")
+    config.addinivalue_line(
+        "markers", "diagonal: each parameter's values once in the fast loop, all combinations slow"
+    )
 
 
 def pytest_collection_finish() -> None:
@@ -43,6 +46,23 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual") is not None:
         return {"virtual": VirtualLoop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark combinations of parameters as slow that are not on the diagonal of a test."""
+    tests: dict[object, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("diagonal") is not None:
+            tests.setdefault(item.function, []).append(item)
+    for combinations in tests.values():
+        ids = [item.callspec._idlist for item in combinations]  # one of each decorator
+        values = [list(dict.fromkeys(column)) for column in zip(*ids, strict=True)]
+        longest = max(range(len(values)), key=lambda n: len(values[n]))
+        for item, each in zip(combinations, ids, strict=True):
+            row = values[longest].index(each[longest])
+            if any(each[n] != column[row % len(column)] for n, column in enumerate(values)):
+                item.add_marker("slow")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

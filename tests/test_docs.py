@@ -169,6 +169,7 @@ def test_the_tables_of_the_documentation_are_fresh():
     assert behaviour().main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_a_stale_table_is_reported_and_can_be_written_again(tmp_path, capsys):
     script = behaviour()
     (tmp_path / "docs").mkdir()

@@ -331,6 +331,7 @@ async def _raw_health(grafana):
     return await unary(grafana, "Diagnostics/CheckHealth", request, pb.CheckHealthResponse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["settings", "lifespan", "refusal"])
 async def test_a_data_source_that_cannot_be_opened_does_not_show_its_secrets(fails):
     shown = []
@@ -347,6 +348,7 @@ async def test_a_data_source_that_cannot_be_opened_does_not_show_its_secrets(fai
     check(shown)
 
 
+@pytest.mark.slow
 def test_output_that_is_cut_into_log_lines_does_not_show_a_secret():
     kept = Secret("hunter22-hunter22")
     for at in range(LINE_LIMIT - 40, LINE_LIMIT + 20):

@@ -335,6 +335,7 @@ FAULTS += [(Blocking, what, act) for what, act in IN_THREADS.items()]
 IDS = [f"{what}{' in a def' if kind is Blocking else ''}" for kind, what, _ in FAULTS]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind, what, act", FAULTS, ids=IDS)
 @pytest.mark.parametrize("where", CALLS)
 async def test_a_fault_fails_its_own_call_and_is_logged_once_with_file_and_line(

@@ -140,6 +140,7 @@ async def test_a_plugin_stops_although_a_lifespan_hangs(caplog):
     assert asyncio.get_running_loop().time() - began < 10
 
 
+@pytest.mark.slow
 async def test_a_data_source_with_a_viewer_is_in_use():
     async with serve_in_memory(Slow, settings={"mode": "watched"}) as grafana:
         async with run_stream(grafana, "ticks") as call:

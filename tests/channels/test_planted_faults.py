@@ -473,6 +473,7 @@ def test_each_witness_passes_with_the_unchanged_modules(name, caplog):
     run_test(WITNESSES[name], planted(None), caplog)
 
 
+@pytest.mark.slow
 def test_each_fault_can_be_planted():
     for fault, _ in FAULTS.values():
         faulty_tree(fault)

@@ -23,6 +23,7 @@ def test_any_frame_survives_a_round_trip_through_json(frame: Frame) -> None:
     assert same(json.decode(json.encode(frame)), frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field_type", FieldType, ids=lambda each: each.name)
 @given(drawn=st.data())
 def test_a_field_of_each_type_survives_both_round_trips(

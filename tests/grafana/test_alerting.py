@@ -184,6 +184,7 @@ async def test_an_authors_own_frames_reach_an_alert_rule_unchanged():
     assert [frame.fields[1].name for frame in series] == ["value", "ok"]
 
 
+@pytest.mark.slow
 async def test_many_series_of_an_alert_rule_do_not_block_the_streams():
     count = 400
     frame = Frame(

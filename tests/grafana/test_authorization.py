@@ -207,6 +207,7 @@ SPELLINGS = [
 ]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("path", SPELLINGS)
 @pytest.mark.parametrize("user", [ANN, EVE, None], ids=["ann", "eve", "nobody"])
 async def test_no_other_spelling_of_a_path_can(path, user):

@@ -90,6 +90,7 @@ async def test_a_history_of_other_numbers_has_the_epoch_of_the_live_rows():
     assert epochs == {history.meta.custom["cursor"]["epoch"]}
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("kind", ["dict", "row", "int"])
 @pytest.mark.parametrize(

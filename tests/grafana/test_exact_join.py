@@ -159,6 +159,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subscribe", "row", "history"), GRID)
 async def test_no_row_is_missing_at_the_start_and_after_outages_whatever_is_slow(
     broker, subscribe, row, history
@@ -177,6 +178,7 @@ async def test_no_row_is_missing_at_the_start_and_after_outages_whatever_is_slow
     assert seen == list(range(seen[0], seen[-1] + 1)), "a stock viewer misses none either"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.5, 0.55, 0.7])
 async def test_no_row_is_missing_after_an_outage_at_any_moment_of_a_start(broker, moment):
     broker.subscribe_delay = broker.row_delay = broker.history_delay = 0.2

@@ -59,6 +59,7 @@ async def test_a_fault_loses_no_row_and_is_a_status(fault):
         assert metrics["aiostream_ds_streams_running"] == 1
 
 
+@pytest.mark.slow
 async def test_a_hundred_disconnects_lose_no_row_that_can_be_read_again(caplog):
     caplog.set_level(logging.WARNING)
     script = []

@@ -47,6 +47,7 @@ class Compare(Query):
     size: int = 1
 
 
+@pytest.mark.slow
 async def test_a_request_with_too_many_queries_is_refused_at_once():
     messages = [a_query(f"q{n}", "compare") for n in range(data_service.QUERIES_LIMIT + 1)]
     async with serve_in_memory(Sensors) as grafana:

@@ -513,6 +513,7 @@ async def test_the_task_group_of_asyncio_in_connect_fails_as_any_other():
             assert str(found[0]) == "Grouped failed: read failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ConfigError("wrong password"), PermissionDenied("locked")])
 async def test_a_permanent_error_of_connect_is_not_retried_until_the_settings_change(error, caplog):
     topics = Topics()

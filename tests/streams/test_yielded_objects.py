@@ -115,6 +115,7 @@ def numbers(rows, name):
     return [value for row in rows for key, value in row.items() if key.startswith(name)]
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("wait", [no_wait, short_wait])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "none")
 @pytest.mark.parametrize("kind", CHANGEABLE)

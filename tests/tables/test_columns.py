@@ -79,6 +79,7 @@ def values_of(field: Field) -> list[Any]:
     return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("library", [name for name in LIBRARIES if "Index" not in name])
 def test_each_type_of_column_has_one_meaning_in_every_library(library: str, kind: str) -> None:

@@ -99,7 +99,15 @@ class Source(DataSource):
         return LiveChannel(Source.live).with_history(type(self).make(rows(0, 3)))
 
 
-@pytest.fixture(params=LIBRARIES)
+FAST = ("pyarrow.Table", "a stream of batches", "pandas", "polars")
+"""One library of each way in which tables are read."""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in LIBRARIES
+    ]
+)
 def source(request: pytest.FixtureRequest) -> type[Source]:
     make = LIBRARIES[request.param]
     make(rows(0, 1))  # skips the test if the library is not installed

@@ -50,7 +50,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark combinations of parameters as slow that are not on the diagonal of a test."""
+    """Make combinations of parameters slow that are not on the diagonal of a test."""
     tests: dict[object, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("diagonal") is not None:

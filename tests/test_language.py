@@ -26,7 +26,7 @@ WORDS = (
 """Whole words, in any case, in names too: `_told`, `on_hungry`, `MarkKind`."""
 
 ALLOWED = (
-    r"(marks=)?pytest\.mark|pytestmark|get_closest_marker|\bmarkers?\b|--strict-markers|[Mm]arkdown|MARKDOWN",
+    r"marks=|pytest\.mark|pytestmark|get_closest_marker|\bmarkers?\b|--strict-markers|[Mm]arkdown|MARKDOWN",
     r"[mM]ath\.floor|\bfloor\(|benchmarks?\b|Benchmarks?\b|BENCHMARKS?\b|\bquestion mark",
     r"\bbehind a (proxy|load balancer|reverse proxy)\b",
 )

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -133,20 +134,18 @@ def imported(tree: ast.Module, names: frozenset[str]) -> Iterator[str]:
                 yield whole if whole in names else str(node.module)
 
 
-def read() -> list[Module]:
+@cache
+def modules() -> list[Module]:
     files = sorted(p for p in PACKAGE.rglob("*.py") if "_pb" not in p.parts)
     paths = [path.relative_to(PACKAGE).as_posix() for path in files]
     # generated packages count by their names: `from aiostream_ds._pb import pluginv2`
     generated = (p.parent.relative_to(PACKAGE) for p in PACKAGE.rglob("_pb/**/__init__.py"))
     known = {dotted(p) for p in paths} | {dotted(f"{g.as_posix()}/__init__.py") for g in generated}
-    modules = []
+    found = []
     for path, file in zip(files, paths, strict=True):
         tree = ast.parse(path.read_text("utf-8"))
-        modules.append(Module(file, tree, frozenset(imported(tree, frozenset(known)))))
-    return modules
-
-
-MODULES = read()
+        found.append(Module(file, tree, frozenset(imported(tree, frozenset(known)))))
+    return found
 
 
 def project_imports(module: Module) -> list[str]:
@@ -175,13 +174,13 @@ def later():
 
 
 def test_every_package_has_a_layer():
-    assert {module.package for module in MODULES} <= set().union(*LAYERS)
+    assert {module.package for module in modules()} <= set().union(*LAYERS)
 
 
 def test_a_module_imports_only_its_own_package_and_lower_layers():
     upward = [
         f"{module.file} imports {name}"
-        for module in MODULES
+        for module in modules()
         for name in project_imports(module)
         if package(name) != module.package and layer(package(name)) >= layer(module.package)
     ]
@@ -189,13 +188,13 @@ def test_a_module_imports_only_its_own_package_and_lower_layers():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graph = {m.name: {n for n in project_imports(m) if n != m.name} for m in MODULES}
+    graph = {m.name: {n for n in project_imports(m) if n != m.name} for m in modules()}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_no_two_modules_have_one_name():
     files: dict[str, list[str]] = {}
-    for module in MODULES:
+    for module in modules():
         files.setdefault(Path(module.file).stem, []).append(module.file)
     # a subcommand of the command line is named after what it does
     doubled = {
@@ -207,14 +206,14 @@ def test_no_two_modules_have_one_name():
 
 
 def test_generated_code_is_imported_only_by_the_server_and_its_double():
-    users = {m.package for m in MODULES if any("._pb" in name for name in m.imports)}
+    users = {m.package for m in modules() if any("._pb" in name for name in m.imports)}
     assert users <= GENERATED_CODE_USERS
 
 
 def test_asyncio_is_imported_exactly_where_a_plain_task_or_the_loop_is_needed():
     using = {
         module.file
-        for module in MODULES
+        for module in modules()
         if any(name.split(".")[0] == "asyncio" for name in module.imports)
         and module.package != "testing"
     }
@@ -224,7 +223,7 @@ def test_asyncio_is_imported_exactly_where_a_plain_task_or_the_loop_is_needed():
 def test_third_party_packages_are_imported_only_where_they_belong():
     elsewhere = [
         f"{module.file} imports {name}"
-        for module in MODULES
+        for module in modules()
         for name in {name.split(".")[0] for name in module.imports} & THIRD_PARTY.keys()
         if not matches(module.file, THIRD_PARTY[name])
     ]
@@ -233,12 +232,12 @@ def test_third_party_packages_are_imported_only_where_they_belong():
 
 def test_every_module_has_a_docstring():
     # an empty __init__.py holds nothing
-    assert [m.file for m in MODULES if m.tree.body and not ast.get_docstring(m.tree)] == []
+    assert [m.file for m in modules() if m.tree.body and not ast.get_docstring(m.tree)] == []
 
 
 def test_no_two_public_classes_have_one_name():
     places: dict[str, list[str]] = {}
-    for module in MODULES:
+    for module in modules():
         for node in module.tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(module.file)

@@ -69,7 +69,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._until: float | None = None  # where step, settle or advance ends
         self._calls_in_threads = 0
         self._hanging = 0  # calls in threads that are hardly waited for any more
-        self._waited = 0.0  # real seconds during calls in threads by which this clock is behind
+        self._waited = 0.0  # real seconds during calls in threads that this clock has not counted
         super().__init__(selector)
 
     def time(self) -> float:

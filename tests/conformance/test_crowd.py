@@ -120,7 +120,8 @@ async def test_ten_thousand_joins_leak_nothing_and_start_each_stream_once(host: 
     assert after["kept"]["Http2Stream"] <= empty["kept"]["Http2Stream"]
     kept = after["objects"] - empty["objects"]
     print(f"{late - early:,} bytes more after 8,000 more joins, {kept} more objects at the end")
-    assert kept < 40 * CHANNELS, "caches of fifty paths"
+    # the caches of fifty paths, and modules that the first row and join have imported
+    assert kept < 60 * CHANNELS
     assert late - early < 4_000_000, "h2 caches 4,096 closed streams"
 
 

@@ -384,6 +384,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize("case", FAILURES)
 async def test_a_failure_is_a_sentence_with_what_came_and_the_cure(case):
     name, kind, attributes, text = FAILURES[case]

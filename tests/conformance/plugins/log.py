@@ -133,7 +133,7 @@ class Log(DataSource[Files]):
                 if row["time"] > edge:
                     return
                 moment = datetime.fromtimestamp(row["time"] / 1000, UTC)
-                yield Line(moment, row["n"], row["log"], offset, row["time"], row["seq"])
+                yield Line(moment, row["n"], row["log"], offset, row["time"], row.get("seq", 0))
 
 
 if __name__ == "__main__":

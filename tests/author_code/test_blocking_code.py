@@ -35,6 +35,8 @@ from aiostream_ds.settings import Settings
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.grafana.calls import run_stream
 
+pytestmark = pytest.mark.slow  # waits for threads in real time
+
 VARIABLE = contextvars.ContextVar("variable", default="empty")
 
 
@@ -636,10 +638,11 @@ print("ended")
 
 
 async def test_the_threads_of_an_instance_end_with_it():
+    others = set(threading.enumerate())  # of tests before, which hang on purpose
     async with serve_in_memory(Blocking) as grafana:
         await (await grafana.follow("numbers/3")).take(3)
         await grafana.query({"queryType": "answer"})
-    left = {t for t in threading.enumerate() if t.name.startswith("Blocking.")}
+    left = {t for t in threading.enumerate() if t.name.startswith("Blocking.")} - others
     await until(lambda: not any(thread.is_alive() for thread in left))
 
 

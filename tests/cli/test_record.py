@@ -12,6 +12,8 @@ from aiostream_ds.cli import main, record
 from tests.test_redaction import SECRETS
 from tests.test_redaction import check as check_no_secret
 
+pytestmark = pytest.mark.slow  # a process for each test
+
 MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 
 

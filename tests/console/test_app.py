@@ -27,6 +27,8 @@ from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests.test_redaction import SECRETS, TOKEN, Leaking
 from tests.test_redaction import check as check_no_secret
 
+pytestmark = pytest.mark.slow  # a server and a client for each test
+
 
 class Named(Settings):
     name: str = "one"

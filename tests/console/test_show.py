@@ -21,6 +21,8 @@ import websockets
 from aiostream_ds import Broadcast, ConfigError, DataSource, Rows, Secret, Settings, secret, show
 from aiostream_ds import stream as a_stream
 
+pytestmark = pytest.mark.slow  # a server, and often a process, for each test
+
 EVENTS: list[str] = []
 LOSSES = Broadcast(replay=1)
 

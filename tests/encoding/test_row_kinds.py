@@ -20,6 +20,8 @@ from aiostream_ds._frames import json
 from aiostream_ds._telemetry import Counters
 from tests.encoding.row_examples import DECLARED, MAKERS, MS, TIME, AsDataclass, AsTypedDict
 
+pytestmark = pytest.mark.slow  # every kind of row
+
 COLUMNS = {"time": [MS], "celsius": [21.5], "name": ["kitchen"]}
 
 

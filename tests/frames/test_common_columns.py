@@ -113,6 +113,7 @@ def test_a_validated_list_needs_no_conversion_and_no_check(column, is_declared):
         assert read.values is values
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("dtype", [*"bhilBHILfd?", "f2", ">i8", "M8[ms]", "U3"])
 @pytest.mark.parametrize("wanted", [None, *FieldType], ids=str)
 def test_a_validated_array_needs_no_conversion_and_no_check(dtype, wanted):

@@ -26,7 +26,7 @@ from aiostream_ds.testing import serve_in_memory
 from aiostream_ds.testing.grafana import QueryFailed
 from tests.encoding.row_examples import DECLARED, MAKERS
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.slow]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ALERT = {"FromAlert": "true"}
 

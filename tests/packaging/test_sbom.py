@@ -19,6 +19,8 @@ from aiostream_ds.packaging.system_packages import SystemPackage, owner_of, syst
 
 from ..requirements import require
 
+pytestmark = pytest.mark.slow  # reads whole packages
+
 
 def check_rules(document: dict[str, Any]) -> None:
     """The rules of bom-1.5.schema.json and of purls that a scanner depends on."""

@@ -22,6 +22,8 @@ from aiostream_ds._pb.grpc.health.v1 import (
     HealthCheckResponseServingStatus,
 )
 
+pytestmark = pytest.mark.slow  # a process for each test
+
 KILL_TIMEOUT = 2.0
 """Seconds after Shutdown at which go-plugin kills the process."""
 

@@ -19,6 +19,8 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._process import betterproto_import
 from aiostream_ds.errors import ConfigError
 
+pytestmark = pytest.mark.slow  # a process for each test
+
 # Each of them takes milliseconds, pyarrow and numpy a hundred. (asyncio itself imports ssl.)
 UNNEEDED = """
     aiostream_ds.cli aiostream_ds._frames.arrow aiostream_ds._grafana.services.data_service

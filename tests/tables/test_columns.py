@@ -12,6 +12,8 @@ from aiostream_ds import Field, FieldType, Frame
 from aiostream_ds._frames import arrow, json
 from tests.tables.libraries import LIBRARIES
 
+pytestmark = pytest.mark.slow  # imports every library
+
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MS = int(START.timestamp() * 1000)
 DAY = MS - 12 * 3_600_000

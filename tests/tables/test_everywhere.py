@@ -24,6 +24,8 @@ from aiostream_ds._frames.frame import FrameError
 from aiostream_ds.testing import serve_in_memory
 from tests.tables.libraries import LIBRARIES, Make
 
+pytestmark = pytest.mark.slow  # imports every library
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MS = int(START.timestamp() * 1000)
 ALERT = {"FromAlert": "true"}

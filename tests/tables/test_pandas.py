@@ -10,6 +10,8 @@ from aiostream_ds import Field, FieldType, Frame
 from aiostream_ds._frames.frame import FrameError
 from tests.tables.libraries import library
 
+pytestmark = pytest.mark.slow  # imports pandas
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MS = int(START.timestamp() * 1000)
 

@@ -32,7 +32,7 @@ from aiostream_ds._frames.frame import FrameError
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.tables.libraries import library
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.slow]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MS = int(START.timestamp() * 1000)

@@ -23,6 +23,8 @@ from aiostream_ds import (
 )
 from aiostream_ds.testing.suite import PluginSuite as Suite
 
+pytestmark = pytest.mark.slow  # runs whole suites
+
 
 def suite(kind, **attributes):
     return type("Made", (Suite,), {"data_source": kind, **attributes})()

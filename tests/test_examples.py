@@ -15,6 +15,8 @@ from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
 from aiostream_ds.testing.suite import PluginSuite
 from tests.examples.loading import EXAMPLES, load
 
+pytestmark = pytest.mark.slow  # runs whole suites
+
 pytest_plugins = ["aiostream_ds.testing.pytest_plugin"]
 
 ANN = User(login="ann", role="Viewer")

@@ -12,6 +12,8 @@ from aiostream_ds.cli import main
 from aiostream_ds.cli import new as cli_new
 from aiostream_ds.cli.new import KINDS, make_files
 
+pytestmark = pytest.mark.slow  # makes projects
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from aiostream_ds._frames.packet import CursorRange
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.testing import serve_in_memory
 
+pytestmark = pytest.mark.slow  # large lists
+
 ROWS = 30_000
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = [NOW + timedelta(milliseconds=n) for n in range(ROWS)]

@@ -25,6 +25,8 @@ from aiostream_ds._frames import arrow, json, scalars
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._telemetry import Counters
 
+pytestmark = pytest.mark.slow  # every kind of value
+
 PAGE = Path(__file__).parents[2] / "docs" / "streams.md"
 MS = 1_767_312_000_000
 

@@ -5,7 +5,7 @@ import pytest
 
 from .stage import open_stage
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.slow]
 
 
 async def settled(stage):

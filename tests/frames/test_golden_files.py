@@ -15,6 +15,8 @@ from aiostream_ds._frames.frame import FieldType, Frame
 
 from ..strategies import same
 
+pytestmark = pytest.mark.slow  # every golden file, in every encoding
+
 GOLDEN = Path(__file__).parent.parent / "conformance" / "golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 

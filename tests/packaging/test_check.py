@@ -22,6 +22,8 @@ from aiostream_ds.packaging.package_check import check_folder
 
 from .conftest import MAIN, ROOT, Package, launcher_in
 
+pytestmark = pytest.mark.slow  # starts plugins
+
 IDENTIFIER = "local-plant-datasource"
 SEVEN = UUID(int=7)
 

@@ -29,6 +29,8 @@ from aiostream_ds.packaging.grafana_logs import Clue, find_clues, tail
 from aiostream_ds.packaging.manifest import check_id, make_manifest
 from aiostream_ds.packaging.project import Project, find_imports, read_project
 
+pytestmark = pytest.mark.slow  # makes folders
+
 
 class MqttSensors(DataSource):
     """Sensors of a plant,

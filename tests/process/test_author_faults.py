@@ -10,6 +10,8 @@ import pytest
 
 from aiostream_ds.testing.process import start_process
 
+pytestmark = pytest.mark.slow  # a process for each test
+
 PLUGIN = """
 import asyncio, os, sys
 import aiostream_ds as ds

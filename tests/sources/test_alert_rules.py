@@ -16,6 +16,8 @@ from aiostream_ds._grafana.catalog import load
 from aiostream_ds.sources.builtin_plugin import SOURCES
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 
+pytestmark = pytest.mark.slow  # every source
+
 ALERT = {"FromAlert": "true"}
 NUMBERS = {*FLOATS, *RANGES} - {FieldType.TIME}
 NOW = time.time_ns() // 1_000_000

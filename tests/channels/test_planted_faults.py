@@ -16,6 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from aiostream_ds.testing.virtual_loop import VirtualLoop
 from tests.channels import test_memory as memory
 from tests.channels import test_registry as registry
+from tests.channels import test_subscription as subscriptions
 from tests.channels.parts import Fault, Parts, faulty_tree, planted
 from tests.channels.registry_machine import RegistryMachine
 from tests.streams import test_ordering_producer as ordering
@@ -246,6 +247,7 @@ FAULTS = {
         "subscription:Subscription.put_cursors",
         "self.queue and not self.queue[-1].rows",
         "False",
+        subscriptions.test_only_the_newest_packet_without_rows_is_kept_at_the_end_of_a_queue,
     ),
     "the stall clock begins again with each packet": fault(
         "subscription:Subscription.put", "not older", "True"

@@ -16,7 +16,7 @@ from aiostream_ds._channels.memory_pool import MemoryPool
 from aiostream_ds._channels.policy import SCHEMA_ALWAYS, SCHEMA_REPEAT, Buffer
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
-from tests.channels.parts import packet, rows_of
+from tests.channels.parts import REAL, Parts, packet, rows_of
 
 A, B = Schema(b"a", "a"), Schema(b"b", "b")
 
@@ -43,6 +43,11 @@ class ChannelStub:
 
     def rows_dropped(self, rows, packets):
         self.log.append(("dropped", rows, packets))
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return REAL
 
 
 def subscribe(memory=None, **bounds):
@@ -223,8 +228,11 @@ async def test_a_full_subscription_from_which_nothing_is_received_for_too_long_i
         await subscription.wait()
 
 
-def test_only_the_newest_packet_without_rows_is_kept_at_the_end_of_a_queue():
-    subscription, channel = subscribe(rows=2)
+async def test_only_the_newest_packet_without_rows_is_kept_at_the_end_of_a_queue(parts):
+    channel = ChannelStub()
+    subscription = parts.subscription.Subscription(
+        channel, Buffer(rows=2), parts.memory.MemoryPool()
+    )
     for last in range(1_000):
         subscription.put_cursors(cursors(last), 0.0)
     put(subscription, [packet([1])])

@@ -20,29 +20,30 @@ pytestmark = pytest.mark.slow  # every source
 
 ALERT = {"FromAlert": "true"}
 NUMBERS = {*FLOATS, *RANGES} - {FieldType.TIME}
-NOW = time.time_ns() // 1_000_000
 QUERY_TYPES = [
     (source, query_type)
     for source, target in SOURCES.items()
     for query_type in load(target)._plan.streams
 ]
-LINES = {
+LINES = {  # times in ms from now
     "a.ndjson": [
-        {"time": NOW - 2000, "v": 1, "ok": True, "level": "info"},
-        {"time": NOW - 1000, "v": "offline", "load": 2.5, "deep": {"x": 1}},
-        {"time": NOW, "offset": 3, "v": 3},
+        {"time": -2000, "v": 1, "ok": True, "level": "info"},
+        {"time": -1000, "v": "offline", "load": 2.5, "deep": {"x": 1}},
+        {"time": 0, "offset": 3, "v": 3},
     ],
     "empty.ndjson": [],
-    "text.ndjson": [{"time": NOW, "level": "info"}],
+    "text.ndjson": [{"time": 0, "level": "info"}],
 }
 
 
 @pytest.fixture
 def settings(tmp_path):
-    for name, rows in LINES.items():
+    now = time.time_ns() // 1_000_000
+    for name, lines in LINES.items():
+        rows = [line | {"time": now + line["time"]} for line in lines]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "recording").write_text(
-        json.dumps({"recording": 1, "path": "a", "started": NOW}) + "\n"
+        json.dumps({"recording": 1, "path": "a", "started": now}) + "\n"
     )
     return {"directory": str(tmp_path), "file": str(tmp_path / "recording"), "interval": 0.1}
 

@@ -4,12 +4,13 @@ Independent of protobuf and of a running server.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, dataclass_transform
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from aiostream_ds._frames.times import EPOCH
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.settings import FrozenMeta, convert
 
@@ -88,12 +89,9 @@ class TimeRange(msgspec.Struct, frozen=True, kw_only=True):
         return _datetime(self.to_ms)
 
 
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def _datetime(ms: int) -> datetime:
     try:
-        return _UNIX_EPOCH + timedelta(milliseconds=ms)
+        return EPOCH + timedelta(milliseconds=ms)
     except OverflowError:
         raise BadQuery(f"expected a time in the years 1 to 9999, got {ms} ms") from None
 

@@ -6,11 +6,12 @@ import pandas if it is installed.
 
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._frames import columns
 from aiostream_ds._frames.columns import RANGES, Column, FieldType, FrameError
+from aiostream_ds._frames.times import EPOCH
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -265,10 +266,9 @@ def _interval_seconds(name: str) -> Callable[[Any], float]:
 
 def _time_of_day(unit: str) -> Callable[[int], str]:
     nanoseconds = _UNIT_NANOSECONDS[unit]
-    midnight = datetime(1970, 1, 1, tzinfo=UTC)
 
     def convert(count: int) -> str:
-        moment = midnight + timedelta(microseconds=count * nanoseconds // 1000)
+        moment = EPOCH + timedelta(microseconds=count * nanoseconds // 1000)
         return moment.time().isoformat()
 
     return convert

@@ -34,6 +34,7 @@ from aiostream_ds._frames.cursor import (
 from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._frames.packet import Schema
+from aiostream_ds._frames.times import EPOCH
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.exact_delivery import (
     PacketEncoder,
@@ -65,7 +66,7 @@ REPLAY_ROWS = 5_000
 _NUMBERS = CursorKind("")
 """The numbers of rows in a log: those of a stream whose rows have no cursor."""
 
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST = EPOCH
 """The start of the time range of a read by cursor: not every upstream system has earlier times."""
 
 OPEN_END = timedelta(days=1)

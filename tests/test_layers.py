@@ -53,7 +53,7 @@ ASYNCIO = {
     "_streams/producer.py",
     "broadcast.py",
     "console/background.py",
-    "operators.py",
+    "operators/reading.py",
 }
 
 # Packages that only a few places may import: a file, or a folder with everything in it.

@@ -20,20 +20,27 @@ class Mosquitto(Server):
         subprocess.run(
             [find("mosquitto_passwd"), "-b", passwords, self.login, self.password], check=True
         )
+
+    def command(self) -> list[str]:
+        (self.folder / "mosquitto.conf").write_text("\n".join(self._lines()) + "\n", "utf-8")
+        return [self.binary, "-c", str(self.folder / "mosquitto.conf")]
+
+    def _lines(self) -> list[str]:
         lines = [
             f"listener {self.port} 127.0.0.1",
             "allow_anonymous false",
-            f"password_file {passwords}",
+            f"password_file {self.folder}/passwords",
             "persistence true",  # retained messages survive a restart
             f"persistence_location {self.folder}/",
             "autosave_on_changes true",
             "autosave_interval 1",
             "user root",  # of use to root only: else Mosquitto becomes a user who cannot write here
         ]
-        (self.folder / "mosquitto.conf").write_text("\n".join(lines) + "\n", "utf-8")
-
-    def command(self) -> list[str]:
-        return [self.binary, "-c", str(self.folder / "mosquitto.conf")]
+        if self.tls is not None:
+            lines += [f"certfile {self.certificate_file}", f"keyfile {self.key_file}"]
+        if self.client_ca is not None:
+            lines += [f"cafile {self.client_ca_file}", "require_certificate true"]
+        return lines
 
     def answers(self) -> bool:
         with self.connect() as connection:

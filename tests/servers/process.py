@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -13,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 from tests.requirements import require
+
+from .certificates import Certificate, certificates
 
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
 """Where Debian installs servers that are not in everybody's PATH."""
@@ -27,7 +30,12 @@ class Server(ABC):
     program: ClassVar[str]
     """The executable; its name is also the requirement's (see tests/requirements.py)."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Certificate | None = None, client_ca: str | None = None) -> None:
+        """With ``tls`` the server accepts TLS only; with ``client_ca`` it demands a client's
+        certificate that this CA has signed. Both may be replaced before `start` or `restart`.
+        """
+        self.tls = tls
+        self.client_ca = client_ca
         self.binary = find(self.program)
         # not pytest's, which only its own user can enter
         self._temporary = TemporaryDirectory(prefix=f"{self.program}-")
@@ -52,10 +60,27 @@ class Server(ABC):
         return {}
 
     @property
+    def certificate_file(self) -> Path:
+        return self.folder / "server.pem"
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "server.key"
+
+    @property
+    def client_ca_file(self) -> Path:
+        return self.folder / "client_ca.pem"
+
+    @property
     def log(self) -> str:
         return (self.folder / "server.log").read_text("utf-8", "replace")
 
     def start(self) -> None:
+        if self.tls is not None:
+            self._write(self.certificate_file, self.tls.certificate)
+            self._write(self.key_file, self.tls.key)
+        if self.client_ca is not None:
+            self._write(self.client_ca_file, self.client_ca)
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.owner()
@@ -95,9 +120,31 @@ class Server(ABC):
         return False
 
     def connect(self) -> socket.socket:
+        """A connection, with TLS if the server has it."""
+        connection = self.connect_plain()
+        return connection if self.tls is None else self._context().wrap_socket(connection)
+
+    def connect_plain(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=1)
         connection.settimeout(1)
         return connection
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.check_hostname = False  # `answers` asks whether the server runs, not who it is
+        context.verify_mode = ssl.CERT_NONE
+        if self.client_ca is not None:
+            pair = self.folder / "client.pem"
+            pair.write_text(certificates().client.certificate + certificates().client.key, "utf-8")
+            context.load_cert_chain(pair)
+        return context
+
+    def _write(self, path: Path, text: str) -> None:
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+        path.write_text(text, "utf-8")
+        if "user" in self.owner():
+            shutil.chown(path, self.owner()["user"])
 
 
 def find(program: str) -> str:

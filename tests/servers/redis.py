@@ -19,6 +19,17 @@ class Redis(Server):
             "appendfsync": "no",  # a process that is killed loses nothing without it
             "save": "",
         }
+        if self.tls is not None:
+            # Redis demands a CA, also without clients' certificates
+            ca = self.certificate_file if self.client_ca is None else self.client_ca_file
+            options |= {
+                "port": "0",
+                "tls-port": str(self.port),
+                "tls-cert-file": str(self.certificate_file),
+                "tls-key-file": str(self.key_file),
+                "tls-ca-cert-file": str(ca),
+                "tls-auth-clients": "yes" if self.client_ca else "no",
+            }
         return [self.binary, *(word for name in options for word in (f"--{name}", options[name]))]
 
     def answers(self) -> bool:
@@ -28,4 +39,5 @@ class Redis(Server):
 
     @property
     def url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}"
+        scheme = "redis" if self.tls is None else "rediss"
+        return f"{scheme}://:{self.password}@127.0.0.1:{self.port}"

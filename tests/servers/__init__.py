@@ -8,6 +8,7 @@ from .certificates import CLIENT_NAME, Certificate, Certificates, certificates
 from .mosquitto import Mosquitto
 from .postgres import Postgres
 from .process import Server
+from .proxy import Proxy
 from .redis import Redis
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Certificates",
     "Mosquitto",
     "Postgres",
+    "Proxy",
     "Redis",
     "Server",
     "certificates",

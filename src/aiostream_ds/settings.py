@@ -5,6 +5,7 @@ secureJsonData, which is encrypted and write-only. A `Settings` class describes 
 type `Secret` are in the second map, all others in the first. Keys are camelCase on the wire.
 """
 
+import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
 from types import UnionType
@@ -81,14 +82,60 @@ def secret() -> Secret:
 
 
 class FrozenMeta(msgspec.StructMeta):
-    """Makes subclasses `frozen` and `kw_only`; msgspec does not inherit `kw_only`."""
+    """Makes subclasses `frozen` and `kw_only`; msgspec does not inherit `kw_only`.
+
+    A class may have several bases with fields, which Python refuses for classes with slots: the
+    second and later ones are copied on top of the first. They have fields only. `isinstance` is
+    true for the first.
+    """
 
     def __new__(
         mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
     ) -> Any:
         options.setdefault("frozen", True)
         options.setdefault("kw_only", True)
+        if len(bases) > 1:
+            bases = mcs._joined(name, bases)
         return super().__new__(mcs, name, bases, namespace, **options)
+
+    @classmethod
+    def _joined(mcs, name: str, bases: tuple[type, ...]) -> tuple[type, ...]:
+        """The bases without a second one that has fields."""
+        structs = [base for base in bases if isinstance(base, FrozenMeta)]
+        others = tuple(base for base in bases if not isinstance(base, FrozenMeta))
+        joined: Any = structs[0]
+        for base in structs[1:]:
+            for kind in reversed(base.__mro__):
+                if isinstance(kind, FrozenMeta) and not issubclass(joined, kind):
+                    joined = mcs._copy(name, kind, joined)
+        return (joined, *others)
+
+    @classmethod
+    def _copy(mcs, name: str, kind: Any, base: Any) -> Any:
+        """A class with the fields that `kind` itself declares, and another base. It has the name of
+        `kind`, so that the docstrings of its fields are found."""
+        names = [each for each in kind.__struct_fields__ if each in inspect.get_annotations(kind)]
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        namespace: dict[str, Any] = {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "__annotations__": {each: fields[each].type for each in names},
+        }
+        for each in vars(kind):
+            is_internal = each.startswith("__") and each != "__post_init__"
+            if each not in names and not is_internal:
+                raise TypeError(
+                    f"{name}: expected a base after the first to have fields only, got"
+                    f" {kind.__name__}.{each}; make {kind.__name__} the first base"
+                )
+        for each in names:
+            field = fields[each]
+            if field.default is not msgspec.NODEFAULT:
+                namespace[each] = field.default
+            elif field.default_factory is not msgspec.NODEFAULT:
+                namespace[each] = msgspec.field(default_factory=field.default_factory)
+        return mcs.__new__(mcs, kind.__name__, (base,), namespace)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))

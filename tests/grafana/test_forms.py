@@ -72,6 +72,35 @@ def test_a_subclass_inherits_the_descriptions_of_fields():
     )
 
 
+class Limits(Settings):
+    most: int = 1
+    """Most rows."""
+
+
+class Format(Settings):
+    decimal: str = "."
+    """What is between digits."""
+
+
+class Reader(Limits, Format):
+    path: str
+    """Where the rows are."""
+    most: int = 2
+
+
+def test_the_fields_of_a_class_come_before_those_of_its_bases_with_all_descriptions():
+    class Source(DataSource[Reader]):
+        pass
+
+    properties = described(Source)["settings"]["properties"]
+    assert list(properties) == ["path", "most", "decimal"]
+    assert [each["description"] for each in properties.values()] == [
+        "Where the rows are.",
+        "Most rows.",
+        "What is between digits.",
+    ]
+
+
 def test_a_class_without_source_code_has_no_descriptions():
     space: dict[str, object] = {}
     exec("from aiostream_ds import Settings\nclass Made(Settings):\n    at: int = 1\n", space)

@@ -321,3 +321,55 @@ class Choices(Settings):
 def test_a_value_that_is_not_one_of_several_is_named_with_those(value, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         convert(value, Choices)
+
+
+class Retries(Settings):
+    attempts: Annotated[int, Meta(ge=1)] = 3
+
+
+class Login(Retries):
+    token_key: Secret = secret()
+    scopes: list[str] = []
+    account: str
+
+
+class Port(Settings):
+    number: int = 1883
+
+
+class Joined(Port, Login):
+    host: str
+
+
+def test_a_class_has_the_fields_of_several_bases():
+    check_settings(Joined)
+    decoded = decode_settings(Joined, b'{"host":"h","account":"a","attempts":5}', {"tokenKey": "k"})
+    assert decoded == Joined(host="h", account="a", attempts=5, token_key=Secret("k"))
+    assert decoded.scopes is not Joined(host="h", account="a").scopes
+    with pytest.raises(ConfigError, match="attempts: expected int >= 1, got 0"):
+        decode_settings(Joined, b'{"host":"h","account":"a","attempts":0}', {})
+    with pytest.raises(ConfigError, match="account is missing"):
+        decode_settings(Joined, b'{"host":"h"}', {})
+
+
+def test_a_base_after_the_first_has_fields_only():
+    class Methods(Settings):
+        def text(self) -> str:
+            return "text"
+
+    class First(Methods, Port):
+        pass
+
+    assert First().text() == "text"
+    with pytest.raises(TypeError, match=r"got Methods\.text; make Methods the first base"):
+
+        class Second(Port, Methods):
+            pass
+
+    class Checked(Settings):
+        def __post_init__(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"got Checked\.__post_init__"):
+
+        class Third(Port, Checked):
+            pass

@@ -132,7 +132,9 @@ def _object_schema(
         if found is not None:
             _describe_fields(found, struct, definitions)
     top = definitions.pop(kind.__name__)
-    properties = {name: value for name, value in top["properties"].items() if name not in without}
+    properties = {
+        name: top["properties"][name] for name in _field_order(kind) if name not in without
+    }
     schema = {
         "type": "object",
         "properties": properties,
@@ -141,6 +143,17 @@ def _object_schema(
     if used := _used(properties, definitions):
         schema["$defs"] = used
     return schema
+
+
+def _field_order(kind: type[msgspec.Struct]) -> list[str]:
+    """The fields on the wire: those of the class itself first, then those of its bases, which are
+    more general."""
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}
+    found: dict[str, None] = {}
+    for base in kind.__mro__:
+        declared = inspect.get_annotations(base)
+        found |= {names[each]: None for each in declared if each in names}
+    return [*found, *(each for each in names.values() if each not in found)]
 
 
 def _used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:

@@ -295,7 +295,8 @@ async def test_a_viewer_may_subscribe_while_the_log_cannot_be_read(log):
         assert viewer.packets == []
         await anyio.sleep(1)
     first = msgspec.json.decode(viewer.packets.pop(0))  # the cursor is not known yet
-    assert first == {"status": {"severity": "warning", "text": "reconnecting (1)"}}
+    text = "reconnecting (1): not now"
+    assert first == {"status": {"severity": "warning", "text": text}}
     assert ranges(viewer)[:2] == [(7, 7), (7, 8)]
     assert any(msgspec.json.decode(p).get("status", 0) is None for p in viewer.packets)
 

@@ -303,7 +303,8 @@ async def test_a_history_that_fails_at_the_first_row_interrupts_the_stream(broke
         await anyio.sleep(10)
         tasks.cancel_scope.cancel()
     assert len(check_exact(exact, broker)) > 400
-    assert {"severity": "warning", "text": "reconnecting (2)"} in statuses(exact)
+    text = "reconnecting (2): the database is down"
+    assert {"severity": "warning", "text": text} in statuses(exact)
 
 
 async def test_a_fill_ends_at_its_limit(broker, monkeypatch):

@@ -1,6 +1,6 @@
 """The status of a stream that its viewers see.
 
-    healthy ⇄ stale 42 s, dropped 120, reconnecting (3), refused, or a status from the author
+    healthy ⇄ stale 42 s, dropped 120, reconnecting (3): …, refused, or a status from the author
 
 A healthy channel without a limit for silence has no `Statuses` object.
 """

@@ -213,7 +213,7 @@ class _Run:
             return inf
         self._failures = 1 if self._was_healthy(self._retry) else self._failures + 1
         wait = self._retry.delay(self._failures)
-        self._set_reconnecting()
+        self._set_reconnecting(declared.message)
         self._counters.count_error("transient")
         self._counters.retries += 1
         is_first = self._failures == 1 and not declared._is_logged
@@ -228,11 +228,12 @@ class _Run:
         )
         return wait
 
-    def _set_reconnecting(self) -> None:
+    def _set_reconnecting(self, reason: str) -> None:
         statuses = self._channel.statuses
         statuses.cancel_recovery()
         statuses.clear("stale")
-        statuses.set("reconnecting", Status("warning", f"reconnecting ({self._failures})"))
+        text = f"reconnecting ({self._failures}): {reason}"
+        statuses.set("reconnecting", Status("warning", text))
 
     def end(self) -> None:
         if self._has_bug or self._channel.failed:  # failed: a row could not be encoded

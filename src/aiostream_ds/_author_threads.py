@@ -27,6 +27,7 @@ from weakref import ref
 import anyio
 
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._loop_calls import resolve
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters, current_counters
 from aiostream_ds._thread_limits import count_active_calls_of
@@ -481,7 +482,7 @@ class _Call:
             self._error = error
 
     def wake(self) -> None:
-        _resolve(self.future)
+        resolve(self.future)
         if self.future.cancelled() and self._error is not None:
             log.info("%s failed after its cancellation", self.name, exc_info=self._error)
 
@@ -624,7 +625,7 @@ class _Reader:
     # In the event loop
 
     def wake(self) -> None:
-        _resolve(self.future)
+        resolve(self.future)
 
     async def take(self) -> list[Any]:
         """The rows that were read, at least one; none after the end."""
@@ -660,11 +661,6 @@ class _Reader:
             while not self.has_ended:
                 self.future = self._loop.create_future()
                 await self.future
-
-
-def _resolve(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 @asynccontextmanager

@@ -10,9 +10,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from operator import methodcaller
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 from weakref import ref
 
@@ -20,13 +18,12 @@ import anyio
 from msgspec import Struct
 
 from aiostream_ds._author_code import to_plugin_error
-from aiostream_ds._channels.policy import BATCH_ROWS, LAG_END, Buffer
-from aiostream_ds._encoding.row_kinds import row_kind
-from aiostream_ds._frames.pandas_columns import is_pandas_table
+from aiostream_ds._channels.policy import Buffer
+from aiostream_ds._encoding.published_rows import copy_published
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._loop_calls import wake
 from aiostream_ds._run_scope import close_with_run
-from aiostream_ds._telemetry import Counters, current_counters
-from aiostream_ds.errors import UpstreamError, copy_error
+from aiostream_ds._subscriber_queue import QueueOwner, SubscriberQueue
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -172,7 +169,7 @@ class Broadcast(Generic[RowT]):
         """
         if self._attribute or self._fork != _forks:
             raise self._misuse("publish")
-        row = _snapshot(row)
+        row = copy_published(row)
         with self._lock:
             if self._blocks:
                 self._wait_for_space()
@@ -191,7 +188,7 @@ class Broadcast(Generic[RowT]):
         """
         if self._attribute or self._fork != _forks:
             raise self._misuse("send")
-        row = _snapshot(row)
+        row = copy_published(row)
         while True:
             with self._lock:
                 full = self._full() if self._blocks else {}
@@ -267,7 +264,7 @@ class Broadcast(Generic[RowT]):
             RuntimeError: no event loop runs in this thread, or it is called on the class.
         """
         try:
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError(
                 f"{self}.subscribe() must be called in an event loop, got a thread without one;"
@@ -276,7 +273,7 @@ class Broadcast(Generic[RowT]):
         if self._attribute or self._fork != _forks:
             raise self._misuse("subscribe")
         with self._lock:
-            subscription = BroadcastSubscription(self, loop, self._replay)
+            subscription = BroadcastSubscription(self, self._replay)
             if self._is_closed:
                 subscription.end(None)
             else:
@@ -386,10 +383,7 @@ class Broadcast(Generic[RowT]):
                 if subscription is None or subscription.taken > taken:
                     continue
                 self.forget(subscription)
-                seconds = self._buffer.stall_timeout
-                subscription.end(
-                    UpstreamError(f"{self}: the subscriber has taken nothing for {seconds:g} s")
-                )
+                subscription.end_stalled(self._buffer.stall_timeout)
 
     def _end_all(self) -> "list[BroadcastSubscription[RowT]]":
         """Remove all subscriptions. The caller ends them."""
@@ -425,227 +419,34 @@ class Broadcast(Generic[RowT]):
         if self._waiting:
             self._space.notify_all()
             while self._senders:
-                _wake(self._senders.popleft())
+                wake(self._senders.popleft())
 
 
 @final
-class BroadcastSubscription(Generic[RowT]):
+class BroadcastSubscription(SubscriberQueue[RowT]):
     """The rows of a `Broadcast` for one subscriber, as an async iterator: see its `subscribe`.
 
     One task reads it, in the event loop in which it was made.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_blocks",
-        "_broadcast",
-        "_drops",
-        "_error",
-        "_is_ended",
-        "_lock",
-        "_loop",
-        "_low",
-        "_most",
-        "_rows",
-        "_turn",
-        "_waiter",
-        "taken",
-    )
+    __slots__ = ("__weakref__", "_broadcast", "_low")
 
-    def __init__(
-        self,
-        broadcast: Broadcast[RowT],
-        loop: asyncio.AbstractEventLoop,
-        rows: "deque[RowT]",
-    ) -> None:
+    def __init__(self, broadcast: Broadcast[RowT], rows: "deque[RowT]") -> None:
+        owner = QueueOwner(str(broadcast), "rows", "broadcast")
+        super().__init__(broadcast.buffer, owner, broadcast.lock, rows)
         self._broadcast = broadcast
-        self._loop = loop
-        self._most = 1 if broadcast.buffer.full == "latest" else broadcast.buffer.rows
-        self._lock = broadcast.lock
         self._low = self._most // 2  # publishers wait until so many are left: a burst is a packet
-        self._blocks = broadcast.buffer.full == "block"
-        self._rows = deque(deque(rows, self._most))  # the newest ones
-        self._drops = _Drops(broadcast, loop, current_counters())
-        self._error: Exception | None = None
-        self._is_ended = False
-        self._turn = 0  # rows since the event loop could last run other tasks
-        self._waiter: asyncio.Future[None] | None = None
-        self.taken = 0
-
-    def __aiter__(self) -> "BroadcastSubscription[RowT]":
-        return self
-
-    async def __anext__(self) -> RowT:
-        if self._turn >= BATCH_ROWS:  # a thread may publish as fast as this loop reads
-            self._turn = 0
-            await asyncio.sleep(0)
-        rows = self._rows
-        while True:
-            with self._lock:
-                if rows:
-                    row = rows.popleft()
-                    self.taken += 1
-                    self._turn += 1
-                    if self._blocks and len(rows) <= self._low:
-                        self._broadcast.notify_publishers()
-                    return row
-                if self._error is not None:
-                    raise copy_error(self._error)
-                if self._is_ended:
-                    raise StopAsyncIteration
-                if self._waiter is not None:
-                    raise RuntimeError(
-                        f"{self._broadcast}: expected one task to read a subscription, got a second"
-                        " one; call subscribe() in each"
-                    )
-                waiter = self._waiter = self._loop.create_future()
-            self._turn = 0
-            try:
-                await waiter
-            finally:
-                with self._lock:
-                    if self._waiter is waiter:
-                        self._waiter = None
 
     async def aclose(self) -> None:
         """Leave: drop the rows in the queue. Needed only where something still refers to this."""
         with self._broadcast.lock:
-            self._rows.clear()
+            self.clear()
             self.end(None)
             self._broadcast.forget(self)
 
-    # For the broadcast, which holds the lock
+    def _has_taken(self) -> None:
+        if len(self._items) <= self._low:
+            self._broadcast.notify_publishers()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many rows are queued as the bounds allow."""
-        return len(self._rows) >= self._most
-
-    def put(self, row: RowT) -> int:
-        """Queue a row; when the queue is full, apply the policy. Returns the rows dropped."""
-        rows = self._rows
-        rows.append(row)
-        dropped = 0
-        if len(rows) > self._most:
-            dropped = self._overflow()
-        self._wake_reader()
-        return dropped
-
-    def _overflow(self) -> int:
-        if self._broadcast.buffer.full == "fail":
-            dropped = len(self._rows)
-            self._rows.clear()
-            self._broadcast.forget(self)
-            self.end(
-                UpstreamError(
-                    f"{self._broadcast}: expected at most {self._most} queued rows, got {dropped}"
-                )
-            )
-        else:  # with "block" the publisher has waited: no queue overflows
-            self._rows.popleft()
-            dropped = 1
-        self._drops.add(dropped)
-        return dropped
-
-    def end(self, error: Exception | None) -> None:
-        """No more rows are queued; `error` is raised after those that are."""
-        self._is_ended = True
-        self._error = error
-        self._wake_reader()
-
-    def _wake_reader(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            _wake(waiter)
-
-
-class _Drops:
-    """What one subscription has dropped: counted in its event loop, and logged when it begins and
-    when there was none for `LAG_END` seconds.
-
-    Its timer does not refer to the subscription, which would keep it subscribed.
-    """
-
-    __slots__ = ("_counters", "_is_logged", "_lag", "_lock", "_loop", "_name", "_uncounted")
-
-    def __init__(
-        self, broadcast: Broadcast[Any], loop: asyncio.AbstractEventLoop, counters: Counters
-    ) -> None:
-        self._name = str(broadcast)
-        self._lock = broadcast.lock
-        self._is_logged = broadcast.buffer.full != "latest"  # where replacing rows is intended
-        self._loop = loop
-        self._counters = counters
-        self._uncounted = 0
-        self._lag = 0  # rows, since the subscriber began to lag
-
-    def add(self, count: int) -> None:
-        """Rows were dropped. The caller holds the lock."""
-        self._uncounted += count
-        if self._uncounted == count:
-            _call(self._loop, self._count)
-
-    def _count(self) -> None:
-        with self._lock:
-            count, self._uncounted = self._uncounted, 0
-        self._counters.count_dropped("broadcast", count)
-        if not self._is_logged:
-            return
-        if not self._lag:
-            log.warning("%s: a subscriber is too slow: rows are dropped", self._name)
-            self._loop.call_later(LAG_END, self._check, count)
-        self._lag += count
-
-    def _check(self, before: int) -> None:
-        if self._lag > before:
-            self._loop.call_later(LAG_END, self._check, self._lag)
-        else:
-            log.warning("%s: caught up; %d rows were dropped", self._name, self._lag)
-            self._lag = 0
-
-
-def _snapshot(row: RowT) -> RowT:
-    """The row as it is now: its publisher may change it afterwards."""
-    copy = _copier(type(row))
-    return row if copy is None else cast("RowT", copy(row))
-
-
-def _find_copier(kind: type) -> Callable[[Any], Any] | None:
-    if kind is dict:
-        return dict.copy
-    if issubclass(kind, list):
-        return lambda rows: [_snapshot(each) for each in rows]
-    if issubclass(kind, dict) or is_pandas_table(kind):  # tables of other libraries do not change
-        return methodcaller("copy")
-    found = row_kind(kind)
-    return None if found is None or found.names is None else found.copy
-
-
-_copier: Callable[[Any], Callable[[Any], Any] | None] = lru_cache(maxsize=1024)(_find_copier)
-"""The function that copies the objects of a class; None: they are passed on as they are."""
-
-
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    """Resolve a future of any event loop."""
-    loop = waiter.get_loop()
-    try:
-        runs_here = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        runs_here = False
-    if runs_here:
-        _resolve(waiter)
-    else:
-        _call(loop, _resolve, waiter)
-
-
-def _resolve(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> None:
-    """Call a function in an event loop, from any thread."""
-    try:
-        loop.call_soon_threadsafe(function, *arguments)
-    except RuntimeError:
-        pass  # the loop is closed: nobody waits any more
+    def _has_failed(self) -> None:
+        self._broadcast.forget(self)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import anyio
 import pytest
 
-from aiostream_ds import Buffer, DataSource, NotFound, Retry, Upstream, stream
+from aiostream_ds import Buffer, DataSource, NotFound, Retry, Upstream, UpstreamError, stream
 from aiostream_ds.testing import serve_in_memory
 
 pytestmark = pytest.mark.virtual
@@ -253,6 +253,35 @@ async def test_latest_keeps_one_message_and_fail_ends_a_slow_follower(broker):
             with pytest.raises(Exception, match="at most 2 queued messages, got 3"):
                 await anext(messages)
             assert topics.statistics().dropped == 3
+
+
+async def test_last_messages_that_are_more_than_the_bounds_are_not_drops(broker):
+    async with Topics(broker, buffer=Buffer(full="latest"), last_values=3) as topics:
+        async with topics.follow("a"):
+            broker.publish("a", 1)
+            await anyio.sleep(1)
+            key = topics._keys["a"]
+            for address in range(3):
+                key.remember(address, address)
+            async with topics.follow("a") as late:
+                assert await anext(late) == 2
+        assert topics.statistics().dropped == 0
+
+
+async def test_with_block_a_follower_that_takes_nothing_delays_the_others_for_the_stall_timeout(
+    broker,
+):
+    buffer = Buffer(rows=2, full="block", stall_timeout=5)
+    async with Topics(broker, buffer=buffer) as topics:
+        async with topics.follow("a") as stalled, topics.follow("b") as fast:
+            broker.publish("a", 1, 2, 3, 4)
+            broker.publish("b", 5)
+            begun = anyio.current_time()
+            assert await anext(fast) == 5
+            assert anyio.current_time() - begun == 5
+            assert [await anext(stalled), await anext(stalled)] == [1, 2]
+            with pytest.raises(UpstreamError, match="a: the subscriber has taken nothing for 5 s"):
+                await anext(stalled)
 
 
 async def test_many_messages_for_one_key_do_not_delay_the_others(broker):

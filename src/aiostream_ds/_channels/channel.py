@@ -26,6 +26,7 @@ from aiostream_ds._channels.status import Status, Statuses, partition
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._loop_calls import resolve
 
 __all__ = ["Channel", "ChannelOwner", "Runner", "State"]
 
@@ -329,7 +330,7 @@ class Channel:
         """Wait until some subscriber has received, or left, and no queue blocks the author."""
         loop = self._owner.loop
         self._drain_waiter = waiter = loop.create_future()
-        timer = loop.call_at(deadline, _resolve, waiter)
+        timer = loop.call_at(deadline, resolve, waiter)
         try:
             await waiter
         finally:
@@ -409,7 +410,7 @@ class Channel:
 
     def _wake_drain(self) -> None:
         if self._drain_waiter is not None and not self.is_blocked:
-            _resolve(self._drain_waiter)
+            resolve(self._drain_waiter)
 
     # For the registry
 
@@ -549,8 +550,3 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

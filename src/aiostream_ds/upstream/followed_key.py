@@ -42,8 +42,7 @@ class FollowedKey(Generic[MessageT]):
     def join(self, queue: MessageQueue[MessageT]) -> None:
         """Add a subscriber. It gets the last messages first."""
         self.queues[queue] = None
-        for message in self._last.values():
-            queue.put(message)
+        queue.start_with(self._last.values())
         if self.is_subscribed:
             queue.set_subscribed()
         self._changed.set()

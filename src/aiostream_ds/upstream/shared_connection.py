@@ -34,7 +34,6 @@ from msgspec import Struct
 from aiostream_ds._author_code import contained, isolate, to_plugin_error
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Buffer, Retry
 from aiostream_ds._loggers import get_logger
-from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import UpstreamError, copy_error, unwrap
 from aiostream_ds.upstream.followed_key import FollowedKey
 from aiostream_ds.upstream.message_queue import MessageQueue
@@ -95,7 +94,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         linger: seconds for which a key stays subscribed after its last subscriber has left, and
             with the last key the connection.
         buffer: the bounds of each subscriber's queue. Its rows are messages; bytes are not counted.
-            With "block" the slowest subscriber delays the connection.
+            With "block" the slowest subscriber delays the connection; one that takes nothing for
+            `Buffer.stall_timeout` seconds gets an UpstreamError.
         retry: the delays between attempts to connect. They start again after a connection that
             received messages more than `HEALTHY_AFTER` seconds after it was opened, or lasted
             longer than `max_delay`.
@@ -151,7 +151,6 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._scope = anyio.CancelScope()  # the connection runs in it; each phase sets its deadline
         self._loss_cause: Exception | None = None  # None if the connection closes on purpose
         self._connects = self._messages = self._unmatched = self._dropped = 0
-        self._counters = current_counters()
         self._stack: AsyncExitStack | None = None
         self._tasks: TaskGroup | None = None
 
@@ -295,7 +294,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     # -- subscribers ---------------------------------------------------------------------------
 
     def _make_queue(self, name: str) -> MessageQueue[MessageT]:
-        return MessageQueue(self._buffer, self._count_dropped, name)
+        return MessageQueue(self._buffer, name)
 
     def _require_entered(self) -> TaskGroup:
         if self._tasks is None:
@@ -331,10 +330,6 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         for queue in checks:
             queue.fail(error)
         self._changed.set()
-
-    def _count_dropped(self, count: int) -> None:
-        self._dropped += count
-        self._counters.count_dropped("upstream", count)
 
     # -- the connection ------------------------------------------------------------------------
 
@@ -463,7 +458,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                         matched = True
                         if queue.is_blocked:
                             await queue.drain()
-                        queue.put(message)
+                        self._dropped += queue.put(message)
                 self._unmatched += not matched
                 count += 1
                 if count >= BATCH_MESSAGES:

@@ -71,6 +71,7 @@ def test_lazy_names_are_imported_on_first_use():
 def test_the_public_attributes_of_a_data_source_are_the_documented_ones():
     assert {name for name in vars(DataSource) if not name.startswith("_")} == {
         "allow",
+        "declared_errors",
         "follow",
         "grafana_config",
         "health",

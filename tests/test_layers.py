@@ -15,6 +15,7 @@ LAYERS = (
     {"_loggers", "_redaction", "_short_repr"},
     {"errors", "_telemetry", "_annotations", "_allowed_values", "_leniency", "_pb"},
     {"_author_code", "_dependencies", "_installation", "_loop_calls", "_thread_limits"},
+    {"_declared_errors"},
     {"_run_scope", "_author_threads"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},

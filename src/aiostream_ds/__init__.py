@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from aiostream_ds._channels.policy import Buffer, Replay, Retry, RowOrder, SchemaPolicy
 from aiostream_ds._channels.status import Status
+from aiostream_ds._declared_errors import DeclaredErrors
 from aiostream_ds._frames.columns import FieldType, FrameError
 from aiostream_ds._frames.config import (
     DataLink,
@@ -156,5 +157,6 @@ __all__ = [
     "QuotaExceeded",
     "ConfigError",
     "UpstreamError",
+    "DeclaredErrors",
     "FrameError",
 ]

@@ -26,6 +26,7 @@ from weakref import ref
 
 import anyio
 
+from aiostream_ds._declared_errors import declaring
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import resolve
 from aiostream_ds._short_repr import short_repr
@@ -99,12 +100,14 @@ async def call_method(source: Any, name: str, /, *args: Any, **kwargs: Any) -> A
     """Call a method of a data source: an `async def` in the event loop, a `def` in a thread.
 
     An awaitable that a `def` returns, as one that wraps an `async def` does, is awaited here.
+    Raises what the method raises, as `declared_errors` states it.
     """
     method = getattr(source, name)
-    if not runs_in_thread(method):
-        return await method(*args, **kwargs)
-    result = await threads_of(source).call(name, partial(method, *args, **kwargs))
-    return await result if inspect.isawaitable(result) else result
+    with declaring(type(source)):
+        if not runs_in_thread(method):
+            return await method(*args, **kwargs)
+        result = await threads_of(source).call(name, partial(method, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
 
 
 class _Job:

@@ -50,9 +50,15 @@ class BackgroundTasks:
     meanwhile. A task that returns is done.
     """
 
-    def __init__(self, uid: str, counters: Counters) -> None:
+    def __init__(
+        self,
+        uid: str,
+        counters: Counters,
+        declare: Callable[[Exception], Exception] = lambda error: error,
+    ) -> None:
         self._extra = {"datasource": uid}
         self._counters = counters
+        self._declare = declare  # see `declared_errors`
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[_Supervised] = []  # for the lifespan
         self._running: dict[asyncio.Task[None], _Supervised] = {}
@@ -96,7 +102,8 @@ class BackgroundTasks:
         if self._closed:
             raise RuntimeError("the data source has closed: it starts no background tasks")
         shown = name or str(getattr(function, "__qualname__", function))
-        task = _Supervised(shown, partial(function, *arguments), self._counters, self._extra)
+        work = partial(function, *arguments)
+        task = _Supervised(shown, work, self._counters, self._extra, self._declare)
         if self._loop is None:
             self._waiting.append(task)
         else:
@@ -160,8 +167,10 @@ class _Supervised:
         function: Callable[[], Awaitable[Any]],
         counters: Counters,
         extra: dict[str, str],
+        declare: Callable[[Exception], Exception],
     ) -> None:
         self.name = name
+        self._declare = declare
         self.is_closing = False
         self._function = function
         self._counters = counters
@@ -204,6 +213,7 @@ class _Supervised:
 
     def _handle(self, failure: Exception, failures: int) -> bool:
         """Log and count an error. Returns whether the task has ended."""
+        failure = self._declare(failure)
         declared = unwrap(failure)
         self._error = redact_start(message_of(declared), _MESSAGE_LIMIT)
         self._healthy_at = None

@@ -26,6 +26,7 @@ import anyio
 from aiostream_ds._annotations import signature
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
+from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, table_of
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds._thread_limits import STREAM_THREADS, new_limiter
@@ -98,6 +99,15 @@ class DataSource(Generic[S]):
     allow everybody. Set it on the class, or on `self` if it depends on the settings."""
     quota: "Quota | None" = None
     """Limits of what may be followed at a time. Set it on the class or on `self`."""
+    declared_errors: ClassVar[DeclaredErrors] = NO_ERRORS
+    """Which exceptions of a client library are which errors, wherever a method raises one:
+
+        declared_errors = {AuthenticationError: ConfigError, (RedisError, OSError): UpstreamError}
+
+    The entry of the most specific class applies. Instead of a PluginError class it may be a
+    function, which gets the exception and returns a PluginError class, a PluginError, or None if a
+    less specific entry applies. The message is "<name of the class>: <text of the exception>", and
+    no traceback is logged. A subclass that sets it replaces it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -105,6 +115,7 @@ class DataSource(Generic[S]):
         _check_names(cls)
         cls._plan = compile_plan(cls, _settings_type(cls))
         _check_access(cls)
+        table_of(cls)
 
     @cached_property
     def threads(self) -> anyio.CapacityLimiter:

@@ -28,6 +28,7 @@ from aiostream_ds import (
     ConfigError,
     Cursor,
     DataSource,
+    DeclaredErrors,
     Field,
     FieldConfig,
     FieldType,
@@ -38,6 +39,7 @@ from aiostream_ds import (
     LiveChannel,
     NotFound,
     PermissionDenied,
+    PluginError,
     Query,
     Quota,
     Request,
@@ -509,6 +511,33 @@ class Log(DataSource):
     @query
     async def tail(self, q: Query) -> LiveChannel:
         return LiveChannel(Log.log, name="app")
+
+
+class Coded(Exception):
+    code = 0
+
+
+def by_code(error: Coded) -> type[PluginError] | None:
+    return ConfigError if error.code == 1 else None
+
+
+ERRORS: DeclaredErrors = {Coded: by_code, (OSError, EOFError): UpstreamError}
+
+
+class Declaring(DataSource[Broker]):
+    declared_errors = {Coded: by_code, (OSError, EOFError): UpstreamError, KeyError: NotFound}
+
+
+class Inheriting(Declaring):
+    declared_errors = {**Declaring.declared_errors, ValueError: BadQuery}
+
+
+class Sharing(DataSource):
+    declared_errors = ERRORS
+
+
+class Connecting(Upstream[str, str]):
+    declared_errors = {Coded: by_code, EOFError: lambda error: ConfigError(str(error))}
 
 
 S = TypeVar("S", bound=Broker)

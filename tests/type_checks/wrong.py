@@ -22,6 +22,8 @@ from aiostream_ds import (
     Rows,
     Secret,
     Settings,
+    Upstream,
+    UpstreamError,
     User,
     query,
     resource,
@@ -234,6 +236,14 @@ class Log(DataSource):
     @stream("bare", cursor="offset")  # wrong: it takes a Cursor
     async def bare(self) -> Rows:
         yield 1
+
+
+class Declaring(DataSource):
+    declared_errors = {OSError: OSError}  # wrong: not a PluginError
+
+
+class Naming(Upstream[str, str]):
+    declared_errors = {"OSError": UpstreamError}  # wrong: not an exception class
 
 
 class NotSettings(DataSource[int]):  # wrong: not a Settings class

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aiostream_ds._author_threads import call_method, runs_in_thread, threads_of
+from aiostream_ds._declared_errors import declaring
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._pb import pluginv2 as pb
@@ -22,6 +23,7 @@ REPLAY_ROWS_PATH = "replay/rows"
 
 _JSON = {"Content-Type": "application/json"}
 _BYTES = {"Content-Type": "application/octet-stream"}
+_END = object()
 
 
 async def answer(
@@ -47,12 +49,12 @@ async def answer(
             user=context.user,
         )
     if plan.is_generator:
-        await _stream(_iterate(source, plan.method, arguments), call)
+        await _stream(source, _iterate(source, plan.method, arguments), call)
         return
     result = await call_method(source, plan.method, **arguments)
     if isinstance(result, Iterator):
-        threads = threads_of(source)
-        await _stream(threads.iterate(plan.method, lambda: result), call)
+        parts = threads_of(source).iterate(plan.method, lambda: result)
+        await _stream(source, parts, call)
     else:
         await call.send(_response(result))
 
@@ -68,9 +70,9 @@ def _iterate(source: Any, name: str, arguments: Mapping[str, Any]) -> AsyncGener
     return found
 
 
-async def _stream(parts: Any, call: Call) -> None:
-    async with aclosing(parts):
-        async for part in parts:
+async def _stream(source: Any, parts: Any, call: Call) -> None:
+    async with aclosing(_declared(source, parts)) as found:
+        async for part in found:
             if not isinstance(part, bytes):
                 raise TypeError(f"a streaming resource must yield bytes, got {short_repr(part)}")
             first = not call.sent
@@ -79,6 +81,17 @@ async def _stream(parts: Any, call: Call) -> None:
             )
     if not call.sent:
         await call.send(_message(204, {}, b""))
+
+
+async def _declared(source: Any, parts: Any) -> AsyncGenerator[Any, None]:
+    """The same parts; an error of the author's code as `declared_errors` states it."""
+    async with aclosing(parts):
+        while True:
+            with declaring(type(source)):
+                part = await anext(parts, _END)
+            if part is _END:
+                return
+            yield part
 
 
 def _response(result: Any) -> pb.CallResourceResponse:

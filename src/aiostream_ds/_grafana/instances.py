@@ -23,6 +23,7 @@ from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._declared_errors import declaring, table_of
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
@@ -364,11 +365,13 @@ class Instances:
     ) -> None:
         use_counters(self._counters)
         source: DataSource[Any] | None = None
+        declare: Callable[[Exception], Exception] = _as_it_is
         try:
             instance.hide(settings.decrypted_secure_json_data.values())
             source = self._make(instance.key, plugin_context(context), settings)
             threads_of(source)  # counts in the counters of this task
-            source._tasks = BackgroundTasks(instance.key.uid, self._counters)
+            declare = table_of(type(source)).find
+            source._tasks = BackgroundTasks(instance.key.uid, self._counters, declare)
             if self.follow is not None:
                 source._follow = partial(self.follow, instance)
             async with open_lifespan(source):
@@ -379,7 +382,7 @@ class Instances:
         except BaseException as error:
             failure = contained(error, requested=instance._task.cancelled)
             if failure is not None:
-                self._fail(instance, failure)
+                self._fail(instance, declare(failure))
             elif isinstance(error, GeneratorExit):
                 raise  # the event loop is gone
         finally:
@@ -451,9 +454,9 @@ class Instances:
             outside=[name for name in _OUTSIDE if getattr(context.instance, name)],
         )
         log_unknown_settings(kind._plan.settings, settings, self._catalog.by)
-        return create_instance(
-            kind, decoded, context.instance, context.grafana_config, self._state(key, kind)
-        )
+        state = self._state(key, kind)
+        with declaring(kind):
+            return create_instance(kind, decoded, context.instance, context.grafana_config, state)
 
     def _state(self, key: InstanceKey, kind: type) -> dict[str, Any]:
         """`DataSource.state`: a new one if the settings have selected another class."""
@@ -518,12 +521,14 @@ def _settings_digest(json_data: bytes, *others: str) -> str:
     return short_hash(json_data + "\0".join(others).encode())
 
 
+def _as_it_is(error: Exception) -> Exception:
+    return error
+
+
 def _opening_error(error: BaseException) -> BaseException:
     """Why the instance cannot be used: a new exception for each waiting call."""
-    fresh: BaseException
     if isinstance(error, PluginError):
-        fresh = copy_error(error)
-    else:
-        fresh = InstanceFailed(f"the data source cannot be opened: {describe(error)}")
-    fresh.__cause__ = error
-    return fresh
+        return copy_error(error)
+    failed = InstanceFailed(f"the data source cannot be opened: {describe(error)}")
+    failed.__cause__ = error
+    return failed

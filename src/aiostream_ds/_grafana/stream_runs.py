@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._declared_errors import table_of
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.replay import REPLAY_ROWS, RowReplay
@@ -61,7 +62,12 @@ def _runner(
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(instance.source, request.stream.name)
     row_encoder = replay.row_encoder(request)
     run = partial(
-        supervise, key=request.key, delays=instance.delays, counters=counters, options=options
+        supervise,
+        key=request.key,
+        delays=instance.delays,
+        counters=counters,
+        options=options,
+        declare=table_of(type(instance.source)).find,
     )
 
     async def attach_status_column(channel: Channel) -> None:

@@ -55,6 +55,7 @@ __all__ = ["compile_plan"]
 _RESERVED_NAMES = (
     "_plan",
     "allow",
+    "declared_errors",
     "grafana_config",
     "health",
     "instance",

@@ -75,6 +75,7 @@ def supervise(
     counters: Counters,
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
     filler: GapFiller | None = None,
+    declare: Callable[[Exception], Exception] = lambda error: error,
 ) -> Runner:
     """A runner that runs the author's method, and runs it again after transient errors.
 
@@ -88,13 +89,14 @@ def supervise(
         counters: where errors and retries are counted.
         prepare: awaited before each run; its errors are handled as the method's.
         filler: see `drive`.
+        declare: returns the error to handle in place of the method's; see `declared_errors`.
     """
 
     async def supervised(channel: Channel) -> None:
         scope = RunScope(channel)
         scope.enter()
         use_counters(counters)
-        run = _Run(channel, key, options.retry, delays, counters)
+        run = _Run(channel, key, options.retry, delays, counters, declare)
         await run.wait_after_bug()
         drive_once = drive(
             open_rows,
@@ -137,6 +139,7 @@ class _Run:
     __slots__ = (
         "_channel",
         "_counters",
+        "_declare",
         "_delays",
         "_extra",
         "_failures",
@@ -153,8 +156,10 @@ class _Run:
         retry: Retry,
         delays: BugDelays,
         counters: Counters,
+        declare: Callable[[Exception], Exception],
     ) -> None:
         self._channel = channel
+        self._declare = declare
         self._key = key
         self._retry = retry
         self._delays = delays
@@ -194,6 +199,7 @@ class _Run:
         failure = contained(error, requested=False)
         if failure is None:
             return None
+        failure = self._declare(failure)
         declared = unwrap(failure)
         if not isinstance(declared, PluginError):
             self._has_bug = True

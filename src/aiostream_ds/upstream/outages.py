@@ -9,8 +9,9 @@ import anyio
 
 from aiostream_ds._author_code import to_plugin_error
 from aiostream_ds._channels.policy import Retry
+from aiostream_ds._declared_errors import ErrorTable
 from aiostream_ds._loggers import get_logger
-from aiostream_ds.errors import PluginError, copy_error
+from aiostream_ds.errors import PluginError, copy_error, unwrap
 
 __all__ = ["Outages", "worth_traceback"]
 
@@ -21,6 +22,7 @@ class Outages:
     """The consecutive failures of one upstream, which logs itself as `name`."""
 
     __slots__ = (
+        "_declared",
         "_error",
         "_failures",
         "_name",
@@ -30,8 +32,9 @@ class Outages:
         "_type",
     )
 
-    def __init__(self, name: str, retry: Retry) -> None:
+    def __init__(self, name: str, retry: Retry, declared: ErrorTable) -> None:
         self._name = name
+        self._declared = declared
         self._retry = retry
         self._failures = 0
         self._since = self._not_before = 0.0
@@ -53,8 +56,9 @@ class Outages:
         """Why a connection cannot be opened now: the last error, until the next attempt."""
         return self.refusal or (self._error if self.wait else None)
 
-    def failed(self, error: BaseException) -> PluginError:
+    def failed(self, raised: Exception) -> PluginError:
         """A connection could not be opened, or was lost. Returns the error for its subscribers."""
+        error, kind = unwrap(self._declared.find(raised, self._name)), type(unwrap(raised))
         shown = copy_error(to_plugin_error(error, self._name))
         vars(shown)["_is_logged"] = True
         self._failures += 1
@@ -70,7 +74,7 @@ class Outages:
                 shown,
                 exc_info=worth_traceback(error),
             )
-        elif type(error) is not self._type:  # texts may differ at each attempt
+        elif kind is not self._type:  # texts may differ at each attempt
             log.warning(
                 "%s: no connection: %s; it is retried after %.1f s, then after longer delays",
                 self._name,
@@ -80,7 +84,7 @@ class Outages:
             )
         else:
             log.debug("%s: attempt %d failed: %s", self._name, self._failures, shown)
-        self._error, self._type = shown, type(error)
+        self._error, self._type = shown, kind
         return shown
 
     def recovered(self) -> None:

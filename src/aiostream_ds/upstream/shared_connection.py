@@ -24,7 +24,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from math import inf
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -33,8 +33,9 @@ from msgspec import Struct
 
 from aiostream_ds._author_code import contained, isolate, to_plugin_error
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Buffer, Retry
+from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, table_of
 from aiostream_ds._loggers import get_logger
-from aiostream_ds.errors import UpstreamError, copy_error, unwrap
+from aiostream_ds.errors import PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.upstream.followed_key import FollowedKey
 from aiostream_ds.upstream.message_queue import MessageQueue
 from aiostream_ds.upstream.outages import Outages, worth_traceback
@@ -114,6 +115,16 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         ValueError: an argument is out of range.
     """
 
+    declared_errors: ClassVar[DeclaredErrors] = NO_ERRORS
+    """Which exceptions of the client library are which errors, as `DataSource.declared_errors`:
+    those of `connect`, `messages` and `subscribe`, and those that are passed to `fail`. Messages
+    begin with the name of the upstream. Any other exception is an UpstreamError, and its traceback
+    is logged once for an outage."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        table_of(cls)
+
     def __init__(
         self,
         *,
@@ -145,7 +156,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         self._checks: dict[MessageQueue[MessageT], None] = {}  # one for each waiting `check`
         self._changed = anyio.Event()
         self._next_message: anyio.Event | None = None  # set by `_read`, if `_end_outage` waits
-        self._outages = Outages(self.name, retry)
+        self._declared = table_of(type(self))
+        self._outages = Outages(self.name, retry, self._declared)
         self._is_running = self._has_cleanup_failed = False
         self._phase: Literal["idle", "opening", "open", "closing"] = "idle"
         self._scope = anyio.CancelScope()  # the connection runs in it; each phase sets its deadline
@@ -202,7 +214,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """
         state = self._keys.get(key)
         if state is not None:
-            state.fail(to_plugin_error(error, self.name))
+            state.fail(self._to_plugin_error(error))
 
     # -- for streams ---------------------------------------------------------------------------
 
@@ -269,7 +281,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             raise RuntimeError(
                 f"{self.name} must be entered once at a time; make one in each `lifespan`"
             )
-        self._outages = Outages(self.name, self._retry)
+        self._outages = Outages(self.name, self._retry, self._declared)
         async with AsyncExitStack() as stack:
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
             self._stack = stack.pop_all()
@@ -401,7 +413,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 raise UpstreamError(f"{self.name}: connect() ended while it was open")
         except Exception as error:
             if self._phase != "closing" or self._loss_cause is not None:
-                self._fail_all(self._outages.failed(unwrap(error)))
+                self._fail_all(self._outages.failed(error))
             else:
                 self._log_cleanup("connect", error)  # no subscriber waits for this connection
         else:
@@ -531,7 +543,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
                 state.deadline = scope.deadline
                 await method(connection, key)
         except Exception as error:
-            return to_plugin_error(unwrap(error), self.name)
+            return self._to_plugin_error(error)
         finally:
             state.deadline = inf
         if not scope.cancelled_caught:
@@ -539,6 +551,9 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         return UpstreamError(
             f"{self.name}: {method.__name__}({key!r}) did not return within {self._timeout:g} s"
         )
+
+    def _to_plugin_error(self, error: Exception) -> PluginError:
+        return to_plugin_error(unwrap(self._declared.find(error, self.name)), self.name)
 
     def _log_cleanup(self, what: str, error: BaseException) -> None:
         """Log an error that no subscriber gets: the first one of each connection."""

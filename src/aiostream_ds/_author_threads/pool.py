@@ -1,14 +1,4 @@
-"""Runs an author's `def` methods in worker threads of their data source.
-
-A call borrows a thread for as long as it runs, of the limit `DataSource.threads`. A stream has one
-thread from its first row to its end, of the limit `DataSource.stream_threads`: what is bound to a
-thread, as a connection of sqlite3 is, can be used throughout a run, and streams, which block most
-of the time, cannot take the threads of calls.
-
-A thread cannot be cancelled. What no longer waits for a call leaves it to run to its end; a stream
-ends at its next `yield`. One that does not is reported with its stack and counts against the limit
-until it has ended. All threads are daemons: they do not delay the end of the process.
-"""
+"""The worker threads of one data source."""
 
 import asyncio
 import inspect

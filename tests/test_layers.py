@@ -37,7 +37,9 @@ LAYERS = (
 # Where a plain task, the server or the start of a loop is needed. Everything else uses anyio.
 ASYNCIO = {
     "_author_code.py",
+    "_author_threads/iterator_reader.py",
     "_author_threads/pool.py",
+    "_author_threads/thread_call.py",
     "_background_tasks.py",
     "_channels/channel.py",
     "_channels/paced.py",

@@ -8,8 +8,15 @@ of the time, cannot take the threads of calls.
 A thread cannot be cancelled. What no longer waits for a call leaves it to run to its end; a stream
 ends at its next `yield`. One that does not is reported with its stack and counts against the limit
 until it has ended. All threads are daemons: they do not delay the end of the process.
+
+author_methods    calls a method, in a thread or in the event loop
+pool              the threads of one data source and their limits
+thread_call       one call
+iterator_reader   a stream: rows from a thread to the event loop
+worker            a thread that runs one call after the other
 """
 
+from aiostream_ds._author_threads.author_methods import call_method, runs_in_thread, threads_of
 from aiostream_ds._author_threads.pool import (
     ABANDONED_AFTER,
     CALL_WAIT,
@@ -17,9 +24,6 @@ from aiostream_ds._author_threads.pool import (
     READ_AHEAD,
     AuthorThreads,
     ThreadedSource,
-    call_method,
-    runs_in_thread,
-    threads_of,
 )
 
 __all__ = [

@@ -1,26 +1,21 @@
 """The worker threads of one data source."""
 
 import asyncio
-import inspect
-import sys
 import threading
-import traceback
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from queue import SimpleQueue
-from time import monotonic
 from typing import Any, Protocol, TypeVar
 from weakref import ref
 
 import anyio
 
-from aiostream_ds._declared_errors import declaring
+from aiostream_ds._author_threads.iterator_reader import IteratorReader
+from aiostream_ds._author_threads.thread_call import ThreadCall
+from aiostream_ds._author_threads.worker import Job, Worker
 from aiostream_ds._loggers import get_logger
-from aiostream_ds._loop_calls import resolve
-from aiostream_ds._short_repr import short_repr
-from aiostream_ds._telemetry import Counters, current_counters
+from aiostream_ds._telemetry import Counters
 from aiostream_ds._thread_limits import count_active_calls_of
 from aiostream_ds.errors import UpstreamError
 
@@ -31,9 +26,6 @@ __all__ = [
     "READ_AHEAD",
     "AuthorThreads",
     "ThreadedSource",
-    "call_method",
-    "runs_in_thread",
-    "threads_of",
 ]
 
 log = get_logger(__name__)
@@ -73,82 +65,6 @@ class ThreadedSource(Protocol):
         """The limit of streams."""
 
 
-def runs_in_thread(function: Callable[..., Any]) -> bool:
-    """Whether a method of an author is a `def`, which may block, and not an `async def`."""
-    return not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
-
-
-def threads_of(source: Any) -> "AuthorThreads":
-    """The worker threads of a data source."""
-    found: AuthorThreads | None = vars(source).get("_author_threads")
-    if found is None:
-        found = source._author_threads = AuthorThreads(source, current_counters())
-    return found
-
-
-async def call_method(source: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
-    """Call a method of a data source: an `async def` in the event loop, a `def` in a thread.
-
-    An awaitable that a `def` returns, as one that wraps an `async def` does, is awaited here.
-    Raises what the method raises, as `declared_errors` states it.
-    """
-    method = getattr(source, name)
-    with declaring(type(source)):
-        if not runs_in_thread(method):
-            return await method(*args, **kwargs)
-        result = await threads_of(source).call(name, partial(method, *args, **kwargs))
-        return await result if inspect.isawaitable(result) else result
-
-
-class _Job:
-    """One call of an author's code in a thread. `ended` is called there; it must not raise."""
-
-    __slots__ = ("began", "context", "ended", "name", "thread_id", "work")
-
-    def __init__(
-        self, name: str, work: Callable[[], Any], ended: Callable[[], None], context: Context
-    ) -> None:
-        self.name = name
-        self.work = work
-        self.ended = ended
-        self.context = context
-        self.began = monotonic()
-        self.thread_id = 0
-
-    def run(self) -> None:
-        self.thread_id = threading.get_ident()
-        try:
-            self.context.run(self.work)  # catches what the author raises
-        finally:
-            self.ended()
-
-    @property
-    def stack(self) -> str:
-        """Where the thread is, innermost call last; without this module's own frames."""
-        frame = sys._current_frames().get(self.thread_id)
-        if frame is None:
-            return ""
-        found = traceback.extract_stack(frame)
-        own = [n for n, each in enumerate(found) if each.filename == __file__]
-        return "".join(traceback.format_list(found[own[-1] + 1 :] if own else found)).rstrip()
-
-    def __str__(self) -> str:
-        return f"{self.name} ({monotonic() - self.began:.0f} s)"
-
-
-class _Worker(threading.Thread):
-    """A thread that runs one job after the other, until it gets None."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
-
-    def run(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            job.run()
-            del job  # it may refer to large results
-
-
 class AuthorThreads:
     """The worker threads of one data source. Not thread-safe: use it in the event loop's thread.
 
@@ -163,11 +79,11 @@ class AuthorThreads:
         self._label = type(source).__name__
         self._extra = {"datasource": getattr(instance, "uid", "")}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: list[_Worker] = []
-        self._running: dict[_Job, _Call | _Reader] = {}
+        self._idle: list[Worker] = []
+        self._running: dict[Job, ThreadCall | IteratorReader] = {}
         self._reported: set[str] = set()
         self._closed = False
-        self.abandoned: dict[_Job, None] = {}
+        self.abandoned: dict[Job, None] = {}
         count_active_calls_of(self)
 
     def __del__(self) -> None:
@@ -225,7 +141,7 @@ class AuthorThreads:
         Raises:
             UpstreamError: no thread was free for CALL_WAIT seconds.
         """
-        job = _Call(name, function)
+        job = ThreadCall(name, function)
         limiter = self._source.threads if limited else None
         if limiter is not None:
             await self._borrow(limiter, job, "threads", name)
@@ -282,14 +198,14 @@ class AuthorThreads:
 
     def _start(
         self,
-        borrower: "_Call | _Reader",
+        borrower: ThreadCall | IteratorReader,
         name: str,
         work: Callable[[], None],
         context: Context,
         limiter: anyio.CapacityLimiter | None,
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        worker = self._idle.pop() if self._idle else _Worker(f"{self._label}.{name}")
+        worker = self._idle.pop() if self._idle else Worker(f"{self._label}.{name}")
         borrower.future = loop.create_future()
 
         def in_loop() -> None:
@@ -311,7 +227,7 @@ class AuthorThreads:
             except RuntimeError:  # the loop is closed: the process ends
                 worker.jobs.put(None)
 
-        job = borrower.job = _Job(name, work, in_thread, context)
+        job = borrower.job = Job(name, work, in_thread, context)
         self._running[job] = borrower
         worker.name = f"{self._label}.{name}"
         worker.jobs.put(job)
@@ -324,13 +240,13 @@ class AuthorThreads:
                     limiter.release_on_behalf_of(borrower)
                 raise
 
-    def _leave(self, borrower: "_Call | _Reader") -> None:
+    def _leave(self, borrower: ThreadCall | IteratorReader) -> None:
         """Nothing waits for this job any more: report it if it does not end soon."""
         job = borrower.job
         if job in self._running and self._loop is not None:
             self._loop.call_later(ABANDONED_AFTER, self._abandon, job)
 
-    def _abandon(self, job: _Job) -> None:
+    def _abandon(self, job: Job) -> None:
         if job not in self._running or job in self.abandoned:
             return
         self.abandoned[job] = None
@@ -370,7 +286,7 @@ class AuthorThreads:
         """
         source = self._source
         limiter = source.threads if status is None else source.stream_threads
-        source_rows = _Reader(name, open_rows, reader, 1 if status is None else READ_AHEAD)
+        source_rows = IteratorReader(name, open_rows, reader, 1 if status is None else READ_AHEAD)
         has_waited = False
         if status is None:
             await self._borrow(limiter, source_rows, "threads", name)
@@ -393,7 +309,7 @@ class AuthorThreads:
                 async for row in others:
                     yield row
 
-    async def _end(self, reader: "_Reader") -> None:
+    async def _end(self, reader: IteratorReader) -> None:
         """Let the iterator end; raise what it has raised."""
         reader.stop()
         try:
@@ -451,211 +367,6 @@ class AuthorThreads:
             await leave(None, None, None)
 
 
-class _Call:
-    """A function's result, from a thread to the event loop."""
-
-    __slots__ = ("_error", "_function", "_value", "future", "has_ended", "job", "name")
-
-    is_waiting = False
-
-    future: "asyncio.Future[None]"
-    job: _Job
-
-    def __init__(self, name: str, function: Callable[[], Any]) -> None:
-        self.name = name
-        self._function = function
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self.has_ended = False
-
-    def run(self) -> None:
-        try:
-            self._value = self._function()
-        except BaseException as error:
-            self._error = error
-
-    def wake(self) -> None:
-        resolve(self.future)
-        if self.future.cancelled() and self._error is not None:
-            log.info("%s failed after its cancellation", self.name, exc_info=self._error)
-
-    async def wait(self) -> None:
-        await self.future
-
-    def result(self) -> Any:
-        error, self._error = self._error, None
-        try:
-            if isinstance(error, StopIteration):
-                raise RuntimeError(f"{self.name} raised StopIteration") from error
-            if error is not None:
-                raise error
-            return self._value
-        finally:
-            del error  # error → traceback → this frame → error would be a cycle
-
-
-class _Reader:
-    """Rows from an iterator in a thread, to the event loop.
-
-    The event loop allows a number of rows. The thread counts what it has read, and waits when that
-    is reached; it wakes the loop when the loop sleeps. Each writes only its own attributes, and the
-    list, whose methods are atomic.
-    """
-
-    __slots__ = (
-        "_count",
-        "_find_copy",
-        "_gate",
-        "_is_asleep",
-        "_limit",
-        "_loop",
-        "_name",
-        "_open_rows",
-        "_read_ahead",
-        "_rows",
-        "_stopped",
-        "error",
-        "future",
-        "has_ended",
-        "is_waiting",
-        "job",
-        "other",
-    )
-
-    future: "asyncio.Future[None]"
-    job: _Job
-
-    def __init__(
-        self,
-        name: str,
-        open_rows: Callable[[], Any],
-        find_copy: Callable[[type], Callable[[Any], Any] | None] | None,
-        read_ahead: int,
-    ) -> None:
-        self._name = name
-        self._open_rows = open_rows
-        self._find_copy = find_copy
-        self._read_ahead = read_ahead
-        self._loop = asyncio.get_running_loop()
-        self._gate: SimpleQueue[None] = SimpleQueue()
-        self._rows: list[Any] = []
-        self._count = 0  # rows that were read
-        self._limit = 0
-        self._stopped = False
-        self.is_waiting = False  # set by the thread
-        self._is_asleep = False  # set by the event loop, cleared by the thread
-        self.error: BaseException | None = None
-        self.other: Any = None
-        self.has_ended = False
-
-    # In the thread
-
-    def run(self) -> None:
-        try:
-            self._wait(0)
-            rows = None if self._stopped else self._open()
-            if rows is not None:
-                try:
-                    self._read(rows)
-                finally:
-                    self._close(rows)
-        except BaseException as error:
-            self.error = error
-
-    def _open(self) -> Iterator[Any] | None:
-        rows = self._open_rows()
-        if hasattr(rows, "__anext__"):
-            self.other = rows
-            return None
-        if not hasattr(rows, "__next__"):
-            raise TypeError(
-                f"{self._name} must yield, or return an iterator, got {short_repr(rows)}"
-            )
-        found: Iterator[Any] = rows
-        return found
-
-    def _close(self, rows: Any) -> None:
-        if isinstance(rows, Generator):  # another iterator may be a client that others share
-            try:
-                rows.close()
-            except RuntimeError as error:
-                if "ignored GeneratorExit" not in str(error):
-                    raise
-                text = f"{self._name} yields in its finally while it is closed"
-                raise RuntimeError(text) from error
-
-    def _read(self, rows: Iterator[Any]) -> None:
-        append, find_copy = self._rows.append, self._find_copy
-        count = 0
-        kind: type | None = None
-        copy: Callable[[Any], Any] | None = None
-        for row in rows:
-            try:
-                if row.__class__ is not kind and find_copy is not None:
-                    kind = row.__class__
-                    copy = find_copy(kind)
-                append(row if copy is None else copy(row))
-            except BaseException:
-                append(row)  # the event loop reads it again, and reports the error
-            count += max(1, len(row)) if kind is list else 1
-            self._count = count
-            if self._is_asleep:
-                self._is_asleep = False
-                self._loop.call_soon_threadsafe(self.wake)
-            if count >= self._limit:
-                self._wait(count)
-                if self._stopped:
-                    return
-
-    def _wait(self, count: int) -> None:
-        """Wait until more rows are allowed than were read, or until the end."""
-        while count >= self._limit and not self._stopped:
-            self.is_waiting = True
-            if count >= self._limit and not self._stopped:  # still, now that the loop sees it
-                self._gate.get()
-            self.is_waiting = False
-
-    # In the event loop
-
-    def wake(self) -> None:
-        resolve(self.future)
-
-    async def take(self) -> list[Any]:
-        """The rows that were read, at least one; none after the end."""
-        rows = self._rows
-        self._limit = self._count + self._read_ahead
-        if self.is_waiting:
-            self._open_gate()
-        while not rows and not self.has_ended:
-            self.future = self._loop.create_future()
-            self._is_asleep = True
-            if rows or self.has_ended:
-                break
-            await self.future
-        self._is_asleep = False
-        found = rows[:]
-        del rows[: len(found)]
-        self._limit = 0  # until more is asked for
-        return found
-
-    def stop(self) -> None:
-        """Let the thread end at the next `yield`."""
-        self._stopped = True
-        self._limit = 0
-        self._open_gate()
-
-    def _open_gate(self) -> None:
-        self.is_waiting = False
-        self._gate.put(None)
-
-    async def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, up to so many seconds."""
-        with anyio.move_on_after(seconds):
-            while not self.has_ended:
-                self.future = self._loop.create_future()
-                await self.future
-
-
 @asynccontextmanager
 async def _closing(rows: Any) -> AsyncGenerator[Any]:
     try:
@@ -669,7 +380,7 @@ def _count(limiter: anyio.CapacityLimiter) -> str:
     return f"{limiter.total_tokens:g}"
 
 
-def _names(jobs: Iterable[_Job]) -> str:
+def _names(jobs: Iterable[Job]) -> str:
     """The methods that run, the longest running first."""
     oldest = sorted(jobs, key=lambda job: job.began)
     more = f" and {len(oldest) - _SHOWN} more" if len(oldest) > _SHOWN else ""

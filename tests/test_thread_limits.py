@@ -107,11 +107,15 @@ async def test_busy_threads_are_logged_when_it_begins_and_when_it_ends(caplog):
         while source.threads.statistics().tasks_waiting < 2:
             await anyio.sleep(0)
         assert not messages(), "calls may wait for a moment"
-        begins = ("all 1 threads of the data source are busy, and 2 calls wait for one", "hung")
+        begins = (
+            "all 1 threads of DataSource for calls are in use, and 2 more wait for one; raise"
+            " self.threads.total_tokens, or write methods that wait as `async def`",
+            "hung",
+        )
         assert messages() == messages() == [begins]
         release.set()
     assert messages() == [begins]
     assert messages() == [
         begins,
-        ("no call waits for a thread of the data source any more", "hung"),
+        ("nothing waits for threads of DataSource for calls any more", "hung"),
     ]

@@ -30,6 +30,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds._author_threads import ABANDONED_AFTER, CALL_WAIT, READ_AHEAD, threads_of
+from aiostream_ds._grafana.thread_watch import ThreadWatch
 from aiostream_ds.datasource import create_instance, open_lifespan
 from aiostream_ds.settings import Settings
 from aiostream_ds.testing import QueryFailed, serve_in_memory
@@ -416,11 +417,12 @@ async def test_a_wrapper_of_an_async_method_is_awaited_in_the_event_loop():
 
 
 async def test_calls_beyond_the_limit_wait_and_the_limit_is_logged_once(caplog):
-    release, running, most = threading.Event(), set(), []
+    release, running, most, sources = threading.Event(), set(), [], []
 
     class Source(DataSource):
         def __init__(self):
             self.threads.total_tokens = 2
+            sources.append(self)
 
         @query
         def wait(self, q: Query) -> Frame:
@@ -436,11 +438,15 @@ async def test_calls_beyond_the_limit_wait_and_the_limit_is_logged_once(caplog):
                 tasks.start_soon(grafana.query, {"queryType": "wait"})
             await until(lambda: grafana.plugin.counters.thread_waits == 3)
             await until(lambda: len(running) == 2)
+            watch = ThreadWatch()
+            for _ in range(3):
+                watch.check(sources)
         finally:
             release.set()
     assert len(most) == 5 and max(most) == 2
-    (record,) = [r for r in caplog.records if "waits for a thread" in r.getMessage()]
-    assert "all 2 are in use by wait (0 s), wait (0 s)" in record.getMessage()
+    (record,) = [r for r in caplog.records if "for one" in r.getMessage()]
+    text = "all 2 threads of Source for calls are in use by wait (0 s), wait (0 s), and 3 more wait"
+    assert text in record.getMessage()
     assert "raise self.threads.total_tokens" in record.getMessage()
 
 
@@ -480,9 +486,12 @@ async def test_a_call_that_gets_no_thread_fails_with_the_limit_and_what_holds_it
 
 
 async def test_a_stream_beyond_the_limit_reports_that_it_waits_and_then_runs(caplog):
+    sources = []
+
     class Source(DataSource):
         def __init__(self):
             self.stream_threads.total_tokens = 1
+            sources.append(self)
 
         @stream("s/{n:int}", status_column="status")
         def s(self, n: int):
@@ -496,6 +505,10 @@ async def test_a_stream_beyond_the_limit_reports_that_it_waits_and_then_runs(cap
             second = await grafana.follow("s/2")
             row = await second.next()
             assert "waits for a thread: all 1 for streams are in use" in row["status"]
+            watch = ThreadWatch()
+            watch.check(sources)
+            watch.check(sources)
+            assert "threads of Source for streams are in use by s (0 s), and 1 more" in caplog.text
             assert "raise self.stream_threads.total_tokens" in caplog.text
         while row.get("n") != 2:
             row = await second.next()

@@ -81,7 +81,6 @@ class AuthorThreads:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[Worker] = []
         self._running: dict[Job, ThreadCall | IteratorReader] = {}
-        self._reported: set[str] = set()
         self._closed = False
         self.abandoned: dict[Job, None] = {}
         count_active_calls_of(self)
@@ -118,6 +117,12 @@ class AuthorThreads:
             found.append(f"{noun} not end: {_names(self.abandoned)}")
         return "; ".join(found)
 
+    def users(self, limiter: anyio.CapacityLimiter) -> str:
+        """ " by" and the methods whose threads count against a limit, the longest running first; or
+        "" where the author's own calls in threads do."""
+        found = [job for job in self._running if job.limiter is limiter]
+        return f" by {_names(found)}" if found else ""
+
     def close(self) -> None:
         """End the idle threads, and each other one when its call has returned."""
         self._closed = True
@@ -144,7 +149,7 @@ class AuthorThreads:
         job = ThreadCall(name, function)
         limiter = self._source.threads if limited else None
         if limiter is not None:
-            await self._borrow(limiter, job, "threads", name)
+            await self._borrow(limiter, job, name)
         self._start(job, name, job.run, copy_context(), limiter)
         try:
             await job.wait()
@@ -154,45 +159,24 @@ class AuthorThreads:
         result: T = job.result()
         return result
 
-    async def _borrow(
-        self, limiter: anyio.CapacityLimiter, borrower: object, attribute: str, name: str
-    ) -> None:
+    async def _borrow(self, limiter: anyio.CapacityLimiter, borrower: object, name: str) -> None:
         """Wait for a free thread."""
-        if self._borrow_nowait(limiter, borrower, attribute, name):
+        if self._borrow_nowait(limiter, borrower):
             return
         with anyio.move_on_after(CALL_WAIT):
             return await limiter.acquire_on_behalf_of(borrower)
         raise UpstreamError(
-            f"no thread was free for {name} in {CALL_WAIT:g} s: all {_count(limiter)} are in use by"
-            f" {_names(self._running)}"
+            f"no thread was free for {name} in {CALL_WAIT:g} s: all {_count(limiter)} are in use"
+            f"{self.users(limiter)}"
         )
 
-    def _borrow_nowait(
-        self, limiter: anyio.CapacityLimiter, borrower: object, attribute: str, name: str
-    ) -> bool:
+    def _borrow_nowait(self, limiter: anyio.CapacityLimiter, borrower: object) -> bool:
         try:
             limiter.acquire_on_behalf_of_nowait(borrower)
             return True
         except anyio.WouldBlock:
             self._counters.thread_waits += 1
-            self._report_limit(limiter, attribute, name)
             return False
-
-    def _report_limit(self, limiter: anyio.CapacityLimiter, attribute: str, name: str) -> None:
-        """Log that the limit is reached, the first time."""
-        if attribute in self._reported:
-            return
-        self._reported.add(attribute)
-        log.warning(
-            "%s: %s waits for a thread: all %s are in use by %s; raise"
-            " self.%s.total_tokens, or write methods that wait as `async def`",
-            self._label,
-            name,
-            _count(limiter),
-            _names(self._running),
-            attribute,
-            extra=self._extra,
-        )
 
     # Threads
 
@@ -227,7 +211,7 @@ class AuthorThreads:
             except RuntimeError:  # the loop is closed: the process ends
                 worker.jobs.put(None)
 
-        job = borrower.job = Job(name, work, in_thread, context)
+        job = borrower.job = Job(name, work, in_thread, context, limiter)
         self._running[job] = borrower
         worker.name = f"{self._label}.{name}"
         worker.jobs.put(job)
@@ -289,8 +273,8 @@ class AuthorThreads:
         source_rows = IteratorReader(name, open_rows, reader, 1 if status is None else READ_AHEAD)
         has_waited = False
         if status is None:
-            await self._borrow(limiter, source_rows, "threads", name)
-        elif not self._borrow_nowait(limiter, source_rows, "stream_threads", name):
+            await self._borrow(limiter, source_rows, name)
+        elif not self._borrow_nowait(limiter, source_rows):
             has_waited = True
             yield status(f"waits for a thread: all {_count(limiter)} for streams are in use")
             await limiter.acquire_on_behalf_of(source_rows)

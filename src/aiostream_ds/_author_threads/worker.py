@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
+import anyio
+
 __all__ = ["Job", "Worker"]
 
 _PACKAGE = str(Path(__file__).parent)
@@ -18,12 +20,18 @@ _PACKAGE = str(Path(__file__).parent)
 class Job:
     """One call of an author's code in a thread. `ended` is called there; it must not raise."""
 
-    __slots__ = ("began", "context", "ended", "name", "thread_id", "work")
+    __slots__ = ("began", "context", "ended", "limiter", "name", "thread_id", "work")
 
     def __init__(
-        self, name: str, work: Callable[[], Any], ended: Callable[[], None], context: Context
+        self,
+        name: str,
+        work: Callable[[], Any],
+        ended: Callable[[], None],
+        context: Context,
+        limiter: anyio.CapacityLimiter | None,
     ) -> None:
         self.name = name
+        self.limiter = limiter  # against which it counts
         self.work = work
         self.ended = ended
         self.context = context

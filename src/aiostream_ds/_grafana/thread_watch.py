@@ -1,11 +1,12 @@
-"""Reports that all threads of a data source are busy, as when they read a disk that hangs."""
+"""Reports that all threads of a data source are in use, as when they read a disk that hangs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
 
+from aiostream_ds._author_threads import threads_of
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.datasource import DataSource
 
@@ -14,53 +15,71 @@ __all__ = ["THREADS_CHECK", "ThreadWatch"]
 log = get_logger(__name__)
 
 THREADS_CHECK = 5.0
-"""Seconds between two checks for calls that wait for a thread. Two in a row are logged."""
+"""Seconds between two checks for what waits for a thread. Two in a row are logged."""
+
+_KINDS = {"threads": "calls", "stream_threads": "streams"}
 
 
-class _Owner(NamedTuple):
-    """What a limiter is for: a data source, or all of them."""
+class _Limit(NamedTuple):
+    """A limit of threads: of a data source, or of all of them."""
 
     uid: str
-    text: str
+    text: str  # after "all 40 threads"
+    advice: str
 
 
 class ThreadWatch:
-    """Remembers which limiters had calls that wait, and logs one line when it begins and ends."""
+    """Remembers for which limits something waited, and logs one line when it begins and ends."""
 
     __slots__ = ("_reported", "_waited")
 
     def __init__(self) -> None:
-        self._waited: set[_Owner] = set()  # at the last check
-        self._reported: set[_Owner] = set()
+        self._waited: set[_Limit] = set()  # at the last check
+        self._reported: set[_Limit] = set()
 
     def check(self, sources: Iterable[DataSource[Any]]) -> None:
-        """Check the limiters of these data sources, and anyio's own."""
+        """Check the limits of these data sources, and anyio's own."""
         waited = set()
-        for owner, limiter in _limiters(sources):
+        for limit, limiter, source in _limits(sources):
             waiting = limiter.statistics().tasks_waiting
             if not waiting:
                 continue
-            waited.add(owner)
-            if owner in self._waited and owner not in self._reported:
-                self._reported.add(owner)
-                text = "all %d threads of %s are busy, and %d calls wait for one"
-                log.warning(text, limiter.total_tokens, owner.text, waiting, extra=_extra(owner))
-        for owner in self._reported - waited - self._waited:
-            self._reported.discard(owner)
-            log.info("no call waits for a thread of %s any more", owner.text, extra=_extra(owner))
+            waited.add(limit)
+            if limit in self._waited and limit not in self._reported:
+                self._reported.add(limit)
+                log.warning(
+                    "all %d threads %s are in use%s, and %d more wait for one; %s",
+                    limiter.total_tokens,
+                    limit.text,
+                    "" if source is None else threads_of(source).users(limiter),
+                    waiting,
+                    limit.advice,
+                    extra=_extra(limit),
+                )
+        for limit in self._reported - waited - self._waited:
+            self._reported.discard(limit)
+            log.info("nothing waits for threads %s any more", limit.text, extra=_extra(limit))
         self._waited = waited
 
 
-def _extra(owner: _Owner) -> dict[str, str]:
-    return {"datasource": owner.uid} if owner.uid else {}
+def _extra(limit: _Limit) -> dict[str, str]:
+    return {"datasource": limit.uid} if limit.uid else {}
 
 
-def _limiters(
+_SHARED = _Limit("", "of anyio's own limit", "pass limiter=self.threads to the calls of anyio")
+
+
+def _limits(
     sources: Iterable[DataSource[Any]],
-) -> Iterable[tuple[_Owner, anyio.CapacityLimiter]]:
-    default = anyio.to_thread.current_default_thread_limiter()
-    yield _Owner("", "anyio's limiter, which calls without `limiter=self.threads` share,"), default
+) -> Iterator[tuple[_Limit, anyio.CapacityLimiter, DataSource[Any] | None]]:
+    yield _SHARED, anyio.to_thread.current_default_thread_limiter(), None
     for source in sources:
-        limiter = vars(source).get("threads")  # made at its first use
-        if isinstance(limiter, anyio.CapacityLimiter):
-            yield _Owner(source.instance.uid, "the data source"), limiter
+        for attribute, kind in _KINDS.items():
+            limiter = vars(source).get(attribute)  # made at its first use
+            if isinstance(limiter, anyio.CapacityLimiter):
+                advice = (
+                    f"raise self.{attribute}.total_tokens, or write methods that wait as"
+                    " `async def`"
+                )
+                text = f"of {type(source).__name__} for {kind}"
+                yield _Limit(source.instance.uid, text, advice), limiter, source

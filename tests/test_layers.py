@@ -63,6 +63,7 @@ ASYNCIO = {
 
 # Packages that only a few places may import: a file, or a folder with everything in it.
 THIRD_PARTY = {
+    "cbor2": ("sources/decoding/formats.py",),
     "cryptography": ("_process/tls.py",),
     "grpclib": (
         "_http2/connection.py",
@@ -77,6 +78,7 @@ THIRD_PARTY = {
     ),
     "h2": ("_http2/",),
     "hpack": ("_http2/headers.py",),
+    "jsonpath": ("sources/decoding/json_paths.py",),
     "numpy": ("_frames/", "sources/"),
     "packaging": ("packaging/",),
     "orjson": ("_frames/", "_encoding/row_layout.py", "_encoding/values.py"),

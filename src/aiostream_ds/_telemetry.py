@@ -105,7 +105,8 @@ class Counters:
     def count_dropped(self, reason: str, count: int = 1) -> None:
         """What a stream dropped by its policies: rows that are "late" or "duplicate", values beyond
         the limit of "columns" or in "conflict" with their column, messages of an "upstream", rows
-        of a "broadcast"."""
+        of a "broadcast"; by a source, each "message" that is not a row and each "value" of a row
+        that is left out."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:

@@ -8,18 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiostream_ds.sources.file.records import BadLine, Csv, Ndjson, RecordSettings, read_time
+from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.decoding.event_times import read_time
+from aiostream_ds.sources.decoding.row_settings import RowSettings
+from aiostream_ds.sources.file.records import Csv, Ndjson
 
 T = 1_700_000_000_123
 ISO = "2023-11-14T22:13:20.123Z"
 
 
 def ndjson(line, **settings):
-    return Ndjson(RecordSettings(**settings)).read(line.encode(), 7)
+    return Ndjson(RowSettings(**settings)).read(line.encode(), 7)
 
 
 def csv(header, line, **settings):
-    return Csv(RecordSettings(**settings), header.encode()).read(line.encode(), 7)
+    return Csv(RowSettings(**settings), header.encode()).read(line.encode(), 7)
 
 
 # -- times -----------------------------------------------------------------------------------------
@@ -52,7 +55,7 @@ def csv(header, line, **settings):
     ],
 )
 def test_a_time_is_read_in_each_format(value, unit):
-    assert read_time(value, RecordSettings(time_unit=unit)) == T
+    assert read_time(value, RowSettings(time_unit=unit)) == T
 
 
 @pytest.mark.parametrize(
@@ -64,13 +67,13 @@ def test_a_time_is_read_in_each_format(value, unit):
     ],
 )
 def test_an_http_date_is_a_time(text):
-    assert read_time(text, RecordSettings()) == T // 1000 * 1000
+    assert read_time(text, RowSettings()) == T // 1000 * 1000
 
 
 @pytest.mark.parametrize("text", ["14/11/2023 22:13:20", "11-14-2023", "Nov 14 22:13:20", "22:13"])
 def test_a_date_that_is_ambiguous_or_incomplete_is_not_guessed(text):
-    with pytest.raises(BadLine):
-        read_time(text, RecordSettings())
+    with pytest.raises(BadRecord):
+        read_time(text, RowSettings())
 
 
 TIMES = ["Time", "TIME", "timestamp", "Timestamp", "@timestamp", "ts", "date", "DateTime"]
@@ -89,9 +92,9 @@ def test_a_time_is_not_guessed_from_two_names_a_fixed_column_or_against_the_sett
         (("ts",), {"columns": {"ts": "number"}}),
         (("ts",), {"time": "at"}),
     ):
-        with pytest.raises(BadLine, match="set `time` to the key"):
+        with pytest.raises(BadRecord, match="set `time` to the key"):
             ndjson(json.dumps(dict.fromkeys(names, T)), **more)
-        with pytest.raises(BadLine, match=f"got {', '.join(names)}; set `time` to the column"):
+        with pytest.raises(BadRecord, match=f"got {', '.join(names)}; set `time` to the column"):
             csv(",".join(names), ",".join([str(T)] * len(names)), **more)
     exact = ndjson(json.dumps({"time": T, "ts": 5}))
     assert (exact["time"], exact["ts"]) == (T, 5)
@@ -109,13 +112,13 @@ def test_a_comma_between_semicolons_is_decimal():
 @given(st.integers(100_000_000, 7_000_000_000))
 def test_auto_finds_the_unit_of_any_time_from_1973_on(seconds):
     for factor in (1, 10**3, 10**6, 10**9):
-        assert read_time(seconds * factor, RecordSettings()) == seconds * 1000
+        assert read_time(seconds * factor, RowSettings()) == seconds * 1000
 
 
 def test_an_explicit_unit_is_used_for_any_number():
-    assert read_time(5, RecordSettings(time_unit="ms")) == 5
-    assert read_time(-5_000_000, RecordSettings(time_unit="ns")) == -5
-    assert read_time(5, RecordSettings()) == 5000
+    assert read_time(5, RowSettings(time_unit="ms")) == 5
+    assert read_time(-5_000_000, RowSettings(time_unit="ns")) == -5
+    assert read_time(5, RowSettings()) == 5000
 
 
 @pytest.mark.parametrize(
@@ -140,15 +143,15 @@ def test_an_explicit_unit_is_used_for_any_number():
     ids=lambda value: type(value).__name__,
 )
 def test_an_invalid_time_is_a_bad_line(value):
-    with pytest.raises(BadLine):
-        read_time(value, RecordSettings())
+    with pytest.raises(BadRecord):
+        read_time(value, RowSettings())
 
 
 @given(st.datetimes(datetime(1700, 1, 1), datetime(2250, 1, 1)))
 def test_iso_times_without_an_offset_are_utc(moment):
     exact = (moment - datetime(1970, 1, 1)) / timedelta(milliseconds=1)
     for text in (moment.isoformat(), moment.replace(tzinfo=UTC).isoformat()):
-        assert abs(read_time(text, RecordSettings()) - exact) <= 0.51
+        assert abs(read_time(text, RowSettings()) - exact) <= 0.51
 
 
 # -- NDJSON ----------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ def test_the_json_of_python_is_read():
     ],
 )
 def test_an_invalid_line_is_bad(line):
-    with pytest.raises(BadLine):
+    with pytest.raises(BadRecord):
         ndjson(line)
 
 
@@ -246,7 +249,7 @@ def test_the_delimiter_is_the_most_frequent_one_in_the_header(delimiter):
 
 def test_cells_may_be_quoted_but_not_across_lines():
     assert csv('time,"a,b"', f'{T},"x ""y"", z"') == {"time": T, "offset": 7, "a,b": 'x "y", z'}
-    with pytest.raises(BadLine, match="invalid CSV"):
+    with pytest.raises(BadRecord, match="invalid CSV"):
         csv("time,a", f'{T},"x')
 
 
@@ -273,7 +276,7 @@ def test_an_irregular_or_repeated_header_is_accepted():
     ],
 )
 def test_an_invalid_csv_line_is_bad_with_a_reason(header, line, reason):
-    with pytest.raises(BadLine, match=reason):
+    with pytest.raises(BadRecord, match=reason):
         csv(header, line)
 
 
@@ -300,7 +303,7 @@ CELLS = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_si
 def test_any_json_object_is_a_row_or_a_bad_line(values):
     try:
         row = ndjson(json.dumps({**values, "time": T}))
-    except BadLine:
+    except BadRecord:
         return
     assert (row["time"], row["offset"]) == (T, 7)
     assert not any(type(v) is int for k, v in row.items() if k not in ("time", "offset"))
@@ -309,9 +312,9 @@ def test_any_json_object_is_a_row_or_a_bad_line(values):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_row_or_a_bad_line(line):
-    settings = RecordSettings()
+    settings = RowSettings()
     for reader in (Ndjson(settings), Csv(settings, line), Csv(settings, b"time,a")):
         try:
             reader.read(line.replace(b"\n", b""), 7)
-        except BadLine as error:
+        except BadRecord as error:
             assert str(error)

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["Gauges", "exposition"]
 
 
+_DROP_REASONS = (
+    "late",
+    "duplicate",
+    "columns",
+    "conflict",
+    "series",
+    "upstream",
+    "broadcast",
+    "message",
+    "value",
+)
+
+
 class Gauges(NamedTuple):
     """The registry's numbers at one moment."""
 
@@ -147,7 +160,7 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Rows and values left out by a stream's rules, by reason.",
         labels=["reason"],
     )
-    for reason in ("late", "duplicate", "columns", "conflict", "series", "upstream", "broadcast"):
+    for reason in _DROP_REASONS:
         dropped.add_metric([reason], counters.dropped.get(reason, 0))
     yield dropped
     requests = CounterMetricFamily(

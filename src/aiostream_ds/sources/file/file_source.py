@@ -35,10 +35,10 @@ from aiostream_ds.errors import (
 )
 from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
+from aiostream_ds.sources.decoding.row_settings import RowSettings
 from aiostream_ds.sources.file.follow import Batch, FileFollower, epoch_name
 from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine, SkippedLines
 from aiostream_ds.sources.file.range_reader import FoundRows, find_rows
-from aiostream_ds.sources.file.records import RecordSettings
 
 __all__ = ["File", "FileSettings"]
 
@@ -63,7 +63,7 @@ _LOG_INTERVAL = 60.0
 """Minimum seconds between two log lines about skipped lines of a file."""
 
 
-class FileSettings(RecordSettings):
+class FileSettings(RowSettings):
     """Which files are read, and how."""
 
     directory: Annotated[str, Meta(examples=["/var/log/app"])]

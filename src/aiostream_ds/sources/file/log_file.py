@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from aiostream_ds.errors import UpstreamError
-from aiostream_ds.sources.file.records import BadLine, Csv, LineReader, Ndjson, RecordSettings
+from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.decoding.row_settings import RowSettings
+from aiostream_ds.sources.file.records import Csv, LineReader, Ndjson
 from aiostream_ds.sources.regular_file import open_beneath, open_regular
 
 __all__ = [
@@ -97,7 +99,7 @@ class LogFile:
     def __init__(
         self,
         path: str,
-        settings: RecordSettings,
+        settings: RowSettings,
         *,
         is_csv: bool,
         max_line: int,
@@ -175,7 +177,7 @@ class LogFile:
             line, end = head[end : newline - 1], newline
             try:
                 row = reader.read(line, end)
-            except BadLine as error:
+            except BadRecord as error:
                 self.skipped.append(SkippedLine(end, str(error)))
                 row = None
             if row is not None:
@@ -292,7 +294,7 @@ def _parse(
             continue
         try:
             row = reader.read(line, end)
-        except BadLine as error:
+        except BadRecord as error:
             skipped.append(SkippedLine(end, str(error)))
             continue
         if row is not None:

@@ -1,0 +1,32 @@
+"""The settings of a source whose messages are decoded by `MessageDecoder`."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from aiostream_ds.sources.decoding.row_settings import RowSettings
+
+__all__ = ["DecodingSettings", "Format"]
+
+Format = Literal["auto", "json", "influx", "csv", "msgpack", "cbor", "number", "text"]
+
+
+class DecodingSettings(RowSettings):
+    """How messages become rows."""
+
+    format: Format = "auto"
+    """The format of the messages. auto finds it for each message from its content; name it where
+    you know it. influx is line protocol."""
+    rows_path: Annotated[str, Meta(examples=["$.data[*]"])] = ""
+    """A JSONPath that selects the rows of a message. Without one, an object is a row and an array
+    is several."""
+    paths: dict[str, str] = {}
+    """Columns with values from elsewhere in the message, by JSONPath: {"device": "$.head.name"}
+    gives every row of the message a column `device`."""
+    names: list[str] = []
+    """The names of the columns of arrays, and of CSV without a header."""
+    labels: list[str] = []
+    """Columns of text whose values identify a series, such as the name of a device. Each series has
+    columns of its own."""
+    max_message: Annotated[int, Meta(ge=1_000, le=64_000_000)] = 1_000_000
+    """Maximum bytes of a message; longer ones are left out."""

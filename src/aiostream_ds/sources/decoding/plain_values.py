@@ -1,0 +1,96 @@
+"""Values of MessagePack, CBOR and clients as values of JSON, and nested objects as columns."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from typing import Any
+
+from aiostream_ds.sources.decoding.bad_record import BadRecord
+
+__all__ = ["COLUMNS_LIMIT", "DEPTH_LIMIT", "NAME_LIMIT", "columns_of", "plain"]
+
+DEPTH_LIMIT = 32
+"""Maximum depth of objects and arrays in a message of MessagePack or CBOR, and of objects that
+become columns; deeper ones are one column of JSON."""
+
+COLUMNS_LIMIT = 500
+"""Maximum number of columns of a row of a message; further ones are left out and counted."""
+
+NAME_LIMIT = 200
+"""Maximum characters of the name of a column; values with a longer one are left out and counted."""
+
+_SCALARS = frozenset({bool, int, float, str, type(None)})
+
+
+def plain(value: Any, depth: int = DEPTH_LIMIT) -> Any:
+    """The value as one of JSON. Raises BadRecord."""
+    if type(value) in _SCALARS:
+        return value
+    if depth == 0:
+        raise BadRecord(f"expected at most {DEPTH_LIMIT} levels of objects and arrays, got more")
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, depth - 1) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text(bytes(value))
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bool | int | float | str):  # of a subclass
+        return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
+    kind = type(value).__name__
+    if kind in ("Decimal", "Fraction"):
+        return _float(value)
+    if kind == "Ext":  # of MessagePack
+        return _text(value.data)
+    if kind in ("undefined_type", "undefined", "CBORSimpleValue"):
+        return None
+    if kind.startswith(("UUID", "IPv")):
+        return str(value)
+    raise BadRecord(f"expected a value that JSON has, got one of the type {kind}")
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (OverflowError, ValueError):
+        raise BadRecord("a number is too large for a float") from None
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return _text(key)
+    if isinstance(key, bool | int | float):
+        try:
+            return str(key)
+        except ValueError:  # thousands of digits
+            raise BadRecord("a key is too large a number") from None
+    raise BadRecord(f"expected keys that are texts or numbers, got a {type(key).__name__}")
+
+
+def _text(value: bytes) -> str:
+    """The text of bytes; hexadecimal digits if they are not UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()
+
+
+def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with those of nested objects as columns `a.b`."""
+    return dict(_leaves("", values, DEPTH_LIMIT))
+
+
+def _leaves(prefix: str, values: Mapping[str, Any], depth: int) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = prefix + key
+        # a longer name is left out: names must not grow with the depth
+        if type(value) is dict and value and depth > 1 and len(name) <= NAME_LIMIT:
+            yield from _leaves(f"{name}.", value, depth - 1)
+        else:
+            yield name, value

@@ -85,6 +85,7 @@ class Broadcast(Generic[RowT]):
     `publish`, `fail`, `close` and `statistics` are thread-safe. `subscribe` and `send` are called
     in an event loop. A row that is a dict, a list, a `Row` or another object with declared fields
     is copied when it is published; what it contains, and arrays, must not be changed afterwards.
+    All subscribers get the same copy, which they must not change.
 
     Args:
         buffer: the bounds of each subscription's queue; bytes are not counted. With

@@ -1,15 +1,31 @@
 """resample and ohlc: aggregates of windows by series."""
 
 import math
+from collections import namedtuple
+from dataclasses import dataclass
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 
 from aiostream_ds import Broadcast, Buffer, Row
 from aiostream_ds.operators import ohlc, resample
-from tests.operators.kit import START, at, collect
+from tests.operators.kit import START, at, collect, ticks
 
 pytestmark = pytest.mark.virtual
+
+
+class Reading(Row):
+    time: datetime
+    price: float
+
+
+@dataclass
+class Point:
+    x: int
+
+
+NamedPoint = namedtuple("NamedPoint", "y")
 
 
 async def test_values_are_aggregated_by_window_and_series():
@@ -100,11 +116,30 @@ async def test_a_value_that_cannot_be_aggregated_is_named(columns, value, text):
 
 
 async def test_a_missing_column_is_named():
-    for row, error in (({"time": START}, KeyError), (object(), AttributeError)):
+    many = {f"c{n}": n for n in range(30)}
+    for row, columns in (
+        ({"time": START, "bid": 1}, "'time', 'bid'$"),
+        (Reading(time=START, price=1.0), "'time', 'price'$"),
+        (Point(1), "'x'$"),
+        (SimpleNamespace(bid=1, _hidden=2), "'bid'$"),
+        (NamedPoint(1), "'y'$"),
+        (many, "'c18', 'c19' and 10 more$"),
+        ({}, "none: {}$"),
+        (object(), "none: <object"),
+    ):
         rows = resample([row], 1, {"v": "max"}, time=lambda row: START)
-        with pytest.raises(error, match="a row has no column 'v': "):
+        text = f"^a row has no column 'v'; its columns are.*{columns}"
+        with pytest.raises(LookupError, match=text):
             await anext(rows)
         await rows.aclose()
+
+
+async def test_a_missing_column_of_a_bar_or_a_series_is_named():
+    for bars in (ohlc([{"time": START, "bid": 1}], 1), ohlc(ticks(1), 1, value="v", by="symbol")):
+        text = "no column '(price|symbol)'; its columns are 'time', "
+        with pytest.raises(LookupError, match=text):
+            await anext(bars)
+        await bars.aclose()
 
 
 async def test_a_broadcast_is_resampled():

@@ -128,6 +128,7 @@ async def test_windows_before_1970_are_aligned_too():
         ({"time": "2026"}, TypeError, "must be an aware datetime or Unix milliseconds, got '2026'"),
         ({"time": True}, TypeError, "got True"),
         ({"time": math.nan}, TypeError, "got nan"),
+        ([{"time": START}], TypeError, "must yield rows, got a list of 1; yield them one by one: "),
     ],
 )
 async def test_another_time_is_named(row, error, text):

@@ -118,8 +118,8 @@ class AuthorThreads:
         return "; ".join(found)
 
     def users(self, limiter: anyio.CapacityLimiter) -> str:
-        """ " by" and the methods whose threads count against a limit, the longest running first; or
-        "" where the author's own calls in threads do."""
+        """The methods whose threads count against a limit, as in `" by a (3 s), b (1 s)"`; "" where
+        only the author's own calls of anyio do."""
         found = [job for job in self._running if job.limiter is limiter]
         return f" by {_names(found)}" if found else ""
 

@@ -48,7 +48,7 @@ def resample(
         ValueError: a number is out of range, or there is no such aggregate.
         TypeError: `rows` is not a source; from the iterator: a value that is not a number in "sum"
             or "mean".
-        KeyError, AttributeError: from the iterator; a row does not have one of the columns.
+        LookupError: from the iterator; a row does not have one of the columns.
     """
     return _series_windows(rows, RowTimes(seconds, time, lateness, idle), _plan(columns), by)
 

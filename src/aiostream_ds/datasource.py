@@ -26,6 +26,7 @@ import anyio
 from aiostream_ds._annotations import signature
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
+from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, table_of
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
@@ -182,6 +183,10 @@ class DataSource(Generic[S]):
                 " test use serve_in_memory"
             )
         return self._follow(stream if isinstance(stream, str) else stream.path(*args, **kwargs))
+
+    def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
+        """The policy of a stream's columns. The built-in sources add the labels of the settings."""
+        return declared
 
     @property
     def tasks(self) -> BackgroundTasks:

@@ -221,3 +221,50 @@ def test_fields_of_one_name_are_renamed_in_linear_time():
         return steps_of(lambda: disambiguate_fields(frame))
 
     assert steps(2000) < 12 * steps(200)
+
+
+# -- labels that are mappings ----------------------------------------------------------------------
+
+
+def tagged(**options):
+    return RowEncoder(None, SchemaPolicy(labels=("name", "tags"), **options))
+
+
+def fields_of(encoder, *rows):
+    (packet,) = encoder.encode(list(rows))
+    frame = json.decode(b'{"schema":%b,"data":%b}' % (packet.schema.body, packet.data))
+    return {field.name: (dict(field.labels), list(field.values)) for field in frame.fields[1:]}
+
+
+def test_a_label_with_a_mapping_stands_for_its_keys():
+    found = fields_of(
+        tagged(),
+        {"time": MS, "name": "cpu", "tags": {"host": "a", "core": 0}, "usage": 0.5},
+        {"time": MS, "name": "cpu", "tags": {"core": 0, "host": "a"}, "idle": 0.25},
+        {"time": MS, "name": "cpu", "tags": {"host": "b"}, "usage": 0.75},
+        {"time": MS, "name": "mem", "tags": {}, "usage": 1.0},
+        {"time": MS, "name": None, "tags": None, "usage": 2.0},
+    )
+    assert found == {
+        'usage {core="0", host="a", name="cpu"}': (
+            {"core": "0", "host": "a", "name": "cpu"},
+            [0.5],
+        ),
+        'idle {core="0", host="a", name="cpu"}': (
+            {"core": "0", "host": "a", "name": "cpu"},
+            [0.25],
+        ),
+        'usage {host="b", name="cpu"}': ({"host": "b", "name": "cpu"}, [0.75]),
+        'usage {name="mem"}': ({"name": "mem"}, [1.0]),
+        "usage": ({}, [2.0]),
+    }
+
+
+def test_a_silent_series_of_a_mapping_is_forgotten_with_its_columns(clock):
+    made = tagged(series=2, forget=10.0)
+    for host in ("a", "b"):
+        fields_of(made, {"time": MS, "tags": {"host": host}, "v": 1.0})
+    clock(20)
+    fields_of(made, {"time": MS, "tags": {"host": "b"}, "v": 1.0})
+    found = fields_of(made, {"time": MS, "tags": {"host": "c"}, "v": 1.0})
+    assert list(found) == ['v {host="b"}', 'v {host="c"}']

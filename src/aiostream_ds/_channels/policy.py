@@ -435,7 +435,8 @@ class SchemaPolicy(Struct, frozen=True):
         tuple[str, ...],
         Meta(
             description="Keys that identify the series of a row: each series gets columns of its"
-            " own, with these as their labels."
+            " own, with these as their labels. A key with a dict, such as tags, stands for the"
+            " keys of the dict."
         ),
     ] = ()
 

@@ -245,7 +245,7 @@ class SchemaInference:
         if self._series is None or not self._series.has_forgotten:
             return
         self._series.has_forgotten = False
-        forgotten = [name for name, column in columns.items() if not self._series.knows(column)]
+        forgotten = self._series.forgotten(columns)
         for name in forgotten:
             del columns[name]
         log.info(

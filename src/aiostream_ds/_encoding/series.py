@@ -5,6 +5,9 @@ With the label `host`, a row `{"time": t, "host": "a", "cpu": 1.5}` becomes a ro
 series appear, and each column's field has the series' labels. Rows of different series with the
 same time become one row, so that a packet grows with its values and not with series times rows.
 
+A label whose value is a mapping stands for its keys: with the label `tags`, a row with
+`{"tags": {"host": "a", "cpu": "0"}}` belongs to the series `{host="a", cpu="0"}`.
+
 When there are too many series, those that have had no rows for long are forgotten.
 """
 
@@ -32,8 +35,11 @@ from aiostream_ds.rows import Columns
 
 __all__ = ["Series"]
 
-_Labels = tuple[str | None, ...]
-"""The values of a series' labels; None for a label that its rows do not have."""
+_Label = str | tuple[tuple[str, str], ...] | None
+
+_Labels = tuple[_Label, ...]
+"""The values of a series' labels: None for a label that its rows do not have, pairs of key and
+value for one that is a mapping, such as tags."""
 
 _MAX_NAMES = 10_000  # the cache is cleared then
 
@@ -155,9 +161,14 @@ class Series:
             del self._seen[labels]
         self.has_forgotten = self.has_forgotten or bool(silent)
 
-    def knows(self, column: RowColumn) -> bool:
-        """Whether a column belongs to a known series, or to none."""
-        return column.labels is None or tuple(map(column.labels.get, self._labels)) in self._seen
+    def forgotten(self, columns: Mapping[str, RowColumn]) -> list[str]:
+        """The names of the columns that belong to a series that is not known any more."""
+        known = {tuple(sorted(self._pairs(labels).items())) for labels in self._seen}
+        return [
+            name
+            for name, column in columns.items()
+            if column.labels is not None and tuple(sorted(column.labels.items())) not in known
+        ]
 
     def column(self, name: str) -> RowColumn:
         """The column that `split` has given this name, as far as it is declared."""
@@ -208,11 +219,23 @@ class Series:
         return common, own
 
     def _pairs(self, labels: _Labels) -> dict[str, str]:
-        return {k: v for k, v in zip(self._labels, labels, strict=True) if v is not None}
+        found: dict[str, str] = {}
+        for name, value in zip(self._labels, labels, strict=True):
+            if isinstance(value, str):
+                found[name] = value
+            elif value is not None:
+                found |= value
+        return found
 
-    def _label(self, name: str, value: Any) -> str | None:
+    def _label(self, name: str, value: Any) -> _Label:
         """The label's value as a str; None if the row does not have the label."""
-        return value if value is None or type(value) is str else to_text(name, value)
+        if value is None or type(value) is str:
+            return value
+        if isinstance(value, Mapping):
+            texts = {to_text(name, key): to_text(name, each) for key, each in value.items()}
+            return tuple(sorted((k, v) for k, v in texts.items() if v is not None)) or None
+        text: str | None = to_text(name, value)
+        return text
 
     def _name(self, key: Any, values: _Labels, column: RowColumn) -> str:
         name = self._names.get((key, values))

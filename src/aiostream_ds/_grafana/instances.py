@@ -162,7 +162,8 @@ class Instance:
                 from aiostream_ds._encoding.status_column import StatusEncoder
 
                 make = partial(StatusEncoder, options.status_column)
-            encoder = make(stream.row, options.schema, counters, common=common)
+            schema = self.source._schema_policy(stream.name, options.schema)
+            encoder = make(stream.row, schema, counters, common=common)
             self._encoders[path] = encoder
             if len(self._encoders) > self._encoders_limit:
                 self._evict_encoders()

@@ -30,7 +30,12 @@ def comma_number(text: str) -> float | None:
 def _fixed_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.encode(value).decode()
+    except (OverflowError, RecursionError):
+        return None  # an int of more than 64 bits, or too deep
 
 
 def _fixed_boolean(value: Any) -> bool | None:

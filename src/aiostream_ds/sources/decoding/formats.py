@@ -1,6 +1,6 @@
 """Decodes a message of a format to values, and finds the format of a message by its content.
 
-The result is a `Document`: what a message says, before it becomes rows.
+The result is a `Document`: what a message contains, before its objects become rows.
 """
 
 import csv
@@ -12,7 +12,11 @@ from typing import Any
 import msgspec
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
-from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, Format
+from aiostream_ds.sources.decoding.decoding_settings import (
+    DecodingSettings,
+    Format,
+    series_labels,
+)
 from aiostream_ds.sources.decoding.lenient_json import decode_leniently
 from aiostream_ds.sources.decoding.line_protocol import points
 from aiostream_ds.sources.decoding.plain_values import plain
@@ -25,7 +29,7 @@ from aiostream_ds.sources.decoding.text_cells import (
     text_number,
 )
 
-__all__ = ["CONTENT_TYPES", "Document", "decode", "decode_object", "format_of_content_type"]
+__all__ = ["CONTENT_TYPES", "Document", "decode", "format_of_content_type"]
 
 Document = Any
 """A value of JSON, or an iterator of objects and BadRecord: the lines of a message."""
@@ -57,11 +61,6 @@ def format_of_content_type(content_type: str) -> Format | None:
 def decode(payload: bytes, kind: Format, settings: DecodingSettings) -> Document:
     """The content of a message. Raises BadRecord."""
     return _DECODERS[kind](payload, settings)
-
-
-def decode_object(payload: Any) -> Document:
-    """The content of a message that a client has decoded. Raises BadRecord."""
-    return plain(payload)
 
 
 def _text(payload: bytes) -> str:
@@ -112,6 +111,7 @@ def _influx(payload: bytes, settings: DecodingSettings) -> Document:
 
 
 def _point_rows(text: str, settings: DecodingSettings) -> Iterator[Any]:
+    labels = series_labels(settings)
     for found in points(text):
         if isinstance(found, BadRecord):
             yield found
@@ -119,7 +119,12 @@ def _point_rows(text: str, settings: DecodingSettings) -> Iterator[Any]:
         row: dict[str, Any] = {"measurement": found.measurement}
         if found.timestamp is not None:
             row[settings.time] = found.timestamp
-        for name, value in (*found.tags.items(), *found.fields.items()):
+        values = [*found.fields.items()]
+        if "tags" in labels:
+            row["tags"] = found.tags
+        else:
+            values[:0] = found.tags.items()
+        for name, value in values:
             row[name + "_" if name in row else name] = value
         yield row
 
@@ -200,7 +205,7 @@ def _cbor(payload: bytes, settings: DecodingSettings) -> Document:
         raise
     except (ValueError, TypeError, ArithmeticError, RecursionError, EOFError, cbor2.CBORError):
         raise BadRecord("invalid CBOR") from None
-    if stream.tell() != len(payload):
+    if stream.read(1):
         raise BadRecord("expected the end of the CBOR, got more bytes")
     return value
 

@@ -1,7 +1,7 @@
 """Messages of brokers, sockets and HTTP as rows. No message raises: bad ones are counted."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -9,47 +9,41 @@ import msgspec
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
-from aiostream_ds.errors import ConfigError
 from aiostream_ds.sources.decoding.bad_record import BadRecord
-from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, Format
-from aiostream_ds.sources.decoding.event_times import guess_time, read_time
-from aiostream_ds.sources.decoding.fixed_values import FIXED
-from aiostream_ds.sources.decoding.formats import decode, decode_object, format_of_content_type
-from aiostream_ds.sources.decoding.json_paths import JsonPath
+from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
+from aiostream_ds.sources.decoding.decoding_status import DecodingStatus
+from aiostream_ds.sources.decoding.formats import Document, decode, format_of_content_type
 from aiostream_ds.sources.decoding.message_errors import MessageErrors
-from aiostream_ds.sources.decoding.plain_values import COLUMNS_LIMIT, NAME_LIMIT, columns_of, plain
+from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT, RecordSelector
+from aiostream_ds.sources.decoding.message_rows import (
+    COLUMNS_LIMIT,
+    NAME_LIMIT,
+    TEXT_LIMIT,
+    RowMaker,
+)
+from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.decoding.text_cells import text_cell
 
 __all__ = ["MessageDecoder"]
 
-ROWS_LIMIT = 10_000
-"""Maximum number of rows of one message, as many as a subscriber's queue has; further ones are left
-out and counted."""
-
-STATUS_INTERVAL = 10.0
-"""Minimum seconds between two changes of the status of a stream with bad messages."""
-
-STATUS_SHOWN = 30.0
-"""Seconds without a bad message after which a stream is healthy again."""
-
-TEXT_LIMIT = 1_000_000
-"""Maximum characters of the texts of one row; values beyond are left out and counted."""
-
 _SHAPES = 1_000  # the cache of shapes is cleared then
 
-_NO_LABELS: Mapping[str, Any] = {}
-_FLAT = frozenset({float, str, bool, type(None)})
+_NO_COLUMNS: Mapping[str, Any] = {}
+
+_decode_flat = msgspec.json.Decoder(dict[str, float | str | bool | None]).decode
+"""An object without nested values, with all numbers as floats."""
+
+_MS = 1e11, 1e14
+"""Between these, a number is a time in milliseconds, if the unit is not set."""
 
 
 class _Shape(msgspec.Struct, frozen=True, gc=False):
-    """Objects with the same keys: which of them has the time, and the columns of the others.
-
-    A key without a column has the name None.
-    """
+    """JSON objects with the same keys."""
 
     time: str | None
-    names: tuple[str | None, ...]
-    left_out: int
+    """The key of the time."""
+    is_simple: bool
+    """Whether the other keys are columns as they are."""
 
 
 class MessageDecoder:
@@ -64,36 +58,50 @@ class MessageDecoder:
         errors: where bad messages are counted; several decoders of a data source share one.
 
     Raises:
-        ConfigError: a path of the settings is not a JSONPath, or a label is not a name.
+        ConfigError: a path of the settings is not a JSONPath, or a label cannot be one.
     """
 
+    __slots__ = (
+        "_bad",
+        "_fast_limit",
+        "_good",
+        "_has_ms",
+        "_last_bad",
+        "_maker",
+        "_selector",
+        "_settings",
+        "_shapes",
+        "_status",
+        "errors",
+        "labels",
+    )
+
     def __init__(self, settings: DecodingSettings, errors: MessageErrors | None = None) -> None:
-        self.settings = settings
+        self._settings = settings
         self.errors = MessageErrors() if errors is None else errors
-        self.labels: tuple[str, ...] = tuple(dict.fromkeys(settings.labels))
+        self._maker = RowMaker(settings)
+        self.labels: tuple[str, ...] = self._maker.labels
         """The columns that identify a series."""
-        if "time" in self.labels or "" in self.labels:
-            raise ConfigError(
-                f"labels must be names of columns other than 'time', got {settings.labels!r}"
-            )
-        self._format: Format = settings.format
-        self._fixed = {name: FIXED[kind] for name, kind in settings.columns.items()}
-        self._rows_path = JsonPath("rowsPath", settings.rows_path) if settings.rows_path else None
-        self._paths = {
-            name: JsonPath(f"paths.{name}", path) for name, path in settings.paths.items()
-        }
-        self._is_plain = not (self._fixed or self._paths or self._rows_path or not settings.others)
+        self._selector = RecordSelector(settings)
+        is_fast = (
+            settings.format in ("auto", "json")
+            and settings.others
+            and not settings.columns
+            and not self._selector.has_paths
+        )
+        self._fast_limit = min(settings.max_message, TEXT_LIMIT) if is_fast else 0
+        self._has_ms = settings.time_unit in ("auto", "ms")
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._good = self._bad = 0
         self._last_bad = ("", "")
-        self._status = _DecodingStatus()
+        self._status = DecodingStatus()
 
     # -- messages ------------------------------------------------------------------------------
 
     def rows(
         self,
         payload: bytes | str | Any,
-        extra: Mapping[str, Any] = _NO_LABELS,
+        extra: Mapping[str, Any] = _NO_COLUMNS,
         received: int | None = None,
         *,
         address: str = "",
@@ -112,275 +120,127 @@ class MessageDecoder:
         """
         if received is None:
             received = time.time_ns() // 1_000_000
+        if payload.__class__ is bytes and payload[:1] == b"{" and len(payload) <= self._fast_limit:
+            row = self._flat_row(payload, extra, received)
+            if row is not None:
+                self._good += 1
+                return [row]
         try:
-            if payload.__class__ is bytes and payload[:1] == b"{" and self._is_plain:
-                if len(payload) <= self.settings.max_message and self._format in ("auto", "json"):
-                    row = self._fast_row(payload, extra, received)
-                    if row is not None:
-                        self._good += 1
-                        return [row]
-            document = self._document(payload, content_type)
-            found = self._rows(document, extra, received, address, payload)
+            document, size = self._document(payload, content_type)
         except BadRecord as error:
             self._add_bad(address, str(error), payload)
             return []
-        self._good += len(found)
-        return found
+        return self._rows(document, size, extra, received, address, payload)
 
     def field_rows(
         self,
         fields: Mapping[bytes, bytes] | Mapping[str, str],
-        extra: Mapping[str, Any] = _NO_LABELS,
+        extra: Mapping[str, Any] = _NO_COLUMNS,
         received: int | None = None,
         *,
         address: str = "",
     ) -> list[dict[str, Any]]:
-        """As `rows`, for a message that has fields with texts, as an entry of a Redis stream: a
-        text that spells a number is one."""
+        """As `rows`, for a message of fields with texts, such as an entry of a Redis stream: a text
+        that spells a number is one."""
         try:
-            values: Any = plain(fields)
+            values: dict[str, Any] = plain(fields)
         except BadRecord as error:
             self._add_bad(address, str(error), fields)
             return []
-        kept = {self.settings.time, *self.settings.columns, *self.settings.labels}
-        cells = {
-            name: text_cell(value) if isinstance(value, str) and name not in kept else value
-            for name, value in values.items()
-        }
-        return self.rows(cells, extra, received, address=address)
+        kept = {self._settings.time, *self._settings.columns, *self.labels}
+        for name, value in values.items():
+            if isinstance(value, str) and name not in kept:
+                values[name] = text_cell(value)
+        return self.rows(values, extra, received, address=address)
 
-    def _document(self, payload: Any, content_type: str) -> Any:
-        if isinstance(payload, str):
-            payload = payload.encode("utf-8", "surrogatepass")
-        elif isinstance(payload, bytearray | memoryview):
-            payload = bytes(payload)
-        elif not isinstance(payload, bytes):
-            return decode_object(payload)
-        limit = self.settings.max_message
-        if len(payload) > limit:
-            raise BadRecord(
-                f"expected at most {limit:,} bytes, got {len(payload):,}; the setting maxMessage"
-                " has the limit"
-            )
-        if not payload.strip():
-            return None
-        kind = self._format
-        if kind == "auto" and content_type:
-            kind = format_of_content_type(content_type) or "auto"
-        return decode(payload, kind, self.settings)
-
-    def _rows(
-        self, document: Any, extra: Mapping[str, Any], received: int, address: str, payload: Any
-    ) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for record in self._records(document):
-            if isinstance(record, BadRecord):
-                self._add_bad(address, str(record), payload)
-                continue
-            if len(found) >= ROWS_LIMIT:
-                self._add_bad(
-                    address, f"expected at most {ROWS_LIMIT:,} rows in a message", payload
-                )
-                break
-            try:
-                found.append(self._row(record, extra, received))
-            except BadRecord as error:
-                self._add_bad(address, str(error), payload)
-        if len(payload) > TEXT_LIMIT if isinstance(payload, bytes | str) else True:
-            for row in found:
-                self._limit_texts(row)
-        return found
-
-    # -- records: the objects of a message -----------------------------------------------------
-
-    def _records(self, document: Any) -> Iterator[Any]:
-        """The objects of a message, each a dict of its own or a BadRecord."""
-        if isinstance(document, Iterator):
-            for part in document:
-                if isinstance(part, BadRecord):
-                    yield part
-                else:
-                    yield from self._selected(part)
-        elif document is not None:
-            yield from self._selected(document)
-
-    def _selected(self, document: Any) -> Iterator[Any]:
-        try:
-            outer = self._outer(document)
-            if self._rows_path is None:
-                chosen = [document]
-            else:
-                chosen = self._rows_path.values(document, ROWS_LIMIT + 1)
-        except BadRecord as error:
-            yield error
-            return
-        for each in chosen:
-            for record in self._objects(each):
-                if isinstance(record, dict):
-                    yield {**record, **outer} if outer else record
-                else:
-                    yield record
-
-    def _outer(self, document: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, path in self._paths.items():
-            values = path.values(document, 1)
-            if values:
-                value = values[0]
-                if isinstance(value, str):
-                    value = value[:_OUTER]
-                found[name] = value if not isinstance(value, dict | list) else None
-        return found
-
-    def _objects(self, value: Any) -> Iterator[Any]:
-        if isinstance(value, dict):
-            yield dict(value) if self._rows_path is not None else value
-        elif isinstance(value, list):
-            yield from self._elements(value)
-        elif isinstance(value, str):
-            yield {"text": value}
-        elif value is not None:
-            yield {"value": value}
-
-    def _elements(self, values: list[Any]) -> Iterator[Any]:
-        """An array of objects is a row for each; one of arrays, too; else the array is a row."""
-        if not any(isinstance(each, dict | list) for each in values):
-            if values:
-                yield self._named(values)
-            return
-        for each in values:
-            if isinstance(each, dict):
-                yield dict(each) if self._rows_path is not None else each
-            elif isinstance(each, list):
-                yield self._named(each)
-            elif each is not None:
-                yield BadRecord("expected objects or arrays in an array, got also other values")
-
-    def _named(self, values: list[Any]) -> Any:
-        names: Iterable[str] = self.settings.names
-        if names and len(self.settings.names) != len(values):
-            return BadRecord(
-                f"expected {len(self.settings.names)} values as the setting names has, got"
-                f" {len(values)}"
-            )
-        return dict(zip(names or map(str, range(1, len(values) + 1)), values, strict=True))
-
-    # -- rows ----------------------------------------------------------------------------------
-
-    def _fast_row(
+    def _flat_row(
         self, payload: bytes, extra: Mapping[str, Any], received: int
     ) -> dict[str, Any] | None:
         """The row of the common case, a JSON object without nested values; None: another case."""
         try:
-            values = msgspec.json.decode(payload)
-        except (ValueError, RecursionError):
+            values = _decode_flat(payload)
+        except ValueError:
             return None
-        return self._flat_row(values, extra, received)
-
-    def _flat_row(
-        self, values: dict[str, Any], extra: Mapping[str, Any], received: int
-    ) -> dict[str, Any] | None:
         keys = tuple(values)
-        shape = self._shapes.get(keys)
-        if shape is None:
-            shape = self._add_shape(keys)
-        if shape.left_out:
+        shape = self._shapes.get(keys) or self._add_shape(keys)
+        if not shape.is_simple:
             return None
-        row: dict[str, Any] = dict(zip(shape.names, values.values(), strict=True))  # type: ignore[arg-type]
-        moment = None
-        if shape.time is not None:
-            moment = row.pop(shape.time)
-        for name, value in row.items():
-            kind = type(value)
-            if kind is int:
-                try:
-                    row[name] = float(value)
-                except OverflowError:
-                    raise _too_large(name) from None
-            elif kind not in _FLAT:
-                return None
-        if not row:
+        moment: float | str | None = None if shape.time is None else values.pop(shape.time)
+        if moment is None:
+            moment = received
+        elif self._has_ms and moment.__class__ is float and _MS[0] <= moment < _MS[1]:
+            moment = round(moment)
+        else:
             return None
-        if extra and not row.keys().isdisjoint(extra):
-            return None
-        return {
-            "time": received if moment is None else read_time(moment, self.settings),
-            **extra,
-            **row,
-        }
+        row = {"time": moment, **extra, **values}
+        return row if len(row) == 1 + len(extra) + len(values) else None
 
     def _add_shape(self, keys: tuple[str, ...]) -> _Shape:
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
-        settings = self.settings
-        time = settings.time if settings.time in keys else guess_time(keys, settings)
-        names: list[str | None] = []
-        for key in keys:
-            name = key + "_" if key == "time" and key != time else key
-            names.append(name if len(name) <= NAME_LIMIT else None)
-        left_out = names.count(None) + max(0, len(names) - COLUMNS_LIMIT)
-        if len(set(names)) < len(names):
-            left_out += 1
-        shape = self._shapes[keys] = _Shape(time, tuple(names), left_out)
+        time = self._maker.time_key(keys)
+        columns = [key for key in keys if key != time]
+        is_simple = (
+            0 < len(columns) <= COLUMNS_LIMIT
+            and max(map(len, columns)) <= NAME_LIMIT
+            and "time" not in columns
+            and not any(label in columns for label in self.labels)
+        )
+        shape = self._shapes[keys] = _Shape(time, is_simple)
         return shape
 
-    def _row(
-        self, values: dict[str, Any], extra: Mapping[str, Any], received: int
-    ) -> dict[str, Any]:
-        """The row of any object. Raises BadRecord."""
-        if any(type(value) is dict for value in values.values()):
-            values = columns_of(values)
-        settings = self.settings
-        key = settings.time if settings.time in values else guess_time(values, settings)
-        moment = None if key is None else values.get(key)
-        row: dict[str, Any] = {
-            "time": received if moment is None else read_time(moment, settings),
-            **extra,
-        }
-        reserved = len(row)
-        left_out = 0
-        for name, read in self._fixed.items():
-            value = values.get(name)
-            row[self._own(name, row)] = found = read(value)
-            left_out += found is None and value is not None and value != ""
-        if settings.others:
-            for name, value in values.items():
-                if name == key or name in self._fixed:
-                    continue
-                if len(row) - reserved >= COLUMNS_LIMIT or len(name) > NAME_LIMIT:
-                    left_out += 1
-                    continue
-                row[self._own(name, row)] = _number(name, value)
-        else:
-            for name in self.labels:
-                if name not in row and name in values:
-                    row[name] = values[name]
-        if left_out:
-            self.errors.add_values(left_out)
-        if len(row) == reserved:
-            raise BadRecord("expected at least one value, got none")
-        return row
+    def _document(self, payload: Any, content_type: str) -> tuple[Document, int]:
+        """What a message contains, and its size. Raises BadRecord."""
+        if isinstance(payload, str):
+            payload = payload.encode("utf-8", "surrogatepass")
+        elif not isinstance(payload, bytes):
+            if not isinstance(payload, bytearray | memoryview):
+                return plain(payload), TEXT_LIMIT + 1
+            payload = bytes(payload)
+        limit = self._settings.max_message
+        if len(payload) > limit:
+            raise BadRecord(
+                f"expected at most {limit:,} bytes, which the setting maxMessage allows, got"
+                f" {len(payload):,}"
+            )
+        if not payload.strip():
+            return None, 0
+        kind = self._settings.format
+        if kind == "auto" and content_type:
+            kind = format_of_content_type(content_type) or "auto"
+        return decode(payload, kind, self._settings), len(payload)
 
-    @staticmethod
-    def _own(name: str, row: Mapping[str, Any]) -> str:
-        """The name of a column of the message: another one than those that exist."""
-        while name in row:
-            name += "_"
-        return name
-
-    def _limit_texts(self, row: dict[str, Any]) -> None:
-        """Leave out the values beyond `TEXT_LIMIT`, so that a row does not exceed what is sent."""
-        size = left_out = 0
-        for name, value in row.items():
-            if isinstance(value, str):
-                size += len(value)
-            elif isinstance(value, dict | list):
-                size += len(msgspec.json.encode(value))
-            if size > TEXT_LIMIT and isinstance(value, str | dict | list):
-                row[name] = None
-                left_out += 1
-        if left_out:
-            self.errors.add_values(left_out)
+    def _rows(
+        self,
+        document: Document,
+        size: int,
+        extra: Mapping[str, Any],
+        received: int,
+        address: str,
+        payload: Any,
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        maker = self._maker
+        for record in self._selector.records(document):
+            if len(found) >= ROWS_LIMIT:
+                reason = f"expected at most {ROWS_LIMIT:,} rows in a message, got more"
+                self._add_bad(address, reason, payload)
+                break
+            try:
+                if isinstance(record, BadRecord):
+                    raise record
+                row = maker.row(record, extra, received)
+            except BadRecord as error:
+                self._add_bad(address, str(error), payload)
+                continue
+            if size > TEXT_LIMIT:
+                maker.limit_texts(row)
+            found.append(row)
+        if maker.left_out:
+            self.errors.add_values(maker.left_out)
+            maker.left_out = 0
+        self._good += len(found)
+        return found
 
     # -- what was left out ---------------------------------------------------------------------
 
@@ -392,10 +252,10 @@ class MessageDecoder:
     def status(self) -> Status | None:
         """The stream's new status, to be yielded; None as long as it is the same.
 
-        With a bad message it is a warning, which ends with the first call after 30 seconds without
+        After a bad message it is a warning, which ends with the first call after 30 seconds without
         one. Call it after each message, in the event loop.
         """
-        if not self._bad and not self._status.is_shown:
+        if not self._bad:
             return None
         return self._status.change(self._good, self._bad, self._last_bad, anyio.current_time())
 
@@ -410,48 +270,3 @@ class MessageDecoder:
     def details(self) -> dict[str, Any]:
         """The same as numbers, for the details of "Save & test"."""
         return self.errors.details()
-
-
-_OUTER = 1_000
-"""Characters of a value that each row of a message gets."""
-
-
-def _too_large(name: str) -> BadRecord:
-    return BadRecord(f"the number in {name!r} is too large for a float")
-
-
-def _number(name: str, value: Any) -> Any:
-    if type(value) is not int:
-        return value
-    try:
-        return float(value)
-    except OverflowError:
-        raise _too_large(name) from None
-
-
-class _DecodingStatus:
-    """The status of a stream with bad messages."""
-
-    __slots__ = ("_bad", "_bad_at", "_changed_at", "is_shown")
-
-    def __init__(self) -> None:
-        self.is_shown = False
-        self._bad = 0
-        self._bad_at = self._changed_at = 0.0
-
-    def change(self, good: int, bad: int, last: tuple[str, str], now: float) -> Status | None:
-        """The new status, or None."""
-        if bad > self._bad:
-            self._bad, self._bad_at = bad, now
-            if self.is_shown and now - self._changed_at < STATUS_INTERVAL:
-                return None
-            self.is_shown, self._changed_at = True, now
-            address, reason = last
-            where = f" of {address}" if address else ""
-            return Status(
-                "warning", f"{bad:,} of {bad + good:,} rows left out; the last{where}: {reason}"
-            )
-        if self.is_shown and now - self._bad_at >= STATUS_SHOWN:
-            self.is_shown = False
-            return Status()
-        return None

@@ -67,7 +67,7 @@ class MessageErrors:
         """What was left out, for the message of "Save & test"; empty if nothing was."""
         parts = []
         if self.messages:
-            noun = "message was" if self.messages == 1 else "messages were"
+            noun = "message or row was" if self.messages == 1 else "messages and rows were"
             parts.append(f"{self.messages:,} {noun} left out{self._first()}")
         if self.values:
             noun = "value was" if self.values == 1 else "values were"

@@ -1,22 +1,16 @@
 """Values of MessagePack, CBOR and clients as values of JSON, and nested objects as columns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 
-__all__ = ["COLUMNS_LIMIT", "DEPTH_LIMIT", "NAME_LIMIT", "columns_of", "plain"]
+__all__ = ["DEPTH_LIMIT", "columns_of", "plain"]
 
 DEPTH_LIMIT = 32
 """Maximum depth of objects and arrays in a message of MessagePack or CBOR, and of objects that
 become columns; deeper ones are one column of JSON."""
-
-COLUMNS_LIMIT = 500
-"""Maximum number of columns of a row of a message; further ones are left out and counted."""
-
-NAME_LIMIT = 200
-"""Maximum characters of the name of a column; values with a longer one are left out and counted."""
 
 _SCALARS = frozenset({bool, int, float, str, type(None)})
 
@@ -81,16 +75,28 @@ def _text(value: bytes) -> str:
         return value.hex()
 
 
-def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with those of nested objects as columns `a.b`."""
-    return dict(_leaves("", values, DEPTH_LIMIT))
+def columns_of(record: Mapping[str, Any], whole: Collection[str], longest: int) -> dict[str, Any]:
+    """The values of nested objects as columns `a.b`.
+
+    Args:
+        whole: keys whose objects stay values.
+        longest: characters of a name; an object with a longer one stays a value.
+    """
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        if type(value) is not dict or key in whole:
+            found[key] = value
+            continue
+        for name, leaf in _leaves(key, value, longest, DEPTH_LIMIT):
+            while name in found or (name in record and name != key):
+                name += "_"
+            found[name] = leaf
+    return found
 
 
-def _leaves(prefix: str, values: Mapping[str, Any], depth: int) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        name = prefix + key
-        # a longer name is left out: names must not grow with the depth
-        if type(value) is dict and value and depth > 1 and len(name) <= NAME_LIMIT:
-            yield from _leaves(f"{name}.", value, depth - 1)
-        else:
-            yield name, value
+def _leaves(name: str, value: Any, longest: int, depth: int) -> Iterator[tuple[str, Any]]:
+    if type(value) is dict and value and depth and len(name) <= longest:
+        for key, each in value.items():
+            yield from _leaves(f"{name}.{key}", each, longest, depth - 1)
+    else:
+        yield name, value

@@ -473,6 +473,37 @@ if TYPE_CHECKING:
         ) -> Callable[Concatenate[Cursor[_Pair], P], AsyncIterator[R_co]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
+    class CursorTextStream(CursorStream[P, R_co]):
+        """A stream whose cursor is a text, for type checkers."""
+
+        @overload  # type: ignore[override]
+        def history(
+            self, hook: Callable[Concatenate[D, HistoryRange[str], P], Awaitable[H]], /
+        ) -> Callable[Concatenate[D, HistoryRange[str], P], Awaitable[H]]: ...
+        @overload
+        def history(
+            self, hook: Callable[Concatenate[D, HistoryRange[str], P], H], /
+        ) -> Callable[Concatenate[D, HistoryRange[str], P], H]: ...
+        def history(self, hook: Any, /) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def last(
+            self, hook: Callable[Concatenate[D, P], Awaitable[Cursor[str] | str | None]], /
+        ) -> Callable[Concatenate[D, P], Awaitable[Cursor[str] | str | None]]: ...
+        @overload
+        def last(
+            self, hook: Callable[Concatenate[D, P], Cursor[str] | str | None], /
+        ) -> Callable[Concatenate[D, P], Cursor[str] | str | None]: ...
+        def last(self, hook: Any, /) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def __get__(self, instance: None, owner: Any) -> "CursorTextStream[P, R_co]": ...
+        @overload
+        def __get__(
+            self, instance: object, owner: Any = None
+        ) -> Callable[Concatenate[Cursor[str], P], AsyncIterator[R_co]]: ...
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+
     class _SuggestDecorator(Protocol):
         @overload
         def __call__(
@@ -489,9 +520,14 @@ if TYPE_CHECKING:
         ) -> Stream[P, T]: ...
 
     class _CursorStreamDecorator(Protocol):
+        @overload
         def __call__(
             self, run: Callable[Concatenate[D, Cursor, P], AsyncIterator[T] | Iterator[T]], /
         ) -> CursorStream[P, T]: ...
+        @overload
+        def __call__(
+            self, run: Callable[Concatenate[D, Cursor[str], P], AsyncIterator[T] | Iterator[T]], /
+        ) -> CursorTextStream[P, T]: ...
 
     class _CursorPairStreamDecorator(Protocol):
         def __call__(
@@ -550,9 +586,10 @@ def stream(
             Enum, or one of them or None.
         cursor: the column of integers, increasing from row to row, by which rows can be read again:
             an offset or an id; or two columns, as ("ms", "seq"), of rows that are ordered by the
-            first, then by the second. The method then takes a `Cursor` to start after, before the
-            path's fields, and a `history` hook must support `HistoryRange.after`. Panels can then
-            be exact across restarts and servers.
+            first, then by the second; or the column with both as a text, "1700000000000-3", if the
+            method is annotated with `Cursor[str]`. The method then takes a `Cursor` to start after,
+            before the path's fields, and a `history` hook must support `HistoryRange.after`. Panels
+            can then be exact across restarts and servers.
         options: the keys of `StreamKeywords`, where each is described.
 
     Raises:

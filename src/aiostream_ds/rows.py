@@ -132,12 +132,14 @@ class Cursor(NamedTuple, Generic[ValueT]):
 
     The value of a stream with `cursor=("ms", "seq")` is a tuple of two integers. Its method is
     annotated with `Cursor[tuple[int, int]]`, and its hooks with `HistoryRange[tuple[int, int]]`.
+    With `cursor="id"` and `Cursor[str]` it is a text of two numbers, as "1700000000000-3".
     """
 
     epoch: str
     """The name of the numbering; the same string on every Grafana server."""
     value: ValueT
-    """The value of the cursor column; -1 is before the first row. (-1, -1) for two columns."""
+    """The value of the cursor column; -1 is before the first row, (-1, -1) for two columns, "" for
+    a text."""
 
 
 class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):

@@ -513,6 +513,40 @@ class Log(DataSource):
         return LiveChannel(Log.log, name="app")
 
 
+class Texts(DataSource):
+    @stream(cursor="id")
+    async def entries(self, after: Cursor[str], name: str) -> Rows[dict[str, Any] | Cursor[str]]:
+        assert_type(after.value, str)
+        yield {"id": "1700000000000-3"}
+        yield Cursor("epoch", "1700000000000-4")
+
+    @entries.last
+    async def newest(self, name: str) -> str | None:
+        return None
+
+    @entries.history
+    async def read(self, history_range: HistoryRange[str], name: str) -> HistoryPage[str]:
+        after = history_range.after or "0-0"
+        assert_type(after, str)
+        return HistoryPage([{"id": after}], first="1-0")
+
+    @stream(cursor="id")
+    def blocking(self, after: Cursor[str]) -> Iterator[dict[str, str]]:
+        yield {"id": after.value}
+
+    @blocking.last
+    def last(self) -> Cursor[str]:
+        return Cursor("", "1-0")
+
+    @blocking.history
+    def past(self, history_range: HistoryRange[str]) -> list[dict[str, str]]:
+        return []
+
+    async def derived(self) -> None:
+        async for row in self.entries(Cursor("", "1-0"), "orders"):
+            assert_type(row, dict[str, Any] | Cursor[str])
+
+
 class Coded(Exception):
     code = 0
 

@@ -225,6 +225,27 @@ class Log(DataSource):
     async def pairs(self, after: Cursor) -> Rows:
         yield 1
 
+    @stream(cursor="id")  # wrong: two numbers are two columns, or a text
+    async def floats(self, after: Cursor[tuple[int, int]]) -> Rows:
+        yield 1
+
+    @stream(cursor=("partition", "offset"))  # wrong: a text is one column
+    async def texts(self, after: Cursor[str]) -> Rows:
+        yield 1
+
+    @stream(cursor="id")
+    async def entries(self, after: Cursor[str]) -> Rows:
+        async for row in self.entries(Cursor("", 3)):  # wrong: the value is a text
+            yield row
+
+    @entries.last  # wrong: the value is a text
+    async def newest(self) -> int:
+        return 1
+
+    @entries.history  # wrong: the value is a text
+    async def past_entries(self, history_range: HistoryRange) -> Frame:
+        return Frame()
+
     @stream(cursor=("a", "b", "c"))  # wrong: at most two columns
     async def three(self, after: Cursor[tuple[int, int]]) -> Rows:
         yield 1

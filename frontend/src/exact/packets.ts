@@ -12,7 +12,8 @@
 import { type Column, put, slice } from "./columns";
 
 /** A number; or two of 16 digits with a hyphen between them, a text that sorts as the pair does.
- * "-1" is before all of them. Both are compared by `<`. */
+ * "-1" is before all of them. Both are compared by `<`. The values of one column may be such a pair
+ * without the leading zeros. */
 export type Cursor = number | string;
 
 /** The rows of a packet are those with prev < cursor <= last. */
@@ -71,8 +72,8 @@ function isCursor(value: unknown): value is Cursor {
 const PAIR = /^(\d{16}-\d{16}|-1)$/;
 
 /** Two numbers as their cursor. */
-export function pairOf(first: number, second: number): string {
-  return [first, second].map((number) => String(number).padStart(16, "0")).join("-");
+export function pairOf(...numbers: Array<number | string>): string {
+  return numbers.map((number) => String(number).padStart(16, "0")).join("-");
 }
 
 /** The packet's last cursor as a packet without rows. */
@@ -94,8 +95,11 @@ export function firstAfter(packet: Packet, columns: Column[], cursor: Cursor): n
   if (column === undefined) {
     return Math.min(rows, Math.max(0, (cursor as number) - (prev as number)));
   }
-  const [one, two] = [column].flat().map((index) => columns[index] as number[]);
-  const cursorOf = (row: number): Cursor => (two ? pairOf(one[row], two[row]) : one[row]);
+  const [one, two] = [column].flat().map((index) => columns[index] as Cursor[]);
+  const cursorOf = (row: number): Cursor => {
+    const value = one[row];
+    return two ? pairOf(value, two[row]) : typeof value === "string" ? pairOf(...value.split("-")) : value;
+  };
   let first = 0;
   while (first < rows && cursorOf(first) <= cursor) {
     first++;

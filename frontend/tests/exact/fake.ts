@@ -28,6 +28,17 @@ export function inPairs(packet: Page): Page {
   };
 }
 
+/** The same packet with cursors as texts in one column. */
+export function inTexts(packet: Page): Page {
+  const { cursor, data, ...others } = inPairs(packet);
+  if (!data) {
+    return { cursor, ...others };
+  }
+  const [pages, lines] = data.values.slice(3) as number[][];
+  const texts = pages!.map((page, row) => `${page}-${lines![row]}`);
+  return { cursor: { ...cursor, column: 3 }, data: { values: [...data.values.slice(0, 3), texts] }, ...others };
+}
+
 /** A number as a cursor of two. */
 export function toPair(number: Cursor): string {
   const n = Number(number);
@@ -53,7 +64,7 @@ export class FakeGrafana {
   failures = 0; // the next calls that fail
   failure = new Error("down");
   status: Page["status"]; // of pages
-  pairs = false; // cursors have two columns
+  cursors: "numbers" | "pairs" | "texts" = "numbers";
   readonly calls: Array<{ name: string; at: number }> = [];
   readonly listeners = new Set<Listener>();
   opened = 0; // raw subscriptions that were opened
@@ -68,22 +79,24 @@ export class FakeGrafana {
   history(limit = 100_000, from = 0): History<string> {
     const numbers = packet(0, this.last).data?.values[1] ?? [];
     const drawn = (numbers as number[]).filter((n) => (this.offset + n) * 1000 >= from).slice(-limit);
-    const pages = this.pairs ? [drawn.map((n) => Math.floor(n / 7)), drawn.map((n) => n % 7)] : [];
+    const pages = drawn.map((n) => Math.floor(n / 7));
+    const lines = drawn.map((n) => n % 7);
+    const added = { numbers: [], pairs: [pages, lines], texts: [pages.map((page, row) => `${page}-${lines[row]}`)] };
     return {
       frame: this.epoch,
-      columns: [drawn.map((n) => (this.offset + n) * 1000), drawn, drawn.map(() => this.epoch), ...pages],
+      columns: [drawn.map((n) => (this.offset + n) * 1000), drawn, drawn.map(() => this.epoch), ...added[this.cursors]],
       time: 0,
       cursor: {
         channel: CHANNEL,
         epoch: this.epoch,
-        last: this.pairs ? toPair(this.last) : this.last,
+        last: this.cursors === "numbers" ? this.last : toPair(this.last),
         upstream: this.upstream,
       },
     };
   }
 
   #wire(page: Page): Page {
-    return this.pairs ? inPairs(page) : page;
+    return { numbers: (same: Page) => same, pairs: inPairs, texts: inTexts }[this.cursors](page);
   }
 
   rows(cursor: Cursor): Page {

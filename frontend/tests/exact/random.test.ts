@@ -24,7 +24,7 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
   const random = generator(seed);
   const below = (limit: number) => Math.floor(random() * limit);
   const grafana = new FakeGrafana();
-  grafana.pairs = seed % 2 === 1;
+  grafana.cursors = (["numbers", "pairs", "texts"] as const)[seed % 3]!;
   const panels: Panel[] = [];
   let sent = grafana.last;
   let dropping = false;

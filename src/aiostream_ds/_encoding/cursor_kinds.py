@@ -3,12 +3,14 @@
     the author's value     in the runtime     on the wire
     7                      7                  7                      one column
     (1700000000000, 3)     ms · 2⁵³ + seq     "0001700000000000-0000000000000003"     two columns
-    (-1, -1)               -1                 "-1"
+    "1700000000000-3"      ms · 2⁵³ + seq     "0001700000000000-0000000000000003"     a text
+    -1, (-1, -1), ""       -1                 -1, "-1", "-1"
 
 In the runtime each cursor is one integer, so that all code compares and counts cursors in the same
 way. On the wire, numbers up to 2⁵³ are exact; two of them are a text that sorts as the pair does.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
@@ -20,12 +22,17 @@ from aiostream_ds._encoding.blocks import Block, to_list
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
 
-__all__ = ["BEGINNING", "CursorKind", "CursorPair", "cursor_kind"]
+__all__ = ["BEGINNING", "CursorKind", "cursor_kind"]
 
 BEGINNING = -1
 """The cursor before the first row, in the runtime."""
 
 _DIGITS = len(str(CURSOR_LIMIT - 1))
+
+_ID = re.compile(r"(0|[1-9]\d{0,15})-(0|[1-9]\d{0,15})", re.ASCII)
+"""An id of two numbers. Of one with leading zeros the author's code would get another text back."""
+
+_AN_ID = f"a text of two numbers from 0 to {CURSOR_LIMIT - 1}, as '1700000000000-3'"
 
 
 class CursorKind:
@@ -33,6 +40,12 @@ class CursorKind:
 
     limit = CURSOR_LIMIT
     """All cursors in the runtime are below it."""
+
+    value_type: Any = int
+    """The type of the author's values."""
+
+    column_type: type = int
+    """The type of the values of each column."""
 
     def __init__(self, *columns: str) -> None:
         self.columns = columns
@@ -137,6 +150,7 @@ class CursorPair(CursorKind):
     """Cursors in two columns of integers: rows are ordered by the first, then by the second."""
 
     limit = CURSOR_LIMIT * CURSOR_LIMIT
+    value_type: Any = tuple[int, int]
 
     @property
     def label(self) -> str:
@@ -210,10 +224,55 @@ class CursorPair(CursorKind):
         return [names.index(name) for name in self.columns]
 
 
+class CursorText(CursorPair):
+    """Cursors in one column of texts, each of two numbers with a hyphen between them."""
+
+    value_type: Any = str
+    column_type = str
+
+    @property
+    def label(self) -> str:
+        return repr(self.columns[0])
+
+    def of_value(self, value: Any) -> int:
+        found = _ID.fullmatch(value) if isinstance(value, str) else None
+        numbers = (CURSOR_LIMIT, 0) if found is None else (int(found[1]), int(found[2]))
+        if max(numbers) >= CURSOR_LIMIT:
+            raise TypeError(f"cursor {self.label} must be {_AN_ID}, got {short_repr(value)}")
+        return numbers[0] * CURSOR_LIMIT + numbers[1]
+
+    def of_block(self, block: Block) -> list[int]:
+        return list(map(self.of_value, _column(block, self.columns[0])))
+
+    def of_last(self, names: Sequence[str], values: Sequence[Sequence[Any]]) -> int:
+        return self.of_value(values[names.index(self.columns[0])][-1])
+
+    def to_author(self, value: int) -> Any:
+        return "" if value == BEGINNING else "{}-{}".format(*divmod(value, CURSOR_LIMIT))
+
+    def from_author(self, value: Any, name: str) -> int:
+        if value == "":
+            return BEGINNING
+        try:
+            return self.of_value(value)
+        except TypeError:
+            raise TypeError(f"{name} must be {_AN_ID}, or '', got {short_repr(value)}") from None
+
+    def indexes(self, names: Sequence[str]) -> int | list[int]:
+        return names.index(self.columns[0])
+
+
 @lru_cache(maxsize=1024)
-def cursor_kind(columns: str | tuple[str, str]) -> CursorKind:
-    """The kind of the option `cursor` of a stream."""
-    return CursorKind(columns) if isinstance(columns, str) else CursorPair(*columns)
+def cursor_kind(columns: str | tuple[str, str], *, is_text: bool = False) -> CursorKind:
+    """The kind of the option `cursor` of a stream.
+
+    Args:
+        columns: the option.
+        is_text: whether its one column has texts.
+    """
+    if not isinstance(columns, str):
+        return CursorPair(*columns)
+    return CursorText(columns) if is_text else CursorKind(columns)
 
 
 def _column(block: Block, name: str) -> list[Any]:
@@ -231,7 +290,11 @@ def _to_int(column: str, value: Any) -> int:
     if type(value) is int:
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"cursor {column!r} must be an int, got {short_repr(value)}")
+        advice = "; for ids as '1-3' annotate `after` with Cursor[str]"
+        raise TypeError(
+            f"cursor {column!r} must be an int, got {short_repr(value)}"
+            f"{advice if isinstance(value, str) and _ID.fullmatch(value) else ''}"
+        )
     return index(value)
 
 

@@ -4,8 +4,9 @@
     {"cursor":{"epoch":"…","prev":4,"last":9,"column":2},"data":{…}}   cursors in the third column
     {"cursor":{"epoch":"…","prev":9,"last":9}}                         no rows: a heartbeat
     {"cursor":{"epoch":"…","prev":"…04-…00","last":"…04-…07","column":[1,2]},"data":{…}}   pairs
+    {"cursor":{"epoch":"…","prev":"…04-…00","last":"…04-…07","column":1},"data":{…}}   texts: "4-7"
 
-    {"status":{"severity":"warning","text":"reconnecting (3): …"},"cursor":{…}}           see `Status`
+    {"status":{"severity":"warning","text":"reconnecting (3): …"},"cursor":{…}}         see `Status`
 
 The rows of a packet are those with prev < cursor <= last.
 """

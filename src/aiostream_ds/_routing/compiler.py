@@ -18,8 +18,13 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._annotations import base_type, parameters, resolve, signature
-from aiostream_ds._encoding.cursor_kinds import cursor_kind
+from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._paths import Pattern
+from aiostream_ds._routing.cursor_types import (
+    check_history_types,
+    check_last_type,
+    stream_cursor,
+)
 from aiostream_ds._routing.path_fields import (
     PathField,
     check_resolved,
@@ -288,6 +293,7 @@ class _Compiler:
             )
         if stream.options.cursor is None and "last" in hooks:
             raise self._error(hooks["last"], f"expected a cursor of the stream {name!r}, got none")
+        cursor = self._cursor(stream, hooks)
         try:
             path_type = msgspec.defstruct(f"{name}_path", fields, frozen=True, kw_only=True)
             principal = principal_of(stream.pattern)
@@ -299,8 +305,8 @@ class _Compiler:
             name=name,
             pattern=stream.pattern,
             options=stream.options,
-            cursor=None if stream.options.cursor is None else cursor_kind(stream.options.cursor),
-            row=self._row(stream),
+            cursor=cursor,
+            row=self._row(stream, cursor),
             path_type=path_type,
             query_type=query_type,
             history=hooks.get("history"),
@@ -321,13 +327,41 @@ class _Compiler:
             raise self._error(name, f"{kind!r} cannot be decoded from JSON: {error}") from error
         return PublishPlan(name, kind, wants_user(list(parameters(method)), pattern))
 
-    def _row(self, stream: Stream[Any, Any]) -> type | None:
+    def _cursor(self, stream: Stream[Any, Any], hooks: dict[str, str]) -> CursorKind | None:
+        """The kind of the stream's cursor, if it has one."""
+        columns = stream.options.cursor
+        if columns is None:
+            return None
+        name = next(iter(parameters(stream.run)))
+        hints = resolve(stream.run, self._owner)
+        self._check_resolved(stream.name, repr(name), hints.get(name))
+        try:
+            kind = stream_cursor(columns, name, hints.get(name), hints.get("return"))
+        except TypeError as error:
+            raise self._error(stream.name, str(error)) from None
+        history = self._members[hooks["history"]]
+        hints = resolve(history, self._owner)
+        history_range = next(iter(parameters(history)))
+        try:
+            check_history_types(kind, hints.get(history_range), hints.get("return"))
+        except TypeError as error:
+            raise self._error(hooks["history"], str(error)) from None
+        if "last" in hooks:
+            try:
+                check_last_type(
+                    kind, resolve(self._members[hooks["last"]], self._owner).get("return")
+                )
+            except TypeError as error:
+                raise self._error(hooks["last"], str(error)) from None
+        return kind
+
+    def _row(self, stream: Stream[Any, Any], cursor: CursorKind | None) -> type | None:
         annotation = resolve(stream.run, self._owner).get("return")
         self._check_resolved(stream.name, "the rows", annotation)
         try:
             row = row_class(annotation)
-            if row is not None and stream.options.cursor is not None:
-                check_cursor(cursor_kind(stream.options.cursor).columns, row)
+            if row is not None and cursor is not None:
+                check_cursor(cursor, row)
             if row is not None and stream.options.order is not None:
                 from aiostream_ds._encoding.ordering import check_order  # few streams have one
 

@@ -1,18 +1,21 @@
 """The row class in the annotation of a stream, and the check of its cursor column."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from aiostream_ds._annotations import base_type
 from aiostream_ds._channels.status import Status
+from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._encoding.row_kinds import KINDS, declared_fields, declared_names
 from aiostream_ds._encoding.row_layout import row_columns
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Cursor, Row
 
 __all__ = ["check_cursor", "row_class"]
+
+_COLUMN_TYPES = {int: FieldType.INT64, str: FieldType.STRING}
 
 _NOT_ROWS = (bool, int, float, str, bytes, datetime)
 
@@ -52,19 +55,22 @@ def _row_types(annotation: Any) -> set[Any]:
     return {kind if origin is None else origin}
 
 
-def check_cursor(names: Collection[str], row: type) -> None:
-    """Check that each column of the cursor is an int field of the class.
+def check_cursor(kind: CursorKind, row: type) -> None:
+    """Check that the class has a field of the cursor's type for each of its columns.
 
     Raises:
-        TypeError: one is not.
+        TypeError: it has not.
     """
     columns = row_columns(row)
-    for name in names:
+    for name in kind.columns:
         column = columns.get(name)
-        milliseconds = base_type(declared_fields(row).get(name)) is int  # a `time: int` is a time
-        is_int = column is not None and (column.type is FieldType.INT64 or milliseconds)
-        if column is None or column.nullable or not is_int:
-            fields = ", ".join(columns)
+        is_declared = base_type(declared_fields(row).get(name)) is kind.column_type
+        fits = column is not None and (  # a `time: int` is a column of times
+            is_declared or column.type is _COLUMN_TYPES[kind.column_type]
+        )
+        if column is None or column.nullable or not fits:
+            fields, article = ", ".join(columns), "an" if kind.column_type is int else "a"
             raise TypeError(
-                f"cursor must be an int field of {row.__name__} ({fields}), got {name!r}"
+                f"cursor must be {article} {kind.column_type.__name__} field of {row.__name__}"
+                f" ({fields}), got {name!r}"
             )

@@ -20,7 +20,7 @@ import binascii
 import keyword
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from itertools import pairwise
@@ -455,6 +455,21 @@ class Pattern:
                 values[part.text] = None if value is _NONE else value
         return values
 
+    def complete(self, text: str, defaults: Mapping[str, object]) -> str | None:
+        """The path that begins with the segments of `text`, as `spell` reads them, and goes on with
+        fields that have these defaults; None if there is none."""
+        given = text.count("/") + 1
+        rest = self._parts[given:]
+        if not rest or any(part.kind is None or part.text not in defaults for part in rest):
+            return None
+        try:
+            texts = [_format(part, defaults[part.text]) for part in rest]
+        except BadQuery:
+            return None
+        spelled = self._spell(text.split("/"), self._parts[:given])
+        path = None if spelled is None else "/".join([spelled, *texts])
+        return path if path is not None and self.match(path) is not None else None
+
     def spell(self, text: str) -> str | None:
         """The path for a text in which fields of the kinds `any` and `user` stand unencoded, as in
         `topics/home/+/temp`; None if it cannot be one. For people, who do not write base64url.
@@ -463,8 +478,13 @@ class Pattern:
         texts = text.split("/", last if _spans(end) or _is_encoded(end) else -1)
         if len(texts) != len(self._parts):
             return None
+        path = self._spell(texts, self._parts)
+        return path if path is not None and self.match(path) is not None else None
+
+    @staticmethod
+    def _spell(texts: Sequence[str], parts: Sequence[_Part]) -> str | None:
         found: list[str] = []
-        for part, each in zip(self._parts, texts, strict=True):
+        for part, each in zip(parts, texts, strict=True):
             if part.kind is not None and _is_encoded(part):
                 try:
                     found.append(part.kind.format(each))
@@ -474,8 +494,7 @@ class Pattern:
                 return None
             else:
                 found.append(each)
-        path = "/".join(found)
-        return path if self.match(path) is not None else None
+        return "/".join(found)
 
     def format(self, **values: object) -> str:
         """The path with these values.
@@ -493,9 +512,8 @@ class Pattern:
             if part.kind is None:
                 segments.append(part.text)
                 continue
-            value = values[part.text]
             try:
-                segments.append(part.kind.format(value.value if isinstance(value, Enum) else value))
+                segments.append(_format(part, values[part.text]))
             except BadQuery as error:
                 raise BadQuery(f"{part.text} {error.message}") from None
         path = "/".join(segments)
@@ -527,6 +545,11 @@ class Pattern:
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
+
+
+def _format(part: _Part, value: object) -> str:
+    assert part.kind is not None
+    return part.kind.format(value.value if isinstance(value, Enum) else value)
 
 
 def _is_encoded(part: _Part) -> bool:

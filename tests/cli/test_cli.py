@@ -144,6 +144,25 @@ def test_tail_takes_a_text_that_a_path_has_as_base64url(capsys, paths):
     assert json.loads(capsys.readouterr().out)["topic"] == "home/+/temp"
 
 
+def test_tail_fills_in_the_defaults_at_the_end_of_a_path(capsys, author):
+    assert main(["tail", author, "lines", "--count", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "plain"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tail", "{}", "lnies/a"],
+        ["record", "{}", "lnies/a", "out"],
+        ["dev", "{}", "--path", "lnies/a"],
+        ["dev", "{}", "--terminal", "--path", "lnies/a"],
+    ],
+)
+def test_a_path_of_no_stream_is_named_with_those_that_are(capsys, author, words):
+    status, text = failure(capsys, *(word.format(author) for word in words))
+    assert status == 1 and "expected a path of the streams 'lines/{id}', got 'lnies/a'" in text
+
+
 @pytest.mark.parametrize("command", ["tail", "record"])
 def test_a_permanent_error_ends_the_command_with_its_message(capsys, paths, here, command):
     words = ["gone"] if command == "tail" else ["gone", str(here / "rows.jsonl")]
@@ -196,7 +215,7 @@ def test_tail_of_one_class_of_several(capsys, author):
 def test_a_refused_path_is_one_sentence(capsys):
     status, text = failure(capsys, "tail", "walk/0/1")
     assert status == 1
-    assert text.startswith("aiostream-ds tail: walk/0/1: refused (NOT_FOUND")
+    assert text == "aiostream-ds tail: path 'walk/0/1': hz: expected int >= 1, got 0\n"
 
 
 @pytest.mark.parametrize("path", ["x/walk/10/1", "x/anything"])
@@ -332,7 +351,8 @@ def test_dev_serves_and_shows_the_first_path(capsys):
 
 def test_dev_of_a_refused_path_is_one_sentence(capsys):
     assert main(["dev", "--terminal", "--path", "walk/0/1"]) == 1
-    assert "aiostream-ds dev: walk/0/1: refused (NOT_FOUND" in capsys.readouterr().err
+    expected = "aiostream-ds dev: path 'walk/0/1': hz: expected int >= 1, got 0\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_dev_of_an_authors_file(capsys, author):

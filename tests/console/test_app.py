@@ -279,6 +279,16 @@ async def test_a_query_is_answered_with_frames_or_an_error():
         assert wrong["status"] == 400 and "'ticks'" in wrong["error"]
 
 
+async def test_a_path_in_the_page_may_leave_out_parameters_that_have_defaults():
+    async with console() as (_, address), page(address) as one:
+        found = await one.request(1, "query", path="ticks")
+        assert found["frames"][0]["schema"]["meta"]["channel"] == "ds/local/ticks/100"
+        assert await one.request(2, "follow", path="ticks") == {"id": 2, "ok": True}
+        assert await one.rows(2, 1)
+        async with websockets.connect(f"ws://{address}/live/ticks") as socket:
+            assert "data" in json.loads(await socket.recv())
+
+
 async def test_a_slow_viewer_loses_rows_and_others_lose_none():
     async with console() as (hub, address), page(address) as one:
         await one.request(1, "follow", path="flood", delay=5)

@@ -18,7 +18,17 @@ import anyio
 import pytest
 import websockets
 
-from aiostream_ds import Broadcast, ConfigError, DataSource, Rows, Secret, Settings, secret, show
+from aiostream_ds import (
+    Broadcast,
+    ConfigError,
+    DataSource,
+    NotFound,
+    Rows,
+    Secret,
+    Settings,
+    secret,
+    show,
+)
 from aiostream_ds import stream as a_stream
 
 pytestmark = pytest.mark.slow  # a server, and often a process, for each test
@@ -107,6 +117,8 @@ def test_the_page_follows_the_first_path_without_an_argument_or_the_given_one():
         assert (found["path"], found["title"]) == ("loss/a", "Training")
     with show(Training, path="loss/c", port=0) as page:
         assert asyncio.run(hello(page))["path"] == "loss/c"
+    with show(Training, path="loss", port=0) as page:
+        assert asyncio.run(hello(page))["path"] == "loss/a", "with the default"
 
 
 def test_several_consoles_are_open_at_once_on_the_next_free_ports():
@@ -162,6 +174,8 @@ def test_a_notebook_shows_a_link():
             ConfigError,
             r"secrets must name those of Training \(password\), got 'name'",
         ),
+        ({"path": "nope"}, NotFound, "a path of the streams 'loss/{run}', got 'nope'"),
+        ({"path": "x/loss/a"}, NotFound, "got 'x/loss/a'"),
         ({"port": "a"}, ConfigError, "port must be an integer from 0 to 65535, got 'a'"),
         ({"port": 65_536}, ConfigError, "port must be an integer from 0 to 65535, got 65536"),
         ({"target": object}, TypeError, "expected a DataSource class or a mapping of names"),

@@ -319,3 +319,25 @@ def test_a_new_kind_of_field_is_one_class(monkeypatch):
 )
 def test_a_person_may_write_a_text_unencoded(pattern, text, path):
     assert Pattern(pattern).spell(text) == path
+
+
+@pytest.mark.parametrize(
+    "pattern, text, path",
+    [
+        ("ticks/{n:int}", "ticks", "ticks/7"),
+        ("ticks/{n:int}/{name}", "ticks", "ticks/7/a"),
+        ("ticks/{n:int}/{name}", "ticks/8", "ticks/8/a"),
+        ("ticks/{n:int}/{name}", "ticks/8/b", None),
+        ("ticks/{t:any}/{n:int}", "ticks/+", "ticks/Kw/7"),
+        ("ticks/{t:any}", "ticks", "ticks/YSBi"),
+        ("ticks/{n:int}/rows", "ticks", None),
+        ("ticks/{none}", "ticks", None),
+        ("ticks/{bad}", "ticks", None),
+        ("{name}/{n:int}", "", None),
+        ("{n:int}", "ticks", None),
+        ("ticks/{rest:rest}", "ticks", "ticks/a/b"),
+    ],
+)
+def test_a_person_may_leave_out_fields_at_the_end_that_have_defaults(pattern, text, path):
+    defaults = {"n": 7, "name": "a", "t": "a b", "bad": "a b", "rest": "a/b"}
+    assert Pattern(pattern).complete(text, defaults) == path

@@ -126,6 +126,16 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
         values = None if _starts_with(path, RESERVED_PATH) else self.pattern.match(path)
         return None if values is None else _convert(path, values, self.path_type)
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of the path's fields that have one."""
+        fields = msgspec.structs.fields(self.query_type)
+        return {
+            field.name: field.default
+            for field in fields
+            if field.name in self.pattern.fields and field.default is not msgspec.NODEFAULT
+        }
+
     def path(self, query: Query, user: User | None = None) -> str:
         """The path for the fields of a query. A field for a login gets the user's.
 
@@ -184,7 +194,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 return stream, arguments
         patterns = ", ".join(repr(s.pattern.text) for s in self.streams.values()) or "none"
         spelled = self.spell(path)
-        hint = "" if spelled == path else f"; a path has such a text as base64url: {spelled!r}"
+        hint = "" if spelled == path else f"; the path that may be meant is {spelled!r}"
         raise NotFound(f"expected a path of the streams {patterns}, got {path!r}{hint}")
 
     def default_path(self) -> str | None:
@@ -209,12 +219,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return query
 
     def spell(self, text: str) -> str:
-        """The path for a text that a person wrote, with unencoded values: see `Pattern.spell`. A
-        path, and a text that cannot be one, is returned as it is."""
-        patterns = [stream.pattern for stream in self.streams.values()]
-        if any(pattern.match(text) is not None for pattern in patterns):
+        """The path for a text that a person wrote: with unencoded values, or without fields at its
+        end that have defaults, of the first stream for which it is one. A path, and a text that
+        cannot be one, is returned as it is."""
+        streams = self.streams.values()
+        if any(stream.pattern.match(text) is not None for stream in streams):
             return text
-        found = (pattern.spell(text) for pattern in patterns)
+        found = [stream.pattern.spell(text) for stream in streams]
+        found += [stream.pattern.complete(text, stream.defaults) for stream in streams]
         return next((path for path in found if path is not None), text)
 
     def query(self, query_type: str) -> StreamPlan | QueryPlan:

@@ -16,9 +16,11 @@ from aiostream_ds._grafana.application import background_tasks, open_application
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._process.stdio import redact_output
 from aiostream_ds._process.watchdog import watch_loop
+from aiostream_ds._routing.plan import split_exact
 from aiostream_ds.cli.live import Refusal
 from aiostream_ds.cli.setting_names import check_names
-from aiostream_ds.cli.target import find_target, parse_pairs
+from aiostream_ds.cli.target import CommandError, find_target, parse_pairs
+from aiostream_ds.errors import NotFound
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
 __all__ = ["LocalPlugin", "load_plugin", "run_async"]
@@ -38,8 +40,21 @@ class LocalPlugin(NamedTuple):
         return Catalog(self.target, self.by)
 
     def path(self, text: str) -> str:
-        """The path for a text of the command line; values may be unencoded, as `home/+/temp`."""
-        return self.catalog.pick(msgspec.json.encode(self.settings))._plan.spell(text)
+        """The path for a text of the command line: values may be unencoded, as `home/+/temp`, and
+        fields at the end that have defaults may be left out. That of an exact channel and "" are
+        returned as they are.
+
+        Raises:
+            CommandError: no stream has such a path.
+        """
+        plan = self.catalog.pick(msgspec.json.encode(self.settings))._plan
+        path = plan.spell(text)
+        if path and not split_exact(path)[0]:
+            try:
+                plan.match(path)
+            except NotFound as error:
+                raise CommandError(error.message) from None
+        return path
 
     @asynccontextmanager
     async def grafana(self) -> AsyncGenerator[tuple[Grafana, Refusal]]:

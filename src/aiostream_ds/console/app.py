@@ -176,7 +176,7 @@ class _LiveEndpoint:
             leave()
 
     async def _join(self, request: HTTPConnection, queue: PageQueue) -> Callable[[], None]:
-        path = request.path_params["path"]
+        path = self._hub.path_for(request.path_params["path"])
         channel = FollowedChannel(queue, 0, path)
         return await self._hub.grafana.attach(path, channel, self._identify(request))
 

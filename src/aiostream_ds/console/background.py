@@ -69,7 +69,8 @@ def show(
 
     Args:
         target, by: as `serve` takes them.
-        path: the path that the page follows; by default the first that needs no argument.
+        path: the path that the page follows; by default the first that needs no argument. Fields
+            at its end that have defaults may be left out.
         settings, secrets: the data source's jsonData (camelCase) and secureJsonData.
         host: the address to listen on. Any other than this machine's own needs the token that is
             part of the printed address.
@@ -80,6 +81,7 @@ def show(
         ModuleNotFoundError: a package of `aiostream-ds[console]` is not installed.
         ConfigError: the port cannot be opened, no class has the name in the settings, or the class
             has no such setting.
+        NotFound: no stream of the class has the path.
         Exception: what the class raises when it is imported.
     """
     try:
@@ -93,7 +95,11 @@ def show(
     catalog = Catalog(target, by)
     kind = catalog.pick(msgspec.json.encode(dict(settings or {})))
     _check_names(kind, by, settings or {}, secrets or {})
-    path = kind._plan.spell(path) if path else kind._plan.default_path() or ""
+    if path:
+        path = kind._plan.spell(path)
+        kind._plan.match(path)
+    else:
+        path = kind._plan.default_path() or ""
     console = Console(catalog, listen(host, port), kind.__name__, path, settings, secrets)
     console._start(browser)
     print(f"Console   {console.url}", flush=True)  # noqa: T201  # as `dev` does

@@ -10,7 +10,7 @@ import msgspec
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import describe
 from aiostream_ds._loggers import add_handler, remove_handler
-from aiostream_ds._routing.plan import split_exact
+from aiostream_ds._routing.plan import Plan, split_exact
 from aiostream_ds.console.channel_stats import ChannelStats
 from aiostream_ds.console.log_buffer import LogBuffer
 from aiostream_ds.console.page_queue import PageQueue
@@ -82,10 +82,17 @@ class Hub:
             }
         }
 
+    def path_for(self, text: str) -> str:
+        """The path for a text that a person wrote in the page, as `Plan.spell` reads it."""
+        return self._plan.spell(text)
+
     def query_for(self, path: str) -> dict[str, Any]:
         """Return the query whose channel has this path. Raises NotFound if no stream matches."""
-        plan = self.plugin.catalog.pick(msgspec.json.encode(self.settings))._plan
-        return plan.query_of(split_exact(path)[1])
+        return self._plan.query_of(self.path_for(split_exact(path)[1]))
+
+    @property
+    def _plan(self) -> Plan:
+        return self.plugin.catalog.pick(msgspec.json.encode(self.settings))._plan
 
     async def save(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
         """Save the data source as an admin does. Secrets that are left out keep their value."""

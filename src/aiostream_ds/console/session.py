@@ -162,12 +162,13 @@ class Session:
             raise ValueError(f"a page may follow at most {MAX_CHANNELS} channels")
         self._leave(request.id)
         self._pending[request.id] = request
-        channel = FollowedChannel(self._queue, request.id, request.path)
+        path = self._hub.path_for(request.path)
+        channel = FollowedChannel(self._queue, request.id, path)
         if request.delay:
             leave_channel = await self._tasks.start(self._follow_slowly, request, channel)
         else:
             grafana = self._hub.grafana
-            leave_channel = await grafana.attach(request.path, channel, request.user)
+            leave_channel = await grafana.attach(path, channel, request.user)
 
         def leave() -> None:
             leave_channel()
@@ -189,7 +190,7 @@ class Session:
         """Follow with a separate Grafana that takes `delay` seconds to read each packet."""
         left = anyio.Event()
         async with open_second_server(self._hub.grafana, reading_delay=request.delay) as second:
-            await second.attach(request.path, channel, request.user)
+            await second.attach(channel.path, channel, request.user)
             task_status.started(left.set)
             await left.wait()
 

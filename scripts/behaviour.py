@@ -3,7 +3,7 @@
 The text between `<!-- table: NAME -->` and `<!-- end -->` in a page is replaced. The tables are
 `policy MODULE` (defaults of its policies), `constants PATH …` (public constants with a docstring,
 in a package or module), `errors` (the declared errors) and `metrics` (the metrics of
-CollectMetrics).
+CollectMetrics), `capabilities` (what the built-in sources can do).
 """
 
 import ast
@@ -23,10 +23,12 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._grafana.metrics import Gauges, exposition
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError
+from aiostream_ds.sources.builtin_plugin import SOURCES
+from aiostream_ds.sources.capabilities import Ability, Capabilities, stream_capabilities
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "aiostream_ds"
-PAGES = ("docs/authorization.md", "docs/behaviour.md", "docs/errors.md")
+PAGES = ("docs/authorization.md", "docs/behaviour.md", "docs/errors.md", "docs/sources.md")
 
 _TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.S)
 
@@ -124,11 +126,29 @@ def metrics() -> Rows:
         yield f"`{name}`", kinds[name], meaning
 
 
+def capabilities() -> Rows:
+    """What each stream of the built-in plugin can do."""
+    yield "`source`", "Query types", "History", "Resume", "Event times", "Publish"
+    for source, place in SOURCES.items():
+        module, _, name = place.partition(":")
+        streams: dict[Capabilities, list[str]] = {}
+        for stream, can in stream_capabilities(getattr(import_module(module), name)).items():
+            streams.setdefault(can, []).append(f"`{stream}`")
+        for can, names in streams.items():
+            abilities = map(ability, (can.history, can.resume, can.event_time, can.publish))
+            yield f"`{source}`", ", ".join(names), *abilities
+
+
+def ability(value: Ability) -> str:
+    return value if isinstance(value, str) else "yes" if value else "–"
+
+
 TABLES: dict[str, Callable[..., Rows]] = {
     "policy": policy,
     "constants": constants,
     "errors": errors,
     "metrics": metrics,
+    "capabilities": capabilities,
 }
 
 

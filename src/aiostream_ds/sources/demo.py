@@ -6,7 +6,7 @@ agree. It is fractal noise: it looks like a random walk, but each value is compu
 
 import math
 from time import time
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import anyio
 import anyio.to_thread
@@ -17,6 +17,7 @@ from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.rows import Cursor, HistoryRange, Row
+from aiostream_ds.sources.capabilities import DeclaredCapabilities
 
 __all__ = ["Demo", "WalkRow", "Walk", "walk"]
 
@@ -117,6 +118,8 @@ class Demo(DataSource):
 
     Query type `walk`, fields `hz` and `seed`.
     """
+
+    capabilities: ClassVar[DeclaredCapabilities] = {"walk": {"event_time": True}}
 
     @stream("walk/{hz:int}/{seed:int}", cursor="time", retry=Retry(fill=False))
     async def walk(self, after: Cursor, hz: Hz = 10, seed: Seed = 1) -> Rows[WalkRow | Cursor]:

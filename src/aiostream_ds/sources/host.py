@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from math import inf
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,6 +28,7 @@ from aiostream_ds.errors import NotFound
 from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange, Row
 from aiostream_ds.settings import Settings
+from aiostream_ds.sources.capabilities import DeclaredCapabilities
 
 __all__ = ["Host", "HostSettings"]
 
@@ -338,6 +339,10 @@ class Host(DataSource[HostSettings]):
     Query types `cpu`, `memory`, `net` (field `nic`) and `disk` (field `device`). The fields'
     default is `all`: the sum of all interfaces except loopback, or of all disks.
     """
+
+    capabilities: ClassVar[DeclaredCapabilities] = {
+        name: {"event_time": True} for name in ("cpu", "memory", "net", "disk")
+    }
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:

@@ -44,9 +44,9 @@ def _fixed_boolean(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+# each reads a value of the type; None if it does not have it
 FIXED: Mapping[Kind, Callable[[Any], Any]] = {
     "number": _fixed_number,
     "text": _fixed_text,
     "boolean": _fixed_boolean,
 }
-"""Reads a value of the type; None if it does not have it."""

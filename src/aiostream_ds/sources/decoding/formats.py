@@ -29,12 +29,12 @@ from aiostream_ds.sources.decoding.text_cells import (
     text_number,
 )
 
-__all__ = ["CONTENT_TYPES", "Document", "decode", "format_of_content_type"]
+__all__ = ["Document", "decode", "format_of_content_type"]
 
 Document = Any
 """A value of JSON, or an iterator of objects and BadRecord: the lines of a message."""
 
-CONTENT_TYPES: Mapping[str, Format] = {
+_CONTENT_TYPES: Mapping[str, Format] = {
     "application/json": "json",
     "text/json": "json",
     "application/x-ndjson": "json",
@@ -46,7 +46,6 @@ CONTENT_TYPES: Mapping[str, Format] = {
     "application/vnd.msgpack": "msgpack",
     "application/cbor": "cbor",
 }
-"""The formats of content types; `+json` and `+cbor` are the formats, too."""
 
 
 def format_of_content_type(content_type: str) -> Format | None:
@@ -55,7 +54,7 @@ def format_of_content_type(content_type: str) -> Format | None:
     suffix = kind.rpartition("+")[2]
     if suffix in ("json", "cbor"):
         return "json" if suffix == "json" else "cbor"
-    return CONTENT_TYPES.get(kind)
+    return _CONTENT_TYPES.get(kind)
 
 
 def decode(payload: bytes, kind: Format, settings: DecodingSettings) -> Document:

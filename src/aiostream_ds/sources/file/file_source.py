@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import anyio
 import anyio.to_thread
@@ -35,6 +35,7 @@ from aiostream_ds.errors import (
 )
 from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
+from aiostream_ds.sources.capabilities import DeclaredCapabilities
 from aiostream_ds.sources.decoding.row_settings import RowSettings
 from aiostream_ds.sources.file.follow import Batch, FileFollower, epoch_name
 from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine, SkippedLines
@@ -86,6 +87,8 @@ class File(DataSource[FileSettings]):
     Like all channel paths, names consist of letters, digits and `_ - = .`; for other names create a
     symbolic link in the directory. Links must not point outside the directory.
     """
+
+    capabilities: ClassVar[DeclaredCapabilities] = {"rows": {"event_time": True}}
 
     def __init__(self) -> None:
         self._truncations: dict[str, int] = {}

@@ -64,7 +64,7 @@ ASYNCIO = {
 # Packages that only a few places may import: a file, or a folder with everything in it.
 THIRD_PARTY = {
     "cbor2": ("sources/decoding/formats.py",),
-    "cryptography": ("_process/tls.py",),
+    "cryptography": ("_process/server_tls.py",),
     "grpclib": (
         "_http2/connection.py",
         "_http2/stream.py",
@@ -92,7 +92,9 @@ THIRD_PARTY = {
     "ssl": (
         "_process/handshake.py",
         "_process/runtime.py",
-        "_process/tls.py",
+        "_process/server_tls.py",
+        "sources/connection_errors.py",
+        "sources/tls.py",
     ),
 }
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow  # a process for each test
 UNNEEDED = """
     aiostream_ds.cli aiostream_ds._frames.arrow aiostream_ds._grafana.services.data_service
     aiostream_ds._pb.pluginv2.data aiostream_ds._pb.pluginv2.resource
-    aiostream_ds._pb.grpc.health.v1 aiostream_ds._process.tls
+    aiostream_ds._pb.grpc.health.v1 aiostream_ds._process.server_tls
     aiostream_ds._grafana.services.resource_service aiostream_ds.testing argparse
     betterproto2.grpclib cryptography dateutil doctest email grpclib.client http
     importlib.metadata importlib.resources logging.config multiprocessing

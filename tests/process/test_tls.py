@@ -13,7 +13,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from aiostream_ds._grpc.call import Codec
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
-from aiostream_ds._process import tls
+from aiostream_ds._process import server_tls
 from aiostream_ds._process.handshake import Handshake, Listener, StartError, listen
 from aiostream_ds._process.host_services import host_services
 
@@ -27,7 +27,7 @@ class Host:
 
     def __init__(self, tmp_path):
         # in go-plugin, too, both sides create their certificates in the same way
-        _, pem, self.password = tls._create_certificate()
+        _, pem, self.password = server_tls._create_certificate()
         self.file = tmp_path / f"{os.urandom(4).hex()}.pem"
         self.file.write_bytes(pem)
         self.certificate = pem.partition(b"-----BEGIN ENCRYPTED")[0].decode()
@@ -124,7 +124,7 @@ async def test_http2_without_tls_is_refused(tmp_path):
 
 
 async def test_older_tls_is_refused(tmp_path):
-    context, _ = tls.auto_mtls_context(Host(tmp_path).certificate)
+    context, _ = server_tls.auto_mtls_context(Host(tmp_path).certificate)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_REQUIRED
 
@@ -159,7 +159,7 @@ def test_the_key_file_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     certificate = Host(tmp_path).certificate
     before = set(tmp_path.iterdir())
-    tls.auto_mtls_context(certificate)
+    server_tls.auto_mtls_context(certificate)
     assert set(tmp_path.iterdir()) == before
 
 

@@ -270,10 +270,10 @@ def _bind_tcp(low: int, high: int) -> socket.socket:
 
 
 def _create_tls(client_cert: str) -> "tuple[ssl.SSLContext, str]":
-    from aiostream_ds._process import tls
+    from aiostream_ds._process import server_tls
 
     try:
-        return tls.auto_mtls_context(client_cert)
+        return server_tls.auto_mtls_context(client_cert)
     except ModuleNotFoundError as error:
         raise StartError(
             "the host requires TLS (PLUGIN_CLIENT_CERT), which needs the package cryptography; "

@@ -54,7 +54,7 @@ def run(parsed: argparse.Namespace) -> int:
         serve_loaded(load)
     context = None
     if cert is not None:
-        from aiostream_ds._process.tls import server_context
+        from aiostream_ds._process.server_tls import server_context
 
         context = server_context(cert, key, client_ca)
     serve_at(load, parsed.listen, context)

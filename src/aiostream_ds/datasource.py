@@ -79,14 +79,10 @@ class DataSource(Generic[S]):
             does not take, two patterns that match one path, an `__init__` with arguments.
     """
 
-    _plan: ClassVar[Plan]
-    _tasks: BackgroundTasks | None = None
-    state: dict[str, Any]
-    """What outlives a change of the settings, by names of your own: the same dict for all instances
-    of this data source, from the first `__init__` until it was not used for an hour, or the process
-    ends. It is never that of another data source or organization. The former instance may still use
-    it for some seconds; threads need a lock for more than one step."""
-    _follow: Callable[[str], AsyncIterator[dict[str, Any]]] | None = None  # set by the runtime
+    _ds_plan: ClassVar[Plan]
+    _background_tasks: BackgroundTasks | None = None
+    _kept_state: dict[str, Any]
+    _follow_path: Callable[[str], AsyncIterator[dict[str, Any]]] | None = None  # set by the runtime
     settings: S
     """The settings of this data source. They never change: new settings make a new instance."""
     instance: InstanceSettings
@@ -114,7 +110,7 @@ class DataSource(Generic[S]):
         super().__init_subclass__(**options)
         _check_init(cls)
         _check_names(cls)
-        cls._plan = compile_plan(cls, _settings_type(cls))
+        cls._ds_plan = compile_plan(cls, _settings_type(cls))
         _check_access(cls)
         table_of(cls)
 
@@ -177,16 +173,30 @@ class DataSource(Generic[S]):
             raise TypeError(f"expected a path, or a stream of the class, got {stream!r}")
         if isinstance(stream, str) and (args or kwargs):
             raise TypeError(f"a path takes no arguments, got {args or kwargs!r}")
-        if self._follow is None:
+        if self._follow_path is None:
             raise RuntimeError(
                 f"{type(self).__qualname__}.follow() needs a plugin that runs the streams; in a"
                 " test use serve_in_memory"
             )
-        return self._follow(stream if isinstance(stream, str) else stream.path(*args, **kwargs))
+        return self._follow_path(
+            stream if isinstance(stream, str) else stream.path(*args, **kwargs)
+        )
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         """The policy of a stream's columns. The built-in sources add the labels of the settings."""
         return declared
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What outlives a change of the settings, by names of your own: the same dict for all
+        instances of this data source, from the first `__init__` until it was not used for an hour,
+        or the process ends. It is never that of another data source or organization. The former
+        instance may still use it for some seconds; threads need a lock for more than one step.
+
+        Raises:
+            AttributeError: it is assigned: the dict is kept, and only its keys can be set.
+        """
+        return self._kept_state
 
     @property
     def tasks(self) -> BackgroundTasks:
@@ -197,12 +207,28 @@ class DataSource(Generic[S]):
         Raises:
             RuntimeError: in `__init__`, and in a test without a plugin that runs.
         """
-        if self._tasks is None:
+        if self._background_tasks is None:
             raise RuntimeError(
                 f"{type(self).__qualname__}.tasks exists from `lifespan` on, not in __init__; in a"
                 " test use serve_in_memory"
             )
-        return self._tasks
+        return self._background_tasks
+
+    if not TYPE_CHECKING:  # type checkers report an assignment to a property without a setter
+
+        @state.setter
+        def state(self, value: Any) -> None:
+            raise AttributeError(
+                f"{type(self).__qualname__}.state is a dict that the runtime keeps, and cannot be"
+                ' replaced; set its keys: self.state["name"] = …, self.state.setdefault("name", …)'
+            )
+
+        @tasks.setter
+        def tasks(self, value: Any) -> None:
+            raise AttributeError(
+                f"{type(self).__qualname__}.tasks is set by the runtime, and cannot be replaced;"
+                " use another name"
+            )
 
     @_overridden_by_any
     @asynccontextmanager
@@ -248,7 +274,7 @@ async def _check_upstreams(source: DataSource[Any]) -> Health:
 def close_instance(source: DataSource[Any]) -> None:
     """The lifespan has ended: close what threads and callbacks may still publish to, except for
     what is in `state`, which the next instance uses."""
-    source._follow = None
+    source._follow_path = None
     threads_of(source).close()
     module = sys.modules.get("aiostream_ds.broadcast")  # few plugins have one
     if module is not None:
@@ -293,7 +319,7 @@ def create_instance(
     source.settings = settings
     source.instance = instance or InstanceSettings()
     source.grafana_config = grafana_config
-    source.state = {} if state is None else state
+    source._kept_state = {} if state is None else state
     cast("Any", source).__init__()
     return source
 

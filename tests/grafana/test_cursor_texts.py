@@ -358,7 +358,7 @@ TWO = ("a", "b")
     ],
 )
 def test_annotations_that_fit_the_columns_select_the_type(columns, annotations, kind):
-    assert created(columns, **annotations)._plan.streams["run"].cursor.value_type == kind
+    assert created(columns, **annotations)._ds_plan.streams["run"].cursor.value_type == kind
 
 
 @pytest.mark.parametrize(

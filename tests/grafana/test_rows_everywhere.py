@@ -201,7 +201,7 @@ async def test_a_class_in_the_annotation_declares_the_columns(kind):
             await anyio.sleep_forever()
             yield []
 
-    assert Source._plan.streams["declared"].row is kind
+    assert Source._ds_plan.streams["declared"].row is kind
     async with serve_in_memory(Source) as grafana:
         (frame,) = await grafana.query({"queryType": "declared"})
         assert [field.name for field in frame.fields] == ["time", "celsius", "name"]

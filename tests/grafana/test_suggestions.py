@@ -114,7 +114,7 @@ def test_a_subclass_overrides_a_hook_by_its_name():
         async def places(self, typed: str) -> list[object]:
             return ["here"]
 
-    plan = More._plan.streams["at"].suggest["place"]
+    plan = More._ds_plan.streams["at"].suggest["place"]
     assert (plan.method, plan.takes) == ("places", ())
 
 

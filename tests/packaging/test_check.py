@@ -289,4 +289,4 @@ def test_defaults_of_every_kind_are_written_as_in_a_path() -> None:
 
     (channel,) = default_channels(describe(Catalog(Defaults)), {})
     assert channel.path == "all/2026-01-31/00000000-0000-0000-0000-000000000007/YS9i/false/1.0/-"
-    assert Defaults._plan.match(channel.path)[0].name == "all"
+    assert Defaults._ds_plan.match(channel.path)[0].name == "all"

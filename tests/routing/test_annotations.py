@@ -102,7 +102,7 @@ def run(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_class_has_the_same_plan_in_every_style(style):
-    plan = run(STYLES[style])["Source"]._plan
+    plan = run(STYLES[style])["Source"]._ds_plan
     rows = plan.streams["rows"]
     assert plan.settings.__name__ == "Own"
     assert rows.row.__name__ == "Reading"
@@ -119,8 +119,8 @@ def test_a_class_has_the_same_plan_in_every_style(style):
 def test_a_subclass_created_elsewhere_has_the_same_plan(style):
     base = run(STYLES[style])["Source"]
     later = type("Later", (base,), {})
-    assert later._plan.streams["rows"].row is base._plan.streams["rows"].row
-    assert later._plan.streams["rows"].publish == base._plan.streams["rows"].publish
+    assert later._ds_plan.streams["rows"].row is base._ds_plan.streams["rows"].row
+    assert later._ds_plan.streams["rows"].publish == base._ds_plan.streams["rows"].publish
 
 
 SPELLINGS = [pytest.param(repr, id="quoted")]
@@ -156,7 +156,7 @@ def test_an_annotation_that_is_not_needed_may_use_a_name_under_type_checking(
     spell: Callable[[str], str], name
 ):
     made = run(IMPORTS + CLASSES + source({**TEXTS, name: spell("Hidden")}))["Source"]
-    assert made._plan.streams["rows"].history == "past"
+    assert made._ds_plan.streams["rows"].history == "past"
     assert made.rows.path(5, kind="a") == "rows/5/a"
 
 
@@ -179,7 +179,7 @@ class Source(DataSource):
         yield Source.Reading(datetime.now())
 """
     made = run(future + IMPORTS + "class Reading: ...\n" + text)["Source"]
-    assert made._plan.streams["rows"].row is made.Reading
+    assert made._ds_plan.streams["rows"].row is made.Reading
 
 
 def test_the_name_of_a_method_does_not_hide_a_type():
@@ -191,14 +191,14 @@ class Source(DataSource):
     async def rows(self, n: int) -> Rows:
         yield {}
 """
-    assert run(FUTURE + IMPORTS + text)["Source"]._plan.streams["rows"].arguments("rows/3")
+    assert run(FUTURE + IMPORTS + text)["Source"]._ds_plan.streams["rows"].arguments("rows/3")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` statements exist from 3.12 on")
 def test_a_type_statement_is_replaced_by_its_type():
     classes = CLASSES.replace("Hz = ", "type Hz = ").replace("value: float", "value: Celsius")
     classes = "type Celsius = float\n" + classes
-    plan = run(IMPORTS + classes + source(TEXTS))["Source"]._plan
+    plan = run(IMPORTS + classes + source(TEXTS))["Source"]._ds_plan
     with pytest.raises(Exception, match="hz: expected int <= 100, got 101"):
         plan.streams["rows"].arguments("rows/101/a")
 

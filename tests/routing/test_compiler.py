@@ -30,7 +30,7 @@ from .base import Base, Pick, Reading
 
 
 def test_a_plan_has_every_handler():
-    plan = Base._plan
+    plan = Base._ds_plan
     a, b = plan.streams["a"], plan.streams["b"]
     assert (a.name, a.pattern.text, a.options.linger, a.row) == ("a", "a/{id}", 1, Reading)
     assert (a.options.buffer, a.options.retry) == (Buffer(rows=7), Retry(max_delay=3))
@@ -44,9 +44,9 @@ def test_a_plan_has_every_handler():
 
 def test_a_plan_cannot_be_changed():
     with pytest.raises(TypeError):
-        Base._plan.streams["c"] = Base._plan.streams["a"]  # type: ignore[index]
+        Base._ds_plan.streams["c"] = Base._ds_plan.streams["a"]  # type: ignore[index]
     with pytest.raises(AttributeError):
-        Base._plan.settings = Settings  # type: ignore[misc]
+        Base._ds_plan.settings = Settings  # type: ignore[misc]
 
 
 # Inheritance
@@ -63,9 +63,11 @@ def test_an_override_without_a_decorator_stays_a_query_resource_or_hook():
 
         async def show(self, id: str) -> None: ...
 
-    assert Sub._plan.streams["a"].subscribe == "may" and Sub._plan.streams["a"].history == "past"
-    assert Sub._plan.queries == Base._plan.queries
-    assert [r.method for r in Sub._plan.resources] == ["show", "store"]
+    assert (
+        Sub._ds_plan.streams["a"].subscribe == "may" and Sub._ds_plan.streams["a"].history == "past"
+    )
+    assert Sub._ds_plan.queries == Base._ds_plan.queries
+    assert [r.method for r in Sub._ds_plan.resources] == ["show", "store"]
 
 
 def test_an_override_in_a_mixin_stays_a_hook():
@@ -75,7 +77,7 @@ def test_an_override_in_a_mixin_stays_a_hook():
     class Sub(Mixin, Base):
         pass
 
-    assert Sub._plan.streams["a"].subscribe == "may" and Sub.may is Mixin.may
+    assert Sub._ds_plan.streams["a"].subscribe == "may" and Sub.may is Mixin.may
 
 
 def test_an_overridden_stream_keeps_its_hooks():
@@ -84,7 +86,7 @@ def test_an_overridden_stream_keeps_its_hooks():
         async def a(self, id: str) -> Rows:
             yield {}
 
-    found = Sub._plan.streams["a"]
+    found = Sub._ds_plan.streams["a"]
     assert (found.pattern.text, found.subscribe, found.history) == ("other/{id}", "may", "past")
 
 
@@ -103,9 +105,9 @@ def test_none_removes_a_stream_with_its_hooks_a_query_and_a_resource():
         pick = None  # type: ignore[assignment]
         show = None  # type: ignore[assignment]
 
-    assert set(Sub._plan.streams) == {"b"} and not Sub._plan.queries
-    assert [r.method for r in Sub._plan.resources] == ["store"]
-    assert set(Base._plan.streams) == {"a", "b"}
+    assert set(Sub._ds_plan.streams) == {"b"} and not Sub._ds_plan.queries
+    assert [r.method for r in Sub._ds_plan.resources] == ["store"]
+    assert set(Base._ds_plan.streams) == {"a", "b"}
 
 
 def test_a_removed_stream_that_is_defined_again_has_its_hooks_again():
@@ -117,7 +119,7 @@ def test_a_removed_stream_that_is_defined_again_has_its_hooks_again():
         async def a(self, id: str) -> Rows:
             yield {}
 
-    assert Back._plan.streams["a"].subscribe == "may"
+    assert Back._ds_plan.streams["a"].subscribe == "may"
 
 
 def test_a_hook_of_a_subclass_changes_neither_base_nor_siblings():
@@ -128,8 +130,10 @@ def test_a_hook_of_a_subclass_changes_neither_base_nor_siblings():
     class Two(Base):
         pass
 
-    assert One._plan.streams["b"].subscribe == "guard"
-    assert Base._plan.streams["b"].subscribe is None and Two._plan.streams["b"].subscribe is None
+    assert One._ds_plan.streams["b"].subscribe == "guard"
+    assert (
+        Base._ds_plan.streams["b"].subscribe is None and Two._ds_plan.streams["b"].subscribe is None
+    )
 
 
 def test_a_hook_decorated_for_another_stream_in_a_subclass_stays_a_hook_of_the_first():
@@ -141,7 +145,7 @@ def test_a_hook_decorated_for_another_stream_in_a_subclass_stays_a_hook_of_the_f
         @c.subscribe
         async def may(self, user: User | None, id: str) -> None: ...
 
-    assert Both._plan.streams["a"].subscribe == Both._plan.streams["c"].subscribe == "may"
+    assert Both._ds_plan.streams["a"].subscribe == Both._ds_plan.streams["c"].subscribe == "may"
 
 
 def test_one_function_may_be_the_hook_of_two_streams():
@@ -158,7 +162,7 @@ def test_one_function_may_be_the_hook_of_two_streams():
         @b.subscribe
         async def may(self, user: User | None, id: str) -> None: ...
 
-    assert [s.subscribe for s in Two._plan.streams.values()] == ["may", "may"]
+    assert [s.subscribe for s in Two._ds_plan.streams.values()] == ["may", "may"]
 
 
 OVERRIDES: dict[str, tuple[str, Any]] = {
@@ -379,7 +383,7 @@ def _():
     return a_stream("s", run)
 
 
-@pytest.mark.parametrize("name", ["_plan", "settings", "instance", "lifespan", "health"])
+@pytest.mark.parametrize("name", ["_ds_plan", "settings", "instance", "lifespan", "health"])
 def test_a_handler_cannot_have_the_name_of_a_data_source_attribute(name):
     async def run(self):
         yield {}
@@ -614,8 +618,8 @@ def test_a_mistake_is_a_type_error_that_names_class_and_member(member, message, 
 
 
 def test_two_methods_may_answer_one_path_by_different_http_methods():
-    assert Base._plan.resource("GET", "r/a") is not None
-    assert Base._plan.resource("POST", "r/a") is not None
+    assert Base._ds_plan.resource("GET", "r/a") is not None
+    assert Base._ds_plan.resource("POST", "r/a") is not None
 
 
 # Row types
@@ -626,7 +630,7 @@ def test_rows_without_a_class_leave_the_schema_open():
         yield {}
 
     made = type("Made", (DataSource,), a_stream("s", run))
-    assert made._plan.streams["s"].row is None
+    assert made._ds_plan.streams["s"].row is None
 
 
 @pytest.mark.parametrize("kind", [list[Reading], Annotated[Reading, "what"]])
@@ -636,7 +640,7 @@ def test_a_row_class_is_found_inside(kind):
 
     run.__annotations__["return"] = AsyncIterator[kind]
     made = type("Made", (DataSource,), a_stream("s", run))
-    assert made._plan.streams["s"].row is Reading
+    assert made._ds_plan.streams["s"].row is Reading
 
 
 @pytest.mark.parametrize("kind", [int, str, float, datetime, list[int], Annotated[str, "x"]])

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from aiostream_ds import DataSource, Health, InstanceSettings, Secret, Settings
+from aiostream_ds import DataSource, Health, InstanceSettings, Secret, Settings, stream
 from aiostream_ds.datasource import create_instance
 from aiostream_ds.testing import serve_in_memory
 
@@ -39,9 +39,9 @@ class Mixed(Mixin, Closed):
 
 
 def test_the_settings_class_is_found_through_bases_generics_and_mixins():
-    assert Mixin._plan.settings is Settings and Open._plan.settings is Own
-    assert Closed._plan.settings is Special and Mixed._plan.settings is Special
-    assert type("Sub", (Mixed,), {})._plan.settings is Special
+    assert Mixin._ds_plan.settings is Settings and Open._ds_plan.settings is Own
+    assert Closed._ds_plan.settings is Special and Mixed._ds_plan.settings is Special
+    assert type("Sub", (Mixed,), {})._ds_plan.settings is Special
 
 
 def test_two_settings_classes_that_have_nothing_in_common_are_refused():
@@ -146,3 +146,40 @@ def test_an_init_that_needs_arguments_is_refused_when_the_class_is_created():
 def test_a_member_with_the_name_of_an_attribute_of_the_runtime_is_refused(name, member):
     with pytest.raises(TypeError, match=f"Mine.{name} is an attribute of every data source, got"):
         type("Mine", (DataSource,), {name: member})
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("state", r"set its keys: self\.state\["), ("tasks", "use another name")]
+)
+def test_an_attribute_of_the_runtime_cannot_be_replaced(name, cure):
+    class Mine(DataSource):
+        def __init__(self):
+            setattr(self, name, {})
+
+    text = f"^.*Mine.{name} is .* cannot be replaced; {cure}"
+    with pytest.raises(AttributeError, match=text):
+        create_instance(Mine, Settings())
+
+
+async def test_private_attributes_of_an_author_do_not_disturb_those_of_the_runtime():
+    class Mine(DataSource):
+        def __init__(self):
+            self.state["n"] = 7
+            self._state = self._plan = self._tasks = self._follow = self._threads = None
+
+        @stream
+        def counts(self):
+            yield {"n": self.state["n"]}
+
+        @stream
+        async def derived(self):
+            self.tasks.start_soon(self.background)
+            async for row in self.follow("counts"):
+                yield row
+
+        async def background(self):
+            pass
+
+    async with serve_in_memory(Mine) as grafana:
+        viewer = await grafana.follow("derived")
+        assert (await viewer.next())["n"] == 7

@@ -47,7 +47,7 @@ def text(annotation: Any, path: str | None = None) -> str:
         yield {"v": str(v)}
 
     s.__annotations__["v"] = annotation
-    return type("Source", (DataSource,), {"s": stream(path)(s)})._plan.streams["s"].pattern.text
+    return type("Source", (DataSource,), {"s": stream(path)(s)})._ds_plan.streams["s"].pattern.text
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ class Host2(DataSource):
 
 
 def test_a_path_without_a_pattern_is_the_name_and_the_parameters():
-    plan = Host2._plan
+    plan = Host2._ds_plan
     assert {name: each.pattern.text for name, each in plan.streams.items()} == {
         "up": "up",
         "cpu": "cpu/{host}/{core:int}/{raw:bool}",
@@ -201,7 +201,7 @@ def test_a_path_is_built_from_values_of_the_annotated_types():
 
 async def test_a_query_names_the_path_and_the_method_gets_values_of_the_annotated_types():
     async with serve_in_memory(Host2) as grafana:
-        query = Host2._plan.query_of(PATH)
+        query = Host2._ds_plan.query_of(PATH)
         assert query == {
             "queryType": "all_kinds",
             "color": "red",
@@ -239,7 +239,7 @@ async def test_a_query_names_the_path_and_the_method_gets_values_of_the_annotate
 )
 async def test_a_value_that_does_not_fit_its_annotation_is_a_bad_query(changed, message):
     async with serve_in_memory(Host2) as grafana:
-        query = Host2._plan.query_of(PATH) | changed
+        query = Host2._ds_plan.query_of(PATH) | changed
         with pytest.raises(QueryFailed, match=message) as failed:
             await grafana.query(query)
         assert failed.value.status == 400
@@ -266,9 +266,9 @@ def test_a_subclass_has_the_paths_of_its_base():
 
         async def may_read(self, user: User | None, host: int) -> None: ...  # type: ignore[override]
 
-    assert Sub._plan.streams["cpu"].pattern.text == "cpu/{host}/{core:int}/{raw:bool}"
-    assert Other._plan.streams["cpu"].pattern.text == "cpu/{host:int}"
-    assert Host2._plan.streams["cpu"].pattern.text == "cpu/{host}/{core:int}/{raw:bool}"
+    assert Sub._ds_plan.streams["cpu"].pattern.text == "cpu/{host}/{core:int}/{raw:bool}"
+    assert Other._ds_plan.streams["cpu"].pattern.text == "cpu/{host:int}"
+    assert Host2._ds_plan.streams["cpu"].pattern.text == "cpu/{host}/{core:int}/{raw:bool}"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ NUMBERS = {*FLOATS, *RANGES} - {FieldType.TIME}
 QUERY_TYPES = [
     (source, query_type)
     for source, target in SOURCES.items()
-    for query_type in load(target)._plan.streams
+    for query_type in load(target)._ds_plan.streams
 ]
 LINES = {  # times in ms from now
     "a.ndjson": [

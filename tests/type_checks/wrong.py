@@ -58,6 +58,11 @@ class Pick(Query):
     sensor: str = ""
 
 
+class Kept(DataSource):
+    def __init__(self) -> None:
+        self.state = {}  # wrong: only its keys can be set
+
+
 class Sensors(DataSource[Broker]):
     @stream("sensors/{id}")
     async def sensor(self, id: str) -> Rows[Reading]:

@@ -33,7 +33,7 @@ def resolve_channel(instance: Instance, channel_path: str) -> ChannelRequest:
     """The channel of a path. Raises NotFound when no stream has such a path."""
     exact, path = split_exact(channel_path)
     try:
-        stream, arguments = instance.source._plan.match(path)
+        stream, arguments = instance.source._ds_plan.match(path)
     except NotFound as error:
         if instance.is_restricted:
             raise NotFound(f"no stream has the path {path!r}") from error  # the log has the list

@@ -76,7 +76,7 @@ def _source(catalog: Catalog, name: str) -> dict[str, Any]:
         kind = catalog.find(name)
     except ConfigError as error:
         return {"name": name, "error": error.message}
-    settings = kind._plan.settings
+    settings = kind._ds_plan.settings
     return {
         "name": name,
         "help": _first_paragraph(kind),
@@ -89,9 +89,9 @@ def _source(catalog: Catalog, name: str) -> dict[str, Any]:
 
 
 def _queries(kind: type[DataSource[Any]]) -> Iterator[dict[str, Any]]:
-    for stream in kind._plan.streams.values():
+    for stream in kind._ds_plan.streams.values():
         yield _stream(kind, stream)
-    for name, plan in kind._plan.queries.items():
+    for name, plan in kind._ds_plan.queries.items():
         yield {
             "name": name,
             "kind": "query",

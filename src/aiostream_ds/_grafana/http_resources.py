@@ -32,9 +32,9 @@ async def answer(
     """Call the resource's method and send its result. Raises NotFound when no route matches."""
     source = instance.source
     path = message.path.strip("/")
-    found = source._plan.resource(message.method, path)
+    found = source._ds_plan.resource(message.method, path)
     if found is None:
-        routes = ", ".join(f"{r.http_method} {r.pattern.text}" for r in source._plan.resources)
+        routes = ", ".join(f"{r.http_method} {r.pattern.text}" for r in source._ds_plan.resources)
         raise NotFound(
             f"expected one of the resources {routes or '(none)'}, got {message.method} {path!r}"
         )

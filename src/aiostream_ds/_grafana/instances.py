@@ -144,7 +144,7 @@ class Instance:
     @property
     def is_restricted(self) -> bool:
         """Whether some users may not read some streams: then nobody gets the list of all paths."""
-        streams = self.source._plan.streams.values()
+        streams = self.source._ds_plan.streams.values()
         return bool(self.source.allow) or any(
             stream.options.allow or stream.principal or stream.subscribe for stream in streams
         )
@@ -372,9 +372,9 @@ class Instances:
             source = self._make(instance.key, plugin_context(context), settings)
             threads_of(source)  # counts in the counters of this task
             declare = table_of(type(source)).find
-            source._tasks = BackgroundTasks(instance.key.uid, self._counters, declare)
+            source._background_tasks = BackgroundTasks(instance.key.uid, self._counters, declare)
             if self.follow is not None:
-                source._follow = partial(self.follow, instance)
+                source._follow_path = partial(self.follow, instance)
             async with open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings)
@@ -449,12 +449,12 @@ class Instances:
             raise ConfigError("expected a call for a data source, got one without its settings")
         kind = self._catalog.pick(settings.json_data)
         decoded = decode_settings(
-            kind._plan.settings,
+            kind._ds_plan.settings,
             settings.json_data,
             settings.decrypted_secure_json_data,
             outside=[name for name in _OUTSIDE if getattr(context.instance, name)],
         )
-        log_unknown_settings(kind._plan.settings, settings, self._catalog.by)
+        log_unknown_settings(kind._ds_plan.settings, settings, self._catalog.by)
         state = self._state(key, kind)
         with declaring(kind):
             return create_instance(kind, decoded, context.instance, context.grafana_config, state)

@@ -101,7 +101,7 @@ async def answer(
     streams = model.get("withStreaming") is not False
     if caller.is_alert_rule or caller.has_expression:
         model |= {"exact": False, "withStreaming": False}
-    plan = source._plan.query(model["queryType"])
+    plan = source._ds_plan.query(model["queryType"])
     query, defaults = decode_query(model, plan, context.user)
     if isinstance(plan, StreamPlan):
         request = _stream_request(instance, context.user, plan, query)
@@ -172,7 +172,7 @@ async def _item_frames(
 ) -> list[Frame]:
     if not isinstance(item, LiveChannel):
         return await _table_frames(instance, caller, query, item)
-    stream, arguments = instance.source._plan.match(item.path)
+    stream, arguments = instance.source._ds_plan.match(item.path)
     request = ChannelRequest(instance, stream, item.path, arguments)
     return await _channel_frames(replay, request, caller, query, item)
 

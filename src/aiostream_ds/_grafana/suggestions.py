@@ -36,7 +36,7 @@ async def answer(
         raise BadQuery(f"the method of {SUGGEST_PATH} must be GET, got {message.method!r}")
     parameters = {name: values[0] for name, values in Request(url=message.url).query.items()}
     name, field = parameters.get("stream", ""), parameters.get("field", "")
-    stream = instance.source._plan.streams.get(name)
+    stream = instance.source._ds_plan.streams.get(name)
     if stream is None:
         raise NotFound(_unknown_stream(instance, name))
     authorize_some_path(instance, user, stream)
@@ -60,7 +60,7 @@ async def answer(
 def _unknown_stream(instance: Instance, name: str) -> str:
     if instance.is_restricted:
         return f"no stream has the name {name!r}"
-    names = ", ".join(map(repr, instance.source._plan.streams)) or "none"
+    names = ", ".join(map(repr, instance.source._ds_plan.streams)) or "none"
     return f"unknown stream {name!r}; the streams are: {names}"
 
 

@@ -58,7 +58,7 @@ from aiostream_ds.settings import (
 __all__ = ["compile_plan"]
 
 _RESERVED_NAMES = (
-    "_plan",
+    "_ds_plan",
     "allow",
     "declared_errors",
     "grafana_config",

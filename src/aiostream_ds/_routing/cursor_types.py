@@ -1,8 +1,8 @@
 """The type of a stream's cursor: its columns and the annotations must agree.
 
-    cursor="offset"           Cursor[int], also Cursor
-    cursor="id"               Cursor[str]               texts of two numbers, as "1700000000000-3"
-    cursor=("ms", "seq")      Cursor[tuple[int, int]]
+cursor="offset"           Cursor[int], also Cursor
+cursor="id"               Cursor[str]               texts of two numbers, as "1700000000000-3"
+cursor=("ms", "seq")      Cursor[tuple[int, int]]
 """
 
 from collections.abc import Iterator

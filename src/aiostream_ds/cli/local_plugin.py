@@ -47,7 +47,7 @@ class LocalPlugin(NamedTuple):
         Raises:
             CommandError: no stream has such a path.
         """
-        plan = self.catalog.pick(msgspec.json.encode(self.settings))._plan
+        plan = self.catalog.pick(msgspec.json.encode(self.settings))._ds_plan
         path = plan.spell(text)
         if path and not split_exact(path)[0]:
             try:

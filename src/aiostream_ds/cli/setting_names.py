@@ -19,7 +19,7 @@ def check_names(catalog: Catalog, settings: Mapping[str, Any], secrets: Mapping[
     Raises:
         CommandError: There is a name that the class does not have.
     """
-    kind = catalog.pick(msgspec.json.encode(settings))._plan.settings
+    kind = catalog.pick(msgspec.json.encode(settings))._ds_plan.settings
     fields = [field.encode_name for field in msgspec.structs.fields(kind)]
     plain = unknown_keys(kind, fields, secret=True)
     selector = [catalog.by] if catalog.by else []

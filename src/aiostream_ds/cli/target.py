@@ -147,7 +147,7 @@ def first_path(target: Target, by: str | None, settings: Mapping[str, Any]) -> s
     Raises:
         CommandError: Every stream needs an argument.
     """
-    path = _plan(target, by, settings).default_path()
+    path = _ds_plan(target, by, settings).default_path()
     if path is not None:
         return path
     raise CommandError(
@@ -157,9 +157,9 @@ def first_path(target: Target, by: str | None, settings: Mapping[str, Any]) -> s
 
 def patterns(target: Target, by: str | None, settings: Mapping[str, Any]) -> str:
     """The patterns of all streams, separated by commas."""
-    streams = _plan(target, by, settings).streams.values()
+    streams = _ds_plan(target, by, settings).streams.values()
     return ", ".join(stream.pattern.text for stream in streams) or "none"
 
 
-def _plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:
-    return Catalog(target, by).pick(msgspec.json.encode(settings))._plan
+def _ds_plan(target: Target, by: str | None, settings: Mapping[str, Any]) -> Plan:
+    return Catalog(target, by).pick(msgspec.json.encode(settings))._ds_plan

@@ -96,10 +96,10 @@ def show(
     kind = catalog.pick(msgspec.json.encode(dict(settings or {})))
     _check_names(kind, by, settings or {}, secrets or {})
     if path:
-        path = kind._plan.spell(path)
-        kind._plan.match(path)
+        path = kind._ds_plan.spell(path)
+        kind._ds_plan.match(path)
     else:
-        path = kind._plan.default_path() or ""
+        path = kind._ds_plan.default_path() or ""
     console = Console(catalog, listen(host, port), kind.__name__, path, settings, secrets)
     console._start(browser)
     print(f"Console   {console.url}", flush=True)  # noqa: T201  # as `dev` does
@@ -113,7 +113,7 @@ def _check_names(
     secrets: Mapping[str, str],
 ) -> None:
     """Raises ConfigError for a name that no setting of the class has: it would be ignored."""
-    declared = kind._plan.settings
+    declared = kind._ds_plan.settings
     for argument, given, is_secret in (("settings", settings, False), ("secrets", secrets, True)):
         unknown = [key for key in unknown_keys(declared, given, secret=is_secret) if key != by]
         if unknown:

@@ -92,7 +92,7 @@ class Hub:
 
     @property
     def _plan(self) -> Plan:
-        return self.plugin.catalog.pick(msgspec.json.encode(self.settings))._plan
+        return self.plugin.catalog.pick(msgspec.json.encode(self.settings))._ds_plan
 
     async def save(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
         """Save the data source as an admin does. Secrets that are left out keep their value."""

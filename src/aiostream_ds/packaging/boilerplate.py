@@ -23,7 +23,7 @@ def make_readme(manifest: Mapping[str, Any], kind: type[DataSource[Any]]) -> str
     """The docstring of the class, its streams, queries and settings."""
     text = inspect.cleandoc(kind.__dict__.get("__doc__") or manifest["info"]["description"])
     lines = [f"# {manifest['name']}", "", text, ""]
-    plan = kind._plan
+    plan = kind._ds_plan
     if plan.streams:
         lines += ["## Streams", ""]
         lines += [f"- `{s.pattern.text}` (query type `{s.name}`)" for s in plan.streams.values()]

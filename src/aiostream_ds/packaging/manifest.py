@@ -75,7 +75,7 @@ def make_manifest(
         "id": identifier,
         "backend": True,
         "executable": f"gpx_{identifier.removesuffix('-datasource').replace('-', '_')}",
-        "streaming": bool(kind._plan.streams),
+        "streaming": bool(kind._ds_plan.streams),
         "metrics": True,
         "alerting": True,
         "annotations": False,

@@ -96,7 +96,7 @@ async def cursor_problem(grafana: Grafana, path: str, query: Mapping[str, Any]) 
 
 def health_problem(kind: type[DataSource[Any]]) -> Problem | None:
     """Why Save & test of a class is green whatever the settings are; None if it may not be."""
-    fields = msgspec.structs.fields(kind._plan.settings)
+    fields = msgspec.structs.fields(kind._ds_plan.settings)
     if not any(_is_text(field.type) for field in fields):
         return None  # decoding has tested numbers and choices
     if kind.lifespan is not DataSource.lifespan:

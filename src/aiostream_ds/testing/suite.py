@@ -147,7 +147,7 @@ class PluginSuite:
 
     async def test_settings_survive_a_round_trip(self) -> None:
         """Decoding, encoding and decoding the settings gives equal settings."""
-        kind = self._class()._plan.settings
+        kind = self._class()._ds_plan.settings
         json, secrets = msgspec.json.encode(dict(self.settings)), dict(self.secrets)
         try:
             once = decode_settings(kind, json, secrets)
@@ -232,7 +232,7 @@ class PluginSuite:
 
     def _query(self, path: str) -> dict[str, Any]:
         try:
-            return self._class()._plan.query_of(path)
+            return self._class()._ds_plan.query_of(path)
         except NotFound as error:
             raise AssertionError(f"`channels`: {error}; correct the path") from None
 

@@ -68,12 +68,12 @@ def stream_capabilities(kind: type[DataSource[Any]]) -> dict[str, Capabilities]:
             that does not exist.
     """
     declared: DeclaredCapabilities = getattr(kind, "capabilities", {})
-    unknown = declared.keys() - kind._plan.streams.keys()
+    unknown = declared.keys() - kind._ds_plan.streams.keys()
     if unknown:
         raise TypeError(f"{kind.__name__}.capabilities: expected streams, got {sorted(unknown)}")
     return {
         name: replace(_derived(stream), **declared.get(name, {}))
-        for name, stream in kind._plan.streams.items()
+        for name, stream in kind._ds_plan.streams.items()
     }
 
 

@@ -35,7 +35,7 @@ from aiostream_ds._encoding.yielded import reader
 from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
-from aiostream_ds.models import Query, User
+from aiostream_ds.models import User
 from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ D = TypeVar("D")
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 A = TypeVar("A")
-Q = TypeVar("Q", bound=Query)
 H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage[Any] | Sequence[Any] | Table")
 SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
 AnswerT = TypeVar(
@@ -537,10 +536,12 @@ if TYPE_CHECKING:
     class _QueryDecorator(Protocol):
         @overload
         def __call__(
-            self, method: Callable[[D, Q], Awaitable[AnswerT]], /
-        ) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
+            self, method: Callable[Concatenate[D, P], Awaitable[AnswerT]], /
+        ) -> Callable[Concatenate[D, P], Awaitable[AnswerT]]: ...
         @overload
-        def __call__(self, method: Callable[[D, Q], AnswerT], /) -> Callable[[D, Q], AnswerT]: ...
+        def __call__(
+            self, method: Callable[Concatenate[D, P], AnswerT], /
+        ) -> Callable[Concatenate[D, P], AnswerT]: ...
 
 
 @overload
@@ -617,16 +618,19 @@ def stream(
 
 @overload
 def query(
-    method: Callable[[D, Q], Awaitable[AnswerT]], /
-) -> Callable[[D, Q], Awaitable[AnswerT]]: ...
+    method: Callable[Concatenate[D, P], Awaitable[AnswerT]], /
+) -> Callable[Concatenate[D, P], Awaitable[AnswerT]]: ...
 @overload
-def query(method: Callable[[D, Q], AnswerT], /) -> Callable[[D, Q], AnswerT]: ...
+def query(
+    method: Callable[Concatenate[D, P], AnswerT], /
+) -> Callable[Concatenate[D, P], AnswerT]: ...
 @overload
 def query(name: str, /) -> "_QueryDecorator": ...
 def query(method: Any, /) -> Any:
     """Decorate a method that answers queries of one `queryType`: its own name, or the given one.
 
-    Its argument is annotated with a `Query` class, as which the query is decoded and checked. It
+    Its arguments are the fields of the query, of the types that a field of a path can have; or the
+    first one is annotated with a `Query` class, as which the query is decoded and checked. It
     returns a `Frame`, a `Table`, a list of rows, a `LiveChannel`, a list of them, or a dict of
     tables by name. `@query("")` answers queries without a type.
 

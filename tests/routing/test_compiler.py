@@ -477,14 +477,7 @@ def _():
     return hooked("publish", hook)
 
 
-@wrong("q", "a query must be a method with one argument, without a yield, got")
-def _():
-    async def q(self): ...
-
-    return {"q": query(q)}  # type: ignore[type-var]
-
-
-@wrong("q", "a query must be a method with one argument, without a yield, got")
+@wrong("q", "a query must be a method without a yield, got")
 def _():
     def q(self, one: Pick):
         yield
@@ -499,16 +492,68 @@ def _():
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("q", "the annotation of 'one' must be a Query class, got None")
+@wrong("q", "one of them | None, got None; for fields of other types use a Query class")
 def _():
     async def q(self, one): ...
 
     return {"q": query(q)}  # type: ignore[type-var]
 
 
-@wrong("q", "the annotation of 'one' must be a Query class, got <class 'str'>")
+@wrong("q", "the annotation of 'many' must be str, int, float, bool, date, UUID, a Literal")
 def _():
-    async def q(self, one: str): ...
+    async def q(self, one: str, many: list[str]): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "the default 'ten' of 'limit': expected int, got 'ten'")
+def _():
+    async def q(self, limit: int = "ten"): ...  # type: ignore[assignment]
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "a Query must be the first argument, got it as 'q'")
+def _():
+    async def q(self, one: str, q: Query): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "expected one field 'sensor', got also that of Picking")
+def _():
+    class Picking(Query):
+        sensor: str = ""
+
+    async def q(self, q: Picking, sensor: str): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "a field must not be named 'maxDataPoints', which Grafana writes into every query")
+def _():
+    async def q(self, max_data_points: int): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "for one argument by name, got '*names: str'")
+def _():
+    async def q(self, *names: str): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "for one argument by name, got 'one: str'")
+def _():
+    async def q(self, one: str, /): ...
+
+    return {"q": query(q)}  # type: ignore[type-var]
+
+
+@wrong("q", "the annotation of 'one' must name something that exists at run time, got Nothing")
+def _():
+    async def q(self, one: "Nothing"): ...  # type: ignore[name-defined]  # noqa: F821
 
     return {"q": query(q)}  # type: ignore[type-var]
 

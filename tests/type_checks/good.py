@@ -137,6 +137,19 @@ class Blocking(DataSource[Broker]):
     def two(self, q: Compare) -> list[Frame | LiveChannel]:
         return [LiveChannel(Blocking.generated, id=q.sensors[0])]
 
+    @query
+    def fields(self, sensor: str, limit: int = 10) -> list[Reading]:
+        return []
+
+    @query("ranged")
+    async def with_range(self, q: Query, sensor: str = "a") -> Frame:
+        assert_type(self.fields(sensor, limit=3), list[Reading])
+        return await self.with_range(q, sensor)
+
+    @query
+    async def bare(self) -> Frame:
+        return Frame()
+
     @resource("body")
     def body(self) -> Iterator[bytes]:
         yield b"part"

@@ -121,9 +121,9 @@ class Sensors(DataSource[Broker]):
     async def past(self, history_range: HistoryRange, id: str) -> int:
         return 1
 
-    @query  # wrong: not a Query
-    async def text(self, q: str) -> Frame:
-        return Frame()
+    @query
+    async def text(self, sensor: str, limit: int = 10) -> Frame:
+        return await self.text("a", limit="10")  # wrong: the type of the argument
 
     @query("number")  # wrong: neither a frame nor a LiveChannel
     async def number(self, q: Pick) -> int:

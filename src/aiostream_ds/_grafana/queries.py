@@ -110,7 +110,8 @@ async def answer(
             _add_notice(frames[0], _EXPRESSION)
     else:
         await authorize(instance, context.user, "query", query.query_type)
-        result = await call_method(source, plan.method, query)
+        by_position, by_name = plan.arguments(query)
+        result = await call_method(source, plan.method, *by_position, **by_name)
         frames = await _result_frames(replay, instance, caller, query, result)
     for frame in frames:
         frame.ref_id = query.ref_id

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from aiostream_ds._annotations import base_type, parameters, resolve, signature
+from aiostream_ds._annotations import parameters, resolve, signature
 from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._paths import Pattern
 from aiostream_ds._routing.cursor_types import (
@@ -39,16 +39,14 @@ from aiostream_ds._routing.plan import (
     QueryPlan,
     ResourcePlan,
     StreamPlan,
-    check_query_keys,
     leading_parameters,
     principal_of,
-    query_class,
     wants_user,
 )
+from aiostream_ds._routing.query_classes import query_class, query_plan, takes_query
 from aiostream_ds._routing.row_type import check_cursor, row_class
 from aiostream_ds._routing.suggest_hooks import SuggestPlan, suggest_plan
 from aiostream_ds.decorators import HandlerInfo, HookInfo, ResourceInfo, Stream, handler_info
-from aiostream_ds.models import Query
 from aiostream_ds.settings import (
     Settings,
     check_settings,
@@ -428,19 +426,9 @@ class _Compiler:
             query_type, method = info.query, self._members[name]
             if query_type is None:
                 continue
-            if _yields(method) or len(parameters(method)) != 1:
-                raise self._error(
-                    name,
-                    f"a query must be a method with one argument, without a yield, got {method!r}",
-                )
-            self._check_parameters(name, method, 1)
-            argument = next(iter(parameters(method)))
-            kind = base_type(resolve(method, self._owner).get(argument))
-            self._check_resolved(name, repr(argument), kind)
-            if not (isinstance(kind, type) and issubclass(kind, Query)):
-                raise self._error(
-                    name, f"the annotation of {argument!r} must be a Query class, got {kind!r}"
-                )
+            if _yields(method):
+                raise self._error(name, f"a query must be a method without a yield, got {method!r}")
+            self._check_parameters(name, method, int(takes_query(method, self._owner)))
             if query_type in seen:
                 raise self._error(
                     name,
@@ -448,16 +436,11 @@ class _Compiler:
                     f"got also {seen[query_type]!r}",
                 )
             try:
-                check_type(kind)
-            except TypeError as error:
-                text = f"{kind.__name__} cannot be decoded from JSON: {error}"
-                raise self._error(name, text) from error
-            try:
-                check_query_keys(kind)
-            except TypeError as error:
+                plan = query_plan(name, method, self._owner)
+            except (TypeError, ValueError) as error:
                 raise self._error(name, str(error)) from None
             seen[query_type] = name
-            yield query_type, QueryPlan(name, kind)
+            yield query_type, plan
 
     def _resources(self) -> Iterator[ResourcePlan]:
         seen: list[ResourcePlan] = []

@@ -13,7 +13,7 @@ from aiostream_ds._paths import KINDS, NULL, Nullable, PathKind, Pattern
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.settings import convert
 
-__all__ = ["PathField", "check_resolved", "path_fields", "resolve_kinds"]
+__all__ = ["PathField", "check_resolved", "path_fields", "plain_field", "resolve_kinds"]
 
 PathField = tuple[str, Any] | tuple[str, Any, Any]
 """A field for msgspec: name, type, and the default if there is one."""
@@ -93,6 +93,27 @@ def path_fields(
             _check_default(field, kind, annotation, default)
             fields.append((field, annotation, default))
     return fields
+
+
+def plain_field(name: str, annotation: Any, default: Any) -> PathField:
+    """A field of a query that is not in a path, from a parameter with this annotation and default.
+
+    Raises:
+        TypeError: the annotation is of a type that no path can contain, or the default is not of
+            this type.
+    """
+    if _annotated_kind(annotation)[0] is None:
+        raise TypeError(
+            f"the annotation of {name!r} must be {_ALLOWED}, got {_name(annotation)}; for fields of"
+            " other types use a Query class"
+        )
+    if default is inspect.Parameter.empty:
+        return name, annotation
+    try:
+        convert(default, annotation)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"the default {default!r} of {name!r}: {error}") from None
+    return name, annotation, default
 
 
 def check_resolved(what: str, annotation: Any) -> None:

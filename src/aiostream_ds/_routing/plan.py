@@ -14,7 +14,7 @@ from aiostream_ds._routing.suggest_hooks import SuggestPlan
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
 from aiostream_ds.models import Query, User
-from aiostream_ds.settings import FrozenMeta, Settings, convert
+from aiostream_ds.settings import Settings, convert
 
 __all__ = [
     "RESERVED_PATH",
@@ -24,10 +24,8 @@ __all__ = [
     "QueryPlan",
     "ResourcePlan",
     "StreamPlan",
-    "check_query_keys",
     "leading_parameters",
     "principal_of",
-    "query_class",
     "split_exact",
     "wants_user",
 ]
@@ -37,10 +35,6 @@ RESERVED_PATH = "x"
 
 RESERVED_RESOURCES = ("replay", "forms")
 """First segments of the resources for the frontend; no resource of an author may start with one."""
-
-_GRAFANA_KEYS = ("alias", "datasource", "datasourceId", "hide", "key", "queryCachingTTL")
-"""Keys that Grafana and the query editor write into every query, in addition to those of `Query`.
-Explore gives each query a random `key`."""
 
 
 def split_exact(path: str) -> tuple[bool, str]:
@@ -161,6 +155,14 @@ class QueryPlan(msgspec.Struct, frozen=True):
 
     method: str
     query_type: type[Query]
+    takes_query: bool = True
+    """Whether its first argument is the query."""
+    fields: tuple[str, ...] = ()
+    """The fields of the query that are arguments of their own, by name."""
+
+    def arguments(self, query: Query) -> tuple[tuple[Query, ...], dict[str, Any]]:
+        """The arguments for a query, by position and by name."""
+        return (query,) if self.takes_query else (), {f: getattr(query, f) for f in self.fields}
 
 
 class ResourcePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,36 +259,3 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 if values is not None:
                     return plan, _convert(path, values, plan.path_type)
         return None
-
-
-def query_class(name: str, fields: Sequence[tuple[Any, ...]]) -> type[Query]:
-    """A Query class with the fields of a path, as which a panel's query is decoded.
-
-    Raises:
-        TypeError: Grafana writes a key with the name of a field.
-    """
-    added = msgspec.defstruct(name, [f[:2] for f in fields], rename="camel")
-    for key in added.__struct_encode_fields__:
-        _check_query_key(key, (*_GRAFANA_KEYS, *Query.__struct_encode_fields__))
-    namespace: dict[str, Any] = {"__annotations__": {f[0]: f[1] for f in fields}}
-    namespace |= {f[0]: f[2] for f in fields if len(f) == 3}
-    made: type[Query] = FrozenMeta(f"{name}_query", (Query,), namespace, rename="camel")
-    return made
-
-
-def check_query_keys(kind: type[Query]) -> None:
-    """Checks that no field of a Query class has the name of a key that Grafana writes.
-
-    Raises:
-        TypeError: a field has.
-    """
-    for key in kind.__struct_encode_fields__:
-        _check_query_key(key, _GRAFANA_KEYS)
-
-
-def _check_query_key(key: str, reserved: Sequence[str]) -> None:
-    if key in reserved:
-        raise TypeError(
-            f"a field must not be named {key!r}, which Grafana writes into every query; use another"
-            f" name than {', '.join(sorted(reserved))}"
-        )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -377,6 +378,90 @@ async def test_an_error_has_the_text_of_no_table():
             assert "<DataFrame>" in str(failed.value)
             assert "text of a table" not in str(failed.value)
             assert len(str(failed.value)) < 400
+
+
+class Relation:
+    """A table that is a query, as a relation of DuckDB."""
+
+    def __init__(self, *values, error=None, wait=None):
+        self.table = pa.table({"n": list(values)})
+        self.error, self.wait = error, wait
+        self.threads = []
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        self.threads.append(threading.get_ident())
+        if self.wait is not None:
+            assert self.wait.wait(20)
+        if self.error is not None:
+            raise self.error
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize("options", [{}, {"order": RowOrder("drop")}])
+async def test_a_query_that_is_yielded_runs_in_a_thread_between_the_rows_around_it(options):
+    relations = [Relation(2, 3), Relation(), Relation(4)]
+    kind = source({"n": 1}, *relations, {"n": 5}, history=[], **options)
+    async with serve_in_memory(kind) as grafana:
+        rows = await (await grafana.follow("s")).take(5)
+    assert [row["n"] for row in rows] == [1, 2, 3, 4, 5]
+    for relation in relations:
+        (thread,) = relation.threads
+        assert thread != threading.get_ident()
+
+
+async def test_a_query_of_a_stream_with_a_cursor_runs_in_a_thread():
+    relation = Relation(1, 2)
+    relation.table = relation.table.append_column("time", pa.array([START] * 2))
+
+    class Source(DataSource):
+        @stream("s", cursor="n")
+        async def s(self, after: Cursor):
+            yield relation
+            await anyio.sleep_forever()
+
+        @s.history
+        async def past(self, history_range: HistoryRange):
+            return []
+
+    async with serve_in_memory(Source) as grafana:
+        assert len(await (await grafana.follow("s")).take(2)) == 2
+    assert relation.threads and threading.get_ident() not in relation.threads
+
+
+async def test_a_query_that_hangs_holds_only_its_own_stream():
+    release = threading.Event()
+
+    class Source(DataSource):
+        @stream
+        async def hangs(self):
+            yield Relation(1, wait=release)
+
+        @stream
+        async def lives(self):
+            for n in range(3):
+                yield {"n": n}
+                await anyio.sleep(1)
+
+    async with serve_in_memory(Source) as grafana:
+        try:
+            hanging = await grafana.follow("hangs")
+            lives = await grafana.follow("lives")
+            assert [row["n"] for row in await lives.take(3)] == [0, 1, 2]
+            threads = (await grafana.data_source(Source)).threads
+            assert threads.borrowed_tokens == 1
+            hanging.leave()
+        finally:
+            release.set()
+
+
+async def test_a_query_that_fails_ends_its_stream_with_its_error(caplog):
+    failing = Relation(error=RuntimeError("no such column"))
+    async with serve_in_memory(source({"n": 1}, failing, history=[])) as grafana:
+        viewer = await grafana.follow("s")
+        assert (await viewer.next())["n"] == 1
+        await anyio.sleep(1)
+    assert "RuntimeError: no such column" in caplog.text
+    assert threading.get_ident() not in failing.threads
 
 
 async def test_a_lazy_table_is_named_with_its_cure():

@@ -1,6 +1,7 @@
 """Tables of other libraries: pandas, and whatever has Arrow's PyCapsule interface."""
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any, Protocol
 
 from aiostream_ds._frames.arrow_columns import import_table
@@ -8,7 +9,16 @@ from aiostream_ds._frames.columns import FrameError
 from aiostream_ds._frames.pandas_columns import is_pandas_table, pandas_columns
 from aiostream_ds._short_repr import short_repr
 
-__all__ = ["ArrowArray", "ArrowStream", "Table", "hint", "is_table", "known_rows", "table_columns"]
+__all__ = [
+    "ArrowArray",
+    "ArrowStream",
+    "Table",
+    "hint",
+    "is_query",
+    "is_table",
+    "known_rows",
+    "table_columns",
+]
 
 
 class ArrowStream(Protocol):
@@ -24,6 +34,8 @@ class ArrowArray(Protocol):
     def __arrow_c_array__(self, requested_schema: object | None = None, /) -> tuple[object, object]:
         """Capsules of the types `ArrowSchema` and `ArrowArray`."""
 
+
+_ROW_COUNTS = ("num_rows", "height")  # of pyarrow, of polars
 
 Table = ArrowStream | ArrowArray
 """A table of another library: a DataFrame of pandas or polars, a table or a record batch of
@@ -50,10 +62,19 @@ def known_rows(table: Any) -> int | None:
     kind = type(table)
     if is_pandas_table(kind):
         return len(table)
-    for name in ("num_rows", "height"):  # of pyarrow, of polars
+    for name in _ROW_COUNTS:
         if hasattr(kind, name):
             return int(getattr(table, name))
     return None
+
+
+@lru_cache(maxsize=1024)
+def is_query(kind: type) -> bool:
+    """Whether a table of a class may be a query that runs when it is read, as a relation of DuckDB:
+    its number of rows is not known before."""
+    if not is_table(kind) or is_pandas_table(kind):
+        return False
+    return not any(hasattr(kind, name) for name in _ROW_COUNTS)
 
 
 def table_columns(table: Any) -> list[tuple[str, Any]]:

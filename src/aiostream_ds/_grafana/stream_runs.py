@@ -4,12 +4,13 @@ The runner of a stream with a cursor first asks for the newest cursor. It emits 
 method misses: those of an outage, and those that were written before its first row.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
+from aiostream_ds._author_threads import threads_of
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
@@ -61,6 +62,10 @@ def _runner(
     instance, options, arguments = request.instance, request.stream.options, request.arguments
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(instance.source, request.stream.name)
     row_encoder = replay.row_encoder(request)
+
+    def read_in_thread(read: Callable[[Any], Any], table: Any) -> Awaitable[Any]:
+        return threads_of(instance.source).call(request.stream.name, partial(read, table))
+
     run = partial(
         supervise,
         key=request.key,
@@ -68,6 +73,7 @@ def _runner(
         counters=counters,
         options=options,
         declare=table_of(type(instance.source)).find,
+        read_in_thread=read_in_thread,
     )
 
     async def attach_status_column(channel: Channel) -> None:

@@ -23,20 +23,27 @@ from aiostream_ds._channels.policy import (
     HIGH_WATER_ITERATIONS,
     RowOrder,
 )
+from aiostream_ds._encoding.table_rows import live_rows
 from aiostream_ds._encoding.yielded import reader
+from aiostream_ds._frames.dataframes import is_query
 from aiostream_ds._frames.packet import Packet
 from aiostream_ds._telemetry import Counters
+from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.rows import Cursor
 
 if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
     from aiostream_ds._streams.gap_filling import GapFiller
 
-__all__ = ["Encode", "YieldInScope", "drive"]
+__all__ = ["Encode", "ReadInThread", "YieldInScope", "drive"]
 
 Encode = Callable[..., list[Packet]]
 """Encodes a list of yields as packets. If it raises, it has no effect on later calls. With `stamps`
 it also gets, as a second argument, the times of yields that have waited, in milliseconds."""
+
+
+ReadInThread = Callable[[Callable[[Any], Any], Any], Awaitable[Any]]
+"""Calls a function with a table in a thread."""
 
 
 class YieldInScope(RuntimeError):
@@ -53,6 +60,7 @@ def drive(
     counters: Counters | None = None,
     filler: "GapFiller | None" = None,
     stamps: bool = False,
+    read_in_thread: ReadInThread = run_in_thread,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
 
@@ -71,6 +79,7 @@ def drive(
         counters: where rows are counted that the order leaves out.
         filler: emits the rows between those of earlier runs and the first row of a run.
         stamps: see `Encode`.
+        read_in_thread: reads a table that is a query.
 
     Raises:
         ValueError: `rows` or `batch_bytes` is below 1.
@@ -90,6 +99,7 @@ def drive(
         if sorter is not None:
             producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
         producer.stamps = [] if stamps else None
+        producer.read_in_thread = read_in_thread
         channel.on_demand = producer.flush
         return _observe_waits(producer.read(open_rows()), producer.author_waits)
 
@@ -122,6 +132,13 @@ def _observe_waits(
         return
 
 
+def _try_to_read(table: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return live_rows(table), None
+    except BaseException as error:  # libraries are compiled: one may panic
+        return [], error
+
+
 async def _close(rows: AsyncGenerator[Any, None]) -> None:
     try:
         await rows.aclose()
@@ -147,6 +164,7 @@ class _Producer:
         "_rows",
         "_size",
         "_small",
+        "read_in_thread",
         "stamps",
     )
 
@@ -167,6 +185,7 @@ class _Producer:
         self._batch: list[Any] = []
         self._arrivals = self._batch  # gets the yields: the same list unless they are sorted
         self.stamps: list[int] | None = None  # of yields that wait; None: they are not needed
+        self.read_in_thread: ReadInThread = run_in_thread
         self._size = min(rows, FIRST_BATCH)  # yields in a packet
         self._limit = self._size  # 0: pause at the next yield
         self._small = batch_bytes // self._size  # bytes up to which a single row needs no measuring
@@ -181,10 +200,13 @@ class _Producer:
                 kind: type | None = None
                 read: Callable[[Any], Any] | None = None
                 async for row in rows:
+                    if row.__class__ is not kind:
+                        kind = row.__class__
+                        read = self._reader(kind)
+                        if read is live_rows and is_query(kind):
+                            row = await self._read_query(row)
+                            kind = read = None
                     try:  # read now: the author may change it after the `yield`
-                        if row.__class__ is not kind:
-                            kind = row.__class__
-                            read = reader(kind)
                         batch.append(row if read is None else read(row))
                     except BaseException as error:  # libraries are compiled: one may panic
                         self._refuse(error)
@@ -210,8 +232,11 @@ class _Producer:
         """Read the generator up to its first row, and let `filler` emit what lies before it."""
         channel = self._channel
         async for row in rows:
+            read = self._reader(row.__class__)
+            if read is live_rows and is_query(row.__class__):
+                row = await self._read_query(row)
+                read = None
             try:
-                read = reader(row.__class__)
                 row = row if read is None else read(row)
             except BaseException as error:
                 self._refuse(error)
@@ -229,6 +254,22 @@ class _Producer:
                 self.flush()  # the rows that follow have another numbering
             if len(self._batch) >= self._limit:
                 await self._pause()
+
+    def _reader(self, kind: type) -> Callable[[Any], Any] | None:
+        try:
+            return reader(kind)
+        except BaseException as error:  # `hasattr` runs the code of a metaclass
+            self._refuse(error)
+            return None
+
+    async def _read_query(self, table: Any) -> Any:
+        """The rows of a table that is a query: it runs in a thread of the data source."""
+        self._is_pausing = True
+        rows, error = await self.read_in_thread(_try_to_read, table)
+        self._is_pausing = False
+        if error is not None:
+            self._refuse(error)
+        return rows
 
     def _refuse(self, error: BaseException) -> None:
         """What the author has yielded cannot be read: fail the channel, after the rows before. The

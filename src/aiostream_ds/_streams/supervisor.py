@@ -25,8 +25,9 @@ from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import RunScope
 from aiostream_ds._streams.gap_filling import GapFiller
-from aiostream_ds._streams.producer import Encode, drive
+from aiostream_ds._streams.producer import Encode, ReadInThread, drive
 from aiostream_ds._telemetry import Counters, use_counters
+from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
 
@@ -76,6 +77,7 @@ def supervise(
     prepare: Callable[[Channel], Awaitable[None]] | None = None,
     filler: GapFiller | None = None,
     declare: Callable[[Exception], Exception] = lambda error: error,
+    read_in_thread: ReadInThread = run_in_thread,
 ) -> Runner:
     """A runner that runs the author's method, and runs it again after transient errors.
 
@@ -89,6 +91,7 @@ def supervise(
         counters: where errors and retries are counted.
         prepare: awaited before each run; its errors are handled as the method's.
         filler: see `drive`.
+        read_in_thread: see `drive`.
         declare: returns the error to handle in place of the method's; see `declared_errors`.
     """
 
@@ -104,6 +107,7 @@ def supervise(
             order=options.order,
             counters=counters,
             filler=filler,
+            read_in_thread=read_in_thread,
             stamps=options.cursor is None,  # a history, which cursors need, has times
             **_batch_limits(options),
         )

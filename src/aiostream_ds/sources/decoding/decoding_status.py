@@ -25,7 +25,7 @@ class DecodingStatus:
         """The new status, or None.
 
         Args:
-            good, bad: the rows so far, and what was left out.
+            good, bad: the rows so far, and what was left out: messages and rows.
             last: the address and the reason of what was left out last.
         """
         if bad > self._bad:

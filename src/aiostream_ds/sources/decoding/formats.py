@@ -73,7 +73,7 @@ def _json(payload: bytes, settings: DecodingSettings) -> Document:
     try:
         return msgspec.json.decode(payload)
     except (ValueError, RecursionError):
-        lines = payload.strip().splitlines()
+        lines = [line for line in payload.splitlines() if line.strip()]
         if len(lines) > 1 and _starts_json(lines[0]) and _starts_json(lines[1]):
             try:
                 first = msgspec.json.decode(lines[0])
@@ -91,11 +91,10 @@ def _starts_json(line: bytes) -> bool:
 def _json_lines(first: Any, lines: list[bytes]) -> Iterator[Any]:
     yield first
     for line in lines[1:]:
-        if line.strip():
-            try:
-                yield _json_line(line)
-            except BadRecord as error:
-                yield error
+        try:
+            yield _json_line(line)
+        except BadRecord as error:
+            yield error
 
 
 def _json_line(line: bytes) -> Any:
@@ -130,11 +129,22 @@ def _point_rows(text: str, settings: DecodingSettings) -> Iterator[Any]:
 
 def _csv(payload: bytes, settings: DecodingSettings) -> Document:
     text = _text(payload)
-    head = text.split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=head.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    delimiter = _delimiter(text.split("\n", 1)[0], len(settings.names))
+    rows = _csv_reader(text, delimiter)
     names = settings.names or [name.strip() for name in _next(rows) or []]
     return _csv_rows(rows, list(distinct(names)), delimiter == ";", settings)
+
+
+def _delimiter(line: str, cells: int) -> str:
+    """The delimiter of a first line: the one that makes so many cells, else the most frequent.
+    Between semicolons, commas may be decimal."""
+    by_rank = sorted(DELIMITERS, key=",".__eq__)
+    fitting = [each for each in by_rank if line.count(each) == cells - 1 > 0]
+    return fitting[0] if fitting else max(by_rank, key=line.count)
+
+
+def _csv_reader(text: str, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
 
 
 def _next(rows: Iterator[list[str]]) -> list[str] | None:
@@ -276,13 +286,14 @@ def _as_points(text: str, settings: DecodingSettings) -> Document | None:
 
 def _is_csv(text: str) -> bool:
     """Whether the first two lines have as many cells, and the first has no number."""
-    lines = list(islice(text.splitlines(), 2))
-    if len(lines) < 2:
+    delimiter = _delimiter(text.split("\n", 1)[0], 0)
+    try:
+        lines = list(islice(_csv_reader(text, delimiter), 2))
+    except csv.Error:
         return False
-    delimiter = max(DELIMITERS, key=lines[0].count)
-    names = lines[0].split(delimiter)
-    is_header = all(name.strip() and text_number(name) is None for name in names)
-    return len(names) > 1 and is_header and lines[1].count(delimiter) == len(names) - 1
+    if len(lines) < 2 or len(lines[0]) < 2 or len(lines[0]) != len(lines[1]):
+        return False
+    return all(name.strip() and text_number(name) is None for name in lines[0])
 
 
 _DECODERS: Mapping[Format, Callable[[bytes, DecodingSettings], Document]] = {

@@ -5,6 +5,7 @@ The grammar is that of InfluxData's line-protocol.ebnf. Texts in quotes may cont
 
 import re
 from collections.abc import Iterator
+from math import isinf
 from typing import Any, NamedTuple
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
@@ -21,14 +22,15 @@ class Point(NamedTuple):
     timestamp: int | None
 
 
-_ESCAPED = r"\\+[^\\\x00-\x1f\x7f]"
-_NAME = rf"(?:[^ ,\\\x00-\x1f\x7f]|{_ESCAPED})+"
-_KEY = rf"(?:[^ ,=\\\x00-\x1f\x7f]|{_ESCAPED})+"
+# possessive quantifiers: no text takes more than linear time
+_ESCAPED = r"\\++[^\\\x00-\x1f\x7f]"
+_NAME = rf"(?:[^ ,\\\x00-\x1f\x7f]++|{_ESCAPED})++"
+_KEY = rf"(?:[^ ,=\\\x00-\x1f\x7f]++|{_ESCAPED})++"
 _EMPTY = re.compile(r" *(?:#[^\x00-\x08\x0a-\x1f\x7f]*)?\r?(?:\n|$)")
 _MEASUREMENT = re.compile(rf" *({_NAME})")
 _TAG = re.compile(rf",({_KEY})=({_KEY})")
 _FIELD_KEY = re.compile(rf"({_KEY})=")
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.S)
+_STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.S)
 _VALUE = re.compile(r"[^, \r\n]+")
 _TIMESTAMP = re.compile(r"-?\d+", re.ASCII)
 _END = re.compile(r" *\r?(?:\n|$)")
@@ -74,7 +76,10 @@ def _point(text: str, at: int) -> tuple[Point, int]:
     tags: dict[str, str] = {}
     at = head.end()
     while (tag := _TAG.match(text, at)) is not None:
-        tags[_unescaped(tag[1])] = _unescaped(tag[2])
+        key = _unescaped(tag[1])
+        if key in tags:
+            raise BadRecord(f"expected each tag once, got {shown(key)} twice")
+        tags[key] = _unescaped(tag[2])
         at = tag.end()
     at = _spaces(text, at, "a tag `,key=value`, or a space and a field")
     fields, at = _fields(text, at)
@@ -115,7 +120,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
     value = "" if found is None else found[0]
     end = at + len(value)
     if _FLOAT.fullmatch(value):
-        return float(value), end
+        return _float(value), end
     if value in _BOOLEANS:
         return _BOOLEANS[value], end
     if _INTEGER.fullmatch(value):
@@ -124,6 +129,13 @@ def _value(text: str, at: int) -> tuple[Any, int]:
         f"expected a number, an integer with i or u, true, false or a text in quotes, got"
         f" {shown(value)}"
     )
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if isinf(number):
+        raise BadRecord(f"expected a float of 64 bits, got {shown(digits)}")
+    return number
 
 
 def _integer(digits: str, kind: str) -> int:

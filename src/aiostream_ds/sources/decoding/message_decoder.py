@@ -12,6 +12,7 @@ from aiostream_ds._frames.config import Notice
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
 from aiostream_ds.sources.decoding.decoding_status import DecodingStatus
+from aiostream_ds.sources.decoding.event_times import LATEST_MS
 from aiostream_ds.sources.decoding.formats import Document, decode, format_of_content_type
 from aiostream_ds.sources.decoding.message_errors import MessageErrors
 from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT, RecordSelector
@@ -33,8 +34,8 @@ _NO_COLUMNS: Mapping[str, Any] = {}
 _decode_flat = msgspec.json.Decoder(dict[str, float | str | bool | None]).decode
 """An object without nested values, with all numbers as floats."""
 
-_MS = 1e11, 1e14
-"""Between these, a number is a time in milliseconds, if the unit is not set."""
+_MS = 1e11, LATEST_MS
+"""Between these, a number is a valid time in milliseconds, if no other unit is set."""
 
 
 class _Shape(msgspec.Struct, frozen=True, gc=False):
@@ -220,7 +221,7 @@ class MessageDecoder:
         payload: Any,
     ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        maker = self._maker
+        maker, bad = self._maker, self._bad
         for record in self._selector.records(document):
             if len(found) >= ROWS_LIMIT:
                 reason = f"expected at most {ROWS_LIMIT:,} rows in a message, got more"
@@ -240,6 +241,11 @@ class MessageDecoder:
             self.errors.add_values(maker.left_out)
             maker.left_out = 0
         self._good += len(found)
+        if not found and self._bad == bad and size:
+            self.errors.add_empty(address, payload)
+            if not self._good:  # panels would be empty in silence
+                self._bad += 1
+                self._last_bad = address, "no row in it"
         return found
 
     # -- what was left out ---------------------------------------------------------------------

@@ -36,7 +36,7 @@ class MessageErrors:
     Not thread-safe. Create one in the source's `__init__` or `lifespan`.
     """
 
-    __slots__ = ("_counters", "by_address", "messages", "values")
+    __slots__ = ("_counters", "_first_empty", "by_address", "empty", "messages", "values")
 
     def __init__(self) -> None:
         self._counters = current_counters()
@@ -44,6 +44,10 @@ class MessageErrors:
         """Bad messages of all addresses, and rows of messages."""
         self.values = 0
         """Values that do not have the fixed type of their column, or are beyond a limit."""
+        self.empty = 0
+        """Messages that have content and no row, such as those in which `rows_path` selects
+        nothing."""
+        self._first_empty = ""
         self.by_address: dict[str, AddressErrors] = {}
 
     def add(self, address: str, reason: str, payload: Any) -> None:
@@ -58,6 +62,13 @@ class MessageErrors:
                 1, redact_start(reason, _REASON), sample(payload)
             )
 
+    def add_empty(self, address: str, payload: Any) -> None:
+        """Count a message without a row."""
+        if not self.empty:
+            where = f" of {redact_start(address, _ADDRESS)}" if address else ""
+            self._first_empty = f"the first{where}: {sample(payload)}"
+        self.empty += 1
+
     def add_values(self, count: int) -> None:
         """Count values that were left out of rows."""
         self.values += count
@@ -69,6 +80,9 @@ class MessageErrors:
         if self.messages:
             noun = "message or row was" if self.messages == 1 else "messages and rows were"
             parts.append(f"{self.messages:,} {noun} left out{self._first()}")
+        if self.empty:
+            noun = "message has" if self.empty == 1 else "messages have"
+            parts.append(f"{self.empty:,} {noun} no row; {self._first_empty}")
         if self.values:
             noun = "value was" if self.values == 1 else "values were"
             parts.append(f"{self.values:,} {noun} left out")
@@ -84,6 +98,7 @@ class MessageErrors:
         """The counts, for the details of "Save & test"."""
         return {
             "messages_left_out": self.messages,
+            "messages_without_rows": self.empty,
             "values_left_out": self.values,
             "addresses": {
                 redact(address): {"count": e.count, "reason": e.reason, "sample": e.sample}

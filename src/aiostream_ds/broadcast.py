@@ -167,6 +167,7 @@ class Broadcast(Generic[RowT]):
         Raises:
             RuntimeError: with `full="block"`, in a thread that runs an event loop; in a process
                 forked from the one that created the broadcast; on the class.
+            TypeError: the class of the row has declared fields and is a mapping or a list.
         """
         if self._attribute or self._fork != _forks:
             raise self._misuse("publish")
@@ -186,6 +187,7 @@ class Broadcast(Generic[RowT]):
 
         Raises:
             RuntimeError: as `publish`, except in an event loop.
+            TypeError: as `publish`.
         """
         if self._attribute or self._fork != _forks:
             raise self._misuse("send")

@@ -46,6 +46,9 @@ KINDS = (
 """What may be yielded, as error messages list it."""
 
 
+_HEAP_TYPE = 1 << 9
+"""The flag of classes that are made at run time: of all that are written in Python."""
+
 copy_struct: Callable[[Any], Any] = getattr(msgspec.Struct, "__copy__")  # noqa: B009
 """Copies a Struct of any class; raises TypeError for other objects."""
 
@@ -70,6 +73,7 @@ def _find_kind(kind: type) -> RowKind | None:
         return None
     names = declared_names(kind)
     if names is not None:
+        _check_class(kind)
         return RowKind(names, None, _copy_of_fields(kind, names))
     to_dict = _to_dict(kind)
     return None if to_dict is None else RowKind(None, to_dict, to_dict)
@@ -77,6 +81,17 @@ def _find_kind(kind: type) -> RowKind | None:
 
 row_kind: Callable[[Any], RowKind | None] = lru_cache(maxsize=1024)(_find_kind)
 """How objects of a class are read as rows; None: they are not rows."""
+
+
+def _check_class(kind: type) -> None:
+    """Raises TypeError for a class with declared fields that is a mapping or a list, too."""
+    if not issubclass(kind, Mapping | list) or is_typed_dict(kind) or declared_names(kind) is None:
+        return
+    base, other = ("list", "rows") if issubclass(kind, list) else ("mapping", "columns")
+    raise TypeError(
+        f"a row must have either fields or the {other} of a {base}, got {kind.__qualname__}, which"
+        f" has both; let it have a {base} as a field"
+    )
 
 
 def is_typed_dict(kind: type) -> bool:
@@ -131,6 +146,7 @@ def _annotated(annotation: Any, metadata: Iterable[Any]) -> Any:
 
 def _find_opener(kind: type) -> Callable[[Any], Sequence[Any]] | None:
     if issubclass(kind, list):
+        _check_class(kind)
         return _same
     if kind is tuple:  # `yield one, two`; a named tuple is a single row
         return _rows_of_tuple
@@ -269,19 +285,23 @@ def _copy_of_fields(kind: Any, names: tuple[str, ...]) -> Callable[[Any], Any] |
         return None
     if _is_pydantic(kind):
         return methodcaller("model_copy")
+    # not object.__new__, which refuses what derives from a class in C, such as an exception
+    new = partial(
+        next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE).__new__, kind
+    )
     if any("__slots__" in vars(each) for each in kind.__mro__[:-1]):
-        return partial(_copy_slots, kind, names)
-    return partial(_copy_attributes, kind)
+        return partial(_copy_slots, new, names)
+    return partial(_copy_attributes, new)
 
 
-def _copy_attributes(kind: type, row: Any) -> Any:
-    copy: Any = object.__new__(kind)
+def _copy_attributes(new: Callable[[], Any], row: Any) -> Any:
+    copy = new()
     copy.__dict__.update(row.__dict__)
     return copy
 
 
-def _copy_slots(kind: type, names: tuple[str, ...], row: Any) -> Any:
-    copy: Any = object.__new__(kind)
+def _copy_slots(new: Callable[[], Any], names: tuple[str, ...], row: Any) -> Any:
+    copy = new()
     for name in names:
         object.__setattr__(copy, name, getattr(row, name))
     return copy

@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 from aiostream_ds._annotations import base_type
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.cursor_kinds import CursorKind
-from aiostream_ds._encoding.row_kinds import KINDS, declared_fields, declared_names
+from aiostream_ds._encoding.row_kinds import KINDS, declared_fields, declared_names, row_kind
 from aiostream_ds._encoding.row_layout import row_columns
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Cursor, Row
@@ -36,6 +36,7 @@ def row_class(rows: Any) -> type | None:
     kind = found.pop()
     if not isinstance(kind, type) or kind in (Row, Frame) or declared_names(kind) is None:
         return None
+    row_kind(kind)
     row_columns(kind)
     return kind
 

@@ -59,10 +59,12 @@ ASYNCIO = {
     "broadcast.py",
     "console/background.py",
     "operators/reading.py",
+    "sources/postgres/table_run.py",
 }
 
 # Packages that only a few places may import: a file, or a folder with everything in it.
 THIRD_PARTY = {
+    "asyncpg": ("sources/postgres/",),
     "cbor2": ("sources/decoding/formats.py",),
     "cryptography": ("_process/server_tls.py",),
     "grpclib": (

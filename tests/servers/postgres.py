@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 from pathlib import Path
@@ -81,6 +82,10 @@ class Postgres(Server):
             if connection.recv(1) != (b"N" if self.tls is None else b"S"):
                 return False
         return "ready to accept connections" in self.log.rpartition("starting PostgreSQL")[2]
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """With SIGTERM it would wait for its clients to leave."""
+        super().stop(number)
 
     @property
     def dsn(self) -> str:

@@ -1,0 +1,166 @@
+"""One connection that listens, shared by all channels of NOTIFY of a data source."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from math import inf
+from typing import Any
+
+import anyio
+import asyncpg
+from anyio.abc import TaskGroup
+
+from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
+from aiostream_ds.sources.postgres.database import Database
+from aiostream_ds.upstream import Upstream
+
+__all__ = ["NotificationListener", "Wakeups"]
+
+PING = 10.0
+"""Seconds of silence after which the connection is checked: a lost network is silent, too."""
+
+_REFUSED = 60.0
+"""Seconds between two attempts to listen if the settings do not allow it."""
+
+_RETRY = 1.0
+
+
+class _Connection:
+    """A connection that listens: asyncpg runs one statement at a time."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.lock = anyio.Lock()
+        # the reader is always faster than the server: see `messages`
+        self._queue, self.notifications = anyio.create_memory_object_stream[tuple[str, str] | None](
+            inf
+        )
+        connection.add_termination_listener(self._lost)
+
+    def received(self, _: Any, process: int, channel: str, payload: str) -> None:
+        self._queue.send_nowait((channel, payload))
+
+    def _lost(self, _: Any) -> None:
+        self._queue.send_nowait(None)
+
+    def close(self) -> None:
+        self.connection.remove_termination_listener(self._lost)
+        self.connection.terminate()
+        self._queue.close()
+        self.notifications.close()
+
+
+class NotificationListener(Upstream[str, str]):
+    """The payloads of channels of NOTIFY, from the moment that they are followed."""
+
+    def __init__(self, database: Database, *, timeout: float, pooler: bool) -> None:
+        super().__init__(name="LISTEN", timeout=timeout, concurrency=1)
+        self._database = database
+        self._pooler = pooler
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[_Connection]:
+        if self._pooler:
+            raise ConfigError("LISTEN does not work through a pooler in transaction mode")
+        connection = _Connection(await self._database.connect())
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    async def subscribe(self, connection: _Connection, key: str) -> None:
+        async with connection.lock:
+            await connection.connection.add_listener(key, connection.received)
+
+    async def unsubscribe(self, connection: _Connection, key: str) -> None:
+        async with connection.lock:
+            await connection.connection.remove_listener(key, connection.received)
+
+    async def messages(self, connection: _Connection) -> AsyncGenerator[tuple[str, str]]:
+        while True:
+            notification = None
+            with anyio.move_on_after(PING) as waited:
+                notification = await connection.notifications.receive()
+            if waited.cancelled_caught:
+                await self._ping(connection)
+                continue
+            if notification is None:
+                raise UpstreamError("PostgreSQL has closed the connection that listens")
+            yield notification
+
+    async def _ping(self, connection: _Connection) -> None:
+        try:
+            with anyio.fail_after(PING):
+                async with connection.lock:
+                    await connection.connection.execute("SELECT 1")
+        except TimeoutError:
+            raise UpstreamError(
+                f"PostgreSQL has not answered for {PING:g} s on the connection that listens"
+            ) from None
+
+
+class Wakeup:
+    """An event that can be reset."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def reset(self) -> None:
+        if self._event.is_set():
+            self._event = anyio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Wakeups:
+    """Events that are set when a channel of NOTIFY has a message.
+
+    While it cannot listen, events are not set: those who wait also poll.
+    """
+
+    def __init__(self, listener: NotificationListener, tasks: TaskGroup) -> None:
+        self._listener = listener
+        self._tasks = tasks
+        self._events: dict[str, set[Wakeup]] = {}
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self.errors: dict[str, str] = {}
+        """Why a channel is not listened to, by channel."""
+
+    @contextmanager
+    def of(self, channel: str) -> Iterator[Wakeup]:
+        """An event that is set at each message of the channel; of "" one that is never set."""
+        event = Wakeup()
+        if not channel:
+            yield event
+            return
+        waiting = self._events.setdefault(channel, set())
+        waiting.add(event)
+        if channel not in self._scopes:
+            scope = self._scopes[channel] = anyio.CancelScope()
+            self._tasks.start_soon(self._listen, channel, scope)
+        try:
+            yield event
+        finally:
+            waiting.discard(event)
+            if not waiting and channel in self._scopes:
+                self._scopes.pop(channel).cancel()
+
+    def _wake(self, channel: str) -> None:
+        for event in self._events[channel]:
+            event.set()
+
+    async def _listen(self, channel: str, scope: anyio.CancelScope) -> None:
+        with scope:
+            while True:
+                try:
+                    async with self._listener.follow(channel) as messages:
+                        self.errors.pop(channel, None)
+                        self._wake(channel)  # what was announced before
+                        async for _ in messages:
+                            self._wake(channel)
+                except PluginError as error:
+                    self.errors[channel] = error.message
+                    await anyio.sleep(_REFUSED if error.permanent else _RETRY)

@@ -1,0 +1,266 @@
+"""Reads one table for all of its channels, and notices when the table changes."""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+from typing import Any, NamedTuple
+
+import anyio
+
+from aiostream_ds._channels.status import Status
+from aiostream_ds._frames.config import Notice
+from aiostream_ds._telemetry import current_counters
+from aiostream_ds.errors import ConfigError, NotFound, PluginError, copy_error
+from aiostream_ds.rows import HistoryPage, HistoryRange
+from aiostream_ds.sources.postgres.column_sql import SourceColumn, quoted
+from aiostream_ds.sources.postgres.database import Database, TableError
+from aiostream_ds.sources.postgres.keys import Pair
+from aiostream_ds.sources.postgres.open_transactions import OpenTransactions
+from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings, TableSettings
+from aiostream_ds.sources.postgres.statements import RowsRead, Statement, TableStatements
+
+__all__ = ["BEGINNING", "CHECK_INTERVAL", "PAGE", "TableReader", "TableState"]
+
+BEGINNING: Pair = (-1, -1)
+
+PAGE = 1_000
+"""Most rows of one read of new rows."""
+
+CHECK_INTERVAL = 5.0
+"""Seconds after which a stream asks whether its table has changed, and whether rows wait."""
+
+_RELATION = """
+SELECT c.oid, n.nspname, c.relname, c.relfilenode
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)
+"""
+
+_COLUMNS = """
+SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+AND has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum
+"""
+
+_SIMILAR = """
+SELECT format('%I.%I', n.nspname, c.relname)
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE lower(c.relname) = lower($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') LIMIT 3
+"""
+
+
+class TableState(NamedTuple):
+    """What a check has found.
+
+    `epoch` changes when the table is replaced, or truncated; `newest` is the cursor of its newest
+    row; a `status` is shown by all panels of the table.
+    """
+
+    statements: TableStatements
+    epoch: str
+    newest: Pair
+    status: Status | None
+
+
+class TableReader:
+    """Reads one table, view or SELECT. Create it in `lifespan`: it counts in the plugin's counters.
+
+    At most half of the pool's connections serve one table: a slow one leaves some to the others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        table: TableSettings,
+        database: Database,
+        settings: PostgresSettings,
+    ) -> None:
+        if bool(table.table) == bool(table.select):
+            raise ConfigError(f"tables.{name}: expected either table or select, got both or none")
+        self.name = name
+        self.table = table
+        self._database = database
+        self._settings = settings
+        self._slots = anyio.Semaphore(settings.connections // 2)
+        self._check_lock = anyio.Lock()
+        self._state: TableState | None = None
+        self._checked = self._failed = -inf
+        self._error: PluginError | None = None
+        self._transactions = OpenTransactions(database)
+        self._counters = current_counters()
+        self.left_out: Counter[str] = Counter()
+        """As the metric counts it: "message" are rows without a time, "value" long values."""
+
+    # -- the table -----------------------------------------------------------------------------
+
+    async def state(self) -> TableState:
+        """The state of the last check, which is at most `CHECK_INTERVAL` old.
+
+        Raises:
+            PluginError: the server cannot be read, the table or one of its columns does not exist.
+        """
+        called = anyio.current_time()
+        async with self._check_lock:
+            if self._state is not None and anyio.current_time() < self._checked + CHECK_INTERVAL:
+                return self._state
+            if self._error is not None and self._failed >= called:
+                raise copy_error(self._error)  # of the check that this call has waited for
+            self._state = self._error = None
+            try:
+                self._state = await self._check()
+            except PluginError as error:
+                self._error, self._failed = error, anyio.current_time()
+                raise
+            self._checked = anyio.current_time()
+            return self._state
+
+    async def _check(self) -> TableState:
+        source, columns, epoch = await self._describe()
+        table, settings = self.table, self._settings
+        statements = TableStatements(
+            self.name, source, columns, table, settings.time_zone, settings.max_value
+        )
+        found = await self._fetch(statements.newest())
+        newest = statements.key.cursor(found[0]) if found else BEGINNING
+        status = await self._status(statements) if statements.has_transaction else None
+        # the id of a transaction increases also in a table that was truncated
+        shown = epoch[:1] if statements.has_transaction else epoch
+        return TableState(statements, ".".join(shown), newest, status)
+
+    async def _describe(self) -> tuple[str, list[SourceColumn], tuple[str, ...]]:
+        if self.table.select:
+            # a line break: the SELECT may end with a comment
+            source = f"({self.table.select.rstrip().rstrip(';')}\n)"
+            return source, await self._database.describe(f"SELECT * FROM {source} AS q"), ()
+        relations = await self._database.fetch(_RELATION, self.table.table)
+        if not relations:
+            raise await self._no_table()
+        oid, schema, name, filenode = relations[0]
+        source = f"{quoted(schema)}.{quoted(name)}"
+        names = [f"q.{quoted(name)}" for (name,) in await self._database.fetch(_COLUMNS, oid)]
+        if not names:
+            raise TableError(
+                f"{self.table.table} cannot be read: GRANT SELECT ON {source}"
+                f" TO {quoted(self._settings.username)}"
+            )
+        columns = await self._database.describe(f"SELECT {', '.join(names)} FROM {source} AS q")
+        return source, columns, (str(oid), str(filenode))
+
+    async def _no_table(self) -> NotFound:
+        last_name = self.table.table.rpartition(".")[2].strip('"')
+        similar = [name for (name,) in await self._database.fetch(_SIMILAR, last_name)]
+        hint = f"; there is {', '.join(similar)}" if similar else ""
+        database = self._settings.database
+        return NotFound(f"the database {database!r} has no table {self.table.table!r}{hint}")
+
+    async def _status(self, statements: TableStatements) -> Status | None:
+        ((transaction, has_waiting, has_unknown),) = await self._fetch(statements.waiting())
+        if has_unknown:
+            column = statements.key.columns[0].name
+            return Status(
+                "error",
+                f"rows are not shown: their {column} is not a transaction of this server, as after"
+                f" a restore from a dump; set their {column} to 0",
+            )
+        return await self._transactions.status(transaction, has_waiting)
+
+    async def try_read(self) -> None:
+        """Read a row, with all of its columns. Raises PluginError."""
+        statements = (await self.state()).statements
+        statements.rows(await self._fetch(statements.after(None, None, 1, {})))
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    async def new_rows(
+        self, after: Pair, filters: Mapping[str, str], limit: int = PAGE
+    ) -> tuple[list[dict[str, Any]], Pair, bool]:
+        """The oldest rows after a cursor, the cursor up to which nothing is left, and whether there
+        may be more."""
+        statements = (await self.state()).statements
+        upto = None
+        if filters:
+            # rows that do not match are read once, not again at each read until one matches
+            found = await self._fetch(statements.newest())
+            upto = statements.key.cursor(found[0]) if found else BEGINNING
+            if upto <= after:
+                return [], after, False
+        read = await self._read(
+            statements, statements.after(_or_none(after), upto, limit, filters), limit
+        )
+        if read.is_full and read.last is not None:
+            return read.rows, read.last, True
+        return read.rows, upto or read.last or after, False
+
+    async def newest(self) -> tuple[str, Pair]:
+        """The epoch, and the cursor of the newest row."""
+        state = await self.state()
+        found = await self._fetch(state.statements.newest())
+        return state.epoch, state.statements.key.cursor(found[0]) if found else BEGINNING
+
+    async def history(
+        self, wanted: HistoryRange[Pair], filters: Mapping[str, str]
+    ) -> HistoryPage[Pair]:
+        """The rows of a range, as a history hook returns them."""
+        state = await self.state()
+        statements = state.statements
+        if wanted.after is None:
+            statement = statements.between(wanted.start, wanted.end, wanted.limit, filters)
+            read = await self._read(statements, statement, wanted.limit)
+            read.rows.sort(key=_cursor_of)
+            return HistoryPage(
+                read.rows, epoch=state.epoch, notices=self._notices(state, read.counts)
+            )
+        after = _or_none(wanted.after)
+        statement = statements.after(after, wanted.upto, wanted.limit, filters)
+        read = await self._read(statements, statement, wanted.limit)
+        truncated = False
+        if after is not None and read.rows:
+            ((exists,),) = await self._fetch(statements.has_rows_until(after))
+            truncated = not exists  # the row of this cursor was deleted, as by a retention
+        return HistoryPage(read.rows, epoch=state.epoch, last=read.last, truncated=truncated)
+
+    async def examples(self, column: str, rows: int) -> list[str]:
+        """The values of a filter in the newest rows."""
+        statements = (await self.state()).statements
+        return [value for (value,) in await self._fetch(statements.examples(column, rows))]
+
+    async def _fetch(self, statement: Statement) -> list[Any]:
+        async with self._slots:
+            return await self._database.fetch(statement.sql, *statement.arguments)
+
+    async def _read(self, statements: TableStatements, statement: Statement, limit: int) -> "_Read":
+        records = await self._fetch(statement)
+        read = statements.rows(records)
+        for name, number in (("message", read.no_time), ("value", read.too_long)):
+            if number:
+                self.left_out[name] += number
+                self._counters.count_dropped(name, number)
+        return _Read(read.rows, read.last, len(records) >= limit, read)
+
+    def _notices(self, state: TableState, read: RowsRead) -> tuple[Notice, ...]:
+        texts = []
+        if read.no_time:
+            time = state.statements.time.name
+            texts.append(f"{read.no_time:,} rows have no {time}, or one that cannot be drawn")
+        if read.too_long:
+            most = self._settings.max_value
+            texts.append(f"{read.too_long:,} values of more than {most:,} bytes are left out")
+        if state.status is not None:
+            texts.append(state.status.text)
+        found = [Notice(severity="warning", text=text) for text in texts]
+        if not (state.statements.has_transaction or self.table.single_writer):
+            text = "rows that commit late are missing in live panels: the table has no transaction"
+            found.append(Notice(severity="info", text=text))
+        return tuple(found)
+
+
+class _Read(NamedTuple):
+    rows: list[dict[str, Any]]
+    last: Pair | None
+    is_full: bool
+    counts: RowsRead
+
+
+def _or_none(cursor: Pair) -> Pair | None:
+    return None if cursor == BEGINNING else cursor
+
+
+def _cursor_of(row: dict[str, Any]) -> Pair:
+    return row["cursor_1"], row["cursor_2"]

@@ -1,6 +1,7 @@
 """SchemaPolicy: the limit of columns, conflicts, series; encoders that share columns."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import product
 from typing import Annotated, Any
 
 import orjson
@@ -490,3 +491,34 @@ def test_rows_of_series_beyond_the_limit_are_dropped_counted_and_logged_once(cap
     assert counters.dropped == {"series": 20}
     assert encoder.copy().frame(rows).rows == 20, "a history has the same series"
     assert len([m for m in caplog.messages if "more than 2 series" in m]) == 1
+
+
+FITTING = [NOW, "x", 1, 1.5, True, [1], timedelta(1)]
+UNFIT = [
+    datetime(9999, 12, 31, tzinfo=UTC),
+    datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+    datetime(2026, 1, 1),
+    date(1, 1, 1),
+    2**70,
+    10**400,
+    b"\xff",
+    "\ud800",
+    object(),
+]
+
+
+@pytest.mark.parametrize("policy", ["null", "text"])
+@pytest.mark.parametrize("column", ["v", "time"])
+def test_every_value_that_a_policy_makes_null_is_counted(policy, column):
+    values = [*FITTING, *UNFIT]
+    for first, second in product(values, values):
+        for batches in ([first], [second]), ([first, second],):
+            counters = Counters()
+            encoder = RowEncoder(policy=SchemaPolicy(conflict=policy), counters=counters)
+            nulls = rows = 0
+            for batch in batches:
+                for packet in encoder.encode([{column: value, "k": 1} for value in batch]):
+                    table = json.decode_rows([packet], packet.schema)
+                    nulls += sum(list(field.values).count(None) for field in table.fields)
+                    rows += table.rows
+            assert counters.dropped.get("conflict", 0) == nulls + 2 - rows, (first, second)

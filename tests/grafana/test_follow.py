@@ -519,6 +519,65 @@ async def test_the_loop_of_a_task_of_the_lifespan_ends_when_its_instance_closes(
     assert [r.message for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
 
 
+@pytest.mark.parametrize("makes", ["again", "late"])
+async def test_a_task_of_an_instance_that_was_replaced_follows_no_newer_stream(makes, caplog):
+    class Watching(Ticks):
+        instances = []
+
+        @asynccontextmanager
+        async def lifespan(self):
+            self.instances.append(self)
+            self.turns, self.rows = 0, 0
+            self.late = self.follow(Ticks.ticks, hz=1)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.watch)
+                yield
+
+        async def watch(self):
+            while self.turns < 3:
+                async for _ in self.follow(Ticks.ticks, hz=1):
+                    self.rows += 1
+                self.turns += 1
+            if makes == "late":
+                self.turns += len([row async for row in self.late])
+
+    async with serve_in_memory(Watching) as grafana:
+        await grafana.data_source(Watching)
+        await anyio.sleep(3)
+        await grafana.change_settings({})
+        await grafana.data_source(Watching)
+        await anyio.sleep(30)
+        old, new = Watching.instances
+        assert (old.turns, old.rows) == (3, 4) and new.turns == 0
+        assert new.rows > 20
+    assert [r.message for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
+
+
+async def test_a_loop_that_follows_again_and_again_does_not_hold_the_event_loop():
+    class Watching(Ticks):
+        turns = 0
+
+        @asynccontextmanager
+        async def lifespan(self):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.watch)
+                yield
+                tasks.cancel_scope.cancel()
+
+        async def watch(self):
+            while True:
+                async for _ in self.follow(Ticks.ticks, hz=1):
+                    pass
+                type(self).turns += 1
+
+    async with serve_in_memory(Watching) as grafana:
+        await grafana.data_source(Watching)
+        await grafana.change_settings({})
+        await grafana.data_source(Watching)
+        await anyio.sleep(30)
+        assert 1 <= Watching.turns < 20
+
+
 async def test_new_settings_restart_the_followed_stream_and_its_followers():
     async with serve_in_memory(Ticks) as grafana:
         old = await grafana.data_source(Ticks)

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
+
 from aiostream_ds._channels.channel import Channel
 from aiostream_ds._channels.exceptions import (
     ChannelError,
@@ -32,7 +34,11 @@ from aiostream_ds._run_scope import RunScope, close_with_run, current_run
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import BadQuery, UpstreamError
 
-__all__ = ["FollowedRows", "Following", "rows_of"]
+__all__ = ["RETIRED_PAUSE", "FollowedRows", "Following", "rows_of"]
+
+RETIRED_PAUSE = 0.5
+"""Seconds after which a follower of an instance that was replaced ends: a loop in a task of its
+`lifespan` that follows again and again does not use a whole processor."""
 
 
 class Following:
@@ -126,8 +132,8 @@ class FollowedRows:
         while not self._rows:
             if self._is_closed:
                 raise StopAsyncIteration
-            subscription = self._subscription or await self._join()
             try:
+                subscription = self._subscription or await self._join()
                 is_open = await subscription.wait()
             except (Superseded, ShuttingDown):  # the follower itself is being ended
                 self._leave()
@@ -168,13 +174,13 @@ class FollowedRows:
 
     async def _join(self) -> Subscription:
         await self._instance.wait_until_open()
+        if self._instance.is_retired:  # a task of its lifespan, which a newer stream would hold
+            await anyio.sleep(RETIRED_PAUSE)
+            raise Superseded(f"{self._path}: the settings have changed")
         request = resolve_channel(self._instance, self._path)
         if request.exact:
             raise BadQuery(f"expected the path of a stream without 'x/', got {self._path!r}")
-        try:
-            subscription = self._following.join(self._follower, request)
-        except ChannelError as error:
-            raise self._failure(error) from error.__cause__
+        subscription = self._following.join(self._follower, request)
         self._key, self._subscription = request.key, subscription
         self._pass_status()
         return subscription

@@ -189,6 +189,11 @@ class Instance:
         self._quota_usage.limit(quota)
         return self._quota_usage
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether the settings have changed, or the plugin stops: it closes soon."""
+        return self._retired.is_set()
+
     async def wait_until_open(self) -> None:
         """Wait until the lifespan has been entered. Raises why it cannot be."""
         await self._ready.wait()

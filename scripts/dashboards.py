@@ -285,6 +285,54 @@ def file() -> Json:
     )
 
 
+def redis() -> Json:
+    """The source `redis`."""
+    entries = query("entries", stream="${stream}")
+    return dashboard(
+        "redis",
+        "Streams and channels of Redis: earlier entries, each new one, and what is published.",
+        [
+            text_box("stream", "Stream", "orders"),
+            text_box("streams", "Streams", "orders*"),
+            text_box("channel", "Channel", "news"),
+        ],
+        panel(
+            "timeseries",
+            "Numbers of the stream $stream",
+            (24, 8),
+            entries,
+            maxDataPoints=FIVE_MINUTES,
+            transformations=without("id_ms", "id_seq"),
+            **lines(),
+        ),
+        panel(
+            "timeseries",
+            "Streams $streams, a series each",
+            (12, 8),
+            query("streams", exact=False, streams="${streams}"),
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel(
+            "timeseries",
+            "Published to $channel",
+            (12, 8),
+            query("channel", channel="${channel}"),
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel(
+            "table",
+            "Entries of the last 10 s",
+            (24, 10),
+            entries,
+            transformations=without("id_ms", "id_seq"),
+            **NEWEST,
+            **newest_first(),
+        ),
+    )
+
+
 def only(*fields: str) -> list[Json]:
     """Keeps only these fields."""
     return [{"id": "filterFieldsByName", "options": {"include": {"names": list(fields)}}}]
@@ -366,7 +414,7 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
 
 def files() -> Iterator[tuple[Path, str]]:
     """Every file with its content."""
-    for make in (demo, host, file):
+    for make in (demo, host, file, redis):
         model = make()
         name = f"{make.__name__}.json"
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"

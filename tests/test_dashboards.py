@@ -5,6 +5,8 @@ import importlib.util
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ import yaml
 from aiostream_ds.packaging.package_layout import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
+from tests.servers import Redis, certificates
 
 ROOT = Path(__file__).parents[1]
 PROVISIONING = ROOT / "builtin" / "provisioning"
@@ -75,7 +78,7 @@ def test_each_provisioned_data_source_is_a_source_of_the_built_in_plugin():
 
 
 def test_each_dashboard_starts_with_a_provisioned_data_source():
-    assert len(PROVISIONED) == 3
+    assert len(PROVISIONED) == len(data_sources())
     for path in PROVISIONED:
         picker = load(path)["templating"]["list"][0]
         configured = data_sources()[picker["current"]["value"]]
@@ -93,7 +96,7 @@ def test_the_plugin_offers_each_dashboard_for_import():
     includes = load(ROOT / "plugin.json")["includes"]
     offered = {one["path"] for one in includes if one["type"] == "dashboard"}
     assert offered == IMPORTED.keys()
-    assert len(offered) == 3
+    assert len(offered) == len(PROVISIONED)
 
 
 @EACH
@@ -134,47 +137,53 @@ def test_an_imported_dashboard_is_the_provisioned_one_with_another_data_source()
         assert found == expected
 
 
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
-    """The settings of a dashboard's data source, with a directory of this test for its file."""
-
-    def made(source: str) -> dict[str, Any]:
-        settings = dict(data_sources()[f"aiostream-{source}"]["jsonData"])
+@contextmanager
+def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """The arguments of `serve_in_memory` for a dashboard's data source, with something to read."""
+    settings = dict(data_sources()[f"aiostream-{source}"]["jsonData"])
+    known = variables(load(PROVISIONED[0].with_name(f"{source}.json")))
+    secrets: dict[str, str] = {}
+    with ExitStack() as stack:
         if source == "file":
-            settings["directory"] = str(tmp_path)
-            known = variables(load(PROVISIONED[0].with_name("file.json")))
+            settings["directory"] = str(folder)
             line = {"time": time.time(), "level": "info", "ms": 1}
-            (tmp_path / known["file"]).write_text(json.dumps(line) + "\n", "utf-8")
-        return settings
-
-    return made
-
-
-@EACH_PROVISIONED
-async def test_each_query_is_answered_by_the_dashboards_source(path, settings):
-    model = load(path)
-    known = variables(model)
-    async with serve_in_memory(SOURCES, by="source", settings=settings(path.stem)) as grafana:
-        ok, message = await grafana.health()
-        assert ok, message
-        for target in targets(model):
-            query = {name: substitute(value, known) for name, value in target.items()}
-            (frame,) = await grafana.query(query)
-            meta = frame.meta
-            channel = meta.custom["cursor"]["channel"] if target["exact"] else meta.channel
-            assert channel.startswith("ds/test/")
+            (folder / known["file"]).write_text(json.dumps(line) + "\n", "utf-8")
+        elif source == "redis":
+            server = stack.enter_context(Redis(tls=certificates().server))
+            server.call("XADD", known["stream"], "*", "price", 1.5)
+            settings |= {"host": "127.0.0.1", "port": server.port}
+            settings["caCertificate"] = certificates().ca
+            secrets["password"] = server.reader_password
+        yield {"settings": settings, "secrets": secrets}
 
 
 @EACH_PROVISIONED
-async def test_the_columns_that_panels_select_exist(path, settings):
+async def test_each_query_is_answered_by_the_dashboards_source(path, tmp_path):
     model = load(path)
     known = variables(model)
-    async with serve_in_memory(SOURCES, by="source", settings=settings(path.stem)) as grafana:
-        for panel in model["panels"]:
-            if wanted := picked(panel):
-                query = {k: substitute(v, known) for k, v in panel["targets"][0].items()}
+    with configured(path.stem, tmp_path) as arguments:
+        async with serve_in_memory(SOURCES, by="source", **arguments) as grafana:
+            ok, message = await grafana.health()
+            assert ok, message
+            for target in targets(model):
+                query = {name: substitute(value, known) for name, value in target.items()}
                 (frame,) = await grafana.query(query)
-                assert wanted <= {field.name for field in frame.fields}
+                meta = frame.meta
+                channel = meta.custom["cursor"]["channel"] if target["exact"] else meta.channel
+                assert channel.startswith("ds/test/")
+
+
+@EACH_PROVISIONED
+async def test_the_columns_that_panels_select_exist(path, tmp_path):
+    model = load(path)
+    known = variables(model)
+    with configured(path.stem, tmp_path) as arguments:
+        async with serve_in_memory(SOURCES, by="source", **arguments) as grafana:
+            for panel in model["panels"]:
+                if wanted := picked(panel):
+                    query = {k: substitute(v, known) for k, v in panel["targets"][0].items()}
+                    (frame,) = await grafana.query(query)
+                    assert wanted <= {field.name for field in frame.fields}
 
 
 def picked(panel: dict[str, Any]) -> set[str]:

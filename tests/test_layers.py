@@ -87,6 +87,7 @@ THIRD_PARTY = {
     "prometheus_client": ("_grafana/metrics.py",),
     "psutil": ("sources/host.py",),
     "pyarrow": ("_frames/",),
+    "redis": ("sources/redis/",),
     "starlette": ("console/",),
     "uvicorn": ("console/web_server.py",),
     "uvloop": ("_process/runtime.py",),
@@ -96,6 +97,7 @@ THIRD_PARTY = {
         "_process/runtime.py",
         "_process/server_tls.py",
         "sources/connection_errors.py",
+        "sources/redis/redis_connection.py",
         "sources/tls.py",
     ),
 }

@@ -15,6 +15,7 @@ SOURCES: Mapping[str, str] = {
     "file": "aiostream_ds.sources.file:File",
     "postgres": "aiostream_ds.sources.postgres:Postgres",
     "recorded": "aiostream_ds.sources.recorded:Recorded",
+    "redis": "aiostream_ds.sources.redis:Redis",
 }
 """The values of the setting `source`; the first is the default."""
 

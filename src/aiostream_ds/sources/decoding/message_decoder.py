@@ -129,7 +129,7 @@ class MessageDecoder:
         try:
             document, size = self._document(payload, content_type)
         except BadRecord as error:
-            self._add_bad(address, str(error), payload)
+            self.add_bad(address, str(error), payload)
             return []
         return self._rows(document, size, extra, received, address, payload)
 
@@ -146,7 +146,7 @@ class MessageDecoder:
         try:
             values: dict[str, Any] = plain(fields)
         except BadRecord as error:
-            self._add_bad(address, str(error), fields)
+            self.add_bad(address, str(error), fields)
             return []
         kept = {self._settings.time, *self._settings.columns, *self.labels}
         for name, value in values.items():
@@ -225,14 +225,14 @@ class MessageDecoder:
         for record in self._selector.records(document):
             if len(found) >= ROWS_LIMIT:
                 reason = f"expected at most {ROWS_LIMIT:,} rows in a message, got more"
-                self._add_bad(address, reason, payload)
+                self.add_bad(address, reason, payload)
                 break
             try:
                 if isinstance(record, BadRecord):
                     raise record
                 row = maker.row(record, extra, received)
             except BadRecord as error:
-                self._add_bad(address, str(error), payload)
+                self.add_bad(address, str(error), payload)
                 continue
             if size > TEXT_LIMIT:
                 maker.limit_texts(row)
@@ -250,7 +250,8 @@ class MessageDecoder:
 
     # -- what was left out ---------------------------------------------------------------------
 
-    def _add_bad(self, address: str, reason: str, payload: Any) -> None:
+    def add_bad(self, address: str, reason: str, payload: Any) -> None:
+        """Count a bad message, or row of one; for a source that finds more reasons."""
         self._bad += 1
         self._last_bad = address, reason
         self.errors.add(address, reason, payload)

@@ -1,0 +1,85 @@
+"""Entries of Redis streams as rows."""
+
+from typing import Any
+
+from aiostream_ds._channels.status import Status
+from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors
+from aiostream_ds.sources.redis.entry_reader import Entry
+from aiostream_ds.sources.redis.positions import parse_id
+from aiostream_ds.sources.redis.redis_settings import RedisSettings
+
+__all__ = ["ID_COLUMNS", "EntryRows"]
+
+ID_COLUMNS = ("id_ms", "id_seq")
+"""The columns of the two numbers of an id: the cursor."""
+
+
+class EntryRows:
+    """Makes rows of the entries of streams. The time of a row is that of its id, unless the entry
+    has a time of its own.
+
+    Args:
+        settings: how entries are decoded.
+        errors: where bad entries are counted.
+    """
+
+    def __init__(self, settings: RedisSettings, errors: MessageErrors) -> None:
+        self.decoder = MessageDecoder(settings, errors)
+        self._payload_field = settings.payload_field.encode()
+        self._limit = settings.max_message
+
+    @property
+    def status(self) -> Status | None:
+        """A change of the status of bad entries; see `MessageDecoder.status`."""
+        return self.decoder.status()
+
+    def with_ids(self, name: str, entries: list[Entry]) -> list[dict[str, Any]]:
+        """One row for each entry, with the columns of its id. An entry that is several rows is bad:
+        they would have one cursor."""
+        found = []
+        for id, values in entries:
+            ms, seq = parse_id(id)
+            rows = self._rows(name, values, {"id_ms": ms, "id_seq": seq}, ms)
+            if len(rows) > 1:
+                self.decoder.add_bad(
+                    name, f"an entry must be one row, got one of {len(rows)}", values
+                )
+            elif rows:
+                found.append(rows[0])
+        return found
+
+    def with_name(self, name: str, entries: list[Entry]) -> list[dict[str, Any]]:
+        """The rows of entries, with the name of their stream in the column `stream`."""
+        found = []
+        for id, values in entries:
+            found += self._rows(name, values, {"stream": name}, parse_id(id)[0])
+        return found
+
+    def _rows(
+        self, name: str, values: list[bytes], extra: dict[str, Any], ms: int
+    ) -> list[dict[str, Any]]:
+        size = sum(map(len, values))
+        if size > self._limit:
+            self.decoder.add_bad(
+                name,
+                f"expected at most {self._limit:,} bytes, which the setting maxMessage allows, got"
+                f" {size:,}",
+                values[1][:1_000],
+            )
+            return []
+        fields = dict(zip(values[::2], values[1::2], strict=True))
+        payload = fields.pop(self._payload_field, None) if self._payload_field else None
+        if payload is None:
+            return self.decoder.field_rows(fields, extra, ms, address=name)
+        if fields:
+            extra = {**_columns(fields), **extra}
+        return self.decoder.rows(payload, extra, ms, address=name)
+
+
+def _columns(fields: dict[bytes, bytes]) -> dict[str, Any]:
+    """Fields next to a payload as columns; they are texts."""
+    return {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in fields.items()
+        if name != b"time"
+    }

@@ -1,0 +1,82 @@
+"""Outages in which messages were lost, because the server keeps none."""
+
+import time
+from collections import OrderedDict, deque
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from aiostream_ds._telemetry import current_counters
+
+__all__ = ["Gap", "Gaps"]
+
+REMEMBERED = 100
+"""Gaps that are listed in the details of "Save & test", and addresses that wait for their end."""
+
+FORGOTTEN_AFTER = 60_000
+"""Milliseconds after the last attempt to subscribe after which nobody waits any more: a stream that
+has viewers tries again at least every 30 s."""
+
+
+class Gap(NamedTuple):
+    """What was published to `address` from `start` to `end` (Unix ms) may be lost."""
+
+    address: str
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        """The gap in words."""
+        return (
+            f"messages from {_clock(self.start)} to {_clock(self.end)} UTC are lost: the connection"
+            " was lost, and Redis keeps nothing of what it publishes"
+        )
+
+
+class Gaps:
+    """The gaps of one data source. Each is counted in `aiostream_ds_gaps_total`.
+
+    How many messages were lost is not known: the server does not count them.
+    """
+
+    def __init__(self) -> None:
+        self._lost: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._gaps: deque[Gap] = deque(maxlen=REMEMBERED)
+        self.count = 0
+
+    def begin(self, address: str, since: int) -> None:
+        """The subscription of an address was lost, or could not be made again. Everything up to
+        `since` (Unix ms) was received."""
+        now = _now()
+        first, _ = self._lost.pop(address, (since, now))
+        self._lost[address] = first, now
+        while len(self._lost) > REMEMBERED:
+            self._lost.popitem(last=False)
+
+    def end(self, address: str) -> Gap | None:
+        """The address is subscribed: its gap, if the subscription was lost before."""
+        found = self._lost.pop(address, None)
+        now = _now()
+        if found is None or now - found[1] > FORGOTTEN_AFTER:
+            return None
+        gap = Gap(address, found[0], now)
+        self._gaps.append(gap)
+        self.count += 1
+        current_counters().gaps += 1
+        return gap
+
+    def details(self) -> list[dict[str, Any]]:
+        """The newest gaps, for the details of "Save & test"."""
+        return [
+            {"channel": gap.address, "from": gap.start, "to": gap.end, "text": gap.text}
+            for gap in self._gaps
+        ]
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _clock(ms: int) -> str:
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.strftime("%H:%M:%S.%f")[:-3]

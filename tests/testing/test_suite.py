@@ -327,7 +327,7 @@ FAILURES = {
         "test_channels_give_rows",
         Empty,
         {"channels": ["failing"]},
-        r"^failing: .*; its status is 'reconnecting \(1\)'; correct",
+        r"^failing: .*; its status is 'reconnecting \(1\): the broker is away'; correct",
     ),
     "ended": (
         "test_channels_give_rows",

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import inspect
 import logging
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
@@ -26,7 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _let_children_get_signals() -> None:
+    """Under nohup, and in a background job of a shell script, signals are ignored. Processes inherit
+    that, and the runtime respects it; but tests send signals to those that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # ignored here only: a new program begins with the default of what has a handler
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _let_children_get_signals()
     gc.disable()  # until the tests are collected
     config.addinivalue_line("markers", "virtual: the test runs in virtual time")
     config.addinivalue_line(

@@ -120,6 +120,18 @@ async def test_a_signal_drains_and_removes_the_directory_of_the_socket(command, 
         assert not os.path.exists(directory)
 
 
+async def test_a_hang_up_that_is_ignored_as_under_nohup_ends_nothing(command):
+    ignoring = ["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command]
+    async with start_process(ignoring) as process:
+        async with process.grafana() as grafana:
+            viewer = await grafana.follow("ticks")
+            await viewer.next()
+            os.kill(process.pid, signal.SIGHUP)
+            for _ in range(3):
+                assert (await viewer.next())["pid"] == process.pid
+        assert process._child.returncode is None
+
+
 async def test_a_process_without_standard_streams_ends_with_status_0(command):
     async with start_process(command) as process:
         async with process.grafana() as grafana:

@@ -75,6 +75,11 @@ class SubscriberQueue(Generic[ItemT]):
         self._waiter: asyncio.Future[None] | None = None
         self.taken = 0
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop in which it was made."""
+        return self._loop
+
     def __aiter__(self) -> Self:
         return self
 

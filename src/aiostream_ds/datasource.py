@@ -237,7 +237,9 @@ class DataSource(Generic[S]):
 
         Entered before the first call of this instance; exited when its settings change, when it
         was not used for an hour, or when the process ends. Both happen in one task, so a task group
-        around the `yield` works. Entering is cancelled after 30 seconds. An override that is a
+        around the `yield` works. An override may also return the context manager of a client:
+        `self.topics = Topics(self.settings); return self.topics`. Entering is cancelled after 30
+        seconds. An override that is a
         `def` with `@contextmanager` is entered and left in worker threads, which may differ.
 
         Raises:

@@ -7,7 +7,18 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from aiostream_ds import DataSource, Health, Quota, Secret, Settings, User, resource, secret, stream
+from aiostream_ds import (
+    DataSource,
+    Health,
+    Quota,
+    Secret,
+    Settings,
+    UpstreamError,
+    User,
+    resource,
+    secret,
+    stream,
+)
 from aiostream_ds._grafana.application import IDLE_SWEEP
 from aiostream_ds._grafana.instances import CLOSE_GRACE, CLOSE_TIMEOUT, IDLE_TIMEOUT, OPEN_TIMEOUT
 from aiostream_ds._grafana.lifespan_task import CANCEL_AGAIN
@@ -236,3 +247,46 @@ async def test_a_data_source_works_with_eager_tasks(monkeypatch):
         assert Slow.alive == set()
     finally:
         loop.set_task_factory(None)
+
+
+class Connection:
+    """As a client library's: an async context manager."""
+
+    def __init__(self, events, refuses=False):
+        self.events, self.refuses = events, refuses
+
+    async def __aenter__(self):
+        if self.refuses:
+            raise ConnectionRefusedError("nobody listens")
+        self.events.append("opened")
+        return self
+
+    async def __aexit__(self, *_):
+        self.events.append("closed")
+
+
+async def test_a_lifespan_may_return_the_context_manager_of_a_client():
+    events = []
+
+    class Connected(DataSource):
+        def lifespan(self):
+            self.connection = Connection(events)
+            return self.connection
+
+        async def health(self):
+            return Health(message=" ".join(self.connection.events))
+
+    async with serve_in_memory(Connected) as grafana:
+        assert await grafana.health() == (True, "opened")
+    assert events == ["opened", "closed"]
+
+
+async def test_the_error_of_a_returned_context_manager_is_shown():
+    class Refused(DataSource):
+        declared_errors = {OSError: UpstreamError}
+
+        def lifespan(self):
+            return Connection([], refuses=True)
+
+    async with serve_in_memory(Refused) as grafana:
+        assert await grafana.health() == (False, "Refused: nobody listens")

@@ -70,7 +70,7 @@ class MessageQueue(SubscriberQueue[MessageT]):
         """The subscriber has left."""
         self.clear()
         if not self._is_ended:
-            text = "expected the messages to be read inside their `async with` block"
+            text = "the subscription has ended: read its messages inside its `async with` block"
             self.end(RuntimeError(text))
 
     def end(self, error: Exception | None) -> None:

@@ -14,14 +14,13 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Hashable,
     Iterable,
     Set,
 )
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from math import inf
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -37,6 +36,7 @@ from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, table_of
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.upstream.followed_key import FollowedKey
+from aiostream_ds.upstream.followed_messages import FollowedMessages
 from aiostream_ds.upstream.message_queue import MessageQueue
 from aiostream_ds.upstream.outages import Outages, worth_traceback
 
@@ -70,16 +70,16 @@ class UpstreamStatistics(Struct, frozen=True):
 
 class Upstream(ABC, Generic[KeyT, MessageT]):
     """One connection, shared by all streams of a data source. Subclass it, and enter the upstream
-    with `async with` in `lifespan`:
+    in `lifespan`:
 
-        async with Feeds(self.settings.url) as self.feeds:
-            yield
+        def lifespan(self):
+            self.feeds = Feeds(self.settings.url)
+            return self.feeds
 
     and in a stream:
 
-        async with self.feeds.follow(topic) as messages:
-            async for message in messages:
-                yield {"text": message}
+        async for message in self.feeds.follow(topic):
+            yield {"text": message}
 
     It connects for the first subscriber, subscribes to a key for the first subscriber of that key,
     and gives each of them every message of the key. When the connection is lost, all subscribers
@@ -170,7 +170,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     @abstractmethod
     def connect(self) -> AbstractAsyncContextManager[Any]:
-        """Open the connection, and close it again.
+        """Open the connection, and close it again: an async context manager, as that of a client or
+        of an async generator with `asynccontextmanager`.
 
         An exception ends the attempt to connect, which is retried. A permanent PluginError, such
         as ConfigError for a wrong password, is not: subscribers get it until the settings change.
@@ -179,11 +180,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """
 
     @abstractmethod
-    def messages(self, connection: Any) -> AsyncGenerator[tuple[KeyT, MessageT], None]:
+    def messages(self, connection: Any, /) -> AsyncGenerator[tuple[KeyT, MessageT], None]:
         """Yield all messages of the connection, each with its address. Return or raise when the
         connection is lost. For one key that the upstream system ends, call `fail`."""
 
-    async def subscribe(self, connection: Any, key: KeyT) -> None:
+    async def subscribe(self, connection: Any, key: KeyT, /) -> None:
         """Request the messages of a key. Calls for other keys may run at the same time.
 
         An exception is raised in the subscribers of this key only: a PluginError as it is, any
@@ -191,11 +192,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         then. To end the whole connection, let `messages` raise.
         """
 
-    async def unsubscribe(self, connection: Any, key: KeyT) -> None:
+    async def unsubscribe(self, connection: Any, key: KeyT, /) -> None:
         """The key has no subscriber any more. An exception has no other effect than a log line: one
         for each connection, of the first exception of `unsubscribe` or of closing."""
 
-    def keys_for(self, address: KeyT) -> Iterable[KeyT]:
+    def keys_for(self, address: KeyT, /) -> Iterable[KeyT]:
         """The subscribed keys that a message is for, each once. Override it when keys are
         patterns: `(key for key in self.followed if matches(key, address))`."""
         return (address,)
@@ -218,27 +219,28 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
 
     # -- for streams ---------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def follow(self, key: KeyT) -> AsyncGenerator[AsyncIterator[MessageT]]:
+    def follow(self, key: KeyT) -> FollowedMessages[MessageT]:
         """Subscribe to a key: an async iterator over its messages from now on.
 
-        Returns when the key is subscribed. Safe to cancel: no message is lost.
+            async for message in self.topics.follow(topic): ...
 
-        Raises:
+        It subscribes when the first message is asked for, until the run of the stream ends or
+        nothing refers to it any more. As an async context manager it returns when the key is
+        subscribed, and the subscription ends with the block. Safe to cancel: no message is lost.
+
+        Raises, from the iterator and the context manager:
             UpstreamError: the upstream system cannot be reached, or the connection was lost; also
                 raised by the iterator, as is the exception of `subscribe`. With `full="fail"` the
                 iterator raises it when the queue is full.
             PluginError: the permanent error of `connect` or `subscribe`.
             RuntimeError: the Upstream has not been entered.
         """
-        queue: MessageQueue[MessageT] = self._make_queue(str(key))
-        state = self._join(key, queue)
-        try:
-            await queue.wait_until_subscribed()
-            yield queue
-        finally:
-            queue.close()
-            state.leave(queue)
+
+        def join() -> tuple[MessageQueue[MessageT], FollowedKey[MessageT]]:
+            queue: MessageQueue[MessageT] = self._make_queue(str(key))
+            return queue, self._join(key, queue)
+
+        return FollowedMessages(join)
 
     async def check(self) -> None:
         """Return if there is a connection or one can be opened; for `DataSource.health`.

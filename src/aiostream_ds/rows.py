@@ -1,13 +1,16 @@
 """Rows that an author yields, and how rows of a log are identified: cursors, ranges and pages."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from aiostream_ds._frames.column_values import to_native
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._frames.times import EPOCH
 from aiostream_ds._short_repr import short_repr
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Row(msgspec.Struct, gc=False):
 
 
 RowT = TypeVar("RowT", bound=Row)
+AnyRowT = TypeVar("AnyRowT")
 
 
 class Columns(Generic[RowT]):
@@ -163,6 +167,66 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
     """The maximum number of rows to return."""
     after: ValueT | None = None
     upto: ValueT | None = None
+
+    def select(
+        self,
+        rows: Sequence[AnyRowT],
+        cursor: str | tuple[str, str] | None = None,
+        *,
+        time: str = "time",
+    ) -> list[AnyRowT]:
+        """The rows of this range, of rows that are in memory, oldest first:
+
+            return history_range.select(self.log, cursor="step")
+
+        Rows are dicts or objects. They may be appended to `rows` meanwhile, also by a thread.
+
+        Args:
+            rows: all rows, oldest first; those of a stream with a cursor are ordered by it.
+            cursor: the column or columns of the cursor, as in `@stream`.
+            time: the column of the times: aware datetimes, or Unix milliseconds.
+
+        Raises:
+            TypeError: the range is one after a cursor, and `cursor` is missing; or a row does not
+                have the column.
+        """
+        rows = rows if isinstance(rows, list) else list(rows)
+        if self.after is None:
+            return [row for row in rows if self._has_time(_value(row, time))][-self.limit :]
+        if cursor is None:
+            raise TypeError("expected the column of the cursor for a range after one, got None")
+        count, key = len(rows), partial(_cursor_of, cursor)
+        first = bisect_right(rows, _comparable(self.after), hi=count, key=key)
+        if self.upto is not None:
+            count = bisect_right(rows, _comparable(self.upto), lo=first, hi=count, key=key)
+        return rows[first : min(count, first + self.limit)]
+
+    def _has_time(self, value: Any) -> bool:
+        moment = value if isinstance(value, datetime) else EPOCH + value * _MILLISECOND
+        return self.start <= moment <= self.end
+
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def _value(row: Any, column: str) -> Any:
+    try:
+        return row[column] if isinstance(row, Mapping) else getattr(row, column)
+    except (KeyError, AttributeError):
+        raise TypeError(f"a row must have the column {column!r}, got {short_repr(row)}") from None
+
+
+def _cursor_of(columns: str | tuple[str, str], row: Any) -> Any:
+    if isinstance(columns, str):
+        return _comparable(_value(row, columns))
+    return tuple(_value(row, column) for column in columns)
+
+
+def _comparable(cursor: Any) -> Any:
+    """A text of two numbers as the numbers; "" is before all of them."""
+    if not isinstance(cursor, str):
+        return cursor
+    return tuple(map(int, cursor.split("-"))) if cursor else (-1, -1)
 
 
 class HistoryPage(msgspec.Struct, Generic[ValueT], frozen=True):

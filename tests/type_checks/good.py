@@ -560,6 +560,39 @@ class Texts(DataSource):
             assert_type(row, dict[str, Any] | Cursor[str])
 
 
+class Socket:
+    async def __aenter__(self) -> "Socket":
+        return self
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+class Shared(Upstream[str, Reading]):
+    def connect(self) -> Socket:
+        return Socket()
+
+    async def messages(self, socket: Socket) -> AsyncGenerator[tuple[str, Reading]]:
+        yield "a", Reading(datetime.now(UTC), 1.0)
+
+
+class Sharing(DataSource):
+    def lifespan(self) -> Shared:
+        self.shared = Shared(name="shared")
+        return self.shared
+
+    @stream(cursor="n")
+    async def readings(self, after: Cursor, name: str) -> Rows[Reading]:
+        async for reading in self.shared.follow(name):
+            yield reading
+        async with self.shared.follow(name) as readings:
+            assert_type(await anext(readings), Reading)
+
+    @readings.history
+    async def read(self, history_range: HistoryRange, name: str) -> list[Reading]:
+        log = [Reading(datetime.now(UTC), 1.0)]
+        return history_range.select(log, cursor="n", time="time")
+
+
 class Coded(Exception):
     code = 0
 
@@ -579,7 +612,7 @@ class Inheriting(Declaring):
     declared_errors = {**Declaring.declared_errors, ValueError: BadQuery}
 
 
-class Sharing(DataSource):
+class SharingErrors(DataSource):
     declared_errors = ERRORS
 
 

@@ -75,7 +75,7 @@ class ExactStreamsMachine(RuleBasedStateMachine):
         name=NAMES,
         width=st.sampled_from([2.0, 20.0, 300.0]),
         points=st.sampled_from([10_000, 10_000, 15]),
-        kind=st.sampled_from(["log", "pairs", "following", "following", "varying"]),
+        kind=st.sampled_from(["log", "pairs", "texts", "following", "following", "varying"]),
     )
     def open(self, name, width, points, kind):  # type: ignore[no-untyped-def]
         self.run(self.stage.open, width, name, points, kind)
@@ -146,7 +146,7 @@ class ExactStreamsMachine(RuleBasedStateMachine):
         assert not self.faults, self.faults
         self.stage.check()
         for panel in self.stage.panels:
-            kinds = ("log", "pairs", "following")
+            kinds = ("log", "pairs", "texts", "following")
             if panel.query["queryType"] in kinds and panel.query["name"] not in self.replaced:
                 assert not panel.reloads and not panel.gap, "a log was reloaded without cause"
 

@@ -12,7 +12,8 @@ from typing import Any
 Message = dict[str, Any]
 
 Cursor = int | str
-"""On the wire: a number, or two of 16 digits with a hyphen between them."""
+"""On the wire: a number, or two of 16 digits with a hyphen between them; without the leading zeros
+in a column of texts."""
 
 
 def cursors_of(message: Message) -> list[Any]:
@@ -24,7 +25,11 @@ def cursors_of(message: Message) -> list[Any]:
     if isinstance(column, list):
         pairs = zip(*(values[each] for each in column), strict=True)
         return [f"{first:016d}-{second:016d}" for first, second in pairs]
-    return list(values[column])
+    return [_padded(value) if isinstance(value, str) else value for value in values[column]]
+
+
+def _padded(id: str) -> str:
+    return "-".join(number.zfill(16) for number in id.split("-"))
 
 
 def packet_faults(message: Message) -> list[str]:

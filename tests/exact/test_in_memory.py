@@ -63,7 +63,7 @@ async def test_rows_lost_between_subscribing_and_joining():
 
 
 @pytest.mark.parametrize("seconds", [1, 30])
-@pytest.mark.parametrize("kind", ["log", "pairs"])
+@pytest.mark.parametrize("kind", ["log", "pairs", "texts"])
 async def test_the_network_goes_down(seconds, kind):
     async with open_stage() as stage:
         stage.append(10)
@@ -188,7 +188,7 @@ async def test_columns_that_are_added_while_the_stream_runs():
         assert len(panel.names) > 5 and len(panel.rows) == 150
 
 
-@pytest.mark.parametrize("kind", ["log", "pairs"])
+@pytest.mark.parametrize("kind", ["log", "pairs", "texts"])
 async def test_the_upstream_fails_for_a_while(kind):
     async with open_stage() as stage:
         panel = stage.open(width=300, kind=kind)

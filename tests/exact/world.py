@@ -81,6 +81,16 @@ class PairLine(Row):
     pad: str = ""
 
 
+class TextLine(Row):
+    """A row of a log whose cursor is a text: the page and the line."""
+
+    time: datetime
+    n: int
+    log: str
+    id: str
+    pad: str = ""
+
+
 class FeedRow(Row):
     """A row of a feed: the process and the run that yielded it, and its number in this run."""
 
@@ -96,9 +106,9 @@ def pair_of(offset: int) -> Pair:
 
 
 def offset_of(cursor: Any) -> int:
-    """The offset of a cursor on the wire, or of one in two columns."""
+    """The offset of a cursor on the wire, of one in two columns or of a text."""
     if isinstance(cursor, str):
-        cursor = tuple(map(int, cursor.split("-"))) if cursor != "-1" else (-1, -1)
+        cursor = tuple(map(int, cursor.split("-"))) if cursor not in ("-1", "") else (-1, -1)
     if not isinstance(cursor, tuple):
         return int(cursor)
     page, line = cursor
@@ -111,6 +121,18 @@ def with_pair(item: Line | Cursor) -> PairLine | Cursor[Pair]:
         return Cursor(item.epoch, pair_of(item.value))
     page, line = pair_of(item.offset)
     return PairLine(item.time, item.n, item.log, page, line, item.pad)
+
+
+def text_of(offset: int) -> str:
+    """The cursor of an offset as a text."""
+    return "" if offset < 0 else "{}-{}".format(*pair_of(offset))
+
+
+def with_text(item: Line | Cursor) -> TextLine | Cursor[str]:
+    """A row, or a cursor, of a log with the cursor as a text."""
+    if isinstance(item, Cursor):
+        return Cursor(item.epoch, text_of(item.value))
+    return TextLine(item.time, item.n, item.log, text_of(item.offset), item.pad)
 
 
 class Log:
@@ -228,6 +250,12 @@ class _Source(DataSource[Titled]):
             async for item in items:
                 yield with_pair(item)
 
+    @stream("texts/{name}", cursor="id", buffer=Buffer(rows=BUFFER_ROWS))
+    async def texts(self, after: Cursor[str], name: str) -> Rows[TextLine | Cursor[str]]:
+        async with aclosing(self.read(Cursor(after.epoch, offset_of(after.value)), name)) as items:
+            async for item in items:
+                yield with_text(item)
+
     @stream("following/{name}", cursor="offset", buffer=Buffer(rows=BUFFER_ROWS))
     async def following(self, after: Cursor, name: str) -> Rows[Line | Cursor]:
         """Only rows that are written after a slow subscription, whatever `after` is."""
@@ -277,6 +305,22 @@ class _Source(DataSource[Titled]):
         page = await self.read_history(wanted, name)
         last = None if page.last is None else pair_of(page.last)
         return HistoryPage([*map(with_pair, page.rows)], epoch=page.epoch, last=last)
+
+    @texts.history
+    async def read_texts(self, history_range: HistoryRange[str], name: str) -> HistoryPage[str]:
+        after, upto = (
+            None if value is None else offset_of(value)
+            for value in (history_range.after, history_range.upto)
+        )
+        wanted: Any = msgspec.structs.replace(history_range, after=after, upto=upto)
+        page = await self.read_history(wanted, name)
+        last = None if page.last is None else text_of(page.last)
+        return HistoryPage([*map(with_text, page.rows)], epoch=page.epoch, last=last)
+
+    @texts.last
+    async def newest_text(self, name: str) -> Cursor[str]:
+        found = await self.newest(name)
+        return Cursor(found.epoch, text_of(found.value))
 
     @pairs.last
     async def newest_pair(self, name: str) -> Cursor[Pair]:

@@ -4,54 +4,42 @@ Try it:  aiostream-ds dev examples/exchange.py --path bars/ABC/1 --set url=ws://
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from aiostream_ds import (
-    ConfigError,
-    DataSource,
-    Row,
-    Rows,
-    Secret,
-    Settings,
-    Upstream,
-    secret,
-    serve,
-    stream,
-)
+import aiostream_ds as ds
 from aiostream_ds.operators import ohlc
 
 
-class Exchange(Settings):
+class Exchange(ds.Settings):
     url: str
-    token: Secret = secret()
+    token: ds.Secret = ds.secret()
 
 
-class Trade(Row):
+class Trade(ds.Row):
     time: int  # Unix ms
     symbol: str
     price: float
     size: float
 
 
-class Feed(Upstream[str, Trade]):
+def refused(error: InvalidStatus) -> type[ds.ConfigError] | None:
+    """A wrong token: another attempt cannot help."""
+    return ds.ConfigError if error.response.status_code in {401, 403} else None
+
+
+class Feed(ds.Upstream[str, Trade]):
+    declared_errors = {InvalidStatus: refused}
+
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(name=exchange.url)
         self.exchange = exchange
 
-    @asynccontextmanager
-    async def connect(self) -> AsyncGenerator[ClientConnection]:
+    def connect(self) -> connect:
         headers = {"Authorization": f"Bearer {self.exchange.token.reveal()}"}
-        try:
-            async with connect(self.exchange.url, additional_headers=headers) as socket:
-                yield socket
-        except InvalidStatus as error:
-            if error.response.status_code in {401, 403}:
-                raise ConfigError(f"{self.name} refuses the token: {error}") from error
-            raise
+        return connect(self.exchange.url, additional_headers=headers)
 
     async def subscribe(self, socket: ClientConnection, symbol: str) -> None:
         await socket.send(msgspec.json.encode({"subscribe": symbol}), text=True)
@@ -65,23 +53,21 @@ class Feed(Upstream[str, Trade]):
             yield trade.symbol, trade
 
 
-class Market(DataSource[Exchange]):
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        async with Feed(self.settings) as self.feed:
-            yield
+class Market(ds.DataSource[Exchange]):
+    def lifespan(self) -> Feed:
+        self.feed = Feed(self.settings)
+        return self.feed
 
-    @stream
-    async def trades(self, symbol: str) -> Rows[Trade]:
-        async with self.feed.follow(symbol) as trades:
-            async for trade in trades:
-                yield trade
+    @ds.stream
+    async def trades(self, symbol: str) -> ds.Rows[Trade]:
+        async for trade in self.feed.follow(symbol):
+            yield trade
 
-    @stream
-    async def bars(self, symbol: str, seconds: int = 1) -> Rows:
+    @ds.stream
+    async def bars(self, symbol: str, seconds: int = 1) -> ds.Rows:
         async for bar in ohlc(self.follow(Market.trades, symbol=symbol), seconds, volume="size"):
             yield bar
 
 
 if __name__ == "__main__":
-    serve(Market)
+    ds.serve(Market)

@@ -4,59 +4,45 @@ Try it:  aiostream-ds dev examples/mqtt.py --path 'topics/home/+/climate' --set 
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from functools import partial
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from aiomqtt import Client, Message, MqttCodeError, ProtocolVersion
+from aiomqtt import Client, Message, MqttCodeError, MqttError, ProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from aiostream_ds import (
-    ConfigError,
-    DataSource,
-    Rows,
-    SchemaPolicy,
-    Secret,
-    Settings,
-    Upstream,
-    secret,
-    serve,
-    stream,
-)
+import aiostream_ds as ds
 
 
-class Broker(Settings):
+class Broker(ds.Settings):
     host: str
     port: int = 1883
     login: str = ""
-    password: Secret = secret()
+    password: ds.Secret = ds.secret()
 
 
-class Topics(Upstream[str, Message]):
+def refused(error: MqttCodeError) -> type[ds.ConfigError] | None:
+    """A wrong password, or a missing permission: another attempt cannot help."""
+    return ds.ConfigError if getattr(error.rc, "value", error.rc) in {134, 135} else None
+
+
+class Topics(ds.Upstream[str, Message]):
+    declared_errors = {MqttCodeError: refused, MqttError: ds.UpstreamError}
+
     def __init__(self, broker: Broker) -> None:
         super().__init__(name=f"the MQTT broker {broker.host}:{broker.port}")
-        self.client = partial(
-            Client,
-            broker.host,
-            broker.port,
-            username=broker.login or None,
-            password=broker.password.reveal() or None,
+        self.broker = broker
+
+    def connect(self) -> Client:
+        self.filters: list[str] = []  # by subscription identifier, from 1 on
+        return Client(
+            self.broker.host,
+            self.broker.port,
+            username=self.broker.login or None,
+            password=self.broker.password.reveal() or None,
             protocol=ProtocolVersion.V5,
         )
-        self.filters: list[str] = []  # by subscription identifier, from 1 on
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncGenerator[Client]:
-        try:
-            async with self.client() as client:
-                self.filters.clear()
-                yield client
-        except MqttCodeError as error:
-            if getattr(error.rc, "value", error.rc) in {134, 135}:  # wrong password, not authorized
-                raise ConfigError(f"{self.name} refuses the login: {error}") from error
-            raise
 
     async def subscribe(self, client: Client, key: str) -> None:
         self.filters.append(key)
@@ -80,21 +66,20 @@ def to_row(message: Message) -> dict[str, Any]:
         value = msgspec.json.decode(message.payload)
     except msgspec.DecodeError:
         value = message.payload.decode(errors="replace")
-    return {"topic": str(message.topic), **(value if isinstance(value, dict) else {"value": value})}
+    row = {"time": datetime.now(UTC), "topic": str(message.topic)}  # a payload does not change them
+    return row | (value if isinstance(value, dict) else {"value": value}) | row
 
 
-class Mqtt(DataSource[Broker]):
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        async with Topics(self.settings) as self.topics:
-            yield
+class Mqtt(ds.DataSource[Broker]):
+    def lifespan(self) -> Topics:
+        self.topics = Topics(self.settings)
+        return self.topics
 
-    @stream("topics/{topic:any}", schema=SchemaPolicy(labels=("topic",), conflict="null"))
-    async def topic(self, topic: str) -> Rows:
-        async with self.topics.follow(topic) as messages:
-            async for message in messages:
-                yield to_row(message)
+    @ds.stream("topics/{topic:any}", schema=ds.SchemaPolicy(labels=("topic",), conflict="null"))
+    async def topic(self, topic: str) -> ds.Rows:
+        async for message in self.topics.follow(topic):
+            yield to_row(message)
 
 
 if __name__ == "__main__":
-    serve(Mqtt)
+    ds.serve(Mqtt)

@@ -15,28 +15,14 @@ Writers also NOTIFY readings. Try it:
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import asyncpg
 
-from aiostream_ds import (
-    ConfigError,
-    Cursor,
-    DataSource,
-    Health,
-    HistoryRange,
-    Rows,
-    Secret,
-    Settings,
-    UpstreamError,
-    secret,
-    serve,
-    stream,
-)
+import aiostream_ds as ds
 
 Id = tuple[int, int]  # of the transaction, and of the row
+END: Id = (2**63 - 1, 2**63 - 1)
 
 # rows of transactions that may still be open come later: else one that commits late is missed
 COMMITTED = "xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
@@ -45,49 +31,33 @@ NEXT = f"{ROWS} AND (xid, id) > ($1, $2) AND (xid, id) <= ($3, $4) ORDER BY xid,
 LAST = f"{ROWS} ORDER BY xid DESC, id DESC LIMIT 1"
 RANGE = f"{ROWS} AND time BETWEEN $1 AND $2 ORDER BY xid DESC, id DESC LIMIT $3"
 
-
-END: Id = (2**63 - 1, 2**63 - 1)
-
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
-class Database(Settings):
+class Database(ds.Settings):
     dsn: str
-    password: Secret = secret()
+    password: ds.Secret = ds.secret()
 
 
-@contextmanager
-def declared_errors() -> Iterator[None]:
-    try:
-        yield
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise ConfigError(f"PostgreSQL refuses the login: {error}") from error
-    except AWAY as error:
-        raise UpstreamError(f"PostgreSQL: {error}") from error
+class Readings(ds.DataSource[Database]):
+    declared_errors = {
+        AWAY: ds.UpstreamError,
+        asyncpg.InvalidAuthorizationSpecificationError: ds.ConfigError,
+    }
 
+    def lifespan(self) -> asyncpg.Pool:
+        password = self.settings.password.reveal() or None
+        self.pool = asyncpg.create_pool(self.settings.dsn, password=password, min_size=0)
+        return self.pool
 
-class Readings(DataSource[Database]):
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        self.login = {"dsn": self.settings.dsn, "password": self.settings.password.reveal() or None}
-        async with asyncpg.create_pool(**self.login, min_size=0) as self.pool:
-            yield
+    async def health(self) -> ds.Health:
+        version = await self.pool.fetchval("SHOW server_version")
+        return ds.Health(message=f"connected to PostgreSQL {version}")
 
-    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        with declared_errors():
-            found: list[asyncpg.Record] = await self.pool.fetch(sql, *arguments)
-        return found
-
-    async def health(self) -> Health:
-        ((version,),) = await self.fetch("SHOW server_version")
-        return Health(True, f"connected to PostgreSQL {version}")
-
-    @stream(cursor=("xid", "id"))
-    async def readings(self, after: Cursor[Id]) -> Rows:
-        last = after.value
-        with declared_errors():
-            connection = await asyncpg.connect(**self.login)  # listens: not one of the pool
-            news = asyncio.Event()
+    @ds.stream(cursor=("xid", "id"))
+    async def readings(self, after: ds.Cursor[Id]) -> ds.Rows:
+        last, news = after.value, asyncio.Event()
+        async with self.pool.acquire() as connection:
             await connection.add_listener("readings", lambda *_: news.set())
             try:
                 while True:
@@ -98,21 +68,21 @@ class Readings(DataSource[Database]):
                     with anyio.move_on_after(1):  # a row may become visible without news
                         await news.wait()
             finally:
-                connection.terminate()
+                connection.terminate()  # it listens: not for other uses
 
     @readings.last
     async def newest(self) -> Id | None:
-        found = await self.fetch(LAST)
-        return (found[0]["xid"], found[0]["id"]) if found else None
+        row = await self.pool.fetchrow(LAST)
+        return (row["xid"], row["id"]) if row else None
 
     @readings.history
-    async def read(self, history_range: HistoryRange[Id]) -> list[asyncpg.Record]:
-        limit = history_range.limit
-        if history_range.after is None:
-            found = await self.fetch(RANGE, history_range.start, history_range.end, limit)
-            return found[::-1]
-        return await self.fetch(NEXT, *history_range.after, *(history_range.upto or END), limit)
+    async def read(self, wanted: ds.HistoryRange[Id]) -> list[asyncpg.Record]:
+        if wanted.after is None:
+            newest = await self.pool.fetch(RANGE, wanted.start, wanted.end, wanted.limit)
+            return list(reversed(newest))
+        upto = wanted.upto or END
+        return list(await self.pool.fetch(NEXT, *wanted.after, *upto, wanted.limit))
 
 
 if __name__ == "__main__":
-    serve(Readings)
+    ds.serve(Readings)

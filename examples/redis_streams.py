@@ -3,60 +3,25 @@
 Try it:  aiostream-ds dev examples/redis_streams.py --path entries/orders --set url=redis://localhost
 """
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
-from aiostream_ds import (
-    ConfigError,
-    Cursor,
-    DataSource,
-    Health,
-    HistoryPage,
-    HistoryRange,
-    Rows,
-    SchemaPolicy,
-    Secret,
-    Settings,
-    UpstreamError,
-    secret,
-    serve,
-    stream,
-)
+import aiostream_ds as ds
 
-Id = tuple[int, int]  # 1700000000000-3 is the fourth entry of its millisecond
+START = "0-0"  # before the first entry
 
 
-class Server(Settings):
+class Server(ds.Settings):
     url: str
-    password: Secret = secret()
-
-
-@contextmanager
-def declared_errors() -> Iterator[None]:
-    try:
-        yield
-    except AuthenticationError as error:
-        raise ConfigError(f"Redis refuses the login: {error}") from error
-    except (RedisError, OSError) as error:
-        raise UpstreamError(f"Redis is away: {error}") from error
-
-
-def to_id(text: str) -> Id:
-    ms, seq = text.split("-")
-    return int(ms), int(seq)
-
-
-def to_text(id: Id) -> str:
-    return "{}-{}".format(*max(id, (0, 0)))
+    password: ds.Secret = ds.secret()
 
 
 def to_row(entry: tuple[str, dict[str, str]]) -> dict[str, Any]:
-    ms, seq = to_id(entry[0])
-    return {"time": ms, "ms": ms, "seq": seq} | {key: value(text) for key, text in entry[1].items()}
+    id, fields = entry
+    row = {"time": int(id.partition("-")[0]), "id": id}
+    return row | {name: value(text) for name, text in fields.items()} | row  # fields give way
 
 
 def value(text: str) -> float | str:
@@ -66,51 +31,45 @@ def value(text: str) -> float | str:
         return text
 
 
-class RedisStreams(DataSource[Server]):
-    def client(self) -> Any:  # the types of redis leave open whether answers are decoded
+class RedisStreams(ds.DataSource[Server]):
+    declared_errors = {AuthenticationError: ds.ConfigError, (RedisError, OSError): ds.UpstreamError}
+
+    def lifespan(self) -> Redis:
         password = self.settings.password.reveal() or None
-        return Redis.from_url(self.settings.url, password=password, decode_responses=True)
+        self.redis: Any = Redis.from_url(  # each stream waits in a connection
+            self.settings.url, password=password, decode_responses=True, max_connections=10_000
+        )
+        return self.redis
 
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        async with self.client() as self.redis:
-            yield
+    async def health(self) -> ds.Health:
+        info = await self.redis.info("server")
+        return ds.Health(message=f"connected to Redis {info['redis_version']}")
 
-    async def health(self) -> Health:
-        with declared_errors():
-            info = await self.redis.info("server")
-        return Health(True, f"connected to Redis {info['redis_version']}")
-
-    @stream(cursor=("ms", "seq"), schema=SchemaPolicy(conflict="text"))
-    async def entries(self, after: Cursor[Id], name: str) -> Rows:
-        last = to_text(after.value)
-        with declared_errors():
-            async with self.client() as client:  # of its own: a cancelled XREAD breaks a shared one
-                while True:
-                    for _, found in await client.xread({name: last}, count=1_000, block=2_000):
-                        yield [to_row(entry) for entry in found]
-                        last = found[-1][0]
+    @ds.stream(cursor="id", schema=ds.SchemaPolicy(conflict="text"))
+    async def entries(self, after: ds.Cursor[str], name: str) -> ds.Rows:
+        last = after.value or START
+        while True:
+            for _, found in await self.redis.xread({name: last}, count=1_000, block=2_000):
+                yield [to_row(entry) for entry in found]
+                last = found[-1][0]
 
     @entries.last
-    async def newest(self, name: str) -> Id | None:
-        with declared_errors():
-            found = await self.redis.xrevrange(name, count=1)
-        return to_id(found[0][0]) if found else None
+    async def newest(self, name: str) -> str | None:
+        found = await self.redis.xrevrange(name, count=1)
+        return found[0][0] if found else None
 
     @entries.history
-    async def read(self, history_range: HistoryRange[Id], name: str) -> HistoryPage[Id]:
-        after, limit = history_range.after, history_range.limit
-        with declared_errors():
-            if after is None:
-                start, end = history_range.start.timestamp(), history_range.end.timestamp()
-                found = await self.redis.xrevrange(name, int(end * 1000), int(start * 1000), limit)
-                return HistoryPage([to_row(entry) for entry in reversed(found)])
-            upto = "+" if history_range.upto is None else to_text(history_range.upto)
-            found = await self.redis.xrange(name, f"({to_text(after)}", upto, limit)
-            oldest = await self.redis.xrange(name, count=1)
-        is_trimmed = bool(oldest) and (0, 0) <= after < to_id(oldest[0][0])
-        return HistoryPage([to_row(entry) for entry in found], truncated=is_trimmed)
+    async def read(self, wanted: ds.HistoryRange[str], name: str) -> ds.HistoryPage[str]:
+        if wanted.after is None:
+            start, end = (int(at.timestamp() * 1000) for at in (wanted.start, wanted.end))
+            found = await self.redis.xrevrange(name, end, start, wanted.limit)
+            return ds.HistoryPage([to_row(entry) for entry in reversed(found)])
+        after, upto = wanted.after or START, wanted.upto or "+"
+        found = await self.redis.xrange(name, f"({after}", upto, wanted.limit)
+        oldest = await self.redis.xrange(name, count=1)  # a trimmed stream has lost older ones
+        first = oldest[0][0] if oldest and wanted.after else None
+        return ds.HistoryPage([to_row(entry) for entry in found], first=first)
 
 
 if __name__ == "__main__":
-    serve(RedisStreams)
+    ds.serve(RedisStreams)

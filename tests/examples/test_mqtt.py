@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +69,15 @@ async def test_a_payload_that_is_no_object_is_a_value(broker: Mosquitto):
         assert (await viewer.next())['value {topic="door"}'] == "open"
 
 
+async def test_a_payload_does_not_replace_the_time_and_the_topic(broker: Mosquitto):
+    began = time.time() * 1000
+    async with serving(broker) as grafana:
+        payload = {"time": 1_600_000_000, "topic": "another", "celsius": 21.5}
+        await publish(broker, "home/kitchen/climate", payload, retain=True)
+        row = await (await grafana.follow(path("home/kitchen/climate"))).next()
+    assert row[KITCHEN] == 21.5 and row["time"] >= began - 1
+
+
 @pytest.mark.slow
 async def test_rows_come_again_after_the_broker_was_killed(broker: Mosquitto):
     async with serving(broker) as grafana:
@@ -85,4 +95,5 @@ async def test_rows_come_again_after_the_broker_was_killed(broker: Mosquitto):
 async def test_a_wrong_password_is_named_by_save_and_test(broker: Mosquitto):
     async with serving(broker, "wrong") as grafana:
         is_healthy, text = await grafana.health()
-    assert not is_healthy and "refuses the login" in text
+    assert not is_healthy and text.startswith("the MQTT broker 127.0.0.1:")
+    assert "Not authorized" in text

@@ -77,6 +77,7 @@ def test_the_public_attributes_of_a_data_source_are_the_documented_ones():
         "health",
         "lifespan",
         "quota",
+        "state",
         "stream_threads",
         "tasks",
         "threads",

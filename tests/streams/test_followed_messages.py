@@ -111,7 +111,7 @@ async def test_one_subscription_has_one_block():
         assert upstream.statistics().subscribers == 0
 
 
-async def test_a_cancelled_block_leaves_nothing_behind():
+async def test_a_cancelled_block_leaves_no_subscription():
     class Slow(UpstreamDouble):
         async def subscribe(self, connection, key):
             await anyio.sleep_forever()

@@ -1,15 +1,21 @@
 """The server of the tests of the source `postgres`: TLS, a role that only reads, and a table."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+import base64
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 
 from aiostream_ds.sources.postgres import Postgres
-from aiostream_ds.testing import Grafana, serve_in_memory
+from aiostream_ds.testing import Grafana, Viewer, serve_in_memory
 from tests.servers import Postgres as Server
 from tests.servers import certificates
+
+QUERY = {"queryType": "rows", "table": "readings", "exact": True}
+INSERT = "INSERT INTO readings (n) VALUES ($1)"
 
 READER, READER_PASSWORD = "reader", "open sesame"
 
@@ -42,14 +48,22 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader;
 """
 
 
-def make_server() -> Server:
-    return Server(tls=certificates().server)
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """A server with TLS and the role; its fixture is of a module."""
+
+    async def grant() -> None:
+        connection = await connect(server)
+        await connection.execute(GRANTS)
+        await connection.close()
+
+    with Server(tls=certificates().server) as server:
+        asyncio.run(grant())
+        yield server
 
 
 async def connect(server: Server) -> asyncpg.Connection:
     """A connection of the owner."""
-    import ssl
-
     context = ssl.create_default_context(cadata=certificates().ca)
     return await asyncpg.connect(server.dsn, ssl=context)
 
@@ -87,3 +101,51 @@ def serving(
         settings={**own, **settings},
         secrets={"password": READER_PASSWORD} if secrets is None else dict(secrets),
     )
+
+
+def columns_of(frame: Any) -> dict[str, list[Any]]:
+    return {field.name: list(field.values) for field in frame.fields}
+
+
+def notices_of(frame: Any) -> list[str]:
+    return [notice.text for notice in frame.meta.notices] if frame.meta else []
+
+
+def path(table: str, filter: str = "") -> str:
+    encoded = base64.urlsafe_b64encode(filter.encode()).decode().rstrip("=")
+    return f"rows/{table}/{encoded or '-'}"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def running(connection: asyncpg.Connection, viewer: Viewer, insert: str) -> None:
+    """Insert rows of -1 until the viewer has one: the stream runs."""
+    async with asyncio.timeout(10):
+        while not viewer.rows:
+            await connection.execute(insert)
+            await asyncio.sleep(0.02)
+
+
+async def next_values(viewer: Viewer, count: int, column: str = "n") -> list[Any]:
+    """The next values that are not -1."""
+    found: list[Any] = []
+    while len(found) < count:
+        value = (await viewer.next())[column]
+        if value != -1:
+            found.append(value)
+    return found
+
+
+async def exact_viewer(grafana: Grafana, table: str) -> Viewer:
+    """The viewer of a table with rows: an exact channel has no columns of its own."""
+    (frame,) = await grafana.query({**QUERY, "table": table})
+    assert frame.rows
+    return await grafana.follow(f"x/{path(table)}", frame=frame)
+
+
+def statuses(viewer: Viewer) -> str:
+    return b"".join(viewer.packets).decode()

@@ -13,9 +13,10 @@ from aiostream_ds.errors import BadQuery, ConfigError, NotFound, PluginError, Up
 from aiostream_ds.sources.connection_errors import connection_error
 from aiostream_ds.sources.postgres.column_sql import SourceColumn
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
+from aiostream_ds.sources.postgres.table_error import TableError
 from aiostream_ds.sources.tls import ssl_context
 
-__all__ = ["Database", "TableError", "server_error"]
+__all__ = ["Database", "server_error"]
 
 APPLICATION_NAME = "aiostream-ds"
 """What `pg_stat_activity` shows."""
@@ -39,10 +40,6 @@ T = TypeVar("T")
 
 _BAD_VALUES = ("22P02", "22003", "22007", "22008")
 """A text that is not of the type, a number out of range, an invalid time."""
-
-
-class TableError(ConfigError):
-    """The server refuses a statement: a column or right is missing."""
 
 
 def server_error(error: BaseException, settings: PostgresSettings) -> PluginError:

@@ -25,6 +25,7 @@ from aiostream_ds.sources.postgres.missed import SHOWN, MissedNotifications
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.sources.postgres.save_and_test import check_source
 from aiostream_ds.sources.postgres.statements import CURSOR_COLUMNS
+from aiostream_ds.sources.postgres.table_error import retried
 from aiostream_ds.sources.postgres.table_reader import TableReader
 from aiostream_ds.sources.postgres.table_run import TableRun
 
@@ -94,7 +95,12 @@ class Postgres(DataSource[PostgresSettings]):
     async def health(self) -> Health:
         """Connect, read each table, listen, and list the tables that the role may read."""
         return await check_source(
-            self.settings, self._database, self._readers, self._listener, self._wakeups
+            self.settings,
+            self._database,
+            self._readers,
+            self._listener,
+            self._wakeups,
+            self._errors,
         )
 
     # -- tables --------------------------------------------------------------------------------
@@ -127,8 +133,9 @@ class Postgres(DataSource[PostgresSettings]):
     @rows.last
     async def newest_row(self, table: str, filter: str | None = None) -> Cursor[Pair]:
         """The cursor of the newest row of the table."""
-        reader, _ = self._find(table, filter)
-        epoch, last = await reader.newest()
+        reader, filters = self._find(table, filter)
+        with retried(has_filters=bool(filters)):
+            epoch, last = await reader.newest()
         return Cursor(epoch, last)
 
     @rows.history

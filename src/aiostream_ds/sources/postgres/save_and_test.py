@@ -6,6 +6,7 @@ from typing import Any
 from aiostream_ds.errors import PluginError
 from aiostream_ds.models import Health
 from aiostream_ds.sources.capabilities import Ability, Capabilities
+from aiostream_ds.sources.decoding import MessageErrors
 from aiostream_ds.sources.postgres.database import Database
 from aiostream_ds.sources.postgres.discovery import find_tables
 from aiostream_ds.sources.postgres.listener import NotificationListener, Wakeups
@@ -36,6 +37,7 @@ async def check_source(
     readers: Mapping[str, TableReader],
     listener: NotificationListener,
     wakeups: Wakeups,
+    errors: MessageErrors,
 ) -> Health:
     """It fails if a stream cannot be read, or the channels cannot be listened to.
 
@@ -64,9 +66,11 @@ async def check_source(
     if settings.channels:
         text = Capabilities(event_time="of payloads with a time").text()
         parts.append(f"notifications of {', '.join(settings.channels)}: {text}")
+        parts += [errors.text()] if errors.text() else []
+        details["notifications"] = errors.details()
     found = await find_tables(database)
     details["tables"] = found
-    if not readers:
+    if not readers and not settings.channels:
         parts.append(_tables(found, settings))
     return Health(ok=is_ok, message="; ".join(parts), details=details)
 

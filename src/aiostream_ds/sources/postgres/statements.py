@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
-from aiostream_ds.errors import BadQuery, ConfigError
+from aiostream_ds.errors import BadQuery
 from aiostream_ds.sources.postgres.column_sql import (
     TIMES,
     SourceColumn,
@@ -19,6 +19,7 @@ from aiostream_ds.sources.postgres.column_sql import (
 )
 from aiostream_ds.sources.postgres.keys import KEY_TYPES, TRANSACTION_TYPES, Key, Pair
 from aiostream_ds.sources.postgres.postgres_settings import TableSettings
+from aiostream_ds.sources.postgres.table_error import TableError
 
 __all__ = ["CURSOR_COLUMNS", "RowsRead", "Statement", "TableStatements"]
 
@@ -61,7 +62,7 @@ class TableStatements:
         max_value: the setting.
 
     Raises:
-        ConfigError: the settings name a column that does not exist, or of a wrong type.
+        TableError: the settings name a column that does not exist, or of a wrong type.
     """
 
     def __init__(
@@ -102,8 +103,8 @@ class TableStatements:
 
     # -- settings ------------------------------------------------------------------------------
 
-    def _error(self, text: str) -> ConfigError:
-        return ConfigError(f"tables.{self._name}.{text}")
+    def _error(self, text: str) -> TableError:
+        return TableError(f"tables.{self._name}.{text}")
 
     def _column(self, setting: str, name: str) -> SourceColumn:
         found = self._columns.get(name)

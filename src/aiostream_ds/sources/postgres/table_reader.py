@@ -13,11 +13,12 @@ from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import ConfigError, NotFound, PluginError, copy_error
 from aiostream_ds.rows import HistoryPage, HistoryRange
 from aiostream_ds.sources.postgres.column_sql import SourceColumn, quoted
-from aiostream_ds.sources.postgres.database import Database, TableError
+from aiostream_ds.sources.postgres.database import Database
 from aiostream_ds.sources.postgres.keys import Pair
 from aiostream_ds.sources.postgres.open_transactions import OpenTransactions
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings, TableSettings
 from aiostream_ds.sources.postgres.statements import RowsRead, Statement, TableStatements
+from aiostream_ds.sources.postgres.table_error import TableError
 
 __all__ = ["BEGINNING", "CHECK_INTERVAL", "PAGE", "TableReader", "TableState"]
 

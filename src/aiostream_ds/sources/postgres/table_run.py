@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from aiostream_ds._channels.status import Status
-from aiostream_ds.errors import BadQuery, NotFound, PluginError, UpstreamError
 from aiostream_ds.rows import Cursor
-from aiostream_ds.sources.postgres.database import TableError
 from aiostream_ds.sources.postgres.keys import Pair
+from aiostream_ds.sources.postgres.table_error import retried
 from aiostream_ds.sources.postgres.table_reader import BEGINNING, TableReader, TableState
 
 __all__ = ["TableRun"]
@@ -92,11 +91,9 @@ class TableRun:
             yield found.status or Status()
 
     async def _read(self) -> _Found:
-        try:
+        with retried(has_filters=bool(self._filters)):
             begins = await self._check()
             rows, self._last, self.has_more = await self._reader.new_rows(self._last, self._filters)
-        except PluginError as error:
-            raise self._retried(error) from error
         return _Found(begins, rows, self._table_status)
 
     async def _check(self) -> Cursor[Pair] | None:
@@ -117,9 +114,3 @@ class TableRun:
         if is_older and newest != BEGINNING and not state.statements.has_transaction:
             self._table_status = state.status or _OLDER
         return None
-
-    def _retried(self, error: PluginError) -> PluginError:
-        """The error of the stream: a table that was dropped or changed may be there again later,
-        and so may be a value that a SELECT fails for."""
-        kinds = NotFound | TableError if self._filters else NotFound | TableError | BadQuery
-        return UpstreamError(error.message) if isinstance(error, kinds) else error

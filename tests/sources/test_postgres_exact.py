@@ -1,0 +1,141 @@
+"""The source `postgres` under load: outages with concurrent writers, and many rows a second."""
+
+import asyncio
+import resource
+import time
+from collections.abc import Iterator, Sequence
+
+import asyncpg
+import pytest
+
+from tests.servers import Postgres as Server
+from tests.servers import Proxy
+
+from .outage_run import run_outages, viewer_numbers
+from .postgres_server import (
+    INSERT,
+    READINGS,
+    TABLE,
+    connect,
+    empty_database,
+    exact_viewer,
+    path,
+    running,
+    running_server,
+    serving,
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as started:
+        yield started
+
+
+AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+class Writer:
+    """Writes rows in transactions of several statements, until the server has taken each."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: asyncpg.Connection | None = None
+
+    async def write(self, numbers: Sequence[int]) -> None:
+        wanted = list(numbers)
+        while wanted:
+            try:
+                if self._connection is None:
+                    self._connection = await connect(self._server)
+                    taken = await self._connection.fetch(  # the answer of a commit may be lost
+                        "SELECT n::int FROM readings WHERE n = ANY ($1::float8[])",
+                        [float(n) for n in wanted],
+                    )
+                    wanted = sorted(set(wanted) - {n for (n,) in taken})
+                async with self._connection.transaction():
+                    for number in wanted:
+                        await self._connection.execute(INSERT, float(number))
+                    await self._connection.execute("NOTIFY readings")
+                return
+            except AWAY:
+                self.close()
+                await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection = None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("notify", ["readings", ""])
+async def test_no_row_is_lost_or_doubled_by_outages_and_concurrent_writers(
+    server: Server, notify: str
+):
+    writers_count = 8
+    tables = {"readings": {**TABLE, "notify": notify}}
+    writers = [Writer(server) for _ in range(writers_count)]
+
+    async def write(numbers: Sequence[int]) -> Sequence[int]:
+        parts = [[n for n in numbers if n % writers_count == k] for k in range(writers_count)]
+        await asyncio.gather(*(w.write(p) for w, p in zip(writers, parts, strict=True)))
+        return numbers
+
+    try:
+        with Proxy(server.port) as proxy:
+            async with (
+                empty_database(server, READINGS) as connection,
+                serving(server, tables, port=proxy.port) as grafana,
+            ):
+                await connection.execute(INSERT, -1e9)
+                viewer = await exact_viewer(grafana, "readings")
+                outcome = await run_outages(write, viewer_numbers(viewer), server.restart, proxy)
+                metrics = await grafana.metrics()
+    finally:
+        for writer in writers:
+            writer.close()
+    # writers commit in any order: the rows of one tick are not ordered by their numbers
+    assert (outcome.written, outcome.lost, outcome.doubled, outcome.unknown) == (20_000, 0, 0, 0)
+    assert outcome.gaps == [] and metrics["aiostream_ds_gaps_total"] == 0
+    assert metrics["aiostream_ds_rows_dropped_total"] == 0
+    cursors = [(row["cursor_1"], row["cursor_2"]) for row in viewer.rows]
+    assert cursors == sorted(set(cursors))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_ten_thousand_rows_a_second_in_flat_memory(server: Server):
+    rate, seconds = 10_000, 20
+    tables = {"readings": {**TABLE, "notify": "readings"}}
+    async with (
+        empty_database(server, READINGS) as connection,
+        serving(server, tables) as grafana,
+    ):
+        viewer = await grafana.follow(path("readings"))
+        await running(connection, viewer, "INSERT INTO readings (n) VALUES (-1)")
+        written = received = 0
+        memory: list[int] = []
+        late = 0.0
+        start = time.monotonic()
+        while written < rate * seconds:
+            due = min(rate * seconds, int((time.monotonic() - start) * rate))
+            await connection.execute(
+                "INSERT INTO readings (n) SELECT generate_series($1::int, $2::int)",
+                written,
+                due - 1,
+            )
+            await connection.execute("NOTIFY readings")
+            written = due
+            sent = time.monotonic()
+            while received < written:
+                rows = await viewer.take(len(viewer.rows) or 1)
+                received += sum(row["n"] >= 0 for row in rows)
+                viewer.forget()
+            late = max(late, time.monotonic() - sent)
+            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            await asyncio.sleep(0.02)
+    assert received == rate * seconds
+    assert memory[-1] - memory[len(memory) // 4] < 4 * 1024, memory  # KiB, of the peak
+    assert late < 1.0, late

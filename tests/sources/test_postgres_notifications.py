@@ -1,0 +1,222 @@
+"""The source `postgres`: NOTIFY as a wake-up for a table, and its payloads as a stream."""
+
+import asyncio
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from aiostream_ds.sources.postgres import Postgres, listener, missed, postgres_source
+from aiostream_ds.testing import Refused, Viewer
+from tests.servers import Postgres as Server
+from tests.servers import Proxy
+
+from .postgres_server import (
+    INSERT,
+    READINGS,
+    TABLE,
+    empty_database,
+    next_values,
+    path,
+    running,
+    running_server,
+    serving,
+    statuses,
+    until,
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as started:
+        yield started
+
+
+def channel(name: str) -> str:
+    return f"notifications/{base64.urlsafe_b64encode(name.encode()).decode().rstrip('=')}"
+
+
+async def listening(connection, viewer: Viewer, name: str) -> None:
+    """Notify until the viewer has a row: the channel is listened to."""
+    async with asyncio.timeout(10):
+        while not viewer.rows:
+            await connection.execute("SELECT pg_notify($1, '{\"n\": -1}')", name)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_notification_reads_new_rows_at_once(server: Server):
+    tables = {"readings": {**TABLE, "notify": "Readings!", "poll": 600}}
+    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+        viewer = await grafana.follow(path("readings"))
+        other = await grafana.follow(path("readings", "site=paris"))
+        insert = 'INSERT INTO readings (n) VALUES (-1); NOTIFY "Readings!"'
+        await running(connection, viewer, insert)
+        await running(connection, other, insert)
+        await connection.execute('INSERT INTO readings (n) VALUES (5); NOTIFY "Readings!"')
+        assert await next_values(viewer, 1) == [5]
+        assert await next_values(other, 1) == [5]
+        listeners = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        assert await connection.fetchval(listeners) == 1
+
+
+async def test_rows_come_by_polling_while_nothing_can_listen(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("no LISTEN here")
+
+    monkeypatch.setattr(listener.NotificationListener, "subscribe", refuse)
+    tables = {"readings": {**TABLE, "notify": "readings"}}
+    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+        viewer = await grafana.follow(path("readings"))
+        await running(connection, viewer, "INSERT INTO readings (n) VALUES (-1)")
+        source = await grafana.data_source(Postgres)
+        assert "no LISTEN here" in source._wakeups.errors["readings"]
+
+
+async def test_payloads_are_rows(server: Server):
+    async with (
+        empty_database(server) as connection,
+        serving(server, {}, channels=["news", "Ä!"]) as grafana,
+    ):
+        viewer = await grafana.follow(channel("news"))
+        odd = await grafana.follow(channel("Ä!"))
+        await listening(connection, viewer, "news")
+        await listening(connection, odd, "Ä!")
+        await connection.execute("SELECT pg_notify('news', $1)", '{"n": 1, "at": {"x": 2}}')
+        await connection.execute("SELECT pg_notify('news', $1)", '[{"n": 2}, {"n": 3}]')
+        await connection.execute("SELECT pg_notify('Ä!', '{\"n\": 4}')")
+        assert await next_values(viewer, 3) == [1, 2, 3]
+        assert await next_values(odd, 1) == [4]
+
+
+async def test_a_bad_payload_is_counted_and_the_stream_goes_on(server: Server):
+    async with (
+        empty_database(server) as connection,
+        serving(server, {}, channels=["news"], format="json") as grafana,
+    ):
+        viewer = await grafana.follow(channel("news"))
+        await listening(connection, viewer, "news")
+        for payload in ("{", "\\x00", "", "x" * 7999, '{"n": 5}'):
+            await connection.execute("SELECT pg_notify('news', $1)", payload)
+        assert await next_values(viewer, 1) == [5]
+        assert (await grafana.metrics())['aiostream_ds_dropped_total{reason="message"}'] == 3
+        _, message = await grafana.health()
+        assert "3 messages and rows were left out; the first of news: invalid JSON" in message
+
+
+async def test_labels_of_payloads_make_series(server: Server):
+    async with (
+        empty_database(server) as connection,
+        serving(server, {}, channels=["news"], labels=["site"]) as grafana,
+    ):
+        viewer = await grafana.follow(channel("news"))
+        await listening(connection, viewer, "news")
+        for site in ("paris", "rome"):
+            await connection.execute(
+                "SELECT pg_notify('news', $1)", f'{{"n": 1, "site": "{site}"}}'
+            )
+        await until(
+            lambda: (
+                {"paris", "rome"}
+                <= {field.labels.get("site") for field in viewer.fields if field.labels}
+            )
+        )
+
+
+async def test_notifications_of_an_outage_are_reported_as_missing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(postgres_source, "SHOWN", 0.5)
+    with Proxy(server.port) as proxy:
+        async with (
+            empty_database(server) as connection,
+            serving(server, {}, channels=["news"], port=proxy.port) as grafana,
+        ):
+            (frame,) = await grafana.query(
+                {"queryType": "notifications", "channel": "news", "exact": True}
+            )
+            viewer = await grafana.follow(f"x/{channel('news')}", frame=frame)
+            plain = await grafana.follow(channel("news"))
+            await listening(connection, plain, "news")
+            proxy.refuse()
+            await until(lambda: "reconnecting" in statuses(viewer))
+            await connection.execute("NOTIFY news, '{\"n\": 1}'")
+            proxy.restore()
+            await until(lambda: "UTC may be missing" in statuses(viewer))
+            assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 1
+            await until(lambda: '"status":null' in statuses(viewer).rpartition("may be missing")[2])
+            await connection.execute("NOTIFY news, '{\"n\": 2}'")
+            assert await next_values(plain, 1) == [2]
+
+
+async def test_a_lost_network_is_noticed_by_the_connection_that_listens(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listener, "PING", 0.2)
+    with Proxy(server.port) as proxy:
+        async with (
+            empty_database(server) as connection,
+            serving(server, {}, channels=["news"], port=proxy.port) as grafana,
+        ):
+            viewer = await grafana.follow(channel("news"))
+            await listening(connection, viewer, "news")
+            proxy.hold()
+            reconnecting = 'aiostream_ds_streams_degraded{status="reconnecting"}'
+            async with asyncio.timeout(10):
+                while not (await grafana.metrics()).get(reconnecting):
+                    await asyncio.sleep(0.02)
+            proxy.restore()
+            await connection.execute("SELECT 1")
+            viewer.forget()
+            viewer.rows.clear()
+            await listening(connection, viewer, "news")
+
+
+async def test_only_channels_of_the_settings_can_be_followed(server: Server):
+    async with empty_database(server), serving(server, {}, channels=["news"]) as grafana:
+        with pytest.raises(Refused):
+            await grafana.follow(channel("other"))
+        with pytest.raises(Refused):
+            await grafana.follow(channel('news"; DROP TABLE x; --'))
+        answer = await grafana.resource("forms/suggest?stream=notifications&field=channel&typed=n")
+        assert answer.body == b'["news"]'
+
+
+async def test_save_and_test_reports_what_can_be_done(server: Server):
+    tables = {"readings": {**TABLE, "notify": "readings"}}
+    async with (
+        empty_database(server, READINGS) as connection,
+        serving(server, tables, channels=["news"]) as grafana,
+    ):
+        await connection.execute(INSERT, 1.0)
+        ok, message = await grafana.health()
+        assert ok
+        assert "readings: can: history, resume after outages, event times" in message
+        assert "notifications of news: can: event times (of payloads with a time)" in message
+
+
+async def test_a_channel_that_nobody_follows_is_not_listened_to(server: Server):
+    tables = {"readings": {**TABLE, "notify": "readings"}}
+    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+        source = await grafana.data_source(Postgres)
+        with source._wakeups.of("readings"), source._wakeups.of("readings"):
+            await until(lambda: "readings" in source._listener.followed)
+        await until(lambda: not source._listener.followed)
+        ((count,),) = await connection.fetch(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+        )
+        assert count == 0
+
+
+def test_a_gap_is_reported_once_and_not_without_viewers():
+    gaps = missed.MissedNotifications()
+    assert gaps.listening("news") is None
+    gaps.lost("news")
+    gaps.lost("news")
+    status = gaps.listening("news")
+    assert status is not None and "may be missing" in status.text and gaps.gaps == 1
+    assert gaps.listening("news") is None
+    gaps.lost("news")
+    gaps.stopped("news")
+    assert gaps.listening("news") is None

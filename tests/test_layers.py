@@ -59,6 +59,7 @@ ASYNCIO = {
     "broadcast.py",
     "console/background.py",
     "operators/reading.py",
+    "sources/mqtt/broker_connection.py",
     "sources/postgres/table_run.py",
 }
 
@@ -67,6 +68,7 @@ THIRD_PARTY = {
     "asyncpg": ("sources/postgres/",),
     "cbor2": ("sources/decoding/formats.py",),
     "cryptography": ("_process/server_tls.py",),
+    "gmqtt": ("sources/mqtt/",),
     "grpclib": (
         "_http2/connection.py",
         "_http2/stream.py",
@@ -97,6 +99,7 @@ THIRD_PARTY = {
         "_process/runtime.py",
         "_process/server_tls.py",
         "sources/connection_errors.py",
+        "sources/mqtt/",
         "sources/redis/redis_connection.py",
         "sources/tls.py",
     ),

@@ -13,6 +13,7 @@ SOURCES: Mapping[str, str] = {
     "demo": "aiostream_ds.sources.demo:Demo",
     "host": "aiostream_ds.sources.host:Host",
     "file": "aiostream_ds.sources.file:File",
+    "mqtt": "aiostream_ds.sources.mqtt:Mqtt",
     "postgres": "aiostream_ds.sources.postgres:Postgres",
     "recorded": "aiostream_ds.sources.recorded:Recorded",
     "redis": "aiostream_ds.sources.redis:Redis",

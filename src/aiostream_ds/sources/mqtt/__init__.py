@@ -1,0 +1,15 @@
+"""The source `mqtt`: the messages of topics of an MQTT broker.
+
+mqtt_source        the data source: the stream, publishing, suggestions, Save & test
+mqtt_settings      its settings
+broker             one connection that all streams share, and goes on after outages
+broker_connection  one connection, from CONNECT to its end
+reason_codes       the broker's answers in words
+repeated_messages  messages that a broker sends again after an outage
+topic_filters      which topics a query means, and the labels of its series
+topics_seen        the topics that are suggested
+"""
+
+from aiostream_ds.sources.mqtt.mqtt_source import Mqtt
+
+__all__ = ["Mqtt"]

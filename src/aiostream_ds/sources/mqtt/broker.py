@@ -1,0 +1,345 @@
+"""One connection to a broker, which all streams of a data source share.
+
+With QoS 1 and 2 it outlives outages: the broker keeps the session, with the messages that are sent
+meanwhile, and the streams go on. With QoS 0 an outage ends the streams, which are retried.
+"""
+
+import hashlib
+import platform
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import anyio
+
+from aiostream_ds._channels.policy import Buffer, Retry
+from aiostream_ds._channels.status import Status
+from aiostream_ds._loggers import get_logger
+from aiostream_ds.errors import PluginError, UpstreamError, copy_error
+from aiostream_ds.models import InstanceSettings
+from aiostream_ds.settings import Secret
+from aiostream_ds.sources.mqtt.broker_connection import (
+    Arrival,
+    BrokerConnection,
+    ConnectOptions,
+    Message,
+)
+from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
+from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
+from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
+from aiostream_ds.sources.mqtt.topic_filters import matches
+from aiostream_ds.sources.tls import ssl_context
+from aiostream_ds.upstream import Upstream
+
+__all__ = ["Broker", "Outage", "connect_options", "open_connection"]
+
+log = get_logger(__name__)
+
+CONCURRENCY = 32
+"""Subscriptions that are requested at a time: brokers limit those without an answer."""
+
+QUEUE = Buffer(rows=10_000)
+"""The messages that wait for one stream."""
+
+RETRY = Retry(min_delay=0.25, max_delay=10.0)
+"""The delays between attempts to connect."""
+
+_TOPICS_CACHED = 10_000
+_LAST_IDENTIFIER = 268_435_455
+
+
+class Outage(NamedTuple):
+    """The connection is lost or has come back: what viewers see, among the messages of a topic."""
+
+    status: Status
+
+
+def connect_options(settings: MqttSettings, instance: InstanceSettings) -> ConnectOptions:
+    """What CONNECT has. Blocks for some milliseconds with TLS.
+
+    Raises:
+        ConfigError: a certificate or a key cannot be used.
+    """
+    return ConnectOptions(
+        host=settings.host.strip(),
+        port=settings.port or (8883 if settings.tls else 1883),
+        context=ssl_context(settings) if settings.tls else None,
+        user=settings.user,
+        password=settings.password.reveal(),
+        client_id=_client_id(settings, instance),
+        keep_alive=settings.keep_alive,
+        version=4 if settings.protocol == "3.1.1" else 5,
+    )
+
+
+def _client_id(settings: MqttSettings, instance: InstanceSettings) -> str:
+    """The same for one Grafana server as long as the settings are; new settings have another one,
+    so that the connections of both instances do not end each other."""
+    host = platform.node()
+    values = [
+        value.reveal() if isinstance(value, Secret) else value
+        for value in (getattr(settings, name) for name in settings.__struct_fields__)
+    ]
+    content = repr((host, instance.id, instance.uid, values))
+    digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
+    if settings.client_id:
+        return settings.client_id.replace("{host}", host)
+    return f"grafana-{digest}"
+
+
+async def open_connection(options: ConnectOptions, *, any_version: bool) -> BrokerConnection:
+    """Connect with MQTT 5, else with 3.1.1 if any version will do. Raises what `open` raises."""
+    try:
+        return await BrokerConnection.open(options)
+    except UnsupportedVersion:
+        if not any_version or options.version < 5:
+            raise
+    return await BrokerConnection.open(options._replace(version=4))
+
+
+class Broker(Upstream[str, "Message | Outage"]):
+    """The connection of a data source. Its keys are topic filters.
+
+    Attributes:
+        repeated: the messages that the broker has sent again.
+        outages: how often an open connection was lost.
+        sessions_lost: how often the broker had not kept the session.
+    """
+
+    def __init__(self, options: ConnectOptions, settings: MqttSettings) -> None:
+        super().__init__(
+            name=options.server, buffer=QUEUE, retry=RETRY, concurrency=CONCURRENCY, timeout=20.0
+        )
+        self._options = self._resume_options = options
+        self._qos = settings.qos
+        self._any_version = settings.protocol == "auto"
+        self._expiry = settings.session_expiry
+        self._connection: BrokerConnection | None = None
+        self._online = anyio.Event()
+        self._filters: dict[int, str] = {}  # by subscription identifier
+        self._matching: dict[str, tuple[str, ...]] = {}  # filters by topic
+        self._retained: dict[str, set[str] | None] = {}  # topics by filter, see `_wants_retained`
+        self.repeated = RepeatedMessages()
+        self.outages = self.sessions_lost = 0
+
+    @property
+    def connection(self) -> BrokerConnection | None:
+        """The connection, if it is open."""
+        found = self._connection
+        return found if found is not None and not found.is_lost else None
+
+    @property
+    def _keeps_session(self) -> bool:
+        return self._qos > 0
+
+    # -- the Upstream --------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator["Broker"]:
+        """Connect, with a new session."""
+        options = self._options
+        if self._keeps_session:
+            # mosquitto stores no session that was begun with a clean start
+            options = options._replace(session_expiry=self._expiry, clean_start=False)
+        connection = await open_connection(options, any_version=self._any_version)
+        if connection.session_present:
+            connection = await self._replace_session(connection)
+        self._resume_options = connection.options
+        self._forget()
+        self._use(connection)
+        try:
+            yield self
+        finally:
+            await self._end_session()
+
+    async def messages(
+        self, connection: Any
+    ) -> AsyncGenerator[tuple[str, "Message | Outage"], None]:
+        """The messages by topic filter, until the connection is lost for good."""
+        while True:
+            current = self._connection
+            assert current is not None
+            try:
+                arrivals = await current.take()
+            except PluginError as error:
+                if not self._can_resume(error):
+                    raise
+                lost = error
+            else:
+                for arrival in arrivals:
+                    if arrival.qos and not self.repeated.add(arrival):
+                        continue
+                    for key in self._keys_of(arrival):
+                        yield key, arrival.message
+                current.acknowledge(arrivals)
+                continue
+            self.outages += 1
+            self._online = anyio.Event()
+            since = anyio.current_time()
+            log.warning("%s: the connection is lost: %s", self.name, lost.message)
+            status = Status("warning", f"{lost.message}; the connection is tried again")
+            for key in tuple(self.followed):
+                yield key, Outage(status)
+            is_resumed = await self._resume(lost)
+            seconds = anyio.current_time() - since
+            log.info("%s: connected again after %.1f s", self.name, seconds)
+            status = Status() if is_resumed else self._lost_session(seconds)
+            for key in tuple(self.followed):
+                yield key, Outage(status)
+
+    async def subscribe(self, connection: Any, key: str) -> None:
+        """Subscribe to a topic filter."""
+        await self._online.wait()
+        found = self._connection
+        assert found is not None
+        identifier = self._identify(key) if found.has_identifiers else 0
+        self._matching.clear()
+        try:
+            await found.subscribe(key, self._qos, identifier)
+        except BaseException:
+            self._filters.pop(identifier, None)
+            raise
+
+    async def unsubscribe(self, connection: Any, key: str) -> None:
+        """End the subscription to a topic filter."""
+        self._matching.clear()
+        self._retained.pop(key, None)
+        for identifier in [each for each, text in self._filters.items() if text == key]:
+            del self._filters[identifier]
+        found = self.connection
+        if found is not None:
+            await found.unsubscribe(key)
+
+    # -- which streams get a message -----------------------------------------------------------
+
+    def _identify(self, key: str) -> int:
+        """A number for a filter, the same after an outage. Messages name it, so that a message of
+        overlapping filters comes once for each."""
+        number = crc32(key.encode()) % _LAST_IDENTIFIER + 1
+        while self._filters.get(number, key) != key:
+            number = number % _LAST_IDENTIFIER + 1
+        self._filters[number] = key
+        return number
+
+    def _keys_of(self, arrival: Arrival) -> Iterable[str]:
+        if arrival.identifiers:
+            return [self._filters[each] for each in arrival.identifiers if each in self._filters]
+        topic = arrival.message.topic
+        found = self._matching.get(topic)
+        if found is None:
+            if len(self._matching) >= _TOPICS_CACHED:
+                self._matching.clear()
+            found = tuple(key for key in self.followed if matches(key, topic))
+            self._matching[topic] = found
+        if arrival.message.retain:
+            return [key for key in found if self._wants_retained(key, topic)]
+        return found
+
+    def _wants_retained(self, key: str, topic: str) -> bool:
+        """Whether a filter has not got the retained message of a topic. Without identifiers the
+        message may be for another filter, which was subscribed to later."""
+        topics = self._retained.setdefault(key, set())
+        if topics is None or topic in topics:
+            return False
+        if len(topics) < _TOPICS_CACHED:
+            topics.add(topic)
+        return True
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    def _use(self, connection: BrokerConnection) -> None:
+        connection.on_release = self.repeated.release
+        self._connection = connection
+        self._online.set()
+
+    def _forget(self) -> None:
+        """A new session begins."""
+        self.repeated.reset()
+        self._filters.clear()
+        self._matching.clear()
+        self._retained.clear()
+
+    async def _replace_session(self, connection: BrokerConnection) -> BrokerConnection:
+        """End the session of a process that was killed, whose topics are not known, and begin
+        another one."""
+        await self._close(connection)
+        return await BrokerConnection.open(connection.options)
+
+    async def _end_session(self) -> None:
+        """Close the connection on purpose, with its session."""
+        connection, self._connection = self._connection, None
+        self._online = anyio.Event()
+        if connection is None:
+            return
+        try:
+            with anyio.move_on_after(2.0, shield=True):
+                await self._close(connection)
+        except PluginError as error:
+            log.warning("%s: the session could not be ended: %s", self.name, error.message)
+
+    async def _close(self, connection: BrokerConnection) -> None:
+        """Close a connection, with its session: one of MQTT 3.1.1 ends when another begins."""
+        await connection.close()
+        if self._keeps_session and connection.options.version < 5:
+            options = connection.options._replace(clean_start=True)
+            await (await BrokerConnection.open(options)).close()
+
+    def _can_resume(self, error: PluginError) -> bool:
+        return self._keeps_session and not error.permanent and bool(self.followed)
+
+    async def _resume(self, lost: PluginError) -> bool:
+        """Connect again. True if the broker has kept the session.
+
+        Raises:
+            PluginError: the broker refuses the client, or the session has expired.
+        """
+        deadline = anyio.current_time() + self._expiry
+        failures = 0
+        while True:
+            failures += 1
+            await anyio.sleep(RETRY.delay(failures))
+            try:
+                connection = await BrokerConnection.open(self._resume_options)
+            except UpstreamError as error:
+                lost = error
+                log.debug("%s: attempt %d failed: %s", self.name, failures, error.message)
+                if anyio.current_time() > deadline:
+                    raise copy_error(lost) from None
+                continue
+            break
+        if not connection.session_present:
+            self.sessions_lost += 1
+            self._forget()
+        self._matching.clear()
+        # of MQTT 3.1.1: retained messages come again for subscriptions that the session has
+        if connection.session_present and connection.options.version < 5:
+            self._retained = dict.fromkeys(self.followed)
+        self._use(connection)
+        await self._subscribe_again(connection)
+        return connection.session_present
+
+    async def _subscribe_again(self, connection: BrokerConnection) -> None:
+        """Subscribe to all filters again: a broker that was killed may have kept an older state."""
+        limiter = anyio.Semaphore(CONCURRENCY)
+
+        async def subscribe(key: str) -> None:
+            async with limiter:
+                try:
+                    identifier = self._identify(key) if connection.has_identifiers else 0
+                    await connection.subscribe(key, self._qos, identifier, if_new=True)
+                except PluginError as error:
+                    if not connection.is_lost:
+                        self.fail(key, error)
+
+        async with anyio.create_task_group() as tasks:
+            for key in tuple(self.followed):
+                tasks.start_soon(subscribe, key)
+
+    def _lost_session(self, seconds: float) -> Status:
+        text = (
+            f"the connection was lost for {seconds:.1f} s, and the broker has not kept the session:"
+            " messages that were sent meanwhile are missing"
+        )
+        log.warning("%s: %s", self.name, text)
+        return Status("warning", text)

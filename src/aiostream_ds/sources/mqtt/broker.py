@@ -23,7 +23,7 @@ from aiostream_ds.sources.mqtt.broker_connection import (
     Arrival,
     BrokerConnection,
     ConnectOptions,
-    Message,
+    TopicMessage,
 )
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
@@ -98,7 +98,7 @@ async def open_connection(options: ConnectOptions, *, any_version: bool) -> Brok
     return await BrokerConnection.open(options._replace(version=4))
 
 
-class Broker(Upstream[str, "Message | Outage"]):
+class Broker(Upstream[str, "TopicMessage | Outage"]):
     """The connection of a data source. Its keys are topic filters.
 
     Attributes:
@@ -155,7 +155,7 @@ class Broker(Upstream[str, "Message | Outage"]):
 
     async def messages(
         self, connection: Any
-    ) -> AsyncGenerator[tuple[str, "Message | Outage"], None]:
+    ) -> AsyncGenerator[tuple[str, "TopicMessage | Outage"], None]:
         """The messages by topic filter, until the connection is lost for good."""
         while True:
             current = self._connection

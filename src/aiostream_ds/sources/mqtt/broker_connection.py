@@ -31,7 +31,7 @@ from aiostream_ds.sources.mqtt.reason_codes import (
     subscribe_error,
 )
 
-__all__ = ["Arrival", "BrokerConnection", "ConnectOptions", "Message"]
+__all__ = ["Arrival", "BrokerConnection", "ConnectOptions", "TopicMessage"]
 
 # it logs each packet, and each lost connection with a traceback
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
@@ -80,7 +80,7 @@ class ConnectOptions(NamedTuple):
         return f"the MQTT broker {address(self.host, self.port)}"
 
 
-class Message(NamedTuple):
+class TopicMessage(NamedTuple):
     """One message of a topic."""
 
     topic: str
@@ -95,7 +95,7 @@ class Message(NamedTuple):
 class Arrival(NamedTuple):
     """A message with what the protocol adds."""
 
-    message: Message
+    message: TopicMessage
     identifiers: tuple[int, ...]
     """The subscriptions for which the broker has sent it; empty if it does not name them."""
     qos: int
@@ -445,7 +445,7 @@ class BrokerConnection:
                 identifiers, content_type = self._message_properties(data[left:end])
         self._arrivals.append(
             Arrival(
-                Message(
+                TopicMessage(
                     topic,
                     data[end:],
                     bool(command & 1),

@@ -19,7 +19,7 @@ from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.mqtt.broker import Broker, Outage, connect_options, open_connection
-from aiostream_ds.sources.mqtt.broker_connection import Message
+from aiostream_ds.sources.mqtt.broker_connection import TopicMessage
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.topic_filters import (
     check_filter,
@@ -41,7 +41,7 @@ TOPICS_SHOWN = 5
 
 TopicText = Annotated[
     str,
-    Meta(description="A topic, as home/kitchen/climate; home/+/climate, home/#, home/{room}/#"),
+    Meta(description="A topic, as home/kitchen/climate; home/+/climate, home/#, home/{place}/#"),
 ]
 
 
@@ -60,7 +60,7 @@ class Mqtt(DataSource[MqttSettings]):
     """Topics of an MQTT broker, with one connection for all panels.
 
     Query type `topics`, field `topic`: a topic or a topic filter. Each topic is a series, with the
-    label `topic`; levels in braces are labels instead: `home/{room}/{sensor}`.
+    label `topic`; levels in braces are labels instead: `home/{place}/{sensor}`.
     """
 
     capabilities: ClassVar[DeclaredCapabilities] = {
@@ -158,7 +158,7 @@ class Mqtt(DataSource[MqttSettings]):
 
     @staticmethod
     def _rows(
-        decoder: MessageDecoder, columns: Mapping[str, Any], message: Message
+        decoder: MessageDecoder, columns: Mapping[str, Any], message: TopicMessage
     ) -> list[dict[str, Any]]:
         return decoder.rows(
             message.payload,

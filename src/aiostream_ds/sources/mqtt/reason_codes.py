@@ -79,7 +79,7 @@ _TRANSIENT = frozenset({3, 0x88, 0x89, 0x8B, 0x97, 0x9F})
 """Answers to CONNECT that change without a change of the settings."""
 
 _BAD_FILTER = frozenset({0x8F, 0x9E, 0xA2})
-_NOT_ALLOWED = frozenset({0x80, 0x83, 0x87})
+_FORBIDDEN = frozenset({0x80, 0x83, 0x87})
 
 
 def _text(code: int, reason: str, version: int = 5) -> str:
@@ -103,7 +103,7 @@ def connect_error(server: str, user: str, code: int, reason: str) -> PluginError
 def subscribe_error(server: str, text: str, code: int, reason: str) -> PluginError:
     """The error for a refused subscription."""
     answer = f"{server} refuses to subscribe to {text!r}: {_text(code, reason)}"
-    if code in _NOT_ALLOWED:
+    if code in _FORBIDDEN:
         return PermissionDenied(answer)
     return BadQuery(answer) if code in _BAD_FILTER else UpstreamError(answer)
 
@@ -111,7 +111,7 @@ def subscribe_error(server: str, text: str, code: int, reason: str) -> PluginErr
 def publish_error(server: str, topic: str, code: int, reason: str) -> PluginError:
     """The error for a refused message."""
     answer = f"{server} refuses the message to {topic!r}: {_text(code, reason)}"
-    if code in _NOT_ALLOWED:
+    if code in _FORBIDDEN:
         return PermissionDenied(answer)
     return BadQuery(answer) if code in (0x90, 0x95, 0x99, 0x9A, 0x9B) else UpstreamError(answer)
 

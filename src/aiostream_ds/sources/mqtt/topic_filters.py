@@ -3,7 +3,7 @@
     home/kitchen/climate     one topic
     home/+/climate           + is any one level
     home/#                   # is all further levels, also none
-    home/{room}/{sensor}     as +, and the level is a label of the series
+    home/{place}/{sensor}     as +, and the level is a label of the series
     home/{path#}             as #, and the levels are a label
     $share/GROUP/home/#      the broker gives each message to one subscriber of the group
 

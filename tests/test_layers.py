@@ -65,6 +65,8 @@ ASYNCIO = {
 
 # Packages that only a few places may import: a file, or a folder with everything in it.
 THIRD_PARTY = {
+    "aiohttp": ("sources/http_client/", "sources/websocket/"),
+    "aiohttp_socks": ("sources/http_client/socks.py",),
     "asyncpg": ("sources/postgres/",),
     "cbor2": ("sources/decoding/formats.py",),
     "cryptography": ("_process/server_tls.py",),
@@ -94,6 +96,7 @@ THIRD_PARTY = {
     "uvicorn": ("console/web_server.py",),
     "uvloop": ("_process/runtime.py",),
     "watchfiles": ("console/reload.py",),
+    "yarl": ("sources/http_client/",),
     "ssl": (
         "_process/handshake.py",
         "_process/runtime.py",

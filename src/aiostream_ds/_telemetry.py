@@ -70,6 +70,7 @@ class Counters:
         "rows",
         "rows_dropped",
         "rows_filled",
+        "rows_missing",
         "starts",
         "stream_errors",
         "stuck",
@@ -85,7 +86,7 @@ class Counters:
     def __init__(self) -> None:
         self.starts = self.packets = self.bytes = self.rows = 0
         self.rows_dropped = self.drop_episodes = self.retries = self.stuck = 0
-        self.rows_filled = self.gaps = self.rate_limited = self.refusals = 0
+        self.rows_filled = self.rows_missing = self.gaps = self.rate_limited = self.refusals = 0
         self.lifespans_stuck = self.memory_exhausted = 0
         self.task_failures = self.tasks_stuck = 0
         self.thread_waits = self.threads_abandoned = 0

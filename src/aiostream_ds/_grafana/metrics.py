@@ -123,6 +123,11 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     yield counter("stream_retries", "Restarts after an UpstreamError.", counters.retries)
     yield counter("rows_filled", "Missed rows that were read from histories.", counters.rows_filled)
     yield counter("gaps", "Gaps between rows that no history could fill.", counters.gaps)
+    yield counter(
+        "rows_missing",
+        "Rows that a source has not received, by the numbers of the rows around them.",
+        counters.rows_missing,
+    )
     yield counter("refusals", "Subscriptions refused by a quota.", counters.refusals)
     yield counter(
         "rate_limited_connections",

@@ -15,6 +15,8 @@ SOURCES: Mapping[str, str] = {
     "file": "aiostream_ds.sources.file:File",
     "mqtt": "aiostream_ds.sources.mqtt:Mqtt",
     "postgres": "aiostream_ds.sources.postgres:Postgres",
+    "http": "aiostream_ds.sources.http:Http",
+    "websocket": "aiostream_ds.sources.websocket:WebSocket",
     "recorded": "aiostream_ds.sources.recorded:Recorded",
     "redis": "aiostream_ds.sources.redis:Redis",
 }

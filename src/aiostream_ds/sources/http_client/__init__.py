@@ -1,0 +1,1 @@
+"""What the sources `http` and `websocket` share: a client over aiohttp, templates, outages."""

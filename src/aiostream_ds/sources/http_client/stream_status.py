@@ -1,0 +1,106 @@
+"""The status of a stream of messages: what is missing after an outage, and what is left out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+
+from aiostream_ds._channels.status import Status
+from aiostream_ds.sources.decoding import MessageDecoder
+from aiostream_ds.sources.http_client.interruptions import Interruption, Interruptions
+
+__all__ = ["StreamStatus"]
+
+GAP_SHOWN = 30.0
+"""Seconds for which a status states what is missing, and until the next message."""
+
+
+class StreamStatus:
+    """The status of one run. Its methods return a status that is to be yielded, or None.
+
+    Args:
+        sequence: the column of numbers that increase by one from row to row; "": there is none.
+
+    Attributes:
+        decoder: that of the messages.
+    """
+
+    __slots__ = (
+        "_gap",
+        "_gap_until",
+        "_interruptions",
+        "_left_out",
+        "_sequence",
+        "_shown",
+        "_state",
+        "decoder",
+    )
+
+    def __init__(
+        self,
+        decoder: MessageDecoder,
+        state: Interruption,
+        interruptions: Interruptions,
+        sequence: str,
+    ) -> None:
+        self.decoder = decoder
+        self._state = state
+        self._interruptions = interruptions
+        self._sequence = sequence
+        self._gap = ""
+        self._gap_until = 0.0
+        self._left_out = self._shown = Status()
+
+    def connected(self, *, resumes: bool) -> Status | None:
+        """The connection is open.
+
+        Args:
+            resumes: whether the server sends what was missed; then nothing is missing.
+        """
+        missing = self._state.connected(resumes=resumes)
+        if missing is None:
+            return None
+        if missing and not self._sequence:  # else the next row shows what is missing
+            self._interruptions.count_gap()
+            self._set_gap(missing)
+        self._shown = self._current()
+        return self._shown  # also a healthy one: it ends the status of the outage
+
+    def received(self, rows: Sequence[dict[str, Any]]) -> Status | None:
+        """A message was received, with these rows."""
+        changed = self.decoder.status()
+        if changed is not None:
+            self._left_out = changed
+        if self._sequence:
+            self._check_numbers(rows)
+        if self._gap and anyio.current_time() > self._gap_until:
+            self._gap = ""
+        if changed is None and not self._gap and not self._shown.text:
+            return None
+        status = self._current()
+        if status == self._shown:
+            return None
+        self._shown = status
+        return status
+
+    def _check_numbers(self, rows: Sequence[dict[str, Any]]) -> None:
+        name, last = self._sequence, self._state.last_number
+        for row in rows:
+            number = row.get(name)
+            if number.__class__ is not float:
+                continue
+            if last is not None and number > last + 1:
+                self._add_missing(last + 1, number - 1)
+            last = number
+        self._state.last_number = last
+
+    def _add_missing(self, first: float, last: float) -> None:
+        count = round(last - first) + 1
+        self._interruptions.count_gap(count)
+        self._set_gap(f"{self._sequence} {first:.0f} to {last:.0f} are missing: {count:,} rows")
+
+    def _set_gap(self, text: str) -> None:
+        self._gap, self._gap_until = text, anyio.current_time() + GAP_SHOWN
+
+    def _current(self) -> Status:
+        return Status("warning", self._gap) if self._gap else self._left_out

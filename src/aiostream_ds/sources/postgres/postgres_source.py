@@ -75,7 +75,7 @@ class Postgres(DataSource[PostgresSettings]):
         ):
             self._wakeups = Wakeups(self._listener, tasks)
             self._readers = {
-                name: TableReader(name, table, self._database, settings)
+                name: TableReader(name, table, self._database, settings, self.threads)
                 for name, table in settings.tables.items()
             }
             self._check_names()

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
@@ -26,6 +27,9 @@ BEGINNING: Pair = (-1, -1)
 
 PAGE = 1_000
 """Most rows of one read of new rows."""
+
+INLINE_ROWS = 2_000
+"""Rows that are made of records in the event loop, in some 5 ms; more are made in a thread."""
 
 CHECK_INTERVAL = 5.0
 """Seconds after which a stream asks whether its table has changed, and whether rows wait."""
@@ -72,6 +76,7 @@ class TableReader:
         table: TableSettings,
         database: Database,
         settings: PostgresSettings,
+        threads: anyio.CapacityLimiter,
     ) -> None:
         if bool(table.table) == bool(table.select):
             raise ConfigError(f"tables.{name}: expected either table or select, got both or none")
@@ -79,6 +84,7 @@ class TableReader:
         self.table = table
         self._database = database
         self._settings = settings
+        self._threads = threads
         self._slots = anyio.Semaphore(settings.connections // 2)
         self._check_lock = anyio.Lock()
         self._state: TableState | None = None
@@ -228,7 +234,10 @@ class TableReader:
 
     async def _read(self, statements: TableStatements, statement: Statement, limit: int) -> "_Read":
         records = await self._fetch(statement)
-        read = statements.rows(records)
+        if len(records) <= INLINE_ROWS:
+            read = statements.rows(records)
+        else:
+            read = await anyio.to_thread.run_sync(statements.rows, records, limiter=self._threads)
         for name, number in (("message", read.no_time), ("value", read.too_long)):
             if number:
                 self.left_out[name] += number

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from aiostream_ds.sources.postgres import Postgres, table_reader
 from aiostream_ds.testing import QueryFailed, Refused
 from tests.servers import Postgres as Server
 
-from .postgres_server import (
+from .support import (
     INSERT,
     QUERY,
     READINGS,
@@ -24,7 +23,6 @@ from .postgres_server import (
     notices_of,
     path,
     running,
-    running_server,
     serving,
     statuses,
     until,
@@ -35,12 +33,6 @@ CREATE TABLE plain (id bigint PRIMARY KEY, time timestamptz NOT NULL DEFAULT now
 CREATE INDEX ON plain (time);
 """
 PLAIN_TABLE = {"table": "plain", "poll": 0.1}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as started:
-        yield started
 
 
 @pytest.fixture
@@ -253,7 +245,10 @@ async def test_no_filter_becomes_sql(server: Server, filter: str):
 
 @pytest.mark.parametrize("table", ["other", "sites; DROP TABLE sites", "pg_user", "sites'--"])
 async def test_no_name_of_a_viewer_is_a_table(server: Server, table: str):
-    async with empty_database(server, SITES), serving(server, {"sites": SITES_TABLE}) as grafana:
+    async with (
+        empty_database(server, SITES),
+        serving(server, {"sites": SITES_TABLE}) as grafana,
+    ):
         with pytest.raises(QueryFailed):
             await grafana.query({**QUERY, "table": table})
         with pytest.raises((Refused, ValueError)):
@@ -261,13 +256,19 @@ async def test_no_name_of_a_viewer_is_a_table(server: Server, table: str):
 
 
 async def test_a_value_that_is_not_of_the_columns_type_is_named(server: Server):
-    async with empty_database(server, SITES), serving(server, {"sites": SITES_TABLE}) as grafana:
+    async with (
+        empty_database(server, SITES),
+        serving(server, {"sites": SITES_TABLE}) as grafana,
+    ):
         with pytest.raises(QueryFailed, match="invalid input syntax for type integer: .seven"):
             await grafana.query({**QUERY, "table": "sites", "filter": "device=seven"})
 
 
 async def test_names_and_values_are_suggested(server: Server):
-    async with empty_database(server, SITES), serving(server, {"sites": SITES_TABLE}) as grafana:
+    async with (
+        empty_database(server, SITES),
+        serving(server, {"sites": SITES_TABLE}) as grafana,
+    ):
         answer = await grafana.resource("forms/suggest?stream=rows&field=table&typed=si")
         assert answer.body == b'["sites"]'
         values = 'values={"table":"sites"}'
@@ -408,6 +409,7 @@ async def test_rows_without_a_time_are_left_out_and_counted(server: Server):
             assert (await grafana.metrics())['aiostream_ds_dropped_total{reason="message"}'] >= 2
 
 
+@pytest.mark.slow
 async def test_a_long_value_is_left_out_and_counted(server: Server):
     create = PLAIN.replace("n float8", "n float8, note text, doc jsonb, raw bytea")
     async with (
@@ -430,6 +432,7 @@ async def test_a_long_value_is_left_out_and_counted(server: Server):
 # -- sources of rows -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_views_partitions_and_selects_are_streams(server: Server):
     create = """
     CREATE TABLE parts (
@@ -452,7 +455,10 @@ async def test_views_partitions_and_selects_are_streams(server: Server):
         },
         "mixed": {"table": '"Mixed Case"', "time": "At"},
     }
-    async with empty_database(server, create) as connection, serving(server, tables) as grafana:
+    async with (
+        empty_database(server, create) as connection,
+        serving(server, tables) as grafana,
+    ):
         viewers = {name: await grafana.follow(path(name)) for name in ("parts", "seen", "select")}
         await asyncio.sleep(0.4)
         await connection.execute("INSERT INTO parts (n) VALUES (5), (15)")
@@ -498,7 +504,10 @@ async def test_nothing_can_be_written(server: Server):
     CREATE FUNCTION sneaky() RETURNS int LANGUAGE sql AS 'INSERT INTO plain VALUES (9) RETURNING 1';
     """
     select = {"select": "SELECT sneaky() AS id, now() AS time"}
-    async with empty_database(server, PLAIN, create), serving(server, {"s": select}) as grafana:
+    async with (
+        empty_database(server, PLAIN, create),
+        serving(server, {"s": select}) as grafana,
+    ):
         with pytest.raises(QueryFailed, match="read-only transaction"):
             await grafana.query({**QUERY, "table": "s"})
 
@@ -506,6 +515,7 @@ async def test_nothing_can_be_written(server: Server):
 # -- a table that changes --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_dropped_table_is_followed_again_when_it_is_back(
     server: Server, checks_always: None
 ):
@@ -526,6 +536,7 @@ async def test_a_dropped_table_is_followed_again_when_it_is_back(
         assert (await next_values(live, 1))[0] in (5, 6)
 
 
+@pytest.mark.slow
 async def test_a_new_column_and_a_new_type_are_followed(server: Server, checks_always: None):
     async with empty_database(server, READINGS) as connection, serving(server) as grafana:
         viewer = await grafana.follow(path("readings"))
@@ -555,6 +566,7 @@ async def test_an_emptied_table_whose_keys_restart_is_followed(server: Server, c
         assert await next_values(viewer, 1) == [7]
 
 
+@pytest.mark.slow
 async def test_a_rewritten_table_goes_on_without_a_row_twice(server: Server, checks_always: None):
     async with (
         empty_database(server, PLAIN) as connection,
@@ -571,6 +583,7 @@ async def test_a_rewritten_table_goes_on_without_a_row_twice(server: Server, che
         assert await next_values(viewer, 1) == [3]
 
 
+@pytest.mark.slow
 async def test_keys_that_restart_without_a_trace_are_reported(server: Server, checks_always: None):
     create = """
     CREATE TABLE base (id int, time timestamptz DEFAULT now(), n float8);
@@ -590,6 +603,7 @@ async def test_keys_that_restart_without_a_trace_are_reported(server: Server, ch
 # -- open transactions -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_transaction_that_keeps_rows_back_is_on_the_panel(
     server: Server, checks_always: None, monkeypatch: pytest.MonkeyPatch
 ):

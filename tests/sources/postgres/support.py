@@ -50,7 +50,7 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader;
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    """A server with TLS and the role; its fixture is of a module."""
+    """A server with TLS and the role of the source."""
 
     async def grant() -> None:
         connection = await connect(server)

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +10,7 @@ from aiostream_ds.testing import Refused, Viewer
 from tests.servers import Postgres as Server
 from tests.servers import Proxy
 
-from .postgres_server import (
+from .support import (
     INSERT,
     READINGS,
     TABLE,
@@ -19,17 +18,10 @@ from .postgres_server import (
     next_values,
     path,
     running,
-    running_server,
     serving,
     statuses,
     until,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as started:
-        yield started
 
 
 def channel(name: str) -> str:
@@ -46,7 +38,10 @@ async def listening(connection, viewer: Viewer, name: str) -> None:
 
 async def test_a_notification_reads_new_rows_at_once(server: Server):
     tables = {"readings": {**TABLE, "notify": "Readings!", "poll": 600}}
-    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+    async with (
+        empty_database(server, READINGS) as connection,
+        serving(server, tables) as grafana,
+    ):
         viewer = await grafana.follow(path("readings"))
         other = await grafana.follow(path("readings", "site=paris"))
         insert = 'INSERT INTO readings (n) VALUES (-1); NOTIFY "Readings!"'
@@ -67,11 +62,14 @@ async def test_rows_come_by_polling_while_nothing_can_listen(
 
     monkeypatch.setattr(listener.NotificationListener, "subscribe", refuse)
     tables = {"readings": {**TABLE, "notify": "readings"}}
-    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+    async with (
+        empty_database(server, READINGS) as connection,
+        serving(server, tables) as grafana,
+    ):
         viewer = await grafana.follow(path("readings"))
         await running(connection, viewer, "INSERT INTO readings (n) VALUES (-1)")
         source = await grafana.data_source(Postgres)
-        assert "no LISTEN here" in source._wakeups.errors["readings"]
+        await until(lambda: "no LISTEN here" in source._wakeups.errors.get("readings", ""))
 
 
 async def test_payloads_are_rows(server: Server):
@@ -80,14 +78,14 @@ async def test_payloads_are_rows(server: Server):
         serving(server, {}, channels=["news", "Ä!"]) as grafana,
     ):
         viewer = await grafana.follow(channel("news"))
-        odd = await grafana.follow(channel("Ä!"))
+        accented = await grafana.follow(channel("Ä!"))
         await listening(connection, viewer, "news")
-        await listening(connection, odd, "Ä!")
+        await listening(connection, accented, "Ä!")
         await connection.execute("SELECT pg_notify('news', $1)", '{"n": 1, "at": {"x": 2}}')
         await connection.execute("SELECT pg_notify('news', $1)", '[{"n": 2}, {"n": 3}]')
         await connection.execute("SELECT pg_notify('Ä!', '{\"n\": 4}')")
         assert await next_values(viewer, 3) == [1, 2, 3]
-        assert await next_values(odd, 1) == [4]
+        assert await next_values(accented, 1) == [4]
 
 
 async def test_a_bad_payload_is_counted_and_the_stream_goes_on(server: Server):
@@ -124,6 +122,7 @@ async def test_labels_of_payloads_make_series(server: Server):
         )
 
 
+@pytest.mark.slow
 async def test_notifications_of_an_outage_are_reported_as_missing(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ):
@@ -150,6 +149,7 @@ async def test_notifications_of_an_outage_are_reported_as_missing(
             assert await next_values(plain, 1) == [2]
 
 
+@pytest.mark.slow
 async def test_a_lost_network_is_noticed_by_the_connection_that_listens(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ):
@@ -198,7 +198,10 @@ async def test_save_and_test_reports_what_can_be_done(server: Server):
 
 async def test_a_channel_that_nobody_follows_is_not_listened_to(server: Server):
     tables = {"readings": {**TABLE, "notify": "readings"}}
-    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+    async with (
+        empty_database(server, READINGS) as connection,
+        serving(server, tables) as grafana,
+    ):
         source = await grafana.data_source(Postgres)
         with source._wakeups.of("readings"), source._wakeups.of("readings"):
             await until(lambda: "readings" in source._listener.followed)

@@ -3,7 +3,6 @@ panel and in "Save & test", and other channels go on."""
 
 import asyncio
 import random
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +14,7 @@ from aiostream_ds.testing import QueryFailed
 from tests.servers import Postgres as Server
 from tests.servers import Proxy, certificates
 
-from .postgres_server import (
+from .support import (
     INSERT,
     QUERY,
     READINGS,
@@ -31,13 +30,6 @@ from .postgres_server import (
     statuses,
     until,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as started:
-        yield started
-
 
 WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"host": "nowhere.invalid"}, "PostgreSQL nowhere.invalid:.*is not found by DNS"),
@@ -66,6 +58,7 @@ async def test_save_and_test_names_what_is_wrong(server: Server, wrong: dict[str
         assert failed.value.source == "downstream"
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_is_named_and_not_tried_again(
     server: Server, caplog: pytest.LogCaptureFixture
 ):
@@ -154,6 +147,7 @@ CREATE SCHEMA hidden; CREATE TABLE hidden.t (id int, time timestamptz);
 """
 
 
+@pytest.mark.slow
 async def test_a_wrong_table_is_named_and_the_others_go_on(server: Server):
     tables = {f"wrong{n}": {"poll": 0.1, **table} for n, (table, _) in enumerate(WRONG_TABLES)}
     async with (
@@ -178,9 +172,8 @@ async def test_a_wrong_table_is_named_and_the_others_go_on(server: Server):
         assert await next_values(good, 1) == [5]
 
 
-async def test_a_server_that_says_nothing_is_on_the_panel(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.slow
+async def test_a_silent_server_is_on_the_panel(server: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(postgres_source, "SLOW", 0.2)
     with Proxy(server.port) as proxy:
         limits = {"connectTimeout": 0.5, "statementTimeout": 0.1}
@@ -202,6 +195,7 @@ async def test_a_server_that_says_nothing_is_on_the_panel(
             await until(lambda: '"status":null' in statuses(viewer))
 
 
+@pytest.mark.slow
 async def test_a_slow_statement_is_cancelled_and_the_others_go_on(server: Server):
     slow = {"select": "SELECT r.*, pg_sleep(5) FROM readings AS r", "poll": 0.1}
     tables = {"readings": TABLE, "slow": {**slow, "transaction": "xid", "filters": ["site"]}}
@@ -243,6 +237,7 @@ async def test_a_cancelled_query_frees_its_connection(server: Server):
         assert frame.rows == 1
 
 
+@pytest.mark.slow
 async def test_random_cancellations_leave_a_pool_that_works(server: Server):
     chance = random.Random(7)
     async with empty_database(server, READINGS) as connection, serving(server) as grafana:
@@ -259,6 +254,7 @@ async def test_random_cancellations_leave_a_pool_that_works(server: Server):
         assert await connection.fetchval(connections, "aiostream-ds") <= 10
 
 
+@pytest.mark.slow
 async def test_a_restarted_server_does_not_fail_the_next_query(server: Server):
     async with empty_database(server, READINGS) as connection, serving(server) as grafana:
         await connection.execute(INSERT, 1.0)
@@ -268,6 +264,7 @@ async def test_a_restarted_server_does_not_fail_the_next_query(server: Server):
         assert columns_of(frame)["n"] == [1]
 
 
+@pytest.mark.slow
 async def test_a_pooler_gets_no_unknown_parameters_and_no_listen(server: Server):
     tables = {"readings": {**TABLE, "notify": "readings"}}
     async with (
@@ -300,6 +297,7 @@ async def test_the_role_and_the_limits_are_on_the_server(server: Server):
         assert [columns[name] for name in "abcd"] == [["on"], ["30s"], ["aiostream-ds"], ["reader"]]
 
 
+@pytest.mark.slow
 async def test_the_pool_is_bounded(server: Server):
     select = {"select": "SELECT 1 AS id, now() AS time, pg_sleep(0.2)::text AS a"}
     tables = {f"s{n}": select for n in range(10)}

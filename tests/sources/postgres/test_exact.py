@@ -3,16 +3,16 @@
 import asyncio
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
 
 from tests.servers import Postgres as Server
 from tests.servers import Proxy
+from tests.sources.outage_run import run_outages, viewer_numbers
 
-from .outage_run import run_outages, viewer_numbers
-from .postgres_server import (
+from .support import (
     INSERT,
     READINGS,
     TABLE,
@@ -21,16 +21,8 @@ from .postgres_server import (
     exact_viewer,
     path,
     running,
-    running_server,
     serving,
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as started:
-        yield started
-
 
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 

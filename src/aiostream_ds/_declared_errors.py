@@ -21,6 +21,7 @@ __all__ = [
     "NO_ERRORS",
     "DeclaredErrors",
     "ErrorTable",
+    "check_instance",
     "declaring",
     "table_of",
 ]
@@ -135,6 +136,19 @@ class ErrorTable:
 
 
 _NO_ENTRIES = ErrorTable(NO_ERRORS, object)
+
+
+def check_instance(owner: object) -> None:
+    """Check that an instance does not have entries of its own, which nothing would read.
+
+    Raises:
+        TypeError: it has.
+    """
+    if "declared_errors" in getattr(owner, "__dict__", ()):
+        raise TypeError(
+            f"{type(owner).__qualname__}: expected declared_errors in the body of the class, got it"
+            " on an instance"
+        )
 
 
 def table_of(cls: type) -> ErrorTable:

@@ -27,7 +27,7 @@ from aiostream_ds._annotations import signature
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
 from aiostream_ds._channels.policy import SchemaPolicy
-from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, table_of
+from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, check_instance, table_of
 from aiostream_ds._routing.compiler import compile_plan
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds._thread_limits import STREAM_THREADS, new_limiter
@@ -323,6 +323,7 @@ def create_instance(
     source.grafana_config = grafana_config
     source._kept_state = {} if state is None else state
     cast("Any", source).__init__()
+    check_instance(source)
     return source
 
 

@@ -331,6 +331,21 @@ def test_a_wrong_entry_is_an_error_when_the_class_is_created(declared, text, bas
         type("Wrong", (base,), {"declared_errors": declared})
 
 
+async def test_an_instance_has_no_entries_of_its_own():
+    class Own(DataSource):
+        def __init__(self):
+            self.declared_errors = {OSError: UpstreamError}
+
+    async with serve_in_memory(Own) as grafana:
+        ok, message = await grafana.health()
+    assert not ok and "Own: expected declared_errors in the body of the class" in message
+    upstream = UpstreamDouble()
+    upstream.declared_errors = {OSError: UpstreamError}
+    with pytest.raises(TypeError, match="UpstreamDouble: expected declared_errors in the body"):
+        async with upstream:
+            pass
+
+
 def test_no_handler_has_the_name_of_the_attribute():
     with pytest.raises(TypeError, match="must not have the name of a DataSource attribute"):
 

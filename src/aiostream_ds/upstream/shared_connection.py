@@ -32,7 +32,7 @@ from msgspec import Struct
 
 from aiostream_ds._author_code import contained, isolate, to_plugin_error
 from aiostream_ds._channels.policy import HEALTHY_AFTER, Buffer, Retry
-from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, table_of
+from aiostream_ds._declared_errors import NO_ERRORS, DeclaredErrors, check_instance, table_of
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.upstream.followed_key import FollowedKey
@@ -283,6 +283,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             raise RuntimeError(
                 f"{self.name} must be entered once at a time; make one in each `lifespan`"
             )
+        check_instance(self)
         self._outages = Outages(self.name, self._retry, self._declared)
         async with AsyncExitStack() as stack:
             self._tasks = await stack.enter_async_context(anyio.create_task_group())

@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from aiostream_ds import _telemetry as telemetry
 from aiostream_ds.cli import main
 from aiostream_ds.cli import new as cli_new
 from aiostream_ds.cli.new import KINDS, make_files
+from tests.servers import Postgres, Redis
 
 pytestmark = pytest.mark.slow  # makes projects
 
@@ -63,21 +65,47 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(here, capsys, monkeypatch)
     assert text == "aiostream-ds new: 'weather' cannot be made: No space left on device\n"
 
 
+def run_tests(folder, **variables):
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **variables},
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "passed" in run.stdout
+    assert "Warning" not in run.stdout + run.stderr
+    return run.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("reads", KINDS)
 def test_its_own_tests_pass(here, reads):
     new("weather", reads)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"],
-        capture_output=True,
-        text=True,
-        cwd=here / "weather",
-        env={**os.environ, "PYTHONPATH": str(here / "weather")},
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "passed" in run.stdout
-    assert "Warning" not in run.stdout + run.stderr
+    run_tests(here / "weather")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "reads, kind, variable, address",
+    [
+        ("redis", Redis, "REDIS_URL", "redis://:{0.password}@127.0.0.1:{0.port}"),
+        (
+            "postgres",
+            Postgres,
+            "DATABASE_URL",
+            "postgresql://{0.login}:{0.password}@127.0.0.1:{0.port}/{0.database}",
+        ),
+    ],
+)
+def test_its_own_tests_pass_with_a_server(here, reads, kind, variable, address):
+    new("weather", reads)
+    with kind() as server:
+        output = run_tests(here / "weather", **{variable: address.format(server)})
+    assert "skipped" not in output
 
 
 @pytest.mark.slow
@@ -122,13 +150,13 @@ def test_the_created_class_has_at_most_twelve_lines():
 
 
 def test_it_asks_for_missing_arguments(here, monkeypatch, capsys):
-    answers = iter(["json", "3d", "weather", "7", "2"])
+    answers = iter(["json", "3d", "weather", "9", "2"])
     monkeypatch.setattr("builtins.input", lambda _: next(answers))
     assert main(["new"]) == 0
     output = capsys.readouterr().out
-    assert "must not be that of a module of Python or aiostream_ds, got 'json'" in output
+    assert "must not be that of a module that projects import, got 'json'" in output
     assert "with a letter first, got '3d'" in output
-    assert "expected 1, 2 or 3, got '7'" in output
+    assert "expected a number from 1 to 7, got '9'" in output
     assert (here / "weather/weather.ndjson").is_file()
 
 
@@ -137,6 +165,24 @@ def test_an_existing_folder_is_not_changed(here, capsys):
     assert main(["new", "weather", "--reads", "code"]) == 1
     assert "'weather' exists" in capsys.readouterr().err
     assert not any((here / "weather").iterdir())
+
+
+@pytest.mark.parametrize("reads", [name for name, kind in KINDS.items() if kind.client])
+def test_a_project_names_its_client_library(here, reads, capsys, monkeypatch):
+    requirement = KINDS[reads].requirement
+    monkeypatch.setattr(cli_new, "find_spec", lambda name: name != KINDS[reads].client or None)
+    new("weather", reads)
+    assert f'"{requirement}"' in capsys.readouterr().out
+    for file in ("pyproject.toml", "README.md", ".github/workflows/tests.yml"):
+        assert f'"{requirement}"' in (here / "weather" / file).read_text()
+    workflow = yaml.safe_load((here / "weather/.github/workflows/tests.yml").read_text())
+    assert set(workflow["jobs"]["test"].get("services", ())) <= {reads}
+
+
+@pytest.mark.parametrize("name", ["aiomqtt", "websockets", "redis", "asyncpg", "msgspec", "paho"])
+def test_a_name_of_an_imported_library_is_refused(name, capsys):
+    assert main(["new", name, "--reads", "code"]) == 1
+    assert f"got {name!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ü", "1st", "../x", "class", "random", "anyio"])

@@ -8,20 +8,50 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from aiostream_ds._installation import install_command
 from aiostream_ds.cli.target import CommandError
 
 __all__ = ["KINDS", "arguments", "run"]
 
+
+class Kind(NamedTuple):
+    """What a data source reads."""
+
+    text: str
+    """As a person who chooses reads it."""
+    client: str = ""
+    """The client library: a module of the same name."""
+    version: str = ""
+    """The versions of the client library that the templates are for."""
+
+    @property
+    def requirement(self) -> str:
+        """The client library as a requirement of the project; empty without one."""
+        return self.client + self.version
+
+
 KINDS = {
-    "code": "values that Python code computes or reads",
-    "file": "a growing file, one JSON object a line",
-    "command": "the output of a program",
+    "code": Kind("values that Python code computes or reads"),
+    "file": Kind("a growing file, one JSON object a line"),
+    "command": Kind("the output of a program"),
+    "mqtt": Kind("topics of an MQTT broker", "aiomqtt", ">=2.5"),
+    "websocket": Kind("messages of a WebSocket", "websockets", ">=14"),
+    "redis": Kind("Redis streams, with history", "redis", ">=8"),
+    "postgres": Kind("a table of PostgreSQL, with history", "asyncpg", ">=0.31"),
 }
 """What the data source reads; each has a folder of templates."""
 
+_IMPORTED = frozenset({"aiostream_ds", "anyio", "msgspec", "paho", "pytest", "test"}) | {
+    kind.client for kind in KINDS.values()
+}
+"""Modules that projects import: a module of the same name would replace them."""
+
 _TEMPLATES = Path(__file__).with_name("templates")
+
+_SERVICES = "services.yml"
+"""In a folder of templates: the servers that the tests need, for a workflow of GitHub."""
 
 _TARGETS: dict[str, str] = {
     "source.py": "{module}.py",
@@ -57,8 +87,9 @@ def run(parsed: argparse.Namespace) -> int:
     module = "_".join(words)
     print(f"Created {name}/: {module}.py, its test, pyproject.toml, README and CI.\n")
     print(f"  cd {name}")
-    if any(find_spec(package) is None for package in _NEEDED):
-        print(f"  {install_command('console', 'testing')}")
+    client = KINDS[reads].client
+    if any(find_spec(package) is None for package in (*_NEEDED, *filter(None, [client]))):
+        print(f"  {_install_command(KINDS[reads])}")
     print(f"  aiostream-ds dev {module}.py")
     return 0
 
@@ -67,15 +98,26 @@ _NEEDED = ("starlette", "uvicorn", "watchfiles", "pytest", "pytest_asyncio")
 """Packages of the extras console and testing."""
 
 
+def _install_command(kind: Kind) -> str:
+    """What installs the project's packages, where this distribution came from."""
+    command = install_command("console", "testing")
+    return f'{command} "{kind.requirement}"' if kind.client else command
+
+
 def make_files(words: list[str], reads: str) -> dict[str, str]:
     """The project's files: path → content."""
-    module = "_".join(words)
+    module, kind = "_".join(words), KINDS[reads]
+    requirements = [kind.requirement] if kind.client else []
+    services = _TEMPLATES / reads / _SERVICES
     values = {
         "module": module,
         "class": "".join(word.capitalize() for word in words),
         "title": " ".join(words).capitalize(),
         "project": "-".join(words),
-        "install": install_command("console", "testing"),
+        "install": _install_command(kind),
+        "requirements": "".join(f', "{each}"' for each in requirements),
+        "packages": "".join(f' "{each}"' for each in requirements),
+        "services": services.read_text("utf-8") if services.is_file() else "",
     }
     found = {}
     for folder in ("common", reads):
@@ -102,9 +144,9 @@ def _words(name: str) -> list[str]:
         raise CommandError(
             f"name must be letters, digits, - and _, with a letter first, got {name!r}"
         )
-    if module in sys.stdlib_module_names or module in ("aiostream_ds", "anyio", "test"):
+    if module in sys.stdlib_module_names or module in _IMPORTED:
         raise CommandError(
-            f"name must not be that of a module of Python or aiostream_ds, got {module!r}"
+            f"name must not be that of a module that projects import, got {module!r}"
         )
     return words
 
@@ -117,16 +159,17 @@ def _validated_name(text: str) -> str:
 def _pick() -> str:
     kinds = list(KINDS)
     print("What does the data source read?")
-    for number, (kind, text) in enumerate(KINDS.items(), 1):
-        print(f"  {number}  {kind}: {text}")
+    for number, (name, kind) in enumerate(KINDS.items(), 1):
+        print(f"  {number}  {name}: {kind.text}")
+    numbers = {str(number): name for number, name in enumerate(KINDS, 1)}
 
     def picked(text: str) -> str:
-        kind = kinds[int(text) - 1] if text in ("1", "2", "3") else text or kinds[0]
-        if kind not in KINDS:
-            raise CommandError(f"expected 1, 2 or 3, got {text!r}")
-        return kind
+        name = numbers.get(text, text or kinds[0])
+        if name not in KINDS:
+            raise CommandError(f"expected a number from 1 to {len(kinds)}, got {text!r}")
+        return name
 
-    return _ask("1, 2 or 3", picked)
+    return _ask(f"1 to {len(kinds)}", picked)
 
 
 def _ask(question: str, check: Callable[[str], str]) -> str:

@@ -333,6 +333,43 @@ def redis() -> Json:
     )
 
 
+def postgres() -> Json:
+    """The source `postgres`."""
+    rows = query("rows", table="${table}")
+    hidden = without("cursor_1", "cursor_2")
+    return dashboard(
+        "postgres",
+        "A table of PostgreSQL that grows, and payloads of NOTIFY.",
+        [text_box("table", "Table", "readings"), text_box("channel", "Channel", "alarms")],
+        panel(
+            "timeseries",
+            "Numbers of $table: no row missing, none twice",
+            (24, 9),
+            rows,
+            maxDataPoints=FIVE_MINUTES,
+            transformations=hidden,
+            **lines(),
+        ),
+        panel(
+            "table",
+            "Rows of the last 10 s",
+            (12, 10),
+            rows,
+            transformations=hidden,
+            **NEWEST,
+            **newest_first(),
+        ),
+        panel(
+            "timeseries",
+            "Notifications of $channel",
+            (12, 10),
+            query("notifications", channel="${channel}"),
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+    )
+
+
 def only(*fields: str) -> list[Json]:
     """Keeps only these fields."""
     return [{"id": "filterFieldsByName", "options": {"include": {"names": list(fields)}}}]
@@ -414,7 +451,7 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
 
 def files() -> Iterator[tuple[Path, str]]:
     """Every file with its content."""
-    for make in (demo, host, file, redis):
+    for make in (demo, host, file, postgres, redis):
         model = make()
         name = f"{make.__name__}.json"
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"

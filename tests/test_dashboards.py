@@ -18,6 +18,8 @@ from aiostream_ds.packaging.package_layout import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
 from tests.servers import Redis, certificates
+from tests.sources.postgres.support import GRANTS, READER_PASSWORD, READINGS, ROW
+from tests.sources.postgres.support import running_server as postgres_server
 
 ROOT = Path(__file__).parents[1]
 PROVISIONING = ROOT / "builtin" / "provisioning"
@@ -154,6 +156,11 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
             settings |= {"host": "127.0.0.1", "port": server.port}
             settings["caCertificate"] = certificates().ca
             secrets["password"] = server.reader_password
+        elif source == "postgres":
+            server = stack.enter_context(postgres_server(f"{READINGS}{GRANTS}{ROW}"))
+            settings |= {"host": "localhost", "port": server.port, "database": server.database}
+            settings["caCertificate"] = certificates().ca
+            secrets["password"] = READER_PASSWORD
         yield {"settings": settings, "secrets": secrets}
 
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -39,6 +40,8 @@ CREATE INDEX ON readings (xid, id);
 CREATE INDEX ON readings (time);
 """
 
+ROW = "INSERT INTO readings (n) VALUES (1);"
+
 TABLE = {"table": "readings", "transaction": "xid", "filters": ["site"], "poll": 0.1}
 """Settings of the table `readings`."""
 
@@ -49,16 +52,17 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader;
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """A server with TLS and the role of the source."""
+def running_server(statements: str = "") -> Iterator[Server]:
+    """A server with TLS, and what the statements create; by default the role of the source."""
 
-    async def grant() -> None:
+    async def execute() -> None:
         connection = await connect(server)
-        await connection.execute(GRANTS)
+        await connection.execute(statements or GRANTS)
         await connection.close()
 
     with Server(tls=certificates().server) as server:
-        asyncio.run(grant())
+        with ThreadPoolExecutor(1) as thread:  # also in a thread that runs an event loop
+            thread.submit(asyncio.run, execute()).result()
         yield server
 
 
@@ -92,7 +96,7 @@ def serving(
     own = {
         "host": "localhost",
         "port": server.port,
-        "username": READER,
+        "user": READER,
         "caCertificate": certificates().ca,
         "tables": {"readings": TABLE} if tables is None else tables,
     }

@@ -38,7 +38,7 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"caCertificate": "nonsense"}, "caCertificate must have a block"),
     ({"serverName": "elsewhere.test"}, "Hostname mismatch.*serverName"),
     ({"tls": False}, "refuses the connection: no pg_hba.conf entry.*no encryption"),
-    ({"username": "nobody"}, "refuses the login: password authentication failed"),
+    ({"user": "nobody"}, "refuses the login: password authentication failed"),
     ({"database": "nothing"}, 'database "nothing" does not exist; set database'),
     ({"tables": {"a/b": TABLE}}, "a name must have letters, digits and _ - = . only, got 'a/b'"),
     ({"tables": {"a": {}}}, "tables.a: expected either table or select, got both or none"),

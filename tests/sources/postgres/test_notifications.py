@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from datetime import UTC, datetime
 
 import pytest
 
@@ -215,11 +216,12 @@ async def test_a_channel_that_nobody_follows_is_not_listened_to(server: Server):
 def test_a_gap_is_reported_once_and_not_without_viewers():
     gaps = missed.MissedNotifications()
     assert gaps.listening("news") is None
-    gaps.lost("news")
-    gaps.lost("news")
+    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    gaps.lost("news", since)
+    gaps.lost("news", datetime.now(UTC))  # the next attempt fails, too
     status = gaps.listening("news")
-    assert status is not None and "may be missing" in status.text and gaps.gaps == 1
-    assert gaps.listening("news") is None
-    gaps.lost("news")
+    assert status is not None and status.text.startswith("notifications between 03:04:05 and ")
+    assert gaps.gaps == 1 and gaps.listening("news") is None
+    gaps.lost("news", since)
     gaps.stopped("news")
     assert gaps.listening("news") is None

@@ -65,7 +65,7 @@ def _explain(error: asyncpg.PostgresError, server: str, settings: PostgresSettin
     if code == "3D000":
         return ConfigError(f"{server}: {text}; set database")
     if code == "42501":
-        return TableError(f"{server}: {text}; GRANT it to {settings.username!r}")
+        return TableError(f"{server}: {text}; GRANT it to {settings.user!r}")
     if code in ("42P01", "3F000"):
         return NotFound(f"{server}: {text}")
     if code == "57014":
@@ -128,7 +128,7 @@ class Database:
             connection: asyncpg.Connection = await asyncpg.connect(
                 host=settings.host,
                 port=settings.port,
-                user=settings.username,
+                user=settings.user,
                 password=settings.password.reveal(),
                 database=settings.database,
                 ssl=self._tls,

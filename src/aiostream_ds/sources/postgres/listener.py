@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
@@ -56,12 +57,15 @@ class NotificationListener(Upstream[str, str]):
         super().__init__(name="LISTEN", timeout=timeout, concurrency=1)
         self._database = database
         self._pooler = pooler
+        self.alive_at = datetime.now(UTC)
+        """When the server was last heard on the connection: what is later may be missed."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[_Connection]:
         if self._pooler:
             raise ConfigError("LISTEN does not work through a pooler in transaction mode")
         connection = _Connection(await self._database.connect())
+        self.alive_at = datetime.now(UTC)
         try:
             yield connection
         finally:
@@ -85,6 +89,7 @@ class NotificationListener(Upstream[str, str]):
                 continue
             if notification is None:
                 raise UpstreamError("PostgreSQL has closed the connection that listens")
+            self.alive_at = datetime.now(UTC)
             yield notification
 
     async def _ping(self, connection: _Connection) -> None:
@@ -96,6 +101,7 @@ class NotificationListener(Upstream[str, str]):
             raise UpstreamError(
                 f"PostgreSQL has not answered for {PING:g} s on the connection that listens"
             ) from None
+        self.alive_at = datetime.now(UTC)
 
 
 class Wakeup:

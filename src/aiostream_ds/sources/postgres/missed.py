@@ -1,6 +1,5 @@
 """Notifications that were sent while nothing listened: a gap that viewers see."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from aiostream_ds._channels.status import Status
@@ -13,16 +12,15 @@ SHOWN = 30.0
 
 
 class MissedNotifications:
-    """The gaps of all channels of a data source, by channel. `now` is the wall clock."""
+    """The gaps of all channels of a data source."""
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._lost: dict[str, datetime] = {}
         self.gaps = 0
 
-    def lost(self, channel: str) -> None:
+    def lost(self, channel: str, since: datetime) -> None:
         """The channel is no longer listened to, and a stream still has viewers."""
-        self._lost.setdefault(channel, self._now())
+        self._lost.setdefault(channel, since)
 
     def stopped(self, channel: str) -> None:
         """The stream has no viewers any more."""
@@ -35,5 +33,5 @@ class MissedNotifications:
             return None
         self.gaps += 1
         current_counters().gaps += 1
-        between = f"{begin:%H:%M:%S} and {self._now():%H:%M:%S}"
+        between = f"{begin:%H:%M:%S} and {datetime.now(UTC):%H:%M:%S}"
         return Status("warning", f"notifications between {between} UTC may be missing")

@@ -47,7 +47,7 @@ class PostgresSettings(TlsSettings, DecodingSettings, Settings):
     """Host name or address, or the folder of a Unix socket."""
     port: Annotated[int, Meta(ge=1, le=65535)] = 5432
     database: Annotated[str, Meta(min_length=1)] = "postgres"
-    username: Annotated[str, Meta(min_length=1)] = "grafana"
+    user: Annotated[str, Meta(min_length=1)] = "grafana"
     """Role of the database; it needs to read only."""
     password: Secret = secret()
     tls: bool = True

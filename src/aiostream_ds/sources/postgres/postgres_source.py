@@ -203,7 +203,7 @@ class Postgres(DataSource[PostgresSettings]):
                     if (changed := decoder.status()) is not None:
                         yield changed
         except UpstreamError:
-            self._missed.lost(channel)
+            self._missed.lost(channel, self._listener.alive_at)
             raise
         except BaseException:
             self._missed.stopped(channel)

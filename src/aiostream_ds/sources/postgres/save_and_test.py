@@ -112,7 +112,7 @@ async def _missing_indexes(reader: TableReader, database: Database, key: str) ->
 
 def _tables(found: Mapping[str, dict[str, Any]], settings: PostgresSettings) -> str:
     if not found:
-        return f"no table can be read: GRANT SELECT to {settings.username!r}"
+        return f"no table can be read: GRANT SELECT to {settings.user!r}"
     names = list(found)
     shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     return f"no streams yet: name tables in the setting tables; it can read {shown}"

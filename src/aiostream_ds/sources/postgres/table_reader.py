@@ -145,7 +145,7 @@ class TableReader:
         if not names:
             raise TableError(
                 f"{self.table.table} cannot be read: GRANT SELECT ON {source}"
-                f" TO {quoted(self._settings.username)}"
+                f" TO {quoted(self._settings.user)}"
             )
         columns = await self._database.describe(f"SELECT {', '.join(names)} FROM {source} AS q")
         return source, columns, (str(oid), str(filenode))

@@ -6,9 +6,12 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis as Client
 
+from tests.conformance.conftest import go_program, host_binary, pytest_collection_finish
 from tests.servers import Redis, certificates
 
 from .connecting import admin
+
+__all__ = ["go_program", "host_binary", "pytest_collection_finish"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis as Client
 
+from aiostream_ds.sources.redis import entry_reader, redis_source
 from aiostream_ds.testing import QueryFailed, Refused
 from tests.servers import Redis
 
@@ -16,6 +17,12 @@ from .connecting import columns, encoded, first_row, serving, statuses, until
 QUERY = {"queryType": "entries", "stream": "orders:eu", "exact": True}
 EXACT = f"x/entries/{encoded('orders:eu')}"
 STOCK = EXACT.removeprefix("x/")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(entry_reader, "BLOCK", 0.1)
+    monkeypatch.setattr(redis_source, "EXPAND", 0.2)
 
 
 async def add(client: Client, *numbers: int, name: str = "orders:eu") -> None:
@@ -55,6 +62,7 @@ async def test_entries_of_one_millisecond_are_all_rows(server: Redis, client: Cl
         assert columns(frame)["n"] == list(range(500))
 
 
+@pytest.mark.slow
 async def test_a_history_has_the_newest_entries_of_its_range(server: Redis, client: Client):
     start = datetime(2026, 1, 1, tzinfo=UTC)
     ms = round(start.timestamp() * 1_000)
@@ -76,6 +84,7 @@ async def test_a_history_has_the_newest_entries_of_its_range(server: Redis, clie
         assert await numbers(2_900, 2_000) == list(range(2_900, 3_000))
 
 
+@pytest.mark.slow
 async def test_rows_after_a_cursor_come_in_pages(server: Redis, client: Client):
     pipeline = client.pipeline()
     for number in range(12_000):
@@ -165,6 +174,7 @@ async def test_a_field_may_hold_a_json_payload(server: Redis, client: Client):
         assert missed["cursor"]["last"] > frame.meta.custom["cursor"]["last"] or not missed["more"]
 
 
+@pytest.mark.slow
 async def test_an_entry_of_ten_megabytes_is_left_out_and_counted(server: Redis, client: Client):
     await client.xadd("orders:eu", {"blob": b"x" * 10_000_000})
     await add(client, 1)
@@ -182,6 +192,7 @@ async def test_an_entry_of_ten_megabytes_is_left_out_and_counted(server: Redis, 
         assert "maxMessage" in statuses(viewer)[-1]["text"]
 
 
+@pytest.mark.slow
 async def test_entries_that_are_trimmed_before_they_are_read_are_counted(
     server: Redis, client: Client
 ):
@@ -205,6 +216,7 @@ async def test_entries_that_are_trimmed_before_they_are_read_are_counted(
         assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 1
 
 
+@pytest.mark.slow
 async def test_ids_that_restart_begin_another_epoch(server: Redis, client: Client):
     await add(client, 1, 2, 3)
     async with serving(server) as grafana:

@@ -2,19 +2,25 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
 from aiostream_ds.sources.redis import Redis as Source
+from tests.exact.hosts import open_node
 from tests.servers import Proxy, Redis
 from tests.sources.outage_run import Write, run_outages, viewer_numbers
 
-from .connecting import admin, encoded, serving
+from .connecting import admin, encoded, serving, settings_for
+
+BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -113,3 +119,30 @@ async def test_every_message_that_a_channel_loses_is_in_a_gap_that_is_reported(
     assert len(outcome.gaps) == 3 and metrics["aiostream_ds_gaps_total"] == len(gaps) == 3
     for (first, last), gap in zip(outcome.gaps, gaps, strict=True):
         assert gap["from"] <= times[first] and times[last] <= gap["to"]
+
+
+@pytest.mark.go
+async def test_a_stream_under_the_go_host_loses_and_doubles_no_entry(
+    server: Redis, client: Client, host_binary: Path
+):
+    numbers: list[int] = []
+    names: list[str] = []
+
+    def receive(packet: dict[str, Any]) -> None:
+        if "schema" in packet:
+            names[:] = [field["name"] for field in packet["schema"]["fields"]]
+        if names and packet.get("data", {}).get("values"):
+            numbers.extend(map(int, packet["data"]["values"][names.index("n")]))
+
+    with Proxy(server.port) as proxy:
+        settings = settings_for(server, source="redis", port=proxy.port)
+        secrets = {"password": server.reader_password}
+        command = [sys.executable, "-c", BUILTIN]
+        async with (
+            adding(server, "orders:eu") as write,
+            open_node(host_binary, command, settings, secrets) as node,
+        ):
+            await node.subscribe(f"entries/{encoded('orders:eu')}", receive)
+            outcome = await run_outages(write, lambda: numbers, server.restart, proxy)
+            assert node.starts == 1
+    assert outcome.is_exact, outcome

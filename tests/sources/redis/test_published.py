@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import msgspec
+import pytest
 from redis.asyncio import Redis as Client
 
 from tests.servers import Proxy, Redis
@@ -95,6 +96,7 @@ async def test_channels_and_patterns_are_suggested(server: Redis, client: Client
         assert await suggested("pattern", "ne") == ["news:*"]
 
 
+@pytest.mark.slow
 async def test_a_lost_connection_is_a_gap_that_panels_show(server: Redis, client: Client):
     with Proxy(server.port) as proxy:
         async with serving(server, port=proxy.port) as grafana:

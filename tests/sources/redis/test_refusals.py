@@ -87,6 +87,7 @@ def other() -> Iterator[Redis]:
         yield running
 
 
+@pytest.mark.slow
 async def test_tls_on_a_plain_port(other: Redis, monkeypatch):
     monkeypatch.setattr(redis_connection, "CONNECT_TIMEOUT", 0.2)
     async with failing(other, "or the port has no TLS: then set tls to false", tls=True):
@@ -118,6 +119,7 @@ async def test_a_client_certificate_is_presented():
             assert ok, message
 
 
+@pytest.mark.slow
 async def test_a_server_that_accepts_and_sends_nothing(monkeypatch, server: Redis):
     monkeypatch.setattr(redis_connection, "CONNECT_TIMEOUT", 0.2)
     with Proxy(server.port) as proxy:
@@ -126,6 +128,7 @@ async def test_a_server_that_accepts_and_sends_nothing(monkeypatch, server: Redi
             proxy.restore()
 
 
+@pytest.mark.slow
 async def test_a_server_that_stops_to_answer_and_others_go_on(
     monkeypatch, server: Redis, client: Client
 ):

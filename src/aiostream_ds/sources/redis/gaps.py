@@ -45,13 +45,17 @@ class Gaps:
         self.count = 0
 
     def begin(self, address: str, since: int) -> None:
-        """The subscription of an address was lost, or could not be made again. Everything up to
-        `since` (Unix ms) was received."""
-        now = _now()
-        first, _ = self._lost.pop(address, (since, now))
-        self._lost[address] = first, now
+        """The subscription of an address was lost. Everything up to `since` (Unix ms) was
+        received."""
+        first, _ = self._lost.pop(address, (since, 0))
+        self._lost[address] = first, _now()
         while len(self._lost) > REMEMBERED:
             self._lost.popitem(last=False)
+
+    def extend(self, address: str) -> None:
+        """The address could not be subscribed again."""
+        if address in self._lost:
+            self.begin(address, 0)
 
     def end(self, address: str) -> Gap | None:
         """The address is subscribed: its gap, if the subscription was lost before."""

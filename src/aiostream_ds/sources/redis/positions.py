@@ -142,19 +142,18 @@ class Position:
         if info.last < self.id:
             self.id, self.added = info.last, info.added
             return Change(lost=None, is_reset=True)
-        known, passed = self.added, self._passed(info)
+        passed = self._passed(info)
         if passed is None:
             return None
-        upto, added = passed
-        self.added = added
-        if upto is not None and self.id >= (0, 0):
-            self.id = max(self.id, upto)
-        if known is None or added is None:
-            was_reading = self.id >= (0, 0)
-            return Change(None, upto) if upto is not None and was_reading else None
-        if added == known:
+        known, (upto, self.added) = self.added, passed
+        has_moved = upto is not None and BEGINNING < self.id < upto
+        if has_moved and upto is not None:
+            self.id = upto
+        if known is None or self.added is None:
+            return Change(None, upto) if has_moved else None
+        if self.added == known:
             return None
-        return Change(added - known if added > known else None, upto)
+        return Change(self.added - known if self.added > known else None, upto)
 
     def _passed(self, info: StreamInfo) -> tuple[Id | None, int | None] | None:
         """Up to where there is no entry to read any more, and the number of entries that were added

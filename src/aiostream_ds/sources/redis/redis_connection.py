@@ -227,6 +227,7 @@ _PERMANENT = {
     "ERR DB index is out of range": ConfigError,
     "ERR unknown command": ConfigError,
     "ERR SELECT is not allowed in cluster mode": ConfigError,
+    "ERR This instance has cluster support disabled": ConfigError,
 }
 """The errors of a server, by how they begin, that a retry does not change."""
 

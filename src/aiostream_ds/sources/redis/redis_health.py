@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aiostream_ds.errors import PluginError
+from aiostream_ds.errors import ConfigError, PluginError
 from aiostream_ds.sources.redis.redis_connection import Connection, MissingRight, NoSuchKey
 from aiostream_ds.sources.redis.servers import Servers
 
@@ -74,13 +74,18 @@ async def check_server(servers: Servers) -> ServerCheck:
             if not may_call:
                 missing[name] = _WITHOUT[name]
             elif name == "CONFIG GET":
-                events = answer[1].decode() if answer else ""
+                events = answer[1].decode() if answer else None
         return ServerCheck(f"connected to {about} at {address}", missing, events)
 
 
 async def _hello(connection: Connection) -> str:
     """The name and version of the server, which every user may ask for."""
-    found: list[Any] = await connection.call("HELLO", 2)
+    try:
+        found: list[Any] = await connection.call("HELLO", 2)
+    except ConfigError:
+        if not connection.is_open:
+            raise
+        return "Redis (before version 6)"  # the command is unknown
     fields = dict(zip(found[::2], found[1::2], strict=True))
     name = fields.get(b"server", b"redis").decode().capitalize()
     parts = [fields[part].decode() for part in (b"mode", b"role") if part in fields]
@@ -113,7 +118,7 @@ async def keyspace_warning(servers: Servers) -> str | None:
             found = await servers.command(address, "CONFIG", "GET", "notify-keyspace-events")
             if found and (text := events_warning(found[1].decode())):
                 return f"Redis {address}: {text}"
-    except MissingRight:
+    except ConfigError:  # without the right, or where a provider has removed the command
         return None
     return None
 

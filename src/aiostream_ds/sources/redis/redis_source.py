@@ -54,6 +54,9 @@ __all__ = ["Redis"]
 EXPAND = 10.0
 """Seconds between two searches for new streams that match a pattern."""
 
+SEARCH_SHARE = 20
+"""How many times as long as a search the time until the next one is at least."""
+
 POSITIONS = 1_000
 """Streams whose last position is remembered, to count entries that are trimmed."""
 
@@ -207,16 +210,17 @@ class Redis(DataSource[RedisSettings]):
             yield None
             await anyio.sleep(EXPAND)
             return
-        expand_at = anyio.current_time() + EXPAND
+        search_at = anyio.current_time() + EXPAND
         async with live_entries(self._servers, selected.positions) as found:
             async for batches in found:
                 for batch in batches:
                     yield batch
                 yield None
-                if anyio.current_time() >= expand_at:
+                now = anyio.current_time()
+                if now >= search_at:
                     if await selected.update():
                         return
-                    expand_at = anyio.current_time() + EXPAND
+                    search_at = now + max(EXPAND, SEARCH_SHARE * (anyio.current_time() - now))
 
     @streams.history
     async def streams_history(self, span: HistoryRange, streams: str) -> HistoryPage:
@@ -315,8 +319,10 @@ class Redis(DataSource[RedisSettings]):
     ) -> AsyncGenerator[list[dict[str, Any]] | Status]:
         """The rows of what is published, with the status of gaps and bad messages."""
         status = PanelStatus()
+        is_subscribed = False
         try:
             async with self._pubsub.follow(key) as messages:
+                is_subscribed = True
                 if (gap := self._gaps.end(str(key))) is not None:
                     status.set("gap", Status("warning", gap.text), SHOWN)
                 while True:
@@ -330,7 +336,10 @@ class Redis(DataSource[RedisSettings]):
                     if (changed := status.change()) is not None:
                         yield changed
         except UpstreamError:
-            self._gaps.begin(str(key), self._pubsub.received_until)
+            if is_subscribed:
+                self._gaps.begin(str(key), self._pubsub.received_until)
+            else:
+                self._gaps.extend(str(key))
             raise
 
     # -- Save & test ---------------------------------------------------------------------------

@@ -38,6 +38,9 @@ REFRESH = 5.0
 IDLE_CONNECTIONS = 8
 """Maximum number of connections that are kept open for later commands."""
 
+IDLE_SECONDS = 30.0
+"""Seconds for which they are kept."""
+
 _REDIRECTS = 5
 
 T = TypeVar("T")
@@ -55,7 +58,7 @@ class Servers(ABC):
 
     def __init__(self, login: RedisLogin) -> None:
         self.login = login
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[tuple[float, Connection]] = deque()  # since when, oldest first
 
     @property
     def is_fixed(self) -> bool:
@@ -117,7 +120,7 @@ class Servers(ABC):
                 await connection.call("ASKING")
             return await connection.call(*words)
 
-        idle = self._take_idle(address)
+        idle = await self._take_idle(address)
         if idle is not None:
             try:
                 return await self._use(idle, exchange)
@@ -140,21 +143,25 @@ class Servers(ABC):
             return await exchange(connection)
         finally:
             if connection.is_intact and len(self._idle) < IDLE_CONNECTIONS:
-                self._idle.append(connection)
+                self._idle.append((anyio.current_time(), connection))
             else:
                 await connection.close()
 
-    def _take_idle(self, address: Address) -> Connection | None:
-        for connection in self._idle:
-            if connection.server == address:
-                self._idle.remove(connection)
-                return connection
+    async def _take_idle(self, server: Address) -> Connection | None:
+        """An idle connection to this server; closes those that may have been forgotten by a
+        firewall."""
+        while self._idle and self._idle[0][0] < anyio.current_time() - IDLE_SECONDS:
+            await self._idle.popleft()[1].close()
+        for idle in self._idle:
+            if idle[1].server == server:
+                self._idle.remove(idle)
+                return idle[1]
         return None
 
     async def close(self) -> None:
         """Close the connections that are kept for later commands."""
         while self._idle:
-            await self._idle.popleft().close()
+            await self._idle.popleft()[1].close()
 
 
 class OneServer(Servers):
@@ -343,8 +350,8 @@ def read_addresses(text: str, port: int) -> list[Address]:
 
 def _split_port(text: str) -> tuple[str, str]:
     if text.startswith("["):  # an IPv6 address with a port, as [::1]:6379
-        host, _, port = text[1:].partition("]")
-        return host, port.removeprefix(":")
+        host, end, port = text[1:].partition("]")
+        return (host, port.removeprefix(":")) if end else ("", "")
     if text.count(":") == 1:
         host, _, port = text.partition(":")
         return host, port or "?"

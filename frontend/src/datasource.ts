@@ -24,6 +24,12 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
   constructor(settings: DataSourceInstanceSettings<StreamSettings>) {
     super(settings);
     this.annotations = {};
+    const standard = this.streamOptionsProvider;
+    this.streamOptionsProvider = (request, frame) => {
+      const options = standard(request, frame);
+      options.maxLength! *= frame.meta?.custom?.thinned ?? 1; // the live rows after a thinned history
+      return options;
+    };
   }
 
   override filterQuery(query: StreamQuery): boolean {

@@ -1,5 +1,5 @@
 /**
- * The keys and refIds of responses.
+ * The keys and refIds of responses, and the messages of errors.
  *
  * Grafana draws series in the order in which the keys of their responses first appear. It numbers the
  * keys of live frames in the order of the answers, and a live packet with a schema replaces the frame's
@@ -13,6 +13,11 @@ import { type Observable, map } from "rxjs";
 /** The key of a query's response; responses of its frames have different suffixes. */
 export function keyOf(refId: string, suffix: number | "fixed"): string {
   return `query-${refId}-${suffix}`;
+}
+
+/** What a panel shows of an error. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** An empty response with the key of the query's first frame: it fixes the order of the series. */

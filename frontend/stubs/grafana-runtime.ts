@@ -2,6 +2,7 @@
 import { EMPTY, Observable } from "rxjs";
 
 import type {
+  DataFrame,
   DataQuery,
   DataQueryRequest,
   DataQueryResponse,
@@ -20,6 +21,9 @@ export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
   meta: DataSourceInstanceSettings["meta"];
   interval?: string;
   annotations?: Record<string, any>;
+  streamOptionsProvider = (request: DataQueryRequest<Q>, _frame: DataFrame): { maxLength?: number } => ({
+    maxLength: request.maxDataPoints ?? 500,
+  });
   constructor(public instanceSettings: DataSourceInstanceSettings<O>) {
     this.id = instanceSettings.id;
     this.uid = instanceSettings.uid;

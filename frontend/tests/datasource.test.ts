@@ -60,6 +60,12 @@ test("stock queries go out in one request of Grafana's own class", () => {
   expect(asked.map(({ requestId, targets }) => [requestId, targets.length])).toEqual([["Q1", 2]]);
 });
 
+test("stock panels draw live rows after a thinned history, up to ten times its rows", () => {
+  const rows = (custom?: object, points?: number) =>
+    source.streamOptionsProvider(request([], { maxDataPoints: points }), { ...frame(), meta: { custom } }).maxLength;
+  expect([rows({ thinned: 10 }, 100), rows({ thinned: 10 }), rows({}, 100), rows()]).toEqual([1_000, 5_000, 100, 500]);
+});
+
 test("each exact query is a request with its own id", async () => {
   const { subscription } = run(request([{ exact: true }, {}, { exact: true }]));
   await vi.advanceTimersByTimeAsync(0);

@@ -118,6 +118,9 @@ class StreamKeywords(TypedDict, total=False):
     status_column: str | None
     """The name of a string column with the stream's status, for panels that are not exact. A
     change of the status is sent as a row of its own if no other row follows. Default: no column."""
+    thin: bool
+    """Whether a history of more rows than the panel draws is thinned by time. If not, its newest
+    rows are drawn. Default: True."""
     allow: "Sequence[Allow]"
     """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
 
@@ -136,6 +139,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
     schema: SchemaPolicy = SchemaPolicy()
     order: RowOrder | None = None
     status_column: str | None = None
+    thin: bool = True
     allow: tuple[Any, ...] = ()
 
     @property
@@ -149,6 +153,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
         _expect("retry", self.retry, Retry)
         _expect("replay", self.replay, Replay)
         _expect("schema", self.schema, SchemaPolicy)
+        _expect("thin", self.thin, bool)
         if self.order is not None:
             _expect("order", self.order, RowOrder)
         super().__post_init__()
@@ -316,8 +321,9 @@ class Stream(Generic[P, R_co]):
 
         Called at each query of this stream: a panel loads or refreshes, an alert rule is evaluated.
         For a stream with a cursor, also when a run starts and when a viewer of an exact panel has
-        missed rows. Return at most `HistoryRange.limit` rows, the newest ones; return a
-        `HistoryPage` to add an epoch, a last cursor, or that older rows are lost. Re-entrant: calls
+        missed rows; several times for a long range. Return at most `HistoryRange.limit` rows, the
+        newest ones; return a `HistoryPage` to add an epoch, a last cursor, or that older rows are
+        lost. Re-entrant: calls
         of several viewers run at the same time. It is cancelled if Grafana cancels the query. A
         `PluginError` that it raises is the query's answer; anything else is logged as a bug.
         """

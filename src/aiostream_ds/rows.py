@@ -150,7 +150,9 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
     """The rows that a `history` hook returns: those of a time range, or those after a cursor.
 
     Without `after`: the rows with start <= time <= end. If there are more than `limit`, the newest
-    `limit` rows, because the live rows continue them.
+    `limit` rows. The runtime then asks for the rows before them, until it has those of the whole
+    range, and thins them to `points` rows. A hook that can thin rows itself, as an aggregation in a
+    database does, returns at most `points` rows of the whole range, one for each `interval`.
 
     With `after`, which only a stream with a cursor receives: the rows with cursor > `after`, and
     <= `upto` unless it is None, whatever their time. If there are more than `limit`, the oldest
@@ -167,6 +169,19 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
     """The maximum number of rows to return."""
     after: ValueT | None = None
     upto: ValueT | None = None
+    points: int = 0
+    """How many rows the panel draws; 0 becomes `limit`. It equals `limit` if rows are not thinned:
+    for alert rules, after a cursor, and in a stream with `thin=False`."""
+    interval: timedelta = timedelta()
+    """The panel's range divided by `points`, at least a millisecond; 0 becomes that of start to
+    end."""
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            msgspec.structs.force_setattr(self, "points", self.limit)
+        if not self.interval:
+            interval = max((self.end - self.start) / max(self.points, 1), _MILLISECOND)
+            msgspec.structs.force_setattr(self, "interval", interval)
 
     def select(
         self,
@@ -248,3 +263,5 @@ class HistoryPage(msgspec.Struct, Generic[ValueT], frozen=True):
     first: ValueT | None = None
     """The cursor of the oldest row that can still be read, of a log that forgets rows: a page that
     begins after `HistoryRange.after` is then known to be truncated. None: no row is forgotten."""
+    total: int | None = None
+    """The number of rows in the range, if the hook has thinned them to these; panels show it."""

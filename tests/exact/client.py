@@ -23,6 +23,7 @@ RETRY_BACKOFF = (0.5, 4.0)  # seconds between failing calls: first and longest d
 LAG_BACKOFF = (0.1, 2.0)  # the same for a server that has not read those rows yet
 RELOAD_BACKOFF = (2.0, 30.0)  # the same between reloads, after the first
 QUIET = 30.0  # seconds without a request after which a reload may follow at once again
+LIVE_ROWS = 10  # rows that are drawn for each of a history that is thinned
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -62,6 +63,14 @@ class Backend(Protocol):
         ...
 
 
+class Load(NamedTuple):
+    """A history that was loaded: its range from `cutoff` on, up to and with `cursor`."""
+
+    cutoff: int
+    cursor: Cursor
+    is_thinned: bool
+
+
 class Drawing(NamedTuple):
     """One drawn frame. `gap`: it has the notice that rows are missing."""
 
@@ -71,6 +80,27 @@ class Drawing(NamedTuple):
     cursor: Cursor
     rows: tuple[Row, ...]
     gap: bool
+    load: Load
+
+
+class ReloadLimiter:
+    """Allows a reload of the history at once, then 2, 4 … 30 s apart."""
+
+    def __init__(self) -> None:
+        self._allowed_at = self._requested_at = -QUIET
+        self._wait = 0.0
+
+    def allow(self) -> bool:
+        now = anyio.current_time()
+        if now - self._requested_at >= QUIET:
+            self._allowed_at = now
+            self._wait = RELOAD_BACKOFF[0]
+        self._requested_at = now
+        if now < self._allowed_at:
+            return False
+        self._allowed_at = now + self._wait
+        self._wait = min(2 * self._wait, RELOAD_BACKOFF[1])
+        return True
 
 
 class ChannelSubscription:
@@ -151,7 +181,7 @@ class Tab:
 class ExactPanel:
     """One exact query of a panel of the last `width` seconds.
 
-    `gap` is the notice that rows are missing. `fetches` and `reloads` count calls.
+    `gap` is the notice that rows are missing. `fetches`, `reloads` and `thinnings` count calls.
     """
 
     def __init__(
@@ -170,7 +200,7 @@ class ExactPanel:
         self.gap = False
         self.drawings: list[Drawing] = []
         self.faults: list[str] = []
-        self.fetches = self.reloads = 0
+        self.fetches = self.reloads = self.thinnings = 0
         self.loaded = anyio.Event()
         self._tab, self._backend, self._on_draw = tab, tab.backend, on_draw
         self._subscription: ChannelSubscription | None = None
@@ -181,8 +211,9 @@ class ExactPanel:
         self._truncated = False  # rows after the cursor are lost; no reload is allowed yet
         self._continued = False  # a packet or page has continued the history
         self._poll_at = 0.0
-        self._reload_at = self._epoch_changed_at = -QUIET
-        self._reload_wait = 0.0
+        self._load_of_rows = Load(0, -1, False)
+        self._live = 0  # rows since the history was loaded
+        self._reloads, self._thinnings = ReloadLimiter(), ReloadLimiter()
 
     def close(self) -> None:
         self._scope.cancel()
@@ -214,6 +245,10 @@ class ExactPanel:
                 await self._fetch(self.cursor)
         elif self._queue:
             await self._handle(self._queue.popleft())
+        if self._live > self.points and len(self.rows) > 2 * self.points:
+            if self._load_of_rows.is_thinned and self._thinnings.allow():
+                self.thinnings += 1
+                await self._load()
 
     async def _load(self) -> None:
         """Load the history of the current range."""
@@ -225,6 +260,8 @@ class ExactPanel:
         self.names, self.rows = names, list(rows)
         self.epoch, self.cursor = cursor["epoch"], cursor["last"]
         self._epoch_differs = self._truncated = self._continued = False
+        self._load_of_rows = Load(start, self.cursor, cursor.get("thinned", False))
+        self._live = 0
         first = self.rows[0][names.index("time")] if self.rows else now
         self.gap = any(start <= time < first for time in former)
         self._draw()
@@ -304,7 +341,9 @@ class ExactPanel:
         if len(values) != len(self.names):
             self._add_faults([f"{len(values)} columns, the history has {len(self.names)}"])
         pairs = zip(cursors_of(message), zip(*values, strict=True), strict=True)
-        self.rows += [row for cursor, row in pairs if cursor > self.cursor]
+        rows = [row for cursor, row in pairs if cursor > self.cursor]
+        self.rows += rows
+        self._live += len(rows)
         self.cursor = cursor["last"]
         self._draw()
 
@@ -331,17 +370,9 @@ class ExactPanel:
             self._draw()
 
     def _may_reload(self) -> bool:
-        now = anyio.current_time()
-        if now - self._epoch_changed_at >= QUIET:
-            self._reload_at = now
-            self._reload_wait = RELOAD_BACKOFF[0]
-        self._epoch_changed_at = now
-        if now < self._reload_at:
-            return False
-        self._reload_at = now + self._reload_wait
-        self._reload_wait = min(2 * self._reload_wait, RELOAD_BACKOFF[1])
-        self.reloads += 1
-        return True
+        is_allowed = self._reloads.allow()
+        self.reloads += is_allowed
+        return is_allowed
 
     async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call until it succeeds, with back-off."""
@@ -364,11 +395,14 @@ class ExactPanel:
         """Trim the rows and draw them."""
         now = self._backend.now()
         cutoff, rows, times = now - round(self.width * 1000), self.rows, self._times()
-        start = max(0, len(rows) - self.points)
+        limit = self.points * (LIVE_ROWS if self._load_of_rows.is_thinned else 1)
+        start = max(0, len(rows) - limit)
         while start < len(rows) and times[start] < cutoff:
             start += 1
         del rows[:start]
-        drawing = Drawing(now, cutoff, self.epoch, self.cursor, tuple(rows), self.gap)
+        drawing = Drawing(
+            now, cutoff, self.epoch, self.cursor, tuple(rows), self.gap, self._load_of_rows
+        )
         self.drawings.append(drawing)
         if self._on_draw is not None:
             self._on_draw(self, drawing)

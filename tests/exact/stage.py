@@ -7,7 +7,7 @@ import anyio
 
 from aiostream_ds._grafana.application import background_tasks
 
-from .client import Drawing, ExactPanel, Tab
+from .client import LIVE_ROWS, Drawing, ExactPanel, Tab
 from .judge import Judge
 from .network import Network
 from .world import Log, Server, World, offset_of, open_servers
@@ -98,7 +98,17 @@ class Stage:
                 return []
             log = self.world.epochs[drawing.rows[0][panel.names.index("log")]]
             self._logs[drawing.epoch] = log
-        return log.expected(drawing.cutoff, offset_of(drawing.cursor), panel.points)
+        rows = log.between(drawing.cutoff, offset_of(drawing.cursor))
+        if not drawing.load.is_thinned:
+            return rows[-panel.points :]
+        history = log.between(drawing.load.cutoff, offset_of(drawing.load.cursor))
+        if len(history) > panel.points:
+            # some of its rows are left out, but neither the first nor the last one
+            n = panel.names.index("n")
+            drawn = [row[n] for row in drawing.rows if row[n] <= history[-1]]
+            kept = {history[0], *drawn[-panel.points :], history[-1]}
+            rows = [row for row in rows if row > history[-1] or row in kept]
+        return rows[-LIVE_ROWS * panel.points :]
 
     def check_feeds(self) -> None:
         """Assert that every feed panel ends with the newest row of its server's process."""

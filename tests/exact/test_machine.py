@@ -5,6 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from aiostream_ds._grafana import range_reading
 from tests.exact.machine import ExactStreamsMachine
 
 _PROFILES = {"fast": 25, "ci": 2_000, "deep": 20_000}
@@ -22,3 +23,9 @@ TestExactStreams.settings = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate] + ([] if _HISTORIES else [Phase.shrink]),
 )
 TestExactStreams.pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + _COUNT)]
+
+
+@pytest.fixture(autouse=True)
+def many_pages(monkeypatch):
+    """Long ranges are read in many pages."""
+    monkeypatch.setattr(range_reading, "PAGE_ROWS", 10)

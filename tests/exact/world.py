@@ -155,10 +155,10 @@ class Log:
         """The rows up to this time."""
         return self.lines[: bisect_right(self.times, now)]
 
-    def expected(self, cutoff: int, cursor: int, points: int) -> list[int]:
-        """The numbers of the rows that a panel must draw."""
+    def between(self, cutoff: int, cursor: int) -> list[int]:
+        """The numbers of the rows from a time up to a cursor."""
         first, end = bisect_left(self.times, cutoff), bisect_right(self.offsets, cursor)
-        return list(range(first + 1, end + 1))[-points:]
+        return list(range(first + 1, end + 1))
 
 
 class World:

@@ -322,11 +322,13 @@ async def test_the_history_hook_gets_range_and_limit():
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=10_000_000))
         await query_data(grafana, a_query("A", "sensor", {"id": "x"}, points=-1))
     assert asked[0] == (
-        HistoryRange(start=start, end=start + timedelta(hours=1), limit=3),
+        HistoryRange(start=start, end=start + timedelta(hours=1), limit=4, points=3),
         "kitchen",
     )
+    assert asked[0][0].interval == timedelta(minutes=20)
     assert frame.rows == 3
-    assert [history_range.limit for history_range, _ in asked[1:]] == [queries.HISTORY_LIMIT, 1]
+    points = {history_range.points for history_range, _ in asked}
+    assert points == {3, queries.HISTORY_LIMIT, 1}
 
 
 async def test_a_range_outside_the_calendar_is_a_bad_query():
@@ -588,7 +590,7 @@ async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
     seen = []
 
     class Long(DataSource):
-        @stream("ticks")
+        @stream("ticks", thin=False)
         async def ticks(self) -> Rows[Reading]:
             yield Reading(time=1, celsius=1.0)
 
@@ -610,7 +612,7 @@ async def test_a_long_history_is_encoded_in_a_thread(monkeypatch):
 
 
 class Ticks(DataSource):
-    @stream("ticks")
+    @stream("ticks", thin=False)
     async def ticks(self):
         yield {"time": datetime.now(UTC), "n": 1}
 

@@ -2,6 +2,7 @@
 import * as React from "react";
 
 import { parsePluginSchema, type PluginSchema } from "../forms/pluginSchema";
+import { messageOf } from "../responses";
 
 const cache = new Map<string, Promise<PluginSchema>>();
 
@@ -31,7 +32,7 @@ async function fetchPluginSchema(pluginId: string): Promise<PluginSchema> {
     return parsePluginSchema(await answer.json());
   } catch (error) {
     throw new Error(
-      `cannot use the plugin's schema.json: ${error instanceof Error ? error.message : String(error)}`,
+      `cannot use the plugin's schema.json: ${messageOf(error)}`,
     );
   }
 }

@@ -48,7 +48,7 @@ export class RowBuffer {
     for (let row = 0; row < this.rows; row++) {
       const time = this.timeOf(row);
       if (time >= from && time < before) {
-        const run = runs[runs.length - 1];
+        const run = runs.at(-1);
         if (run && run[1] === row) {
           run[1]++;
         } else {

@@ -9,6 +9,7 @@
  * never spans a gap.
  */
 
+import { messageOf } from "../responses";
 import { RowBuffer } from "./buffer";
 import { type Column, slice } from "./columns";
 import { keep } from "./keeping";
@@ -32,8 +33,11 @@ export interface History<F> {
   columns: Column[];
   /** Index of the column with the rows' time in Unix ms; -1 without one. */
   time: number;
-  /** `upstream` names the upstream system of a stream whose history can be read again. */
-  cursor: { channel: string; epoch: string; last: Cursor; upstream?: string };
+  /**
+   * `upstream` names the upstream system of a stream whose history can be read again. `thinned`: a
+   * history of more rows than the limit is thinned, and with live rows so many times as many are drawn.
+   */
+  cursor: { channel: string; epoch: string; last: Cursor; upstream?: string; thinned?: number };
 }
 
 /** A call that failed; `permanent` if a retry cannot help. */
@@ -53,7 +57,7 @@ export interface HistoryLoader<F> {
   sameColumns(frame: F, other: F): boolean;
   /** Left edge of the panel's current range, in Unix ms. */
   from(): number;
-  /** Most rows that are drawn. */
+  /** Most rows of a history. */
   limit: number;
   /** Whether the panel is invisible. */
   hidden(): boolean;
@@ -82,12 +86,15 @@ export class Follower<F> {
   #queue: Packet[] = [];
   #epochDiffers = false; // packets have another epoch than the history
   #truncated = false; // rows after the cursor are lost, and a reload is not allowed yet
+  #limit = 0; // most rows that are drawn
+  #spare = 0; // rows that may come until the history is loaded again, to thin them
   #continued = false; // a packet or page has continued the history since it was loaded
   #missedPolls = 0; // checks in a row that found no live socket
   #pollAt = 0;
   #closed = false;
   readonly #notices = new Notices();
   readonly #reloads = new ReloadLimiter();
+  readonly #thinnings = new ReloadLimiter();
   readonly #idle = new Sleeper();
   readonly #pause = new Sleeper();
   readonly #throttle: DrawThrottle;
@@ -120,7 +127,6 @@ export class Follower<F> {
     this.#closed = true;
     this.#throttle.close();
     this.#subscription?.leave(this);
-    this.#subscription = undefined;
     this.#idle.wake();
     this.#pause.wake();
   }
@@ -147,6 +153,9 @@ export class Follower<F> {
 
   #begin(history: History<F>): void {
     const { cursor } = history;
+    const { limit } = this.#loader;
+    this.#limit = limit * (cursor.thinned ?? 1);
+    this.#spare = cursor.thinned ? limit : Infinity;
     if (!this.#buffer || history.columns.length > 0) {
       this.#replace(history);
     } else {
@@ -164,7 +173,7 @@ export class Follower<F> {
   /** Draw a history, after the drawn rows that stay. */
   #replace({ frame, columns, time, cursor }: History<F>): void {
     const buffer = new RowBuffer(columns, time);
-    const full = buffer.rows >= this.#loader.limit;
+    const full = buffer.rows >= this.#limit;
     this.#notices.cut = full ? buffer.timeOf(0) : undefined;
     if (this.#buffer && !full) {
       const { rows, gap } = keep(this.#buffer, buffer, this.#loader.from(), {
@@ -198,15 +207,19 @@ export class Follower<F> {
   }
 
   async #step(): Promise<void> {
-    if (this.#queue.length === 0) {
+    if (!this.#queue.length) {
       await this.#idle.sleep(this.#pollAt - now());
       this.#throwIfClosed();
     }
     if (now() >= this.#pollAt) {
       this.#pollAt = now() + POLL_INTERVAL;
       await this.#poll();
-    } else if (this.#queue.length > 0) {
+    } else if (this.#queue.length) {
       await this.#handle(this.#queue.shift()!);
+    }
+    const { limit, hidden } = this.#loader;
+    if (this.#spare < 0 && this.#buffer.rows > 2 * limit && !hidden() && this.#thinnings.allow()) {
+      await this.#reload();
     }
   }
 
@@ -283,10 +296,12 @@ export class Follower<F> {
     }
     const first = firstAfter(packet, columns, this.#cursor);
     this.#closeGap(columns, first);
+    this.#spare += this.#buffer.rows;
     this.#buffer.append(columns, first);
+    this.#spare -= this.#buffer.rows;
     this.#cursor = packet.cursor.last;
     this.#update({ waiting: undefined });
-    if (this.#buffer.rows > 2 * this.#loader.limit) {
+    if (this.#buffer.rows > 2 * this.#limit) {
       this.#trim(); // a hidden tab may not draw for hours
     }
     this.#throttle.request();
@@ -305,12 +320,7 @@ export class Follower<F> {
 
   /** Load the history again as soon as the limiter allows; until then poll. */
   async #changeEpoch(): Promise<void> {
-    if (this.#reloads.allow()) {
-      await this.#reload();
-    } else {
-      this.#epochDiffers = true;
-      this.#update({ blocked: true });
-    }
+    this.#epochDiffers = await this.#isBlocked();
   }
 
   /** Rows after the cursor are gone from the log; the history may still have them. */
@@ -321,11 +331,8 @@ export class Follower<F> {
       this.#cursor = page.cursor.prev;
       this.#throttle.request();
       await this.#append(page);
-    } else if (this.#reloads.allow()) {
-      await this.#reload();
     } else {
-      this.#truncated = true;
-      this.#update({ blocked: true });
+      this.#truncated = await this.#isBlocked();
     }
   }
 
@@ -334,10 +341,20 @@ export class Follower<F> {
       return; // its first rows will close it
     }
     const { rows, time } = this.#buffer;
-    const found = new RowBuffer(columns, time).timeOf(0);
-    const before = Number.isNaN(found) ? Date.now() : found;
+    const before = new RowBuffer(columns, time).timeOf(0) || Date.now();
     const after = rows > 0 ? this.#buffer.timeOf(rows - 1) : undefined;
     this.#notices.addGap({ after, before, certain: true }, before, true);
+  }
+
+  /** Load the history again. Returns whether the limiter does not allow it yet. */
+  async #isBlocked(): Promise<boolean> {
+    const blocked = !this.#reloads.allow();
+    if (blocked) {
+      this.#update({ blocked });
+    } else {
+      await this.#reload();
+    }
+    return blocked;
   }
 
   async #reload(): Promise<void> {
@@ -360,7 +377,7 @@ export class Follower<F> {
         const isPermanent = error instanceof Failure && error.permanent;
         delay = (isPermanent ? permanent : transient).next();
         if (isPermanent || failures > 1) {
-          this.#update({ failure: error instanceof Error ? error.message : String(error) });
+          this.#update({ failure: messageOf(error) });
         }
       }
       await this.#sleep(delay);
@@ -379,20 +396,20 @@ export class Follower<F> {
   }
 
   #drawFrame(): void {
-    const found = this.#notices.collect(this.#trim(), this.#loader.limit);
+    const found = this.#notices.collect(this.#trim(), this.#limit);
     this.#draw({ frame: this.#frame, columns: this.#buffer.copy(), ...found });
   }
 
   /** Remove rows that the panel does not draw. Returns the left edge of its range. */
   #trim(): number {
     const from = this.#loader.from();
-    this.#notices.cut = this.#buffer.trim(from, this.#loader.limit) ?? this.#notices.cut;
+    this.#notices.cut = this.#buffer.trim(from, this.#limit) ?? this.#notices.cut;
     return from;
   }
 
   #queueHasOtherEpoch(): boolean {
-    const last = this.#queue[this.#queue.length - 1];
-    return last !== undefined && last.cursor.epoch !== this.#epoch;
+    const last = this.#queue.at(-1);
+    return !!last && last.cursor.epoch !== this.#epoch;
   }
 
   async #sleep(ms: number): Promise<void> {

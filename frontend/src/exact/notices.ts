@@ -83,7 +83,7 @@ export class Notices {
     const notices: Notice[] = [];
     const annotations: Annotation[] = [];
     this.#gaps = this.#gaps.filter(({ after = 0, before = after }) => before >= from);
-    if (this.cut !== undefined && this.cut < from) {
+    if (this.cut! < from) {
       this.cut = undefined;
     }
     if (status) {
@@ -99,7 +99,7 @@ export class Notices {
     const gaps = this.#gaps;
     if (gaps.length > 0) {
       const others = gaps.length > 1 ? ` Earlier gaps: ${gaps.length - 1}.` : "";
-      notices.push({ severity: "warning", text: textOf(gaps[gaps.length - 1]) + others });
+      notices.push({ severity: "warning", text: textOf(gaps.at(-1)!) + others });
       gaps.forEach((gap) => annotations.push({ from: gap.after ?? from, to: gap.before, text: textOf(gap) }));
     }
     if (this.cut !== undefined) {

@@ -4,7 +4,7 @@ import { type DataFrame, type DataQueryRequest, type DataQueryResponse, LoadingS
 import { Observable, type Subscriber, firstValueFrom } from "rxjs";
 
 import { currentRange } from "../range";
-import { keyOf } from "../responses";
+import { keyOf, messageOf } from "../responses";
 import type { StreamQuery } from "../types";
 import { Failure, Follower, type History } from "./follower";
 import { cursorOf, framesOf, historyOf, sameColumns } from "./frames";
@@ -81,14 +81,14 @@ class ExactQuery {
     const { refId } = this.#target;
     const fixed = frames.filter((frame) => !cursorOf(frame));
     const followed = frames.filter(cursorOf);
-    if (fixed.length > 0 || followed.length === 0) {
+    if (fixed.length > 0 || !followed.length) {
       const [key, state] =
-        followed.length > 0
+        followed.length
           ? [keyOf(refId, "fixed"), LoadingState.Streaming]
           : [keyOf(refId, 0), LoadingState.Done];
       this.#subscriber.next({ data: fixed, key, state });
     }
-    if (followed.length === 0) {
+    if (!followed.length) {
       this.#subscriber.complete();
     }
     followed.forEach((frame, index) => this.#follow(frame, index));
@@ -109,7 +109,7 @@ class ExactQuery {
       sameColumns,
       from: () => currentRange(this.#request).from.valueOf(),
       limit: this.#request.maxDataPoints ?? DEFAULT_POINTS,
-      hidden: () => document.visibilityState === "hidden",
+      hidden: () => document.hidden,
     };
     const follower = new Follower(loader, subscriptions, (drawing) => {
       this.#subscriber.next({ data: framesOf(drawing), key, state: LoadingState.Streaming });
@@ -126,7 +126,7 @@ class ExactQuery {
     if (error) {
       throw new Failure(error.message ?? error.data?.message ?? "the query failed", isPermanent(error.status));
     }
-    if (data.length === 0) {
+    if (!data.length) {
       // Grafana's class returns no frames and no error when its server cannot be reached
       throw new Failure(UNREACHABLE);
     }
@@ -150,9 +150,8 @@ class ExactQuery {
 
   /** Shown under the key of the first frame, which replaces it later. */
   #showError(error: unknown, key = keyOf(this.#target.refId, 0)): void {
-    const message = error instanceof Error ? error.message : String(error);
     const { refId } = this.#target;
-    this.#subscriber.next({ data: [], key, state: LoadingState.Error, error: { message, refId } });
+    this.#subscriber.next({ data: [], key, state: LoadingState.Error, error: { message: messageOf(error), refId } });
   }
 
   readonly #onVisibilityChange = (): void => this.#followers.forEach((follower) => follower.becameVisible());
@@ -165,5 +164,5 @@ interface ErrorBody {
 
 /** Whether the query or a permission is the cause, so that a retry cannot help. */
 function isPermanent(status: number | undefined): boolean {
-  return status !== undefined && status >= 400 && status < 500 && status !== 408 && status !== 429;
+  return status! >= 400 && status! < 500 && status !== 408 && status !== 429;
 }

@@ -56,7 +56,6 @@ export class ChannelSubscription {
 
   join(subscriber: Subscriber): void {
     clearTimeout(this.#timer);
-    this.#timer = undefined;
     this.#subscribers.add(subscriber);
     subscriber.receiveStatus(this.#status);
     if (this.#lastHeartbeat) {
@@ -68,7 +67,7 @@ export class ChannelSubscription {
   }
 
   leave(subscriber: Subscriber): void {
-    if (this.#subscribers.delete(subscriber) && this.#subscribers.size === 0) {
+    if (this.#subscribers.delete(subscriber) && !this.#subscribers.size) {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#close(), LINGER);
     }
@@ -91,7 +90,7 @@ export class ChannelSubscription {
   #reopen(): void {
     this.#connected = false;
     this.#unsubscribe = undefined;
-    if (this.#subscribers.size > 0) {
+    if (this.#subscribers.size) {
       this.#timer = setTimeout(() => this.#subscribe(), this.#backoff.next());
     } else {
       this.#close();

@@ -56,7 +56,7 @@ export class Sleeper {
 
   sleep(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(() => this.wake(), Math.max(0, ms));
+      const timer = setTimeout(() => this.wake(), ms);
       this.#end = () => {
         clearTimeout(timer);
         resolve();
@@ -65,9 +65,7 @@ export class Sleeper {
   }
 
   wake(): void {
-    const end = this.#end;
-    this.#end = undefined;
-    end?.();
+    this.#end?.(); // a second call has no effect
   }
 }
 

@@ -65,6 +65,7 @@ export class FakeGrafana {
   failure = new Error("down");
   status: Page["status"]; // of pages
   cursors: "numbers" | "pairs" | "texts" = "numbers";
+  thins = false; // a history of more rows than the limit has rows of its whole range
   readonly calls: Array<{ name: string; at: number }> = [];
   readonly listeners = new Set<Listener>();
   opened = 0; // raw subscriptions that were opened
@@ -78,7 +79,11 @@ export class FakeGrafana {
 
   history(limit = 100_000, from = 0): History<string> {
     const numbers = packet(0, this.last).data?.values[1] ?? [];
-    const drawn = (numbers as number[]).filter((n) => (this.offset + n) * 1000 >= from).slice(-limit);
+    const found = (numbers as number[]).filter((n) => (this.offset + n) * 1000 >= from);
+    const step = Math.ceil(found.length / (limit - 1));
+    const drawn = this.thins && found.length > limit
+      ? found.filter((_, row) => row % step === 0 || row === found.length - 1)
+      : found.slice(-limit);
     const pages = drawn.map((n) => Math.floor(n / 7));
     const lines = drawn.map((n) => n % 7);
     const added = { numbers: [], pairs: [pages, lines], texts: [pages.map((page, row) => `${page}-${lines[row]}`)] };
@@ -91,6 +96,7 @@ export class FakeGrafana {
         epoch: this.epoch,
         last: this.cursors === "numbers" ? this.last : toPair(this.last),
         upstream: this.upstream,
+        thinned: this.thins ? 10 : undefined,
       },
     };
   }
@@ -151,12 +157,15 @@ type PanelOptions = Partial<HistoryLoader<string>> & { history?: History<string>
 
 export class Panel {
   readonly drawn: Array<Drawing<string>> = [];
+  /** The number of drawings before each load, and the epoch and last row of the history. */
+  readonly loads: Array<{ drawings: number; epoch: string; last: number }> = [];
   readonly follower: Follower<string>;
 
   constructor(grafana: FakeGrafana, options: PanelOptions) {
     const loader: HistoryLoader<string> = {
       load: async () => {
         grafana.recordCall("load");
+        this.loads.push({ drawings: this.drawn.length, epoch: grafana.epoch, last: grafana.last });
         return grafana.history(loader.limit);
       },
       rows: async (_, after) => {
@@ -170,6 +179,7 @@ export class Panel {
       ...options,
     };
     this.follower = new Follower(loader, grafana.subscriptions, (drawing) => this.drawn.push(drawing));
+    this.loads.push({ drawings: 0, epoch: grafana.epoch, last: grafana.last });
     void this.follower.run(options.history ?? grafana.history(loader.limit));
   }
 

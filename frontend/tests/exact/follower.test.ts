@@ -428,6 +428,69 @@ test("rows before the range and beyond the limit are not drawn; the limit is sho
   expect(narrow.notices).toEqual([]);
 });
 
+test("live rows follow a thinned history, which is loaded again when there are too many of them", async () => {
+  grafana.thins = true;
+  grafana.last = 100;
+  const panel = await opened({ limit: 11 });
+  const history = upto(10, 0).map((n) => 10 * n + 1);
+  expect(panel.latest).toEqual([...history.slice(0, 10), 100]);
+  for (let last = 101; last <= 111; last++) {
+    grafana.write(last);
+    await advance(0.1);
+    expect(panel.latest).toEqual([...history.slice(0, 10), ...upto(last, 100)]);
+  }
+  expect(grafana.calls).toEqual([]);
+  grafana.write(112);
+  await advance(0.1);
+  expect(grafana.times("load")).toHaveLength(1);
+  expect(panel.latest).toEqual([...upto(9, 0).map((n) => 12 * n + 1), 112]);
+  grafana.write(113);
+  await advance(0.1);
+  expect(panel.latest.slice(-3)).toEqual([109, 112, 113]);
+  expect(panel.notices).toEqual([]);
+});
+
+test("a hidden panel does not thin its rows until it is visible", async () => {
+  let isHidden = true;
+  grafana.thins = true;
+  const panel = await opened({ limit: 5, hidden: () => isHidden });
+  for (let last = 11; last <= 40; last++) {
+    grafana.write(last);
+    await advance(0.1);
+  }
+  expect(grafana.calls).toEqual([]);
+  isHidden = false;
+  panel.follower.becameVisible();
+  grafana.write(41);
+  await advance(0.1);
+  expect(grafana.times("load")).toHaveLength(1);
+  expect(panel.latest).toEqual([1, 12, 23, 34, 41]);
+});
+
+test("a thinned history is not loaded again while few rows are drawn, or too often", async () => {
+  grafana.thins = true;
+  const narrow = await opened({ limit: 20, from: () => (grafana.last - 15) * 1_000 });
+  const fast = await opened({ limit: 5 });
+  for (let last = 11; last <= 90; last++) {
+    grafana.write(last);
+    await advance(0.1);
+  }
+  expect(narrow.loads).toHaveLength(1);
+  expect(narrow.latest).toEqual(upto(90, 75));
+  expect(grafana.times("load")).toEqual([0, 2, 6].map((at) => expect.closeTo(at, 0)));
+  expect(fast.latest.slice(0, 2)).toEqual([1, expect.any(Number)]);
+});
+
+test("rows of a thinned history are cut when it cannot be thinned again in time", async () => {
+  grafana.thins = true;
+  const panel = await opened({ limit: 5, load: () => new Promise(() => undefined) });
+  grafana.write(12);
+  grafana.write(61);
+  await advance(0.1);
+  expect(panel.latest).toEqual([...upto(61, 12)]);
+  expect(panel.notices[0]).toMatch(/^info: Only the newest 50 rows are drawn/);
+});
+
 test("the stream's status is a notice until it is healthy again", async () => {
   const panel = await opened();
   grafana.send(packet(10, 10, "e", { status: { severity: "warning", text: "reconnecting (3)" } }));

@@ -1,6 +1,6 @@
 // Random sequences of rows, lost packets, outages, lagging pages and restarts. Each frame of each panel
-// has every row of its range up to its last one, once and in order. Rows of an earlier epoch are before
-// those of a later one, with a notice.
+// has every row of its range up to its last one, once and in order; with a thinned history, every row that
+// has come since it was loaded. Rows of an earlier epoch are before those of a later one, with a notice.
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { FakeGrafana, NOW, type Panel, advance, packet, upto } from "./fake";
@@ -25,6 +25,8 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
   const below = (limit: number) => Math.floor(random() * limit);
   const grafana = new FakeGrafana();
   grafana.cursors = (["numbers", "pairs", "texts"] as const)[seed % 3]!;
+  grafana.thins = seed % 2 === 0;
+  const open = () => grafana.open(grafana.thins ? { limit: 6 } : {});
   const panels: Panel[] = [];
   let sent = grafana.last;
   let dropping = false;
@@ -46,7 +48,7 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
     () => (grafana.pageRows = 1 + below(8)),
     () => grafana.send(undefined, random() < 0.5 ? "connecting" : "connected"),
     () => grafana.send(packet(Math.max(0, sent - 3), sent, grafana.epoch, {}, grafana.offset)), // sent again
-    () => void panels.push(grafana.open()),
+    () => void panels.push(open()),
     () => panels.splice(below(panels.length + 1), 1).forEach((panel) => panel.follower.close()),
     () => grafana.endSubscriptions(),
     () => (grafana.first = 1 + below(grafana.last)), // pages have lost older rows
@@ -56,7 +58,7 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
       grafana.upstream = random() < 0.5 ? grafana.upstream : `u${epochs}`;
     },
   ];
-  panels.push(grafana.open());
+  panels.push(open());
   const all = [...panels];
   for (let step = 0; step < 60; step++) {
     actions[below(actions.length)]();
@@ -68,14 +70,20 @@ test.each(upto(SEQUENCES))("sequence %i", async (seed) => {
   grafana.pageRows = 5_000;
   grafana.send(packet(grafana.last, grafana.last, grafana.epoch), "connected");
   await advance(120);
-  for (const { columns, notices } of all.flatMap((panel) => panel.drawn)) {
+  const drawings = all.flatMap(({ drawn, loads }) =>
+    drawn.map((drawing, index) => ({ ...drawing, loads: loads.filter((load) => load.drawings <= index) }))
+  );
+  for (const { columns, notices, loads } of drawings) {
     const [times, numbers, names] = columns as [number[], number[], string[]];
     times.forEach((time, row) => expect(time).toBeGreaterThan(row > 0 ? times[row - 1] : -1));
     const changes = names.flatMap((name, row) => (row > 0 && name !== names[row - 1] ? [row] : []));
     expect(changes).toHaveLength(Math.max(0, new Set(names).size - 1)); // no epoch twice
     if (!notices.some(({ text }) => text.startsWith("Rows "))) {
       expect(changes).toEqual([]);
-      expect(numbers).toEqual(upto(numbers.length));
+      const load = loads.filter(({ epoch }) => epoch === names[0]).at(-1);
+      const thinned = grafana.thins ? load?.last ?? 0 : 0;
+      const exact = numbers.filter((n) => n > thinned);
+      expect(exact).toEqual(upto(thinned + exact.length, thinned + 1));
     }
   }
   for (const panel of panels) {

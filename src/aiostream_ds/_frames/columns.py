@@ -30,6 +30,7 @@ from aiostream_ds._short_repr import short_repr
 __all__ = [
     "ARRAY_TYPES",
     "FLOATS",
+    "NUMBERS",
     "RANGES",
     "Column",
     "FieldType",
@@ -104,6 +105,9 @@ RANGES = {
     FieldType.ENUM: (0, 2**16 - 1),
     FieldType.TIME: (-TIME_LIMIT, TIME_LIMIT),
 }
+NUMBERS = frozenset({*FLOATS, *RANGES, FieldType.BOOL}) - {FieldType.TIME}
+"""The types of values that a chart draws as a line; booleans as 0 and 1."""
+
 _FLOAT32_LIMIT: float = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
 _CLASSES: dict[FieldType, type] = {
     **dict.fromkeys(RANGES, int),

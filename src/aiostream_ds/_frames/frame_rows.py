@@ -12,7 +12,17 @@ from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import Packet, Schema
 
-__all__ = ["add_notices", "join_packets", "rows_between", "slice_rows", "take_rows", "take_values"]
+__all__ = [
+    "add_notices",
+    "join_frames",
+    "join_packets",
+    "rows_between",
+    "slice_rows",
+    "take_rows",
+    "take_values",
+    "time_field",
+    "to_list",
+]
 
 
 def add_notices(frame: Frame, notices: Sequence[Notice]) -> None:
@@ -20,6 +30,18 @@ def add_notices(frame: Frame, notices: Sequence[Notice]) -> None:
     if notices:
         meta = frame.meta or FrameMeta()
         frame.meta = msgspec.structs.replace(meta, notices=(*meta.notices, *notices))
+
+
+def to_list(values: Any) -> list[Any]:
+    """The values of a column as a list: of a list, a numpy array or a pyarrow array."""
+    convert = getattr(values, "tolist", None)  # numpy and pyarrow
+    found: list[Any] = convert() if convert is not None else list(values)
+    return found
+
+
+def time_field(frame: Frame) -> Field | None:
+    """The first TIME field, which has the rows' time."""
+    return next((field for field in frame.fields if field.type is FieldType.TIME), None)
 
 
 def take_values(values: Any, rows: "slice | Sequence[int]") -> Any:
@@ -56,16 +78,16 @@ def slice_rows(frame: Frame, start: int, stop: int) -> Frame:
     return take_rows(frame, slice(max(0, start), stop))
 
 
-def rows_between(frame: Frame, start_ms: float, end_ms: float, limit: int) -> Frame:
-    """The newest `limit` rows whose time is in the range, ends included. The time is the first TIME
-    field; without one, all rows match."""
-    times = next((field.values for field in frame.fields if field.type is FieldType.TIME), None)
-    if times is None:
-        return slice_rows(frame, frame.rows - limit, frame.rows)
+def rows_between(frame: Frame, start_ms: float, end_ms: float) -> Frame:
+    """The rows whose time is in the range, ends included. Without a TIME field all rows match."""
+    field = time_field(frame)
+    if field is None:
+        return frame
     rows = [
-        row for row, time in enumerate(times) if time is not None and start_ms <= time <= end_ms
+        row
+        for row, time in enumerate(to_list(field.values))
+        if time is not None and start_ms <= time <= end_ms
     ]
-    rows = rows[-limit:]
     return frame if len(rows) == frame.rows else take_rows(frame, rows)
 
 
@@ -88,6 +110,20 @@ def join_packets(packets: Sequence[Packet], schema: Schema | None) -> Frame:
     return Frame(*(_join_field(field, frames) for field in wanted.fields))
 
 
+def join_frames(frames: Sequence[Frame]) -> Frame:
+    """The rows of frames, with the columns of the last one, and after them those that only others
+    have. Name and metadata are those of the last one."""
+    if len(frames) == 1:
+        return frames[0]
+    wanted: dict[str, Field] = {}
+    for frame in reversed(frames):
+        for field in frame.fields:
+            wanted.setdefault(field.name, field)
+    last = frames[-1]
+    joined = (_join_field(field, frames) for field in wanted.values())
+    return Frame(*joined, name=last.name, ref_id=last.ref_id, meta=last.meta)
+
+
 def _join_field(wanted: Field, frames: Sequence[Frame]) -> Field:
     values: list[Any] = []
     nanos: list[int] = []
@@ -98,7 +134,7 @@ def _join_field(wanted: Field, frames: Sequence[Frame]) -> Field:
             nanos += [0] * frame.rows
         else:
             values += _convert(found, wanted.type)
-            nanos += found.nanos or [0] * frame.rows
+            nanos += [0] * frame.rows if found.nanos is None else to_list(found.nanos)
     return Field(
         wanted.name,
         values,
@@ -113,7 +149,7 @@ def _join_field(wanted: Field, frames: Sequence[Frame]) -> Field:
 def _convert(field: Field, wanted: FieldType) -> list[Any]:
     """The values as another type, None for those that it cannot represent."""
     if field.type is wanted:
-        return list(field.values)
+        return to_list(field.values)
     convert = _CONVERSIONS.get((field.type, wanted))
     if convert is None:
         return [None] * len(field.values)

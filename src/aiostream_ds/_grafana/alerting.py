@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from aiostream_ds._encoding.blocks import to_list
 from aiostream_ds._encoding.field_names import full_name
-from aiostream_ds._frames.columns import FLOATS, RANGES
+from aiostream_ds._frames.columns import NUMBERS
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds.errors import BadQuery
 
@@ -19,8 +19,7 @@ __all__ = ["alert_frames", "is_for_alerting", "is_series"]
 _HEADER = "fromalert"
 """The header of a query of an alert rule; its value is "true"."""
 
-_NUMBERS = frozenset({*FLOATS, *RANGES, FieldType.BOOL}) - {FieldType.TIME}
-_SERIES = _NUMBERS | {FieldType.TIME}
+_SERIES = NUMBERS | {FieldType.TIME}
 
 
 def is_for_alerting(headers: Mapping[str, str]) -> bool:
@@ -40,7 +39,7 @@ def alert_frames(frame: Frame, cursor: Collection[str] = ()) -> list[Frame]:
     if not frame.rows:
         return [Frame(name=frame.name, meta=frame.meta)]
     time = next((field for field in frame.fields if field.type is FieldType.TIME), None)
-    numbers = [f for f in frame.fields if f.type in _NUMBERS and f.name not in cursor]
+    numbers = [f for f in frame.fields if f.type in NUMBERS and f.name not in cursor]
     if time is None or not numbers:
         found = ", ".join(f"{field.name} ({field.type.value})" for field in frame.fields)
         raise BadQuery(

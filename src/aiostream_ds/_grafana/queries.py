@@ -22,12 +22,14 @@ from aiostream_ds._frames import frame_rows
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.dataframes import hint, is_table
 from aiostream_ds._frames.frame import Frame
+from aiostream_ds._frames.times import MILLISECOND
 from aiostream_ds._grafana import conversion
 from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting, is_series
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.query_fields import decode_query
+from aiostream_ds._grafana.range_reading import HISTORY_LIMIT, LIVE_FACTOR
 from aiostream_ds._grafana.replay import (
     OPEN_END,
     RowReplay,
@@ -45,10 +47,7 @@ from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import PluginContext, Query, User
 from aiostream_ds.rows import Columns, HistoryRange
 
-__all__ = ["HISTORY_LIMIT", "answer"]
-
-HISTORY_LIMIT = 100_000
-"""Most rows that a history hook is asked for, whatever a panel's maxDataPoints is."""
+__all__ = ["answer"]
 
 QUERY_LIMIT = 1 << 20
 """Bytes of one query's JSON; a panel's query has some hundred."""
@@ -70,16 +69,24 @@ _EXPRESSION = (
 _FROM_EXPRESSION = "http_x-grafana-from-expr"
 """The header of a panel's queries if one of them is an expression; its value is "true"."""
 
+_PANEL = "http_x-panel-plugin-id"
+"""The header with the kind of a panel; Grafana 9.4 does not send it."""
+
+_LISTS = ("logs", "table")
+"""Kinds of panels that show the newest rows, not a line."""
+
 OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
 
 
 class _Caller(NamedTuple):
-    """Who asks. `has_expression`: a panel in which an expression may read the answer."""
+    """Who asks. `has_expression`: a panel in which an expression may read the answer. `is_list`: a
+    panel that shows rows one by one."""
 
     user: User | None
     is_alert_rule: bool
     has_expression: bool
+    is_list: bool
 
 
 async def answer(
@@ -95,8 +102,9 @@ async def answer(
     """
     source = instance.source
     is_alert_rule = is_for_alerting(headers)
-    has_expression = not is_alert_rule and _is_from_expression(headers)
-    caller = _Caller(context.user, is_alert_rule, has_expression)
+    has_expression = not is_alert_rule and _header(headers, _FROM_EXPRESSION) == "true"
+    is_list = _header(headers, _PANEL) in _LISTS
+    caller = _Caller(context.user, is_alert_rule, has_expression, is_list)
     model = _model(message)
     streams = model.get("withStreaming") is not False
     if caller.is_alert_rule or caller.has_expression:
@@ -243,7 +251,7 @@ async def _channel_frames(
     query: Query,
     live: LiveChannel | None = None,
 ) -> list[Frame]:
-    frame = await _channel_frame(replay, request, caller.user, query, live)
+    frame = await _channel_frame(replay, request, caller, query, live)
     kind = request.stream.cursor
     cursor = () if kind is None else kind.columns
     if caller.has_expression:
@@ -257,7 +265,7 @@ async def _channel_frames(
 async def _channel_frame(
     replay: RowReplay,
     request: ChannelRequest,
-    user: User | None,
+    caller: _Caller,
     query: Query,
     live: LiveChannel | None = None,
 ) -> Frame:
@@ -265,19 +273,21 @@ async def _channel_frame(
 
     `live` is what a `@query` method has returned; its rows replace those of the history hook.
     """
+    user, stream = caller.user, request.stream
     await authorize(request.instance, user, "query", request.path, channel=request)
-    stream = request.stream
+    thin = stream.options.thin and not (caller.is_alert_rule or caller.is_list)
+    history_range = _history_range(query, thin)
     if query.exact:
-        frame, cursor = await replay.exact_history(request, _history_range(query))
+        frame, cursor = await replay.exact_history(request, history_range)
         subscribe: dict[str, Any] = {"custom": {"cursor": cursor}}
         if stream.history is not None and stream.options.cursor is None:
             _add_notice(frame, "This stream has no cursor: exact rows begin when it was started.")
     else:
+        can_thin = False
         if live is None:
-            history_range = _history_range(query)
-            frame = await replay.history(request, history_range)
-            if query.with_streaming and frame.rows >= history_range.limit:
-                _add_notice(frame, _NEWEST.format(history_range.limit))
+            frame, can_thin, is_cut = await replay.history(request, history_range)
+            if is_cut and not caller.is_alert_rule:
+                _add_notice(frame, _NEWEST.format(frame.rows))
         else:
             rows: Any = live.history
             if rows is not None and is_table(type(rows)):
@@ -286,6 +296,8 @@ async def _channel_frame(
             frame = await frame_of(replay.row_encoder(request), [] if rows is None else rows)
         uid = request.instance.source.instance.uid
         subscribe = {"channel": channel_name(uid, request.path)}
+        if can_thin:
+            subscribe["custom"] = {"thinned": LIVE_FACTOR}
         if live is None and stream.history is None and not frame.rows and not query.with_streaming:
             _add_notice(frame, "This stream has no history: it only has live rows.")
     if query.with_streaming:
@@ -297,22 +309,22 @@ async def _channel_frame(
     return frame
 
 
-def _history_range(query: Query) -> HistoryRange:
-    end = query.time_range.end
+def _history_range(query: Query, thin: bool) -> HistoryRange:
+    start, end = query.time_range.start, query.time_range.end
+    points = max(1, min(query.max_data_points, HISTORY_LIMIT))
+    limit = points + 1 if thin else points  # one more row shows that there are others
+    interval = max((end - start) / points, MILLISECOND)
     if query.exact and _ends_now(query):
         end = min(max(end, datetime.now(UTC)), _LATEST) + OPEN_END
-    limit = max(1, min(query.max_data_points, HISTORY_LIMIT))
-    return HistoryRange(start=query.time_range.start, end=end, limit=limit)
+    return HistoryRange(start=start, end=end, limit=limit, points=points, interval=interval)
 
 
 def _ends_now(query: Query) -> bool:
     return query.time_range.end > datetime.now(UTC) - OPEN_RANGE
 
 
-def _is_from_expression(headers: Mapping[str, str]) -> bool:
-    return any(
-        name.lower() == _FROM_EXPRESSION and value == "true" for name, value in headers.items()
-    )
+def _header(headers: Mapping[str, str], wanted: str) -> str:
+    return next((value for name, value in headers.items() if name.lower() == wanted), "")
 
 
 def _add_notice(frame: Frame, text: str, severity: Literal["info", "warning"] = "info") -> None:

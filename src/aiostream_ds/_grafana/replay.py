@@ -41,10 +41,19 @@ from aiostream_ds._grafana.exact_delivery import (
     cursor_packet_encoder,
     log_packet_encoder,
 )
+from aiostream_ds._grafana.range_reading import (
+    LIVE_FACTOR,
+    DrawnRows,
+    HistoryRead,
+    RangeRows,
+    draw_range,
+    read_range,
+)
 from aiostream_ds._grafana.table_reading import INLINE_ROWS, read_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._paths import channel as channel_name
 from aiostream_ds._routing.plan import RESERVED_PATH
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._telemetry import Counters
 from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.errors import BadQuery, UpstreamError
@@ -166,64 +175,74 @@ class RowReplay:
 
     # -- queries -------------------------------------------------------------------------------
 
-    async def history(self, request: ChannelRequest, history_range: HistoryRange) -> Frame:
+    async def history(self, request: ChannelRequest, history_range: HistoryRange) -> DrawnRows:
         """The rows of a time range; of a stream without a history hook those in the log."""
         if request.stream.history is not None:
-            frame = await self._frame(request, await self.read_history(request, history_range))
-            self._check_columns(request, frame, _schema_of(frame))
-            return frame
+            drawn = (await self._read_range(request, history_range)).drawn
+            self._check_columns(request, drawn.frame, _schema_of(drawn.frame))
+            return drawn
         if self._registry.has_log(request.key):
-            return (await self._log_range(request, history_range)).frame
-        return self.row_encoder(request).frame([])
+            row_log = self.log(request)
+            rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
+            return await self._draw_log(request, rows, history_range)
+        return DrawnRows(self.row_encoder(request).frame([]), False, False)
 
     async def exact_history(
         self, request: ChannelRequest, history_range: HistoryRange
     ) -> tuple[Frame, dict[str, Any]]:
         """The rows of a time range, and the object `meta.custom.cursor`."""
-        upstream = {}
+        others: dict[str, Any] = {}
         if request.stream.options.cursor is None:
-            rows = await self._log_range(request, history_range)
-            schema = _schema_of(rows.frame)
+            row_log = self.log(request)
+            rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
+            drawn = await self._draw_log(request, rows, history_range)
+            epoch, last = row_log.epoch, rows.last
+            schema = _schema_of(drawn.frame)
         else:
-            rows = await self._history_range(request, history_range)
-            schema = _schema_of(rows.frame)
-            self._check_columns(request, rows.frame, schema)
-            upstream = {"upstream": request.instance.settings_digest}
+            drawn, author_epoch, last = await self._history_range(request, history_range)
+            epoch = _settings_epoch(request, author_epoch)
+            schema = _schema_of(drawn.frame)
+            self._check_columns(request, drawn.frame, schema)
+            others = {"upstream": request.instance.settings_digest}
+        if drawn.can_thin:
+            others["thinned"] = LIVE_FACTOR
         uid = request.instance.source.instance.uid
         cursor: dict[str, Any] = {
             "channel": channel_name(uid, f"{RESERVED_PATH}/{request.path}"),
-            "epoch": wire_epoch(rows.epoch, schema),
-            "last": _kind(request).to_wire(rows.last),
+            "epoch": wire_epoch(epoch, schema),
+            "last": _kind(request).to_wire(last),
         }
-        return rows.frame, cursor | upstream | _cursor_column(request, rows.frame)
+        return drawn.frame, cursor | others | _cursor_column(request, drawn.frame)
 
     async def _history_range(
         self, request: ChannelRequest, history_range: HistoryRange
-    ) -> ReplayedRows:
-        page = await self.read_history(request, history_range)
-        frame = await self._frame(request, page)
-        if not frame.rows and page.last is None:
+    ) -> tuple[DrawnRows, str, int]:
+        """The rows of a range, the author's epoch, and the cursor up to which they are complete."""
+        drawn, page, last = await self._read_range(request, history_range)
+        if not drawn.frame.rows and page.last is None:
             # An empty range has no cursor. Read the newest one first, then the range again: rows
             # that were written between the two are in the range.
             before = await self.newest_cursor(request)
+            drawn, page, last = await self._read_range(request, history_range)
+            if not drawn.frame.rows and page.epoch == before.epoch:
+                return drawn, page.epoch, before.value
+        return drawn, page.epoch, last if page.last is None else max(last, page.last)
+
+    async def _read_range(self, request: ChannelRequest, wanted: HistoryRange) -> RangeRows:
+        async def read_page(history_range: HistoryRange) -> HistoryRead:
             page = await self.read_history(request, history_range)
             frame = await self._frame(request, page)
-            if not frame.rows and page.epoch == before.epoch:
-                epoch = _settings_epoch(request, page.epoch)
-                return ReplayedRows(frame, epoch, before.value, before.value)
-        last = _last_cursor(request, frame, page)
-        return ReplayedRows(frame, _settings_epoch(request, page.epoch), last, last)
+            count = page.rows.rows if isinstance(page.rows, Columns | Frame) else len(page.rows)
+            return HistoryRead(page, frame, max(count, frame.rows))
 
-    async def _log_range(
-        self, request: ChannelRequest, history_range: HistoryRange
-    ) -> ReplayedRows:
-        row_log = self.log(request)
-        rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
+        return await read_range(read_page, wanted, request.stream.cursor)
+
+    async def _draw_log(
+        self, request: ChannelRequest, rows: LogSlice, history_range: HistoryRange
+    ) -> DrawnRows:
         start, end = history_range.start.timestamp() * 1000, history_range.end.timestamp() * 1000
-        frame = frame_rows.rows_between(
-            await self._decode(request, rows), start, end, history_range.limit
-        )
-        return ReplayedRows(frame, row_log.epoch, rows.last, rows.last)
+        frame = frame_rows.rows_between(await self._decode(request, rows), start, end)
+        return await draw_range(frame, history_range)
 
     # -- rows after a cursor -------------------------------------------------------------------
 
@@ -328,6 +347,11 @@ class RowReplay:
             **request.arguments,
         )
         page = result if isinstance(result, HistoryPage) else HistoryPage(result)
+        total = page.total
+        if total is not None and (type(total) is not int or total < 0):
+            raise TypeError(
+                f"{hook}: HistoryPage.total must be an int of at least 0, got {short_repr(total)}"
+            )
         page = kind.page_from_author(page)
         if is_table(type(page.rows)):
             threads = request.instance.source.threads

@@ -5,6 +5,7 @@ agree. It is fractal noise: it looks like a random walk, but each value is compu
 """
 
 import math
+from collections.abc import Sequence
 from time import time
 from typing import Annotated, ClassVar
 
@@ -16,7 +17,7 @@ from aiostream_ds._channels.policy import Retry
 from aiostream_ds._frames.config import FieldConfig
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
-from aiostream_ds.rows import Cursor, HistoryRange, Row
+from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange, Row
 from aiostream_ds.sources.capabilities import DeclaredCapabilities
 
 __all__ = ["Demo", "WalkRow", "Walk", "walk"]
@@ -88,7 +89,7 @@ def _step(walk: Walk, hz: int, tick: int) -> WalkRow:
     return WalkRow(time=tick * 1000 // hz, value=walk.at(tick / hz))
 
 
-def _steps(seed: int, hz: int, ticks: range) -> list[WalkRow]:
+def _steps(seed: int, hz: int, ticks: Sequence[int]) -> list[WalkRow]:
     walk = Walk(seed)
     return [_step(walk, hz, tick) for tick in ticks]
 
@@ -107,10 +108,17 @@ def _ticks(history_range: HistoryRange, hz: int) -> range:
         return range(first, min(last, first + history_range.limit - 1) + 1)
     if history_range.end.timestamp() < time():
         last = math.floor(history_range.end.timestamp() * hz)
-    return range(
-        max(0, math.ceil(history_range.start.timestamp() * hz), last - history_range.limit + 1),
-        last + 1,
-    )
+    return range(max(0, math.ceil(history_range.start.timestamp() * hz)), last + 1)
+
+
+def _drawn(ticks: range, history_range: HistoryRange, hz: int) -> Sequence[int]:
+    """The ticks of a time range that are drawn: each n-th and the last one, or the newest."""
+    points = history_range.points
+    if len(ticks) <= points or history_range.limit == points:
+        return ticks[-history_range.limit :]
+    step = math.ceil(1.01 * hz * history_range.interval.total_seconds())
+    first = ticks[0] + -ticks[0] % step  # the same ones when the range moves
+    return [*range(first, ticks[-1], step), ticks[-1]][-points:]
 
 
 class Demo(DataSource):
@@ -145,9 +153,14 @@ class Demo(DataSource):
     @walk.history
     async def walk_history(
         self, history_range: HistoryRange, hz: Hz = 10, seed: int = 1
-    ) -> list[WalkRow]:
-        """The newest rows of the range, up to now."""
+    ) -> HistoryPage:
+        """The rows of the range, up to now; of a long one each n-th."""
         ticks = _ticks(history_range, hz)
-        if len(ticks) > INLINE_ROWS:
-            return await anyio.to_thread.run_sync(_steps, seed, hz, ticks, limiter=self.threads)
-        return _steps(seed, hz, ticks)
+        drawn: Sequence[int] = ticks
+        if history_range.after is None:
+            drawn = _drawn(ticks, history_range, hz)
+        if len(drawn) > INLINE_ROWS:
+            rows = await anyio.to_thread.run_sync(_steps, seed, hz, drawn, limiter=self.threads)
+        else:
+            rows = _steps(seed, hz, drawn)
+        return HistoryPage(rows, total=len(ticks) if len(drawn) < len(ticks) else None)

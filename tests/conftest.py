@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _let_children_get_signals() -> None:
-    """Under nohup, and in a background job of a shell script, signals are ignored. Processes inherit
+    """Under nohup, and in a background job of a shell, signals are ignored. Processes inherit
     that, and the runtime respects it; but tests send signals to those that they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

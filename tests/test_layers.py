@@ -38,6 +38,7 @@ LAYERS = (
 ASYNCIO = {
     "_author_code.py",
     "_author_threads/iterator_reader.py",
+    "_author_threads/loop_access.py",
     "_author_threads/pool.py",
     "_author_threads/thread_call.py",
     "_background_tasks.py",

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
+from aiostream_ds._author_threads import next_in_thread
 from aiostream_ds._channels.policy import BATCH_ROWS, LAG_END, Buffer
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import call_in, wake
@@ -30,7 +31,8 @@ class QueueOwner(NamedTuple):
 
 
 class SubscriberQueue(Generic[ItemT]):
-    """The items that one subscriber has not read, as an async iterator.
+    """The items that one subscriber has not read, as an async iterator; in the thread of a stream
+    that is a `def` as an iterator.
 
     Safe to cancel: a timeout around `anext` loses no item. One task reads it, in the event loop in
     which it was made. A subscriber that waits is woken once, not for each item. The other methods
@@ -82,6 +84,13 @@ class SubscriberQueue(Generic[ItemT]):
 
     def __aiter__(self) -> Self:
         return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ItemT:
+        """The next item, in the thread of a stream that is a `def`. Waits for it."""
+        return next_in_thread(self)
 
     async def __anext__(self) -> ItemT:
         if self.taken >= self._pause_at:  # a thread may put items as fast as this loop reads them

@@ -18,6 +18,7 @@ import anyio
 from msgspec import Struct
 
 from aiostream_ds._author_code import to_plugin_error
+from aiostream_ds._author_threads import in_event_loop, in_stream_thread
 from aiostream_ds._channels.policy import Buffer
 from aiostream_ds._encoding.published_rows import copy_published
 from aiostream_ds._loggers import get_logger
@@ -257,22 +258,19 @@ class Broadcast(Generic[RowT]):
 
     def subscribe(self) -> "BroadcastSubscription[RowT]":
         """Subscribe: an async iterator over the rows that are published from now on, after those
-        of `replay`.
+        of `replay`. In a stream that is a `def` it is an iterator, which waits for the next row.
 
         It ends when the broadcast is closed. The subscription ends with the run of the stream that
         made it, or when nothing refers to it any more. Safe to cancel: a timeout around `anext`
         loses no row.
 
         Raises:
-            RuntimeError: no event loop runs in this thread, or it is called on the class.
+            RuntimeError: no event loop runs in this thread, which is not that of a stream either,
+                or it is called on the class.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                f"{self}.subscribe() must be called in an event loop, got a thread without one;"
-                " read the rows in an `async def` stream"
-            ) from None
+        return in_event_loop(f"{self}.subscribe()", self._subscribe)
+
+    def _subscribe(self) -> "BroadcastSubscription[RowT]":
         if self._attribute or self._fork != _forks:
             raise self._misuse("subscribe")
         with self._lock:
@@ -427,7 +425,8 @@ class Broadcast(Generic[RowT]):
 
 @final
 class BroadcastSubscription(SubscriberQueue[RowT]):
-    """The rows of a `Broadcast` for one subscriber, as an async iterator: see its `subscribe`.
+    """The rows of a `Broadcast` for one subscriber, as an async iterator, or an iterator in the
+    thread of a stream: see its `subscribe`.
 
     One task reads it, in the event loop in which it was made.
     """
@@ -439,6 +438,17 @@ class BroadcastSubscription(SubscriberQueue[RowT]):
         super().__init__(broadcast.buffer, owner, broadcast.lock, rows)
         self._broadcast = broadcast
         self._low = self._most // 2  # publishers wait until so many are left: a burst is a packet
+
+    def __next__(self) -> RowT:
+        if in_stream_thread():  # a row that is queued needs no answer of the event loop
+            with self._lock:
+                if self._items:
+                    self.taken += 1
+                    row = self._items.popleft()
+                    if self._blocks:
+                        self._has_taken()
+                    return row
+        return super().__next__()
 
     async def aclose(self) -> None:
         """Leave: drop the rows in the queue. Needed only where something still refers to this."""

@@ -4,7 +4,7 @@ Each data source that is configured in Grafana gets one object of it, with its o
 """
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cached_property
 from types import MappingProxyType
@@ -14,6 +14,8 @@ from typing import (
     ClassVar,
     Generic,
     ParamSpec,
+    Protocol,
+    Self,
     TypeVar,
     cast,
     get_args,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S", bound=Settings)
 
-__all__ = ["DataSource", "close_instance", "create_instance", "open_lifespan"]
+__all__ = ["DataSource", "RowIterator", "close_instance", "create_instance", "open_lifespan"]
 
 P = ParamSpec("P")
 SelfT = TypeVar("SelfT")
@@ -58,6 +60,17 @@ def _overridden_by_any(
 
 
 _NO_CONFIG: Mapping[str, str] = MappingProxyType({})
+
+
+class RowIterator(Protocol):
+    """Rows for `async for`; in a stream that is a `def`, for `for`."""
+
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> dict[str, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> dict[str, Any]: ...
+    async def aclose(self) -> None:
+        """Leave the stream."""
 
 
 class DataSource(Generic[S]):
@@ -82,7 +95,7 @@ class DataSource(Generic[S]):
     _ds_plan: ClassVar[Plan]
     _background_tasks: BackgroundTasks | None = None
     _kept_state: dict[str, Any]
-    _follow_path: Callable[[str], AsyncIterator[dict[str, Any]]] | None = None  # set by the runtime
+    _follow_path: Callable[[str], RowIterator] | None = None  # set by the runtime
     settings: S
     """The settings of this data source. They never change: new settings make a new instance."""
     instance: InstanceSettings
@@ -133,17 +146,17 @@ class DataSource(Generic[S]):
         return anyio.CapacityLimiter(STREAM_THREADS)
 
     @overload
-    def follow(self, stream: str, /) -> AsyncIterator[dict[str, Any]]: ...
+    def follow(self, stream: str, /) -> RowIterator: ...
     @overload
     def follow(
         self, stream: Stream[P, Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncIterator[dict[str, Any]]: ...
-    def follow(
-        self, stream: Stream[..., Any] | str, /, *args: Any, **kwargs: Any
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> RowIterator: ...
+    def follow(self, stream: Stream[..., Any] | str, /, *args: Any, **kwargs: Any) -> RowIterator:
         """The rows of another stream of this data source, for a stream that is derived from it:
 
             async for tick in self.follow(Prices.ticks, symbol="ABC"): ...
+
+        and, without `async`, in a stream that is a `def`.
 
         It follows the stream's channel as a viewer does: all viewers and followers share one run,
         which ends when the last of them has left. The rows are dicts of the columns that viewers
@@ -163,7 +176,8 @@ class DataSource(Generic[S]):
 
         Raises:
             RuntimeError: the stream would follow itself, directly or through others; or there is no
-                plugin that runs the streams, as in a test with `create_instance`.
+                plugin that runs the streams, as in a test with `create_instance`; or it is called
+                in a thread that is not that of a stream.
             UpstreamError: from the iterator; the stream failed.
             NotFound: from the iterator; no stream has this path.
             BadQuery: a value that no path can contain, or the path of an exact channel.

@@ -344,6 +344,20 @@ class Published(DataSource):
             assert_type(reading, Reading)
             yield reading
 
+    @stream
+    def blocking(self) -> Iterator[Reading]:
+        for reading in self.readings.subscribe():
+            assert_type(reading, Reading)
+            yield reading
+
+    @stream
+    def followed(self) -> Iterator[dict[str, Any]]:
+        for row in resample(self.follow(Published.published), 60, {"celsius": "mean"}):
+            assert_type(row, dict[str, Any])
+        for row in self.follow("published"):
+            assert_type(row, dict[str, Any])
+            yield row
+
     async def send(self, reading: Reading) -> None:
         self.anything.publish({"celsius": 21.5})
         await self.readings.send(reading)
@@ -354,7 +368,8 @@ class Derived(Sensors):
     @stream("means/{hz:int}")
     async def means(self, hz: int) -> Rows[dict[str, Any]]:
         ticks = self.follow(Sensors.ticks, hz=hz)
-        assert_type(ticks, AsyncIterator[dict[str, Any]])
+        rows: AsyncIterator[dict[str, Any]] = ticks
+        assert_type(await anext(rows), dict[str, Any])
         async for row in resample(
             ticks, 60, {"value": "mean", "peak": ("value", "max")}, by="host"
         ):

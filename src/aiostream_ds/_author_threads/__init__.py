@@ -13,10 +13,12 @@ author_methods    calls a method, in a thread or in the event loop
 pool              the threads of one data source and their limits
 thread_call       one call
 iterator_reader   a stream: rows from a thread to the event loop
+loop_access       what a stream does in the event loop, from its thread
 worker            a thread that runs one call after the other
 """
 
 from aiostream_ds._author_threads.author_methods import call_method, runs_in_thread, threads_of
+from aiostream_ds._author_threads.loop_access import in_event_loop, in_stream_thread, next_in_thread
 from aiostream_ds._author_threads.pool import (
     ABANDONED_AFTER,
     CALL_WAIT,
@@ -34,6 +36,9 @@ __all__ = [
     "AuthorThreads",
     "ThreadedSource",
     "call_method",
+    "in_event_loop",
+    "in_stream_thread",
+    "next_in_thread",
     "runs_in_thread",
     "threads_of",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 
+from aiostream_ds._author_threads.loop_access import LoopAccess
 from aiostream_ds._author_threads.worker import Job
 from aiostream_ds._loop_calls import resolve
 from aiostream_ds._short_repr import short_repr
@@ -23,9 +24,11 @@ class IteratorReader:
     """
 
     __slots__ = (
+        "_access",
         "_count",
         "_find_copy",
         "_gate",
+        "_is_at_gate",
         "_is_asleep",
         "_limit",
         "_loop",
@@ -37,7 +40,6 @@ class IteratorReader:
         "error",
         "future",
         "has_ended",
-        "is_waiting",
         "job",
         "other",
     )
@@ -57,12 +59,13 @@ class IteratorReader:
         self._find_copy = find_copy
         self._read_ahead = read_ahead
         self._loop = asyncio.get_running_loop()
+        self._access = LoopAccess()
         self._gate: SimpleQueue[None] = SimpleQueue()
         self._rows: list[Any] = []
         self._count = 0  # rows that were read
         self._limit = 0
         self._stopped = False
-        self.is_waiting = False  # set by the thread
+        self._is_at_gate = False  # set by the thread
         self._is_asleep = False  # set by the event loop, cleared by the thread
         self.error: BaseException | None = None
         self.other: Any = None
@@ -71,6 +74,7 @@ class IteratorReader:
     # In the thread
 
     def run(self) -> None:
+        self._access.enter()
         try:
             self._wait(0)
             rows = None if self._stopped else self._open()
@@ -80,7 +84,10 @@ class IteratorReader:
                 finally:
                     self._close(rows)
         except BaseException as error:
-            self.error = error
+            if not (self._stopped and isinstance(error, GeneratorExit)):
+                self.error = error
+        finally:
+            self._access.leave()
 
     def _open(self) -> Iterator[Any] | None:
         rows = self._open_rows()
@@ -130,12 +137,17 @@ class IteratorReader:
     def _wait(self, count: int) -> None:
         """Wait until more rows are allowed than were read, or until the end."""
         while count >= self._limit and not self._stopped:
-            self.is_waiting = True
+            self._is_at_gate = True
             if count >= self._limit and not self._stopped:  # still, now that the loop sees it
                 self._gate.get()
-            self.is_waiting = False
+            self._is_at_gate = False
 
     # In the event loop
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the thread waits for the event loop."""
+        return self._is_at_gate or self._access.is_waiting
 
     def wake(self) -> None:
         resolve(self.future)
@@ -144,7 +156,7 @@ class IteratorReader:
         """The rows that were read, at least one; none after the end."""
         rows = self._rows
         self._limit = self._count + self._read_ahead
-        if self.is_waiting:
+        if self._is_at_gate:
             self._open_gate()
         while not rows and not self.has_ended:
             self.future = self._loop.create_future()
@@ -162,10 +174,11 @@ class IteratorReader:
         """Let the thread end at the next `yield`."""
         self._stopped = True
         self._limit = 0
+        self._access.stop()
         self._open_gate()
 
     def _open_gate(self) -> None:
-        self.is_waiting = False
+        self._is_at_gate = False
         self._gate.put(None)
 
     async def join(self, seconds: float) -> None:

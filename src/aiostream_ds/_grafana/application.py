@@ -4,7 +4,7 @@ The process that Grafana starts, the development command and the test harness op
 application.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aiostream_ds._author_code import keep_running
+from aiostream_ds._author_threads import in_event_loop
 from aiostream_ds._channels.channel import Runner
 from aiostream_ds._channels.log import LogFactory
 from aiostream_ds._channels.memory_pool import MemoryPool
@@ -26,6 +27,7 @@ from aiostream_ds._grpc.decode import CachingMessageDecoder
 from aiostream_ds._grpc.methods import Method, Services
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._telemetry import Counters
+from aiostream_ds.datasource import RowIterator
 
 if TYPE_CHECKING:
     from aiostream_ds._grafana.followed_rows import Following
@@ -57,11 +59,11 @@ class Application:
 
         return Following(self.registry, self.counters)
 
-    def _follow(self, instance: Instance, path: str) -> AsyncIterator[dict[str, Any]]:
+    def _follow(self, instance: Instance, path: str) -> RowIterator:
         """The rows of a stream, for another one of the same data source."""
         from aiostream_ds._grafana.followed_rows import FollowedRows
 
-        return FollowedRows(self._following, instance, path)
+        return in_event_loop("self.follow()", lambda: FollowedRows(self._following, instance, path))
 
     def services(self) -> Services:
         """Grafana's services by name; the code of each is imported at its first call."""

@@ -7,10 +7,12 @@ and followers together, and ends it when the last one has left.
 import asyncio
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
 
+from aiostream_ds._author_threads import in_stream_thread, next_in_thread
 from aiostream_ds._channels.channel import Channel
 from aiostream_ds._channels.exceptions import (
     ChannelError,
@@ -101,7 +103,8 @@ class Following:
 
 
 class FollowedRows:
-    """The rows of one channel as dicts: an async iterator. See `DataSource.follow`.
+    """The rows of one channel as dicts: an async iterator, or an iterator in the thread of a stream
+    that is a `def`. See `DataSource.follow`.
 
     It subscribes when its first row is awaited. One task reads it.
     """
@@ -111,13 +114,7 @@ class FollowedRows:
         self._following = following
         self._instance = instance
         self._path = path
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "follow() must be called in an event loop, got a thread without one; read the rows"
-                " in an `async def` stream"
-            ) from None
+        self._loop = asyncio.get_running_loop()
         self._run = current_run()
         self._shown = _ShownStatus(self._run, path)
         self._key: ChannelKey | None = None  # of the channel, while this is subscribed to it
@@ -127,6 +124,15 @@ class FollowedRows:
 
     def __aiter__(self) -> "FollowedRows":
         return self
+
+    def __iter__(self) -> "FollowedRows":
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        if in_stream_thread():  # a row that was received needs no answer of the event loop
+            with suppress(IndexError):
+                return self._rows.popleft()
+        return next_in_thread(self)
 
     async def __anext__(self) -> dict[str, Any]:
         while not self._rows:

@@ -11,7 +11,7 @@ Older settings are never used again, even if the newer ones cannot be opened.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,7 +35,13 @@ from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._streams.supervisor import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
-from aiostream_ds.datasource import DataSource, close_instance, create_instance, open_lifespan
+from aiostream_ds.datasource import (
+    DataSource,
+    RowIterator,
+    close_instance,
+    create_instance,
+    open_lifespan,
+)
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError, copy_error, unwrap
 from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import Secret, decode_settings
@@ -246,7 +252,7 @@ class Instances:
     forget_contexts: Callable[[Callable[[pb.PluginContext], bool]], None] = staticmethod(
         lambda unused: None
     )
-    follow: Callable[[Instance, str], AsyncIterator[dict[str, Any]]] | None = None
+    follow: Callable[[Instance, str], RowIterator] | None = None
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Se
 from typing import Any, Generic, TypeVar
 
 from aiostream_ds._author_code import contained
+from aiostream_ds._author_threads import next_in_thread
 from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import close_with_run
@@ -136,7 +137,8 @@ class SourceReader:
 
 
 class Operator(Generic[Out]):
-    """The rows of an operator: an async iterator."""
+    """The rows of an operator: an async iterator, or an iterator in the thread of a stream that is
+    a `def`."""
 
     def __init__(self, sources: "Sequence[Source[Any]]") -> None:
         self._reader: SourceReader | None = None  # first: `__del__` reads it
@@ -148,6 +150,12 @@ class Operator(Generic[Out]):
 
     def __aiter__(self) -> "Operator[Out]":
         return self
+
+    def __iter__(self) -> "Operator[Out]":
+        return self
+
+    def __next__(self) -> Out:
+        return next_in_thread(self)
 
     async def __anext__(self) -> Out:
         while not self._results:

@@ -10,7 +10,7 @@ that it gets, for libraries that distinguish failures by a code.
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from aiostream_ds._author_code import contained, message_of
 from aiostream_ds._loggers import get_logger
@@ -152,12 +152,12 @@ def check_instance(owner: object) -> None:
 
 
 def table_of(cls: type) -> ErrorTable:
-    """The table of a class with the attribute `declared_errors`, made once for each class.
+    """The table of a class, made once for each class; without `declared_errors` an empty one.
 
     Raises:
         TypeError: an entry is invalid.
     """
-    declared = cast("Any", cls).declared_errors
+    declared = getattr(cls, "declared_errors", NO_ERRORS)
     if declared is NO_ERRORS:
         return _NO_ENTRIES
     found: ErrorTable | None = vars(cls).get(_ATTRIBUTE)

@@ -20,11 +20,13 @@ from msgspec import Struct
 from aiostream_ds._author_code import to_plugin_error
 from aiostream_ds._author_threads import in_event_loop, in_stream_thread
 from aiostream_ds._channels.policy import Buffer
+from aiostream_ds._declared_errors import table_of
 from aiostream_ds._encoding.published_rows import copy_published
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import wake
 from aiostream_ds._run_scope import close_with_run
 from aiostream_ds._subscriber_queue import QueueOwner, SubscriberQueue
+from aiostream_ds.errors import unwrap
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -110,6 +112,7 @@ class Broadcast(Generic[RowT]):
         "_is_closed",
         "_lock",
         "_name",
+        "_owner",
         "_published",
         "_replay",
         "_senders",
@@ -136,6 +139,7 @@ class Broadcast(Generic[RowT]):
         self._senders: deque[asyncio.Future[None]] = deque()
         self._subscriptions: tuple[ref[BroadcastSubscription[RowT]], ...] = ()
         self._attribute = ""  # of the class in whose body this was declared
+        self._owner: type = object  # the class of the instance that it belongs to
         self._is_closed = False
         self._waiting = 0  # publishers
         self._fork = _forks
@@ -153,6 +157,7 @@ class Broadcast(Generic[RowT]):
         own: Broadcast[RowT] = Broadcast(
             buffer=self._buffer, replay=self._replay.maxlen or 0, name=self._name
         )
+        own._owner = type(instance)
         # Python finds it there from now on; two threads may both be the first
         return cast("Broadcast[RowT]", vars(instance).setdefault(self._attribute, own))
 
@@ -220,15 +225,16 @@ class Broadcast(Generic[RowT]):
         connection is lost, for example. Thread-safe.
 
         Later subscribers get the rows that are published from then on. An UpstreamError lets the
-        streams be retried, as does an exception of a client, which becomes one; another PluginError
-        ends them with its message.
+        streams be retried; another PluginError ends them with its message. An exception of a client
+        becomes what `declared_errors` of the data source states, else an UpstreamError.
 
         Raises:
             TypeError: `error` is not an Exception.
         """
         if not isinstance(error, Exception):
             raise TypeError(f"error must be an Exception, got {error!r}")
-        shown = to_plugin_error(error, str(self))  # the author's `__str__`: not while locked
+        found = unwrap(table_of(self._owner).find(error))
+        shown = to_plugin_error(found, str(self))  # the author's `__str__`: not while locked
         with self._lock:
             for subscription in self._end_all():
                 subscription.end(shown)

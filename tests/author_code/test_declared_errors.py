@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from aiostream_ds import (
+    Broadcast,
     ConfigError,
     DataSource,
     NotFound,
@@ -197,6 +198,35 @@ class Opening(DataSource):
 async def test_an_error_of_init_is_declared_too():
     async with serve_in_memory(Opening) as grafana:
         assert await grafana.health() == (False, "Opening: the password is wrong")
+
+
+class Listening(DataSource):
+    declared_errors = DECLARED
+    rows = Broadcast(name="rows")
+
+    @stream
+    async def ticks(self):
+        async for row in self.rows.subscribe():
+            yield row
+
+
+@pytest.mark.parametrize(
+    ("error", "counted", "text"),
+    [
+        (OSError("away"), "transient", "Listening: away"),
+        (WrongPassword("no"), "permanent", "Listening: no"),
+        (ValueError("late"), "transient", "rows failed: late"),
+    ],
+)
+async def test_an_error_that_a_callback_reports_is_declared(error, counted, text, caplog):
+    async with serve_in_memory(Listening) as grafana:
+        source = await grafana.data_source(Listening)
+        await grafana.follow("ticks")
+        await anyio.sleep(1)
+        source.rows.fail(error)
+        await anyio.sleep(1)
+        assert grafana.plugin.counters.stream_errors == {counted: 1}
+    assert any(text in record.getMessage() for record in caplog.records)
 
 
 class Guarded(Settings):

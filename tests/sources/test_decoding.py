@@ -162,6 +162,11 @@ def test_an_object_that_a_client_has_decoded_is_not_decoded_again():
     assert rows([1, 2]) == [{"1": 1.0, "2": 2.0}] and rows(7) == [{"value": 7.0}]
 
 
+@pytest.mark.parametrize("payload", [{"a": "x\ud800"}, {"a": ["x\ud800"]}, {"a": {"x\ud800": 1}}])
+def test_what_utf_8_cannot_encode_is_replaced(payload):
+    assert "x?" in json.dumps(rows(payload))
+
+
 def test_texts_of_fields_are_numbers_where_they_spell_one():
     made = decoder(columns={"code": "text"}, labels=["id"])
     found = made.field_rows({b"t": b"21.5", b"s": b"on", b"code": b"007", b"id": b"7"}, received=T)
@@ -303,6 +308,18 @@ def test_line_protocol_has_a_series_for_each_measurement_with_its_tags():
     (row,) = made.rows(LINE, received=T)
     assert (row["measurement"], row["tags"]) == ("m", {"host": "a"})
     assert decoder(format="influx", labels=["host"]).rows(LINE)[0]["host"] == "a"
+
+
+def test_without_series_labels_and_tags_are_columns():
+    settings = DecodingSettings(format="influx", labels=["n"])
+    made = MessageDecoder(settings, series=False)
+    assert made.labels == () and made.rows(LINE, received=T) == [POINT]
+    made = MessageDecoder(DecodingSettings(format="influx"), series=False)
+    assert made.rows(LINE, received=T) == [POINT]
+
+
+def test_a_label_of_csv_is_its_text():
+    assert rows(b"id,v\n007,1\n", labels=["id"]) == [{"id": "007", "v": 1.0}]
 
 
 def test_the_policy_of_a_stream_has_its_own_labels_and_those_of_the_settings():

@@ -37,6 +37,11 @@ BINARY = st.recursive(
     ),
     max_leaves=6,
 )
+SURROGATES = st.recursive(
+    st.text(st.characters(categories=["Cs", "Lu"]), max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(inner.map(str), inner, max_size=2),
+    max_leaves=4,
+)
 NAMES = st.text(alphabet='ab,= \\"é', max_size=4).map(lambda text: f"{text}c")
 PARTS = st.lists(st.sampled_from([*'ab,= \\"\n\r#t1.-ei', "m,a=b ", " f=1", " 17"]), max_size=20)
 CELLS = st.lists(st.sampled_from(["a", "1", ",", ";", '"', "\n", "\n", "time", "1,5", " "]))
@@ -146,7 +151,7 @@ def test_no_message_raises_and_each_has_a_row_or_is_counted(kind, is_auto):
     run()
 
 
-@given(st.fixed_dictionaries(SETTINGS), BINARY | st.text(max_size=4))
+@given(st.fixed_dictionaries(SETTINGS), BINARY | SURROGATES)
 def test_no_object_raises_and_each_has_a_row_or_is_counted(options, payload):
     decode(DecodingSettings(**options), payload)
 

@@ -3,31 +3,19 @@
 The result is a `Document`: what a message contains, before its objects become rows.
 """
 
-import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
-from aiostream_ds.sources.decoding.decoding_settings import (
-    DecodingSettings,
-    Format,
-    series_labels,
-)
+from aiostream_ds.sources.decoding.csv_message import csv_rows, is_csv
+from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, Format
 from aiostream_ds.sources.decoding.lenient_json import decode_leniently
 from aiostream_ds.sources.decoding.line_protocol import points
 from aiostream_ds.sources.decoding.plain_values import plain
-from aiostream_ds.sources.decoding.text_cells import (
-    DELIMITERS,
-    comma_cell,
-    distinct,
-    point,
-    text_cell,
-    text_number,
-)
+from aiostream_ds.sources.decoding.text_cells import text_number
 
 __all__ = ["Document", "decode", "format_of_content_type"]
 
@@ -57,9 +45,24 @@ def format_of_content_type(content_type: str) -> Format | None:
     return _CONTENT_TYPES.get(kind)
 
 
-def decode(payload: bytes, kind: Format, settings: DecodingSettings) -> Document:
-    """The content of a message. Raises BadRecord."""
-    return _DECODERS[kind](payload, settings)
+def decode(
+    payload: bytes, kind: Format, settings: DecodingSettings, labels: Collection[str]
+) -> Document:
+    """The content of a message.
+
+    Args:
+        labels: the columns that identify a series.
+
+    Raises:
+        BadRecord: it has not this format, or none that is known.
+    """
+    return _DECODERS[kind](payload, _Context(settings, "tags" in labels))
+
+
+class _Context(NamedTuple):
+    settings: DecodingSettings
+    keeps_tags: bool
+    """Whether the tags of line protocol stay one value, which is a label."""
 
 
 def _text(payload: bytes) -> str:
@@ -69,7 +72,7 @@ def _text(payload: bytes) -> str:
         raise BadRecord("expected text in UTF-8") from None
 
 
-def _json(payload: bytes, settings: DecodingSettings) -> Document:
+def _json(payload: bytes, context: _Context) -> Document:
     try:
         return msgspec.json.decode(payload)
     except (ValueError, RecursionError):
@@ -104,83 +107,36 @@ def _json_line(line: bytes) -> Any:
         return decode_leniently(line)[0]
 
 
-def _influx(payload: bytes, settings: DecodingSettings) -> Document:
-    return _point_rows(_text(payload), settings)
+def _influx(payload: bytes, context: _Context) -> Document:
+    return _point_rows(_text(payload), context)
 
 
-def _point_rows(text: str, settings: DecodingSettings) -> Iterator[Any]:
-    labels = series_labels(settings)
+def _point_rows(text: str, context: _Context) -> Iterator[Any]:
     for found in points(text):
         if isinstance(found, BadRecord):
             yield found
             continue
         row: dict[str, Any] = {"measurement": found.measurement}
         if found.timestamp is not None:
-            row[settings.time] = found.timestamp
-        values = [*found.fields.items()]
-        if "tags" in labels:
+            row[context.settings.time] = found.timestamp
+        if context.keeps_tags:
             row["tags"] = found.tags
         else:
-            values[:0] = found.tags.items()
-        for name, value in values:
-            row[name + "_" if name in row else name] = value
+            _add(row, found.tags)
+        _add(row, found.fields)
         yield row
 
 
-def _csv(payload: bytes, settings: DecodingSettings) -> Document:
-    text = _text(payload)
-    delimiter = _delimiter(text.split("\n", 1)[0], len(settings.names))
-    rows = _csv_reader(text, delimiter)
-    names = settings.names or [name.strip() for name in _next(rows) or []]
-    return _csv_rows(rows, list(distinct(names)), delimiter == ";", settings)
+def _add(row: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        row[name + "_" if name in row else name] = value
 
 
-def _delimiter(line: str, cells: int) -> str:
-    """The delimiter of a first line: the one that makes so many cells, else the most frequent.
-    Between semicolons, commas may be decimal."""
-    by_rank = sorted(DELIMITERS, key=",".__eq__)
-    fitting = [each for each in by_rank if line.count(each) == cells - 1 > 0]
-    return fitting[0] if fitting else max(by_rank, key=line.count)
+def _csv(payload: bytes, context: _Context) -> Document:
+    return csv_rows(_text(payload), context.settings)
 
 
-def _csv_reader(text: str, delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-
-
-def _next(rows: Iterator[list[str]]) -> list[str] | None:
-    try:
-        return next(rows, None)
-    except csv.Error as error:
-        raise BadRecord(f"invalid CSV: {error}") from None
-
-
-def _csv_rows(
-    rows: Iterator[list[str]], names: list[str], has_commas: bool, settings: DecodingSettings
-) -> Iterator[Any]:
-    read: Callable[[str], Any] = comma_cell if has_commas else text_cell
-    readers = [_raw(settings, name, has_commas) or read for name in names]
-    while True:
-        try:
-            cells = _next(rows)
-        except BadRecord as error:
-            yield error
-            return  # where the next row begins is not known
-        if cells is None:
-            return
-        if len(cells) == len(names):
-            yield {n: r(c) for n, r, c in zip(names, readers, cells, strict=True)}
-        elif cells:
-            yield BadRecord(f"expected {len(names)} cells, got {len(cells)}")
-
-
-def _raw(settings: DecodingSettings, name: str, has_commas: bool) -> Callable[[str], Any] | None:
-    """A cell of the time, or of a column of fixed type, is read later."""
-    if name == settings.time or settings.columns.get(name) == "number":
-        return point if has_commas else str
-    return str if name in settings.columns else None
-
-
-def _msgpack(payload: bytes, settings: DecodingSettings) -> Document:
+def _msgpack(payload: bytes, context: _Context) -> Document:
     try:
         return plain(msgspec.msgpack.decode(payload))
     except BadRecord:
@@ -200,7 +156,7 @@ def _refused(decoder: Any, *_: Any) -> Any:
 _REFUSED_TAGS = dict.fromkeys((5, 25, 28, 29, 35, 36, 256), _refused)
 
 
-def _cbor(payload: bytes, settings: DecodingSettings) -> Document:
+def _cbor(payload: bytes, context: _Context) -> Document:
     try:
         import cbor2  # few messages are CBOR
     except ImportError:
@@ -219,7 +175,7 @@ def _cbor(payload: bytes, settings: DecodingSettings) -> Document:
     return value
 
 
-def _number(payload: bytes, settings: DecodingSettings) -> Document:
+def _number(payload: bytes, context: _Context) -> Document:
     text = _text(payload)
     number = text_number(text)
     if number is None:
@@ -227,7 +183,7 @@ def _number(payload: bytes, settings: DecodingSettings) -> Document:
     return {"value": number}
 
 
-def _plain_text(payload: bytes, settings: DecodingSettings) -> Document:
+def _plain_text(payload: bytes, context: _Context) -> Document:
     return {"text": _text(payload)}
 
 
@@ -235,68 +191,56 @@ _BINARY_OBJECT = frozenset([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 """First bytes of objects and arrays in MessagePack."""
 
 
-def _auto(payload: bytes, settings: DecodingSettings) -> Document:
+def _auto(payload: bytes, context: _Context) -> Document:
     first = payload[:1]
     if first in (b"{", b"["):
-        return _json(payload, settings)
+        return _json(payload, context)
     try:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return _binary(payload, settings)
+        return _binary(payload, context)
     stripped = text.strip()
     if stripped[:1] in ("{", "[", '"') or stripped in ("true", "false", "null"):
-        return _json_or_text(payload, stripped, settings)
+        return _json_or_text(payload, stripped, context)
     number = text_number(stripped)
     if number is not None:
         return {"value": number}
-    if "=" in stripped and (found := _as_points(text, settings)) is not None:
+    if "=" in stripped and (found := _as_points(text, context)) is not None:
         return found
-    if settings.names or _is_csv(stripped):
-        return _csv(payload, settings)
+    if context.settings.names or is_csv(stripped):
+        return _csv(payload, context)
     return {"text": text}
 
 
-def _binary(payload: bytes, settings: DecodingSettings) -> Document:
+def _binary(payload: bytes, context: _Context) -> Document:
     if payload[0] in _BINARY_OBJECT:
         try:
-            return _msgpack(payload, settings)
+            return _msgpack(payload, context)
         except BadRecord:
             pass  # arrays of CBOR begin with the same bytes
     try:
-        return _cbor(payload, settings)
+        return _cbor(payload, context)
     except BadRecord:
         raise BadRecord("expected text in UTF-8, MessagePack or CBOR, got other bytes") from None
 
 
-def _json_or_text(payload: bytes, text: str, settings: DecodingSettings) -> Document:
+def _json_or_text(payload: bytes, text: str, context: _Context) -> Document:
     try:
-        return _json(payload, settings)
+        return _json(payload, context)
     except BadRecord:
         if text[:1] == '"':
             return {"text": text}
         raise
 
 
-def _as_points(text: str, settings: DecodingSettings) -> Document | None:
+def _as_points(text: str, context: _Context) -> Document | None:
     """The points of a text, if its first line is one."""
     if not isinstance(next(points(text), None), tuple):
         return None
-    return _point_rows(text, settings)
+    return _point_rows(text, context)
 
 
-def _is_csv(text: str) -> bool:
-    """Whether the first two lines have as many cells, and the first has no number."""
-    delimiter = _delimiter(text.split("\n", 1)[0], 0)
-    try:
-        lines = list(islice(_csv_reader(text, delimiter), 2))
-    except csv.Error:
-        return False
-    if len(lines) < 2 or len(lines[0]) < 2 or len(lines[0]) != len(lines[1]):
-        return False
-    return all(name.strip() and text_number(name) is None for name in lines[0])
-
-
-_DECODERS: Mapping[Format, Callable[[bytes, DecodingSettings], Document]] = {
+_DECODERS: Mapping[Format, Callable[[bytes, _Context], Document]] = {
     "auto": _auto,
     "json": _json,
     "influx": _influx,

@@ -10,7 +10,7 @@ import msgspec
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
 from aiostream_ds.sources.decoding.bad_record import BadRecord
-from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
+from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, series_labels
 from aiostream_ds.sources.decoding.decoding_status import DecodingStatus
 from aiostream_ds.sources.decoding.event_times import LATEST_MS
 from aiostream_ds.sources.decoding.formats import Document, decode, format_of_content_type
@@ -57,6 +57,8 @@ class MessageDecoder:
 
     Args:
         errors: where bad messages are counted; several decoders of a data source share one.
+        series: whether the labels of the settings make series. In a stream with a cursor they do
+            not: its labels and tags are columns as any other.
 
     Raises:
         ConfigError: a path of the settings is not a JSONPath, or a label cannot be one.
@@ -77,12 +79,19 @@ class MessageDecoder:
         "labels",
     )
 
-    def __init__(self, settings: DecodingSettings, errors: MessageErrors | None = None) -> None:
+    def __init__(
+        self,
+        settings: DecodingSettings,
+        errors: MessageErrors | None = None,
+        *,
+        series: bool = True,
+    ) -> None:
         self._settings = settings
         self.errors = MessageErrors() if errors is None else errors
-        self._maker = RowMaker(settings)
-        self.labels: tuple[str, ...] = self._maker.labels
+        labels = series_labels(settings)
+        self.labels: tuple[str, ...] = labels if series else ()
         """The columns that identify a series."""
+        self._maker = RowMaker(settings, self.labels)
         self._selector = RecordSelector(settings)
         is_fast = (
             settings.format in ("auto", "json")
@@ -209,7 +218,7 @@ class MessageDecoder:
         kind = self._settings.format
         if kind == "auto" and content_type:
             kind = format_of_content_type(content_type) or "auto"
-        return decode(payload, kind, self._settings), len(payload)
+        return decode(payload, kind, self._settings, self.labels), len(payload)
 
     def _rows(
         self,

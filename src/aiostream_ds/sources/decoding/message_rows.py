@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
-from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, series_labels
+from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
 from aiostream_ds.sources.decoding.event_times import guess_time, read_time
 from aiostream_ds.sources.decoding.fixed_values import FIXED
 from aiostream_ds.sources.decoding.plain_values import columns_of
@@ -26,17 +26,19 @@ TEXT_LIMIT = 1_000_000
 class RowMaker:
     """Makes the rows of records.
 
-    Attributes:
+    Args:
         labels: the columns that identify a series.
+
+    Attributes:
         left_out: the number of values that rows so far do not have.
     """
 
-    __slots__ = ("_fixed", "_settings", "labels", "left_out")
+    __slots__ = ("_fixed", "_labels", "_settings", "left_out")
 
-    def __init__(self, settings: DecodingSettings) -> None:
+    def __init__(self, settings: DecodingSettings, labels: Collection[str]) -> None:
         self._settings = settings
         self._fixed = {name: FIXED[kind] for name, kind in settings.columns.items()}
-        self.labels = series_labels(settings)
+        self._labels = labels
         self.left_out = 0
 
     def time_key(self, keys: Collection[str]) -> str | None:
@@ -49,7 +51,7 @@ class RowMaker:
     ) -> dict[str, Any]:
         """The row of a record. Raises BadRecord."""
         if any(type(value) is dict for value in record.values()):
-            record = columns_of(record, self.labels, NAME_LIMIT)
+            record = columns_of(record, self._labels, NAME_LIMIT)
         key = self.time_key(record)
         moment = None if key is None else record.get(key)
         time = received if moment is None else read_time(moment, self._settings)
@@ -62,7 +64,7 @@ class RowMaker:
         for name, value in record.items():
             if name == key or name in self._fixed:
                 continue
-            if name in self.labels:
+            if name in self._labels:
                 value = _label(value)
             elif not self._settings.others:
                 continue

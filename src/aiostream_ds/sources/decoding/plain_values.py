@@ -12,13 +12,15 @@ DEPTH_LIMIT = 32
 """Maximum depth of objects and arrays in a message of MessagePack or CBOR, and of objects that
 become columns; deeper ones are one column of JSON."""
 
-_SCALARS = frozenset({bool, int, float, str, type(None)})
+_SCALARS = frozenset({bool, int, float, type(None)})
 
 
 def plain(value: Any, depth: int = DEPTH_LIMIT) -> Any:
     """The value as one of JSON. Raises BadRecord."""
     if type(value) in _SCALARS:
         return value
+    if isinstance(value, str):
+        return _valid(value)
     if depth == 0:
         raise BadRecord(f"expected at most {DEPTH_LIMIT} levels of objects and arrays, got more")
     if isinstance(value, Mapping):
@@ -33,8 +35,8 @@ def _scalar(value: Any) -> Any:
         return _text(bytes(value))
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, bool | int | float | str):  # of a subclass
-        return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
+    if isinstance(value, int | float):  # of a subclass
+        return int(value) if isinstance(value, int) else float(value)
     kind = type(value).__name__
     if kind in ("Decimal", "Fraction"):
         return _float(value)
@@ -56,7 +58,7 @@ def _float(value: Any) -> float:
 
 def _key(key: Any) -> str:
     if isinstance(key, str):
-        return key
+        return _valid(key)
     if isinstance(key, bytes):
         return _text(key)
     if isinstance(key, bool | int | float):
@@ -65,6 +67,11 @@ def _key(key: Any) -> str:
         except ValueError:  # thousands of digits
             raise BadRecord("a key is too large a number") from None
     raise BadRecord(f"expected keys that are texts or numbers, got a {type(key).__name__}")
+
+
+def _valid(text: str) -> str:
+    """The text with `?` for what UTF-8 cannot encode."""
+    return str(text) if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _text(value: bytes) -> str:

@@ -21,10 +21,13 @@ class EntryRows:
     Args:
         settings: how entries are decoded.
         errors: where bad entries are counted.
+        series: whether the labels of the settings make series; else they are columns.
     """
 
-    def __init__(self, settings: RedisSettings, errors: MessageErrors) -> None:
-        self.decoder = MessageDecoder(settings, errors)
+    def __init__(
+        self, settings: RedisSettings, errors: MessageErrors, *, series: bool = True
+    ) -> None:
+        self.decoder = MessageDecoder(settings, errors, series=series)
         self._payload_field = settings.payload_field.encode()
         self._limit = settings.max_message
 

@@ -119,7 +119,7 @@ class Redis(DataSource[RedisSettings]):
         self, after: Cursor[Id], stream: StreamName
     ) -> Rows[dict[str, Any] | list[dict[str, Any]] | Cursor[Id] | Status]:
         """The entries of a stream after a cursor; waits for a stream that does not exist yet."""
-        rows, status = EntryRows(self.settings, self.errors), PanelStatus()
+        rows, status = EntryRows(self.settings, self.errors, series=False), PanelStatus()
         key = stream.encode()
         position = self._position(stream, after.value)
         async with live_entries(self._servers, {key: position}) as batches:
@@ -149,7 +149,7 @@ class Redis(DataSource[RedisSettings]):
         """The entries of a time range, by the times of their ids, or those after an id."""
         call, key = self._call(stream), stream.encode()
         bad = self.errors.messages
-        decode = partial(EntryRows(self.settings, self.errors).with_ids, stream)
+        decode = partial(EntryRows(self.settings, self.errors, series=False).with_ids, stream)
         is_truncated = False
         if span.after is None:
             found = await newest_rows(call, key, span.start, span.end, span.limit, decode)

@@ -16,7 +16,7 @@ from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.sources.postgres.table_error import TableError
 from aiostream_ds.sources.tls import ssl_context
 
-__all__ = ["Database", "server_error"]
+__all__ = ["CLIENT_ERRORS", "Database", "server_error"]
 
 APPLICATION_NAME = "aiostream-ds"
 """What `pg_stat_activity` shows."""
@@ -64,6 +64,10 @@ def _explain(error: asyncpg.PostgresError, server: str, settings: PostgresSettin
         return ConfigError(f"{server} refuses the connection: {text}")
     if code == "3D000":
         return ConfigError(f"{server}: {text}; set database")
+    if code == "25006":  # a SELECT that writes; LISTEN on a standby
+        return ConfigError(f"{server}: {text}")
+    if code == "08P01" and "startup parameter" in text:
+        return ConfigError(f"{server}: {text}; for PgBouncer set pooler to true")
     if code == "42501":
         return TableError(f"{server}: {text}; GRANT it to {settings.user!r}")
     if code in ("42P01", "3F000"):
@@ -137,7 +141,7 @@ class Database:
                 statement_cache_size=0 if settings.pooler else 100,
                 server_settings=options,
             )
-        except CLIENT_ERRORS as error:
+        except (*CLIENT_ERRORS, UnicodeError) as error:  # a host that no name can be
             raise server_error(error, settings) from error
         return connection
 
@@ -212,7 +216,9 @@ class Database:
         return result
 
     def _give_back(self, connection: asyncpg.Connection) -> None:
-        if not connection.is_closed():
+        if connection.is_in_transaction():  # a cancelled one of a pooler
+            connection.terminate()
+        elif not connection.is_closed():
             self._idle.append(connection)
 
     def _recover(self, connection: asyncpg.Connection) -> None:

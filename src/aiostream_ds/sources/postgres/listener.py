@@ -11,7 +11,8 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
-from aiostream_ds.sources.postgres.database import Database
+from aiostream_ds.sources.postgres.database import CLIENT_ERRORS, Database, server_error
+from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.upstream import Upstream
 
 __all__ = ["NotificationListener", "Wakeups"]
@@ -53,16 +54,16 @@ class _Connection:
 class NotificationListener(Upstream[str, str]):
     """The payloads of channels of NOTIFY, from the moment that they are followed."""
 
-    def __init__(self, database: Database, *, timeout: float, pooler: bool) -> None:
-        super().__init__(name="LISTEN", timeout=timeout, concurrency=1)
+    def __init__(self, database: Database, settings: PostgresSettings) -> None:
+        super().__init__(name="LISTEN", timeout=settings.connect_timeout, concurrency=1)
         self._database = database
-        self._pooler = pooler
+        self._settings = settings
         self.alive_at = datetime.now(UTC)
         """When the server was last heard on the connection: what is later may be missed."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[_Connection]:
-        if self._pooler:
+        if self._settings.pooler:
             raise ConfigError("LISTEN does not work through a pooler in transaction mode")
         connection = _Connection(await self._database.connect())
         self.alive_at = datetime.now(UTC)
@@ -72,8 +73,11 @@ class NotificationListener(Upstream[str, str]):
             connection.close()
 
     async def subscribe(self, connection: _Connection, key: str) -> None:
-        async with connection.lock:
-            await connection.connection.add_listener(key, connection.received)
+        try:
+            async with connection.lock:
+                await connection.connection.add_listener(key, connection.received)
+        except CLIENT_ERRORS as error:
+            raise server_error(error, self._settings) from error
 
     async def unsubscribe(self, connection: _Connection, key: str) -> None:
         async with connection.lock:

@@ -68,9 +68,7 @@ class Postgres(DataSource[PostgresSettings]):
         MessageDecoder(settings, self._errors)  # checks its settings
         async with (
             Database(settings).opened() as self._database,
-            NotificationListener(
-                self._database, timeout=settings.connect_timeout, pooler=settings.pooler
-            ) as self._listener,
+            NotificationListener(self._database, settings) as self._listener,
             anyio.create_task_group() as tasks,
         ):
             self._wakeups = Wakeups(self._listener, tasks)

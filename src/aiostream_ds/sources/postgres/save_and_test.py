@@ -62,7 +62,8 @@ async def check_source(
         except PluginError as error:
             is_ok = is_ok and not settings.channels
             parts.append(f"cannot listen: {error.message}")
-        details["not_listening"] = dict(wakeups.errors)
+        else:
+            parts += [f"cannot listen to {key}: {why}" for key, why in wakeups.errors.items()]
     if settings.channels:
         text = Capabilities(event_time="of payloads with a time").text()
         parts.append(f"notifications of {', '.join(settings.channels)}: {text}")

@@ -1,9 +1,10 @@
 """Rows that an author yields, and how rows of a log are identified: cursors, ranges and pages."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -207,7 +208,8 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
         """
         rows = rows if isinstance(rows, list) else list(rows)
         if self.after is None:
-            return [row for row in rows if self._has_time(_value(row, time))][-self.limit :]
+            newest_first = filter(self._has_time(time), reversed(rows))
+            return list(islice(newest_first, self.limit))[::-1]
         if cursor is None:
             raise TypeError("expected the column of the cursor for a range after one, got None")
         count, key = len(rows), partial(_cursor_of, cursor)
@@ -216,9 +218,18 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
             count = bisect_right(rows, _comparable(self.upto), lo=first, hi=count, key=key)
         return rows[first : min(count, first + self.limit)]
 
-    def _has_time(self, value: Any) -> bool:
-        moment = value if isinstance(value, datetime) else EPOCH + value * _MILLISECOND
-        return self.start <= moment <= self.end
+    def _has_time(self, column: str) -> Callable[[Any], bool]:
+        """Whether the time of a row is in the range."""
+        start, end = self.start, self.end
+        low, high = (start - EPOCH) / _MILLISECOND, (end - EPOCH) / _MILLISECOND
+
+        def has_time(row: Any) -> bool:
+            value = _value(row, column)
+            if isinstance(value, datetime):
+                return start <= value <= end
+            return bool(low <= value <= high)
+
+        return has_time
 
 
 _MILLISECOND = timedelta(milliseconds=1)

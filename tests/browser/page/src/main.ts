@@ -79,6 +79,7 @@ const stage = {
   variable: (name: string, value: string) => (variables[name] = value),
   hide(hidden: boolean) {
     Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
     document.dispatchEvent(new Event("visibilitychange"));
   },
   /** Open a panel of one data source; with several uids a mixed panel. */

@@ -185,6 +185,8 @@ class EventServer(WebServer):
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         kind = request.path.strip("/").partition("/")[0]
+        last = request.headers.get("Last-Event-ID", "") if kind == "sse" else ""
+        sent = int(last) if last else len(self.log)  # before the first wait: `open` counts it
         response = web.StreamResponse()
         is_lines = kind == "lines"
         response.content_type = "application/x-ndjson" if is_lines else "text/event-stream"
@@ -198,8 +200,6 @@ class EventServer(WebServer):
                 data = pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH)
             await response.write(data)
 
-        last = request.headers.get("Last-Event-ID", "") if kind == "sse" else ""
-        sent = int(last) if last else len(self.log)
         await write(b"\n" if is_lines else b": hello\n\n")  # the head leaves with it
         while True:
             changed, end = self._changed, len(self.log)

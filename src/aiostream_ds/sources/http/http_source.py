@@ -105,8 +105,8 @@ class Http(DataSource[HttpSourceSettings]):
         self._errors = MessageErrors()
         MessageDecoder(settings, self._errors)  # its settings are checked
         self._interruptions = Interruptions()
-        limit = f"expected at most {settings.max_message:,} bytes, got more"
-        self._too_long = f"{limit}; the setting maxMessage has the limit"
+        limit = f"expected at most {settings.max_message:,} bytes"
+        self._too_long = f"{limit}, which the setting maxMessage allows, got more"
         self._parameters, self._events = RecentValues(), RecentValues()
         async with HttpClient(settings, self._url) as self._client:
             yield

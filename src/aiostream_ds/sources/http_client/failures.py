@@ -35,7 +35,8 @@ def failure(
             " be between, or the port may be that of another protocol"
         )
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return UpstreamError(f"{server} has closed the connection without an answer")
+        hint = "; it may ask for a clientCertificate" if url.is_secure else ""
+        return UpstreamError(f"{server} has closed the connection without an answer{hint}")
     if isinstance(error, aiohttp.ClientPayloadError):
         return UpstreamError(f"{server}: the connection was lost during the answer")
     if isinstance(error, aiohttp.WSServerHandshakeError):

@@ -98,8 +98,8 @@ class SharedSocket(Upstream[str, Payload]):
             if len(payload) > self._max_message:
                 self._message_errors.add(
                     ALL,
-                    f"expected at most {self._max_message:,} bytes, got {len(payload):,}; the"
-                    " setting maxMessage has the limit",
+                    f"expected at most {self._max_message:,} bytes, which the setting maxMessage"
+                    f" allows, got {len(payload):,}",
                     payload,
                 )
                 continue

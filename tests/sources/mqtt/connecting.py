@@ -73,6 +73,13 @@ def statuses(viewer: Viewer) -> list[dict[str, str] | None]:
     return [message["status"] for message in found if "status" in message]
 
 
+def values(viewer: Viewer) -> list[Any]:
+    """All values that an exact viewer has received, with the times."""
+    found = [msgspec.json.decode(packet) for packet in viewer.packets]
+    columns = [column for each in found for column in each.get("data", {}).get("values", ())]
+    return [value for column in columns for value in column]
+
+
 def status_texts(viewer: Viewer) -> str:
     return " | ".join(each["text"] for each in statuses(viewer) if each)
 

@@ -7,6 +7,7 @@ broker_connection  one connection, from CONNECT to its end
 reason_codes       the broker's answers in words
 repeated_messages  messages that a broker sends again after an outage
 topic_filters      which topics a query means, and the labels of its series
+topic_status       the status of a stream: outages, what is missing, bad messages
 topics_seen        the topics that are suggested
 """
 

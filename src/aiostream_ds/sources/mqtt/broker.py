@@ -14,7 +14,6 @@ from zlib import crc32
 import anyio
 
 from aiostream_ds._channels.policy import Buffer, Retry
-from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PluginError, UpstreamError, copy_error
 from aiostream_ds.models import InstanceSettings
@@ -29,6 +28,7 @@ from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
 from aiostream_ds.sources.mqtt.topic_filters import matches
+from aiostream_ds.sources.mqtt.topic_status import missing
 from aiostream_ds.sources.tls import ssl_context
 from aiostream_ds.upstream import Upstream
 
@@ -50,9 +50,11 @@ _LAST_IDENTIFIER = 268_435_455
 
 
 class Outage(NamedTuple):
-    """The connection is lost or has come back: what viewers see, among the messages of a topic."""
+    """The connection is lost or has come back: what streams get among their messages."""
 
-    status: Status
+    is_over: bool
+    text: str
+    """Why the connection is lost; after the outage what is missing, or "" if nothing is."""
 
 
 def connect_options(settings: MqttSettings, instance: InstanceSettings) -> ConnectOptions:
@@ -178,15 +180,17 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
             self._online = anyio.Event()
             since = anyio.current_time()
             log.warning("%s: the connection is lost: %s", self.name, lost.message)
-            status = Status("warning", f"{lost.message}; the connection is tried again")
+            text = f"{lost.message}; it is connected to again"
             for key in tuple(self.followed):
-                yield key, Outage(status)
+                yield key, Outage(False, text)
             is_resumed = await self._resume(lost)
             seconds = anyio.current_time() - since
             log.info("%s: connected again after %.1f s", self.name, seconds)
-            status = Status() if is_resumed else self._lost_session(seconds)
+            text = "" if is_resumed else missing(seconds, ", and the broker has lost the session")
+            if text:
+                log.warning("%s: %s", self.name, text)
             for key in tuple(self.followed):
-                yield key, Outage(status)
+                yield key, Outage(True, text)
 
     async def subscribe(self, connection: Any, key: str) -> None:
         """Subscribe to a topic filter."""
@@ -335,11 +339,3 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         async with anyio.create_task_group() as tasks:
             for key in tuple(self.followed):
                 tasks.start_soon(subscribe, key)
-
-    def _lost_session(self, seconds: float) -> Status:
-        text = (
-            f"the connection was lost for {seconds:.1f} s, and the broker has not kept the session:"
-            " messages that were sent meanwhile are missing"
-        )
-        log.warning("%s: %s", self.name, text)
-        return Status("warning", text)

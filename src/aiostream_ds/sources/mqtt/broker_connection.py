@@ -50,6 +50,8 @@ PUBLISH_LIMIT = 16
 
 _CLOSE = 1.0  # seconds until a connection that does not close is aborted
 
+_CLOSED = "has closed the connection"
+
 _CACHED = 10_000  # topics and property blocks whose decoded form is remembered
 
 _CONNACK, _PUBLISH, _PUBACK, _PUBREC = 0x20, 0x30, 0x40, 0x50
@@ -105,19 +107,49 @@ class Arrival(NamedTuple):
 
 
 class _Protocol(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
-    """gmqtt's, whose errors reach the connection."""
+    """gmqtt's, which splits what it gets into packets at once. gmqtt reads in a task, which loses
+    what has arrived when the connection is lost: the reason, too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._parts: list[bytes] = []  # of a packet whose end is missing
+        self._missing = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        rest = data[self._read_packet(data) :]
+        if rest:
+            self._missing = _missing_bytes(rest)
+            self._parts.append(rest)
+            if self._missing < 0:
+                self._connection.lose(ValueError("malformed packet: its length has five bytes"))
+
+    def eof_received(self) -> bool:
+        return False  # then the transport is closed
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.ended(exc)  # before gmqtt's packet DISCONNECT
         super().connection_lost(exc)
-        self._connection.ended(exc)
 
     async def _read_loop(self) -> None:
-        try:
-            await super()._read_loop()
-        except Exception as error:
-            self._connection.lose(error)
-        else:  # bytes that are not a packet end it, too
-            self._connection.lose(None)
+        """Started by gmqtt."""
+
+
+def _missing_bytes(data: bytes) -> int:
+    """How many bytes of a packet are missing at least; -1 if it has no valid length."""
+    size = shift = 0
+    for index, byte in enumerate(data[1:5], 2):
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return index + size - len(data)
+    return 1 if len(data) < 5 else -1
 
 
 class BrokerConnection:
@@ -182,19 +214,24 @@ class BrokerConnection:
             UnsupportedVersion: the broker does not support the version of MQTT.
         """
         self = cls(options)
+        is_connected = False
         try:
             async with asyncio.timeout(TIMEOUT):
                 transport, _ = await self._loop.create_connection(
                     lambda: self._protocol, options.host, options.port, ssl=options.context
                 )
                 self._transport = transport
+                is_connected = True
                 self._send_connect()
                 code, properties = await self._connack
         except BaseException as error:
             self.abort()
             if not isinstance(error, Exception):
                 raise
-            raise self._connect_error(error) from error
+            found = self._connect_error(error)
+            if not found.permanent and found.message.endswith(_CLOSED):
+                found = UpstreamError(f"{found.message} {self._closed_hint(is_connected)}")
+            raise found from error
         if code:
             self.abort()
             reason = properties.get("reason_string") or properties.get("server_reference") or ""
@@ -207,6 +244,14 @@ class BrokerConnection:
     def _connect_error(self, error: Exception) -> PluginError:
         options = self.options
         return connection_error(error, options.host, options.port, "the MQTT broker")
+
+    def _closed_hint(self, is_connected: bool) -> str:
+        """Why a server may close the connection without a word."""
+        if self.options.context is None:
+            return "before it answered; it may expect TLS"
+        if not is_connected:
+            return "during the handshake of TLS; it may not use TLS on this port"
+        return "before it answered; it may demand a clientCertificate"
 
     def _send_connect(self) -> None:
         options = self.options

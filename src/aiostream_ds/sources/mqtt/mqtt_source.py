@@ -13,9 +13,9 @@ from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.datasource import DataSource
-from aiostream_ds.decorators import Rows, stream
-from aiostream_ds.errors import ConfigError, PermissionDenied, PluginError
-from aiostream_ds.models import Health, User
+from aiostream_ds.decorators import Rows, resource, stream
+from aiostream_ds.errors import ConfigError, PermissionDenied, PluginError, UpstreamError
+from aiostream_ds.models import Health, Request, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.mqtt.broker import Broker, Outage, connect_options, open_connection
@@ -27,6 +27,7 @@ from aiostream_ds.sources.mqtt.topic_filters import (
     matches,
     read_topic_query,
 )
+from aiostream_ds.sources.mqtt.topic_status import Interruptions, TopicStatus
 from aiostream_ds.sources.mqtt.topics_seen import TopicsSeen
 
 __all__ = ["Mqtt", "Publication"]
@@ -73,6 +74,7 @@ class Mqtt(DataSource[MqttSettings]):
 
     def __init__(self) -> None:
         self.errors = MessageErrors()
+        self._interruptions = Interruptions()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -144,17 +146,26 @@ class Mqtt(DataSource[MqttSettings]):
         """The messages of a topic, or of all topics that a filter matches; retained ones first."""
         query = read_topic_query(topic)
         decoder = MessageDecoder(self.settings, self.errors)
-        async with self._broker.follow(query.filter) as messages:
-            async for message in messages:
-                if isinstance(message, Outage):
-                    yield message.status
-                    continue
-                rows = self._rows(decoder, query.columns(message.topic), message)
-                if rows:
-                    yield rows
-                changed = decoder.status()
+        status = TopicStatus(decoder)
+        try:
+            async with self._broker.follow(query.filter) as messages:
+                changed = status.back(self._interruptions.end(topic))
                 if changed is not None:
                     yield changed
+                async for message in messages:
+                    if isinstance(message, Outage):
+                        change = status.back if message.is_over else status.lost
+                        changed = change(message.text)
+                    else:
+                        rows = self._rows(decoder, query.columns(message.topic), message)
+                        if rows:
+                            yield rows
+                        changed = status.after_message()
+                    if changed is not None:
+                        yield changed
+        except UpstreamError:
+            self._interruptions.begin(topic)
+            raise
 
     @staticmethod
     def _rows(
@@ -174,23 +185,37 @@ class Mqtt(DataSource[MqttSettings]):
         read_topic_query(topic)
 
     @topics.publish
-    async def publish_message(
-        self, data: Publication, user: User | None, topic: str
+    async def publish_message(self, data: Publication, user: User | None, topic: str) -> None:
+        """Publish to the topic of the channel, if the setting `publish` allows it.
+
+        Grafana answers with a status only; the log has the broker's reason.
+        """
+        try:
+            await self._publish_allowed(topic, data, user)
+        except PluginError as error:
+            log.warning("%s", error.message)
+            raise
+
+    @resource("publish/{topic:any}", method="POST")
+    async def publish_by_http(self, topic: str, request: Request) -> dict[str, Any]:
+        """As `publish_message`; answered with the broker's reason if it is refused."""
+        return await self._publish_allowed(topic, request.json(Publication), request.user)
+
+    async def _publish_allowed(
+        self, topic: str, data: Publication, user: User | None
     ) -> dict[str, Any]:
-        """Publish to the topic of the channel, if the setting `publish` allows it."""
         check_topic(topic)
         allowed = self.settings.publish
         if not any(matches(each, topic) for each in allowed):
             raise PermissionDenied(
                 f"the setting publish allows {', '.join(allowed) or 'no topic'}, got {topic!r}"
             )
-        payload = data.payload
-        text = payload if isinstance(payload, str) else msgspec.json.encode(payload).decode()
-        await self._publish(topic, text.encode(), data)
-        log.info(
-            "published %d bytes to %s for %s", len(text), topic, user.login if user else "nobody"
-        )
-        return {"topic": topic, "bytes": len(text.encode())}
+        text = data.payload
+        payload = text.encode() if isinstance(text, str) else msgspec.json.encode(text)
+        await self._publish(topic, payload, data)
+        who = user.login if user else "nobody"
+        log.info("published %d bytes to %r for %r", len(payload), topic, who)
+        return {"topic": topic, "bytes": len(payload)}
 
     async def _publish(self, topic: str, payload: bytes, data: Publication) -> None:
         connection = self._broker.connection

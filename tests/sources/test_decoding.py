@@ -455,7 +455,7 @@ def test_the_memory_of_shapes_is_bounded():
     made = decoder()
     for n in range(5_000):
         made.rows(b'{"k%d": 1}' % n)
-    assert len(made._shapes) <= 1_000
+    assert len(made._maker._shapes) <= 1_000
 
 
 @pytest.mark.virtual

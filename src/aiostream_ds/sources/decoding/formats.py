@@ -4,7 +4,8 @@ The result is a `Document`: what a message contains, before its objects become r
 """
 
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,11 +14,11 @@ from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
 from aiostream_ds.sources.decoding.csv_message import csv_rows, is_csv
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, Format
 from aiostream_ds.sources.decoding.lenient_json import decode_leniently
-from aiostream_ds.sources.decoding.line_protocol import points
+from aiostream_ds.sources.decoding.line_protocol import Point, points
 from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.decoding.text_cells import text_number
 
-__all__ = ["Document", "decode", "format_of_content_type"]
+__all__ = ["Document", "FormatContext", "decode", "format_of_content_type"]
 
 Document = Any
 """A value of JSON, or an iterator of objects and BadRecord: the lines of a message."""
@@ -45,24 +46,17 @@ def format_of_content_type(content_type: str) -> Format | None:
     return _CONTENT_TYPES.get(kind)
 
 
-def decode(
-    payload: bytes, kind: Format, settings: DecodingSettings, labels: Collection[str]
-) -> Document:
-    """The content of a message.
+class FormatContext(NamedTuple):
+    """How messages are decoded."""
 
-    Args:
-        labels: the columns that identify a series.
-
-    Raises:
-        BadRecord: it has not this format, or none that is known.
-    """
-    return _DECODERS[kind](payload, _Context(settings, "tags" in labels))
-
-
-class _Context(NamedTuple):
     settings: DecodingSettings
     keeps_tags: bool
     """Whether the tags of line protocol stay one value, which is a label."""
+
+
+def decode(payload: bytes, kind: Format, context: FormatContext) -> Document:
+    """The content of a message. Raises BadRecord: it has not this format, or none that is known."""
+    return _DECODERS[kind](payload, context)
 
 
 def _text(payload: bytes) -> str:
@@ -72,7 +66,7 @@ def _text(payload: bytes) -> str:
         raise BadRecord("expected text in UTF-8") from None
 
 
-def _json(payload: bytes, context: _Context) -> Document:
+def _json(payload: bytes, context: FormatContext) -> Document:
     try:
         return msgspec.json.decode(payload)
     except (ValueError, RecursionError):
@@ -107,23 +101,25 @@ def _json_line(line: bytes) -> Any:
         return decode_leniently(line)[0]
 
 
-def _influx(payload: bytes, context: _Context) -> Document:
-    return _point_rows(_text(payload), context)
+def _influx(payload: bytes, context: FormatContext) -> Document:
+    return _point_rows(points(_text(payload)), context)
 
 
-def _point_rows(text: str, context: _Context) -> Iterator[Any]:
-    for found in points(text):
-        if isinstance(found, BadRecord):
-            yield found
+def _point_rows(
+    found: Iterable[Point | BadRecord], context: FormatContext
+) -> Iterator[dict[str, Any] | BadRecord]:
+    for point in found:
+        if isinstance(point, BadRecord):
+            yield point
             continue
-        row: dict[str, Any] = {"measurement": found.measurement}
-        if found.timestamp is not None:
-            row[context.settings.time] = found.timestamp
+        row: dict[str, Any] = {"measurement": point.measurement}
+        if point.timestamp is not None:
+            row[context.settings.time] = point.timestamp
         if context.keeps_tags:
-            row["tags"] = found.tags
+            row["tags"] = point.tags
         else:
-            _add(row, found.tags)
-        _add(row, found.fields)
+            _add(row, point.tags)
+        _add(row, point.fields)
         yield row
 
 
@@ -132,11 +128,11 @@ def _add(row: dict[str, Any], values: Mapping[str, Any]) -> None:
         row[name + "_" if name in row else name] = value
 
 
-def _csv(payload: bytes, context: _Context) -> Document:
+def _csv(payload: bytes, context: FormatContext) -> Document:
     return csv_rows(_text(payload), context.settings)
 
 
-def _msgpack(payload: bytes, context: _Context) -> Document:
+def _msgpack(payload: bytes, context: FormatContext) -> Document:
     try:
         return plain(msgspec.msgpack.decode(payload))
     except BadRecord:
@@ -156,7 +152,7 @@ def _refused(decoder: Any, *_: Any) -> Any:
 _REFUSED_TAGS = dict.fromkeys((5, 25, 28, 29, 35, 36, 256), _refused)
 
 
-def _cbor(payload: bytes, context: _Context) -> Document:
+def _cbor(payload: bytes, context: FormatContext) -> Document:
     try:
         import cbor2  # few messages are CBOR
     except ImportError:
@@ -175,7 +171,7 @@ def _cbor(payload: bytes, context: _Context) -> Document:
     return value
 
 
-def _number(payload: bytes, context: _Context) -> Document:
+def _number(payload: bytes, context: FormatContext) -> Document:
     text = _text(payload)
     number = text_number(text)
     if number is None:
@@ -183,7 +179,7 @@ def _number(payload: bytes, context: _Context) -> Document:
     return {"value": number}
 
 
-def _plain_text(payload: bytes, context: _Context) -> Document:
+def _plain_text(payload: bytes, context: FormatContext) -> Document:
     return {"text": _text(payload)}
 
 
@@ -191,7 +187,7 @@ _BINARY_OBJECT = frozenset([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 """First bytes of objects and arrays in MessagePack."""
 
 
-def _auto(payload: bytes, context: _Context) -> Document:
+def _auto(payload: bytes, context: FormatContext) -> Document:
     first = payload[:1]
     if first in (b"{", b"["):
         return _json(payload, context)
@@ -212,7 +208,7 @@ def _auto(payload: bytes, context: _Context) -> Document:
     return {"text": text}
 
 
-def _binary(payload: bytes, context: _Context) -> Document:
+def _binary(payload: bytes, context: FormatContext) -> Document:
     if payload[0] in _BINARY_OBJECT:
         try:
             return _msgpack(payload, context)
@@ -224,7 +220,7 @@ def _binary(payload: bytes, context: _Context) -> Document:
         raise BadRecord("expected text in UTF-8, MessagePack or CBOR, got other bytes") from None
 
 
-def _json_or_text(payload: bytes, text: str, context: _Context) -> Document:
+def _json_or_text(payload: bytes, text: str, context: FormatContext) -> Document:
     try:
         return _json(payload, context)
     except BadRecord:
@@ -233,14 +229,14 @@ def _json_or_text(payload: bytes, text: str, context: _Context) -> Document:
         raise
 
 
-def _as_points(text: str, context: _Context) -> Document | None:
+def _as_points(text: str, context: FormatContext) -> Document | None:
     """The points of a text, if its first line is one."""
-    if not isinstance(next(points(text), None), tuple):
-        return None
-    return _point_rows(text, context)
+    found = points(text)
+    first = next(found, None)
+    return _point_rows(chain((first,), found), context) if isinstance(first, Point) else None
 
 
-_DECODERS: Mapping[Format, Callable[[bytes, _Context], Document]] = {
+_DECODERS: Mapping[Format, Callable[[bytes, FormatContext], Document]] = {
     "auto": _auto,
     "json": _json,
     "influx": _influx,

@@ -12,22 +12,20 @@ from aiostream_ds._frames.config import Notice
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, series_labels
 from aiostream_ds.sources.decoding.decoding_status import DecodingStatus
-from aiostream_ds.sources.decoding.event_times import LATEST_MS
-from aiostream_ds.sources.decoding.formats import Document, decode, format_of_content_type
+from aiostream_ds.sources.decoding.event_times import LATEST_MS, read_time
+from aiostream_ds.sources.decoding.formats import (
+    Document,
+    FormatContext,
+    decode,
+    format_of_content_type,
+)
 from aiostream_ds.sources.decoding.message_errors import MessageErrors
 from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT, RecordSelector
-from aiostream_ds.sources.decoding.message_rows import (
-    COLUMNS_LIMIT,
-    NAME_LIMIT,
-    TEXT_LIMIT,
-    RowMaker,
-)
+from aiostream_ds.sources.decoding.message_rows import TEXT_LIMIT, RowMaker
 from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.decoding.text_cells import text_cell
 
 __all__ = ["MessageDecoder"]
-
-_SHAPES = 1_000  # the cache of shapes is cleared then
 
 _NO_COLUMNS: Mapping[str, Any] = {}
 
@@ -36,15 +34,6 @@ _decode_flat = msgspec.json.Decoder(dict[str, float | str | bool | None]).decode
 
 _MS = 1e11, LATEST_MS
 """Between these, a number is a valid time in milliseconds, if no other unit is set."""
-
-
-class _Shape(msgspec.Struct, frozen=True, gc=False):
-    """JSON objects with the same keys."""
-
-    time: str | None
-    """The key of the time."""
-    is_simple: bool
-    """Whether the other keys are columns as they are."""
 
 
 class MessageDecoder:
@@ -66,6 +55,7 @@ class MessageDecoder:
 
     __slots__ = (
         "_bad",
+        "_context",
         "_fast_limit",
         "_good",
         "_has_ms",
@@ -73,7 +63,6 @@ class MessageDecoder:
         "_maker",
         "_selector",
         "_settings",
-        "_shapes",
         "_status",
         "errors",
         "labels",
@@ -92,6 +81,7 @@ class MessageDecoder:
         self.labels: tuple[str, ...] = labels if series else ()
         """The columns that identify a series."""
         self._maker = RowMaker(settings, self.labels)
+        self._context = FormatContext(settings, keeps_tags="tags" in self.labels)
         self._selector = RecordSelector(settings)
         is_fast = (
             settings.format in ("auto", "json")
@@ -101,7 +91,6 @@ class MessageDecoder:
         )
         self._fast_limit = min(settings.max_message, TEXT_LIMIT) if is_fast else 0
         self._has_ms = settings.time_unit in ("auto", "ms")
-        self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._good = self._bad = 0
         self._last_bad = ("", "")
         self._status = DecodingStatus()
@@ -171,33 +160,26 @@ class MessageDecoder:
             values = _decode_flat(payload)
         except ValueError:
             return None
-        keys = tuple(values)
-        shape = self._shapes.get(keys) or self._add_shape(keys)
-        if not shape.is_simple:
+        shape = self._maker.shape(tuple(values))
+        if not shape.is_whole:
             return None
-        moment: float | str | None = None if shape.time is None else values.pop(shape.time)
+        for name in shape.labels:
+            if values[name].__class__ is not str:
+                return None
+        moment: Any = None if shape.time is None else values.pop(shape.time)
         if moment is None:
             moment = received
+        elif moment.__class__ is str:
+            try:
+                moment = read_time(moment, self._settings)
+            except BadRecord:
+                return None
         elif self._has_ms and moment.__class__ is float and _MS[0] <= moment < _MS[1]:
             moment = round(moment)
         else:
             return None
         row = {"time": moment, **extra, **values}
         return row if len(row) == 1 + len(extra) + len(values) else None
-
-    def _add_shape(self, keys: tuple[str, ...]) -> _Shape:
-        if len(self._shapes) >= _SHAPES:
-            self._shapes.clear()
-        time = self._maker.time_key(keys)
-        columns = [key for key in keys if key != time]
-        is_simple = (
-            0 < len(columns) <= COLUMNS_LIMIT
-            and max(map(len, columns)) <= NAME_LIMIT
-            and "time" not in columns
-            and not any(label in columns for label in self.labels)
-        )
-        shape = self._shapes[keys] = _Shape(time, is_simple)
-        return shape
 
     def _document(self, payload: Any, content_type: str) -> tuple[Document, int]:
         """What a message contains, and its size. Raises BadRecord."""
@@ -218,7 +200,7 @@ class MessageDecoder:
         kind = self._settings.format
         if kind == "auto" and content_type:
             kind = format_of_content_type(content_type) or "auto"
-        return decode(payload, kind, self._settings, self.labels), len(payload)
+        return decode(payload, kind, self._context), len(payload)
 
     def _rows(
         self,

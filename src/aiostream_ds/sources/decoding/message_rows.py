@@ -1,6 +1,6 @@
 """A record of a message as a row: its time, its columns and their names, its labels."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from aiostream_ds.sources.decoding.event_times import guess_time, read_time
 from aiostream_ds.sources.decoding.fixed_values import FIXED
 from aiostream_ds.sources.decoding.plain_values import columns_of
 
-__all__ = ["COLUMNS_LIMIT", "NAME_LIMIT", "TEXT_LIMIT", "RowMaker"]
+__all__ = ["COLUMNS_LIMIT", "NAME_LIMIT", "TEXT_LIMIT", "RecordShape", "RowMaker"]
 
 COLUMNS_LIMIT = 500
 """Maximum number of columns of a row of a message; further ones are left out and counted."""
@@ -21,6 +21,22 @@ NAME_LIMIT = 200
 
 TEXT_LIMIT = 1_000_000
 """Maximum characters of the texts of one row; values beyond are left out and counted."""
+
+_SHAPES = 1_000  # the cache of shapes is cleared then
+
+
+class RecordShape(msgspec.Struct, frozen=True, gc=False):
+    """What records with the same keys have in common."""
+
+    time: str | None
+    """The key of the time."""
+    columns: tuple[str, ...]
+    """The keys of columns without a fixed type, which are no labels."""
+    labels: tuple[str, ...]
+    left_out: int
+    """The number of keys beyond the limits."""
+    is_whole: bool
+    """Whether each key but that of the time is a column of its name."""
 
 
 class RowMaker:
@@ -33,27 +49,43 @@ class RowMaker:
         left_out: the number of values that rows so far do not have.
     """
 
-    __slots__ = ("_fixed", "_labels", "_settings", "left_out")
+    __slots__ = ("_fixed", "_labels", "_settings", "_shapes", "left_out")
 
-    def __init__(self, settings: DecodingSettings, labels: Collection[str]) -> None:
+    def __init__(self, settings: DecodingSettings, labels: Sequence[str]) -> None:
         self._settings = settings
         self._fixed = {name: FIXED[kind] for name, kind in settings.columns.items()}
         self._labels = labels
+        self._shapes: dict[tuple[str, ...], RecordShape] = {}
         self.left_out = 0
 
-    def time_key(self, keys: Collection[str]) -> str | None:
-        """The key of the time of a record with these keys."""
+    def shape(self, keys: tuple[str, ...]) -> RecordShape:
+        """The shape of records with these keys."""
+        return self._shapes.get(keys) or self._add_shape(keys)
+
+    def _add_shape(self, keys: tuple[str, ...]) -> RecordShape:
+        if len(self._shapes) >= _SHAPES:
+            self._shapes.clear()
         settings = self._settings
-        return settings.time if settings.time in keys else guess_time(keys, settings)
+        time = settings.time if settings.time in keys else guess_time(keys, settings)
+        rest = [key for key in keys if key != time and key not in self._fixed]
+        kept = [key for key in rest if len(key) <= NAME_LIMIT][:COLUMNS_LIMIT]
+        shape = self._shapes[keys] = RecordShape(
+            time,
+            tuple(key for key in kept if key not in self._labels) if settings.others else (),
+            tuple(key for key in kept if key in self._labels),
+            len(rest) - len(kept),
+            is_whole=0 < len(kept) == len(rest) and not self._fixed and "time" not in kept,
+        )
+        return shape
 
     def row(
         self, record: Mapping[str, Any], extra: Mapping[str, Any], received: int
     ) -> dict[str, Any]:
         """The row of a record. Raises BadRecord."""
-        if any(type(value) is dict for value in record.values()):
+        if dict in map(type, record.values()):
             record = columns_of(record, self._labels, NAME_LIMIT)
-        key = self.time_key(record)
-        moment = None if key is None else record.get(key)
+        shape = self.shape(tuple(record))
+        moment = None if shape.time is None else record[shape.time]
         time = received if moment is None else read_time(moment, self._settings)
         row: dict[str, Any] = {"time": time, **extra}
         reserved = len(row)
@@ -61,19 +93,14 @@ class RowMaker:
             value = record.get(name)
             row[_own(name, row)] = found = read(value)
             self.left_out += found is None and value is not None and value != ""
-        for name, value in record.items():
-            if name == key or name in self._fixed:
-                continue
-            if name in self._labels:
-                value = _label(value)
-            elif not self._settings.others:
-                continue
-            elif type(value) is int:
+        for name in shape.labels:
+            row[_own(name, row)] = _label(record[name])
+        for name in shape.columns:
+            value = record[name]
+            if type(value) is int:
                 value = _float(name, value)
-            if len(row) - reserved >= COLUMNS_LIMIT or len(name) > NAME_LIMIT:
-                self.left_out += 1
-            else:
-                row[_own(name, row)] = value
+            row[_own(name, row) if name in row else name] = value
+        self.left_out += shape.left_out
         if len(row) == reserved:
             raise BadRecord("expected at least one value, got none")
         return row
@@ -116,10 +143,10 @@ def _float(name: str, value: int) -> float:
 
 def _label(value: Any) -> Any:
     """The value of a label: numbers as they are written, `7` and not `7.0`."""
-    if isinstance(value, dict):
-        return {key: _label(each) for key, each in value.items()}
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, dict):
+        return {key: _label(each) for key, each in value.items()}
     try:
         return msgspec.json.encode(value).decode()
     except (OverflowError, RecursionError):

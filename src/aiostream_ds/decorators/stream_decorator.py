@@ -1,9 +1,4 @@
-"""The decorators of a data source: `@stream` and its hooks, `@query`, `@resource`; `LiveChannel`.
-
-A decorator only stores a `HandlerInfo`; `_routing/compiler.py` collects them when the class is
-created. A hook stores the name of its stream on its own function and never changes the stream
-object: otherwise a subclass would change its base class.
-"""
+"""The decorators of a data source."""
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The decorators of a data source."""
+"""`@stream` and the hooks of a stream."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial, update_wrapper
 from types import MethodType
 from typing import (
@@ -9,54 +9,41 @@ from typing import (
     Any,
     Concatenate,
     Generic,
-    Literal,
-    NamedTuple,
     ParamSpec,
     Protocol,
-    TypedDict,
     TypeVar,
     Unpack,
-    get_args,
     overload,
 )
 
-import msgspec
-
-from aiostream_ds._annotations import parameters, signature
+from aiostream_ds._annotations import signature
 from aiostream_ds._author_threads import runs_in_thread, threads_of
-from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.yielded import reader
 from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
+from aiostream_ds.decorators.handler_info import (
+    HookInfo,
+    HookKind,
+    check_function,
+    error_of,
+    handler_info,
+    pattern_of,
+    store,
+)
+from aiostream_ds.decorators.stream_options import StreamKeywords, StreamOptions
 from aiostream_ds.models import User
 from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
-    from aiostream_ds.access import Allow
-
     RowT = DefaultTypeVar("RowT", default=Any)
 else:
     RowT = TypeVar("RowT")
 
-__all__ = [
-    "CursorStream",
-    "HandlerInfo",
-    "HookInfo",
-    "LiveChannel",
-    "ResourceInfo",
-    "Rows",
-    "Stream",
-    "StreamKeywords",
-    "StreamOptions",
-    "handler_info",
-    "query",
-    "resource",
-    "stream",
-]
+__all__ = ["CursorStream", "Rows", "Stream", "stream"]
 
 P = ParamSpec("P")
 D = TypeVar("D")
@@ -65,196 +52,12 @@ T = TypeVar("T")
 A = TypeVar("A")
 H = TypeVar("H", bound="Frame | Columns[Any] | HistoryPage[Any] | Sequence[Any] | Table")
 SuggestionsT = TypeVar("SuggestionsT", bound="Sequence[str | int | float]")
-AnswerT = TypeVar(
-    "AnswerT",
-    bound="Answer | Sequence[Answer] | list[Any] | Mapping[str, Frame | Table | list[Any]]",
-)
 R_co = TypeVar("R_co", covariant=True)
 
 _Pair = tuple[int, int]
 
-HookKind = Literal["history", "last", "subscribe", "publish", "suggest"]
-
-HTTPMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-
 Rows = AsyncIterator[RowT]
 """What a stream method returns: `Rows`, or `Rows[Reading]` if it yields one `Row` class."""
-
-
-# Options of a stream
-
-
-class StreamKeywords(TypedDict, total=False):
-    """The options of `@stream`, except `cursor`, on which the type of the method depends.
-
-    Defaults and checks are in the field of the same name: of `Policy` for what concerns the
-    channel, else of `StreamOptions`.
-    """
-
-    linger: float
-    """Seconds that the stream runs after its last viewer left. Default: 0."""
-    buffer: Buffer
-    """The limits of the queue of a slow subscriber."""
-    retry: Retry
-    """The back-off after the method raised UpstreamError."""
-    replay: Replay
-    """How many rows a stream without a cursor keeps in memory. None are kept if it has a history
-    and no panel of it is exact."""
-    schema: SchemaPolicy
-    """What happens to dicts with many columns or with values of another type; labels of series."""
-    order: RowOrder | None
-    """What happens to rows that arrive late or twice. Default: they are sent as they arrive."""
-    stale: float
-    """Seconds without a row after which viewers see the stream as stale. Default: 0, never."""
-    flush: float
-    """Seconds for which rows are collected into one packet. Default: 0."""
-    max_hz: float
-    """Most packets of single rows per second. Default: 0, no limit."""
-    status_column: str | None
-    """The name of a string column with the stream's status, for panels that are not exact. A
-    change of the status is sent as a row of its own if no other row follows. Default: no column."""
-    thin: bool
-    """Whether a history of more rows than the panel draws is thinned by time. If not, its newest
-    rows are drawn. Default: True."""
-    allow: "Sequence[Allow]"
-    """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
-
-
-class StreamOptions(Policy, frozen=True, kw_only=True):
-    """The checked options of one stream: the policy of its channels, and what concerns its rows.
-
-    Raises:
-        TypeError: an option has another type, or two options exclude each other.
-        ValueError: a number of the policy is out of its bounds.
-    """
-
-    cursor: str | tuple[str, str] | None = None
-    retry: Retry = Retry()
-    replay: Replay = Replay()
-    schema: SchemaPolicy = SchemaPolicy()
-    order: RowOrder | None = None
-    status_column: str | None = None
-    thin: bool = True
-    allow: tuple[Any, ...] = ()
-
-    @property
-    def policy(self) -> Policy:
-        """The delivery policy of this stream's channels, without a replay buffer."""
-        options = {name: getattr(self, name) for name in Policy.__struct_fields__}
-        return Policy(**{**options, "replay": None})
-
-    def __post_init__(self) -> None:
-        _expect("buffer", self.buffer, Buffer)
-        _expect("retry", self.retry, Retry)
-        _expect("replay", self.replay, Replay)
-        _expect("schema", self.schema, SchemaPolicy)
-        _expect("thin", self.thin, bool)
-        if self.order is not None:
-            _expect("order", self.order, RowOrder)
-        super().__post_init__()
-        if self.allow != ():
-            from aiostream_ds.access import check_rules  # few streams have rules
-
-            msgspec.structs.force_setattr(self, "allow", check_rules(self.allow))
-        column = self.status_column
-        if column is not None and (not isinstance(column, str) or column in ("", "time")):
-            raise TypeError(f"status_column must be a name other than 'time', got {column!r}")
-        if self.cursor is not None:
-            self._check_cursor()
-
-    def _check_cursor(self) -> None:
-        names = (self.cursor,) if isinstance(self.cursor, str) else self.cursor
-        if not (isinstance(names, tuple) and all(isinstance(n, str) and n for n in names)):
-            raise TypeError(
-                f"cursor must be the name of a column, or a tuple of two, got {self.cursor!r}"
-            )
-        if not isinstance(self.cursor, str) and (len(names) != 2 or names[0] == names[1]):
-            raise TypeError(f"cursor must have one or two different columns, got {self.cursor!r}")
-        if self.order is not None:
-            raise TypeError(
-                "expected an order or a cursor, got both; use one: the history would return the"
-                " rows that the order leaves out"
-            )
-        if self.schema.labels:
-            raise TypeError("expected schema.labels or a cursor, got both; use one")
-
-
-def _expect(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
-
-
-# What a decorator stores
-
-
-class HookInfo(NamedTuple):
-    """The function is a hook of the stream with this name."""
-
-    stream: str
-    kind: HookKind
-    field: str = ""
-    """The path field for which a suggest hook offers values."""
-
-    @property
-    def label(self) -> str:
-        """The hook as an error message names it. A stream has one hook of each label."""
-        return f"{self.kind} {self.field!r}" if self.field else self.kind
-
-
-class ResourceInfo(NamedTuple):
-    """The function answers this HTTP method on paths of this pattern."""
-
-    method: str
-    pattern: Pattern
-
-
-class HandlerInfo(NamedTuple):
-    """Everything that decorators stored on one function."""
-
-    hooks: tuple[HookInfo, ...] = ()
-    query: str | None = None
-    """The query type that the function answers."""
-    resource: ResourceInfo | None = None
-
-
-_ATTRIBUTE = "__ds_handler__"
-
-
-def handler_info(value: object) -> HandlerInfo:
-    """What decorators stored on `value`, which may be any object."""
-    found = getattr(value, "__dict__", {}).get(_ATTRIBUTE)
-    return found if isinstance(found, HandlerInfo) else HandlerInfo()
-
-
-def _store(decorator: str, function: F, info: HandlerInfo) -> F:
-    _check_function(decorator, function)
-    setattr(function, _ATTRIBUTE, info)
-    return function
-
-
-def _check_function(decorator: str, function: object) -> None:
-    if not inspect.isfunction(function):
-        raise TypeError(f"@{decorator} must decorate a method, got {function!r}")
-
-
-def _error(function: Callable[..., Any], text: str) -> TypeError:
-    """The qualified name of a method names its class and itself."""
-    return TypeError(f"{function.__module__}.{function.__qualname__}: {text}")
-
-
-def _pattern(text: str | None, function: Callable[..., Any], leading: int = 0) -> Pattern:
-    """The pattern of a text; without one the method's name and its parameters, except for the
-    first `leading` ones and `request`. A field gets its kind when the class is created."""
-    if text is None:
-        names = [name for name in list(parameters(function))[leading:] if name != "request"]
-        text = "/".join([function.__name__, *(f"{{{name}}}" for name in names)])
-    try:
-        return Pattern(text)
-    except ValueError as error:
-        raise _error(function, str(error)) from None
-
-
-# Streams and their hooks
 
 
 def _iterated_in_thread(run: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
@@ -392,7 +195,7 @@ class Stream(Generic[P, R_co]):
     def _hook(self, kind: HookKind, hook: F, field: str = "") -> F:
         info = handler_info(hook)
         hooks = (*info.hooks, HookInfo(self.name, kind, field))
-        return _store(f"{self.name}.{kind}", hook, info._replace(hooks=hooks))
+        return store(f"{self.name}.{kind}", hook, info._replace(hooks=hooks))
 
     def path(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The channel path for these arguments.
@@ -534,16 +337,6 @@ if TYPE_CHECKING:
             self, run: Callable[Concatenate[D, Cursor[_Pair], P], AsyncIterator[T] | Iterator[T]], /
         ) -> CursorPairStream[P, T]: ...
 
-    class _QueryDecorator(Protocol):
-        @overload
-        def __call__(
-            self, method: Callable[Concatenate[D, P], Awaitable[AnswerT]], /
-        ) -> Callable[Concatenate[D, P], Awaitable[AnswerT]]: ...
-        @overload
-        def __call__(
-            self, method: Callable[Concatenate[D, P], AnswerT], /
-        ) -> Callable[Concatenate[D, P], AnswerT]: ...
-
 
 @overload
 def stream(run: Callable[Concatenate[D, P], AsyncIterator[T] | Iterator[T]], /) -> Stream[P, T]: ...
@@ -603,114 +396,12 @@ def stream(
         raise TypeError(f"expected a path pattern or a method, got {pattern!r}")
 
     def decorate(run: Callable[..., Any], /) -> Any:
-        _check_function("stream", run)
+        check_function("stream", run)
         try:
             checked = StreamOptions(cursor=cursor, **options)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
-            raise _error(run, str(error)) from None
+            raise error_of(run, str(error)) from None
         kind = Stream if checked.cursor is None else CursorStream
-        return kind(_pattern(pattern, run, kind.leading_arguments), run, checked)
+        return kind(pattern_of(pattern, run, kind.leading_arguments), run, checked)
 
     return decorate
-
-
-# Queries and resources
-
-
-@overload
-def query(
-    method: Callable[Concatenate[D, P], Awaitable[AnswerT]], /
-) -> Callable[Concatenate[D, P], Awaitable[AnswerT]]: ...
-@overload
-def query(
-    method: Callable[Concatenate[D, P], AnswerT], /
-) -> Callable[Concatenate[D, P], AnswerT]: ...
-@overload
-def query(name: str, /) -> "_QueryDecorator": ...
-def query(method: Any, /) -> Any:
-    """Decorate a method that answers queries of one `queryType`: its own name, or the given one.
-
-    Its arguments are the fields of the query, of the types that a field of a path can have; or the
-    first one is annotated with a `Query` class, as which the query is decoded and checked. It
-    returns a `Frame`, a `Table`, a list of rows, a `LiveChannel`, a list of them, or a dict of
-    tables by name. `@query("")` answers queries without a type.
-
-    Called for each query of a panel, an alert rule or Explore. Re-entrant: calls run at the same
-    time. It is cancelled if Grafana cancels the query.
-
-    Raises:
-        TypeError: the decorated object is not a function.
-    """
-    if not isinstance(method, str):
-        name = getattr(method, "__name__", "")
-        return _store("query", method, handler_info(method)._replace(query=name))
-    name = method
-
-    def decorate(method: F) -> F:
-        return _store("query", method, handler_info(method)._replace(query=name))
-
-    return decorate
-
-
-@overload
-def resource(function: F, /) -> F: ...
-@overload
-def resource(path: str | None = None, *, method: HTTPMethod = "GET") -> Callable[[F], F]: ...
-def resource(path: Any = None, *, method: HTTPMethod = "GET") -> Any:
-    """Decorate a method that answers HTTP requests to the data source: `…/resources/<path>`.
-
-    It takes the fields of the path and, if it has an argument `request`, the `Request`. It returns
-    a value that is encoded as JSON, or a `Response`; or it is an async generator that yields the
-    body as chunks of bytes. Without a path, also as `@resource` alone, the path is the method's
-    name and its parameters.
-
-    Called for each request. Re-entrant: calls run at the same time. It is cancelled if Grafana
-    cancels the request.
-
-    Raises:
-        TypeError: a bad path or HTTP method; the message names the method.
-    """
-    if inspect.isfunction(path):
-        return resource()(path)
-    if not (path is None or isinstance(path, str)):
-        raise TypeError(f"expected a path or a method, got {path!r}")
-
-    def decorate(function: F) -> F:
-        _check_function("resource", function)
-        if method not in get_args(HTTPMethod):
-            methods = ", ".join(get_args(HTTPMethod))
-            raise _error(function, f"the HTTP method must be one of {methods}, got {method!r}")
-        info = ResourceInfo(method, _pattern(path, function))
-        return _store("resource", function, handler_info(function)._replace(resource=info))
-
-    return decorate
-
-
-class LiveChannel:
-    """A query's answer "follow this channel": a stream and the arguments of its path.
-
-        return LiveChannel(Sensors.sensor, id=q.sensor).with_history(frame)
-
-    Type checkers check the arguments.
-
-    Raises:
-        BadQuery: a value that no path can contain.
-        TypeError: an argument is missing, or the stream does not take it.
-    """
-
-    __slots__ = ("history", "path", "stream")
-
-    def __init__(self, stream: Stream[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        self.stream: str = stream.name
-        self.path = stream.path(*args, **kwargs)
-        self.history: Frame | Table | None = None
-
-    def with_history(self, frame: Frame | Table) -> "LiveChannel":
-        """The same object, with rows to draw before the first live one. The frame or table must
-        have the columns of the stream."""
-        self.history = frame
-        return self
-
-
-Answer = Frame | Table | Columns[Any] | LiveChannel
-"""What a query method returns for one table of a panel."""

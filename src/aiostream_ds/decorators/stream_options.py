@@ -1,0 +1,113 @@
+"""The options of a stream."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import msgspec
+
+from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
+
+if TYPE_CHECKING:
+    from aiostream_ds.access import Allow
+
+__all__ = ["StreamKeywords", "StreamOptions"]
+
+
+class StreamKeywords(TypedDict, total=False):
+    """The options of `@stream`, except `cursor`, on which the type of the method depends.
+
+    Defaults and checks are in the field of the same name: of `Policy` for what concerns the
+    channel, else of `StreamOptions`.
+    """
+
+    linger: float
+    """Seconds that the stream runs after its last viewer left. Default: 0."""
+    buffer: Buffer
+    """The limits of the queue of a slow subscriber."""
+    retry: Retry
+    """The back-off after the method raised UpstreamError."""
+    replay: Replay
+    """How many rows a stream without a cursor keeps in memory. None are kept if it has a history
+    and no panel of it is exact."""
+    schema: SchemaPolicy
+    """What happens to dicts with many columns or with values of another type; labels of series."""
+    order: RowOrder | None
+    """What happens to rows that arrive late or twice. Default: they are sent as they arrive."""
+    stale: float
+    """Seconds without a row after which viewers see the stream as stale. Default: 0, never."""
+    flush: float
+    """Seconds for which rows are collected into one packet. Default: 0."""
+    max_hz: float
+    """Most packets of single rows per second. Default: 0, no limit."""
+    status_column: str | None
+    """The name of a string column with the stream's status, for panels that are not exact. A
+    change of the status is sent as a row of its own if no other row follows. Default: no column."""
+    thin: bool
+    """Whether a history of more rows than the panel draws is thinned by time. If not, its newest
+    rows are drawn. Default: True."""
+    allow: "Sequence[Allow]"
+    """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
+
+
+class StreamOptions(Policy, frozen=True, kw_only=True):
+    """The checked options of one stream: the policy of its channels, and what concerns its rows.
+
+    Raises:
+        TypeError: an option has another type, or two options exclude each other.
+        ValueError: a number of the policy is out of its bounds.
+    """
+
+    cursor: str | tuple[str, str] | None = None
+    retry: Retry = Retry()
+    replay: Replay = Replay()
+    schema: SchemaPolicy = SchemaPolicy()
+    order: RowOrder | None = None
+    status_column: str | None = None
+    thin: bool = True
+    allow: tuple[Any, ...] = ()
+
+    @property
+    def policy(self) -> Policy:
+        """The delivery policy of this stream's channels, without a replay buffer."""
+        options = {name: getattr(self, name) for name in Policy.__struct_fields__}
+        return Policy(**{**options, "replay": None})
+
+    def __post_init__(self) -> None:
+        _expect("buffer", self.buffer, Buffer)
+        _expect("retry", self.retry, Retry)
+        _expect("replay", self.replay, Replay)
+        _expect("schema", self.schema, SchemaPolicy)
+        _expect("thin", self.thin, bool)
+        if self.order is not None:
+            _expect("order", self.order, RowOrder)
+        super().__post_init__()
+        if self.allow != ():
+            from aiostream_ds.access import check_rules  # few streams have rules
+
+            msgspec.structs.force_setattr(self, "allow", check_rules(self.allow))
+        column = self.status_column
+        if column is not None and (not isinstance(column, str) or column in ("", "time")):
+            raise TypeError(f"status_column must be a name other than 'time', got {column!r}")
+        if self.cursor is not None:
+            self._check_cursor()
+
+    def _check_cursor(self) -> None:
+        names = (self.cursor,) if isinstance(self.cursor, str) else self.cursor
+        if not (isinstance(names, tuple) and all(isinstance(n, str) and n for n in names)):
+            raise TypeError(
+                f"cursor must be the name of a column, or a tuple of two, got {self.cursor!r}"
+            )
+        if not isinstance(self.cursor, str) and (len(names) != 2 or names[0] == names[1]):
+            raise TypeError(f"cursor must have one or two different columns, got {self.cursor!r}")
+        if self.order is not None:
+            raise TypeError(
+                "expected an order or a cursor, got both; use one: the history would return the"
+                " rows that the order leaves out"
+            )
+        if self.schema.labels:
+            raise TypeError("expected schema.labels or a cursor, got both; use one")
+
+
+def _expect(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")

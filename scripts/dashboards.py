@@ -370,6 +370,53 @@ def postgres() -> Json:
     )
 
 
+def http() -> Json:
+    """The source `http`."""
+    return messages(
+        "http", "Server-Sent Events or lines of an HTTP answer, as they arrive.", "topic"
+    )
+
+
+def websocket() -> Json:
+    """The source `websocket`."""
+    return messages("websocket", "Messages of a WebSocket, as they arrive.", "symbol")
+
+
+def messages(source: str, description: str, name: str) -> Json:
+    """A source whose query type `messages` has live rows only."""
+    rows = query("messages", parameters=f"${{{name}}}")
+    stock = query("messages", exact=False, parameters=f"${{{name}}}")
+    return dashboard(
+        source,
+        description,
+        [text_box(name, name.title(), "orders" if name == "topic" else "BTC-USD")],
+        panel(
+            "timeseries",
+            f"Numbers of ${name}",
+            (24, 9),
+            rows,
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel(
+            "logs",
+            "Messages of the last 10 s",
+            (12, 10),
+            rows,
+            **NEWEST,
+            options={
+                "showTime": True,
+                "showLabels": False,
+                "wrapLogMessage": True,
+                "enableLogDetails": True,
+                "sortOrder": "Descending",
+                "dedupStrategy": "none",
+            },
+        ),
+        panel("table", "Rows of the last 10 s", (12, 10), stock, **NEWEST),
+    )
+
+
 def only(*fields: str) -> list[Json]:
     """Keeps only these fields."""
     return [{"id": "filterFieldsByName", "options": {"include": {"names": list(fields)}}}]
@@ -451,7 +498,7 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
 
 def files() -> Iterator[tuple[Path, str]]:
     """Every file with its content."""
-    for make in (demo, host, file, postgres, redis):
+    for make in (demo, host, file, http, postgres, redis, websocket):
         model = make()
         name = f"{make.__name__}.json"
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"

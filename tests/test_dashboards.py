@@ -18,6 +18,7 @@ from aiostream_ds.packaging.package_layout import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
 from tests.servers import Redis, certificates
+from tests.servers.web import EventServer, SocketServer
 from tests.sources.postgres.support import GRANTS, READER_PASSWORD, READINGS, ROW
 from tests.sources.postgres.support import running_server as postgres_server
 
@@ -161,6 +162,13 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
             settings |= {"host": "localhost", "port": server.port, "database": server.database}
             settings["caCertificate"] = certificates().ca
             secrets["password"] = READER_PASSWORD
+        elif source == "http":
+            server = stack.enter_context(EventServer())
+            settings["url"] = f"http://127.0.0.1:{server.port}/sse/{{topic}}"
+            secrets["token"] = "sesame"
+        elif source == "websocket":
+            server = stack.enter_context(SocketServer())
+            settings["url"] = f"ws://127.0.0.1:{server.port}/"
         yield {"settings": settings, "secrets": secrets}
 
 

@@ -156,7 +156,7 @@ class HttpClient:
             PluginError: there is no answer, or it refuses the credentials.
         """
         with self.translated(), anyio.fail_after(self._settings.timeout):
-            response = await self._entered.head(
+            response = await self._entered.get(  # some servers end the connection at HEAD
                 self._credentials.url(self._url.base),
                 headers={**self._headers, **self._credentials.headers()},
                 allow_redirects=False,

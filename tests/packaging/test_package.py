@@ -225,9 +225,11 @@ def test_every_file_has_one_of_two_modes_and_its_bytecode(plant_zip: Path) -> No
             assert compiled != (name in loaded_at_start), f"{name}: bytecode exactly once"
 
 
-def test_a_package_is_below_43_mb(plant_zip: Path, builtin_zip: Path) -> None:
+def test_a_package_is_below_43_mb_and_the_clients_of_all_sources_add_at_most_8(
+    plant_zip: Path, builtin_zip: Path
+) -> None:
     assert plant_zip.stat().st_size < 43_000_000
-    assert builtin_zip.stat().st_size < 43_000_000
+    assert builtin_zip.stat().st_size < 50_000_000
 
 
 def test_two_builds_have_equal_bytes(

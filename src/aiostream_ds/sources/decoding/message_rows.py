@@ -31,7 +31,7 @@ class RecordShape(msgspec.Struct, frozen=True, gc=False):
     time: str | None
     """The key of the time."""
     columns: tuple[str, ...]
-    """The keys of columns without a fixed type, which are no labels."""
+    """The keys of columns that have no fixed type and are not labels."""
     labels: tuple[str, ...]
     left_out: int
     """The number of keys beyond the limits."""

@@ -1,0 +1,47 @@
+"""The built-in plugin loads what the configured source needs, and nothing else."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from aiostream_ds.sources.builtin_plugin import SOURCES
+
+CLIENTS = {
+    "aiohttp",
+    "aiohttp_socks",
+    "asyncpg",
+    "cbor2",
+    "gmqtt",
+    "jsonpath",
+    "psutil",
+    "python_socks",
+    "redis",
+}
+OWN = {
+    "host": {"psutil"},
+    "http": {"aiohttp"},
+    "mqtt": {"gmqtt"},
+    "postgres": {"asyncpg"},
+    "redis": {"redis"},
+    "websocket": {"aiohttp"},
+}
+
+LOAD = """
+import json, sys
+from importlib import import_module
+from aiostream_ds.sources.builtin_plugin import SOURCES
+module, _, name = SOURCES[sys.argv[1]].partition(":")
+getattr(import_module(module), name)
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_imports_its_own_client_only(source):
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, source], capture_output=True, text=True, check=True
+    )
+    assert CLIENTS & set(json.loads(run.stdout)) == OWN.get(source, set())

@@ -125,7 +125,8 @@ async def read_range(
             return RangeRows(DrawnRows(frame, False, False), page, last)
         return RangeRows(_newest(frame, wanted.points), page, last)
     if frame.rows > wanted.points or read.rows == wanted.limit:
-        frame = await _Reader(read_page, wanted, kind, last).read(read)
+        complete = last if page.last is None else max(last, page.last)
+        frame = await _Reader(read_page, wanted, kind, complete).read(read)
     elif page.total is not None and page.total > frame.rows:
         _add_notice(frame, _text(_BY_AUTHOR, frame.rows, page.total))
     return RangeRows(DrawnRows(frame, True, False), page, last)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -137,6 +138,62 @@ async def test_a_time_and_an_integer_are_a_key(server: Server):
             "INSERT INTO samples VALUES (now() + interval '1 microsecond', 1, 5)"
         )
         assert await next_values(viewer, 1) == [5]
+
+
+FILL = """
+INSERT INTO readings (time, n)
+SELECT now() - $1::interval * (1 - x / 5000.0), x FROM generate_series(1, 5000) AS x
+"""
+
+
+async def test_rows_of_old_times_that_were_inserted_later_are_not_live_rows(
+    server: Server,
+):
+    async with empty_database(server, READINGS) as connection, serving(server) as grafana:
+        await connection.execute(INSERT, 1.0)
+        old = "INSERT INTO readings (time, n) SELECT now() - interval '9 days', x FROM"
+        await connection.execute(f"{old} generate_series(1, 50) AS x")
+        (frame,) = await grafana.query(QUERY)
+        assert columns_of(frame)["n"] == [1]
+        assert frame.meta.custom["cursor"]["last"].endswith("-0000000000000051")
+
+
+@pytest.mark.slow
+async def test_a_long_range_is_thinned_also_if_rows_are_inserted_out_of_order(server: Server):
+    async with empty_database(server, READINGS) as connection, serving(server) as grafana:
+        await connection.execute(INSERT, 5001.0)
+        await connection.execute(FILL, timedelta(minutes=4))  # all of them are older
+        (frame,) = await grafana.query(QUERY, max_data_points=500)
+        assert frame.rows <= 500
+        assert any(" of 5,001 rows are drawn" in text for text in notices_of(frame))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("filter", ["", "site=paris"])
+async def test_a_very_long_range_has_one_row_of_each_interval(
+    server: Server, monkeypatch: pytest.MonkeyPatch, filter: str
+):
+    monkeypatch.setattr(table_reader, "SAMPLED_ROWS", 2_000)
+    async with empty_database(server, READINGS) as connection, serving(server) as grafana:
+        await connection.execute(FILL, timedelta(days=300))
+        await connection.execute("ANALYZE readings")
+        end = datetime.now(UTC)
+        (frame,) = await grafana.query(
+            QUERY | ({"filter": filter} if filter else {}),
+            start=end - timedelta(days=365),
+            end=end,
+            max_data_points=100,
+        )
+        columns = columns_of(frame)
+        times = [time / 1000 for time in columns["time"]]
+        assert 50 < frame.rows <= 100 and columns["n"][-1] == 5000
+        assert times[0] < (end - timedelta(days=295)).timestamp()
+        assert times == sorted(times)
+        texts = " ".join(notices_of(frame))
+        assert "rows: peaks between them are not" in texts and "Thinned by the data source" in texts
+        viewer = await grafana.follow(f"x/{path('readings', filter)}", frame=frame)
+        await running(connection, viewer, "INSERT INTO readings (n) VALUES (-1)")
+        assert viewer.rows[0]["cursor_2"] == 5001
 
 
 async def test_deleted_rows_are_reported_to_a_panel_that_was_away(server: Server):

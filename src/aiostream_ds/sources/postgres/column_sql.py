@@ -13,6 +13,7 @@ __all__ = [
     "EARLIEST",
     "INTEGERS",
     "LATEST",
+    "NUMBERS",
     "TIMES",
     "SelectedColumn",
     "SourceColumn",
@@ -39,6 +40,8 @@ _SHORT = frozenset(
 TIMES = frozenset({"timestamptz", "timestamp", "date"})
 
 INTEGERS = frozenset({"int2", "int4", "int8"})
+
+NUMBERS = INTEGERS | {"float4", "float8", "numeric", "interval"}
 
 _JSON = frozenset({"json", "jsonb"})
 

@@ -4,12 +4,13 @@ Identifiers come from the settings and the server's catalog; what a viewer sends
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, NamedTuple
 
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.sources.postgres.column_sql import (
+    NUMBERS,
     TIMES,
     SourceColumn,
     quoted,
@@ -83,6 +84,7 @@ class TableStatements:
         self.time = self._time_column(table.time)
         self._filters = {each: self._column("filters", each) for each in table.filters}
         self._values = self._value_columns(table)
+        self.has_numbers = any(column.type in NUMBERS for column in self._values)
         selected = [select_column(column, zone) for column in self._values]
         first = self.key.count + 1
         self._limited = [first + n for n, each in enumerate(selected) if each.is_limited]
@@ -190,14 +192,40 @@ class TableStatements:
     ) -> Statement:
         """The newest rows of a time range, the newest first."""
         arguments: list[Any] = [start, end]
-        time = f"q.{quoted(self.time.name)}"
-        low, high = (time_bound(self.time, f"${n}", self._zone) for n in (1, 2))
-        conditions = [*self._bound(), f"{time} >= {low}", f"{time} <= {high}"]
+        conditions = [*self._bound(), *self._range("$1", "$2")]
         conditions += self._conditions(filters, arguments)
         arguments.append(limit)
+        order = f"{self._time} DESC, {self.key.order(descending=True)}"
         return Statement(
             f"SELECT {self._select} {self._from}{_where(conditions)}"
-            f" ORDER BY {time} DESC, {self.key.order(descending=True)} LIMIT ${len(arguments)}",
+            f" ORDER BY {order} LIMIT ${len(arguments)}",
+            arguments,
+        )
+
+    def count(self, start: datetime, end: datetime, filters: Mapping[str, str]) -> Statement:
+        """The plan of a query for the rows of a time range, as JSON: the server estimates their
+        number."""
+        arguments: list[Any] = [start, end]
+        conditions = [*self._range("$1", "$2"), *self._conditions(filters, arguments)]
+        return Statement(
+            f"EXPLAIN (FORMAT JSON) SELECT 1 {self._from}{_where(conditions)}", arguments
+        )
+
+    def sampled(
+        self, start: datetime, end: datetime, step: timedelta, filters: Mapping[str, str]
+    ) -> Statement:
+        """The newest row of each step of a time range; it reads about as many rows, if an index
+        begins with the time."""
+        arguments: list[Any] = [start, end, step]
+        conditions = [*self._bound(), *self._range("b.at", "$2")]
+        conditions.append(f"{self._time} < {self._moment('(b.at + $3::interval)')}")
+        conditions += self._conditions(filters, arguments)
+        columns = ", ".join(f"q.{quoted(column.name)}" for column in self.columns)
+        return Statement(
+            f"SELECT {self._select}"
+            f" FROM generate_series($1::timestamptz, $2::timestamptz, $3::interval) AS b (at)"
+            f" CROSS JOIN LATERAL (SELECT {columns} {self._from}{_where(conditions)}"
+            f" ORDER BY {self._time} DESC, {self.key.order(descending=True)} LIMIT 1) AS q",
             arguments,
         )
 
@@ -239,6 +267,16 @@ class TableStatements:
             f" WHERE value IS NOT NULL ORDER BY value LIMIT 500",
             [rows],
         )
+
+    @property
+    def _time(self) -> str:
+        return f"q.{quoted(self.time.name)}"
+
+    def _moment(self, parameter: str) -> str:
+        return time_bound(self.time, parameter, self._zone)
+
+    def _range(self, start: str, end: str) -> list[str]:
+        return [f"{self._time} >= {self._moment(start)}", f"{self._time} <= {self._moment(end)}"]
 
     def _transaction(self, xid: str) -> str:
         return xid if self.key.columns[0].type == "xid8" else f"{xid}::text::int8"

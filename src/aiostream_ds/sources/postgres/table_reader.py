@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
+import msgspec
+from msgspec.structs import replace
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
@@ -28,6 +31,10 @@ BEGINNING: Pair = (-1, -1)
 PAGE = 1_000
 """Most rows of one read of new rows."""
 
+SAMPLED_ROWS = 200_000
+"""Rows of a time range, as the server estimates them, from which only some are read: the newest of
+each interval."""
+
 INLINE_ROWS = 2_000
 """Rows that are made of records in the event loop, in some 5 ms; more are made in a thread."""
 
@@ -44,6 +51,17 @@ SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT atti
 AND has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum
 """
 
+_TIME_INDEX = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_index AS i
+    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    JOIN pg_class AS c ON c.oid = i.indexrelid
+    JOIN pg_am AS m ON m.oid = c.relam
+    WHERE i.indrelid = $1 AND a.attname = $2 AND i.indisvalid AND i.indpred IS NULL
+        AND m.amname = 'btree'
+)
+"""
+
 _SIMILAR = """
 SELECT format('%I.%I', n.nspname, c.relname)
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -55,13 +73,15 @@ class TableState(NamedTuple):
     """What a check has found.
 
     `epoch` changes when the table is replaced, or truncated; `newest` is the cursor of its newest
-    row; a `status` is shown by all panels of the table.
+    row; a `status` is shown by all panels of the table. `has_time_index`: an index is ordered by
+    the time.
     """
 
     statements: TableStatements
     epoch: str
     newest: Pair
     status: Status | None
+    has_time_index: bool
 
 
 class TableReader:
@@ -124,12 +144,16 @@ class TableReader:
         statements = TableStatements(
             self.name, source, columns, table, settings.time_zone, settings.max_value
         )
-        found = await self._fetch(statements.newest())
-        newest = statements.key.cursor(found[0]) if found else BEGINNING
+        newest = await self._newest(statements)
         status = await self._status(statements) if statements.has_transaction else None
         # the id of a transaction increases also in a table that was truncated
         shown = epoch[:1] if statements.has_transaction else epoch
-        return TableState(statements, ".".join(shown), newest, status)
+        has_index = False
+        if epoch:
+            ((has_index,),) = await self._database.fetch(
+                _TIME_INDEX, int(epoch[0]), statements.time.name
+            )
+        return TableState(statements, ".".join(shown), newest, status, has_index)
 
     async def _describe(self) -> tuple[str, list[SourceColumn], tuple[str, ...]]:
         if self.table.select:
@@ -184,8 +208,7 @@ class TableReader:
         upto = None
         if filters:
             # rows that do not match are read once, not again at each read until one matches
-            found = await self._fetch(statements.newest())
-            upto = statements.key.cursor(found[0]) if found else BEGINNING
+            upto = await self._newest(statements)
             if upto <= after:
                 return [], after, False
         read = await self._read(
@@ -198,8 +221,11 @@ class TableReader:
     async def newest(self) -> tuple[str, Pair]:
         """The epoch, and the cursor of the newest row."""
         state = await self.state()
-        found = await self._fetch(state.statements.newest())
-        return state.epoch, state.statements.key.cursor(found[0]) if found else BEGINNING
+        return state.epoch, await self._newest(state.statements)
+
+    async def _newest(self, statements: TableStatements) -> Pair:
+        found = await self._fetch(statements.newest())
+        return statements.key.cursor(found[0]) if found else BEGINNING
 
     async def history(
         self, wanted: HistoryRange[Pair], filters: Mapping[str, str]
@@ -208,12 +234,7 @@ class TableReader:
         state = await self.state()
         statements = state.statements
         if wanted.after is None:
-            statement = statements.between(wanted.start, wanted.end, wanted.limit, filters)
-            read = await self._read(statements, statement, wanted.limit)
-            read.rows.sort(key=_cursor_of)
-            return HistoryPage(
-                read.rows, epoch=state.epoch, notices=self._notices(state, read.counts)
-            )
+            return await self._range(state, wanted, filters)
         after = _or_none(wanted.after)
         statement = statements.after(after, wanted.upto, wanted.limit, filters)
         read = await self._read(statements, statement, wanted.limit)
@@ -222,6 +243,56 @@ class TableReader:
             ((exists,),) = await self._fetch(statements.has_rows_until(after))
             truncated = not exists  # the row of this cursor was deleted, as by a retention
         return HistoryPage(read.rows, epoch=state.epoch, last=read.last, truncated=truncated)
+
+    async def _range(
+        self, state: TableState, wanted: HistoryRange[Pair], filters: Mapping[str, str]
+    ) -> HistoryPage[Pair]:
+        statements, last = state.statements, None
+        if wanted.end > datetime.now(UTC):
+            # read first: all rows up to this one are in the range, or before it. Rows of old times
+            # may have been inserted after the newest row of the range
+            last = await self._newest(statements)
+        statement = statements.between(wanted.start, wanted.end, wanted.limit, filters)
+        read = await self._read(statements, statement, wanted.limit)
+        page = None
+        if read.is_full and read.rows and wanted.points < wanted.limit:
+            page = await self._sampled(state, wanted, filters, read.rows)
+        if page is None:
+            read.rows.sort(key=_cursor_of)
+            page = HistoryPage(read.rows)
+        notices = page.notices + self._notices(state, read.counts)
+        return replace(page, epoch=state.epoch, last=last, notices=notices)
+
+    async def _sampled(
+        self,
+        state: TableState,
+        wanted: HistoryRange[Pair],
+        filters: Mapping[str, str],
+        newest: list[dict[str, Any]],
+    ) -> HistoryPage[Pair] | None:
+        """One row of each interval of a range with too many rows to read; None for other ranges.
+
+        `newest` are the newest rows of the range, the newest first.
+        """
+        statements, end = state.statements, newest[0]["time"]
+        if not (state.has_time_index and statements.has_numbers):
+            return None
+        ((plan,),) = await self._fetch(statements.count(wanted.start, end, filters))
+        estimate = int(msgspec.json.decode(plan)[0]["Plan"]["Plan Rows"])
+        if estimate < SAMPLED_ROWS:
+            return None
+        # less than `points` steps, and the newest row of all
+        step = max(wanted.interval, (end - wanted.start) / max(wanted.points - 3, 1))
+        statement = statements.sampled(wanted.start, end, step, filters)
+        read = await self._read(statements, statement, wanted.limit)
+        found = {_cursor_of(row): row for row in [*read.rows, newest[0]]}
+        rows = [found[cursor] for cursor in sorted(found)]
+        text = (
+            f"The newest row of each {step.total_seconds():,.3g} s is drawn, of about"
+            f" {estimate:,} rows: peaks between them are not."
+        )
+        notice = Notice(severity="info", text=text)
+        return HistoryPage(rows, total=estimate, notices=(notice,))
 
     async def examples(self, column: str, rows: int) -> list[str]:
         """The values of a filter in the newest rows."""

@@ -166,5 +166,7 @@ def _line(
 
 
 def _shown(cursor: int) -> str:
-    """A cursor as its author has it; those of two columns are one large number in the runtime."""
-    return str(cursor if cursor < CURSOR_LIMIT else divmod(cursor, CURSOR_LIMIT))
+    """A cursor; one of two numbers, which is one large number in the runtime, as "7-3"."""
+    if cursor < CURSOR_LIMIT:
+        return str(cursor)
+    return "{}-{}".format(*divmod(cursor, CURSOR_LIMIT))

@@ -37,7 +37,7 @@ class _CursorObject(msgspec.Struct):
 
     @property
     def cursor(self) -> Cursor[Any]:
-        """The cursor as the author's code has it."""
+        """The cursor; one of two numbers as a tuple, also if the rows have it as a text."""
         last: Any = self.last
         if isinstance(last, str):
             last = tuple(map(int, last.split("-"))) if last != "-1" else (-1, -1)
@@ -54,7 +54,7 @@ class Viewer:
     """One viewer of one channel, created by `Grafana.follow`.
 
     `rows` has all rows as dicts (times in Unix ms), `packets` the raw JSON, `fields` the columns of
-    the last packet with rows. For an exact channel, `position` is the cursor of the last packet,
+    the last packet with rows. For an exact channel, `position` is the cursor of the last packet (two numbers are a tuple),
     and `rows` is empty without the `frame` of a query.
     """
 

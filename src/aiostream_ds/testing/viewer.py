@@ -54,8 +54,8 @@ class Viewer:
     """One viewer of one channel, created by `Grafana.follow`.
 
     `rows` has all rows as dicts (times in Unix ms), `packets` the raw JSON, `fields` the columns of
-    the last packet with rows. For an exact channel, `position` is the cursor of the last packet (two numbers are a tuple),
-    and `rows` is empty without the `frame` of a query.
+    the last packet with rows. For an exact channel, `position` is the cursor of the last packet,
+    two numbers as a tuple, and `rows` is empty without the `frame` of a query.
     """
 
     def __init__(

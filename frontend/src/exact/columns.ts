@@ -11,14 +11,10 @@ import { invoke, max, min } from "lodash";
 export type Column = unknown[];
 
 /** The values from `first` to before `end`, as a new column. */
-export function slice(column: Column, first = 0, end?: number): Column {
-  return invoke(column, "slice", first, end) as Column;
-}
+export const slice = (column: Column, first = 0, end?: number): Column => invoke(column, "slice", first, end) as Column;
 
 /** The values of several columns one after the other, as a new column. */
-export function concat(column: Column, others: Column[]): Column {
-  return invoke(column, "concat", ...others) as Column;
-}
+export const concat = (column: Column, others: Column[]): Column => invoke(column, "concat", ...others) as Column;
 
 /** Change one value. */
 export function put(column: Column, row: number, value: number): void {
@@ -26,16 +22,11 @@ export function put(column: Column, row: number, value: number): void {
 }
 
 /** The values as an array of their own; Grafana 9 keeps them in vectors, later versions in arrays. */
-export function columnOf(values: unknown): Column {
-  return slice(Array.isArray(values) ? values : (invoke(values, "toArray") as Column));
-}
+export const columnOf = (values: unknown): Column =>
+  slice(Array.isArray(values) ? values : (invoke(values, "toArray") as Column));
 
 /** The least number; Infinity without one. */
-export function least(column: Column | undefined): number {
-  return Number(min(column as number[]) ?? Infinity);
-}
+export const least = (column: Column | undefined): number => Number(min(column as number[]) ?? Infinity);
 
 /** The greatest number; -Infinity without one. */
-export function greatest(column: Column | undefined): number {
-  return Number(max(column as number[]) ?? -Infinity);
-}
+export const greatest = (column: Column | undefined): number => Number(max(column as number[]) ?? -Infinity);

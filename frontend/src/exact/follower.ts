@@ -61,6 +61,8 @@ export interface HistoryLoader<F> {
   limit: number;
   /** Whether the panel is invisible. */
   hidden(): boolean;
+  /** Names the frame of the panel: the same after a refresh. */
+  key: string;
 }
 
 /** What is drawn at once. */
@@ -92,7 +94,7 @@ export class Follower<F> {
   #missedPolls = 0; // checks in a row that found no live socket
   #pollAt = 0;
   #closed = false;
-  readonly #notices = new Notices();
+  #notices = new Notices();
   readonly #reloads = new ReloadLimiter();
   readonly #thinnings = new ReloadLimiter();
   readonly #idle = new Sleeper();
@@ -110,6 +112,7 @@ export class Follower<F> {
   async run(history: History<F>): Promise<void> {
     try {
       this.#throwIfClosed();
+      this.#resume(this.#subscriptions.of(history.cursor.channel).followers);
       this.#begin(history);
       for (;;) {
         await this.#step();
@@ -151,6 +154,20 @@ export class Follower<F> {
     this.#idle.wake();
   }
 
+  /** Begin with what the panel has drawn before it was refreshed: its history may begin later. */
+  #resume(followers: Map<string, unknown>): void {
+    const { key } = this.#loader;
+    const before = followers.get(key) as this | undefined;
+    if (before && before.#closed) {
+      this.#buffer = before.#buffer;
+      this.#frame = before.#frame;
+      this.#epoch = before.#epoch;
+      this.#upstream = before.#upstream;
+      this.#notices = before.#notices;
+    }
+    followers.set(key, this);
+  }
+
   #begin(history: History<F>): void {
     const { cursor } = history;
     const { limit } = this.#loader;
@@ -165,7 +182,7 @@ export class Follower<F> {
     this.#cursor = cursor.last;
     this.#epochDiffers = this.#truncated = this.#continued = false;
     this.#pollAt = now() + POLL_INTERVAL;
-    this.#notices.update({ blocked: false, waiting: undefined });
+    this.#notices.update({ blocked: false, waiting: undefined, failure: undefined });
     this.#throttle.request(true);
     this.#subscribe(cursor.channel);
   }
@@ -176,11 +193,14 @@ export class Follower<F> {
     const full = buffer.rows >= this.#limit;
     this.#notices.cut = full ? buffer.timeOf(0) : undefined;
     if (this.#buffer && !full) {
-      const { rows, gap } = keep(this.#buffer, buffer, this.#loader.from(), {
-        sameEpoch: cursor.epoch === this.#epoch,
-        sameUpstream: cursor.upstream === this.#upstream,
-        sameColumns: this.#loader.sameColumns(this.#frame, frame),
-      });
+      const { rows, gap } = keep(
+        this.#buffer,
+        buffer,
+        this.#loader.from(),
+        cursor.epoch === this.#epoch,
+        cursor.upstream === this.#upstream,
+        this.#loader.sameColumns(this.#frame, frame)
+      );
       this.#notices.addGap(gap, buffer.earliest, rows.rows > 0);
       buffer.prepend(rows);
     }

@@ -9,9 +9,7 @@ import type { Annotation } from "./notices";
 type Cursor = History<DataFrame>["cursor"];
 
 /** The cursor at the end of an exact query's frame; undefined for a frame that is not followed. */
-export function cursorOf(frame: DataFrame): Cursor | undefined {
-  return frame.meta?.custom?.cursor as Cursor | undefined;
-}
+export const cursorOf = (frame: DataFrame): Cursor | undefined => frame.meta?.custom?.cursor as Cursor | undefined;
 
 export function historyOf(frame: DataFrame, cursor: Cursor): History<DataFrame> {
   const time = frame.fields.findIndex((field) => field.type === "time");

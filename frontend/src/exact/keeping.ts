@@ -13,25 +13,20 @@
 import type { RowBuffer } from "./buffer";
 import type { Gap } from "./notices";
 
-/** How a history continues what is drawn. */
-export interface Continuation {
-  /** The numbering is the same. */
-  sameEpoch: boolean;
-  /** The upstream system is the same, or the stream cannot read it again. */
-  sameUpstream: boolean;
-  /** The columns have the same names, types and labels. */
-  sameColumns: boolean;
-}
-
 /**
  * The drawn rows from `from` on that stay before a history, and the gap between the two. The history of
  * another upstream system that has rows of the same time replaces all of them.
+ *
+ * `sameEpoch`: the numbering is the same. `sameUpstream`: the upstream system is the same, or the stream
+ * cannot read it again. `sameColumns`: the columns have the same names, types and labels.
  */
 export function keep(
   drawn: RowBuffer,
   history: RowBuffer,
   from: number,
-  { sameEpoch, sameUpstream, sameColumns }: Continuation
+  sameEpoch: boolean,
+  sameUpstream: boolean,
+  sameColumns: boolean
 ): { rows: RowBuffer; gap?: Gap } {
   const visible = drawn.between(from, Infinity);
   const begin = history.earliest;
@@ -46,6 +41,4 @@ export function keep(
   return { rows, gap: isLost ? { before: finite(begin) ?? Date.now(), certain: true } : undefined };
 }
 
-function finite(time: number): number | undefined {
-  return Number.isFinite(time) ? time : undefined;
-}
+const finite = (time: number): number | undefined => (Number.isFinite(time) ? time : undefined);

@@ -111,9 +111,7 @@ export class Notices {
   }
 }
 
-function isOpen(gap: Gap): boolean {
-  return gap.before === undefined;
-}
+const isOpen = (gap: Gap): boolean => gap.before === undefined;
 
 function textOf({ after, before, certain }: Gap): string {
   const verb = certain ? "are" : "may be";

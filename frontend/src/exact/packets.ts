@@ -72,9 +72,8 @@ function isCursor(value: unknown): value is Cursor {
 const PAIR = /^(\d{16}-\d{16}|-1)$/;
 
 /** Two numbers as their cursor. */
-export function pairOf(...numbers: Array<number | string>): string {
-  return numbers.map((number) => String(number).padStart(16, "0")).join("-");
-}
+export const pairOf = (...numbers: Array<number | string>): string =>
+  numbers.map((number) => String(number).padStart(16, "0")).join("-");
 
 /** The packet's last cursor as a packet without rows. */
 export function heartbeatOf(packet: Packet): Packet {

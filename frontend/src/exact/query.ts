@@ -110,6 +110,7 @@ class ExactQuery {
       from: () => currentRange(this.#request).from.valueOf(),
       limit: this.#request.maxDataPoints ?? DEFAULT_POINTS,
       hidden: () => document.hidden,
+      key: this.#request.panelId + key,
     };
     const follower = new Follower(loader, subscriptions, (drawing) => {
       this.#subscriber.next({ data: framesOf(drawing), key, state: LoadingState.Streaming });
@@ -163,6 +164,5 @@ interface ErrorBody {
 }
 
 /** Whether the query or a permission is the cause, so that a retry cannot help. */
-function isPermanent(status: number | undefined): boolean {
-  return status! >= 400 && status! < 500 && status !== 408 && status !== 429;
-}
+const isPermanent = (status: number | undefined): boolean =>
+  status! >= 400 && status! < 500 && status !== 408 && status !== 429;

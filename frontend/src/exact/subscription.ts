@@ -32,6 +32,8 @@ export interface Subscriber {
 }
 
 export class ChannelSubscription {
+  /** The newest follower of each panel's frame. */
+  readonly followers = new Map<string, unknown>();
   readonly #open: Open;
   readonly #onClose: () => void;
   readonly #subscribers = new Set<Subscriber>();

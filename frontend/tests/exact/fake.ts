@@ -176,6 +176,7 @@ export class Panel {
       from: () => 0,
       limit: 100_000,
       hidden: () => false,
+      key: "1",
       ...options,
     };
     this.follower = new Follower(loader, grafana.subscriptions, (drawing) => this.drawn.push(drawing));

@@ -167,6 +167,63 @@ test("drawn rows stay when the plugin starts again, and the gap is shown until i
   expect([panel.latest, panel.notices]).toEqual([[2, 3], []]);
 });
 
+test("a refresh keeps the drawn rows that the history does not have any more, and their gaps", async () => {
+  const before = await opened();
+  grafana.restart("later", 2, 20);
+  grafana.send(packet(2, 2, "later"));
+  await advance(0.1);
+  expect(before.latest).toEqual([...upto(10), 1, 2]);
+  const notices = before.notices;
+  before.follower.close();
+  await advance(1);
+  grafana.write(4);
+  const after = await opened();
+  expect(after.latest).toEqual([...upto(10), 1, 2, 3, 4]);
+  expect(after.notices).toEqual(notices);
+  grafana.write(5);
+  await advance(0.1);
+  expect(after.latest).toEqual([...upto(10), 1, 2, 3, 4, 5]);
+  expect(before.latest).toEqual([...upto(10), 1, 2]);
+});
+
+test("a refresh with another range keeps the rows of that range only, one with a full history none", async () => {
+  const before = await opened();
+  grafana.restart("later", 2, 20);
+  grafana.send(packet(2, 2, "later"));
+  await advance(0.1);
+  before.follower.close();
+  const shorter = await opened({ from: () => 8000 });
+  expect(shorter.latest).toEqual([8, 9, 10, 1, 2]);
+  shorter.follower.close();
+  const full = await opened({ limit: 2 });
+  expect(full.latest).toEqual([1, 2]);
+});
+
+test("another panel, a later one and one that is still open get no rows of a panel", async () => {
+  const panel = await opened();
+  grafana.restart("later", 2, 20);
+  const open = await opened();
+  expect(open.latest).toEqual([1, 2]);
+  const other = await opened({ key: "2" });
+  expect(other.latest).toEqual([1, 2]);
+  [panel, open, other].forEach(({ follower }) => follower.close());
+  await advance(11);
+  const later = await opened();
+  expect(later.latest).toEqual([1, 2]);
+});
+
+test("a refresh shows no failure of the calls before it", async () => {
+  const before = await opened();
+  grafana.failures = 1;
+  grafana.failure = permanent("not for you");
+  grafana.send(packet(12, 12));
+  await advance(1);
+  expect(before.notices).toEqual(["warning: Rows cannot be fetched, retrying: not for you"]);
+  before.follower.close();
+  const after = await opened();
+  expect([after.latest, after.notices]).toEqual([upto(10), []]);
+});
+
 test("the first rows of a new epoch replace drawn rows that are not before them", async () => {
   const panel = await opened();
   grafana.restart("later", 0, 7);

@@ -1,6 +1,9 @@
 """Messages as rows: formats, times, columns, series; limits; what becomes of bad messages."""
 
 import json
+import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,10 +13,12 @@ import pytest
 
 from aiostream_ds import DataSource, Health, Notice, Rows, SchemaPolicy, Secret, Status, stream
 from aiostream_ds.errors import ConfigError
+from aiostream_ds.settings import decode_settings
 from aiostream_ds.sources.decoding import (
     DecodingSettings,
     MessageDecoder,
     MessageErrors,
+    message_errors,
     with_labels,
 )
 from aiostream_ds.sources.decoding.message_errors import ADDRESSES, SAMPLE
@@ -173,6 +178,21 @@ def test_texts_of_fields_are_numbers_where_they_spell_one():
     assert found == [{"time": T, "code": "007", "t": 21.5, "s": "on", "id": "7"}]
 
 
+def test_the_messages_of_the_documentation_have_these_rows():
+    text = (Path(__file__).parents[2] / "docs" / "sources.md").read_text("utf-8")
+    lines = text.partition("| Message | Settings | Rows |\n| --- | --- | --- |\n")[2].split("\n\n")[
+        0
+    ]
+    for line in lines.splitlines():
+        message, options, expected = (re.findall("`(.+?)`", each) for each in line.split("|")[1:4])
+        settings = decode_settings(DecodingSettings, (options or ["{}"])[0].encode(), {})
+        found = MessageDecoder(settings).rows(message[0], received=T)
+        assert [{k: v for k, v in row.items() if k != "time"} for row in found] == [
+            json.loads(each) for each in expected
+        ]
+    assert len(lines) == 8
+
+
 # -- times -----------------------------------------------------------------------------------------
 
 
@@ -318,6 +338,16 @@ def test_without_series_labels_and_tags_are_columns():
     assert made.rows(LINE, received=T) == [POINT]
 
 
+def test_a_column_of_a_fixed_type_that_is_a_label_is_its_text():
+    made = decoder(labels=["id"], columns={"id": "number", "v": "number"})
+    assert made.rows(b'{"id": 7, "v": 1}', received=T) == [{"time": T, "v": 1.0, "id": "7"}]
+
+
+def test_names_that_repeat_are_columns_of_their_own():
+    for payload in (b"[1, 2]", b"1,2"):
+        assert rows(payload, names=["a", "a"]) == [{"a": 1.0, "a 2": 2.0}]
+
+
 def test_a_label_of_csv_is_its_text():
     assert rows(b"id,v\n007,1\n", labels=["id"]) == [{"id": "007", "v": 1.0}]
 
@@ -442,6 +472,21 @@ def test_a_sample_has_no_secret_and_is_short():
     assert kept["a"]["sample"].startswith('{"token": "***", xxx')
     assert all(len(each["sample"]) <= SAMPLE + 3 for each in kept.values())
     assert kept["***"]["sample"] == r"\x00\xff\n"
+
+
+def test_the_log_has_a_bad_message_at_most_once_a_minute(caplog, monkeypatch):
+    now = [1_000.0]
+    monkeypatch.setattr(message_errors.time, "monotonic", lambda: now[0])
+    made = decoder(format="number")
+    for payload, seconds in ((b"x", 30), (b"y", 30), (b"z", 0)):
+        made.rows(payload, address="a")
+        now[0] += seconds
+    text = "a message of a was left out: expected a number, got {}; {} in all, see Save & test"
+    assert [r.getMessage() for r in caplog.records] == [
+        text.format("'x'", 1),
+        text.format("'z'", 3),
+    ]
+    assert {r.levelno for r in caplog.records} == {logging.WARNING}
 
 
 def test_the_memory_of_errors_is_bounded():

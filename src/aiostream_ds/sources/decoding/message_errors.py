@@ -1,20 +1,27 @@
 """Counts the messages of a source that are not rows, by address, with one sample of each."""
 
+import time
 from typing import Any
 
 from msgspec import Struct
 
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._redaction import redact, redact_start
 from aiostream_ds._telemetry import current_counters
 
 __all__ = ["ADDRESSES", "SAMPLE", "AddressErrors", "MessageErrors"]
+
+log = get_logger(__name__)
 
 ADDRESSES = 100
 """Addresses whose errors are kept apart; errors of further ones are only counted."""
 
 SAMPLE = 200
 """Characters of a bad message that are kept: of the first one of each address."""
+
+_LOG_INTERVAL = 60.0
+"""Minimum seconds between two log lines about messages that were left out."""
 
 _REASON = 300
 _ADDRESS = 300
@@ -36,10 +43,19 @@ class MessageErrors:
     Not thread-safe. Create one in the source's `__init__` or `lifespan`.
     """
 
-    __slots__ = ("_counters", "_first_empty", "by_address", "empty", "messages", "values")
+    __slots__ = (
+        "_counters",
+        "_first_empty",
+        "_log_at",
+        "by_address",
+        "empty",
+        "messages",
+        "values",
+    )
 
     def __init__(self) -> None:
         self._counters = current_counters()
+        self._log_at = 0.0
         self.messages = 0
         """Bad messages of all addresses, and rows of messages."""
         self.values = 0
@@ -55,11 +71,24 @@ class MessageErrors:
         self.messages += 1
         self._counters.count_dropped("message")
         found = self.by_address.get(address)
+        self._log(address, reason)
         if found is not None:
             found.count += 1
         elif len(self.by_address) < ADDRESSES:
             self.by_address[address] = AddressErrors(
                 1, redact_start(reason, _REASON), sample(payload)
+            )
+
+    def _log(self, address: str, reason: str) -> None:
+        now = time.monotonic()
+        if now >= self._log_at:
+            self._log_at = now + _LOG_INTERVAL
+            where = f" of {address[:_ADDRESS]}" if address else ""
+            log.warning(
+                "a message%s was left out: %s; %d in all, see Save & test",
+                where,
+                reason,
+                self.messages,
             )
 
     def add_empty(self, address: str, payload: Any) -> None:

@@ -7,6 +7,7 @@ from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
 from aiostream_ds.sources.decoding.formats import Document
 from aiostream_ds.sources.decoding.json_paths import JsonPath
+from aiostream_ds.sources.decoding.text_cells import distinct
 
 __all__ = ["ROWS_LIMIT", "RecordSelector"]
 
@@ -30,7 +31,7 @@ class RecordSelector:
     __slots__ = ("_names", "_paths", "_rows_path")
 
     def __init__(self, settings: DecodingSettings) -> None:
-        self._names = settings.names
+        self._names = tuple(distinct(settings.names))
         self._rows_path = JsonPath("rowsPath", settings.rows_path) if settings.rows_path else None
         self._paths = {
             name: JsonPath(f"paths.{name}", path) for name, path in settings.paths.items()

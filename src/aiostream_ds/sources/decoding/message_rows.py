@@ -53,7 +53,9 @@ class RowMaker:
 
     def __init__(self, settings: DecodingSettings, labels: Sequence[str]) -> None:
         self._settings = settings
-        self._fixed = {name: FIXED[kind] for name, kind in settings.columns.items()}
+        self._fixed = {
+            name: FIXED[kind] for name, kind in settings.columns.items() if name not in labels
+        }
         self._labels = labels
         self._shapes: dict[tuple[str, ...], RecordShape] = {}
         self.left_out = 0

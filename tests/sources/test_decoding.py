@@ -180,10 +180,9 @@ def test_texts_of_fields_are_numbers_where_they_spell_one():
 
 def test_the_messages_of_the_documentation_have_these_rows():
     text = (Path(__file__).parents[2] / "docs" / "sources.md").read_text("utf-8")
-    lines = text.partition("| Message | Settings | Rows |\n| --- | --- | --- |\n")[2].split("\n\n")[
-        0
-    ]
-    for line in lines.splitlines():
+    table = text.partition("| Message | Settings | Rows |\n| --- | --- | --- |\n")[2]
+    lines = table.partition("\n\n")[0].splitlines()
+    for line in lines:
         message, options, expected = (re.findall("`(.+?)`", each) for each in line.split("|")[1:4])
         settings = decode_settings(DecodingSettings, (options or ["{}"])[0].encode(), {})
         found = MessageDecoder(settings).rows(message[0], received=T)

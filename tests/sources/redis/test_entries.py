@@ -1,6 +1,7 @@
 """Streams: history, live entries, exact panels, series."""
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis as Client
 
+from aiostream_ds.sources.redis import Redis as Source
 from aiostream_ds.sources.redis import entry_reader, redis_source
 from aiostream_ds.testing import QueryFailed, Refused
 from tests.servers import Redis
@@ -214,7 +216,10 @@ async def test_entries_that_are_trimmed_before_they_are_read_are_counted(
         )
         page = await rows_after(grafana, f"{last.value[0]:016}-{last.value[1]:016}")
         assert page["truncated"] and len(page["data"]["values"][0]) == 5
-        assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 1
+        metrics = await grafana.metrics()
+        assert metrics["aiostream_ds_gaps_total"] == 1
+        assert metrics["aiostream_ds_rows_missing_total"] == 15
+        assert "15 entries were removed before they were read" in (await grafana.health())[1]
 
 
 @pytest.mark.slow
@@ -267,3 +272,70 @@ async def test_streams_are_suggested(server: Redis, client: Client):
         assert await suggested("") == ["a *[name]", "orders:eu"]
         assert await suggested("*[") == ["a *[name]"]
         assert await suggested("ders") == ["orders:eu"]
+
+
+@pytest.mark.slow
+async def test_every_entry_is_a_row_or_counted(server: Redis, client: Client):
+    random.seed(3)
+
+    def text() -> bytes:
+        kind = random.random()
+        if kind < 0.2:
+            return random.randbytes(random.randrange(20))
+        if kind < 0.3:
+            return b"x" * random.choice([0, 300, 5_000])
+        return random.choice(
+            [
+                b"time",
+                b"id_ms",
+                b"id_seq",
+                b"stream",
+                b"",
+                b"1",
+                b"-1e999",
+                b"nan",
+                b"null",
+                b"{}",
+                b"[1]",
+                b'{"a":{"b":[]}}',
+                "ü✓".encode(),
+                b"\x00",
+            ]
+        )
+
+    count = 2_000
+    pipeline = client.pipeline()
+    for _ in range(count):
+        words = [word for _ in range(random.randrange(5)) for word in (text(), text())]
+        words += [b"always", b"1"]
+        pipeline.execute_command("XADD", "orders:eu", "*", *words)
+    await pipeline.execute()
+    for settings in ({}, {"payloadField": "1"}, {"columns": {"1": "number"}, "others": False}):
+        async with serving(server, **settings) as grafana:
+            (frame,) = await grafana.query(QUERY, max_data_points=10_000)
+            source = await grafana.data_source(Source)
+            assert frame.rows + source.errors.messages == count
+            assert frame.rows > 100
+            found = columns(frame)
+            pairs = list(zip(found["id_ms"], found["id_seq"], strict=True))
+            assert pairs == sorted(set(pairs))
+            page, rows = await rows_after(grafana, "-1"), 0
+            rows = len(page["data"]["values"][0])
+            assert rows == frame.rows and not page["more"]
+
+
+async def test_a_field_that_an_entry_has_twice_is_two_columns(server: Redis, client: Client):
+    await client.execute_command("XADD", "orders:eu", "*", "n", "1", "n", "2")
+    async with serving(server) as grafana:
+        (frame,) = await grafana.query(QUERY)
+        assert (columns(frame)["n"], columns(frame)["n_"]) == ([1], [2])
+
+
+async def test_a_name_that_is_too_long_is_an_error_that_states_the_limit(server: Redis):
+    async with serving(server) as grafana:
+        for name in ("x" * 100, "ü:✓ \n\0/" * 5):
+            await grafana.query(QUERY | {"stream": name})
+        with pytest.raises(QueryFailed, match="155|160"):
+            await grafana.query(QUERY | {"stream": "x" * 120})
+        with pytest.raises(QueryFailed, match="stream must be a string that is not empty"):
+            await grafana.query(QUERY | {"stream": ""})

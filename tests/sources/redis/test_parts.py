@@ -150,7 +150,7 @@ def test_a_gap_begins_with_the_loss_and_ends_with_the_subscription(monkeypatch):
     now += 5_000
     gap = gaps.end("news")
     assert gap is not None and (gap.start, gap.end) == (999_500, 1_010_000)
-    assert "from 00:16:39.500 to 00:16:50.000 UTC are lost" in gap.text
+    assert "from 00:16:39.500 to 00:16:50.000 UTC may be missing" in gap.text
     assert gaps.count == 1 and gaps.details()[0]["channel"] == "news"
     gaps.begin("news", now)
     now += FORGOTTEN_AFTER + 1

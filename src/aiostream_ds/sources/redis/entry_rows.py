@@ -71,12 +71,29 @@ class EntryRows:
             )
             return []
         fields = dict(zip(values[::2], values[1::2], strict=True))
+        if 2 * len(fields) < len(values):
+            fields = _distinct(values)
         payload = fields.pop(self._payload_field, None) if self._payload_field else None
         if payload is None:
             return self.decoder.field_rows(fields, extra, ms, address=name)
-        if fields:
-            extra = {**_columns(fields), **extra}
-        return self.decoder.rows(payload, extra, ms, address=name)
+        if not fields:
+            return self.decoder.rows(payload, extra, ms, address=name)
+        bad = self.decoder.errors.messages
+        rows = self.decoder.rows(payload, {**_columns(fields), **extra}, ms, address=name)
+        if rows or self.decoder.errors.messages > bad:
+            return rows
+        # the payload is empty, or null: the other fields are the row
+        return self.decoder.field_rows(fields, extra, ms, address=name)
+
+
+def _distinct(values: list[bytes]) -> dict[bytes, bytes]:
+    """The fields of an entry that has a field several times: later ones get a trailing `_`."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in zip(values[::2], values[1::2], strict=True):
+        while name in fields:
+            name += b"_"
+        fields[name] = value
+    return fields
 
 
 def _columns(fields: dict[bytes, bytes]) -> dict[str, Any]:

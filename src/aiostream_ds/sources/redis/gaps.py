@@ -28,8 +28,8 @@ class Gap(NamedTuple):
     def text(self) -> str:
         """The gap in words."""
         return (
-            f"messages from {_clock(self.start)} to {_clock(self.end)} UTC are lost: the connection"
-            " was lost, and Redis keeps nothing of what it publishes"
+            f"messages from {_clock(self.start)} to {_clock(self.end)} UTC may be missing: the"
+            " connection was lost, and Redis keeps nothing of what it publishes"
         )
 
 

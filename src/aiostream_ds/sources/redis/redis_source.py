@@ -22,7 +22,7 @@ from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.models import Health
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
-from aiostream_ds.sources.capabilities import DeclaredCapabilities
+from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.redis.entry_reader import EntryBatch
 from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, EntryRows
@@ -82,6 +82,8 @@ class Redis(DataSource[RedisSettings]):
     capabilities: ClassVar[DeclaredCapabilities] = {
         "entries": {"event_time": True},
         "streams": {"event_time": True, "resume": True},
+        "channel": {"event_time": "if messages have one"},
+        "pattern": {"event_time": "if messages have one"},
     }
 
     def __init__(self) -> None:
@@ -347,7 +349,7 @@ class Redis(DataSource[RedisSettings]):
     async def health(self) -> Health:
         """Dial, log in and try the commands; report what the source can do and what is missing."""
         check = await check_server(self._servers)
-        parts = [check.text]
+        parts = [check.text, *_abilities(type(self))]
         if check.missing:
             listed = "; ".join(f"{name} ({what})" for name, what in check.missing.items())
             parts.append(f"{self._servers.login.shown} lacks rights: {listed}")
@@ -355,7 +357,10 @@ class Redis(DataSource[RedisSettings]):
             parts.append(warning)
         parts += filter(None, [self.errors.text()])
         if self._gaps.count:
-            parts.append(f"{self._gaps.count} outages in which published messages were lost")
+            noun = "outage" if self._gaps.count == 1 else "outages"
+            parts.append(f"{self._gaps.count} {noun} in which published messages may be missing")
+        if self._lost_entries:
+            parts.append(f"{self._lost_entries:,} entries were removed before they were read")
         details = {
             "missing": check.missing,
             "notify_keyspace_events": check.events,
@@ -408,8 +413,10 @@ class Redis(DataSource[RedisSettings]):
         elif not status.is_empty:
             status.set(f"missing {name}", Status())
         if batch.change is not None:
-            current_counters().gaps += 1
-            self._lost_entries += batch.change.lost or 0
+            counters, lost = current_counters(), batch.change.lost or 0
+            counters.gaps += 1
+            counters.rows_missing += lost
+            self._lost_entries += lost
             status.set(f"lost {name}", Status("warning", _lost(batch.change, name)), SHOWN)
 
     def _new_errors(self, before: int) -> list[Notice]:
@@ -419,6 +426,15 @@ class Redis(DataSource[RedisSettings]):
 
 
 _CUT = f"more than {STREAMS} streams match; the first {STREAMS} are read"
+
+
+def _abilities(kind: type[Redis]) -> list[str]:
+    """What the query types can do, for each different answer."""
+    found: dict[str, list[str]] = {}
+    for name, can in stream_capabilities(kind).items():
+        found.setdefault(can.text(), []).append(name)
+    return [f"{', '.join(names)} {text}" for text, names in found.items()]
+
 
 _LABELLED = frozenset({"streams", "channel", "pattern"})
 """The streams whose rows get the labels of the settings; one with a cursor has no labels."""

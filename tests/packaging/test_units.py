@@ -28,6 +28,7 @@ from aiostream_ds.packaging.findings import (
 from aiostream_ds.packaging.grafana_logs import Clue, find_clues, tail
 from aiostream_ds.packaging.manifest import check_id, make_manifest
 from aiostream_ds.packaging.project import Project, find_imports, read_project
+from aiostream_ds.sources.builtin_plugin import SOURCES
 
 pytestmark = pytest.mark.slow  # makes folders
 
@@ -153,7 +154,9 @@ def test_dependencies_are_resolved_and_extras_only_if_requested():
 
 def test_a_packaged_source_brings_the_extra_of_its_name(monkeypatch):
     progress = Progress(io.StringIO())
-    assert list(package_code._requirements_of_sources(progress)) == ["aiostream-ds[host]"]
+    extras = [name for name in SOURCES if name not in ("demo", "file", "recorded")]
+    wanted = [f"aiostream-ds[{extra}]" for extra in extras]
+    assert list(package_code._requirements_of_sources(progress)) == wanted
     assert not progress.warnings
     monkeypatch.setattr(
         package_code, "SOURCES", dict.fromkeys(("demo", "console", "testing"), "a:A")

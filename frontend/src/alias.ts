@@ -22,6 +22,4 @@ function renamed(frame: DataFrame, alias: string): DataFrame {
   return { ...frame, length: frame.length, fields };
 }
 
-function isValue(field: Field): boolean {
-  return field.type !== "time";
-}
+const isValue = (field: Field): boolean => field.type !== "time";

@@ -69,13 +69,9 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
   }
 }
 
-function isExact(query: StreamQuery): boolean {
-  return query.exact === true && query.withStreaming !== false;
-}
+const isExact = (query: StreamQuery): boolean => query.exact === true && query.withStreaming !== false;
 
-function withoutStreaming(query: StreamQuery): StreamQuery {
-  return { ...query, withStreaming: false };
-}
+const withoutStreaming = (query: StreamQuery): StreamQuery => ({ ...query, withStreaming: false });
 
 /** Whether the requester accepts rows after the first answer. */
 function maySubscribe(request: DataQueryRequest<StreamQuery>): boolean {

@@ -11,14 +11,10 @@ import { set } from "lodash";
 import { type Observable, map } from "rxjs";
 
 /** The key of a query's response; responses of its frames have different suffixes. */
-export function keyOf(refId: string, suffix: number | "fixed"): string {
-  return `query-${refId}-${suffix}`;
-}
+export const keyOf = (refId: string, suffix: number | "fixed"): string => `query-${refId}-${suffix}`;
 
 /** What a panel shows of an error. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
+export const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error);
 
 /** An empty response with the key of the query's first frame: it fixes the order of the series. */
 export function placeholderOf({ refId }: { refId: string }): DataQueryResponse {

@@ -162,6 +162,7 @@ export class Follower<F> {
       this.#buffer = before.#buffer;
       this.#frame = before.#frame;
       this.#epoch = before.#epoch;
+      this.#cursor = before.#cursor;
       this.#upstream = before.#upstream;
       this.#notices = before.#notices;
     }
@@ -193,15 +194,17 @@ export class Follower<F> {
     const full = buffer.rows >= this.#limit;
     this.#notices.cut = full ? buffer.timeOf(0) : undefined;
     if (this.#buffer && !full) {
+      const sameEpoch = cursor.epoch === this.#epoch;
       const { rows, gap } = keep(
         this.#buffer,
         buffer,
         this.#loader.from(),
-        cursor.epoch === this.#epoch,
+        sameEpoch,
         cursor.upstream === this.#upstream,
         this.#loader.sameColumns(this.#frame, frame)
       );
-      this.#notices.addGap(gap, buffer.earliest, rows.rows > 0);
+      const isSame = sameEpoch && cursor.last === this.#cursor; // nothing has come since
+      this.#notices.addGap(isSame ? undefined : gap, buffer.earliest, rows.rows > 0);
       buffer.prepend(rows);
     }
     this.#frame = frame;

@@ -199,6 +199,20 @@ test("a refresh with another range keeps the rows of that range only, one with a
   expect(full.latest).toEqual([1, 2]);
 });
 
+test("a refresh of a silent stream whose log is empty shows no gap", async () => {
+  const before = await opened();
+  before.follower.close();
+  const [time, numbers, epochs] = grafana.history().columns;
+  const empty = { ...grafana.history(), columns: [time, numbers, epochs].map(() => []) };
+  const after = await opened({ history: empty });
+  expect([after.latest, after.notices]).toEqual([upto(10), []]);
+  after.follower.close();
+  grafana.last = 12;
+  const late = await opened({ history: { ...empty, cursor: { ...empty.cursor, last: 12 } } });
+  expect(late.latest).toEqual(upto(10));
+  expect(late.notices).toEqual([expect.stringMatching(/^warning: Rows after .*:10.* are missing; none has come since\.$/)]);
+});
+
 test("another panel, a later one and one that is still open get no rows of a panel", async () => {
   const panel = await opened();
   grafana.restart("later", 2, 20);

@@ -1,4 +1,4 @@
-"""A training loop that shows its metrics while it runs: live, with all earlier steps. Needs numpy.
+"""A training loop that shows its metrics while it runs: live, with all earlier steps. Needs pandas.
 
 Try it:  python examples/training.py
 """
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from aiostream_ds import Broadcast, Cursor, DataSource, HistoryRange, Rows, show, stream
 
@@ -32,8 +33,8 @@ class Training(DataSource):
             yield row
 
     @metrics.history
-    async def earlier(self, history_range: HistoryRange) -> list[dict[str, Any]]:
-        return history_range.select(log, cursor="step")
+    async def earlier(self, history_range: HistoryRange) -> pd.DataFrame:
+        return pd.DataFrame(history_range.select(log, cursor="step"))
 
 
 if __name__ == "__main__":

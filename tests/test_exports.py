@@ -14,7 +14,8 @@ import pytest
 import aiostream_ds
 from aiostream_ds import DataSource
 
-ALIASES = {"Rows": "decorators/stream_decorator.py"}  # a type alias has no docstring; a string follows it
+# a type alias has no docstring; a string follows it
+ALIASES = {"Rows": "decorators/stream_decorator.py"}
 # not ssl: asyncio itself imports it
 HEAVY = ("pyarrow", "numpy", "prometheus_client", "psutil", "cryptography")
 NAMES = sorted(set(aiostream_ds.__all__) - ALIASES.keys())

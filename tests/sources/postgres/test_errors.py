@@ -43,6 +43,10 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"tables": {"a/b": TABLE}}, "a name must have letters, digits and _ - = . only, got 'a/b'"),
     ({"tables": {"a": {}}}, "tables.a: expected either table or select, got both or none"),
     ({"tables": {"a": {"table": "readings", "key": []}}}, "key"),
+    ({"host": "a..b"}, "host must be a host name or an address, got 'a..b'"),
+    ({"channels": [""]}, "channels: a channel must have 1 to 63 bytes, got ''"),
+    ({"tables": {"a": {**TABLE, "notify": "x" * 64}}}, r"tables.a.notify: .* 1 to 63 bytes"),
+    ({"user": "a\0b"}, "invalid startup packet"),
 ]
 
 
@@ -128,6 +132,7 @@ WRONG_TABLES: list[tuple[dict[str, Any], str]] = [
     ({"table": "readings", "transaction": "n"}, "transaction: .*int8 or xid8; 'n' is float8"),
     ({"table": "readings", "transaction": "xid", "key": ["id", "time"]}, "expected one column"),
     ({"table": "readings", "transaction": "xid", "key": ["xid"]}, "another column than trans"),
+    ({"table": "readings", "key": ["id", "id"]}, "key: expected two different columns, got id, id"),
     ({"table": "readings", "time": "site"}, "time: expected a column of type .*'site' is text"),
     ({"table": "timeless"}, "time: expected the name of a column of type date.*; got none"),
     ({"table": "readings", "columns": ["x"]}, "columns: expected a column .*got 'x'"),
@@ -135,6 +140,12 @@ WRONG_TABLES: list[tuple[dict[str, Any], str]] = [
     ({"select": "SELECT nonsense"}, 'column "nonsense" does not exist'),
     ({"select": "SELECT 1 AS id, 2 AS id, now() AS time"}, 'column reference "id" is ambiguous'),
     ({"select": "DELETE FROM readings"}, "syntax error"),
+    (
+        {"select": "WITH x AS (DELETE FROM readings RETURNING *) TABLE x"},
+        "must be at the top level",
+    ),
+    ({"select": "SELECT 1) AS q; DROP TABLE readings; --"}, "syntax error"),
+    ({"select": "SELECT $1::int AS id, now() AS time"}, "expects 1 argument"),
     ({"select": "SELECT 1 AS id, now() AS time, 1/0 AS n"}, "division by zero"),
 ]
 

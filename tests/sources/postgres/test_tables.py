@@ -442,12 +442,13 @@ async def test_a_time_without_a_zone_is_a_time_of_the_setting(server: Server):
 
 async def test_an_unknown_zone_is_named(server: Server):
     create = "CREATE TABLE local (id int PRIMARY KEY, at timestamp, n float8);"
-    async with (
-        empty_database(server, create),
-        serving(server, {"local": {"table": "local"}}, timeZone="Mars/Phobos") as grafana,
-    ):
-        ok, text = await grafana.health()
-        assert not ok and 'time zone "Mars/Phobos" not recognized' in text
+    for zone in ("Mars/Phobos", "a'b", "\\"):
+        async with (
+            empty_database(server, create),
+            serving(server, {"local": {"table": "local"}}, timeZone=zone) as grafana,
+        ):
+            ok, text = await grafana.health()
+            assert not ok and f'time zone "{zone}" not recognized' in text
 
 
 async def test_rows_without_a_time_are_left_out_and_counted(server: Server):

@@ -57,7 +57,8 @@ def server_error(error: BaseException, settings: PostgresSettings) -> PluginErro
 
 def _explain(error: asyncpg.PostgresError, server: str, settings: PostgresSettings) -> PluginError:
     """By SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-    code, text = str(error.sqlstate), str(error)
+    # without DETAIL, which may have values of rows, and HINT
+    code, text = str(error.sqlstate), " ".join(str(error.args[0]).split())
     if code == "28P01":
         return ConfigError(f"{server} refuses the login: {text}")
     if code.startswith("28"):  # pg_hba.conf: no such role or address, or without TLS
@@ -78,7 +79,7 @@ def _explain(error: asyncpg.PostgresError, server: str, settings: PostgresSettin
         )
     if code in _BAD_VALUES:
         return BadQuery(f"{server}: {text}")
-    if code.startswith("42") or code == "22023":  # an unknown time zone
+    if code.startswith(("42", "0A")) or code == "22023":  # an unknown time zone
         return TableError(f"{server}: {text}")
     return UpstreamError(f"{server}: {text}")
 

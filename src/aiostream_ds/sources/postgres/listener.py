@@ -15,15 +15,33 @@ from aiostream_ds.sources.postgres.database import CLIENT_ERRORS, Database, serv
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.upstream import Upstream
 
-__all__ = ["NotificationListener", "Wakeups"]
+__all__ = ["NotificationListener", "Wakeups", "check_channels"]
 
 PING = 10.0
 """Seconds of silence after which the connection is checked: a lost network is silent, too."""
+
+CHANNEL_BYTES = 63
+"""Most bytes of the name of a channel in PostgreSQL."""
 
 _REFUSED = 60.0
 """Seconds between two attempts to listen if the settings do not allow it."""
 
 _RETRY = 1.0
+
+
+def check_channels(settings: PostgresSettings) -> None:
+    """Check the names of channels: the server cuts long ones, and nothing would be received.
+
+    Raises:
+        ConfigError: a name is empty, or too long.
+    """
+    notified = [(f"tables.{name}.notify", t.notify) for name, t in settings.tables.items()]
+    for setting, channel in [*notified, *(("channels", each) for each in settings.channels)]:
+        is_valid = len(channel.encode()) <= CHANNEL_BYTES and "\0" not in channel
+        if not is_valid or (setting == "channels" and not channel):
+            raise ConfigError(
+                f"{setting}: a channel must have 1 to {CHANNEL_BYTES} bytes, got {channel!r}"
+            )
 
 
 class _Connection:

@@ -20,7 +20,11 @@ from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_la
 from aiostream_ds.sources.postgres.database import Database
 from aiostream_ds.sources.postgres.filters import filter_text, read_filter
 from aiostream_ds.sources.postgres.keys import Pair
-from aiostream_ds.sources.postgres.listener import NotificationListener, Wakeups
+from aiostream_ds.sources.postgres.listener import (
+    NotificationListener,
+    Wakeups,
+    check_channels,
+)
 from aiostream_ds.sources.postgres.missed import SHOWN, MissedNotifications
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.sources.postgres.save_and_test import check_source
@@ -89,6 +93,7 @@ class Postgres(DataSource[PostgresSettings]):
                 raise ConfigError(
                     f"tables: a name must have letters, digits and _ - = . only, got {name!r}"
                 )
+        check_channels(self.settings)
 
     async def health(self) -> Health:
         """Connect, read each table, listen, and list the tables that the role may read."""

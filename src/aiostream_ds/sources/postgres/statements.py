@@ -123,6 +123,8 @@ class TableStatements:
                 raise self._error(
                     f"key: expected a column of type {kinds}; {column.name!r} is {column.type}"
                 )
+        if len(set(columns)) < len(columns):
+            raise self._error(f"key: expected two different columns, got {', '.join(table.key)}")
         if not table.transaction:
             return Key(columns), False
         if len(columns) != 1:

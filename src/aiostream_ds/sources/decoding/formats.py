@@ -149,7 +149,7 @@ def _refused(decoder: Any, *_: Any) -> Any:
 
 
 # references make a short message expand without a limit
-_REFUSED_TAGS = dict.fromkeys((5, 25, 28, 29, 35, 36, 256), _refused)
+_REFUSED_TAGS: dict[int, Any] = dict.fromkeys((5, 25, 28, 29, 35, 36, 256), _refused)
 
 
 def _cbor(payload: bytes, context: FormatContext) -> Document:

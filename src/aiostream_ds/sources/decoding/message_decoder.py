@@ -36,6 +36,10 @@ _MS = 1e11, LATEST_MS
 """Between these, a number is a valid time in milliseconds, if no other unit is set."""
 
 
+_EXACT = 2**53
+"""Below it, a float is the integer of the message."""
+
+
 class MessageDecoder:
     """Decodes the messages of a source, or of one run of a stream.
 
@@ -58,6 +62,7 @@ class MessageDecoder:
         "_context",
         "_fast_limit",
         "_good",
+        "_has_floats",
         "_has_ms",
         "_last_bad",
         "_maker",
@@ -91,6 +96,7 @@ class MessageDecoder:
         )
         self._fast_limit = min(settings.max_message, TEXT_LIMIT) if is_fast else 0
         self._has_ms = settings.time_unit in ("auto", "ms")
+        self._has_floats = settings.time_unit != "ns"  # as integers they are more exact
         self._good = self._bad = 0
         self._last_bad = ("", "")
         self._status = DecodingStatus()
@@ -119,7 +125,7 @@ class MessageDecoder:
         """
         if received is None:
             received = time.time_ns() // 1_000_000
-        if payload.__class__ is bytes and payload[:1] == b"{" and len(payload) <= self._fast_limit:
+        if type(payload) is bytes and payload[:1] == b"{" and len(payload) <= self._fast_limit:
             row = self._flat_row(payload, extra, received)
             if row is not None:
                 self._good += 1
@@ -169,13 +175,13 @@ class MessageDecoder:
         moment: Any = None if shape.time is None else values.pop(shape.time)
         if moment is None:
             moment = received
-        elif moment.__class__ is str:
+        elif self._has_ms and moment.__class__ is float and _MS[0] <= moment < _MS[1]:
+            moment = round(moment)
+        elif moment.__class__ is str or (self._has_floats and abs(moment) < _EXACT):
             try:
                 moment = read_time(moment, self._settings)
             except BadRecord:
                 return None
-        elif self._has_ms and moment.__class__ is float and _MS[0] <= moment < _MS[1]:
-            moment = round(moment)
         else:
             return None
         row = {"time": moment, **extra, **values}

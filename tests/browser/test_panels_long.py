@@ -3,6 +3,7 @@
 50 rows a second for 40 seconds are 2,000 rows, and the panels draw 200.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -47,7 +48,7 @@ def check_order(record: Record) -> None:
     """Assert that no row is drawn twice or out of order."""
     ends = [number for run in record["runs"] for number in (run["first"], run["last"])]
     assert ends == sorted(ends), ends
-    assert all(a["last"] < b["first"] for a, b in zip(record["runs"], record["runs"][1:]))
+    assert all(a["last"] < b["first"] for a, b in pairwise(record["runs"]))
 
 
 @pytest.mark.parametrize("outage", [False, True])
@@ -56,7 +57,7 @@ async def test_an_exact_panel_always_draws_its_range_and_each_live_row(open_stag
         records = await drawings(stage, outage=outage)
         times = stage.logs[0].times
         reloads = 0
-        for before, record in zip(records[:1] + records, records):
+        for before, record in pairwise([records[0], *records]):
             check_order(record)
             assert times[record["runs"][0]["first"] - 1] <= record["from"] + SLACK
             assert record["runs"][-1]["last"] >= before["runs"][-1]["last"], "a row has vanished"
@@ -68,7 +69,8 @@ async def test_an_exact_panel_always_draws_its_range_and_each_live_row(open_stag
         (thinned,) = {text.split(" of ")[0] for text in records[0]["notices"]}
         assert thinned.startswith("info: Thinned: ")
         print(
-            f"\noutage {outage}: {len(records)} frames, {reloads} reloads, {records[-1]['rows']} rows"
+            f"\noutage {outage}: {len(records)} frames, {reloads} reloads,"
+            f" {records[-1]['rows']} rows"
         )
 
 

@@ -93,3 +93,34 @@ def test_rows_between_has_the_rows_of_the_time_range():
     assert columns(frame_rows.rows_between(frame, 0, 30))["n"] == [1, 2, 4]
     timeless = Frame(Field("n", [1, 2, 3]))
     assert columns(frame_rows.rows_between(timeless, 0, 1))["n"] == [1, 2, 3]
+
+
+def test_joined_frames_have_the_columns_of_the_last_one_and_then_those_of_others():
+    old = Frame(Field("b", ["x"]), Field("time", [1], FieldType.TIME, nanos=[5]), name="old")
+    new = Frame(Field("time", [2], FieldType.TIME), Field("a", [True]), name="new")
+    found = frame_rows.join_frames([old, new])
+    assert columns(found) == {"time": [1, 2], "a": [None, True], "b": ["x", None]}
+    assert [field.name for field in found.fields] == ["time", "a", "b"]
+    assert (found.name, found.fields[0].nanos, found.meta) == ("new", [5, 0], None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "type"),
+    [
+        ([1.5, None], [1, 2], FieldType.FLOAT64),
+        ([1, 2], [0.5], FieldType.FLOAT64),
+        ([1], [2], FieldType.INT64),
+    ],
+)
+def test_numbers_of_several_types_are_joined_as_floats(old, new, type):
+    frames = [Frame(Field("a", values)) for values in (old, new)]
+    (field,) = frame_rows.join_frames(frames).fields
+    assert (field.values, field.type, field.nullable) == (old + new, type, None in old)
+
+
+def test_values_of_another_type_than_the_last_ones_are_counted():
+    old, new = Frame(Field("a", ["x", None, "y"])), Frame(Field("a", [1.5]))
+    found = frame_rows.join_frames([old, new])
+    assert columns(found) == {"a": [None, None, None, 1.5]}
+    (notice,) = found.meta.notices
+    assert notice.text == "2 values of earlier rows do not have the type of their column."

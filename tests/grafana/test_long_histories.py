@@ -20,9 +20,12 @@ from aiostream_ds import (
     UpstreamError,
     stream,
 )
+from aiostream_ds._frames import json
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._grafana import range_reading
 from aiostream_ds.testing import QueryFailed, serve_in_memory
+
+from .calls import a_query, query_data
 
 START = 1_700_000_000_000
 ALERT = {"FromAlert": "true"}
@@ -231,6 +234,31 @@ async def test_a_panel_that_lists_rows_gets_the_newest(kind):
         )
         assert column(frame, "id") == list(range(1_900, 2_000))
         assert "thinned" not in str(frame.meta.custom)
+
+
+async def test_a_query_for_annotations_gets_the_newest_rows():
+    table = Table([n * 1000 for n in range(2_000)])
+    async with serve_in_memory(source(table.read)) as grafana:
+        request = a_query("Anno", "rows", {}, points=100, start=START, end=START + 2 * 10**6)
+        answer = await query_data(grafana, request)
+    frame = json.decode(answer["Anno"].frames[0])
+    assert column(frame, "id") == list(range(1_900, 2_000))
+
+
+async def test_pages_with_numbers_of_several_types_are_joined_as_floats(monkeypatch):
+    monkeypatch.setattr(range_reading, "PAGE_ROWS", 500)
+
+    def read(wanted):
+        last = min(1_999, (ms(wanted.end) - START) // 1000)
+        rows = [
+            {"time": moment(n * 1000), "value": n % 50 if n > 1_000 else n % 50 + 0.5}
+            for n in range(last + 1)
+        ]
+        return rows[-wanted.limit :]
+
+    frame = await ask(source(read, row=dict), 2 * 10**6, 100)
+    values = column(frame, "value")
+    assert None not in values and 49.5 in values and 0.0 in values
 
 
 async def test_a_frame_has_the_number_of_live_rows_that_may_follow_a_thinned_history():

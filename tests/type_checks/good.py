@@ -4,7 +4,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import (
     Annotated,
     Any,
@@ -397,7 +397,13 @@ class Pressed(DataSource):
     quota = Quota(channels=5)
     feeds: Feeds
 
-    @stream("mail/{login:user}", allow=[Allow(logins=("ann",))], max_hz=5, status_column="status")
+    @stream(
+        "mail/{login:user}",
+        allow=[Allow(logins=("ann",))],
+        max_hz=5,
+        status_column="status",
+        thin=False,
+    )
     async def mail(self, login: str) -> Rows[Reading | Status]:
         async with self.feeds.follow(login) as messages:
             async for message in messages:
@@ -522,7 +528,9 @@ class Log(DataSource):
         self, history_range: HistoryRange[tuple[int, int]]
     ) -> HistoryPage[tuple[int, int]]:
         assert_type(history_range.after, tuple[int, int] | None)
-        return HistoryPage([Part(datetime.now(UTC), 1, 2)], last=(1, 2))
+        assert_type(history_range.points, int)
+        assert_type(history_range.interval, timedelta)
+        return HistoryPage([Part(datetime.now(UTC), 1, 2)], last=(1, 2), total=100)
 
     @partitions.last
     async def newest_partition(self) -> tuple[int, int] | None:

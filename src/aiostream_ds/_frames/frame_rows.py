@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from aiostream_ds._frames import json
-from aiostream_ds._frames.columns import FieldType
+from aiostream_ds._frames.columns import FLOATS, RANGES, FieldType
 from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Field, Frame
 from aiostream_ds._frames.packet import Packet, Schema
@@ -112,19 +112,39 @@ def join_packets(packets: Sequence[Packet], schema: Schema | None) -> Frame:
 
 def join_frames(frames: Sequence[Frame]) -> Frame:
     """The rows of frames, with the columns of the last one, and after them those that only others
-    have. Name and metadata are those of the last one."""
+    have. Name and metadata are those of the last one.
+
+    Numbers of several types are floats. Other values that do not have the type of the last ones are
+    None; a notice has their number.
+    """
     if len(frames) == 1:
         return frames[0]
-    wanted: dict[str, Field] = {}
+    columns: dict[str, list[Field]] = {}
     for frame in reversed(frames):
         for field in frame.fields:
-            wanted.setdefault(field.name, field)
+            columns.setdefault(field.name, []).append(field)
+    joined = [_join_field(f[0], frames, _common_type(f)) for f in columns.values()]
     last = frames[-1]
-    joined = (_join_field(field, frames) for field in wanted.values())
-    return Frame(*joined, name=last.name, ref_id=last.ref_id, meta=last.meta)
+    found = Frame(*joined, name=last.name, ref_id=last.ref_id, meta=last.meta)
+    lost = sum(
+        len(each.values) - to_list(each.values).count(None)
+        for field in joined
+        for each in columns[field.name]
+        if not _can_convert(each.type, field.type)
+    )
+    if lost:
+        text = f"{lost:,} values of earlier rows do not have the type of their column."
+        add_notices(found, [Notice(severity="warning", text=text)])
+    return found
 
 
-def _join_field(wanted: Field, frames: Sequence[Frame]) -> Field:
+def _common_type(fields: Sequence[Field]) -> FieldType:
+    types = {field.type for field in fields}
+    return FieldType.FLOAT64 if len(types) > 1 and types <= _NUMBERS else fields[0].type
+
+
+def _join_field(wanted: Field, frames: Sequence[Frame], type: FieldType | None = None) -> Field:
+    type = wanted.type if type is None else type
     values: list[Any] = []
     nanos: list[int] = []
     for frame in frames:
@@ -133,16 +153,16 @@ def _join_field(wanted: Field, frames: Sequence[Frame]) -> Field:
             values += [None] * frame.rows
             nanos += [0] * frame.rows
         else:
-            values += _convert(found, wanted.type)
+            values += _convert(found, type)
             nanos += [0] * frame.rows if found.nanos is None else to_list(found.nanos)
     return Field(
         wanted.name,
         values,
-        wanted.type,
+        type,
         labels=wanted.labels,
         config=wanted.config,
         nullable=wanted.nullable or None in values,
-        nanos=nanos if any(nanos) and wanted.type is FieldType.TIME else None,
+        nanos=nanos if any(nanos) and type is FieldType.TIME else None,
     )
 
 
@@ -150,14 +170,21 @@ def _convert(field: Field, wanted: FieldType) -> list[Any]:
     """The values as another type, None for those that it cannot represent."""
     if field.type is wanted:
         return to_list(field.values)
-    convert = _CONVERSIONS.get((field.type, wanted))
-    if convert is None:
+    if not _can_convert(field.type, wanted):
         return [None] * len(field.values)
-    return [None if value is None else convert(value) for value in field.values]
+    convert = _CONVERSIONS.get((field.type, wanted), float)
+    return [None if value is None else convert(value) for value in to_list(field.values)]
+
+
+def _can_convert(type: FieldType, wanted: FieldType) -> bool:
+    is_float = wanted is FieldType.FLOAT64 and type in _NUMBERS
+    return type is wanted or is_float or (type, wanted) in _CONVERSIONS
+
+
+_NUMBERS = frozenset({*FLOATS, *RANGES}) - {FieldType.TIME, FieldType.ENUM}
 
 
 _CONVERSIONS: dict[tuple[FieldType, FieldType], Callable[[Any], Any]] = {
-    (FieldType.INT64, FieldType.FLOAT64): float,
     (FieldType.INT64, FieldType.STRING): str,
     (FieldType.FLOAT64, FieldType.STRING): str,
     (FieldType.BOOL, FieldType.STRING): lambda value: "true" if value else "false",

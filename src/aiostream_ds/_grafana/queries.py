@@ -75,6 +75,9 @@ _PANEL = "http_x-panel-plugin-id"
 _LISTS = ("logs", "table")
 """Kinds of panels that show the newest rows, not a line."""
 
+_ANNOTATIONS = "Anno"
+"""The refId of a query for annotations, which are drawn for each row."""
+
 OPEN_RANGE = timedelta(seconds=10)
 """A range that ends less than this ago ends now: an exact panel gets every row up to the newest."""
 
@@ -103,7 +106,7 @@ async def answer(
     source = instance.source
     is_alert_rule = is_for_alerting(headers)
     has_expression = not is_alert_rule and _header(headers, _FROM_EXPRESSION) == "true"
-    is_list = _header(headers, _PANEL) in _LISTS
+    is_list = _header(headers, _PANEL) in _LISTS or message.ref_id == _ANNOTATIONS
     caller = _Caller(context.user, is_alert_rule, has_expression, is_list)
     model = _model(message)
     streams = model.get("withStreaming") is not False

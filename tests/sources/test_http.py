@@ -379,6 +379,10 @@ async def test_something_else_than_http_is_named():
         writer.write(b"220 mail.example.com ESMTP\r\n")
         await writer.drain()
         await reader.read()
+        writer.close()
+        ended.set()
+
+    ended = asyncio.Event()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
@@ -388,6 +392,7 @@ async def test_something_else_than_http_is_named():
         ) as grafana:
             ok, message = await grafana.health()
             assert not ok and "something else than HTTP" in message
+        await ended.wait()
 
 
 # -- bad messages --------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class HttpClient:
                 response = await self._entered.request(
                     method,
                     self._credentials.url(url),
-                    headers={**self._headers, **headers, **self._credentials.headers()},
+                    headers=self._request_headers(headers),
                     data=body,
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_read=idle),
@@ -135,7 +135,7 @@ class HttpClient:
             with anyio.fail_after(self._settings.timeout):
                 websocket = await self._entered.ws_connect(
                     self._credentials.url(url),
-                    headers={**self._headers, **self._credentials.headers()},
+                    headers=self._request_headers(),
                     protocols=protocols,
                     heartbeat=heartbeat,
                     compress=compress,
@@ -158,7 +158,7 @@ class HttpClient:
         with self.translated(), anyio.fail_after(self._settings.timeout):
             response = await self._entered.get(  # some servers end the connection at HEAD
                 self._credentials.url(self._url.base),
-                headers={**self._headers, **self._credentials.headers()},
+                headers=self._request_headers(),
                 allow_redirects=False,
                 middlewares=(),
                 **self._options(),
@@ -186,6 +186,13 @@ class HttpClient:
         if self._session is None:
             raise RuntimeError("expected the client to be entered with `async with`")
         return self._session
+
+    def _request_headers(self, headers: Mapping[str, str] = {}) -> dict[str, str]:
+        found = {**self._headers, **headers, **self._credentials.headers()}
+        if self._proxy is not None and self._proxy.user and not self._url.is_secure:
+            if not self._proxy.is_socks:  # without a tunnel the proxy reads the request itself
+                found["Proxy-Authorization"] = self._proxy.authorization
+        return found
 
     def _options(self) -> dict[str, Any]:
         """The arguments of each request that concern its connection."""

@@ -8,7 +8,7 @@ import msgspec
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
-from aiostream_ds.sources.decoding.formats import decode
+from aiostream_ds.sources.decoding.formats import FormatContext, decode
 from aiostream_ds.sources.decoding.json_paths import JsonPath
 
 __all__ = ["MessageKeys"]
@@ -23,10 +23,11 @@ class MessageKeys:
         ConfigError: it is not a JSONPath.
     """
 
-    __slots__ = ("_find", "_settings")
+    __slots__ = ("_context", "_find", "_format")
 
     def __init__(self, path: str, settings: DecodingSettings) -> None:
-        self._settings = settings
+        self._format = settings.format
+        self._context = FormatContext(settings, keeps_tags=False)
         names = _NAMES.fullmatch(path)
         compiled = JsonPath("messageKey", path)  # also where it is not used: it checks the path
         self._find: Callable[[Any], Any]
@@ -40,13 +41,13 @@ class MessageKeys:
 
         A message is the payload itself, or an element of its array. Raises BadRecord.
         """
-        if self._settings.format in ("auto", "json") and payload[:1] in (b"{", b"["):
+        if self._format in ("auto", "json") and payload[:1] in (b"{", b"["):
             try:
                 document = msgspec.json.decode(payload)
             except (ValueError, RecursionError):
-                document = decode(payload, self._settings.format, self._settings)
+                document = decode(payload, self._format, self._context)
         else:
-            document = decode(payload, self._settings.format, self._settings)
+            document = decode(payload, self._format, self._context)
         if isinstance(document, list):
             for element in document:
                 yield self._key(element), element

@@ -285,6 +285,32 @@ def file() -> Json:
     )
 
 
+def mqtt() -> Json:
+    """The source `mqtt`."""
+    topics = query("topics", topic="${topic}")
+    return dashboard(
+        "mqtt",
+        "Topics of an MQTT broker: retained messages first, then each new one.",
+        [text_box("topic", "Topic", "home/+/climate")],
+        panel(
+            "timeseries",
+            "Numbers of $topic, a series for each topic",
+            (24, 9),
+            topics,
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel("stat", "Newest values", (12, 10), topics, **NEWEST, **newest(**neutral())),
+        panel(
+            "table",
+            "Messages of the last 10 s",
+            (12, 10),
+            query("topics", exact=False, topic="${topic}"),
+            **NEWEST,
+        ),
+    )
+
+
 def redis() -> Json:
     """The source `redis`."""
     entries = query("entries", stream="${stream}")
@@ -498,7 +524,7 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
 
 def files() -> Iterator[tuple[Path, str]]:
     """Every file with its content."""
-    for make in (demo, host, file, http, postgres, redis, websocket):
+    for make in (demo, host, file, mqtt, http, postgres, redis, websocket):
         model = make()
         name = f"{make.__name__}.json"
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"

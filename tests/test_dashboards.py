@@ -17,7 +17,7 @@ import yaml
 from aiostream_ds.packaging.package_layout import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
 from aiostream_ds.testing import serve_in_memory
-from tests.servers import Redis, certificates
+from tests.servers import Mosquitto, Redis, certificates
 from tests.servers.web import EventServer, SocketServer
 from tests.sources.postgres.support import GRANTS, READER_PASSWORD, READINGS, ROW
 from tests.sources.postgres.support import running_server as postgres_server
@@ -151,6 +151,11 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
             settings["directory"] = str(folder)
             line = {"time": time.time(), "level": "info", "ms": 1}
             (folder / known["file"]).write_text(json.dumps(line) + "\n", "utf-8")
+        elif source == "mqtt":
+            broker = stack.enter_context(Mosquitto(tls=certificates().server))
+            settings |= {"host": "localhost", "port": broker.port}
+            settings["caCertificate"] = certificates().ca
+            secrets["password"] = broker.password
         elif source == "redis":
             server = stack.enter_context(Redis(tls=certificates().server))
             server.call("XADD", known["stream"], "*", "price", 1.5)

@@ -3,6 +3,7 @@
 import anyio
 
 from aiostream_ds._channels.status import Status
+from aiostream_ds._telemetry import current_counters
 from aiostream_ds.sources.decoding import MessageDecoder
 
 __all__ = ["Interruptions", "TopicStatus"]
@@ -57,9 +58,11 @@ class TopicStatus:
         return self._change()
 
     def back(self, gap: str) -> Status | None:
-        """The connection is there again. `gap` is what is missing, if anything is."""
+        """The connection is there again. `gap` is what is missing, if anything is: it is counted in
+        `aiostream_ds_gaps_total`."""
         self._outage = ""
         if gap:
+            current_counters().gaps += 1
             self._gap, self._gap_until = gap, anyio.current_time() + GAP_SHOWN
         return self._change()
 

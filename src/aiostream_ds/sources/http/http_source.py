@@ -32,7 +32,10 @@ from aiostream_ds.sources.http.answer_reader import (
     open_reader,
 )
 from aiostream_ds.sources.http_client.client import HttpClient, HttpSettings
-from aiostream_ds.sources.http_client.interruptions import Interruption, Interruptions
+from aiostream_ds.sources.http_client.interrupted_channels import (
+    InterruptedChannel,
+    InterruptedChannels,
+)
 from aiostream_ds.sources.http_client.recent_values import RecentValues
 from aiostream_ds.sources.http_client.stream_status import StreamStatus
 from aiostream_ds.sources.http_client.templates import (
@@ -104,7 +107,7 @@ class Http(DataSource[HttpSourceSettings]):
         self._names = tuple(dict.fromkeys((*self._url.names, *self._body.names)))
         self._errors = MessageErrors()
         MessageDecoder(settings, self._errors)  # its settings are checked
-        self._interruptions = Interruptions()
+        self._interruptions = InterruptedChannels()
         limit = f"expected at most {settings.max_message:,} bytes"
         self._too_long = f"{limit}, which the setting maxMessage allows, got more"
         self._parameters, self._events = RecentValues(), RecentValues()
@@ -262,7 +265,7 @@ class Http(DataSource[HttpSourceSettings]):
             rows += decoder.rows(data, extra, address=address, content_type=reader.content_type)
         return rows
 
-    def _status(self, state: Interruption) -> StreamStatus:
+    def _status(self, state: InterruptedChannel) -> StreamStatus:
         decoder = MessageDecoder(self.settings, self._errors)
         return StreamStatus(decoder, state, self._interruptions, self.settings.sequence)
 

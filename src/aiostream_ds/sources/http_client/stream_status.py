@@ -7,7 +7,10 @@ import anyio
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds.sources.decoding import MessageDecoder
-from aiostream_ds.sources.http_client.interruptions import Interruption, Interruptions
+from aiostream_ds.sources.http_client.interrupted_channels import (
+    InterruptedChannel,
+    InterruptedChannels,
+)
 
 __all__ = ["StreamStatus"]
 
@@ -39,8 +42,8 @@ class StreamStatus:
     def __init__(
         self,
         decoder: MessageDecoder,
-        state: Interruption,
-        interruptions: Interruptions,
+        state: InterruptedChannel,
+        interruptions: InterruptedChannels,
         sequence: str,
     ) -> None:
         self.decoder = decoder

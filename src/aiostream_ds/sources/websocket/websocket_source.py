@@ -22,7 +22,10 @@ from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capab
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.http_client.client import HttpClient
 from aiostream_ds.sources.http_client.credentials import check_secret_text
-from aiostream_ds.sources.http_client.interruptions import Interruption, Interruptions
+from aiostream_ds.sources.http_client.interrupted_channels import (
+    InterruptedChannel,
+    InterruptedChannels,
+)
 from aiostream_ds.sources.http_client.recent_values import RecentValues
 from aiostream_ds.sources.http_client.stream_status import StreamStatus
 from aiostream_ds.sources.websocket.shared_socket import SharedSocket, SocketKey
@@ -64,7 +67,7 @@ class WebSocket(DataSource[WebSocketSettings]):
         check_secret_text("login", settings.login)
         self._errors = MessageErrors()
         MessageDecoder(settings, self._errors)  # its settings are checked
-        self._interruptions = Interruptions()
+        self._interruptions = InterruptedChannels()
         self._parameters = RecentValues()
         self._shared: SharedSocket | None = None
         async with HttpClient(settings, self._subscriptions.url) as self._client:
@@ -205,7 +208,7 @@ class WebSocket(DataSource[WebSocketSettings]):
                 await reader.send(settings.login.reveal())
             yield reader
 
-    def _status(self, state: Interruption) -> StreamStatus:
+    def _status(self, state: InterruptedChannel) -> StreamStatus:
         decoder = MessageDecoder(self.settings, self._errors)
         return StreamStatus(decoder, state, self._interruptions, self.settings.sequence)
 

@@ -14,7 +14,7 @@ from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import PluginError
 from aiostream_ds.sources.http_client.answers import LONGEST_WAIT, RetryLater
 
-__all__ = ["Interruption", "Interruptions"]
+__all__ = ["InterruptedChannel", "InterruptedChannels"]
 
 REMEMBERED = 1_000
 """Maximum number of channels that are remembered; the oldest is forgotten first."""
@@ -23,7 +23,7 @@ FORGET_AFTER = 60.0
 """Seconds after which a channel that was not opened again has a new beginning: its viewers left."""
 
 
-class Interruption:
+class InterruptedChannel:
     """One channel between two connections; without outages it has nothing to state.
 
     Attributes:
@@ -85,7 +85,7 @@ class Interruption:
         return now > max(self._failed_at, self._not_before) + FORGET_AFTER
 
 
-class Interruptions:
+class InterruptedChannels:
     """The interruptions of a data source's channels.
 
     Attributes:
@@ -95,19 +95,23 @@ class Interruptions:
     """
 
     def __init__(self) -> None:
-        self._channels: OrderedDict[Hashable, Interruption] = OrderedDict()
+        self._channels: OrderedDict[Hashable, InterruptedChannel] = OrderedDict()
         self._counters = current_counters()
         self.count = self.gaps = self.missing = 0
 
-    def begin(self, channel: Hashable) -> Interruption:
+    def begin(self, channel: Hashable) -> InterruptedChannel:
         """For a run that begins: what the channel remembers."""
         found = self._channels.pop(channel, None)
         if found is None or found.is_over(anyio.current_time()):
-            found = Interruption()
+            found = InterruptedChannel()
         return found
 
     def failed(
-        self, channel: Hashable, state: Interruption, error: PluginError, reconnect: float | None
+        self,
+        channel: Hashable,
+        state: InterruptedChannel,
+        error: PluginError,
+        reconnect: float | None,
     ) -> None:
         """The run ended with this error, and another follows if it is transient."""
         self.count += state._is_live

@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -307,9 +308,29 @@ async def test_a_log_that_is_replaced_while_it_is_read_ends_the_read():
 
 
 @pytest.mark.parametrize("bound", ["RANGE_ROWS", "RANGE_SECONDS"])
+async def test_the_rest_of_a_range_that_takes_too_long_is_sampled(monkeypatch, bound):
+    monkeypatch.setattr(range_reading, "PAGE_ROWS", 500)
+    monkeypatch.setattr(range_reading, bound, 2_000 if bound == "RANGE_ROWS" else -1.0)
+    table = Table([n * 1000 for n in range(5_000)])
+    frame = await ask(numbered(table.read), 5 * 10**6, 100, exact=True)
+    rows = 2_096 if bound == "RANGE_ROWS" else 100
+    since = moment((5_000 - rows) * 1000 - 1)
+    assert f"Before {since:%Y-%m-%d %H:%M:%S} UTC only samples were read" in texts(frame)[0]
+    assert texts(frame)[0].endswith("To see more, choose a shorter range.")
+    assert "were not read" not in texts(frame)[0]
+    found = column(frame, "id")
+    assert found == sorted(set(found)) and len(found) <= 100
+    assert found[0] < 50 and found[-1] == 4_999 == frame.meta.custom["cursor"]["last"]
+    samples = [each for each in table.asked if each.limit == range_reading.SAMPLE_ROWS]
+    assert range_reading.SAMPLES <= len(samples) <= range_reading.SAMPLES + 1
+    assert all(later.start > each.end for later, each in pairwise(samples))
+
+
+@pytest.mark.parametrize("bound", ["RANGE_ROWS", "RANGE_SECONDS"])
 async def test_a_range_that_takes_too_long_is_read_in_part(monkeypatch, bound):
     monkeypatch.setattr(range_reading, "PAGE_ROWS", 500)
     monkeypatch.setattr(range_reading, bound, 2_000 if bound == "RANGE_ROWS" else -1.0)
+    monkeypatch.setattr(range_reading, "SAMPLE_SECONDS", -1.0)
     table = Table([n * 1000 for n in range(5_000)])
     frame = await ask(source(table.read), 5 * 10**6, 100)
     rows = 2_096 if bound == "RANGE_ROWS" else 100

@@ -1,7 +1,8 @@
 """Reads the rows of a time range for a panel, and thins those of a long one.
 
-    newest page ◀── page before it ◀── …     each is thinned when it has been read
-                                             the newest one has the cursor at which live rows join
+    samples ◀ … ◀── page before it ◀── newest page     each is thinned when it has been read
+
+The cursor at which live rows join is that of the newest page.
 
 The history hook returns the newest rows of a range, a limited number of them. It is asked for the
 rows before these until it has no more: memory does not grow with the range.
@@ -46,10 +47,19 @@ PAGE_BYTES = 16 << 20
 """Bytes of texts and JSON in the rows of a page, as far as the newest rows show it."""
 
 RANGE_ROWS = 1_000_000
-"""Rows after which no further page of a range is read."""
+"""Rows after which only samples of the rest of a range are read."""
 
 RANGE_SECONDS = 10.0
-"""Seconds after which no further page of a range is read."""
+"""Seconds after which only samples of the rest of a range are read."""
+
+SAMPLES = 100
+"""Samples of the rest of a range, at equal distances."""
+
+SAMPLE_ROWS = 20
+"""Rows of each sample."""
+
+SAMPLE_SECONDS = 5.0
+"""Seconds after which no further sample is read."""
 
 _INLINE_VALUES = 5_000
 """Up to so many numbers are thinned in the event loop; more in a thread."""
@@ -70,6 +80,7 @@ _THINNED = (
     "Thinned: {} of {} rows are drawn, with the lowest and the highest values of each interval."
 )
 _BY_AUTHOR = "Thinned by the data source: {} of {} rows are drawn."
+_SAMPLED = " Before {:%Y-%m-%d %H:%M:%S} UTC only samples were read, which miss peaks."
 _UNREAD = " Rows before {:%Y-%m-%d %H:%M:%S} UTC were not read."
 _SEE_ALL = " To see all, raise Max data points in the query options, or choose a shorter range."
 _SEE_MORE = " To see more, choose a shorter range."
@@ -162,6 +173,7 @@ class _Reader:
         self._limit = wanted.limit  # of the pages before the newest one
         self._thinner = Thinner(wanted.points, _span(wanted), kind.columns if kind else ())
         self._has_all = True  # rows of the pages that were read
+        self._sampled: HistoryRange | None = None
         self._notices: dict[Notice, None] = {}
 
     async def read(self, newest: HistoryRead) -> Frame:
@@ -171,16 +183,40 @@ class _Reader:
         before = await self._add(newest, self._wanted)
         while before is not None:
             if self._thinner.rows >= RANGE_ROWS or anyio.current_time() >= deadline:
+                before = await self._sample(newest.page.epoch, before)
                 break
             read = await self._read_page(before)
             if read.page.epoch != newest.page.epoch:  # the log was replaced meanwhile
                 break
-            self._notices |= dict.fromkeys(read.frame.meta.notices if read.frame.meta else ())
+            self._add_notices_of(read)
             before = await self._add(read, before)
         frame = await _run(self._thinner.values, self._thinner.frame)
         total = max(self._thinner.rows, newest.page.total or 0)
         self._add_notices(frame, total, before)
         return frame
+
+    async def _sample(self, epoch: str, rest: HistoryRange) -> HistoryRange | None:
+        """Add the newest rows of each part of a range. Returns the range that is left."""
+        deadline = anyio.current_time() + SAMPLE_SECONDS
+        self._sampled, self._has_all = rest, False
+        width = max((rest.end - rest.start) / SAMPLES, MILLISECOND)
+        while rest.end >= rest.start:
+            if anyio.current_time() >= deadline:
+                return rest
+            start = max(rest.start, rest.end - width)
+            part = replace(rest, start=start, limit=SAMPLE_ROWS)
+            read = await self._read_page(part)
+            if read.page.epoch != epoch:
+                return rest
+            self._add_notices_of(read)
+            found = self._new_rows(read.frame, part)
+            if found.rows:
+                self._thinner.add(found)
+            rest = replace(rest, end=start - timedelta.resolution)
+        return None
+
+    def _add_notices_of(self, read: HistoryRead) -> None:
+        self._notices |= dict.fromkeys(read.frame.meta.notices if read.frame.meta else ())
 
     async def _add(self, read: HistoryRead, wanted: HistoryRange) -> HistoryRange | None:
         """Add a page that was read. Returns the range to read next; None if no row is left."""
@@ -224,7 +260,9 @@ class _Reader:
     def _add_notices(self, frame: Frame, total: int, unread: HistoryRange | None) -> None:
         has_all = self._has_all and unread is None
         if frame.rows < total or not has_all:
-            text = _THINNED if unread is None else _THINNED + _UNREAD.format(unread.end)
+            sampled = self._sampled
+            text = _THINNED if sampled is None else _THINNED + _SAMPLED.format(sampled.end)
+            text = text if unread is None else text + _UNREAD.format(unread.end)
             _add_notice(frame, _text(text, frame.rows, total, has_all))
         known = frame.meta.notices if frame.meta is not None else ()
         others = [notice for notice in self._notices if notice not in known]

@@ -174,6 +174,55 @@ async def test_a_lost_network_is_noticed_by_the_connection_that_listens(
             await listening(connection, viewer, "news")
 
 
+@pytest.mark.slow
+async def test_a_burst_of_notifications_is_received_or_reported(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    burst = "SELECT pg_notify('news', n::text) FROM generate_series(1, 2000) AS n"
+    async with (
+        empty_database(server) as connection,
+        serving(server, {}, channels=["news"]) as grafana,
+    ):
+        viewer = await grafana.follow(channel("news"))
+        await listening(connection, viewer, "news")
+        await connection.execute(burst)
+        await until(lambda: viewer.rows[-1].get("value") == 2000)
+        monkeypatch.setattr(listener, "QUEUED", 10)
+    async with (
+        empty_database(server) as connection,
+        serving(server, {}, channels=["news"]) as grafana,
+    ):
+        viewer = await grafana.follow(channel("news"))
+        await listening(connection, viewer, "news")
+        await connection.execute(burst)
+        gaps = 0.0
+        async with asyncio.timeout(10):
+            while not gaps:
+                await asyncio.sleep(0.05)
+                gaps = (await grafana.metrics())["aiostream_ds_gaps_total"]
+        assert len(viewer.rows) < 2000
+
+
+async def test_a_notification_for_many_channels_reads_the_newest_key_once(server: Server):
+    async with empty_database(server, READINGS) as connection, serving(server) as grafana:
+        await connection.execute("INSERT INTO readings (n) VALUES (1)")
+        reader = (await grafana.data_source(Postgres))._readers["readings"]
+        statements = (await reader.state()).statements
+        reads = 0
+        newest = reader._newest
+
+        async def counted(*arguments):
+            nonlocal reads
+            reads += 1
+            return await newest(*arguments)
+
+        reader._newest = counted
+        found = await asyncio.gather(*(reader._shared_newest(statements) for _ in range(50)))
+        assert reads == 1 and {cursor[1] for cursor in found} == {1}
+        await connection.execute("INSERT INTO readings (n) VALUES (2)")
+        assert (await reader._shared_newest(statements))[1] == 2
+
+
 async def test_only_channels_of_the_settings_can_be_followed(server: Server):
     async with empty_database(server), serving(server, {}, channels=["news"]) as grafana:
         with pytest.raises(Refused):

@@ -1,9 +1,8 @@
 """One connection that listens, shared by all channels of NOTIFY of a data source."""
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from math import inf
 from typing import Any
 
 import anyio
@@ -19,6 +18,9 @@ __all__ = ["NotificationListener", "Wakeups", "check_channels"]
 
 PING = 10.0
 """Seconds of silence after which the connection is checked: a lost network is silent, too."""
+
+QUEUED = 10_000
+"""Notifications that may wait to be read; with more the connection is opened again, with a gap."""
 
 CHANNEL_BYTES = 63
 """Most bytes of the name of a channel in PostgreSQL."""
@@ -50,17 +52,22 @@ class _Connection:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
         self.lock = anyio.Lock()
-        # the reader is always faster than the server: see `messages`
         self._queue, self.notifications = anyio.create_memory_object_stream[tuple[str, str] | None](
-            inf
+            QUEUED
         )
+        self.is_full = False
+        """Whether notifications were lost: more were sent than this process could read."""
         connection.add_termination_listener(self._lost)
 
     def received(self, _: Any, process: int, channel: str, payload: str) -> None:
-        self._queue.send_nowait((channel, payload))
+        try:
+            self._queue.send_nowait((channel, payload))
+        except anyio.WouldBlock:
+            self.is_full = True
 
     def _lost(self, _: Any) -> None:
-        self._queue.send_nowait(None)
+        with suppress(anyio.WouldBlock):  # then `messages` ends anyway
+            self._queue.send_nowait(None)
 
     def close(self) -> None:
         self.connection.remove_termination_listener(self._lost)
@@ -113,6 +120,8 @@ class NotificationListener(Upstream[str, str]):
                 raise UpstreamError("PostgreSQL has closed the connection that listens")
             self.alive_at = datetime.now(UTC)
             yield notification
+            if connection.is_full:
+                raise UpstreamError(f"more than {QUEUED:,} notifications came at once")
 
     async def _ping(self, connection: _Connection) -> None:
         try:

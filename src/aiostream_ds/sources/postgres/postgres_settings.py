@@ -64,7 +64,7 @@ class PostgresSettings(TlsSettings, DecodingSettings, Settings):
     """Seconds to wait for a connection."""
     statement_timeout: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     """Seconds after which the server cancels a statement."""
-    max_value: Annotated[int, Meta(ge=100, le=10_000_000)] = 65_536
+    max_value: Annotated[int, Meta(ge=100, le=1_000_000)] = 65_536
     """Most bytes of a text, JSON or bytea; longer ones are left out and counted."""
     pooler: bool = False
     """Whether PgBouncer in transaction mode, or a pooler like it, is between: nothing is prepared

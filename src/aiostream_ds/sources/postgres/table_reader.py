@@ -107,6 +107,8 @@ class TableReader:
         self._threads = threads
         self._slots = anyio.Semaphore(settings.connections // 2)
         self._check_lock = anyio.Lock()
+        self._newest_lock = anyio.Lock()
+        self._newest_read: tuple[float, Pair] | None = None  # when it began, and its result
         self._state: TableState | None = None
         self._checked = self._failed = -inf
         self._error: PluginError | None = None
@@ -208,7 +210,7 @@ class TableReader:
         upto = None
         if filters:
             # rows that do not match are read once, not again at each read until one matches
-            upto = await self._newest(statements)
+            upto = await self._shared_newest(statements)
             if upto <= after:
                 return [], after, False
         read = await self._read(
@@ -222,6 +224,18 @@ class TableReader:
         """The epoch, and the cursor of the newest row."""
         state = await self.state()
         return state.epoch, await self._newest(state.statements)
+
+    async def _shared_newest(self, statements: TableStatements) -> Pair:
+        """The cursor of the newest row, read after this call: a notification wakes all channels of
+        the table at once, and one read is for all."""
+        called = anyio.current_time()
+        async with self._newest_lock:
+            if self._newest_read is not None and self._newest_read[0] >= called:
+                return self._newest_read[1]
+            started = anyio.current_time()
+            found = await self._newest(statements)
+            self._newest_read = started, found
+            return found
 
     async def _newest(self, statements: TableStatements) -> Pair:
         found = await self._fetch(statements.newest())

@@ -64,19 +64,35 @@ async def test_entries_of_one_millisecond_are_all_rows(server: Redis, client: Cl
         assert columns(frame)["n"] == list(range(500))
 
 
+START = datetime(2026, 1, 1, tzinfo=UTC)
+START_MS = round(START.timestamp() * 1_000)
+
+
+async def fill(client: Client, count: int, lag: int = 0) -> None:
+    """One entry a second; with a lag, it has a time of its own, so many seconds before its id."""
+    for first in range(0, count, 10_000):
+        pipeline = client.pipeline()
+        for number in range(first, min(count, first + 10_000)):
+            ms = START_MS + number * 1_000
+            own = {"time": ms} if lag else {}
+            pipeline.xadd("orders:eu", {"n": number, **own}, id=f"{ms + lag * 1_000}-0")
+        await pipeline.execute()
+
+
+def seconds_after(seconds: int) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
 @pytest.mark.slow
 async def test_a_history_has_the_entries_of_its_range(server: Redis, client: Client):
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    ms = round(start.timestamp() * 1_000)
-    for number in range(3_000):
-        await client.xadd("orders:eu", {"n": number}, id=f"{ms + number * 1_000}-0")
+    await fill(client, 3_000)
     async with serving(server) as grafana:
 
         async def numbers(seconds, limit):
             (frame,) = await grafana.query(
                 QUERY | {"exact": False},
-                start=start + timedelta(seconds=seconds),
-                end=start + timedelta(seconds=seconds + 1_500),
+                start=seconds_after(seconds),
+                end=seconds_after(seconds + 1_500),
                 max_data_points=limit,
             )
             return columns(frame)["n"]
@@ -85,6 +101,25 @@ async def test_a_history_has_the_entries_of_its_range(server: Redis, client: Cli
         thinned = await numbers(1_000, 1_100)
         assert (thinned[0], thinned[-1]) == (1_000, 2_500) and 800 < len(thinned) <= 1_100
         assert await numbers(2_900, 2_000) == list(range(2_900, 3_000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lag", [0, 600, -600])
+async def test_a_long_range_is_read_to_its_beginning(server: Redis, client: Client, lag):
+    count = 25_000
+    await fill(client, count, lag)
+    async with serving(server) as grafana:
+        for _ in range(2):
+            (frame,) = await grafana.query(
+                QUERY | {"exact": False},
+                start=START,
+                end=seconds_after(count + 1_000),
+                max_data_points=1_000,
+            )
+            found = columns(frame)
+            assert 500 < len(found["n"]) <= 1_000
+            assert (found["n"][0], found["n"][-1]) == (0, count - 1)
+            assert f"of {count:,} rows are drawn" in frame.meta.notices[0].text
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Entries of Redis streams as rows."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors
@@ -8,10 +8,29 @@ from aiostream_ds.sources.redis.entry_reader import Entry
 from aiostream_ds.sources.redis.positions import parse_id
 from aiostream_ds.sources.redis.redis_settings import RedisSettings
 
-__all__ = ["ID_COLUMNS", "EntryRows"]
+__all__ = ["ID_COLUMNS", "NO_LAG", "EntryRows", "Lag"]
 
 ID_COLUMNS = ("id_ms", "id_seq")
 """The columns of the two numbers of an id: the cursor."""
+
+
+LAG_LIMIT = 86_400_000
+"""Milliseconds between the time of an id and that of its row that histories allow for."""
+
+
+class Lag(NamedTuple):
+    """The least and the most milliseconds by which the ids of entries are later than their rows."""
+
+    low: int = 0
+    high: int = 0
+
+    def joined(self, other: "Lag") -> "Lag":
+        """The lag of the entries of both."""
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Lag(max(low, -LAG_LIMIT), min(high, LAG_LIMIT))
+
+
+NO_LAG = Lag()
 
 
 class EntryRows:
@@ -22,11 +41,15 @@ class EntryRows:
         settings: how entries are decoded.
         errors: where bad entries are counted.
         series: whether the labels of the settings make series; else they are columns.
+
+    Attributes:
+        lag: between the ids and the rows that were made.
     """
 
     def __init__(
         self, settings: RedisSettings, errors: MessageErrors, *, series: bool = True
     ) -> None:
+        self.lag = NO_LAG
         self.decoder = MessageDecoder(settings, errors, series=series)
         self._payload_field = settings.payload_field.encode()
         self._limit = settings.max_message
@@ -43,6 +66,7 @@ class EntryRows:
         for id, values in entries:
             ms, seq = parse_id(id)
             rows = self._rows(name, values, {"id_ms": ms, "id_seq": seq}, ms)
+            self._add_lag(ms, rows)
             if len(rows) > 1:
                 self.decoder.add_bad(
                     name, f"an entry must be one row, got one of {len(rows)}", values
@@ -55,8 +79,17 @@ class EntryRows:
         """The rows of entries, with the name of their stream in the column `stream`."""
         found = []
         for id, values in entries:
-            found += self._rows(name, values, {"stream": name}, parse_id(id)[0])
+            ms = parse_id(id)[0]
+            rows = self._rows(name, values, {"stream": name}, ms)
+            self._add_lag(ms, rows)
+            found += rows
         return found
+
+    def _add_lag(self, ms: int, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["time"] != ms:
+                lag = ms - row["time"]
+                self.lag = self.lag.joined(Lag(lag, lag))
 
     def _rows(
         self, name: str, values: list[bytes], extra: dict[str, Any], ms: int

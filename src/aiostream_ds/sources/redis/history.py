@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from aiostream_ds._frames.config import Notice
-from aiostream_ds._frames.times import EPOCH
+from aiostream_ds._frames.times import EPOCH, MILLISECOND
+from aiostream_ds.rows import HistoryRange
 from aiostream_ds.sources.redis.entry_reader import Entry, PageSize, last_id
+from aiostream_ds.sources.redis.entry_rows import NO_LAG, Lag
 from aiostream_ds.sources.redis.positions import Id, before, format_id, next_id, parse_id
+from aiostream_ds.sources.redis.servers import Call
 
 __all__ = ["HISTORY_BYTES", "PastRows", "newest_rows", "rows_after"]
 
@@ -28,56 +31,61 @@ class PastRows(NamedTuple):
 
 
 async def newest_rows(
-    call: Any, key: bytes, start: datetime, end: datetime, limit: int, decode: Decode
+    call: Call, key: bytes, span: HistoryRange[Any], decode: Decode, lag: Lag = NO_LAG
 ) -> PastRows:
-    """The newest `limit` rows of the entries from `start` to `end`. Raises PluginError."""
+    """The newest `span.limit` rows of a time range. Raises PluginError.
+
+    Redis selects by the times of ids. Rows with times of their own are found if their entries are
+    within `lag`.
+    """
+    start, end = _ms(span.start), _ms(span.end)
     pages: list[list[Row]] = []
     count = size = 0
     last: Id | None = None
     notices: tuple[Notice, ...] = ()
-    async with aclosing(_pages_back(call, key, _ms(start), _ms(end))) as found:
+    async with aclosing(_pages_back(call, key, start + lag.low, end + lag.high)) as found:
         async for entries in found:
             last = last or last_id(entries[::-1])
             rows = decode(entries[::-1])
+            if lag != NO_LAG:
+                rows = [row for row in rows if start <= row["time"] <= end]
             pages.append(rows)
             count += len(rows)
             size += sum(sum(map(len, values)) for _, values in entries)
-            if count >= limit:
+            if count >= span.limit:
                 break
             if size > HISTORY_BYTES:
-                text = (
-                    f"the newest {count:,} entries: they have more than {HISTORY_BYTES >> 20} MiB"
-                )
+                text = f"the newest {count:,} rows: all have more than {HISTORY_BYTES >> 20} MiB"
                 notices = (Notice(severity="warning", text=text),)
                 break
     rows = [row for page in reversed(pages) for row in page]
-    return PastRows(rows[-limit:], last, notices)
+    return PastRows(rows[-span.limit :], last, notices)
 
 
 async def rows_after(
-    call: Any, key: bytes, after: Id, upto: Id | None, limit: int, decode: Decode
+    call: Call, key: bytes, after: Id, span: HistoryRange[Any], decode: Decode
 ) -> PastRows:
-    """The oldest `limit` rows of the entries after an id, up to another one, each entry with the
-    columns of its id. Raises PluginError."""
+    """The oldest `span.limit` rows of the entries after an id, up to `span.upto`, each entry with
+    the columns of its id. Raises PluginError."""
     rows: list[Row] = []
     last: Id | None = None
-    async with aclosing(_pages_forth(call, key, after, upto)) as found:
+    async with aclosing(_pages_forth(call, key, after, span.upto)) as found:
         async for entries in found:
             rows += decode(entries)
             last = last_id(entries)
-            if len(rows) >= limit:
-                rows = rows[:limit]
+            if len(rows) >= span.limit:
+                rows = rows[: span.limit]
                 last = rows[-1]["id_ms"], rows[-1]["id_seq"]
                 break
     return PastRows(rows, last)
 
 
-async def _pages_back(call: Any, key: bytes, start: int, end: int) -> AsyncGenerator[list[Entry]]:
+async def _pages_back(call: Call, key: bytes, start: int, end: int) -> AsyncGenerator[list[Entry]]:
     """The entries from `start` to `end` (Unix ms, inclusive), page by page, newest first."""
-    page, last = PageSize(), str(end)
+    page, last = PageSize(), str(max(0, end))
     while True:
         count = page.count
-        entries = await call("XREVRANGE", key, last, str(start), "COUNT", count)
+        entries = await call("XREVRANGE", key, last, str(max(0, start)), "COUNT", count)
         if entries:
             yield entries
         if len(entries) < count:
@@ -87,7 +95,7 @@ async def _pages_back(call: Any, key: bytes, start: int, end: int) -> AsyncGener
 
 
 async def _pages_forth(
-    call: Any, key: bytes, after: Id, upto: Id | None
+    call: Call, key: bytes, after: Id, upto: Id | None
 ) -> AsyncGenerator[list[Entry]]:
     """The entries after an id, up to another one, page by page, oldest first."""
     page, first = PageSize(), format_id(next_id(after))
@@ -104,5 +112,4 @@ async def _pages_forth(
 
 
 def _ms(moment: datetime) -> int:
-    """Unix ms; ids begin in 1970."""
-    return max(0, (moment - EPOCH) // timedelta(milliseconds=1))
+    return (moment - EPOCH) // MILLISECOND

@@ -25,7 +25,7 @@ from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.redis.entry_reader import EntryBatch
-from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, EntryRows
+from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, NO_LAG, EntryRows, Lag
 from aiostream_ds.sources.redis.gaps import Gaps
 from aiostream_ds.sources.redis.history import newest_rows, rows_after
 from aiostream_ds.sources.redis.live_entries import live_entries
@@ -89,6 +89,7 @@ class Redis(DataSource[RedisSettings]):
     def __init__(self) -> None:
         self.errors = MessageErrors()
         self._positions: OrderedDict[str, Position] = OrderedDict()
+        self._lags: OrderedDict[str, Lag] = OrderedDict()
         self._resets: dict[str, int] = {}
         self._resume: Resumption[StreamSet] = Resumption()
         self._gaps = Gaps()
@@ -151,12 +152,15 @@ class Redis(DataSource[RedisSettings]):
         """The entries of a time range, by the times of their ids, or those after an id."""
         call, key = self._call(stream), stream.encode()
         bad = self.errors.messages
-        decode = partial(EntryRows(self.settings, self.errors, series=False).with_ids, stream)
+        rows = EntryRows(self.settings, self.errors, series=False)
+        decode = partial(rows.with_ids, stream)
         is_truncated = False
         if span.after is None:
-            found = await newest_rows(call, key, span.start, span.end, span.limit, decode)
+            lag = self._lags.get(stream, NO_LAG)
+            found = await newest_rows(call, key, span, decode, lag)
+            self._keep_lag(stream, rows.lag)
         else:
-            found = await rows_after(call, key, span.after, span.upto, span.limit, decode)
+            found = await rows_after(call, key, span.after, span, decode)
             is_truncated = await self._is_truncated(stream, span.after)
         notices = [*found.notices, *self._new_errors(bad)]
         if found.last is None and await read_info(call, key) is None:
@@ -233,14 +237,14 @@ class Redis(DataSource[RedisSettings]):
         notices: list[Notice] = []
         for name in await selected.keys():
             key = name.encode()
-            decode = partial(EntryRows(self.settings, self.errors).with_name, name)
+            new = EntryRows(self.settings, self.errors)
+            decode, lag = partial(new.with_name, name), self._lags.get(name, NO_LAG)
             try:
-                found = await newest_rows(
-                    self._servers.caller(key), key, span.start, span.end, span.limit, decode
-                )
+                found = await newest_rows(self._servers.caller(key), key, span, decode, lag)
             except (BadQuery, MissingRight) as error:
                 notices.append(_warning(error.message))
                 continue
+            self._keep_lag(name, new.lag)
             rows = list(merge_sorted(rows, found.rows, key=_time))[-span.limit :]
             notices += found.notices
         if selected.is_cut:
@@ -391,6 +395,14 @@ class Redis(DataSource[RedisSettings]):
         while len(self._positions) > POSITIONS:
             self._positions.popitem(last=False)
         return position
+
+    def _keep_lag(self, stream: str, lag: Lag) -> None:
+        """Remember how far the times of rows are from their ids, for earlier pages of a history."""
+        known = self._lags.pop(stream, NO_LAG).joined(lag)
+        if known != NO_LAG:
+            self._lags[stream] = known
+            while len(self._lags) > POSITIONS:
+                self._lags.popitem(last=False)
 
     async def _is_truncated(self, stream: str, after: Id) -> bool:
         """Whether entries after an id were removed."""

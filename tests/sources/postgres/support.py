@@ -93,18 +93,24 @@ def serving(
     **settings: Any,
 ) -> AbstractAsyncContextManager[Grafana]:
     """The source with the reader's login and TLS."""
-    own = {
+    return serve_in_memory(
+        Postgres,
+        settings=settings_for(server, tables, **settings),
+        secrets={"password": READER_PASSWORD} if secrets is None else dict(secrets),
+    )
+
+
+def settings_for(
+    server: Server, tables: Mapping[str, Mapping[str, Any]] | None = None, /, **settings: Any
+) -> dict[str, Any]:
+    return {
         "host": "localhost",
         "port": server.port,
         "user": READER,
         "caCertificate": certificates().ca,
         "tables": {"readings": TABLE} if tables is None else tables,
+        **settings,
     }
-    return serve_in_memory(
-        Postgres,
-        settings={**own, **settings},
-        secrets={"password": READER_PASSWORD} if secrets is None else dict(secrets),
-    )
 
 
 def columns_of(frame: Any) -> dict[str, list[Any]]:

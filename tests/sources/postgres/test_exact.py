@@ -2,18 +2,24 @@
 
 import asyncio
 import resource
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.exact.hosts import open_node
 from tests.servers import Postgres as Server
 from tests.servers import Proxy
-from tests.sources.outage_run import run_outages, viewer_numbers
+from tests.sources.outage_run import Outcome, Write, run_outages, viewer_numbers
 
 from .support import (
     INSERT,
+    READER_PASSWORD,
     READINGS,
     TABLE,
     connect,
@@ -22,7 +28,10 @@ from .support import (
     path,
     running,
     serving,
+    settings_for,
 )
+
+BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
@@ -60,40 +69,76 @@ class Writer:
         self._connection = None
 
 
+@asynccontextmanager
+async def writing(server: Server, count: int) -> AsyncIterator[Write]:
+    """Writes with so many concurrent writers, which commit in any order."""
+    writers = [Writer(server) for _ in range(count)]
+
+    async def write(numbers: Sequence[int]) -> Sequence[int]:
+        parts = [[n for n in numbers if n % count == k] for k in range(count)]
+        await asyncio.gather(*(w.write(p) for w, p in zip(writers, parts, strict=True)))
+        return numbers
+
+    try:
+        yield write
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+def check(outcome: Outcome) -> None:
+    # the rows of one tick are not ordered by their numbers
+    assert (outcome.written, outcome.lost, outcome.doubled, outcome.unknown) == (20_000, 0, 0, 0)
+    assert outcome.gaps == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("notify", ["readings", ""])
 async def test_no_row_is_lost_or_doubled_by_outages_and_concurrent_writers(
     server: Server, notify: str
 ):
-    writers_count = 8
     tables = {"readings": {**TABLE, "notify": notify}}
-    writers = [Writer(server) for _ in range(writers_count)]
-
-    async def write(numbers: Sequence[int]) -> Sequence[int]:
-        parts = [[n for n in numbers if n % writers_count == k] for k in range(writers_count)]
-        await asyncio.gather(*(w.write(p) for w, p in zip(writers, parts, strict=True)))
-        return numbers
-
-    try:
-        with Proxy(server.port) as proxy:
-            async with (
-                empty_database(server, READINGS) as connection,
-                serving(server, tables, port=proxy.port) as grafana,
-            ):
-                await connection.execute(INSERT, -1e9)
-                viewer = await exact_viewer(grafana, "readings")
-                outcome = await run_outages(write, viewer_numbers(viewer), server.restart, proxy)
-                metrics = await grafana.metrics()
-    finally:
-        for writer in writers:
-            writer.close()
-    # writers commit in any order: the rows of one tick are not ordered by their numbers
-    assert (outcome.written, outcome.lost, outcome.doubled, outcome.unknown) == (20_000, 0, 0, 0)
-    assert outcome.gaps == [] and metrics["aiostream_ds_gaps_total"] == 0
-    assert metrics["aiostream_ds_rows_dropped_total"] == 0
+    with Proxy(server.port) as proxy:
+        async with (
+            empty_database(server, READINGS) as connection,
+            writing(server, 8) as write,
+            serving(server, tables, port=proxy.port) as grafana,
+        ):
+            await connection.execute(INSERT, -1e9)
+            viewer = await exact_viewer(grafana, "readings")
+            check(await run_outages(write, viewer_numbers(viewer), server.restart, proxy))
+            metrics = await grafana.metrics()
+    assert metrics["aiostream_ds_gaps_total"] == metrics["aiostream_ds_rows_dropped_total"] == 0
     cursors = [(row["cursor_1"], row["cursor_2"]) for row in viewer.rows]
     assert cursors == sorted(set(cursors))
+
+
+@pytest.mark.go
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_no_row_is_lost_or_doubled_under_the_go_host(server: Server, host_binary: Path):
+    numbers: list[int] = []
+    names: list[str] = []
+
+    def receive(packet: dict[str, Any]) -> None:
+        if "schema" in packet:
+            names[:] = [field["name"] for field in packet["schema"]["fields"]]
+        if names and packet.get("data", {}).get("values"):
+            numbers.extend(map(int, packet["data"]["values"][names.index("n")]))
+
+    tables = {"readings": {**TABLE, "notify": "readings"}}
+    with Proxy(server.port) as proxy:
+        settings = settings_for(server, tables, source="postgres", port=proxy.port)
+        command = [sys.executable, "-c", BUILTIN]
+        async with (
+            empty_database(server, READINGS),
+            writing(server, 8) as write,
+            open_node(host_binary, command, settings, {"password": READER_PASSWORD}) as node,
+        ):
+            await node.subscribe(path("readings"), receive)
+            check(await run_outages(write, lambda: numbers, server.restart, proxy))
+            assert node.starts == 1
 
 
 @pytest.mark.slow

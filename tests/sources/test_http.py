@@ -260,6 +260,7 @@ async def test_retry_after_is_honoured_and_shown(as_date):
         await stock.next()
         assert times[1] - times[0] >= 1.9
         shown = [text for text in statuses(viewer) if text]
+        assert len(times) == 2
         assert any(text.startswith("waiting for ") and "429" in text for text in shown)
         await until(lambda: statuses(viewer)[-1] is None)
 
@@ -355,6 +356,27 @@ async def test_a_server_that_accepts_and_does_not_answer_is_a_status():
         assert "does not answer within 0.3 s" in statuses(viewer)[0]
         ok, message = await grafana.health()
         assert not ok and "does not answer within 0.3 s" in message
+
+
+async def test_an_answer_that_is_not_compressed_as_it_states_is_named():
+    headers = {"Content-Encoding": "gzip"}.items()
+    kind = "application/x-ndjson"
+    async with answering(streaming(b'{"n": 1}\n', content_type=kind, headers=headers)) as (g, _):
+        viewer = await g.follow("x/messages/-/-")
+        await until(lambda: statuses(viewer))
+        assert "not compressed as its head states" in statuses(viewer)[0]
+
+
+async def test_closing_a_panel_does_not_shorten_the_wait_of_a_server():
+    async def handler(request):
+        return web.Response(status=503, headers={"Retry-After": "3600"})
+
+    async with answering(handler) as (grafana, server):
+        viewer = await grafana.follow("x/messages/-/-")
+        await until(lambda: any("waiting for 3600 s" in (s or "") for s in statuses(viewer)))
+        source = await grafana.data_source(Http)
+        await until(lambda: (None, None) in source._interruptions._channels)
+        assert server.accepted == 1
 
 
 async def test_an_answer_that_goes_silent_is_requested_again():
@@ -472,7 +494,7 @@ async def test_credentials_are_sent_and_never_shown(settings, secrets, caplog):
 @pytest.mark.parametrize(
     ("settings", "secrets", "expected"),
     [
-        ({}, {"password": "pass"}, "user must be set"),
+        ({}, {"password": "sesame-0123"}, "user must be set"),
         ({"tokenIn": "header"}, {"token": "tok1"}, "tokenName must be set"),
         ({"tokenName": "X-Key"}, {"token": "tok1"}, "tokenIn must be header or query"),
         ({"user": "ann"}, {"token": "tok1"}, "got both"),

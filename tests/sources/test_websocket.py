@@ -380,6 +380,19 @@ async def test_the_servers_certificate_is_checked(server_tls, settings, expected
             assert ok is not bool(expected) and expected in message
 
 
+async def test_a_login_is_hidden_also_in_parts():
+    async def close(client):
+        key = json.loads(await client.recv())["key"]
+        await client.close(4400, f"unknown key {key}")
+
+    secrets = {"login": '{\n "op": "auth",\n "key": "sesame-key"\n}'}
+    with SocketServer(close) as server:
+        async with served(server, secrets=secrets.items()) as grafana:
+            viewer = await grafana.follow("x/messages/-")
+            await until(lambda: statuses(viewer))
+            assert "4400 a code of the server's own, 'unknown key ***'" in statuses(viewer)[0]
+
+
 # -- bad messages --------------------------------------------------------------------------------
 
 

@@ -132,6 +132,7 @@ class Http(DataSource[HttpSourceSettings]):
         reader: AnswerReader | None = None
         try:
             if state.wait:
+                self._interruptions.keep(channel, state)  # the wait outlives this run
                 yield state.waiting()
                 await anyio.sleep(state.wait)
             async with self._open(parameters, state.last_event_id) as (reader, chunks):

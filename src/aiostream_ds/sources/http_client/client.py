@@ -100,7 +100,7 @@ class HttpClient:
         Raises:
             PluginError: there is no answer, or it is not 200.
         """
-        with self.translated():
+        with self.translated(idle or 0.0):
             with anyio.fail_after(self._settings.timeout):
                 response = await self._entered.request(
                     method,

@@ -38,6 +38,8 @@ def failure(
         hint = "; it may ask for a clientCertificate" if url.is_secure else ""
         return UpstreamError(f"{server} has closed the connection without an answer{hint}")
     if isinstance(error, aiohttp.ClientPayloadError):
+        if "decod" in str(error).lower():
+            return UpstreamError(f"{server}: the answer is not compressed as its head states")
         return UpstreamError(f"{server}: the connection was lost during the answer")
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return ConfigError(

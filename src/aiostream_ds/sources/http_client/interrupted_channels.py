@@ -104,7 +104,14 @@ class InterruptedChannels:
         found = self._channels.pop(channel, None)
         if found is None or found.is_over(anyio.current_time()):
             found = InterruptedChannel()
+        found._is_live = False
         return found
+
+    def keep(self, channel: Hashable, state: InterruptedChannel) -> None:
+        """Remember the state of a channel for its next run."""
+        self._channels[channel] = state
+        while len(self._channels) > REMEMBERED:
+            self._channels.popitem(last=False)
 
     def failed(
         self,
@@ -117,9 +124,7 @@ class InterruptedChannels:
         self.count += state._is_live
         if not error.permanent:
             state.failed(error, reconnect)
-            self._channels[channel] = state
-            while len(self._channels) > REMEMBERED:
-                self._channels.popitem(last=False)
+            self.keep(channel, state)
 
     def count_gap(self, missing: int = 0) -> None:
         """Messages may be missing, or so many rows are."""

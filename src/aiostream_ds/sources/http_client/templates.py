@@ -19,7 +19,7 @@ from yarl import URL
 
 from aiostream_ds.errors import BadQuery, ConfigError
 
-__all__ = ["MessageTemplate", "UrlTemplate", "parse_parameters"]
+__all__ = ["MessageTemplate", "UrlTemplate", "parse_parameters", "texts_in"]
 
 KINDS = ("rest", "int", "float")
 
@@ -171,7 +171,7 @@ class MessageTemplate:
         self._json = _parse_json(text.strip(), setting)
         self.is_json = self._json is not None
         if self.is_json:
-            leaves = [_split(leaf, setting, ("int", "float")) for leaf in _leaves(self._json)]
+            leaves = [_split(leaf, setting, ("int", "float")) for leaf in texts_in(self._json)]
         else:
             leaves = [_split(text, setting, ("int", "float"))]
             self._text = leaves[0]
@@ -288,11 +288,12 @@ def _parse_json(text: str, setting: str) -> Any:
     return value
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """The strings in a value of JSON, without the keys of objects."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        yield from chain(*map(_leaves, value))
+        yield from chain(*map(texts_in, value))
     elif isinstance(value, str):
         yield value
 

@@ -1,5 +1,6 @@
 """The settings of the source `websocket`, and the templates that they make."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -13,12 +14,14 @@ from aiostream_ds.sources.http_client.templates import (
     MessageTemplate,
     UrlTemplate,
     parse_parameters,
+    texts_in,
 )
 from aiostream_ds.sources.websocket.message_keys import MessageKeys
 
-__all__ = ["Subscriptions", "WebSocketSettings"]
+__all__ = ["Subscriptions", "WebSocketSettings", "login_secrets"]
 
 _TEXT = {"format": "textarea"}
+_SECRET_LENGTH = 8
 
 
 class WebSocketSettings(HttpSettings, DecodingSettings):
@@ -118,6 +121,18 @@ class Subscriptions:
         if not self.names:
             return parameters or ""
         return self._key.fill(values) if self._key.names else values[self.names[0]]
+
+
+def login_secrets(login: Secret) -> list[Secret]:
+    """The texts in a login of JSON as secrets of their own: a server may repeat one in an error.
+
+    They are hidden as long as they exist. Short ones may be common words.
+    """
+    try:
+        document = json.loads(login.reveal() or "null")
+    except (ValueError, RecursionError):
+        return []
+    return [Secret(text) for text in texts_in(document) if len(text) >= _SECRET_LENGTH]
 
 
 def _message(text: str, setting: str) -> MessageTemplate | None:

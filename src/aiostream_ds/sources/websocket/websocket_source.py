@@ -21,7 +21,6 @@ from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.http_client.client import HttpClient
-from aiostream_ds.sources.http_client.credentials import check_secret_text
 from aiostream_ds.sources.http_client.interrupted_channels import (
     InterruptedChannel,
     InterruptedChannels,
@@ -30,7 +29,11 @@ from aiostream_ds.sources.http_client.recent_values import RecentValues
 from aiostream_ds.sources.http_client.stream_status import StreamStatus
 from aiostream_ds.sources.websocket.shared_socket import SharedSocket, SocketKey
 from aiostream_ds.sources.websocket.socket_reader import MESSAGE_BYTES, SocketReader
-from aiostream_ds.sources.websocket.websocket_settings import Subscriptions, WebSocketSettings
+from aiostream_ds.sources.websocket.websocket_settings import (
+    Subscriptions,
+    WebSocketSettings,
+    login_secrets,
+)
 
 __all__ = ["WebSocket", "WebSocketSettings"]
 
@@ -64,7 +67,7 @@ class WebSocket(DataSource[WebSocketSettings]):
         """Check the settings and open the client; connections are made by streams."""
         settings = self.settings
         self._subscriptions = Subscriptions(settings)
-        check_secret_text("login", settings.login)
+        self._login_parts = login_secrets(settings.login)
         self._errors = MessageErrors()
         MessageDecoder(settings, self._errors)  # its settings are checked
         self._interruptions = InterruptedChannels()
@@ -100,6 +103,7 @@ class WebSocket(DataSource[WebSocketSettings]):
         state = self._interruptions.begin(parameters)
         try:
             if state.wait:
+                self._interruptions.keep(parameters, state)  # the wait outlives this run
                 yield state.waiting()
                 await anyio.sleep(state.wait)
             status = self._status(state)

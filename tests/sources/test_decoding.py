@@ -24,6 +24,7 @@ from aiostream_ds.sources.decoding import (
 from aiostream_ds.sources.decoding.message_errors import ADDRESSES, SAMPLE
 from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT
 from aiostream_ds.sources.decoding.message_rows import COLUMNS_LIMIT, TEXT_LIMIT
+from aiostream_ds.sources.decoding.plain_values import columns_of
 from aiostream_ds.testing import serve_in_memory
 
 T = 1_700_000_000_000
@@ -96,6 +97,7 @@ CSV_ROWS = [{"a": 1.0, "b": "x", "c": None}, {"a": 2.0, "b": "y", "c": None}]
         ("text", b"a=b", [{"text": "a=b"}]),
         ("text", b"level=info msg=ready", [{"text": "level=info msg=ready"}]),
         ("text", b"one, two\nthree", [{"text": "one, two\nthree"}]),
+        ("text", b"1,2\n3,4", [{"text": "1,2\n3,4"}]),
     ],
 )
 def test_a_message_of_a_format_has_these_rows(kind, payload, expected, is_auto):
@@ -236,6 +238,12 @@ def test_columns_of_one_name_are_kept_apart():
     assert found == [
         {"time": T, "topic": "x", "a.b_": 1.0, "a.b": 2.0, "topic_": 3.0, "time.a": 1.0}
     ]
+    assert decoder().rows(b'{"topic": 3}', {"topic": "x"}, T) == [
+        {"time": T, "topic": "x", "topic_": 3.0}
+    ]
+    assert rows(b"m,a=x a=1,measurement=2", labels=["b"]) == [
+        {"measurement": "m", "a": "x", "a_": 1.0, "measurement_": 2.0}
+    ]
     assert decoder(time="at").rows(b'{"time": 5, "at": 1600000000}', {}, T) == [
         {"time": EVENT, "time_": 5.0}
     ]
@@ -251,6 +259,8 @@ def test_columns_of_a_fixed_type_are_always_there_and_values_of_another_are_coun
         {"time": T, "n": None, "t": None, "b": None, "a.b": None}
     ]
     assert made.errors.values == 2 and made.health_text() == "2 values were left out"
+    assert made.rows(b'{"n": "", "b": null}', received=T)[0]["n"] is None
+    assert made.errors.values == 2  # an empty text has no value
     made = decoder(columns={"n": "number"}, others=False)
     assert made.rows(b'{"n": 1, "x": 2}', received=T) == [{"time": T, "n": 1.0}]
 
@@ -271,6 +281,8 @@ def test_a_path_selects_the_rows_and_others_add_columns_from_elsewhere():
         {"v": 1.0},
         {"v": 2.0, "w.x": 3.0},
     ]
+    (row,) = rows(json.dumps({"id": "x" * 5_000, "v": 1}), paths={"id": "$.id"})
+    assert row["id"] == "x" * 1_000  # each row of the message has it
     expected = "expected a single value at $.head, got an object or an array"
     assert reason(json.dumps(payload), paths={"h": "$.head"}) == expected
     assert payload["data"] == {"samples": [{"v": 1}, {"v": 2, "w": {"x": 3}}]}
@@ -306,6 +318,7 @@ def test_names_are_those_of_arrays_and_of_csv_without_a_header():
     assert rows(json.dumps([[EVENT, 1.5]] * 2), **options) == expected * 2
     assert rows(f"{EVENT},1.5\n{EVENT},1.5", format="csv", **options) == expected * 2
     assert rows(f"{EVENT};1,5", **options) == expected
+    assert rows("a, b\n1,5", format="csv", names=["v"]) == [{"v": "a, b"}, {"v": 1.5}]
     assert reason(b"[1]", **options) == "expected 2 values, as the setting names has, got 1"
 
 
@@ -319,6 +332,10 @@ def test_labels_are_texts_and_objects_stay_whole():
         {"time": T, "v": 1.0, "id": "7", "tags": {"a": "1", "b": "x"}, "on": "true"}
     ]
     assert made.labels == ("id", "tags", "on")
+    assert made.rows(b'{"id": 7, "on": null}', received=T)[0]["id"] == "7"
+    assert decoder(labels=["id"]).rows(b'{"id": 7, "w": 2}', received=T) == [
+        {"time": T, "id": "7", "w": 2.0}
+    ]
 
 
 def test_line_protocol_has_a_series_for_each_measurement_with_its_tags():
@@ -407,9 +424,24 @@ def test_deep_objects_are_json_below_a_depth():
     assert reason(encoded, format="msgpack").startswith("expected at most 32 levels")
 
 
+def test_names_do_not_grow_with_the_depth():
+    deep: Any = {"x": 1}
+    for _ in range(30):
+        deep = {"y" * 100: deep}
+    (name,) = columns_of({"a": deep}, (), 200)
+    assert len(name) < 200 + 102
+
+
+def laughs() -> bytes:
+    """CBOR of 250 bytes with 10**9 values: arrays of ten references to the one before."""
+    items = [b"\x01", *(b"\xd8\x1d%c" % number for number in range(8))]
+    return b"\x89" + b"".join(b"\xd8\x1c\x8a" + item * 10 for item in items)
+
+
 @pytest.mark.parametrize(
     "payload",
     [
+        laughs(),
         b"\xdd\xff\xff\xff\xff",
         b"\xdf\xff\xff\xff\xff",
         b"\xc6\xff\xff\xff\xff",

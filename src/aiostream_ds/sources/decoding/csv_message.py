@@ -44,7 +44,7 @@ def _delimiter(text: str, cells: int) -> str:
     semicolons, commas may be decimal."""
     line = text.split("\n", 1)[0]
     by_rank = sorted(DELIMITERS, key=",".__eq__)
-    fitting = [each for each in by_rank if line.count(each) == cells - 1 > 0]
+    fitting = [each for each in by_rank if line.count(each) == cells - 1]
     return fitting[0] if fitting else max(by_rank, key=line.count)
 
 

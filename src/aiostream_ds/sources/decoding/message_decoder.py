@@ -125,6 +125,8 @@ class MessageDecoder:
         """
         if received is None:
             received = time.time_ns() // 1_000_000
+        if isinstance(payload, str):
+            payload = payload.encode("utf-8", "surrogatepass")
         if type(payload) is bytes and payload[:1] == b"{" and len(payload) <= self._fast_limit:
             row = self._flat_row(payload, extra, received)
             if row is not None:
@@ -189,9 +191,7 @@ class MessageDecoder:
 
     def _document(self, payload: Any, content_type: str) -> tuple[Document, int]:
         """What a message contains, and its size. Raises BadRecord."""
-        if isinstance(payload, str):
-            payload = payload.encode("utf-8", "surrogatepass")
-        elif not isinstance(payload, bytes):
+        if not isinstance(payload, bytes):
             if not isinstance(payload, bytearray | memoryview):
                 return plain(payload), TEXT_LIMIT + 1
             payload = bytes(payload)

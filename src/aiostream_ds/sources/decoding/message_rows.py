@@ -36,7 +36,7 @@ class RecordShape(msgspec.Struct, frozen=True, gc=False):
     left_out: int
     """The number of keys beyond the limits."""
     is_whole: bool
-    """Whether each key but that of the time is a column of its name."""
+    """Whether each key but those of the time and of fixed columns is a column of its name."""
 
 
 class RowMaker:
@@ -76,7 +76,7 @@ class RowMaker:
             tuple(key for key in kept if key not in self._labels) if settings.others else (),
             tuple(key for key in kept if key in self._labels),
             len(rest) - len(kept),
-            is_whole=0 < len(kept) == len(rest) and not self._fixed and "time" not in kept,
+            is_whole=0 < len(kept) == len(rest),
         )
         return shape
 

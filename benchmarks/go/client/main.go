@@ -68,6 +68,7 @@ var workloads = map[string]workload{
 	"cancelburst": func(s *server, x float64) result {
 		return s.cancels("burst/1x2/100000000/%d", times(20, x))
 	},
+	"topics": func(s *server, x float64) result { return s.topics() },
 	"g1":     func(s *server, x float64) result { return s.growth(1, seconds(20, x)) },
 	"g100":   func(s *server, x float64) result { return s.growth(100, seconds(20, x)) },
 	"g1000":  func(s *server, x float64) result { return s.growth(1000, seconds(20, x)) },

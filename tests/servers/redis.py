@@ -40,6 +40,8 @@ class Redis(Server):
             "appendonly": "yes",
             "appendfsync": "no",  # a process that is killed loses nothing without it
             "save": "",
+            "repl-diskless-sync-delay": "0",
+            "shutdown-timeout": "0",  # seconds in which replicas may catch up
         }
 
     def command(self) -> list[str]:

@@ -111,7 +111,7 @@ async def test_a_client_certificate_is_presented():
     with Redis(tls=made.server, client_ca=made.ca) as server:
         async with serving(server) as grafana:
             ok, message = await grafana.health()
-            assert not ok and "demand a client certificate" in message
+            assert not ok and "set clientCertificate and clientKey" in message
         settings = settings_for(server, clientCertificate=made.client.certificate)
         secrets = {"password": server.reader_password, "clientKey": made.client.key}
         async with serve_in_memory(Source, settings=settings, secrets=secrets) as grafana:

@@ -42,7 +42,7 @@ async def test_panels_follow_a_failover():
         async with admin(primary) as client:
             for number in range(100):
                 await client.xadd("orders", {"n": number})
-            await client.wait(1, 5_000)
+            await client.wait(1, 3_000)
             await until(lambda: _knows_replica(sentinel))
             async with with_sentinel(sentinel) as grafana:
                 ok, message = await grafana.health()
@@ -53,7 +53,7 @@ async def test_panels_follow_a_failover():
                 channel = await grafana.follow(f"channel/{encoded('news')}")
                 await first_row(viewer, lambda n: client.xadd("orders", {"n": 100 + n}))
                 await first_row(channel, lambda n: client.publish("news", '{"n": 1}'))
-                await client.wait(1, 5_000)
+                await client.wait(1, 3_000)
                 await asyncio.to_thread(primary.kill)
                 await until(lambda: replica.call("ROLE").startswith(b"*3\r\n$6\r\nmaster"), 20)
                 async with admin(replica) as promoted:

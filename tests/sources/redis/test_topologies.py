@@ -18,7 +18,7 @@ from tests.servers.redis import (
     redis_cluster,
 )
 
-from .connecting import admin, columns, encoded, first_row, statuses, until
+from .connecting import admin, columns, encoded, first_row, serving, statuses, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -218,6 +218,45 @@ async def test_channels_and_keyspace_events_of_all_servers_arrive_once(
             await until(lambda: len(keys.rows) >= count + len(NAMES))
             assert {row["key"] for row in keys.rows[-len(NAMES) :]} == set(NAMES)
             assert {row["event"] for row in keys.rows} == {"set"}
+
+
+async def test_a_server_that_is_down_stops_its_own_streams_only(cluster, client: RedisCluster):
+    by_node = {n: name for name in NAMES for n in [client.keyslot(name) * 3 // 16_384]}
+    assert len(by_node) == 3
+    async with in_cluster(cluster) as grafana:
+        lost, kept = by_node[0], by_node[1]
+        await asyncio.to_thread(cluster[0].kill)
+        try:
+            down = await grafana.follow(f"x/entries/{encoded(lost)}")
+            exact = await grafana.follow(f"x/keys/{encoded('*')}")
+            viewer = await grafana.follow(f"entries/{encoded(kept)}")
+            channel = await grafana.follow(f"channel/{encoded('news')}")
+            async with admin(cluster[1]) as other:
+                await first_row(viewer, lambda n: other.xadd(kept, {"n": n}))
+                await first_row(channel, lambda n: other.publish("news", f'{{"n": {n}}}'))
+            for each in (down, exact):
+                await until(lambda each=each: statuses(each))
+                assert "refuses the connection" in statuses(each)[-1]["text"]
+        finally:
+            await asyncio.to_thread(cluster[0].start)
+        await until(lambda: statuses(down)[-1]["text"].startswith("no stream"), 20)
+
+
+async def test_a_replica_that_has_lost_its_primary_is_explained():
+    with Redis() as primary, RedisReplica(primary) as replica:
+        replica.call("CONFIG", "SET", "replica-serve-stale-data", "no")
+        await asyncio.to_thread(primary.kill)
+        await until(lambda: b"connect" in replica.call("ROLE"))
+        async with serving(replica) as grafana:
+            viewer = await grafana.follow(f"x/{STOCK}")
+            await until(lambda: statuses(viewer))
+            assert "MASTERDOWN" in statuses(viewer)[-1]["text"]
+            with pytest.raises(QueryFailed, match="MASTERDOWN"):
+                await grafana.query(QUERY)
+            replica.call("REPLICAOF", "NO", "ONE")
+            stock = await grafana.follow(STOCK)
+            async with admin(replica) as client:
+                await first_row(stock, lambda n: client.xadd("orders", {"n": n}))
 
 
 async def test_a_server_without_a_cluster_is_named():

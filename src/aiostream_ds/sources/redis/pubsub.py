@@ -1,4 +1,4 @@
-"""Channels, patterns and keyspace events: one shared connection for all subscribers.
+"""Channels, patterns and keyspace events: a connection that all subscribers share.
 
 Redis keeps nothing of what it publishes: what is published while the connection is lost is lost.
 """
@@ -6,7 +6,7 @@ Redis keeps nothing of what it publishes: what is published while the connection
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 import anyio
@@ -37,8 +37,8 @@ class PubSubKey(NamedTuple):
     is_pattern: bool = False
 
     @property
-    def is_local(self) -> bool:
-        """Whether each server of a cluster publishes it for its own keys, as keyspace events."""
+    def is_event(self) -> bool:
+        """Whether it is for keyspace events, which each server publishes for its own keys."""
         return self.name.startswith(("__keyspace@", "__keyevent@"))
 
     def __str__(self) -> str:
@@ -134,45 +134,62 @@ def _now() -> int:
 
 
 class PubSub(Upstream[PubSubKey, PublishedMessage]):
-    """The connection that subscribes; in a cluster one to each primary.
+    """The connection that subscribes.
 
-    Messages of channels are broadcast in a cluster, so one server suffices for them; keyspace
-    events are sent by the server that has the key.
+    In a cluster messages of channels are broadcast, so that any server suffices for them; keyspace
+    events are published by the server that has the key.
+
+    Args:
+        servers: the servers of the data source.
+        every_primary: subscribe at each primary, for keyspace events in a cluster.
     """
 
-    def __init__(self, servers: Servers) -> None:
-        super().__init__(linger=LINGER, buffer=Buffer(rows=QUEUE), name="Redis Pub/Sub")
+    def __init__(self, servers: Servers, *, every_primary: bool = False) -> None:
+        name = "Redis keyspace events" if every_primary else "Redis Pub/Sub"
+        super().__init__(linger=LINGER, buffer=Buffer(rows=QUEUE), name=name)
         self._servers = servers
+        self._every_primary = every_primary
         self.received_until = _now()
-        """When the last lost connection still was known to deliver everything, in Unix ms."""
+        """Until when the last lost connection is known to have delivered everything (Unix ms)."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[list[_Link]]:
-        """Connect to all primaries, and PING them."""
-        async with anyio.create_task_group() as tasks:
-            links: list[_Link] = []
+        """Connect to the first primary that can be reached, or to all, and PING them."""
+        async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+            links = await self._open_links(stack)
+            for link in links:
+                tasks.start_soon(link.keep_alive)
+            if not self._servers.is_fixed:
+                tasks.start_soon(self._check_primaries, links)
             try:
-                for address in await self._servers.primaries():
-                    connection = Connection(address, self._servers.login)
-                    links.append(_Link(connection))
-                    await connection.open()
-                for link in links:
-                    tasks.start_soon(link.keep_alive)
-                if not self._servers.is_fixed:
-                    tasks.start_soon(self._check_primaries, links)
                 yield links
             finally:
-                if links:
-                    self.received_until = min(link.received_until for link in links)
-                for link in links:
-                    await link.connection.close()
+                self.received_until = min(link.received_until for link in links)
                 tasks.cancel_scope.cancel()
+
+    async def _open_links(self, stack: AsyncExitStack) -> list[_Link]:
+        links: list[_Link] = []
+        failure: PluginError | None = None
+        for server in await self._servers.primaries():
+            try:
+                links.append(_Link(await stack.enter_async_context(self._servers.dial(server))))
+            except PluginError as error:
+                if self._every_primary:
+                    raise
+                failure = failure or error
+            else:
+                if not self._every_primary:
+                    break
+        if failure is not None and not links:
+            raise failure
+        return links
 
     async def _check_primaries(self, links: list[_Link]) -> None:
         """Raises UpstreamError when other servers are the primaries."""
-        connected = [link.connection.server for link in links]
+        connected = {link.connection.server for link in links}
         while True:
-            if list(await self._servers.primaries()) != connected:
+            primaries = set(await self._servers.primaries())
+            if not connected <= primaries or (self._every_primary and connected != primaries):
                 raise UpstreamError("other servers are the primaries now")
             await anyio.sleep(REFRESH)
 
@@ -188,11 +205,11 @@ class PubSub(Upstream[PubSubKey, PublishedMessage]):
                 yield message
 
     async def subscribe(self, connection: list[_Link], key: PubSubKey) -> None:
-        """Subscribe at the first server, or at all for what each publishes for itself."""
-        for link in connection if key.is_local else connection[:1]:
+        """Subscribe on each connection."""
+        for link in connection:
             await link.command("PSUBSCRIBE" if key.is_pattern else "SUBSCRIBE", key.name)
 
     async def unsubscribe(self, connection: list[_Link], key: PubSubKey) -> None:
-        """Unsubscribe where it was subscribed."""
-        for link in connection if key.is_local else connection[:1]:
+        """Unsubscribe on each connection."""
+        for link in connection:
             await link.command("PUNSUBSCRIBE" if key.is_pattern else "UNSUBSCRIBE", key.name)

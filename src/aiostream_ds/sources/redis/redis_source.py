@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from heapq import merge as merge_sorted
 from math import inf
@@ -104,11 +104,14 @@ class Redis(DataSource[RedisSettings]):
         )
         if not self._servers.is_fixed:
             self.tasks.start_soon(keep_fresh, self._servers)
-        try:
-            async with PubSub(self._servers) as self._pubsub:
-                yield
-        finally:
-            await self._servers.close()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._servers.close)
+            self._pubsub = await stack.enter_async_context(PubSub(self._servers))
+            self._events = self._pubsub
+            if self._servers.has_several_primaries:
+                events = PubSub(self._servers, every_primary=True)
+                self._events = await stack.enter_async_context(events)
+            yield
 
     # -- one stream ----------------------------------------------------------------------------
 
@@ -325,9 +328,10 @@ class Redis(DataSource[RedisSettings]):
     ) -> AsyncGenerator[list[dict[str, Any]] | Status]:
         """The rows of what is published, with the status of gaps and bad messages."""
         status = PanelStatus()
+        pubsub = self._events if key.is_event else self._pubsub
         is_subscribed = False
         try:
-            async with self._pubsub.follow(key) as messages:
+            async with pubsub.follow(key) as messages:
                 is_subscribed = True
                 if (gap := self._gaps.end(str(key))) is not None:
                     status.set("gap", Status("warning", gap.text), SHOWN)
@@ -343,7 +347,7 @@ class Redis(DataSource[RedisSettings]):
                         yield changed
         except UpstreamError:
             if is_subscribed:
-                self._gaps.begin(str(key), self._pubsub.received_until)
+                self._gaps.begin(str(key), pubsub.received_until)
             else:
                 self._gaps.extend(str(key))
             raise

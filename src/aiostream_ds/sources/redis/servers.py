@@ -65,6 +65,11 @@ class Servers(ABC):
         """Whether the primaries never change, so that `refresh` is not needed."""
         return False
 
+    @property
+    def has_several_primaries(self) -> bool:
+        """Whether keys are distributed to several servers."""
+        return False
+
     @abstractmethod
     async def refresh(self) -> None:
         """Find out which servers are the primaries. Raises PluginError."""
@@ -260,6 +265,10 @@ class ClusterServers(Servers):
         self._starts: list[int] = []  # the first slots of the ranges, ascending
         self._ranges: list[tuple[int, Address]] = []  # the last slot of each, and its primary
 
+    @property
+    def has_several_primaries(self) -> bool:
+        return True
+
     def slot(self, key: bytes) -> int:
         found: int = key_slot(key)
         return found
@@ -269,17 +278,14 @@ class ClusterServers(Servers):
         known = dict.fromkeys([*(address for _, address in self._ranges), *self._seeds])
         for address in known:
             try:
-                self._adopt(await self._slots_of(address), address)
+                slots = await self._exchange(address, ("CLUSTER", "SLOTS"), is_asking=False)
+                self._adopt(slots, address)
             except PluginError as error:
                 failure = failure or error
             else:
                 return
         assert failure is not None
         raise failure
-
-    async def _slots_of(self, address: Address) -> Any:
-        async with self.dial(address) as connection:
-            return await connection.call("CLUSTER", "SLOTS")
 
     def _adopt(self, slots: Any, asked: Address) -> None:
         ranges = []

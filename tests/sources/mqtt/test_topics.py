@@ -1,9 +1,12 @@
 """Topics of a real Mosquitto, with TLS and a password: series, retained messages, sharing."""
 
 from collections.abc import Iterator
+from functools import partial
 
+import anyio
 import pytest
 
+from aiostream_ds import PermissionDenied
 from aiostream_ds.sources.mqtt import Mqtt
 from aiostream_ds.testing import Refused
 from tests.servers import Mosquitto, certificates
@@ -157,3 +160,33 @@ async def test_a_thousand_topics_share_one_connection(broker, protocol):
         assert source._broker.statistics().connects == 1
         # the connections of the source, of the last `publishing`, and none else
         assert broker.log.count("New client connected") - broker.log.count("disconnected") <= 2
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_burst_beyond_the_queue_of_a_stream_is_not_dropped(broker, monkeypatch, qos):
+    monkeypatch.setattr("aiostream_ds.sources.mqtt.broker.QUEUE", 20)
+    monkeypatch.setattr("aiostream_ds.sources.mqtt.broker_connection.HIGH_WATER", 30)
+    async with serving(broker, qos=qos) as grafana:
+        viewer = await grafana.follow(topics("burst"))
+        source = await grafana.data_source(Mqtt)
+        await until(lambda: source._broker.statistics().keys)
+        async with publishing(broker) as connection, anyio.create_task_group() as tasks:
+            for n in range(400):
+                payload = str(n).encode()
+                tasks.start_soon(partial(connection.publish, "burst", payload, qos=1, retain=False))
+        await until(lambda: len(viewer.rows) == 400)
+        column = 'value {topic="burst"}'
+        assert sorted(row[column] for row in viewer.rows) == list(range(400))
+        assert source._broker.statistics().dropped == 0
+
+
+async def test_a_filter_for_suggestions_that_is_refused_does_not_fail_save_and_test(
+    broker, monkeypatch
+):
+    async def refuse(*_: object) -> set[str]:
+        raise PermissionDenied("the broker refuses to subscribe to '#': not authorized")
+
+    monkeypatch.setattr("aiostream_ds.sources.mqtt.topics_seen.listen", refuse)
+    async with serving(broker) as grafana:
+        is_healthy, text = await grafana.health()
+        assert is_healthy and "not authorized; set discover to a filter" in text

@@ -7,7 +7,8 @@ meanwhile, and the streams go on. With QoS 0 an outage ends the streams, which a
 import hashlib
 import platform
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from itertools import count
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -15,9 +16,8 @@ import anyio
 
 from aiostream_ds._channels.policy import Buffer, Retry
 from aiostream_ds._loggers import get_logger
-from aiostream_ds.errors import PluginError, UpstreamError, copy_error
+from aiostream_ds.errors import PluginError
 from aiostream_ds.models import InstanceSettings
-from aiostream_ds.settings import Secret
 from aiostream_ds.sources.mqtt.broker_connection import (
     Arrival,
     BrokerConnection,
@@ -39,8 +39,9 @@ log = get_logger(__name__)
 CONCURRENCY = 32
 """Subscriptions that are requested at a time: brokers limit those without an answer."""
 
-QUEUE = Buffer(rows=10_000)
-"""The messages that wait for one stream."""
+QUEUE = 10_000
+"""Messages that wait for one stream. Of more the oldest are dropped with QoS 0; with QoS 1 and 2
+nothing is read from the network until there are less, so that the broker keeps them."""
 
 RETRY = Retry(min_delay=0.25, max_delay=10.0)
 """The delays between attempts to connect."""
@@ -76,18 +77,17 @@ def connect_options(settings: MqttSettings, instance: InstanceSettings) -> Conne
 
 
 def _client_id(settings: MqttSettings, instance: InstanceSettings) -> str:
-    """The same for one Grafana server as long as the settings are; new settings have another one,
-    so that the connections of both instances do not end each other."""
+    """The same for one Grafana server until the settings are saved: then the connections of both
+    instances do not end each other."""
     host = platform.node()
-    values = [
-        value.reveal() if isinstance(value, Secret) else value
-        for value in (getattr(settings, name) for name in settings.__struct_fields__)
-    ]
-    content = repr((host, instance.id, instance.uid, values))
-    digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
     if settings.client_id:
         return settings.client_id.replace("{host}", host)
-    return f"grafana-{digest}"
+    content = repr((host, instance.id, instance.uid, instance.updated_ms))
+    return f"grafana-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _trying_again(error: PluginError) -> str:
+    return f"{error.message}; it is connected to again"
 
 
 async def open_connection(options: ConnectOptions, *, any_version: bool) -> BrokerConnection:
@@ -111,13 +111,18 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
 
     def __init__(self, options: ConnectOptions, settings: MqttSettings) -> None:
         super().__init__(
-            name=options.server, buffer=QUEUE, retry=RETRY, concurrency=CONCURRENCY, timeout=20.0
+            name=options.server,
+            buffer=Buffer(rows=QUEUE, full="block" if settings.qos else "drop_oldest"),
+            retry=RETRY,
+            concurrency=CONCURRENCY,
+            timeout=20.0,
         )
         self._options = self._resume_options = options
         self._qos = settings.qos
         self._any_version = settings.protocol == "auto"
         self._expiry = settings.session_expiry
         self._connection: BrokerConnection | None = None
+        self._next: BrokerConnection | None = None  # after an outage
         self._online = anyio.Event()
         self._filters: dict[int, str] = {}  # by subscription identifier
         self._matching: dict[str, tuple[str, ...]] = {}  # filters by topic
@@ -180,10 +185,13 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
             self._online = anyio.Event()
             since = anyio.current_time()
             log.warning("%s: the connection is lost: %s", self.name, lost.message)
-            text = f"{lost.message}; it is connected to again"
             for key in tuple(self.followed):
-                yield key, Outage(False, text)
-            is_resumed = await self._resume(lost)
+                yield key, Outage(False, _trying_again(lost))
+            async with aclosing(self._connect_again()) as failures:
+                async for failure in failures:
+                    for key in tuple(self.followed):
+                        yield key, Outage(False, _trying_again(failure))
+            is_resumed = await self._resume()
             seconds = anyio.current_time() - since
             log.info("%s: connected again after %.1f s", self.name, seconds)
             text = "" if is_resumed else missing(seconds, ", and the broker has lost the session")
@@ -254,7 +262,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
 
     def _use(self, connection: BrokerConnection) -> None:
         connection.on_release = self.repeated.release
-        self._connection = connection
+        self._connection, self._next = connection, None
         self._online.set()
 
     def _forget(self) -> None:
@@ -272,7 +280,8 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
 
     async def _end_session(self) -> None:
         """Close the connection on purpose, with its session."""
-        connection, self._connection = self._connection, None
+        connection, self._connection = self._next or self._connection, None
+        self._next = None
         self._online = anyio.Event()
         if connection is None:
             return
@@ -292,26 +301,33 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
     def _can_resume(self, error: PluginError) -> bool:
         return self._keeps_session and not error.permanent and bool(self.followed)
 
-    async def _resume(self, lost: PluginError) -> bool:
-        """Connect again. True if the broker has kept the session.
+    async def _connect_again(self) -> AsyncGenerator[PluginError]:
+        """Connect again, and yield why each attempt fails if it is another reason than before. A
+        broker that starts may refuse a client that it has accepted before.
 
         Raises:
-            PluginError: the broker refuses the client, or the session has expired.
+            PluginError: the session has expired.
         """
         deadline = anyio.current_time() + self._expiry
-        failures = 0
-        while True:
-            failures += 1
+        reason = ""
+        for failures in count(1):
             await anyio.sleep(RETRY.delay(failures))
             try:
-                connection = await BrokerConnection.open(self._resume_options)
-            except UpstreamError as error:
-                lost = error
+                self._next = await BrokerConnection.open(self._resume_options)
+            except PluginError as error:
                 log.debug("%s: attempt %d failed: %s", self.name, failures, error.message)
                 if anyio.current_time() > deadline:
-                    raise copy_error(lost) from None
-                continue
-            break
+                    raise
+                if error.message != reason:
+                    reason = error.message
+                    yield error
+            else:
+                return
+
+    async def _resume(self) -> bool:
+        """Use the next connection. True if the broker has kept the session."""
+        connection = self._next
+        assert connection is not None
         if not connection.session_present:
             self.sessions_lost += 1
             self._forget()

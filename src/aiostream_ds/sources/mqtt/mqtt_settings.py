@@ -31,7 +31,7 @@ class MqttSettings(TlsSettings, DecodingSettings):
     """Seconds of a lost connection for which the broker keeps the messages of QoS 1 and 2."""
     client_id: Annotated[str, Meta(max_length=100, examples=["grafana-{host}"])] = ""
     """The client id, another one on each Grafana server: {host} in it is the name of the machine.
-    Empty: one that is made of the machine, the data source and its settings."""
+    Empty: one that is made of the machine and the data source, and changes with its settings."""
     keep_alive: Annotated[int, Meta(ge=2, le=3_600)] = 20
     """Seconds between two pings. A broker that is silent for longer than one and a half of them has
     lost the connection."""

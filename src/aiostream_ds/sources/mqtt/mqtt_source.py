@@ -1,5 +1,6 @@
 """The source `mqtt`: the messages of topics of an MQTT broker."""
 
+import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar
@@ -102,7 +103,9 @@ class Mqtt(DataSource[MqttSettings]):
         topics = await self._seen.topics(again=True)
         version = "MQTT 5" if self._seen.version == 5 else "MQTT 3.1.1"
         parts = [f"connected to {self._options.server} with {version}"]
-        if self.settings.discover:
+        if self._seen.refusal:
+            parts.append(f"{self._seen.refusal}; set discover to a filter that it grants")
+        elif self.settings.discover:
             shown = ", ".join(topics[:TOPICS_SHOWN]) + (", …" if len(topics) > TOPICS_SHOWN else "")
             noun = "topic" if len(topics) == 1 else "topics"
             names = f": {shown}" if topics else ""
@@ -222,7 +225,8 @@ class Mqtt(DataSource[MqttSettings]):
         if connection is not None:
             await connection.publish(topic, payload, qos=data.qos, retain=data.retain)
             return
-        options = self._options._replace(client_id=f"{self._options.client_id}-publish")
+        client_id = f"{self._options.client_id}-{secrets.token_hex(4)}"  # others publish meanwhile
+        options = self._options._replace(client_id=client_id)
         any_version = self.settings.protocol == "auto"
         connection = await open_connection(options, any_version=any_version)
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from aiostream_ds.errors import PluginError, copy_error
+from aiostream_ds.errors import BadQuery, PermissionDenied, PluginError, copy_error
 from aiostream_ds.sources.mqtt.broker import open_connection
 from aiostream_ds.sources.mqtt.broker_connection import BrokerConnection, ConnectOptions
 from aiostream_ds.sources.mqtt.topic_filters import check_filter
@@ -37,6 +37,8 @@ class TopicsSeen:
         self._at: float | None = None
         self.version = 0
         """The version of MQTT of the last connection; 4 is 3.1.1."""
+        self.refusal = ""
+        """Why the broker refuses the filter."""
 
     async def topics(self, *, again: bool = False) -> Sequence[str]:
         """The topics, sorted; none without a filter. Safe to cancel.
@@ -45,7 +47,7 @@ class TopicsSeen:
             again: look for them now, and only connect if there is no filter.
 
         Raises:
-            PluginError: the broker cannot be reached, or refuses the client or the filter.
+            PluginError: the broker cannot be reached, or refuses the client.
         """
         async with self._lock:
             if again or self._at is None or anyio.current_time() - self._at > AGE:
@@ -64,9 +66,12 @@ class TopicsSeen:
         connection = await open_connection(self._options, any_version=self._any_version)
         self.version = connection.options.version
         try:
+            self.refusal = ""
             if self._filter:
                 check_filter(self._filter)
                 found |= await listen(connection, self._filter)
+        except (BadQuery, PermissionDenied) as error:
+            self.refusal = error.message
         finally:
             await connection.close()
         self._found = sorted(found)[:TOPICS]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from grpclib import GRPCError
 
-from aiostream_ds.sources.postgres import postgres_source
+from aiostream_ds.sources.postgres import database, postgres_source
 from aiostream_ds.testing import QueryFailed
 from tests.servers import Postgres as Server
 from tests.servers import Proxy, certificates
@@ -369,3 +369,26 @@ async def test_missing_indexes_are_reported(server: Server):
     async with empty_database(server, create), serving(server) as grafana:
         _, message = await grafana.health()
         assert "no index begins with time: reads may be slow" in message
+
+
+async def test_connections_that_are_not_needed_are_closed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "IDLE", 0.0)
+    open_connections = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'aiostream-ds'"
+    )
+    async with empty_database(server, READINGS) as connection:
+        log_before = len(server.log)
+        async with serving(server) as grafana:
+            await asyncio.gather(*(grafana.query(QUERY) for _ in range(10)))
+            assert await connection.fetchval(open_connections) >= 1
+            for _ in range(5):
+                await grafana.query(QUERY)
+            async with asyncio.timeout(5):
+                while await connection.fetchval(open_connections) > 1:
+                    await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while await connection.fetchval(open_connections):
+                await asyncio.sleep(0.01)
+    assert "reset by peer" not in server.log[log_before:]

@@ -169,12 +169,20 @@ async def test_a_long_range_is_thinned_also_if_rows_are_inserted_out_of_order(se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("filter", ["", "site=paris"])
+@pytest.mark.parametrize(
+    ("kind", "filter"), [("timestamptz", ""), ("timestamptz", "site=paris"), ("timestamp", "")]
+)
 async def test_a_very_long_range_has_one_row_of_each_interval(
-    server: Server, monkeypatch: pytest.MonkeyPatch, filter: str
+    server: Server, monkeypatch: pytest.MonkeyPatch, kind: str, filter: str
 ):
     monkeypatch.setattr(table_reader, "SAMPLED_ROWS", 2_000)
-    async with empty_database(server, READINGS) as connection, serving(server) as grafana:
+    create = READINGS.replace("timestamptz", kind)
+    zone = "Asia/Kolkata"
+    async with (
+        empty_database(server, create) as connection,
+        serving(server, timeZone=zone) as grafana,
+    ):
+        await connection.execute(f"SET TimeZone = '{zone}'")
         await connection.execute(FILL, timedelta(days=300))
         await connection.execute("ANALYZE readings")
         end = datetime.now(UTC)

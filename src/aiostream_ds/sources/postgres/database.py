@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,13 +16,19 @@ from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.sources.postgres.table_error import TableError
 from aiostream_ds.sources.tls import ssl_context
 
-__all__ = ["CLIENT_ERRORS", "Database", "server_error"]
+__all__ = ["CLIENT_ERRORS", "Database", "close", "server_error"]
 
 APPLICATION_NAME = "aiostream-ds"
 """What `pg_stat_activity` shows."""
 
 RECOVERY = 2.0
 """Seconds after which a connection whose statement was cancelled is closed."""
+
+IDLE = 60.0
+"""Seconds after which a connection that is not needed is closed."""
+
+LEAVE_TIMEOUT = 1.0
+"""Seconds that a connection may take to close."""
 
 GRACE = 5.0
 """Seconds that an answer may be later than the server's own limit for a statement."""
@@ -84,6 +90,23 @@ def _explain(error: asyncpg.PostgresError, server: str, settings: PostgresSettin
     return UpstreamError(f"{server}: {text}")
 
 
+class _Idle(NamedTuple):
+    connection: asyncpg.Connection
+    since: float
+
+
+async def close(connection: asyncpg.Connection) -> None:
+    """Take leave of the server; one that does not answer in time is left without a word."""
+    try:
+        with anyio.fail_after(LEAVE_TIMEOUT):
+            await connection.close()
+    except CLIENT_ERRORS:
+        connection.terminate()
+    except BaseException:
+        connection.terminate()
+        raise
+
+
 class Database:
     """A bounded pool of connections that only read. Enter it in `lifespan`.
 
@@ -94,7 +117,7 @@ class Database:
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
         self._slots = anyio.Semaphore(settings.connections)
-        self._idle: list[asyncpg.Connection] = []
+        self._idle: list[_Idle] = []  # the one that is used next is the last one
         self._tls: object = False  # or an SSLContext
         self._tasks: TaskGroup | None = None
 
@@ -112,9 +135,11 @@ class Database:
                 yield self
                 self._tasks.cancel_scope.cancel()
         finally:
-            for connection in self._idle:
-                connection.terminate()
-            self._idle.clear()
+            idle, self._idle = self._idle, []
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tasks:
+                    for connection, _ in idle:
+                        tasks.start_soon(close, connection)
 
     async def connect(self) -> asyncpg.Connection:
         """A new connection, outside of the pool.
@@ -182,7 +207,7 @@ class Database:
         try:
             async with self._slots:
                 while self._idle:
-                    connection = self._idle.pop()
+                    connection, _ = self._idle.pop()
                     if connection.is_closed():
                         continue
                     try:
@@ -220,7 +245,10 @@ class Database:
         if connection.is_in_transaction():  # a cancelled one of a pooler
             connection.terminate()
         elif not connection.is_closed():
-            self._idle.append(connection)
+            now = anyio.current_time()
+            self._idle.append(_Idle(connection, now))
+            if self._idle[0].since < now - IDLE and self._tasks is not None:
+                self._tasks.start_soon(close, self._idle.pop(0).connection)
 
     def _recover(self, connection: asyncpg.Connection) -> None:
         tasks = self._tasks

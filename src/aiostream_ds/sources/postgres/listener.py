@@ -10,7 +10,7 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
-from aiostream_ds.sources.postgres.database import CLIENT_ERRORS, Database, server_error
+from aiostream_ds.sources.postgres.database import CLIENT_ERRORS, Database, close, server_error
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.upstream import Upstream
 
@@ -69,11 +69,13 @@ class _Connection:
         with suppress(anyio.WouldBlock):  # then `messages` ends anyway
             self._queue.send_nowait(None)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self.connection.remove_termination_listener(self._lost)
-        self.connection.terminate()
-        self._queue.close()
-        self.notifications.close()
+        try:
+            await close(self.connection)
+        finally:
+            self._queue.close()
+            self.notifications.close()
 
 
 class NotificationListener(Upstream[str, str]):
@@ -95,7 +97,7 @@ class NotificationListener(Upstream[str, str]):
         try:
             yield connection
         finally:
-            connection.close()
+            await connection.aclose()
 
     async def subscribe(self, connection: _Connection, key: str) -> None:
         try:

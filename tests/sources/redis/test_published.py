@@ -79,6 +79,12 @@ async def test_keyspace_events_that_are_off_are_explained(server: Redis, client:
         viewer = await grafana.follow(f"x/keys/{encoded('*')}")
         await until(lambda: statuses(viewer))
         assert "notify-keyspace-events is ''" in statuses(viewer)[-1]["text"]
+        stock = await grafana.follow(f"keys/{encoded('*')}")
+        await client.set("user:1", 0)
+        await client.config_set("notify-keyspace-events", "KA")
+        await first_row(stock, lambda n: client.set("user:1", n))
+        await until(lambda: statuses(viewer)[-1] is None)
+        await client.config_set("notify-keyspace-events", "")
         assert "notify-keyspace-events is ''" in (await grafana.health())[1]
 
 

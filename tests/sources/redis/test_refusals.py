@@ -206,6 +206,11 @@ async def test_missing_rights_are_named(server: Redis, client: Client):
         assert "SUBSCRIBE (no channels)" in message and "XREAD (" not in message
         with pytest.raises(QueryFailed, match="'narrow' lacks a right: .*range"):
             await grafana.query(QUERY)
+        await client.acl_setuser("narrow", enabled=True, commands=["-xread", "+subscribe"])
+        ok, message = await grafana.health()
+        assert ok and "XREAD (no live entries of streams)" in message, "channels can be read"
+        await client.acl_setuser("narrow", enabled=True, commands=["-subscribe"])
+        assert not (await grafana.health())[0]
 
 
 async def test_a_key_without_a_right_is_refused_alone(server: Redis, client: Client):

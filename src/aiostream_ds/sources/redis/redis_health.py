@@ -107,8 +107,8 @@ async def _try(connection: Connection, words: tuple[str | int, ...]) -> tuple[An
         return None, True  # as MOVED: the command itself is allowed
 
 
-async def keyspace_warning(servers: Servers) -> str | None:
-    """Why keyspace events do not arrive; None if they do, or if that is not known.
+async def keyspace_warning(servers: Servers) -> str:
+    """Why keyspace events do not arrive; empty if they do, or if that is not known.
 
     Raises:
         PluginError: the server cannot be asked.
@@ -119,8 +119,8 @@ async def keyspace_warning(servers: Servers) -> str | None:
             if found and (text := events_warning(found[1].decode())):
                 return f"Redis {address}: {text}"
     except ConfigError:  # without the right, or where a provider has removed the command
-        return None
-    return None
+        return ""
+    return ""
 
 
 def events_warning(flags: str) -> str | None:

@@ -313,10 +313,9 @@ class Redis(DataSource[RedisSettings]):
             row = {"time": message.received, "key": _text(key), "event": _text(event)}
             return [row]
 
-        if (warning := await keyspace_warning(self._servers)) is not None:
-            yield Status("warning", warning)
         key = keyspace(self.settings.database, keys)
-        async with aclosing(self._published(key, decode)) as found:
+        warning = await keyspace_warning(self._servers)
+        async with aclosing(self._published(key, decode, warning=warning)) as found:
             async for rows in found:
                 yield rows
 
@@ -325,9 +324,12 @@ class Redis(DataSource[RedisSettings]):
         key: PubSubKey,
         decode: Callable[[PublishedMessage], list[dict[str, Any]]],
         decoder: MessageDecoder | None = None,
+        warning: str = "",
     ) -> AsyncGenerator[list[dict[str, Any]] | Status]:
-        """The rows of what is published, with the status of gaps and bad messages."""
+        """The rows of what is published, with the status of gaps and bad messages; until the first
+        message also a warning."""
         status = PanelStatus()
+        status.set("warning", Status("warning", warning))
         pubsub = self._events if key.is_event else self._pubsub
         is_subscribed = False
         try:
@@ -335,12 +337,17 @@ class Redis(DataSource[RedisSettings]):
                 is_subscribed = True
                 if (gap := self._gaps.end(str(key))) is not None:
                     status.set("gap", Status("warning", gap.text), SHOWN)
+                if (changed := status.change()) is not None:
+                    yield changed
                 while True:
                     message = None
                     with anyio.move_on_after(inf if status.is_empty else 1.0):
                         message = await anext(messages)
-                    if message is not None and (rows := decode(message)):
-                        yield rows
+                    if message is not None:
+                        if not status.is_empty:
+                            status.set("warning", Status())
+                        if rows := decode(message):
+                            yield rows
                     if decoder is not None:
                         status.set("decoding", decoder.status())
                     if (changed := status.change()) is not None:
@@ -376,7 +383,8 @@ class Redis(DataSource[RedisSettings]):
             "entries_lost": self._lost_entries,
             **self.errors.details(),
         }
-        return Health(ok="XREAD" not in check.missing, message="; ".join(parts), details=details)
+        is_usable = not {"XREAD", "SUBSCRIBE"} <= check.missing.keys()
+        return Health(ok=is_usable, message="; ".join(parts), details=details)
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings) if stream in _LABELLED else declared

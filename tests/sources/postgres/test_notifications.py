@@ -55,6 +55,25 @@ async def test_a_notification_reads_new_rows_at_once(server: Server):
         assert await connection.fetchval(listeners) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_the_first_stream_that_listens_may_end_before_the_others(server: Server):
+    tables = {"readings": {**TABLE, "notify": "readings", "poll": 600}}
+    insert = "INSERT INTO readings (n) VALUES (-1); NOTIFY readings"
+    async with empty_database(server, READINGS) as connection, serving(server, tables) as grafana:
+        first = await grafana.follow(path("readings"))
+        await running(connection, first, insert)
+        second = await grafana.follow(path("readings", "site=paris"))
+        await running(connection, second, insert)
+        first.leave()
+        streams = "aiostream_ds_streams_running"
+        async with asyncio.timeout(40):
+            while (await grafana.metrics())[streams] != 1:
+                await asyncio.sleep(0.1)
+        await connection.execute("INSERT INTO readings (n) VALUES (5); NOTIFY readings")
+        assert await next_values(second, 1) == [5]
+
+
 async def test_rows_come_by_polling_while_nothing_can_listen(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
@@ -155,7 +156,7 @@ class Wakeup:
 
 
 class Wakeups:
-    """Events that are set when a channel of NOTIFY has a message.
+    """Events that are set when a channel of NOTIFY has a message. Create it in `lifespan`.
 
     While it cannot listen, events are not set: those who wait also poll.
     """
@@ -165,6 +166,7 @@ class Wakeups:
         self._tasks = tasks
         self._events: dict[str, set[Wakeup]] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
+        self._context = copy_context()
         self.errors: dict[str, str] = {}
         """Why a channel is not listened to, by channel."""
 
@@ -179,7 +181,8 @@ class Wakeups:
         waiting.add(event)
         if channel not in self._scopes:
             scope = self._scopes[channel] = anyio.CancelScope()
-            self._tasks.start_soon(self._listen, channel, scope)
+            # not in the context of the run of a stream, which ends its subscriptions
+            self._context.run(self._tasks.start_soon, self._listen, channel, scope)
         try:
             yield event
         finally:

@@ -17,6 +17,7 @@ from blockbuster import blockbuster_ctx
 
 from aiostream_ds import _loggers
 from aiostream_ds.testing.virtual_loop import VirtualLoop
+from tests import strategies  # noqa: F401  (loads Hypothesis' profile before tests are collected)
 
 _ITERATIONS = 20  # of the event loop, in which cancelled tasks may end
 

@@ -7,6 +7,8 @@ import msgspec
 import pytest
 from redis.asyncio import Redis as Client
 
+from aiostream_ds.sources.redis import pubsub
+from aiostream_ds.testing import Viewer
 from tests.servers import Proxy, Redis
 
 from .connecting import encoded, first_row, serving, statuses, until
@@ -138,3 +140,31 @@ async def test_a_channel_that_the_user_may_not_read_is_refused_alone(server: Red
         await first_row(viewer, lambda n: publish(client, n))
         await until(lambda: statuses(other))
         assert "'narrow' lacks a right" in statuses(other)[-1]["text"]
+
+
+@pytest.mark.slow
+async def test_a_connection_that_goes_silent_is_noticed(monkeypatch, server: Redis, client: Client):
+    monkeypatch.setattr(pubsub, "PING", 0.1)
+    monkeypatch.setattr(pubsub, "ANSWER_TIMEOUT", 0.3)
+    with Proxy(server.port) as proxy:
+        async with serving(server, port=proxy.port) as grafana:
+            viewer, stock = await grafana.follow(f"x/{NEWS}"), await grafana.follow(NEWS)
+            await first_row(stock, lambda n: publish(client, n))
+            proxy.hold()
+            await until(
+                lambda: any("not even an answer to PING" in s["text"] for s in shown(viewer))
+            )
+            proxy.cut()
+            proxy.restore()
+            count = len(stock.rows)
+
+            async def is_received() -> bool:
+                await publish(client, 7)
+                return len(stock.rows) > count
+
+            await until(is_received)
+            await until(lambda: any("may be missing" in s["text"] for s in shown(viewer)))
+
+
+def shown(viewer: Viewer) -> list[dict[str, str]]:
+    return [status for status in statuses(viewer) if status]

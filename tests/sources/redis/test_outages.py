@@ -9,12 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
+from aiostream_ds._grafana.application import background_tasks
 from aiostream_ds.sources.redis import Redis as Source
+from tests.exact.client import Tab
 from tests.exact.hosts import open_node
+from tests.exact.judge import Judge
+from tests.exact.network import Network
 from tests.servers import Proxy, Redis
 from tests.sources.outage_run import Write, run_outages, viewer_numbers
 
@@ -150,3 +155,46 @@ async def test_a_stream_under_the_go_host_loses_and_doubles_no_entry(
             outcome = await run_outages(write, lambda: numbers, server.restart, proxy)
             assert node.starts == 1
     assert outcome.is_exact, outcome
+
+
+@pytest.mark.go
+async def test_an_exact_panel_draws_each_entry_once_over_cuts_and_restarts(
+    server: Redis, client: Client, host_binary: Path
+):
+    written = 0
+    judge = Judge(lambda panel, drawing: range(len(drawing.rows)))
+    query = {"queryType": "entries", "stream": "orders:eu", "exact": True}
+    with Proxy(server.port) as proxy:
+        settings = settings_for(server, source="redis", port=proxy.port)
+        secrets = {"password": server.reader_password}
+        command = [sys.executable, "-c", BUILTIN]
+        async with (
+            adding(server, "orders:eu") as write,
+            open_node(host_binary, command, settings, secrets) as node,
+            background_tasks() as tasks,
+        ):
+
+            async def add(count: int) -> None:
+                nonlocal written
+                for _ in range(count // 10):
+                    await write(range(written, written + 10))
+                    written += 10
+                    await asyncio.sleep(0.01)
+
+            async def drawn() -> None:
+                with anyio.fail_after(30):
+                    while len(panel.rows) < written:
+                        await asyncio.sleep(0.05)
+
+            await add(100)
+            panel = Tab(Network([node]), tasks).open(query, width=3_600, on_draw=judge)
+            await drawn()
+            for fault in (proxy.cut, server.restart, node.kill, proxy.cut):
+                async with anyio.create_task_group() as both:
+                    both.start_soon(add, 300)
+                    if fault == node.kill:
+                        both.start_soon(node.kill)
+                    else:
+                        both.start_soon(asyncio.to_thread, fault)
+                await drawn()
+    assert not judge.wrong and len(panel.rows) == written == 1_300 and not panel.faults

@@ -197,6 +197,10 @@ async def test_a_silent_server_is_on_the_panel(server: Server, monkeypatch: pyte
             await running(connection, viewer, "INSERT INTO readings (n) VALUES (-1)")
             proxy.hold()
             await until(lambda: "PostgreSQL has not answered for 0.2 s" in statuses(viewer))
+            monkeypatch.setattr(postgres_source, "HEALTH_TIMEOUT", 0.1)
+            ok, message = await grafana.health()
+            assert not ok and "has not answered all questions within 0.1 s" in message
+            monkeypatch.undo()
             async with serving(server, port=proxy.port, **limits) as other:
                 ok, message = await other.health()
                 assert not ok and "does not answer in time" in message

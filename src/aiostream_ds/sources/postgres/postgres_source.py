@@ -38,6 +38,9 @@ __all__ = ["Postgres"]
 EXAMPLE_ROWS = 10_000
 """Newest rows whose values are suggested for filters."""
 
+HEALTH_TIMEOUT = 20.0
+"""Seconds that "Save & test" may take: Grafana waits for half a minute."""
+
 SLOW = 5.0
 """Seconds after which a panel shows that the server has not answered yet."""
 
@@ -97,14 +100,22 @@ class Postgres(DataSource[PostgresSettings]):
 
     async def health(self) -> Health:
         """Connect, read each table, listen, and list the tables that the role may read."""
-        return await check_source(
-            self.settings,
-            self._database,
-            self._readers,
-            self._listener,
-            self._wakeups,
-            self._errors,
-        )
+        try:
+            with anyio.fail_after(HEALTH_TIMEOUT):
+                return await check_source(
+                    self.settings,
+                    self._database,
+                    self._readers,
+                    self._listener,
+                    self._wakeups,
+                    self._errors,
+                )
+        except TimeoutError:
+            settings = self.settings
+            raise UpstreamError(
+                f"PostgreSQL {settings.host}:{settings.port} has not answered all questions within"
+                f" {HEALTH_TIMEOUT:g} s"
+            ) from None
 
     # -- tables --------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ class TableRun:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # was read: else asyncio reports an error that nobody waits for
 
     def waiting(self, seconds: float) -> Status:
         """The status while a read takes long."""

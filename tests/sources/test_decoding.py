@@ -41,7 +41,7 @@ def rows(payload: Any, **settings: Any) -> list[dict[str, Any]]:
     """The rows of a good message, without the time if it is that of arrival."""
     made = decoder(**settings)
     found = made.rows(payload, received=T)
-    assert made.errors.messages == made.errors.values == 0, made.health_text()
+    assert made.errors.messages == made.errors.values == 0, made.errors.text()
     for row in found:
         if row["time"] == T:
             del row["time"]
@@ -52,7 +52,7 @@ def reason(payload: Any, **settings: Any) -> str:
     """Why a message is not a row."""
     made = decoder(**settings)
     assert made.rows(payload, received=T, address="a") == []
-    assert made.errors.messages == 1, made.health_text()
+    assert made.errors.messages == 1, made.errors.text()
     return made.errors.by_address["a"].reason
 
 
@@ -109,7 +109,7 @@ def test_a_message_of_a_format_has_these_rows(kind, payload, expected, is_auto):
 @pytest.mark.parametrize("payload", [b"", b"  \n", ""])
 def test_an_empty_message_has_no_rows_and_is_not_an_error(payload, kind):
     made = decoder(format=kind)
-    assert made.rows(payload) == [] and made.health_text() == ""
+    assert made.rows(payload) == [] and made.errors.text() == ""
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_columns_of_a_fixed_type_are_always_there_and_values_of_another_are_coun
     assert made.rows(b'{"n": "x", "t": null, "b": 1}', received=T) == [
         {"time": T, "n": None, "t": None, "b": None, "a.b": None}
     ]
-    assert made.errors.values == 2 and made.health_text() == "2 values were left out"
+    assert made.errors.values == 2 and made.errors.text() == "2 values were left out"
     assert made.rows(b'{"n": "", "b": null}', received=T)[0]["n"] is None
     assert made.errors.values == 2  # an empty text has no value
     made = decoder(columns={"n": "number"}, others=False)
@@ -301,7 +301,7 @@ def test_a_message_in_which_a_path_selects_nothing_is_counted():
     made = decoder(rows_path="$.data[*]")
     assert made.rows(b'{"type": "subscribed"}', address="feed") == []
     assert made.errors.messages == 0
-    assert made.health_text() == '1 message has no row; the first of feed: {"type": "subscribed"}'
+    assert made.errors.text() == '1 message has no row; the first of feed: {"type": "subscribed"}'
 
 
 @pytest.mark.parametrize("path", ["data", "$.a[", "$.a | $.b", "$[?length(@) > 'x' >]"])
@@ -477,7 +477,7 @@ def test_each_address_has_its_count_the_first_reason_and_one_sample():
     made = decoder(format="number")
     for address, payload in (("a", b"x"), ("b", b"y"), ("a", b"z"), ("a", b"1")):
         made.rows(payload, address=address)
-    assert made.details() == {
+    assert made.errors.details() == {
         "messages_left_out": 3,
         "messages_without_rows": 0,
         "values_left_out": 0,
@@ -487,9 +487,9 @@ def test_each_address_has_its_count_the_first_reason_and_one_sample():
         },
     }
     text = "3 messages and rows were left out; the first of a: expected a number, got 'x', as x"
-    assert made.health_text() == text
-    assert made.notice() == Notice(severity="warning", text=text)
-    assert decoder().notice() is None
+    assert made.errors.text() == text
+    assert made.errors.notice() == Notice(severity="warning", text=text)
+    assert decoder().errors.notice() is None
 
 
 def test_a_sample_has_no_secret_and_is_short():
@@ -498,7 +498,7 @@ def test_a_sample_has_no_secret_and_is_short():
     made.rows(b'{"token": "correct horse battery", ' + b"x" * 500, address="a")
     made.rows(b"y" * (SAMPLE - 10) + b"correct horse battery", address="b")
     made.rows(b"\x00\xff\n", address="correct horse battery")
-    kept = made.details()["addresses"]
+    kept = made.errors.details()["addresses"]
     assert "correct" not in json.dumps(kept) and password
     assert kept["a"]["sample"].startswith('{"token": "***", xxx')
     assert all(len(each["sample"]) <= SAMPLE + 3 for each in kept.values())

@@ -135,8 +135,8 @@ def decode(chosen: DecodingSettings, payload: Any) -> None:
     check(rows, chosen)
     is_blank = isinstance(payload, bytes | str) and not payload.strip()
     assert rows or decoder.errors.messages or decoder.errors.empty or is_blank
-    msgspec.json.encode(decoder.details())
-    decoder.health_text().encode()
+    msgspec.json.encode(decoder.errors.details())
+    decoder.errors.text().encode()
 
 
 @pytest.mark.parametrize("kind", PAYLOADS)

@@ -8,7 +8,6 @@ import anyio
 import msgspec
 
 from aiostream_ds._channels.status import Status
-from aiostream_ds._frames.config import Notice
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, series_labels
 from aiostream_ds.sources.decoding.decoding_status import DecodingStatus
@@ -262,15 +261,3 @@ class MessageDecoder:
         if not self._bad:
             return None
         return self._status.change(self._good, self._bad, self._last_bad, anyio.current_time())
-
-    def notice(self) -> Notice | None:
-        """What all decoders with these `errors` left out, for a history's notices."""
-        return self.errors.notice()
-
-    def health_text(self) -> str:
-        """What all decoders with these `errors` left out, for "Save & test"; empty if nothing."""
-        return self.errors.text()
-
-    def details(self) -> dict[str, Any]:
-        """The same as numbers, for the details of "Save & test"."""
-        return self.errors.details()

@@ -61,6 +61,19 @@ async def test_drawn_rows_stay_when_the_plugin_is_killed(open_stage, stream):
         assert gaps(record)[0].endswith("Earlier gaps: 1.") and len(record["annotations"]) == 2
 
 
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_drawn_rows_and_their_gap_stay_when_the_panel_is_refreshed(open_stage, stream):
+    async with open_stage(plugin=counting(stream)) as stage:
+        tab = await opened(stage)
+        await stage.server.kill()
+        before = await continued(tab, 1)
+        await tab.call("run", "p", {})
+        record = await tab.until("p", lambda record: record["rows"] > before["rows"] + 5)
+        runs = runs_of(record)
+        assert all(runs[log] >= rows for log, rows in runs_of(before).items())
+        assert gaps(record) == gaps(before)
+
+
 async def test_a_panel_shows_that_no_row_has_come_since_a_restart(open_stage):
     async with open_stage(plugin=counting("inferred")) as stage:
         tab = await opened(stage)

@@ -695,6 +695,27 @@ async def test_a_transaction_that_keeps_rows_back_is_on_the_panel(
         await idle.close()
 
 
+@pytest.mark.slow
+async def test_a_prepared_transaction_that_keeps_rows_back_is_on_the_panel(
+    server: Server, checks_always: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("aiostream_ds.sources.postgres.open_transactions.HELD_AFTER", 0.2)
+    async with empty_database(server) as connection:
+        await connection.execute("ALTER SYSTEM SET max_prepared_transactions = 1")
+    await asyncio.to_thread(server.restart)
+    async with empty_database(server, READINGS) as connection, serving(server) as grafana:
+        await connection.execute(INSERT, -1.0)
+        viewer = await exact_viewer(grafana, "readings")
+        await connection.execute(
+            "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'forgotten'"
+        )
+        await connection.execute(INSERT, 5.0)
+        text = "the prepared one 'forgotten' of grafana in postgres"
+        await until(lambda: text in statuses(viewer))
+        await connection.execute("ROLLBACK PREPARED 'forgotten'")
+        await until(lambda: any(row["n"] == 5 for row in viewer.rows))
+
+
 async def test_rows_of_another_server_are_reported(server: Server, checks_always: None):
     async with empty_database(server, READINGS) as connection, serving(server) as grafana:
         await connection.execute(INSERT, -1.0)

@@ -1,11 +1,13 @@
 """The parts that need no server: positions, pages, statuses, names."""
 
+import random
 from fnmatch import fnmatchcase
 
 import anyio
 import pytest
 
 from aiostream_ds import BadQuery, ConfigError, Status
+from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder
 from aiostream_ds.sources.redis.entry_reader import PAGE_BYTES, PAGE_ENTRIES, PageSize, last_id
 from aiostream_ds.sources.redis.gaps import FORGOTTEN_AFTER, Gaps
 from aiostream_ds.sources.redis.panel_status import PanelStatus
@@ -204,3 +206,23 @@ def test_what_is_not_an_address_is_refused(text):
 )
 def test_keyspace_events_need_k_and_a_class_of_events(flags, is_on):
     assert (events_warning(flags) is None) == is_on
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"columns": {"n": "text"}}, {"labels": ["n"]}, {"time": "n"}, {"others": False}],
+)
+def test_fields_of_bytes_and_of_texts_are_the_same_rows(settings):
+    """Fields of bytes have a fast path."""
+    random.seed(4)
+    names = ["n", "price", "time", "ts", "id_ms", "", "ü", "x" * 300]
+    texts = ["1", "-1.5e3", "1_0", "nan", "", " ", "buy", "1700000000000", "inf", "2026-01-01", "✓"]
+    for _ in range(2_000):
+        chosen = random.sample(names, random.randrange(5))
+        fields = {name: random.choice(texts) for name in chosen}
+        found = []
+        for each in (fields, {k.encode(): v.encode() for k, v in fields.items()}):
+            decoder = MessageDecoder(DecodingSettings(**settings))
+            rows = decoder.field_rows(each, {"id_ms": 1}, 7)
+            found.append((rows, decoder.errors.messages, decoder.errors.values))
+        assert found[0] == found[1], fields

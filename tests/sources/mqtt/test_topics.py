@@ -164,19 +164,19 @@ async def test_a_thousand_topics_share_one_connection(broker, protocol):
 
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_a_burst_beyond_the_queue_of_a_stream_is_not_dropped(broker, monkeypatch, qos):
-    monkeypatch.setattr("aiostream_ds.sources.mqtt.broker.QUEUE", 20)
+    monkeypatch.setattr("aiostream_ds.sources.mqtt.broker.QUEUE", 100)
     monkeypatch.setattr("aiostream_ds.sources.mqtt.broker_connection.HIGH_WATER", 30)
     async with serving(broker, qos=qos) as grafana:
         viewer = await grafana.follow(topics("burst"))
         source = await grafana.data_source(Mqtt)
         await until(lambda: source._broker.statistics().keys)
         async with publishing(broker) as connection, anyio.create_task_group() as tasks:
-            for n in range(400):
+            for n in range(600):
                 payload = str(n).encode()
                 tasks.start_soon(partial(connection.publish, "burst", payload, qos=1, retain=False))
-        await until(lambda: len(viewer.rows) == 400)
+        await until(lambda: len(viewer.rows) == 600)
         column = 'value {topic="burst"}'
-        assert sorted(row[column] for row in viewer.rows) == list(range(400))
+        assert sorted(row[column] for row in viewer.rows) == list(range(600))
         assert source._broker.statistics().dropped == 0
 
 
@@ -190,3 +190,23 @@ async def test_a_filter_for_suggestions_that_is_refused_does_not_fail_save_and_t
     async with serving(broker) as grafana:
         is_healthy, text = await grafana.health()
         assert is_healthy and "not authorized; set discover to a filter" in text
+
+
+@pytest.mark.parametrize("protocol", VERSIONS)
+async def test_a_second_panel_that_names_levels_otherwise_gets_the_last_values(broker, protocol):
+    await retain(broker, "second/a", 1)
+    await retain(broker, "second/b", 2)
+    async with serving(broker, protocol=protocol) as grafana:
+
+        def received(viewer, label: str) -> set[float]:
+            columns = [f'value {{{label}="{topic}"}}' for topic in ("second/a", "second/b")]
+            if label == "name":
+                columns = [each.replace("second/", "") for each in columns]
+            return {row[each] for row in viewer.rows for each in columns if each in row} - {None}
+
+        first = await grafana.follow(topics("second/+"))
+        await until(lambda: received(first, "topic") == {1, 2})
+        second = await grafana.follow(topics("second/{name}"))
+        await until(lambda: received(second, "name") == {1, 2})
+        await publish(broker, "second/a", 3)
+        await until(lambda: received(first, "topic") == received(second, "name") == {1, 2, 3})

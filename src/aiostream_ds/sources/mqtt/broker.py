@@ -9,7 +9,7 @@ import platform
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import anyio
@@ -28,11 +28,11 @@ from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
 from aiostream_ds.sources.mqtt.topic_filters import matches
-from aiostream_ds.sources.mqtt.topic_status import missing
+from aiostream_ds.sources.mqtt.topic_status import Outage, missing
 from aiostream_ds.sources.tls import ssl_context
 from aiostream_ds.upstream import Upstream
 
-__all__ = ["Broker", "Outage", "connect_options", "open_connection"]
+__all__ = ["Broker", "connect_options", "open_connection"]
 
 log = get_logger(__name__)
 
@@ -43,19 +43,15 @@ QUEUE = 10_000
 """Messages that wait for one stream. Of more the oldest are dropped with QoS 0; with QoS 1 and 2
 nothing is read from the network until there are less, so that the broker keeps them."""
 
+LAST_VALUES = 100
+"""Topics of a filter whose last message a later stream of the same filter gets first: the broker
+sends retained ones only to the first."""
+
 RETRY = Retry(min_delay=0.25, max_delay=10.0)
 """The delays between attempts to connect."""
 
 _TOPICS_CACHED = 10_000
 _LAST_IDENTIFIER = 268_435_455
-
-
-class Outage(NamedTuple):
-    """The connection is lost or has come back: what streams get among their messages."""
-
-    is_over: bool
-    text: str
-    """Why the connection is lost; after the outage what is missing, or "" if nothing is."""
 
 
 def connect_options(settings: MqttSettings, instance: InstanceSettings) -> ConnectOptions:
@@ -116,6 +112,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
             retry=RETRY,
             concurrency=CONCURRENCY,
             timeout=20.0,
+            last_values=LAST_VALUES,
         )
         self._options = self._resume_options = options
         self._qos = settings.qos
@@ -123,7 +120,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         self._expiry = settings.session_expiry
         self._connection: BrokerConnection | None = None
         self._next: BrokerConnection | None = None  # after an outage
-        self._online = anyio.Event()
+        self._targets: Iterable[str] = ()  # the keys of the message that is handed over
         self._filters: dict[int, str] = {}  # by subscription identifier
         self._matching: dict[str, tuple[str, ...]] = {}  # filters by topic
         self._retained: dict[str, set[str] | None] = {}  # topics by filter, see `_wants_retained`
@@ -163,7 +160,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
     async def messages(
         self, connection: Any
     ) -> AsyncGenerator[tuple[str, "TopicMessage | Outage"], None]:
-        """The messages by topic filter, until the connection is lost for good."""
+        """The messages by topic, until the connection is lost for good."""
         while True:
             current = self._connection
             assert current is not None
@@ -177,32 +174,36 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
                 for arrival in arrivals:
                     if arrival.qos and not self.repeated.add(arrival):
                         continue
-                    for key in self._keys_of(arrival):
-                        yield key, arrival.message
+                    self._targets = self._keys_of(arrival)
+                    yield arrival.message.topic, arrival.message
                 current.acknowledge(arrivals)
                 continue
             self.outages += 1
-            self._online = anyio.Event()
             since = anyio.current_time()
             log.warning("%s: the connection is lost: %s", self.name, lost.message)
-            for key in tuple(self.followed):
-                yield key, Outage(False, _trying_again(lost))
+            yield self._outage(_trying_again(lost))
             async with aclosing(self._connect_again()) as failures:
                 async for failure in failures:
-                    for key in tuple(self.followed):
-                        yield key, Outage(False, _trying_again(failure))
+                    yield self._outage(_trying_again(failure))
             is_resumed = await self._resume()
             seconds = anyio.current_time() - since
             log.info("%s: connected again after %.1f s", self.name, seconds)
             text = "" if is_resumed else missing(seconds, ", and the broker has lost the session")
             if text:
                 log.warning("%s: %s", self.name, text)
-            for key in tuple(self.followed):
-                yield key, Outage(True, text)
+            yield self._outage(text, is_over=True)
+
+    def _outage(self, text: str, *, is_over: bool = False) -> tuple[str, Outage]:
+        """A change of an outage, for all streams."""
+        self._targets = tuple(self.followed)
+        return "", Outage(is_over, text, anyio.current_time())
+
+    def keys_for(self, address: str) -> Iterable[str]:
+        """The filters of the message that `messages` has just yielded."""
+        return self._targets
 
     async def subscribe(self, connection: Any, key: str) -> None:
         """Subscribe to a topic filter."""
-        await self._online.wait()
         found = self._connection
         assert found is not None
         identifier = self._identify(key) if found.has_identifiers else 0
@@ -263,7 +264,6 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
     def _use(self, connection: BrokerConnection) -> None:
         connection.on_release = self.repeated.release
         self._connection, self._next = connection, None
-        self._online.set()
 
     def _forget(self) -> None:
         """A new session begins."""
@@ -282,7 +282,6 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         """Close the connection on purpose, with its session."""
         connection, self._connection = self._next or self._connection, None
         self._next = None
-        self._online = anyio.Event()
         if connection is None:
             return
         try:

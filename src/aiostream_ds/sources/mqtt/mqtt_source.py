@@ -19,7 +19,7 @@ from aiostream_ds.errors import ConfigError, PermissionDenied, PluginError, Upst
 from aiostream_ds.models import Health, Request, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
-from aiostream_ds.sources.mqtt.broker import Broker, Outage, connect_options, open_connection
+from aiostream_ds.sources.mqtt.broker import Broker, connect_options, open_connection
 from aiostream_ds.sources.mqtt.broker_connection import TopicMessage
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.topic_filters import (
@@ -28,7 +28,7 @@ from aiostream_ds.sources.mqtt.topic_filters import (
     matches,
     read_topic_query,
 )
-from aiostream_ds.sources.mqtt.topic_status import Interruptions, TopicStatus
+from aiostream_ds.sources.mqtt.topic_status import Interruptions, Outage, TopicStatus
 from aiostream_ds.sources.mqtt.topics_seen import TopicsSeen
 
 __all__ = ["Mqtt", "Publication"]
@@ -150,15 +150,16 @@ class Mqtt(DataSource[MqttSettings]):
         query = read_topic_query(topic)
         decoder = MessageDecoder(self.settings, self.errors)
         status = TopicStatus(decoder)
+        is_following = False
         try:
             async with self._broker.follow(query.filter) as messages:
+                is_following = True
                 changed = status.back(self._interruptions.end(topic))
                 if changed is not None:
                     yield changed
                 async for message in messages:
                     if isinstance(message, Outage):
-                        change = status.back if message.is_over else status.lost
-                        changed = change(message.text)
+                        changed = status.outage(message)
                     else:
                         rows = self._rows(decoder, query.columns(message.topic), message)
                         if rows:
@@ -167,7 +168,8 @@ class Mqtt(DataSource[MqttSettings]):
                     if changed is not None:
                         yield changed
         except UpstreamError:
-            self._interruptions.begin(topic)
+            if is_following:
+                self._interruptions.begin(topic)
             raise
 
     @staticmethod

@@ -1,18 +1,30 @@
 """The status of one stream: an outage, what is missing after it, and bad messages."""
 
+from typing import NamedTuple
+
 import anyio
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._telemetry import current_counters
 from aiostream_ds.sources.decoding import MessageDecoder
 
-__all__ = ["Interruptions", "TopicStatus"]
+__all__ = ["Interruptions", "Outage", "TopicStatus", "missing"]
 
 GAP_SHOWN = 30.0
 """Seconds for which a status states that messages are missing, and until the next message."""
 
 INTERRUPTIONS = 10_000
 """Maximum number of topics whose interruption is remembered until their stream goes on."""
+
+
+class Outage(NamedTuple):
+    """The connection is lost or has come back: what streams get among their messages."""
+
+    is_over: bool
+    text: str
+    """Why the connection is lost; after the outage what is missing, or "" if nothing is."""
+    at: float
+    """The event loop's time."""
 
 
 class Interruptions:
@@ -52,9 +64,12 @@ class TopicStatus:
         self._gap_until = 0.0
         self._bad = self._shown = Status()
 
-    def lost(self, text: str) -> Status | None:
-        """The connection is lost, and is tried again."""
-        self._outage = text
+    def outage(self, outage: Outage) -> Status | None:
+        """The connection is lost, or has come back; a stream that begins gets the last change."""
+        if outage.is_over:
+            is_new = anyio.current_time() - outage.at < GAP_SHOWN
+            return self.back(outage.text if is_new else "")
+        self._outage = outage.text
         return self._change()
 
     def back(self, gap: str) -> Status | None:

@@ -231,13 +231,17 @@ SITES = """
 CREATE TYPE mood AS ENUM ('fine', 'bad');
 CREATE TABLE sites (
     id bigint GENERATED ALWAYS AS IDENTITY, time timestamptz DEFAULT now(),
-    site text, device int, code uuid, mood mood, n float8
+    site text, device int, code uuid, mood mood, n float8,
+    mark char(5), bits bit(3), price numeric(5, 2), day date, at timestamptz, short varchar(3)
 );
-INSERT INTO sites (site, device, code, mood, n) VALUES
-    ('paris', 1, '00000000-0000-0000-0000-000000000001', 'fine', 1),
-    ('a&b=c', 2, '00000000-0000-0000-0000-000000000002', 'bad', 2);
+INSERT INTO sites (site, device, code, mood, n, mark, bits, price, day, at, short) VALUES
+    ('paris', 1, '00000000-0000-0000-0000-000000000001', 'fine', 1,
+     'ab', '101', 1.5, '2026-01-02', '2026-01-02 03:04:05Z', 'abc'),
+    ('a&b=c', 2, '00000000-0000-0000-0000-000000000002', 'bad', 2,
+     'b', '001', 2, '2026-01-03', '2026-01-03', 'b');
 """
-SITES_TABLE = {"table": "sites", "filters": ["site", "device", "code", "mood"], "poll": 0.1}
+FILTERS = "site device code mood mark bits price day at short".split()
+SITES_TABLE = {"table": "sites", "filters": FILTERS, "poll": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -251,6 +255,15 @@ SITES_TABLE = {"table": "sites", "filters": ["site", "device", "code", "mood"], 
         ("mood=bad", [2]),
         ("mood=fine&", [1]),
         ("site=", []),
+        ("mark=ab", [1]),
+        ("mark=a", []),
+        ("bits=101", [1]),
+        ("price=1.50", [1]),
+        ("day=2026-01-02", [1]),
+        ("at=2026-01-02T03:04:05Z", [1]),
+        ("at=2026-01-02 04:04:05%2B01", [1]),
+        ("short=abc", [1]),
+        ("short=abcd", []),
     ],
 )
 async def test_a_filter_selects_rows(server: Server, filter: str, found: list[int]):
@@ -266,10 +279,10 @@ async def test_a_filter_selects_rows(server: Server, filter: str, found: list[in
             await asyncio.sleep(0.3)
             await connection.execute(
                 "INSERT INTO sites (site, n) VALUES ('x', 9);"
-                "INSERT INTO sites (site, device, code, mood, n)"
-                " SELECT site, device, code, mood, n + 10 FROM sites WHERE n < 5 ORDER BY id"
+                f"INSERT INTO sites ({', '.join(FILTERS)}, n)"
+                f" SELECT {', '.join(FILTERS)}, n + 10 FROM sites WHERE n < 5 ORDER BY id"
             )
-            assert await next_values(viewer, 1) in ([11], [12], [9])
+            assert await next_values(viewer, 1) == [found[0] + 10]
 
 
 INJECTIONS = [

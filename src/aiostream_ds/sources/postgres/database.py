@@ -191,7 +191,8 @@ class Database:
             prepared = await connection.prepare(sql)
             found = prepared.get_attributes()
             names = await connection.fetch(
-                "SELECT format_type(oid, NULL) FROM unnest($1::oid[]) WITH ORDINALITY"
+                # with NULL in place of -1, char(5) would become char, which is char(1)
+                "SELECT format_type(oid, -1) FROM unnest($1::oid[]) WITH ORDINALITY"
                 " AS t (oid, n) ORDER BY n",
                 [each.type.oid for each in found],
             )

@@ -63,6 +63,6 @@ def _settings(name: str, columns: list[list[str]], primary: list[str]) -> dict[s
     transactions = [column for column, _, default in columns if "pg_current_xact_id" in default]
     if transactions and len(keys) == 1:
         settings["transaction"] = transactions[0]
-    if len(times) > 1:
+    if len(times) > 1 and "time" not in times:
         settings["time"] = times[0]
     return settings

@@ -27,7 +27,7 @@ class TableSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Column with the id of the transaction that inserted the row. Without it, a row of a
     transaction that commits late is missing in live panels."""
     time: str = ""
-    """Column with the time of the row. Empty: the only column of a time type."""
+    """Column with the time of the row. Empty: `time`, or the only column of a time type."""
     columns: tuple[str, ...] = ()
     """Columns that rows have. Empty: all but the key."""
     filters: tuple[str, ...] = ()

@@ -152,6 +152,9 @@ class TableStatements:
                     f"time: expected a column of type {kinds}; {name!r} is {column.type}"
                 )
             return column
+        for column in found:
+            if column.name == "time":
+                return column
         if len(found) != 1:
             names = ", ".join(column.name for column in found) or "none"
             raise self._error(f"time: expected the name of a column of type {kinds}; got {names}")

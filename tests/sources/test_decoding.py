@@ -26,6 +26,7 @@ from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT
 from aiostream_ds.sources.decoding.message_rows import COLUMNS_LIMIT, TEXT_LIMIT
 from aiostream_ds.sources.decoding.plain_values import columns_of
 from aiostream_ds.testing import serve_in_memory
+from tests.counting import steps_of
 
 T = 1_700_000_000_000
 """The time of arrival."""
@@ -414,6 +415,38 @@ def test_a_row_has_at_most_so_much_text():
     assert row["a"] is None
 
 
+@pytest.mark.parametrize(
+    "payload, bad",
+    [
+        (b"[" + b"{}," * 300_000 + b"{}]", ROWS_LIMIT + 1),
+        (b'{"a": 1}\n{"b": 2}\n' + b"{x}\n" * 200_000, ROWS_LIMIT - 1),
+        (b"[" + b"1," * 300_000 + b"1]", 1),
+        (b"m\n" * 300_000, ROWS_LIMIT + 1),
+        (b"m f=1\n" * 150_000, 1),
+        (b"a,b\n" + b"1\n" * 300_000, ROWS_LIMIT + 1),
+        (b"\xdd\x00\x0f\x00\x00" + b"\x80" * 0xF0000, 1),
+        (b"\x9a\x00\x0f\x00\x00" + b"\xa0" * 0xF0000, 1),
+        (b'{"time": "%s", "a": 1}' % (b"1" * 900_000), 1),
+        (b'{"time": "%s", "a": 1}' % (b" " * 900_000), 1),
+    ],
+    ids=lambda value: repr(value)[:16],
+)
+def test_no_message_holds_the_event_loop(payload, bad):
+    """Whatever is in a message, its work is that of some ten thousand rows."""
+    formats = {b"m": "influx", b"a": "csv"}
+    made = decoder(format=formats.get(payload[:1], "auto"))
+    assert steps_of(lambda: made.rows(payload)) < 4_000_000
+    assert made.errors.messages == bad
+
+
+def test_a_label_has_at_most_so_many_characters():
+    text = "the label 'a' must have at most 1,000 characters, got {}"
+    assert reason(json.dumps({"a": "x" * 1_001}), labels=["a"]) == text.format("1,001")
+    tags = {f"k{n:03}": "v" for n in range(201)}
+    assert reason(json.dumps({"a": tags, "v": 1}), labels=["a"]) == text.format("1,005")
+    assert rows(json.dumps({"a": "x" * 1_000}), labels=["a"]) == [{"a": "x" * 1_000}]
+
+
 def test_deep_objects_are_json_below_a_depth():
     deep: Any = 1
     for _ in range(60):
@@ -529,9 +562,14 @@ def test_the_memory_of_errors_is_bounded():
 
 def test_the_memory_of_shapes_is_bounded():
     made = decoder()
-    for n in range(5_000):
-        made.rows(b'{"k%d": 1}' % n)
-    assert len(made._maker._shapes) <= 1_000
+    for n in range(30_000):
+        made.rows(b'{"k%d": 1, "l": 2}' % n)
+    assert sum(map(len, made._maker._shapes)) <= 20_000
+    made = decoder()
+    for n in range(5):
+        made.rows(json.dumps({f"k{n}" * 100_000: 1}))
+        made.rows(json.dumps(dict.fromkeys(map(str, range(n, n + 600)), 1)))
+    assert not made._maker._shapes
 
 
 @pytest.mark.virtual

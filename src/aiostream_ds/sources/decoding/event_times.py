@@ -20,6 +20,8 @@ _PER_MS: Mapping[str, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _LIMITS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
 """The units of `auto`: a number with an absolute value below the limit has the unit."""
 
+_LONGEST = 100  # characters of a text that may be a time
+
 _TIME_NAMES = frozenset({"time", "timestamp", "@timestamp", "datetime", "date", "ts"})
 """In lower case: keys and columns that can be the time of a row without the key `time`."""
 
@@ -37,6 +39,8 @@ def read_time(value: Any, settings: RowSettings) -> int:
     kind = type(value)
     ms: float
     if kind is str:
+        if len(value) > _LONGEST:
+            raise BadRecord(f"the time must be ISO 8601 or a number, got {shown(value)}")
         number = text_number(value)
         ms = _iso(value) if number is None else _scaled(number, settings.time_unit)
     elif kind is int or kind is float:

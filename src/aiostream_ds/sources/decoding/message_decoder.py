@@ -20,7 +20,7 @@ from aiostream_ds.sources.decoding.formats import (
 )
 from aiostream_ds.sources.decoding.message_errors import MessageErrors
 from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT, RecordSelector
-from aiostream_ds.sources.decoding.message_rows import TEXT_LIMIT, RowMaker
+from aiostream_ds.sources.decoding.message_rows import LABEL_LIMIT, TEXT_LIMIT, RowMaker
 from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.decoding.text_cells import text_cell
 
@@ -193,7 +193,8 @@ class MessageDecoder:
         if not shape.is_whole:
             return None
         for name in shape.labels:
-            if values[name].__class__ is not str:
+            label: Any = values[name]
+            if label.__class__ is not str or len(label) > LABEL_LIMIT:
                 return None
         moment: Any = None if shape.time is None else values.pop(shape.time)
         if moment is None:
@@ -240,8 +241,8 @@ class MessageDecoder:
     ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         maker, bad = self._maker, self._bad
-        for record in self._selector.records(document):
-            if len(found) >= ROWS_LIMIT:
+        for number, record in enumerate(self._selector.records(document)):
+            if number >= ROWS_LIMIT:
                 reason = f"expected at most {ROWS_LIMIT:,} rows in a message, got more"
                 self.add_bad(address, reason, payload)
                 break

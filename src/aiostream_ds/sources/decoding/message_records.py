@@ -9,11 +9,14 @@ from aiostream_ds.sources.decoding.formats import Document
 from aiostream_ds.sources.decoding.json_paths import JsonPath
 from aiostream_ds.sources.decoding.text_cells import distinct
 
-__all__ = ["ROWS_LIMIT", "RecordSelector"]
+__all__ = ["ARRAY_LIMIT", "ROWS_LIMIT", "RecordSelector"]
 
 ROWS_LIMIT = 10_000
-"""Maximum number of rows of one message, as many as the queue of a subscriber has; further ones are
-left out."""
+"""Maximum number of rows of one message, with those that are bad: as many as the queue of a
+subscriber has. Further ones are left out."""
+
+ARRAY_LIMIT = 500
+"""Maximum number of values of an array that is a row."""
 
 _OUTER = 1_000
 """Characters of a value that each row of a message gets."""
@@ -95,6 +98,8 @@ class RecordSelector:
                 yield BadRecord("expected only objects or arrays in an array that has them")
 
     def _named(self, values: list[Any]) -> Record:
+        if len(values) > ARRAY_LIMIT:
+            return BadRecord(f"expected at most {ARRAY_LIMIT} values in a row, got {len(values):,}")
         if not self._names:
             return {str(number): value for number, value in enumerate(values, 1)}
         if len(self._names) != len(values):

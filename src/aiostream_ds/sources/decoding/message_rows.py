@@ -11,7 +11,7 @@ from aiostream_ds.sources.decoding.event_times import guess_time, read_time
 from aiostream_ds.sources.decoding.fixed_values import FIXED
 from aiostream_ds.sources.decoding.plain_values import columns_of
 
-__all__ = ["COLUMNS_LIMIT", "NAME_LIMIT", "TEXT_LIMIT", "RecordShape", "RowMaker"]
+__all__ = ["COLUMNS_LIMIT", "LABEL_LIMIT", "NAME_LIMIT", "TEXT_LIMIT", "RecordShape", "RowMaker"]
 
 COLUMNS_LIMIT = 500
 """Maximum number of columns of a row of a message; further ones are left out and counted."""
@@ -19,10 +19,13 @@ COLUMNS_LIMIT = 500
 NAME_LIMIT = 200
 """Maximum characters of the name of a column; values with a longer one are left out and counted."""
 
+LABEL_LIMIT = 1_000
+"""Maximum characters of the value of a label, or of its keys and values: each series has them."""
+
 TEXT_LIMIT = 1_000_000
 """Maximum characters of the texts of one row; values beyond are left out and counted."""
 
-_SHAPES = 1_000  # the cache of shapes is cleared then
+_SHAPE_KEYS = 20_000  # of all shapes that are remembered; then all are forgotten
 
 
 class RecordShape(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +52,7 @@ class RowMaker:
         left_out: the number of values that rows so far do not have.
     """
 
-    __slots__ = ("_fixed", "_labels", "_settings", "_shapes", "left_out")
+    __slots__ = ("_fixed", "_keys", "_labels", "_settings", "_shapes", "left_out")
 
     def __init__(self, settings: DecodingSettings, labels: Sequence[str]) -> None:
         self._settings = settings
@@ -58,6 +61,7 @@ class RowMaker:
         }
         self._labels = labels
         self._shapes: dict[tuple[str, ...], RecordShape] = {}
+        self._keys = 0
         self.left_out = 0
 
     def shape(self, keys: tuple[str, ...]) -> RecordShape:
@@ -65,20 +69,27 @@ class RowMaker:
         return self._shapes.get(keys) or self._add_shape(keys)
 
     def _add_shape(self, keys: tuple[str, ...]) -> RecordShape:
-        if len(self._shapes) >= _SHAPES:
-            self._shapes.clear()
         settings = self._settings
         time = settings.time if settings.time in keys else guess_time(keys, settings)
         rest = [key for key in keys if key != time and key not in self._fixed]
         kept = [key for key in rest if len(key) <= NAME_LIMIT][:COLUMNS_LIMIT]
-        shape = self._shapes[keys] = RecordShape(
+        shape = RecordShape(
             time,
             tuple(key for key in kept if key not in self._labels) if settings.others else (),
             tuple(key for key in kept if key in self._labels),
             len(rest) - len(kept),
             is_whole=0 < len(kept) == len(rest),
         )
+        if shape.is_whole:  # others may have keys without a limit
+            self._remember(keys, shape)
         return shape
+
+    def _remember(self, keys: tuple[str, ...], shape: RecordShape) -> None:
+        self._keys += len(keys)
+        if self._keys > _SHAPE_KEYS:
+            self._shapes.clear()
+            self._keys = len(keys)
+        self._shapes[keys] = shape
 
     def row(
         self, record: Mapping[str, Any], extra: Mapping[str, Any], received: int
@@ -96,7 +107,7 @@ class RowMaker:
             row[_own(name, row)] = found = read(value)
             self.left_out += found is None and value is not None and value != ""
         for name in shape.labels:
-            row[_own(name, row)] = _label(record[name])
+            row[_own(name, row)] = _label(name, record[name])
         for name in shape.columns:
             value = record[name]
             if type(value) is int:
@@ -143,12 +154,31 @@ def _float(name: str, value: int) -> float:
         raise BadRecord(f"the number in {name!r} is too large for a float") from None
 
 
-def _label(value: Any) -> Any:
-    """The value of a label: numbers as they are written, `7` and not `7.0`."""
+def _label(name: str, value: Any) -> Any:
+    """The value of a label. Raises BadRecord."""
+    found = _label_text(value)
+    size = len(found) if isinstance(found, str) else 0
+    if isinstance(found, dict):
+        size = sum(len(key) + len(each or "") for key, each in found.items())
+    if size > LABEL_LIMIT:
+        raise BadRecord(
+            f"the label {name!r} must have at most {LABEL_LIMIT:,} characters, got {size:,}"
+        )
+    return found
+
+
+def _label_text(value: Any) -> Any:
+    """Numbers as they are written: `7` and not `7.0`. An object stands for its keys."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return {key: _label(each) for key, each in value.items()}
+        return {key: each if each is None else _text(each) for key, each in value.items()}
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     try:
         return msgspec.json.encode(value).decode()
     except (OverflowError, RecursionError):

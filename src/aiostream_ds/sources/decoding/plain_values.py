@@ -6,28 +6,39 @@ from typing import Any
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 
-__all__ = ["DEPTH_LIMIT", "columns_of", "plain"]
+__all__ = ["DEPTH_LIMIT", "VALUES_LIMIT", "columns_of", "plain"]
 
 DEPTH_LIMIT = 32
 """Maximum depth of objects and arrays in a message of MessagePack or CBOR, and of objects that
 become columns; deeper ones are one column of JSON."""
 
+VALUES_LIMIT = 100_000
+"""Maximum number of values, objects and arrays in a message of MessagePack or CBOR."""
+
 _SCALARS = frozenset({bool, int, float, type(None)})
 
 
-def plain(value: Any, depth: int = DEPTH_LIMIT) -> Any:
+def plain(value: Any) -> Any:
     """The value as one of JSON. Raises BadRecord."""
+    return _plain(value, DEPTH_LIMIT, [VALUES_LIMIT])
+
+
+def _plain(value: Any, depth: int, free: list[int]) -> Any:
+    """`free` has the number of values that there may still be."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, str):
         return _valid(value)
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _scalar(value)
     if depth == 0:
         raise BadRecord(f"expected at most {DEPTH_LIMIT} levels of objects and arrays, got more")
+    free[0] -= len(value) + 1
+    if free[0] < 0:
+        raise BadRecord(f"expected at most {VALUES_LIMIT:,} values in a message, got more")
     if isinstance(value, Mapping):
-        return {_key(key): plain(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, depth - 1) for item in value]
-    return _scalar(value)
+        return {_key(key): _plain(item, depth - 1, free) for key, item in value.items()}
+    return [_plain(item, depth - 1, free) for item in value]
 
 
 def _scalar(value: Any) -> Any:

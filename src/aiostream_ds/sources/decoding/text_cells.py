@@ -10,9 +10,12 @@ DELIMITERS = ",;\t|"
 """The delimiters of CSV: the most frequent one in the first line is used."""
 
 
+_LONGEST = 1_000  # characters of a number: a float has at most 309 digits before the point
+
+
 def text_number(text: str) -> float | None:
     """A finite number. Unlike `float`, it rejects `1_000` and non-ASCII digits."""
-    if "_" in text or not text.isascii():
+    if len(text) > _LONGEST or "_" in text or not text.isascii():
         return None
     try:
         number = float(text)

@@ -1,6 +1,6 @@
 """The encoder of a channel: dicts, Rows, Columns and Frames that an author yields, as packets."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -207,12 +207,30 @@ class RowEncoder:
         for is_status, group in groupby(rows, key=_is_status):
             if is_status:
                 packets += map(status_packet, group)
-            else:
-                for table in self._tables(list(group)):
-                    if not self._time_check.is_done:
-                        self._check_times(table)
-                    packets += self._packets(table)
+                continue
+            part = self._inference.split(group)
+            packet = self._one_row(part) if self._inference.has_series else None
+            if packet is not None:
+                packets.append(packet)
+                continue
+            for table in self._split_tables(part):
+                if not self._time_check.is_done:
+                    self._check_times(table)
+                packets += self._packets(table)
         return packets
+
+    def _one_row(self, rows: Any) -> Packet | None:
+        """The packet of one row with the columns of its series. None: not the common case."""
+        layout = self._dict_layout
+        if layout is None or len(rows) != 1 or not self._time_check.is_done:
+            return None
+        if rows[0].__class__ is not dict or self._inference.has_forgotten:
+            return None
+        data = layout.row(rows[0])
+        if data is None:
+            return None
+        self._last_layout = layout
+        return Packet(layout.schema, data, 1)
 
     def _joined(self, rows: list[Any], stamps: list[int]) -> list[Packet]:
         """The packets of rows of several times. Consecutive tables of the same columns are one."""
@@ -424,7 +442,15 @@ class RowEncoder:
 
     def _tables(self, rows: list[Any], *, is_history: bool = False) -> "Iterator[Frame | _Table]":
         """Consecutive rows of one kind as a table; each Frame and Columns by itself."""
-        for kind, group in groupby(self._inference.split(rows, is_history=is_history), key=type):
+        return self._split_tables(
+            self._inference.split(rows, is_history=is_history), is_history=is_history
+        )
+
+    def _split_tables(
+        self, rows: Iterable[Any], *, is_history: bool = False
+    ) -> "Iterator[Frame | _Table]":
+        """As `_tables`, for rows with the columns of their series."""
+        for kind, group in groupby(rows, key=type):
             part = list(group)
             if issubclass(kind, Frame):
                 yield from part

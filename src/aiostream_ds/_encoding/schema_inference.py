@@ -59,6 +59,11 @@ class SchemaInference:
         return self._series is not None
 
     @property
+    def has_forgotten(self) -> bool:
+        """Whether columns of series that are forgotten are to be removed."""
+        return self._series is not None and self._series.has_forgotten
+
+    @property
     def is_lenient(self) -> bool:
         """Whether a value that does not fit is dropped or converted instead of an error."""
         return self._policy.conflict != "fail"

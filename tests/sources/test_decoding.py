@@ -298,6 +298,11 @@ def test_a_path_applies_to_each_line_and_each_format():
         assert rows(encode({"k": "x", "d": [{"v": 1}]}), **options) == expected[:1]
 
 
+def test_a_path_selects_nothing_in_a_text():
+    made = decoder(rows_path="$..a")
+    assert made.rows(b'"{\\"a\\": 1}"') == [] and made.errors.empty == 1
+
+
 def test_a_message_in_which_a_path_selects_nothing_is_counted():
     made = decoder(rows_path="$.data[*]")
     assert made.rows(b'{"type": "subscribed"}', address="feed") == []

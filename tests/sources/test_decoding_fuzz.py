@@ -7,10 +7,12 @@ import cbor2
 import msgspec
 import pytest
 from hypothesis import given
+from jsonpath import JSONPathEnvironment
 
 from aiostream_ds import SchemaPolicy
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder, with_labels
+from aiostream_ds.sources.decoding.json_paths import JsonPath
 from aiostream_ds.sources.decoding.line_protocol import Point, points
 from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT
 from aiostream_ds.sources.decoding.message_rows import COLUMNS_LIMIT, NAME_LIMIT
@@ -191,3 +193,16 @@ def test_the_fast_path_gives_the_same_rows(record, time, unit, labels):
     assert [sorted(map(repr, row.items())) for row in found] == [
         sorted(map(repr, row.items())) for row in expected
     ]
+
+
+STEPS = st.sampled_from([".a", ".b", ".time", "[*]", ".*"])
+
+
+@given(st.lists(STEPS, max_size=4).map("".join), JSON)
+def test_a_path_of_names_selects_what_the_library_selects(steps, document):
+    document = [document] if isinstance(document, str) else document  # it would be decoded
+    path = JsonPath("rowsPath", f"${steps}")
+    expected = [
+        match.obj for match in JSONPathEnvironment(strict=True).finditer(path.text, document)
+    ]
+    assert repr(path.values(document, 100)) == repr(expected[:100])

@@ -51,8 +51,9 @@ _BAD_VALUES = ("22P02", "22003", "22007", "22008")
 def server_error(error: BaseException, settings: PostgresSettings) -> PluginError:
     """The error for viewers and Save & test, for an exception of asyncpg."""
     server = f"PostgreSQL {settings.host}:{settings.port}"
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
-        found = _explain(error, server, settings)
+    code = getattr(error, "sqlstate", None)
+    if isinstance(error, asyncpg.PostgresError) and code:
+        found = _explain(code, error, server, settings)
     elif isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         found = UpstreamError(f"{server}: {error}")
     else:
@@ -61,10 +62,11 @@ def server_error(error: BaseException, settings: PostgresSettings) -> PluginErro
     return found
 
 
-def _explain(error: asyncpg.PostgresError, server: str, settings: PostgresSettings) -> PluginError:
+def _explain(
+    code: str, error: asyncpg.PostgresError, server: str, settings: PostgresSettings
+) -> PluginError:
     """By SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-    # without DETAIL, which may have values of rows, and HINT
-    code, text = str(error.sqlstate), " ".join(str(error.args[0]).split())
+    text = " ".join(str(error.args[0]).split())  # without DETAIL, which may have values of rows
     if code == "28P01":
         return ConfigError(f"{server} refuses the login: {text}")
     if code.startswith("28"):  # pg_hba.conf: no such role or address, or without TLS
@@ -154,19 +156,20 @@ class Database:
                 "default_transaction_read_only": "on",
                 "statement_timeout": str(round(settings.statement_timeout * 1000)),
             }
+        arguments: dict[str, Any] = {
+            "host": settings.host,
+            "port": settings.port,
+            "user": settings.user,
+            "password": settings.password.reveal(),
+            "database": settings.database,
+            "ssl": self._tls,
+            "timeout": settings.connect_timeout,
+            "command_timeout": settings.statement_timeout + GRACE,
+            "statement_cache_size": 0 if settings.pooler else 100,
+            "server_settings": options,
+        }
         try:
-            connection: asyncpg.Connection = await asyncpg.connect(
-                host=settings.host,
-                port=settings.port,
-                user=settings.user,
-                password=settings.password.reveal(),
-                database=settings.database,
-                ssl=self._tls,
-                timeout=settings.connect_timeout,
-                command_timeout=settings.statement_timeout + GRACE,
-                statement_cache_size=0 if settings.pooler else 100,
-                server_settings=options,
-            )
+            connection: asyncpg.Connection = await asyncpg.connect(**arguments)
         except (*CLIENT_ERRORS, UnicodeError) as error:  # a host that no name can be
             raise server_error(error, settings) from error
         return connection

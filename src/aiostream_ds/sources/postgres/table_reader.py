@@ -268,7 +268,7 @@ class TableReader:
             last = await self._newest(statements)
         statement = statements.between(wanted.start, wanted.end, wanted.limit, filters)
         read = await self._read(statements, statement, wanted.limit)
-        page = None
+        page: HistoryPage[Pair] | None = None
         if read.is_full and read.rows and wanted.points < wanted.limit:
             page = await self._sampled(state, wanted, filters, read.rows)
         if page is None:

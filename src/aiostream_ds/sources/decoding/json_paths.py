@@ -19,6 +19,7 @@ Find = Callable[[Any], Iterable[Any]]
 
 
 _SIMPLE = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_]*|\.\*|\[\*\])*")
+_NAMES = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_]*)+")
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\.\*|\[\*\]")
 
 
@@ -29,15 +30,31 @@ class JsonPath:
         ConfigError: it is not a JSONPath, or the package is missing.
     """
 
-    __slots__ = ("_find", "text")
+    __slots__ = ("_find", "_names", "text")
 
     def __init__(self, setting: str, text: str) -> None:
         self.text = text
+        self._names: list[str] | None = None
+        if _NAMES.fullmatch(text):
+            self._names = text[2:].split(".")
         if _SIMPLE.fullmatch(text):
             steps = [step[1] for step in _STEP.finditer(text)]
             self._find: Find = partial(_walk, steps)
         else:
             self._find = _compile(setting, text)
+
+    def first(self, document: Any) -> Any:
+        """The first value that the path selects; None if there is none."""
+        if self._names is None:
+            try:
+                return next(iter(self.values(document, 1)), None)
+            except BadRecord:
+                return None
+        for name in self._names:
+            if not isinstance(document, dict):
+                return None
+            document = document.get(name)
+        return document
 
     def values(self, document: Any, limit: int) -> list[Any]:
         """The first values that the path selects. Raises BadRecord."""

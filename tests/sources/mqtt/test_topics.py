@@ -146,6 +146,7 @@ async def test_a_topic_lingers_so_that_a_reload_does_not_subscribe_again(broker)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("protocol", VERSIONS)
 async def test_a_thousand_topics_share_one_connection(broker, protocol):
     async with serving(broker, protocol=protocol) as grafana:
@@ -154,7 +155,7 @@ async def test_a_thousand_topics_share_one_connection(broker, protocol):
         await until(lambda: source._broker.statistics().keys == 1_000, 60)
         async with publishing(broker) as connection:
             for n in range(1_000):
-                await connection.publish(f"many/{n}", str(n).encode(), qos=1, retain=False)
+                await connection.publish(f"many/{n}", str(n).encode(), qos=0, retain=False)
         for n, viewer in enumerate(viewers):
             assert (await viewer.next(30))[f'value {{topic="many/{n}"}}'] == n
         assert source._broker.statistics().connects == 1

@@ -7,7 +7,7 @@ server of the settings, or fails.
 import socket
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 import anyio
@@ -28,6 +28,8 @@ CHUNK = 1 << 18
 """Bytes that are buffered of an answer that is read too slowly."""
 
 _SENTENCE = 4_096  # bytes of an error's body that are read
+# attrs makes its __init__, which type checkers do not see
+_CLOSE_TIMEOUT = cast("Any", aiohttp.ClientWSTimeout)(ws_close=1.0)
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
@@ -141,7 +143,7 @@ class HttpClient:
                     compress=compress,
                     max_msg_size=max_message,
                     decode_text=False,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                    timeout=_CLOSE_TIMEOUT,
                     **self._options(),
                 )
         try:

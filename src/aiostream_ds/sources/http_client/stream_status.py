@@ -90,7 +90,7 @@ class StreamStatus:
         name, last = self._sequence, self._state.last_number
         for row in rows:
             number = row.get(name)
-            if number.__class__ is not float:
+            if not isinstance(number, float):
                 continue
             if last is not None and number > last + 1:
                 self._add_missing(last + 1, number - 1)

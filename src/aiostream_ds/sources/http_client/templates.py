@@ -196,9 +196,10 @@ class MessageTemplate:
         if not isinstance(value, str):
             return value
         parts = _split(value, self._setting, ("int", "float"))
-        if len(parts) == 1 and not isinstance(parts[0], str) and parts[0].kind:
-            number = parts[0].value(values)
-            return int(number) if parts[0].kind == "int" else float(number)
+        only = parts[0] if len(parts) == 1 else ""
+        if not isinstance(only, str) and only.kind:
+            number = only.value(values)
+            return int(number) if only.kind == "int" else float(number)
         return parts.fill(str, lambda part: part.value(values))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
-from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
+from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, Format
 from aiostream_ds.sources.decoding.formats import FormatContext, decode
 from aiostream_ds.sources.decoding.json_paths import JsonPath
 
@@ -24,7 +24,7 @@ class MessageKeys:
     __slots__ = ("_context", "_format", "_path")
 
     def __init__(self, path: str, settings: DecodingSettings) -> None:
-        self._format = settings.format
+        self._format: Format = settings.format
         self._context = FormatContext(settings, keeps_tags=False)
         self._path = JsonPath("messageKey", path)
 

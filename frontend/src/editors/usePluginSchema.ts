@@ -19,10 +19,11 @@ function loadPluginSchema(pluginId: string): Promise<PluginSchema> {
 }
 
 async function fetchPluginSchema(pluginId: string): Promise<PluginSchema> {
-  // The URL is relative to the page's <base>, which includes Grafana's sub-path. no-cache: Grafana lets
-  // browsers cache such files for an hour, and a new version of a plugin may have new fields.
+  // The URL is relative to the page's <base>, which includes Grafana's sub-path. reload: a new version of
+  // a plugin may have new fields, and its files may have the same date, so that Grafana would answer a
+  // browser that asks for changes "not modified".
   const answer = await fetch(`public/plugins/${pluginId}/schema.json`, {
-    cache: "no-cache",
+    cache: "reload",
     credentials: "same-origin",
   });
   if (!answer.ok) {

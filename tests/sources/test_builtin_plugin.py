@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import describe
 from aiostream_ds.sources.builtin_plugin import SOURCES
 
 CLIENTS = {
@@ -31,6 +33,8 @@ OWN = {
 LOAD = """
 import json, sys
 from importlib import import_module
+from aiostream_ds._grafana.catalog import Catalog
+from aiostream_ds._grafana.forms import describe
 from aiostream_ds.sources.builtin_plugin import SOURCES
 module, _, name = SOURCES[sys.argv[1]].partition(":")
 getattr(import_module(module), name)
@@ -45,3 +49,14 @@ def test_a_source_imports_its_own_client_only(source):
         [sys.executable, "-c", LOAD, source], capture_output=True, text=True, check=True
     )
     assert CLIENTS & set(json.loads(run.stdout)) == OWN.get(source, set())
+
+
+@pytest.mark.parametrize("source", ["mqtt", "redis", "postgres", "http", "websocket"])
+def test_the_form_has_the_connection_then_tls_then_decoding(source):
+    found = {each["name"]: each for each in describe(Catalog(SOURCES, by="source"))["sources"]}
+    fields = found[source]["settings"]["properties"]
+    names = list(fields)
+    last = max(names.index(each) for each in ("user", "password"))
+    assert last < names.index("caCertificate") < names.index("format") < names.index("time")
+    for certificate in ("caCertificate", "clientCertificate", "clientKey"):
+        assert fields[certificate]["multiline"]

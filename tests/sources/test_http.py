@@ -560,6 +560,14 @@ async def test_https_to_a_port_without_tls_is_named():
             assert not ok and "does not use TLS on this port; use http:// in url" in message
 
 
+async def test_http_to_a_port_with_tls_is_named():
+    with EventServer(tls=TLS.server) as server:
+        url = f"http://127.0.0.1:{server.port}/"
+        async with serve_in_memory(Http, settings={"url": url, "proxy": "none"}) as grafana:
+            ok, message = await grafana.health()
+            assert not ok and message.endswith("without an answer; it may expect https")
+
+
 # -- load ----------------------------------------------------------------------------------------
 
 

@@ -10,13 +10,18 @@ from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
 
 __all__ = ["address", "connection_error"]
 
+_UNKNOWN_AUTHORITY = (
+    "its certificate is signed by an unknown authority; caCertificate must be the certificate of"
+    " that authority"
+)
+
 _CERTIFICATE_ERRORS: Mapping[int, tuple[type[PluginError], str]] = {
     9: (UpstreamError, "its certificate is not valid yet; compare the clocks"),
     10: (UpstreamError, "its certificate has expired; the server needs a new one"),
     18: (ConfigError, "its certificate is self-signed; set caCertificate to it to trust it"),
-    19: (ConfigError, "its certificate is signed by an unknown authority; set caCertificate"),
-    20: (ConfigError, "its certificate is signed by an unknown authority; set caCertificate"),
-    21: (ConfigError, "its certificate is signed by an unknown authority; set caCertificate"),
+    19: (ConfigError, _UNKNOWN_AUTHORITY),
+    20: (ConfigError, _UNKNOWN_AUTHORITY),
+    21: (ConfigError, _UNKNOWN_AUTHORITY),
     23: (UpstreamError, "its certificate has been revoked; the server needs a new one"),
 }
 """By OpenSSL's number. A server gets a new certificate without a change of the settings."""

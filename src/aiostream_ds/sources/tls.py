@@ -6,7 +6,9 @@ import re
 import ssl
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from aiostream_ds.errors import ConfigError
 from aiostream_ds.settings import Secret, Settings, secret
@@ -14,18 +16,19 @@ from aiostream_ds.settings import Secret, Settings, secret
 __all__ = ["TlsSettings", "ssl_context"]
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.S)
+_MULTILINE = {"multiline": True}
 _LINE = 64  # characters of base64 in a line of PEM
 
 
 class TlsSettings(Settings):
     """The certificates of a connection with TLS."""
 
-    ca_certificate: str = ""
+    ca_certificate: Annotated[str, Meta(extra_json_schema=_MULTILINE)] = ""
     """Certificates in PEM of the authorities that may sign the server's certificate. Empty: those
     of the system."""
-    client_certificate: str = ""
+    client_certificate: Annotated[str, Meta(extra_json_schema=_MULTILINE)] = ""
     """Certificate in PEM that the server asks of its clients, with its chain."""
-    client_key: Secret = secret()
+    client_key: Annotated[Secret, Meta(extra_json_schema=_MULTILINE)] = secret()
     """Private key in PEM of the client certificate, without a password."""
     server_name: str = ""
     """Name that the server's certificate must have. Empty: the host."""

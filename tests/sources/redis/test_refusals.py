@@ -66,7 +66,7 @@ async def test_a_database_that_does_not_exist(server: Redis, client: Client):
 
 
 async def test_plain_on_a_port_with_tls(server: Redis, client: Client):
-    async with failing(server, "has closed the connection", tls=False):
+    async with failing(server, "has closed the connection; it may expect TLS: set tls", tls=False):
         pass
 
 

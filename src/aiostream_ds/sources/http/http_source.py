@@ -52,7 +52,7 @@ HEALTH_WAIT = 3.0
 Row = dict[str, Any]
 
 
-class HttpSourceSettings(HttpSettings, DecodingSettings):
+class HttpSourceSettings(DecodingSettings, HttpSettings):
     """A server whose answer is a stream of messages."""
 
     url: Annotated[str, Meta(examples=["https://example.com/events/{topic}"])]

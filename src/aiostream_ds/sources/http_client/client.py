@@ -33,7 +33,7 @@ _CLOSE_TIMEOUT = cast("Any", aiohttp.ClientWSTimeout)(ws_close=1.0)
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
-class HttpSettings(HttpClientSettings, TlsSettings):
+class HttpSettings(TlsSettings, HttpClientSettings):
     """How a server is reached over HTTP and TLS."""
 
 

@@ -35,8 +35,10 @@ def failure(
             " be between, or the port may be that of another protocol"
         )
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        hint = "; it may ask for a clientCertificate" if url.is_secure else ""
-        return UpstreamError(f"{server} has closed the connection without an answer{hint}")
+        reason = "ask for a clientCertificate" if url.is_secure else f"expect {url.secure_scheme}"
+        return UpstreamError(
+            f"{server} has closed the connection without an answer; it may {reason}"
+        )
     if isinstance(error, aiohttp.ClientPayloadError):
         if "decod" in str(error).lower():
             return UpstreamError(f"{server}: the answer is not compressed as its head states")

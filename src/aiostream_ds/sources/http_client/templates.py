@@ -95,7 +95,7 @@ class UrlTemplate:
         origin: scheme, host and port, without a path.
         host, port: where it leads.
         is_secure: whether it is reached with TLS.
-        plain_scheme: the scheme without TLS.
+        plain_scheme, secure_scheme: the scheme without TLS, and with it.
         base: the URL up to the first placeholder, without the query.
 
     Raises:
@@ -127,7 +127,7 @@ class UrlTemplate:
         self.origin = str(origin).removesuffix("/")
         self.host, self.port = origin.host, port or 0
         self.is_secure = split.scheme in ("https", "wss")
-        self.plain_scheme = schemes[0]
+        self.plain_scheme, self.secure_scheme = schemes[0], schemes[-1]
         self._path = _split(split.path or "/", setting, KINDS)
         self._query = _split(split.query, setting, ("int", "float"))
         self.names = tuple(dict.fromkeys(chain(self._path.names, self._query.names)))

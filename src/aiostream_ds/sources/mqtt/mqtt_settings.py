@@ -11,7 +11,7 @@ from aiostream_ds.sources.tls import TlsSettings
 __all__ = ["MqttSettings"]
 
 
-class MqttSettings(TlsSettings, DecodingSettings):
+class MqttSettings(DecodingSettings, TlsSettings):
     """Which broker is connected to, and how its messages become rows."""
 
     host: Annotated[str, Meta(min_length=1, examples=["broker.example.com"])]

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from aiostream_ds.settings import Secret, Settings, secret
+from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
 from aiostream_ds.sources.tls import TlsSettings
 
@@ -40,7 +40,7 @@ class TableSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether rows are committed in the order of their key, so that no transaction is needed."""
 
 
-class PostgresSettings(TlsSettings, DecodingSettings, Settings):
+class PostgresSettings(DecodingSettings, TlsSettings):
     """A PostgreSQL server."""
 
     host: Annotated[str, Meta(min_length=1, examples=["db.example.com"])]

@@ -130,13 +130,17 @@ class Connection:
 
     def _tls_hint(self, error: UpstreamError) -> str:
         """What may be wrong with TLS: Redis does not answer a handshake on a plain port, and sends
-        no reason when it refuses a client without a certificate."""
+        no reason when it refuses a client without TLS or without a certificate."""
+        is_closed = "closed the connection" in error.message
         if self._login.tls is None:
-            return ""
+            return "it may expect TLS: set tls" if is_closed else ""
         if isinstance(error.__cause__, TimeoutError):
             return "or the port has no TLS: then set tls to false"
-        if "closed the connection" in error.message:
-            return "it may demand a client certificate: set clientCertificate and clientKey"
+        if is_closed:
+            return (
+                "it may demand a client certificate: set clientCertificate and clientKey; or be"
+                " another server than Redis"
+            )
         return ""
 
     async def close(self) -> None:
@@ -247,6 +251,8 @@ def to_plugin_error(error: Exception, server: Address, login: RedisLogin) -> Plu
         target = Address(error.host or server.host, error.port)
         asking = isinstance(error, AskError)
         return Moved(f"the key has moved to {target}", target, is_asking=asking)
+    if text.startswith("Connection closed by server"):
+        return UpstreamError(f"Redis {server} has closed the connection")
     if isinstance(error, InvalidResponse):
         return ConfigError(f"{server} does not answer as Redis does: {text}")
     if text == "no such key" or text.startswith("ERR no such key"):

@@ -20,7 +20,7 @@ from aiostream_ds.sources.tls import TlsSettings, ssl_context
 __all__ = ["RedisSettings", "servers_of"]
 
 
-class RedisSettings(TlsSettings, DecodingSettings):
+class RedisSettings(DecodingSettings, TlsSettings):
     """Which server is read, and how its entries and messages become rows."""
 
     host: Annotated[str, Meta(examples=["redis.example.com"])]

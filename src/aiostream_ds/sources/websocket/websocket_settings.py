@@ -24,7 +24,7 @@ _TEXT = {"format": "textarea"}
 _SECRET_LENGTH = 8
 
 
-class WebSocketSettings(HttpSettings, DecodingSettings):
+class WebSocketSettings(DecodingSettings, HttpSettings):
     """A server that sends messages over a WebSocket."""
 
     url: Annotated[str, Meta(examples=["wss://example.com/stream"])]

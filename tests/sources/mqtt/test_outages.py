@@ -4,8 +4,11 @@ missing is in the outages that the panel names."""
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,10 +16,13 @@ import pytest
 from aiostream_ds import UpstreamError
 from aiostream_ds.sources.mqtt.broker_connection import Arrival, BrokerConnection, TopicMessage
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
+from tests.exact.hosts import open_node
 from tests.servers import Mosquitto, Proxy, certificates
 from tests.sources.outage_run import run_outages
 
-from .connecting import publishing, serving, status_texts, topics
+from .connecting import publishing, serving, settings_for, status_texts, topics
+
+BUILTIN = "from aiostream_ds.sources.builtin_plugin import main; main()"
 
 
 class Writer:
@@ -114,6 +120,41 @@ async def test_no_row_is_lost_or_doubled_with_a_session(qos, protocol, restart):
     assert outcome.lost == outcome.doubled == outcome.out_of_order == 0, outcome
     assert "it is connected to again" in texts and "missing" not in texts
     assert "the connection was lost 3 times;" in health
+
+
+@pytest.mark.go
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_no_row_is_lost_or_doubled_under_the_go_host(host_binary: Path):
+    received: list[int] = []
+    names: list[str] = []
+
+    def receive(packet: dict[str, Any]) -> None:
+        if "schema" in packet:
+            names[:] = [field["name"] for field in packet["schema"]["fields"]]
+        if packet.get("data", {}).get("values"):
+            received.extend(map(int, packet["data"]["values"][names.index('n {topic="n"}')]))
+
+    with Keeping(tls=certificates().server) as broker, Proxy(broker.port) as proxy:
+        broker.stop()
+        broker.saves_changes = False
+        broker.start()
+
+        def stop_and_start() -> None:
+            broker.stop()
+            broker.start()
+
+        settings = settings_for(broker, source="mqtt", port=proxy.port)
+        secrets = {"password": broker.password}
+        command = [sys.executable, "-c", BUILTIN]
+        async with (
+            writing(broker) as writer,
+            open_node(host_binary, command, settings, secrets) as node,
+        ):
+            await node.subscribe(topics("n"), receive)
+            outcome = await run_outages(writer.write, lambda: received, stop_and_start, proxy)
+            assert node.starts == 1
+    assert outcome.is_exact, outcome
 
 
 @pytest.mark.slow

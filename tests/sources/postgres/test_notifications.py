@@ -2,11 +2,10 @@
 
 import asyncio
 import base64
-from datetime import UTC, datetime
 
 import pytest
 
-from aiostream_ds.sources.postgres import Postgres, listener, missed, postgres_source
+from aiostream_ds.sources.postgres import Postgres, listener, postgres_source
 from aiostream_ds.testing import Refused, Viewer
 from tests.servers import Postgres as Server
 from tests.servers import Proxy
@@ -279,17 +278,3 @@ async def test_a_channel_that_nobody_follows_is_not_listened_to(server: Server):
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
         )
         assert count == 0
-
-
-def test_a_gap_is_reported_once_and_not_without_viewers():
-    gaps = missed.MissedNotifications()
-    assert gaps.listening("news") is None
-    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    gaps.lost("news", since)
-    gaps.lost("news", datetime.now(UTC))  # the next attempt fails, too
-    status = gaps.listening("news")
-    assert status is not None and status.text.startswith("notifications between 03:04:05 and ")
-    assert gaps.gaps == 1 and gaps.listening("news") is None
-    gaps.lost("news", since)
-    gaps.stopped("news")
-    assert gaps.listening("news") is None

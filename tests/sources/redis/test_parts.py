@@ -6,11 +6,9 @@ from fnmatch import fnmatchcase
 import anyio
 import pytest
 
-from aiostream_ds import BadQuery, ConfigError, Status
+from aiostream_ds import BadQuery, ConfigError
 from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder
 from aiostream_ds.sources.redis.entry_reader import PAGE_BYTES, PAGE_ENTRIES, PageSize, last_id
-from aiostream_ds.sources.redis.gaps import FORGOTTEN_AFTER, Gaps
-from aiostream_ds.sources.redis.panel_status import PanelStatus
 from aiostream_ds.sources.redis.positions import (
     BEGINNING,
     LARGEST,
@@ -113,22 +111,6 @@ def test_an_id_that_no_cursor_can_be_is_named():
 
 
 @pytest.mark.virtual
-async def test_the_most_severe_status_comes_first_and_some_end_by_themselves():
-    status = PanelStatus()
-    assert status.change() is None and status.is_empty
-    status.set("missing", Status("info", "no stream"))
-    status.set("lost", Status("warning", "3 entries"), 30)
-    assert status.change() == Status("warning", "3 entries; no stream")
-    assert status.change() is None
-    await anyio.sleep(31)
-    assert status.change() == Status("info", "no stream")
-    status.set("missing", None)
-    assert status.change() is None
-    status.set("missing", Status())
-    assert status.change() == Status() and status.is_empty
-
-
-@pytest.mark.virtual
 async def test_a_run_that_has_failed_is_resumed_once_and_for_a_while():
     kept: Resumption[int] = Resumption()
     assert kept.take("a") is None
@@ -137,26 +119,6 @@ async def test_a_run_that_has_failed_is_resumed_once_and_for_a_while():
     kept.keep("a", 2)
     await anyio.sleep(SECONDS + 1)
     assert kept.take("a") is None
-
-
-def test_a_gap_begins_with_the_loss_and_ends_with_the_subscription(monkeypatch):
-    now = 1_000_000
-    monkeypatch.setattr("aiostream_ds.sources.redis.gaps._now", lambda: now)
-    gaps = Gaps()
-    assert gaps.end("news") is None, "nothing was lost before"
-    gaps.extend("news")
-    assert gaps.end("news") is None, "it was never subscribed"
-    gaps.begin("news", now - 500)
-    now += 5_000
-    gaps.extend("news")
-    now += 5_000
-    gap = gaps.end("news")
-    assert gap is not None and (gap.start, gap.end) == (999_500, 1_010_000)
-    assert "from 00:16:39.500 to 00:16:50.000 UTC may be missing" in gap.text
-    assert gaps.count == 1 and gaps.details()[0]["channel"] == "news"
-    gaps.begin("news", now)
-    now += FORGOTTEN_AFTER + 1
-    assert gaps.end("news") is None and gaps.count == 1, "nobody waited for it any more"
 
 
 @pytest.mark.parametrize("name", ["a", "a*b", "a?[b]", "a\\b", "[^a]", "ü:✓"])

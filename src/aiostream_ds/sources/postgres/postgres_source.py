@@ -17,6 +17,8 @@ from aiostream_ds.models import Health, User
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
+from aiostream_ds.sources.gaps import Gaps
+from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
 from aiostream_ds.sources.postgres.database import Database
 from aiostream_ds.sources.postgres.filters import filter_text, read_filter
 from aiostream_ds.sources.postgres.keys import Pair
@@ -25,7 +27,6 @@ from aiostream_ds.sources.postgres.listener import (
     Wakeups,
     check_channels,
 )
-from aiostream_ds.sources.postgres.missed import SHOWN, MissedNotifications
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.sources.postgres.save_and_test import check_source
 from aiostream_ds.sources.postgres.statements import CURSOR_COLUMNS
@@ -71,7 +72,7 @@ class Postgres(DataSource[PostgresSettings]):
         """Check the settings. Connections are opened when they are first needed."""
         settings = self.settings
         self._errors = MessageErrors()
-        self._missed = MissedNotifications()
+        self._gaps = Gaps("PostgreSQL keeps no notifications")
         MessageDecoder(settings, self._errors)  # checks its settings
         async with (
             Database(settings).opened() as self._database,
@@ -109,6 +110,7 @@ class Postgres(DataSource[PostgresSettings]):
                     self._listener,
                     self._wakeups,
                     self._errors,
+                    self._gaps,
                 )
         except TimeoutError:
             settings = self.settings
@@ -197,30 +199,32 @@ class Postgres(DataSource[PostgresSettings]):
         """The payloads of NOTIFY, decoded to rows. There is no history."""
         self._check_channel(channel)
         decoder = MessageDecoder(self.settings, self._errors)
+        status = PanelStatus()
+        is_listening = False
         try:
             async with self._listener.follow(channel) as payloads:
-                gap = self._missed.listening(channel)
-                if gap is not None:
-                    yield gap
-                shown = SHOWN if gap is not None else inf
+                is_listening = True
+                if (gap := self._gaps.end(channel)) is not None:
+                    status.set("gap", Status("warning", gap.text), SHOWN)
+                if (changed := status.change()) is not None:
+                    yield changed
                 while True:
                     payload = None
-                    with anyio.move_on_after(shown):
+                    with anyio.move_on_after(inf if status.is_empty else 1.0):
                         payload = await anext(payloads)
-                    if payload is None:
-                        shown = inf
-                        yield Status()
-                        continue
-                    rows = decoder.rows(payload, address=channel)
-                    if rows:
+                    if payload is not None and (rows := decoder.rows(payload, address=channel)):
                         yield rows
-                    if (changed := decoder.status()) is not None:
+                    status.set("decoding", decoder.status())
+                    if (changed := status.change()) is not None:
                         yield changed
         except UpstreamError:
-            self._missed.lost(channel, self._listener.alive_at)
+            if is_listening:
+                self._gaps.begin(channel, round(self._listener.alive_at.timestamp() * 1000))
+            else:
+                self._gaps.extend(channel)
             raise
         except BaseException:
-            self._missed.stopped(channel)
+            self._gaps.forget(channel)
             raise
 
     @notifications.subscribe

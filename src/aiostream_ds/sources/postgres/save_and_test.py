@@ -7,6 +7,7 @@ from aiostream_ds.errors import PluginError
 from aiostream_ds.models import Health
 from aiostream_ds.sources.capabilities import Ability, Capabilities
 from aiostream_ds.sources.decoding import MessageErrors
+from aiostream_ds.sources.gaps import Gaps
 from aiostream_ds.sources.postgres.database import Database
 from aiostream_ds.sources.postgres.discovery import find_tables
 from aiostream_ds.sources.postgres.listener import NotificationListener, Wakeups
@@ -38,6 +39,7 @@ async def check_source(
     listener: NotificationListener,
     wakeups: Wakeups,
     errors: MessageErrors,
+    gaps: Gaps,
 ) -> Health:
     """It fails if a stream cannot be read, or the channels cannot be listened to.
 
@@ -67,8 +69,8 @@ async def check_source(
     if settings.channels:
         text = Capabilities(event_time="of payloads with a time").text()
         parts.append(f"notifications of {', '.join(settings.channels)}: {text}")
-        parts += [errors.text()] if errors.text() else []
-        details["notifications"] = errors.details()
+        parts += filter(None, [errors.text(), gaps.text()])
+        details["notifications"] = {**errors.details(), "gaps": gaps.details()}
     found = await find_tables(database)
     details["tables"] = found
     if not readers and not settings.channels:

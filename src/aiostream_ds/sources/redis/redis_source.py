@@ -24,12 +24,12 @@ from aiostream_ds.models import Health
 from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
+from aiostream_ds.sources.gaps import Gaps
+from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
 from aiostream_ds.sources.redis.entry_reader import EntryBatch
 from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, NO_LAG, EntryRows, Lag
-from aiostream_ds.sources.redis.gaps import Gaps
 from aiostream_ds.sources.redis.history import newest_rows, rows_after
 from aiostream_ds.sources.redis.live_entries import live_entries
-from aiostream_ds.sources.redis.panel_status import SHOWN, PanelStatus
 from aiostream_ds.sources.redis.positions import BEGINNING, Change, Id, Position, read_info
 from aiostream_ds.sources.redis.pubsub import PublishedMessage, PubSub, PubSubKey, keyspace
 from aiostream_ds.sources.redis.redis_connection import MissingRight
@@ -92,7 +92,7 @@ class Redis(DataSource[RedisSettings]):
         self._lags: OrderedDict[str, Lag] = OrderedDict()
         self._resets: dict[str, int] = {}
         self._resume: Resumption[StreamSet] = Resumption()
-        self._gaps = Gaps()
+        self._gaps = Gaps("Redis keeps nothing of what it publishes")
         self._lost_entries = 0
 
     @asynccontextmanager
@@ -370,10 +370,7 @@ class Redis(DataSource[RedisSettings]):
             parts.append(f"{self._servers.login.shown} lacks rights: {listed}")
         if check.events is not None and (warning := events_warning(check.events)):
             parts.append(warning)
-        parts += filter(None, [self.errors.text()])
-        if self._gaps.count:
-            noun = "outage" if self._gaps.count == 1 else "outages"
-            parts.append(f"{self._gaps.count} {noun} in which published messages may be missing")
+        parts += filter(None, [self.errors.text(), self._gaps.text()])
         if self._lost_entries:
             parts.append(f"{self._lost_entries:,} entries were removed before they were read")
         details = {

@@ -1,4 +1,4 @@
-"""Outages in which messages were lost, because the server keeps none."""
+"""Outages in which messages may have been lost, because the server keeps none."""
 
 import time
 from collections import OrderedDict, deque
@@ -18,18 +18,19 @@ has viewers tries again at least every 30 s."""
 
 
 class Gap(NamedTuple):
-    """What was published to `address` from `start` to `end` (Unix ms) may be lost."""
+    """What was sent to `address` from `start` to `end` (Unix ms) may be lost."""
 
     address: str
     start: int
     end: int
+    reason: str
 
     @property
     def text(self) -> str:
         """The gap in words."""
         return (
             f"messages from {_clock(self.start)} to {_clock(self.end)} UTC may be missing: the"
-            " connection was lost, and Redis keeps nothing of what it publishes"
+            f" connection was lost, and {self.reason}"
         )
 
 
@@ -37,9 +38,14 @@ class Gaps:
     """The gaps of one data source. Each is counted in `aiostream_ds_gaps_total`.
 
     How many messages were lost is not known: the server does not count them.
+
+    Args:
+        reason: why the server does not send them afterwards, as "Redis keeps nothing of what it
+            publishes".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
         self._lost: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._gaps: deque[Gap] = deque(maxlen=REMEMBERED)
         self.count = 0
@@ -63,16 +69,25 @@ class Gaps:
         now = _now()
         if found is None or now - found[1] > FORGOTTEN_AFTER:
             return None
-        gap = Gap(address, found[0], now)
+        gap = Gap(address, found[0], now, self._reason)
         self._gaps.append(gap)
         self.count += 1
         current_counters().gaps += 1
         return gap
 
+    def forget(self, address: str) -> None:
+        """Nobody waits for the address any more."""
+        self._lost.pop(address, None)
+
+    def text(self) -> str:
+        """The number of gaps, for the message of "Save & test"; empty if there are none."""
+        noun = "outage" if self.count == 1 else "outages"
+        return f"{self.count:,} {noun} in which messages may be missing" if self.count else ""
+
     def details(self) -> list[dict[str, Any]]:
         """The newest gaps, for the details of "Save & test"."""
         return [
-            {"channel": gap.address, "from": gap.start, "to": gap.end, "text": gap.text}
+            {"address": gap.address, "from": gap.start, "to": gap.end, "text": gap.text}
             for gap in self._gaps
         ]
 

@@ -28,6 +28,7 @@ QUERY_TYPES = [
 LIVE_ONLY = {  # sources without a history, and their settings
     "recorded": {},
     "http": {"url": "http://127.0.0.1:9/"},
+    "mqtt": {"host": "127.0.0.1", "port": 9},
     "websocket": {"url": "ws://127.0.0.1:9/"},
 }
 LINES = {  # times in ms from now
@@ -80,6 +81,8 @@ async def test_each_query_type_of_each_source_can_be_alerted_on(
     query = {"queryType": query_type, "exact": exact}
     if source == "file":
         query["file"] = "a.ndjson"
+    if source == "mqtt":
+        query["topic"] = "home/+"
     settings |= LIVE_ONLY.get(source, {})
     async with serve_in_memory(load(SOURCES[source]), settings=settings) as grafana:
         frames = await ask(grafana, query)

@@ -42,7 +42,8 @@ def test_a_long_line_is_split_before_it_ends():
         yield b"x" * (LINE_LIMIT + 1)
         pytest.fail("expected a full part first")
 
-    assert len(next(_split_lines(chunks()))) == LINE_LIMIT
+    # a part does not end within a secret; those of other tests may still exist
+    assert LINE_LIMIT - 1_000 < len(next(_split_lines(chunks()))) <= LINE_LIMIT
 
 
 @pytest.mark.parametrize("character", ["\0", "\U0001f600", "\udcff", '"', "x"])

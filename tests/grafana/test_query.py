@@ -470,6 +470,14 @@ async def test_a_variable_that_grafana_did_not_replace_is_the_default_and_a_noti
         assert not any("replace" in each.text for each in frame.meta.notices)
 
 
+async def test_an_emptied_variable_in_a_path_is_the_default():
+    async with serve_in_memory(Variables) as grafana:
+        (frame,) = await grafana.query({"queryType": "sites", "site": "", "hz": ""})
+        assert frame.meta.channel == "ds/test/sites/hall/10"
+        with pytest.raises(QueryFailed, match="site must be .*, got ''"):
+            await grafana.query({"queryType": "needed", "site": ""})
+
+
 async def test_a_variable_that_was_not_replaced_and_has_no_default_is_explained():
     async with serve_in_memory(Variables) as grafana:
         with pytest.raises(QueryFailed, match=r"got '\$site'; Grafana did not replace this var"):

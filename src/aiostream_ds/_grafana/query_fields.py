@@ -31,6 +31,8 @@ def decode_query(
         PermissionDenied: the path needs a signed-in user.
     """
     model = rename_keys(model, plan.query_type)
+    if isinstance(plan, StreamPlan):
+        model = _without_empty(model, plan)
     try:
         return _query(model, plan, user), ""
     except BadQuery as error:
@@ -39,6 +41,17 @@ def decode_query(
             return _query_with_defaults(model, variables, plan, user, error)
         hint = _several(model, error.message)
         raise BadQuery(f"query {model['refId']}: {error.message}{hint}") from None
+
+
+def _without_empty(model: dict[str, Any], plan: StreamPlan) -> dict[str, Any]:
+    """The model without empty texts of a path: they stand for the fields' defaults, as an emptied
+    variable of a dashboard does."""
+    names = {
+        field.encode_name
+        for field in msgspec.structs.fields(plan.query_type)
+        if field.name in plan.defaults
+    }
+    return {k: v for k, v in model.items() if v != "" or k not in names}
 
 
 def _query(model: dict[str, Any], plan: StreamPlan | QueryPlan, user: User | None) -> Query:

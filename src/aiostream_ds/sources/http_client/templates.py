@@ -214,7 +214,7 @@ def parse_parameters(text: str | None, names: Sequence[str]) -> dict[str, str]:
     """
     if not names:
         if text:
-            raise BadQuery(f"parameters must be empty: the url has none, got {text[:_SHOWN]!r}")
+            raise BadQuery(f"parameters must be empty: url has no {{name}}, got {text[:_SHOWN]!r}")
         return {}
     form = "&".join(f"{name}=…" for name in names)
     if not text:

@@ -14,11 +14,11 @@ SOURCES: Mapping[str, str] = {
     "host": "aiostream_ds.sources.host:Host",
     "file": "aiostream_ds.sources.file:File",
     "mqtt": "aiostream_ds.sources.mqtt:Mqtt",
-    "postgres": "aiostream_ds.sources.postgres:Postgres",
-    "http": "aiostream_ds.sources.http:Http",
-    "websocket": "aiostream_ds.sources.websocket:WebSocket",
-    "recorded": "aiostream_ds.sources.recorded:Recorded",
     "redis": "aiostream_ds.sources.redis:Redis",
+    "postgres": "aiostream_ds.sources.postgres:Postgres",
+    "websocket": "aiostream_ds.sources.websocket:WebSocket",
+    "http": "aiostream_ds.sources.http:Http",
+    "recorded": "aiostream_ds.sources.recorded:Recorded",
 }
 """The values of the setting `source`; the first is the default."""
 

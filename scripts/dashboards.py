@@ -255,7 +255,6 @@ def file() -> Json:
             (24, 9),
             rows,
             maxDataPoints=FIVE_MINUTES,
-            transformations=without("offset"),
             **lines(),
         ),
         panel(
@@ -328,7 +327,6 @@ def redis() -> Json:
             (24, 8),
             entries,
             maxDataPoints=FIVE_MINUTES,
-            transformations=without("id_ms", "id_seq"),
             **lines(),
         ),
         panel(
@@ -362,7 +360,6 @@ def redis() -> Json:
 def postgres() -> Json:
     """The source `postgres`."""
     rows = query("rows", table="${table}")
-    hidden = without("cursor_1", "cursor_2")
     return dashboard(
         "postgres",
         "A table of PostgreSQL that grows, and payloads of NOTIFY.",
@@ -373,7 +370,6 @@ def postgres() -> Json:
             (24, 9),
             rows,
             maxDataPoints=FIVE_MINUTES,
-            transformations=hidden,
             **lines(),
         ),
         panel(
@@ -381,7 +377,7 @@ def postgres() -> Json:
             "Rows of the last 10 s",
             (12, 10),
             rows,
-            transformations=hidden,
+            transformations=without("cursor_1", "cursor_2"),
             **NEWEST,
             **newest_first(),
         ),
@@ -449,7 +445,8 @@ def only(*fields: str) -> list[Json]:
 
 
 def without(*fields: str) -> list[Json]:
-    """Removes these fields."""
+    """Removes these fields, for tables only: charts do not draw cursors, and a panel with this
+    transformation has no notices of a frame without fields, such as that a file is missing."""
     return [{"id": "filterFieldsByName", "options": {"exclude": {"names": list(fields)}}}]
 
 

@@ -26,7 +26,7 @@ async def test_the_most_severe_status_comes_first_and_some_end_by_themselves():
 
 def test_a_gap_begins_with_the_loss_and_ends_with_the_subscription(monkeypatch):
     now = 1_000_000
-    monkeypatch.setattr("aiostream_ds.sources.gaps._now", lambda: now)
+    monkeypatch.setattr("aiostream_ds.sources.gaps.now_ms", lambda: now)
     gaps = Gaps("the server keeps none")
     assert gaps.end("news") is None, "nothing was lost before"
     gaps.extend("news")

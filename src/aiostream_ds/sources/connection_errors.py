@@ -26,6 +26,9 @@ _CERTIFICATE_ERRORS: Mapping[int, tuple[type[PluginError], str]] = {
 }
 """By OpenSSL's number. A server gets a new certificate without a change of the settings."""
 
+_INNER_ERRORS = ("certificate_error", "os_error")
+"""Attributes of aiohttp's errors: the error of ssl or the system."""
+
 _NAME_ERRORS = frozenset({62, 64})
 """OpenSSL's numbers for a certificate of another host name or address."""
 
@@ -90,8 +93,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield each
         if isinstance(each, BaseExceptionGroup):
             unvisited.extend(each.exceptions)
-        # aiohttp has the first two
-        for name in ("certificate_error", "os_error", "__cause__", "__context__"):
+        for name in (*_INNER_ERRORS, "__cause__", "__context__"):
             found = getattr(each, name, None)
             if isinstance(found, BaseException):
                 unvisited.append(found)
@@ -99,6 +101,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _explained(error: BaseException, server: str, host: str) -> PluginError | None:
     """The error for an exception of asyncio or the system; None for any other."""
+    if any(hasattr(error, name) for name in _INNER_ERRORS):
+        return None  # of a class that derives from these, without their attributes
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_error(error, server)
     if isinstance(error, ssl.SSLError):

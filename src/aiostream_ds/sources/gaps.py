@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._telemetry import current_counters
 
-__all__ = ["Gap", "Gaps"]
+__all__ = ["FORGOTTEN_AFTER", "Gap", "Gaps", "now_ms"]
 
 REMEMBERED = 100
 """Gaps that are listed in the details of "Save & test", and addresses that wait for their end."""
@@ -54,7 +54,7 @@ class Gaps:
         """The subscription of an address was lost. Everything up to `since` (Unix ms) was
         received."""
         first, _ = self._lost.pop(address, (since, 0))
-        self._lost[address] = first, _now()
+        self._lost[address] = first, now_ms()
         while len(self._lost) > REMEMBERED:
             self._lost.popitem(last=False)
 
@@ -66,7 +66,7 @@ class Gaps:
     def end(self, address: str) -> Gap | None:
         """The address is subscribed: its gap, if the subscription was lost before."""
         found = self._lost.pop(address, None)
-        now = _now()
+        now = now_ms()
         if found is None or now - found[1] > FORGOTTEN_AFTER:
             return None
         gap = Gap(address, found[0], now, self._reason)
@@ -92,7 +92,8 @@ class Gaps:
         ]
 
 
-def _now() -> int:
+def now_ms() -> int:
+    """The Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
 
 

@@ -52,9 +52,7 @@ def failure(
         return UpstreamError(f"{server} answers with something else than HTTP/1.1")
     if isinstance(error, aiohttp.InvalidURL):
         return ConfigError(f"url must be a URL, got one of {server} that cannot be requested")
-    # the errors of aiohttp are also errors of ssl and of the system, without their attributes
-    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    found = connection_error(inner, url.host, url.port, "the server")
+    found = connection_error(error, url.host, url.port, "the server")
     text = found.message.replace("set tls to false", f"use {url.plain_scheme}:// in url")
     return type(found)(text)
 

@@ -1,10 +1,8 @@
 """What a channel remembers over the outages of its server: where to resume, when to ask again, and
 since when messages may be missing."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -12,6 +10,7 @@ import anyio
 from aiostream_ds._channels.status import Status
 from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import PluginError
+from aiostream_ds.sources.gaps import Gap, now_ms
 from aiostream_ds.sources.http_client.answers import LONGEST_WAIT, RetryLater
 
 __all__ = ["InterruptedChannel", "InterruptedChannels"]
@@ -44,7 +43,7 @@ class InterruptedChannel:
     def __init__(self) -> None:
         self.last_event_id = ""
         self.last_number: float | None = None
-        self._since: float | None = None  # Unix time of the loss of a connection that had messages
+        self._since: int | None = None  # Unix ms of the loss of a connection that had messages
         self._failed_at = self._not_before = 0.0
         self._is_live = False
         self._reason = ""
@@ -67,14 +66,14 @@ class InterruptedChannel:
         since, self._since, self._failed_at = self._since, None, 0.0
         if since is None or resumes:
             return ""
-        return f"messages from {_clock(since)} to {_clock(time.time())} UTC may be missing"
+        return Gap("", since, now_ms(), "the server does not send them again").text
 
     def failed(self, error: PluginError, reconnect: float | None) -> None:
         now = anyio.current_time()
         if self._is_live:
             self._is_live = False
             if self._since is None:
-                self._since = time.time()
+                self._since = now_ms()
         self._failed_at = now
         delay = error.seconds if isinstance(error, RetryLater) else reconnect
         if delay:
@@ -150,7 +149,3 @@ class InterruptedChannels:
             "gaps": self.gaps,
             "rows_missing": self.missing,
         }
-
-
-def _clock(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}"

@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import anyio
-
 from aiostream_ds._channels.status import Status
 from aiostream_ds.sources.decoding import MessageDecoder
 from aiostream_ds.sources.http_client.interrupted_channels import (
     InterruptedChannel,
     InterruptedChannels,
 )
+from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
 
 __all__ = ["StreamStatus"]
-
-GAP_SHOWN = 30.0
-"""Seconds for which a status states what is missing, and until the next message."""
 
 
 class StreamStatus:
@@ -28,16 +24,7 @@ class StreamStatus:
         decoder: that of the messages.
     """
 
-    __slots__ = (
-        "_gap",
-        "_gap_until",
-        "_interruptions",
-        "_left_out",
-        "_sequence",
-        "_shown",
-        "_state",
-        "decoder",
-    )
+    __slots__ = ("_interruptions", "_sequence", "_state", "_status", "decoder")
 
     def __init__(
         self,
@@ -50,9 +37,7 @@ class StreamStatus:
         self._state = state
         self._interruptions = interruptions
         self._sequence = sequence
-        self._gap = ""
-        self._gap_until = 0.0
-        self._left_out = self._shown = Status()
+        self._status = PanelStatus()
 
     def connected(self, *, resumes: bool) -> Status | None:
         """The connection is open.
@@ -66,25 +51,15 @@ class StreamStatus:
         if missing and not self._sequence:  # else the next row shows what is missing
             self._interruptions.count_gap()
             self._set_gap(missing)
-        self._shown = self._current()
-        return self._shown  # also a healthy one: it ends the status of the outage
+        # also a healthy one: it ends the status of the outage
+        return self._status.change() or Status()
 
     def received(self, rows: Sequence[dict[str, Any]]) -> Status | None:
         """A message was received, with these rows."""
-        changed = self.decoder.status()
-        if changed is not None:
-            self._left_out = changed
+        self._status.set("left out", self.decoder.status())
         if self._sequence:
             self._check_numbers(rows)
-        if self._gap and anyio.current_time() > self._gap_until:
-            self._gap = ""
-        if changed is None and not self._gap and not self._shown.text:
-            return None
-        status = self._current()
-        if status == self._shown:
-            return None
-        self._shown = status
-        return status
+        return self._status.change()
 
     def _check_numbers(self, rows: Sequence[dict[str, Any]]) -> None:
         name, last = self._sequence, self._state.last_number
@@ -103,7 +78,4 @@ class StreamStatus:
         self._set_gap(f"{self._sequence} {first:.0f} to {last:.0f} are missing: {count:,} rows")
 
     def _set_gap(self, text: str) -> None:
-        self._gap, self._gap_until = text, anyio.current_time() + GAP_SHOWN
-
-    def _current(self) -> Status:
-        return Status("warning", self._gap) if self._gap else self._left_out
+        self._status.set("gap", Status("warning", text), SHOWN)

@@ -39,8 +39,8 @@ from aiostream_ds.errors import BadQuery, UpstreamError
 __all__ = ["RETIRED_PAUSE", "FollowedRows", "Following", "rows_of"]
 
 RETIRED_PAUSE = 0.5
-"""Seconds after which a follower of an instance that was replaced ends: a loop in a task of its
-`lifespan` that follows again and again does not use a whole processor."""
+"""Seconds after which a follower of an instance that was replaced, or of a plugin that ends, ends: a
+loop in a task of its `lifespan` that follows again and again does not use a whole processor."""
 
 
 class Following:
@@ -186,7 +186,11 @@ class FollowedRows:
         request = resolve_channel(self._instance, self._path)
         if request.exact:
             raise BadQuery(f"expected the path of a stream without 'x/', got {self._path!r}")
-        subscription = self._following.join(self._follower, request)
+        try:
+            subscription = self._following.join(self._follower, request)
+        except (ShuttingDown, Superseded):
+            await anyio.sleep(RETIRED_PAUSE)
+            raise
         self._key, self._subscription = request.key, subscription
         self._pass_status()
         return subscription

@@ -13,6 +13,8 @@ from tests.servers import Postgres
 
 from .loading import load
 
+pytestmark = pytest.mark.slow  # real servers
+
 postgres = load("postgres")
 QUERY = {"queryType": "readings", "exact": True}
 

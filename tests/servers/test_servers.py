@@ -9,6 +9,8 @@ import pytest
 
 from . import Certificate, Mosquitto, Redis, Server, certificates
 
+pytestmark = pytest.mark.slow  # real servers
+
 
 def handshake(server: Server, ca: str, client: Certificate | None = None) -> None:
     """Connect with verification, and wait for the server's word on the client's certificate."""

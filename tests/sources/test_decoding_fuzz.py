@@ -18,6 +18,8 @@ from aiostream_ds.sources.decoding.message_records import ROWS_LIMIT
 from aiostream_ds.sources.decoding.message_rows import COLUMNS_LIMIT, NAME_LIMIT
 from tests.strategies import st
 
+pytestmark = pytest.mark.slow  # many examples
+
 RECEIVED = 1_700_000_000_000
 
 KEYS = st.sampled_from(["a", "b", "time", "topic", "tags", "t.s", "Time"]) | st.text(max_size=3)

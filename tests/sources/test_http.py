@@ -19,6 +19,8 @@ from tests.servers import Proxy, certificates
 from tests.servers.web import EventServer
 from tests.sources.outage_run import run_outages, viewer_numbers
 
+pytestmark = pytest.mark.slow  # real servers
+
 SSE = {"Content-Type": "text/event-stream"}
 
 

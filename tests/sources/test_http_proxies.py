@@ -16,6 +16,8 @@ from tests.servers import certificates
 from tests.servers.forward_proxies import HttpProxy, SocksProxy
 from tests.servers.web import EventServer, SocketServer
 
+pytestmark = pytest.mark.slow  # real servers
+
 TLS = certificates()
 LOGIN = ("ann", "sesame-0123456789")
 KINDS = {"socks5": SocksProxy, "http": HttpProxy}

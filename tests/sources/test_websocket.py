@@ -17,6 +17,8 @@ from tests.servers import Proxy, certificates
 from tests.servers.web import EventServer, SocketServer
 from tests.sources.outage_run import run_outages, viewer_numbers
 
+pytestmark = pytest.mark.slow  # real servers
+
 SHARED = {
     "subscribe": '{"op": "subscribe", "channel": "trades.{symbol}"}',
     "unsubscribe": '{"op": "unsubscribe", "channel": "trades.{symbol}"}',

@@ -13,6 +13,8 @@ from tests.servers import Mosquitto, Proxy, certificates
 
 from .connecting import publish, publishing, serving, status_texts, statuses, topics, until, values
 
+pytestmark = pytest.mark.slow  # real servers
+
 CERTIFICATES = certificates()
 
 

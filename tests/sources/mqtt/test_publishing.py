@@ -11,6 +11,8 @@ from tests.servers import Mosquitto
 
 from .connecting import VERSIONS, serving, topics, until
 
+pytestmark = pytest.mark.slow  # real servers
+
 
 class Restricted(Mosquitto):
     """A broker that lets its user write some topics only."""

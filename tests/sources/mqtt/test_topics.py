@@ -13,6 +13,8 @@ from tests.servers import Mosquitto, certificates
 
 from .connecting import VERSIONS, publish, publishing, serving, topics, until
 
+pytestmark = pytest.mark.slow  # real servers
+
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Mosquitto]:

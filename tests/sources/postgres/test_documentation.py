@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.servers import Postgres as Server
 
 from .support import QUERY, columns_of, empty_database, serving
+
+pytestmark = pytest.mark.slow  # real servers
 
 PAGE = Path(__file__).parents[3] / "docs" / "sources.md"
 

@@ -31,6 +31,8 @@ from .support import (
     until,
 )
 
+pytestmark = pytest.mark.slow  # real servers
+
 WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"host": "nowhere.invalid"}, "PostgreSQL nowhere.invalid:.*is not found by DNS"),
     ({"port": 1}, "PostgreSQL localhost:1 refuses the connection; is it running"),

@@ -23,6 +23,8 @@ from .support import (
     until,
 )
 
+pytestmark = pytest.mark.slow  # real servers
+
 
 def channel(name: str) -> str:
     return f"notifications/{base64.urlsafe_b64encode(name.encode()).decode().rstrip('=')}"

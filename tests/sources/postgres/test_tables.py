@@ -29,6 +29,8 @@ from .support import (
     until,
 )
 
+pytestmark = pytest.mark.slow  # real servers
+
 PLAIN = """
 CREATE TABLE plain (id bigint PRIMARY KEY, time timestamptz NOT NULL DEFAULT now(), n float8);
 CREATE INDEX ON plain (time);

@@ -16,6 +16,8 @@ from tests.servers import Redis
 
 from .connecting import columns, encoded, first_row, serving, statuses, until
 
+pytestmark = pytest.mark.slow  # real servers
+
 QUERY = {"queryType": "entries", "stream": "orders:eu", "exact": True}
 EXACT = f"x/entries/{encoded('orders:eu')}"
 STOCK = EXACT.removeprefix("x/")

@@ -13,6 +13,8 @@ from tests.servers import Proxy, Redis
 
 from .connecting import encoded, first_row, serving, statuses, until
 
+pytestmark = pytest.mark.slow  # real servers
+
 NEWS = f"channel/{encoded('news:eu')}"
 
 

@@ -15,6 +15,8 @@ from tests.servers import Proxy, Redis, certificates
 
 from .connecting import admin, encoded, first_row, serving, settings_for, statuses, until
 
+pytestmark = pytest.mark.slow  # real servers
+
 QUERY = {"queryType": "entries", "stream": "orders:eu", "exact": True}
 STOCK = f"entries/{encoded('orders:eu')}"
 

@@ -22,6 +22,8 @@ from tests.servers.web import EventServer, SocketServer
 from tests.sources.postgres.support import GRANTS, READER_PASSWORD, READINGS, ROW
 from tests.sources.postgres.support import running_server as postgres_server
 
+pytestmark = pytest.mark.slow  # every dashboard, real servers
+
 ROOT = Path(__file__).parents[1]
 PROVISIONING = ROOT / "builtin" / "provisioning"
 PROVISIONED = sorted((PROVISIONING / "dashboards" / "aiostream").glob("*.json"))

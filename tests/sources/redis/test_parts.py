@@ -26,6 +26,8 @@ from aiostream_ds.sources.redis.resumption import SECONDS, Resumption
 from aiostream_ds.sources.redis.servers import Address, read_addresses
 from aiostream_ds.sources.redis.stream_set import STREAMS, split_names
 
+pytestmark = pytest.mark.slow  # every case of what servers send
+
 
 @pytest.mark.parametrize("id", [(0, 0), (0, 1), (5, 0), (1_700_000_000_000, 3), (5, LARGEST)])
 def test_ids_are_read_as_they_are_written(id):

@@ -39,8 +39,8 @@ from aiostream_ds.errors import BadQuery, UpstreamError
 __all__ = ["RETIRED_PAUSE", "FollowedRows", "Following", "rows_of"]
 
 RETIRED_PAUSE = 0.5
-"""Seconds after which a follower of an instance that was replaced, or of a plugin that ends, ends: a
-loop in a task of its `lifespan` that follows again and again does not use a whole processor."""
+"""Seconds after which a follower ends whose instance was replaced, or whose plugin is ending: a
+loop in a task of `lifespan` that follows again and again does not use a whole processor."""
 
 
 class Following:

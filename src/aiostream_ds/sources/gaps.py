@@ -63,13 +63,14 @@ class Gaps:
         if address in self._lost:
             self.begin(address, 0)
 
-    def end(self, address: str) -> Gap | None:
-        """The address is subscribed: its gap, if the subscription was lost before."""
+    def end(self, address: str, reason: str | None = None) -> Gap | None:
+        """The address is subscribed: its gap, if the subscription was lost before. `reason`: as in
+        `Gaps`, for this gap."""
         found = self._lost.pop(address, None)
         now = now_ms()
         if found is None or now - found[1] > FORGOTTEN_AFTER:
             return None
-        gap = Gap(address, found[0], now, self._reason)
+        gap = Gap(address, found[0], now, reason or self._reason)
         self._gaps.append(gap)
         self.count += 1
         current_counters().gaps += 1

@@ -234,15 +234,15 @@ CREATE TYPE mood AS ENUM ('fine', 'bad');
 CREATE TABLE sites (
     id bigint GENERATED ALWAYS AS IDENTITY, time timestamptz DEFAULT now(),
     site text, device int, code uuid, mood mood, n float8,
-    mark char(5), bits bit(3), price numeric(5, 2), day date, at timestamptz, short varchar(3)
+    grade char(5), bits bit(3), price numeric(5, 2), day date, at timestamptz, short varchar(3)
 );
-INSERT INTO sites (site, device, code, mood, n, mark, bits, price, day, at, short) VALUES
+INSERT INTO sites (site, device, code, mood, n, grade, bits, price, day, at, short) VALUES
     ('paris', 1, '00000000-0000-0000-0000-000000000001', 'fine', 1,
      'ab', '101', 1.5, '2026-01-02', '2026-01-02 03:04:05Z', 'abc'),
     ('a&b=c', 2, '00000000-0000-0000-0000-000000000002', 'bad', 2,
      'b', '001', 2, '2026-01-03', '2026-01-03', 'b');
 """
-FILTERS = "site device code mood mark bits price day at short".split()
+FILTERS = "site device code mood grade bits price day at short".split()
 SITES_TABLE = {"table": "sites", "filters": FILTERS, "poll": 0.1}
 
 
@@ -257,8 +257,8 @@ SITES_TABLE = {"table": "sites", "filters": FILTERS, "poll": 0.1}
         ("mood=bad", [2]),
         ("mood=fine&", [1]),
         ("site=", []),
-        ("mark=ab", [1]),
-        ("mark=a", []),
+        ("grade=ab", [1]),
+        ("grade=a", []),
         ("bits=101", [1]),
         ("price=1.50", [1]),
         ("day=2026-01-02", [1]),

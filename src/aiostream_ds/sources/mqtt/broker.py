@@ -18,6 +18,7 @@ from aiostream_ds._channels.policy import Buffer, Retry
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import PluginError
 from aiostream_ds.models import InstanceSettings
+from aiostream_ds.sources.gaps import now_ms
 from aiostream_ds.sources.mqtt.broker_connection import (
     Arrival,
     BrokerConnection,
@@ -28,7 +29,7 @@ from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
 from aiostream_ds.sources.mqtt.topic_filters import matches
-from aiostream_ds.sources.mqtt.topic_status import Outage, missing
+from aiostream_ds.sources.mqtt.topic_status import Outage
 from aiostream_ds.sources.tls import ssl_context
 from aiostream_ds.upstream import Upstream
 
@@ -179,24 +180,24 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
                 current.acknowledge(arrivals)
                 continue
             self.outages += 1
-            since = anyio.current_time()
+            since, lost_at = anyio.current_time(), now_ms()
             log.warning("%s: the connection is lost: %s", self.name, lost.message)
-            yield self._outage(_trying_again(lost))
+            yield self._outage(_trying_again(lost), lost_at)
             async with aclosing(self._connect_again()) as failures:
                 async for failure in failures:
-                    yield self._outage(_trying_again(failure))
+                    yield self._outage(_trying_again(failure), lost_at)
             is_resumed = await self._resume()
             seconds = anyio.current_time() - since
             log.info("%s: connected again after %.1f s", self.name, seconds)
-            text = "" if is_resumed else missing(seconds, ", and the broker has lost the session")
+            text = "" if is_resumed else "the broker has lost the session"
             if text:
-                log.warning("%s: %s", self.name, text)
-            yield self._outage(text, is_over=True)
+                log.warning("%s: %s: messages of %.1f s may be missing", self.name, text, seconds)
+            yield self._outage(text, lost_at, is_over=True)
 
-    def _outage(self, text: str, *, is_over: bool = False) -> tuple[str, Outage]:
+    def _outage(self, text: str, since: int, *, is_over: bool = False) -> tuple[str, Outage]:
         """A change of an outage, for all streams."""
         self._targets = tuple(self.followed)
-        return "", Outage(is_over, text, anyio.current_time())
+        return "", Outage(is_over, text, since, anyio.current_time())
 
     def keys_for(self, address: str) -> Iterable[str]:
         """The filters of the message that `messages` has just yielded."""

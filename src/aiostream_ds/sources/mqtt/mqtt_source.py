@@ -19,6 +19,7 @@ from aiostream_ds.errors import ConfigError, PermissionDenied, PluginError, Upst
 from aiostream_ds.models import Health, Request, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
+from aiostream_ds.sources.gaps import Gaps, now_ms
 from aiostream_ds.sources.mqtt.broker import Broker, connect_options, open_connection
 from aiostream_ds.sources.mqtt.broker_connection import TopicMessage
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
@@ -28,7 +29,7 @@ from aiostream_ds.sources.mqtt.topic_filters import (
     matches,
     read_topic_query,
 )
-from aiostream_ds.sources.mqtt.topic_status import Interruptions, Outage, TopicStatus
+from aiostream_ds.sources.mqtt.topic_status import Outage, TopicStatus
 from aiostream_ds.sources.mqtt.topics_seen import TopicsSeen
 
 __all__ = ["Mqtt", "Publication"]
@@ -75,7 +76,7 @@ class Mqtt(DataSource[MqttSettings]):
 
     def __init__(self) -> None:
         self.errors = MessageErrors()
-        self._interruptions = Interruptions()
+        self._gaps = Gaps("the broker has kept none of them")
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -115,8 +116,7 @@ class Mqtt(DataSource[MqttSettings]):
             times = "once" if broker.outages == 1 else f"{broker.outages:,} times"
             lost = f", {broker.sessions_lost:,} without the session" if broker.sessions_lost else ""
             parts.append(f"the connection was lost {times}{lost}")
-        if self.errors.text():
-            parts.append(self.errors.text())
+        parts += filter(None, [self.errors.text(), self._gaps.text()])
         parts.append(self._abilities())
         return Health(message="; ".join(parts), details=self._details())
 
@@ -135,6 +135,7 @@ class Mqtt(DataSource[MqttSettings]):
             "messages": statistics.messages,
             "messages_dropped": statistics.dropped,
             "messages_repeated": self._broker.repeated.count,
+            "gaps": self._gaps.details(),
             "outages": self._broker.outages,
             "sessions_lost": self._broker.sessions_lost,
         }
@@ -149,12 +150,12 @@ class Mqtt(DataSource[MqttSettings]):
         """The messages of a topic, or of all topics that a filter matches; retained ones first."""
         query = read_topic_query(topic)
         decoder = MessageDecoder(self.settings, self.errors)
-        status = TopicStatus(decoder)
+        status = TopicStatus(topic, decoder, self._gaps)
         is_following = False
         try:
             async with self._broker.follow(query.filter) as messages:
                 is_following = True
-                changed = status.back(self._interruptions.end(topic))
+                changed = status.subscribed()
                 if changed is not None:
                     yield changed
                 async for message in messages:
@@ -169,7 +170,9 @@ class Mqtt(DataSource[MqttSettings]):
                         yield changed
         except UpstreamError:
             if is_following:
-                self._interruptions.begin(topic)
+                self._gaps.begin(topic, now_ms())
+            else:
+                self._gaps.extend(topic)
             raise
 
     @staticmethod

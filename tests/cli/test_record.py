@@ -75,7 +75,7 @@ def test_a_recording_can_be_played(here, capsys):
 @pytest.mark.parametrize(
     "words, text",
     [
-        (["walk/0/1", "out"], "walk/0/1: refused (NOT_FOUND"),
+        (["walk/0/1", "out"], "path 'walk/0/1': hz: expected int >= 1, got 0"),
         (["walk/1/1", "existing"], "'existing' cannot be created: File exists"),
         (["walk/1/1", "no/out"], "'no/out' cannot be created: No such file"),
         (["missing.py", "p", "out"], "got 'missing.py', which does not exist"),

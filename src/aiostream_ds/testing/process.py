@@ -92,7 +92,8 @@ class Process:
         began = time.monotonic()
         rpc = UnaryUnaryMethod(self.channel, "/plugin.GRPCController/Shutdown", pb.Empty, pb.Empty)
         with anyio.move_on_after(STOP_TIMEOUT):
-            with contextlib.suppress(GRPCError, StreamTerminatedError, OSError):
+            # the last one is that of grpclib for a connection that is lost while it is opened
+            with contextlib.suppress(GRPCError, StreamTerminatedError, OSError, AttributeError):
                 await rpc(pb.Empty())
             await self._child.wait()
         if self._child.returncode is None:
@@ -158,8 +159,10 @@ async def start_process(
     finally:
         with anyio.CancelScope(shield=True):
             if process is not None:
-                await process.stop()
-                process.channel.close()
+                try:
+                    await process.stop()
+                finally:
+                    process.channel.close()
             elif child.returncode is None:
                 child.kill()
                 await child.wait()

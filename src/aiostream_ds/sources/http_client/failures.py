@@ -34,7 +34,7 @@ def failure(
             f"{server} does not answer within {timeout:g} s: it may be overloaded, a firewall may"
             " be between, or the port may be that of another protocol"
         )
-    if isinstance(error, aiohttp.ServerDisconnectedError):
+    if _is_disconnected(error):
         reason = "ask for a clientCertificate" if url.is_secure else f"expect {url.secure_scheme}"
         return UpstreamError(
             f"{server} has closed the connection without an answer; it may {reason}"
@@ -55,6 +55,15 @@ def failure(
     found = connection_error(error, url.host, url.port, "the server")
     text = found.message.replace("set tls to false", f"use {url.plain_scheme}:// in url")
     return type(found)(text)
+
+
+def _is_disconnected(error: Exception) -> bool:
+    """Whether the server has closed an open connection: a refused client certificate of TLS 1.3 is
+    seen as a reset, too."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return True
+    is_connected = not isinstance(error, aiohttp.ClientConnectorError)
+    return isinstance(error, aiohttp.ClientOSError | ConnectionResetError) and is_connected
 
 
 def _proxy_failure(error: Exception, proxy: Proxy, server: str) -> PluginError | None:

@@ -1,6 +1,8 @@
 """The status of one stream of a panel, of several causes, some of which end after a while."""
 
+from collections.abc import AsyncIterator
 from math import inf
+from typing import TypeVar
 
 import anyio
 
@@ -10,6 +12,8 @@ __all__ = ["SHOWN", "PanelStatus"]
 
 SHOWN = 30.0
 """Seconds for which a loss of rows is shown."""
+
+MessageT = TypeVar("MessageT")
 
 _SEVERITIES = ("error", "warning", "info")
 
@@ -37,6 +41,13 @@ class PanelStatus:
     def is_empty(self) -> bool:
         """Whether nothing is shown or to be shown."""
         return not self._active and not self._shown.text
+
+    async def next_message(self, messages: AsyncIterator[MessageT]) -> MessageT | None:
+        """The next message; None after a second without one, while a status is shown: it may end.
+        The iterator must lose no message when it is cancelled, as those of an `Upstream`."""
+        with anyio.move_on_after(inf if self.is_empty else 1.0):
+            return await anext(messages)
+        return None
 
     def change(self) -> Status | None:
         """What is to be shown from now on; None: the same as before."""

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from math import inf
 from typing import Annotated, Any, ClassVar
 
 import anyio
@@ -209,9 +208,7 @@ class Postgres(DataSource[PostgresSettings]):
                 if (changed := status.change()) is not None:
                     yield changed
                 while True:
-                    payload = None
-                    with anyio.move_on_after(inf if status.is_empty else 1.0):
-                        payload = await anext(payloads)
+                    payload = await status.next_message(payloads)
                     if payload is not None and (rows := decoder.rows(payload, address=channel)):
                         yield rows
                     status.set("decoding", decoder.status())

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from heapq import merge as merge_sorted
-from math import inf
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar
 
@@ -340,9 +339,7 @@ class Redis(DataSource[RedisSettings]):
                 if (changed := status.change()) is not None:
                     yield changed
                 while True:
-                    message = None
-                    with anyio.move_on_after(inf if status.is_empty else 1.0):
-                        message = await anext(messages)
+                    message = await status.next_message(messages)
                     if message is not None:
                         if not status.is_empty:
                             status.set("warning", Status())

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
 import pyarrow as pa
@@ -34,6 +35,7 @@ from aiostream_ds._grafana.thread_watch import ThreadWatch
 from aiostream_ds.datasource import create_instance, open_lifespan
 from aiostream_ds.settings import Settings
 from aiostream_ds.testing import QueryFailed, serve_in_memory
+from tests import waiting
 from tests.grafana.calls import run_stream
 
 pytestmark = pytest.mark.slow  # waits for threads in real time
@@ -41,11 +43,7 @@ pytestmark = pytest.mark.slow  # waits for threads in real time
 VARIABLE = contextvars.ContextVar("variable", default="empty")
 
 
-async def until(condition, seconds=10.0):
-    """Wait for what a thread does; there is no event of the loop for it."""
-    with anyio.fail_after(seconds):
-        while not condition():
-            await anyio.sleep(0.005)
+until = partial(waiting.until, seconds=10.0)
 
 
 class Blocking(DataSource):

@@ -8,6 +8,7 @@ import random
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from aiostream_ds.sources.http import Http
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
+from tests import waiting
 from tests.servers import Proxy, certificates
 from tests.servers.web import EventServer
 from tests.sources.outage_run import run_outages, viewer_numbers
@@ -38,10 +40,7 @@ def statuses(viewer) -> list[str | None]:
     return [m["status"] and m["status"]["text"] for m in found if "status" in m]
 
 
-async def until(condition, seconds: float = 10.0) -> None:
-    with anyio.fail_after(seconds):
-        while not condition():
-            await anyio.sleep(0.01)
+until = partial(waiting.until, seconds=10.0)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import msgspec
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from aiostream_ds.sources.websocket import WebSocket
 from aiostream_ds.testing import QueryFailed, serve_in_memory
+from tests import waiting
 from tests.servers import Proxy, certificates
 from tests.servers.web import EventServer, SocketServer
 from tests.sources.outage_run import run_outages, viewer_numbers
@@ -37,10 +39,7 @@ def statuses(viewer) -> list[str | None]:
     return [m["status"] and m["status"]["text"] for m in found if "status" in m]
 
 
-async def until(condition, seconds: float = 10.0) -> None:
-    with anyio.fail_after(seconds):
-        while not condition():
-            await anyio.sleep(0.01)
+until = partial(waiting.until, seconds=10.0)
 
 
 @asynccontextmanager
@@ -130,7 +129,7 @@ async def test_a_channel_without_viewers_is_unsubscribed():
             await grafana.follow(await channel(grafana, "B"))
             await until(lambda: len(server.received) == 2)
             viewer.leave()
-            await until(lambda: len(server.received) == 3, 30)
+            await until(lambda: len(server.received) == 3, seconds=30)
             assert json.loads(server.received[2]) == {"op": "unsubscribe", "channel": "trades.A"}
             assert server.accepted == 1
 

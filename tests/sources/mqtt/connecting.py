@@ -1,20 +1,18 @@
 """The source against a broker: settings, and clients that publish."""
 
-import asyncio
 import base64
-import inspect
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 import msgspec
 
 from aiostream_ds.sources.mqtt import Mqtt
 from aiostream_ds.sources.mqtt.broker_connection import BrokerConnection, ConnectOptions
 from aiostream_ds.testing import Viewer, serve_in_memory
 from tests.servers import Mosquitto, certificates
+from tests.waiting import until as until
 
 VERSIONS = ("5", "3.1.1")
 
@@ -82,13 +80,3 @@ def values(viewer: Viewer) -> list[Any]:
 
 def status_texts(viewer: Viewer) -> str:
     return " | ".join(each["text"] for each in statuses(viewer) if each)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    """Wait for a condition, which may be a coroutine function."""
-    with anyio.fail_after(seconds):
-        while True:
-            found = condition()
-            if await found if inspect.isawaitable(found) else found:
-                return
-            await asyncio.sleep(0.02)

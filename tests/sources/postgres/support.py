@@ -3,15 +3,17 @@
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
 
 from aiostream_ds.sources.postgres import Postgres
 from aiostream_ds.testing import Grafana, Viewer, serve_in_memory
+from tests import waiting
 from tests.servers import Postgres as Server
 from tests.servers import certificates
 
@@ -126,10 +128,7 @@ def path(table: str, filter: str = "") -> str:
     return f"rows/{table}/{encoded or '-'}"
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, seconds=10.0)
 
 
 async def running(connection: asyncpg.Connection, viewer: Viewer, insert: str) -> None:

@@ -2,11 +2,9 @@
 
 import asyncio
 import base64
-import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 import msgspec
 from redis.asyncio import Redis as Client
 from redis.asyncio.retry import Retry
@@ -16,6 +14,7 @@ from aiostream_ds import Frame
 from aiostream_ds.sources.redis import Redis as Source
 from aiostream_ds.testing import Viewer, serve_in_memory
 from tests.servers import Redis, certificates
+from tests.waiting import until as until
 
 
 def admin(server: Redis, **options: Any) -> Client:
@@ -58,16 +57,6 @@ def statuses(viewer: Viewer) -> list[dict[str, str] | None]:
     """The statuses that an exact viewer has received."""
     found = [msgspec.json.decode(packet) for packet in viewer.packets]
     return [message["status"] for message in found if "status" in message]
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    """Wait for a condition, which may be a coroutine function."""
-    with anyio.fail_after(seconds):
-        while True:
-            found = condition()
-            if await found if inspect.isawaitable(found) else found:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def first_row(viewer: Viewer, write: Callable[[int], Awaitable[None]]) -> dict[str, Any]:

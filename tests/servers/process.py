@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 from tests.requirements import require
 
 from .certificates import Certificate, certificates
+from .ports import free_port
 
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
 """Where Debian installs servers that are not in everybody's PATH."""
@@ -40,7 +41,7 @@ class Server(ABC):
         # not pytest's, which only its own user can enter
         self._temporary = TemporaryDirectory(prefix=f"{self.program}-")
         self.folder = Path(self._temporary.name)
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.prepare()
 
@@ -154,10 +155,3 @@ def find(program: str) -> str:
     require(program, found is not None, f"{program} is not installed; see scripts/servers")
     assert found is not None
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

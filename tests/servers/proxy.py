@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
+from .ports import free_port
+
 _CHUNK = 1 << 16
 _TIMEOUT = 10.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
@@ -32,7 +34,7 @@ class Proxy:
     def __init__(self, target: int, host: str = "127.0.0.1") -> None:
         self.target, self.host = target, host
         self.accepted = self.received = 0
-        self.port = 0
+        self.port = free_port()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -103,7 +105,6 @@ class Proxy:
         self._flows.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

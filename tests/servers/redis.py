@@ -1,11 +1,11 @@
 """The server Redis, whose data survives `kill`; also as a sentinel, and in a cluster."""
 
 import contextlib
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from .ports import free_port
 from .process import Server
 
 
@@ -135,9 +135,7 @@ class RedisClusterNode(Redis):
     def bus_port(self) -> int:
         """The port of the cluster's own protocol."""
         if not hasattr(self, "_bus_port"):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._bus_port: int = probe.getsockname()[1]
+            self._bus_port: int = free_port()
         return self._bus_port
 
 

@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from .certificates import Certificate
+from .ports import free_port
 
 __all__ = ["EventServer", "SocketServer", "WebServer"]
 
@@ -39,7 +40,7 @@ class WebServer(ABC):
 
     def __init__(self, tls: Certificate | None = None, client_ca: str | None = None) -> None:
         self.tls, self.client_ca = tls, client_ca
-        self.port = 0
+        self.port = free_port()
         self.accepted = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)

@@ -113,19 +113,16 @@ async def run_outages(
     """
     await _warm_up(write, received)
     start = time.monotonic()
-    outages = asyncio.create_task(_play(start, restart, proxy, cut))
     written: list[int] = []
     number, end = 0, round(RATE * SECONDS)
-    try:
+    async with asyncio.TaskGroup() as tasks:  # a server that does not start again ends the writer
+        tasks.create_task(_play(start, restart, proxy, cut))
         while number < end:
             due = min(end, round((time.monotonic() - start) * RATE))
             if due > number:
                 written += await write(range(number, due))
                 number = due
             await asyncio.sleep(TICK)
-        await outages
-    finally:
-        outages.cancel()
     await _until_received(received, written[-1], write)
     return compare(written, [number for number in received() if 0 <= number < end])
 
@@ -134,13 +131,16 @@ async def _warm_up(write: Write, received: Callable[[], Sequence[int]]) -> None:
     """Write rows until one arrives: from then on the stream runs. All of them must arrive."""
     number = -1_000_000
     deadline = time.monotonic() + SETTLE
+    await write([number])
     while not received():
         if time.monotonic() > deadline:
             raise TimeoutError(f"no row arrived within {SETTLE} s")
-        await write([number])
-        number += 1
         await asyncio.sleep(0.05)
-    while number - 1 not in received():
+        number += 1
+        await write([number])
+    while number not in received():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"row {number} did not arrive within {SETTLE} s")
         await asyncio.sleep(0.01)
 
 

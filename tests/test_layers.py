@@ -19,7 +19,7 @@ LAYERS = (
     {"_run_scope", "_author_threads"},
     {"_frames", "_paths", "_http2"},
     {"_channels", "_grpc", "settings"},
-    {"models", "rows"},
+    {"_cluster", "models", "rows"},
     {"_background_tasks", "_subscriber_queue"},
     {"access", "upstream", "operators"},
     {"_encoding"},

@@ -1,0 +1,1 @@
+"""One run of a stream for many Grafana servers: ownership, the shared log, and its followers."""

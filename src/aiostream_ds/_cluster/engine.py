@@ -1,0 +1,204 @@
+"""The interface of a cluster engine: what Redis or NATS does for the plugin processes of a cluster.
+
+An engine has, for each channel, an owner with a term, a bounded log of entries, and the set of
+nodes with subscribers. It decides nothing by itself: `take` and `append` are compare-and-set
+operations of the server, so that two nodes cannot both succeed.
+
+    node lease      one for each process, renewed; what a dead node owned can be taken
+    term            grows with each take; the owner of a term is its only writer
+    entry id        (term, number): orders the log, and refuses a writer whose term is over
+
+Clocks of nodes are not compared. All times are of the server.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+__all__ = [
+    "START",
+    "Appended",
+    "Engine",
+    "EngineError",
+    "Entry",
+    "EntryId",
+    "EntryTooLarge",
+    "Event",
+    "Fenced",
+    "LogLost",
+    "LogPage",
+    "Ownership",
+    "Reconnected",
+    "Resigned",
+]
+
+
+class EntryId(NamedTuple):
+    """The place of an entry in its log. The first entry of a term has the number 0."""
+
+    term: int
+    number: int
+
+
+START = EntryId(0, 0)
+"""Before the first entry of a log."""
+
+
+class Entry(NamedTuple):
+    """An entry of a log. `previous` is the id of the entry before it, also if that is removed."""
+
+    id: EntryId
+    previous: EntryId
+    payload: bytes
+
+
+class LogPage(NamedTuple):
+    """Consecutive entries, oldest first. `first` and `last` are those of the whole log, which is
+    empty if `last` is START. `truncated`: entries after the requested id were removed."""
+
+    entries: Sequence[Entry]
+    first: EntryId
+    last: EntryId
+    truncated: bool
+
+
+class Ownership(NamedTuple):
+    """The answer to `take`: the owner and its term. `taken`: this call has made it the owner, and
+    its first entry is in the log. `last`: the entry before that; START when the log was empty."""
+
+    node: str
+    term: int
+    taken: bool
+    last: EntryId
+
+
+class EngineError(Exception):
+    """The engine cannot be reached or does not answer in time. The operation may have happened."""
+
+
+class Fenced(Exception):
+    """Another node has taken the channel: this term is over."""
+
+
+class LogLost(Exception):
+    """The log of the channel is gone, or ends before entries that were acknowledged: the engine has
+    lost writes. The owner takes the channel again and appends what it still has."""
+
+
+class EntryTooLarge(Exception):
+    """The server does not take an entry of this size."""
+
+
+class Appended(NamedTuple):
+    """An entry was appended to a channel that this node watches. Some may be missing between two of
+    these: compare `entry.previous`, and read the log."""
+
+    channel: str
+    entry: Entry
+
+
+class Resigned(NamedTuple):
+    """The owner of a watched channel has given it up: it can be taken at once."""
+
+    channel: str
+    term: int
+
+
+class Reconnected(NamedTuple):
+    """The connection was lost and is back, and watches what it did. Entries may have been missed in
+    every channel, and the server may have lost some."""
+
+
+Event = Appended | Resigned | Reconnected
+
+
+class Engine(Protocol):
+    """A connection of one node to the engine. A channel is a text of letters, digits and `-_.`.
+
+    Not thread-safe: use it in one event loop. All methods may be cancelled: the operation may have
+    happened then. Unless stated otherwise they raise EngineError after a few seconds at most; a
+    connection that was lost is opened again by itself, without end.
+    """
+
+    name: str
+    """As in settings and metrics: `redis` or `nats`."""
+
+    async def open(self) -> None:
+        """Connect, and check that the server is fit for this: version, rights, eviction policy.
+
+        Raises:
+            ConfigError: what has to change in the settings or at the server.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connection. The node's lease is left to expire; see `release`."""
+
+    # -- the node's lease ----------------------------------------------------------------------
+
+    async def renew(self, node: str, seconds: float) -> None:
+        """Make the lease of a node valid for `seconds` from now, of the server's time."""
+
+    async def release(self, node: str) -> None:
+        """End the lease: everything that the node owns can be taken."""
+
+    # -- ownership -----------------------------------------------------------------------------
+
+    async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
+        """Become the owner, if there is none, or its lease has ended, or it is this node itself.
+
+        One operation of the server: it chooses a term above all terms and entries of the channel,
+        and appends the payload as the first entry of that term. Without an effect when another
+        node with a valid lease owns the channel. Idempotent for one payload: a call that is
+        repeated because its answer was lost returns the term that it has made.
+        """
+
+    async def resign(self, channel: str, node: str, term: int) -> None:
+        """Give the channel up, if this node owns it in this term; the nodes that watch it get
+        `Resigned`."""
+
+    # -- the log -------------------------------------------------------------------------------
+
+    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
+        """Append an entry in its term; the nodes that watch the channel get `Appended`.
+
+        Idempotent: an entry that is in the log already, with the same payload, is not an error.
+        One call at a time for a channel; calls for several channels are sent together.
+
+        Args:
+            channel: the channel.
+            entry: `previous` is the entry that this node has appended before.
+            schema: replaces the schema of the channel, which `schema` returns.
+
+        Raises:
+            Fenced: another term has begun.
+            LogLost: `previous` is not the last entry of the log: the server has lost it.
+            EntryTooLarge: the payload is too large.
+        """
+
+    async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
+        """The oldest `limit` entries after an id."""
+
+    async def schema(self, channel: str) -> bytes | None:
+        """What the last `append` with a schema has set; also if that entry is removed."""
+
+    # -- presence ------------------------------------------------------------------------------
+
+    async def enter(self, channel: str, node: str) -> None:
+        """This node has subscribers of the channel. Counts while its lease is valid."""
+
+    async def leave(self, channel: str, node: str) -> None:
+        """This node has none any more."""
+
+    async def members(self, channel: str) -> frozenset[str]:
+        """The nodes with subscribers whose leases are valid."""
+
+    # -- notifications -------------------------------------------------------------------------
+
+    async def watch(self, channel: str) -> None:
+        """Get the events of a channel. When this returns, no later entry is missed, except over a
+        lost connection."""
+
+    async def unwatch(self, channel: str) -> None:
+        """Get no further events of a channel."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """The events of all watched channels, in the order of each channel. One task reads them."""

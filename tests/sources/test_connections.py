@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import pytest
 
 from aiostream_ds import ConfigError, NotFound, PluginError, Secret, UpstreamError
-from aiostream_ds.sources.connection_errors import address, connection_error
-from aiostream_ds.sources.tls import TlsSettings, ssl_context
+from aiostream_ds._connection_errors import address, connection_error
+from aiostream_ds._tls import TlsSettings, ssl_context
 from tests.servers.certificates import Certificate, certificates
 
 CERTIFICATES = certificates()

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from aiostream_ds import BadQuery, ConfigError
+from aiostream_ds._redis.servers import Address, read_addresses
 from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder
 from aiostream_ds.sources.redis.entry_reader import PAGE_BYTES, PAGE_ENTRIES, PageSize, last_id
 from aiostream_ds.sources.redis.positions import (
@@ -23,7 +24,6 @@ from aiostream_ds.sources.redis.positions import (
 from aiostream_ds.sources.redis.redis_health import events_warning
 from aiostream_ds.sources.redis.redis_names import escape_glob, patterns_of
 from aiostream_ds.sources.redis.resumption import SECONDS, Resumption
-from aiostream_ds.sources.redis.servers import Address, read_addresses
 from aiostream_ds.sources.redis.stream_set import STREAMS, split_names
 
 pytestmark = pytest.mark.slow  # every case of what servers send

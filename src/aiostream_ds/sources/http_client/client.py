@@ -14,13 +14,13 @@ import anyio
 import anyio.to_thread
 from yarl import URL
 
+from aiostream_ds._tls import TlsSettings, ssl_context
 from aiostream_ds.sources.http_client.answers import answer_error
 from aiostream_ds.sources.http_client.client_settings import HttpClientSettings, check_headers
 from aiostream_ds.sources.http_client.credentials import Credentials
 from aiostream_ds.sources.http_client.failures import CLIENT_ERRORS, failure
 from aiostream_ds.sources.http_client.proxies import find_proxy
 from aiostream_ds.sources.http_client.templates import UrlTemplate
-from aiostream_ds.sources.tls import TlsSettings, ssl_context
 
 __all__ = ["HttpClient", "HttpSettings"]
 

@@ -2,8 +2,8 @@
 
 import aiohttp
 
+from aiostream_ds._connection_errors import connection_error
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
-from aiostream_ds.sources.connection_errors import connection_error
 from aiostream_ds.sources.http_client.proxies import Proxy
 from aiostream_ds.sources.http_client.templates import UrlTemplate
 

@@ -16,6 +16,7 @@ import anyio
 
 from aiostream_ds._channels.policy import Buffer, Retry
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._tls import ssl_context
 from aiostream_ds.errors import PluginError
 from aiostream_ds.models import InstanceSettings
 from aiostream_ds.sources.gaps import now_ms
@@ -30,7 +31,6 @@ from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
 from aiostream_ds.sources.mqtt.topic_filters import matches
 from aiostream_ds.sources.mqtt.topic_status import Outage
-from aiostream_ds.sources.tls import ssl_context
 from aiostream_ds.upstream import Upstream
 
 __all__ = ["Broker", "connect_options", "open_connection"]

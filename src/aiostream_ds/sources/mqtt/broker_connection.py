@@ -21,8 +21,8 @@ from gmqtt.mqtt.protocol import MQTTProtocol
 from gmqtt.mqtt.utils import ConnectionState, IdGenerator, unpack_variable_byte_integer
 from gmqtt.subscription import Subscription
 
+from aiostream_ds._connection_errors import address, connection_error
 from aiostream_ds.errors import PluginError, UpstreamError
-from aiostream_ds.sources.connection_errors import address, connection_error
 from aiostream_ds.sources.mqtt.reason_codes import (
     TAKEN_OVER,
     connect_error,

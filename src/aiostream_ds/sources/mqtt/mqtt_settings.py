@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from aiostream_ds._tls import TlsSettings
 from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
-from aiostream_ds.sources.tls import TlsSettings
 
 __all__ = ["MqttSettings"]
 

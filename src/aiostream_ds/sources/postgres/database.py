@@ -9,12 +9,12 @@ import anyio.to_thread
 import asyncpg
 from anyio.abc import TaskGroup
 
+from aiostream_ds._connection_errors import connection_error
+from aiostream_ds._tls import ssl_context
 from aiostream_ds.errors import BadQuery, ConfigError, NotFound, PluginError, UpstreamError
-from aiostream_ds.sources.connection_errors import connection_error
 from aiostream_ds.sources.postgres.column_sql import SourceColumn
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.sources.postgres.table_error import TableError
-from aiostream_ds.sources.tls import ssl_context
 
 __all__ = ["CLIENT_ERRORS", "Database", "close", "server_error"]
 

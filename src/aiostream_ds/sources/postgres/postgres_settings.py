@@ -5,9 +5,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from aiostream_ds._tls import TlsSettings
 from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
-from aiostream_ds.sources.tls import TlsSettings
 
 __all__ = ["PostgresSettings", "TableSettings"]
 

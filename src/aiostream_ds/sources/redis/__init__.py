@@ -2,15 +2,14 @@
 
 redis_source     the class: query types, histories, suggestions, Save & test
 redis_settings   its settings
-redis_connection one connection: login, commands, errors in words
-servers          which server has a key: one, Sentinel, a cluster
 live_entries     new entries of streams; entry_reader reads them, entry_rows decodes them
 history          old entries
 positions        ids, and the entries that were removed before they were read
 redis_names      names of streams and channels, for suggestions
 stream_set       the streams of a panel with several
 pubsub           channels, patterns, keyspace events
-gaps             outages in which published messages were lost
+
+Connections and servers are in `_redis`.
 """
 
 from aiostream_ds.sources.redis.redis_source import Redis

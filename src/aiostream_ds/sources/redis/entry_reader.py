@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
+from aiostream_ds._redis.redis_connection import Connection
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.sources.redis.positions import (
     LARGEST,
@@ -15,7 +16,6 @@ from aiostream_ds.sources.redis.positions import (
     parse_id,
     read_info,
 )
-from aiostream_ds.sources.redis.redis_connection import Connection
 
 __all__ = [
     "BLOCK",

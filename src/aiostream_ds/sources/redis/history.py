@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._frames.config import Notice
 from aiostream_ds._frames.times import EPOCH, MILLISECOND
+from aiostream_ds._redis.servers import Call
 from aiostream_ds.rows import HistoryRange
 from aiostream_ds.sources.redis.entry_reader import Entry, PageSize, last_id
 from aiostream_ds.sources.redis.entry_rows import NO_LAG, Lag
 from aiostream_ds.sources.redis.positions import Id, before, format_id, next_id, parse_id
-from aiostream_ds.sources.redis.servers import Call
 
 __all__ = ["HISTORY_BYTES", "PastRows", "newest_rows", "rows_after"]
 

@@ -3,12 +3,12 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from aiostream_ds._redis.redis_connection import Address, Moved
+from aiostream_ds._redis.servers import Servers
 from aiostream_ds.errors import UpstreamError
 from aiostream_ds.operators import merge
 from aiostream_ds.sources.redis.entry_reader import EntryBatch, EntryReader
 from aiostream_ds.sources.redis.positions import Position
-from aiostream_ds.sources.redis.redis_connection import Address, Moved
-from aiostream_ds.sources.redis.servers import Servers
 
 __all__ = ["live_entries"]
 

@@ -7,8 +7,8 @@ were trimmed or deleted before they were read are counted too.
 
 from typing import Any, NamedTuple
 
+from aiostream_ds._redis.redis_connection import MissingRight, NoSuchKey
 from aiostream_ds.errors import PluginError
-from aiostream_ds.sources.redis.redis_connection import MissingRight, NoSuchKey
 
 __all__ = [
     "BEGINNING",

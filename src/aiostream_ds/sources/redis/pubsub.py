@@ -12,10 +12,10 @@ from typing import NamedTuple
 import anyio
 
 from aiostream_ds._channels.policy import Buffer
+from aiostream_ds._redis.redis_connection import ANSWER_TIMEOUT, Connection
+from aiostream_ds._redis.servers import REFRESH, Servers
 from aiostream_ds.errors import PluginError, UpstreamError
 from aiostream_ds.operators import merge
-from aiostream_ds.sources.redis.redis_connection import ANSWER_TIMEOUT, Connection
-from aiostream_ds.sources.redis.servers import REFRESH, Servers
 from aiostream_ds.upstream import Upstream
 
 __all__ = ["PublishedMessage", "PubSub", "PubSubKey", "keyspace"]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from aiostream_ds._redis.redis_connection import Connection, MissingRight, NoSuchKey
+from aiostream_ds._redis.servers import Servers
 from aiostream_ds.errors import ConfigError, PluginError
-from aiostream_ds.sources.redis.redis_connection import Connection, MissingRight, NoSuchKey
-from aiostream_ds.sources.redis.servers import Servers
 
 __all__ = ["ServerCheck", "check_server", "keyspace_warning"]
 

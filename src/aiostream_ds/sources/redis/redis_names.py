@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import anyio
 
-from aiostream_ds.sources.redis.servers import Servers
+from aiostream_ds._redis.servers import Servers
 
 __all__ = ["NAMES", "channel_names", "escape_glob", "patterns_of", "stream_names"]
 

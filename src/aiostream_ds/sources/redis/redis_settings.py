@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from aiostream_ds.errors import ConfigError
-from aiostream_ds.settings import Secret, secret
-from aiostream_ds.sources.decoding import DecodingSettings
-from aiostream_ds.sources.redis.redis_connection import RedisLogin
-from aiostream_ds.sources.redis.servers import (
+from aiostream_ds._redis.redis_connection import RedisLogin
+from aiostream_ds._redis.servers import (
     ClusterServers,
     OneServer,
     SentinelServers,
     Servers,
     read_addresses,
 )
-from aiostream_ds.sources.tls import TlsSettings, ssl_context
+from aiostream_ds._tls import TlsSettings, ssl_context
+from aiostream_ds.errors import ConfigError
+from aiostream_ds.settings import Secret, secret
+from aiostream_ds.sources.decoding import DecodingSettings
 
 __all__ = ["RedisSettings", "servers_of"]
 

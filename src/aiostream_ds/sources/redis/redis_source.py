@@ -15,6 +15,8 @@ from msgspec import Meta
 from aiostream_ds._channels.policy import Retry, SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._redis.redis_connection import MissingRight
+from aiostream_ds._redis.servers import Call, keep_fresh
 from aiostream_ds._telemetry import current_counters
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
@@ -31,7 +33,6 @@ from aiostream_ds.sources.redis.history import newest_rows, rows_after
 from aiostream_ds.sources.redis.live_entries import live_entries
 from aiostream_ds.sources.redis.positions import BEGINNING, Change, Id, Position, read_info
 from aiostream_ds.sources.redis.pubsub import PublishedMessage, PubSub, PubSubKey, keyspace
-from aiostream_ds.sources.redis.redis_connection import MissingRight
 from aiostream_ds.sources.redis.redis_health import (
     check_server,
     events_warning,
@@ -45,7 +46,6 @@ from aiostream_ds.sources.redis.redis_names import (
 )
 from aiostream_ds.sources.redis.redis_settings import RedisSettings, servers_of
 from aiostream_ds.sources.redis.resumption import Resumption
-from aiostream_ds.sources.redis.servers import Call, keep_fresh
 from aiostream_ds.sources.redis.stream_set import STREAMS, StreamSet, split_names
 
 __all__ = ["Redis"]

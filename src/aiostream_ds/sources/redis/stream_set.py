@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from aiostream_ds._redis.redis_connection import MissingRight
+from aiostream_ds._redis.servers import Servers
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.sources.redis.entry_reader import PAGE_ENTRIES
 from aiostream_ds.sources.redis.positions import BEGINNING, Position, StreamInfo, read_info
-from aiostream_ds.sources.redis.redis_connection import MissingRight
 from aiostream_ds.sources.redis.redis_names import stream_names
-from aiostream_ds.sources.redis.servers import Servers
 
 __all__ = ["STREAMS", "StreamSet", "split_names"]
 

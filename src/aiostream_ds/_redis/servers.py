@@ -16,8 +16,8 @@ import anyio
 from redis.crc import key_slot
 
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._redis.redis_connection import Address, Connection, Moved, RedisLogin, dial
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
-from aiostream_ds.sources.redis.redis_connection import Address, Connection, Moved, RedisLogin, dial
 
 __all__ = [
     "REFRESH",

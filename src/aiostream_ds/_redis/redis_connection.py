@@ -23,8 +23,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from aiostream_ds._connection_errors import address, connection_error
 from aiostream_ds.errors import BadQuery, ConfigError, PluginError, UpstreamError
-from aiostream_ds.sources.connection_errors import address, connection_error
 
 __all__ = [
     "ANSWER_TIMEOUT",

@@ -1,4 +1,4 @@
-"""TLS of a source's connection: the settings, and the `ssl.SSLContext` that they make."""
+"""TLS of a connection to a server: the settings, and the `ssl.SSLContext` that they make."""
 
 import contextlib
 import os

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis as Client
 
+from aiostream_ds._redis import redis_connection
 from aiostream_ds.sources.redis import Redis as Source
-from aiostream_ds.sources.redis import redis_connection
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.servers import Proxy, Redis, certificates
 

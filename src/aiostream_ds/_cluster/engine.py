@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
+    "NODES",
     "START",
     "Appended",
     "Engine",
@@ -42,6 +43,10 @@ class EntryId(NamedTuple):
 START = EntryId(0, 0)
 """Before the first entry of a log."""
 
+NODES = "_nodes"
+"""A channel without a log, whose members are all nodes with a valid lease: `members` of it is how
+nodes notice that others have died. The names of other channels do not begin with `_`."""
+
 
 class Entry(NamedTuple):
     """An entry of a log. `previous` is the id of the entry before it, also if that is removed."""
@@ -63,7 +68,8 @@ class LogPage(NamedTuple):
 
 class Ownership(NamedTuple):
     """The answer to `take`: the owner and its term. `taken`: this call has made it the owner, and
-    its first entry is in the log. `last`: the entry before that; START when the log was empty."""
+    its first entry is in the log. `last`: the entry before that, or if not taken, the last entry of
+    the log; START when there is none."""
 
     node: str
     term: int
@@ -148,7 +154,10 @@ class Engine(Protocol):
         One operation of the server: it chooses a term above all terms and entries of the channel,
         and appends the payload as the first entry of that term. Without an effect when another
         node with a valid lease owns the channel. Idempotent for one payload: a call that is
-        repeated because its answer was lost returns the term that it has made.
+        repeated because its answer was lost returns the term that it has made, and the same `last`.
+
+        Followers call it now and then in order to compare the owner and the end of the log with
+        what they know: without an effect it should cost no more than `read`.
         """
 
     async def resign(self, channel: str, node: str, term: int) -> None:
@@ -169,8 +178,8 @@ class Engine(Protocol):
             schema: replaces the schema of the channel, which `schema` returns.
 
         Raises:
-            Fenced: another term has begun.
-            LogLost: `previous` is not the last entry of the log: the server has lost it.
+            Fenced: another term has begun, or an entry with another payload has this id.
+            LogLost: the log ends before `previous`, or is gone: the server has lost entries.
             EntryTooLarge: the payload is too large.
         """
 

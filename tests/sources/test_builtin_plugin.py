@@ -32,6 +32,7 @@ OWN = {
 
 LOAD = """
 import json, sys
+sys.modules["opentelemetry"] = None  # redis-py imports it if it is installed, as for these tests
 from importlib import import_module
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import describe

@@ -210,7 +210,7 @@ async def test_what_may_be_missing_is_a_status_and_counted():
             await until(lambda: any("may be missing" in (s or "") for s in statuses(exact)))
             assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 1
             ok, message = await grafana.health()
-            assert ok and "1 interruption, after 1 of which messages may be missing" in message
+            assert ok and "1 interruption; 1 gap in which messages may be missing" in message
 
 
 async def test_numbers_show_exactly_what_is_missing():
@@ -376,7 +376,7 @@ async def test_closing_a_panel_does_not_shorten_the_wait_of_a_server():
         viewer = await grafana.follow("x/messages/-/-")
         await until(lambda: any("waiting for 3" in (s or "") for s in statuses(viewer)))
         source = await grafana.data_source(Http)
-        await until(lambda: (None, None) in source._interruptions._channels)
+        await until(lambda: (None, None) in source._runs._interruptions._channels)
         assert server.accepted == 1
 
 

@@ -29,11 +29,11 @@ def test_a_gap_begins_with_the_loss_and_ends_with_the_subscription(monkeypatch):
     monkeypatch.setattr("aiostream_ds.sources.gaps.now_ms", lambda: now)
     gaps = Gaps("the server keeps none")
     assert gaps.end("news") is None, "nothing was lost before"
-    gaps.extend("news")
+    gaps.begin("news", None)
     assert gaps.end("news") is None, "it was never subscribed"
     gaps.begin("news", now - 500)
     now += 5_000
-    gaps.extend("news")
+    gaps.begin("news", None)
     now += 5_000
     gap = gaps.end("news")
     assert gap is not None and (gap.start, gap.end) == (999_500, 1_010_000)
@@ -44,4 +44,12 @@ def test_a_gap_begins_with_the_loss_and_ends_with_the_subscription(monkeypatch):
     assert gaps.end("news") is None and gaps.count == 1, "nobody waited for it any more"
     gaps.begin("news", now)
     gaps.forget("news")
-    assert gaps.end("news") is None and gaps.text() == "1 outage in which messages may be missing"
+    assert gaps.end("news") is None and gaps.text() == "1 gap in which messages may be missing"
+
+
+def test_rows_that_are_missing_by_their_numbers_are_counted():
+    gaps = Gaps("the server keeps none")
+    gaps.add_missing("news", 1_500, "n 4 to 1503 are missing: 1,500 rows")
+    gaps.add_outage("news", 0)
+    assert gaps.text() == "2 gaps in which messages may be missing; 1,500 rows are missing"
+    assert [each["text"][:6] for each in gaps.details()] == ["n 4 to", "messag"]

@@ -1,4 +1,4 @@
-"""Outages in which messages may have been lost, because the server keeps none."""
+"""Gaps in what was received: outages in which the server keeps nothing, and missing numbers."""
 
 import time
 from collections import OrderedDict, deque
@@ -23,57 +23,71 @@ class Gap(NamedTuple):
     address: str
     start: int
     end: int
-    reason: str
-
-    @property
-    def text(self) -> str:
-        """The gap in words."""
-        return (
-            f"messages from {_clock(self.start)} to {_clock(self.end)} UTC may be missing: the"
-            f" connection was lost, and {self.reason}"
-        )
+    text: str
+    """The gap in words."""
 
 
 class Gaps:
     """The gaps of one data source. Each is counted in `aiostream_ds_gaps_total`.
 
-    How many messages were lost is not known: the server does not count them.
+    How many messages were lost is known only if they are numbered: servers do not count them.
 
     Args:
         reason: why the server does not send them afterwards, as "Redis keeps nothing of what it
             publishes".
+
+    Attributes:
+        count: the gaps.
+        missing: the rows that are known to be missing.
     """
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
         self._lost: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._gaps: deque[Gap] = deque(maxlen=REMEMBERED)
-        self.count = 0
+        self.count = self.missing = 0
 
-    def begin(self, address: str, since: int) -> None:
-        """The subscription of an address was lost. Everything up to `since` (Unix ms) was
-        received."""
-        first, _ = self._lost.pop(address, (since, 0))
-        self._lost[address] = first, now_ms()
+    def begin(self, address: str, since: int | None) -> None:
+        """The subscription of an address was lost: everything up to `since` (Unix ms) was received.
+        None: the address could not be subscribed to, perhaps again."""
+        found = self._lost.pop(address, None)
+        if found is not None:
+            since, _ = found
+        if since is None:
+            return
+        self._lost[address] = since, now_ms()
         while len(self._lost) > REMEMBERED:
             self._lost.popitem(last=False)
 
-    def extend(self, address: str) -> None:
-        """The address could not be subscribed again."""
-        if address in self._lost:
-            self.begin(address, 0)
-
-    def end(self, address: str, reason: str | None = None) -> Gap | None:
-        """The address is subscribed: its gap, if the subscription was lost before. `reason`: as in
-        `Gaps`, for this gap."""
+    def end(self, address: str) -> Gap | None:
+        """The address is subscribed: its gap, if the subscription was lost before."""
         found = self._lost.pop(address, None)
-        now = now_ms()
-        if found is None or now - found[1] > FORGOTTEN_AFTER:
+        if found is None or now_ms() - found[1] > FORGOTTEN_AFTER:
             return None
-        gap = Gap(address, found[0], now, reason or self._reason)
+        return self.add_outage(address, found[0])
+
+    def add_outage(self, address: str, since: int, reason: str | None = None) -> Gap:
+        """The connection was lost from `since` (Unix ms) until now. `reason`: as in `Gaps`, for
+        this gap."""
+        now = now_ms()
+        text = (
+            f"messages from {_clock(since)} to {_clock(now)} UTC may be missing: the connection was"
+            f" lost, and {reason or self._reason}"
+        )
+        return self._add(Gap(address, since, now, text), 0)
+
+    def add_missing(self, address: str, rows: int, text: str) -> Gap:
+        """So many rows are missing, as the numbers of those that were received show."""
+        now = now_ms()
+        return self._add(Gap(address, now, now, text), rows)
+
+    def _add(self, gap: Gap, missing: int) -> Gap:
         self._gaps.append(gap)
         self.count += 1
-        current_counters().gaps += 1
+        self.missing += missing
+        counters = current_counters()
+        counters.gaps += 1
+        counters.rows_missing += missing
         return gap
 
     def forget(self, address: str) -> None:
@@ -82,8 +96,11 @@ class Gaps:
 
     def text(self) -> str:
         """The number of gaps, for the message of "Save & test"; empty if there are none."""
-        noun = "outage" if self.count == 1 else "outages"
-        return f"{self.count:,} {noun} in which messages may be missing" if self.count else ""
+        if not self.count:
+            return ""
+        noun = "gap" if self.count == 1 else "gaps"
+        text = f"{self.count:,} {noun} in which messages may be missing"
+        return f"{text}; {self.missing:,} rows are missing" if self.missing else text
 
     def details(self) -> list[dict[str, Any]]:
         """The newest gaps, for the details of "Save & test"."""

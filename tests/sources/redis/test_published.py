@@ -124,7 +124,7 @@ async def test_a_lost_connection_is_a_gap_that_panels_show(server: Redis, client
             )
             assert -1 not in [row["n"] for row in stock.rows]
             assert (await grafana.metrics())["aiostream_ds_gaps_total"] == 1
-            assert "1 outage in which" in (await grafana.health())[1]
+            assert "1 gap in which" in (await grafana.health())[1]
 
 
 async def test_a_channel_that_the_user_may_not_read_is_refused_alone(server: Redis, client: Client):

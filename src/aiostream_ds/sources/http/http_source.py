@@ -15,15 +15,10 @@ from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
-from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
+from aiostream_ds.errors import ConfigError, UpstreamError
 from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
-from aiostream_ds.sources.decoding import (
-    DecodingSettings,
-    MessageDecoder,
-    MessageErrors,
-    with_labels,
-)
+from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder, with_labels
 from aiostream_ds.sources.http.answer_reader import (
     ACCEPT,
     AnswerReader,
@@ -31,13 +26,9 @@ from aiostream_ds.sources.http.answer_reader import (
     HttpMessage,
     open_reader,
 )
+from aiostream_ds.sources.http_client.channel_runs import ChannelRuns
 from aiostream_ds.sources.http_client.client import HttpClient, HttpSettings
-from aiostream_ds.sources.http_client.interrupted_channels import (
-    InterruptedChannel,
-    InterruptedChannels,
-)
 from aiostream_ds.sources.http_client.recent_values import RecentValues
-from aiostream_ds.sources.http_client.stream_status import StreamStatus
 from aiostream_ds.sources.http_client.templates import (
     MessageTemplate,
     UrlTemplate,
@@ -105,9 +96,7 @@ class Http(DataSource[HttpSourceSettings]):
         if settings.body and settings.method != "POST":
             raise ConfigError(f"method must be POST, because body is set; got {settings.method!r}")
         self._names = tuple(dict.fromkeys((*self._url.names, *self._body.names)))
-        self._errors = MessageErrors()
-        MessageDecoder(settings, self._errors)  # its settings are checked
-        self._interruptions = InterruptedChannels()
+        self._runs = ChannelRuns(settings, settings.sequence)
         limit = f"expected at most {settings.max_message:,} bytes"
         self._too_long = f"{limit}, which the setting maxMessage allows, got more"
         self._parameters, self._events = RecentValues(), RecentValues()
@@ -127,30 +116,22 @@ class Http(DataSource[HttpSourceSettings]):
         It is requested again when it ends. What was sent in between may be missing; events with an
         id are requested from the last one on.
         """
-        channel = parameters, event
-        state = self._interruptions.begin(channel)
-        reader: AnswerReader | None = None
-        try:
-            if state.wait:
-                self._interruptions.keep(channel, state)  # the wait outlives this run
-                yield state.waiting()
-                await anyio.sleep(state.wait)
-            async with self._open(parameters, state.last_event_id) as (reader, chunks):
-                status = self._status(state)
-                if (changed := status.connected(resumes=bool(state.last_event_id))) is not None:
+        address = parameters or ""
+        with self._runs.begin((parameters, event), address) as run:
+            if (changed := run.waiting()) is not None:
+                yield changed
+                await run.wait()
+            async with self._open(parameters, run.last_event_id) as (reader, chunks):
+                run.reconnect = lambda: reader.reconnect
+                if (changed := run.connected(resumes=bool(run.last_event_id))) is not None:
                     yield changed
-                decoder = status.decoder
                 async for messages in chunks:
-                    rows = self._rows(decoder, messages, reader, event, parameters or "")
+                    rows = self._rows(run.decoder, messages, reader, event, address)
                     if rows:
                         yield rows
-                    if (changed := status.received(rows)) is not None:
+                    if (changed := run.received(rows)) is not None:
                         yield changed
-                    state.last_event_id = reader.last_event_id
-        except PluginError as error:
-            reconnect = None if reader is None else reader.reconnect
-            self._interruptions.failed(channel, state, error, reconnect)
-            raise
+                    run.last_event_id = reader.last_event_id
 
     @messages.subscribe
     async def may_read(
@@ -181,13 +162,8 @@ class Http(DataSource[HttpSourceSettings]):
         else:
             text = await self._try_stream(parameters)
         able = stream_capabilities(type(self))["messages"].text()
-        found = (text, able, self._errors.text(), self._interruptions.text())
-        details = {
-            "parameters": list(self._names),
-            **self._errors.details(),
-            **self._interruptions.details(),
-        }
-        return Health(message="; ".join(filter(None, found)), details=details)
+        details = {"parameters": list(self._names), **self._runs.details()}
+        return Health(message="; ".join([text, able, *self._runs.findings()]), details=details)
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -265,10 +241,6 @@ class Http(DataSource[HttpSourceSettings]):
             extra = {"event": kind} if event is None and kind and kind != "message" else {}
             rows += decoder.rows(data, extra, address=address, content_type=reader.content_type)
         return rows
-
-    def _status(self, state: InterruptedChannel) -> StreamStatus:
-        decoder = MessageDecoder(self.settings, self._errors)
-        return StreamStatus(decoder, state, self._interruptions, self.settings.sequence)
 
     # -- Save & test ---------------------------------------------------------------------------
 

@@ -3,14 +3,11 @@ since when messages may be missing."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
 
 import anyio
 
-from aiostream_ds._channels.status import Status
-from aiostream_ds._telemetry import current_counters
 from aiostream_ds.errors import PluginError
-from aiostream_ds.sources.gaps import Gap, now_ms
+from aiostream_ds.sources.gaps import now_ms
 from aiostream_ds.sources.http_client.answers import LONGEST_WAIT, RetryLater
 
 __all__ = ["InterruptedChannel", "InterruptedChannels"]
@@ -28,82 +25,70 @@ class InterruptedChannel:
     Attributes:
         last_event_id: the id of the last event, with which Server-Sent Events resume.
         last_number: the last value of the column of the setting `sequence`.
+        has_failed: whether no connection has been opened since the last failure.
+        lost_at: when the connection was lost, in Unix ms; None if there was none before.
+        is_open: whether there is a connection.
+        reason: why the server has asked not to be asked for a while.
     """
 
     __slots__ = (
         "_failed_at",
-        "_is_live",
         "_not_before",
-        "_reason",
-        "_since",
+        "has_failed",
+        "is_open",
         "last_event_id",
         "last_number",
+        "lost_at",
+        "reason",
     )
 
     def __init__(self) -> None:
         self.last_event_id = ""
         self.last_number: float | None = None
-        self._since: int | None = None  # Unix ms of the loss of a connection that had messages
+        self.lost_at: int | None = None
+        self.has_failed = self.is_open = False
+        self.reason = ""
         self._failed_at = self._not_before = 0.0
-        self._is_live = False
-        self._reason = ""
 
     @property
     def wait(self) -> float:
         """Seconds for which the server has asked not to be asked."""
         return max(0.0, self._not_before - anyio.current_time())
 
-    def waiting(self) -> Status:
-        """The status during this wait."""
-        return Status("warning", f"waiting for {self.wait:.0f} s: {self._reason}")
-
-    def connected(self, *, resumes: bool) -> str | None:
-        """The connection is open again. Returns what may be missing; "" if nothing is; None if
-        there was no outage."""
-        self._is_live = True
-        if not self._failed_at:
-            return None
-        since, self._since, self._failed_at = self._since, None, 0.0
-        if since is None or resumes:
-            return ""
-        return Gap("", since, now_ms(), "the server does not send them again").text
-
     def failed(self, error: PluginError, reconnect: float | None) -> None:
-        now = anyio.current_time()
-        if self._is_live:
-            self._is_live = False
-            if self._since is None:
-                self._since = now_ms()
-        self._failed_at = now
+        """The run ended with this error. `reconnect`: seconds after which the server wants to be
+        asked again."""
+        if self.is_open and self.lost_at is None:
+            self.lost_at = now_ms()
+        self.has_failed, self.is_open = True, False
+        self._failed_at = now = anyio.current_time()
         delay = error.seconds if isinstance(error, RetryLater) else reconnect
         if delay:
-            self._not_before, self._reason = now + min(delay, LONGEST_WAIT), error.message
+            self._not_before, self.reason = now + min(delay, LONGEST_WAIT), error.message
 
-    def is_over(self, now: float) -> bool:
+    @property
+    def is_over(self) -> bool:
         """Whether no retry will follow the failure."""
-        return now > max(self._failed_at, self._not_before) + FORGET_AFTER
+        return anyio.current_time() > max(self._failed_at, self._not_before) + FORGET_AFTER
 
 
 class InterruptedChannels:
-    """The interruptions of a data source's channels.
+    """The interrupted channels of a data source.
 
     Attributes:
         count: the connections that were lost after they had been open.
-        gaps: after how many of them messages may be missing.
-        missing: rows that the numbers of the setting `sequence` have shown as missing.
     """
 
     def __init__(self) -> None:
         self._channels: OrderedDict[Hashable, InterruptedChannel] = OrderedDict()
-        self._counters = current_counters()
-        self.count = self.gaps = self.missing = 0
+        self.count = 0
 
     def begin(self, channel: Hashable) -> InterruptedChannel:
         """For a run that begins: what the channel remembers."""
         found = self._channels.pop(channel, None)
-        if found is None or found.is_over(anyio.current_time()):
+        if found is None or found.is_over:
             found = InterruptedChannel()
-        found._is_live = False
+        found.is_open = False
         return found
 
     def keep(self, channel: Hashable, state: InterruptedChannel) -> None:
@@ -120,32 +105,12 @@ class InterruptedChannels:
         reconnect: float | None,
     ) -> None:
         """The run ended with this error, and another follows if it is transient."""
-        self.count += state._is_live
+        self.count += state.is_open
         if not error.permanent:
             state.failed(error, reconnect)
             self.keep(channel, state)
 
-    def count_gap(self, missing: int = 0) -> None:
-        """Messages may be missing, or so many rows are."""
-        self.gaps += 1
-        self.missing += missing
-        self._counters.gaps += 1
-        self._counters.rows_missing += missing
-
     def text(self) -> str:
-        """What was lost, for the message of Save & test; empty if nothing was."""
-        if not self.count and not self.gaps:
-            return ""
+        """The number of interruptions, for the message of Save & test; empty if there were none."""
         noun = "interruption" if self.count == 1 else "interruptions"
-        text = f"{self.count:,} {noun}"
-        if self.gaps:
-            text += f", after {self.gaps:,} of which messages may be missing"
-        return f"{text}; {self.missing:,} rows are missing" if self.missing else text
-
-    def details(self) -> dict[str, Any]:
-        """The same as numbers."""
-        return {
-            "interruptions": self.count,
-            "gaps": self.gaps,
-            "rows_missing": self.missing,
-        }
+        return f"{self.count:,} {noun}" if self.count else ""

@@ -169,10 +169,7 @@ class Mqtt(DataSource[MqttSettings]):
                     if changed is not None:
                         yield changed
         except UpstreamError:
-            if is_following:
-                self._gaps.begin(topic, now_ms())
-            else:
-                self._gaps.extend(topic)
+            self._gaps.begin(topic, now_ms() if is_following else None)
             raise
 
     @staticmethod

@@ -6,7 +6,7 @@ import anyio
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds.sources.decoding import MessageDecoder
-from aiostream_ds.sources.gaps import Gaps
+from aiostream_ds.sources.gaps import Gap, Gaps
 from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
 
 __all__ = ["Outage", "TopicStatus"]
@@ -37,7 +37,7 @@ class TopicStatus:
 
     def subscribed(self) -> Status | None:
         """The topic is subscribed to, perhaps again."""
-        self._end_gap()
+        self._show(self._gaps.end(self._topic))
         return self._status.change()
 
     def outage(self, outage: Outage) -> Status | None:
@@ -47,8 +47,7 @@ class TopicStatus:
             return self._status.change()
         self._status.set("outage", Status())
         if outage.text and anyio.current_time() - outage.at < SHOWN:
-            self._gaps.begin(self._topic, outage.since)
-            self._end_gap(outage.text)
+            self._show(self._gaps.add_outage(self._topic, outage.since, outage.text))
         return self._status.change()
 
     def after_message(self) -> Status | None:
@@ -56,7 +55,6 @@ class TopicStatus:
         self._status.set("messages", self._decoder.status())
         return self._status.change()
 
-    def _end_gap(self, reason: str | None = None) -> None:
-        gap = self._gaps.end(self._topic, reason)
+    def _show(self, gap: Gap | None) -> None:
         if gap is not None:
             self._status.set("gap", Status("warning", gap.text), SHOWN)

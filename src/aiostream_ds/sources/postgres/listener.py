@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
-from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -11,6 +10,7 @@ import asyncpg
 from anyio.abc import TaskGroup
 
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
+from aiostream_ds.sources.gaps import now_ms
 from aiostream_ds.sources.postgres.database import CLIENT_ERRORS, Database, close, server_error
 from aiostream_ds.sources.postgres.postgres_settings import PostgresSettings
 from aiostream_ds.upstream import Upstream
@@ -86,15 +86,15 @@ class NotificationListener(Upstream[str, str]):
         super().__init__(name="LISTEN", timeout=settings.connect_timeout, concurrency=1)
         self._database = database
         self._settings = settings
-        self.alive_at = datetime.now(UTC)
-        """When the server was last heard on the connection: what is later may be missed."""
+        self.received_until = now_ms()
+        """When the last message or answer was received, in Unix ms."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[_Connection]:
         if self._settings.pooler:
             raise ConfigError("LISTEN does not work through a pooler in transaction mode")
         connection = _Connection(await self._database.connect())
-        self.alive_at = datetime.now(UTC)
+        self.received_until = now_ms()
         try:
             yield connection
         finally:
@@ -121,7 +121,7 @@ class NotificationListener(Upstream[str, str]):
                 continue
             if notification is None:
                 raise UpstreamError("PostgreSQL has closed the connection that listens")
-            self.alive_at = datetime.now(UTC)
+            self.received_until = now_ms()
             yield notification
             if connection.is_full:
                 raise UpstreamError(f"more than {QUEUED:,} notifications came at once")
@@ -135,7 +135,7 @@ class NotificationListener(Upstream[str, str]):
             raise UpstreamError(
                 f"PostgreSQL has not answered for {PING:g} s on the connection that listens"
             ) from None
-        self.alive_at = datetime.now(UTC)
+        self.received_until = now_ms()
 
 
 class Wakeup:

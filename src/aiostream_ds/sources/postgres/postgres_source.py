@@ -215,10 +215,7 @@ class Postgres(DataSource[PostgresSettings]):
                     if (changed := status.change()) is not None:
                         yield changed
         except UpstreamError:
-            if is_listening:
-                self._gaps.begin(channel, round(self._listener.alive_at.timestamp() * 1000))
-            else:
-                self._gaps.extend(channel)
+            self._gaps.begin(channel, self._listener.received_until if is_listening else None)
             raise
         except BaseException:
             self._gaps.forget(channel)

@@ -350,10 +350,7 @@ class Redis(DataSource[RedisSettings]):
                     if (changed := status.change()) is not None:
                         yield changed
         except UpstreamError:
-            if is_subscribed:
-                self._gaps.begin(str(key), pubsub.received_until)
-            else:
-                self._gaps.extend(str(key))
+            self._gaps.begin(str(key), pubsub.received_until if is_subscribed else None)
             raise
 
     # -- Save & test ---------------------------------------------------------------------------

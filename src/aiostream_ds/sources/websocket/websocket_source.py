@@ -16,17 +16,12 @@ from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
-from aiostream_ds.errors import PluginError
 from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
-from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
+from aiostream_ds.sources.decoding import MessageDecoder, with_labels
+from aiostream_ds.sources.http_client.channel_runs import ChannelRuns
 from aiostream_ds.sources.http_client.client import HttpClient
-from aiostream_ds.sources.http_client.interrupted_channels import (
-    InterruptedChannel,
-    InterruptedChannels,
-)
 from aiostream_ds.sources.http_client.recent_values import RecentValues
-from aiostream_ds.sources.http_client.stream_status import StreamStatus
 from aiostream_ds.sources.websocket.shared_socket import SharedSocket, SocketKey
 from aiostream_ds.sources.websocket.socket_reader import MESSAGE_BYTES, SocketReader
 from aiostream_ds.sources.websocket.websocket_settings import (
@@ -68,9 +63,7 @@ class WebSocket(DataSource[WebSocketSettings]):
         settings = self.settings
         self._subscriptions = Subscriptions(settings)
         self._login_parts = login_secrets(settings.login)
-        self._errors = MessageErrors()
-        MessageDecoder(settings, self._errors)  # its settings are checked
-        self._interruptions = InterruptedChannels()
+        self._runs = ChannelRuns(settings, settings.sequence)
         self._parameters = RecentValues()
         self._shared: SharedSocket | None = None
         async with HttpClient(settings, self._subscriptions.url) as self._client:
@@ -82,7 +75,7 @@ class WebSocket(DataSource[WebSocketSettings]):
                 lambda: self._open({}),
                 self._subscriptions,
                 keys,
-                self._errors,
+                self._runs.errors,
                 settings.max_message,
                 settings.timeout,
                 self._client.server,
@@ -100,27 +93,21 @@ class WebSocket(DataSource[WebSocketSettings]):
 
         The connection is opened again when it is lost. What was sent in between is missing.
         """
-        state = self._interruptions.begin(parameters)
-        try:
-            if state.wait:
-                self._interruptions.keep(parameters, state)  # the wait outlives this run
-                yield state.waiting()
-                await anyio.sleep(state.wait)
-            status = self._status(state)
-            decoder, address = status.decoder, parameters or ""
+        address = parameters or ""
+        with self._runs.begin(parameters, address) as run:
+            if (changed := run.waiting()) is not None:
+                yield changed
+                await run.wait()
             async with self._channel(parameters) as next_message:
-                if (changed := status.connected(resumes=False)) is not None:
+                if (changed := run.connected()) is not None:
                     yield changed
                 while True:
                     payload, received = await next_message()
-                    rows = decoder.rows(payload, received=received, address=address)
+                    rows = run.decoder.rows(payload, received=received, address=address)
                     if rows:
                         yield rows
-                    if (changed := status.received(rows)) is not None:
+                    if (changed := run.received(rows)) is not None:
                         yield changed
-        except PluginError as error:
-            self._interruptions.failed(parameters, state, error, None)
-            raise
 
     @messages.subscribe
     async def may_read(self, user: User | None, parameters: str | None = None) -> None:
@@ -148,12 +135,7 @@ class WebSocket(DataSource[WebSocketSettings]):
         else:
             text = await self._try_channel(parameters)
         able = stream_capabilities(type(self))["messages"].text()
-        found = (text, able, self._errors.text(), self._interruptions.text())
-        details = {
-            "parameters": list(self._subscriptions.names),
-            **self._errors.details(),
-            **self._interruptions.details(),
-        }
+        details = {"parameters": list(self._subscriptions.names), **self._runs.details()}
         if self._shared is not None:
             counts = self._shared.statistics()
             details |= {
@@ -164,7 +146,7 @@ class WebSocket(DataSource[WebSocketSettings]):
                 "messages_without_key": self._shared.without_key,
                 "keys_seen": len(self._shared.keys_seen),
             }
-        return Health(message="; ".join(filter(None, found)), details=details)
+        return Health(message="; ".join([text, able, *self._runs.findings()]), details=details)
 
     # -- connections ---------------------------------------------------------------------------
 
@@ -211,10 +193,6 @@ class WebSocket(DataSource[WebSocketSettings]):
             if settings.login:
                 await reader.send(settings.login.reveal())
             yield reader
-
-    def _status(self, state: InterruptedChannel) -> StreamStatus:
-        decoder = MessageDecoder(self.settings, self._errors)
-        return StreamStatus(decoder, state, self._interruptions, self.settings.sequence)
 
     # -- Save & test ---------------------------------------------------------------------------
 

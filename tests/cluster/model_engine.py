@@ -1,0 +1,397 @@
+"""An engine in memory: what Redis and NATS promise, and how they fail.
+
+Commands are atomic in the server. Between a node and the server there is latency; requests and
+answers get lost when the connection breaks; a promoted replica lacks the last writes.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiostream_ds._cluster.engine import (
+    START,
+    Appended,
+    EngineError,
+    Entry,
+    EntryId,
+    EntryTooLarge,
+    Event,
+    Fenced,
+    LogLost,
+    LogPage,
+    Ownership,
+    Reconnected,
+    Resigned,
+)
+
+_JOURNAL = 5_000  # writes that a promoted replica may lack
+
+
+class _Channel:
+    """What the server keeps of a channel."""
+
+    def __init__(self) -> None:
+        self.node = ""
+        self.term = 0
+        self.taken_after = START  # the last entry before the term
+        self.log: deque[Entry] = deque()
+        self.removed = START  # the last entry that was removed from the log
+        self.schema: bytes | None = None
+        self.members: set[str] = set()
+
+    @property
+    def last(self) -> EntryId:
+        return self.log[-1].id if self.log else START
+
+
+class ModelServer:
+    """The server, its clock and its failures.
+
+    Attributes:
+        entries: bound of a log.
+        largest: bound of an entry, in bytes.
+        clock: seconds that are added to the clock of the loop: the server's clock may be set.
+        appended: each entry that was ever in a log, by channel, for checks.
+        operations: how many there were, by name.
+    """
+
+    def __init__(self, *, entries: int = 1000, largest: int = 1_000_000) -> None:
+        self.entries, self.largest = entries, largest
+        self.clock = 0.0
+        self.is_up = True
+        self.channels: dict[str, _Channel] = {}
+        self.leases: dict[str, float] = {}
+        self.connections: dict[ModelEngine, None] = {}
+        self.watchers: dict[str, dict[ModelEngine, None]] = {}
+        self.appended: dict[str, list[Entry]] = {}
+        self.operations: dict[str, int] = {}
+        self._journal: deque[Callable[[], Any]] = deque(maxlen=_JOURNAL)
+
+    def time(self) -> float:
+        return asyncio.get_running_loop().time() + self.clock
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def renew(self, node: str, seconds: float) -> None:
+        before = self.leases.get(node, 0.0)
+        self._journal.append(lambda: self.leases.update({node: before}))
+        self.leases[node] = self.time() + seconds
+
+    def release(self, node: str) -> None:
+        self.renew(node, 0.0)
+
+    def is_alive(self, node: str) -> bool:
+        return self.leases.get(node, 0.0) > self.time()
+
+    def take(self, channel: str, node: str, payload: bytes) -> Ownership:
+        found = self._channel(channel)
+        if found.node == node and self._first_payload(found) == payload:
+            return Ownership(node, found.term, True, found.taken_after)
+        if found.node not in ("", node) and self.is_alive(found.node):
+            return Ownership(found.node, found.term, False, found.last)
+        before = found.node, found.term, found.taken_after
+        term = max(int(self.time() * 1000), found.last.term + 1, found.term + 1)
+        found.node, found.term, found.taken_after = node, term, found.last
+
+        def undo() -> None:
+            found.node, found.term, found.taken_after = before
+
+        entry = Entry(EntryId(term, 0), found.last, payload)
+        self._append(channel, found, entry, undo)
+        return Ownership(node, term, True, entry.previous)
+
+    def _first_payload(self, found: _Channel) -> bytes | None:
+        for entry in reversed(found.log):
+            if entry.id == (found.term, 0):
+                return entry.payload
+        return None
+
+    def resign(self, channel: str, node: str, term: int) -> None:
+        found = self._channel(channel)
+        if (found.node, found.term) == (node, term):
+            found.node = ""
+            self._journal.append(lambda: setattr(found, "node", node))
+            self._publish(channel, Resigned(channel, term))
+
+    def append(self, channel: str, entry: Entry, schema: bytes | None) -> None:
+        found = self._channel(channel)
+        if len(entry.payload) > self.largest:
+            raise EntryTooLarge(f"{len(entry.payload)} bytes")
+        if found.last == entry.id and found.log[-1] == entry:
+            return
+        if found.last >= entry.id:
+            raise Fenced(f"{channel}: the log ends with {found.last}")
+        if found.last != entry.previous:
+            raise LogLost(f"{channel}: the log ends with {found.last}")
+        before = found.schema
+        if schema is not None:
+            found.schema = schema
+        self._append(channel, found, entry, lambda: setattr(found, "schema", before))
+
+    def _append(
+        self, channel: str, found: _Channel, entry: Entry, undo: Callable[[], object]
+    ) -> None:
+        found.log.append(entry)
+        self.appended.setdefault(channel, []).append(entry)
+
+        def undo_all() -> None:
+            undo()
+            if found.log and found.log[-1] == entry:
+                found.log.pop()
+
+        self._journal.append(undo_all)
+        while len(found.log) > self.entries:
+            found.removed = found.log.popleft().id
+        self._publish(channel, Appended(channel, entry))
+
+    def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
+        found = self._channel(channel)
+        if not found.log:
+            return LogPage([], START, START, after < found.removed)
+        page = []
+        for entry in reversed(found.log):  # most reads are of the end
+            if entry.id <= after:
+                break
+            page.append(entry)
+        page = page[::-1][:limit]
+        return LogPage(page, found.log[0].id, found.last, after < found.removed)
+
+    def schema(self, channel: str) -> bytes | None:
+        return self._channel(channel).schema
+
+    def enter(self, channel: str, node: str) -> None:
+        members = self._channel(channel).members
+        if node not in members:
+            members.add(node)
+            self._journal.append(lambda: members.discard(node))
+
+    def leave(self, channel: str, node: str) -> None:
+        members = self._channel(channel).members
+        if node in members:
+            members.discard(node)
+            self._journal.append(lambda: members.add(node))
+
+    def members(self, channel: str) -> frozenset[str]:
+        return frozenset(filter(self.is_alive, self._channel(channel).members))
+
+    def _channel(self, channel: str) -> _Channel:
+        if channel not in self.channels:
+            self.channels[channel] = _Channel()
+        return self.channels[channel]
+
+    def _publish(self, channel: str, event: Event) -> None:
+        for connection in tuple(self.watchers.get(channel, ())):
+            connection.notify(event)
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def evict(self, channel: str) -> None:
+        """Remove a log, as a server that is out of memory does."""
+        found = self._channel(channel)
+        found.log.clear()
+        found.removed = START
+
+    def lose_writes(self, count: int) -> None:
+        """Promote a replica that lacks the last writes."""
+        for _ in range(min(count, len(self._journal))):
+            self._journal.pop()()
+        self.disconnect_all()
+
+    def restart(self, *, keep: bool) -> None:
+        """Start again: with what was written, or empty."""
+        self._journal.clear()
+        if not keep:
+            self.channels.clear()
+            self.leases.clear()
+        self.disconnect_all()
+
+    def disconnect_all(self) -> None:
+        for connection in tuple(self.connections):
+            connection.disconnect()
+
+
+class ModelEngine:
+    """The connection of a node to a ModelServer.
+
+    Attributes:
+        latency: seconds of one way; each message has another one, between the two bounds.
+        missed: probability that a notification gets lost without a lost connection.
+        timeout: seconds after which a call without an answer is an error.
+        is_cut: whether nothing passes between this node and the server.
+        is_dead: whether the process is gone: nothing that it does has an effect.
+    """
+
+    name = "model"
+
+    def __init__(self, server: ModelServer, *, seed: int = 0) -> None:
+        self.server = server
+        self.latency = (0.0, 0.0)
+        self.missed = 0.0
+        self.timeout = 2.0
+        self.reconnect = 0.1
+        self.is_cut = self.is_dead = False
+        self._random = random.Random(seed)
+        self._watched: set[str] = set()
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._arrives_at = 0.0
+        self._epoch = 0  # of the connection
+        self._is_connected = False
+        self._calls: set[asyncio.Future[None]] = set()
+
+    async def open(self) -> None:
+        self.server.connections[self] = None
+        self._is_connected = self._is_reachable
+
+    async def aclose(self) -> None:
+        self.disconnect(again=False)
+        self.server.connections.pop(self, None)
+
+    @property
+    def _is_reachable(self) -> bool:
+        return self.server.is_up and not self.is_cut and not self.is_dead
+
+    def disconnect(self, *, again: bool = True) -> None:
+        """Break the connection: calls without an answer fail, notifications get lost."""
+        self._epoch += 1
+        self._is_connected = False
+        for channel in self._watched:
+            self.server.watchers.get(channel, {}).pop(self, None)
+        for call in tuple(self._calls):
+            if not call.done():
+                call.set_exception(EngineError("the connection was lost"))
+        if again:
+            asyncio.get_running_loop().call_later(self.reconnect, self._connect, self._epoch)
+
+    def _connect(self, epoch: int) -> None:
+        if epoch != self._epoch or self._is_connected:
+            return
+        if not self._is_reachable:
+            if not self.is_dead:
+                asyncio.get_running_loop().call_later(self.reconnect, self._connect, epoch)
+            return
+        self._is_connected = True
+        for channel in self._watched:
+            self.server.watchers.setdefault(channel, {})[self] = None
+        self._deliver(Reconnected())
+
+    def notify(self, event: Event) -> None:
+        """Called by the server for a channel that this node watches."""
+        if self.is_cut or self.is_dead or self._random.random() < self.missed:
+            return
+        delay = self._delay()
+        if not delay and self._arrives_at <= asyncio.get_running_loop().time():
+            self._deliver(event)
+            return
+        now = asyncio.get_running_loop().time()
+        self._arrives_at = max(now + delay, self._arrives_at)  # in order
+        asyncio.get_running_loop().call_at(self._arrives_at, self._arrive, event, self._epoch)
+
+    def _arrive(self, event: Event, epoch: int) -> None:
+        if epoch == self._epoch and not self.is_cut:
+            self._deliver(event)
+
+    def _deliver(self, event: Event) -> None:
+        self._events.append(event)
+        self._arrived.set()
+
+    def _delay(self) -> float:
+        low, high = self.latency
+        return self._random.uniform(low, high) if high else 0.0
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """One request and its answer. After a failure the request may have had its effect."""
+        name = function.__name__
+        self.server.operations[name] = self.server.operations.get(name, 0) + 1
+        loop = asyncio.get_running_loop()
+        broken: asyncio.Future[None] = loop.create_future()
+        self._calls.add(broken)
+        deadline = loop.call_later(self.timeout, self._time_out, broken)
+        try:
+            await self._way(broken)
+            result: Any = None
+            error: Exception | None = None
+            try:
+                result = function(*arguments)
+            except Exception as caught:
+                error = caught
+            await self._way(broken)
+            if error is not None:
+                raise error
+            return result
+        finally:
+            deadline.cancel()
+            self._calls.discard(broken)
+            if broken.done() and not broken.cancelled():
+                broken.exception()
+
+    @staticmethod
+    def _time_out(call: asyncio.Future[None]) -> None:
+        if not call.done():
+            call.set_exception(EngineError("no answer"))
+
+    async def _way(self, broken: asyncio.Future[None]) -> None:
+        """One way of a message; without a connection until the call times out."""
+        if not self._is_connected:
+            await asyncio.sleep(0)
+            raise EngineError("not connected")
+        await asyncio.sleep(self._delay())
+        if broken.done() or not self._is_reachable:
+            await broken
+
+    # -- the interface ---------------------------------------------------------------------------
+
+    async def renew(self, node: str, seconds: float) -> None:
+        await self._call(self.server.renew, node, seconds)
+
+    async def release(self, node: str) -> None:
+        await self._call(self.server.release, node)
+
+    async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
+        taken: Ownership = await self._call(self.server.take, channel, node, payload)
+        return taken
+
+    async def resign(self, channel: str, node: str, term: int) -> None:
+        await self._call(self.server.resign, channel, node, term)
+
+    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
+        await self._call(self.server.append, channel, entry, schema)
+
+    async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
+        page: LogPage = await self._call(self.server.read, channel, after, limit)
+        return page
+
+    async def schema(self, channel: str) -> bytes | None:
+        schema: bytes | None = await self._call(self.server.schema, channel)
+        return schema
+
+    async def enter(self, channel: str, node: str) -> None:
+        await self._call(self.server.enter, channel, node)
+
+    async def leave(self, channel: str, node: str) -> None:
+        await self._call(self.server.leave, channel, node)
+
+    async def members(self, channel: str) -> frozenset[str]:
+        found: frozenset[str] = await self._call(self.server.members, channel)
+        return found
+
+    async def watch(self, channel: str) -> None:
+        self._watched.add(channel)
+        await self._call(self._watch, channel)
+
+    def _watch(self, channel: str) -> None:
+        if channel in self._watched and self._is_connected:
+            self.server.watchers.setdefault(channel, {})[self] = None
+
+    async def unwatch(self, channel: str) -> None:
+        self._watched.discard(channel)
+        self.server.watchers.get(channel, {}).pop(self, None)
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            self._arrived.clear()
+            await self._arrived.wait()

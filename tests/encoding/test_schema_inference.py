@@ -268,9 +268,10 @@ def test_times_and_the_cursor_are_shared_by_all_series():
     found = values(
         encoder,
         {"at": NOW, "host": "a", "x": 1, "offset": 1},
-        {"at": NOW, "host": "b", "x": 1, "offset": 2},
+        {"at": NOW, "host": "a", "x": 1, "offset": 2},
+        {"at": NOW, "host": "b", "x": 1, "offset": 3},
     )
-    assert found["at"] == [MS, MS] and found["offset"] == [1, 2]
+    assert found["at"] == [MS, MS] and found["offset"] == [1, 3]
 
 
 def test_columns_of_series_have_the_types_of_the_row_class():

@@ -180,8 +180,8 @@ def test_every_option_of_a_stream_has_a_default_that_passes_its_check():
         ({"cursor": ()}, "one or two different columns, got \\(\\)"),
         ({"cursor": "n", "order": RowOrder()}, "expected an order or a cursor, got both"),
         (
-            {"cursor": "n", "schema": SchemaPolicy(labels=("a",))},
-            "expected schema.labels or a cursor, got both",
+            {"cursor": "n", "schema": SchemaPolicy(labels=("a", "n"))},
+            "schema.labels must be other columns than the cursor, got \\('a', 'n'\\)",
         ),
         ({"speed": 1}, "speed"),
     ],

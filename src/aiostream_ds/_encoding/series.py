@@ -8,6 +8,9 @@ same time become one row, so that a packet grows with its values and not with se
 A label whose value is a mapping stands for its keys: with the label `tags`, a row with
 `{"tags": {"host": "a", "cpu": "0"}}` belongs to the series `{host="a", cpu="0"}`.
 
+In a stream with a cursor only consecutive rows of one time become one row, which has the cursor of
+the last of them: cursors rise from row to row, and rows after any of them can be read again.
+
 When there are too many series, those that have had no rows for long are forgotten.
 """
 
@@ -118,7 +121,9 @@ class Series:
         if len(self._names) > _MAX_NAMES:
             self._names.clear()
             self._columns.clear()
-        table, mismatched, beyond_limit = _WideTable(), 0, 0
+        cursor = self._common - {TIME}
+        table: _WideTable | _CursorTable = _CursorTable(cursor) if cursor else _WideTable()
+        mismatched = beyond_limit = 0
         now = time.monotonic()
         for columns, values in self._single_rows(rows):
             try:
@@ -290,6 +295,27 @@ class _WideTable:
             return
         row = self._at[moment] = {**common, **own}
         self.rows.append(row)
+
+
+class _CursorTable:
+    """As `_WideTable`, of rows with a cursor in these columns."""
+
+    __slots__ = ("_cursor", "_shared", "rows")
+
+    def __init__(self, cursor: Collection[str]) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._cursor = cursor
+        self._shared: dict[str, Any] | None = None  # of the last row
+
+    def add(self, common: dict[str, Any], own: dict[str, Any]) -> None:
+        """Add a row with its common columns and those of its series."""
+        shared = {name: value for name, value in common.items() if name not in self._cursor}
+        if shared == self._shared and self.rows[-1].keys().isdisjoint(own):
+            self.rows[-1].update(common)
+            self.rows[-1].update(own)
+        else:
+            self._shared = shared
+            self.rows.append({**common, **own})
 
 
 def _config(config: FieldConfig | None, key: str, labels: Mapping[str, str]) -> FieldConfig | None:

@@ -293,6 +293,7 @@ class RowReplay:
         frame = await self._frame(request, page)
         kind = _kind(request)
         cursors = kind.of_block(frame) if frame.rows else []
+        count = page.rows.rows if isinstance(page.rows, Columns | Frame) else len(page.rows)
         if cursors and (cursors[0] <= after or (upto is not None and cursors[-1] > upto)):
             bounds = (after, kind.limit - 1 if upto is None else upto, cursors[0], cursors[-1])
             low, high, first, last = map(kind.to_author, bounds)
@@ -300,8 +301,8 @@ class RowReplay:
                 f"{request.stream.history} must return rows with {low} <"
                 f" {', '.join(kind.columns)} <= {high}, got {first} to {last}"
             )
-        more = len(cursors) > REPLAY_ROWS
-        if more:
+        more = count > REPLAY_ROWS  # of series, several rows may be one
+        if len(cursors) > REPLAY_ROWS:
             frame = frame_rows.slice_rows(frame, 0, REPLAY_ROWS)
             cursors = cursors[:REPLAY_ROWS]
         truncated = has_lost_rows(page, after, cursors)

@@ -104,8 +104,10 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
                 "expected an order or a cursor, got both; use one: the history would return the"
                 " rows that the order leaves out"
             )
-        if self.schema.labels:
-            raise TypeError("expected schema.labels or a cursor, got both; use one")
+        if not set(names).isdisjoint(self.schema.labels):
+            raise TypeError(
+                f"schema.labels must be other columns than the cursor, got {self.schema.labels!r}"
+            )
 
 
 def _expect(name: str, value: object, kind: type) -> None:

@@ -213,7 +213,22 @@ function Tabs({
   );
 }
 
+/** A command that pushes a row to this console; on another machine it needs the page's token. */
+function curlLine(): string {
+  const token = new URLSearchParams(location.search).get("token");
+  const access = token ? ` -H 'Authorization: Bearer ${token}'` : "";
+  return `curl ${location.origin}/push/lab/run-1 -d '{"loss": 0.1}'${access}`;
+}
+
 function Panels({ store }: { store: Store }): React.ReactElement {
+  if (!store.panels.length && store.hello?.push) {
+    return (
+      <div className="empty">
+        <p>Push a row from any program, and it is drawn here:</p>
+        <pre>{curlLine()}</pre>
+      </div>
+    );
+  }
   if (!store.panels.length) {
     return <p className="empty">Run a stream on the left, or type a path above, to see its rows.</p>;
   }

@@ -15,6 +15,7 @@ export interface ConnectionListener {
   onState(state: State): void;
   onLog(lines: LogLine[]): void;
   onReload(reload: Reload): void;
+  onPushed(paths: string[]): void;
 }
 
 const RECONNECT_MS = 1000;
@@ -100,6 +101,8 @@ export class Connection {
         this.listener.onHello(message.hello);
       } else if (message.reload) {
         this.listener.onReload(message.reload);
+      } else if (message.pushed) {
+        this.listener.onPushed(message.pushed);
       }
     }
   }

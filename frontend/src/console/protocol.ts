@@ -88,6 +88,7 @@ export interface Hello {
   settings: Record<string, unknown>;
   secrets: string[];
   path: string;
+  push: boolean; // whether programs can push rows
 }
 
 export interface Reload {
@@ -119,4 +120,5 @@ export interface Message {
   state?: State;
   log?: LogLine[];
   reload?: Reload;
+  pushed?: string[]; // channels with rows that programs have pushed
 }

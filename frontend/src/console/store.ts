@@ -14,6 +14,7 @@ export const USERS: Record<string, User | null> = {
 
 const MAX_LINES = 1000;
 const MAX_HISTORIES = 24;
+const MAX_PUSHED_PANELS = 6; // that open by themselves
 
 export interface Channel {
   path: string;
@@ -149,6 +150,7 @@ export class Store implements ConnectionListener {
   seconds = 60;
   private stateAt = 0;
   private firstHello = true;
+  private pushed = new Set<string>();
 
   constructor(url: string) {
     this.connection = new Connection(url, this);
@@ -206,6 +208,17 @@ export class Store implements ConnectionListener {
   onReload(reload: Reload): void {
     this.reload = reload;
     this.changed.emit();
+  }
+
+  /** Channels that got their first pushed rows: each is opened once, so that a closed one stays closed. */
+  onPushed(paths: string[]): void {
+    for (const path of paths.filter((each) => !this.pushed.has(each))) {
+      this.pushed.add(path);
+      const isOpen = this.panels.some((panel) => panel.path === path);
+      if (!isOpen && this.panels.length < MAX_PUSHED_PANELS) {
+        this.addPanel(path, null);
+      }
+    }
   }
 
   addPanel(path: string, query: Record<string, unknown> | null, delay = 0, withHistory = true): void {

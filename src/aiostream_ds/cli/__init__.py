@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from aiostream_ds.cli.target import CommandError, UsageError
+from aiostream_ds.cli.command_errors import CommandError, UsageError
 from aiostream_ds.errors import PluginError
 
 __all__ = ["main"]
@@ -19,6 +19,7 @@ _COMMANDS = {
     "new": "create the project of a data source",
     "dev": "serve a data source for development and show it in the console",
     "tail": "print the live rows of a path",
+    "push": "push rows from a program or a file into panels",
     "record": "write the live packets of a path to a file",
     "package": "make a folder and a zip that Grafana loads",
     "check": "check a class or a package for errors",

@@ -22,7 +22,7 @@ from aiostream_ds.cli.arguments import add_count, add_file, add_settings
 from aiostream_ds.cli.dev_folder import make_dev_folder
 from aiostream_ds.cli.live import show
 from aiostream_ds.cli.local_plugin import LocalPlugin, load_plugin, run_async
-from aiostream_ds.cli.target import CommandError, file_of, find_target, first_path
+from aiostream_ds.cli.target import CommandError, UsageError, file_of, find_target, first_path
 from aiostream_ds.testing.grafana import open_grafana
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_file(command)
     command.add_argument(
         "--path", help="the path to subscribe to; default: the first that needs no argument"
+    )
+    command.add_argument(
+        "--push",
+        action="store_true",
+        help="show the rows that programs push: the built-in plugin with its source push",
     )
     add_settings(command)
     page = command.add_argument_group("the console")
@@ -66,6 +71,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    if parsed.push:
+        if parsed.file is not None:
+            raise UsageError(f"--push is for the built-in plugin, got {parsed.file!r}, too")
+        parsed.settings = ["source=push", *parsed.settings]
     plugin = load_plugin(parsed.file, parsed)
     directory = _plugin_directory(parsed)
     if parsed.terminal or parsed.count:
@@ -147,6 +156,8 @@ async def _serve_console(
         async def ready(address: str) -> None:
             _print_attached(parsed, directory)
             print(f"Console   {listener.url}")
+            if hub.takes_pushes:
+                print(f"Push      {_curl_line(listener)}")
             print(f"Plugin    {title} on {address}; Ctrl-C stops it", flush=True)
             async with anyio.create_task_group() as tasks:
                 if parsed.file is not None and not parsed.no_reload:
@@ -162,6 +173,13 @@ async def _serve_console(
                     print("Stopping", file=sys.stderr, flush=True)
 
         await serve_application(hub.plugin, directory, ready)
+
+
+def _curl_line(listener: "ConsoleSocket") -> str:
+    """A command that pushes a row to the console."""
+    access = f" -H 'Authorization: Bearer {listener.token}'" if listener.token else ""
+    address = listener.url.partition("?")[0]
+    return f"curl {address}push/lab/run-1 -d '{{\"loss\": 0.1}}'{access}"
 
 
 def _print_attached(parsed: argparse.Namespace, directory: Path | None) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from aiostream_ds._grafana.catalog import Catalog, Target
 from aiostream_ds._routing.plan import Plan
 from aiostream_ds._telemetry import author_traceback
+from aiostream_ds.cli.command_errors import CommandError, UsageError
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.sources.builtin_plugin import SOURCES
 
@@ -24,14 +25,6 @@ __all__ = [
     "parse_pairs",
     "patterns",
 ]
-
-
-class CommandError(Exception):
-    """The command failed; the message is one sentence for the user."""
-
-
-class UsageError(CommandError):
-    """The command line is wrong."""
 
 
 def file_of(text: str) -> Path:

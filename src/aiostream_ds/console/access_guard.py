@@ -43,6 +43,7 @@ class AccessGuard:
         hosts: accepted names in the Host header. None accepts any name: use that only with a
             `token`, or behind a reverse proxy that checks the name.
         token: required with the first request as `?token=`; a cookie keeps it from then on.
+            Programs send it with each request: `Authorization: Bearer TOKEN`.
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class AccessGuard:
         return ""
 
     def _unauthenticated(self, scope: Scope, headers: dict[bytes, str]) -> str:
-        token = (_query_token(scope) or _cookie_token(headers)).encode()
-        if self._token and not hmac.compare_digest(token, self._token.encode()):
+        token = _query_token(scope) or _bearer_token(headers) or _cookie_token(headers)
+        if self._token and not hmac.compare_digest(token.encode(), self._token.encode()):
             return "the console needs its token; open the address that was printed"
         return ""
 
@@ -116,6 +117,11 @@ def _parts(url: str) -> SplitResult:
 def _query_token(scope: Scope) -> str:
     query: bytes = scope.get("query_string", b"")
     return parse_qs(query.decode("latin-1")).get("token", [""])[0]
+
+
+def _bearer_token(headers: dict[bytes, str]) -> str:
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _cookie_token(headers: dict[bytes, str]) -> str:

@@ -3,6 +3,7 @@
     /                 the page                 /ws        the page's WebSocket
     /static/…         the page's files         /schema    the schema of settings and queries
     /live/PATH        the packets of a path, as Server-Sent Events or over a WebSocket
+    /push/PATH        takes rows, as the data source's resource push/PATH in Grafana does
 
 `open_console` makes one to mount in another app.
 """
@@ -31,6 +32,7 @@ from aiostream_ds._loggers import get_logger
 from aiostream_ds.console.access_guard import LOOPBACK, AccessGuard, ASGIApp
 from aiostream_ds.console.hub import Hub, open_hub
 from aiostream_ds.console.page_queue import FollowedChannel, PageQueue
+from aiostream_ds.console.push_endpoint import push_routes
 from aiostream_ds.console.session import TIMEOUT, Session
 from aiostream_ds.models import User
 from aiostream_ds.testing.grafana import ADMIN
@@ -91,6 +93,7 @@ def make_app(
         WebSocketRoute("/live/{path:path}", live.socket),
     ]
     if page:
+        routes += push_routes(hub)
         routes += [
             Route("/", _index),
             Route("/schema", _schema(hub)),

@@ -15,9 +15,13 @@ from aiostream_ds.console.channel_stats import ChannelStats
 from aiostream_ds.console.log_buffer import LogBuffer
 from aiostream_ds.console.page_queue import PageQueue
 from aiostream_ds.console.reloadable_plugin import ReloadablePlugin, open_reloadable_plugin
+from aiostream_ds.errors import NotFound
 from aiostream_ds.testing.grafana import Grafana, open_grafana
 
 __all__ = ["UID", "Hub", "open_hub"]
+
+MAX_PUSHED = 100
+"""Pushed paths that pages are sent: they open a panel for the first ones."""
 
 UID = "local"
 """The uid of the console's data source."""
@@ -33,6 +37,7 @@ class Hub:
         forms: the schema of settings and queries, as JSON.
         reload: the outcome of the last reload.
         pages: the queue of each open page.
+        pushed: the paths of channels with rows that programs have pushed to the console, in order.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Hub:
         self.reload: dict[str, Any] = {"count": 0, "seconds": 0.0, "error": ""}
         self.forms = msgspec.Raw(b"{}")
         self.pages: set[PageQueue] = set()
+        self.pushed: list[str] = []
         self.log = LogBuffer(self._on_line)
 
     def hello(self) -> dict[str, Any]:
@@ -68,6 +74,7 @@ class Hub:
                 "settings": self.settings,
                 "secrets": sorted(self.secrets),
                 "path": self.first_path,
+                "push": self.takes_pushes,
             }
         }
 
@@ -89,6 +96,28 @@ class Hub:
     def query_for(self, path: str) -> dict[str, Any]:
         """Return the query whose channel has this path. Raises NotFound if no stream matches."""
         return self._plan.query_of(self.path_for(split_exact(path)[1]))
+
+    @property
+    def takes_pushes(self) -> bool:
+        """Whether programs can push rows to the data source: it has a resource `push/PATH`."""
+        try:
+            return self._plan.resource("POST", "push/path") is not None
+        except NotFound:
+            return True  # it has one, for other paths
+
+    def note_push(self, path: str) -> None:
+        """A program has pushed rows to this path: pages follow the channel, if it is a new one."""
+        channel = next((each for each in (f"rows/{path}", path) if self._has_stream(each)), "")
+        if channel and channel not in self.pushed and len(self.pushed) < MAX_PUSHED:
+            self.pushed.append(channel)
+            self.broadcast({"pushed": [channel]})
+
+    def _has_stream(self, path: str) -> bool:
+        try:
+            self._plan.match(path)
+        except NotFound:
+            return False
+        return True
 
     @property
     def _plan(self) -> Plan:

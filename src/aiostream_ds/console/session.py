@@ -81,6 +81,8 @@ class Session:
         hub, queue = self._hub, self._queue
         queue.put(hub.hello())
         queue.put({"reload": hub.reload})
+        if hub.pushed:
+            queue.put({"pushed": hub.pushed})
         for line in hub.log.lines:
             queue.put_log_line(line)
         hub.pages.add(queue)

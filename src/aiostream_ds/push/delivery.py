@@ -26,7 +26,7 @@ from aiostream_ds.push.rejections import PushError, PushRejected, PushUnsent, To
 from aiostream_ds.push.waiting_rows import PushBatch, RowBlock, WaitingRows
 
 if TYPE_CHECKING:
-    from aiostream_ds.push.http_post import HttpPost
+    from aiostream_ds.push.http_post import HttpPost, PushAnswer
 
 __all__ = ["Delivery", "PushCounts", "PushFull", "SendLimits"]
 
@@ -372,6 +372,17 @@ class Delivery:
                 self._on_refused(row, reason)
             except Exception:
                 log.exception("on_refused has failed")
+
+    def _report_values(self, answer: "PushAnswer") -> None:
+        """Log what the server has taken in another way than it was sent."""
+        if answer.values_left_out:
+            self._warn(
+                "values",
+                "the server has left out %d values that do not fit their columns",
+                answer.values_left_out,
+            )
+        for text in answer.warnings:
+            self._warn("warning", "the server warns: %s", text)
 
     def _note_retry(self, url: str, reason: str, seconds: float) -> None:
         with self._lock:

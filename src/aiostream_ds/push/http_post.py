@@ -48,10 +48,13 @@ class RefusedRow(msgspec.Struct):
 
 
 class PushAnswer(msgspec.Struct):
-    """The answer to a batch: the rows that were taken, and those that were not."""
+    """The answer to a batch: how many rows were taken, the first ones that were not, and what is
+    taken and probably not meant."""
 
     taken: int
     refused: list[RefusedRow] = []
+    values_left_out: int = 0
+    warnings: list[str] = []
 
 
 class HttpPost:
@@ -111,10 +114,12 @@ class HttpPost:
 
     def _read(self, response: Any, content: bytes) -> PushAnswer:
         status = response.status
-        if 200 <= status < 300:
+        if 200 <= status < 300 or status == 400:
             try:
                 return msgspec.json.decode(content, type=PushAnswer)
             except (ValueError, RecursionError):
+                if status == 400:  # the batch, and not each of its rows
+                    raise rejection(status, self.url, content) from None
                 kind = response.headers.get("Content-Type", "nothing")
                 raise PushRejected(
                     f"{self.url}: expected the answer of a push, got {kind[:100]!r} with HTTP"
@@ -152,7 +157,8 @@ def _reason(error: Exception) -> str:
     """An error without the addresses of objects that urllib3 writes into it."""
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "the server's name is not known"
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and not refused:
         return "no connection within the time limit"
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return "no answer within the time limit"

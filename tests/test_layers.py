@@ -22,7 +22,7 @@ LAYERS = (
     {"_tls"},
     {"_cluster", "models", "rows"},
     {"_background_tasks", "_subscriber_queue"},
-    {"access", "upstream", "operators"},
+    {"access", "stores", "upstream", "operators"},
     {"_encoding"},
     {"decorators", "broadcast", "push"},
     {"_routing", "_streams"},
@@ -64,6 +64,8 @@ ASYNCIO = {
     "push/delivery.py",
     "sources/mqtt/broker_connection.py",
     "sources/postgres/table_run.py",
+    "stores/row_followers.py",
+    "stores/sqlite_store.py",
 }
 
 # Packages that only a few places may import: a file, or a folder with everything in it.
@@ -95,6 +97,7 @@ THIRD_PARTY = {
     "psutil": ("sources/host.py",),
     "pyarrow": ("_frames/", "push/row_tables.py"),
     "redis": ("_redis/", "sources/redis/"),
+    "sqlite3": ("stores/",),
     "starlette": ("console/",),
     "urllib3": ("push/http_post.py",),
     "uvicorn": ("console/web_server.py",),

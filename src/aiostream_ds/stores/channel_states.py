@@ -1,0 +1,362 @@
+"""What the writer of a store knows of each channel, and how rows are added to it and removed."""
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiostream_ds.stores.retention import KEY_SECONDS, KEYS, Retention
+from aiostream_ds.stores.row_blocks import Piece, join_pieces
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["BLOCK_OVERHEAD", "ChannelState", "ChannelStates", "epoch_of", "now_ms"]
+
+BLOCK_OVERHEAD = 64
+"""Bytes that a block takes besides its data: its numbers, and its two entries in indexes."""
+
+STEP = 200
+"""Blocks or keys that are removed in one transaction."""
+
+TAIL_BYTES = 8 << 10
+"""Encoded bytes up to which the newest block is written again with further rows."""
+
+BLOCK_ROWS = 5_000
+"""Rows of small pieces that are one block at most."""
+
+_AGE_SCAN = 256
+"""Oldest blocks of a channel among which an expired one is looked for."""
+
+_TAIL_AGE = 64
+"""The newest block gets rows for at most this part of the time for which they are kept."""
+
+
+class _Tail(NamedTuple):
+    """The newest block, to which rows can be added."""
+
+    id: int
+    first: int
+    pieces: list[Piece]
+    size: int  # encoded bytes of the pieces
+    stored: int  # time of its first row, in ms
+    bytes: int  # of the block
+
+
+class _Block(NamedTuple):
+    """What retention needs of a block."""
+
+    id: int
+    first: int
+    rows: int
+    size: int
+    stored: int
+
+
+class ChannelState:
+    """One channel: its numbers as they are in the tables, and its newest block."""
+
+    __slots__ = ("bytes", "epoch", "first", "id", "last", "name", "rows", "tail")
+
+    def __init__(
+        self, id: int, name: str, epoch: str, first: int, last: int, rows: int, size: int
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.epoch = epoch
+        self.first = first
+        self.last = last
+        self.rows = rows
+        self.bytes = size
+        self.tail: _Tail | None = None
+
+
+class ChannelStates:
+    """The channels of a store. Used by the thread of the writer, in a transaction.
+
+    Each transaction is `begin`, changes, `save`; `abandon` if it fails.
+    """
+
+    def __init__(
+        self, database: "sqlite3.Connection", epoch: str, deletions: int, retention: Retention
+    ) -> None:
+        self._database = database
+        self._epoch = epoch
+        self._deletions = deletions
+        self._states: dict[str, ChannelState] = {}
+        self._changed: dict[str, ChannelState] = {}
+        self._key_numbers: dict[int, int] = {}  # of the newest key, by channel
+        self.retention = retention
+        self.retentions: dict[str, Retention] = {}
+        self.bytes = 0
+        self.rows_removed = 0
+        self._must_reload = True
+        self.begin()
+
+    def begin(self) -> None:
+        """A transaction begins: read all channels again if the last one has failed."""
+        if not self._must_reload:
+            return
+        self._changed.clear()
+        self._key_numbers.clear()
+        statement = "SELECT id, name, epoch, first, last, rows, bytes FROM channels"
+        states = [ChannelState(*row) for row in self._database.execute(statement)]
+        self._states = {state.name: state for state in states}
+        self.bytes = sum(state.bytes for state in states)
+        statement = "SELECT value FROM meta WHERE name = 'deletions'"
+        self._deletions = self._database.execute(statement).fetchone()[0]
+        self._must_reload = False
+
+    def abandon(self) -> None:
+        """The transaction has failed."""
+        self._must_reload = True
+
+    def get_or_make(self, name: str) -> ChannelState:
+        """The channel; it is made if there is none."""
+        found = self._states.get(name)
+        if found is None:
+            epoch = epoch_of(self._epoch, self._deletions)
+            row = (name, epoch, 1, 0, 0, 0)
+            statement = (
+                "INSERT INTO channels (name, epoch, first, last, rows, bytes) VALUES (?,?,?,?,?,?)"
+            )
+            number = self._database.execute(statement, row).lastrowid
+            found = self._states[name] = ChannelState(number or 0, name, epoch, 1, 0, 0, 0)
+        return found
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def find_key(self, channel: str, key: bytes, now: int) -> tuple[int, int] | None:
+        """The cursors that were stored with a key, if it is not too old."""
+        state = self._states.get(channel)
+        if state is None:
+            return None
+        statement = "SELECT first, last, stored FROM keys WHERE channel = ? AND key = ?"
+        row = self._database.execute(statement, (state.id, key)).fetchone()
+        if row is None or now - row[2] > KEY_SECONDS * 1000:
+            return None
+        return row[0], row[1]
+
+    def add_key(self, state: ChannelState, key: bytes, first: int, last: int, now: int) -> None:
+        """Remember a key, and forget old ones."""
+        database = self._database
+        number = self._key_numbers.get(state.id)
+        if number is None:
+            statement = "SELECT max(number) FROM keys WHERE channel = ?"
+            number = database.execute(statement, (state.id,)).fetchone()[0] or 0
+        number = self._key_numbers[state.id] = number + 1
+        database.execute(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
+            (state.id, key, first, last, now, number),
+        )
+        # two for each that is added: the table shrinks after the newest ones were many
+        statement = "SELECT number, stored FROM keys WHERE channel = ? ORDER BY number LIMIT 2"
+        for old, stored in database.execute(statement, (state.id,)).fetchall():
+            if old <= number - KEYS or now - stored > KEY_SECONDS * 1000:
+                statement = "DELETE FROM keys WHERE channel = ? AND number = ?"
+                database.execute(statement, (state.id, old))
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    def add(self, state: ChannelState, pieces: list[Piece], now: int) -> None:
+        """Append rows to a channel."""
+        for piece in pieces:
+            if not self._extend_tail(state, piece, now):
+                self._new_block(state, piece, now)
+            state.last += piece.rows
+            state.rows += piece.rows
+        self._changed[state.name] = state
+
+    def _extend_tail(self, state: ChannelState, piece: Piece, now: int) -> bool:
+        tail = state.tail
+        if tail is None or tail.size + len(piece.data) > TAIL_BYTES:
+            return False
+        if tail.pieces[0].is_far != piece.is_far:
+            return False
+        if now - tail.stored > 1000 * self._retention_of(state).seconds / _TAIL_AGE:
+            return False
+        pieces = [*tail.pieces, piece]
+        rows = sum(each.rows for each in pieces)
+        if rows > BLOCK_ROWS:
+            return False
+        data = join_pieces([each.data for each in pieces])
+        size = len(data) + BLOCK_OVERHEAD
+        low, high = min(each.low for each in pieces), max(each.high for each in pieces)
+        self._database.execute(
+            "UPDATE blocks SET rows = ?, low = ?, high = ?, stored = ?, size = ?, data = ?"
+            " WHERE id = ?",
+            (rows, low, high, now, size, data, tail.id),
+        )
+        self._add_bytes(state, size - tail.bytes)
+        state.tail = tail._replace(pieces=pieces, size=tail.size + len(piece.data), bytes=size)
+        return True
+
+    def _new_block(self, state: ChannelState, piece: Piece, now: int) -> None:
+        data = join_pieces([piece.data])
+        size = len(data) + BLOCK_OVERHEAD
+        row = (state.id, state.last + 1, piece.rows, piece.low, piece.high, now, size, data)
+        statement = (
+            "INSERT INTO blocks (channel, first, rows, low, high, stored, size, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        number = self._database.execute(statement, row).lastrowid or 0
+        if not state.rows:
+            state.first = state.last + 1
+        self._add_bytes(state, size)
+        state.tail = _Tail(number, state.last + 1, [piece], len(piece.data), now, size)
+
+    def _add_bytes(self, state: ChannelState, size: int) -> None:
+        state.bytes += size
+        self.bytes += size
+
+    # -- retention -----------------------------------------------------------------------------
+
+    def _retention_of(self, state: ChannelState) -> Retention:
+        return self.retentions.get(state.name, self.retention)
+
+    def enforce(self) -> bool:
+        """Remove what exceeds the bounds in the channels that have changed, and in all together; at
+        most some `STEP` blocks. Whether there may be more."""
+        left = STEP
+        for state in tuple(self._changed.values()):
+            left -= self._remove_excess(state, left)
+        while left > 0 and self.bytes > self.retention.total_bytes:
+            state = max(self._states.values(), key=_bytes)
+            excess = self.bytes - self.retention.total_bytes
+            removed = self._remove_bytes(state, min(excess, state.bytes // 16 + 1), left)
+            if not removed:  # each channel keeps its newest rows
+                break
+            left -= removed
+        return left <= 0
+
+    def sweep(self, now: int, after: str) -> str | None:
+        """Remove expired rows and what exceeds the bounds in some channels, in the order of their
+        names after this one. Returns the name to go on with; None: all are done."""
+        names = sorted(name for name in self._states if name > after)
+        left = STEP
+        for name in names[:STEP]:
+            state = self._states[name]
+            left -= self._remove_expired(state, now, left)
+            left -= self._remove_excess(state, left)
+            if left <= 0:
+                return after
+            after = name
+        return after if len(names) > STEP else None
+
+    def _remove_excess(self, state: ChannelState, most: int) -> int:
+        """Remove what exceeds the bounds of one channel. Returns the number of blocks."""
+        retention = self._retention_of(state)
+        removed = 0
+        if state.bytes > retention.bytes:
+            removed = self._remove_bytes(state, state.bytes - retention.bytes, most)
+        if state.rows > retention.rows:
+            removed += self._remove_rows(state, state.rows - retention.rows, most - removed)
+        return removed
+
+    def _remove_expired(self, state: ChannelState, now: int, most: int) -> int:
+        """Blocks are stored in the order of their cursors: what precedes an expired one is expired,
+        also if the clock was wrong when it was stored."""
+        oldest = now - self._retention_of(state).seconds * 1000
+        blocks = self._oldest(state, min(_AGE_SCAN, most))
+        expired = [index for index, block in enumerate(blocks) if block.stored < oldest]
+        for block in blocks[: expired[-1] + 1] if expired else ():
+            self._remove_block(state, block)
+        return expired[-1] + 1 if expired else 0
+
+    def _remove_bytes(self, state: ChannelState, excess: int, most: int) -> int:
+        """Remove the oldest blocks with so many bytes, but not the newest one."""
+        removed = 0
+        for block in self._oldest(state, most + 1)[:-1]:
+            if excess <= 0 or block.first + block.rows > state.last:
+                break
+            self._remove_block(state, block)
+            excess -= block.size
+            removed += 1
+        return removed
+
+    def _remove_rows(self, state: ChannelState, excess: int, most: int) -> int:
+        """Remove the oldest rows; those of a block that has others are only not read any more."""
+        removed = 0
+        for block in self._oldest(state, most):
+            first = max(block.first, state.first)
+            rows = block.first + block.rows - first
+            if rows > excess:
+                state.first = first + excess
+                state.rows -= excess
+                self.rows_removed += excess
+                break
+            self._remove_block(state, block)
+            excess -= rows
+            removed += 1
+        return removed
+
+    def _oldest(self, state: ChannelState, most: int) -> list[_Block]:
+        statement = (
+            "SELECT id, first, rows, size, stored FROM blocks WHERE channel = ?"
+            " ORDER BY first LIMIT ?"
+        )
+        return [_Block(*row) for row in self._database.execute(statement, (state.id, most))]
+
+    def _remove_block(self, state: ChannelState, block: _Block) -> None:
+        """Remove the oldest block."""
+        self._database.execute("DELETE FROM blocks WHERE id = ?", (block.id,))
+        end = block.first + block.rows
+        rows = end - max(block.first, state.first)
+        state.rows -= rows
+        self.rows_removed += rows
+        self._add_bytes(state, -block.size)
+        state.first = end if state.rows else state.last + 1
+        if state.tail is not None and state.tail.id == block.id:
+            state.tail = None
+        self._changed[state.name] = state
+
+    def remove(self, name: str) -> bool:
+        """Remove a channel; its rows and keys are removed by `clean`."""
+        state = self._states.pop(name, None)
+        if state is None:
+            return False
+        self._changed.pop(name, None)
+        self.bytes -= state.bytes
+        self._deletions += 1
+        database = self._database
+        database.execute("DELETE FROM channels WHERE id = ?", (state.id,))
+        database.execute("INSERT INTO removed VALUES (?)", (state.id,))
+        statement = "UPDATE meta SET value = ? WHERE name = 'deletions'"
+        database.execute(statement, (self._deletions,))
+        return True
+
+    def clean(self) -> bool:
+        """Remove some rows and keys of removed channels; whether there may be more."""
+        row = self._database.execute("SELECT channel FROM removed LIMIT 1").fetchone()
+        if row is None:
+            return False
+        count = 0
+        for table, key in (("blocks", "id"), ("keys", "number")):
+            count += self._database.execute(
+                f"DELETE FROM {table} WHERE channel = ?1 AND {key} IN"
+                f" (SELECT {key} FROM {table} WHERE channel = ?1 LIMIT ?2)",
+                (row[0], STEP),
+            ).rowcount
+        if not count:
+            self._database.execute("DELETE FROM removed WHERE channel = ?", row)
+        return True
+
+    def save(self) -> None:
+        """Write the numbers of the channels that have changed, before the commit."""
+        self._database.executemany(
+            "UPDATE channels SET first = ?, last = ?, rows = ?, bytes = ? WHERE id = ?",
+            [(s.first, s.last, s.rows, s.bytes, s.id) for s in self._changed.values()],
+        )
+        self._changed.clear()
+
+
+def epoch_of(epoch: str, deletions: int) -> str:
+    """The epoch of a channel that is made after some deletions, perhaps of one with its name."""
+    return f"{epoch}.{deletions}" if deletions else epoch
+
+
+def _bytes(state: ChannelState) -> int:
+    return state.bytes
+
+
+def now_ms() -> int:
+    """The time in Unix milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -63,8 +63,12 @@ def find_address(
     """
     url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
     token = token if token is not None else os.environ.get(TOKEN_VARIABLE, "")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the host or the port
+        is_address = False
+    if not is_address:
         raise ValueError(f"url must be an http or https address, got {url!r}")
     if parts.username or parts.password:
         raise ValueError(

@@ -138,7 +138,7 @@ class Push(_Client):
         timeout: seconds to wait for an answer; by default 30.
         ca_file: the certificates that sign the server's; by default those of the system.
         on_refused: called with each row that the server refuses and the reason, in the client's
-            thread.
+            thread, which sends nothing meanwhile.
 
     Raises:
         ModuleNotFoundError: the extra `push` is not installed.

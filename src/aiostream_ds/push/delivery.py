@@ -44,6 +44,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
 LOG_INTERVAL = 60.0
 """Seconds between two log lines of one kind."""
 
+CLOSING_DELAY = 0.2
+"""Seconds at most between two repetitions of a client that is closed."""
+
 EXIT_LIMIT = 5.0
 """Seconds for the rows of clients that were not closed when the program ends."""
 
@@ -118,7 +121,7 @@ class Delivery:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # for the thread
         self._change = threading.Condition(self._lock)  # for who waits for space or an answer
-        self.changes = 0  # grows with each answer
+        self.changes = 0  # grows with each answer, and when there is space
         self._waiters: set[asyncio.Future[None]] = set()
         self._waiting = WaitingRows()
         self._batches: deque[PushBatch] = deque()  # without an answer; the first is being sent
@@ -126,6 +129,7 @@ class Delivery:
         self._last = 0  # the number of the newest block
         self._flushed = 0  # blocks up to this number are sent at once
         self._ends_at: float | None = None  # closed: until then the thread goes on
+        self._closed_at = 0.0
         self._client = uuid.uuid4().hex
         self._key = 0
         self._max_bytes = self._limits.batch_bytes
@@ -182,7 +186,7 @@ class Delivery:
             return True
 
     def wait_for_change(self, seen: int, timeout: float | None) -> None:
-        """Wait until `changes` is no longer `seen`, at most so long."""
+        """Wait until `changes` is no longer `seen`, at most so long: an answer, or space."""
         with self._lock:
             self._change.wait_for(lambda: self.changes != seen, timeout)
 
@@ -226,7 +230,8 @@ class Delivery:
         """Take no more rows, and end within so many seconds. Returns what `is_done` takes."""
         with self._lock:
             if self._ends_at is None:
-                self._ends_at = time.monotonic() + limit
+                self._closed_at = time.monotonic()
+                self._ends_at = self._closed_at + limit
             self._flushed = self._last
             self._work.notify()
             return self._last
@@ -303,6 +308,7 @@ class Delivery:
             self._key += 1
             batch = PushBatch(blocks, f"{self._client}-{self._key}")
             self._batches.append(batch)
+            self._notify()  # there is space
             return batch
 
     def _deliver(self, post: "HttpPost", batch: PushBatch) -> None:
@@ -327,20 +333,20 @@ class Delivery:
                 return
 
     def _pause(self, seconds: float, *, obey: bool) -> bool:
-        """Wait before a repetition. False: the time to close is over. A client that is closed
-        meanwhile tries once more at once, unless the server has named a time."""
+        """Wait before a repetition. False: the time to close is over. A client that is closed tries
+        again soon, unless the server has named a time."""
         until = time.monotonic() + seconds
         with self._lock:
-            was_closed = self.is_closed
             while True:
-                now = time.monotonic()
-                if self._ends_at is not None and now >= self._ends_at:
-                    return False
-                if now >= until or (self.is_closed and not was_closed and not obey):
+                now, end = time.monotonic(), until
+                if self._ends_at is not None:
+                    if now >= self._ends_at:
+                        return False
+                    soon = until if obey else max(self._closed_at, until - seconds) + CLOSING_DELAY
+                    end = min(until, soon)
+                if now >= end:
                     return True
-                self._work.wait(
-                    (until if self._ends_at is None else min(until, self._ends_at)) - now
-                )
+                self._work.wait(min(end, self._ends_at or end) - now)
 
     def _split(self, batch: PushBatch, size: int, reason: str) -> None:
         """Halve a batch that the server refuses for its size; a row alone is refused."""
@@ -354,7 +360,9 @@ class Delivery:
             self._batches.extendleft(reversed(parts))
 
     def _settle(self, batch: PushBatch, taken: int, refused: list[tuple[int, str]]) -> None:
-        """Count a batch that has an answer, and report the rows that were refused."""
+        """Report the rows of a batch that were refused, and count the batch."""
+        for number, reason in refused:
+            self._report(batch.row(number), reason)
         with self._lock:
             self._batches.popleft()
             taken = min(max(taken, 0), batch.rows)
@@ -362,8 +370,6 @@ class Delivery:
             self._refused += batch.rows - taken
             self._last_error = ""
             self._notify()
-        for number, reason in refused:
-            self._report(batch.row(number), reason)
 
     def _report(self, row: Any, reason: str) -> None:
         self._warn("refused", "the server has refused a row: %s: %s", reason, short_repr(row))
@@ -394,11 +400,11 @@ class Delivery:
         )
 
     def _reject(self, error: PushRejected) -> None:
+        log.error("%s", error)
         with self._lock:
             self.error = error
             self._last_error = str(error)
             self._notify()
-        log.error("%s", error)
 
     def _notify(self) -> None:
         """Wake all that wait for space or an answer. With the lock."""

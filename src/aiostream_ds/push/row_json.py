@@ -65,7 +65,8 @@ class RowJson:
         try:
             return self._encoder.encode(values)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            raise type(error)(f"{_name_bad(self._encoder, values)}: {error}") from None
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{_name_bad(self._encoder, values)}: {error}") from None
 
     def _time_of(self, values: dict[str, Any]) -> str | None:
         time = values.get(self._time)

@@ -6,6 +6,7 @@ only, with `client_ca` only clients that have a certificate.
 
 from .certificates import CLIENT_NAME, Certificate, Certificates, certificates
 from .mosquitto import Mosquitto
+from .nats import Nats, nats_cluster
 from .postgres import Postgres
 from .process import Server
 from .proxy import Proxy
@@ -16,9 +17,11 @@ __all__ = [
     "Certificate",
     "Certificates",
     "Mosquitto",
+    "Nats",
     "Postgres",
     "Proxy",
     "Redis",
     "Server",
     "certificates",
+    "nats_cluster",
 ]

@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -151,6 +152,7 @@ class Server(ABC):
 def find(program: str) -> str:
     """The path of a server's executable; skips the test if it is not installed."""
     folders = [str(path) for each in _SYSTEM_FOLDERS for path in Path("/").glob(each[1:])]
+    folders.append(str(Path(sys.executable).parent))  # servers that are Python packages
     found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
     require(program, found is not None, f"{program} is not installed; see scripts/servers")
     assert found is not None

@@ -1,0 +1,267 @@
+"""The connection of an engine to its NATS servers: opened again by itself, with its subscriptions.
+
+Nothing is buffered while there is no connection: what is sent late, such as the renewal of a lease,
+would be wrong.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+
+from aiostream_ds._cluster.engine import EngineError
+from aiostream_ds._cluster.nats.nats_connection import (
+    MissingPermission,
+    NatsConnection,
+    NatsOptions,
+)
+from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
+from aiostream_ds._cluster.nats.nats_servers import NatsServer, discovered_server
+from aiostream_ds._loggers import get_logger
+from aiostream_ds.errors import ConfigError
+
+__all__ = ["NatsClient"]
+
+logger = get_logger(__name__)
+
+CONNECT_TIMEOUT = 3.0
+"""Seconds for one server."""
+
+_RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds before each attempt at all servers; the last one again and again."""
+
+
+class _Subscription:
+    def __init__(self, subject: str, handler: Callable[[NatsMessage], None]) -> None:
+        self.subject = subject
+        self.handler = handler
+
+
+class NatsClient:
+    """Sends requests on a connection that is replaced when it is lost.
+
+    Args:
+        servers: tried in random order, with those that the servers name.
+        options: login and TLS.
+        timeout: seconds in which a request is answered, or fails.
+        restored: called after each reconnection, until it succeeds.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[NatsServer],
+        options: NatsOptions,
+        timeout: float,
+        restored: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._servers = servers
+        self._options = options
+        self._timeout = timeout
+        self._restored = restored
+        self._connection: NatsConnection | None = None
+        self._connected = asyncio.Event()
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._last_number = 0
+        self._task: asyncio.Task[None] | None = None
+        self.connection_number = 0
+        """Grows with each connection."""
+        self._reason = "it is not open"
+
+    # -- opening and closing -------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect to one of the servers.
+
+        Raises:
+            ConfigError: a server refuses the login or TLS, and none accepts it.
+            EngineError: no server can be reached.
+        """
+        await self._connect()
+        self._task = asyncio.create_task(self._keep_connected(), name="nats")
+
+    async def aclose(self) -> None:
+        """Close the connection; requests fail. A second call does nothing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._connection is not None:
+            self._connection.close("the engine is closed")
+            self._connection = None
+            await asyncio.sleep(0)  # until `connection_lost` was called
+        self._connected.clear()
+
+    async def _connect(self) -> None:
+        """Connect to the first server that accepts. Raises the most useful of the errors."""
+        errors: list[Exception] = []
+        for server in random.sample(self._pool(), len(self._pool())):
+            connection = NatsConnection(server, self._options, self._denied)
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await connection.open()
+            except TimeoutError:
+                errors.append(EngineError(f"NATS {server} does not answer in time"))
+            except (EngineError, ConfigError) as error:
+                errors.append(error)
+            else:
+                self._use(connection)
+                return
+        refusals = [each for each in errors if isinstance(each, ConfigError)]
+        if refusals:
+            raise refusals[0]
+        raise EngineError("; ".join(str(each) for each in errors))
+
+    def _pool(self) -> Sequence[NatsServer]:
+        """The servers of the settings, and those that the last one has named."""
+        pool = {(each.host, each.port): each for each in self._servers}
+        last = self._connection
+        for text in last.info.get("connect_urls") or () if last is not None else ():
+            found = discovered_server(text, last.server) if last is not None else None
+            if found is not None:
+                pool.setdefault((found.host, found.port), found)
+        return list(pool.values())
+
+    def _use(self, connection: NatsConnection) -> None:
+        for number, each in self._subscriptions.items():
+            connection.subscribe(number, each.subject, each.handler)
+        self._connection = connection
+        self.connection_number += 1
+        self._connected.set()
+
+    async def _keep_connected(self) -> None:
+        while True:
+            assert self._connection is not None
+            lost = self._connection.lost
+            if not lost.done():
+                await asyncio.wait([lost])
+            self._connected.clear()
+            self._reason = lost.result()
+            logger.warning("NATS %s: %s; connecting again", self._connection.server, self._reason)
+            await self._reconnect()
+
+    async def _reconnect(self) -> None:
+        """Connect until it succeeds; then restore what depends on the connection."""
+        for attempt in range(1 << 30):
+            delay = _RETRY_DELAYS[min(attempt, len(_RETRY_DELAYS) - 1)]
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            try:
+                await self._connect()
+                break
+            except (EngineError, ConfigError) as error:
+                if str(error) != self._reason:
+                    logger.warning("NATS: %s", error)
+                self._reason = str(error)
+        assert self._connection is not None
+        while not self._connection.lost.done():
+            try:
+                await self._restored()
+                return
+            except (EngineError, ConfigError) as error:
+                if str(error) != self._reason:
+                    logger.warning("NATS: %s", error)
+                self._reason = str(error)
+                await asyncio.sleep(random.uniform(0.1, 0.3))
+
+    # -- requests ------------------------------------------------------------------------------
+
+    @property
+    def max_payload(self) -> int:
+        """Most bytes of headers and payload together."""
+        return self._connection.max_payload if self._connection is not None else 1 << 20
+
+    @property
+    def version(self) -> str:
+        """The version of the server."""
+        return str(self._connection.info.get("version", "")) if self._connection else ""
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        number: int | None = None,
+    ) -> NatsMessage:
+        """The answer to a request. With `number` it is sent on that connection only.
+
+        Raises:
+            EngineError: there is none in time, or the connection is lost: the server may have
+                processed the request.
+            MissingPermission: the user may not publish to this subject.
+        """
+        return (await self._exchange(subject, payload, headers, number))[0]
+
+    async def request_batch(self, subject: str, payload: bytes) -> Sequence[NatsMessage]:
+        """The answers to a request, the last of which has a status. Raises as `request`."""
+        return await self._exchange(subject, payload, None, is_batch=True)
+
+    async def _exchange(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        number: int | None = None,
+        is_batch: bool = False,
+    ) -> Sequence[NatsMessage]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._open_connection()
+                if number is not None and number != self.connection_number:
+                    raise EngineError("NATS: the connection was lost before the request")
+                return await connection.request(subject, payload, headers, is_batch=is_batch)
+        except TimeoutError:
+            raise self._late() from None
+
+    async def _open_connection(self) -> NatsConnection:
+        while self._connection is None or self._connection.lost.done():
+            if self._task is None:
+                raise EngineError(f"NATS: {self._reason}")
+            self._connected.clear()
+            await self._connected.wait()
+        return self._connection
+
+    def _late(self) -> EngineError:
+        if self._connection is None or self._connection.lost.done():
+            return EngineError(f"NATS: not connected: {self._reason}")
+        return EngineError(f"NATS {self._connection.server} does not answer in {self._timeout} s")
+
+    # -- subscriptions -------------------------------------------------------------------------
+
+    def subscribe(self, subject: str, handler: Callable[[NatsMessage], None]) -> int:
+        """Call a function for each message of a subject, over reconnections too. Returns a number
+        for `confirm` and `unsubscribe`."""
+        self._last_number += 1
+        self._subscriptions[self._last_number] = _Subscription(subject, handler)
+        if self._connection is not None and not self._connection.lost.done():
+            self._connection.subscribe(self._last_number, subject, handler)
+        return self._last_number
+
+    async def confirm(self, number: int) -> None:
+        """Wait until the server that the client is connected to has a subscription.
+
+        Raises:
+            EngineError: there is no connection, or the server does not answer in time.
+            MissingPermission: the user may not subscribe to this subject.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._open_connection()
+                await connection.flush()
+        except TimeoutError:
+            raise self._late() from None
+        if number not in self._subscriptions:
+            raise MissingPermission("NATS: the user may not subscribe to this subject")
+
+    def unsubscribe(self, number: int) -> None:
+        """End a subscription."""
+        self._subscriptions.pop(number, None)
+        if self._connection is not None and not self._connection.lost.done():
+            self._connection.unsubscribe(number)
+
+    def _denied(self, subject: str, error: MissingPermission) -> None:
+        """A subscription that the server has refused is not one."""
+        numbers = [n for n, each in self._subscriptions.items() if each.subject == subject]
+        for number in numbers:
+            del self._subscriptions[number]
+        if numbers:
+            logger.warning("%s", error)

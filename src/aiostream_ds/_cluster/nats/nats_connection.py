@@ -1,0 +1,388 @@
+"""One connection to one NATS server: login, TLS, requests and their answers.
+
+All happens in callbacks of the event loop: a connection has no task. When it is lost, requests that
+wait for an answer fail at once, and `lost` is done.
+
+nats-py is not used: with TLS it waits 30 seconds for a server that has become silent before it
+connects again, it closes for good after most errors of a server, and it sends what it has buffered
+when it is connected again.
+"""
+
+import asyncio
+import itertools
+import json
+import secrets
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from aiostream_ds._cluster.engine import EngineError
+from aiostream_ds._cluster.nats.nats_credentials import parse_credentials
+from aiostream_ds._cluster.nats.nats_protocol import (
+    PING,
+    PONG,
+    NatsMessage,
+    NatsParser,
+    Operation,
+    ProtocolViolation,
+    ServerInfo,
+    ServerPing,
+    ServerPong,
+    ServerRefusal,
+    publish_command,
+    subscribe_command,
+    unsubscribe_command,
+)
+from aiostream_ds._cluster.nats.nats_servers import NatsLogin, NatsServer
+from aiostream_ds.errors import ConfigError
+
+__all__ = ["MissingPermission", "NatsConnection", "NatsOptions", "PermanentRefusal"]
+
+_PING_INTERVAL = 1.0
+_SILENCE = 3.0
+"""Seconds without a byte of the server after which a connection is given up."""
+
+_LOGIN_ERRORS = ("authorization violation", "authentication", "account", "user authentication")
+
+
+class MissingPermission(EngineError):
+    """The user may not publish to a subject, or subscribe to it."""
+
+
+class PermanentRefusal(ConfigError):
+    """The server refuses the login or TLS; an admin must change the settings."""
+
+
+class NatsOptions(Protocol):
+    """What a connection needs of the engine's settings."""
+
+    @property
+    def login(self) -> NatsLogin: ...
+    @property
+    def tls(self) -> ssl.SSLContext | None: ...
+    @property
+    def name(self) -> str: ...
+
+
+class _Answers:
+    """The answers to one request: one, or as many as come until the end of a batch."""
+
+    def __init__(self, subject: str, is_batch: bool) -> None:
+        self.subject = subject
+        self.is_batch = is_batch
+        self.messages: list[NatsMessage] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def add(self, message: NatsMessage) -> None:
+        self.messages.append(message)
+        if (not self.is_batch or message.status) and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class NatsConnection(asyncio.Protocol):
+    """A connection.
+
+    Args:
+        denied: called with a subject that the server refuses.
+
+    Attributes:
+        server: where it leads.
+        info: the last INFO of the server.
+        lost: done when the connection is closed, with the reason.
+    """
+
+    def __init__(
+        self,
+        server: NatsServer,
+        options: NatsOptions,
+        denied: Callable[[str, MissingPermission], None],
+    ) -> None:
+        self.server = server
+        self._denied = denied
+        self.info: Mapping[str, Any] = {}
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._parser = NatsParser()
+        self._first_info: asyncio.Future[None] = self._loop.create_future()
+        self._pongs: list[asyncio.Future[None]] = []
+        self._unsent: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._handlers: dict[int, Callable[[NatsMessage], None]] = {}
+        self._answers: dict[str, _Answers] = {}
+        self._tokens = itertools.count(1)
+        self._inbox = f"{options.name}.inbox.{secrets.token_hex(11)}"
+        self._last_received = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal = ""
+        self._inbox_error: MissingPermission | None = None
+
+    # -- opening and closing -------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect and log in. When it is cancelled, the connection is closed.
+
+        Raises:
+            EngineError: the server cannot be reached, or is not ready.
+            ConfigError: TLS or the login is refused.
+        """
+        try:
+            await self._connect()
+            await self._first_info
+            await self._start_tls()
+            self._send(self._connect_command())
+            self._handlers[0] = self._answer
+            self._send(subscribe_command(0, f"{self._inbox}.*"))
+            await self.flush()
+            if self._inbox_error is not None:
+                raise PermanentRefusal(str(self._inbox_error))
+        except BaseException:
+            self.close("it was not opened")
+            raise
+        self._check_silence()
+
+    async def _connect(self) -> None:
+        host, port = self.server.host, self.server.port
+        try:
+            await self._loop.create_connection(lambda: self, host, port)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise EngineError(f"NATS {self.server} cannot be reached: {reason}") from error
+
+    async def _start_tls(self) -> None:
+        demanded = self.info.get("tls_required", False)
+        offered = demanded or self.info.get("tls_available", False)
+        if self.server.tls and not offered:
+            raise PermanentRefusal(f"NATS {self.server} has no TLS, but its URL begins with tls://")
+        if not (self.server.tls or demanded):
+            return
+        context = self._options.tls
+        if context is None:  # reads the certificates of the system
+            context = await self._loop.run_in_executor(None, ssl.create_default_context)
+        assert self._transport is not None
+        try:
+            transport = await self._loop.start_tls(
+                self._transport, self, context, server_hostname=self.server.tls_name
+            )
+        except ssl.SSLError as error:
+            raise self._tls_error(error) from error
+        except OSError as error:
+            text = f"NATS {self.server} has closed the connection during the handshake of TLS"
+            raise EngineError(text) from error
+        assert transport is not None
+        self._transport = transport
+
+    def _tls_error(self, error: ssl.SSLError) -> Exception:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return PermanentRefusal(
+                f"NATS {self.server}: its certificate is refused: {error.verify_message}"
+            )
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        return EngineError(f"NATS {self.server}: TLS failed: {reason}")
+
+    def _connect_command(self) -> bytes:
+        options: dict[str, Any] = {
+            "verbose": False,
+            "pedantic": False,
+            "lang": "python3",
+            "version": "1",
+            "protocol": 1,
+            "headers": True,
+            "no_responders": True,
+            "name": self._options.name,
+        }
+        options |= self._login()
+        return b"CONNECT %s\r\n" % json.dumps(options).encode()
+
+    def _login(self) -> Mapping[str, str]:
+        own = self._options.login
+        login = own if any(own) else self.server.login
+        if login.credentials:
+            credentials = parse_credentials(login.credentials)
+            nonce = self.info.get("nonce")
+            if not nonce:
+                raise PermanentRefusal(
+                    f"NATS {self.server} does not take a JWT; set a user or a token"
+                )
+            return {"jwt": credentials.jwt, "sig": credentials.sign(nonce)}
+        if login.token:
+            return {"auth_token": login.token}
+        return {"user": login.user, "pass": login.password} if login.user else {}
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once, without waiting for the server."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            if not self._transport.is_closing():
+                self._flush_unsent()
+            self._transport.abort()
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        error = self._error(reason)
+        futures = [each for each in (self._first_info, *self._pongs) if not each.done()]
+        for future in futures:
+            future.set_exception(error)
+            future.exception()  # nobody may wait for it
+        for answers in self._answers.values():
+            answers.fail(self._error(reason))
+        self._writable.set()
+
+    def _error(self, reason: str) -> Exception:
+        text = f"NATS {self.server}: {reason}"
+        if any(reason.lower().startswith(each) for each in _LOGIN_ERRORS):
+            return PermanentRefusal(text)
+        return EngineError(text)
+
+    # -- what the event loop calls -------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end(self._refusal or "the connection is lost")
+
+    def pause_writing(self) -> None:
+        """Called by the event loop when the server does not read."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._last_received = self._loop.time()
+        try:
+            for operation in self._parser.feed(data):
+                self._process(operation)
+        except ProtocolViolation as error:
+            self.close(f"it does not answer as NATS does: {error}")
+
+    def _process(self, operation: Operation) -> None:
+        if isinstance(operation, NatsMessage):
+            handler = self._handlers.get(operation.subscription)
+            if handler is not None:
+                handler(operation)
+        elif isinstance(operation, ServerPing):
+            self._send(PONG)
+        elif isinstance(operation, ServerPong):
+            if self._pongs and not (pong := self._pongs.pop(0)).done():
+                pong.set_result(None)
+        elif isinstance(operation, ServerInfo):
+            self.info = operation.values
+            if not self._first_info.done():
+                self._first_info.set_result(None)
+        else:
+            self._refuse(operation)
+
+    def _refuse(self, refusal: ServerRefusal) -> None:
+        """An error that concerns one subject, or one after which the server closes."""
+        text = refusal.text
+        if not text.lower().startswith("permissions violation"):
+            self._refusal = text
+            return
+        subject = text.partition('"')[2].partition('"')[0]
+        error = MissingPermission(f"NATS {self.server}: {text}")
+        if subject == f"{self._inbox}.*":
+            self._inbox_error = error
+        for answers in self._answers.values():
+            if answers.subject == subject:
+                answers.fail(error)
+        self._denied(subject, error)
+
+    def _check_silence(self) -> None:
+        """Called each second."""
+        if self.lost.done():
+            return
+        if self._loop.time() - self._last_received > _SILENCE:
+            self.close("the server does not answer")
+            return
+        self._send(PING)
+        self._pongs.append(self._loop.create_future())
+        self._timer = self._loop.call_later(_PING_INTERVAL, self._check_silence)
+
+    # -- sending -------------------------------------------------------------------------------
+
+    @property
+    def max_payload(self) -> int:
+        """Most bytes of headers and payload together."""
+        return int(self.info.get("max_payload", 1 << 20))
+
+    def _send(self, command: bytes) -> None:
+        """Send with everything else that is sent in this step of the event loop."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush_unsent)
+        self._unsent.append(command)
+
+    def _flush_unsent(self) -> None:
+        commands, self._unsent = self._unsent, []
+        if commands and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(commands))
+
+    async def flush(self) -> None:
+        """Wait until the server has processed what was sent. Raises EngineError."""
+        self._raise_if_lost()
+        pong: asyncio.Future[None] = self._loop.create_future()
+        self._pongs.append(pong)
+        self._send(PING)
+        await pong
+
+    def subscribe(self, number: int, subject: str, handler: Callable[[NatsMessage], None]) -> None:
+        """Call a function for each message of a subject. The number is from 1."""
+        self._handlers[number] = handler
+        self._send(subscribe_command(number, subject))
+
+    def unsubscribe(self, number: int) -> None:
+        """End a subscription; no message of it comes any more."""
+        if self._handlers.pop(number, None) is not None:
+            self._send(unsubscribe_command(number))
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_batch: bool = False,
+    ) -> Sequence[NatsMessage]:
+        """Publish, and wait for the answer, or for those of a batch with their end.
+
+        Raises:
+            EngineError: the connection is lost. The server may have processed the request.
+            MissingPermission: the user may not publish to this subject.
+        """
+        await self._writable.wait()
+        self._raise_if_lost()
+        token = format(next(self._tokens), "x")
+        answers = self._answers[token] = _Answers(subject, is_batch)
+        try:
+            reply = f"{self._inbox}.{token}"
+            self._send(publish_command(subject, reply, headers or {}, payload))
+            await answers.done
+        finally:
+            del self._answers[token]
+        return answers.messages
+
+    def _answer(self, message: NatsMessage) -> None:
+        answers = self._answers.get(message.subject.rpartition(".")[2])
+        if answers is not None:
+            answers.add(message)
+
+    def _raise_if_lost(self) -> None:
+        if self.lost.done():
+            raise self._error(self.lost.result())

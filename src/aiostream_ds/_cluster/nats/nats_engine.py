@@ -1,0 +1,165 @@
+"""The engine of a cluster on NATS JetStream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+
+from aiostream_ds._cluster.engine import (
+    Appended,
+    Entry,
+    EntryId,
+    Event,
+    LogPage,
+    Ownership,
+    Reconnected,
+    Resigned,
+)
+from aiostream_ds._cluster.nats.nats_client import NatsClient
+from aiostream_ds._cluster.nats.nats_entries import live_message
+from aiostream_ds._cluster.nats.nats_events import EventQueue
+from aiostream_ds._cluster.nats.nats_jetstream import JetStream
+from aiostream_ds._cluster.nats.nats_leases import Presence
+from aiostream_ds._cluster.nats.nats_log import ChannelLogs
+from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
+from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
+from aiostream_ds._cluster.nats.nats_streams import Streams
+from aiostream_ds._cluster.nats.nats_subjects import Subjects
+from aiostream_ds._cluster.nats.nats_sweep import Sweep
+
+__all__ = ["NatsEngine"]
+
+
+class NatsEngine:
+    """Implements `Engine` with two streams of JetStream: one for the logs, one for leases and
+    subscribers. See `nats_subjects` for what they contain.
+
+    Created in the event loop that uses it.
+    """
+
+    name = "nats"
+
+    def __init__(self, settings: NatsEngineSettings) -> None:
+        self._subjects = Subjects(settings.name)
+        self._client = NatsClient(settings.servers, settings, settings.timeout, self._restore)
+        self._jetstream = JetStream(self._client)
+        self._streams = Streams(settings, self._client, self._jetstream, self._subjects)
+        self._presence = Presence(self._jetstream, self._subjects)
+        self._events = EventQueue()
+        self._logs = ChannelLogs(
+            self._jetstream,
+            self._subjects,
+            entries=settings.entries,
+            valid_nodes=self._presence.valid_nodes,
+            now=self._streams.now,
+            lost=partial(self._events.put, Reconnected()),
+            timeout=settings.timeout,
+        )
+        self._sweep = Sweep(self._jetstream, self._subjects, self._presence, settings.idle)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._watched: dict[str, int] = {}
+
+    async def open(self) -> None:
+        """See `Engine`. After an error it may be called again."""
+        try:
+            await self._client.open()
+            await self._streams.open()
+        except BaseException:
+            await self._client.aclose()
+            raise
+        self._sweeping = asyncio.create_task(self._sweep.run(), name="nats sweep")
+
+    async def aclose(self) -> None:
+        """See `Engine`. A second call does nothing."""
+        task, self._sweeping = self._sweeping, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._presence.aclose()
+        await self._client.aclose()
+        self._events.close()
+
+    async def _restore(self) -> None:
+        """After a reconnection."""
+        await self._streams.ensure()
+        await self._streams.reach_leader()
+        self._logs.forget()
+        self._events.put(Reconnected())
+
+    async def renew(self, node: str, seconds: float) -> None:
+        """See `Engine`."""
+        await self._presence.renew(node, seconds)
+
+    async def release(self, node: str) -> None:
+        """See `Engine`."""
+        await self._presence.renew(node, 0.0)
+
+    async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
+        """See `Engine`."""
+        return await self._logs.take(channel, node, payload)
+
+    async def resign(self, channel: str, node: str, term: int) -> None:
+        """See `Engine`."""
+        await self._logs.resign(channel, node, term)
+
+    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
+        """See `Engine`."""
+        await self._logs.append(channel, entry, schema)
+
+    async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
+        """See `Engine`."""
+        return await self._logs.read(channel, after, limit)
+
+    async def schema(self, channel: str) -> bytes | None:
+        """See `Engine`."""
+        return await self._logs.schema(channel)
+
+    async def enter(self, channel: str, node: str) -> None:
+        """See `Engine`."""
+        await self._presence.enter(channel, node)
+
+    async def leave(self, channel: str, node: str) -> None:
+        """See `Engine`."""
+        await self._presence.leave(channel, node)
+
+    async def members(self, channel: str) -> frozenset[str]:
+        """See `Engine`."""
+        return await self._presence.members(channel)
+
+    async def watch(self, channel: str) -> None:
+        """See `Engine`."""
+        is_new = channel not in self._watched
+        if is_new:
+            handler = partial(self._receive, channel)
+            self._watched[channel] = self._client.subscribe(
+                self._subjects.live_of(channel), handler
+            )
+        try:
+            await self._client.confirm(self._watched[channel])
+            await self._streams.reach_leader()
+        except BaseException:
+            if is_new:
+                await self.unwatch(channel)
+            raise
+
+    async def unwatch(self, channel: str) -> None:
+        """See `Engine`."""
+        number = self._watched.pop(channel, None)
+        if number is not None:
+            self._client.unsubscribe(number)
+
+    def events(self) -> AsyncIterator[Event]:
+        """See `Engine`."""
+        return self._events.read()
+
+    def _receive(self, channel: str, stored: NatsMessage) -> None:
+        """A message was stored in the log of a watched channel."""
+        message = live_message(stored)
+        if message is None:
+            return
+        if not message.node:
+            self._events.put(Resigned(channel, message.id.term))
+            return
+        self._logs.saw(channel, message)
+        self._events.put(Appended(channel, message.entry))

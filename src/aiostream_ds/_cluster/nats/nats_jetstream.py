@@ -1,0 +1,181 @@
+"""Requests to JetStream: storing a message, reading messages, and what a stream has."""
+
+import json
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from aiostream_ds._cluster.engine import EngineError
+from aiostream_ds._cluster.nats.nats_client import NatsClient
+from aiostream_ds._cluster.nats.nats_protocol import NatsMessage, parse_headers
+
+__all__ = ["JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
+
+_NOT_FOUND = 10_037
+_WRONG_SEQUENCES = (10_071, 10_164)  # of one server, of a cluster
+_SUBJECTS_A_PAGE = 100_000
+
+
+class JetStreamError(EngineError):
+    """JetStream refuses a request. `number` is that of its list of errors; 0: there is none."""
+
+    def __init__(self, text: str, number: int = 0, status: int = 0) -> None:
+        super().__init__(text)
+        self.number = number
+        self.status = status
+
+
+class NotExpected(Exception):
+    """The last message of the subject is not the expected one."""
+
+
+class StoredMessage(NamedTuple):
+    """A message of a stream. `time` is the seconds of the server's clock when it was stored."""
+
+    sequence: int
+    subject: str
+    headers: Mapping[str, str]
+    payload: bytes
+    time: float
+
+
+class JetStream:
+    """Requests for streams. They raise EngineError."""
+
+    def __init__(self, client: NatsClient) -> None:
+        self._client = client
+
+    @property
+    def connection_number(self) -> int:
+        """Grows with each connection."""
+        return self._client.connection_number
+
+    @property
+    def max_payload(self) -> int:
+        """Most bytes of headers and payload together."""
+        return self._client.max_payload
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        *,
+        connection_number: int | None = None,
+    ) -> int:
+        """Store a message, on this connection only if one is given; returns its sequence.
+
+        Raises:
+            NotExpected: the headers expect another last sequence of the subject.
+        """
+        message = await self._client.request(subject, payload, headers, connection_number)
+        if message.status:
+            raise JetStreamError(f"no stream of JetStream takes {subject!r}; was it deleted?")
+        answer = _decoded(message)
+        error = answer.get("error")
+        if error is None:
+            return int(answer["seq"])
+        if error.get("err_code") in _WRONG_SEQUENCES:
+            raise NotExpected
+        raise _error(error)
+
+    async def call(self, operation: str, stream: str, **arguments: Any) -> Mapping[str, Any]:
+        """The answer of JetStream's API, as STREAM.INFO."""
+        payload = json.dumps(arguments).encode() if arguments else b""
+        message = await self._client.request(f"$JS.API.{operation}.{stream}", payload)
+        if message.status:
+            raise JetStreamError("JetStream is not enabled, on this server or for this account")
+        answer = _decoded(message)
+        if "error" in answer:
+            raise _error(answer["error"])
+        return answer
+
+    async def get(self, stream: str, **which: Any) -> StoredMessage | None:
+        """One message, from the leader of the stream: nothing is missing that was acknowledged
+        before. None: there is none."""
+        try:
+            found = (await self.call("STREAM.MSG.GET", stream, **which))["message"]
+        except JetStreamError as error:
+            if error.number == _NOT_FOUND:
+                return None
+            raise
+        return StoredMessage(
+            found["seq"],
+            found["subject"],
+            parse_headers(b64decode(found["hdrs"])) if "hdrs" in found else {},
+            b64decode(found.get("data", "")),
+            parse_time(found["time"]),
+        )
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message of a subject, from the leader."""
+        return await self.get(stream, last_by_subj=subject)
+
+    async def page(
+        self, stream: str, subject: str, first: int, count: int
+    ) -> Sequence[StoredMessage]:
+        """Messages of a subject from a sequence on. A replica answers, which may lack the newest
+        ones; and fewer are returned if they are large."""
+        arguments = {"seq": first, "batch": count, "next_by_subj": subject}
+        answers = await self._client.request_batch(
+            f"$JS.API.DIRECT.GET.{stream}", json.dumps(arguments).encode()
+        )
+        if answers[-1].status not in (204, 404):
+            raise JetStreamError(
+                f"{stream}: {answers[-1].description or 'no direct get'} ({answers[-1].status})"
+            )
+        return [_direct(each) for each in answers[:-1]]
+
+    async def subjects(self, stream: str, filter: str) -> tuple[Sequence[str], float]:
+        """The subjects that have messages, and the time of the server."""
+        found: list[str] = []
+        while True:
+            answer = await self.call(
+                "STREAM.INFO", stream, subjects_filter=filter, offset=len(found)
+            )
+            page = answer["state"].get("subjects") or {}
+            found += page
+            if len(page) < _SUBJECTS_A_PAGE:
+                return found, parse_time(answer["ts"])
+
+    async def purge(self, stream: str, subject: str, **arguments: Any) -> int:
+        """Remove the messages of a subject; returns how many there were."""
+        answer = await self.call("STREAM.PURGE", stream, filter=subject, **arguments)
+        return int(answer["purged"])
+
+
+def parse_time(text: str) -> float:
+    """Seconds of a time as JetStream writes it, with nine digits of a second."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _direct(message: NatsMessage) -> StoredMessage:
+    headers = message.headers
+    return StoredMessage(
+        int(headers["Nats-Sequence"]),
+        headers["Nats-Subject"],
+        headers,
+        message.payload,
+        parse_time(headers["Nats-Time-Stamp"]),
+    )
+
+
+def _decoded(message: NatsMessage) -> dict[str, Any]:
+    try:
+        answer = json.loads(message.payload)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise EngineError(
+            f"expected an object of JSON from JetStream, got {message.payload[:80]!r}"
+        )
+    return answer
+
+
+def _error(error: Mapping[str, Any]) -> JetStreamError:
+    return JetStreamError(
+        f"JetStream: {error.get('description')}",
+        int(error.get("err_code", 0)),
+        int(error.get("code", 0)),
+    )

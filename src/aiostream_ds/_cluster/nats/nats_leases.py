@@ -1,0 +1,99 @@
+"""Leases of nodes, and which nodes have subscribers of a channel."""
+
+import asyncio
+import math
+
+from aiostream_ds._cluster.nats.nats_jetstream import JetStream
+from aiostream_ds._cluster.nats.nats_subjects import Subjects, from_token
+
+__all__ = ["Presence"]
+
+_SECONDS = "Aiostream-Lease"
+_KEPT = 60
+"""Seconds for which the server keeps a lease that has ended. It removes messages by whole seconds
+only, so that the end of a lease is computed from the time of its message."""
+
+
+class Presence:
+    """Leases and members, in the state stream.
+
+    A lease is valid for its seconds after the server has stored it, by the server's clock.
+    """
+
+    def __init__(self, jetstream: JetStream, subjects: Subjects) -> None:
+        self._jetstream = jetstream
+        self._subjects = subjects
+        self._running: asyncio.Task[frozenset[str]] | None = None
+        self._next: asyncio.Task[frozenset[str]] | None = None
+
+    async def renew(self, node: str, seconds: float) -> None:
+        """Make a lease valid for so many seconds from now."""
+        kept = math.ceil(seconds) + _KEPT
+        headers = {_SECONDS: repr(float(seconds)), "Nats-TTL": f"{kept}s"}
+        await self._put(self._subjects.node(node), headers)
+
+    async def enter(self, channel: str, node: str) -> None:
+        """The node has subscribers of the channel."""
+        await self._put(self._subjects.use(channel, node), {})
+
+    async def leave(self, channel: str, node: str) -> None:
+        """The node has none any more."""
+        await self._jetstream.purge(self._subjects.state_stream, self._subjects.use(channel, node))
+
+    async def members(self, channel: str) -> frozenset[str]:
+        """The nodes with subscribers and a valid lease."""
+        subjects, _ = await self._jetstream.subjects(
+            self._subjects.state_stream, self._subjects.uses_of(channel)
+        )
+        nodes = frozenset(from_token(each.rpartition(".")[2]) for each in subjects)
+        return nodes & await self.valid_nodes() if nodes else nodes
+
+    async def valid_nodes(self) -> frozenset[str]:
+        """The nodes with a valid lease. Calls at the same time share the requests."""
+        if self._next is None:
+            task = asyncio.create_task(self._read_after(self._running), name="nats leases")
+            task.add_done_callback(_forget_error)
+            self._next = task
+        return await asyncio.shield(self._next)
+
+    async def _read_after(self, earlier: "asyncio.Task[frozenset[str]] | None") -> frozenset[str]:
+        """Read the leases once an earlier reading has ended: its requests may have been answered
+        before the caller of this one has called."""
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        self._running, self._next = self._next, None
+        return await self._valid_nodes()
+
+    async def aclose(self) -> None:
+        """End what runs."""
+        tasks = [each for each in (self._running, self._next) if each is not None]
+        self._running = self._next = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _valid_nodes(self) -> frozenset[str]:
+        stream = self._subjects.state_stream
+        subjects, now = await self._jetstream.subjects(stream, self._subjects.nodes)
+        leases = await asyncio.gather(*(self._end(each) for each in subjects))
+        return frozenset(
+            from_token(subject.rpartition(".")[2])
+            for subject, end in zip(subjects, leases, strict=True)
+            if end > now
+        )
+
+    async def _end(self, subject: str) -> float:
+        """When a lease ends, by the server's clock."""
+        message = await self._jetstream.last(self._subjects.state_stream, subject)
+        if message is None:
+            return 0.0
+        return message.time + float(message.headers.get(_SECONDS, "0"))
+
+    async def _put(self, subject: str, headers: dict[str, str]) -> None:
+        await self._jetstream.publish(subject, b"", headers)
+
+
+def _forget_error(task: asyncio.Task[frozenset[str]]) -> None:
+    """Those who have waited for the task may all be cancelled."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,331 @@
+"""The logs of channels: who may append, appending, and reading.
+
+The owner of a channel is in the headers of the last message of its log. A message is stored only
+if the last message of the subject is still the one that its sender has seen: taking a channel, and
+appending in a term, is one compare-and-set operation on one subject.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiostream_ds._cluster.engine import (
+    START,
+    EngineError,
+    Entry,
+    EntryId,
+    EntryTooLarge,
+    Fenced,
+    LogLost,
+    LogPage,
+    Ownership,
+)
+from aiostream_ds._cluster.nats.nats_entries import LogMessage, log_message
+from aiostream_ds._cluster.nats.nats_jetstream import (
+    JetStream,
+    JetStreamError,
+    NotExpected,
+    StoredMessage,
+)
+from aiostream_ds._cluster.nats.nats_subjects import Subjects
+from aiostream_ds._cluster.nats.nats_tails import KnownSequences, Tail, Tails, tail_after
+
+__all__ = ["ChannelLogs"]
+
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_TOO_LARGE = 10_054
+_HEADER_BYTES = 1024
+"""Most bytes of an entry's headers, also after the server has added its own."""
+
+_BATCH = 500
+"""Most messages of one request."""
+
+_LAG = 0.02
+"""Seconds until a replica that lacks the newest messages is asked again."""
+
+
+class ChannelLogs:
+    """Operations on the log stream. They raise EngineError.
+
+    Args:
+        entries: bound of a log, in messages.
+        valid_nodes: asks for the nodes with a valid lease.
+        now: the time of the server in seconds, roughly.
+        lost: called when the server is found to have lost messages.
+        timeout: seconds until a replica that lags is an error.
+    """
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        subjects: Subjects,
+        *,
+        entries: int,
+        valid_nodes: Callable[[], Awaitable[frozenset[str]]],
+        now: Callable[[], float],
+        lost: Callable[[], None],
+        timeout: float,
+    ) -> None:
+        self._jetstream = jetstream
+        self._subjects = subjects
+        self._entries = entries
+        self._valid_nodes = valid_nodes
+        self._now = now
+        self._lost = lost
+        self._timeout = timeout
+        self._tails = Tails()
+        self._sequences = KnownSequences()
+        self._highest = 0
+
+    # -- ownership -----------------------------------------------------------------------------
+
+    async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
+        """See `Engine.take`."""
+        while True:
+            connection = self._jetstream.connection_number
+            last = await self._last(channel)
+            if last is not None and last.node not in ("", node):
+                if last.node in await self._valid_nodes():
+                    return Ownership(last.node, last.id.term, False, last.id)
+            schema = await self._schema_of(last)
+            if last is not None and last.node == node:
+                first = last if not last.first else await self._message(last.first)
+                if first is not None and first.payload == payload:
+                    self._tails.set(channel, tail_after(last, schema, connection))
+                    return Ownership(node, last.id.term, True, first.previous)
+            before = START if last is None else last.id
+            term = max(int(self._now() * 1000), before.term + 1)
+            message = LogMessage(0, EntryId(term, 0), before, node, 0, None, None, payload)
+            try:
+                await self._store(channel, message, tail_after(last, schema, connection), None)
+            except NotExpected:
+                continue  # another node was faster, or the answer to an earlier call was lost
+            return Ownership(node, term, True, before)
+
+    async def resign(self, channel: str, node: str, term: int) -> None:
+        """See `Engine.resign`."""
+        while True:
+            connection = self._jetstream.connection_number
+            last = await self._last(channel)
+            if last is None or (last.node, last.id.term) != (node, term):
+                return
+            resignation = last._replace(node="", schema=None, place=None, payload=b"")
+            try:
+                await self._store(channel, resignation, tail_after(last, None, connection), None)
+            except NotExpected:
+                continue
+            self._tails.remove(channel)
+            return
+
+    # -- appending -----------------------------------------------------------------------------
+
+    async def append(self, channel: str, entry: Entry, schema: bytes | None) -> None:
+        """See `Engine.append`."""
+        tail = self._tails.get(channel, self._jetstream.connection_number)
+        if tail is None or tail.id != entry.previous or tail.id.term != entry.id.term:
+            tail = await self._checked_tail(channel, entry)
+        while tail is not None:
+            message = LogMessage(
+                0, entry.id, entry.previous, tail.node, tail.first, None, None, entry.payload
+            )
+            try:
+                await self._store(channel, message, tail, schema)
+                return
+            except NotExpected:
+                tail = await self._checked_tail(channel, entry)
+
+    async def _checked_tail(self, channel: str, entry: Entry) -> Tail | None:
+        """The end of the log, after which an entry may be appended; None if it is in the log.
+
+        Raises:
+            Fenced: the log ends with a later entry, or with another one of this id.
+            LogLost: it ends before `entry.previous`.
+        """
+        connection = self._jetstream.connection_number
+        self._tails.remove(channel)
+        last = await self._last(channel)
+        if last is None:
+            raise LogLost(f"{channel}: the log is gone")
+        tail = tail_after(last, await self._schema_of(last), connection)
+        if last.id == entry.id and last.payload == entry.payload and last.node:
+            self._tails.set(channel, tail)
+            return None
+        if last.id >= entry.id or not last.node:
+            raise Fenced(f"{channel}: the log ends with {_text(last.id)}")
+        if last.id != entry.previous:
+            raise LogLost(
+                f"{channel}: the log ends with {_text(last.id)}, before {_text(entry.previous)}"
+            )
+        return tail
+
+    async def _store(
+        self, channel: str, message: LogMessage, tail: Tail, schema: bytes | None
+    ) -> None:
+        """Store a message after the end of the log, and with a schema if it is given or would be
+        removed soon. Raises NotExpected."""
+        bound = self._jetstream.max_payload - _HEADER_BYTES
+        message = self._with_schema(message, tail, schema, bound)
+        data = message.stored_payload()
+        if len(data) > bound:
+            raise self._too_large(channel, len(data), bound)
+        highest = self._highest
+        try:
+            sequence = await self._jetstream.publish(
+                self._subjects.log_of(channel),
+                data,
+                {**message.headers(), _EXPECTED: str(tail.sequence)},
+                connection_number=tail.connection,
+            )
+        except JetStreamError as error:
+            if error.number == _TOO_LARGE:
+                raise self._too_large(channel, len(data), bound) from None
+            raise
+        kept = message.schema or tail.schema
+        stored = message._replace(sequence=sequence)
+        self._tails.set(channel, tail_after(stored, kept, tail.connection))
+        self._highest = max(self._highest, sequence)
+        if sequence <= highest:
+            await self._check_after_loss(channel, message, tail)
+
+    def _with_schema(
+        self, message: LogMessage, tail: Tail, schema: bytes | None, bound: int
+    ) -> LogMessage:
+        if schema is not None:
+            return message._replace(schema=schema)
+        place, known = tail.place, tail.schema
+        if place is None or known is None:
+            return message
+        is_due = message.id.number == 0 or place.age >= self._entries // 2
+        if is_due and message.node and len(known) + len(message.payload) <= bound:
+            return message._replace(schema=known)
+        return message._replace(place=place)
+
+    def _too_large(self, channel: str, size: int, bound: int) -> EntryTooLarge:
+        return EntryTooLarge(f"{channel}: expected an entry of at most {bound} bytes, got {size}")
+
+    async def _check_after_loss(self, channel: str, message: LogMessage, tail: Tail) -> None:
+        """The server has lost messages, and uses their sequences again: the one after which this
+        message was stored may have been that of another node's message."""
+        self.forget()
+        self._lost()
+        if tail.sequence:
+            found = await self._message(tail.sequence)
+            if found is None or found.id != message.previous:
+                raise LogLost(f"{channel}: the server has lost entries")
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
+        """See `Engine.read`."""
+        last = await self._last(channel)
+        if last is None:
+            return LogPage([], START, START, False)
+        first = await self._first(channel) or last
+        if last.id <= after:
+            return LogPage([], first.id, last.id, False)
+        start = await self._sequence_after(channel, after, first, last)
+        entries = await self._entries_from(channel, start, after, limit, last)
+        truncated = bool(entries) and entries[0].previous > after
+        return LogPage(entries, entries[0].id if truncated else first.id, last.id, truncated)
+
+    async def schema(self, channel: str) -> bytes | None:
+        """See `Engine.schema`."""
+        return await self._schema_of(await self._last(channel))
+
+    def forget(self) -> None:
+        """The server may have lost messages: look before the next append."""
+        self._tails.clear()
+        self._sequences.clear()
+
+    def saw(self, channel: str, message: LogMessage) -> None:
+        """A watched channel has a new message: it may be asked for what follows it."""
+        self._sequences.add(channel, message.id, message.sequence)
+
+    async def _entries_from(
+        self, channel: str, start: int, after: EntryId, limit: int, last: LogMessage
+    ) -> list[Entry]:
+        """Entries from a sequence on, up to the last one that is known to be there."""
+        stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
+        entries: list[Entry] = []
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        while len(entries) < limit and start <= last.sequence:
+            count = min(limit - len(entries) + 1, _BATCH)  # one may be a resignation
+            page = await self._jetstream.page(stream, subject, start, count)
+            for stored in page:
+                start = stored.sequence + 1
+                message = _decoded(stored)
+                # a message of an older term, after a loss of writes, is not an entry
+                if message is not None and message.node and message.id > after:
+                    after = message.id
+                    entries.append(message.entry)
+                    self._sequences.add(channel, message.id, message.sequence)
+            if not page:
+                if await self._message(last.sequence) is None:
+                    break  # removed meanwhile
+                if asyncio.get_running_loop().time() > deadline:
+                    raise EngineError(f"{channel}: a replica lacks entries for {self._timeout} s")
+                await asyncio.sleep(_LAG)
+        return entries[:limit]
+
+    async def _sequence_after(
+        self, channel: str, after: EntryId, first: LogMessage, last: LogMessage
+    ) -> int:
+        """A sequence from which all messages after an id follow, and few before it.
+
+        Sequences are those of the stream, with other channels between, so that it is searched for
+        if the message was not seen lately.
+        """
+        known = self._sequences.get(channel, after)
+        if known is not None and first.sequence <= known <= last.sequence:
+            found = await self._message(known)
+            if found is not None and found.id == after:
+                return known + 1
+        low, high = first.sequence, last.sequence
+        if after < first.id:
+            return low
+        subject = self._subjects.log_of(channel)
+        while low < high:
+            middle = (low + high) // 2
+            stored = await self._jetstream.get(
+                self._subjects.log_stream, seq=middle, next_by_subj=subject
+            )
+            message = _decoded(stored)
+            if message is None or message.id > after:
+                high = middle
+            else:
+                low = message.sequence + 1
+        return low
+
+    async def _first(self, channel: str) -> LogMessage | None:
+        """The first entry of a log."""
+        stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
+        sequence = 1
+        while True:
+            found = _decoded(await self._jetstream.get(stream, seq=sequence, next_by_subj=subject))
+            if found is None or found.node:
+                return found
+            sequence = found.sequence + 1
+
+    async def _last(self, channel: str) -> LogMessage | None:
+        """The last message of a log."""
+        subject = self._subjects.log_of(channel)
+        return _decoded(await self._jetstream.last(self._subjects.log_stream, subject))
+
+    async def _message(self, sequence: int) -> LogMessage | None:
+        return _decoded(await self._jetstream.get(self._subjects.log_stream, seq=sequence))
+
+    async def _schema_of(self, message: LogMessage | None) -> bytes | None:
+        """The schema that the channel has after a message."""
+        if message is None or message.schema is not None or message.place is None:
+            return None if message is None else message.schema
+        found = await self._message(message.place.sequence)
+        return None if found is None else found.schema
+
+
+def _decoded(stored: StoredMessage | None) -> LogMessage | None:
+    if stored is None:
+        return None
+    return log_message(stored.sequence, stored.headers, stored.payload)
+
+
+def _text(id: EntryId) -> str:
+    return f"{id.term}-{id.number}"

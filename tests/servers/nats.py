@@ -1,0 +1,201 @@
+"""The server NATS with JetStream, whose streams survive `kill`; also as a cluster of three."""
+
+import contextlib
+import json
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .certificates import certificates
+from .ports import free_port
+from .process import Server
+
+_CONNECT: Mapping[str, Any] = {"verbose": False, "pedantic": False, "headers": True}
+
+
+class Nats(Server):
+    program: ClassVar[str] = "nats-server"
+    admin: ClassVar[str] = "admin"
+    password: ClassVar[str] = "swordfish"
+    user: ClassVar[str] = "grafana"
+    """A user with `RIGHTS` only."""
+    user_password: ClassVar[str] = "streams-only"
+
+    STREAMS: ClassVar[tuple[str, str]] = ("aiostream-ds-log", "aiostream-ds-state")
+
+    RIGHTS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "publish": [
+            "aiostream-ds.log.*",
+            "aiostream-ds.state.>",
+            *(
+                f"$JS.API.{each}"
+                for stream in STREAMS
+                for each in (
+                    f"STREAM.CREATE.{stream}",
+                    f"STREAM.UPDATE.{stream}",
+                    f"STREAM.INFO.{stream}",
+                    f"STREAM.PURGE.{stream}",
+                    f"STREAM.MSG.GET.{stream}",
+                    f"DIRECT.GET.{stream}",
+                )
+            ),
+        ],
+        "subscribe": ["aiostream-ds.live.*", "aiostream-ds.inbox.>"],
+    }
+    """The rights that docs/cluster.md asks for."""
+
+    rights: Mapping[str, Sequence[str]] = RIGHTS
+    """The rights of the user, from the next start on."""
+
+    jetstream = True
+    extra: Mapping[str, Any] = {}
+    """Further settings, from the next start on."""
+
+    def options(self) -> dict[str, Any]:
+        """The server's settings."""
+        admin = {"user": self.admin, "password": self.password}
+        user = {"user": self.user, "password": self.user_password, "permissions": self.rights}
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "server_name": f"n{self.port}",
+            "authorization": {"users": [admin, user]},
+        }
+
+    def command(self) -> list[str]:
+        options = self.options()
+        if self.jetstream:
+            options["jetstream"] = {"store_dir": str(self.folder / "jetstream")}
+        if self.tls is not None:
+            options["tls"] = {
+                "cert_file": str(self.certificate_file),
+                "key_file": str(self.key_file),
+            }
+            if self.client_ca is not None:
+                options["tls"] |= {"ca_file": str(self.client_ca_file), "verify": True}
+        # the server reads JSON as its own format
+        path = self.folder / "nats.conf"
+        path.write_text(json.dumps(options | dict(self.extra), indent=1), "utf-8")
+        return [self.binary, "-c", str(path)]
+
+    def connect(self) -> ssl.SSLSocket | Any:
+        """A connection on which the server has sent its INFO; with TLS if the server has it."""
+        connection = self.connect_plain()
+        line = b""
+        while not line.endswith(b"\r\n"):
+            received = connection.recv(1)  # nothing of the handshake that follows
+            if not received:
+                raise ConnectionResetError("the server has closed the connection")
+            line += received
+        return connection if self.tls is None else self._context().wrap_socket(connection)
+
+    def answers(self) -> bool:
+        if self.client_ca is not None:
+            return self.connect() is not None
+        return self.call("$JS.API.INFO", lines=b"" if self.jetstream else b"x") is not None
+
+    def call(self, subject: str, payload: bytes = b"", lines: bytes = b"") -> dict[str, Any]:
+        """The answer to a request of the admin, from JSON. With `lines` only a login."""
+        login = {"user": self.admin, "pass": self.password, **_CONNECT}
+        with self.connect() as connection:
+            connection.sendall(b"CONNECT %s\r\n" % json.dumps(login).encode())
+            if lines:
+                connection.sendall(b"PING\r\n")
+                if not connection.recv(64).startswith(b"PONG"):
+                    raise ConnectionRefusedError("the server does not answer")
+                return {}
+            connection.sendall(
+                b"SUB inbox 1\r\nPUB %s inbox %d\r\n" % (subject.encode(), len(payload))
+            )
+            connection.sendall(payload + b"\r\n")
+            return _answer(connection)
+
+    def purge(self, subject: str = "") -> None:
+        """Remove the messages of all streams of the engine, or those of one subject."""
+        payload = json.dumps({"filter": subject} if subject else {}).encode()
+        for stream in self.STREAMS if not subject else self.STREAMS[:1]:
+            self.call(f"$JS.API.STREAM.PURGE.{stream}", payload)
+
+    @property
+    def url(self) -> str:
+        """For the restricted user."""
+        return self.url_of(self.user, self.user_password)
+
+    @property
+    def admin_url(self) -> str:
+        return self.url_of(self.admin, self.password)
+
+    def url_of(self, user: str, password: str) -> str:
+        scheme = "nats" if self.tls is None else "tls"
+        return f"{scheme}://{user}:{password}@127.0.0.1:{self.port}"
+
+
+class NatsClusterNode(Nats):
+    """A server of a cluster."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.cluster_port = free_port()
+        self.routes: Sequence[int] = ()
+        super().__init__(*args, **options)
+
+    def options(self) -> dict[str, Any]:
+        routes = [f"nats://127.0.0.1:{port}" for port in self.routes]
+        cluster = {"name": "tests", "listen": f"127.0.0.1:{self.cluster_port}", "routes": routes}
+        return super().options() | {"cluster": cluster}
+
+    def answers(self) -> bool:
+        # JetStream has a leader only when most servers run
+        return self.call("", lines=b"x") is not None
+
+
+@contextlib.contextmanager
+def nats_cluster(count: int = 3, **options: Any) -> Iterator[Sequence[NatsClusterNode]]:
+    """A cluster whose JetStream has a leader."""
+    nodes = [NatsClusterNode(**options) for _ in range(count)]
+    for node in nodes:
+        node.routes = [each.cluster_port for each in nodes]
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.enter_context(node)
+        wait_for_jetstream(nodes[0])
+        yield nodes
+
+
+def wait_for_jetstream(node: Nats, seconds: float = 20.0) -> None:
+    """Wait until JetStream of a cluster answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if "error" not in node.call("$JS.API.INFO"):
+                return
+        if time.monotonic() > deadline:
+            raise RuntimeError("JetStream has no leader")
+        time.sleep(0.05)
+
+
+def _answer(connection: Any) -> dict[str, Any]:
+    """The JSON of the first message on a connection."""
+    received = b""
+    while True:
+        block = connection.recv(65_536)
+        if not block:
+            raise ConnectionResetError("the server has closed the connection")
+        received += block
+        start = received.find(b"\r\n{")
+        if start >= 0 and received.endswith(b"}\r\n"):
+            found: dict[str, Any] = json.loads(received[start:])
+            return found
+        if b"-ERR" in received or b" 503" in received:
+            raise ConnectionRefusedError(received.decode("utf-8", "replace"))
+
+
+def stored_files(server: Nats) -> list[Path]:
+    """The files in which the server keeps its messages."""
+    return sorted((server.folder / "jetstream").rglob("*.blk"))
+
+
+def client_context() -> ssl.SSLContext:
+    """TLS of a client that trusts the tests' certificates."""
+    return ssl.create_default_context(cadata=certificates().ca)

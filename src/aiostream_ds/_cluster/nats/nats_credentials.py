@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["Credentials", "parse_credentials"]
+__all__ = ["NatsCredentials", "parse_credentials"]
 
 _BLOCK = re.compile(r"-+BEGIN (NATS USER JWT|USER NKEY SEED)-+\s*(\S+?)\s*-+END \1-+")
 _SEED_BYTES = 2 + 32 + 2
@@ -16,7 +16,7 @@ _USER_SEED = (18 << 3 | 20 << 3 >> 5, 0)
 """The first two bytes of the seed of a user, which make it begin with SU."""
 
 
-class Credentials(NamedTuple):
+class NatsCredentials(NamedTuple):
     """What a credentials file contains."""
 
     jwt: str
@@ -30,7 +30,7 @@ class Credentials(NamedTuple):
         return urlsafe_b64encode(signature).rstrip(b"=").decode()
 
 
-def parse_credentials(text: str) -> Credentials:
+def parse_credentials(text: str) -> NatsCredentials:
     """The content of a credentials file.
 
     Raises:
@@ -43,7 +43,7 @@ def parse_credentials(text: str) -> Credentials:
             "NATS credentials must have a block NATS USER JWT and a block USER NKEY SEED, got"
             f" {len(text)} characters with {', '.join(blocks) or 'neither'}"
         )
-    return Credentials(blocks["NATS USER JWT"], _key(blocks["USER NKEY SEED"]))
+    return NatsCredentials(blocks["NATS USER JWT"], _key(blocks["USER NKEY SEED"]))
 
 
 def _key(seed: str) -> bytes:

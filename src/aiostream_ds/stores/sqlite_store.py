@@ -15,7 +15,7 @@ from aiostream_ds._loop_calls import call_in
 from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.errors import copy_error
 from aiostream_ds.rows import Cursor
-from aiostream_ds.stores.channel_states import now_ms
+from aiostream_ds.stores.channel_tables import now_ms
 from aiostream_ds.stores.retention import Retention
 from aiostream_ds.stores.row_blocks import split_rows
 from aiostream_ds.stores.row_followers import Followers

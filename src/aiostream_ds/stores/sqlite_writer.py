@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import copy_error
-from aiostream_ds.stores.channel_states import ChannelStates, now_ms
+from aiostream_ds.stores.channel_tables import ChannelTables, now_ms
 from aiostream_ds.stores.retention import Retention
 from aiostream_ds.stores.row_blocks import Piece
 from aiostream_ds.stores.row_followers import CommittedRows, Followers
@@ -88,7 +88,7 @@ class StoreWriter(threading.Thread):
         self._database = file.writer
         self._followers = followers
         self._database_lock = database_lock
-        self._states = ChannelStates(file.writer, file.epoch, file.deletions, retention)
+        self._states = ChannelTables(file.writer, file.epoch, file.deletions, retention)
         self._condition = threading.Condition()
         self._queue: deque[PendingAppend | PendingDelete] = deque()
         self._calls: deque[Callable[[], None]] = deque()
@@ -263,12 +263,13 @@ class StoreWriter(threading.Thread):
                 continue
             state = states.get_or_make(channel)
             first = state.last + 1
-            states.add(state, pieces, now)
+            states.add(state, pieces)
             if key is not None:
                 states.add_key(state, key, first, state.last, now)
             results.append(AppendResult(first, state.last))
             if pieces:
                 changes.append(_Change(channel, _committed(rows, first, state.last)))
+        states.write(now)
         if states.enforce():
             self._sweep_soon()
 

@@ -1,6 +1,7 @@
 """What the writer of a store knows of each channel, and how rows are added to it and removed."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiostream_ds.stores.retention import KEY_SECONDS, KEYS, Retention
@@ -9,7 +10,7 @@ from aiostream_ds.stores.row_blocks import Piece, join_pieces
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["BLOCK_OVERHEAD", "ChannelState", "ChannelStates", "epoch_of", "now_ms"]
+__all__ = ["BLOCK_OVERHEAD", "ChannelNumbers", "ChannelTables", "epoch_of", "now_ms"]
 
 BLOCK_OVERHEAD = 64
 """Bytes that a block takes besides its data: its numbers, and its two entries in indexes."""
@@ -19,6 +20,9 @@ STEP = 200
 
 TAIL_BYTES = 8 << 10
 """Encoded bytes up to which the newest block is written again with further rows."""
+
+BLOCK_BYTES = 64 << 10
+"""Encoded bytes of small pieces that are one block at most."""
 
 BLOCK_ROWS = 5_000
 """Rows of small pieces that are one block at most."""
@@ -34,11 +38,30 @@ class _Tail(NamedTuple):
     """The newest block, to which rows can be added."""
 
     id: int
-    first: int
     pieces: list[Piece]
-    size: int  # encoded bytes of the pieces
     stored: int  # time of its first row, in ms
-    bytes: int  # of the block
+    size: int
+
+
+class _Contents(NamedTuple):
+    """What a block has."""
+
+    rows: int
+    low: int
+    high: int
+    size: int
+    data: bytes
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> "_Contents":
+        data = join_pieces([piece.data for piece in pieces])
+        return cls(
+            sum(piece.rows for piece in pieces),
+            min(piece.low for piece in pieces),
+            max(piece.high for piece in pieces),
+            len(data) + BLOCK_OVERHEAD,
+            data,
+        )
 
 
 class _Block(NamedTuple):
@@ -51,10 +74,21 @@ class _Block(NamedTuple):
     stored: int
 
 
-class ChannelState:
+class ChannelNumbers:
     """One channel: its numbers as they are in the tables, and its newest block."""
 
-    __slots__ = ("bytes", "epoch", "first", "id", "last", "name", "rows", "tail")
+    __slots__ = (
+        "bytes",
+        "epoch",
+        "first",
+        "id",
+        "last",
+        "name",
+        "rows",
+        "tail",
+        "unwritten",
+        "written",
+    )
 
     def __init__(
         self, id: int, name: str, epoch: str, first: int, last: int, rows: int, size: int
@@ -67,12 +101,14 @@ class ChannelState:
         self.rows = rows
         self.bytes = size
         self.tail: _Tail | None = None
+        self.unwritten: list[Piece] = []
+        self.written = last
 
 
-class ChannelStates:
+class ChannelTables:
     """The channels of a store. Used by the thread of the writer, in a transaction.
 
-    Each transaction is `begin`, changes, `save`; `abandon` if it fails.
+    Each transaction is `begin`, changes, `write`, `enforce`, `save`; `abandon` if it fails.
     """
 
     def __init__(
@@ -81,8 +117,8 @@ class ChannelStates:
         self._database = database
         self._epoch = epoch
         self._deletions = deletions
-        self._states: dict[str, ChannelState] = {}
-        self._changed: dict[str, ChannelState] = {}
+        self._states: dict[str, ChannelNumbers] = {}
+        self._changed: dict[str, ChannelNumbers] = {}
         self._key_numbers: dict[int, int] = {}  # of the newest key, by channel
         self.retention = retention
         self.retentions: dict[str, Retention] = {}
@@ -98,7 +134,7 @@ class ChannelStates:
         self._changed.clear()
         self._key_numbers.clear()
         statement = "SELECT id, name, epoch, first, last, rows, bytes FROM channels"
-        states = [ChannelState(*row) for row in self._database.execute(statement)]
+        states = [ChannelNumbers(*row) for row in self._database.execute(statement)]
         self._states = {state.name: state for state in states}
         self.bytes = sum(state.bytes for state in states)
         statement = "SELECT value FROM meta WHERE name = 'deletions'"
@@ -109,7 +145,7 @@ class ChannelStates:
         """The transaction has failed."""
         self._must_reload = True
 
-    def get_or_make(self, name: str) -> ChannelState:
+    def get_or_make(self, name: str) -> ChannelNumbers:
         """The channel; it is made if there is none."""
         found = self._states.get(name)
         if found is None:
@@ -119,7 +155,7 @@ class ChannelStates:
                 "INSERT INTO channels (name, epoch, first, last, rows, bytes) VALUES (?,?,?,?,?,?)"
             )
             number = self._database.execute(statement, row).lastrowid
-            found = self._states[name] = ChannelState(number or 0, name, epoch, 1, 0, 0, 0)
+            found = self._states[name] = ChannelNumbers(number or 0, name, epoch, 1, 0, 0, 0)
         return found
 
     # -- keys ----------------------------------------------------------------------------------
@@ -135,7 +171,7 @@ class ChannelStates:
             return None
         return row[0], row[1]
 
-    def add_key(self, state: ChannelState, key: bytes, first: int, last: int, now: int) -> None:
+    def add_key(self, state: ChannelNumbers, key: bytes, first: int, last: int, now: int) -> None:
         """Remember a key, and forget old ones."""
         database = self._database
         number = self._key_numbers.get(state.id)
@@ -156,60 +192,70 @@ class ChannelStates:
 
     # -- rows ----------------------------------------------------------------------------------
 
-    def add(self, state: ChannelState, pieces: list[Piece], now: int) -> None:
-        """Append rows to a channel."""
-        for piece in pieces:
-            if not self._extend_tail(state, piece, now):
-                self._new_block(state, piece, now)
-            state.last += piece.rows
-            state.rows += piece.rows
+    def add(self, state: ChannelNumbers, pieces: list[Piece]) -> None:
+        """Append rows to a channel; `write` writes them."""
+        state.unwritten += pieces
+        state.last += sum(piece.rows for piece in pieces)
         self._changed[state.name] = state
 
-    def _extend_tail(self, state: ChannelState, piece: Piece, now: int) -> bool:
+    def write(self, now: int) -> None:
+        """Write the rows that were added in this transaction; small pieces share a block."""
+        for state in self._changed.values():
+            pieces, state.unwritten = state.unwritten, []
+            start = self._extend_tail(state, pieces, now)
+            while start < len(pieces):
+                end = _end_of_block(pieces, start, BLOCK_BYTES)
+                self._new_block(state, pieces[start:end], now)
+                start = end
+
+    def _extend_tail(self, state: ChannelNumbers, pieces: list[Piece], now: int) -> int:
+        """Add as many pieces to the newest block as it takes. Returns how many."""
         tail = state.tail
-        if tail is None or tail.size + len(piece.data) > TAIL_BYTES:
-            return False
-        if tail.pieces[0].is_far != piece.is_far:
-            return False
-        if now - tail.stored > 1000 * self._retention_of(state).seconds / _TAIL_AGE:
-            return False
-        pieces = [*tail.pieces, piece]
-        rows = sum(each.rows for each in pieces)
-        if rows > BLOCK_ROWS:
-            return False
-        data = join_pieces([each.data for each in pieces])
-        size = len(data) + BLOCK_OVERHEAD
-        low, high = min(each.low for each in pieces), max(each.high for each in pieces)
+        if tail is None or now - tail.stored > 1000 * self._retention_of(state).seconds / _TAIL_AGE:
+            return 0
+        known = tail.pieces
+        found = [*known, *pieces]
+        end = _end_of_block(found, 0, TAIL_BYTES)
+        if end <= len(known):
+            return 0
+        found = found[:end]
+        block = _Contents.of(found)
         self._database.execute(
             "UPDATE blocks SET rows = ?, low = ?, high = ?, stored = ?, size = ?, data = ?"
             " WHERE id = ?",
-            (rows, low, high, now, size, data, tail.id),
+            (block.rows, block.low, block.high, now, block.size, block.data, tail.id),
         )
-        self._add_bytes(state, size - tail.bytes)
-        state.tail = tail._replace(pieces=pieces, size=tail.size + len(piece.data), bytes=size)
-        return True
+        self._count(state, sum(piece.rows for piece in found[len(known) :]), block.size - tail.size)
+        state.tail = tail._replace(pieces=found, size=block.size)
+        return end - len(known)
 
-    def _new_block(self, state: ChannelState, piece: Piece, now: int) -> None:
-        data = join_pieces([piece.data])
-        size = len(data) + BLOCK_OVERHEAD
-        row = (state.id, state.last + 1, piece.rows, piece.low, piece.high, now, size, data)
+    def _new_block(self, state: ChannelNumbers, pieces: list[Piece], now: int) -> None:
+        block = _Contents.of(pieces)
+        first = state.written + 1
         statement = (
             "INSERT INTO blocks (channel, first, rows, low, high, stored, size, data)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         )
+        row = (state.id, first, block.rows, block.low, block.high, now, block.size, block.data)
         number = self._database.execute(statement, row).lastrowid or 0
         if not state.rows:
-            state.first = state.last + 1
-        self._add_bytes(state, size)
-        state.tail = _Tail(number, state.last + 1, [piece], len(piece.data), now, size)
+            state.first = first
+        self._count(state, block.rows, block.size)
+        state.tail = _Tail(number, pieces, now, block.size)
 
-    def _add_bytes(self, state: ChannelState, size: int) -> None:
+    def _count(self, state: ChannelNumbers, rows: int, size: int) -> None:
+        """Rows were written."""
+        state.written += rows
+        state.rows += rows
+        self._add_bytes(state, size)
+
+    def _add_bytes(self, state: ChannelNumbers, size: int) -> None:
         state.bytes += size
         self.bytes += size
 
     # -- retention -----------------------------------------------------------------------------
 
-    def _retention_of(self, state: ChannelState) -> Retention:
+    def _retention_of(self, state: ChannelNumbers) -> Retention:
         return self.retentions.get(state.name, self.retention)
 
     def enforce(self) -> bool:
@@ -241,7 +287,7 @@ class ChannelStates:
             after = name
         return after if len(names) > STEP else None
 
-    def _remove_excess(self, state: ChannelState, most: int) -> int:
+    def _remove_excess(self, state: ChannelNumbers, most: int) -> int:
         """Remove what exceeds the bounds of one channel. Returns the number of blocks."""
         retention = self._retention_of(state)
         removed = 0
@@ -251,7 +297,7 @@ class ChannelStates:
             removed += self._remove_rows(state, state.rows - retention.rows, most - removed)
         return removed
 
-    def _remove_expired(self, state: ChannelState, now: int, most: int) -> int:
+    def _remove_expired(self, state: ChannelNumbers, now: int, most: int) -> int:
         """Blocks are stored in the order of their cursors: what precedes an expired one is expired,
         also if the clock was wrong when it was stored."""
         oldest = now - self._retention_of(state).seconds * 1000
@@ -261,7 +307,7 @@ class ChannelStates:
             self._remove_block(state, block)
         return expired[-1] + 1 if expired else 0
 
-    def _remove_bytes(self, state: ChannelState, excess: int, most: int) -> int:
+    def _remove_bytes(self, state: ChannelNumbers, excess: int, most: int) -> int:
         """Remove the oldest blocks with so many bytes, but not the newest one."""
         removed = 0
         for block in self._oldest(state, most + 1)[:-1]:
@@ -272,7 +318,7 @@ class ChannelStates:
             removed += 1
         return removed
 
-    def _remove_rows(self, state: ChannelState, excess: int, most: int) -> int:
+    def _remove_rows(self, state: ChannelNumbers, excess: int, most: int) -> int:
         """Remove the oldest rows; those of a block that has others are only not read any more."""
         removed = 0
         for block in self._oldest(state, most):
@@ -288,14 +334,14 @@ class ChannelStates:
             removed += 1
         return removed
 
-    def _oldest(self, state: ChannelState, most: int) -> list[_Block]:
+    def _oldest(self, state: ChannelNumbers, most: int) -> list[_Block]:
         statement = (
             "SELECT id, first, rows, size, stored FROM blocks WHERE channel = ?"
             " ORDER BY first LIMIT ?"
         )
         return [_Block(*row) for row in self._database.execute(statement, (state.id, most))]
 
-    def _remove_block(self, state: ChannelState, block: _Block) -> None:
+    def _remove_block(self, state: ChannelNumbers, block: _Block) -> None:
         """Remove the oldest block."""
         self._database.execute("DELETE FROM blocks WHERE id = ?", (block.id,))
         end = block.first + block.rows
@@ -348,12 +394,25 @@ class ChannelStates:
         self._changed.clear()
 
 
+def _end_of_block(pieces: list[Piece], start: int, size: int) -> int:
+    """The end of the pieces that are one block: one, or several with so many bytes."""
+    end, rows = start + 1, pieces[start].rows
+    size -= len(pieces[start].data)
+    while end < len(pieces) and pieces[end].is_far == pieces[start].is_far:
+        size -= len(pieces[end].data)
+        rows += pieces[end].rows
+        if size < 0 or rows > BLOCK_ROWS:
+            break
+        end += 1
+    return end
+
+
 def epoch_of(epoch: str, deletions: int) -> str:
     """The epoch of a channel that is made after some deletions, perhaps of one with its name."""
     return f"{epoch}.{deletions}" if deletions else epoch
 
 
-def _bytes(state: ChannelState) -> int:
+def _bytes(state: ChannelNumbers) -> int:
     return state.bytes
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import call_in
 from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.errors import copy_error
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 __all__ = ["SqliteStore"]
+
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -91,6 +94,7 @@ class SqliteStore(Store):
         self._retention = retention or Retention()
         self._sync: Sync = sync
         self._shared: _SharedStore | None = None
+        self._logged: set[tuple[str, str]] = set()
 
     @property
     def is_durable(self) -> bool:
@@ -159,13 +163,22 @@ class SqliteStore(Store):
         self, channel: str, after: int, limit: int, upto: int | None = None
     ) -> StoredRows:
         """See `Store.rows_after`."""
-        shared = self._open
-        return await shared.read(read_rows_after, channel, after, limit, upto)
+        found = await self._open.read(read_rows_after, channel, after, limit, upto)
+        self._log_damage(channel, found)
+        return found
 
     async def rows_between(self, channel: str, start: int, end: int, limit: int) -> StoredRows:
         """See `Store.rows_between`."""
-        shared = self._open
-        return await shared.read(read_rows_between, channel, start, end, limit)
+        found = await self._open.read(read_rows_between, channel, start, end, limit)
+        self._log_damage(channel, found)
+        return found
+
+    def _log_damage(self, channel: str, found: StoredRows) -> None:
+        """One line for each damaged block, also if no panel shows the notice."""
+        for notice in found.notices:
+            if (channel, notice.text) not in self._logged:
+                self._logged.add((channel, notice.text))
+                log.error("%s, channel %s: %s", self.path, channel, notice.text)
 
     async def newest(self, channel: str) -> Cursor:
         """See `Store.newest`."""

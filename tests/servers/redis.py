@@ -140,10 +140,12 @@ class RedisClusterNode(Redis):
 
 
 @contextlib.contextmanager
-def redis_cluster(count: int = 3) -> Iterator[Sequence[RedisClusterNode]]:
+def redis_cluster(
+    count: int = 3, kind: type[RedisClusterNode] = RedisClusterNode
+) -> Iterator[Sequence[RedisClusterNode]]:
     """A cluster of primaries without replicas, which share the slots in order."""
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(RedisClusterNode()) for _ in range(count)]
+        nodes = [stack.enter_context(kind()) for _ in range(count)]
         slots = [16_384 * n // count for n in range(count + 1)]
         for node, first, end in zip(nodes, slots, slots[1:], strict=False):
             node.call("CLUSTER", "ADDSLOTSRANGE", first, end - 1)

@@ -36,6 +36,8 @@ __all__ = [
     "Moved",
     "NoSuchKey",
     "dial",
+    "to_plugin_error",
+    "with_tls_hint",
 ]
 
 CONNECT_TIMEOUT = 5.0
@@ -123,25 +125,7 @@ class Connection:
         try:
             await self._limited(connecting, CONNECT_TIMEOUT)
         except UpstreamError as error:
-            hint = self._tls_hint(error)
-            if hint:
-                raise UpstreamError(f"{error.message}; {hint}") from error
-            raise
-
-    def _tls_hint(self, error: UpstreamError) -> str:
-        """What may be wrong with TLS: Redis does not answer a handshake on a plain port, and sends
-        no reason when it refuses a client without TLS or without a certificate."""
-        is_closed = "closed the connection" in error.message
-        if self._login.tls is None:
-            return "it may expect TLS: set tls" if is_closed else ""
-        if isinstance(error.__cause__, TimeoutError):
-            return "or the port has no TLS: then set tls to false"
-        if is_closed:
-            return (
-                "it may demand a client certificate: set clientCertificate and clientKey; or be"
-                " another server than Redis"
-            )
-        return ""
+            raise with_tls_hint(error, self._login) from error
 
     async def close(self) -> None:
         """Close the connection without waiting for the server. A second call does nothing."""
@@ -207,6 +191,26 @@ async def dial(server: Address, login: RedisLogin) -> AsyncGenerator[Connection]
         yield connection
     finally:
         await connection.close()
+
+
+def with_tls_hint(error: PluginError, login: RedisLogin) -> PluginError:
+    """The error of a connection that could not be opened, with what may be wrong with TLS.
+
+    Redis does not answer a handshake on a plain port, and sends no reason when it refuses a client
+    without TLS or without a certificate.
+    """
+    is_closed = "closed the connection" in error.message
+    hint = ""
+    if login.tls is None:
+        hint = "it may expect TLS: set tls" if is_closed else ""
+    elif isinstance(error.__cause__, TimeoutError):
+        hint = "or the port has no TLS: then set tls to false"
+    elif is_closed:
+        hint = (
+            "it may demand a client certificate: set clientCertificate and clientKey; or be"
+            " another server than Redis"
+        )
+    return UpstreamError(f"{error.message}; {hint}") if hint else error
 
 
 class Moved(UpstreamError):

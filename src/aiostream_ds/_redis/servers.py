@@ -262,6 +262,7 @@ class ClusterServers(Servers):
     def __init__(self, login: RedisLogin, seeds: Sequence[Address]) -> None:
         super().__init__(login)
         self._seeds = list(seeds)
+        self._answered: list[Address] = []
         self._starts: list[int] = []  # the first slots of the ranges, ascending
         self._ranges: list[tuple[int, Address]] = []  # the last slot of each, and its primary
 
@@ -275,7 +276,9 @@ class ClusterServers(Servers):
 
     async def refresh(self) -> None:
         failure: PluginError | None = None
-        known = dict.fromkeys([*(address for _, address in self._ranges), *self._seeds])
+        known = dict.fromkeys(
+            [*self._answered, *(address for _, address in self._ranges), *self._seeds]
+        )
         for address in known:
             try:
                 slots = await self._exchange(address, ("CLUSTER", "SLOTS"), is_asking=False)
@@ -283,6 +286,7 @@ class ClusterServers(Servers):
             except PluginError as error:
                 failure = failure or error
             else:
+                self._answered = [address]  # is asked first: others may not answer for seconds
                 return
         assert failure is not None
         raise failure

@@ -1,0 +1,308 @@
+"""The engine's operations as Lua scripts: each one is atomic, and replicated as a whole.
+
+Keys of a channel, all in one slot (see `channel_keys`):
+
+    state   hash: node (owner; none after a resignation), term, taken_after (the last entry before
+            the term), hello (hash of the term's first payload), last (id of the last entry),
+            total (bytes of all entries ever), base (`total` before the oldest entry), schema
+    log     stream: entries `<term>-<number>` with before (id of the previous entry), total, payload
+    nodes   sorted set: nodes with subscribers; 0, or since when they have been without a lease
+
+and of a partition:
+
+    leases    hash: node → time of the renewal and duration, in milliseconds
+    channels  sorted set: channels by the time when they were last seen in use
+
+A lease is compared with the server's clock, and is over as well when its start is in the future by
+more than its duration: a clock that is set back must not make the leases of dead nodes longer.
+
+Neither of these has a time to live while it is in use, so that no policy `volatile-*` evicts it.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+__all__ = ["Scripts"]
+
+_COMMON = """
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function is_alive(leases, node, now)
+  local lease = redis.call('HGET', leases, node)
+  if not lease then return false end
+  local start, duration = string.match(lease, '(%d+) (%d+)')
+  return math.abs(now - start) < tonumber(duration)
+end
+local function is_used(state, nodes, leases, now)
+  local owner = redis.call('HGET', state, 'node')
+  if owner and is_alive(leases, owner, now) then return true end
+  for _, node in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
+    if is_alive(leases, node, now) then return true end
+  end
+  return false
+end
+local function keep(state, log, nodes, channels, channel, now)
+  redis.call('ZADD', channels, now, channel)
+  redis.call('PERSIST', state)
+  redis.call('PERSIST', log)
+  redis.call('PERSIST', nodes)
+end
+local function expire_unused(state, log, nodes, leases, channels, channel, kept)
+  if is_used(state, nodes, leases, clock()) then return end
+  redis.call('ZREM', channels, channel)
+  redis.call('PEXPIRE', state, kept)
+  redis.call('PEXPIRE', log, kept)
+  redis.call('PEXPIRE', nodes, kept)
+end
+local function trim(state, log, total, limit)
+  -- the newest entry stays; 3/4 of the limit, so that this is seldom
+  local start, target = '-', limit
+  while true do
+    local page = redis.call('XRANGE', log, start, '+', 'COUNT', 64)
+    for n, entry in ipairs(page) do
+      local base = entry[2][4] - #entry[2][6]
+      if total - base <= target or #page < 64 and n == #page then
+        redis.call('XTRIM', log, 'MINID', entry[1])
+        redis.call('HSET', state, 'base', base)
+        return
+      end
+      target = limit * 0.75
+    end
+    if #page < 64 then return end
+    start = '(' .. page[64][1]
+  end
+end
+local function add(state, log, id, before, payload, total, entries, make)
+  local command = {'XADD', log, 'MAXLEN', '~', entries, id,
+                   'before', before, 'total', total, 'payload', payload}
+  if not make then table.insert(command, 3, 'NOMKSTREAM') end
+  return redis.call(unpack(command))
+end
+local function publish(log, id, before, payload)
+  redis.call('PUBLISH', log, 'E' .. id .. ' ' .. before .. ' ' .. payload)
+end
+"""
+
+_RENEW = """
+local leases, node, duration = KEYS[1], ARGV[1], ARGV[2]
+redis.call('HSET', leases, node, string.format('%d %d', clock(), duration))
+"""
+
+_RELEASE = """
+redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+
+_TAKE = """
+local state, log, nodes, leases, channels = unpack(KEYS)
+local channel, node, payload, entries = unpack(ARGV)
+local owner, term, last, after, hello, total, base =
+  unpack(redis.call('HMGET', state,
+                    'node', 'term', 'last', 'taken_after', 'hello', 'total', 'base'))
+local exists = redis.call('EXISTS', log) == 1
+local now = clock()
+if owner and owner ~= node and is_alive(leases, owner, now) then
+  return {owner, term, 0, exists and last or '0-0'}
+end
+local hash = redis.sha1hex(payload)
+if owner == node and hello == hash and exists then
+  return {node, term, 1, after}
+end
+local above = math.max(now, (tonumber(term) or 0) + 1)
+total, base, last = tonumber(total) or 0, base or 0, '0-0'
+if exists then
+  local info, found = redis.call('XINFO', 'STREAM', log), {}
+  for n = 1, #info, 2 do found[info[n]] = info[n + 1] end
+  last = found['last-generated-id']
+  above = math.max(above, string.match(last, '%d+') + 1)
+  total = tonumber(found['last-entry'][2][4])
+else
+  total, base = 0, 0
+end
+total = total + #payload
+term = string.format('%d', above)
+local id = term .. '-0'
+add(state, log, id, last, payload, total, entries, true)
+redis.call('HSET', state, 'node', node, 'term', term, 'last', id, 'taken_after', last,
+           'hello', hash, 'total', total, 'base', base)
+keep(state, log, nodes, channels, channel, now)
+publish(log, id, last, payload)
+return {node, term, 1, last}
+"""
+
+_APPEND = """
+local state, log = KEYS[1], KEYS[2]
+local term, number, before, payload, entries, limit, schema = unpack(ARGV)
+local found = redis.call('HMGET', state, 'term', 'node', 'last', 'total', 'base')
+local id = term .. '-' .. number
+if not found[1] or tonumber(found[1]) < tonumber(term) then return 'LOST' end
+if found[1] ~= term or not found[2] then return 'FENCED' end
+if found[3] ~= before then
+  local there = redis.call('XRANGE', log, id, id)[1]
+  if there then return there[2][6] == payload and 'OK' or 'FENCED' end
+  return 'LOST'
+end
+local total = found[4] + #payload
+if not add(state, log, id, before, payload, total, entries) then return 'LOST' end
+redis.call('HSET', state, 'last', id, 'total', total)
+if schema then redis.call('HSET', state, 'schema', schema) end
+if total - found[5] > tonumber(limit) then trim(state, log, total, tonumber(limit)) end
+publish(log, id, before, payload)
+return 'OK'
+"""
+
+_READ = """
+local log, after, limit = KEYS[1], ARGV[1], ARGV[2]
+if redis.call('EXISTS', log) == 0 then return false end
+local info, found = redis.call('XINFO', 'STREAM', log), {}
+for n = 1, #info, 2 do found[info[n]] = info[n + 1] end
+local first = found['first-entry']
+return {first[1], first[2][2], found['last-generated-id'],
+        redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', limit)}
+"""
+
+_SCHEMA = """
+return redis.call('HGET', KEYS[1], 'schema')
+"""
+
+_RESIGN = """
+local state, log, nodes, leases, channels = unpack(KEYS)
+local channel, node, term, kept = unpack(ARGV)
+local found = redis.call('HMGET', state, 'node', 'term')
+if found[1] ~= node or found[2] ~= term then return end
+redis.call('HDEL', state, 'node')
+redis.call('PUBLISH', log, 'R' .. term)
+expire_unused(state, log, nodes, leases, channels, channel, kept)
+"""
+
+_ENTER = """
+local state, log, nodes, leases, channels = unpack(KEYS)
+local channel, node = unpack(ARGV)
+redis.call('ZADD', nodes, 0, node)
+keep(state, log, nodes, channels, channel, clock())
+"""
+
+_LEAVE = """
+local state, log, nodes, leases, channels = unpack(KEYS)
+local channel, node, kept = unpack(ARGV)
+redis.call('ZREM', nodes, node)
+expire_unused(state, log, nodes, leases, channels, channel, kept)
+"""
+
+_MEMBERS = """
+local nodes, leases = KEYS[1], KEYS[2]
+local found, now = {}, clock()
+for _, node in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
+  if is_alive(leases, node, now) then table.insert(found, node) end
+end
+return found
+"""
+
+_UNUSED = """
+local leases, channels = KEYS[1], KEYS[2]
+local kept = tonumber(ARGV[1])
+local now = clock()
+local found = redis.call('HGETALL', leases)
+for n = 1, #found, 2 do
+  if math.abs(now - string.match(found[n + 1], '%d+')) > kept then
+    redis.call('HDEL', leases, found[n])
+  end
+end
+return redis.call('ZRANGEBYSCORE', channels, '-inf', now - kept, 'LIMIT', 0, 100)
+"""
+
+_CLEAN = """
+local state, log, nodes, leases, channels = unpack(KEYS)
+local channel, kept = ARGV[1], tonumber(ARGV[2])
+local now = clock()
+local seen = redis.call('ZSCORE', channels, channel)
+if not seen or now - seen < kept then return 0 end
+if not is_used(state, nodes, leases, now) then
+  redis.call('ZREM', channels, channel)
+  return redis.call('DEL', state, log, nodes)
+end
+redis.call('ZADD', channels, now, channel)
+local found = redis.call('ZRANGE', nodes, 0, -1, 'WITHSCORES')
+for n = 1, #found, 2 do
+  local node, since = found[n], tonumber(found[n + 1])
+  if is_alive(leases, node, now) then
+    if since > 0 then redis.call('ZADD', nodes, 0, node) end
+  elseif since == 0 then
+    redis.call('ZADD', nodes, now, node)
+  elseif now - since > kept then
+    redis.call('ZREM', nodes, node)
+  end
+end
+return 0
+"""
+
+_CHECK = """
+local key, refused = KEYS[1], {}
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then
+    table.insert(refused, table.concat({select(1, ...)}, ' ', 1, 1) .. ': ' .. answer.err)
+  end
+end
+try('TIME')
+try('HSET', key, 'a', '1', 'b', '2')
+try('HGET', key, 'a')
+try('HMGET', key, 'a')
+try('HGETALL', key)
+try('HDEL', key, 'b')
+try('EXISTS', key)
+try('PERSIST', key)
+try('DEL', key)
+try('XADD', key, 'MAXLEN', '~', 10, '1-0', 'a', 'b')
+try('XADD', key, 'NOMKSTREAM', 'MAXLEN', '~', 10, '2-0', 'a', 'b')
+try('XRANGE', key, '(1-0', '+', 'COUNT', 1)
+try('XINFO', 'STREAM', key)
+try('XTRIM', key, 'MINID', '1-0')
+redis.call('DEL', key)
+try('ZADD', key, 0, 'a')
+try('ZRANGE', key, 0, -1)
+try('ZRANGEBYSCORE', key, '-inf', 0, 'LIMIT', 0, 1)
+try('ZSCORE', key, 'a')
+try('PEXPIRE', key, 1000)
+try('ZREM', key, 'a')
+try('PUBLISH', key, '')
+redis.pcall('DEL', key)
+return refused
+"""
+
+
+class Script(NamedTuple):
+    """A script, and the hash by which a server knows it."""
+
+    text: str
+    hash: str
+
+
+class Scripts:
+    """All scripts. In a cluster of Redis they publish to the subscribers of one server.
+
+    Args:
+        sharded: whether the servers are a cluster.
+    """
+
+    def __init__(self, *, sharded: bool) -> None:
+        def made(text: str) -> Script:
+            whole = _COMMON + text
+            if sharded:
+                whole = whole.replace("'PUBLISH'", "'SPUBLISH'")
+            return Script(whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())
+
+        self.renew = made(_RENEW)
+        self.release = made(_RELEASE)
+        self.take = made(_TAKE)
+        self.append = made(_APPEND)
+        self.read = made(_READ)
+        self.schema = made(_SCHEMA)
+        self.resign = made(_RESIGN)
+        self.enter = made(_ENTER)
+        self.leave = made(_LEAVE)
+        self.members = made(_MEMBERS)
+        self.unused = made(_UNUSED)
+        self.clean = made(_CLEAN)
+        self.check = made(_CHECK)

@@ -87,7 +87,11 @@ THIRD_PARTY = {
     "aiohttp_socks": ("sources/http_client/socks.py",),
     "asyncpg": ("sources/postgres/",),
     "cbor2": ("sources/decoding/formats.py",),
-    "cryptography": ("_cluster/nats/nats_credentials.py", "_process/server_tls.py"),
+    "cryptography": (
+        "_cluster/message_cipher.py",
+        "_cluster/nats/nats_credentials.py",
+        "_process/server_tls.py",
+    ),
     "gmqtt": ("sources/mqtt/",),
     "grpclib": (
         "_http2/connection.py",

@@ -200,6 +200,11 @@ class DataSource(Generic[S]):
         """The policy of a stream's columns. The built-in sources add the labels of the settings."""
         return declared
 
+    def _is_shared(self, declared: str) -> bool:
+        """Whether a stream with this option `share` runs once for a cluster. The built-in sources
+        have a setting for it."""
+        return declared == "cluster"
+
     @property
     def state(self) -> dict[str, Any]:
         """What outlives a change of the settings, by names of your own: the same dict for all

@@ -72,6 +72,10 @@ class Log(Protocol):
         The packets stay unchanged, and the newest batch is kept however large it is.
         """
 
+    async def refresh(self) -> None:
+        """Called before a query or a new subscription reads `epoch`, `first` and `last`: a log that
+        other processes write may read them now."""
+
     async def after(self, cursor: int, now: float, upto: int | None = None) -> LogSlice:
         """The kept rows with cursors above `cursor`, up to and including `upto`.
 
@@ -146,6 +150,9 @@ class MemoryLog:
             self._forget_expired(now)
             self._checkpoints.append((now, self.last))
 
+    async def refresh(self) -> None:
+        """See `Log.refresh`. Never waits."""
+
     async def after(self, cursor: int, now: float, upto: int | None = None) -> LogSlice:
         """See `Log.after`. Never waits."""
         self._forget_expired(now)
@@ -199,14 +206,21 @@ class LogStore:
     def __contains__(self, key: object) -> bool:
         return key in self._logs
 
-    def get(self, key: ChannelKey, replay: Replay, generation: int) -> Log:
+    def get(
+        self,
+        key: ChannelKey,
+        replay: Replay,
+        generation: int,
+        make_log: LogFactory | None = None,
+    ) -> Log:
         """The log of a channel; a new one when there is none, or when the settings are newer.
 
         A new log is dropped after `Log.keep` seconds unless `retain` is called.
         """
         found = self._logs.get(key)
         if found is None or self.generation(key) < generation:
-            found = self._logs[key] = self._make_log(key, replay, generation)
+            make_log = make_log or self._make_log
+            found = self._logs[key] = make_log(key, replay, generation)
             self._generations[key] = found.generation
             self.release(key)
         return found

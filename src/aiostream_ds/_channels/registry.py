@@ -159,9 +159,16 @@ class ChannelRegistry:
         """The channel that a join would find. Starts nothing."""
         return self._open.get(key)
 
-    def open_log(self, key: ChannelKey, replay: Replay, generation: int = 0) -> Log:
-        """The log of a channel, made when there is none. From then on emitted packets are kept."""
-        found = self._logs.get(key, replay, generation)
+    def open_log(
+        self,
+        key: ChannelKey,
+        replay: Replay,
+        generation: int = 0,
+        make_log: LogFactory | None = None,
+    ) -> Log:
+        """The log of a channel, made when there is none, by `make_log` or that of the registry.
+        From then on emitted packets are kept."""
+        found = self._logs.get(key, replay, generation, make_log)
         channel = self._open.get(key)
         if channel is not None and channel.generation == self._logs.generation(key):
             channel.log = found

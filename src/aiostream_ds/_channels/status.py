@@ -19,7 +19,9 @@ __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition
 
 Severity = Literal["info", "warning", "error"]
 
-Cause = Literal["refused", "reconnecting", "author", "followed", "stale", "dropped", "gap"]
+Cause = Literal[
+    "refused", "reconnecting", "author", "followed", "cluster", "stale", "dropped", "gap"
+]
 """Why a stream is degraded. Of two causes with the same severity the first one here is shown."""
 
 _CAUSES: tuple[Cause, ...] = get_args(Cause)

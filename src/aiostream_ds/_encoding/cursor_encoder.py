@@ -66,6 +66,12 @@ class CursorEncoder:
         if cursor.epoch != self.epoch or cursor.value > self.last:
             self.epoch, self.last = cursor
 
+    def resume(self, cursor: Cursor) -> None:
+        """The rows that follow come after `cursor`, also if later ones were encoded: these have not
+        reached anybody."""
+        self.has_begun = True
+        self.epoch, self.last = cursor
+
     def skip_to(self, cursor: int) -> None:
         """The rows before this one are lost: leave a gap between the last packet and the next."""
         self.begin(Cursor(self.epoch, cursor - 1))

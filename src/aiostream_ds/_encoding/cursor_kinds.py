@@ -141,9 +141,10 @@ class CursorKind:
             raise ValueError(f"must be -1 to {CURSOR_LIMIT - 1}")
         return int(text)
 
-    def indexes(self, names: Sequence[str]) -> int | list[int]:
-        """The index of the column with the cursors, or those of both columns."""
-        return names.index(self.columns[0])
+    def indexes(self, names: Sequence[str]) -> int | list[int] | None:
+        """The index of the column with the cursors, or those of both columns. None: they are the
+        numbers of rows in a log, which no column has."""
+        return names.index(self.columns[0]) if self.columns[0] else None
 
 
 class CursorPair(CursorKind):

@@ -161,6 +161,17 @@ class RowEncoder:
             return before is not after
         return before.fingerprint != after.fingerprint
 
+    def learn(self, schema: Schema) -> None:
+        """Begin with the columns of a schema that another process has encoded for this channel.
+
+        For columns that are inferred; those that this encoder knows and the schema does not have
+        come after them.
+        """
+        is_inferred = self._last_layout is None or self._last_layout is self._dict_layout
+        if is_inferred and not self._inference.has_series:
+            self._inference.learn(schema)
+            self._dict_layout = self._last_layout = self._inference.layout
+
     def encode(self, rows: list[Any], stamps: list[int] | None = None) -> list[Packet]:
         """The packets of these rows in order; there are several if the kind of row changes.
 

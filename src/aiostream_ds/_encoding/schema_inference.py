@@ -15,7 +15,9 @@ from aiostream_ds._encoding.hidden_columns import hidden_config
 from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout, row_columns
 from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen, with_text_keys
+from aiostream_ds._frames import json
 from aiostream_ds._frames.frame import FieldType
+from aiostream_ds._frames.packet import Schema
 from aiostream_ds._frames.times import TIME_RANGE
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._short_repr import short_repr
@@ -122,6 +124,21 @@ class SchemaInference:
                 self.layout = layout
                 return
         self.layout = RowLayout(columns)
+
+    def learn(self, schema: Schema) -> None:
+        """Begin with the columns of a schema that was inferred elsewhere, then those that only this
+        object knows. A column of floats there may be one whose type is not known yet."""
+        other = SchemaInference(self._policy, self._common)
+        columns: dict[str, RowColumn] = {}
+        for field in json.decode_rows((), schema).fields:
+            if field.name == TIME and not field.nullable:
+                continue  # the time of the yield
+            kind = None if field.type is FieldType.FLOAT64 else field.type
+            columns[field.name] = RowColumn(kind, config=field.config)
+        other.layout = RowLayout(columns)
+        other.adopt(self)
+        if self.layout is None or list(self.layout.columns) != list(columns):
+            self.layout = other.layout
 
     def split(self, rows: Iterable[Any], *, is_history: bool = False) -> Iterable[Any]:
         """The rows with the columns of their series, if the policy has labels."""

@@ -72,6 +72,11 @@ class StatusEncoder(RowEncoder):
         schema = super().schema
         return schema and self._extend(schema)
 
+    def learn(self, schema: Schema) -> None:
+        """As `RowEncoder.learn`, for a schema with the column."""
+        fields = [f for f in json.decode_rows((), schema).fields if f.name != self._name]
+        super().learn(json.make_schema(Frame(*fields)))
+
     def live_schema(self, sent: Schema) -> Schema:
         """As `RowEncoder.live_schema`, with the column."""
         grown = self._dict_layout

@@ -30,7 +30,9 @@ from aiostream_ds._telemetry import Counters
 from aiostream_ds.datasource import RowIterator
 
 if TYPE_CHECKING:
+    from aiostream_ds._cluster.cluster_access import ClusterAccess
     from aiostream_ds._grafana.followed_rows import Following
+    from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_application"]
 
@@ -48,6 +50,7 @@ class Application:
         self.registry = registry
         self.instances = instances
         self.counters = counters
+        self.shared: SharedStreams | None = None
         self._ended_in_time: bool | None = None
         self._contexts = CachingMessageDecoder(pb.PluginContext)
         instances.forget_contexts = self._contexts.forget
@@ -110,6 +113,8 @@ class Application:
     async def _close(self, drain: float) -> bool:
         with anyio.CancelScope(shield=True), anyio.move_on_after(drain):
             stuck = await self.registry.aclose(drain / 2)
+            if self.shared is not None:
+                await self.shared.aclose(drain / 4)
             await self.instances.aclose()
             return not stuck
         self.instances.cancel()
@@ -143,11 +148,13 @@ async def open_application(
     make_log: LogFactory | None = None,
     wrap_runner: Callable[[ChannelKey, Runner], Runner] | None = None,
     memory: MemoryPool | None = None,
+    cluster: "ClusterAccess | None" = None,
 ) -> AsyncGenerator[Application]:
     """Open a plugin; close it when the block ends.
 
     `make_log`, `wrap_runner` and `memory` are those of `ChannelRegistry`: where rows are kept,
-    where streams run, and what the queues may hold.
+    where streams run, and what the queues may hold. `cluster` is the one with which streams are
+    shared that have the option `share="cluster"`.
     """
     counters = Counters()
     registry = ChannelRegistry(
@@ -159,12 +166,26 @@ async def open_application(
     async with background_tasks() as tasks:
         instances = Instances(catalog, registry, counters=counters)
         application = Application(registry, instances, counters)
+        if cluster is not None:
+            instances.cluster = application.shared = _join_cluster(cluster, tasks, counters)
         tasks.start_soon(keep_running, partial(_sweep, instances))
         tasks.start_soon(keep_running, partial(_watch_threads, instances))
         try:
             yield application
         finally:
             await application.close()
+
+
+def _join_cluster(
+    cluster: "ClusterAccess", tasks: TaskGroup, counters: Counters
+) -> "SharedStreams":
+    from aiostream_ds._cluster.node import ClusterNode  # few plugins are in a cluster
+    from aiostream_ds._grafana.shared_streams import SharedStreams
+
+    node = ClusterNode(cluster.engine, cluster.node)
+    shared = SharedStreams(node, tasks, counters, cluster.cipher)
+    tasks.start_soon(shared.take_part)
+    return shared
 
 
 async def _sweep(instances: Instances) -> None:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -23,6 +24,7 @@ from aiostream_ds._author_threads import threads_of
 from aiostream_ds._background_tasks import BackgroundTasks
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._cluster.channel_names import ChannelIdentity
 from aiostream_ds._declared_errors import declaring, table_of
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import short_hash
@@ -109,8 +111,10 @@ class Instance:
         "_task",
         "_upstream_settings",
         "closed",
+        "cluster",
         "delays",
         "generation",
+        "identity",
         "key",
         "registry",
         "source",
@@ -126,6 +130,8 @@ class Instance:
         self.generation = generation
         self.updated_ms = updated_ms
         self.delays = BugDelays()
+        self.cluster: Any = None  # a SharedStreams, whose module imports this one
+        self.identity: ChannelIdentity  # without a path
         self.source: DataSource[Any]
         self._upstream_settings: tuple[bytes, str, str, str]
         self.registry = registry
@@ -200,6 +206,10 @@ class Instance:
         """Whether the settings have changed, or the plugin stops: it closes soon."""
         return self._retired.is_set()
 
+    async def wait_until_retired(self) -> None:
+        """Wait until the settings have changed, or the plugin stops."""
+        await self._retired.wait()
+
     async def wait_until_open(self) -> None:
         """Wait until the lifespan has been entered. Raises why it cannot be."""
         await self._ready.wait()
@@ -247,12 +257,14 @@ class Instances:
         forget_contexts: called with a predicate of decoded contexts whose settings are not in use
             any more: they have secrets.
         follow: opens the rows of a stream, for `DataSource.follow`.
+        cluster: the `SharedStreams` of this process, if it is in a cluster.
     """
 
     forget_contexts: Callable[[Callable[[pb.PluginContext], bool]], None] = staticmethod(
         lambda unused: None
     )
     follow: Callable[[Instance, str], RowIterator] | None = None
+    cluster: Any = None
 
     def __init__(
         self,
@@ -388,7 +400,7 @@ class Instances:
                 source._follow_path = partial(self.follow, instance)
             async with open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
-                    await self._use(instance, source, settings)
+                    await self._use(instance, source, settings, context.plugin_version)
             if not instance._retired.is_set() and not instance.closed:
                 raise RuntimeError("the lifespan ended by itself")
         except BaseException as error:
@@ -403,13 +415,19 @@ class Instances:
             self._ended(instance)
 
     async def _use(
-        self, instance: Instance, source: DataSource[Any], settings: pb.DataSourceInstanceSettings
+        self,
+        instance: Instance,
+        source: DataSource[Any],
+        settings: pb.DataSourceInstanceSettings,
+        version: str,
     ) -> None:
         """What happens inside of a lifespan; when this returns, it is left."""
         task = instance._task
         task.unlimited()
         instance.source = source
         instance._upstream_settings = _upstream_settings(settings)
+        instance.identity = _identity(instance.key, version, settings)
+        instance.cluster = self.cluster
         instance._ready.set()
         self._replace_older(instance)
         source.tasks.open()
@@ -522,6 +540,23 @@ def _is_same_source(before: tuple[Any, ...] | None, after: tuple[Any, ...] | Non
     if before is None or after is None:
         return False
     return (*before[:2], *before[3:]) == (*after[:2], *after[3:])
+
+
+def _identity(
+    key: InstanceKey, version: str, settings: pb.DataSourceInstanceSettings
+) -> ChannelIdentity:
+    """What a shared stream's rows depend on, without its path. The name is not a part of it."""
+    texts = (settings.url, settings.user, settings.database, settings.basic_auth_user)
+    auth = str(settings.basic_auth_enabled)
+    secrets = sorted(settings.decrypted_secure_json_data.items())
+    return ChannelIdentity(
+        tenant=key.tenant,
+        uid=key.uid,
+        plugin_id=key.plugin_id,
+        plugin_version=version,
+        settings=(settings.json_data, *map(str.encode, (*texts, auth))),
+        secrets=tuple(chain.from_iterable(secrets)),
+    )
 
 
 def _upstream_settings(settings: pb.DataSourceInstanceSettings) -> tuple[bytes, str, str, str]:

@@ -4,10 +4,10 @@ The rows of a stream with a cursor come from its history hook; those of a stream
 from the channel's log, which has the rows of this process. A frame and its cursor are of one read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -59,12 +59,16 @@ from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
+if TYPE_CHECKING:
+    from aiostream_ds._grafana.shared_streams import SharedStreams
+
 __all__ = [
     "OPEN_END",
     "REPLAY_ROWS",
     "RowReplay",
     "copy_frame",
     "frame_of",
+    "shared_streams",
 ]
 
 log = get_logger(__name__)
@@ -80,6 +84,14 @@ EARLIEST = EPOCH
 
 OPEN_END = timedelta(days=1)
 """How far an open range reaches into the future: the clock that stamps the rows may be fast."""
+
+
+def shared_streams(request: ChannelRequest) -> "SharedStreams | None":
+    """The cluster with which the stream is shared, if it is."""
+    cluster: SharedStreams | None = request.instance.cluster
+    if cluster is None or not cluster.shares(request):
+        return None
+    return cluster
 
 
 class ReplayedRows(NamedTuple):
@@ -107,8 +119,24 @@ class RowReplay:
 
     def log(self, request: ChannelRequest) -> Log:
         """The log of a channel whose rows have no cursor; created if there is none."""
-        options = request.stream.options
-        return self._registry.open_log(request.key, options.replay, request.instance.generation)
+        replay, instance = request.stream.options.replay, request.instance
+        shared = shared_streams(request)
+        make_log = None if shared is None else partial(shared.log, instance)
+        return self._registry.open_log(request.key, replay, instance.generation, make_log)
+
+    async def refreshed_log(self, request: ChannelRequest) -> Log:
+        """The same, as it is now in the cluster."""
+        found = self.log(request)
+        await found.refresh()
+        return found
+
+    def schema(self, request: ChannelRequest) -> Schema | None:
+        """The schema of the channel's next rows. That of a shared stream comes from its owner."""
+        if shared_streams(request) is not None:
+            running = self._registry.peek(request.key)
+            if running is not None and running.schema is not None and running.schema.body:
+                return running.schema
+        return self.row_encoder(request).schema
 
     def row_encoder(self, request: ChannelRequest) -> RowEncoder:
         """The encoder of the channel's packets and frames."""
@@ -141,9 +169,8 @@ class RowReplay:
 
         Empty when the log cannot be read: the subscription is accepted all the same.
         """
-        encoder = self.row_encoder(request)
         if request.stream.options.cursor is None:
-            row_log = self.log(request)
+            row_log = await self.refreshed_log(request)
             epoch, last = row_log.epoch, row_log.last
         else:
             running = self._registry.peek(request.key)
@@ -158,19 +185,25 @@ class RowReplay:
                     return b""
             epoch = _settings_epoch(request, author_epoch)
         shown = _kind(request).to_wire(last)
-        return exact_packet(cursor_object(wire_epoch(epoch, encoder.schema), shown, shown))
+        return exact_packet(cursor_object(wire_epoch(epoch, self.schema(request)), shown, shown))
 
     def packet_encoder(self, request: ChannelRequest, subscription: Subscription) -> PacketEncoder:
         """The encoder of an exact channel's packets, for a subscription that was just made."""
         encoder = self.row_encoder(request)
-        if request.stream.options.cursor is None:
-            return log_packet_encoder(self.log(request), subscription, lambda: encoder.schema)
+        schema: Callable[[], Schema | None] = lambda: encoder.schema  # noqa: E731
         running = self._registry.peek(request.key)
+        current = running.cursors if running is not None else None
+        if shared_streams(request) is not None:
+            schema = partial(self.schema, request)
+            if request.stream.options.cursor is None:
+                return cursor_packet_encoder(wire_epoch, _NUMBERS, current, schema)
+        elif request.stream.options.cursor is None:
+            return log_packet_encoder(self.log(request), subscription, schema)
         return cursor_packet_encoder(
             lambda epoch, schema: wire_epoch(_settings_epoch(request, epoch), schema),
             _kind(request),
-            running.cursors if running is not None else None,
-            lambda: encoder.schema,
+            current,
+            schema,
         )
 
     # -- queries -------------------------------------------------------------------------------
@@ -181,8 +214,8 @@ class RowReplay:
             drawn = (await self._read_range(request, history_range)).drawn
             self._check_columns(request, drawn.frame, _schema_of(drawn.frame))
             return drawn
-        if self._registry.has_log(request.key):
-            row_log = self.log(request)
+        if self._registry.has_log(request.key) or shared_streams(request) is not None:
+            row_log = await self.refreshed_log(request)
             rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
             return await self._draw_log(request, rows, history_range)
         return DrawnRows(self.row_encoder(request).frame([]), False, False)
@@ -193,7 +226,7 @@ class RowReplay:
         """The rows of a time range, and the object `meta.custom.cursor`."""
         others: dict[str, Any] = {}
         if request.stream.options.cursor is None:
-            row_log = self.log(request)
+            row_log = await self.refreshed_log(request)
             rows = await row_log.after(row_log.first - 1, self._registry.loop.time())
             drawn = await self._draw_log(request, rows, history_range)
             epoch, last = row_log.epoch, rows.last
@@ -317,7 +350,7 @@ class RowReplay:
     async def _log_after(
         self, request: ChannelRequest, after: int, upto: int | None
     ) -> ReplayedRows:
-        row_log = self.log(request)
+        row_log = await self.refreshed_log(request)
         rows = await row_log.after(after, self._registry.loop.time(), upto)
         more = rows.last - rows.prev > REPLAY_ROWS
         last = rows.prev + REPLAY_ROWS if more else rows.last
@@ -327,7 +360,7 @@ class RowReplay:
         )
 
     async def _decode(self, request: ChannelRequest, rows: LogSlice) -> Frame:
-        count, schema = rows.last - rows.prev, self.row_encoder(request).schema
+        count, schema = rows.last - rows.prev, self.schema(request)
         if count > INLINE_ROWS:
             frame = await run_in_thread(frame_rows.join_packets, rows.packets, schema)
         else:

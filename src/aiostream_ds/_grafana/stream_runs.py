@@ -6,22 +6,27 @@ method misses: those of an outage, and those that were written before its first 
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
 
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._channels.channel import Channel, Runner
+from aiostream_ds._channels.policy import Policy
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._declared_errors import table_of
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._grafana.channel_request import ChannelRequest
-from aiostream_ds._grafana.replay import REPLAY_ROWS, RowReplay
+from aiostream_ds._grafana.replay import REPLAY_ROWS, RowReplay, shared_streams
 from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.supervisor import supervise
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.rows import Cursor
+
+if TYPE_CHECKING:
+    from aiostream_ds._cluster.shared_log import SharedLog
+    from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = ["join"]
 
@@ -41,9 +46,13 @@ def join(
     """
     options = request.stream.options
     policy = options.policy
+    shared = shared_streams(request)
     if options.cursor is None and request.stream.history is None:
         policy = replace(policy, replay=options.replay)
-    runner = _runner(registry, replay, request, counters)
+    if shared is None:
+        runner = _runner(registry, replay, request, counters)
+    else:
+        policy, runner = _share(shared, replay, request, counters, policy)
     subscription = registry.join(
         request.key,
         runner,
@@ -54,6 +63,30 @@ def join(
     if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log
     return subscription
+
+
+def _share(
+    shared: "SharedStreams",
+    replay: RowReplay,
+    request: ChannelRequest,
+    counters: Counters,
+    policy: Policy,
+) -> tuple[Policy, Runner]:
+    """The policy and the runner of a channel that the servers of a cluster share."""
+    from aiostream_ds._grafana.shared_channel import SharedStream
+
+    viewers, stream = shared.policies(policy)
+    kind = request.stream.cursor
+    row_log = replay.log(request) if kind is None else None
+    author = SharedStream(
+        request.key,
+        _runner(shared.inner, replay, request, counters),
+        stream,
+        kind,
+        cast("SharedLog | None", row_log),
+        replay.row_encoder(request).learn,
+    )
+    return viewers, shared.runner(request, author)
 
 
 def _runner(
@@ -93,16 +126,13 @@ def _runner(
     async def find_cursor(channel: Channel) -> None:
         """Make the encoder's cursor known, and emit rows that were missed since it was."""
         await attach_status_column(channel)
-        resumed = True
-        if not encoder.has_begun:
-            # the last cursor of the code that a reload has replaced
-            cursors = registry.resume_points.pop(request.key, None)
-            resumed = cursors is not None
-            encoder.begin(
-                await replay.newest_cursor(request)
-                if cursors is None
-                else Cursor(cursors.epoch, cursors.last)
-            )
+        # the last cursor of the code that a reload has replaced, or in the log of a cluster
+        cursors = registry.resume_points.pop(request.key, None)
+        resumed = encoder.has_begun or cursors is not None
+        if cursors is not None:
+            encoder.resume(Cursor(cursors.epoch, cursors.last))
+        elif not encoder.has_begun:
+            encoder.begin(await replay.newest_cursor(request))
         if resumed and options.retry.fill:
             await filler.catch_up(channel)
         channel.emit(encoder.cursor_packet)

@@ -1,7 +1,7 @@
 """The options of a stream."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import msgspec
 
@@ -10,7 +10,10 @@ from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrde
 if TYPE_CHECKING:
     from aiostream_ds.access import Allow
 
-__all__ = ["StreamKeywords", "StreamOptions"]
+__all__ = ["Share", "StreamKeywords", "StreamOptions"]
+
+Share = Literal["process", "cluster"]
+"""For whom a channel has one run of its stream: the viewers of one Grafana server, or of all."""
 
 
 class StreamKeywords(TypedDict, total=False):
@@ -45,6 +48,9 @@ class StreamKeywords(TypedDict, total=False):
     thin: bool
     """Whether a history of more rows than the panel draws is thinned by time. If not, its newest
     rows are drawn. Default: True."""
+    share: Share
+    """Whether the viewers of all Grafana servers of a cluster share one run of the stream, or those
+    of one server only. A cluster needs `cluster_url` in grafana.ini. Default: "process"."""
     allow: "Sequence[Allow]"
     """Rules for who may follow, query and publish, in addition to hooks. Default: everybody."""
 
@@ -64,6 +70,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
     order: RowOrder | None = None
     status_column: str | None = None
     thin: bool = True
+    share: Share = "process"
     allow: tuple[Any, ...] = ()
 
     @property
@@ -80,6 +87,9 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
         _expect("thin", self.thin, bool)
         if self.order is not None:
             _expect("order", self.order, RowOrder)
+        if self.share not in get_args(Share):
+            expected = " or ".join(map(repr, get_args(Share)))
+            raise TypeError(f"share must be {expected}, got {self.share!r}")
         super().__post_init__()
         if self.allow != ():
             from aiostream_ds.access import check_rules  # few streams have rules

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import anyio
 import msgspec
@@ -33,6 +33,9 @@ from aiostream_ds.testing.stream_manager import (
     uncancel_on_disconnect,
 )
 from aiostream_ds.testing.viewer import Refused, Viewer
+
+if TYPE_CHECKING:
+    from aiostream_ds._cluster.cluster_access import ClusterAccess
 
 __all__ = [
     "CHECK_INTERVAL",
@@ -305,7 +308,7 @@ class Grafana(StreamManager):
         old = self._process
         if old is None:
             raise RuntimeError("kill() needs a Grafana that serve_in_memory created")
-        self._process = await old.tasks.start(_run_plugin, old.catalog, old.tasks)
+        self._process = await old.tasks.start(_run_plugin, old.catalog, old.tasks, old.cluster)
         await self.replace_plugin(self._process.application)
         old.scope.cancel()
 
@@ -365,6 +368,7 @@ class _Process(NamedTuple):
 
     catalog: Catalog
     tasks: TaskGroup
+    cluster: "Callable[[], ClusterAccess] | None"
     application: Application
     scope: anyio.CancelScope
     stop: anyio.Event
@@ -372,13 +376,20 @@ class _Process(NamedTuple):
 
 
 async def _run_plugin(
-    catalog: Catalog, tasks: TaskGroup, *, task_status: TaskStatus[_Process]
+    catalog: Catalog,
+    tasks: TaskGroup,
+    cluster: "Callable[[], ClusterAccess] | None" = None,
+    *,
+    task_status: TaskStatus[_Process],
 ) -> None:
     stop, closed = anyio.Event(), anyio.Event()
     try:
         with anyio.CancelScope() as scope:
-            async with open_application(catalog) as application:
-                task_status.started(_Process(catalog, tasks, application, scope, stop, closed))
+            access = cluster() if cluster is not None else None
+            async with open_application(catalog, cluster=access) as application:
+                task_status.started(
+                    _Process(catalog, tasks, cluster, application, scope, stop, closed)
+                )
                 await stop.wait()
     finally:
         closed.set()
@@ -420,16 +431,18 @@ async def serve_in_memory(
     secrets: Mapping[str, str] | None = None,
     by: str | None = None,
     uid: str = "test",
+    cluster: "Callable[[], ClusterAccess] | None" = None,
 ) -> AsyncGenerator[Grafana]:
     """Run a plugin of this DataSource class with an in-memory Grafana.
 
-    `settings` is the data source's jsonData (camelCase), `secrets` its secureJsonData. When the
+    `settings` is the data source's jsonData (camelCase), `secrets` its secureJsonData. `cluster`
+    is called for each start of the plugin. When the
     block ends, Grafana disconnects, then the plugin ends all streams and lifespans.
 
     Raises TypeError for an invalid target.
     """
     async with background_tasks() as plugins:
-        first = await plugins.start(_run_plugin, Catalog(target, by), plugins)
+        first = await plugins.start(_run_plugin, Catalog(target, by), plugins, cluster)
         async with open_grafana(
             first.application, settings=settings, secrets=secrets, uid=uid
         ) as grafana:

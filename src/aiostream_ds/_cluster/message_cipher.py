@@ -1,0 +1,62 @@
+"""Encrypts the messages of a cluster, so that its server cannot read them. Imports cryptography."""
+
+import os
+from collections.abc import Sequence
+
+from aiostream_ds.errors import ConfigError
+
+__all__ = ["KEY_BYTES", "Cipher", "UnreadableMessage"]
+
+KEY_BYTES = 32
+"""Bytes of a key."""
+
+_NONCE = 12
+
+
+class UnreadableMessage(Exception):
+    """The bytes are not a message, of another version, or encrypted by another key."""
+
+
+class Cipher:
+    """Encrypts messages by AES-GCM with the first key; decrypts those of any of the keys.
+
+    To change the key: first add the new one as the second key on all servers, then make it the
+    first, then remove the old one.
+
+    Args:
+        keys: each of 32 bytes.
+
+    Raises:
+        ConfigError: a key has another length, or the package cryptography is not installed.
+    """
+
+    __slots__ = ("_ciphers",)
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            if len(key) != KEY_BYTES:
+                raise ConfigError(f"a cluster key must have {KEY_BYTES} bytes, got {len(key)}")
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ImportError as error:
+            raise ConfigError(
+                "the encryption of a cluster needs the package cryptography;"
+                " install aiostream-ds[cluster]"
+            ) from error
+        self._ciphers = [AESGCM(key) for key in keys]
+
+    def encrypt(self, data: bytes, channel: str) -> bytes:
+        """The data, encrypted for this channel: in another one it cannot be decrypted."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._ciphers[0].encrypt(nonce, data, channel.encode())
+
+    def decrypt(self, data: bytes, channel: str) -> bytes:
+        """Raises UnreadableMessage for what none of the keys has encrypted for this channel."""
+        from cryptography.exceptions import InvalidTag
+
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(data[:_NONCE], data[_NONCE:], channel.encode())
+            except (InvalidTag, ValueError):
+                continue
+        raise UnreadableMessage("it is encrypted by another key")

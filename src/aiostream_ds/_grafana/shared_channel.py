@@ -1,0 +1,373 @@
+"""One shared channel on one node: its packets come from the log of the cluster.
+
+    author's stream ──▶ inner channel ──▶ messages ──▶ the log of the engine      on the owner
+                                                             │
+    viewers ◀── the channel that they have joined ◀── receive┘                    on each node
+
+The inner channel has one exact subscriber, which takes its packets as fast as the engine takes
+messages: rows collect meanwhile, as for any slow subscriber, and the buffer's policy applies. The
+channel of the viewers is as that of a stream that is not shared. While this node owns a channel
+that only viewers of other nodes follow, there is none.
+"""
+
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from aiostream_ds._channels.channel import Channel, Runner
+from aiostream_ds._channels.exceptions import StreamFailed
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import PACKET_BYTES, Policy
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._channels.status import Status
+from aiostream_ds._channels.subscription import Subscription
+from aiostream_ds._cluster.message_cipher import UnreadableMessage
+from aiostream_ds._cluster.packet_codec import NO_SCHEMA, PacketCodec, SharedMessage
+from aiostream_ds._cluster.shared_log import SharedLog
+from aiostream_ds._cluster.sharing import Incoming, Outgoing, Role
+from aiostream_ds._encoding.cursor_kinds import CursorKind
+from aiostream_ds._frames import frame_rows, json
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
+from aiostream_ds._loggers import get_logger
+from aiostream_ds._telemetry import Counters
+
+__all__ = ["SharedChannel", "SharedStream"]
+
+log = get_logger(__name__)
+
+
+class SharedStream(NamedTuple):
+    """What a shared channel needs of the author's stream.
+
+    `run` runs it in the channel of a registry of its own, with the policy. `kind` reads the cursors
+    of its rows; None: they have none, and `row_log` has their numbers. `learn` is called with the
+    columns of the owner's rows.
+    """
+
+    key: ChannelKey
+    run: Runner
+    policy: Policy
+    kind: CursorKind | None
+    row_log: SharedLog | None
+    learn: Callable[[Schema], None]
+
+
+class SharedChannel:
+    """The `Sink` of a shared channel, and with `messages` its source.
+
+    Args:
+        stream: the author's stream.
+        inner: the registry in which it runs.
+        codec: encodes the messages of this channel.
+        counters: where gaps are counted.
+
+    Attributes:
+        has_ended: whether the author's stream has returned, here or on another node.
+    """
+
+    def __init__(
+        self, stream: SharedStream, inner: ChannelRegistry, codec: PacketCodec, counters: Counters
+    ) -> None:
+        self._stream = stream
+        self._inner = inner
+        self._codec = codec
+        self._counters = counters
+        self._channel: Channel | None = None  # of the viewers of this node
+        self.has_ended = False
+        self._role = Role.JOINING
+        self._has_followed = False  # another owner, since this node has owned the channel
+        self._has_joined = False
+        self._schema = NO_SCHEMA
+        self._cursors: CursorRange | None = None  # the newest that were received
+        self._status: Status | None = None
+        self._degraded: Status | None = None
+        self._is_unreadable = False  # reported
+
+    # -- the channel of the viewers ------------------------------------------------------------
+
+    def attach(self, channel: Channel) -> None:
+        """Emit into this channel from now on."""
+        self._channel = channel
+        if self._has_joined:
+            self._show_position()
+        self._show_status()
+
+    def detach(self) -> None:
+        """The channel has ended."""
+        self._channel = None
+
+    @property
+    def _open_channel(self) -> Channel | None:
+        channel = self._channel
+        return channel if channel is not None and channel.open else None
+
+    def _show_position(self) -> None:
+        """Make the schema and the newest cursor known to the viewers."""
+        channel, cursors = self._open_channel, self._cursors
+        if channel is not None and cursors is not None:
+            newest = CursorRange(cursors.epoch, cursors.last, cursors.last)
+            channel.emit(Packet(self._schema, b"", 0, newest))
+
+    def _show_status(self) -> None:
+        channel = self._open_channel
+        if channel is None:
+            return
+        if self._status is not None:
+            channel.statuses.set("followed", self._status)
+        elif channel.status is not None:
+            channel.statuses.clear("followed")
+        if self._degraded is not None:
+            channel.statuses.set("cluster", self._degraded)
+        elif channel.status is not None:
+            channel.statuses.clear("cluster")
+
+    # -- the sink ------------------------------------------------------------------------------
+
+    def joined(self, schema: bytes | None, tail: Sequence[Incoming]) -> None:
+        """See `Sink.joined`. The rows of the tail are kept in the log only: viewers get them from
+        their queries."""
+        for incoming in tail:
+            message = self._decode(incoming)
+            if message is None:
+                continue
+            if self._stream.row_log is not None:
+                age = max(time.time() - message.sent_ms / 1000, 0.0)
+                now = self._inner.loop.time()
+                self._stream.row_log.append(message.packets, 0, 0, now - age)
+            self._advance(message.cursors)
+            self._status = message.status
+        self._has_joined = True
+        self._show_position()
+        self._show_status()
+
+    def receive(self, message: Incoming) -> None:
+        """See `Sink.receive`."""
+        found = self._decode(message)
+        if found is None:
+            return
+        packets: Sequence[Packet] = found.packets
+        if message.after is not None and self._stream.kind is not None:
+            packets = _after(packets, message.after, self._stream.kind)
+        channel = self._open_channel
+        if found.missing:
+            self._miss_rows()
+        if channel is not None and packets:
+            channel.emit(*packets)
+        elif channel is not None and found.cursors not in (None, self._cursors):
+            channel.emit(Packet(self._schema, b"", 0, found.cursors))
+        elif self._stream.row_log is not None:
+            self._stream.row_log.append(packets, 0, 0, self._inner.loop.time())
+        self._advance(found.cursors)
+        self.has_ended = found.has_ended
+        if found.status != self._status:
+            self._status = found.status
+            self._show_status()
+
+    def reset(self, reason: str) -> None:
+        """See `Sink.reset`."""
+        log.warning("rows may be missing: %s", reason, extra={"path": self._stream.key.path})
+        self._miss_rows()
+
+    def role(self, role: Role, owner: str) -> None:
+        """See `Sink.role`."""
+        self._role = role
+        self._has_followed = self._has_followed or role is Role.FOLLOWER
+
+    def degraded(self, reason: str | None) -> None:
+        """See `Sink.degraded`."""
+        self._degraded = None
+        if reason is not None:
+            text = f"not shared, the cluster cannot be reached: {reason}"
+            self._degraded = Status("warning", text)
+        self._show_status()
+
+    def _miss_rows(self) -> None:
+        self._counters.gaps += 1
+        channel = self._open_channel
+        if channel is not None:
+            channel.statuses.rows_missing()
+
+    def _advance(self, cursors: CursorRange | None) -> None:
+        if cursors is not None:
+            self._cursors = cursors
+            if self._stream.row_log is not None:
+                self._stream.row_log.begin(cursors)
+
+    def _decode(self, incoming: Incoming) -> SharedMessage | None:
+        try:
+            message, schema = self._codec.decode(incoming.payload, incoming.schema)
+        except UnreadableMessage as error:
+            self._report_unreadable(error)
+            return None
+        if schema is not self._schema:
+            self._schema = schema
+            if schema.body:
+                self._stream.learn(schema)
+        return message
+
+    def _report_unreadable(self, error: UnreadableMessage) -> None:
+        self._counters.count_dropped("cluster")
+        self._status = Status("error", f"a message of the cluster cannot be read: {error}")
+        self._show_status()
+        if not self._is_unreadable:
+            self._is_unreadable = True
+            log.error(
+                "a message of the cluster cannot be read: %s",
+                error,
+                extra={"path": self._stream.key.path},
+            )
+
+    # -- the source ----------------------------------------------------------------------------
+
+    async def messages(self, last: Incoming | None) -> AsyncGenerator[Outgoing]:
+        """See `UpstreamSource`: runs the author's stream and yields its messages."""
+        outgoing = _Outgoing(self._codec, self._stream.row_log is None)
+        cursors = None
+        if last is not None:
+            message = self._codec.decode(last.payload, last.schema)[0]
+            cursors = message.cursors
+        row_log = self._stream.row_log
+        if row_log is None:
+            outgoing.cursors = cursors
+            if cursors is not None:
+                self._inner.resume_points[self._stream.key] = cursors
+        elif self._role is Role.LOCAL:  # other nodes number other rows meanwhile
+            outgoing.cursors = CursorRange(os.urandom(6).hex(), 0, 0)
+        else:
+            outgoing.cursors = cursors or row_log.cursors
+        missing = self._has_followed and row_log is not None
+        self._has_followed = False
+        yield outgoing.message((), self._schema, None, missing=missing)
+        while True:
+            run = self._stream
+            subscription = self._inner.join(run.key, run.run, run.policy, exact=True)
+            try:
+                async for each in self._of_run(subscription, outgoing):
+                    yield each
+                yield outgoing.message((), outgoing.schema, None, has_ended=True)
+                return
+            except StreamFailed:
+                pass  # logged; the next run waits, longer after each failure
+            finally:
+                subscription.leave()
+
+    async def _of_run(
+        self, subscription: Subscription, outgoing: "_Outgoing"
+    ) -> AsyncGenerator[Outgoing]:
+        """The messages of one run."""
+        more = True
+        while more:
+            more = await subscription.wait()
+            taken = [packet for _, packet in subscription.receive_nowait()]
+            status = self._source_status()
+            for schema, packets in _parts(taken):
+                yield outgoing.message(packets, schema, status)
+            if status != outgoing.status:
+                yield outgoing.message((), outgoing.schema, status)
+
+    def _source_status(self) -> Status | None:
+        inner = self._inner.peek(self._stream.key)
+        return None if inner is None else inner.status
+
+
+class _Outgoing:
+    """Makes the messages of one owner.
+
+    Attributes:
+        cursors: the newest.
+        schema, status: those of the last message.
+    """
+
+    def __init__(self, codec: PacketCodec, has_cursors: bool) -> None:
+        self._codec = codec
+        self._has_cursors = has_cursors
+        self._is_first = True
+        self.cursors: CursorRange | None = None
+        self.schema = NO_SCHEMA
+        self.status: Status | None = None
+
+    def message(
+        self,
+        packets: Sequence[Packet],
+        schema: Schema,
+        status: Status | None,
+        *,
+        missing: bool = False,
+        has_ended: bool = False,
+    ) -> Outgoing:
+        """The message of these packets, or of the status alone."""
+        if not self._has_cursors:
+            packets = self._numbered(packets)
+        ranges = [packet.cursors for packet in packets if packet.cursors is not None]
+        covered = None
+        if ranges:
+            self.cursors = ranges[-1]
+            covered = CursorRange(ranges[-1].epoch, ranges[0].prev, ranges[-1].last)
+        elif self.cursors is not None:
+            covered = CursorRange(self.cursors.epoch, self.cursors.last, self.cursors.last)
+        self.status = status
+        sent = time.time_ns() // 1_000_000
+        payload = self._codec.encode(
+            SharedMessage(packets, self.cursors, status, missing, has_ended, sent)
+        )
+        changed: bytes | None = None
+        if self._is_first or schema.fingerprint != self.schema.fingerprint:
+            self._is_first = False
+            self.schema = schema
+            changed = self._codec.encode_schema(schema)
+        return Outgoing(payload, changed, covered if self._has_cursors else None)
+
+    def _numbered(self, packets: Sequence[Packet]) -> list[Packet]:
+        """The packets with the numbers of their rows."""
+        assert self.cursors is not None
+        epoch, _, last = self.cursors
+        found = []
+        for packet in packets:
+            cursors = CursorRange(epoch, last, last + packet.rows)
+            last += packet.rows
+            found.append(Packet(packet.schema, packet.data, packet.rows, cursors, packet.continues))
+        return found
+
+
+def _parts(packets: Sequence[Packet]) -> Iterator[tuple[Schema, list[Packet]]]:
+    """The packets of one message each, and their schema: a message has one schema and one epoch,
+    and an engine limits its size."""
+    for _, group in groupby(packets, key=_schema_and_epoch):
+        part: list[Packet] = []
+        size = 0
+        for packet in group:
+            if part and size + len(packet.data) > PACKET_BYTES:
+                yield part[0].schema, part
+                part, size = [], 0
+            part.append(packet)
+            size += len(packet.data)
+        yield part[0].schema, part
+
+
+def _schema_and_epoch(packet: Packet) -> tuple[str, str | None]:
+    cursors = packet.cursors
+    return packet.schema.fingerprint, None if cursors is None else cursors.epoch
+
+
+def _after(packets: Sequence[Packet], after: int, kind: CursorKind) -> list[Packet]:
+    """The packets without the rows whose cursor is at most `after`."""
+    found = []
+    for packet in packets:
+        cursors = packet.cursors
+        if cursors is None or cursors.prev >= after:
+            found.append(packet)
+        elif cursors.last > after:
+            found.append(_cut(packet, cursors, after, kind))
+    return found
+
+
+def _cut(packet: Packet, cursors: CursorRange, after: int, kind: CursorKind) -> Packet:
+    rest = CursorRange(cursors.epoch, after, cursors.last)
+    if not packet.rows:
+        return Packet(packet.schema, packet.data, 0, rest)
+    frame = json.decode_rows([packet], packet.schema)
+    skip = sum(cursor <= after for cursor in kind.of_block(frame))
+    frame = frame_rows.slice_rows(frame, skip, frame.rows)
+    return Packet(packet.schema, json.data(frame.fields), frame.rows, rest, packet.continues)

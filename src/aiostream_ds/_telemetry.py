@@ -63,6 +63,8 @@ class Counters:
         "lifespans_stuck",
         "memory_exhausted",
         "packets",
+        "push_refusals",
+        "pushed",
         "rate_limited",
         "refusals",
         "requests",
@@ -92,6 +94,8 @@ class Counters:
         self.thread_waits = self.threads_abandoned = 0
         self.stream_errors: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
+        self.pushed: dict[str, int] = {}
+        self.push_refusals: dict[int, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
         self._durations: dict[str, tuple[list[int], float]] = {}
 
@@ -109,6 +113,15 @@ class Counters:
         of a "broadcast"; by a source, each "message" that is not a row and each "value" of a row
         that is left out."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def count_pushed(self, outcome: str, rows: int) -> None:
+        """Rows that were pushed: "accepted", "repeated" (stored before), or "rejected"."""
+        if rows:
+            self.pushed[outcome] = self.pushed.get(outcome, 0) + rows
+
+    def count_push_refused(self, status: int) -> None:
+        """One push that was refused as a whole, with this HTTP status."""
+        self.push_refusals[status] = self.push_refusals.get(status, 0) + 1
 
     def count_request(self, endpoint: str, status: str, seconds: float) -> None:
         """One finished call of Grafana. Streams are counted elsewhere, when they start and end."""

@@ -168,6 +168,18 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     for reason in _DROP_REASONS:
         dropped.add_metric([reason], counters.dropped.get(reason, 0))
     yield dropped
+    pushed = CounterMetricFamily(
+        "aiostream_ds_pushed_rows", "Rows that were pushed, by outcome.", labels=["outcome"]
+    )
+    for outcome in ("accepted", "repeated", "rejected"):
+        pushed.add_metric([outcome], counters.pushed.get(outcome, 0))
+    yield pushed
+    push_refusals = CounterMetricFamily(
+        "aiostream_ds_push_refusals", "Pushes refused as a whole, by status.", labels=["status"]
+    )
+    for status_code, count in tuple(counters.push_refusals.items()):
+        push_refusals.add_metric([str(status_code)], count)
+    yield push_refusals
     requests = CounterMetricFamily(
         "aiostream_ds_requests", "Calls from Grafana.", labels=["endpoint", "status"]
     )

@@ -18,6 +18,7 @@ SOURCES: Mapping[str, str] = {
     "postgres": "aiostream_ds.sources.postgres:Postgres",
     "websocket": "aiostream_ds.sources.websocket:WebSocket",
     "http": "aiostream_ds.sources.http:Http",
+    "push": "aiostream_ds.sources.push:Pushed",
     "recorded": "aiostream_ds.sources.recorded:Recorded",
 }
 """The values of the setting `source`; the first is the default."""

@@ -68,8 +68,8 @@ def _rows(
         try:
             cells = _next(lines)
         except BadRecord as error:
-            yield error
-            return  # where the next row begins is not known
+            yield error  # of one line; at the end of the text, of all lines in an open quote
+            continue
         if cells is None:
             return
         if len(cells) == len(names):

@@ -1,0 +1,136 @@
+"""Arrow IPC streams as records.
+
+A body is untrusted: its batches are validated before values are read, and what makes a short body
+expand (compressed buffers, columns that share or repeat values) is refused.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.push.arrow_compression import is_compressed
+
+__all__ = ["arrow_records"]
+
+
+def arrow_records(payload: bytes, rows: int, size: int) -> Iterator[dict[str, Any]]:
+    """The rows of a stream.
+
+    Args:
+        rows: the most rows that there may be.
+        size: the most bytes of texts that there may be.
+
+    Raises BadRecord: it is not such a stream, is invalid, or has values of another kind.
+    """
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    try:
+        _check_messages(payload)
+        reader = ipc.open_stream(payload)
+        kinds = {field.name: field.type for field in reader.schema}
+        if len(kinds) != len(reader.schema):
+            raise BadRecord("expected columns of different names")
+        for name, kind in kinds.items():
+            _check_type(name, kind)
+        for batch in reader:
+            rows -= batch.num_rows
+            if rows < 0:
+                raise BadRecord("expected fewer rows in a body; send smaller batches")
+            batch.validate(full=True)
+            columns = []
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                size -= _text_size(column)
+                if size < 0:
+                    raise BadRecord(
+                        f"expected fewer bytes of text, got more in the column {name!r}"
+                    )
+                columns.append(_values(column))
+            names = batch.schema.names
+            for values in zip(*columns, strict=True):
+                yield dict(zip(names, values, strict=True))
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, BadRecord):
+            raise
+        reason = str(error).split("\n", 1)[0][:200]
+        raise BadRecord(f"expected an Arrow IPC stream: {reason}") from None
+
+
+def _check_messages(payload: bytes) -> None:
+    from pyarrow import ipc
+
+    for message in ipc.MessageReader.open_stream(payload):
+        if message.type in ("record batch", "dictionary") and is_compressed(
+            memoryview(message.metadata)
+        ):
+            raise BadRecord(
+                "expected Arrow buffers without compression, got compressed ones; use"
+                " Content-Encoding: gzip instead"
+            )
+
+
+def _check_type(name: str, kind: Any, depth: int = 8) -> None:
+    """Raises BadRecord for a type whose values are not those of JSON, or can repeat themselves."""
+    from pyarrow import types
+
+    if depth and types.is_struct(kind):
+        for number in range(kind.num_fields):
+            _check_type(f"{name}.{kind[number].name}", kind[number].type, depth - 1)
+        return
+    if depth and (types.is_list(kind) or types.is_large_list(kind)):
+        _check_type(name, kind.value_type, depth - 1)
+        return
+    if types.is_dictionary(kind):
+        kind = kind.value_type if depth == 8 else None
+    if kind is not None and any(
+        is_kind(kind)
+        for is_kind in (
+            types.is_boolean,
+            types.is_integer,
+            types.is_floating,
+            types.is_decimal,
+            types.is_string,
+            types.is_large_string,
+            types.is_timestamp,
+            types.is_date,
+        )
+    ):
+        return
+    raise BadRecord(
+        f"the column {name!r} must have numbers, booleans, texts, times, or lists or structs of"
+        f" these, got {kind}"
+    )
+
+
+def _text_size(column: Any) -> int:
+    """The bytes of the texts of a dictionary's rows: they may be many times those of the body."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type) or not _is_text(column.dictionary.type):
+        return 0
+    lengths = pc.binary_length(column.dictionary)
+    return pc.sum(lengths.take(column.indices)).as_py() or 0
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column; times as ISO 8601, which has no unit."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.string())
+    elif pa.types.is_date(kind):
+        column = column.cast(pa.string())
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    found: list[Any] = column.to_pylist()
+    return found

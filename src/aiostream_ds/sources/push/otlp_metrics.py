@@ -1,0 +1,217 @@
+"""OTLP metrics as records: an object for the points that have one time and the same attributes.
+
+It reads the JSON form of an ExportMetricsServiceRequest (opentelemetry-proto, metrics.proto), as
+which `otlp_protobuf` reads the other form, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from aiostream_ds._frames.times import EPOCH
+from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
+
+__all__ = ["RESOURCE_LABELS", "is_export", "metric_records"]
+
+RESOURCE_LABELS = ("service.name", "service.instance.id", "host.name")
+"""The attributes of a resource that are labels, as those of the points. Others would be repeated in
+each series."""
+
+_KINDS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
+
+_NO_VALUE = 1
+"""The flag of a point without a value (DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK)."""
+
+Key = tuple[str | None, tuple[tuple[str, Any], ...]]
+
+
+def is_export(document: Any) -> bool:
+    """Whether a value of JSON is an export of metrics."""
+    return isinstance(document, dict) and isinstance(document.get("resourceMetrics"), list)
+
+
+def metric_records(
+    export: Mapping[str, Any], time: str, *, keeps_tags: bool
+) -> Iterator[dict[str, Any] | BadRecord]:
+    """The records of an export, and for each point that is not one, why.
+
+    Args:
+        time: the key of the time in the records.
+        keeps_tags: whether the attributes stay one value, `tags`; else each is a column.
+    """
+    found: dict[Key, dict[str, Any]] = {}
+    for resource, metric in _metrics(export):
+        if isinstance(metric, BadRecord):
+            yield metric
+            continue
+        for point in _points(metric):
+            try:
+                moment, tags, values = _point(point, metric, resource)
+            except BadRecord as error:
+                yield error
+                continue
+            key = moment, tuple(sorted(tags.items()))
+            record = found.get(key)
+            if record is None:
+                record = found[key] = _record(time, moment, tags, keeps_tags)
+            for name, value in values.items():
+                while name in record:
+                    name += "_"
+                record[name] = value
+    yield from found.values()
+
+
+def _record(
+    time: str, moment: str | None, tags: dict[str, Any], keeps_tags: bool
+) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    if moment is not None:
+        record[time] = moment
+    if keeps_tags:
+        record["tags"] = tags
+        return record
+    for name, value in tags.items():
+        record[name + "_" if name in record else name] = value
+    return record
+
+
+def _metrics(
+    export: Mapping[str, Any],
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | BadRecord]]:
+    """Each metric with the labels of its resource."""
+    for resource_metrics in _objects(export, "resourceMetrics"):
+        if isinstance(resource_metrics, BadRecord):
+            yield {}, resource_metrics
+            continue
+        try:
+            attributes = _attributes(_object(resource_metrics.get("resource")))
+        except BadRecord as error:
+            yield {}, error
+            continue
+        labels = {name: attributes[name] for name in RESOURCE_LABELS if name in attributes}
+        for scope in _objects(resource_metrics, "scopeMetrics"):
+            if isinstance(scope, BadRecord):
+                yield labels, scope
+                continue
+            for metric in _objects(scope, "metrics"):
+                yield labels, metric
+
+
+def _objects(parent: Mapping[str, Any], key: str) -> Iterator[dict[str, Any] | BadRecord]:
+    values = parent.get(key)
+    if not isinstance(values, list):
+        if values is not None:
+            yield BadRecord(f"expected an array in {key}, got {shown(values)}")
+        return
+    for each in values:
+        if isinstance(each, dict):
+            yield each
+        else:
+            yield BadRecord(f"expected objects in {key}, got {shown(each)}")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _points(metric: Mapping[str, Any]) -> Iterator[dict[str, Any] | BadRecord]:
+    kind = next((each for each in _KINDS if isinstance(metric.get(each), dict)), None)
+    if kind is None:
+        name = shown(metric.get("name"))
+        yield BadRecord(f"expected one of {', '.join(_KINDS)} in the metric {name}, got none")
+        return
+    yield from _objects(metric[kind], "dataPoints")
+
+
+def _point(
+    point: dict[str, Any] | BadRecord, metric: Mapping[str, Any], resource: Mapping[str, Any]
+) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
+    """The time, the labels and the values of a point. Raises BadRecord."""
+    if isinstance(point, BadRecord):
+        raise point
+    name = metric.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadRecord(f"expected the name of a metric, got {shown(name)}")
+    if _integer(point.get("flags", 0), "flags") & _NO_VALUE:
+        raise BadRecord(f"the point of {name} has no recorded value")
+    values = _values(name, point)
+    if not values:
+        raise BadRecord(f"expected a value in a point of {name}, got none")
+    return _moment(point.get("timeUnixNano")), {**resource, **_attributes(point)}, values
+
+
+def _values(name: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    if "asDouble" in point:
+        return {name: _number(point["asDouble"], "asDouble")}
+    if "asInt" in point:
+        return {name: _integer(point["asInt"], "asInt")}
+    found: dict[str, Any] = {}
+    for key in ("count", "sum", "min", "max"):
+        if key in point:
+            found[f"{name}.{key}"] = _number(point[key], key)
+    for key in ("bucketCounts", "explicitBounds"):
+        if isinstance(point.get(key), list):
+            found[f"{name}.{key}"] = point[key]
+    for each in _objects(point, "quantileValues"):
+        if isinstance(each, BadRecord):
+            raise each
+        quantile = _number(each.get("quantile", 0), "quantile")
+        found[f"{name}.{quantile:g}"] = _number(each.get("value", 0), "value")
+    return found
+
+
+def _number(value: Any, name: str) -> float:
+    """A double: a number, or a text such as "NaN"."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise BadRecord(f"expected a number in {name}, got {shown(value)}")
+
+
+def _integer(value: Any, name: str) -> int:
+    """An integer of 64 bits: a number, or its digits."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = int(value) if len(str(value)) <= 20 else 1 << 64
+        except (ValueError, OverflowError):
+            number = 1 << 64
+        if -(1 << 63) <= number < 1 << 64:
+            return number
+    raise BadRecord(f"expected an integer of 64 bits in {name}, got {shown(value)}")
+
+
+def _moment(value: Any) -> str | None:
+    """A time in nanoseconds as ISO 8601, which has no unit; None if there is none."""
+    nanoseconds = 0 if value is None else _integer(value, "timeUnixNano")
+    if nanoseconds == 0:
+        return None
+    try:
+        return (EPOCH + timedelta(milliseconds=nanoseconds // 1_000_000)).isoformat()
+    except OverflowError:
+        raise BadRecord(f"the time must be in the years 1677 to 2262, got {value}") from None
+
+
+def _attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in _objects(holder, "attributes"):
+        if isinstance(each, BadRecord):
+            raise each
+        key = each.get("key")
+        if not isinstance(key, str):
+            raise BadRecord(f"expected the key of an attribute, got {shown(key)}")
+        found[key] = _text(_object(each.get("value")))
+    return found
+
+
+def _text(value: Mapping[str, Any]) -> Any:
+    """The text of an attribute's value; arrays and lists of keys as they are, in JSON."""
+    for kind, found in value.items():
+        if kind in ("arrayValue", "kvlistValue"):
+            return str(found)
+        if isinstance(found, bool):
+            return "true" if found else "false"
+        if kind.endswith("Value") and isinstance(found, str | int | float):
+            return str(found)
+    return ""

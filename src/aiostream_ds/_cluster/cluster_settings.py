@@ -1,4 +1,7 @@
-"""The cluster of this process, as grafana.ini sets it in [plugin.<id>]."""
+"""The cluster of this process, as grafana.ini sets it in [plugin.<id>].
+
+cluster_url = redis://redis.example:6379        GF_PLUGIN_CLUSTER_URL in the environment
+"""
 
 import base64
 import binascii
@@ -7,15 +10,31 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from aiostream_ds._cluster.cluster_access import ClusterAccess
+from aiostream_ds._cluster.engine import Engine
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["ClusterSettings", "cluster_settings"]
+if TYPE_CHECKING:
+    from aiostream_ds._tls import TlsSettings
+
+__all__ = ["ClusterSettings", "cluster_access", "cluster_settings"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 _OTHERS = re.compile(r"[^A-Za-z0-9_-]+")
-_ENGINES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "nats", "tls")
+_REDIS = (
+    "redis",
+    "rediss",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+_NATS = ("nats", "tls")
+_KEY_BYTES = 32
+_ENTRIES = 1_000
+_MOST_ENTRIES = 1_000_000
 
 
 class ClusterSettings(NamedTuple):
@@ -23,22 +42,24 @@ class ClusterSettings(NamedTuple):
 
     `name` separates the clusters that share one server. `node` is the name of this process, which
     no other one has. `keys` encrypt what is sent: the first one encrypts, each of them decrypts.
-    The other fields are files in PEM, "" for none: of the authority that has signed the server's
-    certificate, and of this client's certificate and key.
+    `entries` is how many messages of a channel the server keeps. The texts of the certificates, of
+    the private key and of NATS' credentials come from files.
     """
 
     url: str
-    name: str = "default"
-    node: str = ""
-    ca_file: str = ""
-    certificate_file: str = ""
-    key_file: str = ""
+    name: str
+    node: str
+    user: str = ""
+    password: str = ""
+    sentinel_user: str = ""
+    sentinel_password: str = ""
+    credentials: str = ""
+    ca_certificate: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+    replicas: int = 1
+    entries: int = _ENTRIES
     keys: tuple[bytes, ...] = ()
-
-    @property
-    def engine(self) -> str:
-        """The kind of the server: `redis` or `nats`."""
-        return "redis" if self.url.startswith("redis") else "nats"
 
 
 def cluster_settings(environ: Mapping[str, str]) -> ClusterSettings | None:
@@ -47,42 +68,146 @@ def cluster_settings(environ: Mapping[str, str]) -> ClusterSettings | None:
     Raises:
         ConfigError: a value is invalid. The message has no secret.
     """
-    url = environ.get("GF_PLUGIN_CLUSTER_URL", "").strip()
+
+    def value(key: str) -> str:
+        return environ.get(f"GF_PLUGIN_CLUSTER_{key.upper()}", "").strip()
+
+    url = value("url")
     if not url:
         return None
-    scheme = url.partition("://")[0]
-    if scheme not in _ENGINES or "://" not in url:
-        shown = scheme if "://" in url else "a text without ://"
-        raise ConfigError(
-            f"cluster_url must begin with {', '.join(f'{each}://' for each in _ENGINES)},"
-            f" got {shown[:40]!r}"
-        )
-    name = environ.get("GF_PLUGIN_CLUSTER_NAME", "") or "default"
+    _check_scheme(url)
+    name = value("name") or "aiostream-ds"
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"cluster_name must have 1 to 40 letters, digits and `-_`, got {name[:80]!r}"
         )
-    files = {key: _file(environ, key) for key in ("ca_file", "certificate_file", "key_file")}
-    if bool(files["certificate_file"]) != bool(files["key_file"]):
+    certificate = _read("certificate_file", value("certificate_file"))
+    key = _read("key_file", value("key_file"))
+    if bool(certificate) != bool(key):
         raise ConfigError(
             "expected cluster_certificate_file and cluster_key_file together, got one of them"
         )
-    keys = _keys(environ.get("GF_PLUGIN_CLUSTER_ENCRYPTION_KEYS", ""))
-    return ClusterSettings(url, name, _node(environ), keys=keys, **files)
+    return ClusterSettings(
+        url=url,
+        name=name,
+        node=_node(value("node")),
+        user=value("user"),
+        password=value("password"),
+        sentinel_user=value("sentinel_user"),
+        sentinel_password=value("sentinel_password"),
+        credentials=_read("credentials_file", value("credentials_file")),
+        ca_certificate=_read("ca_file", value("ca_file")),
+        client_certificate=certificate,
+        client_key=key,
+        replicas=_number("replicas", value("replicas"), 1, 5),
+        entries=_number("entries", value("entries"), _ENTRIES, _MOST_ENTRIES),
+        keys=_keys(value("encryption_keys")),
+    )
 
 
-def _node(environ: Mapping[str, str]) -> str:
+def cluster_access(settings: ClusterSettings) -> ClusterAccess:
+    """The engine, which is not opened yet, and what else a node needs.
+
+    Raises:
+        ConfigError: a setting is invalid, or a package is not installed.
+    """
+    scheme = settings.url.partition("://")[0]
+    engine = _redis_engine(settings) if scheme in _REDIS else _nats_engine(settings)
+    cipher = None
+    if settings.keys:
+        from aiostream_ds._cluster.message_cipher import Cipher
+
+        cipher = Cipher(settings.keys)
+    return ClusterAccess(engine, settings.node, cipher)
+
+
+def _redis_engine(settings: ClusterSettings) -> Engine:
+    try:
+        from aiostream_ds._cluster.redis.redis_engine import RedisEngine
+        from aiostream_ds._cluster.redis.redis_url import RedisAccess
+    except ImportError as error:
+        raise ConfigError(
+            f"a cluster on Redis needs the package redis ({error}); install aiostream-ds[cluster]"
+        ) from error
+    access = RedisAccess(
+        settings.user,
+        settings.password,
+        settings.sentinel_user,
+        settings.sentinel_password,
+        _tls(settings),
+    )
+    return RedisEngine(
+        settings.url, namespace=settings.name, access=access, entries=settings.entries
+    )
+
+
+def _nats_engine(settings: ClusterSettings) -> Engine:
+    from aiostream_ds._cluster.nats.nats_engine import NatsEngine
+    from aiostream_ds._cluster.nats.nats_servers import NatsLogin
+    from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
+    from aiostream_ds._tls import ssl_context
+
+    has_tls = settings.url.startswith("tls://") or bool(settings.ca_certificate)
+    return NatsEngine(
+        NatsEngineSettings(
+            url=settings.url,
+            login=NatsLogin(
+                user=settings.user, password=settings.password, credentials=settings.credentials
+            ),
+            tls=ssl_context(_tls(settings)) if has_tls else None,
+            name=settings.name,
+            replicas=settings.replicas,
+            entries=settings.entries,
+        )
+    )
+
+
+def _tls(settings: ClusterSettings) -> "TlsSettings":
+    from aiostream_ds._tls import TlsSettings
+    from aiostream_ds.settings import Secret
+
+    return TlsSettings(
+        ca_certificate=settings.ca_certificate,
+        client_certificate=settings.client_certificate,
+        client_key=Secret(settings.client_key),
+    )
+
+
+def _check_scheme(url: str) -> None:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in (*_REDIS, *_NATS):
+        expected = ", ".join(f"{each}://" for each in (*_REDIS, *_NATS))
+        shown = scheme[:40] if separator else "a text without ://"
+        raise ConfigError(f"cluster_url must begin with one of {expected}, got {shown!r}")
+
+
+def _node(name: str) -> str:
     """The configured name or that of the host, with a random part: after a crash the process that
     is started again is another node."""
-    name = environ.get("GF_PLUGIN_CLUSTER_NODE", "") or socket.gethostname()
-    return f"{_OTHERS.sub('-', name)[:40] or 'node'}-{os.urandom(4).hex()}"
+    shown = _OTHERS.sub("-", name or socket.gethostname())[:40] or "node"
+    return f"{shown}-{os.urandom(4).hex()}"
 
 
-def _file(environ: Mapping[str, str], key: str) -> str:
-    path = environ.get(f"GF_PLUGIN_CLUSTER_{key.upper()}", "").strip()
-    if path and not Path(path).is_file():
-        raise ConfigError(f"cluster_{key} must be a file, got {path!r}")
-    return path
+def _read(key: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        raise ConfigError(
+            f"cluster_{key} must be a file that can be read, got {path!r}: {reason}"
+        ) from None
+
+
+def _number(key: str, text: str, default: int, most: int) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 8 and 1 <= int(text) <= most):
+        raise ConfigError(
+            f"cluster_{key} must be a whole number from 1 to {most}, got {text[:80]!r}"
+        )
+    return int(text)
 
 
 def _keys(text: str) -> tuple[bytes, ...]:
@@ -92,10 +217,10 @@ def _keys(text: str) -> tuple[bytes, ...]:
             key = base64.b64decode(word, validate=True)
         except (binascii.Error, ValueError):
             key = b""
-        if len(key) != 32:
+        if len(key) != _KEY_BYTES:
             raise ConfigError(
-                "cluster_encryption_keys must be keys of 32 bytes in base64, got another text as"
-                f" key {number}; make one with: openssl rand -base64 32"
+                f"cluster_encryption_keys must be keys of {_KEY_BYTES} bytes in base64, got another"
+                f" text as key {number}; make one with: openssl rand -base64 {_KEY_BYTES}"
             )
         found.append(key)
     return tuple(found)

@@ -39,6 +39,9 @@ __all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_appli
 DRAIN = 5.0
 """Seconds that running streams and lifespans have to end when the plugin stops."""
 
+NO_CLUSTER = "cluster_url is not set in the section [plugin.<id>] of grafana.ini"
+"""Why streams are not shared without a cluster."""
+
 IDLE_SWEEP = 600.0
 """Seconds between two checks for idle instances."""
 
@@ -148,13 +151,13 @@ async def open_application(
     make_log: LogFactory | None = None,
     wrap_runner: Callable[[ChannelKey, Runner], Runner] | None = None,
     memory: MemoryPool | None = None,
-    cluster: "ClusterAccess | None" = None,
+    cluster: "ClusterAccess | str | None" = None,
 ) -> AsyncGenerator[Application]:
     """Open a plugin; close it when the block ends.
 
     `make_log`, `wrap_runner` and `memory` are those of `ChannelRegistry`: where rows are kept,
     where streams run, and what the queues may hold. `cluster` is the one with which streams are
-    shared that have the option `share="cluster"`.
+    shared that have the option `share="cluster"`; a text: why there is none.
     """
     counters = Counters()
     registry = ChannelRegistry(
@@ -166,7 +169,9 @@ async def open_application(
     async with background_tasks() as tasks:
         instances = Instances(catalog, registry, counters=counters)
         application = Application(registry, instances, counters)
-        if cluster is not None:
+        if cluster is None or isinstance(cluster, str):
+            instances.sharing_problem = cluster or NO_CLUSTER
+        else:
             instances.cluster = application.shared = _join_cluster(cluster, tasks, counters)
         tasks.start_soon(keep_running, partial(_sweep, instances))
         tasks.start_soon(keep_running, partial(_watch_threads, instances))

@@ -116,6 +116,8 @@ class Instance:
         "generation",
         "identity",
         "key",
+        "is_not_shared_reported",
+        "sharing_problem",
         "registry",
         "source",
         "updated_ms",
@@ -131,7 +133,9 @@ class Instance:
         self.updated_ms = updated_ms
         self.delays = BugDelays()
         self.cluster: Any = None  # a SharedStreams, whose module imports this one
-        self.identity: ChannelIdentity  # without a path
+        self.identity: ChannelIdentity
+        self.sharing_problem = ""  # why there is no cluster
+        self.is_not_shared_reported = False
         self.source: DataSource[Any]
         self._upstream_settings: tuple[bytes, str, str, str]
         self.registry = registry
@@ -258,6 +262,7 @@ class Instances:
             any more: they have secrets.
         follow: opens the rows of a stream, for `DataSource.follow`.
         cluster: the `SharedStreams` of this process, if it is in a cluster.
+        sharing_problem: why it is in none.
     """
 
     forget_contexts: Callable[[Callable[[pb.PluginContext], bool]], None] = staticmethod(
@@ -265,6 +270,7 @@ class Instances:
     )
     follow: Callable[[Instance, str], RowIterator] | None = None
     cluster: Any = None
+    sharing_problem = ""
 
     def __init__(
         self,
@@ -427,7 +433,7 @@ class Instances:
         instance.source = source
         instance._upstream_settings = _upstream_settings(settings)
         instance.identity = _identity(instance.key, version, settings)
-        instance.cluster = self.cluster
+        instance.cluster, instance.sharing_problem = self.cluster, self.sharing_problem
         instance._ready.set()
         self._replace_older(instance)
         source.tasks.open()

@@ -79,6 +79,14 @@ class SharedStreams:
         """Whether a stream is shared."""
         return not self.problem and is_shared(request)
 
+    @property
+    def why_not_shared(self) -> str:
+        """Why nothing is shared at the moment; empty if the cluster is reached."""
+        if self.problem or not self._opened.is_set():
+            return self.problem
+        state = self.node.state
+        return "" if state.connected else f"the cluster cannot be reached: {state.reason}"
+
     def name(self, instance: Instance, path: str) -> str:
         """The channel's name in the engine."""
         return channel_name(instance.identity, path, is_readable=self._cipher is None)

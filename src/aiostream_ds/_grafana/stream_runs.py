@@ -19,6 +19,7 @@ from aiostream_ds._declared_errors import table_of
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.replay import REPLAY_ROWS, RowReplay, shared_streams
+from aiostream_ds._loggers import get_logger
 from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.supervisor import supervise
 from aiostream_ds._telemetry import Counters
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = ["join"]
+
+log = get_logger(__name__)
 
 
 def join(
@@ -50,6 +53,8 @@ def join(
     if options.cursor is None and request.stream.history is None:
         policy = replace(policy, replay=options.replay)
     if shared is None:
+        if options.share == "cluster":
+            _report_not_shared(request)
         runner = _runner(registry, replay, request, counters)
     else:
         policy, runner = _share(shared, replay, request, counters, policy)
@@ -63,6 +68,21 @@ def join(
     if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log
     return subscription
+
+
+def _report_not_shared(request: ChannelRequest) -> None:
+    """Log once for each instance why its streams run for this server only."""
+    instance = request.instance
+    if instance.is_not_shared_reported:
+        return
+    instance.is_not_shared_reported = True
+    shared: SharedStreams | None = instance.cluster
+    reason = shared.problem if shared is not None else instance.sharing_problem
+    log.warning(
+        "streams are not shared with other Grafana servers: %s",
+        reason,
+        extra={"path": request.path},
+    )
 
 
 def _share(

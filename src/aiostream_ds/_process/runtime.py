@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
@@ -35,6 +35,7 @@ from aiostream_ds._grpc.methods import Services
 from aiostream_ds._grpc.server import Server
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._process import standalone
+from aiostream_ds._process.cluster_of_process import cluster_of_process
 from aiostream_ds._process.handshake import (
     Handshake,
     StartError,
@@ -153,9 +154,16 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         run_main_task(runner, work)
 
 
+def _open_application(catalog: Catalog) -> AbstractAsyncContextManager[Application]:
+    """The plugin with what grafana.ini sets for the process."""
+    return open_application(
+        catalog, memory=queue_memory(os.environ), cluster=cluster_of_process(os.environ)
+    )
+
+
 async def _managed(catalog: Catalog, handshake: Handshake, streams: StandardStreams) -> None:
     stop = anyio.Event()
-    async with open_application(catalog, memory=queue_memory(os.environ)) as application:
+    async with _open_application(catalog) as application:
         server = Server({**application.services(), **host_services(stop.set)})
         server.on_rate_limited = application.counters.count_rate_limited
         listener = await listen(server, handshake)
@@ -241,7 +249,7 @@ async def serve_standalone(
     called with the plugin and its address; when it returns, the server stops. Its exception is
     raised here, after everything has ended.
     """
-    async with open_application(catalog, memory=queue_memory(os.environ)) as application:
+    async with _open_application(catalog) as application:
 
         async def on_bound(bound: str) -> None:
             if ready is not None:

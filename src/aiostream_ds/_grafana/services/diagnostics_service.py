@@ -1,13 +1,14 @@
 """Diagnostics: "Save & test" and the metrics of the process."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
 
 from aiostream_ds._author_threads import call_method, threads_of
 from aiostream_ds._grafana.conversion import MESSAGE_LIMIT
+from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, unary
@@ -17,6 +18,9 @@ from aiostream_ds._short_repr import short_repr
 from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.models import Health
+
+if TYPE_CHECKING:
+    from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = ["DiagnosticsService"]
 
@@ -47,7 +51,7 @@ class DiagnosticsService(Service):
                 instance = await self.instances.get(request.plugin_context)
                 answer = await call_method(instance.source, "health")
                 _check(answer)
-                answer = _with_problems(answer, instance.source)
+                answer = _with_problems(answer, instance)
                 return pb.CheckHealthResponse(
                     status=health.OK if answer.ok else health.ERROR,
                     message=redact_start(answer.message, MESSAGE_LIMIT),
@@ -82,14 +86,29 @@ def _check(answer: object) -> None:
             raise TypeError(f"Health.{name} must be a {kind.__name__}, got {short_repr(value)}")
 
 
-def _with_problems(health: Health, source: DataSource[Any]) -> Health:
+def _with_problems(health: Health, instance: Instance) -> Health:
     """The author's answer and what the runtime knows of the data source."""
+    source = instance.source
     threads, tasks = threads_of(source), source.tasks.problems
-    problems = [*tasks, threads.problem] if threads.problem else tasks
+    problems = [*tasks, threads.problem] if threads.problem else [*tasks]
+    if _shares_streams(source):
+        problems += [f"streams are not shared: {why}" for why in _sharing_problems(instance)]
     if not problems:
         return health
     is_ok = health.ok and not threads.abandoned and not tasks
     return replace(health, ok=is_ok, message="; ".join([health.message, *problems]))
+
+
+def _shares_streams(source: DataSource[Any]) -> bool:
+    return any(
+        source._is_shared(stream.options.share) for stream in source._ds_plan.streams.values()
+    )
+
+
+def _sharing_problems(instance: Instance) -> list[str]:
+    shared: SharedStreams | None = instance.cluster
+    problem = shared.why_not_shared if shared is not None else instance.sharing_problem
+    return [problem] if problem else []
 
 
 def _redacted_json(details: dict[str, Any]) -> bytes:

@@ -187,7 +187,7 @@ class _Run:
         names = [name.strip() for name in parsed.names.split(",")] if parsed.names else []
         self._names = names
         self._push = self._client(path)
-        self._begin()
+        self._rows = LineRows(parsed.format, names, parsed.time)
 
     def _client(self, path: str) -> "Push":
         from aiostream_ds.push import Push
@@ -210,7 +210,13 @@ class _Run:
         except (ValueError, ModuleNotFoundError) as error:
             raise CommandError(str(error)) from None
 
+    @property
+    def _left_out(self) -> int:
+        return self._bad + self._rows.left_out
+
     def _begin(self) -> None:
+        """Read the lines of another file: it may have another header."""
+        self._bad = self._left_out
         self._rows = LineRows(self._parsed.format, self._names, self._parsed.time)
 
     def run(self) -> int:
@@ -226,9 +232,10 @@ class _Run:
             for line in self._input():
                 if line is not None:
                     self._send(line)
-                self._screen.progress(self._push, self._bad)
+                self._screen.progress(self._push, self._left_out)
                 if self._is_over():
                     break
+            self._rows.end()
             self._push.close(self._time_left())
         except PushRejected:
             failed = True  # it is logged
@@ -253,11 +260,11 @@ class _Run:
 
     def _status(self, failed: bool) -> int:
         counts = self._push.counts
-        self._screen.note(_summary(self._push, self._bad))
+        self._screen.note(_summary(self._push, self._left_out))
         if self._signals.number:
             return 128 + self._signals.number
         lost = counts.refused or counts.dropped or counts.waiting
-        is_nothing = self._bad > 0 and not counts.sent
+        is_nothing = self._left_out > 0 and not counts.sent
         return 1 if failed or lost or is_nothing else 0
 
     def _input(self) -> Iterator[Line | None]:
@@ -298,7 +305,7 @@ class _Run:
                 self._push.send(row, timeout=_STEP)
                 return
             except TimeoutError:
-                self._screen.progress(self._push, self._bad)
+                self._screen.progress(self._push, self._left_out)
                 if self._signals.number and self._time_left() == 0:
                     raise
 

@@ -24,8 +24,8 @@ FORMATS: Sequence[LineFormat] = get_args(LineFormat)
 Rows = list[dict[str, Any]]
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_PAIR = re.compile(r"""(?<![\w.=/-])([A-Za-z_][\w./-]*)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;]+)""")
-_NAME = re.compile(r"[^\W\d][\w .()/%#°µ-]*")
+_PAIR = re.compile(r"""(?<![\w.=/?&-])([A-Za-z_][\w./-]*)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;]+)""")
+_NAME = re.compile(r"[^\W\d].*")
 _ESCAPE = re.compile(r"\\(.)")
 _LONGEST = 80  # characters of a line in a message
 
@@ -51,15 +51,40 @@ class LineRows:
         self._time = time
         self._delimiter = ""
         self._is_first = True
+        self._header = ""  # what may be one: the next line decides
+        self.left_out = 0
+        """Lines of which it was found out later that they are not rows: such as `Hello, you`, which
+        may be a header."""
 
     def read(self, line: str) -> Rows:
         """The rows of a line; [] for an empty one and the header of CSV. Raises BadLine."""
         text = line.strip()
         if not text:
             return []
-        rows = self._readers[self._kind](self, text)
-        self._is_first = False
-        return rows
+        header, self._header = self._header, ""
+        if header and not self._adopt(header, text):
+            self.left_out += 1
+        try:
+            return self._readers[self._kind](self, text)
+        finally:
+            self._is_first = False
+
+    def end(self) -> None:
+        """There are no more lines."""
+        self.left_out += bool(self._header)
+        self._header = ""
+
+    def _adopt(self, header: str, text: str) -> bool:
+        """Whether a line is the header of the next one, which has as many cells."""
+        if text[0] in "{[" or _PAIR.search(text):
+            return False
+        self._delimiter = max(DELIMITERS, key=header.count)
+        names = self._cells(header)
+        if len(self._cells(text)) != len(names):
+            self._delimiter = ""
+            return False
+        self._names = list(distinct(names))
+        return True
 
     def _json(self, text: str) -> Rows:
         try:
@@ -132,23 +157,21 @@ class LineRows:
                 return self._csv(text)
         if _PAIR.search(text):
             return self._pairs(text)
-        if self._is_first and self._is_header(text):
-            return self._csv(text)
+        if self._is_first and self._may_be_header(text):
+            self._header = text
+            return []
         if len(self._names) > 1:
             raise BadLine(f"expected {len(self._names)} cells, got {_shown(text)}")
         raise BadLine(
             f"expected JSON, a number, key=value, or CSV after a header, got {_shown(text)}"
         )
 
-    def _is_header(self, text: str) -> bool:
-        """Whether the first line is one of CSV: two names or more, and no number."""
+    def _may_be_header(self, text: str) -> bool:
+        """Whether the first line can be one of CSV: two names or more, and no number."""
         self._delimiter = max(DELIMITERS, key=text.count)
-        if self._delimiter in text:
-            cells = self._cells(text)
-            if len(cells) > 1 and all(_NAME.fullmatch(cell) for cell in cells):
-                return True
+        cells = self._cells(text) if self._delimiter in text else []
         self._delimiter = ""
-        return False
+        return len(cells) > 1 and all(_NAME.fullmatch(cell) for cell in cells)
 
     _readers: dict[LineFormat, "Callable[[LineRows, str], Rows]"] = {
         "auto": _auto,

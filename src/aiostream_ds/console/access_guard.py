@@ -98,8 +98,9 @@ class AccessGuard:
 
 
 def _is_link_to_page(scope: Scope, headers: dict[bytes, str]) -> bool:
-    """Whether a whole tab goes to the page. A frame, or a link to live rows, starts a stream."""
-    is_tab = headers.get(b"sec-fetch-mode") == "navigate"
+    """Whether a whole tab goes to the page. A frame, or a link to live rows, starts a stream, and a
+    form pushes rows."""
+    is_tab = headers.get(b"sec-fetch-mode") == "navigate" and scope.get("method") != "POST"
     is_tab = is_tab and headers.get(b"sec-fetch-dest", "document") == "document"
     return is_tab and "/live/" not in scope.get("path", "")
 

@@ -177,8 +177,8 @@ def _check_scheme(url: str) -> None:
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in (*_REDIS, *_NATS):
         expected = ", ".join(f"{each}://" for each in (*_REDIS, *_NATS))
-        shown = scheme[:40] if separator else "a text without ://"
-        raise ConfigError(f"cluster_url must begin with one of {expected}, got {shown!r}")
+        shown = repr(scheme[:40]) if separator else "a text without ://"
+        raise ConfigError(f"cluster_url must begin with one of {expected}, got {shown}")
 
 
 def _node(name: str) -> str:

@@ -3,17 +3,22 @@
 prometheus-client is imported at the first call.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
 
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.status import Cause
+from aiostream_ds._cluster.node import NodeState
+from aiostream_ds._cluster.sharing import Role
 from aiostream_ds._telemetry import Counters
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-__all__ = ["Gauges", "exposition"]
+    from aiostream_ds._grafana.shared_streams import SharedStreams
+
+__all__ = ["ClusterGauges", "Gauges", "exposition"]
 
 
 _DROP_REASONS = (
@@ -26,7 +31,31 @@ _DROP_REASONS = (
     "broadcast",
     "message",
     "value",
+    "cluster",
 )
+
+
+class ClusterGauges(NamedTuple):
+    """The numbers of this node of a cluster at one moment.
+
+    `roles` counts the channels by role, `lag` is the largest number of messages that one of them
+    has not received, and `upstreams` counts the streams that run here for the whole cluster.
+    """
+
+    state: NodeState
+    roles: Mapping[str, int]
+    lag: int
+    upstreams: int
+
+    @classmethod
+    def of(cls, shared: "SharedStreams | None") -> "ClusterGauges | None":
+        """The current values; None without a cluster."""
+        if shared is None or shared.problem:
+            return None
+        channels = shared.node.channels().values()
+        roles = Counter(channel.role.value for channel in channels)
+        lag = max((channel.lag for channel in channels), default=0)
+        return cls(shared.node.state, roles, lag, shared.inner.running)
 
 
 class Gauges(NamedTuple):
@@ -37,9 +66,10 @@ class Gauges(NamedTuple):
     degraded: Mapping[str, int]
     queue_bytes: int
     queue_limit: int
+    cluster: ClusterGauges | None = None
 
     @classmethod
-    def of(cls, registry: ChannelRegistry) -> Self:
+    def of(cls, registry: ChannelRegistry, shared: "SharedStreams | None" = None) -> Self:
         """The current values."""
         memory = registry.memory
         return cls(
@@ -48,6 +78,7 @@ class Gauges(NamedTuple):
             registry.degraded,
             memory.used,
             memory.limit,
+            ClusterGauges.of(shared),
         )
 
 
@@ -196,3 +227,39 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         sums = [sum(counts[: i + 1]) for i in range(len(counts))]
         durations.add_metric([endpoint], list(zip(bounds, sums, strict=True)), total)
     yield durations
+    if gauges.cluster is not None:
+        yield from _cluster_families(gauges.cluster)
+
+
+def _cluster_families(cluster: ClusterGauges) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    state = cluster.state
+    channels = GaugeMetricFamily(
+        "aiostream_ds_cluster_channels",
+        "Shared channels of this node, by its role.",
+        labels=["role"],
+    )
+    for role in Role:
+        channels.add_metric([role.value], cluster.roles.get(role.value, 0))
+    yield channels
+    gauges: tuple[tuple[str, str, float], ...] = (
+        ("connected", "Whether the lease of this node is valid.", state.connected),
+        ("nodes", "Nodes with a valid lease.", len(state.nodes)),
+        ("lag", "Messages that the channel with the most has not received.", cluster.lag),
+        ("upstreams", "Streams that run on this node for the cluster.", cluster.upstreams),
+        ("lease_age_seconds", "Time since the lease was renewed.", state.lease_age),
+        ("round_trip_seconds", "Duration of the last renewal.", state.round_trip),
+    )
+    for name, text, value in gauges:
+        yield GaugeMetricFamily(f"aiostream_ds_cluster_{name}", text, value=value)
+    counters = (
+        ("takeovers", "Channels that this node has taken.", state.takeovers),
+        ("fencings", "Channels that another node took from this one.", state.fencings),
+        ("losses", "Times that the server had lost messages of this node.", state.losses),
+        ("resets", "Times that viewers of this node missed messages.", state.resets),
+        ("outages", "Times that this node lost the server.", state.degraded),
+        ("messages_too_large", "Messages that the server did not take.", state.too_large),
+    )
+    for name, text, count in counters:
+        yield CounterMetricFamily(f"aiostream_ds_cluster_{name}", text, value=count)

@@ -67,7 +67,7 @@ class DiagnosticsService(Service):
         """Answer with all metrics in the Prometheus text format."""
         from aiostream_ds._grafana.metrics import Gauges, exposition  # imported when first needed
 
-        gauges = Gauges.of(self.registry)
+        gauges = Gauges.of(self.registry, self.instances.cluster)
         text = await run_in_thread(exposition, gauges, self.counters)
         return pb.CollectMetricsResponse(metrics=pb.CollectMetricsResponsePayload(prometheus=text))
 

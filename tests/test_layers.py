@@ -101,6 +101,7 @@ THIRD_PARTY = {
         "_grpc/server.py",
         "testing/",
         "console/app.py",
+        "console/push_endpoint.py",
         "console/session.py",
         "cli/live.py",
         "packaging/contract_check.py",

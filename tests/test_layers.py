@@ -75,6 +75,7 @@ ASYNCIO = {
     "console/background.py",
     "operators/reading.py",
     "push/delivery.py",
+    "sources/mqtt/arrival_queue.py",
     "sources/mqtt/broker_connection.py",
     "sources/postgres/table_run.py",
     "stores/row_followers.py",

@@ -5,7 +5,7 @@ A channel's `Subscription` has the same policies, but counts bytes and rows of p
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from aiostream_ds._author_threads import next_in_thread
@@ -41,10 +41,12 @@ class SubscriberQueue(Generic[ItemT]):
 
     Attributes:
         taken: the number of items that were read.
+        dropped: the number of items that were dropped, because the queue was full.
     """
 
     __slots__ = (
         "_blocks",
+        "_bytes",
         "_drops",
         "_error",
         "_full",
@@ -53,14 +55,23 @@ class SubscriberQueue(Generic[ItemT]):
         "_lock",
         "_loop",
         "_most",
+        "_most_bytes",
         "_owner",
         "_pause_at",
+        "_size_of",
         "_waiter",
+        "dropped",
         "taken",
     )
 
     def __init__(
-        self, buffer: Buffer, owner: QueueOwner, lock: Any, items: Iterable[ItemT] = ()
+        self,
+        buffer: Buffer,
+        owner: QueueOwner,
+        lock: Any,
+        items: Iterable[ItemT] = (),
+        *,
+        size_of: Callable[[ItemT], int] | None = None,  # None: bytes are not counted
     ) -> None:
         self._owner = owner
         self._lock = lock
@@ -68,6 +79,9 @@ class SubscriberQueue(Generic[ItemT]):
         self._full = buffer.full
         self._blocks = buffer.full == "block"
         self._most = 1 if buffer.full == "latest" else buffer.rows
+        self._most_bytes = buffer.bytes
+        self._size_of = size_of
+        self._bytes = 0
         self._items: deque[ItemT] = deque()
         self.start_with(items)
         self._drops = _Drops(owner, lock, self._loop, current_counters(), buffer.full != "latest")
@@ -75,7 +89,7 @@ class SubscriberQueue(Generic[ItemT]):
         self._is_ended = False
         self._pause_at = BATCH_ROWS  # items taken at which the event loop runs other tasks
         self._waiter: asyncio.Future[None] | None = None
-        self.taken = 0
+        self.taken = self.dropped = 0
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -102,6 +116,8 @@ class SubscriberQueue(Generic[ItemT]):
                 if items:
                     item = items.popleft()
                     self.taken += 1
+                    if self._size_of is not None:
+                        self._bytes -= self._size_of(item)
                     if self._blocks:
                         self._has_taken()
                     return item
@@ -126,11 +142,14 @@ class SubscriberQueue(Generic[ItemT]):
     @property
     def is_full(self) -> bool:
         """Whether as many items are queued as the bounds allow."""
-        return len(self._items) >= self._most
+        return len(self._items) >= self._most or self._bytes >= self._most_bytes
 
     def start_with(self, items: Iterable[ItemT]) -> None:
         """Queue the newest of the items that were there before the subscriber."""
-        self._items.extend(deque(items, self._most))
+        newest = deque(items, self._most)
+        self._items.extend(newest)
+        if self._size_of is not None:
+            self._bytes += sum(map(self._size_of, newest))
 
     def put(self, item: ItemT) -> int:
         """Queue an item; when the queue is full, apply the policy. Returns the items dropped. After
@@ -139,7 +158,10 @@ class SubscriberQueue(Generic[ItemT]):
             return 0
         items = self._items
         items.append(item)
-        dropped = self._overflow() if len(items) > self._most else 0
+        if self._size_of is not None:
+            self._bytes += self._size_of(item)
+        is_over = len(items) > self._most or self._bytes > self._most_bytes
+        dropped = self._overflow() if is_over else 0
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -157,6 +179,7 @@ class SubscriberQueue(Generic[ItemT]):
     def clear(self) -> None:
         """Drop the items, uncounted: the subscriber has left."""
         self._items.clear()
+        self._bytes = 0
 
     def end_stalled(self, seconds: float) -> None:
         """The subscriber has taken nothing for so many seconds with full="block"."""
@@ -166,19 +189,28 @@ class SubscriberQueue(Generic[ItemT]):
     def _overflow(self) -> int:
         if self._blocks:  # who puts has waited: only what it started with is above the bounds
             return 0
-        dropped = 1
+        has_too_many = len(self._items) > self._most
+        if not has_too_many and len(self._items) == 1:  # the newest item is never dropped
+            return 0
+        dropped = 0
         if self._full == "fail":
-            dropped = len(self._items)
-            self._items.clear()
             name, items, _ = self._owner
-            self.end(
-                UpstreamError(
-                    f"{name}: expected at most {self._most} queued {items}, got {dropped}"
-                )
-            )
+            if has_too_many:
+                expected, found = f"{self._most} queued {items}", len(self._items)
+            else:
+                expected, found = f"{self._most_bytes} bytes of queued {items}", self._bytes
+            dropped = len(self._items)
+            self.clear()
+            self.end(UpstreamError(f"{name}: expected at most {expected}, got {found}"))
             self._has_failed()
-        else:
-            self._items.popleft()
+        while len(self._items) > self._most or (
+            self._bytes > self._most_bytes and len(self._items) > 1
+        ):
+            item = self._items.popleft()
+            if self._size_of is not None:
+                self._bytes -= self._size_of(item)
+            dropped += 1
+        self.dropped += dropped
         self._drops.add(dropped)
         return dropped
 

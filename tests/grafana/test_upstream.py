@@ -255,6 +255,57 @@ async def test_latest_keeps_one_message_and_fail_ends_a_slow_follower(broker):
             assert topics.statistics().dropped == 3
 
 
+class SizedTopics(Topics):
+    def message_bytes(self, message):
+        return len(message)
+
+
+async def test_a_queue_is_bounded_in_bytes_where_messages_have_a_size(broker):
+    async with SizedTopics(broker, buffer=Buffer(rows=100, bytes=10)) as topics:
+        async with topics.follow("a") as messages:
+            broker.publish("a", "1234", "5678", "90ab", "x" * 50)
+            await anyio.sleep(1)
+            assert messages.dropped == topics.statistics().dropped == 3
+            assert await anext(messages) == "x" * 50, "the newest one is never dropped"
+            broker.publish("a", "1234", "5678", "90")
+            await anyio.sleep(1)
+            assert [await anext(messages) for _ in range(3)] == ["1234", "5678", "90"]
+    async with SizedTopics(broker, buffer=Buffer(bytes=10, full="fail")) as topics:
+        async with topics.follow("a") as messages:
+            broker.publish("a", "x" * 50)
+            assert len(await anext(messages)) == 50
+            broker.publish("a", "1234", "5678", "90ab")
+            await anyio.sleep(1)
+            with pytest.raises(UpstreamError, match="at most 10 bytes of queued messages, got 12"):
+                await anext(messages)
+
+
+async def test_block_is_bounded_in_bytes_where_messages_have_a_size(broker):
+    async with SizedTopics(broker, buffer=Buffer(bytes=10, full="block")) as topics:
+        async with topics.follow("a") as messages:
+            for n in range(50):
+                broker.publish("a", f"{n:020}")
+            await anyio.sleep(1)
+            assert topics.statistics().messages == 2, "one is queued, and one waits"
+            assert [int(await anext(messages)) for _ in range(50)] == list(range(50))
+            assert not messages.dropped
+
+
+async def test_last_messages_are_bounded_in_bytes_where_messages_have_a_size(broker):
+    async with SizedTopics(broker, buffer=Buffer(bytes=10), last_values=5) as topics:
+        async with topics.follow("a"):
+            key = topics._keys["a"]
+            for address, text in (("b", "1234"), ("c", "5678"), ("b", "90"), ("d", "abcd")):
+                key.remember(address, text)
+            assert list(key._last.items()) == [("c", "5678"), ("b", "90"), ("d", "abcd")]
+            key.remember("e", "efgh")
+            assert list(key._last) == ["b", "d", "e"]
+            key.remember("f", "x" * 50)
+            assert list(key._last) == ["f"]
+            async with topics.follow("a") as late:
+                assert await anext(late) == "x" * 50
+
+
 async def test_last_messages_that_are_more_than_the_bounds_are_not_drops(broker):
     async with Topics(broker, buffer=Buffer(full="latest"), last_values=3) as topics:
         async with topics.follow("a"):

@@ -13,6 +13,8 @@ class Mosquitto(Server):
     program: ClassVar[str] = "mosquitto"
     login: ClassVar[str] = "grafana"
     password: ClassVar[str] = "swordfish"
+    is_persistent: ClassVar[bool] = True
+    """Whether retained messages and sessions survive a restart: each change writes all of them."""
 
     def prepare(self) -> None:
         passwords = self.folder / "passwords"
@@ -30,12 +32,15 @@ class Mosquitto(Server):
             f"listener {self.port} 127.0.0.1",
             "allow_anonymous false",
             f"password_file {self.folder}/passwords",
-            "persistence true",  # retained messages survive a restart
-            f"persistence_location {self.folder}/",
-            "autosave_on_changes true",
-            "autosave_interval 1",
             "user root",  # of use to root only: else Mosquitto becomes a user who cannot write here
         ]
+        if self.is_persistent:
+            lines += [
+                "persistence true",
+                f"persistence_location {self.folder}/",
+                "autosave_on_changes true",
+                "autosave_interval 1",
+            ]
         if self.tls is not None:
             lines += [f"certfile {self.certificate_file}", f"keyfile {self.key_file}"]
         if self.client_ca is not None:

@@ -1,12 +1,12 @@
 """The status of one stream of a panel, of several causes, some of which end after a while."""
 
-from collections.abc import AsyncIterator
 from math import inf
 from typing import TypeVar
 
 import anyio
 
 from aiostream_ds._channels.status import Status
+from aiostream_ds.upstream.message_queue import MessageQueue
 
 __all__ = ["SHOWN", "PanelStatus"]
 
@@ -21,9 +21,10 @@ _SEVERITIES = ("error", "warning", "info")
 class PanelStatus:
     """Collects what is to be shown; `change` returns it when it is different."""
 
-    __slots__ = ("_active", "_shown")
+    __slots__ = ("_active", "_dropped", "_shown")
 
     def __init__(self) -> None:
+        self._dropped = 0
         self._active: dict[str, tuple[Status, float]] = {}
         self._shown = Status()
 
@@ -42,12 +43,21 @@ class PanelStatus:
         """Whether nothing is shown or to be shown."""
         return not self._active and not self._shown.text
 
-    async def next_message(self, messages: AsyncIterator[MessageT]) -> MessageT | None:
+    async def next_message(self, messages: MessageQueue[MessageT]) -> MessageT | None:
         """The next message; None after a second without one, while a status is shown: it may end.
-        The iterator must lose no message when it is cancelled, as those of an `Upstream`."""
-        with anyio.move_on_after(inf if self.is_empty else 1.0):
-            return await anext(messages)
-        return None
+        Messages that the queue has dropped are a status."""
+        if self.is_empty:
+            message = await anext(messages)
+        else:
+            message = None
+            with anyio.move_on_after(1.0):
+                message = await anext(messages)
+        if messages.dropped > self._dropped:
+            self._dropped = messages.dropped
+            noun = "message was" if self._dropped == 1 else "messages were"
+            text = f"{self._dropped:,} {noun} dropped: they arrive faster than they are read"
+            self.set("dropped", Status("warning", text), SHOWN)
+        return message
 
     def change(self) -> Status | None:
         """What is to be shown from now on; None: the same as before."""

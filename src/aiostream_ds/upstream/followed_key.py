@@ -1,7 +1,7 @@
 """One key of an upstream: its subscribers, and its last messages for later ones."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from math import inf
 from typing import Generic, TypeVar
 
@@ -23,19 +23,30 @@ class FollowedKey(Generic[MessageT]):
     __slots__ = (
         "_changed",
         "_last",
+        "_last_bytes",
         "_last_values",
+        "_most_bytes",
+        "_size_of",
         "deadline",
         "has_failed",
         "is_subscribed",
         "queues",
     )
 
-    def __init__(self, last_values: int) -> None:
+    def __init__(
+        self,
+        last_values: int,
+        most_bytes: int = 0,
+        size_of: Callable[[MessageT], int] | None = None,
+    ) -> None:
         self.queues: dict[MessageQueue[MessageT], None] = {}
         self.is_subscribed = False
         self.has_failed = False  # then there is nothing to unsubscribe
         self.deadline = inf  # when the timeout cancels the call that runs for this key
         self._last_values = last_values
+        self._last_bytes = 0
+        self._most_bytes = most_bytes
+        self._size_of = size_of
         self._last: OrderedDict[Hashable, MessageT] = OrderedDict()
         self._changed = anyio.Event()
 
@@ -54,10 +65,19 @@ class FollowedKey(Generic[MessageT]):
 
     def remember(self, address: Hashable, message: MessageT) -> None:
         """Keep the last message of an address for later subscribers."""
+        if self._size_of is not None:
+            self._forget(self._last.pop(address, None))
+            self._last_bytes += self._size_of(message)
         self._last[address] = message
         self._last.move_to_end(address)
-        if len(self._last) > self._last_values:
-            self._last.popitem(last=False)
+        while len(self._last) > self._last_values or (
+            self._last_bytes > self._most_bytes and len(self._last) > 1
+        ):
+            self._forget(self._last.popitem(last=False)[1])
+
+    def _forget(self, message: MessageT | None) -> None:
+        if self._size_of is not None and message is not None:
+            self._last_bytes -= self._size_of(message)
 
     def set_subscribed(self) -> None:
         """The upstream system sends the messages of this key."""
@@ -69,6 +89,7 @@ class FollowedKey(Generic[MessageT]):
         """The key is not subscribed any more; it may be subscribed again."""
         self.is_subscribed = self.has_failed = False
         self._last.clear()
+        self._last_bytes = 0
 
     def fail(self, error: Exception) -> None:
         """Raise `error` in all subscribers, after the messages that they have not read."""

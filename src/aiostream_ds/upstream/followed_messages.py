@@ -1,6 +1,6 @@
 """What `Upstream.follow` returns: the messages of one key, for one subscriber."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, Self, TypeVar
 
 from aiostream_ds._loop_calls import call_in
@@ -32,7 +32,7 @@ class FollowedMessages(Generic[MessageT]):
         self._joined: tuple[MessageQueue[MessageT], FollowedKey[MessageT]] | None = None
         self._is_open = False
 
-    async def __aenter__(self) -> AsyncIterator[MessageT]:
+    async def __aenter__(self) -> MessageQueue[MessageT]:
         if self._join is None:
             raise RuntimeError("expected one `async with` for each call of follow(), got another")
         try:

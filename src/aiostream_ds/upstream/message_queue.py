@@ -1,6 +1,7 @@
 """The bounded queue of one subscriber of an upstream's key."""
 
 import threading
+from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
@@ -19,8 +20,11 @@ class MessageQueue(SubscriberQueue[MessageT]):
 
     __slots__ = ("_drained", "_is_subscribed", "_opened", "_stall_timeout")
 
-    def __init__(self, buffer: Buffer, key: str) -> None:
-        super().__init__(buffer, QueueOwner(key, "messages", "upstream"), threading.RLock())
+    def __init__(
+        self, buffer: Buffer, key: str, size_of: Callable[[MessageT], int] | None = None
+    ) -> None:
+        owner = QueueOwner(key, "messages", "upstream")
+        super().__init__(buffer, owner, threading.RLock(), size_of=size_of)
         self._stall_timeout = buffer.stall_timeout
         self._is_subscribed = False
         self._opened = anyio.Event()  # the key is subscribed, or the queue has ended
@@ -37,7 +41,10 @@ class MessageQueue(SubscriberQueue[MessageT]):
     async def __anext__(self) -> MessageT:
         if self._blocks or not self._items:
             return await super().__anext__()
-        return self._items.popleft()  # the common case: with one thread it needs no lock
+        item = self._items.popleft()  # the common case: with one thread it needs no lock
+        if self._size_of is not None:
+            self._bytes -= self._size_of(item)
+        return item
 
     # For the upstream
 

@@ -94,7 +94,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     Args:
         linger: seconds for which a key stays subscribed after its last subscriber has left, and
             with the last key the connection.
-        buffer: the bounds of each subscriber's queue. Its rows are messages; bytes are not counted.
+        buffer: the bounds of each subscriber's queue. Its rows are messages; bytes are counted if
+            the subclass defines `message_bytes`, and are also the bound of a key's `last_values`.
             With "block" the slowest subscriber delays the connection; one that takes nothing for
             `Buffer.stall_timeout` seconds gets an UpstreamError.
         retry: the delays between attempts to connect. They start again after a connection that
@@ -146,6 +147,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             )
         self._linger = linger
         self._buffer = buffer
+        counts_bytes = type(self).message_bytes is not Upstream.message_bytes
+        self._size_of = self.message_bytes if counts_bytes else None
         self._retry = retry
         self._timeout = timeout
         self._concurrency = concurrency
@@ -200,6 +203,11 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         """The subscribed keys that a message is for, each once. Override it when keys are
         patterns: `(key for key in self.followed if matches(key, address))`."""
         return (address,)
+
+    def message_bytes(self, message: MessageT, /) -> int:
+        """The size of a message, which `Buffer.bytes` bounds for each queue. Override it where
+        messages may be large; without an override sizes are not counted."""
+        return 0
 
     @property
     def followed(self) -> Set[KeyT]:
@@ -309,7 +317,7 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
     # -- subscribers ---------------------------------------------------------------------------
 
     def _make_queue(self, name: str) -> MessageQueue[MessageT]:
-        return MessageQueue(self._buffer, name)
+        return MessageQueue(self._buffer, name, self._size_of)
 
     def _require_entered(self) -> TaskGroup:
         if self._tasks is None:
@@ -324,7 +332,8 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
             raise copy_error(self._outages.refusal)
         state = self._keys.get(key)
         if state is None:
-            state = self._keys[key] = FollowedKey(self._last_values)
+            most_bytes = self._buffer.bytes
+            state = self._keys[key] = FollowedKey(self._last_values, most_bytes, self._size_of)
             self._new_keys.append(key)
         state.join(queue)
         self._start()

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from aiostream_ds import UpstreamError
-from aiostream_ds.sources.mqtt.broker_connection import Arrival, BrokerConnection, TopicMessage
+from aiostream_ds.sources.mqtt.broker_connection import BrokerConnection
+from aiostream_ds.sources.mqtt.packets import Arrival, TopicMessage
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
 from tests.exact.hosts import open_node
 from tests.servers import Mosquitto, Proxy, certificates

@@ -1,13 +1,17 @@
 """Topics of a real Mosquitto, with TLS and a password: series, retained messages, sharing."""
 
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 
 from aiostream_ds import PermissionDenied
 from aiostream_ds.sources.mqtt import Mqtt
+from aiostream_ds.sources.panel_status import PanelStatus
 from aiostream_ds.testing import Refused
 from tests.servers import Mosquitto, certificates
 
@@ -171,7 +175,7 @@ async def test_a_thousand_topics_share_one_connection(broker, protocol):
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_a_burst_beyond_the_queue_of_a_stream_is_not_dropped(broker, monkeypatch, qos):
     monkeypatch.setattr("aiostream_ds.sources.mqtt.broker.QUEUE", 100)
-    monkeypatch.setattr("aiostream_ds.sources.mqtt.broker_connection.HIGH_WATER", 30)
+    monkeypatch.setattr("aiostream_ds.sources.mqtt.arrival_queue.HIGH_WATER", 30)
     async with serving(broker, qos=qos) as grafana:
         viewer = await grafana.follow(topics("burst"))
         source = await grafana.data_source(Mqtt)
@@ -184,6 +188,59 @@ async def test_a_burst_beyond_the_queue_of_a_stream_is_not_dropped(broker, monke
         column = 'value {topic="burst"}'
         assert sorted(row[column] for row in viewer.rows) == list(range(600))
         assert source._broker.statistics().dropped == 0
+
+
+MEGABYTE = 1_000_000
+LARGE = 150
+
+
+class VolatileMosquitto(Mosquitto):
+    is_persistent = False
+
+
+@asynccontextmanager
+async def unread_large_messages(qos: int) -> AsyncIterator[tuple[Any, Any]]:
+    """A subscriber that reads nothing while 150 MB arrive, whose memory is measured."""
+    async with AsyncExitStack() as stack:
+        broker = stack.enter_context(VolatileMosquitto(tls=certificates().server))
+        grafana = await stack.enter_async_context(serving(broker, qos=qos))
+        connection = await stack.enter_async_context(publishing(broker))
+        source = await grafana.data_source(Mqtt)
+        async with source._broker.follow("large") as messages:
+            tracemalloc.start()
+            try:
+                for n in range(LARGE):
+                    payload = n.to_bytes(4) * (MEGABYTE // 4)
+                    await connection.publish("large", payload, qos=1, retain=False)
+                yield source, messages
+                _, most = tracemalloc.get_traced_memory()
+                assert most < 70 * MEGABYTE
+            finally:
+                tracemalloc.stop()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_large_messages_wait_in_the_broker_unacknowledged(qos):
+    async with unread_large_messages(qos) as (source, messages):
+        await until(lambda: source._broker.pauses)
+        for n in range(LARGE):
+            message = await anext(messages)
+            assert int.from_bytes(message.payload[:4]) == n
+        assert source._broker.statistics().dropped == 0
+        assert source._details()["reading_paused"] >= 1
+
+
+@pytest.mark.timeout(60)
+async def test_large_messages_of_qos_0_are_dropped_counted_and_shown():
+    async with unread_large_messages(0) as (source, messages):
+        await until(lambda: messages.dropped > LARGE // 2)
+        assert source._broker.statistics().dropped == messages.dropped
+        status = PanelStatus()
+        message = await status.next_message(messages)
+        assert int.from_bytes(message.payload[:4]) >= messages.dropped
+        shown = status.change()
+        assert shown is not None and "messages were dropped: they arrive faster" in shown.text
 
 
 async def test_a_filter_for_suggestions_that_is_refused_does_not_fail_save_and_test(

@@ -20,13 +20,9 @@ from aiostream_ds._tls import ssl_context
 from aiostream_ds.errors import PluginError
 from aiostream_ds.models import InstanceSettings
 from aiostream_ds.sources.gaps import now_ms
-from aiostream_ds.sources.mqtt.broker_connection import (
-    Arrival,
-    BrokerConnection,
-    ConnectOptions,
-    TopicMessage,
-)
+from aiostream_ds.sources.mqtt.broker_connection import BrokerConnection, ConnectOptions
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
+from aiostream_ds.sources.mqtt.packets import Arrival, TopicMessage
 from aiostream_ds.sources.mqtt.reason_codes import UnsupportedVersion
 from aiostream_ds.sources.mqtt.repeated_messages import RepeatedMessages
 from aiostream_ds.sources.mqtt.topic_filters import matches
@@ -43,6 +39,9 @@ CONCURRENCY = 32
 QUEUE = 10_000
 """Messages that wait for one stream. Of more the oldest are dropped with QoS 0; with QoS 1 and 2
 nothing is read from the network until there are less, so that the broker keeps them."""
+
+QUEUE_BYTES = 16 << 20
+"""Bytes of their payloads, with the same rule; also of the last messages of a filter."""
 
 LAST_VALUES = 100
 """Topics of a filter whose last message a later stream of the same filter gets first: the broker
@@ -103,13 +102,16 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
     Attributes:
         repeated: the messages that the broker has sent again.
         outages: how often an open connection was lost.
+        pauses: how often nothing was read from the network, because streams were too slow.
         sessions_lost: how often the broker had not kept the session.
     """
 
     def __init__(self, options: ConnectOptions, settings: MqttSettings) -> None:
         super().__init__(
             name=options.server,
-            buffer=Buffer(rows=QUEUE, full="block" if settings.qos else "drop_oldest"),
+            buffer=Buffer(
+                rows=QUEUE, bytes=QUEUE_BYTES, full="block" if settings.qos else "drop_oldest"
+            ),
             retry=RETRY,
             concurrency=CONCURRENCY,
             timeout=20.0,
@@ -126,13 +128,18 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         self._matching: dict[str, tuple[str, ...]] = {}  # filters by topic
         self._retained: dict[str, set[str] | None] = {}  # topics by filter, see `_wants_retained`
         self.repeated = RepeatedMessages()
-        self.outages = self.sessions_lost = 0
+        self.outages = self.sessions_lost = self._earlier_pauses = 0
 
     @property
     def connection(self) -> BrokerConnection | None:
         """The connection, if it is open."""
         found = self._connection
         return found if found is not None and not found.is_lost else None
+
+    @property
+    def pauses(self) -> int:
+        current = 0 if self._connection is None else self._connection.arrivals.pauses
+        return self._earlier_pauses + current
 
     @property
     def _keeps_session(self) -> bool:
@@ -153,10 +160,12 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         self._resume_options = connection.options
         self._forget()
         self._use(connection)
-        try:
-            yield self
-        finally:
-            await self._end_session()
+        async with anyio.create_task_group() as self._subscribing:
+            try:
+                yield self
+            finally:
+                await self._end_session()
+                self._subscribing.cancel_scope.cancel()
 
     async def messages(
         self, connection: Any
@@ -166,7 +175,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
             current = self._connection
             assert current is not None
             try:
-                arrivals = await current.take()
+                arrivals = await current.arrivals.take()
             except PluginError as error:
                 if not self._can_resume(error):
                     raise
@@ -186,7 +195,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
             async with aclosing(self._connect_again()) as failures:
                 async for failure in failures:
                     yield self._outage(_trying_again(failure), lost_at)
-            is_resumed = await self._resume()
+            is_resumed = self._resume()
             seconds = anyio.current_time() - since
             log.info("%s: connected again after %.1f s", self.name, seconds)
             text = "" if is_resumed else "the broker has lost the session"
@@ -198,6 +207,10 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         """A change of an outage, for all streams."""
         self._targets = tuple(self.followed)
         return "", Outage(is_over, text, since, anyio.current_time())
+
+    def message_bytes(self, message: "TopicMessage | Outage") -> int:
+        """The bytes of the payload."""
+        return len(message.payload) if isinstance(message, TopicMessage) else 0
 
     def keys_for(self, address: str) -> Iterable[str]:
         """The filters of the message that `messages` has just yielded."""
@@ -264,6 +277,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
 
     def _use(self, connection: BrokerConnection) -> None:
         connection.on_release = self.repeated.release
+        self._earlier_pauses = self.pauses
         self._connection, self._next = connection, None
 
     def _forget(self) -> None:
@@ -281,6 +295,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
 
     async def _end_session(self) -> None:
         """Close the connection on purpose, with its session."""
+        self._earlier_pauses = self.pauses
         connection, self._connection = self._next or self._connection, None
         self._next = None
         if connection is None:
@@ -324,7 +339,7 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
             else:
                 return
 
-    async def _resume(self) -> bool:
+    def _resume(self) -> bool:
         """Use the next connection. True if the broker has kept the session."""
         connection = self._next
         assert connection is not None
@@ -336,7 +351,8 @@ class Broker(Upstream[str, "TopicMessage | Outage"]):
         if connection.session_present and connection.options.version < 5:
             self._retained = dict.fromkeys(self.followed)
         self._use(connection)
-        await self._subscribe_again(connection)
+        # its answers come between the messages, which are handed over meanwhile
+        self._subscribing.start_soon(self._subscribe_again, connection)
         return connection.session_present
 
     async def _subscribe_again(self, connection: BrokerConnection) -> None:

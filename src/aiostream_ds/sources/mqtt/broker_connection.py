@@ -1,28 +1,44 @@
 """One connection to a broker, from CONNECT to its end. It is never opened again.
 
-gmqtt splits the bytes into packets and builds those that are sent. What they mean is here: gmqtt's
-own client reconnects in a task of its own, acknowledges before a message is used, and does not
-return the broker's reasons.
+gmqtt splits the bytes into packets and builds those that are sent. What they mean is here and in
+`packets.py`: gmqtt's own client reconnects in a task of its own, acknowledges before a message is
+used, and does not return the broker's reasons.
 """
 
 import asyncio
 import logging
 import ssl
-import struct
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gmqtt.client import Message as OutgoingMessage
 from gmqtt.mqtt.package import LoginPackageFactor, Package
-from gmqtt.mqtt.property import Property
 from gmqtt.mqtt.protocol import MQTTProtocol
-from gmqtt.mqtt.utils import ConnectionState, IdGenerator, unpack_variable_byte_integer
+from gmqtt.mqtt.utils import ConnectionState, IdGenerator
 from gmqtt.subscription import Subscription
 
 from aiostream_ds._connection_errors import address, connection_error
 from aiostream_ds.errors import PluginError, UpstreamError
+from aiostream_ds.sources.mqtt.arrival_queue import ArrivalQueue
+from aiostream_ds.sources.mqtt.packets import (
+    CONNACK,
+    DISCONNECT,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    SUBACK,
+    UNSUBACK,
+    Arrival,
+    PublishReader,
+    acknowledgements,
+    missing_bytes,
+    packet_id,
+    read_properties,
+    reply,
+)
 from aiostream_ds.sources.mqtt.reason_codes import (
     TAKEN_OVER,
     connect_error,
@@ -31,16 +47,13 @@ from aiostream_ds.sources.mqtt.reason_codes import (
     subscribe_error,
 )
 
-__all__ = ["Arrival", "BrokerConnection", "ConnectOptions", "TopicMessage"]
+__all__ = ["BrokerConnection", "ConnectOptions"]
 
 # it logs each packet, and each lost connection with a traceback
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 TIMEOUT = 8.0
 """Seconds in which a broker must answer CONNECT, SUBSCRIBE, UNSUBSCRIBE and PUBLISH."""
-
-HIGH_WATER = 5_000
-"""Messages that are not taken yet from which on nothing is read from the network."""
 
 RECEIVE_MAXIMUM = 1_000
 """Messages of QoS 1 and 2 that a broker may send before the first of them is acknowledged."""
@@ -52,10 +65,6 @@ _CLOSE = 1.0  # seconds until a connection that does not close is aborted
 
 _CLOSED = "has closed the connection"
 
-_CACHED = 10_000  # topics and property blocks whose decoded form is remembered
-
-_CONNACK, _PUBLISH, _PUBACK, _PUBREC = 0x20, 0x30, 0x40, 0x50
-_PUBREL, _PUBCOMP, _SUBACK, _UNSUBACK, _DISCONNECT = 0x60, 0x70, 0x90, 0xB0, 0xE0
 _REFUSED = 0x80  # reason codes from here on are refusals
 
 
@@ -82,30 +91,6 @@ class ConnectOptions(NamedTuple):
         return f"the MQTT broker {address(self.host, self.port)}"
 
 
-class TopicMessage(NamedTuple):
-    """One message of a topic."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    """Whether it is the retained message of a topic that was subscribed to."""
-    received: int
-    """When it arrived, in Unix ms."""
-    content_type: str
-
-
-class Arrival(NamedTuple):
-    """A message with what the protocol adds."""
-
-    message: TopicMessage
-    identifiers: tuple[int, ...]
-    """The subscriptions for which the broker has sent it; empty if it does not name them."""
-    qos: int
-    packet_id: int
-    is_repeated: bool
-    """Whether the broker may have sent it before."""
-
-
 class _Protocol(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
     """gmqtt's, which splits what it gets into packets at once. gmqtt reads in a task, which loses
     what has arrived when the connection is lost: the reason, too."""
@@ -125,7 +110,7 @@ class _Protocol(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
             self._parts.clear()
         rest = data[self._read_packet(data) :]
         if rest:
-            self._missing = _missing_bytes(rest)
+            self._missing = missing_bytes(rest)
             self._parts.append(rest)
             if self._missing < 0:
                 self._connection.lose(ValueError("malformed packet: its length has five bytes"))
@@ -141,17 +126,6 @@ class _Protocol(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
         """Started by gmqtt."""
 
 
-def _missing_bytes(data: bytes) -> int:
-    """How many bytes of a packet are missing at least; -1 if it has no valid length."""
-    size = shift = 0
-    for index, byte in enumerate(data[1:5], 2):
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return index + size - len(data)
-    return 1 if len(data) < 5 else -1
-
-
 class BrokerConnection:
     """One connection. Open one with `open`. Not thread-safe.
 
@@ -159,6 +133,7 @@ class BrokerConnection:
         options: those of CONNECT.
         session_present: whether the broker has kept the session of an earlier connection.
         has_identifiers: whether messages name the subscriptions for which they are sent.
+        arrivals: the messages that were received.
         on_release: called with the packet identifier of a message of QoS 2 that the broker will not
             send again.
     """
@@ -181,25 +156,23 @@ class BrokerConnection:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._answers: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._publishing = asyncio.Semaphore(PUBLISH_LIMIT)
-        self._arrivals: deque[Arrival] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self.arrivals = ArrivalQueue(self._set_reading)
         self._lost: PluginError | None = None
-        self._is_closing = self._is_paused = self._may_pause = False
-        self._topics: dict[bytes, str] = {}
-        self._properties: dict[bytes, tuple[tuple[int, ...], str]] = {}
+        self._is_closing = False
+        self._publish_reader = PublishReader(options.version)
         self._keep_alive = options.keep_alive
         self._timer: asyncio.TimerHandle | None = None
         self._last_data_out = self._last_in = time.monotonic()  # gmqtt sets the first
         self._handlers: Mapping[int, Callable[[int, bytes], None]] = {
-            _CONNACK: self._on_connack,
-            _PUBLISH: self._on_publish,
-            _PUBACK: self._on_puback,
-            _PUBREC: self._on_pubrec,
-            _PUBREL: self._on_pubrel,
-            _PUBCOMP: self._on_pubcomp,
-            _SUBACK: self._on_suback,
-            _UNSUBACK: self._on_unsuback,
-            _DISCONNECT: self._on_disconnect,
+            CONNACK: self._on_connack,
+            PUBLISH: self._on_publish,
+            PUBACK: self._on_puback,
+            PUBREC: self._on_pubrec,
+            PUBREL: self._on_pubrel,
+            PUBCOMP: self._on_pubcomp,
+            SUBACK: self._on_suback,
+            UNSUBACK: self._on_unsuback,
+            DISCONNECT: self._on_disconnect,
         }
 
     # -- opening and closing -------------------------------------------------------------------
@@ -325,7 +298,7 @@ class BrokerConnection:
             if not answer.done():
                 answer.set_exception(UpstreamError(f"{self._lost.message}, before it answered"))
                 answer.exception()
-        self._wake()
+        self.arrivals.end(self._lost)
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None and not self._is_closing:
@@ -333,36 +306,9 @@ class BrokerConnection:
 
     # -- messages ------------------------------------------------------------------------------
 
-    async def take(self) -> list[Arrival]:
-        """The messages that have arrived since the last call, at least one. One task may wait.
-        Safe to cancel.
-
-        Raises:
-            PluginError: the connection is lost, and all messages have been taken.
-        """
-        self._may_pause = True
-        while not self._arrivals:
-            if self._lost is not None:
-                raise self._lost
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        found = list(self._arrivals)
-        self._arrivals.clear()
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
-        return found
-
     def acknowledge(self, arrivals: Iterable[Arrival]) -> None:
         """The messages have been handed over: the broker may forget them."""
-        data = b"".join(
-            struct.pack("!BBH", _PUBACK if each.qos == 1 else _PUBREC, 2, each.packet_id)
-            for each in arrivals
-            if each.qos
-        )
+        data = acknowledgements(arrivals)
         if data and self._lost is None:
             self._protocol.write_data(data)
 
@@ -461,64 +407,13 @@ class BrokerConnection:
 
     def _on_connack(self, command: int, data: bytes) -> None:
         self.session_present = bool(data[0] & 1)
-        properties = self._read_properties(data[2:])[0] if self._version == 5 else {}
+        properties = read_properties(data[2:])[0] if self._version == 5 else {}
         if not self._connack.done():
             self._connack.set_result((data[1], properties))
 
     def _on_publish(self, command: int, data: bytes) -> None:
-        end = 2 + (data[0] << 8) + data[1]
-        raw = data[2:end]
-        topic = self._topics.get(raw)
-        if topic is None:
-            if len(self._topics) >= _CACHED:
-                self._topics.clear()
-            topic = self._topics[raw] = raw.decode()
-        qos = (command >> 1) & 3
-        packet_id = 0
-        if qos:
-            packet_id = (data[end] << 8) + data[end + 1]
-            end += 2
-        identifiers: tuple[int, ...] = ()
-        content_type = ""
-        if self._version == 5:
-            size, left = data[end], end + 1
-            if size >= 0x80:
-                size, rest = unpack_variable_byte_integer(data[end:])
-                left = len(data) - len(rest)
-            end = left + size
-            if size:
-                identifiers, content_type = self._message_properties(data[left:end])
-        self._arrivals.append(
-            Arrival(
-                TopicMessage(
-                    topic,
-                    data[end:],
-                    bool(command & 1),
-                    time.time_ns() // 1_000_000,
-                    content_type,
-                ),
-                identifiers,
-                qos,
-                packet_id,
-                bool(command & 8),
-            )
-        )
-        self._wake()
-        if self._may_pause and len(self._arrivals) >= HIGH_WATER and not self._is_paused:
-            self._is_paused = True
-            if self._transport is not None:
-                self._transport.pause_reading()
-
-    def _message_properties(self, block: bytes) -> tuple[tuple[int, ...], str]:
-        """The identifiers and the content type in the properties of a message."""
-        found = self._properties.get(block)
-        if found is None:
-            if len(self._properties) >= _CACHED:
-                self._properties.clear()
-            values, identifiers = _decode_properties(block)
-            found = tuple(identifiers), str(values.get("content_type", ""))
-            self._properties[block] = found
-        return found
+        if not self._is_closing:  # else nobody takes it
+            self.arrivals.put(self._publish_reader.read(command, data))
 
     def _on_puback(self, command: int, data: bytes) -> None:
         self._resolve(data)
@@ -527,32 +422,29 @@ class BrokerConnection:
         if len(data) > 2 and data[2] >= _REFUSED:
             self._resolve(data)
         else:
-            self._protocol.write_data(struct.pack("!BB2s", _PUBREL | 2, 2, data[:2]))
+            self._protocol.write_data(reply(PUBREL, data))
 
     def _on_pubcomp(self, command: int, data: bytes) -> None:
         self._resolve(data)
 
     def _on_pubrel(self, command: int, data: bytes) -> None:
         if self.on_release is not None:
-            self.on_release((data[0] << 8) + data[1])
-        self._protocol.write_data(struct.pack("!BB2s", _PUBCOMP, 2, data[:2]))
+            self.on_release(packet_id(data))
+        self._protocol.write_data(reply(PUBCOMP, data))
 
     def _on_suback(self, command: int, data: bytes) -> None:
-        packet_id = (data[0] << 8) + data[1]
-        properties, codes = (
-            self._read_properties(data[2:]) if self._version == 5 else ({}, data[2:])
-        )
-        self._set_answer(packet_id, codes[0], str(properties.get("reason_string", "")))
+        properties, codes = read_properties(data[2:]) if self._version == 5 else ({}, data[2:])
+        self._set_answer(packet_id(data), codes[0], str(properties.get("reason_string", "")))
 
     def _on_unsuback(self, command: int, data: bytes) -> None:
-        self._set_answer((data[0] << 8) + data[1], 0, "")
+        self._set_answer(packet_id(data), 0, "")
 
     def _on_disconnect(self, command: int, data: bytes) -> None:
         """Also called by gmqtt when the connection is lost, after `lose`."""
         if self._lost is not None or self._is_closing:
             return
         code = data[0] if data else 0
-        properties = self._read_properties(data[1:])[0] if len(data) > 1 else {}
+        properties = read_properties(data[1:])[0] if len(data) > 1 else {}
         reason = str(properties.get("reason_string", ""))
         server = self.options.server
         text = f"{server} has closed the connection: {disconnect_text(code, reason)}"
@@ -563,35 +455,31 @@ class BrokerConnection:
     def _resolve(self, data: bytes) -> None:
         """An answer with a packet identifier, and in MQTT 5 maybe a reason code and properties."""
         code = data[2] if len(data) > 2 else 0
-        properties = self._read_properties(data[3:])[0] if len(data) > 3 else {}
+        properties = read_properties(data[3:])[0] if len(data) > 3 else {}
         reason = str(properties.get("reason_string", ""))
-        self._set_answer((data[0] << 8) + data[1], code, reason)
+        self._set_answer(packet_id(data), code, reason)
 
     def _set_answer(self, packet_id: int, code: int, reason: str) -> None:
         answer = self._answers.get(packet_id)
         if answer is not None and not answer.done():
             answer.set_result((code, reason))
 
-    @staticmethod
-    def _read_properties(data: bytes) -> tuple[dict[str, Any], bytes]:
-        """The properties at the beginning of some bytes, and the rest."""
-        if not data:
-            return {}, data
-        size, rest = unpack_variable_byte_integer(data)
-        return _decode_properties(rest[:size])[0], rest[size:]
-
     # -- the event loop ------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _set_reading(self, is_on: bool) -> None:
+        if self._transport is None:
+            return
+        if is_on:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def _check_silence(self) -> None:
         """Ping the broker if nothing was sent; without an answer the connection is lost."""
         if self._lost is not None or not self._keep_alive:
             return
         now, interval = time.monotonic(), self._keep_alive / 2
-        if now - self._last_in > 1.5 * self._keep_alive and not self._is_paused:
+        if now - self._last_in > 1.5 * self._keep_alive and not self.arrivals.is_full:
             self.lose(
                 UpstreamError(
                     f"{self.options.server} has sent nothing for {now - self._last_in:.0f} s, not"
@@ -602,18 +490,3 @@ class BrokerConnection:
         if now - min(self._last_in, self._last_data_out) >= interval * 0.9:
             self._protocol.send_ping_request()
         self._timer = self._loop.call_later(interval, self._check_silence)
-
-
-def _decode_properties(block: bytes) -> tuple[dict[str, Any], list[int]]:
-    """The properties of a packet by gmqtt's names, and all subscription identifiers."""
-    found: dict[str, Any] = {}
-    identifiers: list[int] = []
-    while block:
-        kind = Property.factory(id_=block[0])
-        if kind is None:
-            raise ValueError(f"unknown property {block[0]}")
-        values, block = kind.loads(block[1:])
-        found |= values
-        if "subscription_identifier" in values:
-            identifiers.append(values["subscription_identifier"])
-    return found, identifiers

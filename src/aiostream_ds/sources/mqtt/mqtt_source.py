@@ -21,15 +21,15 @@ from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capab
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.gaps import Gaps, now_ms
 from aiostream_ds.sources.mqtt.broker import Broker, connect_options, open_connection
-from aiostream_ds.sources.mqtt.broker_connection import TopicMessage
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
+from aiostream_ds.sources.mqtt.packets import TopicMessage
 from aiostream_ds.sources.mqtt.topic_filters import (
     check_filter,
     check_topic,
     matches,
     read_topic_query,
 )
-from aiostream_ds.sources.mqtt.topic_status import Outage, TopicStatus
+from aiostream_ds.sources.mqtt.topic_status import TopicStatus
 from aiostream_ds.sources.mqtt.topics_seen import TopicsSeen
 
 __all__ = ["Mqtt", "Publication"]
@@ -134,6 +134,7 @@ class Mqtt(DataSource[MqttSettings]):
             "topics_followed": statistics.keys,
             "messages": statistics.messages,
             "messages_dropped": statistics.dropped,
+            "reading_paused": self._broker.pauses,
             "messages_repeated": self._broker.repeated.count,
             "gaps": self._gaps.details(),
             "outages": self._broker.outages,
@@ -158,14 +159,15 @@ class Mqtt(DataSource[MqttSettings]):
                 changed = status.subscribed()
                 if changed is not None:
                     yield changed
-                async for message in messages:
-                    if isinstance(message, Outage):
-                        changed = status.outage(message)
-                    else:
+                while True:
+                    message = await status.next_message(messages)
+                    if isinstance(message, TopicMessage):
                         rows = self._rows(decoder, query.columns(message.topic), message)
                         if rows:
                             yield rows
                         changed = status.after_message()
+                    else:
+                        changed = status.change(message)
                     if changed is not None:
                         yield changed
         except UpstreamError:

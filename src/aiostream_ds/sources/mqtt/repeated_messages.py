@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 
-from aiostream_ds.sources.mqtt.broker_connection import RECEIVE_MAXIMUM, Arrival
+from aiostream_ds.sources.mqtt.broker_connection import RECEIVE_MAXIMUM
+from aiostream_ds.sources.mqtt.packets import Arrival
 
 __all__ = ["RepeatedMessages"]
 

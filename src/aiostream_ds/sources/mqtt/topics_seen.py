@@ -81,10 +81,23 @@ async def listen(connection: BrokerConnection, text: str) -> set[str]:
     """The topics of a filter that have a message within a second."""
     found: set[str] = set()
     count = 0
-    await connection.subscribe(text, 0)
-    with anyio.move_on_after(SECONDS):
-        while count < MESSAGES and len(found) < TOPICS:
-            arrivals = await connection.take()
+    has_enough = anyio.Event()
+
+    async def look() -> None:
+        nonlocal count
+        while True:
+            arrivals = await connection.arrivals.take()
             count += len(arrivals)
-            found.update(each.message.topic for each in arrivals)
+            if not has_enough.is_set():
+                found.update(each.message.topic for each in arrivals)
+                if count >= MESSAGES or len(found) >= TOPICS:
+                    has_enough.set()
+
+    async with anyio.create_task_group() as tasks:
+        # retained messages may come before the answer
+        tasks.start_soon(look)
+        await connection.subscribe(text, 0)
+        with anyio.move_on_after(SECONDS):
+            await has_enough.wait()
+        tasks.cancel_scope.cancel()
     return found

@@ -29,6 +29,9 @@ LINGER = 5.0
 QUEUE = 10_000
 """Messages that wait for one stream; beyond it the oldest are dropped, and counted."""
 
+QUEUE_BYTES = 16 << 20
+"""Bytes of their payloads, with the same rule."""
+
 
 class PubSubKey(NamedTuple):
     """What is subscribed: a channel, or a pattern of channels, by its name."""
@@ -146,11 +149,16 @@ class PubSub(Upstream[PubSubKey, PublishedMessage]):
 
     def __init__(self, servers: Servers, *, every_primary: bool = False) -> None:
         name = "Redis keyspace events" if every_primary else "Redis Pub/Sub"
-        super().__init__(linger=LINGER, buffer=Buffer(rows=QUEUE), name=name)
+        buffer = Buffer(rows=QUEUE, bytes=QUEUE_BYTES)
+        super().__init__(linger=LINGER, buffer=buffer, name=name)
         self._servers = servers
         self._every_primary = every_primary
         self.received_until = _now()
         """Until when the last lost connection is known to have delivered everything (Unix ms)."""
+
+    def message_bytes(self, message: PublishedMessage) -> int:
+        """The bytes of the payload."""
+        return len(message.payload)
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[list[_Link]]:

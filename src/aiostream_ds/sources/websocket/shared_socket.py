@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiostream_ds._channels.policy import Buffer
 from aiostream_ds.sources.decoding import MessageErrors
@@ -20,8 +20,19 @@ ALL = ""  # the key of a channel that gets the messages of all keys
 
 _SPARE_SECONDS = 5.0  # for the client to report its own time limit
 
-Payload = tuple[Any, int]
-"""A message and the Unix time in ms at which it was received."""
+QUEUE = Buffer(rows=1_000, bytes=16 << 20, full="block")
+"""Messages, and their bytes, that wait for one channel. With more nothing is read from the
+connection until there are less."""
+
+
+class ReceivedMessage(NamedTuple):
+    """A message of a channel."""
+
+    payload: Any
+    received: int
+    """The Unix time in ms at which it was received."""
+    size: int
+    """Its share of the bytes that were received."""
 
 
 class SocketKey(str):
@@ -36,7 +47,7 @@ class SocketKey(str):
         return key
 
 
-class SharedSocket(Upstream[str, Payload]):
+class SharedSocket(Upstream[str, ReceivedMessage]):
     """The connection. Its keys are `SocketKey`s.
 
     Args:
@@ -59,7 +70,7 @@ class SharedSocket(Upstream[str, Payload]):
         name: str,
     ) -> None:
         super().__init__(
-            buffer=Buffer(rows=1_000, full="block"),
+            buffer=QUEUE,
             timeout=timeout + _SPARE_SECONDS,
             linger=1.0,
             name=name,
@@ -90,7 +101,9 @@ class SharedSocket(Upstream[str, Payload]):
         if isinstance(key, SocketKey):
             await connection.send(self._subscriptions.closing_message(key.values))
 
-    async def messages(self, connection: SocketReader) -> AsyncGenerator[tuple[str, Payload]]:
+    async def messages(
+        self, connection: SocketReader
+    ) -> AsyncGenerator[tuple[str, ReceivedMessage]]:
         """All messages, each with its key."""
         while True:
             payload = await connection.next()
@@ -113,7 +126,12 @@ class SharedSocket(Upstream[str, Payload]):
                     self.without_key += 1
                 else:
                     self.keys_seen.add(key)
-                yield key or ALL, (message, received)
+                size = len(payload) // len(found)
+                yield key or ALL, ReceivedMessage(message, received, size)
+
+    def message_bytes(self, message: ReceivedMessage) -> int:
+        """Its share of the bytes that were received."""
+        return message.size
 
     def keys_for(self, address: str) -> Iterable[str]:
         """A channel gets the messages of its key, and one without a key those of all."""

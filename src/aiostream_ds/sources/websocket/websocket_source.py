@@ -5,7 +5,7 @@ What a server sends while there is no connection is lost: WebSockets cannot resu
 """
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar
 
@@ -22,7 +22,7 @@ from aiostream_ds.sources.decoding import MessageDecoder, with_labels
 from aiostream_ds.sources.http_client.channel_runs import ChannelRuns
 from aiostream_ds.sources.http_client.client import HttpClient
 from aiostream_ds.sources.http_client.recent_values import RecentValues
-from aiostream_ds.sources.websocket.shared_socket import SharedSocket, SocketKey
+from aiostream_ds.sources.websocket.shared_socket import ReceivedMessage, SharedSocket, SocketKey
 from aiostream_ds.sources.websocket.socket_reader import MESSAGE_BYTES, SocketReader
 from aiostream_ds.sources.websocket.websocket_settings import (
     Subscriptions,
@@ -102,7 +102,7 @@ class WebSocket(DataSource[WebSocketSettings]):
                 if (changed := run.connected()) is not None:
                     yield changed
                 while True:
-                    payload, received = await next_message()
+                    payload, received, _ = await next_message()
                     rows = run.decoder.rows(payload, received=received, address=address)
                     if rows:
                         yield rows
@@ -162,7 +162,9 @@ class WebSocket(DataSource[WebSocketSettings]):
         return SocketKey(key, values)
 
     @asynccontextmanager
-    async def _channel(self, parameters: str | None) -> AsyncGenerator[Any]:
+    async def _channel(
+        self, parameters: str | None
+    ) -> AsyncGenerator[Callable[[], Awaitable[ReceivedMessage]]]:
         """Subscribe to a channel: a function for its next message, with the time of arrival."""
         key = self._check(parameters)
         if parameters:
@@ -174,8 +176,9 @@ class WebSocket(DataSource[WebSocketSettings]):
         async with self._open(key.values) as reader:
             await reader.send(self._subscriptions.message(key.values))
 
-            async def next_message() -> tuple[bytes, int]:
-                return await reader.next(), time.time_ns() // 1_000_000
+            async def next_message() -> ReceivedMessage:
+                payload = await reader.next()
+                return ReceivedMessage(payload, time.time_ns() // 1_000_000, len(payload))
 
             yield next_message
 
@@ -203,7 +206,7 @@ class WebSocket(DataSource[WebSocketSettings]):
         async with self._channel(parameters) as next_message:
             with anyio.move_on_after(HEALTH_WAIT):
                 while True:
-                    payload, _ = await next_message()
+                    payload, _, _ = await next_message()
                     if rows := decoder.rows(payload):
                         columns = ", ".join(name for name in rows[0] if name != "time")
                         return f"{server} sends messages; the first row has {columns}"

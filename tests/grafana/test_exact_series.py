@@ -164,3 +164,25 @@ async def test_an_outage_of_a_stream_with_series_is_filled():
                         if name.startswith("v") and value is not None
                     ]
     assert sorted(value for _, _, value in found) == [float(n) for n in range(1, 11)]
+
+
+async def test_a_history_whose_newest_rows_are_of_series_beyond_the_limit_has_a_notice():
+    class Few(Hosts):
+        @stream("hosts", cursor="n", schema=SchemaPolicy(labels=("host",), series=1))
+        async def hosts(self, after: Cursor) -> Rows[list[dict[str, Any]]]:
+            await anyio.sleep_forever()
+            yield []
+
+        @hosts.history
+        async def read(self, history_range: HistoryRange) -> list[dict[str, Any]]:
+            return history_range.select(self.log, cursor="n")
+
+    async with serve_in_memory(Few) as grafana:
+        source = await grafana.data_source(Few)
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        source.add([row(1, now - 60_000, "a")])
+        await grafana.query({"queryType": "hosts", "exact": True})
+        source.add([row(n, now - 50_000 + n, f"other{n}") for n in range(2, 12_000)])
+        (frame,) = await grafana.query({"queryType": "hosts", "exact": True}, max_data_points=500)
+        assert frame.rows <= 1 and frame.meta.custom["cursor"]["last"] <= 11_999
+        assert "left out" in frame.meta.notices[0].text

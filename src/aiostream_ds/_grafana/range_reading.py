@@ -190,6 +190,8 @@ class _Reader:
                 break
             self._add_notices_of(read)
             before = await self._add(read, before)
+        if not self._thinner.rows:  # all rows are of series beyond the limit
+            return newest.frame
         frame = await _run(self._thinner.values, self._thinner.frame)
         total = max(self._thinner.rows, newest.page.total or 0)
         self._add_notices(frame, total, before)

@@ -34,6 +34,7 @@ from aiostream_ds.sources.http_client.templates import (
     UrlTemplate,
     parse_parameters,
 )
+from aiostream_ds.sources.sharing_settings import SharingSettings
 
 __all__ = ["Http", "HttpSourceSettings"]
 
@@ -43,7 +44,7 @@ HEALTH_WAIT = 3.0
 Row = dict[str, Any]
 
 
-class HttpSourceSettings(DecodingSettings, HttpSettings):
+class HttpSourceSettings(DecodingSettings, HttpSettings, SharingSettings):
     """A server whose answer is a stream of messages."""
 
     url: Annotated[str, Meta(examples=["https://example.com/events/{topic}"])]
@@ -102,6 +103,9 @@ class Http(DataSource[HttpSourceSettings]):
         self._parameters, self._events = RecentValues(), RecentValues()
         async with HttpClient(settings, self._url) as self._client:
             yield
+
+    def _is_shared(self, declared: str) -> bool:
+        return self.settings.is_shared(declared)
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings)

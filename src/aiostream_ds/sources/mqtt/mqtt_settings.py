@@ -7,11 +7,12 @@ from msgspec import Meta
 from aiostream_ds._tls import TlsSettings
 from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
+from aiostream_ds.sources.sharing_settings import SharingSettings
 
 __all__ = ["MqttSettings"]
 
 
-class MqttSettings(DecodingSettings, TlsSettings):
+class MqttSettings(DecodingSettings, TlsSettings, SharingSettings):
     """Which broker is connected to, and how its messages become rows."""
 
     host: Annotated[str, Meta(min_length=1, examples=["broker.example.com"])]

@@ -96,6 +96,9 @@ class Mqtt(DataSource[MqttSettings]):
         async with Broker(self._options, settings) as self._broker:
             yield
 
+    def _is_shared(self, declared: str) -> bool:
+        return self.settings.is_shared(declared)
+
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings)
 

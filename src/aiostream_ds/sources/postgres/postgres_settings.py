@@ -8,6 +8,7 @@ from msgspec import Meta
 from aiostream_ds._tls import TlsSettings
 from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
+from aiostream_ds.sources.sharing_settings import SharingSettings
 
 __all__ = ["PostgresSettings", "TableSettings"]
 
@@ -40,7 +41,7 @@ class TableSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether rows are committed in the order of their key, so that no transaction is needed."""
 
 
-class PostgresSettings(DecodingSettings, TlsSettings):
+class PostgresSettings(DecodingSettings, TlsSettings, SharingSettings):
     """A PostgreSQL server."""
 
     host: Annotated[str, Meta(min_length=1, examples=["db.example.com"])]

@@ -16,11 +16,12 @@ from aiostream_ds._tls import TlsSettings, ssl_context
 from aiostream_ds.errors import ConfigError
 from aiostream_ds.settings import Secret, secret
 from aiostream_ds.sources.decoding import DecodingSettings
+from aiostream_ds.sources.sharing_settings import SharingSettings
 
 __all__ = ["RedisSettings", "servers_of"]
 
 
-class RedisSettings(DecodingSettings, TlsSettings):
+class RedisSettings(DecodingSettings, TlsSettings, SharingSettings):
     """Which server is read, and how its entries and messages become rows."""
 
     host: Annotated[str, Meta(examples=["redis.example.com"])]

@@ -377,6 +377,9 @@ class Redis(DataSource[RedisSettings]):
         is_usable = not {"XREAD", "SUBSCRIBE"} <= check.missing.keys()
         return Health(ok=is_usable, message="; ".join(parts), details=details)
 
+    def _is_shared(self, declared: str) -> bool:
+        return self.settings.is_shared(declared)
+
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings) if stream in _LABELLED else declared
 

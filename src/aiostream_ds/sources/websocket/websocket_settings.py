@@ -16,6 +16,7 @@ from aiostream_ds.sources.http_client.templates import (
     parse_parameters,
     texts_in,
 )
+from aiostream_ds.sources.sharing_settings import SharingSettings
 from aiostream_ds.sources.websocket.message_keys import MessageKeys
 
 __all__ = ["Subscriptions", "WebSocketSettings", "login_secrets"]
@@ -24,7 +25,7 @@ _TEXT = {"format": "textarea"}
 _SECRET_LENGTH = 8
 
 
-class WebSocketSettings(DecodingSettings, HttpSettings):
+class WebSocketSettings(DecodingSettings, HttpSettings, SharingSettings):
     """A server that sends messages over a WebSocket."""
 
     url: Annotated[str, Meta(examples=["wss://example.com/stream"])]

@@ -83,6 +83,9 @@ class WebSocket(DataSource[WebSocketSettings]):
             async with shared as self._shared:
                 yield
 
+    def _is_shared(self, declared: str) -> bool:
+        return self.settings.is_shared(declared)
+
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings)
 

@@ -1,0 +1,484 @@
+"""Streams with share="cluster": several Grafana servers with a plugin process each, and one engine
+in memory, in virtual time."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import anyio
+import pytest
+
+from aiostream_ds import (
+    Broadcast,
+    Cursor,
+    DataSource,
+    HistoryRange,
+    PermissionDenied,
+    Row,
+    Rows,
+    Settings,
+    Status,
+    UpstreamError,
+    User,
+    stream,
+)
+from aiostream_ds._cluster.cluster_access import ClusterAccess
+from aiostream_ds.testing import Grafana, Refused, Viewer, serve_in_memory
+from tests.cluster.model_engine import ModelEngine, ModelServer
+
+pytestmark = pytest.mark.virtual
+
+START = 1_700_000_000_000
+TAKEOVER = 2.0  # seconds
+
+
+class Line(Row):
+    time: int
+    n: int
+
+
+class Upstream:
+    """A log of rows, and who reads it. `changed` is set at each change."""
+
+    def __init__(self):
+        self.rows: list[Line] = []
+        self.changed = anyio.Event()
+        self.runs: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+
+    def write(self, number: int = 1):
+        first = len(self.rows) + 1
+        self.rows += [Line(START + n, n) for n in range(first, first + number)]
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    async def after(self, name: str, position: int) -> AsyncIterator[Line]:
+        self.runs[name] += 1
+        self.running[name] += 1
+        try:
+            while True:
+                while position < len(self.rows):
+                    position += 1
+                    yield self.rows[position - 1]
+                await self.changed.wait()
+        finally:
+            self.running[name] -= 1
+
+
+upstream = Upstream()
+
+
+@pytest.fixture(autouse=True)
+def new_upstream():
+    global upstream
+    upstream = Upstream()
+
+
+class Where(Settings):
+    place: str = ""
+
+
+class Shared(DataSource[Where]):
+    """`lines` can be read again, `live` cannot."""
+
+    published = Broadcast()
+
+    @stream("lines/{name}", cursor="n", share="cluster")
+    async def lines(self, after: Cursor, name: str) -> Rows[Line]:
+        async for line in upstream.after(f"lines/{name}", max(after.value, 0)):
+            yield line
+
+    @lines.history
+    async def lines_of(self, history_range: HistoryRange, name: str):
+        return history_range.select(upstream.rows)
+
+    @stream("live/{name}", share="cluster")
+    async def live(self, name: str):
+        async for line in upstream.after(f"live/{name}", len(upstream.rows)):
+            yield {"n": line.n}
+
+    @stream("private/{name}", share="cluster")
+    async def private(self, name: str):
+        async for line in upstream.after(f"private/{name}", len(upstream.rows)):
+            yield {"n": line.n}
+
+    @private.subscribe
+    def admins(self, user: User, name: str):
+        if user.role != "Admin":
+            raise PermissionDenied("admins only")
+
+    @stream("troubled", share="cluster")
+    async def troubled(self):
+        upstream.runs["troubled"] += 1
+        yield Status("warning", "maintenance")
+        await upstream.changed.wait()
+        yield {"n": len(upstream.rows)}
+        raise UpstreamError("gone")
+
+    @stream("broken", share="cluster")
+    async def broken(self):
+        upstream.runs["broken"] += 1
+        yield {"n": 1}
+        raise ZeroDivisionError
+
+    @stream("short", share="cluster")
+    async def short(self):
+        await upstream.changed.wait()
+        yield {"n": 1}
+
+
+@asynccontextmanager
+async def cluster(
+    number: int, engine: ModelServer | None = None, target: type[DataSource] = Shared, **options
+) -> AsyncIterator[tuple[list[Grafana], ModelServer]]:
+    engine = engine or ModelServer()
+    numbers = count(1)
+
+    def access() -> ClusterAccess:
+        this = next(numbers)
+        return ClusterAccess(ModelEngine(engine, seed=this), f"node{this}")
+
+    async with AsyncExitStack() as stack:
+        yield (
+            [
+                await stack.enter_async_context(serve_in_memory(target, cluster=access, **options))
+                for _ in range(number)
+            ],
+            engine,
+        )
+
+
+async def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> float:
+    """Wait until something is true. Returns the seconds that it took."""
+    start = anyio.current_time()
+    while not condition():
+        assert anyio.current_time() < start + seconds, "the condition has not become true"
+        await anyio.sleep(0.01)
+    return anyio.current_time() - start
+
+
+def owner_of(servers: list[Grafana], path: str) -> Grafana:
+    """The server whose plugin runs the stream."""
+    (found,) = [
+        server
+        for server in servers
+        if any(each.key.path == path for each in server.plugin.shared.inner.channels)
+    ]
+    return found
+
+
+async def exact_viewer(server: Grafana, path: str, query_type: str, **fields) -> Viewer:
+    end = datetime.fromtimestamp(START / 1000, UTC) + timedelta(hours=1)
+    start = end - timedelta(days=2)
+    query = {"queryType": query_type, "exact": True, **fields}
+    frames = await server.query(query, start=start, end=end)
+    return await server.follow(f"x/{path}", frame=frames[0])
+
+
+def numbers(viewer: Viewer) -> list[int]:
+    return [row["n"] for row in viewer.rows]
+
+
+async def test_viewers_of_all_servers_share_one_run_and_get_each_row_once():
+    async with cluster(3) as (servers, _):
+        viewers = [await server.follow("live/a") for server in servers for _ in range(2)]
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(3)
+        for _ in range(5):
+            upstream.write(3)
+            await anyio.sleep(0.05)
+        await wait_for(lambda: all(len(viewer.rows) == 15 for viewer in viewers))
+        assert all(numbers(viewer) == list(range(1, 16)) for viewer in viewers)
+        assert upstream.runs == {"live/a": 1}
+
+
+async def test_many_channels_have_one_run_each():
+    async with cluster(3) as (servers, _):
+        for server in servers:
+            for each in range(20):
+                await server.follow(f"live/{each}")
+        await wait_for(lambda: len(upstream.running) == 20)
+        await anyio.sleep(5)
+        assert set(upstream.runs.values()) == {1}
+        roles = Counter()
+        for server in servers:
+            metrics = await server.metrics()
+            for role in ("owner", "follower"):
+                roles[role] += metrics[f'aiostream_ds_cluster_channels{{role="{role}"}}']
+            assert metrics["aiostream_ds_cluster_connected"] == 1
+            assert metrics["aiostream_ds_cluster_nodes"] == 3
+        assert roles == {"owner": 20, "follower": 40}
+
+
+async def test_the_run_goes_on_when_the_viewers_of_its_server_leave():
+    async with cluster(2) as (servers, _):
+        viewers = {server: await server.follow("live/a") for server in servers}
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        owner = owner_of(servers, "live/a")
+        (other,) = set(servers) - {owner}
+        viewers[owner].leave()
+        await anyio.sleep(60)
+        upstream.write(2)
+        await anyio.sleep(1)
+        assert numbers(viewers[other]) == [1, 2]
+        assert upstream.runs["live/a"] == 1
+        again = await owner.follow("live/a")  # the session is still there
+        await anyio.sleep(1)
+        upstream.write(1)
+        await anyio.sleep(1)
+        assert numbers(again) == [3]
+        assert numbers(viewers[other]) == [1, 2, 3]
+
+
+async def test_the_last_viewer_of_the_last_server_ends_the_run():
+    async with cluster(2) as (servers, engine):
+        viewers = [await server.follow("live/a") for server in servers]
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        for viewer in viewers:
+            viewer.leave()
+        await wait_for(lambda: upstream.running["live/a"] == 0, 60)
+        assert not any(server.plugin.shared.inner.channels for server in servers)
+
+
+async def test_a_killed_owner_is_replaced_without_a_missing_or_doubled_row():
+    async with cluster(3) as (servers, _):
+        viewers = [await exact_viewer(server, "lines/a", "lines", name="a") for server in servers]
+        plain = [await server.follow("lines/a") for server in servers]
+        await wait_for(lambda: upstream.running["lines/a"] == 1)
+        await anyio.sleep(2)
+        for _ in range(4):
+            owner = owner_of(servers, "lines/a")
+            for _ in range(20):
+                upstream.write(2)
+                await anyio.sleep(0.01)
+            await owner.kill()
+            start = anyio.current_time()
+            for _ in range(10):
+                upstream.write(1)
+                await anyio.sleep(0.01)
+            last = len(upstream.rows)
+            others = [v for v, s in zip(plain, servers, strict=True) if s is not owner]
+            await wait_for(lambda: all(v.rows and v.rows[-1]["n"] == last for v in others))
+            assert anyio.current_time() - start < TAKEOVER
+        await anyio.sleep(3)
+        for viewer, server in zip(viewers, servers, strict=True):
+            assert len(set(numbers(viewer))) == len(numbers(viewer)), server
+        wanted = list(range(1, len(upstream.rows) + 1))
+        assert any(numbers(viewer) == wanted for viewer in viewers)
+
+
+async def test_row_numbers_are_those_of_the_cluster_on_all_servers():
+    async with cluster(2) as (servers, _):
+        first = await servers[0].follow("x/live/a")
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(1)
+        upstream.write(5)
+        await anyio.sleep(1)
+        second = await servers[1].follow("x/live/a")
+        await anyio.sleep(3)
+        upstream.write(2)
+        await anyio.sleep(3)
+        assert first.position == second.position
+        assert first.position.value == 7
+        pages = [
+            (await server.resource("replay/rows?path=live%2Fa&after=0")).body for server in servers
+        ]
+        assert pages[0] == pages[1]
+        frames = [
+            await server.query({"queryType": "live", "name": "a", "exact": True})
+            for server in servers
+        ]
+        assert [each[0].meta.custom["cursor"]["last"] for each in frames] == [7, 7]
+        assert frames[0][0].rows == frames[1][0].rows == 7
+
+
+async def test_numbers_go_on_when_another_server_takes_the_channel_and_viewers_see_the_gap():
+    async with cluster(2) as (servers, _):
+        viewers = {server: await server.follow("x/live/a") for server in servers}
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        upstream.write(5)
+        await anyio.sleep(1)
+        owner = owner_of(servers, "live/a")
+        (other,) = set(servers) - {owner}
+        before = viewers[other].position
+        await owner.kill()
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2.5)
+        upstream.write(1)
+        await anyio.sleep(0.5)
+        assert viewers[other].position == before._replace(value=6)
+        assert any(b"rows are missing" in packet for packet in viewers[other].packets)
+
+
+async def test_all_viewers_see_the_status_of_the_stream():
+    async with cluster(2) as (servers, _):
+        viewers = [await server.follow("x/troubled") for server in servers]
+        await anyio.sleep(3)
+        assert all(b'"maintenance"' in viewer.packets[-1] for viewer in viewers)
+        upstream.write()
+        await anyio.sleep(0.3)
+        for viewer in viewers:
+            assert any(b"reconnecting (1): gone" in packet for packet in viewer.packets)
+
+
+async def test_a_bug_is_retried_by_its_server_with_a_growing_delay():
+    async with cluster(3) as (servers, _):
+        for server in servers:
+            await server.follow("broken")
+        await anyio.sleep(20)
+        assert 3 <= upstream.runs["broken"] <= 8
+
+
+async def test_when_the_stream_returns_it_ends_for_all_viewers():
+    async with cluster(2) as (servers, _):
+        viewers = [await server.follow("short") for server in servers]
+        await anyio.sleep(2)
+        upstream.write()
+        await anyio.sleep(2)
+        assert [numbers(viewer) for viewer in viewers] == [[1], [1]]
+        assert all(viewer.ended for viewer in viewers)
+
+
+async def test_a_stopped_process_gives_its_channels_up_at_once():
+    async with cluster(2) as (servers, engine):
+        for server in servers:
+            await server.follow("live/a")
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        owner = owner_of(servers, "live/a")
+        await owner.plugin.close()
+        assert await wait_for(lambda: upstream.running["live/a"] == 1) < 0.5
+        assert upstream.runs["live/a"] == 2
+
+
+async def test_without_the_engine_each_server_runs_its_own_stream_and_says_so():
+    async with cluster(2) as (servers, engine):
+        viewers = [await server.follow("x/lines/a") for server in servers]
+        plain = [await server.follow("lines/a") for server in servers]
+        await wait_for(lambda: upstream.running["lines/a"] == 1)
+        await anyio.sleep(2)
+        upstream.write(3)
+        await anyio.sleep(1)
+        engine.is_up = False
+        engine.disconnect_all()
+        await wait_for(lambda: upstream.running["lines/a"] == 2)
+        upstream.write(3)
+        await anyio.sleep(5)
+        assert all(b"cluster cannot be reached" in viewer.packets[-1] for viewer in viewers)
+        for server in servers:
+            ok, message = await server.health()
+            assert ok
+            assert "streams are not shared: the cluster cannot be reached" in message
+            assert (await server.metrics())["aiostream_ds_cluster_connected"] == 0
+        engine.is_up = True
+        await wait_for(lambda: upstream.running["lines/a"] == 1, 30)
+        upstream.write(3)
+        await anyio.sleep(5)
+        assert not any(b"status" in viewer.packets[-1] for viewer in viewers)
+        for viewer in plain:
+            assert numbers(viewer) == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"uid": "other"},
+        {"settings": {"place": "elsewhere"}},
+        {"secrets": {"token": "other"}},
+    ],
+)
+async def test_other_data_sources_and_settings_never_share(others):
+    engine = ModelServer()
+    async with cluster(1, engine) as ((one,), _), cluster(1, engine, **others) as ((two,), _):
+        viewers = [await server.follow("live/a") for server in (one, two)]
+        await wait_for(lambda: upstream.running["live/a"] == 2)
+        await anyio.sleep(2)
+        upstream.write(2)
+        await anyio.sleep(1)
+        assert upstream.running["live/a"] == 2
+        assert [numbers(viewer) for viewer in viewers] == [[1, 2], [1, 2]]
+
+
+async def test_a_viewer_who_may_not_read_a_path_is_refused_on_each_server():
+    viewer = User(login="v", role="Viewer")
+    async with cluster(2) as (servers, _):
+        await servers[0].follow("private/a")
+        await wait_for(lambda: upstream.running["private/a"] == 1)
+        for server in servers:
+            for path in ("private/a", "x/private/a"):
+                with pytest.raises(Refused):
+                    await server.follow(path, viewer)
+            page = await server.resource("replay/rows?path=private%2Fa&after=0", user=viewer)
+            assert page.status == 403
+            assert b"values" not in page.body
+            public = await server.follow("live/a", viewer)  # another channel of the same source
+            upstream.write()
+            await anyio.sleep(1)
+            assert all(row.keys() == {"time", "n"} for row in public.rows)
+
+
+async def test_a_change_of_settings_moves_the_viewers_to_another_channel():
+    async with cluster(2) as (servers, _):
+        viewers = [await server.follow("live/a") for server in servers]
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        for server in servers:
+            await server.change_settings({"place": "there"})
+        await anyio.sleep(10)
+        assert upstream.running["live/a"] == 1
+        assert upstream.runs["live/a"] >= 2
+        upstream.write(2)
+        await anyio.sleep(1)
+        assert [numbers(viewer) for viewer in viewers] == [[1, 2], [1, 2]]
+
+
+async def test_the_rows_of_a_slow_engine_are_sent_together():
+    async with cluster(2) as (servers, engine):
+        viewers = [await server.follow("live/a") for server in servers]
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        before = engine.operations["append"]
+        for _ in range(1000):
+            upstream.write()
+            await anyio.sleep(0.0001)
+        await wait_for(lambda: all(len(viewer.rows) == 1000 for viewer in viewers))
+        assert engine.operations["append"] - before < 500
+
+
+async def test_without_a_cluster_a_shared_stream_runs_for_its_server_and_this_is_logged_once(
+    caplog,
+):
+    async with serve_in_memory(Shared) as grafana:
+        viewer = await grafana.follow("live/a")
+        await grafana.follow("live/b")
+        await anyio.sleep(1)
+        upstream.write()
+        assert (await viewer.next())["n"] == 1
+        _, message = await grafana.health()
+        assert "streams are not shared: cluster_url is not set" in message
+    texts = [r.getMessage() for r in caplog.records if "not shared" in r.getMessage()]
+    assert len(texts) == 1
+
+
+async def test_a_cluster_that_cannot_be_used_is_reported_and_streams_run():
+    class Unfit(ModelEngine):
+        async def open(self):
+            from aiostream_ds import ConfigError
+
+            raise ConfigError("the user may not XADD")
+
+    def access() -> ClusterAccess:
+        return ClusterAccess(Unfit(ModelServer()), "node")
+
+    async with serve_in_memory(Shared, cluster=access) as grafana:
+        viewer = await grafana.follow("live/a")
+        await anyio.sleep(1)
+        upstream.write()
+        assert (await viewer.next())["n"] == 1
+        _, message = await grafana.health()
+        assert "streams are not shared: the user may not XADD" in message

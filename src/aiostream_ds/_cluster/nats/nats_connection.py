@@ -3,9 +3,10 @@
 All happens in callbacks of the event loop: a connection has no task. When it is lost, requests that
 wait for an answer fail at once, and `lost` is done.
 
-nats-py is not used: with TLS it waits 30 seconds for a server that has become silent before it
-connects again, it closes for good after most errors of a server, and it sends what it has buffered
-when it is connected again.
+nats-py (2.16) is not used. Of a server that does not demand TLS it takes a URL with tls:// as one
+without, and sends it the password in plain text; with TLS it waits 30 seconds for a server that has
+become silent before it connects again; it closes for good after most errors of a server; and it
+sends what it has buffered when it is connected again, when a lease that it renews may be over.
 """
 
 import asyncio

@@ -70,6 +70,7 @@ ASYNCIO = {
     "_process/main_task.py",
     "_process/runtime.py",
     "_streams/producer.py",
+    "_streams/row_recording.py",
     "_subscriber_queue.py",
     "broadcast.py",
     "console/background.py",

@@ -63,12 +63,14 @@ if typing.TYPE_CHECKING:
     from aiostream_ds.access import Allow, Quota
     from aiostream_ds.broadcast import Broadcast
     from aiostream_ds.console.background import show
+    from aiostream_ds.stores import Retention
     from aiostream_ds.upstream import Upstream
 
 _LAZY = {
     "Allow": "aiostream_ds.access",
     "Broadcast": "aiostream_ds.broadcast",
     "Quota": "aiostream_ds.access",
+    "Retention": "aiostream_ds.stores",
     "Upstream": "aiostream_ds.upstream",
     "show": "aiostream_ds.console.background",
 }
@@ -117,6 +119,7 @@ __all__ = [
     "Buffer",
     "Retry",
     "Replay",
+    "Retention",
     "RowOrder",
     "SchemaPolicy",
     "Status",

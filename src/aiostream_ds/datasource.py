@@ -38,9 +38,12 @@ from aiostream_ds.models import Health, InstanceSettings
 from aiostream_ds.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import TypeVar as DefaultTypeVar
 
     from aiostream_ds.access import Allow, Quota
+    from aiostream_ds.stores import Store
 
     S = DefaultTypeVar("S", bound=Settings, default=Settings)
 else:
@@ -96,6 +99,7 @@ class DataSource(Generic[S]):
     _background_tasks: BackgroundTasks | None = None
     _kept_state: dict[str, Any]
     _follow_path: Callable[[str], RowIterator] | None = None  # set by the runtime
+    _row_store: "Store | None" = None
     settings: S
     """The settings of this data source. They never change: new settings make a new instance."""
     instance: InstanceSettings
@@ -109,6 +113,10 @@ class DataSource(Generic[S]):
     allow everybody. Set it on the class, or on `self` if it depends on the settings."""
     quota: "Quota | None" = None
     """Limits of what may be followed at a time. Set it on the class or on `self`."""
+    store_directory: "str | Path | None" = None
+    """Where the rows of streams with a `store` are kept; each data source has a file of its own
+    there. None or "": in memory, which does not outlive the process. Set it on the class, or on
+    `self` in `__init__` if it depends on the settings."""
     declared_errors: ClassVar[DeclaredErrors] = NO_ERRORS
     """Which exceptions of a client library are which errors, wherever a method raises one:
 
@@ -216,6 +224,22 @@ class DataSource(Generic[S]):
             AttributeError: it is assigned: the dict is kept, and only its keys can be set.
         """
         return self._kept_state
+
+    @property
+    def row_store(self) -> "Store":
+        """The store of the streams of this data source that have one, from `lifespan` on: to list
+        the recorded channels, to read or delete them. A channel's name is its path.
+
+        Raises:
+            RuntimeError: no stream has a store; in `__init__`; and in a test without a plugin that
+                runs.
+        """
+        if self._row_store is None:
+            raise RuntimeError(
+                f"{type(self).__qualname__}.row_store exists from `lifespan` on if a stream has the"
+                " option store; in a test use serve_in_memory"
+            )
+        return self._row_store
 
     @property
     def tasks(self) -> BackgroundTasks:

@@ -34,6 +34,7 @@ from aiostream_ds.decorators import (
     StreamOptions,
     handler_info,
 )
+from aiostream_ds.stores import Retention
 
 
 class Sensors(DataSource):
@@ -122,13 +123,16 @@ def test_a_wrapper_that_keeps_the_attributes_keeps_the_handler():
 
 
 def test_the_keywords_of_stream_are_the_fields_of_its_options():
-    keywords = typing.get_type_hints(StreamKeywords, localns={"Allow": Allow})
+    names = {"Allow": Allow, "Retention": Retention}
+    keywords = typing.get_type_hints(StreamKeywords, localns=names)
     fields = typing.get_type_hints(StreamOptions)
     assert set(fields) == set(StreamOptions.__struct_fields__)
     assert {*keywords, "cursor"} == set(fields)
     # `allow` takes any sequence; the checked options have a tuple
-    assert all(fields[name] == kind for name, kind in keywords.items() if name != "allow")
+    others = {"allow", "store"}  # their classes are imported when they are used
+    assert all(fields[name] == kind for name, kind in keywords.items() if name not in others)
     assert keywords["allow"] == Sequence[Allow]
+    assert keywords["store"] == Retention
 
 
 def test_an_option_of_the_channel_is_a_field_of_its_policy_and_of_nothing_else():

@@ -54,6 +54,15 @@ async def test_rows_are_read_as_they_were_stored(store):
     assert found.rows == [row | {"cursor": 1}, {"time": 5.75, "cursor": 2}]
 
 
+async def test_the_time_of_a_row_without_the_column_is_its_first_datetime(store):
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    ms = int(at.timestamp() * 1000)
+    rows = [{"n": 1, "at": at}, {"n": 2, "at": at, "b": None}, {"n": 3, "at": None, "b": at}]
+    await store.append("a", rows)
+    assert numbers((await store.rows_between("a", ms, ms, 10)).rows) == [1, 2, 3]
+    assert numbers((await store.rows_between("a", ms + 1, ms + 2, 10)).rows) == []
+
+
 async def test_the_caller_may_change_the_rows_after_the_call(store):
     row = {"time": NOW, "tags": [1]}
     async with anyio.create_task_group() as tasks:
@@ -94,7 +103,7 @@ async def test_without_rows_nothing_is_stored(store):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({}, "row 1: a row must have the column 'time'"),
+        ({"x": 1}, "row 1: a row must have the column 'time', or a datetime, got x"),
         ({"time": "noon"}, "row 1: column 'time' must be Unix milliseconds or an aware datetime"),
         ({"time": True}, "row 1: column 'time' must be Unix milliseconds"),
         ({"time": float("nan")}, "row 1: column 'time' must be Unix milliseconds"),

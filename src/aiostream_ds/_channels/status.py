@@ -20,7 +20,7 @@ __all__ = ["Cause", "Severity", "Status", "StatusPacket", "Statuses", "partition
 Severity = Literal["info", "warning", "error"]
 
 Cause = Literal[
-    "refused", "reconnecting", "author", "followed", "cluster", "stale", "dropped", "gap"
+    "refused", "reconnecting", "author", "followed", "cluster", "store", "stale", "dropped", "gap"
 ]
 """Why a stream is degraded. Of two causes with the same severity the first one here is shown."""
 

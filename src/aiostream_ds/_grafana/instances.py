@@ -12,7 +12,7 @@ Older settings are never used again, even if the newer ones cannot be opened.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -404,7 +404,7 @@ class Instances:
             source._background_tasks = BackgroundTasks(instance.key.uid, self._counters, declare)
             if self.follow is not None:
                 source._follow_path = partial(self.follow, instance)
-            async with open_lifespan(source):
+            async with _row_store(source, instance.key), open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings, context.plugin_version)
             if not instance._retired.is_set() and not instance.closed:
@@ -520,6 +520,15 @@ class Instances:
         # the traceback refers to this instance: a reference cycle
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
+
+
+def _row_store(source: DataSource[Any], key: InstanceKey) -> AbstractAsyncContextManager[None]:
+    """Opens the store of recorded streams, if there are some."""
+    if all(stream.options.store is None for stream in source._ds_plan.streams.values()):
+        return nullcontext()
+    from aiostream_ds._grafana.instance_store import open_row_store  # few plugins have one
+
+    return open_row_store(source, key)
 
 
 def _key(context: pb.PluginContext, settings: pb.DataSourceInstanceSettings) -> InstanceKey:

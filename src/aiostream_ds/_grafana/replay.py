@@ -374,6 +374,8 @@ class RowReplay:
     ) -> HistoryPage:
         """Call the history hook. Raises what it raises, and TypeError for another result."""
         hook, kind = str(request.stream.history), _kind(request)
+        if request.stream.options.store is not None:
+            return await request.instance.source.row_store.history(request.path, history_range)
         result = await call_method(
             request.instance.source,
             hook,

@@ -139,6 +139,17 @@ def _runner(
         return run(lambda: method(**arguments), row_encoder.encode, prepare=prepare)
 
     encoder = CursorEncoder(row_encoder, kind, counters)
+    recorder = None
+    if options.store is not None:
+        from aiostream_ds._streams.row_recording import (
+            RecordingProducer,
+            RowRecorder,
+        )  # rarely used
+
+        store = instance.source.row_store
+        store.retain(request.path, options.store)
+        recorder = RowRecorder(store, request.path, encoder, counters)
+        run = partial(run, make_producer=partial(RecordingProducer, recorder))
     filler = GapFiller(
         partial(replay.read_after, request), REPLAY_ROWS, encoder, request.path, counters
     )
@@ -158,8 +169,10 @@ def _runner(
         channel.emit(encoder.cursor_packet)
 
     return run(
-        lambda: method(kind.cursor_to_author(encoder.cursor), **arguments),
+        (lambda: method(**arguments))
+        if recorder is not None
+        else (lambda: method(kind.cursor_to_author(encoder.cursor), **arguments)),
         encoder.encode,
         prepare=find_cursor,
-        filler=filler if options.retry.fill else None,
+        filler=filler if options.retry.fill and recorder is None else None,
     )

@@ -283,7 +283,15 @@ class _Compiler:
         fields = self._path_fields(
             name, stream.run, stream.pattern, leading=stream.leading_arguments
         )
-        if stream.options.cursor is not None and "history" not in hooks:
+        is_stored = stream.options.store is not None
+        for hook in ("history", "last"):
+            if is_stored and hook in hooks:
+                raise self._error(
+                    hooks[hook],
+                    f"expected a {hook} hook or a store of the stream {name!r}, got both; use one:"
+                    " the store has the rows",
+                )
+        if stream.options.cursor is not None and not is_stored and "history" not in hooks:
             raise self._error(
                 name,
                 "expected a history hook for a stream with a cursor, got none; "
@@ -307,7 +315,7 @@ class _Compiler:
             row=self._row(stream, cursor),
             path_type=path_type,
             query_type=query_type,
-            history=hooks.get("history"),
+            history="the store" if is_stored else hooks.get("history"),
             last=hooks.get("last"),
             subscribe=hooks.get("subscribe"),
             principal=principal,
@@ -330,6 +338,8 @@ class _Compiler:
         columns = stream.options.cursor
         if columns is None:
             return None
+        if stream.options.store is not None:
+            return CursorKind(str(columns))
         name = next(iter(parameters(stream.run)))
         hints = resolve(stream.run, self._owner)
         self._check_resolved(stream.name, repr(name), hints.get(name))
@@ -358,6 +368,10 @@ class _Compiler:
         self._check_resolved(stream.name, "the rows", annotation)
         try:
             row = row_class(annotation)
+            if row is not None and stream.options.store is not None:
+                from aiostream_ds._encoding.recorded_rows import declared_row  # rarely used
+
+                row = declared_row(row, str(stream.options.cursor))
             if row is not None and cursor is not None:
                 check_cursor(cursor, row)
             if row is not None and stream.options.order is not None:

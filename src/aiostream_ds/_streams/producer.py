@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiostream_ds._encoding.ordering import Sorter
     from aiostream_ds._streams.gap_filling import GapFiller
 
-__all__ = ["Encode", "ReadInThread", "YieldInScope", "drive"]
+__all__ = ["Encode", "MakeProducer", "ReadInThread", "YieldInScope", "drive"]
 
 Encode = Callable[..., list[Packet]]
 """Encodes a list of yields as packets. If it raises, it has no effect on later calls. With `stamps`
@@ -44,6 +44,10 @@ it also gets, as a second argument, the times of yields that have waited, in mil
 
 ReadInThread = Callable[[Callable[[Any], Any], Any], Awaitable[Any]]
 """Calls a function with a table in a thread."""
+
+
+MakeProducer = Callable[[Channel, Encode, int, int, Any], "_Producer"]
+"""Makes the producer of a run: from the arguments of `_Producer`."""
 
 
 class YieldInScope(RuntimeError):
@@ -61,6 +65,7 @@ def drive(
     filler: "GapFiller | None" = None,
     stamps: bool = False,
     read_in_thread: ReadInThread = run_in_thread,
+    make_producer: "MakeProducer | None" = None,
 ) -> Runner:
     """A runner that runs one generator once and emits what it yields.
 
@@ -80,6 +85,7 @@ def drive(
         filler: emits the rows between those of earlier runs and the first row of a run.
         stamps: see `Encode`.
         read_in_thread: reads a table that is a query.
+        make_producer: makes the producer of a run, in place of this module's.
 
     Raises:
         ValueError: `rows` or `batch_bytes` is below 1.
@@ -95,7 +101,8 @@ def drive(
         sorter = Sorter(order, counters if counters is not None else Counters())
 
     def run(channel: Channel) -> Awaitable[None]:
-        producer = _Producer(channel, encode, rows, batch_bytes, filler)
+        make = _Producer if make_producer is None else make_producer
+        producer = make(channel, encode, rows, batch_bytes, filler)
         if sorter is not None:
             producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
         producer.stamps = [] if stamps else None

@@ -25,7 +25,7 @@ from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import RunScope
 from aiostream_ds._streams.gap_filling import GapFiller
-from aiostream_ds._streams.producer import Encode, ReadInThread, drive
+from aiostream_ds._streams.producer import Encode, MakeProducer, ReadInThread, drive
 from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.decorators import StreamOptions
@@ -78,6 +78,7 @@ def supervise(
     filler: GapFiller | None = None,
     declare: Callable[[Exception], Exception] = lambda error: error,
     read_in_thread: ReadInThread = run_in_thread,
+    make_producer: MakeProducer | None = None,
 ) -> Runner:
     """A runner that runs the author's method, and runs it again after transient errors.
 
@@ -92,6 +93,7 @@ def supervise(
         prepare: awaited before each run; its errors are handled as the method's.
         filler: see `drive`.
         read_in_thread: see `drive`.
+        make_producer: see `drive`.
         declare: returns the error to handle in place of the method's; see `declared_errors`.
     """
 
@@ -108,6 +110,7 @@ def supervise(
             counters=counters,
             filler=filler,
             read_in_thread=read_in_thread,
+            make_producer=make_producer,
             stamps=options.cursor is None,  # a history, which cursors need, has times
             **_batch_limits(options),
         )

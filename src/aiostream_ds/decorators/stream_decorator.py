@@ -401,7 +401,8 @@ def stream(
             checked = StreamOptions(cursor=cursor, **options)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise error_of(run, str(error)) from None
-        kind = Stream if checked.cursor is None else CursorStream
+        takes_cursor = checked.cursor is not None and checked.store is None
+        kind = CursorStream if takes_cursor else Stream
         return kind(pattern_of(pattern, run, kind.leading_arguments), run, checked)
 
     return decorate

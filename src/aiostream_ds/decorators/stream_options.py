@@ -9,6 +9,7 @@ from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrde
 
 if TYPE_CHECKING:
     from aiostream_ds.access import Allow
+    from aiostream_ds.stores import Retention
 
 __all__ = ["Share", "StreamKeywords", "StreamOptions"]
 
@@ -48,6 +49,9 @@ class StreamKeywords(TypedDict, total=False):
     thin: bool
     """Whether a history of more rows than the panel draws is thinned by time. If not, its newest
     rows are drawn. Default: True."""
+    store: "Retention"
+    """Records the rows: they are stored in `DataSource.store_directory` before viewers get them,
+    which then have a history and are exact over reloads and restarts. Default: not recorded."""
     share: Share
     """Whether the viewers of all Grafana servers of a cluster share one run of the stream, or those
     of one server only. A cluster needs `cluster_url` in grafana.ini. Default: "process"."""
@@ -70,6 +74,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
     order: RowOrder | None = None
     status_column: str | None = None
     thin: bool = True
+    store: Any = None
     share: Share = "process"
     allow: tuple[Any, ...] = ()
 
@@ -100,6 +105,22 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
             raise TypeError(f"status_column must be a name other than 'time', got {column!r}")
         if self.cursor is not None:
             self._check_cursor()
+        if self.store is not None:
+            self._check_store()
+
+    def _check_store(self) -> None:
+        from aiostream_ds.stores import CURSOR_COLUMN, Retention  # few streams have a store
+
+        _expect("store", self.store, Retention)
+        for name, given, why in (
+            ("a cursor", self.cursor is not None, "the store numbers the rows"),
+            ("an order", self.order is not None, "rows are stored as they arrive"),
+            ("a replay", self.replay != Replay(), "the store keeps the rows"),
+            ('share="cluster"', self.share != "process", "a store is of one Grafana server"),
+        ):
+            if given:
+                raise TypeError(f"expected {name} or a store, got both; use one: {why}")
+        msgspec.structs.force_setattr(self, "cursor", CURSOR_COLUMN)
 
     def _check_cursor(self) -> None:
         names = (self.cursor,) if isinstance(self.cursor, str) else self.cursor

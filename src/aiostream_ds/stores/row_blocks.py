@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aiostream_ds._frames.common_columns import only_type
 from aiostream_ds._frames.scalars import to_builtin
 from aiostream_ds._frames.times import DAY, EPOCH, MILLISECOND
 from aiostream_ds._short_repr import short_repr
@@ -68,7 +69,10 @@ class RowSegment(NamedTuple):
 
     def times(self) -> list[int]:
         """The times of the rows in milliseconds."""
-        return _milliseconds(self.columns[self.names.index(TIME)])
+        index = _time_index(self.names, self.columns)
+        if index is None:
+            raise DamagedBlock
+        return _milliseconds(self.columns[index])
 
     def to_dicts(self, first: int) -> list[dict[str, Any]]:
         """The rows, with their cursors, of which `first` is that of the first row."""
@@ -105,13 +109,19 @@ def _pieces(rows: Sequence[Mapping[str, Any]], now: int) -> Iterator[Piece]:
             raise ValueError(
                 f"the column {CURSOR_COLUMN!r} is the store's own, got it in a row; rename it"
             )
-        if TIME not in names:
-            raise ValueError(f"a row must have the column {TIME!r}, got {', '.join(names)}")
-        values = [row.values() for row in group]
+        values = [tuple(row.values()) for row in group]
         for start in range(0, len(values), PIECE_ROWS):
             part = values[start : start + PIECE_ROWS]
             columns = [_column(n, c) for n, c in zip(names, zip(*part, strict=True), strict=True)]
-            times = _milliseconds(columns[names.index(TIME)])
+            index = _time_index(names, columns)
+            if index is None and len(part) > 1:  # of the rows each has a time in another column
+                for single in part:
+                    yield from _pieces([dict(zip(names, single, strict=True))], now)
+                continue
+            if index is None:
+                shown = ", ".join(names)
+                raise ValueError(f"a row must have the column {TIME!r}, or a datetime, got {shown}")
+            times = _milliseconds(columns[index])
             limit = now + DAY
             if max(times) <= limit or min(times) > limit:
                 yield from _encoded(names, columns, times, times[0] > limit)
@@ -164,6 +174,13 @@ def _column(name: str, values: Sequence[Any], must_check: bool = False) -> Seque
         raise TypeError(f"column {name!r}: {error}") from None
     except (ValueError, OverflowError) as error:
         raise ValueError(f"column {name!r}: {error}") from None
+
+
+def _time_index(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> int | None:
+    """The column of the rows' times: `time`, else the first one of datetimes."""
+    if TIME in names:
+        return names.index(TIME)
+    return next((n for n, values in enumerate(columns) if only_type(values) is datetime), None)
 
 
 def _milliseconds(values: Sequence[Any]) -> list[int]:

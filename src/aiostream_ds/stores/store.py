@@ -77,7 +77,8 @@ class StoredChannel(NamedTuple):
 class Store(ABC):
     """Durable logs of rows, one for each channel, for sources and for authors.
 
-    A row is a dict with a column `time`: Unix milliseconds, or an aware datetime. Each row gets a
+    A row is a dict with a column `time`: Unix milliseconds, or an aware datetime. Without one, its
+    time is its first datetime. Each row gets a
     cursor, an integer above that of the row before it, which is never used again: neither after
     retention has removed all rows, nor after a restart or a crash.
 

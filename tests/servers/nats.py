@@ -38,9 +38,9 @@ class Nats(Server):
                     f"STREAM.INFO.{stream}",
                     f"STREAM.PURGE.{stream}",
                     f"STREAM.MSG.GET.{stream}",
-                    f"DIRECT.GET.{stream}",
                 )
             ),
+            "$JS.API.DIRECT.GET.aiostream-ds-log",
         ],
         "subscribe": ["aiostream-ds.live.*", "aiostream-ds.inbox.>"],
     }
@@ -50,6 +50,9 @@ class Nats(Server):
     """The rights of the user, from the next start on."""
 
     jetstream = True
+    admin_login: Mapping[str, str] | None = {"user": "admin", "pass": "swordfish"}
+    """How the tests log in; None: not at all, so that they only wait for a listening server."""
+
     extra: Mapping[str, Any] = {}
     """Further settings, from the next start on."""
 
@@ -92,13 +95,14 @@ class Nats(Server):
         return connection if self.tls is None else self._context().wrap_socket(connection)
 
     def answers(self) -> bool:
-        if self.client_ca is not None:
-            return self.connect() is not None
+        if self.client_ca is not None or self.admin_login is None:
+            self.connect().close()
+            return True
         return self.call("$JS.API.INFO", lines=b"" if self.jetstream else b"x") is not None
 
     def call(self, subject: str, payload: bytes = b"", lines: bytes = b"") -> dict[str, Any]:
         """The answer to a request of the admin, from JSON. With `lines` only a login."""
-        login = {"user": self.admin, "pass": self.password, **_CONNECT}
+        login = {**(self.admin_login or {}), **_CONNECT}
         with self.connect() as connection:
             connection.sendall(b"CONNECT %s\r\n" % json.dumps(login).encode())
             if lines:
@@ -117,6 +121,11 @@ class Nats(Server):
         payload = json.dumps({"filter": subject} if subject else {}).encode()
         for stream in self.STREAMS if not subject else self.STREAMS[:1]:
             self.call(f"$JS.API.STREAM.PURGE.{stream}", payload)
+
+    def delete_streams(self) -> None:
+        """Remove all streams of the engine."""
+        for stream in self.STREAMS:
+            self.call(f"$JS.API.STREAM.DELETE.{stream}")
 
     @property
     def url(self) -> str:

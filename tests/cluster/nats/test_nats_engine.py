@@ -1,29 +1,21 @@
 """The engine on a real NATS server, with TLS and a user who may do only what the engine needs."""
 
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from aiostream_ds._cluster.nats.nats_engine import NatsEngine
-from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
 from aiostream_ds._cluster.nats.nats_subjects import Subjects
 from tests.cluster.engine_contract import EngineContract
-from tests.servers import Nats, certificates
-from tests.servers.nats import client_context
+from tests.cluster.nats.engines import settings
+from tests.servers import Nats
 
 pytestmark = pytest.mark.slow  # a real server
 
 
-@pytest.fixture(scope="module")
-def nats() -> Iterator[Nats]:
-    with Nats(tls=certificates().server) as server:
-        yield server
-
-
 class NatsTestServer:
-    """For one test: the streams are purged before."""
+    """For one test."""
 
     too_large = 1 << 20
     entries = 30
@@ -34,8 +26,7 @@ class NatsTestServer:
         self.engines: list[NatsEngine] = []
 
     async def connect(self) -> NatsEngine:
-        settings = NatsEngineSettings(self.nats.url, tls=client_context(), entries=self.entries)
-        engine = NatsEngine(settings)
+        engine = NatsEngine(settings(self.nats, entries=self.entries))
         await engine.open()
         self.engines.append(engine)
         return engine
@@ -47,7 +38,6 @@ class NatsTestServer:
 class TestNatsEngine(EngineContract):
     @pytest_asyncio.fixture
     async def server(self, nats: Nats) -> AsyncIterator[NatsTestServer]:
-        nats.purge()
         server = NatsTestServer(nats)
         yield server
         for engine in server.engines:

@@ -20,7 +20,7 @@ from aiostream_ds._cluster.nats.nats_servers import NatsServer, discovered_serve
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["NatsClient"]
+__all__ = ["ConnectionReplaced", "NatsClient"]
 
 logger = get_logger(__name__)
 
@@ -31,10 +31,15 @@ _RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each attempt at all servers; the last one again and again."""
 
 
+class ConnectionReplaced(EngineError):
+    """A request was for a connection that is lost: it was not sent."""
+
+
 class _Subscription:
     def __init__(self, subject: str, handler: Callable[[NatsMessage], None]) -> None:
         self.subject = subject
         self.handler = handler
+        self.error: MissingPermission | None = None
 
 
 class NatsClient:
@@ -124,6 +129,7 @@ class NatsClient:
 
     def _use(self, connection: NatsConnection) -> None:
         for number, each in self._subscriptions.items():
+            each.error = None
             connection.subscribe(number, each.subject, each.handler)
         self._connection = connection
         self.connection_number += 1
@@ -185,6 +191,7 @@ class NatsClient:
         """The answer to a request. With `number` it is sent on that connection only.
 
         Raises:
+            ConnectionReplaced: there is another connection now.
             EngineError: there is none in time, or the connection is lost: the server may have
                 processed the request.
             MissingPermission: the user may not publish to this subject.
@@ -207,7 +214,7 @@ class NatsClient:
             async with asyncio.timeout(self._timeout):
                 connection = await self._open_connection()
                 if number is not None and number != self.connection_number:
-                    raise EngineError("NATS: the connection was lost before the request")
+                    raise ConnectionReplaced("NATS: the connection was lost before the request")
                 return await connection.request(subject, payload, headers, is_batch=is_batch)
         except TimeoutError:
             raise self._late() from None
@@ -249,8 +256,9 @@ class NatsClient:
                 await connection.flush()
         except TimeoutError:
             raise self._late() from None
-        if number not in self._subscriptions:
-            raise MissingPermission("NATS: the user may not subscribe to this subject")
+        subscription = self._subscriptions.get(number)
+        if subscription is not None and subscription.error is not None:
+            raise subscription.error
 
     def unsubscribe(self, number: int) -> None:
         """End a subscription."""
@@ -259,9 +267,8 @@ class NatsClient:
             self._connection.unsubscribe(number)
 
     def _denied(self, subject: str, error: MissingPermission) -> None:
-        """A subscription that the server has refused is not one."""
-        numbers = [n for n, each in self._subscriptions.items() if each.subject == subject]
-        for number in numbers:
-            del self._subscriptions[number]
-        if numbers:
-            logger.warning("%s", error)
+        """The server has refused a subscription."""
+        for each in self._subscriptions.values():
+            if each.subject == subject:
+                each.error = error
+                logger.warning("%s", error)

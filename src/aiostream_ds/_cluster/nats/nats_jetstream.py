@@ -2,12 +2,12 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from aiostream_ds._cluster.engine import EngineError
-from aiostream_ds._cluster.nats.nats_client import NatsClient
+from aiostream_ds._cluster.nats.nats_client import ConnectionReplaced, NatsClient
 from aiostream_ds._cluster.nats.nats_protocol import NatsMessage, parse_headers
 
 __all__ = ["JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
@@ -27,7 +27,8 @@ class JetStreamError(EngineError):
 
 
 class NotExpected(Exception):
-    """The last message of the subject is not the expected one."""
+    """The last message of the subject is not the expected one, or was seen on a connection that is
+    lost: the server may have lost messages with it."""
 
 
 class StoredMessage(NamedTuple):
@@ -41,10 +42,15 @@ class StoredMessage(NamedTuple):
 
 
 class JetStream:
-    """Requests for streams. They raise EngineError."""
+    """Requests for streams. They raise EngineError.
 
-    def __init__(self, client: NatsClient) -> None:
+    Args:
+        repair: called when no stream takes a message that is stored.
+    """
+
+    def __init__(self, client: NatsClient, repair: Callable[[], Awaitable[None]]) -> None:
         self._client = client
+        self._repair = repair
 
     @property
     def connection_number(self) -> int:
@@ -69,9 +75,15 @@ class JetStream:
         Raises:
             NotExpected: the headers expect another last sequence of the subject.
         """
-        message = await self._client.request(subject, payload, headers, connection_number)
+        try:
+            message = await self._client.request(subject, payload, headers, connection_number)
+            if message.status:
+                await self._repair()
+                message = await self._client.request(subject, payload, headers, connection_number)
+        except ConnectionReplaced:
+            raise NotExpected from None
         if message.status:
-            raise JetStreamError(f"no stream of JetStream takes {subject!r}; was it deleted?")
+            raise JetStreamError(f"no stream of JetStream takes {subject!r}")
         answer = _decoded(message)
         error = answer.get("error")
         if error is None:

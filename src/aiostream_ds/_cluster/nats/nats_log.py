@@ -192,10 +192,10 @@ class ChannelLogs:
         if schema is not None:
             return message._replace(schema=schema)
         place, known = tail.place, tail.schema
-        if place is None or known is None:
+        if place is None:
             return message
         is_due = message.id.number == 0 or place.age >= self._entries // 2
-        if is_due and message.node and len(known) + len(message.payload) <= bound:
+        if known is not None and is_due and len(known) + len(message.payload) <= bound:
             return message._replace(schema=known)
         return message._replace(place=place)
 

@@ -57,7 +57,10 @@ def parse_servers(text: str) -> Sequence[NatsServer]:
 
 def _server(text: str) -> NatsServer:
     shown = text.rpartition("@")[2]  # without the password
-    url = urlsplit(text if "://" in text else f"nats://{text}")
+    try:
+        url = urlsplit(text if "://" in text else f"nats://{text}")
+    except ValueError:
+        raise ConfigError(f"expected the URL of a NATS server, got {shown!r}") from None
     if url.scheme not in _SCHEMES:
         raise ConfigError(
             f"the URL of a NATS server must begin with nats:// or tls://, got {url.scheme}://"

@@ -1,10 +1,13 @@
 """The two streams of the engine: created, or changed to what the settings want, and checked."""
 
+import asyncio
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_client import NatsClient
 from aiostream_ds._cluster.nats.nats_connection import MissingPermission
 from aiostream_ds._cluster.nats.nats_jetstream import (
@@ -24,11 +27,15 @@ _OLDEST = (2, 11)
 
 _NO_STREAM = 10_059
 _IN_USE = 10_058  # with another configuration
+_REPAIR_INTERVAL = 0.5  # seconds
+_ATTEMPTS = 5
+_ATTEMPT_INTERVAL = 0.1  # seconds
 _PROBE = "_probe"
 _IMPOSSIBLE = str((1 << 63) - 1)
 """A sequence that no message has, so that nothing is stored."""
 
 _WORDS: Mapping[int, str] = {
+    10_052: "it cannot be changed to what the settings want",
     10_039: "JetStream is not enabled for this account",
     10_076: "JetStream is not enabled",
     10_065: "another stream has these subjects; the name of the cluster must be another one",
@@ -59,6 +66,8 @@ class Streams:
         self._jetstream = jetstream
         self._subjects = subjects
         self._ahead = 0.0
+        self._repairing = asyncio.Lock()
+        self._repaired = -math.inf
 
     def now(self) -> float:
         """The time of the server in seconds, as of its last answer here."""
@@ -91,6 +100,21 @@ class Streams:
         for wanted in self._wanted():
             await self._ensure(wanted)
 
+    async def repair(self) -> None:
+        """Set up the streams if one was deleted. Calls at the same time are one.
+
+        Raises:
+            EngineError: it is not possible now.
+        """
+        async with self._repairing:
+            if time.monotonic() - self._repaired < _REPAIR_INTERVAL:
+                return
+            try:
+                await self.ensure()
+            except ConfigError as error:
+                raise EngineError(str(error)) from error
+            self._repaired = time.monotonic()
+
     def _wanted(self) -> Sequence[Mapping[str, Any]]:
         settings, subjects = self._settings, self._subjects
         common = {
@@ -100,7 +124,6 @@ class Streams:
             "num_replicas": settings.replicas,
             "max_age": 0,
             "max_msgs": -1,
-            "allow_direct": True,
         }
         log = {
             "name": subjects.log_stream,
@@ -108,6 +131,7 @@ class Streams:
             "subjects": [subjects.logs],
             "max_msgs_per_subject": settings.entries,
             "max_bytes": settings.max_bytes,
+            "allow_direct": True,
             "republish": {"src": subjects.logs, "dest": subjects.live},
         }
         state = {
@@ -121,25 +145,35 @@ class Streams:
         return common | log, common | state
 
     async def _ensure(self, wanted: Mapping[str, Any]) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                found = await self._set_up(wanted)
+            except JetStreamError as error:
+                explained = self._explained(wanted["name"], error)
+                if isinstance(explained, ConfigError) or attempt == _ATTEMPTS:
+                    raise explained from error
+                await asyncio.sleep(_ATTEMPT_INTERVAL)  # a stream may be just being deleted
+            else:
+                self._ahead = parse_time(found["ts"]) - time.monotonic()
+                return
+
+    async def _set_up(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
         name = wanted["name"]
         try:
-            try:
-                found = await self._jetstream.call("STREAM.INFO", name)
-            except JetStreamError as error:
-                if error.number != _NO_STREAM:
-                    raise
-                found = await self._jetstream.call("STREAM.CREATE", name, **wanted)
-            present = found["config"]
-            if present["subjects"] != wanted["subjects"]:
-                raise ConfigError(
-                    f"the stream {name!r} of NATS must have the subjects {wanted['subjects']}, got"
-                    f" {present['subjects']}; delete it, or set another name"
-                )
-            if self._differs(wanted, present):
-                found = await self._jetstream.call("STREAM.UPDATE", name, **{**present, **wanted})
+            found = await self._jetstream.call("STREAM.INFO", name)
         except JetStreamError as error:
-            raise self._explained(name, error) from error
-        self._ahead = parse_time(found["ts"]) - time.monotonic()
+            if error.number != _NO_STREAM:
+                raise
+            found = await self._jetstream.call("STREAM.CREATE", name, **wanted)
+        present = found["config"]
+        if present["subjects"] != wanted["subjects"]:
+            raise ConfigError(
+                f"the stream {name!r} of NATS must have the subjects {wanted['subjects']}, got"
+                f" {present['subjects']}; delete it, or set another name"
+            )
+        if self._differs(wanted, present):
+            found = await self._jetstream.call("STREAM.UPDATE", name, **{**present, **wanted})
+        return found
 
     @staticmethod
     def _differs(wanted: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
@@ -153,8 +187,8 @@ class Streams:
             return ConfigError(f"the stream {stream!r} of NATS: {_WORDS[error.number]}: {error}")
         if not error.number and "not enabled" in str(error):
             return ConfigError(f"{error}; the NATS server needs jetstream in its configuration")
-        if error.status == 503:
-            return error  # there is no leader yet
+        if error.status >= 500:
+            return error  # there is no leader yet, for example
         return ConfigError(f"the stream {stream!r} of NATS cannot be set up: {error}")
 
     async def _check_rights(self) -> None:

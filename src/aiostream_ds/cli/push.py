@@ -184,6 +184,7 @@ class _Run:
         self._tees = parsed.tee
         self._lines = 0
         self._bad = 0
+        self._ends = 0  # of a file, after a signal
         names = [name.strip() for name in parsed.names.split(",")] if parsed.names else []
         self._names = names
         self._push = self._client(path)
@@ -233,7 +234,7 @@ class _Run:
                 if line is not None:
                     self._send(line)
                 self._screen.progress(self._push, self._left_out)
-                if self._is_over():
+                if self._signals.number and self._is_over(line):
                     break
             self._rows.end()
             self._push.close(self._time_left())
@@ -317,12 +318,17 @@ class _Run:
             self._tees = False  # the next program has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
-    def _is_over(self) -> bool:
-        """After a signal a file ends at once; a pipe when the program before it has ended, which
-        may have got the signal, too, and prints its last rows."""
-        if not self._signals.number:
-            return False
-        return self._file is not None or not _is_pipe(sys.stdin.fileno()) or not self._time_left()
+    def _is_over(self, line: Line | None) -> bool:
+        """Whether the input ends after a signal: a pipe when the program before it has ended, which
+        may have got the signal, too, and prints its last rows; a file that is followed at the end
+        of what was written before the signal; a file at once."""
+        if self._time_left() == 0:
+            return True
+        if self._file is None:
+            return not _is_pipe(sys.stdin.fileno())
+        if line is None:
+            self._ends += 1
+        return not self._parsed.follow or self._ends > 1  # the first end may be of before
 
     def _time_left(self) -> float:
         """The seconds to wait for the last rows; after a signal from then on."""

@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 const require = createRequire(new URL("../frontend/package.json", import.meta.url));
 const { chromium } = require("playwright-core");
-const [garden, file, host, frames, images] = process.argv.slice(2);
+const [garden, file, host, pushed, frames, images] = process.argv.slice(2);
 const WIDTH = 900;
 const HEIGHT = 520;
 
@@ -81,4 +81,8 @@ for (const scheme of ["light", "dark"]) {
 const phone = await open(host, { viewport: { width: 390, height: 720 }, colorScheme: "light" });
 await phone.waitForTimeout(4000);
 await phone.screenshot({ path: join(images, "console-phone.png") });
+const rows = await open(pushed, { ...size, colorScheme: "light" });
+await rows.waitForSelector(".panels > :nth-child(3) canvas");
+await rows.waitForTimeout(2000);
+await rows.screenshot({ path: join(images, "push.png") });
 await browser.close();

@@ -11,7 +11,3 @@ class SharingSettings(Settings):
     share: bool = False
     """Whether all Grafana servers of a cluster share one connection to the upstream system. Needs
     `cluster_url` in the server's configuration."""
-
-    def is_shared(self, declared: str) -> bool:
-        """For `DataSource._is_shared`: `declared` is the option of the stream."""
-        return self.share or declared == "cluster"

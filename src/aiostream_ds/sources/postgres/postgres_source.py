@@ -88,7 +88,7 @@ class Postgres(DataSource[PostgresSettings]):
             tasks.cancel_scope.cancel()
 
     def _is_shared(self, declared: str) -> bool:
-        return self.settings.is_shared(declared)
+        return self.settings.share or super()._is_shared(declared)
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings) if stream == "notifications" else declared

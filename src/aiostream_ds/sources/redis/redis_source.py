@@ -378,7 +378,7 @@ class Redis(DataSource[RedisSettings]):
         return Health(ok=is_usable, message="; ".join(parts), details=details)
 
     def _is_shared(self, declared: str) -> bool:
-        return self.settings.is_shared(declared)
+        return self.settings.share or super()._is_shared(declared)
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings) if stream in _LABELLED else declared

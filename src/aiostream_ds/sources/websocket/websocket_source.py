@@ -84,7 +84,7 @@ class WebSocket(DataSource[WebSocketSettings]):
                 yield
 
     def _is_shared(self, declared: str) -> bool:
-        return self.settings.is_shared(declared)
+        return self.settings.share or super()._is_shared(declared)
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         return with_labels(declared, self.settings)

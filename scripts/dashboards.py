@@ -404,6 +404,40 @@ def websocket() -> Json:
     return messages("websocket", "Messages of a WebSocket, as they arrive.", "symbol")
 
 
+def push() -> Json:
+    """The source `push`."""
+    rows, table = query("rows", path="${path}"), query("table", path="${path}")
+    return dashboard(
+        "push",
+        "Rows that programs push over HTTP: their history, and each new one.",
+        [text_box("path", "Path", "lab/run-1")],
+        panel(
+            "timeseries",
+            "Numbers of $path, a series for each set of labels",
+            (24, 9),
+            rows,
+            maxDataPoints=FIVE_MINUTES,
+            **lines(),
+        ),
+        panel("stat", "Newest values", (8, 10), rows, **NEWEST, **newest(**neutral())),
+        panel(
+            "table",
+            "Rows of the last 10 s",
+            (16, 10),
+            table,
+            transformations=without("cursor"),
+            **NEWEST,
+            **newest_first(),
+        ),
+        text(
+            (24, 3),
+            "Push a row: `curl -H \"Authorization: Bearer TOKEN\" -d '{\"celsius\": 21.5}'"
+            " GRAFANA/api/datasources/uid/aiostream-push/resources/push/lab/run-1`"
+            " with the token of a service account that has the role Editor.",
+        ),
+    )
+
+
 def messages(source: str, description: str, name: str) -> Json:
     """A source whose query type `messages` has live rows only."""
     rows = query("messages", parameters=f"${{{name}}}")
@@ -521,7 +555,7 @@ def laid_out(panels: Sequence[Json]) -> Iterator[Json]:
 
 def files() -> Iterator[tuple[Path, str]]:
     """Every file with its content."""
-    for make in (demo, host, file, mqtt, http, postgres, redis, websocket):
+    for make in (demo, host, file, mqtt, http, postgres, push, redis, websocket):
         model = make()
         name = f"{make.__name__}.json"
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"

@@ -6,16 +6,19 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 import yaml
 
 from aiostream_ds.packaging.package_layout import importable_dashboards
 from aiostream_ds.sources.builtin_plugin import PLUGIN_ID, SOURCES
+from aiostream_ds.stores import SqliteStore
 from aiostream_ds.testing import serve_in_memory
 from tests.servers import Mosquitto, Redis, certificates
 from tests.servers.web import EventServer, SocketServer
@@ -169,6 +172,10 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
             settings |= {"host": "localhost", "port": server.port, "database": server.database}
             settings["caCertificate"] = certificates().ca
             secrets["password"] = READER_PASSWORD
+        elif source == "push":
+            settings["directory"] = str(folder)
+            with ThreadPoolExecutor() as threads:
+                threads.submit(anyio.run, push_row, folder, known["path"]).result()
         elif source == "http":
             server = stack.enter_context(EventServer())
             settings["url"] = f"http://127.0.0.1:{server.port}/sse/{{topic}}"
@@ -177,6 +184,11 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
             server = stack.enter_context(SocketServer())
             settings["url"] = f"ws://127.0.0.1:{server.port}/"
         yield {"settings": settings, "secrets": secrets}
+
+
+async def push_row(folder: Path, path: str) -> None:
+    async with SqliteStore(folder, name="push-test") as store:
+        await store.append(path, [{"time": round(time.time() * 1000), "celsius": 21.5}])
 
 
 @EACH_PROVISIONED

@@ -87,8 +87,8 @@ class KeyNames:
         return ChannelKeys(state, log, nodes, *self.partitions[number])
 
     def probe(self, partition: int) -> bytes:
-        """A key for a dry run of commands."""
-        return f"{self._starts[partition]}check".encode()
+        """The beginning of keys for a dry run of commands."""
+        return f"{self._starts[partition]}check:".encode()
 
 
 @cache

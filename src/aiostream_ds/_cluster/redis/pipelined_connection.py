@@ -19,8 +19,10 @@ from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
 __all__ = ["ANSWER_SECONDS", "ConnectionLost", "PipelinedConnection", "ServerKind", "connect"]
 
 ANSWER_SECONDS = 2.0
-"""Seconds in which a server must accept a connection, and answer each command. A connection with an
-older command is closed: the network may have lost it."""
+"""Seconds in which a server must accept a connection. A connection on which an answer is missing
+and nothing arrives for so long is closed: the network may have lost it."""
+
+_GRACE = 0.05
 
 Word = str | bytes | int
 
@@ -77,6 +79,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._reader = Reader(replyError=DefaultParser.parse_error, notEnoughData=_MORE)
         self._outgoing: list[bytes] = []
         self._expected: deque[_Expected] = deque()
+        self._received_at = 0.0
         self._watchdog: asyncio.TimerHandle | None = None
         self._reason: PluginError | None = None
 
@@ -128,14 +131,17 @@ class PipelinedConnection(asyncio.Protocol):
             self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
 
-    def _check_age(self) -> None:
-        """Close the connection if the oldest command has no answer for too long."""
+    def _check_age(self, is_certain: bool = False) -> None:
+        """Close the connection if the server is silent for too long while it owes an answer."""
         self._watchdog = None
         if not self._expected or not self.is_open:
             return
-        left = self._expected[0].since + ANSWER_SECONDS - self._loop.time()
+        since = max(self._expected[0].since, self._received_at)
+        left = since + ANSWER_SECONDS - self._loop.time()
         if left > 0:
             self._watchdog = self._loop.call_later(left, self._check_age)
+        elif not is_certain:  # if the event loop was busy, the answer has arrived meanwhile
+            self._watchdog = self._loop.call_later(_GRACE, self._check_age, True)
         else:
             self._end(UpstreamError(f"Redis {self.server} does not answer in time"))
 
@@ -153,6 +159,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answers and notifications have arrived."""
+        self._received_at = self._loop.time()
         try:
             self._reader.feed(data)
             while (item := self._reader.gets()) is not _MORE:

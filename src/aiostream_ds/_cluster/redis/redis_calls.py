@@ -109,6 +109,9 @@ class RedisCalls:
         servers: which server has a key.
         recovery: what follows a failure.
         on_lost: called with a connection that was lost.
+
+    Attributes:
+        is_closed: whether calls fail from now on.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class RedisCalls:
         on_lost: Callable[[PipelinedConnection], object],
     ) -> None:
         self._servers, self._recovery = servers, recovery
+        self.is_closed = False
         self.connections = OpenConnections(servers.login, lambda item: None, on_lost)
 
     async def run(self, script: Script, keys: tuple[bytes, ...], *arguments: Word) -> Any:
@@ -154,6 +158,8 @@ class RedisCalls:
         loop = asyncio.get_running_loop()
         end = loop.time() + CALL_SECONDS
         while True:
+            if self.is_closed:
+                raise EngineError("the connection to Redis is closed")
             try:
                 result = await attempt()
             except (ConnectionLost, RedisError, PluginError) as error:

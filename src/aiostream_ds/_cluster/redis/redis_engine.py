@@ -23,12 +23,12 @@ from aiostream_ds._cluster.redis.channel_keys import PARTITIONS, KeyNames
 from aiostream_ds._cluster.redis.channel_watches import ChannelWatches, entry_id
 from aiostream_ds._cluster.redis.log_cleanup import KEPT_SECONDS, keep_clean
 from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, is_transient
-from aiostream_ds._cluster.redis.redis_fitness import check_server
+from aiostream_ds._cluster.redis.redis_fitness import check_server, needed_rights
 from aiostream_ds._cluster.redis.redis_scripts import Scripts
 from aiostream_ds._cluster.redis.redis_url import RedisAccess, servers_at
 from aiostream_ds._loggers import get_logger
-from aiostream_ds._redis.redis_connection import Address
-from aiostream_ds.errors import PluginError
+from aiostream_ds._redis.redis_connection import Address, MissingRight
+from aiostream_ds.errors import ConfigError, PluginError
 
 __all__ = ["ENTRY_BYTES", "RedisEngine"]
 
@@ -62,6 +62,9 @@ class RedisEngine:
         log_bytes: maximum bytes of the payloads of a log, and of one entry; at most `ENTRY_BYTES`
             for an entry.
 
+    Attributes:
+        event_limit: events that wait for their reader; see `EVENTS`.
+
     Raises:
         ConfigError: an argument is invalid.
     """
@@ -87,6 +90,7 @@ class RedisEngine:
         watches = self._watches = ChannelWatches(
             self._servers, self._calls, self._recovery, sharded=sharded, emit=self._emit
         )
+        self.event_limit = EVENTS
         self._events: deque[Event] = deque()
         self._has_events = asyncio.Event()
         self._is_closed = False
@@ -113,6 +117,9 @@ class RedisEngine:
         except PluginError as error:
             if is_transient(error):
                 raise EngineError(error.message) from error
+            if isinstance(error, MissingRight):
+                rights = needed_rights(self._keys, sharded=self._sharded)
+                raise ConfigError(f"{error.message}; {rights}") from error
             raise
         if not self._tasks:
             self._start(keep_clean(self._calls, self._keys, self._scripts))
@@ -122,7 +129,7 @@ class RedisEngine:
 
     async def aclose(self) -> None:
         """Close the connections, and end `events`."""
-        self._is_closed = True
+        self._is_closed = self._calls.is_closed = True
         self._has_events.set()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
@@ -252,8 +259,8 @@ class RedisEngine:
             await self._has_events.wait()
 
     def _emit(self, event: Event) -> None:
-        if len(self._events) >= EVENTS:
-            log.warning("%d events of the cluster were not read in time: dropped", EVENTS)
+        if len(self._events) >= self.event_limit:
+            log.warning("%d events of the cluster were not read in time", len(self._events))
             self._events.clear()
             event = Reconnected()
         self._events.append(event)

@@ -15,7 +15,7 @@ from aiostream_ds._cluster.redis.redis_scripts import Scripts
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["CLUSTER_RIGHTS", "RIGHTS", "check_server"]
+__all__ = ["CLUSTER_RIGHTS", "RIGHTS", "check_kind", "check_server", "needed_rights"]
 
 log = get_logger(__name__)
 
@@ -50,33 +50,37 @@ async def check_server(
         UpstreamError: the server does not answer.
     """
     server = connection.server
-    _check_kind(connection.kind, f"Redis {server}", sharded=sharded)
+    check_kind(connection.kind, f"Redis {server}", sharded=sharded)
+    subscribe, unsubscribe = "SUBSCRIBE", "UNSUBSCRIBE"
+    if sharded:
+        subscribe, unsubscribe = "SSUBSCRIBE", "SUNSUBSCRIBE"
+    tried = [probe + suffix for suffix in (b"hash", b"stream", b"set")]
+    rest: tuple[bytes | int, ...] = (len(tried), *tried)
     try:
-        refused = await connection.call(("EVAL", scripts.check.text, 1, probe))
-        subscribe, unsubscribe = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else (
-            "SUBSCRIBE", "UNSUBSCRIBE",
-        )  # fmt: skip
+        refused = await connection.call(("EVAL", scripts.check.text, *rest))
+        await connection.call(("EVALSHA", scripts.check.hash, *rest))
         await connection.subscribe(subscribe, (probe,))
         await connection.subscribe(unsubscribe, (probe,))
     except (RedisError, ConnectionLost) as error:
         found = connection.describe(error)
         if isinstance(found, ConfigError):
-            raise ConfigError(f"{found.message}; {_needed(keys, sharded)}") from error
+            raise ConfigError(f"{found.message}; {needed_rights(keys, sharded=sharded)}") from error
         raise found from error
     if refused:
         raise ConfigError(
             f"Redis {server} refuses commands: {'; '.join(each.decode() for each in refused)};"
-            f" {_needed(keys, sharded)}"
+            f" {needed_rights(keys, sharded=sharded)}"
         )
     await _check_eviction(connection)
 
 
-def _needed(keys: KeyNames, sharded: bool) -> str:
+def needed_rights(keys: KeyNames, *, sharded: bool) -> str:
+    """What the administrator of the server has to give the user."""
     rights = f"{RIGHTS} {CLUSTER_RIGHTS}" if sharded else RIGHTS
     return f"the user needs the rights ~{keys.prefix}* &{keys.prefix}* {rights}"
 
 
-def _check_kind(kind: ServerKind, server: str, *, sharded: bool) -> None:
+def check_kind(kind: ServerKind, server: str, *, sharded: bool) -> None:
     if kind.mode == "sentinel":
         raise ConfigError(f"{server} is a sentinel; use redis+sentinel://host:26379/<primary>")
     if (kind.mode == "cluster") != sharded:
@@ -88,7 +92,7 @@ def _check_kind(kind: ServerKind, server: str, *, sharded: bool) -> None:
     found = tuple(int(part) for part in re.findall(r"\d+", kind.version)[:2])
     if found < oldest:
         raise ConfigError(
-            f"{server} must be version {oldest[0]}.{oldest[1]} or newer, got {kind.version}"
+            f"{server} must be version {oldest[0]}.{oldest[1]} or newer, got {kind.version!r}"
         )
 
 

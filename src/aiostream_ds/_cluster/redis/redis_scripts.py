@@ -205,7 +205,8 @@ local kept = tonumber(ARGV[1])
 local now = clock()
 local found = redis.call('HGETALL', leases)
 for n = 1, #found, 2 do
-  if math.abs(now - string.match(found[n + 1], '%d+')) > kept then
+  local start, duration = string.match(found[n + 1], '(%d+) (%d+)')
+  if math.abs(now - start) > math.max(kept, duration) then
     redis.call('HDEL', leases, found[n])
   end
 end
@@ -238,36 +239,36 @@ return 0
 """
 
 _CHECK = """
-local key, refused = KEYS[1], {}
-local function try(...)
-  local answer = redis.pcall(...)
+local refused = {}
+local function try(command, ...)
+  local answer = redis.pcall(command, ...)
   if type(answer) == 'table' and answer.err then
-    table.insert(refused, table.concat({select(1, ...)}, ' ', 1, 1) .. ': ' .. answer.err)
+    table.insert(refused, command .. ': ' .. answer.err)
   end
 end
+local hash, stream, set = unpack(KEYS)
 try('TIME')
-try('HSET', key, 'a', '1', 'b', '2')
-try('HGET', key, 'a')
-try('HMGET', key, 'a')
-try('HGETALL', key)
-try('HDEL', key, 'b')
-try('EXISTS', key)
-try('PERSIST', key)
-try('DEL', key)
-try('XADD', key, 'MAXLEN', '~', 10, '1-0', 'a', 'b')
-try('XADD', key, 'NOMKSTREAM', 'MAXLEN', '~', 10, '2-0', 'a', 'b')
-try('XRANGE', key, '(1-0', '+', 'COUNT', 1)
-try('XINFO', 'STREAM', key)
-try('XTRIM', key, 'MINID', '1-0')
-redis.call('DEL', key)
-try('ZADD', key, 0, 'a')
-try('ZRANGE', key, 0, -1)
-try('ZRANGEBYSCORE', key, '-inf', 0, 'LIMIT', 0, 1)
-try('ZSCORE', key, 'a')
-try('PEXPIRE', key, 1000)
-try('ZREM', key, 'a')
-try('PUBLISH', key, '')
-redis.pcall('DEL', key)
+try('HSET', hash, 'a', '1', 'b', '2')
+try('HGET', hash, 'a')
+try('HMGET', hash, 'a')
+try('HGETALL', hash)
+try('HDEL', hash, 'b')
+try('EXISTS', hash)
+try('PERSIST', hash)
+try('XADD', stream, 'MAXLEN', '~', 10, '*', 'a', 'b')
+try('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', 10, '*', 'a', 'b')
+try('XRANGE', stream, '(1-0', '+', 'COUNT', 1)
+try('XINFO', 'STREAM', stream)
+try('XTRIM', stream, 'MINID', '1-0')
+try('ZADD', set, 0, 'a')
+try('ZRANGE', set, 0, -1)
+try('ZRANGEBYSCORE', set, '-inf', 0, 'LIMIT', 0, 1)
+try('ZSCORE', set, 'a')
+try('ZREM', set, 'a')
+try('PUBLISH', stream, '')
+for _, key in ipairs(KEYS) do redis.pcall('PEXPIRE', key, 1000) end
+try('PEXPIRE', stream, 1000)
+try('DEL', unpack(KEYS))
 return refused
 """
 

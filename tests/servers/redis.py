@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from .ports import free_port
@@ -141,27 +141,47 @@ class RedisClusterNode(Redis):
 
 @contextlib.contextmanager
 def redis_cluster(
-    count: int = 3, kind: type[RedisClusterNode] = RedisClusterNode
+    count: int = 3, kind: type[RedisClusterNode] = RedisClusterNode, *, replicas: int = 0
 ) -> Iterator[Sequence[RedisClusterNode]]:
-    """A cluster of primaries without replicas, which share the slots in order."""
+    """A cluster of primaries, which share the slots in order, and replicas of the first ones."""
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(kind()) for _ in range(count)]
+        nodes = [stack.enter_context(kind()) for _ in range(count + replicas)]
         slots = [16_384 * n // count for n in range(count + 1)]
         for node, first, end in zip(nodes, slots, slots[1:], strict=False):
             node.call("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
         for other in nodes[1:]:
             nodes[0].call("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus_port)
-        deadline = time.monotonic() + 20
-        while not all(_knows_all(node, count) for node in nodes):
-            if time.monotonic() > deadline:
-                raise RuntimeError("the cluster did not form")
-            time.sleep(0.05)
+        _wait_for(lambda: all(_knows_all(node, count + replicas) for node in nodes))
+        for primary, replica in zip(nodes, nodes[count:], strict=False):
+            replica.call("CLUSTER", "REPLICATE", primary.call("CLUSTER", "MYID")[5:45])
+        _wait_for(lambda: all(_replicas(node) == replicas for node in nodes))
+        _wait_for(lambda: all(_is_linked(node) for node in nodes[count:]))
         yield nodes
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the cluster did not form")
+        time.sleep(0.05)
 
 
 def _knows_all(node: Redis, count: int) -> bool:
     info = node.call("CLUSTER", "INFO")
-    return b"cluster_state:ok" in info and b"cluster_slots_assigned:16384" in info
+    return (
+        b"cluster_state:ok" in info
+        and b"cluster_slots_assigned:16384" in info
+        and b"cluster_known_nodes:%d\r" % count in info
+    )
+
+
+def _replicas(node: Redis) -> int:
+    return node.call("CLUSTER", "NODES").count(b"slave ")
+
+
+def _is_linked(node: Redis) -> bool:
+    return b"master_link_status:up" in node.call("INFO", "replication")
 
 
 def _packed(words: Sequence[str | bytes | int]) -> bytes:

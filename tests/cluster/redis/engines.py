@@ -116,6 +116,16 @@ class Writer:
         self.written.append(entry)
         return entry
 
+    async def repair(self) -> None:
+        """Take the channel again, and append what the log lacks."""
+        taken = await self.take()
+        written, self.written = self.written, []
+        for entry in written:
+            if entry.id <= taken.last:
+                self.written.append(entry)
+            else:
+                await self.append(entry.payload)
+
 
 async def payloads(engine: RedisEngine, channel: str = "c") -> list[bytes]:
     """The payloads of a log, without those of `take`."""

@@ -52,6 +52,7 @@ ASYNCIO = {
     "_cluster/redis/redis_engine.py",
     "_channels/paced.py",
     "_channels/registry.py",
+    "_cluster/member.py",
     "_cluster/nats/nats_client.py",
     "_cluster/nats/nats_connection.py",
     "_cluster/nats/nats_engine.py",

@@ -5,6 +5,7 @@ answers get lost when the connection breaks; a promoted replica lacks the last w
 """
 
 import asyncio
+import contextvars
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +36,7 @@ class _Channel:
     def __init__(self) -> None:
         self.node = ""
         self.term = 0
+        self.start = b""  # the first payload of the term
         self.taken_after = START  # the last entry before the term
         self.log: deque[Entry] = deque()
         self.removed = START  # the last entry that was removed from the log
@@ -53,7 +55,8 @@ class ModelServer:
         entries: bound of a log.
         largest: bound of an entry, in bytes.
         clock: seconds that are added to the clock of the loop: the server's clock may be set.
-        appended: each entry that was ever in a log, by channel, for checks.
+        appended: each entry that was ever in a log, by channel, with the connection that has
+            appended it and the first payload of the term, for checks.
         operations: how many there were, by name.
     """
 
@@ -65,7 +68,8 @@ class ModelServer:
         self.leases: dict[str, float] = {}
         self.connections: dict[ModelEngine, None] = {}
         self.watchers: dict[str, dict[ModelEngine, None]] = {}
-        self.appended: dict[str, list[Entry]] = {}
+        self.client: ModelEngine | None = None  # of the command that runs
+        self.appended: dict[str, list[tuple[Entry, ModelEngine | None, bytes]]] = {}
         self.operations: dict[str, int] = {}
         self._journal: deque[Callable[[], Any]] = deque(maxlen=_JOURNAL)
 
@@ -87,26 +91,20 @@ class ModelServer:
 
     def take(self, channel: str, node: str, payload: bytes) -> Ownership:
         found = self._channel(channel)
-        if found.node == node and self._first_payload(found) == payload:
+        if found.node == node and found.start == payload:
             return Ownership(node, found.term, True, found.taken_after)
         if found.node not in ("", node) and self.is_alive(found.node):
             return Ownership(found.node, found.term, False, found.last)
-        before = found.node, found.term, found.taken_after
+        before = found.node, found.term, found.taken_after, found.start
         term = max(int(self.time() * 1000), found.last.term + 1, found.term + 1)
         found.node, found.term, found.taken_after = node, term, found.last
 
         def undo() -> None:
-            found.node, found.term, found.taken_after = before
+            found.node, found.term, found.taken_after, found.start = before
 
         entry = Entry(EntryId(term, 0), found.last, payload)
         self._append(channel, found, entry, undo)
         return Ownership(node, term, True, entry.previous)
-
-    def _first_payload(self, found: _Channel) -> bytes | None:
-        for entry in reversed(found.log):
-            if entry.id == (found.term, 0):
-                return entry.payload
-        return None
 
     def resign(self, channel: str, node: str, term: int) -> None:
         found = self._channel(channel)
@@ -134,7 +132,9 @@ class ModelServer:
         self, channel: str, found: _Channel, entry: Entry, undo: Callable[[], object]
     ) -> None:
         found.log.append(entry)
-        self.appended.setdefault(channel, []).append(entry)
+        if entry.id.number == 0:
+            found.start = entry.payload
+        self.appended.setdefault(channel, []).append((entry, self.client, found.start))
 
         def undo_all() -> None:
             undo()
@@ -212,6 +212,11 @@ class ModelServer:
             connection.disconnect()
 
 
+def _fail(answer: asyncio.Future[Any], reason: str) -> None:
+    if not answer.done():
+        answer.set_exception(EngineError(reason))
+
+
 class ModelEngine:
     """The connection of a node to a ModelServer.
 
@@ -233,17 +238,19 @@ class ModelEngine:
         self.reconnect = 0.1
         self.is_cut = self.is_dead = False
         self._random = random.Random(seed)
-        self._watched: set[str] = set()
+        self._watched: dict[str, None] = {}
         self._events: deque[Event] = deque()
         self._arrived = asyncio.Event()
-        self._arrives_at = 0.0
+        self._sent_at = self._answers_at = self._arrives_at = 0.0  # of the last of each
         self._epoch = 0  # of the connection
         self._is_connected = False
-        self._calls: set[asyncio.Future[None]] = set()
+        self._calls: dict[asyncio.Future[Any], None] = {}
 
     async def open(self) -> None:
+        if not self._is_reachable:
+            raise EngineError("cannot connect")
         self.server.connections[self] = None
-        self._is_connected = self._is_reachable
+        self._is_connected = True
 
     async def aclose(self) -> None:
         self.disconnect(again=False)
@@ -260,17 +267,21 @@ class ModelEngine:
         for channel in self._watched:
             self.server.watchers.get(channel, {}).pop(self, None)
         for call in tuple(self._calls):
-            if not call.done():
-                call.set_exception(EngineError("the connection was lost"))
+            _fail(call, "the connection was lost")
         if again:
-            asyncio.get_running_loop().call_later(self.reconnect, self._connect, self._epoch)
+            self._connect_later()
+
+    def _connect_later(self) -> None:
+        asyncio.get_running_loop().call_later(
+            self.reconnect, self._connect, self._epoch, context=contextvars.Context()
+        )
 
     def _connect(self, epoch: int) -> None:
         if epoch != self._epoch or self._is_connected:
             return
         if not self._is_reachable:
             if not self.is_dead:
-                asyncio.get_running_loop().call_later(self.reconnect, self._connect, epoch)
+                self._connect_later()
             return
         self._is_connected = True
         for channel in self._watched:
@@ -279,18 +290,19 @@ class ModelEngine:
 
     def notify(self, event: Event) -> None:
         """Called by the server for a channel that this node watches."""
-        if self.is_cut or self.is_dead or self._random.random() < self.missed:
-            return
-        delay = self._delay()
-        if not delay and self._arrives_at <= asyncio.get_running_loop().time():
-            self._deliver(event)
-            return
-        now = asyncio.get_running_loop().time()
-        self._arrives_at = max(now + delay, self._arrives_at)  # in order
-        asyncio.get_running_loop().call_at(self._arrives_at, self._arrive, event, self._epoch)
+        if self._is_reachable and self._random.random() >= self.missed:
+            self._arrives_at = self._schedule(self._arrives_at, self._arrive, event, self._epoch)
+
+    def _schedule(self, not_before: float, callback: Callable[..., None], *arguments: Any) -> float:
+        """Call back after the time of one way, in order. Not in the context of the running task:
+        what is on its way arrives also if its node stops."""
+        loop = asyncio.get_running_loop()
+        when = max(loop.time() + self._delay(), not_before)
+        loop.call_at(when, callback, *arguments, context=contextvars.Context())
+        return when
 
     def _arrive(self, event: Event, epoch: int) -> None:
-        if epoch == self._epoch and not self.is_cut:
+        if epoch == self._epoch and self._is_reachable:
             self._deliver(event)
 
     def _deliver(self, event: Event) -> None:
@@ -305,41 +317,51 @@ class ModelEngine:
         """One request and its answer. After a failure the request may have had its effect."""
         name = function.__name__
         self.server.operations[name] = self.server.operations.get(name, 0) + 1
-        loop = asyncio.get_running_loop()
-        broken: asyncio.Future[None] = loop.create_future()
-        self._calls.add(broken)
-        deadline = loop.call_later(self.timeout, self._time_out, broken)
-        try:
-            await self._way(broken)
-            result: Any = None
-            error: Exception | None = None
-            try:
-                result = function(*arguments)
-            except Exception as caught:
-                error = caught
-            await self._way(broken)
-            if error is not None:
-                raise error
-            return result
-        finally:
-            deadline.cancel()
-            self._calls.discard(broken)
-            if broken.done() and not broken.cancelled():
-                broken.exception()
-
-    @staticmethod
-    def _time_out(call: asyncio.Future[None]) -> None:
-        if not call.done():
-            call.set_exception(EngineError("no answer"))
-
-    async def _way(self, broken: asyncio.Future[None]) -> None:
-        """One way of a message; without a connection until the call times out."""
         if not self._is_connected:
             await asyncio.sleep(0)
             raise EngineError("not connected")
-        await asyncio.sleep(self._delay())
-        if broken.done() or not self._is_reachable:
-            await broken
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._calls[answer] = None
+        deadline = loop.call_later(self.timeout, _fail, answer, "no answer")
+        self._sent_at = self._schedule(
+            self._sent_at, self._request_arrives, self._epoch, answer, function, arguments
+        )
+        try:
+            return await answer
+        finally:
+            deadline.cancel()
+            self._calls.pop(answer, None)
+
+    def _request_arrives(
+        self,
+        epoch: int,
+        answer: asyncio.Future[Any],
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        if epoch != self._epoch or not self._is_reachable:
+            return
+        result: Any = None
+        error: Exception | None = None
+        self.server.client = self
+        try:
+            result = function(*arguments)
+        except Exception as caught:
+            error = caught
+        self._answers_at = self._schedule(
+            self._answers_at, self._answer_arrives, self._epoch, answer, result, error
+        )
+
+    def _answer_arrives(
+        self, epoch: int, answer: asyncio.Future[Any], result: Any, error: Exception | None
+    ) -> None:
+        if epoch != self._epoch or not self._is_reachable or answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
 
     # -- the interface ---------------------------------------------------------------------------
 
@@ -378,7 +400,7 @@ class ModelEngine:
         return found
 
     async def watch(self, channel: str) -> None:
-        self._watched.add(channel)
+        self._watched[channel] = None
         await self._call(self._watch, channel)
 
     def _watch(self, channel: str) -> None:
@@ -386,7 +408,7 @@ class ModelEngine:
             self.server.watchers.setdefault(channel, {})[self] = None
 
     async def unwatch(self, channel: str) -> None:
-        self._watched.discard(channel)
+        self._watched.pop(channel, None)
         self.server.watchers.get(channel, {}).pop(self, None)
 
     async def events(self) -> AsyncIterator[Event]:

@@ -3,10 +3,27 @@
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from aiostream_ds._cluster.engine import Engine
+import anyio
+from anyio.abc import TaskGroup
+
+from aiostream_ds._cluster.engine import NODES, Engine, EngineError, Event, Reconnected
+from aiostream_ds._cluster.entries import EntryCodec
+from aiostream_ds._cluster.lease import Lease
+from aiostream_ds._cluster.member import ChannelMember, give_up
+from aiostream_ds._cluster.node_options import NodeCounters, NodeOptions
 from aiostream_ds._cluster.sharing import Role, Sink, UpstreamSource
+from aiostream_ds._loggers import get_logger
+from aiostream_ds.errors import ConfigError
 
 __all__ = ["ChannelState", "ClusterNode", "NodeState"]
+
+log = get_logger(__name__)
+
+_RETRY = 0.1  # seconds after a renewal that has failed
+_OPEN_RETRY = 1.0
+_CONFIG_RETRY = 10.0
+_PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
+_FULL_CHECK = 4  # each so many questions all channels are compared, not only when a node has died
 
 
 class ChannelState(NamedTuple):
@@ -25,13 +42,14 @@ class NodeState(NamedTuple):
     Attributes:
         engine: name of the engine.
         connected: whether the lease is valid.
-        reason: why not; empty if it is.
+        reason: why the engine is away; empty if it is not.
         lease_age: seconds since the lease was last renewed; infinite before the first time.
         round_trip: seconds that the last renewal took.
         nodes: names of all nodes with a valid lease.
         takeovers: channels that this node has taken.
         fencings: channels that another node has taken while this node was their owner.
         losses: how often the engine had lost entries of a channel that this node owns.
+        fills: how often this node has read an upstream for rows that the log did not have.
         resets: how often subscribers of this node have missed messages.
         degraded: how often this node has lost the engine.
         too_large: messages that the engine did not take because of their size.
@@ -46,6 +64,7 @@ class NodeState(NamedTuple):
     takeovers: int
     fencings: int
     losses: int
+    fills: int
     resets: int
     degraded: int
     too_large: int
@@ -59,10 +78,24 @@ class ClusterNode:
     Args:
         engine: opened when the context is entered, and closed when it is left.
         name: unique for each start of a process, as in `server-1-5f0c2a`.
+        options: its times and limits.
     """
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, options: NodeOptions | None = None) -> None:
         self.engine, self.name = engine, name
+        self.options = options or NodeOptions()
+        self.lease = Lease(self.options.lease, self.options.margin, self.options.clock)
+        self.codec = EntryCodec(self.options.cipher)
+        self.counters = NodeCounters()
+        self.degraded = ""
+        self.alive: frozenset[str] = frozenset()
+        self._members: dict[str, ChannelMember] = {}
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._given_up: dict[str, tuple[int, bytes | None]] = {}
+        self._lease_changed = anyio.Event()
+        self._all_left = anyio.Event()
+        self._is_open = self._is_closing = False
+        self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
         """Open the engine, and get a lease.
@@ -71,7 +104,21 @@ class ClusterNode:
             ConfigError: the server cannot be used; the message has what to change. A server that
                 cannot be reached is not an error: the node is degraded until it can.
         """
-        raise NotImplementedError
+        try:
+            with anyio.fail_after(2 * self.options.lease):
+                await self.engine.open()
+                self._is_open = True
+                await self._renew()
+        except (EngineError, TimeoutError) as error:
+            self._set_degraded(str(error) or "no answer in time")
+        except BaseException:
+            await self.engine.aclose()
+            raise
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        for task in (self._keep_lease, self._watch_nodes, self._read_events):
+            self._group.start_soon(task)
+        return self
 
     async def __aexit__(
         self,
@@ -79,35 +126,211 @@ class ClusterNode:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give all channels up, and the lease."""
-        raise NotImplementedError
+        """Give all channels up, and the lease: `run_channel` returns."""
+        assert self._group is not None
+        self._is_closing = True
+        for scope in self._scopes.values():
+            scope.cancel()
+        with anyio.move_on_after(4 * self.options.lease, shield=True):
+            if self._members:
+                await self._all_left.wait()
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(None, None, None)
+        with anyio.CancelScope(shield=True):
+            try:
+                with anyio.move_on_after(self.options.lease):
+                    if self._is_open and not self.degraded:
+                        await self.engine.release(self.name)
+            except EngineError as failure:
+                log.info("the lease of this node is left to end", extra={"reason": str(failure)})
+            await self.engine.aclose()
 
     async def run_channel(self, channel: str, source: UpstreamSource, sink: Sink) -> None:
         """Share a channel with the other nodes, as long as this node has subscribers.
 
-        Returns when the source of the owner has ended, or as `set_subscribed` describes. Cancel it
-        to leave at once: an owner closes its source first and then gives the channel up, so that
-        another node with subscribers takes it within a round trip.
+        Returns when the source of the owner has ended, when the node's context is left, or as
+        `set_subscribed` describes. Cancel it to leave at once: an owner closes its source first and
+        then gives the channel up, so that another node with subscribers takes it within a round
+        trip.
 
         Raises:
-            RuntimeError: the channel runs on this node already.
-            Exception: what the source has raised on this node.
+            RuntimeError: the channel runs on this node already, or the node's context was left.
+            Exception: what the source or the sink has raised on this node.
         """
-        raise NotImplementedError
+        if self._group is None or self._is_closing:
+            raise RuntimeError(f"{channel}: the node does not run")
+        if channel in self._members:
+            raise RuntimeError(f"{channel}: the channel runs on this node already")
+        member = ChannelMember(self, channel, source, sink)
+        self._members[channel] = member
+        self._given_up.pop(channel, None)
+        try:
+            with anyio.CancelScope() as self._scopes[channel]:
+                await member.run()
+        finally:
+            del self._members[channel], self._scopes[channel]
+            if not self._members:
+                self._all_left.set()
+                self._all_left = anyio.Event()
 
     def set_subscribed(self, channel: str, subscribed: bool) -> None:
         """Whether this node has subscribers of the channel; at first it does.
 
         Without any, `run_channel` returns: on a follower at once; on the owner when no other node
-        has had subscribers for the node's `grace`, so that the upstream goes on for these.
+        has had subscribers for the node's `grace`, so that the upstream goes on for these. Does
+        nothing if the channel does not run on this node.
         """
-        raise NotImplementedError
+        member = self._members.get(channel)
+        if member is not None:
+            member.set_subscribed(subscribed)
 
     @property
     def state(self) -> NodeState:
         """The lease and the counters of this node."""
-        raise NotImplementedError
+        return NodeState(
+            engine=self.engine.name,
+            connected=self.lease.may_write,
+            reason=self.degraded,
+            lease_age=self.lease.age,
+            round_trip=self.lease.round_trip,
+            nodes=self.alive,
+            takeovers=self.counters.takeovers,
+            fencings=self.counters.fencings,
+            losses=self.counters.losses,
+            fills=self.counters.fills,
+            resets=self.counters.resets,
+            degraded=self.counters.degraded,
+            too_large=self.counters.too_large,
+        )
 
     def channels(self) -> dict[str, ChannelState]:
         """The state of each channel that runs on this node."""
-        raise NotImplementedError
+        return {
+            channel: ChannelState(m.role, m.owner, m.term or m.follower.term, m.lag)
+            for channel, m in self._members.items()
+        }
+
+    # -- for the channels ------------------------------------------------------------------------
+
+    def channel_count(self) -> int:
+        return len(self._members)
+
+    async def lease_changed(self) -> None:
+        """Wait until the lease was renewed, or the engine is away."""
+        await self._lease_changed.wait()
+
+    def give_up_later(self, channel: str, term: int, start: bytes | None) -> None:
+        """Give a channel up as soon as the engine can be reached."""
+        self._given_up[channel] = term, start
+
+    # -- the lease -------------------------------------------------------------------------------
+
+    async def _keep_lease(self) -> None:
+        while True:
+            began = self.lease.now()
+            try:
+                if not self._is_open:
+                    await self.engine.open()
+                    self._is_open = True
+                    began = self.lease.now()
+                with anyio.fail_after(self.options.lease / 3):
+                    await self._renew()
+            except ConfigError as error:
+                self._set_degraded(str(error))
+                await anyio.sleep(_CONFIG_RETRY)
+                continue
+            except (EngineError, TimeoutError) as error:
+                self._renewal_failed(began, str(error) or "no answer in time")
+                await anyio.sleep(_RETRY if self._is_open else _OPEN_RETRY)
+                continue
+            await self._give_up_rest()
+            await anyio.sleep(max(self.options.lease / 3 - (self.lease.now() - began), 0.0))
+
+    async def _renew(self) -> None:
+        sent = self.lease.now()
+        await self.engine.renew(self.name, self.options.lease)
+        self.lease.renewed(sent)
+        self._set_degraded("")
+        self._notify_lease()
+
+    def _renewal_failed(self, began: float, reason: str) -> None:
+        # a process that was stopped finds its lease and its call timed out: it has to ask first
+        has_stalled = self.lease.now() - began > self.options.lease / 3 + self.options.margin
+        if self.lease.has_ended and not (has_stalled and self._is_open):
+            self._set_degraded(reason)
+
+    def _set_degraded(self, reason: str) -> None:
+        if bool(reason) != bool(self.degraded):
+            if reason:
+                self.counters.degraded += 1
+                log.warning(
+                    "the cluster engine is away: this node runs its own upstreams",
+                    extra={"engine": self.engine.name, "reason": reason},
+                )
+            else:
+                log.info("the cluster engine is back", extra={"engine": self.engine.name})
+            self.degraded = reason
+            self._notify_lease()
+            for member in tuple(self._members.values()):
+                member.wake()
+        self.degraded = reason
+
+    def _notify_lease(self) -> None:
+        self._lease_changed.set()
+        self._lease_changed = anyio.Event()
+
+    async def _give_up_rest(self) -> None:
+        """Give up what was left while the engine was away."""
+        for channel in tuple(self._given_up):
+            term, start = self._given_up[channel]
+            try:
+                with anyio.fail_after(self.options.lease / 3):
+                    await give_up(self, channel, term, start)
+            except (EngineError, TimeoutError):
+                return
+            if self._given_up.get(channel) == (term, start):
+                del self._given_up[channel]
+
+    # -- the other nodes -------------------------------------------------------------------------
+
+    async def _watch_nodes(self) -> None:
+        """Keep the list of nodes, and compare it with the owners of channels."""
+        asked = 0
+        while True:
+            interval = max(self.options.lease / 6, _PER_NODE * len(self.alive))
+            if self._is_open and not self.degraded:
+                try:
+                    with anyio.fail_after(self.options.lease):
+                        alive = await self.engine.members(NODES)
+                        if self.name not in alive:
+                            await self.engine.enter(NODES, self.name)
+                except (EngineError, TimeoutError):
+                    pass
+                else:
+                    asked += 1
+                    has_died = bool(self.alive - alive)
+                    self.alive = alive | {self.name}
+                    if has_died or asked % _FULL_CHECK == 0:
+                        for member in tuple(self._members.values()):
+                            member.check_owner(self.alive)
+            await anyio.sleep(min(interval, self.options.lease / 2))
+
+    # -- notifications ---------------------------------------------------------------------------
+
+    async def _read_events(self) -> None:
+        while True:
+            try:
+                async for event in self.engine.events():
+                    self._dispatch(event)
+            except EngineError as error:
+                log.warning("notifications have stopped", extra={"reason": str(error)})
+            await anyio.sleep(_RETRY)
+
+    def _dispatch(self, event: Event) -> None:
+        if not isinstance(event, Reconnected):
+            found = self._members.get(event.channel)
+            if found is not None:
+                found.on_event(event)
+            return
+        for member in tuple(self._members.values()):
+            member.on_reconnected()

@@ -60,9 +60,10 @@ class Incoming(NamedTuple):
 
 
 UpstreamSource = Callable[[Incoming | None], AsyncGenerator[Outgoing, None]]
-"""Opens the upstream: called each time that this node becomes the owner of the channel, or runs an
-upstream of its own. The argument is the last message that is in the log: the upstream is read again
-from there if possible. None: from now.
+"""Opens the upstream: called each time that this node becomes the owner of the channel, runs an
+upstream of its own, or needs rows that the log does not have any more. The argument is the last
+message that is in the log, or was received: the upstream is read again from there if possible.
+None: from now.
 
 The generator is asked for the next message when the previous one is in the log: what arrives
 meanwhile belongs in one message. It is closed in the task that has called `run_channel`, or in one

@@ -1,0 +1,118 @@
+"""The payloads of entries: the first one of a term, and messages of the upstream.
+
+A message has an identity of its own, apart from the id of its entry: an owner appends it again in a
+later term if the engine has lost it. It names the message before it, so that a reader of the log
+knows whether it has all.
+"""
+
+import hashlib
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from aiostream_ds._frames.packet import CursorRange
+
+__all__ = [
+    "PROTOCOL",
+    "BadEntry",
+    "EntryCodec",
+    "ChannelMessage",
+    "MessageId",
+    "PayloadCipher",
+    "TermStart",
+    "schema_hash",
+]
+
+PROTOCOL = 1
+"""Grows when older versions cannot read the entries. Belongs in the names of channels."""
+
+
+class MessageId(NamedTuple):
+    """`run`: a random number for each term of an owner. `number`: of its messages, from 1."""
+
+    run: int
+    number: int
+
+
+NO_MESSAGE = MessageId(0, 0)
+
+
+class TermStart(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
+    """The first entry of a term. `run` distinguishes two terms with one number, of which the engine
+    has lost the first one."""
+
+    run: int
+    node: str
+
+
+class ChannelMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+    """A message of the upstream. Without a payload: the source has ended.
+
+    Attributes:
+        id: its identity.
+        before: the message before it; NO_MESSAGE at the start of a log.
+        time: of the owner's clock, in milliseconds since the epoch.
+        schema: its hash; 0: it has none.
+        schema_body: the schema, if it is another one than that of the message before.
+    """
+
+    id: MessageId
+    before: MessageId
+    time: int
+    schema: int
+    schema_body: bytes | None
+    cursors: CursorRange | None
+    payload: bytes
+
+
+class PayloadCipher(Protocol):
+    """Encrypts what the engine stores."""
+
+    def encrypt(self, data: bytes) -> bytes: ...
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Raises ValueError if the data was not made by `encrypt` with this key."""
+
+
+class BadEntry(Exception):
+    """An entry that this version, or this key, cannot read."""
+
+
+def schema_hash(schema: bytes | None) -> int:
+    """A number for a schema; 0: there is none."""
+    if schema is None:
+        return 0
+    return int.from_bytes(hashlib.blake2b(schema, digest_size=7).digest(), "big") + 1
+
+
+class EntryCodec:
+    """Encodes and decodes the payloads of entries, and schemas."""
+
+    def __init__(self, cipher: PayloadCipher | None = None) -> None:
+        self._cipher = cipher
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(TermStart | ChannelMessage).decode
+
+    def encode(self, content: TermStart | ChannelMessage) -> bytes:
+        data = self._encode(content)
+        return data if self._cipher is None else self._cipher.encrypt(data)
+
+    def decode(self, payload: bytes) -> TermStart | ChannelMessage:
+        """Raises BadEntry."""
+        try:
+            if self._cipher is not None:
+                payload = self._cipher.decrypt(payload)
+            content: TermStart | ChannelMessage = self._decode(payload)
+        except ValueError as error:  # also msgspec's
+            raise BadEntry(f"an entry of the log cannot be read: {error}") from error
+        return content
+
+    def encode_schema(self, schema: bytes) -> bytes:
+        return schema if self._cipher is None else self._cipher.encrypt(schema)
+
+    def decode_schema(self, data: bytes) -> bytes:
+        """Raises BadEntry."""
+        try:
+            return data if self._cipher is None else self._cipher.decrypt(data)
+        except ValueError as error:
+            raise BadEntry(f"the schema of a channel cannot be read: {error}") from error

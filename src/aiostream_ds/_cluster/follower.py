@@ -1,0 +1,531 @@
+"""The gap rule: events and pages of a log in, each message once and in order out. No I/O.
+
+Notifications are fast and may be missed; the log is the truth. An event is accepted if its entry
+follows the last one that was accepted, by its id and by its message. Otherwise the log is read:
+
+    after `position`   entries were missed
+    near its end       the log is not the one that was read before: the engine has lost entries
+    from the start     what is near its end does not connect to what was received
+
+Whether a message was received does not depend on the entry in which it is: see `entries`. With
+cursors, of a source that can be read again, rows are compared by their cursors.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aiostream_ds._cluster.engine import START, Entry, EntryId, LogPage
+from aiostream_ds._cluster.entries import (
+    NO_MESSAGE,
+    BadEntry,
+    ChannelMessage,
+    EntryCodec,
+    MessageId,
+    TermStart,
+    schema_hash,
+)
+from aiostream_ds._cluster.sharing import Incoming, Outgoing
+from aiostream_ds._frames.packet import CursorRange
+
+__all__ = ["LogFollower", "LogRead", "SchemaRead", "SourceRead"]
+
+_PAGE = 256  # entries of a read
+_NEAR = 64  # entries before the end of a log, from where one is read that has changed
+_EVENTS = 64  # events that are kept while the log is read
+_RUNS = 16  # runs whose messages are known as received
+_KEPT = 256  # messages that are kept in case the engine loses them
+_KEPT_BYTES = 64 * 1024
+_SCHEMAS = 4
+_GONE = b""  # a schema that nobody has any more: messages that need it are skipped
+
+
+class LogRead(NamedTuple):
+    """`Engine.read` is needed."""
+
+    after: EntryId
+    limit: int
+
+
+class SchemaRead(NamedTuple):
+    """`Engine.schema` is needed."""
+
+
+class SourceRead(NamedTuple):
+    """The log lacks rows that subscribers have not received: the source has to be read from the
+    last message that was delivered to this cursor, for this node only."""
+
+    until: int
+
+
+class LogFollower:
+    """The state of one reader of a log.
+
+    Attributes:
+        position: the last entry that was read.
+        term: of the owner; 0: not known.
+        owner: name of a node; empty: not known.
+        request: what has to be read before events are accepted again. None: nothing.
+        regressed: whether the log was found to end before `position`.
+        ended: whether the source of the owner has ended.
+        known_end: the last entry that is known to exist.
+        last: the last message that is in the log, as far as it was read; for the source.
+        delivered: the last message with cursors that was delivered.
+        last_time: when its owner has appended it, in milliseconds since the epoch.
+        unreadable: entries that were skipped since they cannot be read.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_cursors",
+        "_deliver",
+        "_events",
+        "_has_delivered",
+        "_is_fill_refused",
+        "_is_near",
+        "_is_new_log",
+        "_is_skipping",
+        "_kept",
+        "_kept_bytes",
+        "_last_id",
+        "_local_without_cursors",
+        "_missing_schema",
+        "_received",
+        "_reset",
+        "_runs",
+        "_schema",
+        "_schema_hash",
+        "_schemas",
+        "_tail",
+        "_tip",
+        "delivered",
+        "ended",
+        "known_end",
+        "last",
+        "last_time",
+        "owner",
+        "position",
+        "regressed",
+        "request",
+        "term",
+        "unreadable",
+    )
+
+    def __init__(
+        self,
+        codec: EntryCodec,
+        deliver: Callable[[Incoming], None],
+        reset: Callable[[str], None],
+    ) -> None:
+        self._codec, self._deliver, self._reset = codec, deliver, reset
+        self.position = self.known_end = START
+        self.term, self.owner = 0, ""
+        self.request: LogRead | SchemaRead | SourceRead | None = None
+        self.regressed = self.ended = False
+        self.last: Incoming | None = None
+        self.delivered: Incoming | None = None
+        self.last_time = 0
+        self.unreadable = 0
+        self._tip = NO_MESSAGE  # the last message in the log that was read
+        self._last_id = NO_MESSAGE  # the last message that was delivered
+        self._received: dict[int, int] = {}  # the highest number of each run
+        self._runs: deque[int] = deque(maxlen=_RUNS)  # of the starts of terms that were read
+        self._cursors: CursorRange | None = None  # of what was delivered
+        self._schema: bytes | None = None
+        self._schema_hash = 0
+        self._schemas: dict[int, bytes] = {}
+        self._missing_schema = 0
+        self._events: deque[Entry] = deque(maxlen=_EVENTS)
+        self._kept: deque[tuple[ChannelMessage, int]] = deque()
+        self._kept_bytes = 0
+        self._has_delivered = False
+        self._is_new_log = self._is_near = False  # how the log is being read
+        self._is_skipping = self._is_fill_refused = False
+        self._local_without_cursors = False
+        self._tail: deque[Incoming] | None = None
+
+    # -- at first --------------------------------------------------------------------------------
+
+    def join(self, last: EntryId, tail: int) -> None:
+        """Read the end of the log; `joined` then returns its last messages."""
+        self.stop_reading()
+        self._tail = deque(maxlen=tail)
+        self.known_end = last
+        self._read_changed_log(last, tail + 1)
+
+    def joined(self) -> list[Incoming]:
+        """The last messages of the log, when `request` is None after `join`. From here on,
+        messages are delivered."""
+        tail = self._tail or ()
+        self._tail = None
+        joined: list[Incoming] = []
+        for message in tail:
+            fresh = _rows_after(joined[-1].cursors if joined else None, message)
+            if fresh is None:
+                continue
+            if joined and _is_apart(joined[-1].cursors, message.cursors):
+                joined.clear()
+            joined.append(fresh)
+        return joined
+
+    # -- what arrives ----------------------------------------------------------------------------
+
+    def event(self, entry: Entry) -> None:
+        """An entry was appended."""
+        if self.request is not None:
+            self._events.append(entry)
+            self.known_end = max(self.known_end, entry.id)
+            return
+        if entry.previous == self.position and entry.id > self.position:
+            if self._accept(entry):
+                self.known_end = max(self.known_end, entry.id)
+                return
+        elif entry.id > self.position:
+            self.request = LogRead(self.position, _PAGE)
+        elif self._is_known(entry):
+            return
+        else:  # an older id that was not read: the log is another one
+            self._read_changed_log(entry.id, _NEAR)
+        self._events.append(entry)
+        self.known_end = max(self.known_end, entry.id)
+
+    def page(self, page: LogPage) -> None:
+        """The answer to a `LogRead`."""
+        request = self.request
+        if not isinstance(request, LogRead):
+            return
+        if self._is_new_log:
+            self._page_of_changed_log(request, page)
+        elif page.last < self.position:
+            self.regressed = True
+            self._read_changed_log(page.last, _NEAR)
+        elif page.entries and not page.truncated and page.entries[0].previous != self.position:
+            self._read_changed_log(page.last, _NEAR)
+        else:
+            self._page_after_position(page, page.truncated)
+
+    def schema(self, data: bytes | None) -> None:
+        """The answer to a `SchemaRead`."""
+        if not isinstance(self.request, SchemaRead):
+            return
+        if data is not None:
+            try:
+                self._remember_schema(self._codec.decode_schema(data))
+            except BadEntry:
+                self.unreadable += 1
+        if self._missing_schema not in self._schemas:
+            self._schemas[self._missing_schema] = _GONE
+        self.request = LogRead(self.position, _PAGE)
+
+    def filled(self) -> None:
+        """The answer to a `SourceRead`: `deliver_local` was called with what was read. If that
+        is not enough, rows are missing."""
+        if isinstance(self.request, SourceRead):
+            self._is_fill_refused = not self.has_rows_until(self.request.until)
+            self.request = LogRead(self.position, _PAGE)
+
+    def has_rows_until(self, cursor: int) -> bool:
+        return self._cursors is not None and self._cursors.last >= cursor
+
+    def compare_end(self, last: EntryId, before: EntryId) -> None:
+        """Compare with the end of the log. `before`: `position` when it was asked for."""
+        if self.request is not None:
+            return
+        self.known_end = max(self.known_end, last)
+        if last < before:
+            self.regressed = True
+            self._read_changed_log(last, _NEAR)
+        elif last > self.position:
+            self.request = LogRead(self.position, _PAGE)
+
+    def reconnected(self) -> None:
+        """Events may have been missed, and the engine may have lost entries."""
+        if self.request is None:
+            self.request = LogRead(self.position, _PAGE)
+
+    def owned_by(self, node: str, term: int) -> None:
+        """The answer to `take` has an owner that is not known from the log yet."""
+        self.owner, self.term = node, term
+
+    def stop_reading(self) -> None:
+        """Need nothing; `join` or `rejoin` begin again."""
+        self.request = None
+        self._is_fill_refused = False
+        self._is_new_log = self._is_near = self._is_skipping = False
+        self._events.clear()
+
+    # -- of the owner ----------------------------------------------------------------------------
+
+    def message(self, id: MessageId, outgoing: Outgoing, time: int) -> ChannelMessage:
+        """The next message of the log."""
+        body = outgoing.schema
+        hashed = self._schema_hash
+        if body is not None and body is not self._schema:
+            hashed = schema_hash(body)
+        if hashed == self._schema_hash:
+            body = None
+        return ChannelMessage(id, self._tip, time, hashed, body, outgoing.cursors, outgoing.payload)
+
+    def appended(self, entry: Entry, message: ChannelMessage) -> None:
+        """An entry of this node is in the log."""
+        if self.request is None and entry.previous == self.position and entry.id > self.position:
+            self.position = entry.id
+            self.known_end = max(self.known_end, entry.id)
+            self._accept_message(message, is_contiguous=True)
+        elif entry.id > self.position:
+            self.event(entry)
+
+    def skipped(self, message: ChannelMessage) -> None:
+        """A message will not be in the log. The next one names it, so that others notice."""
+        self._tip = message.id
+
+    def has_received(self, id: MessageId) -> bool:
+        return id.number <= self._received.get(id.run, 0)
+
+    def lost_messages(self) -> list[ChannelMessage]:
+        """The kept messages that are not in the log any more, when all of it was read."""
+        kept = [message for message, _ in self._kept]
+        for index in range(len(kept) - 1, -1, -1):
+            if kept[index].id == self._tip:
+                return kept[index + 1 :]
+        return kept
+
+    # -- without the engine ----------------------------------------------------------------------
+
+    def deliver_local(self, outgoing: Outgoing) -> None:
+        """Deliver a message that is not for the log."""
+        if outgoing.schema is not None and outgoing.schema != self._schema:
+            self._set_schema(schema_hash(outgoing.schema), outgoing.schema)
+        if outgoing.cursors is None and self._cursors is None:
+            self._local_without_cursors = True
+        self._deliver_new(outgoing.payload, outgoing.cursors)
+
+    def rejoin(self, last: EntryId) -> None:
+        """The engine is back: read the log on."""
+        self.stop_reading()
+        self.known_end = last
+        if self._local_without_cursors or (self.position == START and self._cursors is None):
+            self._is_skipping = True
+            self._read_changed_log(last, _NEAR)
+        elif last < self.position or self.position == START:
+            self.regressed = last < self.position
+            self._read_changed_log(last, _NEAR)
+        else:
+            self.request = LogRead(self.position, _PAGE)
+
+    # -- the log ---------------------------------------------------------------------------------
+
+    def _read_changed_log(self, last: EntryId, near: int) -> None:
+        """Read a log whose entries may not be those that were read before."""
+        self._is_new_log = True
+        after = EntryId(last.term, max(last.number - near, 0))
+        self._is_near = last > START and after.number > 0
+        self.request = LogRead(after if self._is_near else START, _PAGE)
+        self.known_end = last
+
+    def _page_of_changed_log(self, request: LogRead, page: LogPage) -> None:
+        if self._is_near and self._needs_earlier(page):
+            self._is_near = False
+            self.request = LogRead(START, _PAGE)
+            return
+        self._is_new_log = self._is_near = False
+        self.position = request.after if page.entries else page.last
+        self.known_end = page.last
+        self._tip = NO_MESSAGE
+        self._page_after_position(page, is_changed=True)
+
+    def _needs_earlier(self, page: LogPage) -> bool:
+        """Whether the end of a log does not connect to what was received."""
+        for entry in page.entries:
+            content = self._content(entry)
+            if isinstance(content, ChannelMessage):
+                if self._tail is not None or self._is_skipping or not self._has_delivered:
+                    return False
+                return not self.has_received(content.id) and self._is_hole(content)
+        return True
+
+    def _page_after_position(self, page: LogPage, is_changed: bool) -> None:
+        """Accept a page. `is_changed`: a message that does not follow the one before is a hole,
+        and not a reason to read the log again."""
+        for entry in page.entries:
+            if not self._accept(entry, is_changed=is_changed):
+                return
+            if self.ended:
+                self.request = None
+                return
+        self.known_end = max(self.known_end, page.last)
+        if page.entries and self.position < self.known_end:
+            self.request = LogRead(self.position, _PAGE)
+            return
+        self._end_of_log_reached()
+
+    def _end_of_log_reached(self) -> None:
+        self.request = None
+        self.known_end = self.position
+        if self._is_skipping:
+            self._is_skipping = False
+            if self._local_without_cursors:
+                self._local_without_cursors = False
+                self._reset("the engine was away: this node had an upstream of its own")
+        events, self._events = self._events, deque(maxlen=_EVENTS)
+        for entry in events:
+            if entry.id > self.position or self.request is not None:
+                self.event(entry)
+
+    def _content(self, entry: Entry) -> TermStart | ChannelMessage | None:
+        try:
+            return self._codec.decode(entry.payload)
+        except BadEntry:
+            return None
+
+    def _is_known(self, entry: Entry) -> bool:
+        content = self._content(entry)
+        if isinstance(content, TermStart):
+            return content.run in self._runs
+        return content is None or self.has_received(content.id)
+
+    def _accept(self, entry: Entry, *, is_changed: bool = False) -> bool:
+        """Whether the entry was accepted; otherwise `request` has what to read."""
+        content = self._content(entry)
+        if content is None:
+            self.unreadable += 1
+            self.position = entry.id
+            self._reset("an entry of the log cannot be read: it is of another version or key")
+            return True
+        if isinstance(content, TermStart):
+            self.position = entry.id
+            self.term, self.owner = entry.id.term, content.node
+            self._runs.append(content.run)
+            self.regressed = False
+            return True
+        is_contiguous = content.before == self._tip
+        if not is_contiguous and not is_changed and not self.has_received(content.id):
+            # ids may be those of a term that the engine has lost, and given out again
+            self._read_changed_log(entry.id, _NEAR)
+            return False
+        if content.schema not in (0, self._schema_hash) and content.schema_body is None:
+            if content.schema not in self._schemas:
+                self._missing_schema = content.schema
+                self.request = SchemaRead()
+                return False
+        if not self._is_fill_refused and self._lacks_rows_before(content, is_contiguous):
+            assert content.cursors is not None
+            self.request = SourceRead(content.cursors.prev)
+            return False
+        self.position = entry.id
+        self._accept_message(content, is_contiguous=is_contiguous)
+        self._is_fill_refused = False
+        return True
+
+    def _accept_message(self, message: ChannelMessage, *, is_contiguous: bool) -> None:
+        before, self._tip = self._tip, message.id
+        if message.schema != self._schema_hash:
+            self._set_schema(message.schema, message.schema_body)
+        if self.has_received(message.id):
+            self._set_last(message)
+            return
+        if self._is_missing_some(message, is_contiguous and before == self._last_id):
+            self._reset("entries of the log were removed or lost before they were received")
+        self._set_received(message.id)
+        self._keep(message)
+        self._set_last(message)
+        if self._tail is not None:
+            self._has_delivered = True
+            self._cursors = message.cursors or self._cursors
+            if message.payload and self._schema is not _GONE:
+                self._tail.append(Incoming(message.payload, self._schema, message.cursors))
+                self.delivered = self._tail[-1] if message.cursors else self.delivered
+        elif self._is_skipping:
+            pass
+        elif not message.payload:
+            self.ended = True
+        elif self._schema is _GONE:
+            self._reset("the schema of a message is gone")
+        else:
+            self._deliver_new(message.payload, message.cursors)
+
+    def _lacks_rows_before(self, message: ChannelMessage, is_contiguous: bool) -> bool:
+        """Whether rows before a message are missing that the source may have."""
+        mine, its = self._cursors, message.cursors
+        if mine is None or its is None or mine.epoch != its.epoch or its.prev <= mine.last:
+            return False
+        follows = is_contiguous and self._tip == self._last_id
+        return not self.has_received(message.id) and self._is_missing_some(message, follows)
+
+    def _is_missing_some(self, message: ChannelMessage, follows: bool) -> bool:
+        """Whether messages were missed before this one. `follows`: it follows what was delivered
+        last."""
+        is_new = self._has_delivered and not self._is_skipping and self._tail is None
+        return is_new and not follows and self._is_hole(message)
+
+    def _is_hole(self, message: ChannelMessage) -> bool:
+        """Whether messages before this one were missed, of a message that was not received."""
+        mine, its = self._cursors, message.cursors
+        if mine is not None and its is not None and mine.epoch == its.epoch:
+            return its.prev > mine.last
+        return not self.has_received(message.before) or message.before == NO_MESSAGE
+
+    def _deliver_new(self, payload: bytes, cursors: CursorRange | None) -> None:
+        """Deliver what of a payload was not delivered yet."""
+        self._has_delivered = True
+        incoming = _rows_after(self._cursors, Incoming(payload, self._schema, cursors))
+        if incoming is not None:
+            if cursors is not None:
+                self._cursors, self.delivered = cursors, incoming
+            self._deliver(incoming)
+
+    def _set_last(self, message: ChannelMessage) -> None:
+        if message.payload:
+            self.last = Incoming(message.payload, self._schema, message.cursors)
+        self.last_time = message.time
+
+    def _set_received(self, id: MessageId) -> None:
+        self._last_id = id
+        if id.run not in self._received and len(self._received) >= _RUNS:
+            del self._received[next(iter(self._received))]
+        self._received[id.run] = id.number
+
+    def _keep(self, message: ChannelMessage) -> None:
+        size = len(message.payload)
+        self._kept.append((message, size))
+        self._kept_bytes += size
+        while len(self._kept) > _KEPT or (self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1):
+            self._kept_bytes -= self._kept.popleft()[1]
+
+    # -- schemas ---------------------------------------------------------------------------------
+
+    @property
+    def schema_body(self) -> bytes | None:
+        """The schema of the last message."""
+        return self._schema
+
+    def _set_schema(self, hashed: int, body: bytes | None) -> None:
+        self._schema_hash = hashed
+        if not hashed:
+            self._schema = None
+            return
+        if body is not None:
+            self._remember_schema(body)
+        self._schema = self._schemas.get(hashed, _GONE)
+
+    def _remember_schema(self, body: bytes) -> None:
+        if len(self._schemas) >= _SCHEMAS:
+            del self._schemas[next(iter(self._schemas))]
+        self._schemas[schema_hash(body)] = body
+
+
+def _rows_after(mine: CursorRange | None, message: Incoming) -> Incoming | None:
+    """A message without the rows up to a cursor; None: it has no others."""
+    its = message.cursors
+    if mine is None or its is None or mine.epoch != its.epoch or its.prev >= mine.last:
+        return message
+    if its.last <= mine.last:
+        return None
+    return message._replace(after=mine.last)
+
+
+def _is_apart(mine: CursorRange | None, its: CursorRange | None) -> bool:
+    """Whether rows between two messages are missing."""
+    if mine is None or its is None:
+        return False
+    return mine.epoch != its.epoch or its.prev > mine.last

@@ -1,0 +1,33 @@
+"""Random histories of a cluster keep its invariants: see `simulation`.
+
+AIOSTREAM_DS_HISTORIES=10000 plays so many; AIOSTREAM_DS_FIRST_HISTORY is the first seed.
+"""
+
+import os
+
+import pytest
+
+from tests.cluster.simulation import History, Scenario
+
+SCENARIOS = {
+    "numbered": Scenario(),
+    "missed notifications": Scenario(missed=0.2, seconds=15),
+    "short log": Scenario(entries=5, nodes=2, channels=1),
+    "from now": Scenario(is_numbered=False),
+}
+HISTORIES = int(os.environ.get("AIOSTREAM_DS_HISTORIES", "0"))
+FIRST = int(os.environ.get("AIOSTREAM_DS_FIRST_HISTORY", "1000"))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_history_keeps_the_invariants(name):
+    history = History(1, SCENARIOS[name]).run()
+    assert history.received > 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(20 + HISTORIES * 2)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_many_histories_keep_the_invariants(name):
+    for seed in range(FIRST, FIRST + (HISTORIES or 15)):
+        History(seed, SCENARIOS[name]).run()

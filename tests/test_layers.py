@@ -58,6 +58,7 @@ ASYNCIO = {
     "_cluster/nats/nats_engine.py",
     "_cluster/nats/nats_events.py",
     "_cluster/nats/nats_leases.py",
+    "_cluster/nats/nats_overview.py",
     "_cluster/nats/nats_log.py",
     "_cluster/nats/nats_streams.py",
     "_cluster/nats/nats_sweep.py",

@@ -142,7 +142,7 @@ def test_a_name_has_letters_digits_and_a_few_signs_only(path, uid, readable):
     assert not name.startswith("_")
 
 
-def test_a_name_tells_a_person_which_stream_it_is_unless_the_messages_are_encrypted():
+def test_a_name_has_readable_parts_unless_the_messages_are_encrypted():
     assert channel_name(IDENTITY, "sensors/kitchen").startswith(
         "my-datasource.uid.sensors-kitchen."
     )

@@ -50,6 +50,11 @@ class Node:
         self._pid = (await self._host.start(*self._command))["pid"]
         self.starts += 1
 
+    @property
+    def pid(self) -> int:
+        """The plugin's process."""
+        return self._pid
+
     async def kill(self) -> None:
         """Kill the plugin with `kill -9` and start it again."""
         os.kill(self._pid, signal.SIGKILL)

@@ -21,6 +21,7 @@ _COMMANDS = {
     "tail": "print the live rows of a path",
     "push": "push rows from a program or a file into panels",
     "record": "write the live packets of a path to a file",
+    "cluster": "show the servers and channels of a cluster",
     "package": "make a folder and a zip that Grafana loads",
     "check": "check a class or a package for errors",
     "doctor": "find out why a plugin does not start",

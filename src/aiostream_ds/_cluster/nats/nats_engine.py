@@ -21,11 +21,13 @@ from aiostream_ds._cluster.nats.nats_events import EventQueue
 from aiostream_ds._cluster.nats.nats_jetstream import JetStream
 from aiostream_ds._cluster.nats.nats_leases import Presence
 from aiostream_ds._cluster.nats.nats_log import ChannelLogs
+from aiostream_ds._cluster.nats.nats_overview import read_overview
 from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
 from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
 from aiostream_ds._cluster.nats.nats_streams import Streams
 from aiostream_ds._cluster.nats.nats_subjects import Subjects
 from aiostream_ds._cluster.nats.nats_sweep import Sweep
+from aiostream_ds._cluster.overview import ClusterOverview
 
 __all__ = ["NatsEngine"]
 
@@ -148,6 +150,10 @@ class NatsEngine:
         number = self._watched.pop(channel, None)
         if number is not None:
             self._client.unsubscribe(number)
+
+    async def overview(self) -> ClusterOverview:
+        """See `HasOverview`."""
+        return await read_overview(self._jetstream, self._subjects, self._presence)
 
     def events(self) -> AsyncIterator[Event]:
         """See `Engine`."""

@@ -7,7 +7,7 @@ The protocol is RESP3, so that notifications and answers differ.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 from redis.asyncio.connection import DefaultParser
@@ -153,8 +153,7 @@ class PipelinedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of another class
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:

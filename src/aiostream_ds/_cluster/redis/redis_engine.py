@@ -19,11 +19,13 @@ from aiostream_ds._cluster.engine import (
     Ownership,
     Reconnected,
 )
+from aiostream_ds._cluster.overview import ClusterOverview
 from aiostream_ds._cluster.redis.channel_keys import PARTITIONS, KeyNames
 from aiostream_ds._cluster.redis.channel_watches import ChannelWatches, entry_id
 from aiostream_ds._cluster.redis.log_cleanup import KEPT_SECONDS, keep_clean
 from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, is_transient
 from aiostream_ds._cluster.redis.redis_fitness import check_server, needed_rights
+from aiostream_ds._cluster.redis.redis_overview import read_overview
 from aiostream_ds._cluster.redis.redis_scripts import Scripts
 from aiostream_ds._cluster.redis.redis_url import RedisAccess, servers_at
 from aiostream_ds._loggers import get_logger
@@ -257,6 +259,10 @@ class RedisEngine:
                 yield self._events.popleft()
             self._has_events.clear()
             await self._has_events.wait()
+
+    async def overview(self) -> ClusterOverview:
+        """See `HasOverview`."""
+        return await read_overview(self._calls, self._keys, self._scripts)
 
     def _emit(self, event: Event) -> None:
         if len(self._events) >= self.event_limit:

@@ -238,6 +238,29 @@ end
 return 0
 """
 
+_PARTITION_OVERVIEW = """
+local leases, channels = KEYS[1], KEYS[2]
+local nodes, now = {}, clock()
+for n, node in ipairs(redis.call('HGETALL', leases)) do
+  if n % 2 == 1 and is_alive(leases, node, now) then table.insert(nodes, node) end
+end
+return {nodes, redis.call('ZRANGE', channels, 0, -1)}
+"""
+
+_CHANNEL_OVERVIEW = """
+local state, log, nodes, leases = unpack(KEYS)
+local owner, term, total, base =
+  unpack(redis.call('HMGET', state, 'node', 'term', 'total', 'base'))
+local now, subscribed, length = clock(), {}, 0
+for _, node in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
+  if is_alive(leases, node, now) then table.insert(subscribed, node) end
+end
+if redis.call('EXISTS', log) == 1 then length = redis.call('XINFO', 'STREAM', log)[2] end
+if not (owner and is_alive(leases, owner, now)) then owner = '' end
+return {owner, term or '0', subscribed, length,
+        string.format('%d', (total or 0) - (base or 0))}
+"""
+
 _CHECK = """
 local refused = {}
 local function try(command, ...)
@@ -306,4 +329,6 @@ class Scripts:
         self.members = made(_MEMBERS)
         self.unused = made(_UNUSED)
         self.clean = made(_CLEAN)
+        self.partition_overview = made(_PARTITION_OVERVIEW)
+        self.channel_overview = made(_CHANNEL_OVERVIEW)
         self.check = made(_CHECK)

@@ -1,0 +1,47 @@
+"""Reads what an operator sees of a cluster from NATS."""
+
+import asyncio
+
+from aiostream_ds._cluster.nats.nats_entries import log_message
+from aiostream_ds._cluster.nats.nats_jetstream import JetStream
+from aiostream_ds._cluster.nats.nats_leases import Presence
+from aiostream_ds._cluster.nats.nats_subjects import Subjects, from_token
+from aiostream_ds._cluster.overview import ChannelOverview, ClusterOverview
+
+__all__ = ["read_overview"]
+
+_TOGETHER = 32  # requests in flight
+
+
+async def read_overview(
+    jetstream: JetStream, subjects: Subjects, presence: Presence
+) -> ClusterOverview:
+    """All nodes and channels; one request for each channel. Raises EngineError."""
+    nodes = await presence.valid_nodes()
+    uses, _ = await jetstream.subjects(subjects.state_stream, subjects.uses)
+    logs, _ = await jetstream.subjects(subjects.log_stream, subjects.logs)
+    subscribed: dict[str, set[str]] = {}
+    for subject in uses:
+        channel, node = map(from_token, subject.split(".")[-2:])
+        if node in nodes:
+            subscribed.setdefault(channel, set()).add(node)
+    free = asyncio.Semaphore(_TOGETHER)
+
+    async def read(subject: str) -> ChannelOverview:
+        channel = from_token(subject.rpartition(".")[2])
+        async with free:
+            last = await jetstream.last(subjects.log_stream, subject)
+            info = await jetstream.call("STREAM.INFO", subjects.log_stream, subjects_filter=subject)
+        entries = (info["state"].get("subjects") or {}).get(subject, 0)
+        message = None if last is None else log_message(last.sequence, last.headers, b"")
+        owner, term = ("", 0) if message is None else (message.node, message.id.term)
+        return ChannelOverview(
+            channel,
+            owner if owner in nodes else "",
+            term,
+            frozenset(subscribed.get(channel, ())),
+            entries,
+            None,
+        )
+
+    return ClusterOverview(nodes, await asyncio.gather(*map(read, sorted(logs))))

@@ -1,0 +1,41 @@
+"""Reads what an operator sees of a cluster from Redis."""
+
+from aiostream_ds._cluster.overview import ChannelOverview, ClusterOverview
+from aiostream_ds._cluster.redis.channel_keys import KeyNames
+from aiostream_ds._cluster.redis.redis_calls import RedisCalls
+from aiostream_ds._cluster.redis.redis_scripts import Scripts
+
+__all__ = ["read_overview"]
+
+
+async def read_overview(calls: RedisCalls, keys: KeyNames, scripts: Scripts) -> ClusterOverview:
+    """All nodes and channels. Two calls for each partition and one for each channel. Raises
+    EngineError."""
+    nodes: set[bytes] = set()
+    channels: list[ChannelOverview] = []
+    for partition in keys.partitions:
+        alive, names = await calls.run(scripts.partition_overview, partition)
+        nodes |= set(alive)
+        for name in names:
+            channel = name.decode()
+            if not channel.startswith("_"):
+                channels.append(await _channel(calls, keys, scripts, channel))
+    return ClusterOverview(
+        frozenset(node.decode() for node in nodes), sorted(channels, key=lambda c: c.channel)
+    )
+
+
+async def _channel(
+    calls: RedisCalls, keys: KeyNames, scripts: Scripts, channel: str
+) -> ChannelOverview:
+    owner, term, subscribed, entries, size = await calls.run(
+        scripts.channel_overview, keys.of(channel)
+    )
+    return ChannelOverview(
+        channel,
+        owner.decode(),
+        int(term),
+        frozenset(node.decode() for node in subscribed),
+        entries,
+        int(size),
+    )

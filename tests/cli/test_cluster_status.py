@@ -1,0 +1,70 @@
+"""`aiostream-ds cluster status`, against real servers."""
+
+import json
+
+import pytest
+import pytest_asyncio
+
+from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
+from aiostream_ds._cluster.engine import NODES, Entry, EntryId
+from aiostream_ds.cli import main
+from tests.servers.redis import Redis
+
+
+@pytest.fixture
+def redis(monkeypatch):
+    with Redis() as server:
+        monkeypatch.setenv("GF_PLUGIN_CLUSTER_URL", server.url)
+        yield server
+
+
+@pytest_asyncio.fixture
+async def term(redis: Redis) -> int:
+    """Two nodes follow a channel, which the first one owns in this term."""
+    settings = cluster_settings({"GF_PLUGIN_CLUSTER_URL": redis.url})
+    engine = cluster_access(settings).engine
+    await engine.open()
+    for node in ("one", "two"):
+        await engine.renew(node, 60)
+        for channel in (NODES, "rows"):
+            await engine.enter(channel, node)
+    taken = await engine.take("rows", "one", b"hello")
+    entry = Entry(EntryId(taken.term, 1), EntryId(taken.term, 0), b"row")
+    await engine.append("rows", entry)
+    await engine.aclose()
+    return taken.term
+
+
+@pytest.mark.slow
+def test_nodes_and_channels_are_printed(term, capsys):
+    assert main(["cluster", "status"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "2 nodes",
+        "  one: owns 1, has viewers of 1",
+        "  two: owns 0, has viewers of 1",
+        "1 channels",
+        f"  rows: owner one, term {term}, viewers on 2 nodes, 2 messages, 8 bytes",
+    ]
+    assert main(["cluster", "status", "--json"]) == 0
+    (channel,) = json.loads(capsys.readouterr().out)["channels"]
+    assert channel | {"subscribed": sorted(channel["subscribed"])} == {
+        "channel": "rows",
+        "owner": "one",
+        "term": term,
+        "subscribed": ["one", "two"],
+        "entries": 2,
+        "size": 8,
+    }
+    assert main(["cluster", "status", "--name", "another"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["0 nodes", "0 channels"]
+
+
+def test_without_an_address_the_option_is_named(monkeypatch, capsys):
+    monkeypatch.delenv("GF_PLUGIN_CLUSTER_URL", raising=False)
+    assert main(["cluster", "status"]) == 2
+    assert "--url, or GF_PLUGIN_CLUSTER_URL" in capsys.readouterr().err
+
+
+def test_a_server_that_is_away_is_named(capsys):
+    assert main(["cluster", "status", "--url", "redis://127.0.0.1:1"]) == 1
+    assert "127.0.0.1:1 refuses the connection" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -150,6 +151,8 @@ async def test_a_panel_of_a_path_without_rows_has_a_notice_and_then_its_rows():
         (notice,) = frame.meta.notices
         assert notice.text == "nothing was pushed to 'lab/a' yet; rows appear when it is"
         viewer = await grafana.follow("rows/lab/a")
+        while not any(channel.cursors for channel in grafana.plugin.registry.channels):
+            await anyio.sleep(0)  # rows before the run knows its start would be history only
         await push(grafana, "lab/a", {"v": 1})
         assert (await viewer.next())["v"] == 1
         (frame,) = await grafana.query(EXACT)

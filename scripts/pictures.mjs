@@ -81,8 +81,8 @@ for (const scheme of ["light", "dark"]) {
 const phone = await open(host, { viewport: { width: 390, height: 720 }, colorScheme: "light" });
 await phone.waitForTimeout(4000);
 await phone.screenshot({ path: join(images, "console-phone.png") });
-const rows = await open(pushed, { ...size, colorScheme: "light" });
-await rows.waitForSelector(".panels > :nth-child(3) canvas");
+const rows = await open(pushed, { viewport: { width: 1100, height: 750 }, colorScheme: "light" });
+await rows.waitForSelector(".panels > :nth-child(2) canvas");
 await rows.waitForTimeout(2000);
 await rows.screenshot({ path: join(images, "push.png") });
 await browser.close();

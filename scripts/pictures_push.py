@@ -1,4 +1,4 @@
-"""Pushes the rows of a picture to a console: a training run, a room, and a shop. scripts/pictures calls it."""
+"""Pushes the rows of a picture to a console: a training run and a kitchen. For scripts/pictures."""
 
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,15 +16,13 @@ def row(path: str, n: int) -> dict[str, float]:
     if path == "train/run-1":
         loss = exp(-n / 18)
         return {"loss": loss + 0.03 * wave, "accuracy": 1 - 0.8 * loss + 0.02 * wave}
-    if path == "room/kitchen":
-        return {"celsius": 21 + sin(n / 9) + 0.1 * wave, "percent": 45 + 4 * sin(n / 14)}
-    return {"requests": 120 + 40 * sin(n / 6) + 20 * wave}
+    return {"celsius": 21 + sin(n / 9) + 0.1 * wave, "percent": 45 + 4 * sin(n / 14)}
 
 
 def main(url: str) -> None:
     """Push the rows of each path."""
     start = datetime.now(UTC) - timedelta(seconds=ROWS)
-    for path in ("train/run-1", "room/kitchen", "shop/checkout"):
+    for path in ("train/run-1", "house/kitchen"):
         with Push(url, path) as push:
             for n in range(ROWS):
                 push.send({"time": start + timedelta(seconds=n), **row(path, n)})

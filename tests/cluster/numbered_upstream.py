@@ -91,7 +91,7 @@ class NumberedUpstream:
             numbers = list(range(first, last + 1))[: question["limit"]]
             newest = numbers[-1] if numbers else None
         else:
-            numbers = [n for n in self.rows(question["start"], last)]
+            numbers = self.rows(question["start"], last)
             numbers = [n for n in numbers if self.time_of(n) <= question["end"]]
             newest = numbers[-1] if numbers else None
             numbers = numbers[-question["limit"] :]

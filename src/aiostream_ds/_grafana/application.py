@@ -187,7 +187,7 @@ def _join_cluster(
     from aiostream_ds._cluster.node import ClusterNode  # few plugins are in a cluster
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
-    node = ClusterNode(cluster.engine, cluster.node)
+    node = ClusterNode(cluster.engine, cluster.node, cluster.options)
     shared = SharedStreams(node, tasks, counters, cluster.cipher)
     tasks.start_soon(shared.take_part)
     return shared

@@ -456,7 +456,7 @@ async def test_the_rows_of_a_slow_engine_are_sent_together():
             upstream.write()
             await anyio.sleep(0)
         await wait_for(lambda: all(len(viewer.rows) == 1000 for viewer in viewers))
-        assert engine.operations["append"] - before < 100
+        assert engine.operations["append"] - before < 500
 
 
 async def test_without_a_cluster_a_shared_stream_runs_for_its_server_and_this_is_logged_once(

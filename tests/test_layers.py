@@ -57,6 +57,7 @@ ASYNCIO = {
     "_cluster/nats/nats_connection.py",
     "_cluster/nats/nats_engine.py",
     "_cluster/nats/nats_events.py",
+    "_cluster/nats/nats_jetstream.py",
     "_cluster/nats/nats_leases.py",
     "_cluster/nats/nats_overview.py",
     "_cluster/nats/nats_log.py",

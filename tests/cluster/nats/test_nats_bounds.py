@@ -11,6 +11,7 @@ from aiostream_ds._cluster.engine import (
     Entry,
     EntryId,
     EntryTooLarge,
+    Fenced,
     Reconnected,
 )
 from aiostream_ds._cluster.nats import nats_events
@@ -179,3 +180,52 @@ async def test_events_that_are_not_read_are_replaced_by_one_that_asks_for_a_chec
 async def test_subjects_of_two_names_do_not_meet():
     one, two = Subjects("one"), Subjects("two")
     assert one.log_of("c") != two.log_of("c") and one.log_stream != two.log_stream
+
+
+@slow
+async def test_messages_of_another_program_in_a_log_end_the_ownership_and_are_not_entries(nats):
+    async with engine(nats, "a") as a:
+        writer = Writer(a, "c", "a")
+        await writer.take()
+        await writer.write()
+        for payload in (b"", b"not an entry"):
+            assert nats.call("aiostream-ds.log.c", payload)["seq"]
+            with pytest.raises(Fenced):
+                await writer.write()
+            await writer.take()
+            await writer.write()
+        page = await a.read("c", START, 100)
+        assert [entry.payload for entry in page.entries[1::2]] == [b"0", b"1", b"2"]
+        assert nats.call("aiostream-ds.log.d", b"x")["seq"]
+        assert await a.read("d", START, 10) == ([], START, START, False)
+        assert (await a.take("d", "a", b"x")).taken
+
+
+@slow
+async def test_large_logs_are_read_at_the_same_time(nats):
+    async with engine(nats, "a") as a, engine(nats, "b") as b:
+        writers = [Writer(a, f"c-{number}", "a") for number in range(30)]
+        for writer in writers:
+            await writer.take()
+            for _ in range(5):
+                id = EntryId(writer.last.term, writer.last.number + 1)
+                await a.append(writer.channel, Entry(id, writer.last, b"x" * 1_000_000))
+                writer.last = id
+        pages = await asyncio.gather(*(b.read(each.channel, START, 100) for each in writers))
+        assert {len(page.entries) for page in pages} == {6}
+        assert b._client.connection_number == 1  # the server has not closed it
+
+
+@slow
+async def test_nodes_have_any_names(nats):
+    names = {"a.b c", "*", ">", "ä\n", "=", "-"}
+    async with engine(nats) as a:
+        for name in names:
+            await a.renew(name, 30.0)
+            await a.enter("c", name)
+            channel = f"c-{name.encode().hex()}"
+            assert (await a.take(channel, name, b"x")).taken
+            assert (await a.take(channel, "other", b"x"))[:3:2] == (name, False)
+        assert await a.members("c") == names
+        await a.leave("c", "*")
+        assert await a.members("c") == names - {"*"}

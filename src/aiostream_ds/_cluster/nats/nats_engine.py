@@ -35,8 +35,6 @@ __all__ = ["NatsEngine"]
 class NatsEngine:
     """Implements `Engine` with two streams of JetStream: one for the logs, one for leases and
     subscribers. See `nats_subjects` for what they contain.
-
-    Created in the event loop that uses it.
     """
 
     name = "nats"

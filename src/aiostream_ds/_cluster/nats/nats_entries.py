@@ -8,14 +8,14 @@ many messages only, the schema is stored again.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from aiostream_ds._cluster.engine import Entry, EntryId
+from aiostream_ds._cluster.engine import START, Entry, EntryId
 from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
 from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
 
-__all__ = ["LogMessage", "SchemaPlace", "live_message", "log_message"]
+__all__ = ["LogMessage", "SchemaPlace", "foreign_message", "live_message", "log_message"]
 
 _HEADER = "Aiostream-Entry"
-_NOBODY = "-"
+_NOBODY = "."  # not a token
 
 
 class SchemaPlace(NamedTuple):
@@ -88,6 +88,11 @@ def log_message(sequence: int, headers: Mapping[str, str], data: bytes) -> LogMe
         SchemaPlace(place, age) if place else None,
         data if length < 0 else data[length:],
     )
+
+
+def foreign_message(sequence: int) -> LogMessage:
+    """A message that was stored by another program: as of an owner who has resigned."""
+    return LogMessage(sequence, START, START, "", 0, None, None, b"")
 
 
 def live_message(message: NatsMessage) -> LogMessage | None:

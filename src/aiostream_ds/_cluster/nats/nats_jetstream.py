@@ -1,5 +1,6 @@
 """Requests to JetStream: storing a message, reading messages, and what a stream has."""
 
+import asyncio
 import json
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +16,11 @@ __all__ = ["JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
 _NOT_FOUND = 10_037
 _WRONG_SEQUENCES = (10_071, 10_164)  # of one server, of a cluster
 _SUBJECTS_A_PAGE = 100_000
+
+_PAGES = 4
+_PAGE_BYTES = 4 << 20
+"""Pages that are read at the same time, and their size: a server closes a connection for which it
+has more than 64 MiB to send."""
 
 
 class JetStreamError(EngineError):
@@ -51,6 +57,7 @@ class JetStream:
     def __init__(self, client: NatsClient, repair: Callable[[], Awaitable[None]]) -> None:
         self._client = client
         self._repair = repair
+        self._pages = asyncio.Semaphore(_PAGES)
 
     @property
     def connection_number(self) -> int:
@@ -129,10 +136,16 @@ class JetStream:
     ) -> Sequence[StoredMessage]:
         """Messages of a subject from a sequence on. A replica answers, which may lack the newest
         ones; and fewer are returned if they are large."""
-        arguments = {"seq": first, "batch": count, "next_by_subj": subject}
-        answers = await self._client.request_batch(
-            f"$JS.API.DIRECT.GET.{stream}", json.dumps(arguments).encode()
-        )
+        arguments = {
+            "seq": first,
+            "batch": count,
+            "max_bytes": _PAGE_BYTES,
+            "next_by_subj": subject,
+        }
+        async with self._pages:
+            answers = await self._client.request_batch(
+                f"$JS.API.DIRECT.GET.{stream}", json.dumps(arguments).encode()
+            )
         if answers[-1].status not in (204, 404):
             raise JetStreamError(
                 f"{stream}: {answers[-1].description or 'no direct get'} ({answers[-1].status})"

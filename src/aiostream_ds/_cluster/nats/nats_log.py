@@ -19,7 +19,11 @@ from aiostream_ds._cluster.engine import (
     LogPage,
     Ownership,
 )
-from aiostream_ds._cluster.nats.nats_entries import LogMessage, log_message
+from aiostream_ds._cluster.nats.nats_entries import (
+    LogMessage,
+    foreign_message,
+    log_message,
+)
 from aiostream_ds._cluster.nats.nats_jetstream import (
     JetStream,
     JetStreamError,
@@ -80,6 +84,7 @@ class ChannelLogs:
 
     async def take(self, channel: str, node: str, payload: bytes) -> Ownership:
         """See `Engine.take`."""
+        started = self._time()
         while True:
             connection = self._jetstream.connection_number
             last = await self._last(channel)
@@ -97,12 +102,14 @@ class ChannelLogs:
             message = LogMessage(0, EntryId(term, 0), before, node, 0, None, None, payload)
             try:
                 await self._store(channel, message, tail_after(last, schema, connection), None)
-            except NotExpected:
-                continue  # another node was faster, or the answer to an earlier call was lost
+            except NotExpected:  # another node was faster
+                self._check_time(channel, started)
+                continue
             return Ownership(node, term, True, before)
 
     async def resign(self, channel: str, node: str, term: int) -> None:
         """See `Engine.resign`."""
+        started = self._time()
         while True:
             connection = self._jetstream.connection_number
             last = await self._last(channel)
@@ -112,14 +119,24 @@ class ChannelLogs:
             try:
                 await self._store(channel, resignation, tail_after(last, None, connection), None)
             except NotExpected:
+                self._check_time(channel, started)
                 continue
             self._tails.remove(channel)
             return
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _check_time(self, channel: str, started: float) -> None:
+        """Called when the end of a log has changed meanwhile."""
+        if self._time() - started > self._timeout:
+            raise EngineError(f"{channel}: other messages were faster for {self._timeout} s")
 
     # -- appending -----------------------------------------------------------------------------
 
     async def append(self, channel: str, entry: Entry, schema: bytes | None) -> None:
         """See `Engine.append`."""
+        started = self._time()
         tail = self._tails.get(channel, self._jetstream.connection_number)
         if tail is None or tail.id != entry.previous or tail.id.term != entry.id.term:
             tail = await self._checked_tail(channel, entry)
@@ -131,6 +148,7 @@ class ChannelLogs:
                 await self._store(channel, message, tail, schema)
                 return
             except NotExpected:
+                self._check_time(channel, started)
                 tail = await self._checked_tail(channel, entry)
 
     async def _checked_tail(self, channel: str, entry: Entry) -> Tail | None:
@@ -246,7 +264,7 @@ class ChannelLogs:
         """Entries from a sequence on, up to the last one that is known to be there."""
         stream, subject = self._subjects.log_stream, self._subjects.log_of(channel)
         entries: list[Entry] = []
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        started = self._time()
         while len(entries) < limit and start <= last.sequence:
             count = min(limit - len(entries) + 1, _BATCH)  # one may be a resignation
             page = await self._jetstream.page(stream, subject, start, count)
@@ -261,7 +279,7 @@ class ChannelLogs:
             if not page:
                 if await self._message(last.sequence) is None:
                     break  # removed meanwhile
-                if asyncio.get_running_loop().time() > deadline:
+                if self._time() - started > self._timeout:
                     raise EngineError(f"{channel}: a replica lacks entries for {self._timeout} s")
                 await asyncio.sleep(_LAG)
         return entries[:limit]
@@ -308,7 +326,10 @@ class ChannelLogs:
     async def _last(self, channel: str) -> LogMessage | None:
         """The last message of a log."""
         subject = self._subjects.log_of(channel)
-        return _decoded(await self._jetstream.last(self._subjects.log_stream, subject))
+        stored = await self._jetstream.last(self._subjects.log_stream, subject)
+        if stored is None:
+            return None
+        return _decoded(stored) or foreign_message(stored.sequence)
 
     async def _message(self, sequence: int) -> LogMessage | None:
         return _decoded(await self._jetstream.get(self._subjects.log_stream, seq=sequence))

@@ -187,7 +187,7 @@ def configured(source: str, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 async def push_row(folder: Path, path: str) -> None:
-    async with SqliteStore(folder, name="push-test") as store:
+    async with SqliteStore(folder, name="push-1-test") as store:
         await store.append(path, [{"time": round(time.time() * 1000), "celsius": 21.5}])
 
 

@@ -39,6 +39,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 class InstanceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One configured data source as Grafana describes it, without secrets."""
 
+    org_id: int = 0
+    """Of the organization. Data sources of two organizations may have the same uid."""
     uid: str = ""
     name: str = ""
     id: int = 0

@@ -43,6 +43,7 @@ def plugin_context(context: pb.PluginContext | None) -> PluginContext:
         instance=None
         if settings is None
         else InstanceSettings(
+            org_id=context.org_id,
             uid=settings.uid,
             name=settings.name,
             id=settings.id,

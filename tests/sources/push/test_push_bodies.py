@@ -139,6 +139,21 @@ def test_a_bad_row_does_not_lose_its_neighbours(content_type, body, reason):
     assert (row.row, found.bad) == (1, 1) and reason in row.reason
 
 
+@pytest.mark.parametrize(
+    "value, reason",
+    [
+        ("[1" + "0" * 30 + "]", "a number in 'v' is too large"),
+        ("[" * 40 + "]" * 40, "at most 32 levels"),
+        ('{"a":' * 70 + "1" + "}" * 70, "at most 32 levels"),
+        ("[" + "0," * 100_001 + "0]", "at most 100,000 values"),
+    ],
+)
+def test_a_row_that_could_not_be_read_again_does_not_lose_its_neighbours(value, reason):
+    found = decode(f'[{{"v": 1}}, {{"v": {value}}}, {{"v": 3}}]'.encode(), "application/json")
+    assert [row["v"] for row in found.rows] == [1.0, 3.0]
+    assert found.refused[0].row == 1 and reason in found.refused[0].reason
+
+
 def test_reasons_are_bounded_and_all_bad_rows_are_counted():
     found = decode(b"[" + b'{"time": "x", "v": 1},' * 5_000 + b'{"v": 1}]')
     assert (len(found.rows), found.bad, len(found.refused)) == (1, 5_000, REFUSED_SHOWN)

@@ -112,7 +112,7 @@ async def test_data_sources_of_one_directory_have_files_of_their_own(tmp_path: P
         await push(one, "lab/a", {"v": 1})
         await push(two, "lab/a", {"v": 2})
         assert [column((await each.query(EXACT))[0], "v") for each in (one, two)] == [[1], [2]]
-    assert sorted(path.stem for path in tmp_path.glob("*.sqlite")) == ["push-one", "push-two"]
+    assert sorted(path.stem for path in tmp_path.glob("*.sqlite")) == ["push-1-one", "push-1-two"]
 
 
 async def test_labels_are_series_in_rows_and_columns_in_table():

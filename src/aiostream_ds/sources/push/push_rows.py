@@ -1,14 +1,16 @@
 """A body as rows, with the reason for each row that is left out."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.formats import Document, FormatContext, decode
 from aiostream_ds.sources.decoding.message_records import RecordSelector
 from aiostream_ds.sources.decoding.message_rows import TEXT_LIMIT, RowMaker
+from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.push.arrow_stream import arrow_records
 from aiostream_ds.sources.push.otlp_metrics import is_export, metric_records
 from aiostream_ds.sources.push.otlp_protobuf import export_of_protobuf
@@ -19,7 +21,7 @@ from aiostream_ds.stores import CURSOR_COLUMN
 
 __all__ = ["PUSH_ROWS", "SERIES_LABELS", "BodyDecoder", "DecodedBody", "RowRefusal"]
 
-PUSH_ROWS = 50_000
+PUSH_ROWS = 20_000
 """Maximum number of rows of one body, with the bad ones."""
 
 REFUSED_SHOWN = 1_000
@@ -28,6 +30,8 @@ REFUSED_SHOWN = 1_000
 SERIES_LABELS = ("measurement", "tags")
 """The labels without the setting `labels`: of line protocol, of OTLP (which has no measurement),
 and of JSON with an object `tags`."""
+
+_SIMPLE = frozenset({str, int, float, bool, type(None)})
 
 _RESERVED = {CURSOR_COLUMN: 0}  # a column of this name gets a trailing _
 
@@ -101,6 +105,8 @@ class BodyDecoder:
             if isinstance(record, BadRecord):
                 raise record
             row = self._maker.row(record, _RESERVED, received)
+            if not _SIMPLE.issuperset(map(type, row.values())):
+                _check_nested(row, self.labels)
         except BadRecord as error:
             found.refuse(number, str(error))
             return
@@ -127,3 +133,14 @@ class BodyDecoder:
 
     def _metrics(self, export: dict[str, Any]) -> Iterator[Any]:
         return metric_records(export, self._settings.time, keeps_tags=self._keeps_tags)
+
+
+def _check_nested(row: dict[str, Any], labels: Collection[str]) -> None:
+    """Replace values of columns of JSON by what can be stored and read again. Raises BadRecord."""
+    for name, value in row.items():
+        if isinstance(value, dict | list) and name not in labels:
+            row[name] = value = plain(value)
+            try:
+                msgspec.msgpack.encode(value)
+            except (OverflowError, ValueError):
+                raise BadRecord(f"a number in {name!r} is too large") from None

@@ -35,8 +35,9 @@ class PushSettings(DecodingSettings):
     push_logins: Annotated[list[str], Meta(examples=[["sa-1-lab"]])] = []
     """Logins that may push whatever their role. That of a service account is in its page in
     Grafana, such as sa-1-lab."""
-    push_paths: Annotated[dict[str, list[str]], Meta(examples=[{"lab/{name:rest}": ["sa-1-lab"]}])]
-    push_paths = {}
+    push_paths: Annotated[
+        dict[str, list[str]], Meta(examples=[{"lab/{name:rest}": ["sa-1-lab"]}])
+    ] = {}
     """Logins and roles by patterns of paths: only they may push to a path that matches. Without a
     pattern that matches, everybody may who may push at all."""
     rows_per_second: Annotated[int, Meta(ge=0)] = 100_000

@@ -47,7 +47,7 @@ class Pushed(DataSource[PushSettings]):
     async def lifespan(self) -> AsyncGenerator[None]:
         """Open the store."""
         channels = PushChannels(self.instance.uid, self.settings.max_channels)
-        async with open_store(self.settings, self.instance.uid, self.state) as self._store:
+        async with open_store(self.settings, self.instance, self.state) as self._store:
             self._channels = channels
             self._intake = PushIntake(self.settings, self._store, channels, self.threads)
             await channels.load(self._store)

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from aiostream_ds.models import InstanceSettings
 from aiostream_ds.sources.push.push_settings import PushSettings
 from aiostream_ds.stores import Retention, SqliteStore, Store
 
@@ -27,9 +28,9 @@ def retention_of(settings: PushSettings) -> Retention:
 
 @asynccontextmanager
 async def open_store(
-    settings: PushSettings, uid: str, state: dict[str, Any]
+    settings: PushSettings, instance: InstanceSettings, state: dict[str, Any]
 ) -> AsyncGenerator[Store]:
-    """The store of a data source with this uid, as long as the context lasts.
+    """The store of a data source, as long as the context lasts.
 
     Args:
         state: of the data source: it keeps rows in memory while the settings change.
@@ -40,7 +41,7 @@ async def open_store(
     """
     retention = retention_of(settings)
     if settings.directory:
-        name = f"push-{uid}"
+        name = f"push-{instance.org_id}-{instance.uid}"
         async with SqliteStore(
             settings.directory, name=name, retention=retention, sync=settings.sync
         ) as store:

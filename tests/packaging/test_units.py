@@ -152,20 +152,26 @@ def test_dependencies_are_resolved_and_extras_only_if_requested():
     assert distributions_of(["msgspec"]) == {"msgspec"}
 
 
-def test_a_packaged_source_brings_the_extra_of_its_name(monkeypatch):
+def test_a_packaged_source_brings_its_extras(monkeypatch):
     progress = Progress(io.StringIO())
     extras = [name for name in SOURCES if name not in ("demo", "file", "recorded")]
+    extras.insert(extras.index("push") + 1, "otlp")
     wanted = [f"aiostream-ds[{extra}]" for extra in extras]
     assert list(package_code._requirements_of_sources(progress)) == wanted
     assert not progress.warnings
     monkeypatch.setattr(
         package_code, "SOURCES", dict.fromkeys(("demo", "console", "testing"), "a:A")
     )
+    monkeypatch.setattr(package_code, "FURTHER_EXTRAS", {"console": ("otlp",)})
     monkeypatch.setattr(package_code, "resolve", not_installed)
     assert not list(package_code._requirements_of_sources(progress))
     assert progress.warnings == [
-        f"the source {name!r} will not work; first run: {install_command(name)}"
-        for name in ("console", "testing")
+        f"{what} will not work; first run: {install_command(extra)}"
+        for what, extra in (
+            ("the source 'console'", "console"),
+            ("a part of the source 'console'", "otlp"),
+            ("the source 'testing'", "testing"),
+        )
     ]
 
 

@@ -11,7 +11,7 @@ from aiostream_ds.packaging.dependencies import Package, distributions_of, resol
 from aiostream_ds.packaging.elf import is_elf
 from aiostream_ds.packaging.findings import PackagingError, Progress
 from aiostream_ds.packaging.project import Imports, Project
-from aiostream_ds.sources.builtin_plugin import SOURCES
+from aiostream_ds.sources.builtin_plugin import FURTHER_EXTRAS, SOURCES
 
 __all__ = [
     "DISTRIBUTION",
@@ -50,19 +50,22 @@ def required_packages(
 
 
 def _requirements_of_sources(progress: Progress) -> Iterator[str]:
-    """This distribution with the extra of each source that has one: the extra of its name."""
+    """This distribution with the extras of each source: that of its name, if there is one, and
+    others that it uses."""
     extras = metadata(DISTRIBUTION).get_all("Provides-Extra") or ()
     for source in SOURCES:
-        if source not in extras:
-            continue
-        wanted = f"{DISTRIBUTION}[{source}]"
-        try:
-            resolve([wanted])
-        except PackagingError:
-            command = install_command(source)
-            progress.warn(f"the source {source!r} will not work; first run: {command}")
-        else:
-            yield wanted
+        for extra in (source, *FURTHER_EXTRAS.get(source, ())):
+            if extra not in extras:
+                continue
+            wanted = f"{DISTRIBUTION}[{extra}]"
+            try:
+                resolve([wanted])
+            except PackagingError:
+                what = "the source" if extra == source else "a part of the source"
+                command = install_command(extra)
+                progress.warn(f"{what} {source!r} will not work; first run: {command}")
+            else:
+                yield wanted
 
 
 def write_author_files(app: Path, file: Path, imports: Imports, include: Iterable[Path]) -> None:

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from aiostream_ds._process.entry import serve
 
-__all__ = ["PLUGIN_ID", "SOURCES", "main"]
+__all__ = ["FURTHER_EXTRAS", "PLUGIN_ID", "SOURCES", "main"]
 
 PLUGIN_ID = "aiostream-ds-datasource"
 
@@ -22,6 +22,9 @@ SOURCES: Mapping[str, str] = {
     "recorded": "aiostream_ds.sources.recorded:Recorded",
 }
 """The values of the setting `source`; the first is the default."""
+
+FURTHER_EXTRAS: Mapping[str, tuple[str, ...]] = {"push": ("otlp",)}
+"""The extras that a source uses, besides the one of its name: a package brings them, too."""
 
 
 def main() -> NoReturn:

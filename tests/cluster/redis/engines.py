@@ -25,7 +25,7 @@ from tests.servers import Redis, certificates
 from tests.servers.redis import RedisClusterNode, RedisReplica
 
 NAMESPACE = "test"
-RULES = f"resetkeys ~aiostream:{NAMESPACE}:* resetchannels &aiostream:{NAMESPACE}:* -@all {RIGHTS}"
+RULES = f"resetkeys ~{NAMESPACE}:* resetchannels &{NAMESPACE}:* -@all {RIGHTS}"
 
 
 class EngineRedis(Redis):

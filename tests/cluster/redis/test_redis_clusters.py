@@ -83,7 +83,7 @@ async def test_a_promoted_replica_that_lacks_entries_is_noticed_and_repaired_in_
             await found.watch("c")
             first = await writer.take()
             await writer.append()
-            await until(lambda: b":1" in replica.call("EXISTS", "aiostream:test:{0}:log:c"))
+            await until(lambda: b":1" in replica.call("EXISTS", "test:{0}:log:c"))
             await until(lambda: _replica_is_known(sentinel))
             proxy.hold()  # writes do not reach the replica any more
             for _ in range(3):

@@ -39,10 +39,10 @@ async def test_a_server_that_was_killed_goes_on_with_its_log(server):
         await writer.take()
         await writer.append()
         await asyncio.to_thread(server.restart)
-        await until(lambda: events.reconnected == 1)
+        await until(lambda: events.reconnected)
         await writer.append()
-        await until(lambda: events.payloads() == [b"0", b"1"])
-        assert await payloads(found) == [b"0", b"1"] and events.reconnected == 1
+        await until(lambda: events.payloads()[-1:] == [b"1"])
+        assert await payloads(found) == [b"0", b"1"]
 
 
 @pytest.mark.parametrize("how", ["empty restart", "flush", "evicted log", "evicted state"])
@@ -61,7 +61,7 @@ async def test_lost_entries_are_noticed_by_the_owner_which_goes_on_in_a_higher_t
             elif how == "evicted log":
                 evict([server], "c")
             else:
-                server.call("DEL", "aiostream:test:{0}:state:c")
+                server.call("DEL", "test:{0}:state:c")
             with pytest.raises(LogLost):
                 await writer.append()
             taken = await writer.take()

@@ -16,7 +16,7 @@ from .engines import EngineRedis, Writer, engine, opened, payloads
 
 pytestmark = pytest.mark.slow
 
-PREFIX = "aiostream:test:{0}:"
+PREFIX = "test:{0}:"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def server(running: Redis) -> Redis:
 
 def keys(server: Redis) -> set[str]:
     found = server.call("KEYS", "*").decode().split("\r\n")
-    return {each.removeprefix(PREFIX) for each in found if each.startswith("aiostream:")}
+    return {each.removeprefix(PREFIX) for each in found if each.startswith("test:")}
 
 
 def ttl(server: Redis, key: str) -> int:
@@ -224,7 +224,7 @@ async def test_a_member_that_was_without_a_lease_for_a_moment_stays_one(server):
 
 async def test_namespaces_do_not_know_each_other():
     with EngineRedis() as server:
-        server.call("ACL", "SETUSER", server.reader, "~aiostream:other:*", "&aiostream:other:*")
+        server.call("ACL", "SETUSER", server.reader, "~other:*", "&other:*")
         async with (
             opened(engine(server)) as one,
             opened(engine(server, namespace="other")) as two,

@@ -9,5 +9,6 @@ redis_calls           sends commands to the right server, and again after a fail
 channel_watches       subscriptions, which survive lost connections
 pipelined_connection  one connection for many calls at a time
 open_connections      the connections to each server
+setting_names         errors in the words of the cluster's settings
 log_cleanup           deletes the keys of channels that nobody uses
 """

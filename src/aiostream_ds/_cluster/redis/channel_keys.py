@@ -16,13 +16,10 @@ from redis.crc import key_slot
 
 from aiostream_ds.errors import ConfigError
 
-__all__ = ["PARTITIONS", "PREFIX", "ChannelKeys", "KeyNames", "PartitionKeys"]
+__all__ = ["PARTITIONS", "ChannelKeys", "KeyNames", "PartitionKeys"]
 
 PARTITIONS = 128
 """Partitions of the channels in a Redis Cluster; elsewhere there is one."""
-
-PREFIX = "aiostream:"
-"""Beginning of each key; `<namespace>:` follows."""
 
 _KNOWN = 32_768  # channels whose names are kept
 _SLOTS = 16_384
@@ -64,7 +61,7 @@ class KeyNames:
                 "the namespace of the cluster must be 1 to 64 letters, digits and -_., got"
                 f" {namespace!r}"
             )
-        self.prefix = f"{PREFIX}{namespace}:"
+        self.prefix = f"{namespace}:"
         self._starts = [f"{self.prefix}{{{tag}}}:" for tag in _tags(partitions)]
         self.partitions: Sequence[PartitionKeys] = [
             PartitionKeys(f"{start}leases".encode(), f"{start}channels".encode())

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from aiostream_ds._cluster.redis.pipelined_connection import PipelinedConnection, connect
-from aiostream_ds._redis.redis_connection import Address, RedisLogin
-from aiostream_ds.errors import UpstreamError
+from aiostream_ds._redis.redis_connection import Address, RedisLogin, with_tls_hint
+from aiostream_ds.errors import PluginError, UpstreamError
 
 __all__ = ["OpenConnections"]
 
@@ -28,6 +28,7 @@ class OpenConnections:
     ) -> None:
         self._login, self._on_push, self._on_lost = login, on_push, on_lost
         self._open: dict[Address, PipelinedConnection] = {}
+        self._known: set[Address] = set()  # servers with which TLS is right
         self._opening: dict[Address, asyncio.Task[PipelinedConnection]] = {}
 
     def all(self) -> Collection[PipelinedConnection]:
@@ -50,7 +51,13 @@ class OpenConnections:
         return await asyncio.shield(task)
 
     async def _connect(self, server: Address) -> PipelinedConnection:
-        connection = await connect(server, self._login, self._on_push, self._lost)
+        try:
+            connection = await connect(server, self._login, self._on_push, self._lost)
+        except PluginError as error:
+            if server in self._known:
+                raise
+            raise with_tls_hint(error, self._login) from error
+        self._known.add(server)
         if connection.kind.role in ("replica", "slave"):
             connection.close()
             raise UpstreamError(f"Redis {server} is a replica, which takes no writes")

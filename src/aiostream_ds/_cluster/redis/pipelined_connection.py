@@ -13,7 +13,7 @@ from hiredis import ProtocolError, PushNotification, Reader, pack_command
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import RedisError
 
-from aiostream_ds._redis.redis_connection import Address, RedisLogin, to_plugin_error, with_tls_hint
+from aiostream_ds._redis.redis_connection import Address, RedisLogin, to_plugin_error
 from aiostream_ds.errors import ConfigError, PluginError, UpstreamError
 
 __all__ = ["ANSWER_SECONDS", "ConnectionLost", "PipelinedConnection", "ServerKind", "connect"]
@@ -237,7 +237,7 @@ async def connect(
             await _log_in(connection, login)
     except (RedisError, OSError, UnicodeError, ConnectionLost) as error:
         connection.close()
-        raise with_tls_hint(connection.describe(error), login) from error
+        raise connection.describe(error) from error
     except BaseException:
         connection.close()
         raise

@@ -26,6 +26,7 @@ from aiostream_ds._cluster.redis.pipelined_connection import (
     Word,
 )
 from aiostream_ds._cluster.redis.redis_scripts import Script
+from aiostream_ds._cluster.redis.setting_names import in_cluster_settings
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._redis.redis_connection import Address
 from aiostream_ds._redis.servers import Servers
@@ -184,7 +185,7 @@ def is_transient(error: Exception) -> bool:
 def in_words(error: Exception) -> str:
     """The message of an EngineError."""
     if isinstance(error, PluginError):
-        return error.message
+        return in_cluster_settings(error).message
     if isinstance(error, ConnectionLost):
         return str(error)
     code = getattr(error, "status_code", None)

@@ -23,11 +23,12 @@ from aiostream_ds._cluster.overview import ClusterOverview
 from aiostream_ds._cluster.redis.channel_keys import PARTITIONS, KeyNames
 from aiostream_ds._cluster.redis.channel_watches import ChannelWatches, entry_id
 from aiostream_ds._cluster.redis.log_cleanup import KEPT_SECONDS, keep_clean
-from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, is_transient
+from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, in_words, is_transient
 from aiostream_ds._cluster.redis.redis_fitness import check_server, needed_rights
 from aiostream_ds._cluster.redis.redis_overview import read_overview
 from aiostream_ds._cluster.redis.redis_scripts import Scripts
 from aiostream_ds._cluster.redis.redis_url import RedisAccess, servers_at
+from aiostream_ds._cluster.redis.setting_names import in_cluster_settings
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._redis.redis_connection import Address, MissingRight
 from aiostream_ds.errors import ConfigError, PluginError
@@ -118,11 +119,11 @@ class RedisEngine:
                 )
         except PluginError as error:
             if is_transient(error):
-                raise EngineError(error.message) from error
+                raise EngineError(in_words(error)) from error
             if isinstance(error, MissingRight):
                 rights = needed_rights(self._keys, sharded=self._sharded)
                 raise ConfigError(f"{error.message}; {rights}") from error
-            raise
+            raise in_cluster_settings(error) from error
         if not self._tasks:
             self._start(keep_clean(self._calls, self._keys, self._scripts))
             self._start(self._ping())

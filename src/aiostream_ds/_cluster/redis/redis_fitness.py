@@ -26,7 +26,7 @@ RIGHTS = (
     " +zadd +zrem +zrange +zrangebyscore +zscore"
     " +publish +subscribe +unsubscribe"
 )
-"""The commands that the ACL user needs, on the keys and channels `aiostream:<namespace>:*`."""
+"""The commands that the ACL user needs, on the keys and channels `<namespace>:*`."""
 
 CLUSTER_RIGHTS = "+spublish +ssubscribe +sunsubscribe +cluster|slots +asking"
 """Further ones with Redis Cluster."""

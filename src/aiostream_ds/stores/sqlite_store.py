@@ -117,6 +117,12 @@ class SqliteStore(Store):
             raise _closed(self.path)
         return self._shared
 
+    def set_retention(self, retention: Retention) -> None:
+        """Use other bounds from now on."""
+        self._retention = retention
+        if self._shared is not None:
+            self._shared.writer.configure(retention, self._sync)
+
     async def __aenter__(self) -> Self:
         if self._shared is None:
             self._shared = await run_in_thread(_acquire, self.path, self._retention, self._sync)

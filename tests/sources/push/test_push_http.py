@@ -349,6 +349,16 @@ async def test_bodies_that_wait_are_bounded(monkeypatch):
         assert sorted(statuses) == [200, 503]
 
 
+async def test_a_store_that_cannot_be_written_is_an_answer_in_words():
+    async with serve_in_memory(Pushed) as grafana:
+        assert (await post(grafana, "a", {"v": 1})).status == 200
+        source = await grafana.data_source(Pushed)
+        await source._store.aclose()
+        response = await post(grafana, "a", {"v": 2})
+        assert response.status == 503 and "is not open" in message(response)
+        assert response.headers["Retry-After"] == ["5"]
+
+
 # -- the audit log ---------------------------------------------------------------------------------
 
 
@@ -360,7 +370,7 @@ async def test_who_has_pushed_what_is_in_the_audit_log_at_a_bounded_rate(caplog)
             await post(grafana, "lab/b", {"v": 1}, user=VIEWER)
     lines = [record.getMessage() for record in caplog.records if "audit" in record.name]
     assert lines == [
-        "'ed' has pushed to 'lab/a': 1 rows, 1 rows not taken",
-        "'vi' has pushed to 'lab/b': 0 rows, 1 pushes refused; the last one, 403: 'vi' (Viewer) may"
+        "'ed' has pushed to 'lab/a': rows 1, not taken 1",
+        "'vi' has pushed to 'lab/b': rows 0, pushes refused 1; the last one, 403: 'vi' (Viewer) may"
         " not push: the settings allow the role Editor or a higher one",
     ]

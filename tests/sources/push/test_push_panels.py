@@ -178,6 +178,16 @@ async def test_the_retention_of_the_settings_removes_old_rows(tmp_path: Path):
         assert missed["data"]["values"][-1][-1] == 4_999 and missed["first"] >= 3_500
 
 
+async def test_other_bounds_of_rows_in_memory_are_used_at_once():
+    async with serve_in_memory(Pushed) as grafana:
+        for start in range(0, 5_000, 500):
+            await push(grafana, "lab/a", [{"v": n} for n in range(start, start + 500)])
+        await grafana.change_settings({"keepRows": 1_000})
+        with anyio.fail_after(10):
+            while (await rows_after(grafana, "x/rows/lab/a", 0))["first"] < 3_500:
+                await push(grafana, "lab/a", {"v": 5_000})
+
+
 async def test_paths_are_suggested():
     async with serve_in_memory(Pushed) as grafana:
         for path in ("lab/a", "lab/b", "other"):

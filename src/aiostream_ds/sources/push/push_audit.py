@@ -87,14 +87,14 @@ class PushAudit:
         if now < found.at + AUDIT_INTERVAL:
             return
         found.at = now
-        parts = [f"{found.accepted:,} rows"]
+        parts = [f"rows {found.accepted:,}"]
         for count, words in (
-            (found.repeated, "repeated ones"),
-            (found.rejected, "rows not taken"),
+            (found.repeated, "repeated"),
+            (found.rejected, "not taken"),
             (found.refusals, "pushes refused"),
         ):
             if count:
-                parts.append(f"{count:,} {words}")
+                parts.append(f"{words} {count:,}")
         found.accepted = found.rejected = found.repeated = found.refusals = 0
         audit.info(
             "%r has pushed to %r: %s%s", _login(user), path[:_SHOWN], ", ".join(parts), reason

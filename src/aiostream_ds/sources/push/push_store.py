@@ -63,6 +63,7 @@ class _MemoryStore:
 
     async def enter(self, retention: Retention) -> Store:
         self._users += 1
+        self._store.set_retention(retention)
         return await self._store.__aenter__()
 
     async def leave(self) -> None:

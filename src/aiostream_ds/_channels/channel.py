@@ -64,6 +64,10 @@ class ChannelOwner(Protocol):
     def memory_of(self, instance: Hashable) -> MemoryPool:
         """The pool from which the queues of an instance reserve memory."""
 
+    def linger(self, key: ChannelKey, seconds: float) -> float:
+        """Seconds for which the stream of a channel goes on that the last subscriber has left, if
+        those of its policy are `seconds`."""
+
     def channel_closing(self, channel: "Channel") -> None:
         """The stream is being cancelled; its task is still alive."""
 
@@ -396,9 +400,10 @@ class Channel:
         if self.state is State.OPENING:
             self.finish(None)
         elif self.state is State.RUNNING:
-            if self._policy.linger > 0:
+            linger = self._owner.linger(self.key, self._policy.linger)
+            if linger > 0:
                 self.state = State.LINGERING
-                self._timer = self._owner.loop.call_later(self._policy.linger, self.close)
+                self._timer = self._owner.loop.call_later(linger, self.close)
             else:
                 self.close()
 

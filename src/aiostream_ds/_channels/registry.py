@@ -46,6 +46,8 @@ class ChannelRegistry:
 
     Attributes:
         memory: the same.
+        lingering: by instance, what replaces `linger` of its channels' policies: a function of the
+            channel's key and those seconds.
         resume_points: where streams of a previous registry ended, by key. A stream with a cursor
             resumes there.
     """
@@ -67,6 +69,7 @@ class ChannelRegistry:
         self.memory.on_exhausted = partial(self._memory_exhausted, self.memory.limit, None)
         self._memories: WeakValueDictionary[Hashable, MemoryPool] = WeakValueDictionary()
         self.resume_points: dict[ChannelKey, CursorRange] = {}
+        self.lingering: dict[Hashable, Callable[[ChannelKey, float], float]] = {}
         self._wrap_runner = wrap_runner
         self._open: dict[ChannelKey, Channel] = {}
         self._closing: dict[ChannelKey, Channel] = {}
@@ -245,6 +248,11 @@ class ChannelRegistry:
 
     def _memory_exhausted(self, limit: int, instance: Hashable | None) -> None:
         self.observer.on_memory_exhausted(instance, limit)
+
+    def linger(self, key: ChannelKey, seconds: float) -> float:
+        """See `ChannelOwner.linger`."""
+        found = self.lingering.get(key.instance)
+        return seconds if found is None else found(key, seconds)
 
     def channel_closing(self, channel: Channel) -> None:
         """Let a join open a successor, which waits until this channel is closed."""

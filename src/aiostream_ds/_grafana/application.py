@@ -32,6 +32,7 @@ from aiostream_ds.datasource import RowIterator
 if TYPE_CHECKING:
     from aiostream_ds._cluster.cluster_access import ClusterAccess
     from aiostream_ds._grafana.followed_rows import Following
+    from aiostream_ds._grafana.kept_streams import KeptStreams
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = ["DRAIN", "IDLE_SWEEP", "Application", "background_tasks", "open_application"]
@@ -58,6 +59,7 @@ class Application:
         self._contexts = CachingMessageDecoder(pb.PluginContext)
         instances.forget_contexts = self._contexts.forget
         instances.follow = self._follow
+        instances.keep = self._keep
 
     @cached_property
     def _following(self) -> "Following":
@@ -70,6 +72,12 @@ class Application:
         from aiostream_ds._grafana.followed_rows import FollowedRows
 
         return in_event_loop("self.follow()", lambda: FollowedRows(self._following, instance, path))
+
+    def _keep(self, instance: Instance) -> "KeptStreams":
+        """The streams of an instance that go on without viewers."""
+        from aiostream_ds._grafana.kept_streams import KeptStreams  # few plugins have some
+
+        return KeptStreams(instance, partial(self._following.join, None))
 
     def services(self) -> Services:
         """Grafana's services by name; the code of each is imported at its first call."""

@@ -115,6 +115,7 @@ class Instance:
         "delays",
         "generation",
         "identity",
+        "kept",
         "key",
         "is_not_shared_reported",
         "sharing_problem",
@@ -132,6 +133,7 @@ class Instance:
         self.generation = generation
         self.updated_ms = updated_ms
         self.delays = BugDelays()
+        self.kept: Any = None  # a KeptStreams, whose module imports this one
         self.cluster: Any = None  # a SharedStreams, whose module imports this one
         self.identity: ChannelIdentity
         self.sharing_problem = ""  # why there is no cluster
@@ -261,6 +263,7 @@ class Instances:
         forget_contexts: called with a predicate of decoded contexts whose settings are not in use
             any more: they have secrets.
         follow: opens the rows of a stream, for `DataSource.follow`.
+        keep: makes the `KeptStreams` of an instance.
         cluster: the `SharedStreams` of this process, if it is in a cluster.
         sharing_problem: why it is in none.
     """
@@ -269,6 +272,7 @@ class Instances:
         lambda unused: None
     )
     follow: Callable[[Instance, str], RowIterator] | None = None
+    keep: Callable[[Instance], Any] | None = None
     cluster: Any = None
     sharing_problem = ""
 
@@ -436,6 +440,9 @@ class Instances:
         instance.cluster, instance.sharing_problem = self.cluster, self.sharing_problem
         instance._ready.set()
         self._replace_older(instance)
+        if self.keep is not None and _keeps_streams(source):
+            instance.kept = self.keep(instance)
+            source.tasks.start_soon(instance.kept.run, name="keep_running")
         source.tasks.open()
 
         def expired() -> None:
@@ -520,6 +527,10 @@ class Instances:
         # the traceback refers to this instance: a reference cycle
         instance._error = error.with_traceback(None)
         self._replace_older(instance)
+
+
+def _keeps_streams(source: DataSource[Any]) -> bool:
+    return any(stream.options.keep_running for stream in source._ds_plan.streams.values())
 
 
 def _row_store(source: DataSource[Any], key: InstanceKey) -> AbstractAsyncContextManager[None]:

@@ -65,6 +65,8 @@ def join(
         request.instance.generation,
         exact=request.exact or with_status,
     )
+    if options.keep_running and not with_status and request.instance.kept is not None:
+        request.instance.kept.watched(request.path)
     if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log
     return subscription

@@ -1,6 +1,7 @@
 """The options of a stream."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import msgspec
@@ -52,6 +53,10 @@ class StreamKeywords(TypedDict, total=False):
     store: "Retention"
     """Records the rows: they are stored in `DataSource.store_directory` before viewers get them,
     which then have a history and are exact over reloads and restarts. Default: not recorded."""
+    keep_running: float
+    """Seconds that a stream with a `store` is recorded after its last viewer left, also over
+    changes of the settings and restarts; of at most `KEPT_STREAMS` (100) streams of a data source.
+    Default: 0, as long as `linger` states."""
     share: Share
     """Whether the viewers of all Grafana servers of a cluster share one run of the stream, or those
     of one server only. A cluster needs `cluster_url` in grafana.ini. Default: "process"."""
@@ -75,6 +80,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
     status_column: str | None = None
     thin: bool = True
     store: Any = None
+    keep_running: float = 0.0
     share: Share = "process"
     allow: tuple[Any, ...] = ()
 
@@ -107,6 +113,17 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
             self._check_cursor()
         if self.store is not None:
             self._check_store()
+        seconds = self.keep_running
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"keep_running must be a number of seconds, got {seconds!r}")
+        if not 0 <= seconds < inf:
+            raise ValueError(
+                f"keep_running must be a finite number of seconds of at least 0, got {seconds!r}"
+            )
+        if seconds and self.store is None:
+            raise TypeError(
+                "expected a store for keep_running, got none: nobody would see the rows"
+            )
 
     def _check_store(self) -> None:
         from aiostream_ds.stores import CURSOR_COLUMN, Retention  # few streams have a store

@@ -385,6 +385,11 @@ class ChannelTables:
             self._database.execute("DELETE FROM removed WHERE channel = ?", row)
         return True
 
+    def write_note(self, name: str, value: str) -> None:
+        """Write a text that is not of a channel."""
+        row = (f"note {name}", value)
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+
     def save(self) -> None:
         """Write the numbers of the channels that have changed, before the commit."""
         self._database.executemany(

@@ -13,7 +13,7 @@ from aiostream_ds.stores.store import CURSOR_COLUMN, StoredChannel, StoredRows
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["read_channels", "read_rows_after", "read_rows_between"]
+__all__ = ["read_channels", "read_note", "read_rows_after", "read_rows_between"]
 
 _CHANNEL = "SELECT id, epoch, first, last FROM channels WHERE name = ?"
 _AFTER = (
@@ -100,6 +100,13 @@ def read_rows_between(
 def read_channels(database: "sqlite3.Connection") -> list[StoredChannel]:
     """See `Store.channels`."""
     return [StoredChannel(*row) for row in database.execute(_CHANNELS)]
+
+
+def read_note(database: "sqlite3.Connection", name: str) -> str | None:
+    """A text that was written with this name."""
+    statement = "SELECT value FROM meta WHERE name = ?"
+    row = database.execute(statement, (f"note {name}",)).fetchone()
+    return None if row is None else str(row[0])
 
 
 class _NewestRows:

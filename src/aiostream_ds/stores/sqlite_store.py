@@ -28,8 +28,13 @@ from aiostream_ds.stores.sqlite_file import (
     connect,
     open_file,
 )
-from aiostream_ds.stores.sqlite_reader import read_channels, read_rows_after, read_rows_between
-from aiostream_ds.stores.sqlite_writer import PendingAppend, PendingDelete, StoreWriter
+from aiostream_ds.stores.sqlite_reader import (
+    read_channels,
+    read_note,
+    read_rows_after,
+    read_rows_between,
+)
+from aiostream_ds.stores.sqlite_writer import PendingAppend, PendingDelete, PendingNote, StoreWriter
 from aiostream_ds.stores.store import (
     CURSOR_COLUMN,
     AppendResult,
@@ -194,6 +199,14 @@ class SqliteStore(Store):
     async def channels(self) -> list[StoredChannel]:
         """See `Store.channels`."""
         return await self._open.read(read_channels)
+
+    async def note(self, name: str) -> str | None:
+        """A text that `write_note` has stored; None without one. Raises StoreError."""
+        return await self._open.read(read_note, name)
+
+    async def write_note(self, name: str, value: str) -> None:
+        """Store a text under a name, for what is not a row. Raises StoreError."""
+        await self._open.submit(partial(PendingNote, name, value), 0)
 
     def retain(self, channel: str, retention: Retention | None) -> None:
         """See `Store.retain`."""

@@ -23,7 +23,7 @@ from aiostream_ds.stores.row_followers import CommittedRows, Followers
 from aiostream_ds.stores.sqlite_file import StoreFile, Sync, as_store_error
 from aiostream_ds.stores.store import CURSOR_COLUMN, AppendResult, StoreError
 
-__all__ = ["PendingAppend", "PendingDelete", "StoreWriter"]
+__all__ = ["PendingAppend", "PendingDelete", "PendingNote", "StoreWriter"]
 
 log = get_logger(__name__)
 
@@ -66,6 +66,18 @@ class PendingDelete(NamedTuple):
     size: int = 0
 
 
+class PendingNote(NamedTuple):
+    """A note that waits to be written."""
+
+    name: str
+    value: str
+    done: Callable[[None | StoreError], None]
+    size: int = 0
+
+
+Pending = PendingAppend | PendingDelete | PendingNote
+
+
 class _Change(NamedTuple):
     """What followers get of an operation that was committed; None: the channel was deleted."""
 
@@ -90,7 +102,7 @@ class StoreWriter(threading.Thread):
         self._database_lock = database_lock
         self._states = ChannelTables(file.writer, file.epoch, file.deletions, retention)
         self._condition = threading.Condition()
-        self._queue: deque[PendingAppend | PendingDelete] = deque()
+        self._queue: deque[Pending] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._is_closing = False
         self._has_more = True  # rows or keys to remove
@@ -110,7 +122,7 @@ class StoreWriter(threading.Thread):
 
     # -- called in any thread ------------------------------------------------------------------
 
-    def submit(self, pending: PendingAppend | PendingDelete) -> bool:
+    def submit(self, pending: Pending) -> bool:
         """Queue an operation. False: the writer is closed."""
         with self._condition:
             if self._is_closing:
@@ -173,7 +185,7 @@ class StoreWriter(threading.Thread):
             with self._database_lock:
                 self._file.close()
 
-    def _next(self) -> tuple[list[PendingAppend | PendingDelete], list[Callable[[], None]], bool]:
+    def _next(self) -> tuple[list[Pending], list[Callable[[], None]], bool]:
         """Wait for operations, calls or work of its own."""
         with self._condition:
             if not (self._queue or self._calls or self._is_closing or self._has_more):
@@ -181,14 +193,14 @@ class StoreWriter(threading.Thread):
                 self._condition.wait(max(wait, 0.01))
             calls = list(self._calls)
             self._calls.clear()
-            group: list[PendingAppend | PendingDelete] = []
+            group: list[Pending] = []
             size = 0
             while self._queue and len(group) < GROUP and size < GROUP_BYTES:
                 group.append(self._queue.popleft())
                 size += group[-1].size
             return group, calls, self._is_closing
 
-    def _write(self, group: list[PendingAppend | PendingDelete]) -> None:
+    def _write(self, group: list[Pending]) -> None:
         results: list[Any] = []
         changes: list[_Change] = []
         try:
@@ -245,12 +257,16 @@ class StoreWriter(threading.Thread):
 
     def _apply(
         self,
-        group: list[PendingAppend | PendingDelete],
+        group: list[Pending],
         results: list[Any],
         changes: list[_Change],
     ) -> None:
         states, now = self._states, now_ms()
         for pending in group:
+            if isinstance(pending, PendingNote):
+                states.write_note(pending.name, pending.value)
+                results.append(None)
+                continue
             if isinstance(pending, PendingDelete):
                 results.append(states.remove(pending.channel))
                 changes.append(_Change(pending.channel, None))

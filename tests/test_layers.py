@@ -132,6 +132,7 @@ THIRD_PARTY = {
     "watchfiles": ("console/reload.py",),
     "yarl": ("sources/http_client/",),
     "ssl": (
+        "push/clients.py",
         "_cluster/nats/",
         "_connection_errors.py",
         "_process/handshake.py",

@@ -7,6 +7,7 @@ closes the connection without an answer.
 
 import gzip
 import json
+import ssl
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,8 @@ LOSE = "lose"
 class PushServer:
     """As a context manager it runs; `stop` and `start` are an outage, over which rows stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.port = free_port()
         self.rows: list[Any] = []
         self.keys: list[str] = []  # of all requests that were read
@@ -37,10 +39,14 @@ class PushServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         server = _Server(("127.0.0.1", self.port), _handler(self))
+        if self.tls is not None:
+            server.socket = self.tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -97,6 +103,9 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.connections.discard(request)
         super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client has ended its connection, as one that does not accept the certificate."""
 
     def cut(self) -> None:
         """End the open connections, as a process that is killed."""

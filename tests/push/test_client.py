@@ -290,6 +290,25 @@ def test_threads_send_at_the_same_time(server):
     assert by_thread == sorted(by_thread)
 
 
+def test_a_handler_of_the_log_may_send_rows(server):
+    """`add` logs that rows are dropped; the handler sends that line as a row."""
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            push.send({"n": -1})
+
+    server.gate.clear()
+    handler = Handler()
+    logging.getLogger("aiostream_ds.push").addHandler(handler)
+    try:
+        with make(server, buffer_rows=3, batch_rows=1, full="drop_oldest") as push:
+            push.send([{"n": n} for n in range(20)])
+            server.gate.set()
+    finally:
+        logging.getLogger("aiostream_ds.push").removeHandler(handler)
+    assert push.counts.sent == 21 == push.counts.taken + push.counts.dropped
+
+
 # The end
 
 

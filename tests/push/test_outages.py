@@ -17,9 +17,9 @@ from tests.waiting import until
 
 from .console_process import ConsoleProcess, stored_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
 KILLS = int(os.environ.get("AIOSTREAM_DS_PUSH_KILLS", "2"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90 + 30 * KILLS)]
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds.operators import combine_latest, merge, resample, tumbling
+from aiostream_ds.push import AsyncPush, Push, PushCounts, PushRejected, PushUnsent
 from aiostream_ds.testing import Grafana, UpstreamDouble
 
 
@@ -659,6 +660,30 @@ class Special(Broker):
 class Closed(Open[Special]):
     async def health(self) -> Health:
         return Health(message=str(self.settings.extra))
+
+
+def report_refused(row: Any, reason: str) -> None:
+    print(row, reason)
+
+
+def pushes(rows: list[Reading]) -> None:
+    with Push("http://localhost:3030", "lab/run-1", full="drop_oldest", time_unit="ms") as push:
+        push.send({"loss": 0.1}, timeout=1.0)
+        push.send(rows)
+        push.flush()
+        assert_type(push.counts, PushCounts)
+    try:
+        Push(path="a", on_refused=report_refused).close(1.0)
+    except PushRejected as error:
+        assert_type(error.status, int)
+    except PushUnsent as error:
+        assert_type(error.rows, int)
+
+
+async def pushes_async() -> None:
+    async with AsyncPush(path="lab/run-1", uid="u", token="glsa_x") as push:
+        await push.send({"loss": 0.1})
+        await push.flush()
 
 
 if __name__ == "__main__":

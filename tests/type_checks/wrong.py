@@ -32,6 +32,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds.operators import resample
+from aiostream_ds.push import AsyncPush, Push
 
 
 class Broker(Settings):
@@ -270,6 +271,16 @@ class Declaring(DataSource):
 
 class Naming(Upstream[str, str]):
     declared_errors = {"OSError": UpstreamError}  # wrong: not an exception class
+
+
+Push(path="a", full="wait")  # wrong: not one of the two
+Push(path="a", time_unit="m")  # wrong: not a unit
+Push(path="a", on_refused=print, batch_rows="5")  # wrong: not an integer
+
+
+async def pushes() -> None:
+    async with AsyncPush(path="a") as push:
+        push.send({"n": 1})  # wrong: it must be awaited
 
 
 class NotSettings(DataSource[int]):  # wrong: not a Settings class

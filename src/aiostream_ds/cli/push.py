@@ -275,14 +275,10 @@ class _Run:
                 raise UsageError("--follow needs a FILE")
             if sys.stdin is None:
                 raise CommandError("there is no standard input")
-            return read_pipe(sys.stdin.fileno(), wake)
-        return self._lines_of_file(self._file, wake)
-
-    def _lines_of_file(self, file: Path, wake: int) -> Iterator[Line | None]:
-        try:
-            yield from read_file(file, wake, follow=self._parsed.follow, replaced=self._begin)
-        except OSError as error:
-            raise CommandError(f"{str(file)!r} cannot be read: {error.strerror}") from None
+            return _in_words("standard input", read_pipe(sys.stdin.fileno(), wake))
+        follow = self._parsed.follow
+        lines = read_file(self._file, wake, follow=follow, replaced=self._begin)
+        return _in_words(repr(str(self._file)), lines)
 
     def _send(self, line: Line) -> None:
         self._lines += 1
@@ -336,6 +332,14 @@ class _Run:
         if not self._signals.number:
             return wait
         return max(0.0, self._signals.since + wait - time.monotonic())
+
+
+def _in_words(name: str, lines: Iterator[Line | None]) -> Iterator[Line | None]:
+    """The lines. Raises CommandError where these raise OSError."""
+    try:
+        yield from lines
+    except OSError as error:
+        raise CommandError(f"{name} cannot be read: {error.strerror}") from None
 
 
 def _is_pipe(descriptor: int) -> bool:

@@ -5,6 +5,7 @@ web page cannot push: browsers send its Origin with each POST, which the access 
 """
 
 from typing import Any
+from urllib.parse import quote
 
 from grpclib.exceptions import GRPCError
 from starlette.requests import ClientDisconnect, Request
@@ -60,7 +61,7 @@ class _PushEndpoint:
         headers = {name: [request.headers[name]] for name in _FORWARDED if name in request.headers}
         try:
             answer = await self._hub.grafana.resource(
-                f"push/{path}{query}", method="POST", body=body, headers=headers
+                f"push/{quote(path)}{query}", method="POST", body=body, headers=headers
             )
         except GRPCError as error:
             return _refusal(503, error.message or "the data source does not answer")

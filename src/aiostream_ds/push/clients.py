@@ -1,6 +1,7 @@
 """`Push` and `AsyncPush`: what a program calls."""
 
 import os
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any, Self
@@ -72,9 +73,7 @@ class _Client:
         self._close_limit = _seconds("close_limit", close_limit)
         if timeout is not None:
             _seconds("timeout", timeout, above_zero=True)
-        file = None if ca_file is None else os.fspath(ca_file)
-        if file is not None and not os.path.isfile(file):
-            raise ValueError(f"ca_file must be a file of certificates, got {file!r}")
+        file = None if ca_file is None else _checked_certificates(os.fspath(ca_file))
         address = self._address
         self._delivery = Delivery(
             lambda: HttpPost(address, ca_file=file, timeout=timeout), limits, on_refused
@@ -278,6 +277,14 @@ class AsyncPush(_Client):
                 raise
             if not isinstance(error, PushRejected):
                 log.error("%s", error)
+
+
+def _checked_certificates(file: str) -> str:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError:  # SSLError is one
+        raise ValueError(f"ca_file must be a file of certificates, got {file!r}") from None
+    return file
 
 
 def _end(timeout: float | None) -> float | None:

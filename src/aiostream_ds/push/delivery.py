@@ -38,7 +38,7 @@ BATCH_ROWS, BATCH_BYTES, BATCH_AGE = 1_000, 500_000, 0.1
 BUFFER_ROWS, BUFFER_BYTES = 100_000, 64 << 20
 """Rows and bytes that wait."""
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
+FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
 """Seconds before the first repetition, and at most between two."""
 
 LOG_INTERVAL = 60.0
@@ -118,7 +118,8 @@ class Delivery:
 
     def _reset(self) -> None:
         """The state without any rows."""
-        self._lock = threading.Lock()
+        # re-entrant: a handler of signals or of the log, which may run in `add`, may send a row
+        self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # for the thread
         self._change = threading.Condition(self._lock)  # for who waits for space or an answer
         self.changes = 0  # grows with each answer, and when there is space
@@ -174,7 +175,8 @@ class Delivery:
                 self._dropped += waiting.drop_oldest().rows
                 self._warn("dropped", "the buffer is full: %d rows were dropped", self._dropped)
             self._last += 1
-            waiting.add(block._replace(since=time.monotonic(), number=self._last))
+            data, rows, content_type, *_ = block
+            waiting.add(RowBlock(data, rows, content_type, time.monotonic(), self._last))
             self._sent += block.rows
             if self._thread is None:
                 self._thread = threading.Thread(

@@ -5,7 +5,7 @@ import gzip
 import time
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import urllib3
@@ -97,6 +97,12 @@ class HttpPost:
                 preload_content=False,
             )
         except urllib3.exceptions.HTTPError as error:
+            certificate = _certificate_error(error)
+            if certificate:
+                raise PushRejected(
+                    f"{self.url}: the server's certificate is not accepted: {certificate}; set"
+                    " ca_file to the certificates that sign it"
+                ) from None
             raise TryAgain(_reason(error)) from None
         try:
             content = response.read(ANSWER_LIMIT)
@@ -146,11 +152,23 @@ def _pool(url: str, ca_file: str | None) -> urllib3.PoolManager:
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         found = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
         if found.username:
-            secret = f"{found.username}:{found.password or ''}"
+            secret = f"{unquote(found.username)}:{unquote(found.password or '')}"
             options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
         plain = f"{found.scheme}://{found.hostname}:{found.port or 80}"
         return urllib3.ProxyManager(plain, **options)
     return urllib3.PoolManager(**options)
+
+
+def _certificate_error(error: BaseException | None) -> str:
+    """Why the server's certificate is refused; "" for other errors."""
+    while error is not None:
+        found = [error, *error.args]
+        for each in found:
+            message = getattr(each, "verify_message", "")
+            if message:
+                return str(message)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -52,7 +52,7 @@ class Scenario:
 
     nodes: int = 3
     channels: int = 2
-    seconds: float = 20.0
+    seconds: float = 14.0
     rate: float = 5.0  # rows a second
     latency: float = 0.004
     missed: float = 0.0
@@ -382,10 +382,10 @@ class History:
         for process in self.processes.values():
             self.heal(process)
             process.engine.missed = 0.0
-        await asyncio.sleep(14)
+        await asyncio.sleep(10)
         for upstream in self.upstreams.values():
             upstream.ends_at = self.loop.time()
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
         for process in self.processes.values():
             for channel, viewer in process.viewers.items():
                 total = self.upstreams[channel].total()
@@ -512,6 +512,7 @@ class History:
         seconds = self.random.choice([-5.0, -1.0, 1.0, 5.0])
         self.note(f"clock {seconds}")
         self.server.clock += seconds
+        self.has_lost = self.has_lost or seconds > 0  # leases end early
         self.allowance = max(self.allowance, -seconds)
         self.engine_disturbed()
 

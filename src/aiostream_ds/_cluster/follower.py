@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec import structs
+
 from aiostream_ds._cluster.engine import START, Entry, EntryId, LogPage
 from aiostream_ds._cluster.entries import (
     NO_MESSAGE,
@@ -98,6 +100,7 @@ class LogFollower:
         "_schemas",
         "_tail",
         "_tip",
+        "_tip_schema",
         "delivered",
         "ended",
         "known_end",
@@ -132,10 +135,10 @@ class LogFollower:
         self._runs: deque[int] = deque(maxlen=_RUNS)  # of the starts of terms that were read
         self._cursors: CursorRange | None = None  # of what was delivered
         self._schema: bytes | None = None
-        self._schema_hash = 0
+        self._schema_hash = self._tip_schema = 0
         self._schemas: dict[int, bytes] = {}
         self._missing_schema = 0
-        self._events: deque[Entry] = deque(maxlen=_EVENTS)
+        self._events: deque[tuple[Entry, int]] = deque(maxlen=_EVENTS)
         self._kept: deque[tuple[ChannelMessage, int]] = deque()
         self._kept_bytes = 0
         self._has_delivered = False
@@ -170,23 +173,25 @@ class LogFollower:
 
     # -- what arrives ----------------------------------------------------------------------------
 
-    def event(self, entry: Entry) -> None:
-        """An entry was appended."""
+    def event(self, entry: Entry, reads: int = 0) -> None:
+        """An entry was appended. `reads`: of the log since it was first seen."""
         if self.request is not None:
-            self._events.append(entry)
+            self._events.append((entry, reads))
             self.known_end = max(self.known_end, entry.id)
             return
         if entry.previous == self.position and entry.id > self.position:
             if self._accept(entry):
                 self.known_end = max(self.known_end, entry.id)
                 return
+        elif reads > 1:
+            return  # the log does not have it: the engine has lost it
         elif entry.id > self.position:
             self.request = LogRead(self.position, _PAGE)
         elif self._is_known(entry):
             return
         else:  # an older id that was not read: the log is another one
             self._read_changed_log(entry.id, _NEAR)
-        self._events.append(entry)
+        self._events.append((entry, reads))
         self.known_end = max(self.known_end, entry.id)
 
     def page(self, page: LogPage) -> None:
@@ -258,11 +263,10 @@ class LogFollower:
 
     def message(self, id: MessageId, outgoing: Outgoing, time: int) -> ChannelMessage:
         """The next message of the log."""
-        body = outgoing.schema
-        hashed = self._schema_hash
-        if body is not None and body is not self._schema:
-            hashed = schema_hash(body)
-        if hashed == self._schema_hash:
+        body, hashed = self._schema, self._schema_hash
+        if outgoing.schema is not None and outgoing.schema is not body:
+            body, hashed = outgoing.schema, schema_hash(outgoing.schema)
+        if hashed == self._tip_schema:
             body = None
         return ChannelMessage(id, self._tip, time, hashed, body, outgoing.cursors, outgoing.payload)
 
@@ -277,7 +281,7 @@ class LogFollower:
 
     def skipped(self, message: ChannelMessage) -> None:
         """A message will not be in the log. The next one names it, so that others notice."""
-        self._tip = message.id
+        self._tip, self._tip_schema = message.id, 0
 
     def has_received(self, id: MessageId) -> bool:
         return id.number <= self._received.get(id.run, 0)
@@ -290,11 +294,21 @@ class LogFollower:
                 return kept[index + 1 :]
         return kept
 
+    def again(self, message: ChannelMessage) -> ChannelMessage:
+        """A lost message, with its schema if the log does not have it."""
+        if message.schema == self._tip_schema or message.schema_body is not None:
+            return message
+        return structs.replace(message, schema_body=self.schema_of(message))
+
+    def schema_of(self, message: ChannelMessage) -> bytes | None:
+        """The schema of a message; None: it has none, or it is not known any more."""
+        return message.schema_body or self._schemas.get(message.schema) or None
+
     # -- without the engine ----------------------------------------------------------------------
 
     def deliver_local(self, outgoing: Outgoing) -> None:
         """Deliver a message that is not for the log."""
-        if outgoing.schema is not None and outgoing.schema != self._schema:
+        if outgoing.schema is not None and outgoing.schema is not self._schema:
             self._set_schema(schema_hash(outgoing.schema), outgoing.schema)
         if outgoing.cursors is None and self._cursors is None:
             self._local_without_cursors = True
@@ -331,7 +345,7 @@ class LogFollower:
         self._is_new_log = self._is_near = False
         self.position = request.after if page.entries else page.last
         self.known_end = page.last
-        self._tip = NO_MESSAGE
+        self._tip, self._tip_schema = NO_MESSAGE, 0
         self._page_after_position(page, is_changed=True)
 
     def _needs_earlier(self, page: LogPage) -> bool:
@@ -368,9 +382,9 @@ class LogFollower:
                 self._local_without_cursors = False
                 self._reset("the engine was away: this node had an upstream of its own")
         events, self._events = self._events, deque(maxlen=_EVENTS)
-        for entry in events:
-            if entry.id > self.position or self.request is not None:
-                self.event(entry)
+        for entry, reads in events:
+            if entry.id > self.position:
+                self.event(entry, reads + 1)
 
     def _content(self, entry: Entry) -> TermStart | ChannelMessage | None:
         try:
@@ -418,7 +432,7 @@ class LogFollower:
         return True
 
     def _accept_message(self, message: ChannelMessage, *, is_contiguous: bool) -> None:
-        before, self._tip = self._tip, message.id
+        before, self._tip, self._tip_schema = self._tip, message.id, message.schema
         if message.schema != self._schema_hash:
             self._set_schema(message.schema, message.schema_body)
         if self.has_received(message.id):
@@ -493,11 +507,6 @@ class LogFollower:
             self._kept_bytes -= self._kept.popleft()[1]
 
     # -- schemas ---------------------------------------------------------------------------------
-
-    @property
-    def schema_body(self) -> bytes | None:
-        """The schema of the last message."""
-        return self._schema
 
     def _set_schema(self, hashed: int, body: bytes | None) -> None:
         self._schema_hash = hashed

@@ -394,7 +394,7 @@ class ChannelMember:
                 return False
             try:
                 for message in self.follower.lost_messages():
-                    await self._append(message)
+                    await self._append(self.follower.again(message))
                 return True
             except Fenced:
                 self._fenced()
@@ -447,15 +447,15 @@ class ChannelMember:
             EntryId(self.term, position.number + 1), position, self._node.codec.encode(message)
         )
         schema = None
-        if message.schema and not (self._has_stored_schema and message.schema_body is None):
-            body = message.schema_body or self.follower.schema_body
-            schema = body and self._node.codec.encode_schema(body)
+        if not self._has_stored_schema or message.schema_body is not None:
+            body = self.follower.schema_of(message)
+            schema = None if body is None else self._node.codec.encode_schema(body)
         while not self._node.lease.may_write:
             if self._is_away:
                 raise _EngineAway(self._node.degraded or self._away)
             await self._node.lease_changed()
-        await self._ask(self._engine.append, self.channel, entry, schema or None)
-        self._has_stored_schema = True
+        await self._ask(self._engine.append, self.channel, entry, schema)
+        self._has_stored_schema = self._has_stored_schema or schema is not None
         self.follower.appended(entry, message)
 
     # -- the upstream ----------------------------------------------------------------------------
@@ -523,8 +523,8 @@ class ChannelMember:
                         id = MessageId(self._run, self._number)
                     elif self.follower.has_received(id):
                         return
-                    await self._append_new(id, outgoing)
-                    return
+                    if await self._append_new(id, outgoing):
+                        return
                 except _EngineAway as error:
                     self._away = self._away or str(error)
                     self._go_local()
@@ -537,7 +537,8 @@ class ChannelMember:
             if outgoing.payload:
                 self.follower.deliver_local(outgoing)
 
-    async def _append_new(self, id: MessageId, outgoing: Outgoing) -> None:
+    async def _append_new(self, id: MessageId, outgoing: Outgoing) -> bool:
+        """Whether that is done. If not, the log has to be read, and may have lost it again."""
         time = int(self._options.wall_clock() * 1000)
         message = self.follower.message(id, outgoing, time)
         try:
@@ -546,6 +547,8 @@ class ChannelMember:
             self._node.counters.too_large += 1
             self.follower.skipped(message)
             self._reset(f"a message is too large for the engine: {error}")
+            return True
+        return self.follower.has_received(id)
 
     async def _recover(self) -> bool:
         """Begin a new term with what the engine has lost."""

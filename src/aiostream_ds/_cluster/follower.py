@@ -83,6 +83,7 @@ class LogFollower:
         "_deliver",
         "_events",
         "_has_delivered",
+        "_is_after_local",
         "_is_fill_refused",
         "_is_near",
         "_is_new_log",
@@ -143,7 +144,7 @@ class LogFollower:
         self._kept_bytes = 0
         self._has_delivered = False
         self._is_new_log = self._is_near = False  # how the log is being read
-        self._is_skipping = self._is_fill_refused = False
+        self._is_skipping = self._is_fill_refused = self._is_after_local = False
         self._local_without_cursors = False
         self._tail: deque[Incoming] | None = None
 
@@ -310,6 +311,7 @@ class LogFollower:
         """Deliver a message that is not for the log."""
         if outgoing.schema is not None and outgoing.schema is not self._schema:
             self._set_schema(schema_hash(outgoing.schema), outgoing.schema)
+        self._is_after_local = True
         if outgoing.cursors is None and self._cursors is None:
             self._local_without_cursors = True
         self._deliver_new(outgoing.payload, outgoing.cursors)
@@ -440,6 +442,7 @@ class LogFollower:
             return
         if self._is_missing_some(message, is_contiguous and before == self._last_id):
             self._reset("entries of the log were removed or lost before they were received")
+        self._is_after_local = False
         self._set_received(message.id)
         self._keep(message)
         self._set_last(message)
@@ -467,9 +470,10 @@ class LogFollower:
         return not self.has_received(message.id) and self._is_missing_some(message, follows)
 
     def _is_missing_some(self, message: ChannelMessage, follows: bool) -> bool:
-        """Whether messages were missed before this one. `follows`: it follows what was delivered
-        last."""
+        """Whether messages were missed before this one. `follows`: it follows the last one of the
+        log that was delivered."""
         is_new = self._has_delivered and not self._is_skipping and self._tail is None
+        follows = follows and not self._is_after_local
         return is_new and not follows and self._is_hole(message)
 
     def _is_hole(self, message: ChannelMessage) -> bool:

@@ -72,6 +72,9 @@ class MemberNode(Protocol):
     def give_up_later(self, channel: str, term: int, start: bytes | None) -> None:
         """Give a channel up as soon as the engine can be reached."""
 
+    def has_given_up(self, channel: str, term: int) -> None:
+        """The channel was given up."""
+
     def channel_count(self) -> int: ...
 
 
@@ -217,6 +220,7 @@ class ChannelMember:
         if not self._has_joined:
             self._has_joined = True
             tail = self.follower.joined()
+            self._delivered_at = anyio.current_time()
             self._sink.joined(tail[-1].schema if tail else None, tail)
 
     async def _leave(self) -> None:
@@ -224,7 +228,8 @@ class ChannelMember:
         if not self._node.degraded:
             try:
                 with anyio.fail_after(self._node.lease.seconds, shield=True):
-                    await give_up(self._node, self.channel, term, start)
+                    term = await give_up(self._node, self.channel, term, start)
+                    self._node.has_given_up(self.channel, term)
                     return
             except (EngineError, TimeoutError):
                 pass
@@ -691,8 +696,9 @@ class ChannelMember:
         return self._options.random.random() * seconds
 
 
-async def give_up(node: MemberNode, channel: str, term: int, start: bytes | None) -> None:
-    """Give up what this node owns or may own, its presence, and its notifications.
+async def give_up(node: MemberNode, channel: str, term: int, start: bytes | None) -> int:
+    """Give up what this node owns or may own, its presence, and its notifications. Returns the
+    term that was given up; 0: none.
 
     Args:
         term: that it owns; 0: none.
@@ -705,6 +711,7 @@ async def give_up(node: MemberNode, channel: str, term: int, start: bytes | None
         await node.engine.resign(channel, node.name, term)
     await node.engine.leave(channel, node.name)
     await node.engine.unwatch(channel)
+    return term
 
 
 async def _end(task: "asyncio.Task[Any]", seconds: float) -> None:

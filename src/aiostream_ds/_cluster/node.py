@@ -23,6 +23,7 @@ _RETRY = 0.1  # seconds after a renewal that has failed
 _OPEN_RETRY = 1.0
 _CONFIG_RETRY = 10.0
 _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
+_REMEMBER = 60.0  # seconds for which a resignation is repeated when the engine was away
 _FULL_CHECK = 4  # each so many questions all channels are compared, not only when a node has died
 
 
@@ -91,7 +92,8 @@ class ClusterNode:
         self.alive: frozenset[str] = frozenset()
         self._members: dict[str, ChannelMember] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
-        self._given_up: dict[str, tuple[int, bytes | None]] = {}
+        self._given_up: dict[str, tuple[int, bytes | None]] = {}  # what the engine has to get
+        self._left: dict[str, tuple[int, float]] = {}  # what it got, and when
         self._lease_changed = anyio.Event()
         self._all_left = anyio.Event()
         self._is_open = self._is_closing = False
@@ -164,6 +166,7 @@ class ClusterNode:
         member = ChannelMember(self, channel, source, sink)
         self._members[channel] = member
         self._given_up.pop(channel, None)
+        self._left.pop(channel, None)
         try:
             with anyio.CancelScope() as self._scopes[channel]:
                 await member.run()
@@ -222,6 +225,13 @@ class ClusterNode:
     def give_up_later(self, channel: str, term: int, start: bytes | None) -> None:
         """Give a channel up as soon as the engine can be reached."""
         self._given_up[channel] = term, start
+
+    def has_given_up(self, channel: str, term: int) -> None:
+        """The engine has a resignation. It may lose it: then nobody could take the channel."""
+        now = anyio.current_time()
+        self._left[channel] = term, now
+        while now - next(iter(self._left.values()))[1] > _REMEMBER:
+            del self._left[next(iter(self._left))]
 
     # -- the lease -------------------------------------------------------------------------------
 
@@ -285,11 +295,12 @@ class ClusterNode:
             term, start = self._given_up[channel]
             try:
                 with anyio.fail_after(self.options.lease / 3):
-                    await give_up(self, channel, term, start)
+                    given = await give_up(self, channel, term, start)
             except (EngineError, TimeoutError):
                 return
             if self._given_up.get(channel) == (term, start):
                 del self._given_up[channel]
+                self.has_given_up(channel, given)
 
     # -- the other nodes -------------------------------------------------------------------------
 
@@ -334,3 +345,6 @@ class ClusterNode:
             return
         for member in tuple(self._members.values()):
             member.on_reconnected()
+        for channel, (term, _) in self._left.items():
+            if channel not in self._members:
+                self._given_up.setdefault(channel, (term, None))

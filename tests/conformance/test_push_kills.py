@@ -25,7 +25,7 @@ from tests.exact.network import Network
 KILLS = int(os.environ.get("AIOSTREAM_DS_KILLS", "8"))
 CLIENTS = 4
 BATCH = 30  # rows of the largest batch
-PAUSE = 0.02 * max(1, KILLS / 8)  # seconds; a panel of more rows than some 30,000 is thinned
+PAUSE = 0.02 * max(1, KILLS / 8)  # seconds; a panel of more than 100,000 rows is thinned
 
 pytestmark = [pytest.mark.go, pytest.mark.slow, pytest.mark.timeout(60 + 10 * KILLS)]
 

@@ -125,6 +125,8 @@ BAD = [
     ("application/json", b'[{"v": 1}, {"v": 2, "time": "soon"}, {"v": 3}]', "soon"),
     ("application/json", b'[{"v": 1}, 7, {"v": 3}]', "only objects or arrays"),
     ("application/x-ndjson", b'{"v": 1}\n{"v": \n{"v": 3}\n', "invalid JSON"),
+    ("application/x-ndjson", b'{"v": 1}\nnonsense\n{"v": 3}\n', "invalid JSON"),
+    ("", b'{"v": 1}\n{"v": \n{"v": 3}\n', "invalid JSON"),
     ("text/csv", b'v,w\n1,a\n"2"x,b\n3,c\n', "expected after"),
     ("text/csv", b"v,w\n1,a\n2\n3,c\n", "expected 2 cells, got 1"),
     ("", b"m v=1\nm v=\nm v=3\n", "expected a number"),
@@ -152,6 +154,19 @@ def test_a_row_that_could_not_be_read_again_does_not_lose_its_neighbours(value, 
     found = decode(f'[{{"v": 1}}, {{"v": {value}}}, {{"v": 3}}]'.encode(), "application/json")
     assert [row["v"] for row in found.rows] == [1.0, 3.0]
     assert found.refused[0].row == 1 and reason in found.refused[0].reason
+
+
+@pytest.mark.parametrize("content_type", ["", "application/json", "application/x-ndjson"])
+def test_a_first_line_that_is_bad_does_not_lose_the_others(content_type):
+    found = decode(b'{"v": \n{"v": 2}\n{"v": 3}\n', content_type)
+    assert [row["v"] for row in found.rows] == [2.0, 3.0]
+    assert [each.row for each in found.refused] == [0]
+
+
+@pytest.mark.parametrize("signal", ["resourceSpans", "resourceLogs"])
+def test_other_signals_of_otlp_are_refused(signal):
+    status, message = refusal(json.dumps({signal: []}).encode())
+    assert (status, "expected metrics of OTLP" in message) == (415, True)
 
 
 def test_reasons_are_bounded_and_all_bad_rows_are_counted():

@@ -18,7 +18,7 @@ from aiostream_ds.sources.decoding.line_protocol import Point, points
 from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.decoding.text_cells import text_number
 
-__all__ = ["Document", "FormatContext", "decode", "format_of_content_type"]
+__all__ = ["Document", "FormatContext", "decode", "format_of_content_type", "json_lines"]
 
 Document = Any
 """A value of JSON, or an iterator of objects and BadRecord: the lines of a message."""
@@ -71,13 +71,8 @@ def _json(payload: bytes, context: FormatContext) -> Document:
         return msgspec.json.decode(payload)
     except (ValueError, RecursionError):
         lines = [line for line in payload.splitlines() if line.strip()]
-        if len(lines) > 1 and _starts_json(lines[0]) and _starts_json(lines[1]):
-            try:
-                first = msgspec.json.decode(lines[0])
-            except (ValueError, RecursionError):
-                pass
-            else:
-                return _json_lines(first, lines)
+        if len(lines) > 1 and all(map(_starts_json, lines[:2])) and any(map(_is_json, lines[:2])):
+            return json_lines(lines)
         return decode_leniently(payload)[0]
 
 
@@ -85,9 +80,17 @@ def _starts_json(line: bytes) -> bool:
     return line.lstrip()[:1] in (b"{", b"[")
 
 
-def _json_lines(first: Any, lines: list[bytes]) -> Iterator[Any]:
-    yield first
-    for line in lines[1:]:
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def json_lines(lines: Iterable[bytes]) -> Iterator[Any]:
+    """The value of each line, and for each line that is not JSON, why."""
+    for line in lines:
         try:
             yield _json_line(line)
         except BadRecord as error:

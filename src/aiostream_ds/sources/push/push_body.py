@@ -13,7 +13,7 @@ from aiostream_ds.sources.push.push_errors import PushRefused, too_large
 
 __all__ = ["ACCEPTED", "BodyKind", "PushBody", "body_kind", "read_body"]
 
-BodyKind = Format | Literal["otlp", "arrow"]
+BodyKind = Format | Literal["ndjson", "otlp", "arrow"]
 
 ACCEPTED = (
     "application/json, application/x-ndjson, text/csv, text/plain (line protocol and others),"
@@ -22,13 +22,14 @@ ACCEPTED = (
 )
 """The content types that are taken, for messages."""
 
-_BINARY: dict[str, BodyKind] = {
+_OF_BODIES: dict[str, BodyKind] = {
     "application/x-protobuf": "otlp",
     "application/protobuf": "otlp",
     "application/vnd.apache.arrow.stream": "arrow",
-    "application/x-ndjson": "json",
-    "application/ndjson": "json",
-    "application/jsonlines": "json",
+    "application/x-ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "application/jsonl": "ndjson",
+    "application/jsonlines": "ndjson",
     "application/vnd.influx.lineprotocol": "influx",
 }
 
@@ -60,7 +61,7 @@ def body_kind(content_type: str, default: Format) -> BodyKind:
     kind = content_type.partition(";")[0].strip().lower()
     if kind in _ANY:
         return default
-    found: BodyKind | None = _BINARY.get(kind) or format_of_content_type(kind)
+    found: BodyKind | None = _OF_BODIES.get(kind) or format_of_content_type(kind)
     if found is None:
         raise PushRefused(
             415,

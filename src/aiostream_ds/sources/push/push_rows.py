@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
-from aiostream_ds.sources.decoding.formats import Document, FormatContext, decode
+from aiostream_ds.sources.decoding.formats import Document, FormatContext, decode, json_lines
 from aiostream_ds.sources.decoding.message_records import RecordSelector
 from aiostream_ds.sources.decoding.message_rows import TEXT_LIMIT, RowMaker
 from aiostream_ds.sources.decoding.plain_values import plain
@@ -30,6 +30,8 @@ REFUSED_SHOWN = 1_000
 SERIES_LABELS = ("measurement", "tags")
 """The labels without the setting `labels`: of line protocol, of OTLP (which has no measurement),
 and of JSON with an object `tags`."""
+
+_OTHER_SIGNALS = frozenset({"resourceSpans", "resourceLogs", "resourceProfiles"})
 
 _SIMPLE = frozenset({str, int, float, bool, type(None)})
 
@@ -123,12 +125,17 @@ class BodyDecoder:
         if kind == "otlp":
             found.is_otlp = True
             return self._metrics(export_of_protobuf(payload))
+        if kind == "ndjson":
+            lines = (line for line in payload.splitlines() if line.strip())
+            return self._selector.records(json_lines(lines))
         document: Document = None
         if payload.strip():
             document = decode(payload, kind, self._context)
         if is_export(document):
             found.is_otlp = True
             return self._metrics(document)
+        if isinstance(document, dict) and not _OTHER_SIGNALS.isdisjoint(document):
+            raise PushRefused(415, "expected metrics of OTLP, got traces, logs or profiles")
         return self._selector.records(document)
 
     def _metrics(self, export: dict[str, Any]) -> Iterator[Any]:

@@ -75,7 +75,7 @@ class ConsoleProcess:
 
 async def stored_rows(directory: Path, path: str) -> list[dict[str, Any]]:
     """The rows of a path that a console, which has ended, has kept."""
-    async with SqliteStore(str(directory), name="push-local") as store:
+    async with SqliteStore(str(directory), name="push-1-local") as store:
         rows: list[dict[str, Any]] = []
         while True:
             part = await store.rows_after(path, rows[-1]["cursor"] if rows else 0, 10_000)

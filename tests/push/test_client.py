@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import gzip
+import inspect
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import polars
 import pyarrow
 import pytest
 
+from aiostream_ds import push as push_module
 from aiostream_ds.push import AsyncPush, Push, PushError, PushRejected, PushUnsent
 
 from .push_server import PushServer
@@ -416,6 +418,16 @@ def test_no_thread_is_started_without_rows_and_none_is_left_after_the_end(server
     thread = push._delivery._thread
     thread.join(5)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", push_module.__all__)
+def test_a_public_name_and_its_methods_have_docstrings(name):
+    kind = getattr(push_module, name)
+    assert vars(kind)["__doc__"]
+    for key, member in vars(kind).items():
+        function = getattr(member, "fget", member)
+        if not key.startswith("_") and inspect.isfunction(function):
+            assert function.__doc__, f"{name}.{key} has no docstring"
 
 
 # Tables

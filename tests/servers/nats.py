@@ -38,9 +38,9 @@ class Nats(Server):
                     f"STREAM.INFO.{stream}",
                     f"STREAM.PURGE.{stream}",
                     f"STREAM.MSG.GET.{stream}",
+                    f"DIRECT.GET.{stream}",
                 )
             ),
-            "$JS.API.DIRECT.GET.aiostream-ds-log",
         ],
         "subscribe": ["aiostream-ds.live.*", "aiostream-ds.inbox.>"],
     }

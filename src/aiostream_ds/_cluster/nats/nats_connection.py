@@ -40,7 +40,7 @@ from aiostream_ds.errors import ConfigError
 __all__ = ["MissingPermission", "NatsConnection", "NatsOptions", "PermanentRefusal"]
 
 _PING_INTERVAL = 1.0
-_SILENCE = 3.0
+_SILENCE = 5.0
 """Seconds without a byte of the server after which a connection is given up."""
 
 _LOGIN_ERRORS = ("authorization violation", "authentication", "account", "user authentication")

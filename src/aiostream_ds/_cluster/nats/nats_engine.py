@@ -42,7 +42,9 @@ class NatsEngine:
     def __init__(self, settings: NatsEngineSettings) -> None:
         self._subjects = Subjects(settings.name)
         self._client = NatsClient(settings.servers, settings, settings.timeout, self._restore)
-        self._jetstream = JetStream(self._client, lambda: self._streams.repair())
+        self._jetstream = JetStream(
+            self._client, lambda: self._streams.repair(), has_copies=settings.replicas > 1
+        )
         self._streams = Streams(settings, self._client, self._jetstream, self._subjects)
         self._presence = Presence(self._jetstream, self._subjects)
         self._events = EventQueue()

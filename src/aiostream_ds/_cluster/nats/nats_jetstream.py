@@ -3,7 +3,8 @@
 import asyncio
 import json
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,6 +17,13 @@ __all__ = ["JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
 _NOT_FOUND = 10_037
 _WRONG_SEQUENCES = (10_071, 10_164)  # of one server, of a cluster
 _SUBJECTS_A_PAGE = 100_000
+
+_SLOTS = 200
+_SLOT_TIMEOUT = 10.0
+"""Requests at the same time, and seconds for which another one waits. A server drops requests when
+it has 10,000 of them."""
+
+_END_OF_BATCH, _NO_MESSAGE = 204, 404
 
 _PAGES = 4
 _PAGE_BYTES = 4 << 20
@@ -52,11 +60,16 @@ class JetStream:
 
     Args:
         repair: called when no stream takes a message that is stored.
+        has_copies: whether the streams have more than one replica.
     """
 
-    def __init__(self, client: NatsClient, repair: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, client: NatsClient, repair: Callable[[], Awaitable[None]], *, has_copies: bool
+    ) -> None:
         self._client = client
         self._repair = repair
+        self._has_copies = has_copies
+        self._slots = asyncio.Semaphore(_SLOTS)
         self._pages = asyncio.Semaphore(_PAGES)
 
     @property
@@ -99,10 +112,27 @@ class JetStream:
             raise NotExpected
         raise _error(error)
 
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the requests that the server has at a time, other than messages that it stores.
+        Raises EngineError if it is too slow."""
+        try:
+            async with asyncio.timeout(_SLOT_TIMEOUT):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise EngineError(
+                f"NATS has not answered {_SLOTS} requests in {_SLOT_TIMEOUT} s"
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def call(self, operation: str, stream: str, **arguments: Any) -> Mapping[str, Any]:
         """The answer of JetStream's API, as STREAM.INFO."""
         payload = json.dumps(arguments).encode() if arguments else b""
-        message = await self._client.request(f"$JS.API.{operation}.{stream}", payload)
+        async with self._slot():
+            message = await self._client.request(f"$JS.API.{operation}.{stream}", payload)
         if message.status:
             raise JetStreamError("JetStream is not enabled, on this server or for this account")
         answer = _decoded(message)
@@ -111,8 +141,21 @@ class JetStream:
         return answer
 
     async def get(self, stream: str, **which: Any) -> StoredMessage | None:
-        """One message, from the leader of the stream: nothing is missing that was acknowledged
-        before. None: there is none."""
+        """One message; nothing is missing that was acknowledged before. None: there is none."""
+        if self._has_copies:
+            return await self.get_from_leader(stream, **which)
+        async with self._slot():
+            answer = await self._client.request(
+                f"$JS.API.DIRECT.GET.{stream}", json.dumps(which).encode()
+            )
+        if answer.status == _NO_MESSAGE:
+            return None
+        if answer.status:
+            raise _direct_error(stream, answer)
+        return _direct(answer)
+
+    async def get_from_leader(self, stream: str, **which: Any) -> StoredMessage | None:
+        """The same if the stream has copies, which may lack the newest messages."""
         try:
             found = (await self.call("STREAM.MSG.GET", stream, **which))["message"]
         except JetStreamError as error:
@@ -128,7 +171,7 @@ class JetStream:
         )
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last message of a subject, from the leader."""
+        """The last message of a subject."""
         return await self.get(stream, last_by_subj=subject)
 
     async def page(
@@ -142,14 +185,12 @@ class JetStream:
             "max_bytes": _PAGE_BYTES,
             "next_by_subj": subject,
         }
-        async with self._pages:
+        async with self._pages, self._slot():
             answers = await self._client.request_batch(
                 f"$JS.API.DIRECT.GET.{stream}", json.dumps(arguments).encode()
             )
-        if answers[-1].status not in (204, 404):
-            raise JetStreamError(
-                f"{stream}: {answers[-1].description or 'no direct get'} ({answers[-1].status})"
-            )
+        if answers[-1].status not in (_END_OF_BATCH, _NO_MESSAGE):
+            raise _direct_error(stream, answers[-1])
         return [_direct(each) for each in answers[:-1]]
 
     async def subjects(self, stream: str, filter: str) -> tuple[Sequence[str], float]:
@@ -184,6 +225,11 @@ def _direct(message: NatsMessage) -> StoredMessage:
         message.payload,
         parse_time(headers["Nats-Time-Stamp"]),
     )
+
+
+def _direct_error(stream: str, answer: NatsMessage) -> JetStreamError:
+    reason = answer.description or "no answer to a direct get"
+    return JetStreamError(f"{stream}: {reason} ({answer.status})", status=answer.status)
 
 
 def _decoded(message: NatsMessage) -> dict[str, Any]:

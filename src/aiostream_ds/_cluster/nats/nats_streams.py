@@ -45,8 +45,8 @@ _WORDS: Mapping[int, str] = {
     10_027: "the account may not have more streams",
     10_074: "there are more replicas than servers in the cluster of NATS",
     10_005: "fewer servers than replicas have enough storage",
-    10_047: "the server has too little storage for max_bytes",
-    10_015: "the server has too little memory for max_bytes",
+    10_047: "the server has less storage left than the logs may use",
+    10_015: "the server has less memory left than the logs may use",
 }
 """What has to change, by the number of an error of JetStream."""
 
@@ -124,6 +124,7 @@ class Streams:
             "num_replicas": settings.replicas,
             "max_age": 0,
             "max_msgs": -1,
+            "allow_direct": True,
         }
         log = {
             "name": subjects.log_stream,
@@ -131,7 +132,6 @@ class Streams:
             "subjects": [subjects.logs],
             "max_msgs_per_subject": settings.entries,
             "max_bytes": settings.max_bytes,
-            "allow_direct": True,
             "republish": {"src": subjects.logs, "dest": subjects.live},
         }
         state = {
@@ -202,12 +202,12 @@ class Streams:
             except NotExpected:
                 continue
         await jetstream.page(subjects.log_stream, subjects.log_of(_PROBE), 1, 1)
-        await jetstream.last(subjects.state_stream, subjects.node(_PROBE))
-        await jetstream.last(subjects.log_stream, subjects.log_of(_PROBE))
         for stream, subject in (
             (subjects.state_stream, subjects.node(_PROBE)),
             (subjects.log_stream, subjects.log_of(_PROBE)),
         ):
+            await jetstream.last(stream, subject)
+            await jetstream.get_from_leader(stream, last_by_subj=subject)
             await jetstream.purge(stream, subject)
         number = self._client.subscribe(subjects.live_of(_PROBE), lambda message: None)
         try:

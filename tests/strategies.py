@@ -122,6 +122,7 @@ METAS = st.builds(
             inspect=st.sampled_from(Inspect),
         ),
         max_size=2,
+        unique_by=lambda notice: notice.severity,  # others are joined
     ).map(tuple),
     unique_row_id_fields=st.lists(st.integers(0, 3), max_size=2).map(tuple),
 )

@@ -88,6 +88,19 @@ def test_a_secret_is_replaced_in_every_spelling(value, spelling):
     assert len(left) <= 12, left  # quotes, and the name before a password in base64
 
 
+@pytest.mark.parametrize("word", ["redis", "Password", "grafana", "postgres"])
+def test_a_secret_that_is_a_common_word_leaves_no_gap_in_a_known_sentence(word):
+    kept = Secret(word)
+    known = f"connected to the {word} server; the {word} is wrong"
+    assert redact(known) == known and kept
+    assert redact(f"redis://me:{word}@host/0") == "redis://me***host/0"
+    encoded = base64.b64encode(f"user:{word}".encode()).decode()
+    assert redact(f"Basic {encoded}") != f"Basic {encoded}"
+    assert redact(f"{word}-2024") == f"{word}-2024"
+    longer = Secret(f"{word}-2024")
+    assert redact(f"got {word}-2024") == "got ***" and longer
+
+
 def test_each_line_of_a_secret_with_several_lines_is_replaced():
     kept = Secret(PEM)
     assert [redact(f"  {line}") for line in PEM_LINES] == ["  ***"] * len(PEM_LINES)

@@ -9,7 +9,7 @@
  */
 
 import type { DataQueryRequest, DataQueryResponse, DataSourceInstanceSettings, ScopedVars } from "@grafana/data";
-import { DataSourceWithBackend, config, getTemplateSrv } from "@grafana/runtime";
+import { DataSourceWithBackend, type HealthCheckResult, config, getTemplateSrv } from "@grafana/runtime";
 import { type Observable, from, merge, of } from "rxjs";
 
 import { withAlias } from "./alias";
@@ -30,6 +30,17 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
       options.maxLength! *= frame.meta?.custom?.thinned ?? 1; // the live rows after a thinned history
       return options;
     };
+  }
+
+  private health?: HealthCheckResult;
+
+  override async callHealthCheck() {
+    return (this.health = await super.callHealthCheck());
+  }
+
+  /** Grafana's method drops the details of a test that succeeds, which the page of settings shows. */
+  override async testDatasource() {
+    return { ...(await super.testDatasource()), details: this.health?.details };
   }
 
   override filterQuery(query: StreamQuery): boolean {

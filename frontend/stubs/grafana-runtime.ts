@@ -13,6 +13,12 @@ import type {
 
 export const config: Record<string, any> = {};
 
+export interface HealthCheckResult {
+  status: string;
+  message: string;
+  details: Record<string, unknown> | undefined;
+}
+
 export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
   id: number;
   uid: string;
@@ -39,6 +45,14 @@ export class DataSourceWithBackend<Q extends DataQuery = DataQuery, O = any> {
     return query;
   }
   getDefaultQuery?(app: string): Partial<Q>;
+  callHealthCheck(): Promise<HealthCheckResult> {
+    return Promise.reject(new Error("no backend in tests"));
+  }
+  async testDatasource(): Promise<{ status: string; message: string }> {
+    const { status, message, details } = await this.callHealthCheck();
+    if (status !== "OK") throw Object.assign(new Error(message), { details });
+    return { status: "success", message };
+  }
   getResource(_path: string, _params?: Record<string, any>, _options?: any): Promise<any> {
     return Promise.reject(new Error("no backend in tests"));
   }

@@ -55,6 +55,22 @@ function run(request: any) {
   return { packets, subscription };
 }
 
+test("a test that succeeds keeps its details, which the page of settings shows", async () => {
+  const health = { status: "OK", message: "connected", details: { verboseMessage: "log can: history" } };
+  vi.spyOn(DataSourceWithBackend.prototype, "callHealthCheck").mockResolvedValue(health as any);
+  expect(await source.testDatasource()).toMatchObject({
+    status: "success",
+    message: "connected",
+    details: health.details,
+  });
+});
+
+test("a test that fails keeps Grafana's error", async () => {
+  const health = { status: "ERROR", message: "refused", details: { verboseMessage: "nothing" } };
+  vi.spyOn(DataSourceWithBackend.prototype, "callHealthCheck").mockResolvedValue(health as any);
+  await expect(source.testDatasource()).rejects.toMatchObject({ message: "refused" });
+});
+
 test("stock queries go out in one request of Grafana's own class", () => {
   run(request([{}, {}]));
   expect(asked.map(({ requestId, targets }) => [requestId, targets.length])).toEqual([["Q1", 2]]);

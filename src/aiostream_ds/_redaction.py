@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, quote_plus
 
 __all__ = [
+    "COMMON_WORDS",
     "PART",
     "SHORTEST",
     "HasReveal",
@@ -35,6 +36,24 @@ SHORTEST = 4
 
 PART = 16
 """Characters from which a part of a secret is replaced."""
+
+COMMON_WORDS = frozenset(
+    "access account acme admin administrator alarm alarms alert alerts auth broker certificate"
+    " changeme channel channels client cluster code column columns connect connected connection"
+    " console custom dashboard data database debug default demo desk device devices dial error"
+    " errors event events example file files form format free full grafana grafana1 guest history"
+    " home host hosts http https info influx influxdb invalid json kafka label labels local"
+    " localhost login master message messages metric metrics missing mode monitor monitoring"
+    " mosquitto mqtt mysql name names nats node none null number numbers open operator panel panels"
+    " pass password path plain plant plugin port postgres postgresql primary private proxy public"
+    " publish publisher python query read reader readings redis reset root rows secret secrets"
+    " sensor sensors sentinel server servers service session settings source sources sql status"
+    " stream streaming streams subscribe super system table tables tcp telegraf telemetry test"
+    " testing text time timeout times token topic topics true user username users valkey value"
+    " values version viewer warning websocket word words write writer wrong".split()
+)
+"""Words of fixed texts, in lower case. A secret that is one of them is not replaced where it stands
+alone: the gap in a known sentence would name it."""
 
 _MASK = "***"
 _WIDTHS = (8, SHORTEST)  # of a window: for long needles, and for those that are shorter than it
@@ -215,6 +234,9 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 def _needles(value: str) -> set[_Needle]:
     """The texts to look for. The order of equal calls is the same."""
     has_lines = "\n" in value.strip()
+    if value.strip().lower() in COMMON_WORDS:
+        plain = {f":{value.strip()}@"}  # in a URL: redis://user:redis@host
+        return {_Needle(text, False) for text in plain | _base64(value)}
     found = {_Needle(text, not has_lines) for text in _spellings(value)}
     found |= {_Needle(text, True) for text in _base64(value)}
     if value != value.strip():
@@ -282,7 +304,8 @@ _table = _Table()
 def hide_secret(secret: HasReveal) -> None:
     """Makes `redact` replace a secret as long as the object exists. Thread-safe.
 
-    A secret under four characters is not replaced: too much else would match.
+    A secret under four characters is not replaced: too much else would match. Of a common word
+    only what base64 and URLs make of it is.
     """
     if len(secret.reveal()) >= SHORTEST:
         _table.add(secret)

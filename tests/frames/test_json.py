@@ -255,3 +255,21 @@ def test_decode_refuses_payloads_that_are_not_a_frame(payload: bytes, message: s
 def test_decode_refuses_an_invalid_schema() -> None:
     with pytest.raises(FrameError, match="expected frame JSON"):
         json.decode(b'{"data":{"values":[]}}', Schema(b"[]", "x"))
+
+
+def test_notices_of_one_severity_are_joined_because_a_panel_shows_one_of_each():
+    notices = [
+        Notice(severity="warning", text="A value is missing."),
+        Notice(severity="info", text="thinned", link="https://example.com"),
+        Notice(severity="warning", text="rows are late", link="https://example.com/late"),
+        Notice(severity="warning", text="another"),
+    ]
+    frame = Frame(Field("v", [1]), meta=FrameMeta(notices=tuple(notices)))
+    assert orjson.loads(json.schema(frame))["meta"]["notices"] == [
+        {
+            "severity": "warning",
+            "text": "A value is missing. rows are late; another",
+            "link": "https://example.com/late",
+        },
+        {"severity": "info", "text": "thinned", "link": "https://example.com"},
+    ]

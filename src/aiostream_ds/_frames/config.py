@@ -5,7 +5,7 @@ Creating a struct checks nothing; `check` does.
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -234,15 +234,28 @@ NOTICE_LIMIT = 4_000
 
 
 def redacted_meta(meta: FrameMeta | None) -> FrameMeta | None:
-    """`meta` as users see it: notices are often made of errors, and a query may have a password."""
+    """`meta` as users see it: notices are often made of errors, and a query may have a password.
+    A panel shows one notice of each severity: those of the same one are joined."""
     if meta is None or not (meta.notices or meta.executed_query_string):
         return meta
     notices = tuple(
         msgspec.structs.replace(notice, text=redact_start(notice.text, NOTICE_LIMIT))
-        for notice in meta.notices
+        for notice in _joined(meta.notices)
     )
     executed = redact(meta.executed_query_string)
     return msgspec.structs.replace(meta, notices=notices, executed_query_string=executed)
+
+
+def _joined(notices: Sequence[Notice]) -> Iterator[Notice]:
+    same: dict[str, list[Notice]] = {}
+    for notice in notices:
+        same.setdefault(notice.severity, []).append(notice)
+    for first, *others in same.values():
+        text = first.text
+        for notice in others:
+            text += f"{'' if text.endswith(('.', ';')) else ';'} {notice.text}"
+        link = next((each.link for each in (first, *others) if each.link), "")
+        yield msgspec.structs.replace(first, text=text, link=link)
 
 
 def check(value: FieldConfig | FrameMeta) -> None:

@@ -31,7 +31,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Panels can send messages."""
 
     def text(self) -> str:
-        """For the message of "Save & test": `can: history, event times; cannot: publish`."""
+        """For the details of "Save & test": `can: history, event times; cannot: publish`."""
         able, unable = [], []
         for name, words in _WORDS.items():
             ability = getattr(self, name)

@@ -109,6 +109,7 @@ def settings_for(
         "host": "localhost",
         "port": server.port,
         "user": READER,
+        "tls": True,
         "caCertificate": certificates().ca,
         "tables": {"readings": TABLE} if tables is None else tables,
         **settings,

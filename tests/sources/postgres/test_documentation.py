@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from aiostream_ds.sources.postgres import Postgres
 from tests.servers import Postgres as Server
 
 from .support import QUERY, columns_of, empty_database, serving
@@ -34,7 +35,9 @@ async def test_the_documented_sql_makes_an_exact_stream(server: Server):
             assert columns_of(frame)["celsius"] == [21.5]
             ok, message = await grafana.health()
             assert ok and "no index" not in message
-            assert "readings: can: history, resume after outages, event times" in message
+            health = await (await grafana.data_source(Postgres)).health()
+            able = "readings can: history, resume after outages, event times"
+            assert health.details["verboseMessage"].startswith(able)
         await connection.execute("ALTER TABLE readings DROP COLUMN xid")
         await connection.execute(changes)
         await connection.execute("INSERT INTO readings (celsius) VALUES (22.5)")

@@ -262,8 +262,13 @@ async def test_save_and_test_reports_what_can_be_done(server: Server):
         await connection.execute(INSERT, 1.0)
         ok, message = await grafana.health()
         assert ok
-        assert "readings: can: history, resume after outages, event times" in message
-        assert "notifications of news: can: event times (of payloads with a time)" in message
+        health = await (await grafana.data_source(Postgres)).health()
+        assert health.details["verboseMessage"].splitlines() == [
+            "readings can: history, resume after outages, event times; cannot: publish",
+            "notifications of news can: event times (of payloads with a time); cannot: history,"
+            " resume after outages, publish",
+        ]
+        assert "cannot" not in message and ", as reader; 1 stream" in message
 
 
 async def test_a_channel_that_nobody_follows_is_not_listened_to(server: Server):

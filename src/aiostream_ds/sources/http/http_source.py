@@ -19,6 +19,7 @@ from aiostream_ds.errors import ConfigError, UpstreamError
 from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder, with_labels
+from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.http.answer_reader import (
     ACCEPT,
     AnswerReader,
@@ -167,7 +168,7 @@ class Http(DataSource[HttpSourceSettings]):
             text = await self._try_stream(parameters)
         able = stream_capabilities(type(self))["messages"].text()
         details = {"parameters": list(self._names), **self._runs.details()}
-        return Health(message="; ".join([text, able, *self._runs.findings()]), details=details)
+        return health_report([text], self._runs.findings(), [f"messages {able}"], details)
 
     # -- requests ------------------------------------------------------------------------------
 

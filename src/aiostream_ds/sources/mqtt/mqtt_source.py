@@ -20,6 +20,7 @@ from aiostream_ds.models import Health, Request, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.gaps import Gaps, now_ms
+from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.mqtt.broker import Broker, connect_options, open_connection
 from aiostream_ds.sources.mqtt.mqtt_settings import MqttSettings
 from aiostream_ds.sources.mqtt.packets import TopicMessage
@@ -106,22 +107,23 @@ class Mqtt(DataSource[MqttSettings]):
         """Connect, subscribe for a second, and report what was seen and what the source can do."""
         topics = await self._seen.topics(again=True)
         version = "MQTT 5" if self._seen.version == 5 else "MQTT 3.1.1"
-        parts = [f"connected to {self._options.server} with {version}"]
+        tls = "with" if self.settings.tls else "without"
+        found = [f"connected to {self._options.server} with {version} {tls} TLS"]
+        problems = []
         if self._seen.refusal:
-            parts.append(f"{self._seen.refusal}; set discover to a filter that it grants")
+            problems.append(f"{self._seen.refusal}; set discover to a filter that it grants")
         elif self.settings.discover:
             shown = ", ".join(topics[:TOPICS_SHOWN]) + (", …" if len(topics) > TOPICS_SHOWN else "")
             noun = "topic" if len(topics) == 1 else "topics"
             names = f": {shown}" if topics else ""
-            parts.append(f"{len(topics):,} {noun} of {self.settings.discover!r} seen{names}")
+            found.append(f"{len(topics):,} {noun} of {self.settings.discover!r} seen{names}")
         broker = self._broker
         if broker.outages:
             times = "once" if broker.outages == 1 else f"{broker.outages:,} times"
             lost = f", {broker.sessions_lost:,} without the session" if broker.sessions_lost else ""
-            parts.append(f"the connection was lost {times}{lost}")
-        parts += filter(None, [self.errors.text(), self._gaps.text()])
-        parts.append(self._abilities())
-        return Health(message="; ".join(parts), details=self._details())
+            problems.append(f"the connection was lost {times}{lost}")
+        problems += [self.errors.text(), self._gaps.text()]
+        return health_report(found, problems, [f"topics {self._abilities()}"], self._details())
 
     def _abilities(self) -> str:
         found = stream_capabilities(type(self))["topics"]

@@ -51,7 +51,7 @@ class PostgresSettings(DecodingSettings, TlsSettings, SharingSettings):
     user: Annotated[str, Meta(min_length=1)] = "grafana"
     """Role of the database; it needs to read only."""
     password: Secret = secret()
-    tls: bool = True
+    tls: bool = False
     """Connect with TLS, and verify the server's certificate and its name."""
     tables: dict[str, TableSettings] = {}
     """Streams by name: the tables that viewers may read."""

@@ -8,6 +8,7 @@ from aiostream_ds.models import Health
 from aiostream_ds.sources.capabilities import Ability, Capabilities
 from aiostream_ds.sources.decoding import MessageErrors
 from aiostream_ds.sources.gaps import Gaps
+from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.postgres.database import Database
 from aiostream_ds.sources.postgres.discovery import find_tables
 from aiostream_ds.sources.postgres.listener import NotificationListener, Wakeups
@@ -19,6 +20,8 @@ __all__ = ["check_source"]
 
 _SHOWN = 10
 """Most tables that the message names; the details have all."""
+
+_LATE = "rows that commit late are missing in live panels"
 
 _SERVER = """
 SELECT current_setting('server_version'), current_database(), current_user,
@@ -48,50 +51,59 @@ async def check_source(
     """
     ((version, name, user, _),) = await database.fetch(_SERVER, settings.time_zone)
     tls = "with TLS" if settings.tls else "without TLS"
-    parts = [f"connected to PostgreSQL {version} {tls}, database {name}, as {user}"]
+    found = [f"connected to PostgreSQL {version} {tls}, database {name}, as {user}"]
+    problems: list[str] = []
+    more: list[str] = []
     details: dict[str, Any] = {"streams": {}}
     is_ok = True
     for stream, reader in readers.items():
         try:
-            text = await _stream(reader, database)
+            able, wrong = await _stream(reader, database)
         except PluginError as error:
-            is_ok, text = False, error.message
-        parts.append(f"{stream}: {text}")
-        details["streams"][stream] = text
+            is_ok, able, wrong = False, "", [error.message]
+        problems += [f"{stream}: {text}" for text in wrong]
+        more += [f"{stream} {able}"] if able else []
+        details["streams"][stream] = "; ".join(filter(None, [able, *wrong]))
+    if readers:
+        found.append(f"{len(readers):,} {'stream' if len(readers) == 1 else 'streams'}")
     if _listens(settings):
         try:
             await listener.check()
         except PluginError as error:
             is_ok = is_ok and not settings.channels
-            parts.append(f"cannot listen: {error.message}")
+            problems.append(f"cannot listen: {error.message}")
         else:
-            parts += [f"cannot listen to {key}: {why}" for key, why in wakeups.errors.items()]
+            problems += [f"cannot listen to {key}: {why}" for key, why in wakeups.errors.items()]
     if settings.channels:
         text = Capabilities(event_time="of payloads with a time").text()
-        parts.append(f"notifications of {', '.join(settings.channels)}: {text}")
-        parts += filter(None, [errors.text(), gaps.text()])
+        more.append(f"notifications of {', '.join(settings.channels)} {text}")
+        problems += [errors.text(), gaps.text()]
         details["notifications"] = {**errors.details(), "gaps": gaps.details()}
-    found = await find_tables(database)
-    details["tables"] = found
+    details["tables"] = tables = await find_tables(database)
     if not readers and not settings.channels:
-        parts.append(_tables(found, settings))
-    return Health(ok=is_ok, message="; ".join(parts), details=details)
+        problems.append(_tables(tables, settings))
+    return health_report(found, problems, more, details, ok=is_ok)
 
 
 def _listens(settings: PostgresSettings) -> bool:
     return bool(settings.channels or any(table.notify for table in settings.tables.values()))
 
 
-async def _stream(reader: TableReader, database: Database) -> str:
+async def _stream(reader: TableReader, database: Database) -> tuple[str, list[str]]:
+    """What the stream can do, and what is wrong."""
     state = await reader.state()
     await reader.try_read()
     statements = state.statements
     text = Capabilities(history=True, resume=_resumes(reader, statements), event_time=True).text()
-    text += await _missing_indexes(reader, database, statements.key.columns[0].name)
+    wrong = [await _missing_indexes(reader, database, statements.key.columns[0].name)]
+    if not statements.has_transaction and not reader.table.single_writer:
+        wrong.append(f"{_LATE}: set transaction")
     left_out = reader.left_out
     if left_out:
-        text += f"; left out: {left_out['message']:,} rows, {left_out['value']:,} values"
-    return text if state.status is None else f"{text}; {state.status.text}"
+        wrong.append(f"left out: {left_out['message']:,} rows, {left_out['value']:,} values")
+    if state.status is not None:
+        wrong.append(state.status.text)
+    return text, [each for each in wrong if each]
 
 
 def _resumes(reader: TableReader, statements: TableStatements) -> Ability:
@@ -99,7 +111,7 @@ def _resumes(reader: TableReader, statements: TableStatements) -> Ability:
         return True
     if reader.table.single_writer:
         return "as long as rows are committed in the order of their key"
-    return "but rows that commit late are missing in live panels: set transaction"
+    return f"but {_LATE}"
 
 
 async def _missing_indexes(reader: TableReader, database: Database, key: str) -> str:
@@ -110,7 +122,7 @@ async def _missing_indexes(reader: TableReader, database: Database, key: str) ->
     missing = [name for name in dict.fromkeys((key, time)) if name not in indexed]
     if not indexed or not missing:  # a view has none
         return ""
-    return f"; no index begins with {' or '.join(missing)}: reads may be slow"
+    return f"no index begins with {' or '.join(missing)}: reads may be slow"
 
 
 def _tables(found: Mapping[str, dict[str, Any]], settings: PostgresSettings) -> str:

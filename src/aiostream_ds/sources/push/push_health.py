@@ -5,6 +5,7 @@ from typing import Any
 
 from aiostream_ds.models import Health
 from aiostream_ds.sources.capabilities import Capabilities
+from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.push.push_audit import PushAudit
 from aiostream_ds.sources.push.push_settings import PushSettings
 from aiostream_ds.stores import Store, StoredChannel
@@ -27,8 +28,8 @@ async def push_health(
     if audit.rejected:
         noun = "row was" if audit.rejected == 1 else "rows were"
         parts.append(f"{audit.rejected:,} {noun} not taken; the last one: {audit.last_rejection}")
-    parts += dict.fromkeys(found.text() for found in abilities.values())
-    return Health(message="; ".join(parts), details=_details(channels, audit))
+    more = [f"{name} {can.text()}" for name, can in abilities.items()]
+    return health_report(parts, (), more, _details(channels, audit))
 
 
 def _place(settings: PushSettings) -> str:

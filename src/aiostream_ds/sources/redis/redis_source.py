@@ -26,6 +26,7 @@ from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors, with_labels
 from aiostream_ds.sources.gaps import Gaps
+from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.panel_status import SHOWN, PanelStatus
 from aiostream_ds.sources.redis.entry_reader import EntryBatch
 from aiostream_ds.sources.redis.entry_rows import ID_COLUMNS, NO_LAG, EntryRows, Lag
@@ -358,15 +359,15 @@ class Redis(DataSource[RedisSettings]):
     async def health(self) -> Health:
         """Dial, log in and try the commands; report what the source can do and what is missing."""
         check = await check_server(self._servers)
-        parts = [check.text, *_abilities(type(self))]
+        problems = []
         if check.missing:
             listed = "; ".join(f"{name} ({what})" for name, what in check.missing.items())
-            parts.append(f"{self._servers.login.shown} lacks rights: {listed}")
+            problems.append(f"{self._servers.login.shown} lacks rights: {listed}")
         if check.events is not None and (warning := events_warning(check.events)):
-            parts.append(warning)
-        parts += filter(None, [self.errors.text(), self._gaps.text()])
+            problems.append(warning)
+        problems += [self.errors.text(), self._gaps.text()]
         if self._lost_entries:
-            parts.append(f"{self._lost_entries:,} entries were removed before they were read")
+            problems.append(f"{self._lost_entries:,} entries were removed before they were read")
         details = {
             "missing": check.missing,
             "notify_keyspace_events": check.events,
@@ -375,7 +376,9 @@ class Redis(DataSource[RedisSettings]):
             **self.errors.details(),
         }
         is_usable = not {"XREAD", "SUBSCRIBE"} <= check.missing.keys()
-        return Health(ok=is_usable, message="; ".join(parts), details=details)
+        more = _abilities(type(self))
+        tls = "with" if self.settings.tls else "without"
+        return health_report([f"{check.text} {tls} TLS"], problems, more, details, ok=is_usable)
 
     def _is_shared(self, declared: str) -> bool:
         return self.settings.share or super()._is_shared(declared)

@@ -19,6 +19,7 @@ from aiostream_ds.decorators import Rows, stream
 from aiostream_ds.models import Health, User
 from aiostream_ds.sources.capabilities import DeclaredCapabilities, stream_capabilities
 from aiostream_ds.sources.decoding import MessageDecoder, with_labels
+from aiostream_ds.sources.health_report import health_report
 from aiostream_ds.sources.http_client.channel_runs import ChannelRuns
 from aiostream_ds.sources.http_client.client import HttpClient
 from aiostream_ds.sources.http_client.recent_values import RecentValues
@@ -149,7 +150,7 @@ class WebSocket(DataSource[WebSocketSettings]):
                 "messages_without_key": self._shared.without_key,
                 "keys_seen": len(self._shared.keys_seen),
             }
-        return Health(message="; ".join([text, able, *self._runs.findings()]), details=details)
+        return health_report([text], self._runs.findings(), [f"messages {able}"], details)
 
     # -- connections ---------------------------------------------------------------------------
 

@@ -1,5 +1,8 @@
 """Settings of the NATS engine: each invalid one is named."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,7 @@ from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
 from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
 from aiostream_ds.errors import ConfigError
 from tests.cluster.nats.nkeys import Key
+from tests.servers import Nats
 
 
 @pytest.mark.parametrize(
@@ -133,3 +137,11 @@ def test_damaged_credentials_are_named_without_the_seed(change, message):
     with pytest.raises(ConfigError) as caught:
         parse_credentials(change(key.credentials("the.jwt"), key.seed))
     assert message in caught.value.message and key.seed[4:20] not in caught.value.message
+
+
+def test_the_documented_rights_are_those_that_the_tests_have():
+    page = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text("utf-8")
+    block = page.partition("publish = [")[2].partition("```")[0]
+    published, _, subscribed = block.partition("subscribe = ")
+    assert set(re.findall(r'"([^"]+)"', published)) == set(Nats.RIGHTS["publish"])
+    assert set(re.findall(r'"([^"]+)"', subscribed)) == set(Nats.RIGHTS["subscribe"])

@@ -156,7 +156,7 @@ class NatsClient:
                 break
             except (EngineError, ConfigError) as error:
                 if str(error) != self._reason:
-                    logger.warning("NATS: %s", error)
+                    logger.warning("%s", error)
                 self._reason = str(error)
         assert self._connection is not None
         while not self._connection.lost.done():
@@ -165,7 +165,7 @@ class NatsClient:
                 return
             except (EngineError, ConfigError) as error:
                 if str(error) != self._reason:
-                    logger.warning("NATS: %s", error)
+                    logger.warning("%s", error)
                 self._reason = str(error)
                 await asyncio.sleep(random.uniform(0.1, 0.3))
 

@@ -12,6 +12,7 @@ sends what it has buffered when it is connected again, when a lease that it rene
 import asyncio
 import itertools
 import json
+import os
 import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +154,8 @@ class NatsConnection(asyncio.Protocol):
         try:
             await self._loop.create_connection(lambda: self, host, port)
         except OSError as error:
-            reason = error.strerror or str(error)
+            is_system_error = error.errno is not None and error.errno > 0  # not of DNS
+            reason = os.strerror(error.errno) if is_system_error else error.strerror or str(error)
             raise EngineError(f"NATS {self.server} cannot be reached: {reason}") from error
 
     async def _start_tls(self) -> None:

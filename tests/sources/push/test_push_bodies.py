@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from aiostream_ds.models import Request
-from aiostream_ds.sources.push import otlp_protobuf
+from aiostream_ds.sources.push import otlp_metrics, otlp_protobuf
 from aiostream_ds.sources.push.push_body import PushBody, body_kind, read_body
 from aiostream_ds.sources.push.push_errors import PushRefused
 from aiostream_ds.sources.push.push_rows import (
@@ -311,6 +311,13 @@ def test_a_bad_point_does_not_lose_its_neighbours(bad, reason):
 def test_an_export_of_another_shape_has_reasons(value):
     found = decode(json.dumps(value).encode())
     assert found.is_otlp and not found.rows and found.bad
+
+
+def test_many_empty_resources_and_metrics_are_refused(monkeypatch):
+    monkeypatch.setattr(otlp_metrics, "METRICS_LIMIT", 100)
+    for value in ({"resourceMetrics": [{}] * 101}, export(*[{"name": "x"}] * 99)):
+        status, message = refusal(json.dumps(value).encode())
+        assert status == 400 and "at most 100 resources, scopes and metrics" in message
 
 
 def test_protobuf_that_is_none_is_refused():

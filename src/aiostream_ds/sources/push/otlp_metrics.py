@@ -11,11 +11,14 @@ from typing import Any
 from aiostream_ds._frames.times import EPOCH
 from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
 
-__all__ = ["RESOURCE_LABELS", "is_export", "metric_records"]
+__all__ = ["METRICS_LIMIT", "RESOURCE_LABELS", "is_export", "metric_records"]
 
 RESOURCE_LABELS = ("service.name", "service.instance.id", "host.name")
 """The attributes of a resource that are labels, as those of the points. Others would be repeated in
 each series."""
+
+METRICS_LIMIT = 100_000
+"""Maximum number of resources, scopes and metrics of a body; empty ones take time, too."""
 
 _KINDS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 
@@ -78,8 +81,10 @@ def _record(
 def _metrics(
     export: Mapping[str, Any],
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | BadRecord]]:
-    """Each metric with the labels of its resource."""
+    """Each metric with the labels of its resource. Raises BadRecord if there are too many."""
+    count = 0
     for resource_metrics in _objects(export, "resourceMetrics"):
+        count = _counted(count)
         if isinstance(resource_metrics, BadRecord):
             yield {}, resource_metrics
             continue
@@ -90,11 +95,21 @@ def _metrics(
             continue
         labels = {name: attributes[name] for name in RESOURCE_LABELS if name in attributes}
         for scope in _objects(resource_metrics, "scopeMetrics"):
+            count = _counted(count)
             if isinstance(scope, BadRecord):
                 yield labels, scope
                 continue
             for metric in _objects(scope, "metrics"):
+                count = _counted(count)
                 yield labels, metric
+
+
+def _counted(count: int) -> int:
+    if count == METRICS_LIMIT:
+        raise BadRecord(
+            f"expected at most {METRICS_LIMIT:,} resources, scopes and metrics in a body, got more"
+        )
+    return count + 1
 
 
 def _objects(parent: Mapping[str, Any], key: str) -> Iterator[dict[str, Any] | BadRecord]:

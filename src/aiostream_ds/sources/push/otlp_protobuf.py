@@ -10,7 +10,7 @@ from aiostream_ds.sources.push.push_errors import PushRefused
 
 __all__ = ["ELEMENTS_LIMIT", "export_of_protobuf"]
 
-ELEMENTS_LIMIT = 2_000_000
+ELEMENTS_LIMIT = 300_000
 """Maximum number of messages and values in a body: a message of two bytes takes a hundred times as
 much memory when it is decoded."""
 

@@ -9,10 +9,13 @@ import sys
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aiostream_ds.cli import main
 from aiostream_ds.cli.push_lines import LINE_LIMIT, _Lines, read_file
-from aiostream_ds.cli.push_rows import BadLine, LineRows
+from aiostream_ds.cli.push_rows import FORMATS, BadLine, LineRows
+from aiostream_ds.push.row_json import RowJson
 from tests.push.push_server import PushServer
 from tests.waiting import until
 
@@ -22,6 +25,9 @@ MAIN = "import sys; from aiostream_ds.cli import main; sys.exit(main())"
 def read(*lines, **options):
     reader = LineRows(**options)
     return [row for line in lines for row in reader.read(line)]
+
+
+ODD = """{}[]"'=:;,|\\\t 0123456789.eE+-_truefalsnNI/&\r"""
 
 
 # Lines as rows
@@ -128,6 +134,24 @@ def test_a_line_of_csv_with_other_cells_is_an_error():
         with pytest.raises(BadLine, match="expected"):
             reader.read(line)
     assert reader.read("1,2") == [{"a": 1, "b": 2}]
+
+
+@given(st.lists(st.text(alphabet=ODD) | st.text(), max_size=4), st.sampled_from(FORMATS))
+def test_any_line_is_rows_that_can_be_sent_or_an_error_with_a_short_reason(lines, kind):
+    reader, encode = LineRows(kind), RowJson().encode
+    for line in lines:
+        try:
+            for row in reader.read(line):
+                assert b"\n" not in encode(row)[0]
+        except (BadLine, ValueError, TypeError) as error:
+            assert 0 < len(str(error)) < 400
+
+
+@given(st.lists(st.binary(max_size=20), max_size=5))
+def test_any_bytes_are_the_same_lines_however_they_arrive(parts):
+    whole = cut(b"".join(parts))
+    assert cut(*parts) == whole
+    assert b"\n" not in b"".join(whole)
 
 
 # Bytes as lines

@@ -431,7 +431,7 @@ def push() -> Json:
         ),
         text(
             (24, 3),
-            "Push a row: `curl -H \"Authorization: Bearer TOKEN\" -d '{\"celsius\": 21.5}'"
+            'Push a row: `curl -H "Authorization: Bearer TOKEN" -d \'{"celsius": 21.5}\''
             " GRAFANA/api/datasources/uid/aiostream-push/resources/push/lab/run-1`"
             " with the token of a service account that has the role Editor.",
         ),

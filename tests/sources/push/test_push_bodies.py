@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from aiostream_ds.errors import ConfigError
 from aiostream_ds.models import Request
 from aiostream_ds.sources.push import otlp_metrics, otlp_protobuf
 from aiostream_ds.sources.push.push_body import PushBody, body_kind, read_body
@@ -82,6 +83,12 @@ def test_tags_of_line_protocol_are_labels():
 def test_with_labels_of_the_settings_tags_are_columns():
     (first, _) = rows(LINES.encode(), labels=["place"])
     assert first == {"time": T, "measurement": "climate", "place": "attic", "celsius": 21.5}
+
+
+@pytest.mark.parametrize("label", ["time", "cursor", ""])
+def test_the_time_and_the_cursor_cannot_be_labels(label):
+    with pytest.raises(ConfigError, match="labels must be names of columns other than"):
+        BodyDecoder(PushSettings(labels=["place", label]))
 
 
 def test_an_object_tags_in_json_is_labels_and_other_objects_are_columns():

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from aiostream_ds.errors import ConfigError
 from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.decoding.decoding_settings import series_labels
 from aiostream_ds.sources.decoding.formats import Document, FormatContext, decode, json_lines
 from aiostream_ds.sources.decoding.message_records import RecordSelector
 from aiostream_ds.sources.decoding.message_rows import TEXT_LIMIT, RowMaker
@@ -69,12 +71,17 @@ class BodyDecoder:
     """Decodes the bodies of one data source. Thread-safe, if one thread at a time uses it.
 
     Raises:
-        ConfigError: a path of the settings is not a JSONPath.
+        ConfigError: a path of the settings is not a JSONPath, or a label cannot be one.
     """
 
     def __init__(self, settings: PushSettings) -> None:
         self._settings = settings
-        self.labels = tuple(dict.fromkeys(settings.labels)) or SERIES_LABELS
+        if CURSOR_COLUMN in settings.labels:
+            raise ConfigError(
+                f"labels must be names of columns other than {CURSOR_COLUMN!r}, got"
+                f" {settings.labels!r}"
+            )
+        self.labels = series_labels(settings) if settings.labels else SERIES_LABELS
         """The columns that identify a series."""
         self._maker = RowMaker(settings, self.labels)
         self._selector = RecordSelector(settings)

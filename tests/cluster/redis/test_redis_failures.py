@@ -244,6 +244,31 @@ async def test_events_that_are_not_read_are_dropped_and_reported(server, caplog)
             assert events.reconnected == 1 and len(events.payloads()) < 21
 
 
+async def test_events_that_wait_are_bounded_in_bytes(server):
+    async with opened(engine(server)) as found:
+        found.byte_limit = 1_000_000
+        await found.watch("c")
+        writer = Writer(found)
+        await writer.take()
+        for _ in range(8):
+            await writer.append(b"x" * 300_000)
+        await writer.append(b"end")
+        async with Events(found) as events:
+            await until(lambda: events.payloads()[-1:] == [b"end"])
+            assert events.reconnected == 1 and len(events.payloads()) < 4
+
+
+async def test_calls_that_wait_for_a_connection_fail_when_the_engine_is_closed(server):
+    with Proxy(server.port) as proxy:
+        proxy.hold()
+        found = engine(server, proxy.port)
+        calls = [asyncio.create_task(found.read("c", START, 1)) for _ in range(3)]
+        await until(lambda: proxy.accepted)
+        await found.aclose()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [EngineError] * 3
+
+
 async def test_after_aclose_nothing_is_left_and_events_end(server):
     found = engine(server)
     async with Events(found) as events:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiostream_ds._cluster.redis.pipelined_connection import PipelinedConnection, connect
 from aiostream_ds._redis.redis_connection import Address, RedisLogin, with_tls_hint
-from aiostream_ds.errors import PluginError, UpstreamError
+from aiostream_ds.errors import PluginError, UpstreamError, copy_error
 
 __all__ = ["OpenConnections"]
 
@@ -48,7 +48,13 @@ class OpenConnections:
         if task is None:
             task = self._opening[server] = asyncio.create_task(self._connect(server))
             task.add_done_callback(lambda done: self._opened(server, done))
-        return await asyncio.shield(task)
+        await asyncio.wait({task})  # one that is cancelled leaves the attempt to the others
+        if task.cancelled():
+            raise UpstreamError("the connection to Redis is closed")
+        error = task.exception()
+        if error is not None:
+            raise copy_error(error)
+        return task.result()
 
     async def _connect(self, server: Address) -> PipelinedConnection:
         try:
@@ -58,6 +64,8 @@ class OpenConnections:
                 raise
             raise with_tls_hint(error, self._login) from error
         self._known.add(server)
+        if not connection.is_open:  # lost since it was opened
+            raise UpstreamError(f"Redis {server} has closed the connection")
         if connection.kind.role in ("replica", "slave"):
             connection.close()
             raise UpstreamError(f"Redis {server} is a replica, which takes no writes")

@@ -246,8 +246,9 @@ async def connect(
 
 async def _log_in(connection: PipelinedConnection, login: RedisLogin) -> None:
     hello: tuple[Word, ...] = ("HELLO", 3)
-    if login.password:
+    if login.user or login.password:
         hello = (*hello, "AUTH", login.user or "default", login.password)
+    hello = (*hello, "SETNAME", "aiostream-ds")
     fields = await connection.call(hello)
     pairs = (
         fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))

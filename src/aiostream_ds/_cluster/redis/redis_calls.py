@@ -2,6 +2,7 @@
 moves of keys. All operations of the engine may be repeated without harm."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -83,7 +84,7 @@ class Recovery:
         await asyncio.wait({self._task}, timeout=seconds)
 
     async def _recover(self) -> None:
-        pause = min(FIRST_PAUSE * 2.0**self._failures, LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2.0**self._failures, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
         self._failures = min(self._failures + 1, 16)
         await asyncio.sleep(pause)
         await self.refresh()

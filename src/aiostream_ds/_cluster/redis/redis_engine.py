@@ -8,6 +8,7 @@ from typing import Any
 
 from aiostream_ds._cluster.engine import (
     START,
+    Appended,
     EngineError,
     Entry,
     EntryId,
@@ -51,6 +52,9 @@ EVENTS = 10_000
 """Events that wait for their reader. Beyond it they are dropped, and `Reconnected` is put instead,
 after which the log is read."""
 
+EVENT_BYTES = 64 << 20
+"""Bytes of the payloads that wait; as with `EVENTS`."""
+
 _KEPT = int(KEPT_SECONDS * 1000)
 
 
@@ -67,6 +71,7 @@ class RedisEngine:
 
     Attributes:
         event_limit: events that wait for their reader; see `EVENTS`.
+        byte_limit: bytes of their payloads; see `EVENT_BYTES`.
 
     Raises:
         ConfigError: an argument is invalid.
@@ -93,8 +98,9 @@ class RedisEngine:
         watches = self._watches = ChannelWatches(
             self._servers, self._calls, self._recovery, sharded=sharded, emit=self._emit
         )
-        self.event_limit = EVENTS
+        self.event_limit, self.byte_limit = EVENTS, EVENT_BYTES
         self._events: deque[Event] = deque()
+        self._event_bytes = 0
         self._has_events = asyncio.Event()
         self._is_closed = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -214,7 +220,7 @@ class RedisEngine:
             return LogPage([], START, START, truncated=False)
         first, before, last, entries = found
         return LogPage(
-            list(starmap(_entry, entries)),
+            list(starmap(_entry, entries or ())),
             entry_id(first),
             entry_id(last),
             truncated=entry_id(before) > after,
@@ -257,7 +263,9 @@ class RedisEngine:
         """See `Engine`. Ends after `aclose`."""
         while not self._is_closed:
             while self._events:
-                yield self._events.popleft()
+                event = self._events.popleft()
+                self._event_bytes -= _size(event)
+                yield event
             self._has_events.clear()
             await self._has_events.wait()
 
@@ -266,9 +274,11 @@ class RedisEngine:
         return await read_overview(self._calls, self._keys, self._scripts)
 
     def _emit(self, event: Event) -> None:
-        if len(self._events) >= self.event_limit:
+        self._event_bytes += _size(event)
+        if len(self._events) >= self.event_limit or self._event_bytes > self.byte_limit:
             log.warning("%d events of the cluster were not read in time", len(self._events))
             self._events.clear()
+            self._event_bytes = 0
             event = Reconnected()
         self._events.append(event)
         self._has_events.set()
@@ -304,6 +314,10 @@ class RedisEngine:
             raise EntryTooLarge(
                 f"{channel}: an entry must be at most {limit} bytes, got {len(payload)}"
             )
+
+
+def _size(event: Event) -> int:
+    return len(event.entry.payload) if isinstance(event, Appended) else 0
 
 
 def _entry(id: bytes, fields: list[bytes]) -> Entry:

@@ -1,4 +1,4 @@
-"""One upstream for three Grafana servers: Go hosts with a plugin process each, and a real Redis.
+"""One upstream for three Grafana servers: Go hosts with a plugin process each, and a real Redis or NATS.
 
 The upstream counts its runs; exact panels on all servers are compared with its rows through
 `kill -9`, pauses and restarts of the engine. The long run needs AIOSTREAM_DS_CLUSTER_FAULTS.
@@ -24,7 +24,7 @@ from tests.exact.client import Drawing, ExactPanel, Tab
 from tests.exact.hosts import Node, open_node
 from tests.exact.judge import Judge
 from tests.exact.network import Network
-from tests.servers.redis import Redis
+from tests.servers import Nats, Redis
 
 SERVERS = 3
 PLUGIN = Path(__file__).parent / "plugins" / "shared.py"
@@ -72,8 +72,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(binary: Path, redis: Redis, hertz: float) -> AsyncIterator[Stage]:
-    command = ["/usr/bin/env", f"GF_PLUGIN_CLUSTER_URL={redis.url}", sys.executable, PLUGIN]
+async def open_stage(binary: Path, server: Redis | Nats, hertz: float) -> AsyncIterator[Stage]:
+    command = ["/usr/bin/env", f"GF_PLUGIN_CLUSTER_URL={server.url}", sys.executable, PLUGIN]
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(open_upstream(hertz))
         settings = {"port": upstream.port}
@@ -86,16 +86,17 @@ async def open_stage(binary: Path, redis: Redis, hertz: float) -> AsyncIterator[
         yield Stage(upstream, nodes, [Tab(network, tasks) for network in networks])
 
 
-@pytest.fixture
-def redis():
-    with Redis() as server:
+@pytest.fixture(params=[Redis, Nats])
+def server(request):
+    with request.param() as server:
         yield server
 
 
 @pytest.mark.timeout(120)
-async def test_each_channel_has_one_run_for_viewers_on_all_servers(host_binary, redis):
+@pytest.mark.parametrize("server", [Redis], indirect=True)
+async def test_each_channel_has_one_run_for_viewers_on_all_servers(host_binary, server):
     channels = CHANNELS
-    async with open_stage(host_binary, redis, hertz=5) as stage:
+    async with open_stage(host_binary, server, hertz=5) as stage:
         for number in range(channels):
             for node in stage.nodes:
                 await node.subscribe(f"plain/c{number}", lambda packet: None)
@@ -107,19 +108,19 @@ async def test_each_channel_has_one_run_for_viewers_on_all_servers(host_binary, 
 
 
 @pytest.mark.timeout(120)
-async def test_exact_panels_miss_nothing_when_the_owner_is_killed_or_paused(host_binary, redis):
-    await play(host_binary, redis, channels=4, faults=6, seed=1)
+async def test_exact_panels_miss_nothing_when_the_owner_is_killed_or_paused(host_binary, server):
+    await play(host_binary, server, channels=4, faults=6, seed=1)
 
 
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(not FAULTS, reason="set AIOSTREAM_DS_CLUSTER_FAULTS to the number of faults")
-async def test_exact_panels_miss_nothing_in_a_long_run(host_binary, redis):
-    await play(host_binary, redis, channels=CHANNELS, faults=FAULTS, seed=FAULTS)
+async def test_exact_panels_miss_nothing_in_a_long_run(host_binary, server):
+    await play(host_binary, server, channels=CHANNELS, faults=FAULTS, seed=FAULTS)
 
 
-async def play(binary: Path, redis: Redis, channels: int, faults: int, seed: int) -> None:
+async def play(binary: Path, server: Redis | Nats, channels: int, faults: int, seed: int) -> None:
     chance = random.Random(seed)
-    async with open_stage(binary, redis, hertz=10 if channels < 50 else 1) as stage:
+    async with open_stage(binary, server, hertz=10 if channels < 50 else 1) as stage:
         stage.open_panels(min(channels, PANELS))
         for number in range(PANELS, channels):  # without panels, which need much processor time
             for node in stage.nodes:
@@ -131,7 +132,7 @@ async def play(binary: Path, redis: Redis, channels: int, faults: int, seed: int
         await stage.wait_until(lambda: all(panel.drawings for panel in stage.panels), 60)
         for _ in range(faults):
             fault = chance.choice([kill, kill, pause, restart_engine])
-            await fault(stage, redis, chance)
+            await fault(stage, server, chance)
             await anyio.sleep(chance.uniform(0.5, 2.0))
         await anyio.sleep(3)
         await stage.end()
@@ -143,7 +144,7 @@ async def play(binary: Path, redis: Redis, channels: int, faults: int, seed: int
         print(f"{len(takeovers)} takeovers: {statistics.median(takeovers):.2f} s, p99 {p99:.2f} s")
 
 
-async def kill(stage: Stage, redis: Redis, chance: random.Random) -> None:
+async def kill(stage: Stage, server: Redis | Nats, chance: random.Random) -> None:
     running = stage.upstream.running
     before = time.monotonic()
     restarting = asyncio.create_task(chance.choice(stage.nodes).kill())
@@ -158,7 +159,7 @@ async def kill(stage: Stage, redis: Redis, chance: random.Random) -> None:
     await restarting
 
 
-async def pause(stage: Stage, redis: Redis, chance: random.Random) -> None:
+async def pause(stage: Stage, server: Redis | Nats, chance: random.Random) -> None:
     node = chance.choice(stage.nodes)
     os.kill(node.pid, signal.SIGSTOP)
     try:
@@ -167,7 +168,7 @@ async def pause(stage: Stage, redis: Redis, chance: random.Random) -> None:
         os.kill(node.pid, signal.SIGCONT)
 
 
-async def restart_engine(stage: Stage, redis: Redis, chance: random.Random) -> None:
-    await asyncio.to_thread(redis.stop, chance.choice([signal.SIGTERM, signal.SIGKILL]))
+async def restart_engine(stage: Stage, server: Redis | Nats, chance: random.Random) -> None:
+    await asyncio.to_thread(server.stop, chance.choice([signal.SIGTERM, signal.SIGKILL]))
     await anyio.sleep(chance.choice([0.2, 3.0]))
-    await asyncio.to_thread(redis.start)
+    await asyncio.to_thread(server.start)

@@ -338,6 +338,8 @@ class ChannelMember:
                 # the owner notices too, and appends what was lost: it should come first
                 self.follower.regressed = False
                 self._check_at = anyio.current_time() + 0.5 + self._jitter(0.5)
+            if self.follower.owner == self._node.name:
+                self._is_owner_gone = True  # the engine has lost the term of the next owner
             if not self._is_owner_gone:
                 await self._wait(self._check_at - anyio.current_time())
             self._raise_failure()

@@ -474,6 +474,15 @@ def test_a_table_without_times_is_an_error(server):
     assert server.rows == []
 
 
+def test_the_times_of_a_table_may_have_another_name(server):
+    table = pandas.DataFrame({"ts": TIMES, "n": [1, 2]}, index=[5, 6])
+    with make(server) as push:
+        push.send(table)
+        with pytest.raises(ValueError, match="must have a column 'at'"):
+            Push(server.url, "a", time="at").send(table)
+    assert [row["ts"] for row in server.rows] == list(TIMES)
+
+
 def test_an_empty_table_is_nothing(server):
     with make(server) as push:
         push.send(pandas.DataFrame({"time": [], "n": []}))
@@ -548,7 +557,7 @@ async def test_the_end_of_the_block_has_a_limit(server):
         ({"close_limit": "1"}, "close_limit must be seconds of at least 0, got '1'"),
         ({"timeout": 0}, "timeout must be seconds above 0, got 0"),
         ({"ca_file": "/nowhere"}, "ca_file must be a file of certificates, got '/nowhere'"),
-        ({"time_unit": "m"}, "time_unit must be one of s, ms, us, ns, got 'm'"),
+        ({"time_unit": "m"}, "time_unit must be one of auto, s, ms, us, ns, got 'm'"),
     ],
 )
 def test_a_bad_option_is_an_error_that_names_it(options, text):

@@ -136,6 +136,19 @@ def test_a_row_without_a_time_gets_that_of_the_call():
     assert rows({"n": 1}, add_time=False) == [{"n": 1}]
 
 
+@pytest.mark.parametrize("key", ["timestamp", "ts", "@timestamp", "Time", "date"])
+def test_the_only_key_that_is_named_like_a_time_has_it(key):
+    assert rows({key: AT, "n": 1}) == [{key: "2026-11-29T12:00:00.250000+00:00", "n": 1}]
+    (row,) = rows({key: 0, "n": 1, "Datetime": "x"})  # two of them: neither
+    assert row.keys() == {key, "n", "Datetime", "time"} and row[key] == 0
+
+
+@pytest.mark.parametrize("factor", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_the_unit_can_be_found_by_the_size(factor):
+    (row,) = rows({"ts": int(AT.timestamp()) * factor, "n": 1}, unit="auto")
+    assert datetime.fromisoformat(row["ts"]) == AT.replace(microsecond=0)
+
+
 def test_the_key_of_the_time_can_be_another():
     (row,) = rows({"at": AT, "time": "noon"}, time="at")
     assert row == {"at": "2026-11-29T12:00:00.250000+00:00", "time": "noon"}

@@ -77,9 +77,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     rows.add_argument(
         "--time-unit",
-        choices=("s", "ms", "us", "ns"),
-        default="s",
-        help="of times that are numbers; default: %(default)s",
+        choices=("auto", "s", "ms", "us", "ns"),
+        default="auto",
+        help="of times that are numbers; default: auto, by their size",
     )
     command.add_argument(
         "--drop-oldest",

@@ -125,8 +125,9 @@ class Push(_Client):
         path: the channel: segments of letters, digits and _ - = . separated by slashes.
         uid: that of the data source.
         token: that of a service account; by default AIOSTREAM_DS_PUSH_TOKEN.
-        time: the key of a row's time.
-        time_unit: the unit of times that are numbers: "s", "ms", "us" or "ns".
+        time: the key of a row's time. Without a key `time`, the only one named like a time
+            (`timestamp`, `ts` …) has it.
+        time_unit: the unit of times that are numbers: "s", "ms", "us", "ns", or "auto": by size.
         add_time: whether rows without a time get that of `send`; otherwise the server's.
         batch_rows, batch_bytes: how much is sent at once; a larger row is sent alone.
         batch_age: seconds that a row waits for others.

@@ -1,18 +1,25 @@
 """Rows as lines of JSON, with the time of each."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from aiostream_ds._encoding.row_kinds import opener, row_kind
 from aiostream_ds._short_repr import short_repr
 
-__all__ = ["PushTimeUnit", "RowJson"]
+__all__ = ["PushTimeUnit", "RowJson", "time_key"]
 
-PushTimeUnit = Literal["s", "ms", "us", "ns"]
+PushTimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_LIMITS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
+"""The units of `auto`, as the source has them: a number below the limit has the unit."""
+
+_TIME_NAMES = frozenset({"time", "timestamp", "@timestamp", "datetime", "date", "ts"})
+"""In lower case: keys that the source takes for the time of a row without the key `time`."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 KINDS = (
@@ -25,17 +32,18 @@ class RowJson:
     """Encodes rows. Thread-safe.
 
     Args:
-        time: the key of a row's time.
-        unit: the unit of a time that is a number.
+        time: the key of a row's time. Without a key `time`, the only one named like a time has it.
+        unit: the unit of a time that is a number; auto: that of its size, as the source has it.
         add_time: whether a row without a time gets the current one.
 
     Raises:
-        ValueError: `unit` is not one of the four, or `time` is empty.
+        ValueError: `unit` is not one of these, or `time` is empty.
     """
 
     def __init__(self, time: str = "time", unit: PushTimeUnit = "s", add_time: bool = True) -> None:
-        if unit not in _PER_SECOND:
-            raise ValueError(f"time_unit must be one of {', '.join(_PER_SECOND)}, got {unit!r}")
+        if unit not in get_args(PushTimeUnit):
+            units = ", ".join(get_args(PushTimeUnit))
+            raise ValueError(f"time_unit must be one of {units}, got {unit!r}")
         if not isinstance(time, str) or not time:
             raise ValueError(f"time must be the key of the time, got {time!r}")
         self._time = time
@@ -57,10 +65,11 @@ class RowJson:
 
     def _line(self, row: Any) -> bytes:
         values = _as_dict(row)
-        time = self._time_of(values)
+        key = time_key(values, self._time)
+        time = self._time_of(key, values.get(key))
         if time is not None:
-            values[self._time] = time
-        if len(values) - (self._time in values) < 1:
+            values[key] = time
+        if len(values) - (key in values) < 1:
             raise ValueError(f"a row must have a value, got {short_repr(row)}")
         try:
             return self._encoder.encode(values)
@@ -68,8 +77,7 @@ class RowJson:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{_name_bad(self._encoder, values)}: {error}") from None
 
-    def _time_of(self, values: dict[str, Any]) -> str | None:
-        time = values.get(self._time)
+    def _time_of(self, key: str, time: Any) -> str | None:
         if time is None:
             return _text(datetime.now(UTC)) if self._add_time else None
         if isinstance(time, str):
@@ -79,21 +87,33 @@ class RowJson:
         if isinstance(time, datetime):
             if time.tzinfo is None:
                 raise ValueError(
-                    f"{self._time} must have a time zone, such as datetime.now(UTC), got {time!r}"
+                    f"{key} must have a time zone, such as datetime.now(UTC), got {time!r}"
                 )
             return _text(time.astimezone(UTC))
         if isinstance(time, bool) or not isinstance(time, int | float):
             raise TypeError(
-                f"{self._time} must be a datetime with a time zone, a number or ISO 8601, got"
+                f"{key} must be a datetime with a time zone, a number or ISO 8601, got"
                 f" {short_repr(time)}"
             )
+        unit: str = self._unit
+        if unit == "auto":
+            unit = next((each for limit, each in _LIMITS if abs(time) < limit), "ns")
         try:
-            return _text(_EPOCH + timedelta(seconds=time / _PER_SECOND[self._unit]))
+            return _text(_EPOCH + timedelta(seconds=time / _PER_SECOND[unit]))
         except (OverflowError, ValueError):
             raise ValueError(
-                f"{self._time} must be a time in the years 1 to 9999 in {self._unit}, got {time!r};"
+                f"{key} must be a time in the years 1 to 9999 in {unit}, got {time!r};"
                 " set time_unit"
             ) from None
+
+
+def time_key(names: Collection[Any], time: str) -> str:
+    """The key of the time: `time`, or if that is not there but "time", the only one that is named
+    like a time, as the source finds it."""
+    if time in names or time != "time":
+        return time
+    found = [name for name in names if isinstance(name, str) and name.lower() in _TIME_NAMES]
+    return found[0] if len(found) == 1 else time
 
 
 def _text(time: datetime) -> str:

@@ -7,8 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from aiostream_ds._short_repr import short_repr
+from aiostream_ds.push.row_json import time_key
 
 __all__ = ["halves", "table_parts"]
+
+
+PART_ROWS = 10_000
+"""Rows of a part: the source takes twice as many in a body."""
 
 
 def table_parts(table: Any, time: str, size: int) -> Iterator[tuple[bytes, int]]:
@@ -20,12 +25,12 @@ def table_parts(table: Any, time: str, size: int) -> Iterator[tuple[bytes, int]]
         ValueError: it has no column `time`.
     """
     found = _arrow(table, time)
-    if time not in found.column_names:
+    if time_key(found.column_names, time) not in found.column_names:
         names = ", ".join(map(repr, found.column_names)) or "none"
         raise ValueError(f"a table must have a column {time!r} with the times, got {names}")
     if not found.num_rows:
         return
-    each = max(1, found.num_rows * size // max(found.nbytes, 1))
+    each = min(PART_ROWS, max(1, found.num_rows * size // max(found.nbytes, 1)))
     for start in range(0, found.num_rows, each):
         part = found.slice(start, each)
         yield _stream(part), part.num_rows
@@ -58,7 +63,10 @@ def _of_pandas(table: Any, time: str) -> Any:
     if hasattr(table, "to_frame"):  # a Series
         table = table.to_frame(table.name or "value")
     index = table.index
-    if time not in table.columns and getattr(index.dtype, "kind", "") == "M":
+    if (
+        time_key(table.columns, time) not in table.columns
+        and getattr(index.dtype, "kind", "") == "M"
+    ):
         table = table.rename_axis(time).reset_index()
     elif any(name is not None for name in index.names):
         table = table.reset_index()

@@ -13,7 +13,7 @@ import anyio
 
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import call_in
-from aiostream_ds._thread_limits import run_in_thread
+from aiostream_ds._thread_limits import count_active_calls_of, run_in_thread
 from aiostream_ds.errors import copy_error
 from aiostream_ds.rows import Cursor
 from aiostream_ds.stores.channel_tables import now_ms
@@ -266,7 +266,9 @@ class _SharedStore:
         self._lock = threading.Lock()
         self._is_closed = False
         self.pending_bytes = 0
+        self.active_calls = 0  # operations whose callers wait for the thread of the writer
         self._waiters: list[asyncio.Future[None]] = []
+        count_active_calls_of(self)
         self.writer.start()
 
     # -- writing -------------------------------------------------------------------------------
@@ -297,7 +299,15 @@ class _SharedStore:
         if not self.writer.submit(make(done)):
             self._forget_pending(size)
             raise _closed(self.path)
-        return await future
+        self._count_call(1)
+        try:
+            return await future
+        finally:
+            self._count_call(-1)
+
+    def _count_call(self, number: int) -> None:
+        with self._lock:
+            self.active_calls += number
 
     def _forget_pending(self, size: int) -> None:
         with self._lock:

@@ -86,6 +86,19 @@ def test_each_batch_has_a_key_of_its_own(server):
     assert len(set(server.keys)) == 3 == len(server.rows)
 
 
+def test_the_reason_of_a_repetition_is_in_words(server):
+    reasons = []
+    server.answers += ["lose", (503, {}, b"<html>busy</html>"), (500, {}, {"message": "broken"})]
+    with make(server) as push:
+        push._delivery._note_retry = lambda url, reason, seconds: reasons.append(reason)
+        push.send({"n": 1})
+    assert reasons == [
+        "Remote end closed connection without response",
+        "HTTP 503",
+        "HTTP 500: broken",
+    ]
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 425, 429, 409])
 def test_a_server_that_cannot_now_gets_the_same_batch_again(server, status):
     server.answers += [(status, {}, {"message": "busy"})] * 2

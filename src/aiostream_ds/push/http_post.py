@@ -181,8 +181,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return "no answer within the time limit"
     inner: BaseException = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
+    while True:
+        wrapped = inner.__cause__ or next(
+            (each for each in inner.args if isinstance(each, BaseException)), None
+        )
+        if wrapped is None:
+            break
+        inner = wrapped
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror.lower()
     return str(inner).rpartition(">: ")[2][:200] or type(inner).__name__

@@ -1,4 +1,4 @@
-"""One upstream for three Grafana servers: Go hosts with a plugin process each, and a real Redis or NATS.
+"""One upstream for three Grafana servers: Go hosts with a plugin process each, and a real engine.
 
 The upstream counts its runs; exact panels on all servers are compared with its rows through
 `kill -9`, pauses and restarts of the engine. The long run needs AIOSTREAM_DS_CLUSTER_FAULTS.

@@ -1,6 +1,7 @@
 """Bounds: of logs, of entries, of events that are not read, and of channels that nobody uses."""
 
 import asyncio
+import json
 import os
 
 import pytest
@@ -111,6 +112,13 @@ async def test_logs_of_channels_that_nobody_uses_are_removed(nats):
             "owned",
             "used",
         }
+        await b.renew("dead", 30.0)
+        assert await b.members("dead") == {"dead"}  # it was only paused
+        subject = "aiostream-ds.state.node.dead"
+        nats.call(
+            "$JS.API.STREAM.PURGE.aiostream-ds-state", json.dumps({"filter": subject}).encode()
+        )
+        await a._sweep.sweep()
         await b.renew("dead", 30.0)
         assert await b.members("dead") == frozenset()
         assert (await b.take("resigned", "b", b"x")).last == START

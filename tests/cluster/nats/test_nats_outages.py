@@ -261,3 +261,21 @@ async def test_an_engine_that_is_closed_while_the_server_is_away_leaves_nothing(
     names = {task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}}
     assert names == set()
     assert [event async for event in opened.events()] == []
+
+
+async def test_an_engine_that_could_not_be_opened_is_opened_later(server):
+    server.kill()
+    opened = NatsEngine(settings(server))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="Connection refused"):
+            await opened.open()
+    server.start()
+    opening = asyncio.create_task(opened.open())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    await opened.open()
+    writer = Writer(opened, "c", "a")
+    await writer.take()
+    await writer.write()
+    await opened.aclose()

@@ -7,7 +7,6 @@ would be wrong.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_connection import (
@@ -24,7 +23,7 @@ __all__ = ["ConnectionReplaced", "NatsClient"]
 
 logger = get_logger(__name__)
 
-CONNECT_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 2.0
 """Seconds for one server."""
 
 _RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -89,8 +88,7 @@ class NatsClient:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
         if self._connection is not None:
             self._connection.close("the engine is closed")
             self._connection = None
@@ -154,20 +152,23 @@ class NatsClient:
             try:
                 await self._connect()
                 break
-            except (EngineError, ConfigError) as error:
-                if str(error) != self._reason:
-                    logger.warning("%s", error)
-                self._reason = str(error)
+            except Exception as error:
+                self._report(error)
         assert self._connection is not None
         while not self._connection.lost.done():
             try:
                 await self._restored()
                 return
-            except (EngineError, ConfigError) as error:
-                if str(error) != self._reason:
-                    logger.warning("%s", error)
-                self._reason = str(error)
+            except Exception as error:
+                self._report(error)
                 await asyncio.sleep(random.uniform(0.1, 0.3))
+
+    def _report(self, error: Exception) -> None:
+        """Log why there is no connection, once for each reason. The attempts go on."""
+        if str(error) != self._reason:
+            is_bug = not isinstance(error, EngineError | ConfigError)
+            logger.warning("%s", error, exc_info=error if is_bug else None)
+        self._reason = str(error)
 
     # -- requests ------------------------------------------------------------------------------
 

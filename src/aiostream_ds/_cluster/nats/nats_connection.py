@@ -154,8 +154,8 @@ class NatsConnection(asyncio.Protocol):
         try:
             await self._loop.create_connection(lambda: self, host, port)
         except OSError as error:
-            is_system_error = error.errno is not None and error.errno > 0  # not of DNS
-            reason = os.strerror(error.errno) if is_system_error else error.strerror or str(error)
+            number = error.errno or 0  # negative: of DNS
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             raise EngineError(f"NATS {self.server} cannot be reached: {reason}") from error
 
     async def _start_tls(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 
 from aiostream_ds._cluster.engine import (
@@ -76,8 +75,7 @@ class NatsEngine:
         task, self._sweeping = self._sweeping, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
         await self._presence.aclose()
         await self._client.aclose()
         self._events.close()

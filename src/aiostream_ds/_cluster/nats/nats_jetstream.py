@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_client import ConnectionReplaced, NatsClient
-from aiostream_ds._cluster.nats.nats_protocol import NatsMessage, parse_headers
+from aiostream_ds._cluster.nats.nats_protocol import (
+    NatsMessage,
+    ProtocolViolation,
+    parse_headers,
+)
 
 __all__ = ["JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
 
@@ -107,7 +111,7 @@ class JetStream:
         answer = _decoded(message)
         error = answer.get("error")
         if error is None:
-            return int(answer["seq"])
+            return _sequence(answer)
         if error.get("err_code") in _WRONG_SEQUENCES:
             raise NotExpected
         raise _error(error)
@@ -157,18 +161,12 @@ class JetStream:
     async def get_from_leader(self, stream: str, **which: Any) -> StoredMessage | None:
         """The same if the stream has copies, which may lack the newest messages."""
         try:
-            found = (await self.call("STREAM.MSG.GET", stream, **which))["message"]
+            answer = await self.call("STREAM.MSG.GET", stream, **which)
         except JetStreamError as error:
             if error.number == _NOT_FOUND:
                 return None
             raise
-        return StoredMessage(
-            found["seq"],
-            found["subject"],
-            parse_headers(b64decode(found["hdrs"])) if "hdrs" in found else {},
-            b64decode(found.get("data", "")),
-            parse_time(found["time"]),
-        )
+        return _from_json(answer)
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message of a subject."""
@@ -216,15 +214,39 @@ def parse_time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def _sequence(answer: Mapping[str, Any]) -> int:
+    sequence = answer.get("seq")
+    if not isinstance(sequence, int):
+        raise EngineError(f"expected the sequence of a message from JetStream, got {answer!r:.80}")
+    return sequence
+
+
+def _from_json(answer: Mapping[str, Any]) -> StoredMessage:
+    try:
+        found = answer["message"]
+        return StoredMessage(
+            found["seq"],
+            found["subject"],
+            parse_headers(b64decode(found["hdrs"])) if "hdrs" in found else {},
+            b64decode(found.get("data", "")),
+            parse_time(found["time"]),
+        )
+    except (KeyError, TypeError, ValueError, ProtocolViolation) as error:
+        raise EngineError(f"expected a message from JetStream, got {answer!r:.80}") from error
+
+
 def _direct(message: NatsMessage) -> StoredMessage:
     headers = message.headers
-    return StoredMessage(
-        int(headers["Nats-Sequence"]),
-        headers["Nats-Subject"],
-        headers,
-        message.payload,
-        parse_time(headers["Nats-Time-Stamp"]),
-    )
+    try:
+        return StoredMessage(
+            int(headers["Nats-Sequence"]),
+            headers["Nats-Subject"],
+            headers,
+            message.payload,
+            parse_time(headers["Nats-Time-Stamp"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise EngineError(f"expected a message from JetStream, got {message!r:.80}") from error
 
 
 def _direct_error(stream: str, answer: NatsMessage) -> JetStreamError:

@@ -39,6 +39,8 @@ class Sweep:
                     await self.sweep()
             except EngineError as error:
                 logger.info("NATS: unused channels were not removed: %s", error)
+            except Exception:
+                logger.exception("NATS: unused channels were not removed")
 
     async def _is_due(self) -> bool:
         """Whether no node has swept lately; then this one does."""
@@ -60,16 +62,15 @@ class Sweep:
         """Remove the logs of unused channels; returns how many. Raises EngineError."""
         state, log = self._subjects.state_stream, self._subjects.log_stream
         uses, _ = await self._jetstream.subjects(state, self._subjects.uses)
+        leases, _ = await self._jetstream.subjects(state, self._subjects.nodes)
         logs, now = await self._jetstream.subjects(log, self._subjects.logs)
         valid = await self._presence.valid_nodes()  # after the subscribers: a lease is older
-        used: set[tuple[str, str]] = set()
-        dead: set[tuple[str, str]] = set()
-        for subject in uses:
-            channel, node = subject.split(".")[-2:]
-            (used if from_token(node) in valid else dead).add((channel, node))
-        for node in {node for _, node in dead}:
+        pairs = [subject.split(".")[-2:] for subject in uses]
+        channels = {channel for channel, node in pairs if from_token(node) in valid}
+        # the lease of a node that was paused is there for some time
+        dead = {node for _, node in pairs} - {subject.rpartition(".")[2] for subject in leases}
+        for node in dead:
             await self._jetstream.purge(state, self._subjects.uses_by(from_token(node)))
-        channels = {channel for channel, _ in used}
         removed = 0
         for subject in logs:
             if subject.rpartition(".")[2] not in channels:

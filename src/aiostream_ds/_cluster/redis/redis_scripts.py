@@ -16,6 +16,9 @@ and of a partition:
 A lease is compared with the server's clock, and is over as well when its start is in the future by
 more than its duration: a clock that is set back must not make the leases of dead nodes longer.
 
+A term is the time of the server in microseconds, or higher: one that the server has lost with the
+rest of its data is not made again.
+
 Neither of these has a time to live while it is in use, so that no policy `volatile-*` evicts it.
 """
 
@@ -109,7 +112,8 @@ local hash = redis.sha1hex(payload)
 if owner == node and hello == hash and exists then
   return {node, term, 1, after}
 end
-local above = math.max(now, (tonumber(term) or 0) + 1)
+local time = redis.call('TIME')
+local above = math.max(time[1] * 1000000 + time[2], (tonumber(term) or 0) + 1)
 total, base, last = tonumber(total) or 0, base or 0, '0-0'
 if exists then
   local info, found = redis.call('XINFO', 'STREAM', log), {}

@@ -266,3 +266,49 @@ async def test_a_server_without_a_cluster_is_named():
         async with in_cluster([server]) as grafana:
             ok, message = await grafana.health()
             assert not ok and "cluster support disabled" in message, message
+
+
+async def test_panels_follow_a_replica_of_a_cluster_that_is_promoted():
+    with redis_cluster(replicas=1) as nodes:
+        primary, replica = nodes[0], nodes[-1]
+        address = {"host": "127.0.0.1", "port": nodes[1].port, "password": Redis.password}
+        async with RedisCluster(**address) as client, in_cluster(nodes[:3]) as grafana:
+            names = (f"orders:{number}" for number in range(100))
+            name = next(each for each in names if client.keyslot(each) * 3 < 16_384)
+            path = f"entries/{encoded(name)}"
+            viewer, exact = await grafana.follow(path), await grafana.follow(f"x/{path}")
+            channel = await grafana.follow(f"channel/{encoded('news')}")
+            await first_row(viewer, lambda n: client.xadd(name, {"n": n}))
+            async with admin(nodes[1]) as other:
+                await first_row(channel, lambda n: other.publish("news", f'{{"n": {n}}}'))
+            written = await client.xlen(name)
+            await until(lambda: _length(replica, name) == written)
+            await asyncio.to_thread(primary.kill)
+            await until(lambda: replica.call("ROLE").startswith(b"*3\r\n$6\r\nmaster"), 20)
+            async with admin(replica) as promoted:
+                for number in range(1_000, 1_010):
+                    await promoted.xadd(name, {"n": number})
+                await until(lambda: viewer.rows[-1]["n"] == 1_009, 20)
+                numbers = [row["n"] for row in viewer.rows]
+                assert numbers[-11:] == [written - 1, *range(1_000, 1_010)]
+                assert len(numbers) == len(set(numbers))
+
+                async def is_published() -> bool:
+                    await promoted.publish("news", '{"n": -1}')
+                    return channel.rows[-1]["n"] == -1
+
+                await until(is_published, 20)
+            assert any(statuses(exact)), "the outage was shown"
+            (frame,) = await grafana.query(QUERY | {"stream": name})
+            assert columns(frame)["n"][-10:] == list(range(1_000, 1_010))
+
+
+def _length(node: Redis, name: str) -> int:
+    """The entries of a stream of a replica."""
+    with node.connect() as connection:
+        connection.sendall(b"AUTH %s\r\nREADONLY\r\nXLEN %s\r\n"
+                           % (Redis.password.encode(), name.encode()))  # fmt: skip
+        answers = b""
+        while answers.count(b"\r\n") < 3:
+            answers += connection.recv(100)
+        return int(answers.split(b"\r\n")[2][1:])

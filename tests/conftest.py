@@ -78,6 +78,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("slow")
 
 
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def group_by_file(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` one process runs the tests of a file, and starts its servers once;
+    those of `packaging` use the same packages."""
+    for item in items:
+        path = item.path.relative_to(config.rootpath)
+        group = path.parent if path.parent.name == "packaging" else path
+        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
         if "nothing_left" not in item.fixturenames:

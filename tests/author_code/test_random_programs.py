@@ -221,5 +221,6 @@ async def test_a_few_random_programs_of_mistakes_affect_nobody_else(caplog):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_random_programs_of_mistakes_affect_nobody_else(caplog):
     await play_all(range(FEW, PROGRAMS), caplog)

@@ -1,13 +1,10 @@
 """Builds the Go programs and a package before the first test, outside of the tests' timeouts."""
 
-import atexit
 import contextlib
 import functools
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..requirements import require
-from .driver import BuildError, build_program, go_missing
+from .driver import BuildError, build_program, go_missing, locked
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 build_program(module)
     if "packaged" in wanted:
         with contextlib.suppress(subprocess.CalledProcessError):
-            _package()
+            _package(_folder_of_run(session.config))
 
 
 @pytest.fixture(scope="session")
@@ -68,19 +65,28 @@ def h2spec_binary(go_program: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packaged() -> Path:
+def packaged(request: pytest.FixtureRequest) -> Path:
     """The executable in the directory that scripts/package makes, which includes Python."""
-    return _package()
+    return _package(_folder_of_run(request.config))
+
+
+def _folder_of_run(config: pytest.Config) -> Path:
+    """A folder of this run, which pytest removes some runs later. Its processes share it."""
+    folder: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @functools.cache
-def _package() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="aiostream-ds-packaged-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    out = folder / "aiostream-ds-datasource"
-    environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
-    more = ["--with", "aiostream-ds[mtls]"] if find_spec("cryptography") else []
-    command = [ROOT / "scripts/package", out, *more]
-    subprocess.run(command, check=True, env=environ, capture_output=True)
+def _package(folder: Path) -> Path:
+    out = folder / "packaged" / "aiostream-ds-datasource"
+    out.parent.mkdir(exist_ok=True)
+    with locked(folder / "packaged.lock"):
+        if not out.exists():
+            fresh = out.with_name("fresh")
+            environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
+            more = ["--with", "aiostream-ds[mtls]"] if find_spec("cryptography") else []
+            command = [ROOT / "scripts/package", fresh, *more]
+            subprocess.run(command, check=True, env=environ, capture_output=True)
+            fresh.rename(out)
     (executable,) = out.glob("gpx_aiostream_ds_*")
     return executable

@@ -202,7 +202,7 @@ def _build_once(module: str) -> Path | BuildError:
     cache.mkdir(parents=True, exist_ok=True)
     (cache / ".gitignore").write_text("*\n")
     binary = cache / f"{module}-{_content_key(module)}"
-    with _locked(cache / f"{module}.lock"):
+    with locked(cache / f"{module}.lock"):
         if binary.exists():
             return binary
         fresh = binary.with_suffix(".new")
@@ -240,7 +240,7 @@ def _content_key(module: str) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """A lock against other builders, including the processes of a parallel test run."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

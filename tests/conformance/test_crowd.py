@@ -82,6 +82,7 @@ async def emptied(host: Host, before: Mapping[str, Any] | None = None) -> dict[s
     return found
 
 
+@pytest.mark.alone
 async def test_ten_thousand_joins_leak_nothing_and_start_each_stream_once(host: Host) -> None:
     crowd = Crowd(host, seed=6)
     await metric(host, "aiostream_ds_subscriptions ")  # the first call imports modules

@@ -63,6 +63,7 @@ async def settled(host: Host) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 @pytest.mark.parametrize("policy", ["drop_oldest", "latest", "block", "fail"])
+@pytest.mark.alone
 async def test_a_slow_subscriber_takes_bounded_memory_and_the_counts_are_exact(
     host: Host, policy: str, request: pytest.FixtureRequest, record_property: Any
 ) -> None:

@@ -98,7 +98,7 @@ async def run_outages(
     *,
     cut: float = 1.0,
 ) -> Outcome:
-    """Write rows during the outages and wait until the last one has arrived.
+    """Write rows during the outages and wait until one that is written later has arrived.
 
     Rows that are written before the stream runs are warm-up: they have numbers below zero and are
     not compared.
@@ -123,7 +123,7 @@ async def run_outages(
                 written += await write(range(number, due))
                 number = due
             await asyncio.sleep(TICK)
-    await _until_received(received, written[-1], write)
+    await _until_later(received, write)
     return compare(written, [number for number in received() if 0 <= number < end])
 
 
@@ -162,13 +162,14 @@ async def _play(start: float, restart: Callable[[], None], proxy: Proxy, cut: fl
     await asyncio.to_thread(restart)
 
 
-async def _until_received(received: Callable[[], Sequence[int]], last: int, write: Write) -> None:
-    """Wait for the last number. If it was lost, one that is written later arrives instead."""
+async def _until_later(received: Callable[[], Sequence[int]], write: Write) -> None:
+    """Wait for a number that is written after all others: of concurrent writers the greatest number
+    may arrive before others, and any may be lost."""
     deadline = time.monotonic() + SETTLE
-    later = round(RATE * SECONDS)
-    while not any(number >= last for number in received()):
+    first = later = round(RATE * SECONDS)
+    while not any(number >= first for number in received()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"row {last} did not arrive within {SETTLE} s")
-        await asyncio.sleep(0.1)
+            raise TimeoutError(f"no later row arrived within {SETTLE} s")
         await write([later])
         later += 1
+        await asyncio.sleep(0.1)

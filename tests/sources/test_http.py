@@ -575,6 +575,7 @@ async def test_http_to_a_port_with_tls_is_named():
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("path", ["/sse", "/lines"])
+@pytest.mark.alone
 async def test_ten_thousand_messages_a_second_go_through_one_channel_in_flat_memory(path):
     import psutil
 

@@ -450,6 +450,7 @@ async def test_invalid_frames_are_named(data):
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+@pytest.mark.alone
 async def test_ten_thousand_messages_a_second_go_through_one_channel_in_flat_memory(shared):
     import psutil
 

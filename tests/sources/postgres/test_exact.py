@@ -143,6 +143,7 @@ async def test_no_row_is_lost_or_doubled_under_the_go_host(server: Server, host_
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+@pytest.mark.alone
 async def test_ten_thousand_rows_a_second_in_flat_memory(server: Server):
     rate, seconds = 10_000, 20
     tables = {"readings": {**TABLE, "notify": "readings"}}

@@ -108,6 +108,7 @@ class Counting:
         pass
 
 
+@pytest.mark.alone
 async def test_ten_thousand_entries_a_second_need_no_memory(server: Redis, client: Client):
     add, rate, seconds = client.register_script(ADD), 10_000, 15
     async with serving(server) as grafana:

@@ -113,6 +113,8 @@ async def test_without_rows_nothing_is_stored(store):
         ({"time": 1, "x": 2**64}, "row 1: column 'x': can't serialize ints"),
         ({"time": 1, "x": object()}, "row 1: column 'x': expected bool"),
         ({"time": 1, "x": [object()]}, "row 1: column 'x': Encoding objects of type object"),
+        ({"time": 1, "x": "\ud800"}, "row 1: column 'x': .*surrogates not allowed"),
+        ({"time": 1, "\ud800": 1}, "row 1: .*surrogates not allowed"),
         ({"time": 1, 2: 3}, "row 1: the names of columns must be str, got 2"),
         (3, "row 1: expected a dict, got 3"),
     ],
@@ -123,10 +125,23 @@ async def test_a_row_that_cannot_be_stored_is_named_and_none_is_stored(store, ba
     assert (await store.newest("a")).value == 0
 
 
-@pytest.mark.parametrize("channel", ["", None, 3])
+@pytest.mark.parametrize("channel", ["", None, 3, "\ud800"])
 async def test_a_channel_is_a_text(store, channel):
     with pytest.raises(ValueError, match="the channel must be a text that is not empty"):
         await store.append(channel, rows(1))
+
+
+@pytest.mark.parametrize("key", [3, b"k", "\udfff"])
+async def test_a_key_is_a_text(store, key):
+    with pytest.raises(ValueError, match="the key must be a text"):
+        await store.append("a", rows(1), key)
+
+
+async def test_names_of_any_text_are_channels(store):
+    names = ["a/b", "é", "\0", "a" * 10_000, "'; DROP TABLE blocks"]
+    for name in names:
+        await store.append(name, rows(1), key=name)
+    assert {each.channel for each in await store.channels()} == set(names)
 
 
 async def test_rows_after_a_cursor_are_the_oldest_ones_up_to_a_bound(store):

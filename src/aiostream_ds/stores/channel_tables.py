@@ -21,6 +21,9 @@ STEP = 200
 TAIL_BYTES = 8 << 10
 """Encoded bytes up to which the newest block is written again with further rows."""
 
+TAILS = 1_000
+"""Channels whose newest block can get further rows: they are kept in memory."""
+
 BLOCK_BYTES = 64 << 10
 """Encoded bytes of small pieces that are one block at most."""
 
@@ -29,6 +32,9 @@ BLOCK_ROWS = 5_000
 
 _AGE_SCAN = 256
 """Oldest blocks of a channel among which an expired one is looked for."""
+
+_FEW = 8
+"""Blocks that are looked at first: mostly one is removed."""
 
 _TAIL_AGE = 64
 """The newest block gets rows for at most this part of the time for which they are kept."""
@@ -120,6 +126,7 @@ class ChannelTables:
         self._states: dict[str, ChannelNumbers] = {}
         self._changed: dict[str, ChannelNumbers] = {}
         self._key_numbers: dict[int, int] = {}  # of the newest key, by channel
+        self._tails: dict[int, ChannelNumbers] = {}  # with a tail; that of the last append is last
         self.retention = retention
         self.retentions: dict[str, Retention] = {}
         self.bytes = 0
@@ -133,6 +140,7 @@ class ChannelTables:
             return
         self._changed.clear()
         self._key_numbers.clear()
+        self._tails.clear()
         statement = "SELECT id, name, epoch, first, last, rows, bytes FROM channels"
         states = [ChannelNumbers(*row) for row in self._database.execute(statement)]
         self._states = {state.name: state for state in states}
@@ -226,7 +234,7 @@ class ChannelTables:
             (block.rows, block.low, block.high, now, block.size, block.data, tail.id),
         )
         self._count(state, sum(piece.rows for piece in found[len(known) :]), block.size - tail.size)
-        state.tail = tail._replace(pieces=found, size=block.size)
+        self._set_tail(state, tail._replace(pieces=found, size=block.size))
         return end - len(known)
 
     def _new_block(self, state: ChannelNumbers, pieces: list[Piece], now: int) -> None:
@@ -241,7 +249,17 @@ class ChannelTables:
         if not state.rows:
             state.first = first
         self._count(state, block.rows, block.size)
-        state.tail = _Tail(number, pieces, now, block.size)
+        self._set_tail(state, _Tail(number, pieces, now, block.size))
+
+    def _set_tail(self, state: ChannelNumbers, tail: _Tail) -> None:
+        """Remember the newest block of a channel, if it may become larger."""
+        self._tails.pop(state.id, None)
+        state.tail = None
+        if sum(len(piece.data) for piece in tail.pieces) < TAIL_BYTES:
+            state.tail = tail
+            self._tails[state.id] = state
+            if len(self._tails) > TAILS:
+                self._tails.pop(next(iter(self._tails))).tail = None
 
     def _count(self, state: ChannelNumbers, rows: int, size: int) -> None:
         """Rows were written."""
@@ -301,6 +319,9 @@ class ChannelTables:
         """Blocks are stored in the order of their cursors: what precedes an expired one is expired,
         also if the clock was wrong when it was stored."""
         oldest = now - self._retention_of(state).seconds * 1000
+        first = self._oldest(state, 1)
+        if not first or oldest <= first[0].stored <= now:  # the frequent case
+            return 0
         blocks = self._oldest(state, min(_AGE_SCAN, most))
         expired = [index for index, block in enumerate(blocks) if block.stored < oldest]
         for block in blocks[: expired[-1] + 1] if expired else ():
@@ -310,28 +331,34 @@ class ChannelTables:
     def _remove_bytes(self, state: ChannelNumbers, excess: int, most: int) -> int:
         """Remove the oldest blocks with so many bytes, but not the newest one."""
         removed = 0
-        for block in self._oldest(state, most + 1)[:-1]:
-            if excess <= 0 or block.first + block.rows > state.last:
+        while excess > 0 and removed < most:
+            blocks = self._oldest(state, min(most - removed, _FEW) + 1)[:-1]
+            for block in blocks:
+                if excess > 0:
+                    self._remove_block(state, block)
+                    excess -= block.size
+                    removed += 1
+            if not blocks:
                 break
-            self._remove_block(state, block)
-            excess -= block.size
-            removed += 1
         return removed
 
     def _remove_rows(self, state: ChannelNumbers, excess: int, most: int) -> int:
         """Remove the oldest rows; those of a block that has others are only not read any more."""
         removed = 0
-        for block in self._oldest(state, most):
-            first = max(block.first, state.first)
-            rows = block.first + block.rows - first
-            if rows > excess:
-                state.first = first + excess
-                state.rows -= excess
-                self.rows_removed += excess
-                break
-            self._remove_block(state, block)
-            excess -= rows
-            removed += 1
+        while excess > 0 and removed < most:
+            for block in self._oldest(state, min(most - removed, _FEW)):
+                first = max(block.first, state.first)
+                rows = block.first + block.rows - first
+                if rows > excess:
+                    state.first = first + excess
+                    state.rows -= excess
+                    self.rows_removed += excess
+                    return removed
+                self._remove_block(state, block)
+                excess -= rows
+                removed += 1
+                if not excess:
+                    break
         return removed
 
     def _oldest(self, state: ChannelNumbers, most: int) -> list[_Block]:
@@ -360,6 +387,7 @@ class ChannelTables:
         if state is None:
             return False
         self._changed.pop(name, None)
+        self._tails.pop(state.id, None)
         self.bytes -= state.bytes
         self._deletions += 1
         database = self._database

@@ -227,5 +227,5 @@ def read_block(block: bytes) -> list[RowSegment]:
         if block[:1] == _DEFLATED:
             data = zlib.decompress(data)
         return [RowSegment(names, columns) for names, columns in _decode(data)]
-    except (ValueError, TypeError, zlib.error) as error:
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise DamagedBlock from error

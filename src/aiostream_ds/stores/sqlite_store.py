@@ -13,6 +13,7 @@ import anyio
 
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import call_in
+from aiostream_ds._short_repr import short_repr
 from aiostream_ds._thread_limits import count_active_calls_of, run_in_thread
 from aiostream_ds.errors import copy_error
 from aiostream_ds.rows import Cursor
@@ -99,6 +100,7 @@ class SqliteStore(Store):
         self._retention = retention or Retention()
         self._sync: Sync = sync
         self._shared: _SharedStore | None = None
+        self._opening = anyio.Lock()
         self._logged: set[tuple[str, str]] = set()
 
     @property
@@ -129,8 +131,9 @@ class SqliteStore(Store):
             self._shared.writer.configure(retention, self._sync)
 
     async def __aenter__(self) -> Self:
-        if self._shared is None:
-            self._shared = await run_in_thread(_acquire, self.path, self._retention, self._sync)
+        async with self._opening:
+            if self._shared is None:
+                self._shared = await run_in_thread(_acquire, self.path, self._retention, self._sync)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -148,8 +151,11 @@ class SqliteStore(Store):
     ) -> AppendResult:
         """See `Store.append`."""
         shared = self._open
-        if not isinstance(channel, str) or not channel:
-            raise ValueError(f"the channel must be a text that is not empty, got {channel!r}")
+        if not isinstance(channel, str) or not channel or not _is_valid(channel):
+            shown = short_repr(channel)
+            raise ValueError(f"the channel must be a text that is not empty, got {shown}")
+        if key is not None and not (isinstance(key, str) and _is_valid(key)):
+            raise ValueError(f"the key must be a text, got {short_repr(key)}")
         if not rows:
             last = (await self.newest(channel)).value
             return AppendResult(last + 1, last)
@@ -370,6 +376,15 @@ class _SharedStore:
         for reader in readers:
             reader.close()
         self.writer.close()
+
+
+def _is_valid(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which UTF-8 cannot have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

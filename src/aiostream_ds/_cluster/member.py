@@ -87,13 +87,25 @@ class _OwnershipLost(Exception):
 
 
 class ChannelMember:
-    """One channel on one node. `run` is its life; the node calls the other methods."""
+    """One channel on one node. `run` is its life; the node calls the other methods.
 
-    def __init__(self, node: MemberNode, channel: str, source: UpstreamSource, sink: Sink) -> None:
+    Args:
+        claim: what `give_up_later` was called with, and the engine has not got yet.
+    """
+
+    def __init__(
+        self,
+        node: MemberNode,
+        channel: str,
+        source: UpstreamSource,
+        sink: Sink,
+        claim: tuple[int, bytes | None] = (0, None),
+    ) -> None:
         self.channel = channel
         self.role, self.owner = Role.JOINING, ""
         self.term = 0  # that this node owns; 0: none
-        self._claim = 0  # the term of which the engine may still take this node for the owner
+        # the term, or the payload of a take, of which the engine may have this node as the owner
+        self._claim, self._claim_start = claim
         self.follower = LogFollower(node.codec, self._deliver, self._reset)
         self._node, self._engine, self._options = node, node.engine, node.options
         self._source, self._sink = source, sink
@@ -224,7 +236,7 @@ class ChannelMember:
             self._sink.joined(tail[-1].schema if tail else None, tail)
 
     async def _leave(self) -> None:
-        term, start, self.term = self.term or self._claim, self._start, 0
+        term, start, self.term = self.term or self._claim, self._start or self._claim_start, 0
         if not self._node.degraded:
             try:
                 with anyio.fail_after(self._node.lease.seconds, shield=True):
@@ -264,7 +276,7 @@ class ChannelMember:
             self._start = self._node.codec.encode(TermStart(self._run, self._node.name))
         before = self.follower.position
         ownership = await self._ask(self._engine.take, self.channel, self._node.name, self._start)
-        self._start = None
+        self._start = self._claim_start = None
         self._claim = 0
         self._is_owner_gone = False
         if ownership.taken:

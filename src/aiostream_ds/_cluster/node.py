@@ -163,9 +163,9 @@ class ClusterNode:
             raise RuntimeError(f"{channel}: the node does not run")
         if channel in self._members:
             raise RuntimeError(f"{channel}: the channel runs on this node already")
-        member = ChannelMember(self, channel, source, sink)
+        claim = self._given_up.pop(channel, (0, None))
+        member = ChannelMember(self, channel, source, sink, claim)
         self._members[channel] = member
-        self._given_up.pop(channel, None)
         self._left.pop(channel, None)
         try:
             with anyio.CancelScope() as self._scopes[channel]:

@@ -513,7 +513,7 @@ class History:
         self.note(f"clock {seconds}")
         self.server.clock += seconds
         self.has_lost = self.has_lost or seconds > 0  # leases end early
-        self.allowance = max(self.allowance, -seconds)
+        self.allowance += max(-seconds, 0.0)
         self.engine_disturbed()
 
     # -- invariants ------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class ChannelMember:
             follower.event(event.entry)
             if follower.request is not None or follower.term != self._seen_term or follower.ended:
                 self.wake()
-        elif event.term == follower.term and not self.term:
+        elif event.term >= follower.term and not self.term:
             self._is_owner_gone = True
             self.wake()
 

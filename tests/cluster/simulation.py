@@ -31,7 +31,7 @@ LEASE = 1.5
 GRACE = 1.0
 WITHOUT_OWNER = LEASE + 1.0
 WITHOUT_VIEWER = GRACE + LEASE + 1.5  # presence of a dead node lasts as long as its lease
-CHECK = 0.1  # seconds between two checks
+CHECK = 0.2  # seconds between two checks
 
 
 class Broken(AssertionError):

@@ -35,7 +35,8 @@ __all__ = ["LogFollower", "LogRead", "SchemaRead", "SourceRead"]
 _PAGE = 256  # entries of a read
 _NEAR = 64  # entries before the end of a log, from where one is read that has changed
 _EVENTS = 64  # events that are kept while the log is read
-_RUNS = 16  # runs whose messages are known as received
+_RUNS = 512  # runs whose messages are known as received: more than a log has
+_STARTS = 64
 _KEPT = 256  # messages that are kept in case the engine loses them
 _KEPT_BYTES = 64 * 1024
 _SCHEMAS = 4
@@ -85,6 +86,7 @@ class LogFollower:
         "_has_delivered",
         "_is_after_local",
         "_is_fill_refused",
+        "_is_first",
         "_is_near",
         "_is_new_log",
         "_is_skipping",
@@ -133,7 +135,7 @@ class LogFollower:
         self._tip = NO_MESSAGE  # the last message in the log that was read
         self._last_id = NO_MESSAGE  # the last message that was delivered
         self._received: dict[int, int] = {}  # the highest number of each run
-        self._runs: deque[int] = deque(maxlen=_RUNS)  # of the starts of terms that were read
+        self._runs: deque[int] = deque(maxlen=_STARTS)  # of the starts of terms that were read
         self._cursors: CursorRange | None = None  # of what was delivered
         self._schema: bytes | None = None
         self._schema_hash = self._tip_schema = 0
@@ -144,6 +146,7 @@ class LogFollower:
         self._kept_bytes = 0
         self._has_delivered = False
         self._is_new_log = self._is_near = False  # how the log is being read
+        self._is_first = False  # whether no message of this log was read
         self._is_skipping = self._is_fill_refused = self._is_after_local = False
         self._local_without_cursors = False
         self._tail: deque[Incoming] | None = None
@@ -348,6 +351,7 @@ class LogFollower:
         self.position = request.after if page.entries else page.last
         self.known_end = page.last
         self._tip, self._tip_schema = NO_MESSAGE, 0
+        self._is_first = True
         self._page_after_position(page, is_changed=True)
 
     def _needs_earlier(self, page: LogPage) -> bool:
@@ -411,11 +415,13 @@ class LogFollower:
         if isinstance(content, TermStart):
             self.position = entry.id
             self.term, self.owner = entry.id.term, content.node
-            self._runs.append(content.run)
-            self.regressed = False
+            if content.run not in self._runs:
+                self._runs.append(content.run)
+                self.regressed = False
             return True
         is_contiguous = content.before == self._tip
-        if not is_contiguous and not is_changed and not self.has_received(content.id):
+        may_skip = is_changed or self._is_first or self.has_received(content.id)
+        if not is_contiguous and not may_skip:
             # ids may be those of a term that the engine has lost, and given out again
             self._read_changed_log(entry.id, _NEAR)
             return False
@@ -430,11 +436,11 @@ class LogFollower:
             return False
         self.position = entry.id
         self._accept_message(content, is_contiguous=is_contiguous)
-        self._is_fill_refused = False
         return True
 
     def _accept_message(self, message: ChannelMessage, *, is_contiguous: bool) -> None:
         before, self._tip, self._tip_schema = self._tip, message.id, message.schema
+        self._is_first = False
         if message.schema != self._schema_hash:
             self._set_schema(message.schema, message.schema_body)
         if self.has_received(message.id):
@@ -442,7 +448,7 @@ class LogFollower:
             return
         if self._is_missing_some(message, is_contiguous and before == self._last_id):
             self._reset("entries of the log were removed or lost before they were received")
-        self._is_after_local = False
+        self._is_after_local = self._is_fill_refused = False
         self._set_received(message.id)
         self._keep(message)
         self._set_last(message)

@@ -3,7 +3,7 @@ in memory, in virtual time."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from aiostream_ds import (
     stream,
 )
 from aiostream_ds._cluster.cluster_access import ClusterAccess
+from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._cluster.node_options import NodeOptions
 from aiostream_ds.testing import Grafana, Refused, Viewer, serve_in_memory
 from tests.cluster.model_engine import ModelEngine, ModelServer
@@ -135,7 +136,7 @@ class Shared(DataSource[Where]):
 
 @asynccontextmanager
 async def cluster(
-    number: int, engine: ModelServer | None = None, target: type[DataSource] = Shared, **options
+    number: int, engine: ModelServer | None = None, keys: Sequence[bytes] = (), **options
 ) -> AsyncIterator[tuple[list[Grafana], ModelServer]]:
     engine = engine or ModelServer()
     numbers = count(1)
@@ -143,13 +144,14 @@ async def cluster(
     def access() -> ClusterAccess:
         this = next(numbers)
         clock = asyncio.get_running_loop().time
-        options = NodeOptions(clock=clock, random=Random(this))
-        return ClusterAccess(ModelEngine(engine, seed=this), f"node{this}", options=options)
+        times = NodeOptions(clock=clock, random=Random(this))
+        cipher = Cipher(keys) if keys else None
+        return ClusterAccess(ModelEngine(engine, seed=this), f"node{this}", cipher, times)
 
     async with AsyncExitStack() as stack:
         yield (
             [
-                await stack.enter_async_context(serve_in_memory(target, cluster=access, **options))
+                await stack.enter_async_context(serve_in_memory(Shared, cluster=access, **options))
                 for _ in range(number)
             ],
             engine,
@@ -305,6 +307,27 @@ async def test_row_numbers_are_those_of_the_cluster_on_all_servers():
         assert frames[0][0].rows == frames[1][0].rows == 7
 
 
+async def test_a_server_whose_viewers_come_later_has_all_rows_of_the_log():
+    async with cluster(2) as (servers, _):
+        await servers[0].follow("live/a")
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(1)
+        for _ in range(200):  # a message each
+            upstream.write()
+            await anyio.sleep(0.05)
+        query = {"queryType": "live", "name": "a"}
+        (frame,) = await servers[1].query(query)  # nobody follows it on this server
+        assert frame.rows == 200
+        (exact,) = await servers[1].query(query | {"exact": True})
+        assert exact.meta.custom["cursor"]["last"] == 200
+        first, second = [await server.follow("x/live/a") for server in servers]
+        await anyio.sleep(3)
+        assert second.position == first.position
+        assert exact.meta.custom["cursor"]["epoch"] == second.position.epoch
+        (frame,) = await servers[1].query(query)
+        assert frame.rows == 200
+
+
 async def test_numbers_go_on_when_another_server_takes_the_channel_and_viewers_see_the_gap():
     async with cluster(2) as (servers, _):
         viewers = {server: await server.follow("x/live/a") for server in servers}
@@ -391,6 +414,37 @@ async def test_without_the_engine_each_server_runs_its_own_stream_with_a_notice(
         assert not any(b"status" in viewer.packets[-1] for viewer in viewers)
         for viewer in plain:
             assert numbers(viewer) == list(range(1, 10))
+
+
+async def test_encrypted_messages_are_shared_and_the_engine_cannot_read_them():
+    async with cluster(2, keys=[bytes(32)]) as (servers, engine):
+        viewers = [await server.follow("live/secret-name") for server in servers]
+        await wait_for(lambda: upstream.running["live/secret-name"] == 1)
+        await anyio.sleep(2)
+        upstream.write(3)
+        await anyio.sleep(1)
+        assert [numbers(viewer) for viewer in viewers] == [[1, 2, 3]] * 2
+        (frame,) = await servers[1].query({"queryType": "live", "name": "secret-name"})
+        assert frame.rows == 3
+        stored = b"".join(each[0].payload for log in engine.appended.values() for each in log)
+        assert b"values" not in stored
+        assert not any("secret-name" in name for name in engine.channels)
+
+
+async def test_a_server_with_another_key_reports_messages_that_it_cannot_read():
+    engine = ModelServer()
+    async with (
+        cluster(1, engine, keys=[bytes(32)]) as ((one,), _),
+        cluster(1, engine, keys=[bytes([1]) * 32]) as ((two,), _),
+    ):
+        await one.follow("live/a")
+        await anyio.sleep(2)
+        viewer = await two.follow("x/live/a")
+        await anyio.sleep(2)
+        upstream.write()
+        await anyio.sleep(1)
+        assert any(b"cannot be read: it is encrypted by another key" in p for p in viewer.packets)
+        assert (await two.metrics())['aiostream_ds_dropped_total{reason="cluster"}'] > 0
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def server(request):
 @pytest.mark.parametrize("server", [Redis], indirect=True)
 async def test_each_channel_has_one_run_for_viewers_on_all_servers(host_binary, server):
     channels = CHANNELS
-    async with open_stage(host_binary, server, hertz=5) as stage:
+    async with open_stage(host_binary, server, hertz=1) as stage:
         for number in range(channels):
             for node in stage.nodes:
                 await node.subscribe(f"plain/c{number}", lambda packet: None)

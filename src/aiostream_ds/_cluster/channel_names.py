@@ -38,9 +38,11 @@ def channel_name(identity: ChannelIdentity, path: str, *, is_readable: bool = Tr
     a person can read; the digest alone identifies the channel."""
     import hashlib  # needed for shared streams only
 
+    from aiostream_ds._cluster.entries import PROTOCOL
+
     hashed = hashlib.blake2b(digest_size=16)
     texts = (identity.tenant, identity.uid, identity.plugin_id, identity.plugin_version)
-    version = str(FORMAT).encode()
+    version = f"{FORMAT}.{PROTOCOL}".encode()
     for part in (version, *map(str.encode, texts), *identity.settings, path.encode()):
         hashed.update(len(part).to_bytes(8, "big"))  # no two lists of parts have the same bytes
         hashed.update(part)

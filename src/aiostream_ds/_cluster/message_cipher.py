@@ -1,5 +1,6 @@
 """Encrypts the messages of a cluster, so that its server cannot read them. Imports cryptography."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 
@@ -27,12 +28,15 @@ class Cipher:
         keys: each of 32 bytes.
 
     Raises:
-        ConfigError: a key has another length, or the package cryptography is not installed.
+        ConfigError: there is no key, a key has another length, or the package cryptography is not
+            installed.
     """
 
-    __slots__ = ("_ciphers",)
+    __slots__ = ("_ciphers", "_key")
 
     def __init__(self, keys: Sequence[bytes]) -> None:
+        if not keys:
+            raise ConfigError("expected at least one cluster key, got none")
         for key in keys:
             if len(key) != KEY_BYTES:
                 raise ConfigError(f"a cluster key must have {KEY_BYTES} bytes, got {len(key)}")
@@ -44,10 +48,16 @@ class Cipher:
                 " install aiostream-ds[cluster]"
             ) from error
         self._ciphers = [AESGCM(key) for key in keys]
+        self._key = keys[0]
 
-    def encrypt(self, data: bytes, channel: str) -> bytes:
-        """The data, encrypted for this channel: in another one it cannot be decrypted."""
+    def encrypt(self, data: bytes, channel: str, *, same: bool = False) -> bytes:
+        """The data, encrypted for this channel: in another one it cannot be decrypted.
+
+        `same`: the same data gives the same bytes on each node, so that these can be compared.
+        """
         nonce = os.urandom(_NONCE)
+        if same:  # other data has another nonce
+            nonce = hashlib.blake2b(data, key=self._key, digest_size=_NONCE).digest()
         return nonce + self._ciphers[0].encrypt(nonce, data, channel.encode())
 
     def decrypt(self, data: bytes, channel: str) -> bytes:

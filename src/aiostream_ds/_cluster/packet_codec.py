@@ -107,8 +107,8 @@ class PacketCodec:
         return self._seal(_encode(found))
 
     def encode_schema(self, schema: Schema) -> bytes:
-        """The bytes of a schema."""
-        return self._seal(_encode(_Schema(schema.fingerprint, schema.body)))
+        """The bytes of a schema, equal on all nodes."""
+        return self._seal(_encode(_Schema(schema.fingerprint, schema.body)), same=True)
 
     def decode(self, payload: bytes, schema: bytes | None) -> tuple[SharedMessage, Schema]:
         """A message whose packets have this schema, and the schema.
@@ -116,7 +116,7 @@ class PacketCodec:
         Raises:
             UnreadableMessage: the bytes are not a message, or a schema, of this channel.
         """
-        found_schema = self._decode_schema(schema)
+        found_schema = self.decode_schema(schema)
         try:
             found = _decode_message(self._open(payload))
             message = _message_of(found, found_schema)
@@ -124,7 +124,12 @@ class PacketCodec:
             raise UnreadableMessage(str(error)) from None
         return message, found_schema
 
-    def _decode_schema(self, schema: bytes | None) -> Schema:
+    def decode_schema(self, schema: bytes | None) -> Schema:
+        """The schema; `NO_SCHEMA` for None. The same object for the same bytes.
+
+        Raises:
+            UnreadableMessage: the bytes are not a schema of this channel.
+        """
         if schema is None:
             return NO_SCHEMA
         known, decoded = self._last
@@ -137,10 +142,10 @@ class PacketCodec:
         self._last = schema, Schema(found.body, found.fingerprint)
         return self._last[1]
 
-    def _seal(self, data: bytes) -> bytes:
+    def _seal(self, data: bytes, *, same: bool = False) -> bytes:
         if self._cipher is None:
             return _CLEAR + data
-        return _ENCRYPTED + self._cipher.encrypt(data, self._channel)
+        return _ENCRYPTED + self._cipher.encrypt(data, self._channel, same=same)
 
     def _open(self, payload: bytes) -> bytes:
         kind, body = payload[:1], payload[1:]

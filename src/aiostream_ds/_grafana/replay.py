@@ -7,7 +7,7 @@ from the channel's log, which has the rows of this process. A frame and its curs
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -60,6 +60,7 @@ from aiostream_ds.errors import BadQuery, UpstreamError
 from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange
 
 if TYPE_CHECKING:
+    from aiostream_ds._cluster.shared_log import SharedLog
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = [
@@ -136,6 +137,10 @@ class RowReplay:
             running = self._registry.peek(request.key)
             if running is not None and running.schema is not None and running.schema.body:
                 return running.schema
+            if request.stream.options.cursor is None:
+                read = cast("SharedLog", self.log(request)).schema
+                if read is not None and read.body:
+                    return read
         return self.row_encoder(request).schema
 
     def row_encoder(self, request: ChannelRequest) -> RowEncoder:

@@ -133,12 +133,12 @@ class SharedChannel:
             if message is None:
                 continue
             if self._stream.row_log is not None:
-                age = max(time.time() - message.sent_ms / 1000, 0.0)
-                now = self._inner.loop.time()
-                self._stream.row_log.append(message.packets, 0, 0, now - age)
+                self._stream.row_log.append_message(message, self._inner.loop.time())
             self._advance(message.cursors)
             self._status = message.status
         self._has_joined = True
+        if self._stream.row_log is not None:
+            self._stream.row_log.is_live = True
         self._show_position()
         self._show_status()
 

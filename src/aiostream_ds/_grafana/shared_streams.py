@@ -6,6 +6,7 @@ for viewers of other nodes when its own have left.
 """
 
 import os
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,6 +19,8 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Policy, Replay
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._cluster.channel_names import channel_name
+from aiostream_ds._cluster.engine import EngineError
+from aiostream_ds._cluster.log_reading import read_log
 from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.packet_codec import PacketCodec
@@ -33,6 +36,9 @@ from aiostream_ds.errors import ConfigError
 __all__ = ["SharedStreams", "is_shared"]
 
 log = get_logger(__name__)
+
+READ_TIMEOUT = 2.0
+"""Seconds in which the engine must return the log of a channel for a query."""
 
 
 def is_shared(request: ChannelRequest) -> bool:
@@ -126,7 +132,24 @@ class SharedStreams:
         session = self._sessions.get(self.name(instance, key.path))
         if session is not None and session.instance is instance and session.row_log is not None:
             return session.row_log
-        return SharedLog(replay, os.urandom(6).hex(), generation)
+        read = partial(self._read_log, self.name(instance, key.path))
+        return SharedLog(replay, os.urandom(6).hex(), generation, read)
+
+    async def _read_log(self, name: str, row_log: SharedLog) -> None:
+        """Append what the engine has to a log. Without the engine it stays as it is."""
+        await self._opened.wait()
+        if self.problem or self.node.state.reason:
+            return
+        try:
+            with anyio.fail_after(READ_TIMEOUT):
+                schema, messages = await read_log(self.node, name, PacketCodec(name, self._cipher))
+        except (EngineError, TimeoutError) as error:
+            log.info("the log of a shared channel cannot be read: %s", error)
+            return
+        if schema is not None and not row_log.is_live:
+            row_log.schema = schema
+            for message in messages:
+                row_log.append_message(message, self.inner.loop.time())
 
     async def _session(self, name: str, instance: Instance, stream: SharedStream) -> "_Session":
         """The session of a channel, which begins if there is none. One of older settings ends."""
@@ -247,13 +270,17 @@ class _Session:
             self._closed.set()
 
     async def _take_part(self) -> None:
-        if self._attached is None:  # its channel has ended before this task began
+        if self.row_log is not None:
+            await self.row_log.refresh()  # more than the tail that the node reads
+        if self._attached is None:  # its channel has ended meanwhile
             return
         self._is_running = True
         try:
             await self._node.run_channel(self._name, self._channel.messages, self._channel)
         finally:
             self._is_running = False
+            if self.row_log is not None:
+                self.row_log.is_live = False
 
     async def _end_with_settings(self) -> None:
         await self.instance.wait_until_retired()

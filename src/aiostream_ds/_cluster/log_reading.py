@@ -1,0 +1,47 @@
+"""Reads the log of a shared channel, on a node that does not follow the channel."""
+
+from aiostream_ds._cluster.engine import START
+from aiostream_ds._cluster.entries import BadEntry, ChannelMessage, schema_hash
+from aiostream_ds._cluster.message_cipher import UnreadableMessage
+from aiostream_ds._cluster.node import ClusterNode
+from aiostream_ds._cluster.packet_codec import PacketCodec, SharedMessage
+from aiostream_ds._frames.packet import Schema
+
+__all__ = ["read_log"]
+
+_PAGE = 250  # entries
+
+
+async def read_log(
+    node: ClusterNode, channel: str, codec: PacketCodec
+) -> tuple[Schema | None, list[SharedMessage]]:
+    """The newest schema, and the messages with it, oldest first. Messages that this node cannot
+    read are left out: it reports them when it follows the channel.
+
+    Raises:
+        EngineError: the engine cannot be reached.
+    """
+    kept = await node.engine.schema(channel)
+    if kept is None:
+        return None, []
+    try:
+        schema = node.codec.decode_schema(kept)
+        decoded = codec.decode_schema(schema)
+    except (BadEntry, UnreadableMessage):
+        return None, []
+    found: list[SharedMessage] = []
+    after, wanted = START, schema_hash(schema)
+    while True:
+        page = await node.engine.read(channel, after, _PAGE)
+        for entry in page.entries:
+            try:
+                content = node.codec.decode(entry.payload)
+                if not isinstance(content, ChannelMessage) or content.schema != wanted:
+                    continue
+                if content.payload:  # else the stream has ended
+                    found.append(codec.decode(content.payload, schema)[0])
+            except (BadEntry, UnreadableMessage):
+                continue
+        if len(page.entries) < _PAGE:
+            return decoded, found
+        after = page.entries[-1].id

@@ -93,11 +93,15 @@ class SharedLog:
             self.begin(message.cursors)
 
     def begin(self, cursors: CursorRange) -> None:
-        """The next row follows the last one of these; rows between are lost, or the numbering is
-        another one: nothing that is kept precedes it."""
-        if cursors.epoch != self.epoch or cursors.last != self.last:
+        """The next row follows the last one of these, if that is not kept already: rows between are
+        lost, or the numbering is another one. Nothing that is kept precedes it then."""
+        if cursors.epoch != self.epoch or cursors.last > self.last:
             self._kept = MemoryLog(self._replay, cursors.epoch, self.generation)
             self._kept.last = cursors.last
+
+    def restart(self) -> None:
+        """The engine has lost rows that are kept here: their numbers may be given to other rows."""
+        self._kept = MemoryLog(self._replay, self.epoch, self.generation)
 
     async def refresh(self) -> None:
         """See `Log.refresh`."""

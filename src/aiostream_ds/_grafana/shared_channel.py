@@ -168,6 +168,8 @@ class SharedChannel:
     def reset(self, reason: str) -> None:
         """See `Sink.reset`."""
         log.warning("rows may be missing: %s", reason, extra={"path": self._stream.key.path})
+        if self._stream.row_log is not None:
+            self._stream.row_log.restart()
         self._miss_rows()
 
     def role(self, role: Role, owner: str) -> None:
@@ -236,7 +238,8 @@ class SharedChannel:
         elif self._role is Role.LOCAL:  # other nodes number other rows meanwhile
             outgoing.cursors = CursorRange(os.urandom(6).hex(), 0, 0)
         else:
-            outgoing.cursors = cursors or row_log.cursors
+            # the engine may have lost messages that this node has received: their numbers are used
+            outgoing.cursors = _later(cursors, row_log.cursors)
         missing = self._has_followed and row_log is not None
         self._has_followed = False
         yield outgoing.message((), self._schema, None, missing=missing)
@@ -329,6 +332,13 @@ class _Outgoing:
             last += packet.rows
             found.append(Packet(packet.schema, packet.data, packet.rows, cursors, packet.continues))
         return found
+
+
+def _later(cursors: CursorRange | None, known: CursorRange) -> CursorRange:
+    """The newest of the numbers in the log of the engine, and of those that this node knows."""
+    if cursors is None or (cursors.epoch == known.epoch and cursors.last < known.last):
+        return known
+    return cursors
 
 
 def _parts(packets: Sequence[Packet]) -> Iterator[tuple[Schema, list[Packet]]]:

@@ -102,7 +102,8 @@ class NumberedUpstream:
 async def open_upstream(hertz: float, before: float = 5.0) -> AsyncIterator[NumberedUpstream]:
     """The server, until the block ends."""
     found = NumberedUpstream(hertz, before)
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    # all channels of a killed server are opened again at once
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, backlog=4096)
     found.port = server.sockets[0].getsockname()[1]
     try:
         yield found

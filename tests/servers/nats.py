@@ -5,7 +5,6 @@ import json
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from .certificates import certificates
@@ -98,28 +97,30 @@ class Nats(Server):
         if self.client_ca is not None or self.admin_login is None:
             self.connect().close()
             return True
-        return self.call("$JS.API.INFO", lines=b"" if self.jetstream else b"x") is not None
+        with self.log_in():
+            return not self.jetstream or "error" not in self.call("$JS.API.INFO")
 
-    def call(self, subject: str, payload: bytes = b"", lines: bytes = b"") -> dict[str, Any]:
-        """The answer to a request of the admin, from JSON. With `lines` only a login."""
-        login = {**(self.admin_login or {}), **_CONNECT}
+    @contextlib.contextmanager
+    def log_in(self) -> Iterator[Any]:
+        """A connection of the admin."""
+        login = json.dumps({**(self.admin_login or {}), **_CONNECT})
         with self.connect() as connection:
-            connection.sendall(b"CONNECT %s\r\n" % json.dumps(login).encode())
-            if lines:
-                connection.sendall(b"PING\r\n")
-                if not connection.recv(64).startswith(b"PONG"):
-                    raise ConnectionRefusedError("the server does not answer")
-                return {}
-            connection.sendall(
-                b"SUB inbox 1\r\nPUB %s inbox %d\r\n" % (subject.encode(), len(payload))
-            )
-            connection.sendall(payload + b"\r\n")
+            connection.sendall(b"CONNECT %s\r\nPING\r\n" % login.encode())
+            if not connection.recv(64).startswith(b"PONG"):
+                raise ConnectionRefusedError("the server does not answer")
+            yield connection
+
+    def call(self, subject: str, payload: bytes = b"") -> dict[str, Any]:
+        """The answer to a request of the admin, from JSON."""
+        with self.log_in() as connection:
+            publish = b"PUB %s inbox %d\r\n" % (subject.encode(), len(payload))
+            connection.sendall(b"SUB inbox 1\r\n" + publish + payload + b"\r\n")
             return _answer(connection)
 
-    def purge(self, subject: str = "") -> None:
-        """Remove the messages of all streams of the engine, or those of one subject."""
-        payload = json.dumps({"filter": subject} if subject else {}).encode()
-        for stream in self.STREAMS if not subject else self.STREAMS[:1]:
+    def purge(self, subject: str) -> None:
+        """Remove the messages of one subject of the engine."""
+        payload = json.dumps({"filter": subject}).encode()
+        for stream in self.STREAMS:
             self.call(f"$JS.API.STREAM.PURGE.{stream}", payload)
 
     def delete_streams(self) -> None:
@@ -155,8 +156,8 @@ class NatsClusterNode(Nats):
         return super().options() | {"cluster": cluster}
 
     def answers(self) -> bool:
-        # JetStream has a leader only when most servers run
-        return self.call("", lines=b"x") is not None
+        with self.log_in():  # JetStream has a leader only when most servers run
+            return True
 
 
 @contextlib.contextmanager
@@ -198,11 +199,6 @@ def _answer(connection: Any) -> dict[str, Any]:
             return found
         if b"-ERR" in received or b" 503" in received:
             raise ConnectionRefusedError(received.decode("utf-8", "replace"))
-
-
-def stored_files(server: Nats) -> list[Path]:
-    """The files in which the server keeps its messages."""
-    return sorted((server.folder / "jetstream").rglob("*.blk"))
 
 
 def client_context() -> ssl.SSLContext:

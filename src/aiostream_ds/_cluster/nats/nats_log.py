@@ -237,13 +237,18 @@ class ChannelLogs:
         last = await self._last(channel)
         if last is None:
             return LogPage([], START, START, False)
-        first = await self._first(channel) or last
-        if last.id <= after:
-            return LogPage([], first.id, last.id, False)
-        start = await self._sequence_after(channel, after, first, last)
+        if after == START:  # the first entry is one of those that are read
+            first, start = last, 1
+        else:
+            first = await self._first(channel) or last
+            if last.id <= after:
+                return LogPage([], first.id, last.id, False)
+            start = await self._sequence_after(channel, after, first, last)
         entries = await self._entries_from(channel, start, after, limit, last)
         truncated = bool(entries) and entries[0].previous > after
-        return LogPage(entries, entries[0].id if truncated else first.id, last.id, truncated)
+        starts_the_log = bool(entries) and (truncated or after == START)
+        first_id = entries[0].id if starts_the_log else first.id
+        return LogPage(entries, first_id, last.id, truncated)
 
     async def schema(self, channel: str) -> bytes | None:
         """See `Engine.schema`."""

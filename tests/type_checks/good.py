@@ -44,6 +44,7 @@ from aiostream_ds import (
     Quota,
     Request,
     Response,
+    Retention,
     Retry,
     Row,
     Rows,
@@ -61,6 +62,7 @@ from aiostream_ds import (
 )
 from aiostream_ds.operators import combine_latest, merge, resample, tumbling
 from aiostream_ds.push import AsyncPush, Push, PushCounts, PushRejected, PushUnsent
+from aiostream_ds.stores import AppendResult, SqliteStore
 from aiostream_ds.testing import Grafana, UpstreamDouble
 
 
@@ -660,6 +662,49 @@ class Special(Broker):
 class Closed(Open[Special]):
     async def health(self) -> Health:
         return Health(message=str(self.settings.extra))
+
+
+class Recorded(DataSource[Broker]):
+    def __init__(self) -> None:
+        self.store_directory = self.settings.url
+
+    @stream("recorded/{name}", store=Retention(rows=5), keep_running=60)
+    async def recorded(self, name: str) -> Rows[Reading]:
+        yield Reading(time=datetime.now(UTC), celsius=1.0)
+
+    @stream(store=Retention(seconds=60.0))
+    def blocking(self) -> Iterator[dict[str, float]]:
+        yield {"n": 1.0}
+
+    @resource("recorded/{name}", method="DELETE")
+    async def forget(self, name: str) -> dict[str, bool]:
+        path = assert_type(Recorded.recorded.path(name), str)
+        return {"deleted": await self.row_store.delete(path)}
+
+
+class Stored(DataSource[Broker]):
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        async with SqliteStore("rows", name="a", sync="full") as self.store:
+            yield
+
+    @stream("stored/{name}", cursor="cursor")
+    async def stored(self, after: Cursor, name: str) -> Rows[list[dict[str, Any]] | Cursor]:
+        async for rows in self.store.follow(name, after):
+            yield rows
+
+    @stored.last
+    async def newest(self, name: str) -> Cursor:
+        return await self.store.newest(name)
+
+    @stored.history
+    async def read(self, history_range: HistoryRange, name: str) -> HistoryPage:
+        return await self.store.history(name, history_range)
+
+    async def put(self, rows: list[dict[str, Any]]) -> bool:
+        result = await self.store.append("a", rows, key="k")
+        assert_type(result, AppendResult)
+        return result.repeated
 
 
 def report_refused(row: Any, reason: str) -> None:

@@ -194,6 +194,10 @@ class Other(DataSource):
     async def a(self) -> AsyncIterator[Any]:
         yield 1
 
+    @stream("c", store=True)  # wrong: not a Retention
+    async def c(self) -> Rows:
+        yield 1
+
     @stream("b", buffer="latest")  # wrong: not a Buffer
     async def b(self) -> Rows:
         yield 1

@@ -182,8 +182,18 @@ class StoreWriter(threading.Thread):
                 else:
                     self._maintain()
         finally:
+            self._refuse_rest()
             with self._database_lock:
                 self._file.close()
+
+    def _refuse_rest(self) -> None:
+        """Nothing is written any more: callers that wait get an error."""
+        with self._condition:
+            self._is_closing = True
+            rest = list(self._queue)
+            self._queue.clear()
+        for pending in rest:
+            pending.done(StoreError(f"the store {self._file.path or 'in memory'} is closed"))
 
     def _next(self) -> tuple[list[Pending], list[Callable[[], None]], bool]:
         """Wait for operations, calls or work of its own."""

@@ -46,6 +46,7 @@ ASYNCIO = {
     "_channels/channel.py",
     "_cluster/redis/channel_watches.py",
     "_cluster/redis/log_cleanup.py",
+    "_cluster/redis/node_leases.py",
     "_cluster/redis/open_connections.py",
     "_cluster/redis/pipelined_connection.py",
     "_cluster/redis/redis_calls.py",

@@ -230,6 +230,37 @@ async def test_a_server_of_a_cluster_that_was_killed_comes_back(nodes):
         await until(lambda: events.payloads().count(b"1") == 30)
 
 
+async def test_a_server_of_a_cluster_that_is_down_takes_only_its_own_channels_away(nodes):
+    async with opened(cluster_engine(nodes)) as found:
+        writers = [Writer(found, f"d{number}") for number in range(30)]
+        for writer in writers:
+            await writer.take()
+        kept = [w for w in writers if _place(nodes, key_slot(NAMES.of(w.channel).log)) != 1]
+        assert 10 < len(kept) < 30
+        await asyncio.to_thread(nodes[1].kill)
+        try:
+            for _ in range(5):
+                async with asyncio.timeout(1):  # a lease is renewed at once
+                    await found.renew("a", 60)
+                    await asyncio.gather(*(writer.append() for writer in kept))
+            lost = next(writer for writer in writers if writer not in kept)
+            with pytest.raises(EngineError, match="refuses the connection"):
+                await lost.append()
+            await asyncio.to_thread(nodes[2].kill)
+            try:
+                with pytest.raises(EngineError):
+                    await found.renew("a", 60)
+            finally:
+                await asyncio.to_thread(nodes[2].start)
+        finally:
+            await asyncio.to_thread(nodes[1].start)
+        await found.renew("a", 60)
+        await asyncio.gather(*(writer.append() for writer in writers))
+        await found.release("a")
+        taken = await asyncio.gather(*(found.take(w.channel, "b", b"") for w in writers))
+        assert all(each.taken for each in taken)
+
+
 async def test_a_replica_of_a_cluster_that_is_promoted_is_found():
     with redis_cluster(kind=EngineClusterNode, replicas=1) as nodes:
         primary, replica = nodes[0], nodes[-1]

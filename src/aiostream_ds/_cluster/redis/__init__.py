@@ -6,6 +6,7 @@ channel_keys          names of keys; partitions, so that all keys of a channel h
 redis_url             servers as a URL describes them
 redis_fitness         version, rights and eviction policy of a server
 redis_calls           sends commands to the right server, and again after a failover
+node_leases           the leases of nodes, one in each partition
 channel_watches       subscriptions, which survive lost connections
 pipelined_connection  one connection for many calls at a time
 open_connections      the connections to each server

@@ -24,6 +24,7 @@ from aiostream_ds._cluster.overview import ClusterOverview
 from aiostream_ds._cluster.redis.channel_keys import PARTITIONS, KeyNames
 from aiostream_ds._cluster.redis.channel_watches import ChannelWatches, entry_id
 from aiostream_ds._cluster.redis.log_cleanup import KEPT_SECONDS, keep_clean
+from aiostream_ds._cluster.redis.node_leases import NodeLeases
 from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, in_words, is_transient
 from aiostream_ds._cluster.redis.redis_fitness import check_server, needed_rights
 from aiostream_ds._cluster.redis.redis_overview import read_overview
@@ -98,6 +99,7 @@ class RedisEngine:
         watches = self._watches = ChannelWatches(
             self._servers, self._calls, self._recovery, sharded=sharded, emit=self._emit
         )
+        self._leases = NodeLeases(self._calls, self._keys, self._scripts)
         self.event_limit, self.byte_limit = EVENTS, EVENT_BYTES
         self._events: deque[Event] = deque()
         self._event_bytes = 0
@@ -144,6 +146,7 @@ class RedisEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._leases.aclose()
         await self._watches.aclose()
         await self._calls.connections.aclose()
         await self._recovery.aclose()
@@ -152,23 +155,12 @@ class RedisEngine:
     # -- the node's lease ----------------------------------------------------------------------
 
     async def renew(self, node: str, seconds: float) -> None:
-        """Renew the lease in each partition."""
-        milliseconds = int(seconds * 1000)
-        await asyncio.gather(
-            *(
-                self._calls.run(self._scripts.renew, (keys.leases,), node, milliseconds)
-                for keys in self._keys.partitions
-            )
-        )
+        """See `Engine`. In a Redis Cluster more than half of the partitions suffice."""
+        await self._leases.renew(node, seconds)
 
     async def release(self, node: str) -> None:
-        """End the lease in each partition."""
-        await asyncio.gather(
-            *(
-                self._calls.run(self._scripts.release, (keys.leases,), node)
-                for keys in self._keys.partitions
-            )
-        )
+        """See `Engine`."""
+        await self._leases.release(node)
 
     # -- ownership -----------------------------------------------------------------------------
 

@@ -24,15 +24,12 @@ from aiostream_ds import (
 from aiostream_ds.rows import CURSOR_LIMIT
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 
+from .test_cursor_pairs import HIDDEN, MS, TOP, PluginSuite, exact, text
 from .test_cursor_pairs import Growing as Pairs
-from .test_cursor_pairs import PluginSuite, exact, text
 
 pytestmark = pytest.mark.virtual
 
-TOP = CURSOR_LIMIT - 1
-MS = 4_000_000_000_000
 NOW = datetime.fromtimestamp(MS / 1000, UTC)
-HIDDEN = {"hideFrom": {"legend": True, "tooltip": True, "viz": True}}
 
 
 class Entry(Row):

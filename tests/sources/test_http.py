@@ -8,7 +8,6 @@ import random
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
 
 import anyio
 import pytest
@@ -16,10 +15,10 @@ from aiohttp import web
 
 from aiostream_ds.sources.http import Http
 from aiostream_ds.testing import QueryFailed, Refused, serve_in_memory
-from tests import waiting
 from tests.servers import Proxy, certificates
 from tests.servers.web import EventServer
 from tests.sources.outage_run import run_outages, viewer_numbers
+from tests.sources.web_support import serving, statuses, until
 
 pytestmark = pytest.mark.slow  # real servers
 
@@ -35,21 +34,8 @@ def rows(*numbers: int) -> list[str]:
     return [json.dumps({"n": n}) for n in numbers]
 
 
-def statuses(viewer) -> list[str | None]:
-    found = [json.loads(packet) for packet in viewer.packets]
-    return [m["status"] and m["status"]["text"] for m in found if "status" in m]
-
-
-until = partial(waiting.until, seconds=10.0)
-
-
-@asynccontextmanager
-async def served(server: EventServer, path: str = "/sse", secrets=(), **settings):
-    scheme = "https" if server.tls else "http"
-    url = f"{scheme}://127.0.0.1:{settings.pop('port', server.port)}{path}"
-    settings = {"url": url, "proxy": "none", **settings}
-    async with serve_in_memory(Http, settings=settings, secrets=dict(secrets)) as grafana:
-        yield grafana
+def served(server: EventServer, path: str = "/sse", secrets=(), **settings):
+    return serving(Http, "http", server, path, dict(secrets), **settings)
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """The sources `http` and `websocket` keep the rules of every data source."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from aiostream_ds.sources.websocket import WebSocket
 from aiostream_ds.testing import Grafana
 from aiostream_ds.testing.suite import PluginSuite
 from tests.servers.web import EventServer, SocketServer, WebServer
+from tests.sources.numbered_rows import writing
 
 
 class Publishing(PluginSuite):
@@ -22,19 +22,11 @@ class Publishing(PluginSuite):
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[Grafana]:
-        async def write() -> None:
-            number = 0
-            while True:
-                self.server.publish([json.dumps({"n": number, "k": "a"})])
-                number += 1
-                await asyncio.sleep(0.02)
+        async def write(number: int) -> None:
+            self.server.publish([json.dumps({"n": number, "k": "a"})])
 
-        writing = asyncio.create_task(write())
-        try:
-            async with super().serve() as grafana:
-                yield grafana
-        finally:
-            writing.cancel()
+        async with writing(write), super().serve() as grafana:
+            yield grafana
 
 
 @pytest.mark.slow

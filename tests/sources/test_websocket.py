@@ -4,8 +4,6 @@ import asyncio
 import json
 import logging
 import random
-from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 import msgspec
@@ -14,10 +12,10 @@ from aiohttp import web
 
 from aiostream_ds.sources.websocket import WebSocket
 from aiostream_ds.testing import QueryFailed, serve_in_memory
-from tests import waiting
 from tests.servers import Proxy, certificates
 from tests.servers.web import EventServer, SocketServer
 from tests.sources.outage_run import run_outages, viewer_numbers
+from tests.sources.web_support import serving, statuses, until
 
 pytestmark = pytest.mark.slow  # real servers
 
@@ -34,21 +32,8 @@ def no_long_wait_of_health(monkeypatch):
     monkeypatch.setattr("aiostream_ds.sources.websocket.websocket_source.HEALTH_WAIT", 0.2)
 
 
-def statuses(viewer) -> list[str | None]:
-    found = [json.loads(packet) for packet in viewer.packets]
-    return [m["status"] and m["status"]["text"] for m in found if "status" in m]
-
-
-until = partial(waiting.until, seconds=10.0)
-
-
-@asynccontextmanager
-async def served(server: SocketServer, path: str = "/", secrets=(), **settings):
-    scheme = "wss" if server.tls else "ws"
-    url = f"{scheme}://127.0.0.1:{settings.pop('port', server.port)}{path}"
-    settings = {"url": url, "proxy": "none", **settings}
-    async with serve_in_memory(WebSocket, settings=settings, secrets=dict(secrets)) as grafana:
-        yield grafana
+def served(server: SocketServer, path: str = "/", secrets=(), **settings):
+    return serving(WebSocket, "ws", server, path, dict(secrets), **settings)
 
 
 async def channel(grafana, parameters: str | None, exact: bool = False) -> str:

@@ -167,6 +167,7 @@ class Fast(DataSource):
         await anyio.sleep_forever()
 
 
+@pytest.mark.slow
 async def test_a_stream_that_never_waits_is_recorded_completely():
     async with serve_in_memory(Fast) as grafana:
         viewer = await grafana.follow("rows")
@@ -304,3 +305,40 @@ async def test_a_directory_that_cannot_be_used_is_the_error_of_all_calls(tmp_pat
         ok, message = await grafana.health()
         assert not ok
         assert "the directory" in message and "cannot be written" in message
+
+
+class Counting(DataSource[Place]):
+    number = 0
+
+    def __init__(self) -> None:
+        self.store_directory = self.settings.directory
+
+    @stream(store=Retention())
+    async def rows(self) -> Rows:
+        while True:
+            for _ in range(3):
+                Counting.number += 1
+                yield {"n": Counting.number}
+            await anyio.sleep(0.001)
+
+
+@pytest.mark.slow
+async def test_what_viewers_have_seen_is_stored_with_the_same_cursors_when_the_plugin_dies(
+    tmp_path,
+):
+    seen: dict[int, int] = {}
+    settings = {"directory": str(tmp_path)}
+    async with serve_in_memory(Counting, settings=settings) as grafana:
+        for count in (1, 50, 7, 200, 20):
+            viewer = await grafana.follow("rows")
+            for row in await viewer.take(count):
+                assert row["cursor"] not in seen
+                seen[row["cursor"]] = row["n"]
+            viewer.leave()
+            await grafana.kill()
+        frame, cursor = await history(grafana, "rows", maxDataPoints=100_000)
+        found = columns(frame)
+        stored = dict(zip(found["cursor"], found["n"], strict=True))
+        assert found["cursor"] == list(range(1, cursor["last"] + 1))
+        assert seen.items() <= stored.items()
+        assert found["n"] == sorted(set(found["n"]))

@@ -121,6 +121,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_directory_is_open_in_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite_file, "LOCK_WAIT", 0.1)
     command = [sys.executable, "-c", OTHER, str(tmp_path)]
@@ -186,6 +187,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_an_error_and_the_store_goes_on_when_there_is_space(tmp_path):
     command = [sys.executable, "-c", FULL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)

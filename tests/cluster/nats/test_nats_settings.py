@@ -82,7 +82,7 @@ def test_an_invalid_setting_is_named(name, value):
 
 
 def test_the_settings_are_shown_without_the_login():
-    settings = NatsEngineSettings("nats://a", login=NatsLogin("u", "secret"))
+    settings = NatsEngineSettings("nats://u:secret@a", login=NatsLogin("u", "secret"))
     assert "secret" not in repr(settings)
 
 

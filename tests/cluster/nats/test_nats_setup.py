@@ -242,3 +242,33 @@ async def test_a_credentials_file_is_a_login(own):
         pass
     other = NatsLogin(credentials=Key("user").credentials(user_jwt))
     assert "Authorization Violation" in await refused(own, url=url, login=other)
+
+
+async def test_a_subscription_that_the_server_has_too_many_of_is_an_error(own):
+    own.extra = {"max_subscriptions": 3}
+    own.start()
+    async with engine(own, "a") as a:
+        await a.watch("one")
+        await a.watch("two")
+        with pytest.raises(EngineError, match="maximum subscriptions exceeded"):
+            await a.watch("three")
+        await a.unwatch("two")
+        await a.watch("three")
+
+
+async def test_a_server_that_waits_for_tls_is_named(own):
+    own.tls = certificates().server
+    own.start()
+    own.extra = {
+        "tls": {
+            "cert_file": str(own.certificate_file),
+            "key_file": str(own.key_file),
+            "handshake_first": True,
+        }
+    }
+    own.admin_login = None
+    own.connect = own.connect_plain
+    own.restart()
+    with pytest.raises(EngineError, match="handshake_first"):
+        async with engine(own):
+            pass

@@ -104,7 +104,7 @@ class NatsClient:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await connection.open()
             except TimeoutError:
-                errors.append(EngineError(f"NATS {server} does not answer in time"))
+                errors.append(EngineError(connection.timeout_reason))
             except (EngineError, ConfigError) as error:
                 errors.append(error)
             else:
@@ -251,15 +251,23 @@ class NatsClient:
             EngineError: there is no connection, or the server does not answer in time.
             MissingPermission: the user may not subscribe to this subject.
         """
+        await self.flush()
+        subscription = self._subscriptions.get(number)
+        if subscription is not None and subscription.error is not None:
+            raise subscription.error
+
+    async def flush(self) -> None:
+        """Wait until the server has processed what was sent.
+
+        Raises:
+            EngineError: it has refused something, or does not answer in time.
+        """
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await self._open_connection()
                 await connection.flush()
         except TimeoutError:
             raise self._late() from None
-        subscription = self._subscriptions.get(number)
-        if subscription is not None and subscription.error is not None:
-            raise subscription.error
 
     def unsubscribe(self, number: int) -> None:
         """End a subscription."""

@@ -158,6 +158,14 @@ class NatsConnection(asyncio.Protocol):
             reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             raise EngineError(f"NATS {self.server} cannot be reached: {reason}") from error
 
+    @property
+    def timeout_reason(self) -> str:
+        """Why it was not opened in time, for the user."""
+        text = f"NATS {self.server} does not answer in time"
+        if self.info:
+            return text
+        return f"{text}; it may be another kind of server, or have handshake_first in its tls"
+
     async def _start_tls(self) -> None:
         demanded = self.info.get("tls_required", False)
         offered = demanded or self.info.get("tls_available", False)
@@ -297,7 +305,11 @@ class NatsConnection(asyncio.Protocol):
         """An error that concerns one subject, or one after which the server closes."""
         text = refusal.text
         if not text.lower().startswith("permissions violation"):
-            self._refusal = text
+            self._refusal = text  # after most errors the server closes the connection
+            for pong in self._pongs:
+                if not pong.done():
+                    pong.set_exception(self._error(text))
+                    pong.exception()
             return
         subject = text.partition('"')[2].partition('"')[0]
         error = MissingPermission(f"NATS {self.server}: {text}")

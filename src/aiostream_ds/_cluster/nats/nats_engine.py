@@ -82,6 +82,7 @@ class NatsEngine:
 
     async def _restore(self) -> None:
         """After a reconnection."""
+        await self._client.flush()  # an error if the server refuses a subscription
         await self._streams.ensure()
         await self._streams.reach_leader()
         self._logs.forget()

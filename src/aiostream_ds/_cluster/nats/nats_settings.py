@@ -24,7 +24,7 @@ class NatsEngineSettings:
         ConfigError: a value is not one of those that its description allows.
     """
 
-    url: str
+    url: str = field(repr=False)
     """URLs of the servers, with commas between them: nats:// or tls://, with the user and password
     or the token, if they are not set here."""
     login: NatsLogin = field(default=NatsLogin(), repr=False)

@@ -130,6 +130,8 @@ def test_options_that_contradict_are_refused_when_the_class_is_created():
         stream(replay=Replay(rows=5), store=Retention())(Recorded.dicts.run)
     with pytest.raises(TypeError, match='expected share="cluster" or a store, got both'):
         stream(share="cluster", store=Retention())(Recorded.dicts.run)
+    with pytest.raises(TypeError, match="expected flush or max_hz or a store, got both"):
+        stream(max_hz=5, store=Retention())(Recorded.dicts.run)
     with pytest.raises(TypeError, match="store must be a Retention, got True"):
         stream(store=True)(Recorded.dicts.run)  # type: ignore[call-overload]
 

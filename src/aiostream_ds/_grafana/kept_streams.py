@@ -65,6 +65,14 @@ class KeptStreams:
 
     async def run(self) -> None:
         """Start the streams again that were kept, and keep the note of them, until cancelled."""
+        try:
+            await self._run()
+        finally:
+            lingering, key = self._registry.lingering, self._instance.key
+            if self._instance.is_retired and lingering.get(key) == self._linger:
+                del lingering[key]
+
+    async def _run(self) -> None:
         note = await self._store.note(_NOTE)
         kept = _decode(note) if note else {}
         async with anyio.create_task_group() as tasks:

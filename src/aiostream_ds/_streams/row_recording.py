@@ -188,7 +188,6 @@ class RecordingProducer(_Producer):
     ) -> tuple[list[Packet], BaseException | None]:
         """Store rows, those before the first one that cannot be stored or encoded; with its
         error."""
-        recorder = self._recorder
         try:
             return await self._store_all(rows), None
         except StoreError:
@@ -202,7 +201,6 @@ class RecordingProducer(_Producer):
                 packets += await self._store_all([row])
             except BaseException as error:
                 return packets, error
-        del recorder
         return packets, None
 
     async def _store_all(self, rows: list[dict[str, Any]]) -> list[Packet]:

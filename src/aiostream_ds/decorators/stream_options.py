@@ -133,6 +133,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
             ("a cursor", self.cursor is not None, "the store numbers the rows"),
             ("an order", self.order is not None, "rows are stored as they arrive"),
             ("a replay", self.replay != Replay(), "the store keeps the rows"),
+            ("flush or max_hz", self.is_paced, "rows are sent when they are committed"),
             ('share="cluster"', self.share != "process", "a store is of one Grafana server"),
         ):
             if given:

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 import anyio
 import pytest
 from grpclib import GRPCError
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aiostream_ds import (
@@ -35,7 +35,15 @@ from aiostream_ds._frames.config import FrameMeta, Notice
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._process.stdio import LINE_LIMIT, _split_lines, redact_output
-from aiostream_ds._redaction import PART, _table, redact, redact_end, redact_json, redact_start
+from aiostream_ds._redaction import (
+    COMMON_WORDS,
+    PART,
+    _table,
+    redact,
+    redact_end,
+    redact_json,
+    redact_start,
+)
 from aiostream_ds._telemetry import JsonLines, TextLines
 from aiostream_ds.console.log_buffer import ERROR_LIMIT, LogBuffer
 from aiostream_ds.settings import decode_settings
@@ -124,6 +132,9 @@ def test_a_secret_with_a_line_break_at_its_end_is_replaced_without_it():
 
 @given(st.text(min_size=4, max_size=80), st.text(max_size=20), st.text(max_size=20))
 def test_no_text_shows_a_secret_that_it_contains(value, before, after):
+    assume(
+        value.strip().lower() not in COMMON_WORDS
+    )  # they are not replaced where they stand alone
     kept = Secret(value)
     shown = redact(before + value + after)
     assert "***" in shown and kept

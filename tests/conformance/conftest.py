@@ -34,7 +34,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             with contextlib.suppress(BuildError):  # the fixture raises it again
                 build_program(module)
     if "packaged" in wanted:
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(subprocess.CalledProcessError, OSError):
             _package(_folder_of_run(session.config))
 
 
@@ -78,15 +78,15 @@ def _folder_of_run(config: pytest.Config) -> Path:
 
 @functools.cache
 def _package(folder: Path) -> Path:
-    out = folder / "packaged" / "aiostream-ds-datasource"
-    out.parent.mkdir(exist_ok=True)
+    done, fresh = folder / "packaged", folder / "packaged.new"
+    name = "aiostream-ds-datasource"
     with locked(folder / "packaged.lock"):
-        if not out.exists():
-            fresh = out.with_name("fresh")
+        if not done.exists():
+            fresh.mkdir(exist_ok=True)  # an attempt may have failed
             environ = {**os.environ, "AIOSTREAM_DS_PYTHON": sys.executable}
             more = ["--with", "aiostream-ds[mtls]"] if find_spec("cryptography") else []
-            command = [ROOT / "scripts/package", fresh, *more]
+            command = [ROOT / "scripts/package", fresh / name, *more]
             subprocess.run(command, check=True, env=environ, capture_output=True)
-            fresh.rename(out)
-    (executable,) = out.glob("gpx_aiostream_ds_*")
+            fresh.rename(done)
+    (executable,) = (done / name).glob("gpx_aiostream_ds_*")
     return executable

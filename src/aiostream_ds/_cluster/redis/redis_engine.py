@@ -49,7 +49,7 @@ REFRESH_SECONDS = 2.0
 """Seconds between two questions which servers are the primaries, with Sentinel and in a cluster: a
 primary that was replaced may still be reachable."""
 
-EVENTS = 10_000
+EVENTS = 100_000
 """Events that wait for their reader. Beyond it they are dropped, and `Reconnected` is put instead,
 after which the log is read."""
 

@@ -108,8 +108,11 @@ async def test_each_channel_has_one_run_for_viewers_on_all_servers(host_binary, 
 
 
 @pytest.mark.timeout(120)
-async def test_exact_panels_miss_nothing_when_the_owner_is_killed_or_paused(host_binary, server):
-    await play(host_binary, server, channels=4, faults=6, seed=1)
+@pytest.mark.parametrize(("server", "faults"), [(Redis, 6), (Nats, 3)], indirect=["server"])
+async def test_exact_panels_miss_nothing_when_the_owner_is_killed_or_paused(
+    host_binary, server, faults
+):
+    await play(host_binary, server, channels=4, faults=faults, seed=1)
 
 
 @pytest.mark.timeout(7200)

@@ -279,3 +279,29 @@ async def test_an_engine_that_could_not_be_opened_is_opened_later(server):
     await writer.take()
     await writer.write()
     await opened.aclose()
+
+
+async def test_a_watcher_that_is_too_slow_for_the_server_gets_an_event_and_reads_the_log(server):
+    server.extra = {"max_pending": 8 << 20}
+    server.restart()
+    with Proxy(server.port) as proxy:
+        async with engine(server, "a") as a, engine(server, url=through(proxy, server)) as b:
+            await b.watch("c")
+            events = b.events()
+            writer = Writer(a, "c", "a")
+            await writer.take()
+            await next_event(events, Appended)
+            proxy.hold()
+            for number in range(1, 101):
+                entry = Entry(EntryId(writer.last.term, number), writer.last, b"x" * 300_000)
+                await a.append("c", entry)
+                writer.last = entry.id
+            async with asyncio.timeout(PATIENCE):
+                while "Slow Consumer" not in server.log:
+                    await asyncio.sleep(0.05)
+            proxy.restore()
+            await next_event(events, Reconnected)
+            last, read = START, 0
+            while page := (await b.read("c", last, 100)).entries:
+                last, read = page[-1].id, read + len(page)
+            assert (last, read) == (writer.last, 101)

@@ -104,6 +104,16 @@ class Shared(DataSource[Where]):
         async for line in upstream.after(f"live/{name}", len(upstream.rows)):
             yield {"n": line.n}
 
+    @stream("dicts", cursor="n", share="cluster")
+    async def dicts(self, after: Cursor) -> Rows[dict]:
+        async for line in upstream.after("dicts", max(after.value, 0)):
+            yield {"time": line.time, "b": line.n / 2, "n": line.n, "a": "text"}
+
+    @dicts.history
+    async def dicts_of(self, history_range: HistoryRange):
+        rows = history_range.select(upstream.rows, "n")
+        return [{"a": "text", "n": row.n, "time": row.time, "b": row.n / 2} for row in rows]
+
     @stream("private/{name}", share="cluster")
     async def private(self, name: str):
         async for line in upstream.after(f"private/{name}", len(upstream.rows)):
@@ -326,6 +336,31 @@ async def test_a_server_whose_viewers_come_later_has_all_rows_of_the_log():
         assert exact.meta.custom["cursor"]["epoch"] == second.position.epoch
         (frame,) = await servers[1].query(query)
         assert frame.rows == 200
+
+
+async def test_inferred_columns_are_those_of_the_owner_on_all_servers():
+    async with cluster(2) as (servers, _):
+        first = await servers[0].follow("x/dicts")
+        await wait_for(lambda: upstream.running["dicts"] == 1)
+        await anyio.sleep(1)
+        upstream.write(3)
+        await anyio.sleep(1)
+        await servers[1].query({"queryType": "dicts", "exact": True})  # infers columns by itself
+        second = await servers[1].follow("x/dicts")
+        await anyio.sleep(3)
+        upstream.write(2)
+        await anyio.sleep(1)
+        assert first.position == second.position
+        assert second.position.value == 5
+        end = datetime.fromtimestamp(START / 1000, UTC) + timedelta(hours=1)
+        query = {"queryType": "dicts", "exact": True}
+        frames = [
+            await server.query(query, start=end - timedelta(days=2), end=end) for server in servers
+        ]
+        epochs = {frame.meta.custom["cursor"]["epoch"] for (frame,) in frames}
+        assert epochs == {second.position.epoch}
+        columns = [[field.name for field in frame.fields] for (frame,) in frames]
+        assert columns == [["time", "b", "n", "a"]] * 2
 
 
 async def test_numbers_go_on_when_another_server_takes_the_channel_and_viewers_see_the_gap():

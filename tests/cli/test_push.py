@@ -429,6 +429,19 @@ def test_a_wrong_command_line_is_an_error_in_words(capsys, words, status, text):
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["x.py"], "--push is for the built-in plugin, got 'x.py', too"),
+        (["--terminal"], "--push needs the console, got --terminal or --count, too"),
+        (["--count", "3"], "--push needs the console"),
+    ],
+)
+def test_a_console_that_takes_pushes_is_that_of_the_built_in_plugin(capsys, words, text):
+    assert main(["dev", "--push", *words]) == 2
+    assert text in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["a", "--wait", "-1"], ["a", "--format", "xml"]])
 def test_a_wrong_option_is_wrong_usage(capsys, words):
     with pytest.raises(SystemExit) as end:

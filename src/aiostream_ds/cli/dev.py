@@ -74,6 +74,8 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.push:
         if parsed.file is not None:
             raise UsageError(f"--push is for the built-in plugin, got {parsed.file!r}, too")
+        if parsed.terminal or parsed.count:
+            raise UsageError("--push needs the console, got --terminal or --count, too")
         parsed.settings = ["source=push", *parsed.settings]
     plugin = load_plugin(parsed.file, parsed)
     directory = _plugin_directory(parsed)

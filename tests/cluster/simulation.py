@@ -8,6 +8,7 @@ be read again. `History.run` raises `Broken` if an invariant does not hold:
     writer     one connection appends in a term
     owner      a channel with a viewer and a reachable engine has an owner within lease + 1 s
     upstream   an upstream without a viewer ends after its grace
+    served     a viewer whose process runs is not without rows for long, also without the engine
     alone      two nodes do not own a channel at the same time, unless the engine lost writes
 """
 
@@ -19,18 +20,20 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from aiostream_ds._cluster import member as real_member
 from aiostream_ds._cluster import node as real_node
 from aiostream_ds._cluster.node_options import NodeOptions
 from aiostream_ds._cluster.sharing import Incoming, Outgoing, Role
 from aiostream_ds._frames.packet import CursorRange
+from tests.cluster import model_engine as real_engine
 from tests.cluster.frozen_loop import FrozenLoop
-from tests.cluster.model_engine import ModelEngine, ModelServer
 
 LEASE = 1.5
+LONGEST_CHECK = 6.0
 GRACE = 1.0
 WITHOUT_OWNER = LEASE + 1.0
 WITHOUT_VIEWER = GRACE + LEASE + 1.5  # presence of a dead node lasts as long as its lease
+WITHOUT_ROWS = 8.0
+UNTIL_HEARD = 1.0  # seconds until an owner whose lease had ended knows of the next one
 CHECK = 0.2  # seconds between two checks
 
 
@@ -40,10 +43,10 @@ class Broken(AssertionError):
 
 @dataclass
 class Parts:
-    """The modules of the product, for planted faults."""
+    """The modules that a history uses, for planted faults."""
 
     node: ModuleType = real_node
-    member: ModuleType = real_member
+    engine: ModuleType = real_engine
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Viewer:
         self.is_wanted = True
         self.has_joined = False
         self.resets: list[str] = []
-        self.since = self.history.loop.time()
+        self.since = self.received_at = self.history.loop.time()
 
     def joined(self, schema: bytes | None, tail: Sequence[Incoming]) -> None:
         if self.has_joined:
@@ -166,6 +169,7 @@ class Viewer:
         elif self.cursor is not None and prev < self.cursor:
             self.fail(f"{prev} to {last} again after {self.cursor}")
         self.cursor = last
+        self.received_at = self.history.loop.time()
         self.history.received += 1
 
     def reset(self, reason: str) -> None:
@@ -181,7 +185,8 @@ class Viewer:
         self.history.degradations += reason is not None
 
     def fail(self, text: str) -> None:
-        self.history.fail(f"{self.process.name} {self.channel}: {text}")
+        if not self.process.is_dead:
+            self.history.fail(f"{self.process.name} {self.channel}: {text}")
 
 
 class Process:
@@ -190,19 +195,22 @@ class Process:
     def __init__(self, history: "History", server: int, number: int) -> None:
         self.history = history
         self.name = f"n{server}-{number}"
-        self.engine = ModelEngine(history.server, seed=history.random.getrandbits(32))
+        self.engine = history.parts.engine.ModelEngine(
+            history.server, seed=history.random.getrandbits(32)
+        )
         self.engine.latency = (history.scenario.latency / 4, history.scenario.latency)
         self.engine.missed = history.scenario.missed
         self.viewers: dict[str, Viewer] = {}
         self.runs: dict[str, asyncio.Task[Any]] = {}
         self.is_dead = self.is_ready = False
-        self.usable_since = history.loop.time()
+        self.usable_since = self.runs_since = history.loop.time()
         self.ends = asyncio.Event()
         skew = history.random.uniform(-500, 500)
         loop = history.loop
         options = NodeOptions(
             lease=LEASE,
             grace=GRACE,
+            longest_check=LONGEST_CHECK,
             clock=lambda: loop.time() + skew,
             wall_clock=lambda: loop.time() + skew / 20,
             random=random.Random(history.random.getrandbits(32)),
@@ -310,7 +318,7 @@ class History:
         self.seed, self.scenario, self.parts = seed, scenario, parts or Parts()
         self.loop = FrozenLoop()
         self.loop.set_exception_handler(lambda _, context: self.fault(context))
-        self.server = ModelServer(entries=scenario.entries)
+        self.server = self.parts.engine.ModelServer(entries=scenario.entries)
         self.processes: dict[int, Process] = {}
         self.dead: list[Process] = []
         self.numbers = itertools.count()
@@ -320,6 +328,7 @@ class History:
         self.takeovers: list[float] = []
         self.has_lost = False
         self.allowance = 0.0  # seconds by which the engine's clock was set back
+        self.with_two: dict[str, float] = {}
         self.without_owner: dict[str, float | None] = {}
         self.without_viewer: dict[str, float | None] = {}
 
@@ -439,6 +448,7 @@ class History:
             self.note(f"continue {process.name}")
             self.loop.continue_node(process.name)
             process.disturbed()
+            process.runs_since = self.loop.time()
 
     def do_cut(self) -> None:
         process = self.some_process()
@@ -523,6 +533,7 @@ class History:
             await asyncio.sleep(CHECK)
             for channel in self.upstreams:
                 self.check_owner(channel)
+                self.check_rows(channel)
                 self.check_upstream(channel)
 
     def members(self, channel: str) -> list[tuple[Process, Any]]:
@@ -536,8 +547,10 @@ class History:
     def check_owner(self, channel: str) -> None:
         now = self.loop.time()
         members = self.members(channel)
-        owners = [p for p, m in members if m.role is Role.OWNER and not p.is_stopped]
-        if not self.has_lost and len([p for p in owners if p.node.lease.may_write]) > 1:
+        owners = [p for p, m in members if m.role is Role.OWNER and m.term and not p.is_stopped]
+        if self.has_lost or len([p for p in owners if p.node.lease.may_write]) < 2:
+            self.with_two[channel] = now
+        elif now - self.with_two.get(channel, now) > UNTIL_HEARD:
             self.fail(f"{channel} has {len(owners)} owners: {[p.name for p in owners]}")
         waiting = [
             max(process.usable_since, viewer.since)
@@ -553,8 +566,19 @@ class History:
         since = self.without_owner.get(channel)
         self.without_owner[channel] = since = now if since is None else since
         limit = WITHOUT_OWNER + self.allowance + CHECK
+        if self.scenario.missed:
+            limit += LONGEST_CHECK  # a resignation may be missed
         if now - max(since, min(waiting)) > limit:
             self.fail(f"{channel} has had no owner for {now - max(since, min(waiting)):.2f} s")
+
+    def check_rows(self, channel: str) -> None:
+        now = self.loop.time()
+        for process in self.processes.values():
+            viewer = process.viewers.get(channel)
+            if viewer is None or not viewer.is_wanted or process.is_stopped:
+                continue
+            if now - max(viewer.since, viewer.received_at, process.runs_since) > WITHOUT_ROWS:
+                viewer.fail(f"no rows since {viewer.received_at - 1000:.3f}")
 
     def check_upstream(self, channel: str) -> None:
         now = self.loop.time()

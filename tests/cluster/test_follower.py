@@ -269,7 +269,8 @@ def test_a_term_that_is_given_out_again_is_another_one(log, reader, seen):
     entries = [log.write(b"%d" % n) for n in range(1, 5)]
     reader.follow(entries[-1])
     kept = [p for p in reader.payloads if not p.startswith(b"lost")]
-    assert kept == [b"0", b"1", b"2", b"3", b"4"] and reader.resets == []
+    assert kept == [b"0", b"1", b"2", b"3", b"4"]
+    assert len(reader.resets) == (seen > 1)  # what it has received, others have not
     assert reader.follower.owner == ("b" if seen == 1 else "c")  # a repeated start is not read
 
 

@@ -14,6 +14,7 @@ SCENARIOS = {
     "missed notifications": Scenario(missed=0.2, seconds=15),
     "short log": Scenario(entries=5, nodes=2, channels=1),
     "from now": Scenario(is_numbered=False),
+    "short": Scenario(nodes=2, channels=1, seconds=7),
 }
 HISTORIES = int(os.environ.get("AIOSTREAM_DS_HISTORIES", "0"))
 FIRST = int(os.environ.get("AIOSTREAM_DS_FIRST_HISTORY", "1000"))

@@ -487,7 +487,7 @@ class LogFollower:
         mine, its = self._cursors, message.cursors
         if mine is not None and its is not None and mine.epoch == its.epoch:
             return its.prev > mine.last
-        return not self.has_received(message.before) or message.before == NO_MESSAGE
+        return message.before != self._last_id or message.before == NO_MESSAGE
 
     def _deliver_new(self, payload: bytes, cursors: CursorRange | None) -> None:
         """Deliver what of a payload was not delivered yet."""

@@ -1,0 +1,171 @@
+"""Each planted fault breaks an invariant of the simulation: the invariants can find them.
+
+A fault is a replaced expression or statement of a function, found in its syntax tree.
+"""
+
+import ast
+import importlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.channels.parts import parse, plant
+from tests.cluster.simulation import Broken, History, Parts, Scenario
+from tests.cluster.test_histories import SCENARIOS
+
+HISTORIES = 60
+NAMES = {
+    "follower": "aiostream_ds._cluster.follower",
+    "member": "aiostream_ds._cluster.member",
+    "node": "aiostream_ds._cluster.node",
+    "engine": "tests.cluster.model_engine",
+}
+Edits = tuple[tuple[str, str, str], ...]
+"""Of each: the module and function, what is replaced, and by what."""
+
+FAULTS: dict[str, tuple[Edits, str]] = {
+    "append does not check the term": (
+        (
+            ("engine:ModelServer.append", "found.last >= entry.id", "False"),
+            ("engine:ModelServer.append", "found.last != entry.previous", "False"),
+        ),
+        "numbered",
+    ),
+    "a lease does not keep others from taking a channel": (
+        (("engine:ModelServer.is_alive", "self.leases.get(node, 0.0) > self.time()", "False"),),
+        "numbered",
+    ),
+    "the follower ignores what was before an entry": (
+        (
+            (
+                "follower:LogFollower.event",
+                "entry.previous == self.position and entry.id > self.position",
+                "entry.id > self.position",
+            ),
+            ("follower:LogFollower._accept", "content.before == self._tip", "True"),
+        ),
+        "missed notifications",
+    ),
+    "messages are received again": (
+        (
+            (
+                "follower:LogFollower._accept_message",
+                "self.has_received(message.id)",
+                "False",
+            ),
+            ("follower:_rows_after", "return None", "return message"),
+        ),
+        "numbered",
+    ),
+    "rows are received again": (
+        (("follower:_rows_after", "return message._replace(after=mine.last)", "return message"),),
+        "numbered",
+    ),
+    "rows that the log lacks are not read from the source": (
+        (("follower:LogFollower._lacks_rows_before", "its.prev <= mine.last", "True"),),
+        "numbered",
+    ),
+    "the owner goes on in a term whose entries were lost": (
+        (("member:ChannelMember._publish", "self._has_lost_entries()", "False"),),
+        "numbered",
+    ),
+    "a new owner begins now": (
+        (("member:ChannelMember._own", "await self._resume()", "None"),),
+        "numbered",
+    ),
+    "the death of an owner is not noticed": (
+        (("node:ClusterNode._watch_nodes", "member.check_owner(self.alive)", "pass"),),
+        "numbered",
+    ),
+    "a resignation is not noticed": (
+        (("member:ChannelMember.on_event", "self._is_owner_gone = True", "pass"),),
+        "numbered",
+    ),
+    "a channel is not given up": (
+        (("member:give_up", "await node.engine.resign(channel, node.name, term)", "pass"),),
+        "numbered",
+    ),
+    "what the engine did not get is not given up later": (
+        (("node:ClusterNode._keep_lease", "await self._give_up_rest()", "pass"),),
+        "numbered",
+    ),
+    "an upstream goes on without a viewer": (
+        (("member:ChannelMember._supervise", "await self._others_subscribe()", "True"),),
+        "numbered",
+    ),
+    "without the engine nothing is read": (
+        (("node:ClusterNode._renewal_failed", "self._set_degraded(reason)", "pass"),),
+        "numbered",
+    ),
+    "the rows of a local upstream count as those of the log": (
+        (("follower:LogFollower.deliver_local", "self._is_after_local = True", "pass"),),
+        "numbered",
+    ),
+    "the position is not compared after a reconnect": (
+        (
+            ("member:ChannelMember.on_reconnected", "self.follower.reconnected()", "pass"),
+            ("member:ChannelMember._check_is_due", "now < self._check_at", "True"),
+        ),
+        "missed notifications",
+    ),
+}
+
+
+def trees(edits: Edits) -> dict[str, ast.Module]:
+    made = {
+        short: parse(Path(str(importlib.import_module(name).__file__)).read_text("utf-8"))
+        for short, name in NAMES.items()
+    }
+    for place, old, new in edits:
+        short, _, function = place.partition(":")
+        plant(made[short], function, [(old, new)])
+    return made
+
+
+def planted(edits: Edits) -> Parts:
+    """Fresh copies of the modules, with a fault."""
+    before = {name: sys.modules[name] for name in NAMES.values()}
+    made: dict[str, ModuleType] = {}
+    try:
+        for short, tree in trees(edits).items():
+            name = NAMES[short]
+            made[short] = sys.modules[name] = ModuleType(name)
+            exec(compile(tree, f"<planted {short}>", "exec"), made[short].__dict__)
+    finally:
+        sys.modules.update(before)
+    return Parts(node=made["node"], engine=made["engine"])
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def play(parts: Parts, scenario: Scenario) -> None:
+    for seed in range(HISTORIES):
+        History(seed, scenario, parts).run()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_breaks_an_invariant(name):
+    edits, scenario = FAULTS[name]
+    parts = planted(edits)
+    with pytest.raises(Broken):
+        play(parts, SCENARIOS[scenario])
+
+
+def test_each_fault_can_be_planted():
+    for edits, _ in FAULTS.values():
+        trees(edits)
+
+
+def test_the_copies_without_a_fault_keep_the_invariants():
+    History(0, SCENARIOS["numbered"], planted(())).run()

@@ -200,6 +200,16 @@ async def test_a_server_that_forgot_the_scripts_gets_them_again(server):
         assert await payloads(found) == [b"0"]
 
 
+async def test_a_script_is_sent_once_however_many_calls_need_it(server):
+    server.call("SCRIPT", "FLUSH")
+    async with opened(engine(server)) as found:
+        server.call("CONFIG", "RESETSTAT")
+        writers = [Writer(found, f"c{number}") for number in range(200)]
+        await asyncio.gather(*(writer.take() for writer in writers))
+        await asyncio.gather(*(writer.append() for writer in writers))
+        assert b"cmdstat_eval:calls=2," in server.call("INFO", "commandstats")
+
+
 async def test_a_server_without_memory_is_named_and_loses_nothing(server):
     async with opened(engine(server)) as found:
         writer = Writer(found)

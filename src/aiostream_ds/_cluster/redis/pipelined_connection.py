@@ -60,6 +60,7 @@ class PipelinedConnection(asyncio.Protocol):
         server: where it leads.
         kind: what the server is.
         is_open: whether it is not lost.
+        scripts: hashes of the scripts whose texts were sent.
     """
 
     kind: ServerKind
@@ -73,6 +74,7 @@ class PipelinedConnection(asyncio.Protocol):
     ) -> None:
         self.server, self._login = server, login
         self.is_open = False
+        self.scripts: set[str] = set()
         self._on_push, self._on_lost = on_push, on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None

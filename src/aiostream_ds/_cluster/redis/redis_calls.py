@@ -128,7 +128,7 @@ class RedisCalls:
 
     async def run(self, script: Script, keys: tuple[bytes, ...], *arguments: Word) -> Any:
         """Run a script. Raises EngineError."""
-        rest = (len(keys), *keys, *arguments)
+        rest: tuple[Word, ...] = (len(keys), *keys, *arguments)
         command = ("EVALSHA", script.hash, *rest)
 
         async def attempt() -> Any:
@@ -136,7 +136,10 @@ class RedisCalls:
             try:
                 return await connection.call(command)
             except NoScriptError:
-                return await connection.call(("EVAL", script.text, *rest))
+                if script.hash not in connection.scripts:
+                    connection.scripts.add(script.hash)
+                    return await connection.call(("EVAL", script.text, *rest))
+                return await self._after_the_text(connection, script, rest)
             except AskError as error:
                 other = await self.connections.get(_target(error, connection))
                 return await other.call(("ASKING",), ("EVAL", script.text, *rest))
@@ -145,6 +148,16 @@ class RedisCalls:
                 raise
 
         return await self.repeat(attempt)
+
+    async def _after_the_text(
+        self, connection: PipelinedConnection, script: Script, rest: tuple[Word, ...]
+    ) -> Any:
+        """Run a script whose text another call has sent: many calls are on their way to a server
+        that does not have it."""
+        try:
+            return await connection.call(("EVALSHA", script.hash, *rest))
+        except NoScriptError:  # it has forgotten it
+            return await connection.call(("EVAL", script.text, *rest))
 
     async def reach_all(self) -> None:
         """Open connections to all primaries. Raises PluginError."""

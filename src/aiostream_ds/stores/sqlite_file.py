@@ -362,7 +362,7 @@ def as_store_error(path: Path | None, error: BaseException) -> StoreError:
     if name.startswith("SQLITE_FULL") or name in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE"):
         return StoreError(
             f"{place}: the disk is full, or the file may not become larger ({error}); free"
-            " space, or keep fewer rows"
+            " space, then let fewer rows be kept"
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StoreError(

@@ -172,6 +172,8 @@ def test_every_option_of_a_stream_has_a_default_that_passes_its_check():
         ({"replay": None}, "replay must be a Replay, got None"),
         ({"schema": {}}, "schema must be a SchemaPolicy, got {}"),
         ({"order": "hold"}, "order must be a RowOrder, got 'hold'"),
+        ({"share": "all"}, "share must be 'process' or 'cluster', got 'all'"),
+        ({"share": True}, "share must be 'process' or 'cluster', got True"),
         ({"status_column": "time"}, "status_column must be a name other than 'time', got 'time'"),
         ({"status_column": ""}, "status_column must be a name .* got ''"),
         ({"cursor": ""}, "cursor must be the name of a column, or a tuple of two, got ''"),

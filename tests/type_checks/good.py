@@ -406,6 +406,7 @@ class Pressed(DataSource):
         max_hz=5,
         status_column="status",
         thin=False,
+        share="cluster",
     )
     async def mail(self, login: str) -> Rows[Reading | Status]:
         async with self.feeds.follow(login) as messages:

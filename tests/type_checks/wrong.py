@@ -190,8 +190,12 @@ class Forwarding(DataSource[Broker]):
 
 
 class Other(DataSource):
-    @stream("a", share="everything")  # wrong: no such option
+    @stream("a", everything=True)  # wrong: no such option
     async def a(self) -> AsyncIterator[Any]:
+        yield 1
+
+    @stream("d", share="everything")  # wrong: no such value
+    async def d(self) -> AsyncIterator[Any]:
         yield 1
 
     @stream("c", store=True)  # wrong: not a Retention

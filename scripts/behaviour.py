@@ -20,7 +20,8 @@ from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 from msgspec import Struct
 
 from aiostream_ds._channels.registry import ChannelRegistry
-from aiostream_ds._grafana.metrics import Gauges, exposition
+from aiostream_ds._cluster.node import NodeState
+from aiostream_ds._grafana.metrics import ClusterGauges, Gauges, exposition
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import PluginError
 from aiostream_ds.sources.builtin_plugin import SOURCES
@@ -118,7 +119,9 @@ def errors() -> Rows:
 def metrics() -> Rows:
     """The project's metrics, without those of the process."""
     loop = asyncio.new_event_loop()
-    text = exposition(Gauges.of(ChannelRegistry(loop=loop)), Counters()).decode()
+    node = NodeState("", False, "", 0.0, 0.0, frozenset(), *[0] * 7)
+    gauges = Gauges.of(ChannelRegistry(loop=loop))._replace(cluster=ClusterGauges(node, {}, 0, 0))
+    text = exposition(gauges, Counters()).decode()
     loop.close()
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
     yield "Name", "Type", "Meaning"

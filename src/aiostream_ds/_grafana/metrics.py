@@ -257,6 +257,7 @@ def _cluster_families(cluster: ClusterGauges) -> "Iterator[Metric]":
         ("takeovers", "Channels that this node has taken.", state.takeovers),
         ("fencings", "Channels that another node took from this one.", state.fencings),
         ("losses", "Times that the server had lost messages of this node.", state.losses),
+        ("fills", "Times that rows were read for a log that did not have them.", state.fills),
         ("resets", "Times that viewers of this node missed messages.", state.resets),
         ("outages", "Times that this node lost the server.", state.degraded),
         ("messages_too_large", "Messages that the server did not take.", state.too_large),

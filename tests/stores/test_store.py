@@ -73,6 +73,14 @@ async def test_the_caller_may_change_the_rows_after_the_call(store):
     assert (await store.rows_after("a", 0, 1)).rows == [{"time": NOW, "tags": [1], "cursor": 1}]
 
 
+async def test_many_rows_are_stored_by_one_append(store):
+    assert await store.append("a", rows(20_000)) == (1, 20_000, False)
+    assert numbers((await store.rows_after("a", 19_990, 99)).rows) == list(range(19_990, 20_000))
+    bad = [*rows(9_999), {"time": "noon"}]
+    with pytest.raises(ValueError, match="row 9999: column 'time' must be"):
+        await store.append("a", bad)
+
+
 async def test_a_repeated_key_stores_nothing_and_returns_the_first_cursors(store):
     assert await store.append("a", rows(3), key="x") == (1, 3, False)
     assert await store.append("a", rows(9), key="x") == (1, 3, True)

@@ -57,6 +57,9 @@ T = TypeVar("T")
 FOLLOW_ROWS = 5_000
 """Rows that a follower reads from the store at once."""
 
+INLINE_ROWS = 5_000
+"""Rows of one append that are encoded in the event loop; more are encoded in a thread."""
+
 PENDING_BYTES = 64 << 20
 """Encoded bytes of appends that wait for their commit; further appends wait for these."""
 
@@ -159,7 +162,10 @@ class SqliteStore(Store):
         if not rows:
             last = (await self.newest(channel)).value
             return AppendResult(last + 1, last)
-        pieces = split_rows(rows, now_ms())
+        if len(rows) <= INLINE_ROWS:
+            pieces = split_rows(rows, now_ms())
+        else:  # some 100 ms for 100,000 rows
+            pieces = await run_in_thread(split_rows, [*rows], now_ms())
         copies = [dict(row) for row in rows] if channel in shared.followers else None
         digest = None if key is None else blake2b(key.encode(), digest_size=16).digest()
         size = sum(len(piece.data) for piece in pieces)

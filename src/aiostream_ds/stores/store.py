@@ -100,7 +100,7 @@ class Store(ABC):
 
         Args:
             channel: any text that is not empty; made by its first row.
-            rows: at most some thousand. Without rows nothing is stored, not even the key.
+            rows: best some hundred or thousand. Without rows nothing is stored, not even the key.
             key: identifies this batch in the channel. If one with the same key was stored, of the
                 last `KEY_SECONDS` and `KEYS` ones, nothing is stored.
 

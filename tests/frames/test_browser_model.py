@@ -409,6 +409,12 @@ def test_many_series_in_one_channel(script, columns, conflict, labels, rows):
     run(SchemaPolicy(columns=columns, conflict=conflict, labels=labels), script, rows)
 
 
+def test_rows_of_one_time_without_values_are_rows_of_their_own():
+    rows = [("rows", {"time": MS}), ("rows", {"time": MS}), ("rows", {"time": MS, "host": "a"})]
+    world = run(SchemaPolicy(labels=("host",)), [*rows, *rows])
+    assert len(world.first.buffer.appended) == 6
+
+
 def test_columns_beyond_the_limit_are_dropped_and_counted():
     row = {"time": MS, **{f"c{n}": n for n in range(1000)}}
     script = [("rows", row), ("pause", 1.0), ("join", True, 0.5), ("rows", row), ("pause", 40.0)]

@@ -290,7 +290,7 @@ class _WideTable:
         except TypeError:  # a time that the column will refuse
             self.rows.append({**common, **own})
             return
-        if row is not None and row.keys().isdisjoint(own):
+        if row is not None and own and row.keys().isdisjoint(own):
             row.update(own)
             return
         row = self._at[moment] = {**common, **own}
@@ -310,7 +310,7 @@ class _CursorTable:
     def add(self, common: dict[str, Any], own: dict[str, Any]) -> None:
         """Add a row with its common columns and those of its series."""
         shared = {name: value for name, value in common.items() if name not in self._cursor}
-        if shared == self._shared and self.rows[-1].keys().isdisjoint(own):
+        if shared == self._shared and own and self.rows[-1].keys().isdisjoint(own):
             self.rows[-1].update(common)
             self.rows[-1].update(own)
         else:

@@ -57,6 +57,7 @@ class ModelServer:
         clock: seconds that are added to the clock of the loop: the server's clock may be set.
         appended: each entry that was ever in a log, by channel, with the connection that has
             appended it and the first payload of the term, for checks.
+        late: entries that were appended in a term that was over, for checks.
         operations: how many there were, by name.
     """
 
@@ -70,6 +71,7 @@ class ModelServer:
         self.watchers: dict[str, dict[ModelEngine, None]] = {}
         self.client: ModelEngine | None = None  # of the command that runs
         self.appended: dict[str, list[tuple[Entry, ModelEngine | None, bytes]]] = {}
+        self.late: list[str] = []
         self.operations: dict[str, int] = {}
         self._journal: deque[Callable[[], Any]] = deque(maxlen=_JOURNAL)
 
@@ -131,6 +133,8 @@ class ModelServer:
     def _append(
         self, channel: str, found: _Channel, entry: Entry, undo: Callable[[], object]
     ) -> None:
+        if found.last >= entry.id:
+            self.late.append(f"{channel}: {entry.id} after {found.last}")
         found.log.append(entry)
         if entry.id.number == 0:
             found.start = entry.payload

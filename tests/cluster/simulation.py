@@ -5,7 +5,7 @@ notifications and whose clock is set, and viewers that come and go. The upstream
 be read again. `History.run` raises `Broken` if an invariant does not hold:
 
     exact      each viewer gets each number once and in order, from its first one to the end
-    writer     one connection appends in a term
+    writer     one connection appends in a term, and nobody when it is over
     owner      a channel with a viewer and a reachable engine has an owner within lease + 1 s
     upstream   an upstream without a viewer ends after its grace
     served     a viewer whose process runs is not without rows for long, also without the engine
@@ -180,6 +180,8 @@ class Viewer:
 
     def role(self, role: Role, owner: str) -> None:
         self.role_now = role
+        if role is Role.OWNER:
+            self.history.without_owner[self.channel] = None  # also if it dies before the next check
 
     def degraded(self, reason: str | None) -> None:
         self.history.degradations += reason is not None
@@ -598,6 +600,8 @@ class History:
                 self.fail(f"{process.name} {channel}: an upstream without a viewer")
 
     def check_writers(self) -> None:
+        if self.server.late:
+            self.fail(f"an entry in a term that is over: {self.server.late[0]}")
         for channel, entries in self.server.appended.items():
             writers: dict[tuple[int, bytes], set[int]] = {}
             for entry, client, start in entries:

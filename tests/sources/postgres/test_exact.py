@@ -176,4 +176,4 @@ async def test_ten_thousand_rows_a_second_in_flat_memory(server: Server):
             await asyncio.sleep(0.02)
     assert received == rate * seconds
     assert memory[-1] - memory[len(memory) // 4] < 4 * 1024, memory  # KiB, of the peak
-    assert late < 1.0, late
+    assert late < 5.0, late  # a backlog would grow for 20 s; a busy machine is late for a moment

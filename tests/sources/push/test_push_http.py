@@ -101,7 +101,12 @@ async def test_a_body_without_a_good_row_is_a_bad_request_with_reasons():
         (b"{}", {"content_encoding": "br"}, 415, "gzip, deflate or none, got 'br'"),
         (b"{}", {"content_encoding": "gzip"}, 400, "expected a body in gzip"),
         (b"x" * 1_001, {}, 413, "at most 1,000 bytes, which the setting maxMessage allows"),
-        (gzip.compress(b"x" * 1_001), {"content_encoding": "gzip"}, 413, "after decompression"),
+        (
+            gzip.compress(b"x" * 1_001, mtime=0),
+            {"content_encoding": "gzip"},
+            413,
+            "after decompression",
+        ),
         (b"{}", {"idempotency_key": "k" * 201}, 400, "at most 200 characters, got 201"),
         (b"{}", {"query": "?idempotency=yes"}, 400, "idempotency must be body, got 'yes'"),
     ],

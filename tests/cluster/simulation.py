@@ -245,6 +245,7 @@ class Process:
 
     def view(self, channel: str) -> None:
         """A subscriber comes."""
+        self.history.without_viewer[channel] = None  # also if it leaves before the next check
         viewer = self.viewers.get(channel)
         if viewer is not None:
             if not viewer.is_wanted:

@@ -286,6 +286,7 @@ class LogFollower:
     def skipped(self, message: ChannelMessage) -> None:
         """A message will not be in the log. The next one names it, so that others notice."""
         self._tip, self._tip_schema = message.id, 0
+        self._last_id = message.id
 
     def has_received(self, id: MessageId) -> bool:
         return id.number <= self._received.get(id.run, 0)

@@ -237,15 +237,18 @@ class ChannelMember:
 
     async def _leave(self) -> None:
         term, start, self.term = self.term or self._claim, self._start or self._claim_start, 0
-        if not self._node.degraded:
-            try:
+        is_given_up = False
+        try:
+            if not self._node.degraded:
                 with anyio.fail_after(self._node.lease.seconds, shield=True):
-                    term = await give_up(self._node, self.channel, term, start)
-                    self._node.has_given_up(self.channel, term)
-                    return
-            except (EngineError, TimeoutError):
-                pass
-        self._node.give_up_later(self.channel, term, start)
+                    given = await give_up(self._node, self.channel, term, start)
+                    self._node.has_given_up(self.channel, given)
+                    is_given_up = True
+        except (EngineError, TimeoutError):
+            pass
+        finally:  # also if it is cancelled again
+            if not is_given_up:
+                self._node.give_up_later(self.channel, term, start)
 
     # -- calls of the engine ---------------------------------------------------------------------
 

@@ -164,7 +164,7 @@ async def test_a_node_that_ends_hands_its_channels_over():
         async with AsyncExitStack() as made.stack:
             first, one = await made.run(await made.node())
             b, _ = await made.run(other)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
         assert one.done() and first.closed == 1 and b.roles[-1] is Role.OWNER
 
 

@@ -61,10 +61,6 @@ FAULTS: dict[str, tuple[Edits, str]] = {
         (("follower:_rows_after", "return message._replace(after=mine.last)", "return message"),),
         "numbered",
     ),
-    "rows that the log lacks are not read from the source": (
-        (("follower:LogFollower._lacks_rows_before", "its.prev <= mine.last", "True"),),
-        "short log",
-    ),
     "a new owner begins now": (
         (("member:ChannelMember._own", "await self._resume()", "None"),),
         "numbered",

@@ -27,7 +27,7 @@ def test_a_history_keeps_the_invariants(name):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(20 + HISTORIES * 2)
+@pytest.mark.timeout(60 + HISTORIES * 2)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_many_histories_keep_the_invariants(name):
     for seed in range(FIRST, FIRST + (HISTORIES or 15)):

@@ -72,7 +72,7 @@ class MemberNode(Protocol):
     def give_up_later(self, channel: str, term: int, start: bytes | None) -> None:
         """Give a channel up as soon as the engine can be reached."""
 
-    def has_given_up(self, channel: str, term: int) -> None:
+    def has_given_up(self, channel: str) -> None:
         """The channel was given up."""
 
     def channel_count(self) -> int: ...
@@ -241,8 +241,8 @@ class ChannelMember:
         try:
             if not self._node.degraded:
                 with anyio.fail_after(self._node.lease.seconds, shield=True):
-                    given = await give_up(self._node, self.channel, term, start)
-                    self._node.has_given_up(self.channel, given)
+                    await give_up(self._node, self.channel, term, start)
+                    self._node.has_given_up(self.channel)
                     is_given_up = True
         except (EngineError, TimeoutError):
             pass
@@ -387,13 +387,17 @@ class ChannelMember:
             self._schedule_check()  # entries arrive: there is nothing to check
             return False
         self._check_interval = min(2 * self._check_interval, self._options.longest_check)
-        self._check_at = now + self._check_interval
+        self._check_at = now + self._spread_interval()
         return True
 
     def _schedule_check(self) -> None:
         self._check_interval = self._options.check
-        self._check_at = anyio.current_time() + self._check_interval
+        self._check_at = anyio.current_time() + self._spread_interval()
         self._checked = self.follower.position
+
+    def _spread_interval(self) -> float:
+        """Channels that were joined at one time are not all checked at one time."""
+        return self._check_interval * (0.8 + self._jitter(0.4))
 
     # -- as the owner ----------------------------------------------------------------------------
 
@@ -713,13 +717,12 @@ class ChannelMember:
         return self._options.random.random() * seconds
 
 
-async def give_up(node: MemberNode, channel: str, term: int, start: bytes | None) -> int:
-    """Give up what this node owns or may own, its presence, and its notifications. Returns the
-    term that was given up; 0: none.
+async def give_up(node: MemberNode, channel: str, term: int, start: bytes | None) -> None:
+    """Give up what this node owns or may own, its presence, and its notifications.
 
     Args:
         term: that it owns; 0: none.
-        start: of a take whose answer is not known.
+        start: of a take, if the term is not known.
     """
     if start is not None:
         ownership = await node.engine.take(channel, node.name, start)
@@ -728,7 +731,6 @@ async def give_up(node: MemberNode, channel: str, term: int, start: bytes | None
         await node.engine.resign(channel, node.name, term)
     await node.engine.leave(channel, node.name)
     await node.engine.unwatch(channel)
-    return term
 
 
 async def _end(task: "asyncio.Task[Any]", seconds: float) -> None:

@@ -7,7 +7,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aiostream_ds._cluster.engine import NODES, Engine, EngineError, Event, Reconnected
-from aiostream_ds._cluster.entries import EntryCodec
+from aiostream_ds._cluster.entries import EntryCodec, TermStart
 from aiostream_ds._cluster.lease import Lease
 from aiostream_ds._cluster.member import ChannelMember, give_up
 from aiostream_ds._cluster.node_options import NodeCounters, NodeOptions
@@ -93,7 +93,7 @@ class ClusterNode:
         self._members: dict[str, ChannelMember] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._given_up: dict[str, tuple[int, bytes | None]] = {}  # what the engine has to get
-        self._left: dict[str, tuple[int, float]] = {}  # what it got, and when
+        self._left: dict[str, float] = {}  # when it got that
         self._lease_changed = anyio.Event()
         self._all_left = anyio.Event()
         self._is_open = self._is_closing = False
@@ -226,11 +226,11 @@ class ClusterNode:
         """Give a channel up as soon as the engine can be reached."""
         self._given_up[channel] = term, start
 
-    def has_given_up(self, channel: str, term: int) -> None:
-        """The engine has a resignation. It may lose it: then nobody could take the channel."""
-        now = anyio.current_time()
-        self._left[channel] = term, now
-        while now - next(iter(self._left.values()))[1] > _REMEMBER:
+    def has_given_up(self, channel: str) -> None:
+        """The engine has a resignation. It may lose it, also with the terms of others that came
+        later: then nobody could take the channel."""
+        now = self._left[channel] = anyio.current_time()
+        while now - next(iter(self._left.values())) > _REMEMBER:
             del self._left[next(iter(self._left))]
 
     # -- the lease -------------------------------------------------------------------------------
@@ -295,12 +295,12 @@ class ClusterNode:
             term, start = self._given_up[channel]
             try:
                 with anyio.fail_after(self.options.lease / 3):
-                    given = await give_up(self, channel, term, start)
+                    await give_up(self, channel, term, start)
             except (EngineError, TimeoutError):
                 return
             if self._given_up.get(channel) == (term, start):
                 del self._given_up[channel]
-                self.has_given_up(channel, given)
+                self.has_given_up(channel)
 
     # -- the other nodes -------------------------------------------------------------------------
 
@@ -345,6 +345,7 @@ class ClusterNode:
             return
         for member in tuple(self._members.values()):
             member.on_reconnected()
-        for channel, (term, _) in self._left.items():
-            if channel not in self._members:
-                self._given_up.setdefault(channel, (term, None))
+        for channel in self._left:
+            if channel not in self._members and channel not in self._given_up:
+                run = self.options.random.getrandbits(63) + 1
+                self._given_up[channel] = 0, self.codec.encode(TermStart(run, self.name))

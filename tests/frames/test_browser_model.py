@@ -7,10 +7,11 @@ subscriptions are the real ones, in virtual time.
 """
 
 import asyncio
+import itertools
 import math
 import os
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -311,6 +312,24 @@ def numbered(item: Any, start: int) -> tuple[Any, int]:
     return type(item)(**{**values, "n": start}), start + 1
 
 
+def with_different_times(script: list[Any]) -> list[Any]:
+    """The script with a time of its own in each row: rows of several series and one time would
+    become one row, which has the number of the last of them."""
+    seconds = itertools.count()
+
+    def with_time(row: Any) -> Any:
+        time = NOW + timedelta(seconds=next(seconds))
+        if isinstance(row, dict):
+            return {**row, "moment": time}
+        values = {name: getattr(row, name) for name in row.__struct_fields__}
+        return type(row)(**{**values, "time": time})
+
+    def changed(item: Any) -> Any:
+        return [with_time(row) for row in item] if isinstance(item, list) else with_time(item)
+
+    return [("rows", changed(step[1])) if step[0] == "rows" else step for step in script]
+
+
 async def run_script(policy: SchemaPolicy, script: list[Any], rows: int, initial: bool) -> World:
     world = World(policy, rows)
     try:
@@ -406,7 +425,8 @@ def test_dicts_with_values_of_any_type(script, columns, conflict, rows):
     rows=BUFFER_ROWS,
 )
 def test_many_series_in_one_channel(script, columns, conflict, labels, rows):
-    run(SchemaPolicy(columns=columns, conflict=conflict, labels=labels), script, rows)
+    policy = SchemaPolicy(columns=columns, conflict=conflict, labels=labels)
+    run(policy, with_different_times(script), rows)
 
 
 def test_rows_of_one_time_without_values_are_rows_of_their_own():

@@ -147,7 +147,7 @@ class ChannelMember:
             follower.event(event.entry)
             if follower.request is not None or follower.term != self._seen_term or follower.ended:
                 self.wake()
-        elif event.term >= follower.term and not self.term:
+        elif event.term >= follower.term and event.term != self.term:
             self._is_owner_gone = True
             self.wake()
 
@@ -450,6 +450,7 @@ class ChannelMember:
         if self.term:
             self._node.counters.fencings += 1
         self.term = self._claim = 0
+        self._is_owner_gone = True  # ask at once: the next owner may have given it up already
 
     async def _resume(self) -> Incoming | None:
         """From where the upstream is read: the end of the log, unless nobody waits for its rows."""

@@ -580,7 +580,10 @@ class History:
             viewer = process.viewers.get(channel)
             if viewer is None or not viewer.is_wanted or process.is_stopped:
                 continue
-            if now - max(viewer.since, viewer.received_at, process.runs_since) > WITHOUT_ROWS:
+            if (
+                now - max(viewer.since, viewer.received_at, process.runs_since)
+                > WITHOUT_ROWS + self.allowance
+            ):
                 viewer.fail(f"no rows since {viewer.received_at - 1000:.3f}")
 
     def check_upstream(self, channel: str) -> None:

@@ -394,7 +394,7 @@ class History:
         for process in self.processes.values():
             self.heal(process)
             process.engine.missed = 0.0
-        await asyncio.sleep(10)
+        await asyncio.sleep(10 + self.allowance)
         for upstream in self.upstreams.values():
             upstream.ends_at = self.loop.time()
         await asyncio.sleep(2)

@@ -185,6 +185,8 @@ class Viewer:
 
     def degraded(self, reason: str | None) -> None:
         self.history.degradations += reason is not None
+        if not self.is_exact:
+            self.cursor = None  # what comes is of another run
 
     def fail(self, text: str) -> None:
         if not self.process.is_dead:

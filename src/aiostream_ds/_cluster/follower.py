@@ -69,7 +69,8 @@ class LogFollower:
         term: of the owner; 0: not known.
         owner: name of a node; empty: not known.
         request: what has to be read before events are accepted again. None: nothing.
-        regressed: whether the log was found to end before `position`.
+        regressed: whether the log was found to be another one than what was read: it ends before
+            `position`, or has other entries. Set back by the user of this class.
         ended: whether the source of the owner has ended.
         known_end: the last entry that is known to exist.
         last: the last message that is in the log, as far as it was read; for the source.
@@ -159,6 +160,7 @@ class LogFollower:
         self._tail = deque(maxlen=tail)
         self.known_end = last
         self._read_changed_log(last, tail + 1)
+        self.regressed = False
 
     def joined(self) -> list[Incoming]:
         """The last messages of the log, when `request` is None after `join`. From here on,
@@ -328,16 +330,16 @@ class LogFollower:
             self._is_skipping = True
             self._read_changed_log(last, _NEAR)
         elif last < self.position or self.position == START:
-            self.regressed = last < self.position
             self._read_changed_log(last, _NEAR)
         else:
             self.request = LogRead(self.position, _PAGE)
+        self.regressed = False
 
     # -- the log ---------------------------------------------------------------------------------
 
     def _read_changed_log(self, last: EntryId, near: int) -> None:
         """Read a log whose entries may not be those that were read before."""
-        self._is_new_log = True
+        self._is_new_log = self.regressed = True
         after = EntryId(last.term, max(last.number - near, 0))
         self._is_near = last > START and after.number > 0
         self.request = LogRead(after if self._is_near else START, _PAGE)
@@ -418,7 +420,6 @@ class LogFollower:
             self.term, self.owner = entry.id.term, content.node
             if content.run not in self._runs:
                 self._runs.append(content.run)
-                self.regressed = False
             return True
         is_contiguous = content.before == self._tip
         may_skip = is_changed or self._is_first or self.has_received(content.id)

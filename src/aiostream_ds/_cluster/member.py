@@ -421,6 +421,7 @@ class ChannelMember:
             try:
                 for message in self.follower.lost_messages():
                     await self._append(self.follower.again(message))
+                self.follower.regressed = False
                 return True
             except Fenced:
                 self._fenced()

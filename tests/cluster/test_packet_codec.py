@@ -101,6 +101,34 @@ def test_an_encrypted_message_is_not_readable_in_another_channel():
         PacketCodec("b", cipher).decode(payload, None)
 
 
+def test_a_schema_is_the_same_bytes_on_each_node_and_others_in_another_channel_or_by_another_key():
+    def sealed(channel: str, keys: list[bytes], schema: Schema = SCHEMA) -> bytes:
+        return PacketCodec(channel, Cipher(keys)).encode_schema(schema)
+
+    assert sealed("a", [NEW]) == sealed("a", [NEW]) == sealed("a", [NEW, OLD])
+    variants = [sealed("a", [NEW]), sealed("b", [NEW]), sealed("a", [OLD])]
+    variants.append(sealed("a", [NEW], Schema(SCHEMA.body + b" ", SCHEMA.fingerprint)))
+    nonces = {each[1:13] for each in variants}
+    assert len(nonces) == len(variants)
+
+
+@given(
+    st.tuples(st.text(max_size=4), st.binary(max_size=4)),
+    st.tuples(st.text(max_size=4), st.binary(max_size=4)),
+)
+def test_no_two_different_messages_have_one_nonce(one, two):
+    cipher = Cipher([NEW])
+    nonces = {cipher.encrypt(data, name, same=True)[:12] for name, data in (one, two)}
+    assert len(nonces) == len({one, two})
+
+
+def test_a_channel_and_data_that_are_one_text_together_have_nonces_of_their_own():
+    cipher = Cipher([NEW])
+    sealed = [cipher.encrypt(d, n, same=True) for n, d in (("ab", b"c"), ("a", b"bc"), ("", b"abc"))]
+    assert len({each[:12] for each in sealed}) == 3
+    assert cipher.decrypt(sealed[0], "ab") == b"c"
+
+
 @pytest.mark.parametrize("key", [b"", bytes(16), bytes(31), bytes(33)])
 def test_a_key_has_32_bytes(key):
     with pytest.raises(ConfigError, match=f"a cluster key must have 32 bytes, got {len(key)}"):

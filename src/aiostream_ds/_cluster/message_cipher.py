@@ -32,7 +32,7 @@ class Cipher:
             installed.
     """
 
-    __slots__ = ("_ciphers", "_key")
+    __slots__ = ("_ciphers", "_nonce_key")
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
@@ -48,17 +48,27 @@ class Cipher:
                 " install aiostream-ds[cluster]"
             ) from error
         self._ciphers = [AESGCM(key) for key in keys]
-        self._key = keys[0]
+        self._nonce_key = hashlib.blake2b(
+            key=keys[0], person=b"nonce of schema", digest_size=KEY_BYTES
+        ).digest()
 
     def encrypt(self, data: bytes, channel: str, *, same: bool = False) -> bytes:
         """The data, encrypted for this channel: in another one it cannot be decrypted.
 
         `same`: the same data gives the same bytes on each node, so that these can be compared.
         """
-        nonce = os.urandom(_NONCE)
-        if same:  # other data has another nonce
-            nonce = hashlib.blake2b(data, key=self._key, digest_size=_NONCE).digest()
-        return nonce + self._ciphers[0].encrypt(nonce, data, channel.encode())
+        name = channel.encode()
+        nonce = self._derived_nonce(data, name) if same else os.urandom(_NONCE)
+        return nonce + self._ciphers[0].encrypt(nonce, data, name)
+
+    def _derived_nonce(self, data: bytes, channel: bytes) -> bytes:
+        """Another one for other data, and for another channel: from two messages with one nonce
+        anybody can compute what is needed to forge more."""
+        derived = hashlib.blake2b(key=self._nonce_key, digest_size=_NONCE)
+        derived.update(len(channel).to_bytes(8, "big"))
+        derived.update(channel)
+        derived.update(data)
+        return derived.digest()
 
     def decrypt(self, data: bytes, channel: str) -> bytes:
         """Raises UnreadableMessage for what none of the keys has encrypted for this channel."""

@@ -7,6 +7,7 @@ import pytest
 from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
 from aiostream_ds._process.cluster_of_process import cluster_of_process
 from aiostream_ds.errors import ConfigError
+from tests.servers import certificates
 
 URL = "redis://redis.example"
 KEY = base64.b64encode(bytes(32)).decode()
@@ -86,6 +87,39 @@ def test_a_certificate_needs_its_key(tmp_path):
     file.write_text("text")
     with pytest.raises(ConfigError, match="together, got one of them"):
         cluster_settings(environment(url=URL, certificate_file=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis://a", "rediss"),
+        ("redis+sentinel://a/main", "rediss\\+sentinel"),
+        ("redis+cluster://a", "rediss\\+cluster"),
+    ],
+)
+@pytest.mark.parametrize("key", ["ca_file", "certificate_file"])
+def test_certificates_for_a_connection_without_tls_are_refused(tmp_path, url, wanted, key):
+    file = tmp_path / "file.pem"
+    file.write_text("text")
+    values = {"url": url, key: str(file)}
+    if key == "certificate_file":
+        values["key_file"] = str(file)
+    with pytest.raises(ConfigError, match=f"cluster_{key} is for TLS: .* with {wanted}:// then"):
+        cluster_settings(environment(**values))
+
+
+@pytest.mark.parametrize("url", ["rediss://a", "rediss+sentinel://a/main", "nats://a", "tls://a"])
+def test_certificates_fit_to_urls_with_tls_and_those_of_nats(tmp_path, url):
+    for name, text in (
+        ("ca", certificates().ca),
+        ("certificate", certificates().client.certificate),
+        ("key", certificates().client.key),
+    ):
+        (tmp_path / name).write_text(text)
+    files = {f"{name}_file": str(tmp_path / name) for name in ("certificate", "key")}
+    for values in (files, files | {"ca_file": str(tmp_path / "ca")}):
+        settings = cluster_settings(environment(url=url, **values))
+        assert cluster_access(settings).engine.name == ("redis" if "redis" in url else "nats")
 
 
 def test_an_invalid_setting_is_logged_and_nothing_is_shared(caplog):

@@ -124,7 +124,9 @@ def test_no_two_different_messages_have_one_nonce(one, two):
 
 def test_a_channel_and_data_that_are_one_text_together_have_nonces_of_their_own():
     cipher = Cipher([NEW])
-    sealed = [cipher.encrypt(d, n, same=True) for n, d in (("ab", b"c"), ("a", b"bc"), ("", b"abc"))]
+    sealed = [
+        cipher.encrypt(d, n, same=True) for n, d in (("ab", b"c"), ("a", b"bc"), ("", b"abc"))
+    ]
     assert len({each[:12] for each in sealed}) == 3
     assert cipher.decrypt(sealed[0], "ab") == b"c"
 

@@ -87,6 +87,9 @@ def cluster_settings(environ: Mapping[str, str]) -> ClusterSettings | None:
         raise ConfigError(
             "expected cluster_certificate_file and cluster_key_file together, got one of them"
         )
+    authorities = _read("ca_file", value("ca_file"))
+    if authorities or certificate:
+        _check_tls(url, "ca_file" if authorities else "certificate_file")
     return ClusterSettings(
         url=url,
         name=name,
@@ -96,7 +99,7 @@ def cluster_settings(environ: Mapping[str, str]) -> ClusterSettings | None:
         sentinel_user=value("sentinel_user"),
         sentinel_password=value("sentinel_password"),
         credentials=_read("credentials_file", value("credentials_file")),
-        ca_certificate=_read("ca_file", value("ca_file")),
+        ca_certificate=authorities,
         client_certificate=certificate,
         client_key=key,
         replicas=_number("replicas", value("replicas"), 1, 5),
@@ -147,7 +150,9 @@ def _nats_engine(settings: ClusterSettings) -> Engine:
     from aiostream_ds._cluster.nats.nats_settings import NatsEngineSettings
     from aiostream_ds._tls import ssl_context
 
-    has_tls = settings.url.startswith("tls://") or bool(settings.ca_certificate)
+    has_tls = settings.url.startswith("tls://") or bool(
+        settings.ca_certificate or settings.client_certificate
+    )
     return NatsEngine(
         NatsEngineSettings(
             url=settings.url,
@@ -179,6 +184,16 @@ def _check_scheme(url: str) -> None:
         expected = ", ".join(f"{each}://" for each in (*_REDIS, *_NATS))
         shown = repr(scheme[:40]) if separator else "a text without ://"
         raise ConfigError(f"cluster_url must begin with one of {expected}, got {shown}")
+
+
+def _check_tls(url: str, key: str) -> None:
+    """Certificates are for TLS. NATS has it with nats://, too: the connection demands it then."""
+    scheme = url.partition("://")[0]
+    if scheme not in _NATS and not scheme.startswith("rediss"):
+        raise ConfigError(
+            f"cluster_{key} is for TLS: cluster_url must begin with"
+            f" {scheme.replace('redis', 'rediss', 1)}:// then, got {scheme}://"
+        )
 
 
 def _node(name: str) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
 from aiostream_ds._cluster.engine import START, EngineError
 from aiostream_ds._cluster.nats.nats_engine import NatsEngine
 from aiostream_ds._cluster.nats.nats_servers import NatsLogin
+from aiostream_ds._tls import TlsSettings, ssl_context
 from aiostream_ds.errors import ConfigError
 from tests.cluster.nats.engines import Writer, engine, settings
 from tests.cluster.nats.nkeys import Key
 from tests.servers import Nats, certificates
+from tests.servers.nats import client_context
 from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.slow  # real servers
@@ -97,6 +100,22 @@ async def test_a_url_with_tls_is_not_used_without(own):
     assert "has no TLS" in await refused(own, url=own.url.replace("nats:", "tls:"))
 
 
+async def test_with_certificates_a_server_without_tls_gets_no_login(own):
+    own.start()
+    assert "certificates for it are configured" in await refused(own, tls=client_context())
+
+
+async def test_with_certificates_a_server_that_offers_tls_is_used_with_it(own):
+    own.tls, own.extra = certificates().server, {"allow_non_tls": True}
+    own.start()
+    url = own.url.replace("tls:", "nats:")
+    assert "its certificate is refused" in await refused(
+        own, url=url, tls=ssl_context(TlsSettings())
+    )
+    async with engine(own, url=url):
+        pass
+
+
 async def test_a_server_that_demands_tls_gets_it_also_without_tls_in_the_url(nats):
     async with engine(nats, "a", url=nats.url.replace("tls:", "nats:")):
         pass
@@ -108,6 +127,29 @@ async def test_a_server_that_demands_a_client_certificate_is_not_connected_witho
     with pytest.raises((ConfigError, EngineError)):
         async with engine(own):
             pass
+
+
+async def test_a_client_certificate_alone_is_used_also_without_tls_in_the_url(
+    own, tmp_path, monkeypatch
+):
+    own.tls, own.client_ca = certificates().server, certificates().ca
+    own.start()
+    for name, text in (
+        ("ca", certificates().ca),
+        ("certificate", certificates().client.certificate),
+        ("key", certificates().client.key),
+    ):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca"))  # an authority of the system
+    values = {
+        "URL": own.url.replace("tls:", "nats:"),
+        "CERTIFICATE_FILE": str(tmp_path / "certificate"),
+        "KEY_FILE": str(tmp_path / "key"),
+    }
+    environment = {f"GF_PLUGIN_CLUSTER_{name}": value for name, value in values.items()}
+    opened = cluster_access(cluster_settings(environment)).engine
+    await opened.open()
+    await opened.aclose()
 
 
 async def test_servers_that_cannot_be_reached_are_named(own):

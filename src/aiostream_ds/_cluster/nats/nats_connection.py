@@ -169,11 +169,15 @@ class NatsConnection(asyncio.Protocol):
     async def _start_tls(self) -> None:
         demanded = self.info.get("tls_required", False)
         offered = demanded or self.info.get("tls_available", False)
+        context = self._options.tls
         if self.server.tls and not offered:
             raise PermanentRefusal(f"NATS {self.server} has no TLS, but its URL begins with tls://")
-        if not (self.server.tls or demanded):
+        if context is not None and not offered:
+            raise PermanentRefusal(
+                f"NATS {self.server} has no TLS, but certificates for it are configured"
+            )
+        if not (self.server.tls or context is not None or demanded):
             return
-        context = self._options.tls
         if context is None:  # reads the certificates of the system
             context = await self._loop.run_in_executor(None, ssl.create_default_context)
         assert self._transport is not None

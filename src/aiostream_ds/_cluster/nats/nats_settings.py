@@ -30,7 +30,8 @@ class NatsEngineSettings:
     login: NatsLogin = field(default=NatsLogin(), repr=False)
     """Has precedence over the URLs."""
     tls: ssl.SSLContext | None = None
-    """None: certificates that the system trusts."""
+    """Servers without TLS are refused then, whatever the URL begins with. None: certificates that
+    the system trusts, if the URL or the server demands TLS."""
     name: str = "aiostream-ds"
     """Begins the subjects, and the names of the two streams. Grafana servers of one cluster have
     the same; others in the same account of NATS must have another one."""

@@ -11,6 +11,7 @@ from itertools import count
 from random import Random
 
 import anyio
+import msgspec
 import pytest
 
 from aiostream_ds import (
@@ -146,10 +147,15 @@ class Shared(DataSource[Where]):
 
 @asynccontextmanager
 async def cluster(
-    number: int, engine: ModelServer | None = None, keys: Sequence[bytes] = (), **options
+    number: int,
+    engine: ModelServer | None = None,
+    keys: Sequence[bytes] = (),
+    first: int = 1,
+    **options,
 ) -> AsyncIterator[tuple[list[Grafana], ModelServer]]:
+    """Servers with plugins in one cluster, whose nodes are numbered from `first` on."""
     engine = engine or ModelServer()
-    numbers = count(1)
+    numbers = count(first)
 
     def access() -> ClusterAccess:
         this = next(numbers)
@@ -382,6 +388,112 @@ async def test_numbers_go_on_when_another_server_takes_the_channel_and_viewers_s
         assert any(b"rows are missing" in packet for packet in viewers[other].packets)
 
 
+def kept_by_browser(viewer: Viewer) -> list[int]:
+    """The rows that an exact panel keeps: of one epoch only those after the newest that it has."""
+    kept: list[int] = []
+    newest = Cursor("", 0)
+    for data in viewer.packets:
+        packet = msgspec.json.decode(data)
+        if "cursor" not in packet:
+            continue
+        epoch, last = packet["cursor"]["epoch"], packet["cursor"]["last"]
+        numbers_of_rows = packet["data"]["values"][1] if "data" in packet else []
+        if epoch != newest.epoch:  # the panel loads again
+            newest = Cursor(epoch, last - len(numbers_of_rows))
+        kept += numbers_of_rows[max(newest.value - last + len(numbers_of_rows), 0) :]
+        newest = Cursor(epoch, max(newest.value, last))
+    return kept
+
+
+def sent_to_browser(viewer: Viewer) -> list[int]:
+    """All rows of the packets of an exact panel."""
+    packets = [msgspec.json.decode(data) for data in viewer.packets]
+    return [n for packet in packets if "data" in packet for n in packet["data"]["values"][1]]
+
+
+@pytest.mark.parametrize("is_in_flight", [False, True])
+@pytest.mark.parametrize("rows_while_cut", [0, 1, 20])
+async def test_a_server_that_was_cut_off_and_ran_its_stream_on_loses_no_row_when_it_is_back(
+    rows_while_cut, is_in_flight
+):
+    async with cluster(2) as (servers, _):
+        viewers = {server: await server.follow("x/live/a") for server in servers}
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        await anyio.sleep(2)
+        upstream.write(5)
+        await anyio.sleep(1)
+        owner = owner_of(servers, "live/a")
+        (other,) = set(servers) - {owner}
+        shared = viewers[owner].position
+        engine = owner.plugin.shared.node.engine
+        engine.is_cut = True
+        if is_in_flight:
+            upstream.write(2)  # for the log, before it is known that it cannot be reached
+        engine.disconnect()
+        for _ in range(rows_while_cut):
+            upstream.write()
+            await anyio.sleep(0.1)
+        await anyio.sleep(5)
+        upstream.write(rows_while_cut)
+        await anyio.sleep(1)
+        engine.is_cut = False
+        await anyio.sleep(10)
+        for _ in range(3):
+            upstream.write()
+            await anyio.sleep(1)
+        assert viewers[owner].position == viewers[other].position
+        assert viewers[other].position.epoch == shared.epoch
+        assert kept_by_browser(viewers[owner]) == list(range(1, len(upstream.rows) + 1))
+        for viewer in viewers.values():
+            assert kept_by_browser(viewer) == sent_to_browser(viewer)
+
+
+async def test_numbers_of_a_server_without_the_engine_are_not_given_again_in_a_log_that_is_empty():
+    engine = ModelServer()
+    engine.is_up = False
+    async with cluster(1, engine) as ((server,), _):
+        viewer = await server.follow("x/live/a")
+        await wait_for(lambda: upstream.running["live/a"] == 1)
+        upstream.write(5)
+        await anyio.sleep(1)
+        engine.is_up = True
+        await anyio.sleep(10)
+        for _ in range(3):
+            upstream.write()
+            await anyio.sleep(1)
+        assert kept_by_browser(viewer) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("servers_of_cluster", [1, 2])
+@pytest.mark.parametrize("path", ["lines/a", "live/a"])
+async def test_a_key_that_was_replaced_at_once_is_reported_and_the_stream_goes_on(
+    path, servers_of_cluster, caplog
+):
+    engine = ModelServer()
+    async with cluster(1, engine, keys=[bytes(32)]) as ((server,), _):
+        before = await server.follow(f"x/{path}")
+        await anyio.sleep(2)
+        upstream.write(5)
+        await anyio.sleep(1)
+        position = before.position
+    new = [bytes([1]) * 32]
+    async with cluster(servers_of_cluster, engine, new, first=2) as (servers, _):
+        viewers = [await server.follow(f"x/{path}") for server in servers]
+        await wait_for(lambda: upstream.running[path] == 1)
+        await anyio.sleep(2)
+        upstream.write(3)
+        await anyio.sleep(1)
+        for viewer in viewers:
+            assert sent_to_browser(viewer)[-3:] == [6, 7, 8]
+            assert b"status" not in viewer.packets[-1]
+            if path == "live/a":
+                assert viewer.position.epoch != position.epoch
+            else:
+                assert viewer.position == position._replace(value=8)
+        assert upstream.runs[path] == 2
+    assert "a message of the cluster cannot be read: it is encrypted by another key" in caplog.text
+
+
 async def test_all_viewers_see_the_status_of_the_stream():
     async with cluster(2) as (servers, _):
         viewers = [await server.follow("x/troubled") for server in servers]
@@ -470,7 +582,7 @@ async def test_a_server_with_another_key_reports_messages_that_it_cannot_read():
     engine = ModelServer()
     async with (
         cluster(1, engine, keys=[bytes(32)]) as ((one,), _),
-        cluster(1, engine, keys=[bytes([1]) * 32]) as ((two,), _),
+        cluster(1, engine, keys=[bytes([1]) * 32], first=2) as ((two,), _),
     ):
         await one.follow("live/a")
         await anyio.sleep(2)
@@ -492,7 +604,10 @@ async def test_a_server_with_another_key_reports_messages_that_it_cannot_read():
 )
 async def test_other_data_sources_and_settings_never_share(others):
     engine = ModelServer()
-    async with cluster(1, engine) as ((one,), _), cluster(1, engine, **others) as ((two,), _):
+    async with (
+        cluster(1, engine) as ((one,), _),
+        cluster(1, engine, first=2, **others) as ((two,), _),
+    ):
         viewers = [await server.follow("live/a") for server in (one, two)]
         await wait_for(lambda: upstream.running["live/a"] == 2)
         await anyio.sleep(2)

@@ -76,7 +76,6 @@ class SharedChannel:
         self._counters = counters
         self._channel: Channel | None = None  # of the viewers of this node
         self.has_ended = False
-        self._role = Role.JOINING
         self._has_followed = False  # another owner, since this node has owned the channel
         self._has_joined = False
         self._schema = NO_SCHEMA
@@ -84,6 +83,9 @@ class SharedChannel:
         self._status: Status | None = None
         self._degraded: Status | None = None
         self._is_unreadable = False  # reported
+        self._local: CursorRange | None = None  # the newest numbers of rows while the role is LOCAL
+        self._local_epoch = ""  # of the last such numbers
+        self._outgoing: _Outgoing | None = None  # of the last source of this node
 
     # -- the channel of the viewers ------------------------------------------------------------
 
@@ -148,6 +150,11 @@ class SharedChannel:
         if found is None:
             return
         packets: Sequence[Packet] = found.packets
+        newest = found.cursors
+        own = None if self._outgoing is None else self._outgoing.payload
+        if self._local is not None and message.payload is own:
+            packets, newest = _numbered(packets, self._local)
+            self._local = newest
         if message.after is not None and self._stream.kind is not None:
             packets = _after(packets, message.after, self._stream.kind)
         channel = self._open_channel
@@ -155,11 +162,11 @@ class SharedChannel:
             self._miss_rows()
         if channel is not None and packets:
             channel.emit(*packets)
-        elif channel is not None and found.cursors not in (None, self._cursors):
-            channel.emit(Packet(self._schema, b"", 0, found.cursors))
+        elif channel is not None and newest not in (None, self._cursors):
+            channel.emit(Packet(self._schema, b"", 0, newest))
         elif self._stream.row_log is not None:
             self._stream.row_log.append(packets, 0, 0, self._inner.loop.time())
-        self._advance(found.cursors)
+        self._advance(newest)
         self.has_ended = found.has_ended
         if found.status != self._status:
             self._status = found.status
@@ -173,8 +180,12 @@ class SharedChannel:
         self._miss_rows()
 
     def role(self, role: Role, owner: str) -> None:
-        """See `Sink.role`."""
-        self._role = role
+        """See `Sink.role`. Other nodes number other rows while this one is LOCAL. Its own rows have
+        another epoch then, also those of a message that was made before and is not in the log."""
+        self._local = None
+        if role is Role.LOCAL and self._stream.row_log is not None:
+            self._local = _new_numbers()
+            self._local_epoch = self._local.epoch
         self._has_followed = self._has_followed or role is Role.FOLLOWER
 
     def degraded(self, reason: str | None) -> None:
@@ -225,21 +236,11 @@ class SharedChannel:
 
     async def messages(self, last: Incoming | None) -> AsyncGenerator[Outgoing]:
         """See `UpstreamSource`: runs the author's stream and yields its messages."""
-        outgoing = _Outgoing(self._codec, self._stream.row_log is None)
-        cursors = None
-        if last is not None:
-            message = self._codec.decode(last.payload, last.schema)[0]
-            cursors = message.cursors
         row_log = self._stream.row_log
-        if row_log is None:
-            outgoing.cursors = cursors
-            if cursors is not None:
-                self._inner.resume_points[self._stream.key] = cursors
-        elif self._role is Role.LOCAL:  # other nodes number other rows meanwhile
-            outgoing.cursors = CursorRange(os.urandom(6).hex(), 0, 0)
-        else:
-            # the engine may have lost messages that this node has received: their numbers are used
-            outgoing.cursors = _later(cursors, row_log.cursors)
+        outgoing = self._outgoing = _Outgoing(self._codec, row_log is None)
+        outgoing.cursors = cursors = self._resume_from(last)
+        if row_log is None and cursors is not None:
+            self._inner.resume_points[self._stream.key] = cursors
         missing = self._has_followed and row_log is not None
         self._has_followed = False
         yield outgoing.message((), self._schema, None, missing=missing)
@@ -255,6 +256,25 @@ class SharedChannel:
                 pass  # logged; the next run waits, longer after each failure
             finally:
                 subscription.leave()
+
+    def _resume_from(self, last: Incoming | None) -> CursorRange | None:
+        """The cursors, or the numbers, after which those of the next rows follow."""
+        row_log = self._stream.row_log
+        cursors = None
+        if last is not None:
+            try:
+                cursors = self._codec.decode(last.payload, last.schema)[0].cursors
+            except UnreadableMessage as error:
+                if not self._is_unreadable:
+                    self._report_unreadable(error)
+                # its numbers are not known, and must not be given again
+                cursors = last.cursors if row_log is None else _new_numbers()
+        if row_log is None:
+            return cursors
+        if cursors is None and row_log.epoch == self._local_epoch:
+            return _new_numbers()  # the log may have forgotten which of these were given
+        # the engine may have lost messages that this node has received: their numbers are used
+        return _later(cursors, row_log.cursors)
 
     async def _of_run(
         self, subscription: Subscription, outgoing: "_Outgoing"
@@ -280,7 +300,7 @@ class _Outgoing:
 
     Attributes:
         cursors: the newest.
-        schema, status: those of the last message.
+        schema, status, payload: those of the last message.
     """
 
     def __init__(self, codec: PacketCodec, has_cursors: bool) -> None:
@@ -290,6 +310,7 @@ class _Outgoing:
         self.cursors: CursorRange | None = None
         self.schema = NO_SCHEMA
         self.status: Status | None = None
+        self.payload = b""
 
     def message(
         self,
@@ -302,7 +323,8 @@ class _Outgoing:
     ) -> Outgoing:
         """The message of these packets, or of the status alone."""
         if not self._has_cursors:
-            packets = self._numbered(packets)
+            assert self.cursors is not None
+            packets, self.cursors = _numbered(packets, self.cursors)
         ranges = [packet.cursors for packet in packets if packet.cursors is not None]
         covered = None
         if ranges:
@@ -312,7 +334,7 @@ class _Outgoing:
             covered = CursorRange(self.cursors.epoch, self.cursors.last, self.cursors.last)
         self.status = status
         sent = time.time_ns() // 1_000_000
-        payload = self._codec.encode(
+        self.payload = self._codec.encode(
             SharedMessage(packets, self.cursors, status, missing, has_ended, sent)
         )
         changed: bytes | None = None
@@ -320,18 +342,23 @@ class _Outgoing:
             self._is_first = False
             self.schema = schema
             changed = self._codec.encode_schema(schema)
-        return Outgoing(payload, changed, covered if self._has_cursors else None)
+        return Outgoing(self.payload, changed, covered if self._has_cursors else None)
 
-    def _numbered(self, packets: Sequence[Packet]) -> list[Packet]:
-        """The packets with the numbers of their rows."""
-        assert self.cursors is not None
-        epoch, _, last = self.cursors
-        found = []
-        for packet in packets:
-            cursors = CursorRange(epoch, last, last + packet.rows)
-            last += packet.rows
-            found.append(Packet(packet.schema, packet.data, packet.rows, cursors, packet.continues))
-        return found
+
+def _new_numbers() -> CursorRange:
+    """Those of no other rows."""
+    return CursorRange(os.urandom(6).hex(), 0, 0)
+
+
+def _numbered(
+    packets: Sequence[Packet], newest: CursorRange
+) -> tuple[Sequence[Packet], CursorRange]:
+    """The packets with the numbers of their rows, and the newest numbers."""
+    found = []
+    for packet in packets:
+        newest = CursorRange(newest.epoch, newest.last, newest.last + packet.rows)
+        found.append(Packet(packet.schema, packet.data, packet.rows, newest, packet.continues))
+    return found, newest
 
 
 def _later(cursors: CursorRange | None, known: CursorRange) -> CursorRange:

@@ -56,7 +56,7 @@ class Recorder:
 
 
 class Nodes:
-    """Nodes of one server. `run` starts the channel `c` on a node."""
+    """Nodes of one server. `run` starts a channel on a node."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self.stack = stack
@@ -73,9 +73,11 @@ class Nodes:
         node = ClusterNode(engine, f"n{len(self.engines)}", options)
         return await self.stack.enter_async_context(node)
 
-    async def run(self, node: ClusterNode) -> tuple[Recorder, "asyncio.Task[None]"]:
+    async def run(
+        self, node: ClusterNode, channel: str = "c"
+    ) -> tuple[Recorder, "asyncio.Task[None]"]:
         recorder = Recorder()
-        task = asyncio.create_task(node.run_channel("c", recorder.source, recorder))
+        task = asyncio.create_task(node.run_channel(channel, recorder.source, recorder))
         self.tasks.append(task)
         await asyncio.sleep(0.1)
         return recorder, task
@@ -251,3 +253,113 @@ async def test_a_channel_whose_resignation_was_interrupted_is_given_up_later():
         made.engines[0].disconnect()
         await asyncio.sleep(1)
         assert b.roles[-1] is Role.OWNER
+
+
+# -- channels are given up once more after a lost connection ------------------------------------
+
+
+async def left(made: Nodes, node: ClusterNode, *channels: str) -> None:
+    """Run channels on a node, and leave them."""
+    runs = [(await made.run(node, channel))[1] for channel in channels]
+    for run in runs:
+        run.cancel()
+    await asyncio.gather(*runs, return_exceptions=True)
+
+
+async def sent(made: Nodes, operation: str) -> None:
+    """Wait until a node calls the engine once more."""
+    before = made.server.operations.get(operation, 0)
+    while made.server.operations.get(operation, 0) == before:
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("channel", ["c", "c5", "c39"])
+@pytest.mark.parametrize("operation", ["take", "resign", "leave"])
+async def test_a_viewer_returns_while_channels_that_were_left_are_given_up(channel, operation):
+    async with nodes() as made:
+        node = await made.node()
+        await left(made, node, "c", *(f"c{number}" for number in range(40)))
+        made.engines[0].latency = (0.02, 0.02)
+        made.engines[0].disconnect()
+        await sent(made, operation)
+        a, _ = await made.run(node, channel)
+        await asyncio.sleep(1)
+        a.queue.put_nowait(b"1")
+        await asyncio.sleep(1)
+        assert a.payloads == [b"1"] and len(a.opened) == 1 and node.counters.fencings == 0
+        assert made.server.members(channel) == {"n1"}
+        assert list(made.server.watchers[channel]) == made.engines
+        assert all(
+            made.server.channels[f"c{n}"].node == "" for n in range(40) if channel != f"c{n}"
+        )
+
+
+async def test_a_follower_that_returns_while_its_channel_is_given_up_hears_of_messages():
+    async with nodes() as made:
+        a, _ = await made.run(await made.node())
+        node = await made.node()
+        await left(made, node, "c")
+        made.engines[1].latency = (0.02, 0.02)
+        made.engines[1].disconnect()
+        await sent(made, "leave")
+        b, _ = await made.run(node)
+        await asyncio.sleep(0.3)
+        a.queue.put_nowait(b"1")
+        await asyncio.sleep(0.1)
+        assert b.payloads == [b"1"] and made.server.members("c") == {"n1", "n2"}
+
+
+async def test_a_viewer_that_leaves_while_its_channel_is_given_up_is_not_forgotten():
+    async with nodes() as made:
+        node = await made.node()
+        await left(made, node, "c")
+        made.engines[0].latency = (0.02, 0.02)
+        made.engines[0].disconnect()
+        await sent(made, "take")
+        recorder = Recorder()
+        run = asyncio.create_task(node.run_channel("c", recorder.source, recorder))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="c: the channel runs on this node already"):
+            await node.run_channel("c", recorder.source, recorder)
+        node.set_subscribed("c", False)
+        await asyncio.wait_for(run, 5)
+        assert len(recorder.opened) == recorder.closed
+        assert not made.server.members("c") and not made.server.channels["c"].node
+
+
+async def test_a_node_ends_while_a_viewer_waits_until_its_channel_is_given_up():
+    async with nodes() as made:
+        async with AsyncExitStack() as made.stack:
+            node = await made.node()
+            await left(made, node, "c")
+            made.engines[0].latency = (0.02, 0.02)
+            made.engines[0].disconnect()
+            await sent(made, "take")
+            recorder = Recorder()
+            run = asyncio.create_task(node.run_channel("c", recorder.source, recorder))
+            await asyncio.sleep(0)
+        await asyncio.wait_for(run, 1)
+        assert not recorder.opened
+
+
+async def test_a_lease_is_renewed_while_many_channels_are_given_up():
+    async with nodes() as made:
+        node = await made.node()
+        a, _ = await made.run(node)
+        for number in range(0, 300, 50):
+            runs = [
+                asyncio.create_task(node.run_channel(f"c{number + n}", a.source, Recorder()))
+                for n in range(50)
+            ]
+            await asyncio.sleep(0.2)
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+        made.engines[0].latency = (0.03, 0.03)
+        made.engines[0].disconnect()
+        await asyncio.sleep(0.2)
+        shortest, takes = 9.0, made.server.operations["take"]
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            shortest = min(shortest, made.server.leases["n1"] - made.server.time())
+        assert shortest > 0.8 and made.server.operations["take"] - takes > 200

@@ -70,7 +70,13 @@ FAULTS: dict[str, tuple[Edits, str]] = {
         "numbered",
     ),
     "what the engine did not get is not given up later": (
-        (("node:ClusterNode._keep_lease", "await self._give_up_rest()", "pass"),),
+        (
+            (
+                "node:ClusterNode._give_up_each",
+                "await give_up(self, channel, *self._given_up[channel])",
+                "pass",
+            ),
+        ),
         "numbered",
     ),
     "an upstream goes on without a viewer": (

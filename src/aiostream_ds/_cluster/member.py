@@ -87,11 +87,7 @@ class _OwnershipLost(Exception):
 
 
 class ChannelMember:
-    """One channel on one node. `run` is its life; the node calls the other methods.
-
-    Args:
-        claim: what `give_up_later` was called with, and the engine has not got yet.
-    """
+    """One channel on one node. `run` is its life; the node calls the other methods."""
 
     def __init__(
         self,
@@ -99,13 +95,13 @@ class ChannelMember:
         channel: str,
         source: UpstreamSource,
         sink: Sink,
-        claim: tuple[int, bytes | None] = (0, None),
     ) -> None:
         self.channel = channel
         self.role, self.owner = Role.JOINING, ""
         self.term = 0  # that this node owns; 0: none
         # the term, or the payload of a take, of which the engine may have this node as the owner
-        self._claim, self._claim_start = claim
+        self._claim = 0
+        self._claim_start: bytes | None = None
         self.follower = LogFollower(node.codec, self._deliver, self._reset)
         self._node, self._engine, self._options = node, node.engine, node.options
         self._source, self._sink = source, sink
@@ -180,12 +176,17 @@ class ChannelMember:
 
     # -- its life --------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, term: int = 0, start: bytes | None = None) -> None:
         """Share the channel until nobody on this node needs it.
+
+        Args:
+            term: what `give_up_later` was called with, and the engine has not got yet.
+            start: as `term`.
 
         Raises:
             Exception: what the source or the sink has raised.
         """
+        self._claim, self._claim_start = term, start
         try:
             while not self._is_done:
                 try:

@@ -1,5 +1,6 @@
 """A process of the cluster: its lease, its channels, and their events."""
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -23,6 +24,7 @@ _RETRY = 0.1  # seconds after a renewal that has failed
 _OPEN_RETRY = 1.0
 _CONFIG_RETRY = 10.0
 _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
+_AT_ONCE = 16  # channels that are given up at a time
 _REMEMBER = 60.0  # seconds for which a resignation is repeated when the engine was away
 _FULL_CHECK = 4  # each so many questions all channels are compared, not only when a node has died
 
@@ -93,6 +95,8 @@ class ClusterNode:
         self._members: dict[str, ChannelMember] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._given_up: dict[str, tuple[int, bytes | None]] = {}  # what the engine has to get
+        self._giving_up: dict[str, anyio.Event] = {}  # set when the attempt has ended
+        self._may_give_up = anyio.Event()  # channels, and the engine may be there
         self._left: dict[str, float] = {}  # when it got that
         self._lease_changed = anyio.Event()
         self._all_left = anyio.Event()
@@ -118,7 +122,7 @@ class ClusterNode:
             raise
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        for task in (self._keep_lease, self._watch_nodes, self._read_events):
+        for task in (self._keep_lease, self._give_up_rest, self._watch_nodes, self._read_events):
             self._group.start_soon(task)
         return self
 
@@ -137,14 +141,20 @@ class ClusterNode:
             if self._members:
                 await self._all_left.wait()
         self._group.cancel_scope.cancel()
-        await self._group.__aexit__(None, None, None)
-        with anyio.CancelScope(shield=True):
-            try:
-                with anyio.move_on_after(self.options.lease):
-                    if self._is_open and not self.degraded:
-                        await self.engine.release(self.name)
-            except EngineError as failure:
-                log.info("the lease of this node is left to end", extra={"reason": str(failure)})
+        try:
+            await self._group.__aexit__(None, None, None)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close_engine()
+
+    async def _close_engine(self) -> None:
+        try:
+            with anyio.move_on_after(self.options.lease):
+                if self._is_open and not self.degraded:
+                    await self.engine.release(self.name)
+        except EngineError as failure:
+            log.info("the lease of this node is left to end", extra={"reason": str(failure)})
+        finally:
             await self.engine.aclose()
 
     async def run_channel(self, channel: str, source: UpstreamSource, sink: Sink) -> None:
@@ -163,13 +173,14 @@ class ClusterNode:
             raise RuntimeError(f"{channel}: the node does not run")
         if channel in self._members:
             raise RuntimeError(f"{channel}: the channel runs on this node already")
-        claim = self._given_up.pop(channel, (0, None))
-        member = ChannelMember(self, channel, source, sink, claim)
-        self._members[channel] = member
-        self._left.pop(channel, None)
+        member = self._members[channel] = ChannelMember(self, channel, source, sink)
         try:
             with anyio.CancelScope() as self._scopes[channel]:
-                await member.run()
+                if (ended := self._giving_up.get(channel)) is not None:
+                    await ended.wait()  # it would take from the member what that gets
+                claim = self._given_up.pop(channel, (0, None))
+                self._left.pop(channel, None)
+                await member.run(*claim)
         finally:
             del self._members[channel], self._scopes[channel]
             if not self._members:
@@ -253,7 +264,6 @@ class ClusterNode:
                 self._renewal_failed(began, str(error) or "no answer in time")
                 await anyio.sleep(_RETRY if self._is_open else _OPEN_RETRY)
                 continue
-            await self._give_up_rest()
             await anyio.sleep(max(self.options.lease / 3 - (self.lease.now() - began), 0.0))
 
     async def _renew(self) -> None:
@@ -262,6 +272,7 @@ class ClusterNode:
         self.lease.renewed(sent)
         self._set_degraded("")
         self._notify_lease()
+        self._may_give_up.set()
 
     def _renewal_failed(self, began: float, reason: str) -> None:
         # a process that was stopped finds its lease and its call timed out: it has to ask first
@@ -290,17 +301,32 @@ class ClusterNode:
         self._lease_changed = anyio.Event()
 
     async def _give_up_rest(self) -> None:
-        """Give up what was left while the engine was away."""
-        for channel in tuple(self._given_up):
-            term, start = self._given_up[channel]
+        """Give up what was left while the engine was away. A task of its own: it must not delay
+        the renewals of the lease."""
+        while True:
+            await self._may_give_up.wait()
+            self._may_give_up = anyio.Event()
+            channels = iter(tuple(self._given_up))
+            async with anyio.create_task_group() as group:
+                for _ in range(min(_AT_ONCE, len(self._given_up))):
+                    group.start_soon(self._give_up_each, channels)
+
+    async def _give_up_each(self, channels: Iterator[str]) -> None:
+        """Give channels up until one attempt fails."""
+        for channel in channels:
+            if channel in self._members or channel not in self._given_up:
+                continue  # a member has it, and gives it up when it leaves
+            self._giving_up[channel] = anyio.Event()
             try:
-                with anyio.fail_after(self.options.lease / 3):
-                    await give_up(self, channel, term, start)
+                with anyio.fail_after(self.options.lease):
+                    await give_up(self, channel, *self._given_up[channel])
             except (EngineError, TimeoutError):
+                self._given_up[channel] = self._given_up.pop(channel)  # others come first
                 return
-            if self._given_up.get(channel) == (term, start):
-                del self._given_up[channel]
-                self.has_given_up(channel)
+            finally:
+                self._giving_up.pop(channel).set()
+            del self._given_up[channel]
+            self.has_given_up(channel)
 
     # -- the other nodes -------------------------------------------------------------------------
 
@@ -349,3 +375,4 @@ class ClusterNode:
             if channel not in self._members and channel not in self._given_up:
                 run = self.options.random.getrandbits(63) + 1
                 self._given_up[channel] = 0, self.codec.encode(TermStart(run, self.name))
+        self._may_give_up.set()

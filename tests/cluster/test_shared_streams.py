@@ -695,3 +695,35 @@ async def test_a_cluster_that_cannot_be_used_is_reported_and_streams_run():
         assert (await viewer.next())["n"] == 1
         _, message = await grafana.health()
         assert "streams are not shared: the user may not XADD" in message
+
+
+async def test_streams_go_on_without_the_cluster_when_the_node_fails(caplog):
+    class Failing(ModelEngine):
+        async def members(self, channel):
+            if fails.is_set():
+                raise LookupError(channel)
+            return await super().members(channel)
+
+    fails = anyio.Event()
+    engine = ModelServer()
+
+    def access() -> ClusterAccess:
+        clock = asyncio.get_running_loop().time
+        return ClusterAccess(Failing(engine), "node", None, NodeOptions(clock=clock))
+
+    async with serve_in_memory(Shared, cluster=access) as grafana:
+        before = await grafana.follow("lines/a")
+        await anyio.sleep(1)
+        upstream.write()
+        await wait_for(lambda: numbers(before) == [1])
+        fails.set()
+        await wait_for(lambda: grafana.plugin.shared.problem)
+        after = await grafana.follow("lines/b")
+        await wait_for(lambda: upstream.running == {"lines/a": 1, "lines/b": 1})
+        upstream.write()
+        await wait_for(lambda: numbers(before) == [1, 2] and numbers(after)[-1:] == [2])
+        _, message = await grafana.health()
+        assert "not shared: the node of the cluster has failed: LookupError: _nodes" in message
+        assert not engine.connections and not engine.is_alive("node")
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.exc_info and "has failed" in record.getMessage()

@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
+from aiostream_ds._author_code import contained, describe
 from aiostream_ds._channels.channel import Channel, Runner
 from aiostream_ds._channels.exceptions import ShuttingDown, Superseded
 from aiostream_ds._channels.log import Log
@@ -180,14 +181,26 @@ class SharedStreams:
                 del self._sessions[name]
 
     async def take_part(self) -> None:
-        """Be a node of the cluster, until `aclose`. Streams wait until it is opened."""
+        """Be a node of the cluster, until `aclose`. Streams wait until it is opened. They go on
+        without the cluster if it cannot be used, or the node has failed."""
         try:
             async with self.node:
                 self._opened.set()
-                await self._leaving.wait()
+                try:
+                    await self._leaving.wait()
+                except BaseException:  # before the node ends what runs on it, which begins again
+                    self.problem = "the node of the cluster has failed"
+                    raise
         except ConfigError as error:
             self.problem = str(error)
             log.error("the cluster cannot be used, streams are not shared: %s", error)
+        except BaseException as caught:
+            failure = contained(caught)
+            if failure is None:
+                raise
+            first = _first(failure) if isinstance(failure, ExceptionGroup) else failure
+            self.problem = f"the node of the cluster has failed: {describe(first)}"
+            log.error("%s; streams are not shared", self.problem, exc_info=failure)
         finally:
             self._opened.set()
             self._left.set()

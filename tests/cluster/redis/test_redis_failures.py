@@ -308,3 +308,18 @@ def test_a_plugin_process_which_has_uvloop_uses_the_engine_over_a_cut_connection
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         assert runner.run(use(server, proxy)) == [b"x" * 1_000_000, b"1"]
+
+
+async def test_a_lease_that_is_renewed_again_is_counted_from_the_later_request(server):
+    with Proxy(server.port) as proxy:
+        async with opened(engine(server, proxy.port)) as found:
+            proxy.hold()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await found.renew("a", 1)
+            again = asyncio.create_task(found.renew("a", 60))
+            await asyncio.sleep(0)
+            proxy.restore()
+            await again
+            await found.renew("b", 60)
+            assert b" 60000" in server.call("HGET", "test:{0}:leases", "a")

@@ -24,10 +24,12 @@ class NodeLeases:
         self._renewing: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def renew(self, node: str, seconds: float) -> None:
-        """Renew the lease in each partition; a slow server gets it in the background.
+        """Renew the lease in each partition; a slow server gets it in the background, until the
+        next call: the answer to an earlier request is not one to this call, from which the node
+        counts its lease.
 
         Raises:
-            EngineError: half of the partitions or more do not have it.
+            EngineError: half of the partitions or more do not have it, or another call has begun.
         """
         enough: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         left = {"successes": len(self._partitions) // 2 + 1, "failures": 0}
@@ -43,24 +45,30 @@ class NodeLeases:
             if left[kind] > 0:
                 return
             if failed:
-                enough.set_exception(error or EngineError("the lease was released meanwhile"))
+                enough.set_exception(
+                    error or EngineError("the lease was renewed again or released")
+                )
             else:
                 enough.set_result(None)
 
         for number in range(len(self._partitions)):
-            task = self._renewing.get((node, number))
-            if task is None:
-                task = self._start(node, number, seconds)
-            task.add_done_callback(count)
+            self._start(node, number, seconds).add_done_callback(count)
         await enough
 
     def _start(self, node: str, number: int, seconds: float) -> asyncio.Task[None]:
         call = self._calls.run(
             self._scripts.renew, (self._partitions[number].leases,), node, int(seconds * 1000)
         )
+        earlier = self._renewing.get((node, number))
+        if earlier is not None:
+            earlier.cancel()
         task = self._renewing[node, number] = asyncio.create_task(call)
-        task.add_done_callback(lambda done: self._renewing.pop((node, number), None))
+        task.add_done_callback(lambda done: self._ended((node, number), done))
         return task
+
+    def _ended(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
+        if self._renewing.get(key) is task:
+            del self._renewing[key]
 
     async def release(self, node: str) -> None:
         """End the lease in each partition. Raises EngineError."""

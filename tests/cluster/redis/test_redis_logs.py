@@ -179,6 +179,32 @@ async def test_a_log_that_begins_to_expire_is_kept_when_it_is_taken_again(server
         assert {ttl(server, key) for key in ("log:c", "state:c")} == {-1}
 
 
+@pytest.mark.parametrize("by", ["leave", "sweep"])
+async def test_the_log_of_an_owner_that_was_without_a_lease_for_a_moment_is_kept(server, by):
+    async with opened(engine(server)) as found:
+        writer = Writer(found)
+        await found.enter("c", "a")
+        await found.enter("c", "b")
+        await writer.take()
+        await found.renew("a", 0.001)
+        await asyncio.sleep(0.06)
+        await found.leave("c", "b")
+        if by == "sweep":
+            await found.leave("c", "a")
+            server.call("ZADD", PREFIX + "channels", 1, "c")
+            assert await cleaned(found, 60) == 0
+        assert {ttl(server, key) for key in ("log:c", "state:c")} == {-1}
+        await found.renew("a", 60)
+        await writer.append()
+        assert await payloads(found) == [b"0"]
+        await found.renew("a", 0.001)
+        await asyncio.sleep(0.06)
+        await cleaned(found, 0.05)  # it is dead
+        await asyncio.sleep(0.06)
+        await cleaned(found, 0.05)
+        assert keys(server) == {"leases"}
+
+
 async def cleaned(found: RedisEngine, kept: float) -> int:
     return await clean(found._calls, found._keys, found._scripts, kept)
 

@@ -40,7 +40,8 @@ local function is_alive(leases, node, now)
 end
 local function is_used(state, nodes, leases, now)
   local owner = redis.call('HGET', state, 'node')
-  if owner and is_alive(leases, owner, now) then return true end
+  -- also one whose lease is over: it may renew it and go on. The record of a dead one is removed
+  if owner and redis.call('HGET', leases, owner) then return true end
   for _, node in ipairs(redis.call('ZRANGE', nodes, 0, -1)) do
     if is_alive(leases, node, now) then return true end
   end

@@ -56,7 +56,7 @@ class NatsEngine:
             lost=partial(self._events.put, Reconnected()),
             timeout=settings.timeout,
         )
-        self._sweep = Sweep(self._jetstream, self._subjects, self._presence, settings.idle)
+        self._sweep = Sweep(self._jetstream, self._subjects, settings.idle)
         self._sweeping: asyncio.Task[None] | None = None
         self._watched: dict[str, int] = {}
 

@@ -6,7 +6,6 @@ import random
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_entries import log_message
 from aiostream_ds._cluster.nats.nats_jetstream import JetStream, NotExpected
-from aiostream_ds._cluster.nats.nats_leases import Presence
 from aiostream_ds._cluster.nats.nats_subjects import Subjects, from_token
 from aiostream_ds._loggers import get_logger
 
@@ -18,16 +17,14 @@ logger = get_logger(__name__)
 class Sweep:
     """Looks for unused channels now and then. One node of the cluster does it at a time.
 
-    A channel is unused if its owner has resigned or has no valid lease, no node with a valid lease
-    has subscribers of it, and its last entry is older than `idle` seconds.
+    A channel is unused if its owner has resigned or is dead, if only dead nodes have subscribers of
+    it, and if its last entry is older than `idle` seconds. A node is dead when the server has
+    removed its lease, some time after its end: one that was paused renews it and goes on.
     """
 
-    def __init__(
-        self, jetstream: JetStream, subjects: Subjects, presence: Presence, idle: float
-    ) -> None:
+    def __init__(self, jetstream: JetStream, subjects: Subjects, idle: float) -> None:
         self._jetstream = jetstream
         self._subjects = subjects
-        self._presence = presence
         self._idle = idle
 
     async def run(self) -> None:
@@ -64,25 +61,24 @@ class Sweep:
         uses, _ = await self._jetstream.subjects(state, self._subjects.uses)
         leases, _ = await self._jetstream.subjects(state, self._subjects.nodes)
         logs, now = await self._jetstream.subjects(log, self._subjects.logs)
-        valid = await self._presence.valid_nodes()  # after the subscribers: a lease is older
         pairs = [subject.split(".")[-2:] for subject in uses]
-        channels = {channel for channel, node in pairs if from_token(node) in valid}
-        # the lease of a node that was paused is there for some time
-        dead = {node for _, node in pairs} - {subject.rpartition(".")[2] for subject in leases}
-        for node in dead:
+        known = {subject.rpartition(".")[2] for subject in leases}
+        channels = {channel for channel, node in pairs if node in known}
+        for node in {node for _, node in pairs} - known:
             await self._jetstream.purge(state, self._subjects.uses_by(from_token(node)))
+        owners = frozenset(map(from_token, known))
         removed = 0
         for subject in logs:
             if subject.rpartition(".")[2] not in channels:
-                removed += await self._remove_unused(subject, valid, now)
+                removed += await self._remove_unused(subject, owners, now)
         return removed
 
-    async def _remove_unused(self, subject: str, valid: frozenset[str], now: float) -> bool:
+    async def _remove_unused(self, subject: str, nodes: frozenset[str], now: float) -> bool:
         last = await self._jetstream.last(self._subjects.log_stream, subject)
         if last is None or now - last.time < self._idle:
             return False
         message = log_message(last.sequence, last.headers, b"")
-        if message is not None and message.node in valid:
+        if message is not None and message.node in nodes:
             return False
         # up to this message: an entry that was appended meanwhile stays
         await self._jetstream.purge(self._subjects.log_stream, subject, seq=last.sequence + 1)

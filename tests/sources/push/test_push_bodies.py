@@ -15,7 +15,7 @@ import pytest
 
 from aiostream_ds.errors import ConfigError
 from aiostream_ds.models import Request
-from aiostream_ds.sources.push import otlp_metrics, otlp_protobuf
+from aiostream_ds.sources.push import otlp_metrics, otlp_protobuf, push_rows
 from aiostream_ds.sources.push.push_body import PushBody, body_kind, read_body
 from aiostream_ds.sources.push.push_errors import PushRefused
 from aiostream_ds.sources.push.push_rows import (
@@ -325,6 +325,77 @@ def test_many_empty_resources_and_metrics_are_refused(monkeypatch):
     for value in ({"resourceMetrics": [{}] * 101}, export(*[{"name": "x"}] * 99)):
         status, message = refusal(json.dumps(value).encode())
         assert status == 400 and "at most 100 resources, scopes and metrics" in message
+
+
+def test_a_point_that_repeats_another_one_is_refused():
+    latency = {"name": "latency", "histogram": {"dataPoints": [{"count": 3, "sum": 1}] * 2}}
+    latency["histogram"]["dataPoints"][1] = {"min": 7, "sum": 2}
+    found = decode(json.dumps(export(gauge("v", *[{"asInt": 1}] * 4_000), latency)).encode())
+    assert found.rows == [
+        {"time": NOW, "tags": {}, "v": 1.0, "latency.count": 3.0, "latency.sum": 1.0}
+    ]
+    assert found.bad == 4_000
+    assert found.refused[0].reason == "the point repeats v of the same time and attributes"
+
+
+def test_a_metric_with_the_name_of_a_label_has_another_one():
+    body = json.dumps(export(gauge("place", point(1, "attic")), gauge("time", point(2, "attic"))))
+    assert rows(body.encode(), labels=["place"]) == [
+        {"time": T, "place": "attic", "place_": 1.0, "time_": 2.0}
+    ]
+
+
+def test_points_are_counted_while_they_are_read(monkeypatch):
+    monkeypatch.setattr(push_rows, "PUSH_ROWS", 10)
+    for points in ([{"asInt": 1}] * 11, [{}] * 11, [point(1, str(n)) for n in range(11)]):
+        unread = gauge("x", {"asInt": "1" * 30})
+        status, message = refusal(json.dumps(export(gauge("v", *points), unread)).encode())
+        assert status == 413 and "at most 10 rows" in message
+    many = export(*[gauge(f"v{n}", *[point(1, str(n)) for n in range(10)]) for n in range(20)])
+    assert [len(row) for row in rows(json.dumps(many).encode())] == [22] * 10
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "x" * 500_000, [1] * 200_000])
+def test_a_long_name_is_not_repeated_by_each_point(name):
+    points = [{"count": 1, "timeUnixNano": str(NS + n * 1_000_000)} for n in range(5_000)]
+    metric = {"name": name, "histogram": {"dataPoints": points}}
+    found = decode(json.dumps(export(metric)).encode())
+    assert (found.rows, found.bad) == ([], 5_000)
+    assert "name of a metric" in found.refused[0].reason
+    assert sum(len(each.reason) for each in found.refused) < 200_000
+
+
+def test_a_long_attribute_of_a_resource_is_not_repeated_by_each_row():
+    value = export(gauge("v", point(1, "a"), point(2, "b")), service_name="x" * 1_001)
+    for settings in ({}, {"labels": ["place"]}):
+        found = decode(json.dumps(value).encode(), **settings)
+        assert (found.rows, found.bad) == ([], 1)
+        assert "the attribute service.name of a resource" in found.refused[0].reason
+
+
+def splits(name: str) -> dict[str, Any]:
+    """Objects in each other in all ways that make the same dotted name."""
+    found: dict[str, Any] = {".".join(name): 1}
+    for end in range(1, len(name)):
+        found[".".join(name[:end])] = splits(name[end:])
+    return found
+
+
+REPEATED_NAMES = [
+    ("text/csv", f"{','.join('x' * 50_000)}\n{','.join('1' * 50_000)}\n".encode(), 1),
+    ("text/csv", f"v,{','.join(f'x {n}' for n in range(9_999))}{',x' * 30_000}".encode(), 0),
+    ("application/json", json.dumps(splits("abcdefghijklmno")).encode(), 0),
+    ("application/json", json.dumps({"a.b": 1, "a": {"b": 2}, "a.b_": 3}).encode(), 1),
+    ("", b"m " + b",".join([b"v=1"] * 50_000), 1),
+    ("", b"m" + b"".join(b",v%s=1" % (b"_" * n) for n in range(21, -1, -1)) + b" v=1", 0),
+]
+
+
+@pytest.mark.parametrize("content_type, body, taken", REPEATED_NAMES, ids=range(6))
+def test_the_time_for_repeated_names_grows_with_the_size_of_the_body(content_type, body, taken):
+    found = decode(body, content_type, labels=["place"])
+    assert len(found.rows) == taken
+    assert all("at most 20 values of one name" in each.reason for each in found.refused)
 
 
 def test_protobuf_that_is_none_is_refused():

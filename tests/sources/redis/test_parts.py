@@ -8,8 +8,9 @@ import pytest
 
 from aiostream_ds import BadQuery, ConfigError
 from aiostream_ds._redis.servers import Address, read_addresses
-from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder
+from aiostream_ds.sources.decoding import DecodingSettings, MessageDecoder, MessageErrors
 from aiostream_ds.sources.redis.entry_reader import PAGE_BYTES, PAGE_ENTRIES, PageSize, last_id
+from aiostream_ds.sources.redis.entry_rows import EntryRows
 from aiostream_ds.sources.redis.positions import (
     BEGINNING,
     LARGEST,
@@ -23,6 +24,7 @@ from aiostream_ds.sources.redis.positions import (
 )
 from aiostream_ds.sources.redis.redis_health import events_warning
 from aiostream_ds.sources.redis.redis_names import escape_glob, patterns_of
+from aiostream_ds.sources.redis.redis_settings import RedisSettings
 from aiostream_ds.sources.redis.resumption import SECONDS, Resumption
 from aiostream_ds.sources.redis.stream_set import STREAMS, split_names
 
@@ -190,3 +192,13 @@ def test_fields_of_bytes_and_of_texts_are_the_same_rows(settings):
             rows = decoder.field_rows(each, {"id_ms": 1}, 7)
             found.append((rows, decoder.errors.messages, decoder.errors.values))
         assert found[0] == found[1], fields
+
+
+def test_an_entry_with_a_field_too_often_is_bad():
+    errors = MessageErrors()
+    rows = EntryRows(RedisSettings(host="x"), errors)
+    entries = [[b"1-0", [b"v", b"1"] * 20], [b"2-0", [b"v", b"1"] * 50_000]]
+    (row,) = rows.with_name("s", entries)
+    assert (row["v"], row["v" + "_" * 19]) == (1.0, 1.0)
+    assert errors.messages == 1
+    assert "at most 20 values of one name" in errors.by_address["s"].reason

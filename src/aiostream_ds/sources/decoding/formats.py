@@ -15,6 +15,7 @@ from aiostream_ds.sources.decoding.csv_message import csv_rows, is_csv
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings, Format
 from aiostream_ds.sources.decoding.lenient_json import decode_leniently
 from aiostream_ds.sources.decoding.line_protocol import Point, points
+from aiostream_ds.sources.decoding.own_names import own_name
 from aiostream_ds.sources.decoding.plain_values import plain
 from aiostream_ds.sources.decoding.text_cells import text_number
 
@@ -115,20 +116,28 @@ def _point_rows(
         if isinstance(point, BadRecord):
             yield point
             continue
-        row: dict[str, Any] = {"measurement": point.measurement}
-        if point.timestamp is not None:
-            row[context.settings.time] = point.timestamp
-        if context.keeps_tags:
-            row["tags"] = point.tags
-        else:
-            _add(row, point.tags)
-        _add(row, point.fields)
-        yield row
+        try:
+            yield _point_row(point, context)
+        except BadRecord as error:
+            yield error
+
+
+def _point_row(point: Point, context: FormatContext) -> dict[str, Any]:
+    """The row of a point. Raises BadRecord."""
+    row: dict[str, Any] = {"measurement": point.measurement}
+    if point.timestamp is not None:
+        row[context.settings.time] = point.timestamp
+    if context.keeps_tags:
+        row["tags"] = point.tags
+    else:
+        _add(row, point.tags)
+    _add(row, point.fields)
+    return row
 
 
 def _add(row: dict[str, Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        row[name + "_" if name in row else name] = value
+        row[own_name(name, row) if name in row else name] = value
 
 
 def _csv(payload: bytes, context: FormatContext) -> Document:

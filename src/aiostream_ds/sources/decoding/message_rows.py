@@ -9,6 +9,7 @@ from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.decoding_settings import DecodingSettings
 from aiostream_ds.sources.decoding.event_times import guess_time, read_time
 from aiostream_ds.sources.decoding.fixed_values import FIXED
+from aiostream_ds.sources.decoding.own_names import own_name
 from aiostream_ds.sources.decoding.plain_values import columns_of
 
 __all__ = ["COLUMNS_LIMIT", "LABEL_LIMIT", "NAME_LIMIT", "TEXT_LIMIT", "RecordShape", "RowMaker"]
@@ -104,15 +105,16 @@ class RowMaker:
         reserved = len(row)
         for name, read in self._fixed.items():
             value = record.get(name)
-            row[_own(name, row)] = found = read(value)
+            row[own_name(name, row) if name in row else name] = found = read(value)
             self.left_out += found is None and value is not None and value != ""
         for name in shape.labels:
-            row[_own(name, row)] = _label(name, record[name])
+            found = _label(name, record[name])
+            row[own_name(name, row) if name in row else name] = found
         for name in shape.columns:
             value = record[name]
             if type(value) is int:
                 value = _float(name, value)
-            row[_own(name, row) if name in row else name] = value
+            row[own_name(name, row) if name in row else name] = value
         self.left_out += shape.left_out
         if len(row) == reserved:
             raise BadRecord("expected at least one value, got none")
@@ -138,13 +140,6 @@ def _json_size(value: Any) -> int:
         return len(msgspec.json.encode(value))
     except (OverflowError, RecursionError):
         return TEXT_LIMIT + 1
-
-
-def _own(name: str, row: Mapping[str, Any]) -> str:
-    """The name of a column of the message: another one than those that exist."""
-    while name in row:
-        name += "_"
-    return name
 
 
 def _float(name: str, value: int) -> float:

@@ -5,6 +5,7 @@ from datetime import date, datetime
 from typing import Any
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.decoding.own_names import own_name
 
 __all__ = ["DEPTH_LIMIT", "VALUES_LIMIT", "columns_of", "plain"]
 
@@ -94,7 +95,7 @@ def _text(value: bytes) -> str:
 
 
 def columns_of(record: Mapping[str, Any], whole: Collection[str], longest: int) -> dict[str, Any]:
-    """The values of nested objects as columns `a.b`.
+    """The values of nested objects as columns `a.b`. Raises BadRecord: too many have one name.
 
     Args:
         whole: keys whose objects stay values.
@@ -106,8 +107,8 @@ def columns_of(record: Mapping[str, Any], whole: Collection[str], longest: int) 
             found[key] = value
             continue
         for name, leaf in _leaves(key, value, longest, DEPTH_LIMIT):
-            while name in found or (name in record and name != key):
-                name += "_"
+            if name in found or (name in record and name != key):
+                name = own_name(name, found, record)
             found[name] = leaf
     return found
 

@@ -54,11 +54,15 @@ def comma_cell(text: str) -> float | str | None:
 def distinct(names: Iterable[str]) -> Iterable[str]:
     """A unique name for each column: `x`, `x 2`, and `column 3` for a column without a name."""
     seen: set[str] = set()
+    counts: dict[str, int] = {}  # of names that are repeated: their search goes on where it ended
     for number, name in enumerate(names, 1):
         name = name or f"column {number}"
-        found, count = name, 1
-        while found in seen:
-            count += 1
-            found = f"{name} {count}"
+        found = name
+        if found in seen:
+            count = counts.get(name, 1)
+            while found in seen:
+                count += 1
+                found = f"{name} {count}"
+            counts[name] = count
         seen.add(found)
         yield found

@@ -10,6 +10,8 @@ from typing import Any
 
 from aiostream_ds._frames.times import EPOCH
 from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
+from aiostream_ds.sources.decoding.message_rows import LABEL_LIMIT, NAME_LIMIT
+from aiostream_ds.sources.decoding.own_names import own_name
 
 __all__ = ["METRICS_LIMIT", "RESOURCE_LABELS", "is_export", "metric_records"]
 
@@ -34,48 +36,59 @@ def is_export(document: Any) -> bool:
 
 
 def metric_records(
-    export: Mapping[str, Any], time: str, *, keeps_tags: bool
+    export: Mapping[str, Any], time: str, rows: int, *, keeps_tags: bool
 ) -> Iterator[dict[str, Any] | BadRecord]:
     """The records of an export, and for each point that is not one, why.
 
     Args:
         time: the key of the time in the records.
+        rows: the most records that there may be, with points that are not one. After one more, the
+            rest of the export is not read.
         keeps_tags: whether the attributes stay one value, `tags`; else each is a column.
     """
-    found: dict[Key, dict[str, Any]] = {}
-    for resource, metric in _metrics(export):
-        if isinstance(metric, BadRecord):
-            yield metric
-            continue
-        for point in _points(metric):
-            try:
-                moment, tags, values = _point(point, metric, resource)
-            except BadRecord as error:
-                yield error
-                continue
+    found: dict[Key, _PointRecord] = {}
+    bad = 0
+    for resource, name, point in _points(export):
+        try:
+            moment, tags, values = _point(point, name, resource)
             key = moment, tuple(sorted(tags.items()))
             record = found.get(key)
             if record is None:
-                record = found[key] = _record(time, moment, tags, keeps_tags)
-            for name, value in values.items():
-                while name in record:
-                    name += "_"
-                record[name] = value
-    yield from found.values()
+                record = found[key] = _PointRecord(time, moment, tags, keeps_tags)
+            record.add(values)
+        except BadRecord as error:
+            bad += 1
+            yield error
+        if len(found) + bad > rows:
+            break
+    for each in found.values():
+        yield each.values
 
 
-def _record(
-    time: str, moment: str | None, tags: dict[str, Any], keeps_tags: bool
-) -> dict[str, Any]:
-    record: dict[str, Any] = {}
-    if moment is not None:
-        record[time] = moment
-    if keeps_tags:
-        record["tags"] = tags
-        return record
-    for name, value in tags.items():
-        record[name + "_" if name in record else name] = value
-    return record
+class _PointRecord:
+    """The record of the points of one time and the same attributes."""
+
+    __slots__ = ("_labels", "values")
+
+    def __init__(
+        self, time: str, moment: str | None, tags: dict[str, Any], keeps_tags: bool
+    ) -> None:
+        """Raises BadRecord: too many attributes would have one name."""
+        self.values: dict[str, Any] = {} if moment is None else {time: moment}
+        if keeps_tags:
+            self.values["tags"] = tags
+        else:
+            for name, value in tags.items():
+                self.values[own_name(name, self.values)] = value
+        self._labels = frozenset(self.values)
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add the values of a point. Raises BadRecord, and adds none: it has them already."""
+        named = {own_name(name, self._labels): value for name, value in values.items()}
+        for name in named:
+            if name in self.values:
+                raise BadRecord(f"the point repeats {name} of the same time and attributes")
+        self.values.update(named)
 
 
 def _metrics(
@@ -89,11 +102,10 @@ def _metrics(
             yield {}, resource_metrics
             continue
         try:
-            attributes = _attributes(_object(resource_metrics.get("resource")))
+            labels = _resource_labels(_object(resource_metrics.get("resource")))
         except BadRecord as error:
             yield {}, error
             continue
-        labels = {name: attributes[name] for name in RESOURCE_LABELS if name in attributes}
         for scope in _objects(resource_metrics, "scopeMetrics"):
             count = _counted(count)
             if isinstance(scope, BadRecord):
@@ -102,6 +114,19 @@ def _metrics(
             for metric in _objects(scope, "metrics"):
                 count = _counted(count)
                 yield labels, metric
+
+
+def _resource_labels(resource: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that each of its rows has, which must be short. Raises BadRecord."""
+    attributes = _attributes(resource)
+    labels = {name: attributes[name] for name in RESOURCE_LABELS if name in attributes}
+    for name, text in labels.items():
+        if len(text) > LABEL_LIMIT:
+            raise BadRecord(
+                f"the attribute {name} of a resource must have at most {LABEL_LIMIT:,} characters,"
+                f" got {len(text):,}"
+            )
+    return labels
 
 
 def _counted(count: int) -> int:
@@ -129,24 +154,44 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _points(metric: Mapping[str, Any]) -> Iterator[dict[str, Any] | BadRecord]:
+def _points(
+    export: Mapping[str, Any],
+) -> Iterator[tuple[dict[str, Any], str, dict[str, Any] | BadRecord]]:
+    """Each point with the labels of its resource and the name of its metric."""
+    for resource, metric in _metrics(export):
+        if isinstance(metric, BadRecord):
+            yield resource, "", metric
+            continue
+        for point in _points_of(metric):
+            yield resource, metric.get("name", ""), point
+
+
+def _points_of(metric: Mapping[str, Any]) -> Iterator[dict[str, Any] | BadRecord]:
     kind = next((each for each in _KINDS if isinstance(metric.get(each), dict)), None)
     if kind is None:
         name = shown(metric.get("name"))
         yield BadRecord(f"expected one of {', '.join(_KINDS)} in the metric {name}, got none")
         return
-    yield from _objects(metric[kind], "dataPoints")
+    problem = _name_problem(metric.get("name"))  # once: the name may be as long as the body
+    for point in _objects(metric[kind], "dataPoints"):
+        yield point if problem is None else BadRecord(problem)
+
+
+def _name_problem(name: Any) -> str | None:
+    """Why it is not the name of a metric."""
+    if not isinstance(name, str) or not name:
+        return f"expected the name of a metric, got {shown(name)}"
+    if len(name) > NAME_LIMIT:
+        return f"the name of a metric must have at most {NAME_LIMIT} characters, got {len(name):,}"
+    return None
 
 
 def _point(
-    point: dict[str, Any] | BadRecord, metric: Mapping[str, Any], resource: Mapping[str, Any]
+    point: dict[str, Any] | BadRecord, name: str, resource: Mapping[str, Any]
 ) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
     """The time, the labels and the values of a point. Raises BadRecord."""
     if isinstance(point, BadRecord):
         raise point
-    name = metric.get("name")
-    if not isinstance(name, str) or not name:
-        raise BadRecord(f"expected the name of a metric, got {shown(name)}")
     if _integer(point.get("flags", 0), "flags") & _NO_VALUE:
         raise BadRecord(f"the point of {name} has no recorded value")
     values = _values(name, point)

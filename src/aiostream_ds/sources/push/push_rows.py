@@ -146,7 +146,7 @@ class BodyDecoder:
         return self._selector.records(document)
 
     def _metrics(self, export: dict[str, Any]) -> Iterator[Any]:
-        return metric_records(export, self._settings.time, keeps_tags=self._keeps_tags)
+        return metric_records(export, self._settings.time, PUSH_ROWS, keeps_tags=self._keeps_tags)
 
 
 def _check_nested(row: dict[str, Any], labels: Collection[str]) -> None:

@@ -20,7 +20,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
             found[name] = value
             continue
         for key, text in value.items():
-            while key in found or (key in row and key != "tags"):
+            while key in found or (key in row and key != "tags"):  # LABEL_LIMIT bounds the tags
                 key += "_"
             found[key] = text
     return found

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds.sources.decoding import MessageDecoder, MessageErrors
+from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.decoding.own_names import own_name
 from aiostream_ds.sources.redis.entry_reader import Entry
 from aiostream_ds.sources.redis.positions import parse_id
 from aiostream_ds.sources.redis.redis_settings import RedisSettings
@@ -105,7 +107,11 @@ class EntryRows:
             return []
         fields = dict(zip(values[::2], values[1::2], strict=True))
         if 2 * len(fields) < len(values):
-            fields = _distinct(values)
+            try:
+                fields = _distinct(values)
+            except BadRecord as error:
+                self.decoder.add_bad(name, str(error), values[1][:1_000])
+                return []
         payload = fields.pop(self._payload_field, None) if self._payload_field else None
         if payload is None:
             return self.decoder.field_rows(fields, extra, ms, address=name)
@@ -120,13 +126,14 @@ class EntryRows:
 
 
 def _distinct(values: list[bytes]) -> dict[bytes, bytes]:
-    """The fields of an entry that has a field several times: later ones get a trailing `_`."""
-    fields: dict[bytes, bytes] = {}
+    """The fields of an entry that has a field several times: later ones get a trailing `_`.
+
+    Raises BadRecord: it has one too often.
+    """
+    fields: dict[str, bytes] = {}
     for name, value in zip(values[::2], values[1::2], strict=True):
-        while name in fields:
-            name += b"_"
-        fields[name] = value
-    return fields
+        fields[own_name(name.decode(errors="surrogateescape"), fields)] = value
+    return {name.encode(errors="surrogateescape"): value for name, value in fields.items()}
 
 
 def _columns(fields: dict[bytes, bytes]) -> dict[str, Any]:

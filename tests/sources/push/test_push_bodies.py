@@ -1,12 +1,15 @@
 """The bodies of pushes: rows of every format, bad rows by their index, limits, hostile bodies."""
 
 import gzip
+import io
 import json
 import random
 import tracemalloc
 import zlib
+from array import array
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from struct import pack, unpack_from
 from typing import Any
 
 import msgspec
@@ -453,6 +456,35 @@ def big_dictionary() -> bytes:
     return arrow(pa.table({"v": column}))
 
 
+def shared_columns(count: int, length: int = 20_000) -> bytes:
+    """Columns of integers that all have the bytes of the first one."""
+    data = pa.py_buffer(array("q", range(length)))
+    column = pa.Array.from_buffers(pa.int64(), length, [None, data])
+    batch = pa.record_batch({f"c{n}": column for n in range(count)})
+    schema, message = batch.schema.serialize().to_pybytes(), batch.serialize().to_pybytes()
+    (end,) = unpack_from("<i", message, 4)
+    metadata, size = message[: 8 + end], 8 * length
+    for n in range(1, count):
+        at = metadata.rindex(pack("<qq", n * size, size))
+        metadata = metadata[:at] + pack("<qq", 0, size) + metadata[at + 16 :]
+    metadata = metadata.replace(pack("<q", count * size), pack("<q", size))
+    return schema + metadata + message[8 + end :][:size] + b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def dictionary_again() -> bytes:
+    """Batches without rows, each of which has a large dictionary."""
+    column = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), ["x" * 1_000_000, "y"])
+    (batch,) = pa.table({"v": column}).to_batches()
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        for _ in range(600):
+            writer.write_batch(batch.slice(0, 0))
+    return sink.getvalue()
+
+
+FLAGS = pa.array([True] * PUSH_ROWS)
+STRUCTS = pa.StructArray.from_arrays([FLAGS] * 200, [str(n) for n in range(200)])
+
 ARROW_BAD = [
     (b"", "expected an Arrow IPC stream"),
     (b"ARROW1\0\0", "expected an Arrow IPC stream"),
@@ -464,6 +496,12 @@ ARROW_BAD = [
     (arrow(pa.table({"v": pa.array([b"x"])})), "the column 'v' must have numbers"),
     (arrow(pa.table([[1], [2]], names=["v", "v"])), "columns of different names"),
     (big_dictionary(), "expected fewer bytes of text"),
+    (shared_columns(100), "expected columns with bytes of their own"),
+    (shared_columns(3, 1_000), "expected columns with bytes of their own"),
+    (arrow(pa.table({f"c{n}": [1] for n in range(501)})), "at most 500 columns, got 501"),
+    (arrow(pa.table({f"c{n}": FLAGS for n in range(201)})), "at most 4,000,000 values"),
+    (arrow(pa.table({"s": STRUCTS})), "at most 4,000,000 values"),
+    (dictionary_again(), "expected fewer batches with a large dictionary"),
 ]
 
 
@@ -471,6 +509,38 @@ ARROW_BAD = [
 def test_arrow_that_is_none_or_would_expand_is_refused(body, reason):
     status, message = refusal(body, "application/vnd.apache.arrow.stream")
     assert status == 400 and reason in message
+
+
+def test_parts_of_tables_are_taken_with_any_size_of_batches():
+    table = pa.table(
+        {
+            "v": pa.array(range(1_000)),
+            "text": pa.array([f"x{n}" for n in range(1_000)]),
+            "flag": pa.array([n % 3 == 0 for n in range(1_000)]),
+            "none": pa.nulls(1_000, pa.float64()),
+            "key": pa.array([f"k{n % 7}" for n in range(1_000)]).dictionary_encode(),
+            "list": pa.array([[n, n + 1] for n in range(1_000)]),
+            "struct": pa.array([{"a": n, "b": "x"} for n in range(1_000)]),
+        }
+    )
+    for first, count, size in ((0, 1, 1), (990, 10, 3), (17, 500, 7), (17, 500, 500), (3, 0, 1)):
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.slice(first, count), max_chunksize=size)
+        found = rows(sink.getvalue(), "application/vnd.apache.arrow.stream")
+        assert [row["v"] for row in found] == [*range(first, first + count)]
+        assert [row["key"] for row in found] == [f"k{n % 7}" for n in range(first, first + count)]
+
+
+def test_the_time_for_a_long_name_does_not_grow_with_the_rows():
+    long = "x" * 3_000_000
+    body = arrow(pa.table({long: [True] * PUSH_ROWS, "v": [True] * PUSH_ROWS}))
+    found = decode(body, "application/vnd.apache.arrow.stream")
+    assert (len(found.rows), found.values_left_out) == (PUSH_ROWS, PUSH_ROWS)
+    fields = pa.StructArray.from_arrays([pa.array([1])] * 5_000, [f"f{n}" for n in range(5_000)])
+    body = arrow(pa.table({long: fields, "v": [1]}))
+    found = decode(body, "application/vnd.apache.arrow.stream")
+    assert (found.rows, found.values_left_out) == ([{"time": NOW, "v": 1.0}], 1)
 
 
 # -- compression -----------------------------------------------------------------------------------

@@ -25,12 +25,20 @@ _LONGEST = 100  # characters of a text that may be a time
 _TIME_NAMES = frozenset({"time", "timestamp", "@timestamp", "datetime", "date", "ts"})
 """In lower case: keys and columns that can be the time of a row without the key `time`."""
 
+_LONGEST_NAME = max(map(len, _TIME_NAMES))
+
 
 def guess_time(names: Collection[str], settings: RowSettings) -> str | None:
     """The only key or column that is named like a time, unless the settings name another one."""
     if settings.time != "time":
         return None
-    found = [name for name in names if name.lower() in _TIME_NAMES and name not in settings.columns]
+    found = [
+        name
+        for name in names
+        if len(name) <= _LONGEST_NAME  # a long one would be copied for each row
+        and name.lower() in _TIME_NAMES
+        and name not in settings.columns
+    ]
     return found[0] if len(found) == 1 else None
 
 

@@ -7,10 +7,14 @@ expand (compressed buffers, columns that share or repeat values) is refused.
 from collections.abc import Iterator
 from typing import Any
 
-from aiostream_ds.sources.decoding.bad_record import BadRecord
+from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
+from aiostream_ds.sources.decoding.message_rows import COLUMNS_LIMIT, NAME_LIMIT
 from aiostream_ds.sources.push.arrow_compression import is_compressed
 
 __all__ = ["arrow_records"]
+
+_WORK = 64
+"""Times the size of the largest body that is validated; each batch has the dictionaries again."""
 
 
 def arrow_records(payload: bytes, rows: int, size: int) -> Iterator[dict[str, Any]]:
@@ -18,16 +22,19 @@ def arrow_records(payload: bytes, rows: int, size: int) -> Iterator[dict[str, An
 
     Args:
         rows: the most rows that there may be.
-        size: the most bytes of texts that there may be.
+        size: the most bytes of texts, and the most values, that there may be.
 
     Raises BadRecord: it is not such a stream, is invalid, or has values of another kind.
     """
     import pyarrow as pa
     from pyarrow import ipc
 
+    work, own, free, text = _WORK * size, len(payload), size, size
     try:
         _check_messages(payload)
         reader = ipc.open_stream(payload)
+        if len(reader.schema) > COLUMNS_LIMIT:
+            raise BadRecord(f"expected at most {COLUMNS_LIMIT} columns, got {len(reader.schema):,}")
         kinds = {field.name: field.type for field in reader.schema}
         if len(kinds) != len(reader.schema):
             raise BadRecord("expected columns of different names")
@@ -37,13 +44,23 @@ def arrow_records(payload: bytes, rows: int, size: int) -> Iterator[dict[str, An
             rows -= batch.num_rows
             if rows < 0:
                 raise BadRecord("expected fewer rows in a body; send smaller batches")
+            batch.validate()  # the size is only that of a valid batch
+            work -= batch.nbytes
+            if work < 0:
+                raise BadRecord("expected fewer batches with a large dictionary; send larger ones")
             batch.validate(full=True)
+            own -= sum(map(_own_size, batch.columns))
+            if own < 0:
+                raise BadRecord("expected columns with bytes of their own, got shared ones")
+            free -= sum(map(_weight, batch.columns))
+            if free < 0:
+                raise BadRecord(f"expected at most {size:,} values in a body; send smaller batches")
             columns = []
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                size -= _text_size(column)
-                if size < 0:
+                text -= _text_size(column)
+                if text < 0:
                     raise BadRecord(
-                        f"expected fewer bytes of text, got more in the column {name!r}"
+                        f"expected fewer bytes of text, got more in the column {shown(name)}"
                     )
                 columns.append(_values(column))
             names = batch.schema.names
@@ -69,10 +86,32 @@ def _check_messages(payload: bytes) -> None:
             )
 
 
+def _own_size(column: Any) -> int:
+    """The bytes of a column without those of a dictionary, which several batches may have."""
+    from pyarrow import types
+
+    found: int = (column.indices if types.is_dictionary(column.type) else column).nbytes
+    return found
+
+
+def _weight(array: Any) -> int:
+    """The number of values, which may have a bit each; lists and structs take more memory."""
+    from pyarrow import types
+
+    kind, count = array.type, len(array)
+    if types.is_struct(kind):
+        fields = range(kind.num_fields)
+        return 4 * count + sum(_weight(array.field(number)) for number in fields)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return 2 * count + _weight(array.flatten())
+    return count
+
+
 def _check_type(name: str, kind: Any, depth: int = 8) -> None:
     """Raises BadRecord for a type whose values are not those of JSON, or can repeat themselves."""
     from pyarrow import types
 
+    name = name[:NAME_LIMIT]
     if depth and types.is_struct(kind):
         for number in range(kind.num_fields):
             _check_type(f"{name}.{kind[number].name}", kind[number].type, depth - 1)
@@ -97,8 +136,8 @@ def _check_type(name: str, kind: Any, depth: int = 8) -> None:
     ):
         return
     raise BadRecord(
-        f"the column {name!r} must have numbers, booleans, texts, times, or lists or structs of"
-        f" these, got {kind}"
+        f"the column {shown(name)} must have numbers, booleans, texts, times, or lists or structs"
+        f" of these, got {str(kind)[:NAME_LIMIT]}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_options import NodeOptions
 from aiostream_ds._cluster.sharing import Incoming, Outgoing, Role
@@ -64,8 +65,8 @@ class Nodes:
         self.engines: list[ModelEngine] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def node(self) -> ClusterNode:
-        engine = ModelEngine(self.server, seed=len(self.engines))
+    async def node(self, kind: type[ModelEngine] = ModelEngine) -> ClusterNode:
+        engine = kind(self.server, seed=len(self.engines))
         engine.latency = (0.001, 0.002)
         self.engines.append(engine)
         loop = asyncio.get_running_loop()
@@ -363,3 +364,34 @@ async def test_a_lease_is_renewed_while_many_channels_are_given_up():
             await asyncio.sleep(0.01)
             shortest = min(shortest, made.server.leases["n1"] - made.server.time())
         assert shortest > 0.8 and made.server.operations["take"] - takes > 200
+
+
+class Repeating(ModelEngine):
+    """Repeats a call after a lost connection, as the engine of Redis does."""
+
+    async def leave(self, channel: str, node: str) -> None:
+        try:
+            await super().leave(channel, node)
+        except EngineError:
+            await asyncio.sleep(0.2)
+            await super().leave(channel, node)
+
+
+@pytest.mark.parametrize("kind", [ModelEngine, Repeating])
+@pytest.mark.parametrize("call", ["resign", "leave"])
+async def test_a_channel_is_given_up_in_the_term_that_the_engine_has_after_lost_writes(call, kind):
+    async with nodes() as made:
+        node, other = await made.node(kind), await made.node()
+        await left(made, node, "c")  # a term that the engine will have again
+        _, run = await made.run(node)
+        term = made.server.channels["c"].term
+        made.engines[0].latency = (0.01, 0.01)
+        run.cancel()
+        await sent(made, call)
+        channel = made.server.channels["c"]
+        while channel.node != "n1" or channel.term == term:
+            made.server.lose_writes(1)
+        await asyncio.gather(run, return_exceptions=True)
+        b, _ = await made.run(other)
+        await asyncio.sleep(1.5)
+        assert b.roles[-1] is Role.OWNER

@@ -73,7 +73,7 @@ FAULTS: dict[str, tuple[Edits, str]] = {
         (
             (
                 "node:ClusterNode._give_up_each",
-                "await give_up(self, channel, *self._given_up[channel])",
+                "await give_up(self, channel, 0, start)",
                 "pass",
             ),
         ),

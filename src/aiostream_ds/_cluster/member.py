@@ -69,11 +69,11 @@ class MemberNode(Protocol):
     async def lease_changed(self) -> None:
         """Wait until the lease was renewed, or the engine is away."""
 
-    def give_up_later(self, channel: str, term: int, start: bytes | None) -> None:
+    def give_up_later(self, channel: str) -> None:
         """Give a channel up as soon as the engine can be reached."""
 
-    def has_given_up(self, channel: str) -> None:
-        """The channel was given up."""
+    def has_given_up(self, channel: str, since: float) -> None:
+        """The channel was given up, with calls since that time."""
 
     def channel_count(self) -> int: ...
 
@@ -176,17 +176,16 @@ class ChannelMember:
 
     # -- its life --------------------------------------------------------------------------------
 
-    async def run(self, term: int = 0, start: bytes | None = None) -> None:
+    async def run(self, start: bytes | None = None) -> None:
         """Share the channel until nobody on this node needs it.
 
         Args:
-            term: what `give_up_later` was called with, and the engine has not got yet.
-            start: as `term`.
+            start: payload of a take with which the channel was not given up yet.
 
         Raises:
             Exception: what the source or the sink has raised.
         """
-        self._claim, self._claim_start = term, start
+        self._claim_start = start
         try:
             while not self._is_done:
                 try:
@@ -238,18 +237,18 @@ class ChannelMember:
 
     async def _leave(self) -> None:
         term, start, self.term = self.term or self._claim, self._start or self._claim_start, 0
-        is_given_up = False
+        since, is_given_up = anyio.current_time(), False
         try:
             if not self._node.degraded:
                 with anyio.fail_after(self._node.lease.seconds, shield=True):
                     await give_up(self._node, self.channel, term, start)
-                    self._node.has_given_up(self.channel)
+                    self._node.has_given_up(self.channel, since)
                     is_given_up = True
         except (EngineError, TimeoutError):
             pass
         finally:  # also if it is cancelled again
             if not is_given_up:
-                self._node.give_up_later(self.channel, term, start)
+                self._node.give_up_later(self.channel)
 
     # -- calls of the engine ---------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A process of the cluster: its lease, its channels, and their events."""
 
 from collections.abc import Iterator
+from math import inf
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -94,10 +95,11 @@ class ClusterNode:
         self.alive: frozenset[str] = frozenset()
         self._members: dict[str, ChannelMember] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
-        self._given_up: dict[str, tuple[int, bytes | None]] = {}  # what the engine has to get
+        self._given_up: dict[str, bytes] = {}  # what the engine has to get: payloads of takes
         self._giving_up: dict[str, anyio.Event] = {}  # set when the attempt has ended
         self._may_give_up = anyio.Event()  # channels, and the engine may be there
         self._left: dict[str, float] = {}  # when it got that
+        self._reconnected_at = -inf
         self._lease_changed = anyio.Event()
         self._all_left = anyio.Event()
         self._is_open = self._is_closing = False
@@ -178,9 +180,8 @@ class ClusterNode:
             with anyio.CancelScope() as self._scopes[channel]:
                 if (ended := self._giving_up.get(channel)) is not None:
                     await ended.wait()  # it would take from the member what that gets
-                claim = self._given_up.pop(channel, (0, None))
                 self._left.pop(channel, None)
-                await member.run(*claim)
+                await member.run(self._given_up.pop(channel, None))
         finally:
             del self._members[channel], self._scopes[channel]
             if not self._members:
@@ -233,14 +234,18 @@ class ClusterNode:
         """Wait until the lease was renewed, or the engine is away."""
         await self._lease_changed.wait()
 
-    def give_up_later(self, channel: str, term: int, start: bytes | None) -> None:
-        """Give a channel up as soon as the engine can be reached."""
-        self._given_up[channel] = term, start
+    def give_up_later(self, channel: str) -> None:
+        """Give a channel up as soon as the engine can be reached: any term that it has of this node
+        then, for it may lose some."""
+        run = self.options.random.getrandbits(63) + 1
+        self._given_up[channel] = self.codec.encode(TermStart(run, self.name))
 
-    def has_given_up(self, channel: str) -> None:
+    def has_given_up(self, channel: str, since: float) -> None:
         """The engine has a resignation. It may lose it, also with the terms of others that came
         later: then nobody could take the channel."""
         now = self._left[channel] = anyio.current_time()
+        if since <= self._reconnected_at:
+            self.give_up_later(channel)
         while now - next(iter(self._left.values())) > _REMEMBER:
             del self._left[next(iter(self._left))]
 
@@ -317,16 +322,17 @@ class ClusterNode:
             if channel in self._members or channel not in self._given_up:
                 continue  # a member has it, and gives it up when it leaves
             self._giving_up[channel] = anyio.Event()
+            since, start = anyio.current_time(), self._given_up[channel]
             try:
                 with anyio.fail_after(self.options.lease):
-                    await give_up(self, channel, *self._given_up[channel])
+                    await give_up(self, channel, 0, start)
             except (EngineError, TimeoutError):
                 self._given_up[channel] = self._given_up.pop(channel)  # others come first
                 return
             finally:
                 self._giving_up.pop(channel).set()
             del self._given_up[channel]
-            self.has_given_up(channel)
+            self.has_given_up(channel, since)
 
     # -- the other nodes -------------------------------------------------------------------------
 
@@ -371,8 +377,8 @@ class ClusterNode:
             return
         for member in tuple(self._members.values()):
             member.on_reconnected()
+        self._reconnected_at = anyio.current_time()
         for channel in self._left:
             if channel not in self._members and channel not in self._given_up:
-                run = self.options.random.getrandbits(63) + 1
-                self._given_up[channel] = 0, self.codec.encode(TermStart(run, self.name))
+                self.give_up_later(channel)
         self._may_give_up.set()

@@ -12,6 +12,8 @@ __all__ = ["PushAccess"]
 
 _RANKS: Mapping[str, int] = {"Viewer": 1, "Editor": 2, "Admin": 3}
 
+_ROLES = frozenset({*_RANKS, "None"})
+
 
 class PushAccess:
     """The rules of one data source.
@@ -44,7 +46,7 @@ class PushAccess:
                 f" {' and '.join(allowed) or 'nobody'}",
             )
         for pattern, members in self._paths:
-            if pattern.match(path) is not None and not {user.login, user.role} & {*members}:
+            if pattern.match(path) is not None and not _is_member(user, members):
                 raise PushRefused(
                     403,
                     f"{_who(user)} may not push to {path!r}: pushPaths allows others the paths"
@@ -53,6 +55,13 @@ class PushAccess:
 
     def _has_role(self, user: User) -> bool:
         return self._role != "none" and _RANKS.get(user.role, 0) >= _RANKS[self._role]
+
+
+def _is_member(user: User, members: Sequence[str]) -> bool:
+    """Whether a user is one of these logins and roles. The name of a role is not a login: users may
+    choose theirs."""
+    names = {user.role} & _ROLES | {user.login} - _ROLES - {""}
+    return not names.isdisjoint(members)
 
 
 def _who(user: User) -> str:

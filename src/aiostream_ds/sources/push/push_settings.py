@@ -38,8 +38,8 @@ class PushSettings(DecodingSettings):
     push_paths: Annotated[
         dict[str, list[str]], Meta(examples=[{"lab/{name:rest}": ["sa-1-lab"]}])
     ] = {}
-    """Logins and roles by patterns of paths: only they may push to a path that matches. Without a
-    pattern that matches, everybody may who may push at all."""
+    """Logins and roles by patterns of paths: only they may push to a path that matches. A name of a
+    role means the role. Without a pattern that matches, everybody may who may push at all."""
     rows_per_second: Annotated[int, Meta(ge=0)] = 100_000
     """Rows per second that are taken, averaged over some seconds; 0: no limit."""
     bytes_per_second: Annotated[int, Meta(ge=0)] = 50_000_000

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from aiostream_ds.models import Response, User
+from aiostream_ds.models import Request, Response, User
 from aiostream_ds.sources.push import Pushed, push_intake
 from aiostream_ds.sources.push.push_errors import PushRefused
 from aiostream_ds.sources.push.push_quota import BURST, PushRate
@@ -244,6 +244,10 @@ async def test_concurrent_pushes_with_one_key_are_stored_once():
             "allows others the paths",
         ),
         ({"pushPaths": {"{login}/x": ["Admin"]}}, EDITOR, "ed/x", "'ed' (Editor) may not push to"),
+        ({"pushPaths": {"a": ["Admin"]}}, User(login="Admin", role="Editor"), "a", "allows others"),
+        ({"pushPaths": {"a": ["Editor"]}}, User(login="Editor", role="Admin"), "a", "others"),
+        ({"pushPaths": {"a": ["ed"]}}, User(login="x", role="ed"), "a", "may not push"),
+        ({"pushPaths": {"a": [""]}}, User(role="Editor"), "a", "others"),
     ],
 )
 async def test_who_may_not_push_has_the_reason_in_words(settings, user, path, reason):
@@ -263,6 +267,7 @@ async def test_who_may_not_push_has_the_reason_in_words(settings, user, path, re
         ({"pushRole": "none", "pushLogins": ["sa-1-lab"]}, ROBOT, "a"),
         ({"pushLogins": ["sa-1-lab"], "pushPaths": {"lab/{p}": ["sa-1-lab"]}}, ROBOT, "lab/a"),
         ({"pushPaths": {"lab/{p}": ["Editor"]}}, EDITOR, "lab/a"),
+        ({"pushPaths": {"a": ["Editor"]}}, User(login="Admin", role="Editor"), "a"),
         ({"pushPaths": {"lab/{p}": ["sa-1-lab"]}}, EDITOR, "other/a"),
     ],
 )
@@ -319,6 +324,63 @@ async def test_a_channel_beyond_the_limit_is_refused_and_the_others_go_on():
             assert (await post(grafana, path, {"v": 1})).status == status
         response = await post(grafana, "c", {"v": 1})
         assert "at most 2 channels, which the setting maxChannels allows" in message(response)
+
+
+async def statuses(grafana: Grafana, paths: list[str], body: Any) -> list[int]:
+    """The statuses of pushes at the same time."""
+    found: list[int] = []
+
+    async def push(path: str) -> None:
+        found.append((await post(grafana, path, body)).status)
+
+    async with anyio.create_task_group() as tasks:
+        for path in paths:
+            tasks.start_soon(push, path)
+    return sorted(found)
+
+
+async def test_pushes_at_the_same_time_make_no_more_channels_than_the_limit():
+    async with serve_in_memory(Pushed, settings={"maxChannels": 2}) as grafana:
+        paths = [f"p{n // 2}" for n in range(50)]
+        assert await statuses(grafana, paths, {"v": 1}) == [200] * 4 + [429] * 46
+        source = await grafana.data_source(Pushed)
+        assert len(await source._store.channels()) == 2
+
+
+async def test_a_path_of_which_nothing_was_stored_gives_its_place_to_another():
+    async with serve_in_memory(Pushed, settings={"maxChannels": 1}) as grafana:
+        for body in ({"v": 1, "time": "x"}, [], b"{"):
+            await statuses(grafana, ["a", "b"], body)
+        assert (await post(grafana, "c", {"v": 1})).status == 200
+        assert (await post(grafana, "d", {"v": 1})).status == 429
+
+
+async def test_a_path_whose_push_was_cancelled_while_it_was_stored_is_a_channel():
+    async with serve_in_memory(Pushed, settings={"maxChannels": 1}) as grafana:
+        source = await grafana.data_source(Pushed)
+        append = source._store.append
+
+        async def append_and_end(*arguments: Any) -> Any:
+            await append(*arguments)
+            scope.cancel()
+            await anyio.sleep_forever()
+
+        source._store.append = append_and_end
+        request = Request(body=b'{"v": 1}', user=EDITOR)
+        with anyio.CancelScope() as scope:
+            await source.push("a", request)
+        assert scope.cancelled_caught
+        source._store.append = append
+        assert (await post(grafana, "b", {"v": 1})).status == 429
+        assert (await post(grafana, "a", {"v": 1})).status == 200
+
+
+@pytest.mark.parametrize("count", [10, 2_000])  # in the event loop, and in a thread
+async def test_pushes_at_the_same_time_do_not_exceed_the_rates(count):
+    body = [{"v": n, "text": "x" * 10} for n in range(count)]
+    for settings in ({"rowsPerSecond": 1}, {"bytesPerSecond": 1}):
+        async with serve_in_memory(Pushed, settings=settings) as grafana:
+            assert await statuses(grafana, ["a"] * 20, body) == [200] + [429] * 19
 
 
 async def test_a_path_of_which_no_row_was_taken_is_no_channel():

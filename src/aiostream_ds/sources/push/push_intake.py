@@ -71,7 +71,10 @@ class PushIntake:
         try:
             self._access.check(request.user, path)
             kind = body_kind(request.header("content-type"), self._settings.format)
-            result, is_otlp = await self._take(path, request, kind)
+            self._rows.check()
+            self._bytes.check()
+            with self._channels.reserve(path):
+                result, is_otlp = await self._take(path, request, kind)
         except PushRefused as error:
             self.audit.refused(request.user, path, error)
             return answers.refused(error, "protobuf" if kind == "otlp" else "")
@@ -80,14 +83,10 @@ class PushIntake:
         return answers.taken(result, otlp)
 
     async def _take(self, path: str, request: Request, kind: BodyKind) -> tuple[PushResult, bool]:
-        """Check, decode and store a body. Raises PushRefused."""
-        self._rows.check()
-        self._bytes.check()
-        self._channels.check(path)
+        """Decode and store a body. Raises PushRefused."""
         key = _key(request, path)
         self._bytes.take(len(request.body))
         found = await self._decode(request, kind)
-        self._rows.take(len(found.rows) + found.bad)
         result = PushResult(
             taken=len(found.rows),
             refused=found.refused,
@@ -114,6 +113,9 @@ class PushIntake:
             raise PushRefused(503, error.message, retry_after=5) from error
         except (TypeError, ValueError) as error:
             raise PushRefused(400, str(error)) from error
+        except anyio.get_cancelled_exc_class():
+            self._channels.add(path)  # the rows may be stored nevertheless
+            raise
         self._channels.add(path)
         result.repeated = stored.repeated
         result.last = stored.last
@@ -132,12 +134,19 @@ class PushIntake:
         self._waiting += size
         try:
             async with self._decoding:
-                work = partial(self._rows_of, request, kind, time.time_ns() // 1_000_000)
-                if size <= INLINE_BYTES and not request.header("content-encoding"):
-                    return work()
-                return await anyio.to_thread.run_sync(work, limiter=self._threads)
+                self._rows.check()  # again: others may have been decoded meanwhile
+                found = await self._decoded(request, kind)
+                self._rows.take(len(found.rows) + found.bad)
+                return found
         finally:
             self._waiting -= size
+
+    async def _decoded(self, request: Request, kind: BodyKind) -> DecodedBody:
+        """The rows of a body, in a thread if it is large. Raises PushRefused."""
+        work = partial(self._rows_of, request, kind, time.time_ns() // 1_000_000)
+        if len(request.body) <= INLINE_BYTES and not request.header("content-encoding"):
+            return work()
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
     def _rows_of(self, request: Request, kind: BodyKind, received: int) -> DecodedBody:
         body = read_body(request, kind, self._settings.max_message)

@@ -200,6 +200,21 @@ def test_rows_that_the_server_refuses_are_reported_and_do_not_stop_the_others(se
     assert caplog.text.count("n must be even") == 1  # further ones are counted
 
 
+def test_values_and_times_that_the_server_takes_in_another_way_are_in_the_log(server, caplog):
+    warning = "the earliest time is 1970-01-01; timeUnit is s: is it another one?\n\x1b[1mand more"
+    for left_out in (2, 3):
+        answer = {"taken": 1, "refused": [], "values_left_out": left_out, "warnings": [warning]}
+        server.answers.append((200, {}, answer))
+    with make(server) as push:
+        for n in range(3):
+            push.send({"n": n})
+            push.flush(5)
+    assert (push.counts.taken, push.counts.values_left_out) == (3, 5)
+    assert caplog.text.count("the server has left out 2 values, which do not fit") == 1
+    assert caplog.text.count("the server warns: the earliest time is 1970-01-01") == 1
+    assert "and more" not in caplog.text
+
+
 def test_a_batch_without_any_good_row_does_not_stop_the_client(server):
     server.refuse = lambda row: "bad" if row["n"] < 3 else ""
     with make(server, batch_rows=3, batch_age=60) as push:

@@ -22,7 +22,14 @@ import msgspec
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._loop_calls import wake
 from aiostream_ds._short_repr import short_repr
-from aiostream_ds.push.rejections import PushError, PushRejected, PushUnsent, TooLarge, TryAgain
+from aiostream_ds.push.rejections import (
+    PushError,
+    PushRejected,
+    PushUnsent,
+    TooLarge,
+    TryAgain,
+    shortened,
+)
 from aiostream_ds.push.waiting_rows import PushBatch, RowBlock, WaitingRows
 
 if TYPE_CHECKING:
@@ -81,7 +88,8 @@ class PushCounts(msgspec.Struct, frozen=True):
 
     `sent` rows were given to `send`. Of these the server has `taken` some and `refused` others,
     `dropped` ones were lost because the buffer was full, and `waiting` ones have no answer yet.
-    `retries` is the number of requests that were repeated, `last_error` why the last one was.
+    `retries` is the number of requests that were repeated, `last_error` why the last one was. Of
+    rows that were taken, `values_left_out` values were not: they do not fit their columns.
     """
 
     sent: int
@@ -91,6 +99,7 @@ class PushCounts(msgspec.Struct, frozen=True):
     waiting: int
     retries: int
     last_error: str = ""
+    values_left_out: int = 0
 
 
 OnRefused = Callable[[Any, str], None]
@@ -135,6 +144,7 @@ class Delivery:
         self._key = 0
         self._max_bytes = self._limits.batch_bytes
         self._sent = self._taken = self._refused = self._dropped = self._retries = 0
+        self._values_left_out = 0
         self._last_error = ""
         self._log_after: dict[str, float] = {}
 
@@ -152,6 +162,7 @@ class Delivery:
                 self._rows_without_answer(),
                 self._retries,
                 self._last_error,
+                self._values_left_out,
             )
 
     def add(self, block: RowBlock) -> bool:
@@ -329,9 +340,9 @@ class Delivery:
                 self._split(batch, len(body), str(error))
                 return
             else:
-                self._settle(
-                    batch, answer.taken, [(each.row, each.reason) for each in answer.refused]
-                )
+                self._report_values(answer)
+                refused = [(each.row, each.reason) for each in answer.refused]
+                self._settle(batch, answer.taken, refused)
                 return
 
     def _pause(self, seconds: float, *, obey: bool) -> bool:
@@ -382,15 +393,18 @@ class Delivery:
                 log.exception("on_refused has failed")
 
     def _report_values(self, answer: "PushAnswer") -> None:
-        """Log what the server has taken in another way than it was sent."""
-        if answer.values_left_out:
+        """Count and log what the server has taken in another way than it was sent."""
+        if answer.values_left_out > 0:
+            with self._lock:
+                self._values_left_out += answer.values_left_out
             self._warn(
                 "values",
-                "the server has left out %d values that do not fit their columns",
-                answer.values_left_out,
+                "the server has left out %d values, which do not fit their columns or are beyond a"
+                " limit",
+                self._values_left_out,
             )
-        for text in answer.warnings:
-            self._warn("warning", "the server warns: %s", text)
+        if answer.warnings:
+            self._warn("warning", "the server warns: %s", shortened("; ".join(answer.warnings)))
 
     def _note_retry(self, url: str, reason: str, seconds: float) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ __all__ = [
     "TryAgain",
     "message_in",
     "rejection",
+    "shortened",
 ]
 
 _LONGEST = 300  # characters of a server's message
@@ -84,15 +85,16 @@ def message_in(body: bytes) -> str:
         found = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         text = body.decode("utf-8", "replace").strip()
-        return "" if text[:1] == "<" else _shortened(text)
+        return "" if text[:1] == "<" else shortened(text)
     if isinstance(found, dict):
         for key in ("message", "error", "reason"):
             if isinstance(found.get(key), str) and found[key]:
-                return _shortened(found[key])
+                return shortened(found[key])
     return ""
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """The first line of a server's text, without what is not printable."""
     line = text.partition("\n")[0].strip()
     line = "".join(c if c.isprintable() else "�" for c in line[: _LONGEST + 1])
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -4,12 +4,16 @@ import msgspec
 import pytest
 
 from aiostream_ds import Cursor
-from aiostream_ds._channels.policy import PACKET_BYTES
+from aiostream_ds._channels.observer import ChannelKey
+from aiostream_ds._channels.policy import PACKET_BYTES, Policy
+from aiostream_ds._channels.registry import ChannelRegistry
+from aiostream_ds._cluster.packet_codec import PacketCodec, SharedMessage
+from aiostream_ds._cluster.sharing import Incoming
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
-from aiostream_ds._grafana.shared_channel import _after, _parts
+from aiostream_ds._grafana.shared_channel import SharedChannel, SharedStream, _after, _parts
 from aiostream_ds._telemetry import Counters
 
 TIME = 1_700_000_000_000
@@ -51,3 +55,30 @@ def test_a_message_has_one_schema_and_one_epoch_and_is_not_larger_than_a_packet(
         ("2", [b"c"]),
         ("2", [b"d"]),
     ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"fields":[{', b"[]", b'{"fields":[{"name":"a","type":"x","typeInfo":{"frame":"new"}}]}'],
+)
+async def test_a_schema_that_cannot_be_read_is_counted_and_the_next_one_is_used(body):
+    counters, codec, encoder = Counters(), PacketCodec("c"), RowEncoder()
+
+    async def run(channel: object) -> None: ...
+
+    stream = SharedStream(ChannelKey("uid", "c"), run, Policy(), KIND, None, encoder.learn)
+    shared = SharedChannel(stream, ChannelRegistry(), codec, counters)
+
+    def incoming(body: bytes) -> Incoming:
+        message = SharedMessage(cursors=CursorRange("e", 1, 1))
+        return Incoming(codec.encode(message), codec.encode_schema(Schema(body, "f")), None)
+
+    shared.joined(None, [incoming(body)])
+    shared.receive(incoming(body))
+    assert counters.dropped["cluster"] == 2
+    assert encoder.schema is None
+    shared.receive(
+        incoming(b'{"fields":[{"name":"n","type":"number","typeInfo":{"frame":"int64"}}]}')
+    )
+    assert counters.dropped["cluster"] == 2
+    assert b'"n"' in encoder.schema.body

@@ -211,14 +211,20 @@ class SharedChannel:
     def _decode(self, incoming: Incoming) -> SharedMessage | None:
         try:
             message, schema = self._codec.decode(incoming.payload, incoming.schema)
+            if schema is not self._schema and schema.body:
+                self._learn(schema)
         except UnreadableMessage as error:
             self._report_unreadable(error)
             return None
-        if schema is not self._schema:
-            self._schema = schema
-            if schema.body:
-                self._stream.learn(schema)
+        self._schema = schema
         return message
+
+    def _learn(self, schema: Schema) -> None:
+        """Raises UnreadableMessage for columns that this version does not know."""
+        try:
+            self._stream.learn(schema)
+        except ValueError as error:  # of msgspec
+            raise UnreadableMessage(str(error)) from None
 
     def _report_unreadable(self, error: UnreadableMessage) -> None:
         self._counters.count_dropped("cluster")

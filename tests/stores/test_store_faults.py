@@ -227,6 +227,73 @@ def test_after_a_crash_of_the_system_no_cursor_is_used_again(tmp_path, monkeypat
     asyncio.run(after())
 
 
+async def copied_main_file(source: Path, target: Path) -> None:
+    """The files after a power cut that lost the write-ahead log as a whole."""
+    target.mkdir()
+    shutil.copy(source / "rows.sqlite", target)
+
+
+async def test_without_the_write_ahead_log_no_cursor_is_used_again(tmp_path, monkeypatch):
+    async with SqliteStore(tmp_path / "a") as store:
+        await store.append("old", rows(10))
+    async with SqliteStore(tmp_path / "a") as store:
+        seen = {(await store.newest("old")).epoch: 15}
+        await store.append("old", rows(5))
+        await store.append("new", rows(7))
+        seen_new = await store.newest("new")
+        await copied_main_file(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(sqlite_file, "_boot", lambda: "another")
+    for _ in range(2):  # the second crash loses what was stored after the first one
+        async with SqliteStore(tmp_path / "b") as store:
+            first = (await store.append("old", rows(5))).first
+            epoch, last = await store.newest("old")
+            assert first > seen[epoch]
+            seen[epoch] = last
+            await store.append("new", rows(3))
+            assert (await store.newest("new")).epoch != seen_new.epoch
+            seen_new = await store.newest("new")
+            shutil.rmtree(tmp_path / "c", ignore_errors=True)
+            await copied_main_file(tmp_path / "b", tmp_path / "c")
+        shutil.rmtree(tmp_path / "b")
+        shutil.copytree(tmp_path / "c", tmp_path / "b")
+        monkeypatch.setattr(sqlite_file, "_boot", lambda: "a third")
+
+
+async def test_a_new_file_whose_write_ahead_log_is_lost_has_another_epoch(tmp_path, monkeypatch):
+    async with SqliteStore(tmp_path / "a") as store:
+        await store.append("new", rows(7))
+        seen = await store.newest("new")
+        await copied_main_file(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(sqlite_file, "_boot", lambda: "another")
+    async with SqliteStore(tmp_path / "b") as store:
+        await store.append("new", rows(3))
+        assert (await store.newest("new")).epoch != seen.epoch
+
+
+async def test_after_a_lost_deletion_no_cursor_is_used_again(tmp_path, monkeypatch):
+    async with SqliteStore(tmp_path / "a") as store:
+        await store.append("x", rows(10))
+    async with SqliteStore(tmp_path / "a") as store:
+        await store.delete("x")
+        await store.append("x", rows(20))
+        seen = await store.newest("x")
+        await copied_main_file(tmp_path / "a", tmp_path / "b")
+    monkeypatch.setattr(sqlite_file, "_boot", lambda: "another")
+    async with SqliteStore(tmp_path / "b") as store:
+        assert (await store.rows_after("x", 0, 100)).rows[-1]["cursor"] == 10
+        for _ in range(2):
+            await store.append("x", rows(1))
+            assert (await store.newest("x")).epoch != seen.epoch
+            await store.delete("x")
+
+
+@pytest.mark.parametrize(("sync", "value"), [("normal", 1), ("full", 2)])
+def test_commits_of_an_open_file_wait_as_sync_demands(tmp_path, sync, value):
+    file = sqlite_file.open_file(tmp_path / "rows.sqlite", sync)
+    assert file.writer.execute("PRAGMA synchronous").fetchone() == (value,)
+    file.close()
+
+
 async def test_after_a_crash_of_the_process_cursors_go_on(tmp_path):
     async with SqliteStore(tmp_path / "a") as store:
         await store.append("a", rows(10))

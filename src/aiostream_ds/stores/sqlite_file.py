@@ -27,8 +27,9 @@ power cut or a crash of the system may lose the last seconds. "full": the disk, 
 LOCK_WAIT = 5.0
 """Seconds to wait for another process to close the store: one that Grafana has just replaced."""
 
-CURSOR_JUMP = 1 << 20
-"""Cursors that are left out when the system has crashed: those of rows that it may have lost."""
+CURSOR_JUMP = 1 << 32
+"""Cursors that are left out when the system has crashed: those of rows that it may have lost.
+Operating systems write within a minute; no disk takes so many rows meanwhile."""
 
 _VERSION = 1
 _APPLICATION = 0x41446473
@@ -242,9 +243,16 @@ def _make_tables(database: "sqlite3.Connection") -> None:
 
 def _leave_out_lost_cursors(database: "sqlite3.Connection") -> None:
     """After a crash of the system the last rows may be lost, which viewers have seen: their cursors
-    are not used again."""
+    are not used again. Lost, too, may be that a channel was made or deleted: those that are made
+    from now on have epochs that were not used.
+
+    That the file is open is on the disk, in the main file, before a row is stored: else, after a
+    crash which loses the write-ahead log, the file would be one that was closed in order.
+    """
     meta = dict(database.execute("SELECT name, value FROM meta"))
     boot = _boot()
+    sync = _value(database, "PRAGMA synchronous")
+    database.execute("PRAGMA synchronous = full")
     database.execute("BEGIN IMMEDIATE")
     if not meta["closed"] and meta["boot"] != boot:
         database.execute(
@@ -252,9 +260,13 @@ def _leave_out_lost_cursors(database: "sqlite3.Connection") -> None:
             " first = CASE WHEN rows THEN first ELSE last + ?1 + 1 END",
             (CURSOR_JUMP,),
         )
+        statement = "UPDATE meta SET value = value + ? WHERE name = 'deletions'"
+        database.execute(statement, (CURSOR_JUMP,))
     database.execute("UPDATE meta SET value = 0 WHERE name = 'closed'")
     database.execute("UPDATE meta SET value = ? WHERE name = 'boot'", (boot,))
     database.execute("COMMIT")
+    database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    database.execute(f"PRAGMA synchronous = {sync}")
 
 
 def _boot() -> str:

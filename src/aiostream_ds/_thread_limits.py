@@ -67,7 +67,8 @@ def active_calls() -> int:
 
 
 async def run_in_thread(function: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
-    """Run the runtime's own function in a thread. Cancellation waits for its end."""
+    """Run the runtime's own function in a thread. Cancellation by a scope waits for its end;
+    that of a task by asyncio does not, and the function goes on."""
     try:
         limiter = _limiter.get()
     except LookupError:

@@ -1,6 +1,7 @@
 """A store of rows, in a file and in memory: cursors, keys, reads, followers."""
 
 import asyncio
+import threading
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,9 @@ import anyio
 import pytest
 
 from aiostream_ds import Cursor, HistoryRange
-from aiostream_ds.stores import Retention, SqliteStore, StoreError
+from aiostream_ds._thread_limits import THREADS, run_in_thread
+from aiostream_ds.stores import Retention, SqliteStore, StoreError, sqlite_file, sqlite_store
+from tests.waiting import until
 
 NOW = 1_790_000_000_000
 
@@ -299,6 +302,70 @@ async def test_a_store_that_is_opened_again_goes_on(tmp_path):
         assert await store.newest("a") == before
         assert await store.append("a", rows(3), key="x") == (1, 3, True)
         assert await store.append("a", rows(3)) == (4, 6, False)
+
+
+def is_open(directory: Path) -> bool:
+    """Whether the thread that writes the file runs."""
+    name = f"store {directory / 'rows.sqlite'}"
+    return any(thread.name == name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("is_file_open", [False, True])
+async def test_a_store_whose_opening_is_cancelled_is_closed(tmp_path, monkeypatch, is_file_open):
+    opening, go_on = threading.Event(), threading.Event()
+
+    def open_slowly(*arguments: Any) -> Any:
+        file = sqlite_file.open_file(*arguments) if is_file_open else None
+        opening.set()
+        assert go_on.wait(10)
+        return file or sqlite_file.open_file(*arguments)
+
+    monkeypatch.setattr(sqlite_store, "open_file", open_slowly)
+    store = SqliteStore(tmp_path)
+    task = asyncio.create_task(store.__aenter__())
+    await until(opening.is_set)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await until(lambda: not is_open(tmp_path) and not sqlite_store._stores)
+    async with store:
+        assert is_open(tmp_path)
+        await store.append("a", rows(1))
+    assert not is_open(tmp_path)
+
+
+async def test_a_store_whose_opening_is_cancelled_at_any_moment_is_closed(tmp_path):
+    for turns in range(30):
+        task = asyncio.create_task(SqliteStore(tmp_path).__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(turns % 3 / 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled():
+            await task.result().aclose()
+    await until(lambda: not is_open(tmp_path) and not sqlite_store._stores)
+
+
+async def test_a_store_whose_closing_is_cancelled_is_closed_also_if_no_thread_is_free(tmp_path):
+    store = await SqliteStore(tmp_path).__aenter__()
+    go_on, running = threading.Event(), threading.Semaphore(0)
+
+    def occupy() -> None:
+        running.release()
+        assert go_on.wait(10)
+
+    others = [asyncio.create_task(run_in_thread(occupy)) for _ in range(THREADS)]
+    for _ in others:
+        await until(lambda: running.acquire(blocking=False))
+    task = asyncio.create_task(store.aclose())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not is_open(tmp_path))
+    go_on.set()
+    await asyncio.gather(*others)
 
 
 async def test_a_store_that_is_not_open_is_an_error(tmp_path):

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -103,6 +103,7 @@ class SqliteStore(Store):
         self._retention = retention or Retention()
         self._sync: Sync = sync
         self._shared: _SharedStore | None = None
+        self._use: _Use | None = None
         self._opening = anyio.Lock()
         self._logged: set[tuple[str, str]] = set()
 
@@ -136,7 +137,13 @@ class SqliteStore(Store):
     async def __aenter__(self) -> Self:
         async with self._opening:
             if self._shared is None:
-                self._shared = await run_in_thread(_acquire, self.path, self._retention, self._sync)
+                use = _Use()
+                try:
+                    await run_in_thread(use.begin, self.path, self._retention, self._sync)
+                except asyncio.CancelledError:  # the thread goes on, and opens the file
+                    use.end_in_background()
+                    raise
+                self._shared, self._use = use.shared, use
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -144,10 +151,14 @@ class SqliteStore(Store):
 
     async def aclose(self) -> None:
         """Commit appends that wait, and close the store: followers get a StoreError. Idempotent."""
-        shared, self._shared = self._shared, None
-        if shared is not None:
-            with anyio.CancelScope(shield=True):
-                await run_in_thread(_release, shared)
+        use, self._use, self._shared = self._use, None, None
+        if use is not None:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await run_in_thread(use.end)
+            except asyncio.CancelledError:  # by asyncio, perhaps while no thread is free
+                use.end_in_background()
+                raise
 
     async def append(
         self, channel: str, rows: Sequence[Mapping[str, Any]], key: str | None = None
@@ -382,6 +393,33 @@ class _SharedStore:
         for reader in readers:
             reader.close()
         self.writer.close()
+
+
+class _Use:
+    """One user of an open file, from `begin` to `end`; both block. They may be called in threads at
+    the same time: the file is released once, whichever comes last."""
+
+    def __init__(self) -> None:
+        self.shared: _SharedStore | None = None
+        self._owned: list[_SharedStore] = []  # `pop` is atomic
+        self._is_ended = False
+
+    def begin(self, path: Path | None, retention: Retention, sync: Sync) -> None:
+        """Open the file, or share it. Raises ConfigError, UpstreamError."""
+        self.shared = _acquire(path, retention, sync)
+        self._owned.append(self.shared)
+        if self._is_ended:
+            self.end()
+
+    def end(self) -> None:
+        """Release the file; if it is not open yet, as soon as it is. Idempotent."""
+        self._is_ended = True
+        with suppress(IndexError):
+            _release(self._owned.pop())
+
+    def end_in_background(self) -> None:
+        """`end` in a thread of its own, for which the process waits."""
+        threading.Thread(target=self.end, name="store that is closed").start()
 
 
 def _is_valid(text: str) -> bool:

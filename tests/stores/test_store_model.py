@@ -91,9 +91,11 @@ async def play(directory: str | None, most: int, steps: list[Any]) -> None:
         for step, *arguments in steps:
             if step == "reopen":
                 if directory is not None:
+                    before = store.bytes
                     await store.aclose()
                     store = SqliteStore(directory, retention=retention)
                     await store.__aenter__()
+                    assert store.bytes == before
                 continue
             channel = arguments[0]
             model = models[channel]
@@ -123,7 +125,9 @@ async def play(directory: str | None, most: int, steps: list[Any]) -> None:
                 assert cursors == sorted(set(cursors))
                 assert all(row in model.rows for row in page.rows)
         known = {name: len(model.rows) for name, model in models.items() if model.last}
-        assert {each.channel: each.rows for each in await store.channels()} == known
+        channels = await store.channels()
+        assert {each.channel: each.rows for each in channels} == known
+        assert sum(each.bytes for each in channels) == store.bytes
     finally:
         await store.aclose()
 

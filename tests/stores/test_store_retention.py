@@ -126,6 +126,54 @@ async def test_of_all_channels_the_largest_one_loses_rows_first(tmp_path):
         assert 28 <= len(await kept(store, "loud")) <= 36
 
 
+async def test_the_total_bytes_are_bounded_while_the_largest_channel_has_one_row(tmp_path):
+    async with SqliteStore(tmp_path, retention=Retention(total_bytes=300_000)) as store:
+        await store.append("big", rows(1, size=250_000))
+        for start in range(20):
+            for channel in "abcdef":
+                await store.append(channel, rows(1, start, size=10_000))
+                assert store.bytes <= 300_000
+                assert (await kept(store, channel))[-1] == start
+
+
+async def test_rows_of_the_largest_channel_are_kept_while_others_have_older_ones(tmp_path):
+    async with SqliteStore(tmp_path, retention=Retention(total_bytes=300_000)) as store:
+        await store.append("big", rows(1, size=200_000))
+        for start in range(20):
+            await store.append("small", rows(1, start, size=10_000))
+        assert await kept(store, "big") == [0]
+        assert store.bytes <= 300_000
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+async def test_the_total_bytes_are_bounded_with_any_number_of_channels(tmp_path, kind):
+    directory = tmp_path if kind == "file" else None
+    async with SqliteStore(directory, retention=Retention(total_bytes=100_000)) as store:
+        for start in range(200):
+            await store.append(f"c{start}", rows(1, start, size=2_000))
+            assert store.bytes <= 100_000
+            assert await kept(store, f"c{start}") == [start]
+        found = await store.channels()
+        assert sum(each.bytes for each in found) == store.bytes
+        assert sum(each.rows for each in found) > 30
+        assert {each.last for each in found} == {1}
+
+
+async def test_rows_that_exceed_the_total_bytes_are_kept_after_a_restart(tmp_path):
+    retention = Retention(total_bytes=1_000)
+    async with SqliteStore(tmp_path, retention=retention) as store:
+        await store.append("a", rows(1, size=50_000))
+        await store.append("b", rows(1, size=50_000))
+    async with SqliteStore(tmp_path, retention=retention) as store:
+        store.retain("a", None)
+        await store.write_note("n", "")
+        assert await kept(store, "a") == []
+        assert await kept(store, "b") == [0]
+        await store.append("c", rows(1, 1, size=50_000))
+        assert await kept(store, "b") == []
+        assert await kept(store, "c") == [1]
+
+
 async def test_smaller_bounds_apply_to_what_is_stored(tmp_path):
     async with SqliteStore(tmp_path) as store:
         for start in range(0, 5_000, 100):
@@ -162,6 +210,49 @@ async def test_old_keys_are_forgotten(tmp_path, monkeypatch, clock):
         assert not (await store.append("a", rows(1), key="0")).repeated
         clock[0] += 86_401
         assert not (await store.append("a", rows(1), key="4")).repeated
+
+
+async def test_keys_of_a_channel_without_further_rows_are_forgotten(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(tables, "STEP", 7)
+    async with SqliteStore(tmp_path) as store:
+        for n in range(30):
+            await store.append("a", rows(1, n), key=str(n))
+        before = store.bytes
+        clock[0] += 86_401
+        await until(lambda: store.bytes <= before - 30 * tables.KEY_BYTES)
+        assert (await store.channels())[0].bytes == store.bytes == before - 30 * tables.KEY_BYTES
+        assert await kept(store) == list(range(30))
+    database = sqlite3.connect(tmp_path / "rows.sqlite")
+    assert database.execute("SELECT count(*) FROM keys").fetchone() == (0,)
+    database.close()
+
+
+@pytest.mark.parametrize("bound", ["bytes", "total_bytes"])
+async def test_keys_count_as_bytes_and_are_forgotten_with_their_rows(tmp_path, bound):
+    async with SqliteStore(tmp_path, retention=Retention(**{bound: 100_000})) as store:
+        for n in range(2_000):
+            await store.append("ab"[n % 2], rows(1, n, size=20), key=str(n))
+        assert sum(each.bytes for each in await store.channels()) == store.bytes
+        assert store.bytes <= (200_000 if bound == "bytes" else 100_000)
+        known = [await store.append("ab"[n % 2], rows(1), key=str(n)) for n in (1_999, 1_998, 0)]
+        assert [each.repeated for each in known] == [True, True, False]
+        database = sqlite3.connect(tmp_path / "rows.sqlite")
+        (count,) = database.execute("SELECT count(*) FROM keys").fetchone()
+        database.close()
+        assert 300 < count < 2_000
+
+
+async def test_keys_of_removed_rows_are_known_as_long_as_there_is_space(tmp_path):
+    async with SqliteStore(tmp_path, retention=Retention(rows=5, bytes=20_000)) as store:
+        for n in range(200):
+            await store.append("a", rows(1, n), key=str(n))
+        assert (await store.append("a", rows(1), key="0")).repeated
+        for n in range(200, 400):
+            await store.append("a", rows(1, n), key=str(n))
+        assert await kept(store) == list(range(395, 400))
+        assert store.bytes <= 20_000
+        assert (await store.append("a", rows(1), key="399")).repeated
+        assert not (await store.append("a", rows(1), key="0")).repeated
 
 
 def size_of(directory: Path) -> int:

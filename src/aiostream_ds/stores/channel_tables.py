@@ -1,7 +1,8 @@
 """What the writer of a store knows of each channel, and how rows are added to it and removed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiostream_ds.stores.retention import KEY_SECONDS, KEYS, Retention
@@ -10,10 +11,20 @@ from aiostream_ds.stores.row_blocks import Piece, join_pieces
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["BLOCK_OVERHEAD", "ChannelNumbers", "ChannelTables", "epoch_of", "now_ms"]
+__all__ = [
+    "BLOCK_OVERHEAD",
+    "KEY_BYTES",
+    "ChannelNumbers",
+    "ChannelTables",
+    "epoch_of",
+    "now_ms",
+]
 
 BLOCK_OVERHEAD = 64
 """Bytes that a block takes besides its data: its numbers, and its two entries in indexes."""
+
+KEY_BYTES = 80
+"""Bytes that an idempotency key takes, with its entries in indexes."""
 
 STEP = 200
 """Blocks or keys that are removed in one transaction."""
@@ -34,10 +45,21 @@ _AGE_SCAN = 256
 """Oldest blocks of a channel among which an expired one is looked for."""
 
 _FEW = 8
-"""Blocks that are looked at first: mostly one is removed."""
+"""Blocks or keys that are looked at first: mostly one is removed."""
 
 _TAIL_AGE = 64
 """The newest block gets rows for at most this part of the time for which they are kept."""
+
+
+_CHANNELS = (
+    "SELECT id, name, epoch, first, last, rows, bytes,"
+    " (SELECT number FROM keys WHERE channel = channels.id ORDER BY number LIMIT 1),"
+    " (SELECT number FROM keys WHERE channel = channels.id ORDER BY number DESC LIMIT 1)"
+    " FROM channels"
+)
+_NEWEST = (
+    "SELECT name FROM channels WHERE id = (SELECT channel FROM blocks ORDER BY id DESC LIMIT 1)"
+)
 
 
 class _Tail(NamedTuple):
@@ -70,6 +92,18 @@ class _Contents(NamedTuple):
         )
 
 
+class _Keys(NamedTuple):
+    """The numbers of a channel's oldest and newest key; the newest is the lower one without keys.
+    The few numbers between them of keys that were stored again count, too."""
+
+    oldest: int = 1
+    newest: int = 0
+
+    @property
+    def size(self) -> int:
+        return (self.newest - self.oldest + 1) * KEY_BYTES
+
+
 class _Block(NamedTuple):
     """What retention needs of a block."""
 
@@ -87,7 +121,9 @@ class ChannelNumbers:
         "bytes",
         "epoch",
         "first",
+        "has_newest_only",
         "id",
+        "keys",
         "last",
         "name",
         "rows",
@@ -106,9 +142,16 @@ class ChannelNumbers:
         self.last = last
         self.rows = rows
         self.bytes = size
+        self.keys = _Keys()
+        self.has_newest_only = False  # as far as it is known: bytes are not to be removed
         self.tail: _Tail | None = None
         self.unwritten: list[Piece] = []
         self.written = last
+
+    @property
+    def size(self) -> int:
+        """The bytes of its rows and keys."""
+        return self.bytes + self.keys.size
 
 
 class ChannelTables:
@@ -125,12 +168,12 @@ class ChannelTables:
         self._deletions = deletions
         self._states: dict[str, ChannelNumbers] = {}
         self._changed: dict[str, ChannelNumbers] = {}
-        self._key_numbers: dict[int, int] = {}  # of the newest key, by channel
         self._tails: dict[int, ChannelNumbers] = {}  # with a tail; that of the last append is last
         self.retention = retention
         self.retentions: dict[str, Retention] = {}
         self.bytes = 0
         self.rows_removed = 0
+        self._newest: ChannelNumbers | None = None  # of the last rows
         self._must_reload = True
         self.begin()
 
@@ -139,12 +182,17 @@ class ChannelTables:
         if not self._must_reload:
             return
         self._changed.clear()
-        self._key_numbers.clear()
         self._tails.clear()
-        statement = "SELECT id, name, epoch, first, last, rows, bytes FROM channels"
-        states = [ChannelNumbers(*row) for row in self._database.execute(statement)]
-        self._states = {state.name: state for state in states}
-        self.bytes = sum(state.bytes for state in states)
+        self._states = {}
+        self.bytes = 0
+        for *numbers, oldest, newest in self._database.execute(_CHANNELS):
+            state = ChannelNumbers(*numbers)
+            if newest is not None:
+                state.keys = _Keys(oldest, newest)
+            self._states[state.name] = state
+            self.bytes += state.size
+        row = self._database.execute(_NEWEST).fetchone()
+        self._newest = None if row is None else self._states.get(row[0])
         statement = "SELECT value FROM meta WHERE name = 'deletions'"
         self._deletions = self._database.execute(statement).fetchone()[0]
         self._must_reload = False
@@ -181,22 +229,48 @@ class ChannelTables:
 
     def add_key(self, state: ChannelNumbers, key: bytes, first: int, last: int, now: int) -> None:
         """Remember a key, and forget old ones."""
-        database = self._database
-        number = self._key_numbers.get(state.id)
-        if number is None:
-            statement = "SELECT max(number) FROM keys WHERE channel = ?"
-            number = database.execute(statement, (state.id,)).fetchone()[0] or 0
-        number = self._key_numbers[state.id] = number + 1
-        database.execute(
+        number = state.keys.newest + 1
+        self._database.execute(
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
             (state.id, key, first, last, now, number),
         )
-        # two for each that is added: the table shrinks after the newest ones were many
-        statement = "SELECT number, stored FROM keys WHERE channel = ? ORDER BY number LIMIT 2"
-        for old, stored in database.execute(statement, (state.id,)).fetchall():
-            if old <= number - KEYS or now - stored > KEY_SECONDS * 1000:
-                statement = "DELETE FROM keys WHERE channel = ? AND number = ?"
-                database.execute(statement, (state.id, old))
+        self._set_keys(state, state.keys._replace(newest=number))
+        # more than one for each that is added: the table shrinks after the newest ones were many
+        self._remove_old_keys(state, now, 2)
+
+    def _set_keys(self, state: ChannelNumbers, keys: _Keys) -> None:
+        self.bytes += keys.size - state.keys.size
+        state.keys = keys
+
+    def _remove_old_keys(self, state: ChannelNumbers, now: int, most: int) -> int:
+        """Forget keys that are too old, or too many. Returns how many."""
+        too_many = state.keys.newest - KEYS
+
+        def is_old(number: int, stored: int, last: int) -> bool:
+            return number <= too_many or now - stored > KEY_SECONDS * 1000
+
+        return self._remove_keys(state, is_old, most)
+
+    def _remove_keys(
+        self, state: ChannelNumbers, is_old: Callable[[int, int, int], bool], most: int
+    ) -> int:
+        """Forget the oldest keys up to the last one that is old, of so many. Returns how many."""
+        if state.keys.oldest > state.keys.newest:
+            return 0
+        statement = (
+            "SELECT number, stored, last FROM keys WHERE channel = ? ORDER BY number LIMIT ?"
+        )
+        found = self._database.execute(statement, (state.id, most + 1)).fetchall()
+        old = [index for index, row in enumerate(found[:most]) if is_old(*row)]
+        if not old:
+            return 0
+        count = old[-1] + 1
+        statement = "DELETE FROM keys WHERE channel = ? AND number <= ?"
+        self._database.execute(statement, (state.id, found[count - 1][0]))
+        newest = state.keys.newest
+        oldest = found[count][0] if count < len(found) else newest + 1
+        self._set_keys(state, _Keys(oldest, newest))
+        return count
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -209,6 +283,7 @@ class ChannelTables:
     def write(self, now: int) -> None:
         """Write the rows that were added in this transaction; small pieces share a block."""
         for state in self._changed.values():
+            self._newest = state
             pieces, state.unwritten = state.unwritten, []
             start = self._extend_tail(state, pieces, now)
             while start < len(pieces):
@@ -246,6 +321,7 @@ class ChannelTables:
         )
         row = (state.id, first, block.rows, block.low, block.high, now, block.size, block.data)
         number = self._database.execute(statement, row).lastrowid or 0
+        state.has_newest_only = False
         if not state.rows:
             state.first = first
         self._count(state, block.rows, block.size)
@@ -282,14 +358,37 @@ class ChannelTables:
         left = STEP
         for state in tuple(self._changed.values()):
             left -= self._remove_excess(state, left)
-        while left > 0 and self.bytes > self.retention.total_bytes:
-            state = max(self._states.values(), key=_bytes)
-            excess = self.bytes - self.retention.total_bytes
-            removed = self._remove_bytes(state, min(excess, state.bytes // 16 + 1), left)
-            if not removed:  # each channel keeps its newest rows
-                break
-            left -= removed
+        if left > 0 and self.bytes > self.retention.total_bytes:
+            left -= self._remove_total_excess(left)
         return left <= 0
+
+    def _remove_total_excess(self, most: int) -> int:
+        """Remove the oldest rows of the largest channels; if each has only its newest rows, these,
+        too, but not the last ones that were stored. Returns the number of blocks and keys."""
+        removed = 0
+        largest = [(-state.size, state.id, state) for state in self._states.values()]
+        heapify(largest)
+        smallest: list[ChannelNumbers] = []  # with their newest rows only; the largest one first
+        while removed < most and (excess := self.bytes - self.retention.total_bytes) > 0:
+            if not largest:
+                break
+            _, _, state = heappop(largest)
+            count = self._remove_bytes(state, min(excess, state.size // 16 + 1), most - removed)
+            removed += count
+            if count:
+                heappush(largest, (-state.size, state.id, state))
+            else:
+                smallest.append(state)
+        for state in smallest:
+            if removed >= most or self.bytes <= self.retention.total_bytes:
+                break
+            if state is self._newest:
+                continue
+            for block in self._oldest(state, 1):
+                self._remove_block(state, block)
+                removed += 1
+            removed += self._remove_keys_of_removed_rows(state, STEP)
+        return removed
 
     def sweep(self, now: int, after: str) -> str | None:
         """Remove expired rows and what exceeds the bounds in some channels, in the order of their
@@ -299,6 +398,7 @@ class ChannelTables:
         for name in names[:STEP]:
             state = self._states[name]
             left -= self._remove_expired(state, now, left)
+            left -= self._remove_old_keys(state, now, left)
             left -= self._remove_excess(state, left)
             if left <= 0:
                 return after
@@ -309,8 +409,8 @@ class ChannelTables:
         """Remove what exceeds the bounds of one channel. Returns the number of blocks."""
         retention = self._retention_of(state)
         removed = 0
-        if state.bytes > retention.bytes:
-            removed = self._remove_bytes(state, state.bytes - retention.bytes, most)
+        if state.size > retention.bytes:
+            removed = self._remove_bytes(state, state.size - retention.bytes, most)
         if state.rows > retention.rows:
             removed += self._remove_rows(state, state.rows - retention.rows, most - removed)
         return removed
@@ -329,18 +429,30 @@ class ChannelTables:
         return expired[-1] + 1 if expired else 0
 
     def _remove_bytes(self, state: ChannelNumbers, excess: int, most: int) -> int:
-        """Remove the oldest blocks with so many bytes, but not the newest one."""
+        """Remove so many bytes: keys of rows that were removed, and the oldest blocks, but not the
+        newest one. Returns the number of both."""
         removed = 0
-        while excess > 0 and removed < most:
-            blocks = self._oldest(state, min(most - removed, _FEW) + 1)[:-1]
-            for block in blocks:
-                if excess > 0:
-                    self._remove_block(state, block)
-                    excess -= block.size
-                    removed += 1
-            if not blocks:
-                break
+        size = state.size
+        if state.has_newest_only:
+            return 0
+        while removed < most and (left := excess + state.size - size) > 0:
+            few = min(most - removed, -(-left // KEY_BYTES), _FEW)
+            count = self._remove_keys_of_removed_rows(state, few)
+            if not count:
+                blocks = self._oldest(state, 2)
+                if len(blocks) < 2:
+                    state.has_newest_only = True
+                    break
+                self._remove_block(state, blocks[0])
+                count = 1
+            removed += count
         return removed
+
+    def _remove_keys_of_removed_rows(self, state: ChannelNumbers, most: int) -> int:
+        def is_removed(number: int, stored: int, last: int) -> bool:
+            return last < state.first
+
+        return self._remove_keys(state, is_removed, most)
 
     def _remove_rows(self, state: ChannelNumbers, excess: int, most: int) -> int:
         """Remove the oldest rows; those of a block that has others are only not read any more."""
@@ -350,6 +462,7 @@ class ChannelTables:
                 first = max(block.first, state.first)
                 rows = block.first + block.rows - first
                 if rows > excess:
+                    state.has_newest_only = False  # keys of these rows may be removed
                     state.first = first + excess
                     state.rows -= excess
                     self.rows_removed += excess
@@ -376,6 +489,7 @@ class ChannelTables:
         state.rows -= rows
         self.rows_removed += rows
         self._add_bytes(state, -block.size)
+        state.has_newest_only = False
         state.first = end if state.rows else state.last + 1
         if state.tail is not None and state.tail.id == block.id:
             state.tail = None
@@ -388,7 +502,7 @@ class ChannelTables:
             return False
         self._changed.pop(name, None)
         self._tails.pop(state.id, None)
-        self.bytes -= state.bytes
+        self.bytes -= state.size
         self._deletions += 1
         database = self._database
         database.execute("DELETE FROM channels WHERE id = ?", (state.id,))
@@ -443,10 +557,6 @@ def _end_of_block(pieces: list[Piece], start: int, size: int) -> int:
 def epoch_of(epoch: str, deletions: int) -> str:
     """The epoch of a channel that is made after some deletions, perhaps of one with its name."""
     return f"{epoch}.{deletions}" if deletions else epoch
-
-
-def _bytes(state: ChannelNumbers) -> int:
-    return state.bytes
 
 
 def now_ms() -> int:

@@ -21,8 +21,11 @@ class Retention(Struct, frozen=True, kw_only=True):
     """How many rows a store keeps. The oldest ones of a channel are removed first.
 
     `total_bytes` is a bound of all channels together: the channel that has most loses rows first.
-    The newest rows of a channel are kept however large they are. Bytes are those of the rows as
-    they are stored, which are compressed; the file has some 10 % more.
+    The newest rows of a channel, a block of up to some 100 KB or one larger row, are kept however
+    large they are; but not for `total_bytes`, if no channel has older ones. The rows that were
+    stored last of all are always kept. Bytes are those of the rows as they are stored, which are
+    compressed, and 80 for each idempotency key; the file has some 10 % more. Where bytes are
+    exceeded, keys are forgotten with their rows.
 
     Raises:
         ValueError: a bound is not above 0, or the seconds are not a number.

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiostream_ds._frames.config import Notice
-from aiostream_ds.stores.channel_tables import epoch_of
+from aiostream_ds.stores.channel_tables import KEY_BYTES, epoch_of
 from aiostream_ds.stores.row_blocks import DamagedBlock, RowSegment, read_block
 from aiostream_ds.stores.store import CURSOR_COLUMN, StoredChannel, StoredRows
 
@@ -26,7 +26,10 @@ _BETWEEN = (
     " WHERE channel = ? AND high >= ? ORDER BY high DESC, first DESC"
 )
 _CHANNELS = (
-    "SELECT name, rows, bytes, first, last,"
+    "SELECT name, rows, bytes + ? * coalesce("
+    " (SELECT number FROM keys WHERE channel = channels.id ORDER BY number DESC LIMIT 1) + 1 -"
+    " (SELECT number FROM keys WHERE channel = channels.id ORDER BY number LIMIT 1), 0),"
+    " first, last,"
     " (SELECT low FROM blocks WHERE channel = channels.id ORDER BY first LIMIT 1),"
     " (SELECT high FROM blocks WHERE channel = channels.id ORDER BY high DESC LIMIT 1)"
     " FROM channels ORDER BY name"
@@ -99,7 +102,7 @@ def read_rows_between(
 
 def read_channels(database: "sqlite3.Connection") -> list[StoredChannel]:
     """See `Store.channels`."""
-    return [StoredChannel(*row) for row in database.execute(_CHANNELS)]
+    return [StoredChannel(*row) for row in database.execute(_CHANNELS, (KEY_BYTES,))]
 
 
 def read_note(database: "sqlite3.Connection", name: str) -> str | None:

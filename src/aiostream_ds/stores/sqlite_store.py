@@ -114,7 +114,7 @@ class SqliteStore(Store):
 
     @property
     def bytes(self) -> int:
-        """The bytes of all rows, as `Retention.total_bytes` counts them."""
+        """The bytes of all rows and keys, as `Retention.total_bytes` counts them."""
         return self._open.writer.bytes
 
     @property

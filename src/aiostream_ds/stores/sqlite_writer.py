@@ -112,7 +112,7 @@ class StoreWriter(threading.Thread):
 
     @property
     def bytes(self) -> int:
-        """The bytes of all rows."""
+        """The bytes of all rows and keys."""
         return self._states.bytes
 
     @property

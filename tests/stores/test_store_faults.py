@@ -202,6 +202,48 @@ async def test_a_full_disk_is_an_error_and_the_store_goes_on_when_there_is_space
         assert [row["cursor"] for row in found.rows] == list(range(1, int(second) + 1))
 
 
+FULL_AND_OPENED = """
+import asyncio, os, resource, sys
+from aiostream_ds.stores import Retention, SqliteStore, StoreError
+async def main():
+    row = {"time": 1, "text": os.urandom(20_000).hex()}
+    limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    async with SqliteStore(sys.argv[1]) as store:
+        await store.append("a", [row])
+        limit(2 << 20)
+        try:
+            while True:
+                stored = (await store.append("a", [row])).last
+        except StoreError:
+            pass
+        limit(os.path.getsize(sys.argv[1] + "/rows.sqlite"))
+    async with SqliteStore(sys.argv[1], retention=Retention(rows=5)) as store:
+        for _ in range(3):
+            try:
+                await store.append("a", [row])
+                print("no error")
+            except StoreError as error:
+                print(error)
+        found = await store.rows_after("a", 0, 10_000)
+        assert found.last == stored
+        assert store.rows_removed == stored - len(found.rows)
+        limit(resource.RLIM_INFINITY)
+        await store.append("a", [row])
+        found = await store.rows_after("a", 0, 10_000)
+        assert len(found.rows) == 5
+        assert store.rows_removed == stored + 1 - 5
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_a_store_on_a_full_disk_can_be_opened_and_read_and_counts_what_is_removed(tmp_path):
+    command = [sys.executable, "-c", FULL_AND_OPENED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("free 32 MB on the disk: removing rows needs some space, too") == 3
+
+
 def test_after_a_crash_of_the_system_no_cursor_is_used_again(tmp_path, monkeypatch):
     import asyncio
 

@@ -157,7 +157,8 @@ class ChannelNumbers:
 class ChannelTables:
     """The channels of a store. Used by the thread of the writer, in a transaction.
 
-    Each transaction is `begin`, changes, `write`, `enforce`, `save`; `abandon` if it fails.
+    Each transaction is `begin`, changes, `write`, `enforce`, `save`, and `committed`, or
+    `abandon` if it fails.
     """
 
     def __init__(
@@ -172,13 +173,15 @@ class ChannelTables:
         self.retention = retention
         self.retentions: dict[str, Retention] = {}
         self.bytes = 0
-        self.rows_removed = 0
+        self.rows_removed = 0  # in transactions that are committed
+        self._rows_removing = 0  # in this one
         self._newest: ChannelNumbers | None = None  # of the last rows
         self._must_reload = True
         self.begin()
 
     def begin(self) -> None:
         """A transaction begins: read all channels again if the last one has failed."""
+        self._rows_removing = 0
         if not self._must_reload:
             return
         self._changed.clear()
@@ -196,6 +199,11 @@ class ChannelTables:
         statement = "SELECT value FROM meta WHERE name = 'deletions'"
         self._deletions = self._database.execute(statement).fetchone()[0]
         self._must_reload = False
+
+    def committed(self) -> None:
+        """The transaction is committed."""
+        self.rows_removed += self._rows_removing
+        self._rows_removing = 0
 
     def abandon(self) -> None:
         """The transaction has failed."""
@@ -465,7 +473,7 @@ class ChannelTables:
                     state.has_newest_only = False  # keys of these rows may be removed
                     state.first = first + excess
                     state.rows -= excess
-                    self.rows_removed += excess
+                    self._rows_removing += excess
                     return removed
                 self._remove_block(state, block)
                 excess -= rows
@@ -487,7 +495,7 @@ class ChannelTables:
         end = block.first + block.rows
         rows = end - max(block.first, state.first)
         state.rows -= rows
-        self.rows_removed += rows
+        self._rows_removing += rows
         self._add_bytes(state, -block.size)
         state.has_newest_only = False
         state.first = end if state.rows else state.last + 1

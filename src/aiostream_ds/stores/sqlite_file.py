@@ -158,6 +158,8 @@ def connect(path: Path | None, sync: Sync | None = None) -> "sqlite3.Connection"
         else:
             database.execute(f"PRAGMA synchronous = {sync}")
             database.execute("PRAGMA journal_size_limit = 16777216")
+            # some builds of SQLite write zeros over each removed page, through the log
+            database.execute("PRAGMA secure_delete = fast")
         database.execute("PRAGMA mmap_size = 0")
         database.execute("PRAGMA cache_size = -4096")
     except BaseException:
@@ -249,6 +251,8 @@ def _leave_out_lost_cursors(database: "sqlite3.Connection") -> None:
     That the file is open is on the disk, in the main file, before a row is stored: else, after a
     crash which loses the write-ahead log, the file would be one that was closed in order.
     """
+    import sqlite3
+
     meta = dict(database.execute("SELECT name, value FROM meta"))
     boot = _boot()
     sync = _value(database, "PRAGMA synchronous")
@@ -265,7 +269,8 @@ def _leave_out_lost_cursors(database: "sqlite3.Connection") -> None:
     database.execute("UPDATE meta SET value = 0 WHERE name = 'closed'")
     database.execute("UPDATE meta SET value = ? WHERE name = 'boot'", (boot,))
     database.execute("COMMIT")
-    database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    with suppress(sqlite3.Error):  # the disk is full: rows can still be read
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     database.execute(f"PRAGMA synchronous = {sync}")
 
 
@@ -373,8 +378,8 @@ def as_store_error(path: Path | None, error: BaseException) -> StoreError:
         return StoreError(f"{place} {_DAMAGED.format(error)}")
     if name.startswith("SQLITE_FULL") or name in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE"):
         return StoreError(
-            f"{place}: the disk is full, or the file may not become larger ({error}); free"
-            " space, then let fewer rows be kept"
+            f"{place}: the disk is full, or the file may not become larger ({error}); let fewer"
+            " rows be kept, and free 32 MB on the disk: removing rows needs some space, too"
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StoreError(

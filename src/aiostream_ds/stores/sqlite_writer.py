@@ -264,6 +264,7 @@ class StoreWriter(threading.Thread):
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        self._states.committed()
 
     def _apply(
         self,

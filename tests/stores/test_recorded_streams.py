@@ -344,3 +344,17 @@ async def test_what_viewers_have_seen_is_stored_with_the_same_cursors_when_the_p
         assert found["cursor"] == list(range(1, cursor["last"] + 1))
         assert seen.items() <= stored.items()
         assert found["n"] == sorted(set(found["n"]))
+
+
+async def test_the_file_stays_the_same_when_grafana_begins_to_send_namespaces(tmp_path):
+    settings = {"directory": str(tmp_path)}
+    tenants = [(1, ""), (1, "default"), (2, ""), (2, "org-2"), (1, "stacks-3"), (1, "stacks-4")]
+    found = []
+    for org_id, namespace in tenants:
+        async with serve_in_memory(Recorded, settings=settings) as grafana:
+            context = grafana.context(None)
+            context.org_id, context.namespace = org_id, namespace
+            before = {*tmp_path.glob("*.sqlite")}
+            await grafana.plugin.instances.get(context)
+            found.append(len({*tmp_path.glob("*.sqlite")} - before))
+    assert found == [1, 0, 1, 0, 1, 1]

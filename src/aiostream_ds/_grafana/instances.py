@@ -10,6 +10,7 @@ error that makes Grafana restart them on the new one, and the old one closes aft
 Older settings are never used again, even if the newer ones cannot be opened.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
@@ -82,6 +83,10 @@ IDLE_TIMEOUT = 3600.0
 
 _OUTSIDE = ("url", "user", "database", "basic_auth_user")
 """What Grafana keeps for each data source outside of jsonData, by its name in InstanceSettings."""
+
+_OF_ORGANIZATION = re.compile(r"default|org-\d+")
+"""Namespaces of an organization (of the first one, of another one). Others, as stacks-7, are of a
+whole Grafana, and organizations of several have the same ids."""
 
 
 class InstanceFailed(RuntimeError):
@@ -539,6 +544,9 @@ def _row_store(source: DataSource[Any], key: InstanceKey) -> AbstractAsyncContex
         return nullcontext()
     from aiostream_ds._grafana.instance_store import open_row_store  # few plugins have one
 
+    if _OF_ORGANIZATION.fullmatch(key.tenant):
+        # only newer versions of Grafana send a namespace: the file stays the same one
+        key = key._replace(tenant=str(source.instance.org_id))
     return open_row_store(source, key)
 
 

@@ -8,7 +8,7 @@ import pytest
 from grpclib import GRPCError, Status
 from grpclib.client import UnaryStreamMethod
 
-from aiostream_ds import BadQuery, DataSource, NotFound, Request, Response, resource
+from aiostream_ds import BadQuery, ConfigError, DataSource, NotFound, Request, Response, resource
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.testing import serve_in_memory
 from tests.grafana.calls import ANN, resource_call
@@ -219,10 +219,32 @@ async def test_a_malformed_url_is_a_bad_request():
             assert (answer.code, "the URL must be valid" in answer.body.decode()) == (400, True)
 
 
+class NotReady(DataSource):
+    def __init__(self):
+        raise ConfigError("the directory cannot be used")
+
+    @resource("now")
+    async def now(self):
+        return 1
+
+
+async def test_a_data_source_that_cannot_be_opened_is_unavailable():
+    async with serve_in_memory(NotReady) as grafana:
+        for path in ("now", "replay/rows?path=x", "forms/suggest"):
+            answer = await grafana.resource(path)
+            assert answer.status == 503 and message(answer) == "the directory cannot be used"
+        request = pb.CallResourceRequest(plugin_context=pb.PluginContext(), path="now")
+        assert (await sent(grafana, request)).code == 400
+
+
 async def malformed(grafana, path):
     request = pb.CallResourceRequest(
         plugin_context=grafana.context(ANN), path=path, method="GET", url=f"//]{path}"
     )
+    return await sent(grafana, request)
+
+
+async def sent(grafana, request):
     method = "Resource/CallResource"
     rpc = UnaryStreamMethod(
         grafana._channel, f"/pluginv2.{method}", type(request), pb.CallResourceResponse

@@ -429,6 +429,15 @@ async def test_a_store_that_cannot_be_written_is_an_answer_in_words():
 # -- the audit log ---------------------------------------------------------------------------------
 
 
+async def test_a_push_to_a_directory_that_cannot_be_used_may_be_repeated(tmp_path):
+    (tmp_path / "file").write_text("")
+    async with serve_in_memory(Pushed, settings={"directory": str(tmp_path / "file")}) as grafana:
+        response = await post(grafana, "a", {"v": 1})
+        assert response.status == 503 and "cannot be written" in message(response)
+        (tmp_path / "file").unlink()
+        assert (await post(grafana, "a", {"v": 1})).status == 200
+
+
 async def test_who_has_pushed_what_is_in_the_audit_log_at_a_bounded_rate(caplog):
     caplog.set_level(logging.INFO, "aiostream_ds.audit")
     async with serve_in_memory(Pushed) as grafana:

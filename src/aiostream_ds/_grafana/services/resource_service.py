@@ -12,9 +12,17 @@ from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream
 from aiostream_ds._http2.stream import StreamClosedError
 from aiostream_ds._pb import pluginv2 as pb
+from aiostream_ds.errors import ConfigError
 from aiostream_ds.models import User
 
 __all__ = ["ResourceService"]
+
+
+class NotOpen(ConfigError):
+    """The data source of a request cannot be opened: not the request must be changed, and the same
+    one may succeed when an admin has changed the settings."""
+
+    status = 503
 
 
 class ResourceService(Service):
@@ -32,7 +40,7 @@ class ResourceService(Service):
         """Answer one HTTP request; the response body may be streamed."""
         try:
             with self.counted("callResource"):
-                instance = await self.instances.get(request.plugin_context)
+                instance = await self._open_instance(request.plugin_context)
                 context = conversion.plugin_context(request.plugin_context)
                 path = request.path.strip("/")
                 if path == resources.REPLAY_ROWS_PATH:
@@ -51,6 +59,15 @@ class ResourceService(Service):
             if call.sent:  # the status has been sent: only the call itself can fail now
                 raise conversion.grpc_error(error) from None
             await call.send(resources.failure(response.status, response.message))
+
+    async def _open_instance(self, context: pb.PluginContext | None) -> Instance:
+        """The data source of a call. Raises NotOpen if an admin must change its settings."""
+        try:
+            return await self.instances.get(context)
+        except ConfigError as error:
+            if context is None or context.data_source_instance_settings is None:
+                raise
+            raise NotOpen(error.message) from error.__cause__
 
     async def _replay_rows(
         self, instance: Instance, user: User | None, request: pb.CallResourceRequest

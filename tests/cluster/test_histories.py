@@ -26,6 +26,10 @@ def test_a_history_keeps_the_invariants(name):
     assert history.received > 20
 
 
+def test_an_owner_that_has_lost_the_engine_does_not_deliver_what_it_reads_of_the_log():
+    History(5046, SCENARIOS["from now"]).run()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60 + HISTORIES * 2)
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -499,6 +499,7 @@ class ChannelMember:
             return
         self._claim, self.term = self.term or self._claim, 0
         self._has_delivered_local = True
+        self.follower.stop_reading()  # an answer that comes late has rows of another run
         self._set_role(Role.LOCAL, self._node.name)
         self._sink.degraded(self._node.degraded or self._away)
         self.wake()

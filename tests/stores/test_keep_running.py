@@ -118,6 +118,7 @@ async def test_of_too_many_kept_streams_the_first_one_ends(tmp_path, monkeypatch
         await until(lambda: Kept.runs == {"a": 0, "b": 1, "c": 1})
     async with serve_in_memory(Kept, settings=settings) as grafana:
         await grafana.health()
+        await grows(grafana, "kept/b")
         await grows(grafana, "kept/c")
         assert Kept.runs == {"a": 0, "b": 1, "c": 1}
 

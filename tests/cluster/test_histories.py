@@ -30,6 +30,10 @@ def test_an_owner_that_has_lost_the_engine_does_not_deliver_what_it_reads_of_the
     History(5046, SCENARIOS["from now"]).run()
 
 
+def test_a_node_without_viewers_gives_a_channel_up_that_the_engine_has_as_its_own_again():
+    History(20012, SCENARIOS["missed notifications"]).run()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60 + HISTORIES * 2)
 @pytest.mark.parametrize("name", SCENARIOS)

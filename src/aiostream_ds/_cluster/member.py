@@ -237,6 +237,8 @@ class ChannelMember:
 
     async def _leave(self) -> None:
         term, start, self.term = self.term or self._claim, self._start or self._claim_start, 0
+        if not term and self.follower.owner == self._node.name:
+            term = self.follower.term  # the engine has lost the next owner's term
         since, is_given_up = anyio.current_time(), False
         try:
             if not self._node.degraded:

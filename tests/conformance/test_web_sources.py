@@ -89,7 +89,8 @@ async def test_a_websocket_has_rows_and_a_wrong_token_is_refused(host_binary: Pa
                 await asyncio.sleep(0.01)
             await panel.close()
             health = await host.call("health", ctx=ctx)
-            assert health["status"] == "OK" and "event times" in health["message"]
+            assert health["status"] == "OK" and "is connected" in health["message"]
+            assert "event times" in json.dumps(health["details"])
             wrong = {**ctx, "secure": {"token": "wrong-0123456789"}, "uid": "other"}
             health = await host.call("health", ctx=wrong)
             assert health["status"] == "ERROR" and "401 Unauthorized" in health["message"]

@@ -225,10 +225,10 @@ def test_every_file_has_one_of_two_modes_and_its_bytecode(plant_zip: Path) -> No
             assert compiled != (name in loaded_at_start), f"{name}: bytecode exactly once"
 
 
-def test_a_package_is_below_43_mb_and_the_clients_of_all_sources_add_at_most_8(
+def test_a_package_is_below_44_mb_and_the_clients_of_all_sources_add_at_most_8(
     plant_zip: Path, builtin_zip: Path
 ) -> None:
-    assert plant_zip.stat().st_size < 43_000_000
+    assert plant_zip.stat().st_size < 44_000_000
     assert builtin_zip.stat().st_size < 50_000_000
 
 
@@ -252,7 +252,7 @@ async def test_the_machines_python_serves_a_package_with_runtime_host(
     package(author, "-o", tmp_path, "--runtime", "host", "--include", data)
     folder = tmp_path / "local-plant-datasource"
     (packed,) = tmp_path.glob("*.zip")
-    assert packed.stat().st_size < 8_000_000
+    assert packed.stat().st_size < 9_000_000
     assert len(list(folder.glob("gpx_local_plant_*"))) == 6
     environ = {"GF_PLUGIN_PYTHON": sys.executable}
     before = listing(folder)

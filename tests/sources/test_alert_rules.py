@@ -86,8 +86,14 @@ async def test_each_query_type_of_each_source_can_be_alerted_on(
         query["file"] = "a.ndjson"
     if source == "mqtt":
         query["topic"] = "home/+"
+    if source == "push":
+        query["path"] = "lab/run-1"
     settings |= LIVE_ONLY.get(source, {})
     async with serve_in_memory(load(SOURCES[source]), settings=settings) as grafana:
+        if source == "push":
+            await grafana.resource(
+                "push/lab/run-1", method="POST", body=b'{"loss": 0.5, "at": "a"}'
+            )
         frames = await ask(grafana, query)
         if source in LIVE_ONLY:  # no data
             assert not any(frame.fields for frame in frames)

@@ -120,7 +120,7 @@ async def test_no_row_is_lost_or_doubled_with_a_session(qos, protocol, restart):
     outcome, texts, health = await outcome_of(restart, qos=qos, protocol=protocol)
     assert outcome.lost == outcome.doubled == outcome.out_of_order == 0, outcome
     assert "it is connected to again" in texts and "missing" not in texts
-    assert "the connection was lost 3 times;" in health
+    assert health.endswith("the connection was lost 3 times")
 
 
 @pytest.mark.go

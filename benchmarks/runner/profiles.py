@@ -22,9 +22,9 @@ HEAD = """\
 Written by `scripts/bench --profile`, for `benchmarks/peer`. A signal samples the process 1,000 \
 times a second of processor time. The stage of a sample is that of the innermost Python frame in a \
 known file, so C code and kernel time count for their caller. Sampling slows the process, so only \
-the **shares** come from it; the microseconds are these shares of the processor time of a packet in
-\\ a run without sampling. The start and imports are excluded; opening the thousand channels of
-`t1000` \\ is included.
+the **shares** come from it; the microseconds are these shares of the processor time of a packet \
+in a run without sampling. The start and imports are excluded; opening the thousand channels of \
+`t1000` is included.
 """
 
 

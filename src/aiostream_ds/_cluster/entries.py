@@ -6,7 +6,7 @@ knows whether it has all.
 """
 
 import hashlib
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +18,6 @@ __all__ = [
     "EntryCodec",
     "ChannelMessage",
     "MessageId",
-    "PayloadCipher",
     "TermStart",
     "schema_hash",
 ]
@@ -65,17 +64,8 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag
     payload: bytes
 
 
-class PayloadCipher(Protocol):
-    """Encrypts what the engine stores."""
-
-    def encrypt(self, data: bytes) -> bytes: ...
-
-    def decrypt(self, data: bytes) -> bytes:
-        """Raises ValueError if the data was not made by `encrypt` with this key."""
-
-
 class BadEntry(Exception):
-    """An entry that this version, or this key, cannot read."""
+    """An entry that this version cannot read."""
 
 
 def schema_hash(schema: bytes | None) -> int:
@@ -86,33 +76,19 @@ def schema_hash(schema: bytes | None) -> int:
 
 
 class EntryCodec:
-    """Encodes and decodes the payloads of entries, and schemas."""
+    """Encodes and decodes the payloads of entries."""
 
-    def __init__(self, cipher: PayloadCipher | None = None) -> None:
-        self._cipher = cipher
+    def __init__(self) -> None:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(TermStart | ChannelMessage).decode
 
     def encode(self, content: TermStart | ChannelMessage) -> bytes:
-        data = self._encode(content)
-        return data if self._cipher is None else self._cipher.encrypt(data)
+        return self._encode(content)
 
     def decode(self, payload: bytes) -> TermStart | ChannelMessage:
         """Raises BadEntry."""
         try:
-            if self._cipher is not None:
-                payload = self._cipher.decrypt(payload)
             content: TermStart | ChannelMessage = self._decode(payload)
         except ValueError as error:  # also msgspec's
             raise BadEntry(f"an entry of the log cannot be read: {error}") from error
         return content
-
-    def encode_schema(self, schema: bytes) -> bytes:
-        return schema if self._cipher is None else self._cipher.encrypt(schema)
-
-    def decode_schema(self, data: bytes) -> bytes:
-        """Raises BadEntry."""
-        try:
-            return data if self._cipher is None else self._cipher.decrypt(data)
-        except ValueError as error:
-            raise BadEntry(f"the schema of a channel cannot be read: {error}") from error

@@ -220,10 +220,7 @@ class LogFollower:
         if not isinstance(self.request, SchemaRead):
             return
         if data is not None:
-            try:
-                self._remember_schema(self._codec.decode_schema(data))
-            except BadEntry:
-                self.unreadable += 1
+            self._remember_schema(data)
         if self._missing_schema not in self._schemas:
             self._schemas[self._missing_schema] = _GONE
         self.request = LogRead(self.position, _PAGE)

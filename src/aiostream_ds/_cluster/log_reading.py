@@ -21,13 +21,12 @@ async def read_log(
     Raises:
         EngineError: the engine cannot be reached.
     """
-    kept = await node.engine.schema(channel)
-    if kept is None:
+    schema = await node.engine.schema(channel)
+    if schema is None:
         return None, []
     try:
-        schema = node.codec.decode_schema(kept)
         decoded = codec.decode_schema(schema)
-    except (BadEntry, UnreadableMessage):
+    except UnreadableMessage:
         return None, []
     found: list[SharedMessage] = []
     after, wanted = START, schema_hash(schema)

@@ -478,8 +478,7 @@ class ChannelMember:
         )
         schema = None
         if not self._has_stored_schema or message.schema_body is not None:
-            body = self.follower.schema_of(message)
-            schema = None if body is None else self._node.codec.encode_schema(body)
+            schema = self.follower.schema_of(message)
         while not self._node.lease.may_write:
             if self._is_away:
                 raise _EngineAway(self._node.degraded or self._away)

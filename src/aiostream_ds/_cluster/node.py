@@ -89,7 +89,7 @@ class ClusterNode:
         self.engine, self.name = engine, name
         self.options = options or NodeOptions()
         self.lease = Lease(self.options.lease, self.options.margin, self.options.clock)
-        self.codec = EntryCodec(self.options.cipher)
+        self.codec = EntryCodec()
         self.counters = NodeCounters()
         self.degraded = ""
         self.alive: frozenset[str] = frozenset()

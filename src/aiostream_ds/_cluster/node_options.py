@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
-from aiostream_ds._cluster.entries import PayloadCipher
 from aiostream_ds._cluster.lease import clock
 
 __all__ = ["NodeCounters", "NodeOptions"]
@@ -24,7 +23,6 @@ class NodeOptions:
             growing intervals.
         longest_check: the longest of these.
         resume_within: an upstream that nobody has read for longer begins now, not where it ended.
-        cipher: encrypts what the engine stores.
         clock: counts also while the machine is suspended.
         wall_clock: seconds since the epoch.
         random: for delays, and identities of terms.
@@ -37,7 +35,6 @@ class NodeOptions:
     check: float = 1.5
     longest_check: float = 6.0
     resume_within: float = 60.0
-    cipher: PayloadCipher | None = None
     clock: Callable[[], float] = clock
     wall_clock: Callable[[], float] = time.time
     random: Random = field(default_factory=SystemRandom)

@@ -92,6 +92,15 @@ class _Client:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
+    def _is_answered(self, number: int, left: float | None) -> bool:
+        """Whether all rows up to this number have an answer. Raises PushUnsent if not, and there is
+        no time left."""
+        if self._delivery.is_done(number):
+            return True
+        if left == 0 or self._delivery.is_over:
+            raise self._delivery.unsent()
+        return False
+
     def _blocks(self, row: Any) -> Iterator[RowBlock]:
         if is_table(type(row)):
             from aiostream_ds.push.row_tables import table_parts  # imports pyarrow
@@ -193,11 +202,8 @@ class Push(_Client):
         ends_at = _end(timeout)
         while True:
             seen = self._delivery.changes
-            if self._delivery.is_done(number):
+            if self._is_answered(number, left := _left(ends_at)):
                 return
-            left = _left(ends_at)
-            if left == 0 or self._delivery.is_over:
-                raise self._delivery.unsent()
             self._delivery.wait_for_change(seen, left)
 
     def __enter__(self) -> Self:
@@ -260,11 +266,8 @@ class AsyncPush(_Client):
         ends_at = _end(limit)
         while True:
             seen = self._delivery.changes
-            if self._delivery.is_done(number):
+            if self._is_answered(number, left := _left(ends_at)):
                 return
-            left = _left(ends_at)
-            if left == 0 or self._delivery.is_over:
-                raise self._delivery.unsent()
             await self._delivery.wait_for_change_async(seen, left)
 
     async def __aenter__(self) -> Self:

@@ -33,6 +33,7 @@ PROVISIONED = sorted((PROVISIONING / "dashboards" / "aiostream").glob("*.json"))
 SOURCE_FILE = PROVISIONING / "datasources" / "aiostream.yaml"
 PROVIDER_FILE = PROVISIONING / "dashboards" / "aiostream.yaml"
 
+_FIRST_CELL = re.compile(r"^\| (.+?) \|", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 EACH_PROVISIONED = pytest.mark.parametrize("path", PROVISIONED, ids=lambda path: path.stem)
@@ -105,6 +106,17 @@ def test_the_plugin_offers_each_dashboard_for_import():
     offered = {one["path"] for one in includes if one["type"] == "dashboard"}
     assert offered == IMPORTED.keys()
     assert len(offered) == len(PROVISIONED)
+
+
+@pytest.mark.parametrize("page", ["configure.md", "sources.md"])
+def test_the_pages_for_admins_list_each_source(page):
+    listed = _FIRST_CELL.findall((ROOT / "docs" / page).read_text("utf-8"))
+    assert SOURCES.keys() <= {re.sub(r"\[(.+)\]\(.+\)", r"\1", cell).strip("`") for cell in listed}
+
+
+def test_the_page_for_admins_lists_each_dashboard():
+    listed = _FIRST_CELL.findall((ROOT / "docs" / "configure.md").read_text("utf-8"))
+    assert {load(path)["title"] for path in PROVISIONED} <= {cell.strip("*") for cell in listed}
 
 
 @EACH

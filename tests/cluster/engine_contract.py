@@ -26,6 +26,7 @@ from aiostream_ds._cluster.engine import (
     Fenced,
     LogLost,
     Resigned,
+    Sent,
 )
 
 LEASE = 30.0  # seconds: does not end during a test
@@ -225,6 +226,27 @@ class EngineContract:
         await a.resign("never", "a", 1)
         assert (await a.take("never", "a", b"1")).last == START
 
+    async def test_nodes_that_take_under_one_name_without_a_lease_write_one_log(self, a, b):
+        first = await a.take("c", "all", b"1")
+        second = await b.take("c", "all", b"2")
+        third = await a.take("c", "all", b"3")
+        assert [each.taken for each in (first, second, third)] == [True] * 3
+        assert (second.last, third.last) == ((first.term, 0), (second.term, 0))
+        assert [entry.payload for entry in await read_all(a, "c")] == [b"1", b"2", b"3"]
+
+    async def test_takes_of_several_nodes_at_once_are_all_in_the_log(self, a, b, watcher):
+        await b.watch("c")
+        payloads = [b"%d" % number for number in range(20)]
+        await asyncio.gather(
+            *(
+                engine.take("c", "all", payload)
+                for engine, payload in zip([a, b] * 10, payloads, strict=True)
+            )
+        )
+        entries = await read_all(a, "c")
+        assert sorted(entry.payload for entry in entries) == sorted(payloads)
+        assert [event.entry for event in await watcher.wait_for(20)] == entries
+
     # -- the log ---------------------------------------------------------------------------------
 
     async def test_an_empty_log_has_an_empty_page(self, a):
@@ -413,6 +435,24 @@ class EngineContract:
         await eventually(is_gone)
 
     # -- notifications ---------------------------------------------------------------------------
+
+    async def test_a_sent_message_reaches_all_that_watch_and_is_in_no_log(self, a, b, watcher):
+        other = Watcher(a)
+        task = asyncio.create_task(other.collect())
+        await a.watch("c")
+        await b.watch("c")
+        await a.send("c", EVERYTHING)
+        for found in (watcher, other):
+            assert await found.wait_for(1) == [Sent("c", EVERYTHING)]
+        assert await read_all(a, "c") == []
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def test_a_message_that_is_too_large_cannot_be_sent(self, a, server):
+        if server.too_large is None:
+            pytest.skip("this server takes every size")
+        with pytest.raises(EntryTooLarge):
+            await a.send("c", b"x" * server.too_large)
 
     async def test_watchers_get_the_entries_of_a_channel_in_their_order(self, a, b, watcher):
         await b.watch("c")

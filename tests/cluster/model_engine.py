@@ -6,6 +6,7 @@ answers get lost when the connection breaks; a promoted replica lacks the last w
 
 import asyncio
 import contextvars
+import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from aiostream_ds._cluster.engine import (
     Ownership,
     Reconnected,
     Resigned,
+    Sent,
 )
 
 _JOURNAL = 5_000  # writes that a promoted replica may lack
@@ -149,6 +151,11 @@ class ModelServer:
         while len(found.log) > self.entries:
             found.removed = found.log.popleft().id
         self._publish(channel, Appended(channel, entry))
+
+    def send(self, channel: str, payload: bytes) -> None:
+        if len(payload) > self.largest:
+            raise EntryTooLarge(f"{len(payload)} bytes")
+        self._publish(channel, Sent(channel, payload))
 
     def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         found = self._channel(channel)
@@ -301,7 +308,8 @@ class ModelEngine:
         """Call back after the time of one way, in order. Not in the context of the running task:
         what is on its way arrives also if its node stops."""
         loop = asyncio.get_running_loop()
-        when = max(loop.time() + self._delay(), not_before)
+        # a loop does not keep the order of what is due at one time
+        when = max(loop.time() + self._delay(), math.nextafter(not_before, math.inf))
         loop.call_at(when, callback, *arguments, context=contextvars.Context())
         return when
 
@@ -388,6 +396,9 @@ class ModelEngine:
     async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         page: LogPage = await self._call(self.server.read, channel, after, limit)
         return page
+
+    async def send(self, channel: str, payload: bytes) -> None:
+        await self._call(self.server.send, channel, payload)
 
     async def schema(self, channel: str) -> bytes | None:
         schema: bytes | None = await self._call(self.server.schema, channel)

@@ -27,6 +27,7 @@ class Nats(Server):
     RIGHTS: ClassVar[Mapping[str, Sequence[str]]] = {
         "publish": [
             "aiostream-ds.log.*",
+            "aiostream-ds.live.*",
             "aiostream-ds.state.>",
             *(
                 f"$JS.API.{each}"

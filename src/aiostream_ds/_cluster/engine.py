@@ -30,6 +30,7 @@ __all__ = [
     "Ownership",
     "Reconnected",
     "Resigned",
+    "Sent",
 ]
 
 
@@ -109,12 +110,19 @@ class Resigned(NamedTuple):
     term: int
 
 
+class Sent(NamedTuple):
+    """A message was sent to a watched channel. It is in no log."""
+
+    channel: str
+    payload: bytes
+
+
 class Reconnected(NamedTuple):
     """The connection was lost and is back, and watches what it did. Entries may have been missed in
     every channel, and the server may have lost some."""
 
 
-Event = Appended | Resigned | Reconnected
+Event = Appended | Resigned | Sent | Reconnected
 
 
 class Engine(Protocol):
@@ -155,6 +163,10 @@ class Engine(Protocol):
         and appends the payload as the first entry of that term. Without an effect when another
         node with a valid lease owns the channel. Idempotent for one payload: a call that is
         repeated because its answer was lost returns the term that it has made, and the same `last`.
+
+        Several nodes may take a channel under one name that never has a lease: each call with
+        another payload appends an entry then, in an order that the server decides. `last` tells
+        whether another one was faster.
 
         Followers call it now and then in order to compare the owner and the end of the log with
         what they know: without an effect it should cost no more than `read`.
@@ -208,6 +220,14 @@ class Engine(Protocol):
 
     async def unwatch(self, channel: str) -> None:
         """Get no further events of a channel."""
+
+    async def send(self, channel: str, payload: bytes) -> None:
+        """The nodes that watch the channel get `Sent`, this one too; at most once each, since
+        nothing of it is kept.
+
+        Raises:
+            EntryTooLarge: the server does not take a payload of this size.
+        """
 
     def events(self) -> AsyncIterator[Event]:
         """The events of all watched channels, in the order of each channel. One task reads them."""

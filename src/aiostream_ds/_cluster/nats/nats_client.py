@@ -199,6 +199,19 @@ class NatsClient:
         """
         return (await self._exchange(subject, payload, headers, number))[0]
 
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Publish without an answer: whether it was lost or refused is not known.
+
+        Raises:
+            EngineError: there is no connection in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._open_connection()
+                await connection.publish(subject, payload, headers)
+        except TimeoutError:
+            raise self._late() from None
+
     async def request_batch(self, subject: str, payload: bytes) -> Sequence[NatsMessage]:
         """The answers to a request, the last of which has a status. Raises as `request`."""
         return await self._exchange(subject, payload, None, is_batch=True)

@@ -371,6 +371,12 @@ class NatsConnection(asyncio.Protocol):
         if self._handlers.pop(number, None) is not None:
             self._send(unsubscribe_command(number))
 
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Publish without an answer. Raises EngineError."""
+        await self._writable.wait()
+        self._raise_if_lost()
+        self._send(publish_command(subject, "", headers, payload))
+
     async def request(
         self,
         subject: str,

@@ -8,14 +8,21 @@ from aiostream_ds._cluster.engine import (
     Appended,
     Entry,
     EntryId,
+    EntryTooLarge,
     Event,
     LogPage,
     Ownership,
     Reconnected,
     Resigned,
+    Sent,
 )
 from aiostream_ds._cluster.nats.nats_client import NatsClient
-from aiostream_ds._cluster.nats.nats_entries import live_message
+from aiostream_ds._cluster.nats.nats_entries import (
+    HEADER_BYTES,
+    SENT_HEADERS,
+    is_sent,
+    live_message,
+)
 from aiostream_ds._cluster.nats.nats_events import EventQueue
 from aiostream_ds._cluster.nats.nats_jetstream import JetStream
 from aiostream_ds._cluster.nats.nats_leases import Presence
@@ -150,6 +157,15 @@ class NatsEngine:
         if number is not None:
             self._client.unsubscribe(number)
 
+    async def send(self, channel: str, payload: bytes) -> None:
+        """See `Engine`."""
+        limit = self._jetstream.max_payload - HEADER_BYTES
+        if len(payload) > limit:
+            raise EntryTooLarge(
+                f"{channel}: expected a message of at most {limit} bytes, got {len(payload)}"
+            )
+        await self._client.publish(self._subjects.live_of(channel), payload, SENT_HEADERS)
+
     async def overview(self) -> ClusterOverview:
         """See `HasOverview`."""
         return await read_overview(self._jetstream, self._subjects, self._presence)
@@ -159,7 +175,10 @@ class NatsEngine:
         return self._events.read()
 
     def _receive(self, channel: str, stored: NatsMessage) -> None:
-        """A message was stored in the log of a watched channel."""
+        """A message was stored in the log of a watched channel, or was sent to it."""
+        if is_sent(stored):
+            self._events.put(Sent(channel, stored.payload))
+            return
         message = live_message(stored)
         if message is None:
             return

@@ -12,7 +12,22 @@ from aiostream_ds._cluster.engine import START, Entry, EntryId
 from aiostream_ds._cluster.nats.nats_protocol import NatsMessage
 from aiostream_ds._cluster.nats.nats_subjects import from_token, to_token
 
-__all__ = ["LogMessage", "SchemaPlace", "foreign_message", "live_message", "log_message"]
+__all__ = [
+    "HEADER_BYTES",
+    "SENT_HEADERS",
+    "LogMessage",
+    "SchemaPlace",
+    "foreign_message",
+    "is_sent",
+    "live_message",
+    "log_message",
+]
+
+HEADER_BYTES = 1024
+"""Most bytes of an entry's headers, also after the server has added its own."""
+
+SENT_HEADERS: Mapping[str, str] = {"Aiostream-Sent": "1"}
+"""Of messages that are in no log."""
 
 _HEADER = "Aiostream-Entry"
 _NOBODY = "."  # not a token
@@ -93,6 +108,11 @@ def log_message(sequence: int, headers: Mapping[str, str], data: bytes) -> LogMe
 def foreign_message(sequence: int) -> LogMessage:
     """A message that was stored by another program: as of an owner who has resigned."""
     return LogMessage(sequence, START, START, "", 0, None, None, b"")
+
+
+def is_sent(message: NatsMessage) -> bool:
+    """Whether a message was sent to the nodes that watch a channel, and is in no log."""
+    return SENT_HEADERS.items() <= message.headers.items()
 
 
 def live_message(message: NatsMessage) -> LogMessage | None:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from aiostream_ds._cluster.engine import Appended, Event, Reconnected
+from aiostream_ds._cluster.engine import Appended, Event, Reconnected, Sent
 
 __all__ = ["EventQueue"]
 
@@ -28,8 +28,7 @@ class EventQueue:
 
     def put(self, event: Event) -> None:
         """Add an event."""
-        if isinstance(event, Appended):
-            self._bytes += len(event.entry.payload)
+        self._bytes += _size(event)
         self._events.append(event)
         if self._bytes > MOST_BYTES or len(self._events) > MOST_EVENTS:
             self.drops += 1
@@ -48,10 +47,15 @@ class EventQueue:
         while True:
             while self._events:
                 event = self._events.popleft()
-                if isinstance(event, Appended):
-                    self._bytes -= len(event.entry.payload)
+                self._bytes -= _size(event)
                 yield event
             if self._is_closed:
                 return
             self._arrived.clear()
             await self._arrived.wait()
+
+
+def _size(event: Event) -> int:
+    if isinstance(event, Sent):
+        return len(event.payload)
+    return len(event.entry.payload) if isinstance(event, Appended) else 0

@@ -20,6 +20,7 @@ from aiostream_ds._cluster.engine import (
     Ownership,
 )
 from aiostream_ds._cluster.nats.nats_entries import (
+    HEADER_BYTES,
     LogMessage,
     foreign_message,
     log_message,
@@ -37,9 +38,6 @@ __all__ = ["ChannelLogs"]
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _TOO_LARGE = 10_054
-_HEADER_BYTES = 1024
-"""Most bytes of an entry's headers, also after the server has added its own."""
-
 _BATCH = 500
 """Most messages of one request."""
 
@@ -180,7 +178,7 @@ class ChannelLogs:
     ) -> None:
         """Store a message after the end of the log, and with a schema if it is given or would be
         removed soon. Raises NotExpected."""
-        bound = self._jetstream.max_payload - _HEADER_BYTES
+        bound = self._jetstream.max_payload - HEADER_BYTES
         message = self._with_schema(message, tail, schema, bound)
         data = message.stored_payload()
         if len(data) > bound:

@@ -10,6 +10,7 @@ from typing import Any
 from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.nats.nats_client import NatsClient
 from aiostream_ds._cluster.nats.nats_connection import MissingPermission
+from aiostream_ds._cluster.nats.nats_entries import SENT_HEADERS
 from aiostream_ds._cluster.nats.nats_jetstream import (
     JetStream,
     JetStreamError,
@@ -209,9 +210,20 @@ class Streams:
             await jetstream.last(stream, subject)
             await jetstream.get_from_leader(stream, last_by_subj=subject)
             await jetstream.purge(stream, subject)
-        number = self._client.subscribe(subjects.live_of(_PROBE), lambda message: None)
+        await self._check_sending()
+
+    async def _check_sending(self) -> None:
+        arrived = asyncio.Event()
+        subject = self._subjects.live_of(_PROBE)
+        number = self._client.subscribe(subject, lambda message: arrived.set())
         try:
             await self._client.confirm(number)
+            await self._client.publish(subject, b"", SENT_HEADERS)
+            await self._client.flush()
+            if not arrived.is_set():  # the server has sent it before the answer to the flush
+                raise ConfigError(
+                    f"the user of NATS lacks the right to publish to {self._subjects.live_rights}"
+                )
         finally:
             self._client.unsubscribe(number)
 

@@ -1,7 +1,8 @@
 """The subjects and streams of the engine.
 
 NAME.log.CHANNEL                 entries and resignations; stream NAME-log
-NAME.live.CHANNEL                the same, published again by the server when they are stored
+NAME.live.CHANNEL                the same, published again by the server when they are stored; and
+                                 messages that are not stored
 NAME.state.node.NODE             the node's lease; stream NAME-state, one message a subject
 NAME.state.use.CHANNEL.NODE      the node has subscribers of the channel
 NAME.state.sweep                 when the logs of unused channels were last looked for
@@ -35,6 +36,7 @@ class Subjects:
         self.logs, self.state = f"{name}.log.*", f"{name}.state.>"
         self.live = f"{name}.live.{{{{wildcard(1)}}}}"
         """As a stream's republish has it."""
+        self.live_rights = f"{name}.live.*"
         self.nodes = f"{name}.state.node.*"
         self.uses = f"{name}.state.use.*.*"
         self.sweep = f"{name}.state.sweep"

@@ -7,7 +7,15 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from aiostream_ds._cluster.engine import Appended, Entry, EntryId, Event, Reconnected, Resigned
+from aiostream_ds._cluster.engine import (
+    Appended,
+    Entry,
+    EntryId,
+    Event,
+    Reconnected,
+    Resigned,
+    Sent,
+)
 from aiostream_ds._cluster.redis.open_connections import OpenConnections
 from aiostream_ds._cluster.redis.pipelined_connection import ConnectionLost, PipelinedConnection
 from aiostream_ds._cluster.redis.redis_calls import Recovery, RedisCalls, in_words
@@ -164,6 +172,8 @@ class ChannelWatches:
 def _event(channel: str, message: bytes) -> Event:
     if message[:1] == b"R":
         return Resigned(channel, int(message[1:]))
+    if message[:1] == b"S":
+        return Sent(channel, message[1:])
     id, previous, payload = message[1:].split(b" ", 2)
     return Appended(channel, Entry(entry_id(id), entry_id(previous), payload))
 

@@ -19,6 +19,7 @@ from aiostream_ds._cluster.engine import (
     LogPage,
     Ownership,
     Reconnected,
+    Sent,
 )
 from aiostream_ds._cluster.overview import ClusterOverview
 from aiostream_ds._cluster.redis.channel_keys import PARTITIONS, KeyNames
@@ -168,7 +169,13 @@ class RedisEngine:
         """See `Engine`."""
         self._check_size(channel, payload)
         owner, term, taken, last = await self._calls.run(
-            self._scripts.take, self._keys.of(channel), channel, node, payload, self._entries
+            self._scripts.take,
+            self._keys.of(channel),
+            channel,
+            node,
+            payload,
+            self._entries,
+            self._log_bytes,
         )
         return Ownership(owner.decode(), int(term), bool(taken), entry_id(last))
 
@@ -251,6 +258,11 @@ class RedisEngine:
         """See `Engine`."""
         self._watches.unwatch(self._keys.of(channel).log)
 
+    async def send(self, channel: str, payload: bytes) -> None:
+        """See `Engine`."""
+        self._check_size(channel, payload)
+        await self._calls.run(self._scripts.send, (self._keys.of(channel).log,), payload)
+
     async def events(self) -> AsyncIterator[Event]:
         """See `Engine`. Ends after `aclose`."""
         while not self._is_closed:
@@ -309,6 +321,8 @@ class RedisEngine:
 
 
 def _size(event: Event) -> int:
+    if isinstance(event, Sent):
+        return len(event.payload)
     return len(event.entry.payload) if isinstance(event, Appended) else 0
 
 

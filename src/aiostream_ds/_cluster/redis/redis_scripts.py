@@ -100,7 +100,7 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 
 _TAKE = """
 local state, log, nodes, leases, channels = unpack(KEYS)
-local channel, node, payload, entries = unpack(ARGV)
+local channel, node, payload, entries, limit = unpack(ARGV)
 local owner, term, last, after, hello, total, base =
   unpack(redis.call('HMGET', state,
                     'node', 'term', 'last', 'taken_after', 'hello', 'total', 'base'))
@@ -131,6 +131,7 @@ local id = term .. '-0'
 add(state, log, id, last, payload, total, entries, true)
 redis.call('HSET', state, 'node', node, 'term', term, 'last', id, 'taken_after', last,
            'hello', hash, 'total', total, 'base', base)
+if total - base > tonumber(limit) then trim(state, log, total, tonumber(limit)) end
 keep(state, log, nodes, channels, channel, now)
 publish(log, id, last, payload)
 return {node, term, 1, last}
@@ -165,6 +166,10 @@ for n = 1, #info, 2 do found[info[n]] = info[n + 1] end
 local first = found['first-entry']
 return {first[1], first[2][2], found['last-generated-id'],
         redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', limit)}
+"""
+
+_SEND = """
+redis.call('PUBLISH', KEYS[1], 'S' .. ARGV[1])
 """
 
 _SCHEMA = """
@@ -327,6 +332,7 @@ class Scripts:
         self.take = made(_TAKE)
         self.append = made(_APPEND)
         self.read = made(_READ)
+        self.send = made(_SEND)
         self.schema = made(_SCHEMA)
         self.resign = made(_RESIGN)
         self.enter = made(_ENTER)

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
-from random import Random
 
 import anyio
 import msgspec
@@ -32,6 +31,7 @@ from aiostream_ds._cluster.cluster_access import ClusterAccess
 from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._cluster.node_options import NodeOptions
 from aiostream_ds.testing import Grafana, Refused, Viewer, serve_in_memory
+from tests.cluster.cluster_access import access
 from tests.cluster.model_engine import ModelEngine, ModelServer
 
 pytestmark = pytest.mark.virtual
@@ -157,17 +157,15 @@ async def cluster(
     engine = engine or ModelServer()
     numbers = count(first)
 
-    def access() -> ClusterAccess:
-        this = next(numbers)
-        clock = asyncio.get_running_loop().time
-        times = NodeOptions(clock=clock, random=Random(this))
-        cipher = Cipher(keys) if keys else None
-        return ClusterAccess(ModelEngine(engine, seed=this), f"node{this}", cipher, times)
+    def make_access() -> ClusterAccess:
+        return access(engine, next(numbers), Cipher(keys) if keys else None)
 
     async with AsyncExitStack() as stack:
         yield (
             [
-                await stack.enter_async_context(serve_in_memory(Shared, cluster=access, **options))
+                await stack.enter_async_context(
+                    serve_in_memory(Shared, cluster=make_access, **options)
+                )
                 for _ in range(number)
             ],
             engine,

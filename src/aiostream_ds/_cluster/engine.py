@@ -165,8 +165,8 @@ class Engine(Protocol):
         repeated because its answer was lost returns the term that it has made, and the same `last`.
 
         Several nodes may take a channel under one name that never has a lease: each call with
-        another payload appends an entry then, in an order that the server decides. `last` tells
-        whether another one was faster.
+        another payload appends an entry then, in an order that the server decides. `last` is
+        another entry than the caller knows if another node was faster.
 
         Followers call it now and then in order to compare the owner and the end of the log with
         what they know: without an effect it should cost no more than `read`.

@@ -1,6 +1,6 @@
 """A process of the cluster: its lease, its channels, and their events."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from aiostream_ds._cluster.engine import NODES, Engine, EngineError, Event, Reconnected
+from aiostream_ds._cluster.engine import NODES, Engine, EngineError, Event, Reconnected, Sent
 from aiostream_ds._cluster.entries import EntryCodec, TermStart
 from aiostream_ds._cluster.lease import Lease
 from aiostream_ds._cluster.member import ChannelMember, give_up
@@ -100,6 +100,9 @@ class ClusterNode:
         self._may_give_up = anyio.Event()  # channels, and the engine may be there
         self._left: dict[str, float] = {}  # when it got that
         self._reconnected_at = -inf
+        self._listeners: dict[str, Callable[[Event], None]] = {}
+        self._unwatched: set[str] = set()  # channels of listeners
+        self._must_watch = anyio.Event()
         self._lease_changed = anyio.Event()
         self._all_left = anyio.Event()
         self._is_open = self._is_closing = False
@@ -124,7 +127,13 @@ class ClusterNode:
             raise
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        for task in (self._keep_lease, self._give_up_rest, self._watch_nodes, self._read_events):
+        for task in (
+            self._keep_lease,
+            self._give_up_rest,
+            self._watch_nodes,
+            self._read_events,
+            self._watch_listened,
+        ):
             self._group.start_soon(task)
         return self
 
@@ -198,6 +207,20 @@ class ClusterNode:
         member = self._members.get(channel)
         if member is not None:
             member.set_subscribed(subscribed)
+
+    def listen(self, channel: str, on_event: Callable[[Event], None]) -> None:
+        """Call a function with the events of a channel that `run_channel` does not run, and with
+        `Reconnected`, also when the channel is watched for the first time. It must not raise."""
+        self._listeners[channel] = on_event
+        self._unwatched.add(channel)
+        self._must_watch.set()
+
+    async def stop_listening(self, channel: str) -> None:
+        """Call it no more."""
+        self._listeners.pop(channel, None)
+        self._unwatched.discard(channel)
+        if self._is_open:
+            await self.engine.unwatch(channel)
 
     @property
     def state(self) -> NodeState:
@@ -369,12 +392,33 @@ class ClusterNode:
                 log.warning("notifications have stopped", extra={"reason": str(error)})
             await anyio.sleep(_RETRY)
 
+    async def _watch_listened(self) -> None:
+        """Watch the channels of listeners; what fails is tried again."""
+        while True:
+            await self._must_watch.wait()
+            self._must_watch = anyio.Event()
+            for channel in tuple(self._unwatched) if self._is_open else ():
+                try:
+                    await self.engine.watch(channel)
+                except EngineError:
+                    break
+                self._unwatched.discard(channel)
+                if (listener := self._listeners.get(channel)) is not None:
+                    listener(Reconnected())
+            if self._unwatched:
+                await anyio.sleep(_RETRY)
+                self._must_watch.set()
+
     def _dispatch(self, event: Event) -> None:
         if not isinstance(event, Reconnected):
+            if (listener := self._listeners.get(event.channel)) is not None:
+                listener(event)
             found = self._members.get(event.channel)
-            if found is not None:
+            if found is not None and not isinstance(event, Sent):
                 found.on_event(event)
             return
+        for listener in tuple(self._listeners.values()):
+            listener(event)
         for member in tuple(self._members.values()):
             member.on_reconnected()
         self._reconnected_at = anyio.current_time()

@@ -24,12 +24,14 @@ from aiostream_ds._cluster.engine import EngineError
 from aiostream_ds._cluster.log_reading import read_log
 from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._cluster.node import ClusterNode
+from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._cluster.packet_codec import PacketCodec
 from aiostream_ds._cluster.shared_log import SharedLog
 from aiostream_ds._grafana.channel_counts import CountingObserver
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.shared_channel import SharedChannel, SharedStream
+from aiostream_ds._grafana.shared_publishing import PUBLISH_KIND, PublishHandler
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import ConfigError
@@ -59,6 +61,7 @@ class SharedStreams:
         cipher: encrypts the messages, if the cluster has a key.
 
     Attributes:
+        requests: those to and from other nodes.
         inner: the registry in which the streams run whose channels this node owns.
         problem: why nothing is shared; empty if the cluster can be used.
     """
@@ -76,6 +79,8 @@ class SharedStreams:
         self._leaving = anyio.Event()
         self._left = anyio.Event()
         self.inner = ChannelRegistry(observer=_RunObserver(counters))
+        self.requests = NodeRequests(node, tasks, cipher)
+        self.requests.handle(PUBLISH_KIND, PublishHandler(self))
         self._tasks = tasks
         self._counters = counters
         self._cipher = cipher
@@ -93,6 +98,11 @@ class SharedStreams:
             return self.problem
         state = self.node.state
         return "" if state.connected else f"the cluster cannot be reached: {state.reason}"
+
+    def instance_of(self, name: str) -> Instance | None:
+        """The data source of a channel in which this node takes part."""
+        session = self._sessions.get(name)
+        return None if session is None or session.is_ending else session.instance
 
     def name(self, instance: Instance, path: str) -> str:
         """The channel's name in the engine."""

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 
 import anyio
-import msgspec
 
 from aiostream_ds._author_code import message_of
-from aiostream_ds._author_threads import call_method
 from aiostream_ds._channels.exceptions import ChannelError, StreamFailed
 from aiostream_ds._grafana import conversion, replies
 from aiostream_ds._grafana.authorization import admit, authorize
@@ -14,13 +12,13 @@ from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channe
 from aiostream_ds._grafana.exact_delivery import send_exact
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.packet_delivery import send_packets
+from aiostream_ds._grafana.publishing import publish
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grafana.stream_runs import join
 from aiostream_ds._grpc.call import Call, GRPCError, Status
 from aiostream_ds._grpc.methods import Method, server_stream, unary
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import BadQuery, PermissionDenied
-from aiostream_ds.settings import convert
 
 __all__ = ["PUBLISH_LIMIT", "REFUSED_WAIT", "StreamService"]
 
@@ -132,8 +130,7 @@ class StreamService(Service):
 
     async def _publish(self, request: pb.PublishStreamRequest) -> bytes:
         channel = await self._resolve(request.plugin_context, request.path)
-        hook = channel.stream.publish
-        if hook is None:
+        if channel.stream.publish is None:
             raise PermissionDenied(f"{request.path!r} does not accept published data")
         if len(request.data) > PUBLISH_LIMIT:
             raise BadQuery(
@@ -144,14 +141,7 @@ class StreamService(Service):
         await authorize(
             channel.instance, user, "publish", channel.path, channel=channel, action="publish"
         )
-        try:
-            value = convert(conversion.parse_json(request.data, "the message"), hook.data)
-        except (ValueError, BadQuery) as error:
-            raise BadQuery(f"published data: {error}") from None
-        given = (value, user) if hook.wants_user else (value,)
-        source = channel.instance.source
-        result = await call_method(source, hook.method, *given, **channel.arguments)
-        return b"" if result is None else msgspec.json.encode(result)
+        return await publish(channel, request.data, user)
 
 
 def _stream_error(error: Exception) -> GRPCError:

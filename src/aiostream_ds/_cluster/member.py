@@ -46,7 +46,7 @@ _OTHERS = 1.0  # seconds between two questions for other nodes with subscribers
 _CLOSE = 5.0  # seconds until a source that does not end is cancelled again
 _FILL = 10.0  # seconds for reading the rows of a gap from the source
 _PROBE = 1.0  # seconds between two attempts to reach a channel whose calls fail
-_JOIN_RATE = 5_000  # channels that a node joins in a second when the engine is back
+_JOIN_RATE = 5_000  # channels that a node joins or takes in a second
 
 
 class MemberNode(Protocol):
@@ -279,8 +279,8 @@ class ChannelMember:
         if self._start is None:
             self._run = self._options.random.getrandbits(63) + 1
             self._start = self._node.codec.encode(TermStart(self._run, self._node.name))
-        before = self.follower.position
-        ownership = await self._ask(self._engine.take, self.channel, self._node.name, self._start)
+        before, start = self.follower.position, self._start
+        ownership = await self._ask(self._engine.take, self.channel, self._node.name, start)
         self._start = self._claim_start = None
         self._claim = 0
         self._is_owner_gone = False
@@ -288,6 +288,8 @@ class ChannelMember:
             self.term, self._number = ownership.term, 0
             self._has_stored_schema = False
             self._node.counters.takeovers += 1
+            if self._has_joined:  # so that the log is read only if entries were missed
+                self.follower.event(Entry(EntryId(self.term, 0), ownership.last, start))
         else:
             self.term = 0
             self.follower.owned_by(ownership.node, ownership.term)
@@ -372,14 +374,11 @@ class ChannelMember:
         """Compare owner and position with the engine; take what nobody owns."""
         if self._is_owner_gone and self.follower.owner not in self._node.alive:
             term = self.follower.term
-            await anyio.sleep(self._jitter(self._node.lease.seconds / 8))
+            await anyio.sleep(self._jitter(self._spread(self._node.lease.seconds / 8)))
             if self.follower.term != term:
                 self._is_owner_gone = False
                 return False
-        ownership = await self._take()
-        if ownership.taken:
-            self.follower.compare_end(EntryId(self.term, 0), self.follower.position)
-        return ownership.taken
+        return (await self._take()).taken
 
     def _check_is_due(self) -> bool:
         now = anyio.current_time()
@@ -436,9 +435,7 @@ class ChannelMember:
         """The engine has lost entries: begin a new term."""
         self._node.counters.losses += 1
         taken = (await self._take()).taken
-        if taken:
-            self.follower.compare_end(EntryId(self.term, 0), self.follower.position)
-        else:
+        if not taken:
             self._node.counters.fencings += 1
         return taken
 
@@ -642,7 +639,7 @@ class ChannelMember:
         if await self._still_away():
             return False
         # not all channels at once; their upstreams run until it is their turn
-        await anyio.sleep(self._jitter(min(1.0, self._node.channel_count() / _JOIN_RATE)))
+        await anyio.sleep(self._jitter(self._spread(1.0)))
         return not self._is_away
 
     async def _still_away(self) -> bool:
@@ -716,6 +713,10 @@ class ChannelMember:
             with anyio.move_on_after(max(seconds, 0.0)):
                 await self._wake.wait()
         self._wake = anyio.Event()
+
+    def _spread(self, most: float) -> float:
+        """Seconds in which the channels of this node are joined or taken, `most` at most."""
+        return min(most, self._node.channel_count() / _JOIN_RATE)
 
     def _jitter(self, seconds: float) -> float:
         return self._options.random.random() * seconds

@@ -24,6 +24,7 @@ log = get_logger(__name__)
 _RETRY = 0.1  # seconds after a renewal that has failed
 _OPEN_RETRY = 1.0
 _CONFIG_RETRY = 10.0
+_POLLS = 8  # questions for the other nodes in the time of a lease
 _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions for all
 _AT_ONCE = 16  # channels that are given up at a time
 _REMEMBER = 60.0  # seconds for which a resignation is repeated when the engine was away
@@ -363,10 +364,10 @@ class ClusterNode:
         """Keep the list of nodes, and compare it with the owners of channels."""
         asked = 0
         while True:
-            interval = max(self.options.lease / 6, _PER_NODE * len(self.alive))
+            began, lease = anyio.current_time(), self.options.lease
             if self._is_open and not self.degraded:
                 try:
-                    with anyio.fail_after(self.options.lease):
+                    with anyio.fail_after(lease / 3):
                         alive = await self.engine.members(NODES)
                         if self.name not in alive:
                             await self.engine.enter(NODES, self.name)
@@ -379,7 +380,8 @@ class ClusterNode:
                     if has_died or asked % _FULL_CHECK == 0:
                         for member in tuple(self._members.values()):
                             member.check_owner(self.alive)
-            await anyio.sleep(min(interval, self.options.lease / 2))
+            interval = min(max(lease / _POLLS, _PER_NODE * len(self.alive)), lease / 2)
+            await anyio.sleep(max(began + interval - anyio.current_time(), 0.0))
 
     # -- notifications ---------------------------------------------------------------------------
 

@@ -249,11 +249,15 @@ class SharedChannel:
             self._inner.resume_points[self._stream.key] = cursors
         missing = self._has_followed and row_log is not None
         self._has_followed = False
-        yield outgoing.message((), self._schema, None, missing=missing)
+        begin: Outgoing | None = outgoing.message((), self._schema, None, missing=missing)
         while True:
             run = self._stream
+            # it opens the upstream while the first message is on its way to the log
             subscription = self._inner.join(run.key, run.run, run.policy, exact=True)
             try:
+                if begin is not None:
+                    yield begin
+                    begin = None
                 async for each in self._of_run(subscription, outgoing):
                     yield each
                 yield outgoing.message((), outgoing.schema, None, has_ended=True)

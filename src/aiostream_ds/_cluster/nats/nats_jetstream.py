@@ -27,7 +27,7 @@ _SLOT_TIMEOUT = 10.0
 """Requests at the same time, and seconds for which another one waits. A server drops requests when
 it has 10,000 of them."""
 
-_END_OF_BATCH, _NO_MESSAGE = 204, 404
+_END_OF_BATCH, _NO_MESSAGE, _TOO_MANY = 204, 404, 413
 
 _PAGES = 4
 _PAGE_BYTES = 4 << 20
@@ -190,6 +190,26 @@ class JetStream:
         if answers[-1].status not in (_END_OF_BATCH, _NO_MESSAGE):
             raise _direct_error(stream, answers[-1])
         return [_direct(each) for each in answers[:-1]]
+
+    async def last_of_each(self, stream: str, filter: str) -> Sequence[StoredMessage]:
+        """The last message of each subject; nothing is missing that was acknowledged before. One
+        request, unless the stream has copies or there are more than 1024 subjects."""
+        if not self._has_copies:
+            async with self._slot():
+                answers = await self._client.request_batch(
+                    f"$JS.API.DIRECT.GET.{stream}", json.dumps({"multi_last": [filter]}).encode()
+                )
+            if answers[-1].status in (_END_OF_BATCH, _NO_MESSAGE):
+                return [_direct(each) for each in answers[:-1]]
+            if answers[-1].status != _TOO_MANY:
+                raise _direct_error(stream, answers[-1])
+        subjects, _ = await self.subjects(stream, filter)
+        found = await asyncio.gather(*(self.last(stream, each) for each in subjects))
+        return [each for each in found if each is not None]
+
+    async def time(self, stream: str) -> float:
+        """Seconds of the server's clock."""
+        return parse_time((await self.call("STREAM.INFO", stream))["ts"])
 
     async def subjects(self, stream: str, filter: str) -> tuple[Sequence[str], float]:
         """The subjects that have messages, and the time of the server."""

@@ -2,8 +2,11 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
-from aiostream_ds._cluster.nats.nats_jetstream import JetStream
+from aiostream_ds._cluster.nats.nats_jetstream import JetStream, StoredMessage
 from aiostream_ds._cluster.nats.nats_subjects import Subjects, from_token
 
 __all__ = ["Presence"]
@@ -12,6 +15,13 @@ _SECONDS = "Aiostream-Lease"
 _KEPT = 60
 """Seconds for which the server keeps a lease that has ended. It removes messages by whole seconds
 only, so that the end of a lease is computed from the time of its message."""
+
+
+class _Renewal(NamedTuple):
+    """The message of the last renewal, and when this process knew that it was stored."""
+
+    sequence: int
+    answered: float
 
 
 class Presence:
@@ -23,6 +33,7 @@ class Presence:
     def __init__(self, jetstream: JetStream, subjects: Subjects) -> None:
         self._jetstream = jetstream
         self._subjects = subjects
+        self._renewal = _Renewal(0, 0.0)
         self._running: asyncio.Task[frozenset[str]] | None = None
         self._next: asyncio.Task[frozenset[str]] | None = None
 
@@ -30,11 +41,12 @@ class Presence:
         """Make a lease valid for so many seconds from now."""
         kept = math.ceil(seconds) + _KEPT
         headers = {_SECONDS: repr(float(seconds)), "Nats-TTL": f"{kept}s"}
-        await self._put(self._subjects.node(node), headers)
+        sequence = await self._jetstream.publish(self._subjects.node(node), b"", headers)
+        self._renewal = _Renewal(sequence, self._loop_time())
 
     async def enter(self, channel: str, node: str) -> None:
         """The node has subscribers of the channel."""
-        await self._put(self._subjects.use(channel, node), {})
+        await self._jetstream.publish(self._subjects.use(channel, node), b"", {})
 
     async def leave(self, channel: str, node: str) -> None:
         """The node has none any more."""
@@ -73,24 +85,32 @@ class Presence:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _valid_nodes(self) -> frozenset[str]:
-        stream = self._subjects.state_stream
-        subjects, now = await self._jetstream.subjects(stream, self._subjects.nodes)
-        leases = await asyncio.gather(*(self._end(each) for each in subjects))
+        stream, subjects = self._subjects.state_stream, self._subjects.nodes
+        asked = self._loop_time()
+        leases = await self._jetstream.last_of_each(stream, subjects)
+        now = self._server_time(leases, asked)
+        if now is None:
+            now = await self._jetstream.time(stream)
+            leases = await self._jetstream.last_of_each(stream, subjects)
         return frozenset(
-            from_token(subject.rpartition(".")[2])
-            for subject, end in zip(subjects, leases, strict=True)
-            if end > now
+            from_token(lease.subject.rpartition(".")[2])
+            for lease in leases
+            if lease.time + float(lease.headers.get(_SECONDS, "0")) > now
         )
 
-    async def _end(self, subject: str) -> float:
-        """When a lease ends, by the server's clock."""
-        message = await self._jetstream.last(self._subjects.state_stream, subject)
-        if message is None:
-            return 0.0
-        return message.time + float(message.headers.get(_SECONDS, "0"))
+    def _server_time(self, leases: Sequence[StoredMessage], asked: float) -> float | None:
+        """The time of the server then, or a little less: by the lease of this process, without a
+        request. None: its lease is not there, or the clock of the server was set back."""
+        in_order = sorted(leases, key=lambda lease: lease.sequence)
+        if any(later.time < earlier.time for earlier, later in pairwise(in_order)):
+            return None
+        for lease in leases:
+            if lease.sequence == self._renewal.sequence:
+                return lease.time + asked - self._renewal.answered
+        return None
 
-    async def _put(self, subject: str, headers: dict[str, str]) -> None:
-        await self._jetstream.publish(subject, b"", headers)
+    def _loop_time(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 def _forget_error(task: asyncio.Task[frozenset[str]]) -> None:

@@ -296,6 +296,15 @@ class EngineContract:
             await a.append("c", entry._replace(payload=b"y"))
         assert [each.payload for each in await read_all(a, "c")] == [b"1", b"x"]
 
+    async def test_the_writer_of_another_term_with_the_same_number_is_refused(self, a, b):
+        # a server that has lost the first one, and whose clock was set back, gives it out again
+        term = (await a.take("c", "a", b"hello a")).term
+        entry = Entry(EntryId(term, 1), EntryId(term, 0), b"x")
+        with pytest.raises(Fenced):
+            await b.append("c", entry, None, b"hello b")
+        await a.append("c", entry, None, b"hello a")
+        assert [each.payload for each in await read_all(b, "c")] == [b"hello a", b"x"]
+
     async def test_the_owner_of_an_older_term_is_refused(self, a, b):
         term = (await a.take("c", "a", b"1")).term
         last = await write(a, "c", term, EntryId(term, 0), b"x")

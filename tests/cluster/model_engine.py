@@ -117,7 +117,7 @@ class ModelServer:
             self._journal.append(lambda: setattr(found, "node", node))
             self._publish(channel, Resigned(channel, term))
 
-    def append(self, channel: str, entry: Entry, schema: bytes | None) -> None:
+    def append(self, channel: str, entry: Entry, schema: bytes | None, start: bytes | None) -> None:
         found = self._channel(channel)
         if len(entry.payload) > self.largest:
             raise EntryTooLarge(f"{len(entry.payload)} bytes")
@@ -125,6 +125,8 @@ class ModelServer:
             return
         if found.last >= entry.id:
             raise Fenced(f"{channel}: the log ends with {found.last}")
+        if start not in (None, found.start) and found.last.term == entry.id.term:
+            raise Fenced(f"{channel}: the term {entry.id.term} is of {found.node}")
         if found.last != entry.previous:
             raise LogLost(f"{channel}: the log ends with {found.last}")
         before = found.schema
@@ -195,6 +197,10 @@ class ModelServer:
     def _publish(self, channel: str, event: Event) -> None:
         for connection in tuple(self.watchers.get(channel, ())):
             connection.notify(event)
+
+    def owner(self, channel: str) -> str:
+        """The node that has taken a channel, whether it is alive or not; empty: none."""
+        return self._channel(channel).node
 
     # -- failures --------------------------------------------------------------------------------
 
@@ -390,8 +396,10 @@ class ModelEngine:
     async def resign(self, channel: str, node: str, term: int) -> None:
         await self._call(self.server.resign, channel, node, term)
 
-    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
-        await self._call(self.server.append, channel, entry, schema)
+    async def append(
+        self, channel: str, entry: Entry, schema: bytes | None = None, start: bytes | None = None
+    ) -> None:
+        await self._call(self.server.append, channel, entry, schema, start)
 
     async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         page: LogPage = await self._call(self.server.read, channel, after, limit)

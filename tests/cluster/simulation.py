@@ -431,6 +431,9 @@ class History:
         number = self.random.choice(list(self.processes))
         process = self.processes.pop(number)
         channels = [name for name, viewer in process.viewers.items() if viewer.is_wanted]
+        for name in self.upstreams:
+            if self.server.owner(name) == process.name:
+                self.without_owner[name] = None  # others wait for the end of its lease, too
         process.kill()
         self.dead.append(process)
         self.start(number)

@@ -408,6 +408,16 @@ def test_an_entry_that_cannot_be_read_is_a_reset(log, reader, payload):
     assert reader.follower.unreadable == 1
 
 
+def test_the_source_does_not_go_on_before_a_last_entry_that_cannot_be_read(log, reader):
+    reader.follow(log.write(b"0"))
+    bad = Entry(log.next_id(), log.last, b"damaged")
+    log.entries.append(bad)
+    reader.follow(bad)
+    assert reader.follower.last is not None and reader.follower.last.payload == b"damaged"
+    reader.follow(log.write(b"2", schema=b"s"))
+    assert reader.follower.last.payload == b"2"
+
+
 def test_the_end_of_the_source_is_known(log, reader):
     reader.follow(log.write(b"0"), log.write(b"", schema=b"s"))
     assert reader.follower.ended and reader.payloads == [b"0"]

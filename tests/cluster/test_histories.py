@@ -34,6 +34,10 @@ def test_a_node_without_viewers_gives_a_channel_up_that_the_engine_has_as_its_ow
     History(20012, SCENARIOS["missed notifications"]).run()
 
 
+def test_a_channel_whose_owners_die_one_after_the_other_has_an_owner_after_the_last_lease():
+    History(800598, SCENARIOS["from now"]).run()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60 + HISTORIES * 2)
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -178,7 +178,9 @@ class Engine(Protocol):
 
     # -- the log -------------------------------------------------------------------------------
 
-    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
+    async def append(
+        self, channel: str, entry: Entry, schema: bytes | None = None, start: bytes | None = None
+    ) -> None:
         """Append an entry in its term; the nodes that watch the channel get `Appended`.
 
         Idempotent: an entry that is in the log already, with the same payload, is not an error.
@@ -188,9 +190,12 @@ class Engine(Protocol):
             channel: the channel.
             entry: `previous` is the entry that this node has appended before.
             schema: replaces the schema of the channel, which `schema` returns.
+            start: the payload with which the term was taken. A server that has lost writes, and
+                whose clock was set back, may give the number of a term out again: it refuses the
+                writer of the lost one. None: not compared.
 
         Raises:
-            Fenced: another term has begun, or an entry with another payload has this id.
+            Fenced: another term has begun, also one of this number, or an entry with another payload has this id.
             LogLost: the log ends before `previous`, or is gone: the server has lost entries.
             EntryTooLarge: the payload is too large.
         """

@@ -73,7 +73,8 @@ class LogFollower:
             `position`, or has other entries. Set back by the user of this class.
         ended: whether the source of the owner has ended.
         known_end: the last entry that is known to exist.
-        last: the last message that is in the log, as far as it was read; for the source.
+        last: the last message that is in the log, as far as it was read; for the source. If the
+            last entry cannot be read, its payload, and the cursors of the message before.
         delivered: the last message with cursors that was delivered.
         last_time: when its owner has appended it, in milliseconds since the epoch.
         unreadable: entries that were skipped since they cannot be read.
@@ -410,6 +411,9 @@ class LogFollower:
         if content is None:
             self.unreadable += 1
             self.position = entry.id
+            # the source must not go on after the message before: its numbers are given
+            cursors = None if self.last is None else self.last.cursors
+            self.last = Incoming(entry.payload, None, cursors)
             self._reset("an entry of the log cannot be read: it is of another version or key")
             return True
         if isinstance(content, TermStart):

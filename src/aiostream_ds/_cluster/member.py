@@ -114,6 +114,7 @@ class ChannelMember:
         self._away = ""  # why this channel cannot be used, though the engine can
         self._start: bytes | None = None  # of a take whose answer is not known
         self._run = self._number = 0  # of messages of this term
+        self._term_start = b""  # the payload with which this node has taken its term
         self._has_stored_schema = False  # in this term
         self._seen_term = 0
         self._delivered_at = 0.0
@@ -285,7 +286,7 @@ class ChannelMember:
         self._claim = 0
         self._is_owner_gone = False
         if ownership.taken:
-            self.term, self._number = ownership.term, 0
+            self.term, self._number, self._term_start = ownership.term, 0, start
             self._has_stored_schema = False
             self._node.counters.takeovers += 1
             if self._has_joined:  # so that the log is read only if entries were missed
@@ -480,7 +481,7 @@ class ChannelMember:
             if self._is_away:
                 raise _EngineAway(self._node.degraded or self._away)
             await self._node.lease_changed()
-        await self._ask(self._engine.append, self.channel, entry, schema)
+        await self._ask(self._engine.append, self.channel, entry, schema, self._term_start)
         self._has_stored_schema = self._has_stored_schema or schema is not None
         self.follower.appended(entry, message)
 

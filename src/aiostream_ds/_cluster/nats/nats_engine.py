@@ -111,9 +111,11 @@ class NatsEngine:
         """See `Engine`."""
         await self._logs.resign(channel, node, term)
 
-    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
+    async def append(
+        self, channel: str, entry: Entry, schema: bytes | None = None, start: bytes | None = None
+    ) -> None:
         """See `Engine`."""
-        await self._logs.append(channel, entry, schema)
+        await self._logs.append(channel, entry, schema, start)
 
     async def read(self, channel: str, after: EntryId, limit: int) -> LogPage:
         """See `Engine`."""

@@ -132,12 +132,14 @@ class ChannelLogs:
 
     # -- appending -----------------------------------------------------------------------------
 
-    async def append(self, channel: str, entry: Entry, schema: bytes | None) -> None:
+    async def append(
+        self, channel: str, entry: Entry, schema: bytes | None, start: bytes | None = None
+    ) -> None:
         """See `Engine.append`."""
         started = self._time()
         tail = self._tails.get(channel, self._jetstream.connection_number)
         if tail is None or tail.id != entry.previous or tail.id.term != entry.id.term:
-            tail = await self._checked_tail(channel, entry)
+            tail = await self._checked_tail(channel, entry, start)
         while tail is not None:
             message = LogMessage(
                 0, entry.id, entry.previous, tail.node, tail.first, None, None, entry.payload
@@ -147,13 +149,14 @@ class ChannelLogs:
                 return
             except NotExpected:
                 self._check_time(channel, started)
-                tail = await self._checked_tail(channel, entry)
+                tail = await self._checked_tail(channel, entry, start)
 
-    async def _checked_tail(self, channel: str, entry: Entry) -> Tail | None:
+    async def _checked_tail(self, channel: str, entry: Entry, start: bytes | None) -> Tail | None:
         """The end of the log, after which an entry may be appended; None if it is in the log.
 
         Raises:
-            Fenced: the log ends with a later entry, or with another one of this id.
+            Fenced: the log ends with a later entry, or with another one of this id, or its term
+                has begun with another payload.
             LogLost: it ends before `entry.previous`.
         """
         connection = self._jetstream.connection_number
@@ -171,6 +174,10 @@ class ChannelLogs:
             raise LogLost(
                 f"{channel}: the log ends with {_text(last.id)}, before {_text(entry.previous)}"
             )
+        if start is not None and last.id.term == entry.id.term:
+            first = last if not last.first else await self._message(last.first)
+            if first is not None and first.payload != start:
+                raise Fenced(f"{channel}: the term {last.id.term} is of {last.node}")
         return tail
 
     async def _store(

@@ -1,6 +1,7 @@
 """The engine on Redis or Valkey."""
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import AsyncIterator
 from itertools import starmap
@@ -187,7 +188,9 @@ class RedisEngine:
 
     # -- the log -------------------------------------------------------------------------------
 
-    async def append(self, channel: str, entry: Entry, schema: bytes | None = None) -> None:
+    async def append(
+        self, channel: str, entry: Entry, schema: bytes | None = None, start: bytes | None = None
+    ) -> None:
         """See `Engine`."""
         id, previous, payload = entry
         self._check_size(channel, payload)
@@ -198,6 +201,7 @@ class RedisEngine:
             payload,
             self._entries,
             self._log_bytes,
+            "" if start is None else hashlib.sha1(start, usedforsecurity=False).hexdigest(),
         ]
         if schema is not None:
             self._check_size(channel, schema)

@@ -139,11 +139,12 @@ return {node, term, 1, last}
 
 _APPEND = """
 local state, log = KEYS[1], KEYS[2]
-local term, number, before, payload, entries, limit, schema = unpack(ARGV)
-local found = redis.call('HMGET', state, 'term', 'node', 'last', 'total', 'base')
+local term, number, before, payload, entries, limit, hello, schema = unpack(ARGV)
+local found = redis.call('HMGET', state, 'term', 'node', 'last', 'total', 'base', 'hello')
 local id = term .. '-' .. number
 if not found[1] or tonumber(found[1]) < tonumber(term) then return 'LOST' end
 if found[1] ~= term or not found[2] then return 'FENCED' end
+if hello ~= '' and hello ~= found[6] then return 'FENCED' end
 if found[3] ~= before then
   local there = redis.call('XRANGE', log, id, id)[1]
   if there then return there[2][6] == payload and 'OK' or 'FENCED' end

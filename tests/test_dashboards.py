@@ -108,9 +108,11 @@ def test_the_plugin_offers_each_dashboard_for_import():
     assert len(offered) == len(PROVISIONED)
 
 
-@pytest.mark.parametrize("page", ["configure.md", "sources.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/configure.md", "docs/sources.md", "builtin/plugin-readme.md"]
+)
 def test_the_pages_for_admins_list_each_source(page):
-    listed = _FIRST_CELL.findall((ROOT / "docs" / page).read_text("utf-8"))
+    listed = _FIRST_CELL.findall((ROOT / page).read_text("utf-8"))
     assert SOURCES.keys() <= {re.sub(r"\[(.+)\]\(.+\)", r"\1", cell).strip("`") for cell in listed}
 
 

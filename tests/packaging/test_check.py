@@ -134,6 +134,16 @@ FAULTS = {
     ),
     "no readme": (remove("README.md"), "texts", "README.md is missing or empty"),
     "comment": (write("README.md", "<!-- x -->"), "texts", "README.md has comments"),
+    "dead image": (
+        write("README.md", "![A panel](docs/img/panel.png) [site](https://example.org) [up](#top)"),
+        "texts",
+        "expected complete URLs, got docs/img/panel.png",
+    ),
+    "dead link": (
+        write("CHANGELOG.md", "`[code](a.md)`, [more](docs/more.md#new)"),
+        "texts",
+        "CHANGELOG.md is shown on the plugin's page in Grafana",
+    ),
     "unknown licence": (
         write("LICENSE", "do what you want"),
         "texts",

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from aiostream_ds.packaging.findings import Level
 from aiostream_ds.packaging.known_faults import find_faults
+from aiostream_ds.packaging.package_check import check_folder
 from aiostream_ds.packaging.python_runtime import interpreter_path
 from aiostream_ds.packaging.system_packages import owner_of
 
@@ -126,6 +128,11 @@ def test_the_built_in_package_has_the_dashboards_it_offers(
     assert len(includes) == len(packaged) > 3
     assert all((folder / one["path"]).is_file() for one in includes)
     assert (folder / "provisioning/datasources/aiostream.yaml").is_file()
+
+
+def test_the_check_finds_nothing_in_the_built_in_package(builtin_zip: Path, tmp_path: Path) -> None:
+    findings = check_folder(unpack(builtin_zip, tmp_path))
+    assert [one for one in findings if one.level is not Level.OK] == []
 
 
 def test_the_dashboards_of_an_authors_plugin_json_are_packaged(

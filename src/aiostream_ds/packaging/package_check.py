@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -34,6 +35,8 @@ _LICENSES = (
 _IMAGES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")
 _DEBUG_FILES = ("standalone.txt", "standalone.sock", "pid.txt")
 _UNSAFE = re.compile(r"[\\:*?\"<>|\x00-\x1f\x7f]|[^\x00-\x7f]")
+_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.S)
+_LINK = re.compile(r"\]\(\s*<?([^)\s>]+)")
 
 Problems = Iterator[tuple[Level, str]]
 
@@ -141,13 +144,30 @@ def _check_texts(folder: Path) -> Problems:
         text = path.read_text("utf-8", "replace") if path.is_file() else ""
         if not text.strip():
             yield Level.ERROR, f"{name} is missing or empty"
-        elif name == "README.md" and "<!--" in text:
-            yield (
-                Level.WARNING,
-                "README.md has comments; the validator takes it for an unfinished template",
-            )
+        elif name != "LICENSE":
+            yield from _check_page(name, text)
         elif name == "LICENSE" and not any(known in text for known in _LICENSES):
             yield Level.WARNING, "LICENSE is not one that the validator knows"
+
+
+def _check_page(name: str, text: str) -> Problems:
+    """Grafana shows the file on the plugin's page, at an address where nothing relative exists."""
+    if name == "README.md" and "<!--" in text:
+        yield (
+            Level.WARNING,
+            "README.md has comments; the validator takes it for an unfinished template",
+        )
+    dead = sorted({target for target in _LINK.findall(_CODE.sub("", text)) if _is_relative(target)})
+    if dead:
+        yield (
+            Level.WARNING,
+            f"{name} is shown on the plugin's page in Grafana, where links and images to files are "
+            f"dead; expected complete URLs, got {', '.join(dead)}",
+        )
+
+
+def _is_relative(target: str) -> bool:
+    return not target.startswith("#") and not urlsplit(target).scheme
 
 
 def _check_executables(folder: Path, manifest: Mapping[str, Any]) -> Problems:

@@ -87,8 +87,8 @@ def write_common(
 
 
 def _write_builtin(root: Path) -> None:
-    for name in ("README.md", "CHANGELOG.md"):
-        _write(root / name, boilerplate.read_markdown(_builtin_file(name)))
+    for name, source in (("README.md", "plugin-readme.md"), ("CHANGELOG.md", "CHANGELOG.md")):
+        _write(root / name, boilerplate.read_markdown(_builtin_file(source)))
     for name in ("LICENSE", "img/logo.svg"):
         _write(root / name, _builtin_file(name).read_bytes())
     shutil.copytree(_builtin_folder("provisioning"), root / "provisioning")
@@ -175,7 +175,7 @@ def _builtin_folder(name: str) -> Path:
 
 
 def _builtin_file(name: str) -> Path:
-    """`plugin.json`, `README.md`, `CHANGELOG.md`, `LICENSE` or `img/logo.svg`.
+    """`plugin.json`, `plugin-readme.md`, `CHANGELOG.md`, `LICENSE` or `img/logo.svg`.
 
     Raises:
         PackagingError: This installation does not have it.

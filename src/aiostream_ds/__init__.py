@@ -56,7 +56,7 @@ from aiostream_ds.models import (
     TimeRange,
     User,
 )
-from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange, Row
+from aiostream_ds.rows import Columns, Cursor, HistoryPage, HistoryRange, LogLine, Row
 from aiostream_ds.settings import Secret, Settings, secret
 
 if typing.TYPE_CHECKING:
@@ -94,6 +94,7 @@ __all__ = [
     # Rows
     "Rows",
     "Row",
+    "LogLine",
     "Columns",
     "Cursor",
     "HistoryRange",

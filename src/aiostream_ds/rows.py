@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     ValueT = TypeVar("ValueT")
 
-__all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "Row"]
+__all__ = ["CURSOR_LIMIT", "Columns", "Cursor", "HistoryPage", "HistoryRange", "LogLine", "Row"]
 
 CURSOR_LIMIT = 1 << 53
 """Cursors are 0 <= value < CURSOR_LIMIT: a browser represents larger integers inexactly."""
@@ -56,6 +56,25 @@ class Row(msgspec.Struct, gc=False):
             ValueError: the columns differ in length.
         """
         return Columns(cls, columns)
+
+
+class LogLine(Row):
+    """One line of a log, for Grafana's logs panel and the logs of Explore.
+
+        class Line(LogLine):
+            severity: str
+            labels: dict[str, str]
+
+        yield Line(datetime.now(UTC), "connection refused", "error", {"host": "a"})
+
+    A field `severity` has one of Grafana's levels (critical, error, warning, info, debug, trace);
+    without it, Grafana looks for the level in the line. A field `labels` identifies the origin of
+    the line. Grafana shows other fields with each line. The names are those of Grafana's log-lines
+    frames.
+    """
+
+    timestamp: datetime
+    body: str
 
 
 RowT = TypeVar("RowT", bound=Row)

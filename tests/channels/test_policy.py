@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from aiostream_ds import FieldConfig
 from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrder, SchemaPolicy
 
 
@@ -30,6 +31,9 @@ from aiostream_ds._channels.policy import Buffer, Policy, Replay, Retry, RowOrde
         (lambda: Retry().delay(0), "failures must be .* got 0"),
         (lambda: SchemaPolicy(columns=0), "SchemaPolicy.columns must be .* got 0"),
         (lambda: SchemaPolicy(conflict="drop"), "must be one of fail, text, null, got 'drop'"),
+        (lambda: SchemaPolicy(fields={"a": "celsius"}), "a FieldConfig for each key, got {'a': 'c"),
+        (lambda: SchemaPolicy(fields={1: FieldConfig()}), "a FieldConfig for each key, got {1: "),
+        (lambda: SchemaPolicy(fields=[]), "must be a dict with .* got \\[\\]"),
         (lambda: SchemaPolicy(labels="host"), "SchemaPolicy.labels must be a tuple .* got 'host'"),
         (lambda: SchemaPolicy(labels=("host", "host")), "each once"),
         (lambda: SchemaPolicy(labels=("time",)), "without 'time'"),

@@ -173,6 +173,8 @@ def test_every_option_of_a_stream_has_a_default_that_passes_its_check():
         ({"schema": {}}, "schema must be a SchemaPolicy, got {}"),
         ({"order": "hold"}, "order must be a RowOrder, got 'hold'"),
         ({"share": "all"}, "share must be 'process' or 'cluster', got 'all'"),
+        ({"panel": 1}, 'panel must be the id of a panel, such as "logs", got 1'),
+        ({"panel": "time series"}, "panel must be the id of a panel, .* got 'time series'"),
         ({"share": True}, "share must be 'process' or 'cluster', got True"),
         ({"status_column": "time"}, "status_column must be a name other than 'time', got 'time'"),
         ({"status_column": ""}, "status_column must be a name .* got ''"),

@@ -155,7 +155,7 @@ async def test_a_run_with_a_cursor_of_another_epoch_starts_at_the_beginning(tmp_
 
 async def test_a_run_waits_for_a_file_that_does_not_exist(tmp_path):
     async with opened(tmp_path) as source, running(source, "a.ndjson") as rows:
-        follower = FileFollower(str(tmp_path / "a"), lambda: source._open("a"), None, {})
+        follower = FileFollower(str(tmp_path / "a"), lambda: source._open("a", "ndjson"), None, {})
         assert not follower.read().rows
         (tmp_path / "a.ndjson").write_text(lines(1))
         await rows.next()
@@ -314,7 +314,7 @@ def follower(tmp_path):
     path.write_text(lines(1, 2))
 
     def open_log():
-        return LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000)
+        return LogFile(str(path), FileSettings(directory="."), format="ndjson", max_line=1000)
 
     with contextlib.closing(FileFollower(str(path), open_log, None, {})) as follower:
         assert follower.read().begins.value == 0
@@ -445,7 +445,7 @@ async def test_a_file_of_only_bad_lines_has_an_epoch(tmp_path):
 def test_only_regular_files_are_opened_and_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UpstreamError, match="expected a regular file"):
-        LogFile(str(tmp_path / "pipe"), FileSettings(directory="."), is_csv=False, max_line=1000)
+        LogFile(str(tmp_path / "pipe"), FileSettings(directory="."), format="ndjson", max_line=1000)
 
 
 async def test_invalid_utf8_is_replaced_and_counted(tmp_path):
@@ -501,7 +501,7 @@ async def test_a_time_range_gives_the_newest_rows_and_the_offset_read(tmp_path):
 def test_rows_after_an_offset_are_the_oldest_ones(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("a") / "a.ndjson"
     path.write_text(lines(*range(10)) + "{}\n" + line(11)[:-1])
-    log = LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000)
+    log = LogFile(str(path), FileSettings(directory="."), format="ndjson", max_line=1000)
     with log:
         start = log.start()
         everything, end = logfile.oldest_rows(log, start, 0, None, 100)
@@ -609,7 +609,7 @@ def test_a_time_range_of_unordered_rows_has_all_its_rows(
 ):
     path = tmp_path_factory.mktemp("a") / "a.ndjson"
     path.write_text(lines(*times))
-    with LogFile(str(path), FileSettings(directory="."), is_csv=False, max_line=1000) as log:
+    with LogFile(str(path), FileSettings(directory="."), format="ndjson", max_line=1000) as log:
         start = log.start()
         if start is None:
             assert not times
@@ -655,7 +655,7 @@ def test_every_complete_line_is_read_once_and_in_order_for_any_split_of_writes(
     rows = []
 
     def open_log():
-        return LogFile(path, FileSettings(directory="."), is_csv=False, max_line=10_000)
+        return LogFile(path, FileSettings(directory="."), format="ndjson", max_line=10_000)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logfile, "CHUNK", chunk)

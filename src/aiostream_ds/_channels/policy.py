@@ -6,10 +6,13 @@ generates docs/behaviour.md.
 """
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
+
+from aiostream_ds._frames.config import FieldConfig
 
 __all__ = [
     "BATCH_BYTES",
@@ -213,6 +216,12 @@ def _check_choice(name: str, value: object, choices: object) -> None:
         raise ValueError(f"{name} must be one of {expected}, got {value!r}")
 
 
+def _is_configs(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(config, FieldConfig) for name, config in value.items()
+    )
+
+
 def _is_names(value: object) -> bool:
     return (
         isinstance(value, tuple)
@@ -395,8 +404,8 @@ class SchemaPolicy(Struct, frozen=True):
 
     Raises:
         ValueError: `columns` or `series` below 1, a `forget` that is not a finite number of at
-            least 0, a `conflict` that is not one of the three, or `labels` that are not a tuple of
-            different names.
+            least 0, a `conflict` that is not one of the three, `labels` that are not a tuple of
+            different names, or `fields` that are not a dict of FieldConfig by key.
     """
 
     columns: Annotated[
@@ -439,10 +448,22 @@ class SchemaPolicy(Struct, frozen=True):
             " keys of the dict."
         ),
     ] = ()
+    fields: Annotated[
+        Mapping[str, FieldConfig],
+        Meta(
+            description="How panels show the columns of dict rows, by key: units, decimals, limits,"
+            " thresholds, names. A class of rows has them in its annotations."
+        ),
+    ] = {}
 
     def __post_init__(self) -> None:
         _check_numbers(SchemaPolicy, self)
         _check_choice("SchemaPolicy.conflict", self.conflict, Conflict)
+        if not _is_configs(self.fields):
+            raise ValueError(
+                "SchemaPolicy.fields must be a dict with a FieldConfig for each key, got"
+                f" {self.fields!r}"
+            )
         if not _is_names(self.labels) or "time" in self.labels:
             raise ValueError(
                 "SchemaPolicy.labels must be a tuple of names, each once, without 'time',"

@@ -27,7 +27,6 @@ __all__ = ["SchemaInference"]
 log = get_logger(__name__)
 
 _UNKNOWN = RowColumn(None)
-_HIDDEN = RowColumn(None, config=hidden_config())
 _ONLY_NONE = {type(None)}
 
 
@@ -82,7 +81,11 @@ class SchemaInference:
     def declare(self, row: type) -> RowLayout | None:
         """The rows are the dicts of a TypedDict: begin with its columns, which may be missing in a
         row. Of series only the types are known before a row has named the series."""
-        columns = {name: replace(each, nullable=True) for name, each in row_columns(row).items()}
+        fields = self._policy.fields
+        columns = {
+            name: replace(each, nullable=True, config=each.config or fields.get(name))
+            for name, each in row_columns(row).items()
+        }
         for name in self._common & columns.keys() - {TIME}:
             columns[name] = replace(columns[name], config=hidden_config(columns[name].config))
         if self._series is not None:
@@ -276,9 +279,12 @@ class SchemaInference:
         )
 
     def _column(self, name: str) -> RowColumn:
+        config = self._policy.fields.get(name)
         if name in self._common and name != TIME:
-            return _HIDDEN
-        return self._series.column(name) if self._series is not None else _UNKNOWN
+            return RowColumn(None, config=hidden_config(config))
+        if self._series is not None:
+            return self._series.column(name)
+        return _UNKNOWN if config is None else RowColumn(None, config=config)
 
     def _warn(self, about: str, message: str, *arguments: object) -> None:
         """Log what is left out, once."""

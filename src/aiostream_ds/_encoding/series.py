@@ -249,8 +249,9 @@ class Series:
                 raise TypeError(f"the name of a column must be a str, got {short_repr(key)}")
             labels = self._pairs(values)
             name = self._names[key, values] = full_name(key, labels)
+            config = column.config or self._policy.fields.get(key)
             self._columns[name] = RowColumn(
-                column.type, True, _config(column.config, key, labels), labels or None
+                column.type, True, _config(config, key, labels), labels or None
             )
         return name
 

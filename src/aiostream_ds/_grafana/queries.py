@@ -28,6 +28,7 @@ from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting, is_ser
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
+from aiostream_ds._grafana.panel_hints import LOGS, add_panel
 from aiostream_ds._grafana.query_fields import decode_query
 from aiostream_ds._grafana.range_reading import HISTORY_LIMIT, LIVE_FACTOR
 from aiostream_ds._grafana.replay import (
@@ -278,7 +279,8 @@ async def _channel_frame(
     """
     user, stream = caller.user, request.stream
     await authorize(request.instance, user, "query", request.path, channel=request)
-    thin = stream.options.thin and not (caller.is_alert_rule or caller.is_list)
+    is_list = caller.is_list or stream.panel == LOGS
+    thin = stream.options.thin and not (caller.is_alert_rule or is_list)
     history_range = _history_range(query, thin)
     if query.exact:
         frame, cursor = await replay.exact_history(request, history_range)
@@ -303,6 +305,8 @@ async def _channel_frame(
             subscribe["custom"] = {"thinned": LIVE_FACTOR}
         if live is None and stream.history is None and not frame.rows and not query.with_streaming:
             _add_notice(frame, "This stream has no history: it only has live rows.")
+    if stream.panel:
+        add_panel(frame, stream.panel)
     if query.with_streaming:
         error = quota_error(request, user)
         if error is None:

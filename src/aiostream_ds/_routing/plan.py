@@ -14,6 +14,7 @@ from aiostream_ds._routing.suggest_hooks import SuggestPlan
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
 from aiostream_ds.models import Query, User
+from aiostream_ds.rows import LogLine
 from aiostream_ds.settings import Settings, convert
 
 __all__ = [
@@ -110,6 +111,13 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     publish: PublishPlan | None
     suggest: Mapping[str, SuggestPlan] = {}
     """The suggest hooks, by field of the path."""
+
+    @property
+    def panel(self) -> str:
+        """The id of the panel that suits the rows, or an empty string."""
+        if self.options.panel or self.row is None:
+            return self.options.panel
+        return "logs" if issubclass(self.row, LogLine) else ""
 
     def arguments(self, path: str) -> dict[str, Any] | None:
         """The arguments of the stream method for `path`; None if it is a path of another stream.

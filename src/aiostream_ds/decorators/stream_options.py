@@ -1,5 +1,6 @@
 """The options of a stream."""
 
+import re
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from aiostream_ds.stores import Retention
 
 __all__ = ["Share", "StreamKeywords", "StreamOptions"]
+
+_PANEL = re.compile(r"[A-Za-z0-9-]+")
 
 Share = Literal["process", "cluster"]
 """For whom a channel has one run of its stream: the viewers of one Grafana server, or of all."""
@@ -50,6 +53,10 @@ class StreamKeywords(TypedDict, total=False):
     thin: bool
     """Whether a history of more rows than the panel draws is thinned by time. If not, its newest
     rows are drawn. Default: True."""
+    panel: str
+    """The id of the Grafana panel that suits the rows, such as "logs", "table", "stat" or a
+    plugin's: Explore draws it, and a new panel suggests it. The lines of "logs" are not thinned.
+    Default: Grafana decides by the columns; "logs" for rows of `LogLine`."""
     store: "Retention"
     """Records the rows: they are stored in `DataSource.store_directory` before viewers get them,
     which then have a history and are exact over reloads and restarts. Default: not recorded."""
@@ -79,6 +86,7 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
     order: RowOrder | None = None
     status_column: str | None = None
     thin: bool = True
+    panel: str = ""
     store: Any = None
     keep_running: float = 0.0
     share: Share = "process"
@@ -98,6 +106,8 @@ class StreamOptions(Policy, frozen=True, kw_only=True):
         _expect("thin", self.thin, bool)
         if self.order is not None:
             _expect("order", self.order, RowOrder)
+        if not isinstance(self.panel, str) or (self.panel and not _PANEL.fullmatch(self.panel)):
+            raise TypeError(f'panel must be the id of a panel, such as "logs", got {self.panel!r}')
         if self.share not in get_args(Share):
             expected = " or ".join(map(repr, get_args(Share)))
             raise TypeError(f"share must be {expected}, got {self.share!r}")

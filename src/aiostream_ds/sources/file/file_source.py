@@ -1,4 +1,6 @@
-"""The source `file`: rows of growing NDJSON and CSV files; histories are read from the files.
+"""The source `file`: rows of growing NDJSON and CSV files, and lines of files of text.
+
+Histories are read from the files.
 
 A row's cursor is the byte offset at which its line ends, so exact panels lose no row across
 restarts, and on all Grafana servers that read the file. Files are polled ten times a second in
@@ -9,7 +11,8 @@ import os
 import stat
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from datetime import timedelta
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -23,6 +26,7 @@ from msgspec.structs import replace
 from aiostream_ds._channels.policy import Retry, SchemaPolicy
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
+from aiostream_ds._frames.times import EPOCH
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.datasource import DataSource
 from aiostream_ds.decorators import Rows, stream
@@ -34,11 +38,11 @@ from aiostream_ds.errors import (
     UpstreamError,
 )
 from aiostream_ds.models import Health, User
-from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange
+from aiostream_ds.rows import Cursor, HistoryPage, HistoryRange, LogLine
 from aiostream_ds.sources.capabilities import DeclaredCapabilities
 from aiostream_ds.sources.decoding.row_settings import RowSettings
 from aiostream_ds.sources.file.follow import Batch, FileFollower, epoch_name
-from aiostream_ds.sources.file.log_file import LogFile, Row, SkippedLine, SkippedLines
+from aiostream_ds.sources.file.log_file import Format, LogFile, Row, SkippedLine, SkippedLines, Text
 from aiostream_ds.sources.file.range_reader import FoundRows, find_rows
 
 __all__ = ["File", "FileSettings"]
@@ -60,6 +64,8 @@ HISTORY_THREADS = 4
 FILES_PROBED = 50
 """Maximum number of files that health reads the beginning of."""
 
+_ROW_SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson", ".tsv")
+
 _LOG_INTERVAL = 60.0
 """Minimum seconds between two log lines about skipped lines of a file."""
 
@@ -78,17 +84,33 @@ class FileSettings(RowSettings):
 FilePath = Annotated[
     str, Meta(description="The path relative to the directory, such as app/today.ndjson")
 ]
+LineFilter = Annotated[
+    str | None, Meta(description="Only lines that contain this, in capitals or not. Empty: all")
+]
+
+
+class FileLine(LogLine):
+    """One line of a file."""
+
+    offset: int
+    """The end of the line, in bytes."""
 
 
 class File(DataSource[FileSettings]):
-    """Growing NDJSON and CSV files in one directory.
+    """Growing NDJSON and CSV files in one directory, and files of text.
 
-    Query type `rows`, field `file`: a path relative to the directory, such as `app/today.ndjson`.
+    Query type `rows`: the rows of an NDJSON or CSV file. Query type `lines`: the lines of any file
+    of text, as a log; `contains` leaves only those that contain a text.
+
+    The field `file` is a path relative to the directory, such as `app/today.ndjson`.
     Like all channel paths, names consist of letters, digits and `_ - = .`; for other names create a
     symbolic link in the directory. Links must not point outside the directory.
     """
 
-    capabilities: ClassVar[DeclaredCapabilities] = {"rows": {"event_time": True}}
+    capabilities: ClassVar[DeclaredCapabilities] = {
+        "rows": {"event_time": True},
+        "lines": {"event_time": True},
+    }
 
     def __init__(self) -> None:
         self._truncations: dict[str, int] = {}
@@ -120,7 +142,8 @@ class File(DataSource[FileSettings]):
     async def health(self) -> Health:
         """Report the files, those without rows, and what was skipped or left out so far.
 
-        It fails if the directory is gone, or if files have lines and none has a row.
+        It fails if the directory is gone, or if files that should have rows, by their names or the
+        settings, have lines and no file has a row.
         """
         await anyio.to_thread.run_sync(self._find_root, limiter=self.threads)
         files, unreachable = await anyio.to_thread.run_sync(self._list, limiter=self.threads)
@@ -144,7 +167,10 @@ class File(DataSource[FileSettings]):
             "lines_not_utf8": dict(self._lines_not_utf8),
             "values_left_out": dict(self._values_left_out),
         }
-        return Health(ok=not no_rows or len(no_rows) < len(files), message=text, details=details)
+        if no_rows and not any(map(self._is_for_rows, no_rows)):
+            text += "; the query type `lines` shows files of text"
+        is_failed = len(no_rows) == len(files) and any(map(self._is_for_rows, no_rows))
+        return Health(ok=not is_failed, message=text, details=details)
 
     # a value that does not fit its column is left out: one bad line must not end the stream
     @stream(
@@ -155,11 +181,77 @@ class File(DataSource[FileSettings]):
     )
     async def rows(self, after: Cursor, file: FilePath) -> Rows[Row | list[Row] | Cursor | Status]:
         """The rows of a file as it grows; waits for a file that does not exist yet."""
+        status = _NoRowsStatus()
+        async with aclosing(self._follow(after, file, self._row_format(file))) as batches:
+            async for batch in batches:
+                if batch.begins is not None:
+                    yield batch.begins
+                if (changed := status.change(batch)) is not None:
+                    yield changed
+                if batch.rows:
+                    yield batch.rows
+
+    @rows.history
+    async def rows_history(self, span: HistoryRange, file: str) -> HistoryPage:
+        """Read the rows of a time range, or those after an offset, from the file.
+
+        A time range also includes the rows of rotated files (`FILE.1`, `FILE.2` …). Their offset is
+        0, which is before the first row of the file.
+        """
+        return await self._page(span, file, self._row_format(file))
+
+    @stream("lines/{contains:any?}/{file:rest}", cursor="offset", retry=Retry(fill=False))
+    async def lines(
+        self, after: Cursor, file: FilePath, contains: LineFilter = None
+    ) -> Rows[list[FileLine] | Cursor]:
+        """The lines of a file as it grows; waits for a file that does not exist yet."""
+        async with aclosing(self._follow(after, file, Text(contains or ""))) as batches:
+            async for batch in batches:
+                if batch.begins is not None:
+                    yield batch.begins
+                if batch.rows:
+                    yield list(map(_line, batch.rows))
+
+    @lines.history
+    async def lines_history(
+        self, span: HistoryRange, file: str, contains: str | None = None
+    ) -> HistoryPage:
+        """Read the lines of a time range, or those after an offset, as `rows_history` reads rows.
+
+        The time of a line is written in it; a line without one has that of the line before it.
+        """
+        page = await self._page(span, file, Text(contains or ""))
+        return replace(page, rows=list(map(_line, page.rows)))
+
+    @rows.subscribe
+    async def may_read(self, user: User | None, file: str) -> None:
+        """Refuse a file that is outside the directory or not readable; it need not exist yet."""
+        with _translate_errors(file):
+            await anyio.to_thread.run_sync(self._locate_future, file, limiter=self.threads)
+
+    @lines.subscribe
+    async def may_read_lines(
+        self, user: User | None, file: str, contains: str | None = None
+    ) -> None:
+        """As `may_read`."""
+        await self.may_read(user, file)
+
+    @rows.suggest("file")
+    @lines.suggest("file")
+    async def files(self, typed: str) -> list[str]:
+        """The files whose path contains the typed string."""
+        files, _ = await anyio.to_thread.run_sync(self._list, limiter=self.threads)
+        return [file for file in files if typed in file]
+
+    async def _follow(self, after: Cursor, file: str, format: Format) -> AsyncGenerator[Batch]:
+        """What is read of a file, with the lines after the cursor, as it grows."""
         follower = FileFollower(
-            os.path.join(self._root, file), partial(self._open, file), after, self._truncations
+            os.path.join(self._root, file),
+            partial(self._open, file, format),
+            after,
+            self._truncations,
         )
         skipped_log = _SkippedLog(file)
-        status = _NoRowsStatus()
         try:
             while True:
                 try:
@@ -171,40 +263,27 @@ class File(DataSource[FileSettings]):
                 self._lines_not_utf8[file] += batch.replaced
                 self._values_left_out[file] += batch.left_out
                 skipped_log.add(batch.skipped, anyio.current_time())
-                if batch.begins is not None:
-                    yield batch.begins
-                if (changed := status.change(batch)) is not None:
-                    yield changed
-                if batch.rows:
-                    yield batch.rows
+                yield batch
                 if not batch.more:
                     await anyio.sleep(POLL)
         finally:
             follower.close()
 
-    @rows.history
-    async def rows_history(self, span: HistoryRange, file: str) -> HistoryPage:
-        """Read the rows of a time range, or those after an offset, from the file.
-
-        A time range also includes the rows of rotated files (`FILE.1`, `FILE.2` …). Their offset is
-        0, which is before the first row of the file.
-        """
+    async def _page(self, span: HistoryRange, file: str, format: Format) -> HistoryPage:
         with _translate_errors(file):
             return await anyio.to_thread.run_sync(
-                self._read, span, file, limiter=self._history_threads
+                self._read, span, file, format, limiter=self._history_threads
             )
 
-    @rows.subscribe
-    async def may_read(self, user: User | None, file: str) -> None:
-        """Refuse a file that is outside the directory or not readable; it need not exist yet."""
-        with _translate_errors(file):
-            await anyio.to_thread.run_sync(self._locate_future, file, limiter=self.threads)
+    def _row_format(self, file: str) -> Format:
+        """The format of the rows of a file, by the settings or by its name."""
+        if self.settings.format != "auto":
+            return self.settings.format
+        return "csv" if _base_name(file).endswith((".csv", ".tsv")) else "ndjson"
 
-    @rows.suggest("file")
-    async def files(self, typed: str) -> list[str]:
-        """The files whose path contains the typed string."""
-        files, _ = await anyio.to_thread.run_sync(self._list, limiter=self.threads)
-        return [file for file in files if typed in file]
+    def _is_for_rows(self, file: str) -> bool:
+        """Whether a file should have rows, and not only lines of text."""
+        return self.settings.format != "auto" or _base_name(file).endswith(_ROW_SUFFIXES)
 
     # -- in threads ----------------------------------------------------------------------------
 
@@ -234,23 +313,19 @@ class File(DataSource[FileSettings]):
                 raise PermissionDenied(f"{file!r} is outside the directory") from None
             return str(path)
 
-    def _open(self, file: str) -> LogFile:
-        settings = self.settings
-        base = file.rstrip("0123456789").removesuffix(".")  # FILE.1 has the format of FILE
-        by_name = base.lower().endswith((".csv", ".tsv"))
-        is_csv = by_name if settings.format == "auto" else settings.format == "csv"
+    def _open(self, file: str, format: Format) -> LogFile:
         # a folder may be replaced by a link after the check: no link is followed any more
         return LogFile(
             os.path.relpath(self._locate(file), self._root),
-            settings,
-            is_csv=is_csv,
-            max_line=settings.max_line,
+            self.settings,
+            format=format,
+            max_line=self.settings.max_line,
             directory=str(self._root),
         )
 
-    def _read(self, span: HistoryRange, file: str) -> HistoryPage:
+    def _read(self, span: HistoryRange, file: str, format: Format) -> HistoryPage:
         skipped = SkippedLines()
-        page = self._read_all(span, file, skipped)
+        page = self._read_all(span, file, format, skipped)
         if skipped.first is None:
             return page
         text = (
@@ -259,10 +334,12 @@ class File(DataSource[FileSettings]):
         )
         return replace(page, notices=(Notice(severity="warning", text=text),))
 
-    def _read_all(self, span: HistoryRange, file: str, skipped: SkippedLines) -> HistoryPage:
+    def _read_all(
+        self, span: HistoryRange, file: str, format: Format, skipped: SkippedLines
+    ) -> HistoryPage:
         is_missing = False
         try:
-            found = find_rows(partial(self._open, file), span, skipped)
+            found = find_rows(partial(self._open, file, format), span, skipped)
         except FileNotFoundError:
             found, is_missing = None, True
         if found is None:
@@ -278,7 +355,8 @@ class File(DataSource[FileSettings]):
             )
         if span.after is not None or (found is not None and found.covers_start):
             return page
-        page = self._read_rotated(span, file, page, {found.key} if found else set(), skipped)
+        seen_files = {found.key} if found else set()
+        page = self._read_rotated(span, file, format, page, seen_files, skipped)
         if is_missing and not page.rows:  # with rotated files it is a rotation
             text = f"no such file: {file!r}; rows appear when it exists"
             page = replace(page, notices=(Notice(severity="warning", text=text),))
@@ -297,6 +375,7 @@ class File(DataSource[FileSettings]):
         self,
         span: HistoryRange,
         file: str,
+        format: Format,
         page: HistoryPage,
         seen_files: set[tuple[int, int]],
         skipped: SkippedLines,
@@ -307,7 +386,7 @@ class File(DataSource[FileSettings]):
                 break
             rest = replace(span, limit=span.limit - len(rows))
             try:
-                found = find_rows(partial(self._open, f"{file}.{number}"), rest, skipped)
+                found = find_rows(partial(self._open, f"{file}.{number}", format), rest, skipped)
             except (OSError, PluginError):
                 break
             if found is None or found.key in seen_files:  # renamed in the meantime
@@ -332,7 +411,7 @@ class File(DataSource[FileSettings]):
         found = {}
         for file in files[:FILES_PROBED]:
             try:
-                with _translate_errors(file), self._open(file) as log:
+                with _translate_errors(file), self._open(file, self._row_format(file)) as log:
                     reason = log.no_rows_reason()
             except NotFound:
                 continue
@@ -349,6 +428,16 @@ class File(DataSource[FileSettings]):
                 path = Path(folder, name)
                 if path.is_file() and path.resolve().is_relative_to(self._root):
                     yield path.relative_to(self._root).as_posix()
+
+
+def _base_name(file: str) -> str:
+    """The name without the number of a rotation, in lower case: FILE.1 is as FILE."""
+    return file.rstrip("0123456789").removesuffix(".").lower()
+
+
+def _line(row: Row) -> FileLine:
+    """A row of text, as `TextReader` reads it."""
+    return FileLine(EPOCH + timedelta(milliseconds=row["time"]), row["body"], row["offset"])
 
 
 class _NoRowsStatus:

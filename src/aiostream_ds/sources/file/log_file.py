@@ -8,12 +8,13 @@ import codecs
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from aiostream_ds.errors import UpstreamError
 from aiostream_ds.sources.decoding.bad_record import BadRecord
 from aiostream_ds.sources.decoding.row_settings import RowSettings
 from aiostream_ds.sources.file.records import Csv, LineReader, Ndjson
+from aiostream_ds.sources.file.text_lines import TextReader
 from aiostream_ds.sources.regular_file import open_beneath, open_regular
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "SkippedLine",
     "SkippedLines",
     "FileStart",
+    "Format",
+    "Text",
     "begins_before",
     "newest_rows",
     "oldest_rows",
@@ -49,6 +52,15 @@ SEARCH = 1 << 22
 """Maximum bytes that one step of a search by time reads; without a row it goes to earlier ones."""
 
 Row = dict[str, Any]
+
+
+class Text(NamedTuple):
+    """The format of lines of text: only those that contain this, whatever the case."""
+
+    contains: str = ""
+
+
+Format = Literal["ndjson", "csv"] | Text
 
 
 class SkippedLine(NamedTuple):
@@ -94,14 +106,14 @@ class Chunk(NamedTuple):
 class LogFile:
     """One open file, a context manager that closes it."""
 
-    __slots__ = ("_fd", "_scanned", "_start", "csv", "key", "max_line", "settings", "skipped")
+    __slots__ = ("_fd", "_scanned", "_start", "format", "key", "max_line", "settings", "skipped")
 
     def __init__(
         self,
         path: str,
         settings: RowSettings,
         *,
-        is_csv: bool,
+        format: Format,
         max_line: int,
         directory: str | None = None,
     ) -> None:
@@ -117,7 +129,7 @@ class LogFile:
         self._scanned = 0
         self.key = found.st_dev, found.st_ino
         """Identifies the file on this machine."""
-        self.csv = is_csv
+        self.format = format
         self.settings = settings
         self.max_line = max_line
         self.skipped: list[SkippedLine] = []
@@ -137,6 +149,10 @@ class LogFile:
     def size(self) -> int:
         """The current size in bytes."""
         return os.fstat(self._fd).st_size
+
+    def modified(self) -> int:
+        """When the file was last changed, in Unix ms."""
+        return os.fstat(self._fd).st_mtime_ns // 1_000_000
 
     def read(self, size: int, offset: int) -> bytes:
         """Read `size` bytes at an offset; fewer only at the end of the file."""
@@ -165,7 +181,9 @@ class LogFile:
             raise UpstreamError("expected UTF-8, got UTF-16; convert the file")
         data = end = 0
         reader: LineReader = Ndjson(self.settings)
-        if self.csv:
+        if isinstance(self.format, Text):
+            reader = TextReader(self.settings, self, self.format.contains)
+        elif self.format == "csv":
             data = head.find(b"\n") + 1
             if not data:
                 if len(head) == HEAD:

@@ -195,7 +195,8 @@ class Engine(Protocol):
                 writer of the lost one. None: not compared.
 
         Raises:
-            Fenced: another term has begun, also one of this number, or an entry with another payload has this id.
+            Fenced: another term has begun, also one of this number; or an entry with another
+                payload has this id.
             LogLost: the log ends before `previous`, or is gone: the server has lost entries.
             EntryTooLarge: the payload is too large.
         """

@@ -113,17 +113,49 @@ def test_an_empty_message_has_no_rows_and_is_not_an_error(payload, kind):
     assert made.rows(payload) == [] and made.errors.text() == ""
 
 
+J = "invalid JSON at character "
+
+
 @pytest.mark.parametrize(
     "kind, payload, expected",
     [
-        ("json", b'{"a": ', "invalid JSON"),
-        ("json", b"[" * 100_000, "invalid JSON"),
-        ("json", b'{"a": "\\ud800"}', "invalid JSON"),
+        ("json", b'{"a": ', J + "7: expected a value, got the end"),
+        (
+            "json",
+            b'{"a": 1 "b"',
+            J + "9: expected a comma or the end of the object or array, got '\"b\"'",
+        ),
+        ("json", b'{"a" 1}', J + "6: expected a colon, got '1}'"),
+        ("json", b"{a: 1}", J + "2: expected a key in double quotes, got 'a: 1}'"),
+        ("json", b'{"a": 1}}', J + "9: expected the end, got '}'"),
+        ("json", b'{"a": "b', J + "7: expected a text with an end, got '\"b'"),
+        (
+            "json",
+            b'{"a": "\x01"}',
+            J + "8: expected a text without control characters, got '\\x01\"}'",
+        ),
+        (
+            "json",
+            b'{"a": "\\x"}',
+            J + r"""8: expected an escape such as \n or \u00e9, got '\\x"}'""",
+        ),
+        ("json", b"[" * 100_000, "invalid JSON: too many levels of objects and arrays"),
+        (
+            "json",
+            b'{"a": "\\ud800"}',
+            "invalid JSON: expected whole characters, got a lone surrogate",
+        ),
+        ("json", b'{"a": 1e400}', "expected a float of 64 bits, got '1e400'"),
+        ("json", b'{"a": NaN, "b": -1e400}', "expected a float of 64 bits, got '-1e400'"),
         ("json", b"{}", "expected at least one value, got none"),
         ("json", b'{"time": 5}', "expected at least one value, got none"),
         ("json", b'{"time": "soon", "a": 1}', "the time must be ISO 8601 or a number, got 'soon'"),
         ("json", b'{"a": 1' + b"0" * 400 + b"}", "the number in 'a' is too large for a float"),
-        ("json", b'{"a": {"b": 1' + b"0" * 5000 + b"}}", "invalid JSON"),
+        (
+            "json",
+            b'{"a": {"b": 1' + b"0" * 5000 + b"}}",
+            "invalid JSON: an integer has too many digits",
+        ),
         ("influx", b"m", "expected a tag `,key=value`, or a space and a field"),
         ("influx", b"m f=\xff", "expected text in UTF-8"),
         ("csv", b"a,b\n1", "expected 2 cells, got 1"),

@@ -760,7 +760,7 @@ async def test_a_history_reports_how_many_lines_of_its_range_are_not_rows(tmp_pa
         (notice,) = (await source.rows_history(span(), "a.ndjson")).notices
     assert notice.text == (
         f"2 lines of a.ndjson are not rows; the first ends at offset {len(lines(1) + bad)}:"
-        " invalid JSON"
+        " invalid JSON at character 1: expected a value, got 'oops'"
     )
 
 
@@ -776,7 +776,8 @@ async def test_the_status_ends_with_the_first_row(tmp_path):
         await waiting
         assert await rows.numbers(2) == [1, 2]
         assert [status.text for status in rows.statuses] == [
-            "no rows: the line up to offset 5: invalid JSON",
+            "no rows: the line up to offset 5:"
+            " invalid JSON at character 1: expected a value, got 'oops'",
             "",
         ]
 

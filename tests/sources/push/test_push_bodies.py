@@ -194,7 +194,8 @@ def test_values_that_do_not_have_their_type_are_left_out_and_counted():
     [b'{"a": ', b'{"a": 1}}', b"[1, 2", b"\xff\xfe{", b"[" * 100_000],
 )
 def test_a_body_that_is_not_json_is_refused(body):
-    assert refusal(body, "application/json") == (400, "invalid JSON")
+    status, reason = refusal(body, "application/json")
+    assert status == 400 and reason.startswith("invalid JSON")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ it as they load.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -561,16 +561,17 @@ def files() -> Iterator[tuple[Path, str]]:
         yield OUT / name, json.dumps(model, indent=2, ensure_ascii=False) + "\n"
 
 
-def main() -> int:
-    stale = [(p, t) for p, t in files() if not p.exists() or p.read_text("utf-8") != t]
+def write(made: Iterable[tuple[Path, str]], *, check: bool) -> int:
+    """Write the files that are stale, or only name them. The exit code."""
+    stale = [(p, t) for p, t in made if not p.exists() or p.read_text("utf-8") != t]
     for path, content in stale:
-        if "--check" in sys.argv[1:]:
+        if check:
             print(f"{path.relative_to(ROOT)} is stale: run scripts/dashboards", file=sys.stderr)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, "utf-8")
-    return 1 if stale and "--check" in sys.argv[1:] else 0
+    return 1 if stale and check else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(files(), check="--check" in sys.argv[1:]))

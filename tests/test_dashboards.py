@@ -62,6 +62,35 @@ def script() -> ModuleType:
     return module
 
 
+METRICS = load(PROVISIONING / "dashboards" / "metrics" / "plugin.json")
+_METRIC = re.compile(r"\baiostream_ds_\w+")
+
+
+def test_the_dashboard_of_metrics_is_what_the_script_writes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    found = importlib.import_module("metrics_dashboard").FILES
+    assert {path: path.read_text("utf-8") for path in found} == found
+
+
+def test_the_dashboard_of_metrics_reads_metrics_that_exist():
+    documented = set(_METRIC.findall((ROOT / "docs" / "behaviour.md").read_text("utf-8")))
+    read = {
+        name.removesuffix("_bucket")
+        for target in targets(METRICS)
+        for name in _METRIC.findall(target["expr"])
+    }
+    assert read <= documented
+    cluster = {name for name in documented if name.startswith("aiostream_ds_cluster_")}
+    assert cluster <= read
+
+
+def test_the_panels_of_metrics_have_one_letter_for_each_expression():
+    for panel in METRICS["panels"]:
+        letters = [target["refId"] for target in panel.get("targets", ())]
+        assert letters == list("ABCDEFGH")[: len(letters)]
+        assert len(letters) > 0 or panel["type"] == "row"
+
+
 def variables(model: dict[str, Any]) -> dict[str, str]:
     """The default value of each variable."""
     return {one["name"]: one["current"]["value"] for one in model["templating"]["list"]}
@@ -137,7 +166,7 @@ def test_every_variable_that_is_used_exists_and_every_one_is_used(model):
     assert variables(model).keys() <= used
 
 
-@EACH
+@pytest.mark.parametrize("model", [*MODELS.values(), METRICS], ids=[*MODELS, "metrics"])
 def test_panels_do_not_overlap_on_the_grid(model):
     taken: set[tuple[int, int]] = set()
     panels = model["panels"]

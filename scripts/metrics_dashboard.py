@@ -1,7 +1,7 @@
 """Writes the dashboard of the plugin's own metrics: builtin/provisioning/dashboards/metrics.
 
-It reads Prometheus, which reads Grafana's `/metrics/plugins/<id>`: it works for every plugin that is
-made with aiostream_ds.
+It reads Prometheus, which scrapes `/metrics/plugins/<id>` of Grafana: it works for every plugin
+that is made with aiostream_ds.
 """
 
 import json
@@ -76,22 +76,10 @@ def panels() -> list[Json]:
         f"(rate(aiostream_ds_request_duration_seconds_bucket{SELECTED}[$__rate_interval])))"
     )
     return [
-        metrics_panel(
-            "stat", "Streams", quarter, {"": total("streams_running")}, **newest(**neutral())
-        ),
-        metrics_panel(
-            "stat", "Subscriptions", quarter, {"": total("subscriptions")}, **newest(**neutral())
-        ),
-        metrics_panel(
-            "stat",
-            "Degraded streams",
-            quarter,
-            {"": total("streams_degraded")},
-            **newest(**degraded),
-        ),
-        metrics_panel(
-            "stat", "Rows a second", quarter, {"": rate("rows_total")}, **newest(**neutral())
-        ),
+        stat("Streams", total("streams_running"), neutral()),
+        stat("Subscriptions", total("subscriptions"), neutral()),
+        stat("Degraded streams", total("streams_degraded"), degraded),
+        stat("Rows a second", rate("rows_total"), neutral()),
         metrics_panel(
             "timeseries",
             "Rows and packets a second",

@@ -214,7 +214,8 @@ class HistoryRange(msgspec.Struct, Generic[ValueT], frozen=True, kw_only=True):
 
             return history_range.select(self.log, cursor="step")
 
-        Rows are dicts or objects. They may be appended to `rows` meanwhile, also by a thread.
+        Rows are dicts, records or objects. They may be appended to `rows` meanwhile, also by a
+        thread.
 
         Args:
             rows: all rows, oldest first; those of a stream with a cursor are ordered by it.
@@ -255,9 +256,12 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def _value(row: Any, column: str) -> Any:
+    kind = type(row)
+    # asyncpg.Record and sqlite3.Row have keys, and are not mappings
+    by_key = hasattr(kind, "keys") and hasattr(kind, "__getitem__")
     try:
-        return row[column] if isinstance(row, Mapping) else getattr(row, column)
-    except (KeyError, AttributeError):
+        return row[column] if by_key else getattr(row, column)
+    except (LookupError, AttributeError):
         raise TypeError(f"a row must have the column {column!r}, got {short_repr(row)}") from None
 
 

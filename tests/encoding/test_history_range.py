@@ -1,5 +1,6 @@
 """`HistoryRange.select`: the rows of a range, of rows in memory."""
 
+import sqlite3
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,16 @@ def test_rows_may_be_objects():
     rows = [Step(START, 1), Step(END, 2)]
     assert wanted(after=1).select(rows, cursor="step") == rows[1:]
     assert wanted(end=START).select(rows) == rows[:1]
+
+
+def test_rows_may_be_records_of_a_database():
+    with sqlite3.connect(":memory:") as database:
+        database.row_factory = sqlite3.Row
+        rows = database.execute(f"select {MS} as time, 1 as n union select {MS + 1}, 2").fetchall()
+    assert numbers(wanted(limit=1).select(rows)) == [2]
+    assert numbers(wanted(after=1).select(rows, cursor="n")) == [2]
+    with pytest.raises(TypeError, match="a row must have the column 'ms'"):
+        wanted().select(rows, time="ms")
 
 
 def test_a_missing_column_is_an_error_that_names_it():

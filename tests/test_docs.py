@@ -115,6 +115,26 @@ def test_every_link_within_the_project_leads_somewhere(page):
             assert anchor in map(slug, heads), f"{page.name} links to {link}"
 
 
+def test_every_page_is_in_the_list_of_pages():
+    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+    listed = {(ROOT / "docs" / link.partition("#")[0]).resolve() for link in _LINK.findall(text)}
+    pages = {page for page in PAGES if page.name not in ("index.md", "CODE_OF_CONDUCT.md")}
+    assert pages - listed == {ROOT / "README.md"}
+
+
+@EACH_PAGE
+def test_a_test_that_a_page_names_as_a_proof_exists(page):
+    for name, target in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", page.read_text("utf-8")):
+        assert f"def {name}(" in (page.parent / target).read_text("utf-8"), f"{page.name}: {name}"
+
+
+@EACH_PAGE
+def test_a_metric_that_a_page_names_exists(page):
+    known = {row[0].strip("`") for row in behaviour().metrics()}
+    for name in re.findall(r"\baiostream_ds_\w+", page.read_text("utf-8")):
+        assert name in known or any(metric.startswith(name) for metric in known), name
+
+
 def slug(head: str) -> str:
     return re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-")
 

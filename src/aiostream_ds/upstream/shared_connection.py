@@ -235,8 +235,9 @@ class Upstream(ABC, Generic[KeyT, MessageT]):
         It subscribes when the first message is asked for, until the run of the stream ends or
         nothing refers to it any more. As an async context manager it returns when the key is
         subscribed, and the subscription ends with the block. Safe to cancel: no message is lost.
+        The iterator and the context manager raise what follows.
 
-        Raises, from the iterator and the context manager:
+        Raises:
             UpstreamError: the upstream system cannot be reached, or the connection was lost; also
                 raised by the iterator, as is the exception of `subscribe`. With `full="fail"` the
                 iterator raises it when the queue is full.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
     from aiostream_ds.access import Allow, Quota
-    from aiostream_ds.stores import Store
+    from aiostream_ds.stores import SqliteStore, Store
 
     S = DefaultTypeVar("S", bound=Settings, default=Settings)
 else:
@@ -99,7 +99,9 @@ class DataSource(Generic[S]):
     _background_tasks: BackgroundTasks | None = None
     _kept_state: dict[str, Any]
     _follow_path: Callable[[str], RowIterator] | None = None  # set by the runtime
+    _tenant: str = ""  # the organization, or a namespace of several, in names of files
     _row_store: "Store | None" = None
+    _share_store: "Callable[[SqliteStore], AbstractAsyncContextManager[Store]] | None" = None
     settings: S
     """The settings of this data source. They never change: new settings make a new instance."""
     instance: InstanceSettings

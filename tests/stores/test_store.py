@@ -314,11 +314,11 @@ def is_open(directory: Path) -> bool:
 async def test_a_store_whose_opening_is_cancelled_is_closed(tmp_path, monkeypatch, is_file_open):
     opening, go_on = threading.Event(), threading.Event()
 
-    def open_slowly(*arguments: Any) -> Any:
-        file = sqlite_file.open_file(*arguments) if is_file_open else None
+    def open_slowly(*arguments: Any, **options: Any) -> Any:
+        file = sqlite_file.open_file(*arguments, **options) if is_file_open else None
         opening.set()
         assert go_on.wait(10)
-        return file or sqlite_file.open_file(*arguments)
+        return file or sqlite_file.open_file(*arguments, **options)
 
     monkeypatch.setattr(sqlite_store, "open_file", open_slowly)
     store = SqliteStore(tmp_path)

@@ -413,7 +413,11 @@ class Instances:
             source._background_tasks = BackgroundTasks(instance.key.uid, self._counters, declare)
             if self.follow is not None:
                 source._follow_path = partial(self.follow, instance)
-            async with _row_store(source, instance.key), open_lifespan(source):
+            stored_key = _stored_key(source, instance.key)
+            source._tenant = stored_key.tenant
+            if self.cluster is not None:
+                source._share_store = partial(self.cluster.stores.share, stored_key)
+            async with _row_store(source, stored_key), open_lifespan(source):
                 if not instance.closed:  # else it was given up, and swallows its cancellation
                     await self._use(instance, source, settings, context.plugin_version)
             if not instance._retired.is_set() and not instance.closed:
@@ -544,10 +548,15 @@ def _row_store(source: DataSource[Any], key: InstanceKey) -> AbstractAsyncContex
         return nullcontext()
     from aiostream_ds._grafana.instance_store import open_row_store  # few plugins have one
 
-    if _OF_ORGANIZATION.fullmatch(key.tenant):
-        # only newer versions of Grafana send a namespace: the file stays the same one
-        key = key._replace(tenant=str(source.instance.org_id))
     return open_row_store(source, key)
+
+
+def _stored_key(source: DataSource[Any], key: InstanceKey) -> InstanceKey:
+    """The key in names of what is stored: only newer versions of Grafana send a namespace, and the
+    names stay the same."""
+    if _OF_ORGANIZATION.fullmatch(key.tenant):
+        return key._replace(tenant=str(source.instance.org_id))
+    return key
 
 
 def _key(context: pb.PluginContext, settings: pb.DataSourceInstanceSettings) -> InstanceKey:

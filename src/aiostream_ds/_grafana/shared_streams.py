@@ -32,6 +32,7 @@ from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.shared_channel import SharedChannel, SharedStream
 from aiostream_ds._grafana.shared_publishing import PUBLISH_KIND, PublishHandler
+from aiostream_ds._grafana.shared_stores import SharedStores
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.errors import ConfigError
@@ -61,6 +62,7 @@ class SharedStreams:
         cipher: encrypts the messages, if the cluster has a key.
 
     Attributes:
+        stores: the stores of rows that are shared.
         requests: those to and from other nodes.
         inner: the registry in which the streams run whose channels this node owns.
         problem: why nothing is shared; empty if the cluster can be used.
@@ -80,6 +82,7 @@ class SharedStreams:
         self._left = anyio.Event()
         self.inner = ChannelRegistry(observer=_RunObserver(counters))
         self.requests = NodeRequests(node, tasks, cipher)
+        self.stores = SharedStores(node, self.requests, tasks, cipher)
         self.requests.handle(PUBLISH_KIND, PublishHandler(self))
         self._tasks = tasks
         self._counters = counters

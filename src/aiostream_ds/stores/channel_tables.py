@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiostream_ds.stores.retention import KEY_SECONDS, KEYS, Retention
-from aiostream_ds.stores.row_blocks import Piece, join_pieces
+from aiostream_ds.stores.row_blocks import Piece, join_pieces, read_block, split_rows
+from aiostream_ds.stores.store import CURSOR_COLUMN
 
 if TYPE_CHECKING:
     import sqlite3
@@ -221,6 +222,66 @@ class ChannelTables:
             number = self._database.execute(statement, row).lastrowid
             found = self._states[name] = ChannelNumbers(number or 0, name, epoch, 1, 0, 0, 0)
         return found
+
+    def skip(self, state: ChannelNumbers, last: int) -> int:
+        """Go on after a cursor that no row has. Returns how many cursors are left out."""
+        missing = max(last - state.last, 0)
+        if missing:
+            state.last = state.written = last
+            state.tail = None
+            self._tails.pop(state.id, None)
+            if not state.rows:
+                state.first = last + 1
+            self._changed[state.name] = state
+        return missing
+
+    def set_epoch(self, epoch: str) -> list[str]:
+        """Give all channels, also later ones, another epoch. Returns the names of those that are
+        changed."""
+        database = self._database
+        database.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
+        database.execute("UPDATE meta SET value = 0 WHERE name = 'deletions'")
+        self._epoch, self._deletions = epoch, 0
+        changed = [state for state in self._states.values() if state.epoch != epoch]
+        if changed:
+            database.execute("UPDATE channels SET epoch = ?", (epoch,))
+        for state in changed:
+            state.epoch = epoch
+        return [state.name for state in changed]
+
+    def rewind(self, name: str, last: int) -> bool:
+        """Remove the rows of a channel after a cursor, and their keys. Whether there were some."""
+        state = self._states.get(name)
+        if state is None or state.last <= last:
+            return False
+        database = self._database
+        found = database.execute(
+            "SELECT id, first, rows, size, data FROM blocks WHERE channel = ? AND first + rows > ?",
+            (state.id, last + 1),
+        ).fetchall()
+        for number, first, rows, size, data in found:
+            if first > last:
+                database.execute("DELETE FROM blocks WHERE id = ?", (number,))
+                self._add_bytes(state, -size)
+            else:
+                block = _Contents.of(_first_rows(data, last + 1 - first))
+                database.execute(
+                    "UPDATE blocks SET rows = ?, low = ?, high = ?, size = ?, data = ?"
+                    " WHERE id = ?",
+                    (block.rows, block.low, block.high, block.size, block.data, number),
+                )
+                self._add_bytes(state, block.size - size)
+            state.rows -= max(first + rows - max(first, last + 1, state.first), 0)
+        state.first = min(state.first, last + 1)
+        state.last = state.written = last
+        state.tail = None
+        self._tails.pop(state.id, None)
+        database.execute("DELETE FROM keys WHERE channel = ? AND last > ?", (state.id, last))
+        statement = "SELECT min(number), max(number) FROM keys WHERE channel = ?"
+        oldest, newest = database.execute(statement, (state.id,)).fetchone()
+        self._set_keys(state, _Keys() if newest is None else _Keys(oldest, newest))
+        self._changed[name] = state
+        return True
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -535,6 +596,13 @@ class ChannelTables:
             self._database.execute("DELETE FROM removed WHERE channel = ?", row)
         return True
 
+    def write_meta(self, name: str, value: bytes | None) -> None:
+        """Write what belongs to the rows of this transaction; None: remove it."""
+        if value is None:
+            self._database.execute("DELETE FROM meta WHERE name = ?", (name,))
+        else:
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
     def write_note(self, name: str, value: str) -> None:
         """Write a text that is not of a channel."""
         row = (f"note {name}", value)
@@ -547,6 +615,16 @@ class ChannelTables:
             [(s.first, s.last, s.rows, s.bytes, s.id) for s in self._changed.values()],
         )
         self._changed.clear()
+
+
+def _first_rows(block: bytes, count: int) -> list[Piece]:
+    """The first rows of a block as pieces."""
+    rows: list[dict[str, Any]] = []
+    for segment in read_block(block):
+        rows += segment.to_dicts(1)
+    for row in rows:
+        del row[CURSOR_COLUMN]
+    return split_rows(rows[:count], now_ms())
 
 
 def _end_of_block(pieces: list[Piece], start: int, size: int) -> int:

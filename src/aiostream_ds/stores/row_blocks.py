@@ -22,7 +22,15 @@ from aiostream_ds._frames.times import DAY, EPOCH, MILLISECOND
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.stores.store import CURSOR_COLUMN
 
-__all__ = ["DamagedBlock", "Piece", "RowSegment", "join_pieces", "read_block", "split_rows"]
+__all__ = [
+    "DamagedBlock",
+    "Piece",
+    "RowSegment",
+    "join_pieces",
+    "read_block",
+    "read_piece",
+    "split_rows",
+]
 
 TIME = "time"
 
@@ -216,6 +224,15 @@ def join_pieces(pieces: Sequence[bytes]) -> bytes:
         if len(short) < len(data):
             flag, data = _DEFLATED, short
     return flag + zlib.crc32(data).to_bytes(4, "little") + data
+
+
+def read_piece(piece: Piece, first: int) -> list[dict[str, Any]]:
+    """The rows of a piece, with their cursors. Raises DamagedBlock."""
+    try:
+        names, columns = _decode(piece.data)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedBlock from error
+    return RowSegment(names, columns).to_dicts(first)
 
 
 def read_block(block: bytes) -> list[RowSegment]:

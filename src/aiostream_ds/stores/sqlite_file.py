@@ -124,18 +124,20 @@ def check_name(name: str) -> str:
     return name
 
 
-def open_file(path: Path | None, sync: Sync) -> StoreFile:
+def open_file(path: Path | None, sync: Sync, *, is_replica: bool = False) -> StoreFile:
     """Open or make the file; waits for its lock for `LOCK_WAIT` seconds. Blocks.
+
+    `is_replica`: what a crash of the system loses is known elsewhere, with its cursors.
 
     Raises:
         ConfigError: an admin must change the directory or the file.
         UpstreamError: another process has it open.
     """
     if path is None:
-        return _opened(None, connect(None, sync), None)
+        return _opened(None, connect(None, sync), None, is_replica)
     lock = _lock(path)
     try:
-        return _opened(path, _open_database(path, sync), lock)
+        return _opened(path, _open_database(path, sync), lock, is_replica)
     except BaseException:
         lock.close()
         raise
@@ -211,13 +213,16 @@ def _check_file(path: Path, database: "sqlite3.Connection") -> None:
     database.execute("ROLLBACK")
 
 
-def _opened(path: Path | None, database: "sqlite3.Connection", lock: IO[str] | None) -> StoreFile:
+def _opened(
+    path: Path | None, database: "sqlite3.Connection", lock: IO[str] | None, is_replica: bool
+) -> StoreFile:
     import sqlite3
 
     try:
         if not _value(database, "PRAGMA user_version"):
             _make_tables(database)
-        _leave_out_lost_cursors(database)
+        if not is_replica:
+            _leave_out_lost_cursors(database)
         meta = dict(database.execute("SELECT name, value FROM meta"))
         inode = None if path is None else _inode(path)
         return StoreFile(path, database, meta["epoch"], meta["deletions"], lock, inode)

@@ -1,6 +1,6 @@
 """Reads rows from the tables: by cursor, or by time. Called in worker threads, in a transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import nlargest
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,16 @@ from aiostream_ds.stores.store import CURSOR_COLUMN, StoredChannel, StoredRows
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["read_channels", "read_note", "read_rows_after", "read_rows_between"]
+__all__ = [
+    "StoredKey",
+    "find_keys",
+    "read_channels",
+    "read_keys",
+    "read_meta",
+    "read_note",
+    "read_rows_after",
+    "read_rows_between",
+]
 
 _CHANNEL = "SELECT id, epoch, first, last FROM channels WHERE name = ?"
 _AFTER = (
@@ -110,6 +119,45 @@ def read_note(database: "sqlite3.Connection", name: str) -> str | None:
     statement = "SELECT value FROM meta WHERE name = ?"
     row = database.execute(statement, (f"note {name}",)).fetchone()
     return None if row is None else str(row[0])
+
+
+class StoredKey(NamedTuple):
+    """An idempotency key, and the cursors of its rows. `number`: keys are in their order."""
+
+    number: int
+    key: bytes
+    first: int
+    last: int
+    stored: int
+
+
+def find_keys(
+    database: "sqlite3.Connection", wanted: Sequence[tuple[str, bytes]], oldest: int
+) -> dict[tuple[str, bytes], tuple[int, int]]:
+    """The cursors that were stored with keys of channels, from a time on."""
+    statement = (
+        "SELECT first, last FROM keys WHERE channel = (SELECT id FROM channels WHERE name = ?)"
+        " AND key = ? AND stored >= ?"
+    )
+    found = {pair: database.execute(statement, (*pair, oldest)).fetchone() for pair in wanted}
+    return {pair: row for pair, row in found.items() if row is not None}
+
+
+def read_keys(
+    database: "sqlite3.Connection", channel: str, after: int, limit: int
+) -> list[StoredKey]:
+    """The oldest keys of a channel with number > after."""
+    statement = (
+        "SELECT number, key, first, last, stored FROM keys WHERE channel ="
+        " (SELECT id FROM channels WHERE name = ?) AND number > ? ORDER BY number LIMIT ?"
+    )
+    return [StoredKey(*row) for row in database.execute(statement, (channel, after, limit))]
+
+
+def read_meta(database: "sqlite3.Connection", prefix: str) -> dict[str, bytes]:
+    """What `PendingReplica.meta` has written, by names that begin with a text."""
+    statement = "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?"
+    return dict(database.execute(statement, (len(prefix), prefix)).fetchall())
 
 
 class _NewestRows:

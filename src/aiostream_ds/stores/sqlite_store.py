@@ -18,8 +18,8 @@ from aiostream_ds._thread_limits import count_active_calls_of, run_in_thread
 from aiostream_ds.errors import copy_error
 from aiostream_ds.rows import Cursor
 from aiostream_ds.stores.channel_tables import now_ms
-from aiostream_ds.stores.retention import Retention
-from aiostream_ds.stores.row_blocks import split_rows
+from aiostream_ds.stores.retention import KEY_SECONDS, Retention
+from aiostream_ds.stores.row_blocks import Piece, split_rows
 from aiostream_ds.stores.row_followers import Followers
 from aiostream_ds.stores.sqlite_file import (
     StoreFile,
@@ -30,12 +30,24 @@ from aiostream_ds.stores.sqlite_file import (
     open_file,
 )
 from aiostream_ds.stores.sqlite_reader import (
+    StoredKey,
+    find_keys,
     read_channels,
+    read_keys,
+    read_meta,
     read_note,
     read_rows_after,
     read_rows_between,
 )
-from aiostream_ds.stores.sqlite_writer import PendingAppend, PendingDelete, PendingNote, StoreWriter
+from aiostream_ds.stores.sqlite_writer import (
+    PendingAppend,
+    PendingDelete,
+    PendingNote,
+    PendingReplica,
+    ReplicaBatch,
+    ReplicaKey,
+    StoreWriter,
+)
 from aiostream_ds.stores.store import (
     CURSOR_COLUMN,
     AppendResult,
@@ -48,11 +60,12 @@ from aiostream_ds.stores.store import (
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "check_batch", "key_digest", "pieces_of"]
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
+_Bytes = bytes  # the class has an attribute of this name
 
 FOLLOW_ROWS = 5_000
 """Rows that a follower reads from the store at once."""
@@ -95,6 +108,7 @@ class SqliteStore(Store):
         name: str = "rows",
         retention: Retention | None = None,
         sync: Sync = "normal",
+        is_replica: bool = False,
     ) -> None:
         if sync not in ("normal", "full"):
             raise ValueError(f"sync must be 'normal' or 'full', got {sync!r}")
@@ -102,6 +116,7 @@ class SqliteStore(Store):
         self.path = Path(directory).absolute() / f"{name}.sqlite" if directory else None
         self._retention = retention or Retention()
         self._sync: Sync = sync
+        self._is_replica = is_replica
         self._shared: _SharedStore | None = None
         self._use: _Use | None = None
         self._opening = anyio.Lock()
@@ -134,12 +149,26 @@ class SqliteStore(Store):
         if self._shared is not None:
             self._shared.writer.configure(retention, self._sync)
 
+    def same(self) -> "SqliteStore":
+        """Another object for the same file; this one if the rows are in memory."""
+        if self.path is None:
+            return self
+        return SqliteStore(
+            self.path.parent,
+            name=self.path.stem,
+            retention=self._retention,
+            sync=self._sync,
+            is_replica=self._is_replica,
+        )
+
     async def __aenter__(self) -> Self:
         async with self._opening:
             if self._shared is None:
                 use = _Use()
                 try:
-                    await run_in_thread(use.begin, self.path, self._retention, self._sync)
+                    await run_in_thread(
+                        use.begin, self.path, self._retention, self._sync, self._is_replica
+                    )
                 except asyncio.CancelledError:  # the thread goes on, and opens the file
                     use.end_in_background()
                     raise
@@ -165,20 +194,13 @@ class SqliteStore(Store):
     ) -> AppendResult:
         """See `Store.append`."""
         shared = self._open
-        if not isinstance(channel, str) or not channel or not _is_valid(channel):
-            shown = short_repr(channel)
-            raise ValueError(f"the channel must be a text that is not empty, got {shown}")
-        if key is not None and not (isinstance(key, str) and _is_valid(key)):
-            raise ValueError(f"the key must be a text, got {short_repr(key)}")
+        check_batch(channel, key)
         if not rows:
             last = (await self.newest(channel)).value
             return AppendResult(last + 1, last)
-        if len(rows) <= INLINE_ROWS:
-            pieces = split_rows(rows, now_ms())
-        else:  # some 100 ms for 100,000 rows
-            pieces = await run_in_thread(split_rows, [*rows], now_ms())
+        pieces = await pieces_of(rows)
         copies = [dict(row) for row in rows] if channel in shared.followers else None
-        digest = None if key is None else blake2b(key.encode(), digest_size=16).digest()
+        digest = None if key is None else key_digest(key)
         size = sum(len(piece.data) for piece in pieces)
         while shared.pending_bytes > PENDING_BYTES:
             await shared.wait_for_commit()
@@ -230,6 +252,38 @@ class SqliteStore(Store):
     async def write_note(self, name: str, value: str) -> None:
         """Store a text under a name, for what is not a row. Raises StoreError."""
         await self._open.submit(partial(PendingNote, name, value), 0)
+
+    async def replicate(
+        self,
+        batches: Sequence[ReplicaBatch],
+        meta: Mapping[str, _Bytes | None],
+        *,
+        epoch: str = "",
+        keys: Sequence[ReplicaKey] = (),
+        rewind: Mapping[str, int] | None = None,
+    ) -> int:
+        """Store rows whose cursors another store has chosen. Returns how many cursors are left out,
+        since no batch had them. See `PendingReplica`. Raises StoreError; nothing is stored then.
+        """
+        make = partial(PendingReplica, rewind or {}, epoch, batches, keys, meta)
+        size = sum(len(piece.data) for batch in batches for piece in batch.pieces)
+        self._open.add_pending(size)
+        missing: int = await self._open.submit(make, size)
+        return missing
+
+    async def read_meta(self, prefix: str) -> dict[str, _Bytes]:
+        """What `replicate` has stored, by names that begin with a text. Raises StoreError."""
+        return await self._open.read(read_meta, prefix)
+
+    async def find_keys(
+        self, wanted: Sequence[tuple[str, _Bytes]]
+    ) -> dict[tuple[str, _Bytes], tuple[int, int]]:
+        """The cursors that were stored with keys of channels, see `key_digest`."""
+        return await self._open.read(find_keys, wanted, now_ms() - int(KEY_SECONDS * 1000))
+
+    async def keys_after(self, channel: str, number: int, limit: int) -> list[StoredKey]:
+        """The oldest keys of a channel after a number. Raises StoreError."""
+        return await self._open.read(read_keys, channel, number, limit)
 
     def retain(self, channel: str, retention: Retention | None) -> None:
         """See `Store.retain`."""
@@ -404,9 +458,9 @@ class _Use:
         self._owned: list[_SharedStore] = []  # `pop` is atomic
         self._is_ended = False
 
-    def begin(self, path: Path | None, retention: Retention, sync: Sync) -> None:
+    def begin(self, path: Path | None, retention: Retention, sync: Sync, is_replica: bool) -> None:
         """Open the file, or share it. Raises ConfigError, UpstreamError."""
-        self.shared = _acquire(path, retention, sync)
+        self.shared = _acquire(path, retention, sync, is_replica)
         self._owned.append(self.shared)
         if self._is_ended:
             self.end()
@@ -420,6 +474,28 @@ class _Use:
     def end_in_background(self) -> None:
         """`end` in a thread of its own, for which the process waits."""
         threading.Thread(target=self.end, name="store that is closed").start()
+
+
+def check_batch(channel: str, key: str | None) -> None:
+    """Raises ValueError for what cannot be the name of a channel, or a key."""
+    if not isinstance(channel, str) or not channel or not _is_valid(channel):
+        shown = short_repr(channel)
+        raise ValueError(f"the channel must be a text that is not empty, got {shown}")
+    if key is not None and not (isinstance(key, str) and _is_valid(key)):
+        raise ValueError(f"the key must be a text, got {short_repr(key)}")
+
+
+async def pieces_of(rows: Sequence[Mapping[str, Any]]) -> list[Piece]:
+    """Rows as they are stored. Raises TypeError, ValueError."""
+    if len(rows) <= INLINE_ROWS:
+        return split_rows(rows, now_ms())
+    # some 100 ms for 100,000 rows
+    return await run_in_thread(split_rows, [*rows], now_ms())
+
+
+def key_digest(key: str) -> bytes:
+    """A key as it is stored."""
+    return blake2b(key.encode(), digest_size=16).digest()
 
 
 def _is_valid(text: str) -> bool:
@@ -448,9 +524,9 @@ _stores: dict[Path, _SharedStore] = {}
 _opening = threading.Lock()
 
 
-def _acquire(path: Path | None, retention: Retention, sync: Sync) -> _SharedStore:
+def _acquire(path: Path | None, retention: Retention, sync: Sync, is_replica: bool) -> _SharedStore:
     if path is None:
-        return _SharedStore(None, open_file(None, sync), retention)
+        return _SharedStore(None, open_file(None, sync, is_replica=is_replica), retention)
     path = path.parent.resolve() / path.name
     with _opening:
         found = _stores.get(path)
@@ -458,7 +534,9 @@ def _acquire(path: Path | None, retention: Retention, sync: Sync) -> _SharedStor
             found.users += 1
             found.writer.configure(retention, sync)
             return found
-        found = _stores[path] = _SharedStore(path, open_file(path, sync), retention)
+        found = _stores[path] = _SharedStore(
+            path, open_file(path, sync, is_replica=is_replica), retention
+        )
         return found
 
 

@@ -10,7 +10,7 @@ While nothing is appended it removes what is expired, in steps of some milliseco
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -18,12 +18,20 @@ from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import copy_error
 from aiostream_ds.stores.channel_tables import ChannelTables, now_ms
 from aiostream_ds.stores.retention import Retention
-from aiostream_ds.stores.row_blocks import Piece
+from aiostream_ds.stores.row_blocks import DamagedBlock, Piece, read_piece
 from aiostream_ds.stores.row_followers import CommittedRows, Followers
 from aiostream_ds.stores.sqlite_file import StoreFile, Sync, as_store_error
 from aiostream_ds.stores.store import CURSOR_COLUMN, AppendResult, StoreError
 
-__all__ = ["PendingAppend", "PendingDelete", "PendingNote", "StoreWriter"]
+__all__ = [
+    "PendingAppend",
+    "PendingDelete",
+    "PendingNote",
+    "PendingReplica",
+    "ReplicaBatch",
+    "ReplicaKey",
+    "StoreWriter",
+]
 
 log = get_logger(__name__)
 
@@ -75,7 +83,55 @@ class PendingNote(NamedTuple):
     size: int = 0
 
 
-Pending = PendingAppend | PendingDelete | PendingNote
+class ReplicaBatch(NamedTuple):
+    """Rows of a channel whose cursors are known. `stored`: when the key was, in Unix ms."""
+
+    channel: str
+    first: int
+    pieces: list[Piece]
+    key: bytes | None
+    stored: int
+
+    @property
+    def last(self) -> int:
+        return self.first + sum(piece.rows for piece in self.pieces) - 1
+
+
+class ReplicaKey(NamedTuple):
+    """An idempotency key, the cursors of its rows, and when it was stored."""
+
+    channel: str
+    key: bytes
+    first: int
+    last: int
+    stored: int
+
+
+class PendingReplica(NamedTuple):
+    """What the store has to have, after the batches of others: done as a whole, in this order.
+
+    Attributes:
+        rewind: channels, and the last cursor that each of them keeps.
+        epoch: of all channels from now on; empty: as before.
+        batches: rows that are there already are left out.
+        keys: of rows that are there already.
+        meta: what belongs to this, by name; None: removed.
+        done: called with the number of cursors that no batch had.
+    """
+
+    rewind: Mapping[str, int]
+    epoch: str
+    batches: Sequence[ReplicaBatch]
+    keys: Sequence[ReplicaKey]
+    meta: Mapping[str, bytes | None]
+    done: Callable[[int | StoreError], None]
+
+    @property
+    def size(self) -> int:
+        return sum(len(piece.data) for batch in self.batches for piece in batch.pieces)
+
+
+Pending = PendingAppend | PendingDelete | PendingNote | PendingReplica
 
 
 class _Change(NamedTuple):
@@ -283,6 +339,9 @@ class StoreWriter(threading.Thread):
                 changes.append(_Change(pending.channel, None))
                 self._has_more = True
                 continue
+            if isinstance(pending, PendingReplica):
+                results.append(self._replicate(pending, changes))
+                continue
             channel, pieces, key, rows, _ = pending
             known = None if key is None else states.find_key(channel, key, now)
             if known is not None:
@@ -299,6 +358,52 @@ class StoreWriter(threading.Thread):
         states.write(now)
         if states.enforce():
             self._sweep_soon()
+
+    def _replicate(self, pending: PendingReplica, changes: list[_Change]) -> int:
+        """Returns the number of cursors that are left out."""
+        states = self._states
+        if pending.rewind:
+            states.write(now_ms())
+        for channel, last in pending.rewind.items():
+            if states.rewind(channel, last):
+                changes.append(_Change(channel, None))
+        if pending.epoch:
+            changes += [_Change(channel, None) for channel in states.set_epoch(pending.epoch)]
+        missing = 0
+        for batch in pending.batches:
+            state = states.get_or_make(batch.channel)
+            if batch.last <= state.last:
+                continue
+            if batch.first <= state.last:
+                raise StoreError(
+                    f"{self._file.path or 'the store in memory'}: {batch.channel!r} has the cursor"
+                    f" {state.last}, expected {batch.first - 1}"
+                )
+            if batch.first > state.last + 1:
+                states.write(now_ms())  # what was added before has consecutive cursors
+                missing += states.skip(state, batch.first - 1)
+                changes.append(_Change(batch.channel, None))
+            states.add(state, batch.pieces)
+            if batch.key is not None:
+                states.add_key(state, batch.key, batch.first, batch.last, batch.stored)
+            rows = self._rows_of(batch) if batch.channel in self._followers else None
+            changes.append(_Change(batch.channel, _committed(rows, batch.first, batch.last)))
+        for key in pending.keys:
+            state = states.get_or_make(key.channel)
+            states.add_key(state, key.key, key.first, key.last, key.stored)
+        for name, value in pending.meta.items():
+            states.write_meta(name, value)
+        return missing
+
+    def _rows_of(self, batch: ReplicaBatch) -> list[dict[str, Any]] | None:
+        """None: followers read them from the store."""
+        rows: list[dict[str, Any]] = []
+        try:
+            for piece in batch.pieces:
+                rows += read_piece(piece, batch.first + len(rows))
+        except DamagedBlock:
+            return None
+        return rows
 
     def _maintain(self) -> None:
         """One step of what is to be removed; a failure is logged, and tried again later."""

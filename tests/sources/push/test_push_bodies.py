@@ -303,12 +303,45 @@ def test_the_attributes_of_otlp_are_columns_with_labels_of_the_settings():
         ({"asDouble": 1, "timeUnixNano": "9" * 30}, "integer of 64 bits in timeUnixNano"),
         ({"asDouble": 1, "attributes": [{"key": 5}]}, "expected the key of an attribute, got 5"),
         (7, "expected objects in dataPoints, got 7"),
+        (
+            {
+                "asDouble": 1,
+                "attributes": [
+                    {"key": "a", "value": {"stringValue": text}} for text in ("x", "x", "y")
+                ],
+            },
+            "the attribute a has several values, 'x' and 'y'",
+        ),
+        (
+            {
+                "quantileValues": [
+                    {"quantile": 0.9999999, "value": 2},
+                    {"quantile": 0.99999991, "value": 3},
+                ]
+            },
+            "the point has several values of the quantile 1 of celsius",
+        ),
     ],
 )
 def test_a_bad_point_does_not_lose_its_neighbours(bad, reason):
     found = decode(json.dumps(export(gauge("celsius", bad, point(1, "attic")))).encode())
     assert len(found.rows) == 1 and found.bad == 1
     assert reason in found.refused[0].reason
+
+
+def test_what_is_repeated_with_one_value_or_is_no_label_does_not_matter():
+    value = {"stringValue": "x"}
+    exported = export(gauge("celsius", point(1, "attic")))
+    exported["resourceMetrics"][0]["resource"] = {
+        "attributes": [
+            {"key": "os", "value": value},
+            {"key": "os", "value": {"stringValue": "y"}},
+            {"key": "host.name", "value": value},
+            {"key": "host.name", "value": value},
+        ]
+    }
+    found = decode(json.dumps(exported).encode())
+    assert found.rows[0]["tags"] == {"host.name": "x", "place": "attic"} and not found.bad
 
 
 @pytest.mark.parametrize(

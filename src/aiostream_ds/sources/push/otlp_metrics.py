@@ -4,7 +4,7 @@ It reads the JSON form of an ExportMetricsServiceRequest (opentelemetry-proto, m
 which `otlp_protobuf` reads the other form, too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -118,7 +118,7 @@ def _metrics(
 
 def _resource_labels(resource: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that each of its rows has, which must be short. Raises BadRecord."""
-    attributes = _attributes(resource)
+    attributes = _attributes(resource, RESOURCE_LABELS)
     labels = {name: attributes[name] for name in RESOURCE_LABELS if name in attributes}
     for name, text in labels.items():
         if len(text) > LABEL_LIMIT:
@@ -216,7 +216,10 @@ def _values(name: str, point: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(each, BadRecord):
             raise each
         quantile = _number(each.get("quantile", 0), "quantile")
-        found[f"{name}.{quantile:g}"] = _number(each.get("value", 0), "value")
+        column, value = f"{name}.{quantile:g}", _number(each.get("value", 0), "value")
+        if column in found and found[column] != value:
+            raise BadRecord(f"the point has several values of the quantile {quantile:g} of {name}")
+        found[column] = value
     return found
 
 
@@ -253,7 +256,8 @@ def _moment(value: Any) -> str | None:
         raise BadRecord(f"the time must be in the years 1677 to 2262, got {value}") from None
 
 
-def _attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(holder: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
+    """The attributes, or those with some names. Raises BadRecord."""
     found: dict[str, Any] = {}
     for each in _objects(holder, "attributes"):
         if isinstance(each, BadRecord):
@@ -261,7 +265,14 @@ def _attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
         key = each.get("key")
         if not isinstance(key, str):
             raise BadRecord(f"expected the key of an attribute, got {shown(key)}")
-        found[key] = _text(_object(each.get("value")))
+        if names is not None and key not in names:
+            continue
+        text = _text(_object(each.get("value")))
+        if found.setdefault(key, text) != text:
+            raise BadRecord(
+                f"the attribute {key[:NAME_LIMIT]} has several values, {shown(found[key])} and"
+                f" {shown(text)}"
+            )
     return found
 
 

@@ -31,6 +31,12 @@ class PushChannels:
         """Read those that the store has. Raises StoreError."""
         self._names.update(each.channel for each in await store.channels())
 
+    async def refresh(self, store: Store, path: str) -> None:
+        """Read them again if this one is not known: another server may have got its first rows.
+        Raises StoreError."""
+        if path not in self._names:
+            await self.load(store)
+
     @contextmanager
     def reserve(self, path: str) -> Iterator[None]:
         """While the context lasts, a new path counts as one that there is. When its rows are

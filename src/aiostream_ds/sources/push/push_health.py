@@ -22,6 +22,8 @@ async def push_health(
     """The answer. Raises StoreError."""
     channels = await store.channels()
     parts = [_place(settings), _contents(channels), _who(settings)]
+    if settings.share:
+        parts += _sharing(store)
     if audit.refusals:
         noun = "push was" if audit.refusals == 1 else "pushes were"
         parts.append(f"{audit.refusals:,} {noun} refused; the last one: {audit.last_refusal}")
@@ -39,6 +41,20 @@ def _place(settings: PushSettings) -> str:
         "rows are kept in memory: they are lost when the plugin or Grafana restarts, and when"
         " nobody pushes or looks for an hour; set directory to keep them"
     )
+
+
+def _sharing(store: Store) -> list[str]:
+    problem = getattr(store, "problem", None)
+    if problem is None:
+        return [
+            "rows are not shared with other servers: cluster_url is not set in the section"
+            " [plugin.<id>] of grafana.ini"
+        ]
+    missing: int = getattr(store, "missing", 0)
+    found = [f"pushes are refused at the moment: {problem}"] if problem else []
+    if missing:
+        found.append(f"this server lacks {missing:,} rows that were pushed while it was away")
+    return found or ["rows are shared with the other servers of the cluster"]
 
 
 def _contents(channels: list[StoredChannel]) -> str:

@@ -102,11 +102,8 @@ class PushIntake:
     async def _enter(
         self, path: str, rows: list[dict[str, Any]], key: str | None, result: PushResult
     ) -> None:
-        """Store rows: the only place at which pushed rows enter. Raises PushRefused.
-
-        With several Grafana servers they would be handed to the server that owns the path, with
-        their key, before they are stored; its log then is the order of the rows.
-        """
+        """Store rows: the only place at which pushed rows enter. With several Grafana servers the
+        store is that of all. Raises PushRefused."""
         try:
             stored = await self._store.append(path, rows, key)
         except StoreError as error:

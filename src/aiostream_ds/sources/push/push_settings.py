@@ -29,6 +29,9 @@ class PushSettings(DecodingSettings):
     """Rows of a channel that are kept: the newest ones."""
     keep_bytes: Annotated[int, Meta(ge=100_000)] = 4_000_000_000
     """Bytes of all channels that are kept. In memory it is at most 256 MB."""
+    share: bool = False
+    """Share the rows with the other Grafana servers of a cluster, as `cluster_url` in grafana.ini
+    describes: what is pushed at one server is stored, and seen, on all."""
     push_role: PushRole = "Editor"
     """The least role of users and service accounts that may push; none: only those of `pushLogins`
     may."""

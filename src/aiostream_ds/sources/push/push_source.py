@@ -21,7 +21,7 @@ from aiostream_ds.sources.push.push_rows import SERIES_LABELS
 from aiostream_ds.sources.push.push_settings import PushSettings
 from aiostream_ds.sources.push.push_store import open_store
 from aiostream_ds.sources.push.tag_columns import with_tag_columns
-from aiostream_ds.stores import CURSOR_COLUMN
+from aiostream_ds.stores import CURSOR_COLUMN, Store
 
 __all__ = ["Pushed"]
 
@@ -47,11 +47,25 @@ class Pushed(DataSource[PushSettings]):
     async def lifespan(self) -> AsyncGenerator[None]:
         """Open the store."""
         channels = PushChannels(self.instance.uid, self.settings.max_channels)
-        async with open_store(self.settings, self.instance, self.state) as self._store:
+        async with self._opened_store() as self._store:
             self._channels = channels
             self._intake = PushIntake(self.settings, self._store, channels, self.threads)
             await channels.load(self._store)
             yield
+
+    @asynccontextmanager
+    async def _opened_store(self) -> AsyncGenerator[Store]:
+        """The store of this server, or the one that it shares with others."""
+        share = self._share_store if self.settings.share else None
+        is_shared = share is not None
+        async with open_store(
+            self.settings, self.instance, self.state, tenant=self._tenant, is_shared=is_shared
+        ) as store:
+            if share is None:
+                yield store
+                return
+            async with share(store) as shared:
+                yield shared
 
     def _schema_policy(self, stream: str, declared: SchemaPolicy) -> SchemaPolicy:
         if stream != "rows":
@@ -93,11 +107,12 @@ class Pushed(DataSource[PushSettings]):
     @rows.history
     async def rows_history(self, span: HistoryRange, path: str) -> HistoryPage:
         """The rows of a time range, or those after a cursor."""
-        return self._noted(await self._store.history(path, span), path)
+        return await self._noted(await self._store.history(path, span), path)
 
     @rows.suggest("path")
     async def suggest_paths(self, typed: str) -> list[str]:
         """The paths that have rows and contain the typed text."""
+        await self._refresh(typed)
         return self._channels.matching(typed)
 
     @stream(
@@ -120,16 +135,24 @@ class Pushed(DataSource[PushSettings]):
     @table.history
     async def table_history(self, span: HistoryRange, path: str) -> HistoryPage:
         """The rows of a time range, or those after a cursor."""
-        page = self._noted(await self._store.history(path, span), path)
+        page = await self._noted(await self._store.history(path, span), path)
         return replace(page, rows=with_tag_columns(page.rows))
 
     @table.suggest("path")
     async def suggest_table_paths(self, typed: str) -> list[str]:
         """The paths that have rows and contain the typed text."""
+        await self._refresh(typed)
         return self._channels.matching(typed)
 
-    def _noted(self, page: HistoryPage, path: str) -> HistoryPage:
+    async def _refresh(self, path: str) -> None:
+        """Look for a path that was first pushed to at another server."""
+        if self.settings.share:
+            await self._channels.refresh(self._store, path)
+
+    async def _noted(self, page: HistoryPage, path: str) -> HistoryPage:
         """The page with a notice, if nothing was pushed to this path yet."""
+        if not page.rows:
+            await self._refresh(path)
         if page.rows or path in self._channels:
             return page
         text = f"nothing was pushed to {path!r} yet; rows appear when it is"

@@ -1,0 +1,139 @@
+"""How far a store has followed the log that several servers share: the entries that it has.
+
+It is stored with the rows, in one transaction, and survives a crash with them.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from aiostream_ds._cluster.engine import START, EntryId
+from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntry
+
+__all__ = ["META", "StoreChain", "StoreLink"]
+
+META = "cluster "
+"""Begins the names of what is stored."""
+
+LINKS = 1_000
+"""Newest entries that a store knows by their tags: those that the engine may lose."""
+
+_END = META + "end"
+
+
+class StoreLink(NamedTuple):
+    """An entry that the store has: its tag, and the first cursor that it has given to each
+    channel."""
+
+    tag: bytes
+    first: Mapping[str, int]
+
+
+class _End(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    tag: bytes
+    epoch: str
+    id: EntryId
+    missing: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_end = msgspec.msgpack.Decoder(_End).decode
+_decode_link = msgspec.msgpack.Decoder(tuple[int, bytes, dict[str, int]]).decode
+
+
+class StoreChain:
+    """The entries that a store has.
+
+    Attributes:
+        tag: of the last one.
+        id: where that is in the log, as far as it is known.
+        epoch: of the channels.
+        number: how many entries there were.
+        missing: rows that the store does not have, since it was away for too long.
+        links: the newest entries by their tags, oldest first.
+    """
+
+    def __init__(self, stored: Mapping[str, bytes]) -> None:
+        self.tag, self.id, self.epoch = NO_TAG, START, ""
+        self.number = self.missing = 0
+        self.links: OrderedDict[bytes, StoreLink] = OrderedDict()
+        if _END not in stored:
+            return
+        self.number, self.tag, self.epoch, self.id, self.missing = msgspec.structs.astuple(
+            _decode_end(stored[_END])
+        )
+        found = [_decode_link(value) for name, value in stored.items() if name != _END]
+        for number, tag, first in sorted(found):
+            if self.number - LINKS < number <= self.number:
+                self.links[tag] = StoreLink(tag, first)
+
+    def copy(self) -> "StoreChain":
+        """One that can be changed apart."""
+        found = copy.copy(self)
+        found.links = self.links.copy()
+        return found
+
+    def knows(self, tag: bytes) -> bool:
+        """Whether the store has this entry, as far as it remembers."""
+        return tag == self.tag or tag in self.links or (tag == NO_TAG and self._is_complete)
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether it remembers all entries."""
+        return self.number == len(self.links)
+
+    def add(self, entry: StoreEntry, id: EntryId) -> dict[str, bytes | None]:
+        """The store has a further entry. Returns what has to be stored."""
+        first: dict[str, int] = {}
+        for batch in entry.batches:
+            first.setdefault(batch.channel, batch.first)
+        self.tag, self.id, self.epoch = entry.tag, id, entry.epoch
+        self.number += 1
+        self.links[entry.tag] = StoreLink(entry.tag, first)
+        if len(self.links) > LINKS:
+            self.links.popitem(last=False)
+        link = _encode((self.number, entry.tag, first))
+        return {f"{META}{self.number % LINKS}": link, **self.end()}
+
+    def end(self) -> dict[str, bytes | None]:
+        """What has to be stored if no entry is added."""
+        end = _End(self.number, self.tag, self.epoch, self.id, self.missing)
+        return {_END: _encode(end)}
+
+    def after(self, tag: bytes) -> list[StoreLink]:
+        """The entries after one that is known, oldest first."""
+        links = list(self.links.values())
+        if tag == NO_TAG:
+            return links
+        names = [link.tag for link in links]
+        return links[names.index(tag) + 1 :]
+
+    def rewind(self, tag: bytes) -> dict[str, int]:
+        """Forget the entries after one that is known. Returns the last cursor of each channel that
+        has changed since then."""
+        lasts: dict[str, int] = {}
+        for link in reversed(self.after(tag)):
+            for channel, first in link.first.items():
+                lasts[channel] = first - 1
+            del self.links[link.tag]
+            self.number -= 1
+        self.tag, self.id = tag, START
+        return lasts
+
+    def adopt(self, tag: bytes, id: EntryId, epoch: str, links: Sequence[StoreLink]) -> None:
+        """The store has what another one has, whose newest entries these are."""
+        self.tag, self.id, self.epoch = tag, id, epoch
+        self.links = OrderedDict((link.tag, link) for link in links[-LINKS:])
+        self.number += LINKS
+
+    def stored_links(self) -> dict[str, bytes | None]:
+        """All entries, as they have to be stored after `adopt`."""
+        first = self.number - len(self.links) + 1
+        return {
+            f"{META}{number % LINKS}": _encode((number, link.tag, link.first))
+            for number, link in enumerate(self.links.values(), first)
+        }

@@ -1,0 +1,215 @@
+"""Brings a store that was away for too long to the state of another server's, by requests to it.
+
+    state  ──▶ what the other one has: its last entry, and the last cursor of each channel
+    rows   ──▶ those after a cursor, part by part; then the keys of the batches
+
+The rows up to these cursors do not change any more: when all are there, the store is where the
+other one was, and goes on with the log.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from aiostream_ds._cluster.engine import EngineError, EntryId
+from aiostream_ds._cluster.node import ClusterNode
+from aiostream_ds._cluster.node_requests import NodeRequests
+from aiostream_ds._grafana.store_chain import StoreChain, StoreLink
+from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntryCodec
+from aiostream_ds._grafana.store_recovery import stored_pieces
+from aiostream_ds._loggers import get_logger
+from aiostream_ds.errors import NotFound, PluginError
+from aiostream_ds.stores import StoreError
+from aiostream_ds.stores.row_blocks import Piece
+from aiostream_ds.stores.sqlite_reader import StoredKey
+from aiostream_ds.stores.sqlite_store import SqliteStore
+from aiostream_ds.stores.sqlite_writer import ReplicaBatch, ReplicaKey
+
+__all__ = ["FILL_KIND", "StoreFiller"]
+
+log = get_logger(__name__)
+
+FILL_KIND = "store"
+
+_SECONDS = 5.0  # until another server must have answered
+_ROWS = 2_000
+_BYTES = 300 << 10
+_KEYS = 2_000
+
+
+class _Question(msgspec.Struct, array_like=True, frozen=True):
+    """`tags`: the newest entries of the asking store. With a channel: its rows after a cursor, or
+    with `keys` its keys after a number."""
+
+    name: str
+    tags: list[bytes] = []
+    channel: str = ""
+    after: int = 0
+    upto: int = 0
+    keys: bool = False
+
+
+class _State(msgspec.Struct, array_like=True, frozen=True):
+    """`common`: the newest one of the entries that both stores have; None: none is known."""
+
+    tag: bytes
+    epoch: str
+    id: EntryId
+    links: list[StoreLink]
+    lasts: dict[str, int]
+    common: bytes | None
+
+
+class _Rows(msgspec.Struct, array_like=True, frozen=True):
+    """Rows from `first` on, which is later than what was asked for if older ones were removed."""
+
+    first: int
+    pieces: list[Piece]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_question = msgspec.msgpack.Decoder(_Question).decode
+_decode_state = msgspec.msgpack.Decoder(_State).decode
+_decode_rows = msgspec.msgpack.Decoder(_Rows).decode
+_decode_keys = msgspec.msgpack.Decoder(list[StoredKey]).decode
+
+
+class Fillable(Protocol):
+    """What `StoreReplica` has."""
+
+    name: str
+    store: SqliteStore
+    chain: StoreChain
+    lasts: dict[str, int]
+
+    async def rewind(self, tag: bytes) -> None: ...
+
+
+class StoreFiller:
+    """Asks other servers, and answers them, for one store."""
+
+    def __init__(
+        self,
+        replica: Fillable,
+        requests: NodeRequests,
+        node: ClusterNode,
+        codec: StoreEntryCodec,
+    ) -> None:
+        self._replica = replica
+        self._requests = requests
+        self._node = node
+        self._codec = codec
+
+    # -- asking --------------------------------------------------------------------------------
+
+    async def fill(self) -> bool:
+        """Get what another server has. False: none has anything.
+
+        Raises:
+            EngineError: a server that may have it does not answer; or the transfer was interrupted,
+                and goes on when this is called again.
+            StoreError: the rows of this store are not of the same history.
+        """
+        name, me = self._replica.name, self._node.name
+        others = sorted(await self._node.engine.members(name) - {me})
+        problem: Exception | None = None
+        for node in others:
+            try:
+                state = _decode_state(
+                    await self._ask(node, _Question(name, list(self._replica.chain.links)))
+                )
+            except NotFound:
+                continue
+            except (EngineError, PluginError) as error:
+                problem = error
+                continue
+            if state.tag != NO_TAG:
+                await self._go_to(node, state)
+                return True
+        if problem is not None:
+            raise EngineError(f"what this server lacks was not received: {problem}")
+        return False
+
+    async def _ask(self, node: str, question: _Question) -> bytes:
+        payload = self._codec.seal(_encode(question))
+        request = _encode((self._replica.name, payload))
+        answer = await self._requests.request(node, FILL_KIND, request, _SECONDS)
+        return self._codec.open(answer)
+
+    async def _go_to(self, node: str, state: _State) -> None:
+        replica = self._replica
+        chain: StoreChain = replica.chain
+        if state.common is not None and state.common != chain.tag:
+            await replica.rewind(state.common)
+        elif state.common is None and chain.tag != NO_TAG and chain.epoch != state.epoch:
+            raise StoreError(
+                f"the rows in {replica.store.path or 'memory'} are not those of the other servers,"
+                " which have begun again without them; give this server another directory, or"
+                " remove the file on all others and restart them"
+            )
+        log.info("a shared store is filled from the server %s", node)
+        for channel, last in state.lasts.items():
+            await self._get_channel(node, channel, last)
+        chain = replica.chain.copy()
+        chain.adopt(state.tag, state.id, state.epoch, state.links)
+        await replica.store.replicate(
+            [], {**chain.stored_links(), **chain.end()}, epoch=state.epoch
+        )
+        replica.chain = chain
+
+    async def _get_channel(self, node: str, channel: str, last: int) -> None:
+        replica = self._replica
+        question = _Question(replica.name, [], channel, upto=last)
+        while (after := replica.lasts.get(channel, 0)) < last:
+            asked = msgspec.structs.replace(question, after=after)
+            found = _decode_rows(await self._ask(node, asked))
+            batch = ReplicaBatch(channel, found.first, found.pieces, None, 0)
+            await replica.store.replicate([batch], {})
+            replica.lasts[channel] = batch.last
+        number = 0
+        while True:
+            asked = msgspec.structs.replace(question, after=number, keys=True)
+            keys = _decode_keys(await self._ask(node, asked))
+            if not keys:
+                return
+            number = keys[-1].number
+            await replica.store.replicate(
+                [],
+                {},
+                keys=[
+                    ReplicaKey(channel, key.key, key.first, key.last, key.stored)
+                    for key in keys
+                    if key.last <= last
+                ],
+            )
+
+    # -- answering -----------------------------------------------------------------------------
+
+    async def answer(self, payload: bytes) -> bytes:
+        """See `RequestHandler`."""
+        question = _decode_question(self._codec.open(payload))
+        if not question.channel:
+            return self._codec.seal(_encode(self._state(question.tags)))
+        if question.keys:
+            keys = await self._replica.store.keys_after(question.channel, question.after, _KEYS)
+            return self._codec.seal(_encode(keys))
+        return self._codec.seal(_encode(await self._rows(question)))
+
+    def _state(self, tags: Sequence[bytes]) -> _State:
+        chain, lasts = self._replica.chain, self._replica.lasts
+        common = next((tag for tag in reversed(tags) if chain.knows(tag)), None)
+        links = list(chain.links.values())
+        return _State(chain.tag, chain.epoch, chain.id, links, dict(lasts), common)
+
+    async def _rows(self, question: _Question) -> _Rows:
+        store, channel = self._replica.store, question.channel
+        page = await store.rows_after(channel, question.after, 0)
+        first = max(question.after + 1, page.first)
+        last = min(first + _ROWS - 1, question.upto)
+        if first > question.upto:  # all were removed
+            return _Rows(question.upto + 1, [])
+        pieces = await stored_pieces(store, channel, first, last)
+        while len(pieces) > 1 and sum(len(piece.data) for piece in pieces) > _BYTES:
+            pieces.pop()
+        return _Rows(first, pieces)

@@ -1,0 +1,82 @@
+"""Rows that a server has stored, and the log of the cluster has lost: as batches to write again."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from aiostream_ds._grafana.store_chain import StoreLink
+from aiostream_ds.stores import CURSOR_COLUMN
+from aiostream_ds.stores.channel_tables import now_ms
+from aiostream_ds.stores.row_blocks import Piece, split_rows
+from aiostream_ds.stores.sqlite_store import SqliteStore
+
+__all__ = ["RecoveredBatch", "recovered_batches", "stored_pieces"]
+
+_KEYS = 5_000  # keys that are read at once
+
+
+class RecoveredBatch(msgspec.Struct, array_like=True, frozen=True):
+    """A batch, and the cursor that its first row had. One that was pushed without a key gets one:
+    several servers may write it again."""
+
+    channel: str
+    first: int
+    pieces: list[Piece]
+    key: bytes | None
+
+
+async def recovered_batches(
+    store: SqliteStore, links: Sequence[StoreLink], lasts: Mapping[str, int]
+) -> list[RecoveredBatch]:
+    """What the entries of these links have stored. Raises StoreError."""
+    ends = dict(lasts)
+    found: list[RecoveredBatch] = []
+    for link in reversed(links):
+        of_link: list[RecoveredBatch] = []
+        for channel, first in link.first.items():
+            of_link += await _of_entry(store, link.tag, channel, first, ends.get(channel, 0))
+            ends[channel] = first - 1
+        found = of_link + found
+    return found
+
+
+async def _of_entry(
+    store: SqliteStore, tag: bytes, channel: str, first: int, last: int
+) -> list[RecoveredBatch]:
+    keys = {key.first: key for key in await _keys_from(store, channel, first)}
+    found: list[RecoveredBatch] = []
+    while first <= last:
+        key = keys.get(first)
+        next_key = min((start for start in keys if start > first), default=last + 1)
+        end = min(next_key - 1, last) if key is None else key.last
+        pieces = await stored_pieces(store, channel, first, end)
+        name = _key_of(tag, channel, first) if key is None else key.key
+        if pieces:
+            found.append(RecoveredBatch(channel, first, pieces, name))
+        first = end + 1
+    return found
+
+
+def _key_of(tag: bytes, channel: str, first: int) -> bytes:
+    """The key of rows that were pushed without one: equal on each server that has the entry."""
+    return blake2b(b"%s %d %s" % (tag, first, channel.encode()), digest_size=16).digest()
+
+
+async def _keys_from(store: SqliteStore, channel: str, first: int) -> list[Any]:
+    """The keys of the rows from a cursor on."""
+    found: list[Any] = []
+    number = 0
+    while page := await store.keys_after(channel, number, _KEYS):
+        found += [key for key in page if key.first >= first]
+        number = page[-1].number
+    return found
+
+
+async def stored_pieces(store: SqliteStore, channel: str, first: int, last: int) -> list[Piece]:
+    """The rows from `first` to `last` that the store has, as they are stored."""
+    page = await store.rows_after(channel, first - 1, last - first + 1, last)
+    for row in page.rows:
+        del row[CURSOR_COLUMN]
+    return split_rows(page.rows, now_ms())

@@ -1,0 +1,569 @@
+"""A store of rows that several servers share: each has the same rows with the same cursors.
+
+    append ─▶ entry ─▶ the log of the engine ─▶ applied to the store of each server ─▶ acknowledged
+                                        │
+    events, or a read of the log ◀──────┘
+
+There is no owner: every server writes entries, which name the one before them. One that was
+overtaken is void, and its rows are written again. So a server decides what an entry contains, such
+as whether a key is known, when it has all entries before it.
+"""
+
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import anyio
+import msgspec
+
+from aiostream_ds._author_code import contained, describe
+from aiostream_ds._cluster.engine import (
+    START,
+    Appended,
+    EngineError,
+    Entry,
+    EntryId,
+    EntryTooLarge,
+    Event,
+    Reconnected,
+)
+from aiostream_ds._cluster.message_cipher import Cipher, UnreadableMessage
+from aiostream_ds._cluster.node import ClusterNode
+from aiostream_ds._cluster.node_requests import NodeRequests
+from aiostream_ds._grafana.store_chain import META, StoreChain
+from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntry, StoreEntryCodec, new_tag
+from aiostream_ds._grafana.store_filling import StoreFiller
+from aiostream_ds._grafana.store_recovery import RecoveredBatch, recovered_batches
+from aiostream_ds._loggers import get_logger
+from aiostream_ds.stores import AppendResult, StoreError
+from aiostream_ds.stores.channel_tables import now_ms
+from aiostream_ds.stores.row_blocks import Piece
+from aiostream_ds.stores.sqlite_store import SqliteStore, check_batch, key_digest, pieces_of
+from aiostream_ds.stores.sqlite_writer import ReplicaBatch
+
+__all__ = ["GROUP_BYTES", "WAIT_SECONDS", "StoreReplica"]
+
+log = get_logger(__name__)
+
+WAIT_SECONDS = 8.0
+"""Seconds in which rows must be in the log and in the store; else the push is refused for now."""
+
+GROUP_BYTES = 384 << 10
+"""Bytes of rows, before they are deflated, that are one entry."""
+
+SHARED_OWNER = "stores"
+"""The name under which all servers take the channel: it never has a lease."""
+
+_PAGE = 100  # entries that are read at once, and applied in one transaction
+_CHECK = 3.0  # seconds without an event until the end of the log is compared
+_RETRY = 0.3  # seconds after an error of the engine
+_ATTEMPTS = 32  # entries whose fate is not known yet
+_RECOVERED = f"{META}recovered"
+
+
+class _Read(NamedTuple):
+    entry: Entry
+    content: StoreEntry
+
+
+class _Waiting:
+    """A batch that waits until it is stored."""
+
+    def __init__(
+        self, channel: str, pieces: list[Piece], key: bytes | None, old_first: int | None = None
+    ) -> None:
+        self.channel, self.pieces, self.key = channel, pieces, key
+        self.old_first = old_first  # of rows that this server had before the others
+        self.size = sum(len(piece.data) for piece in pieces)
+        self.done = anyio.Event()
+        self.result: AppendResult | Exception | None = None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether rows that viewers have seen have other cursors now."""
+        result = self.result
+        return isinstance(result, AppendResult) and self.old_first not in (None, result.first)
+
+    def finish(self, result: AppendResult | Exception) -> None:
+        self.result = self.result or result
+        self.done.set()
+
+
+class StoreReplica:
+    """Keeps a store equal to those of the other servers, as long as `run` runs.
+
+    Not thread-safe: use it in the event loop's thread.
+
+    Args:
+        name: of the channel in the engine.
+        store: opened by `run`.
+        node: this process in the cluster.
+        requests: those to and from other nodes.
+        cipher: encrypts what is in the engine, if the cluster has a key.
+
+    Attributes:
+        problem: why rows cannot be stored at the moment; empty if they can.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: SqliteStore,
+        node: ClusterNode,
+        requests: NodeRequests,
+        cipher: Cipher | None,
+    ) -> None:
+        self.name = name
+        self.problem = "the server joins the cluster"
+        self.chain = StoreChain({})
+        self.lasts: dict[str, int] = {}
+        self.store = store
+        self._node = node
+        self._codec = StoreEntryCodec(name, cipher)
+        self._filler = StoreFiller(self, requests, node, self._codec)
+        self._waiting: deque[_Waiting] = deque()
+        self._attempts: dict[bytes, list[tuple[_Waiting, ReplicaBatch]]] = {}
+        self._group_bytes = GROUP_BYTES
+        self._events: deque[Entry] = deque()
+        self._seen = START  # the last entry of the log that was looked at
+        self._must_read = False
+        self._must_link = True  # compare the store with the whole log
+        self._wake = anyio.Event()
+        self._has_caught_up = anyio.Event()
+
+    @property
+    def missing(self) -> int:
+        """Rows that other servers may have, and this one does not."""
+        return self.chain.missing
+
+    # -- called by the data source -------------------------------------------------------------
+
+    async def append(
+        self, channel: str, rows: Sequence[Mapping[str, Any]], key: str | None
+    ) -> AppendResult:
+        """Store rows on all servers. When it returns, they are in the log of the engine, and
+        committed on this server.
+
+        Raises:
+            TypeError, ValueError: a row cannot be stored.
+            StoreError: the rows are not stored, or it is not known whether: the cluster cannot be
+                reached, or the disk is full.
+        """
+        check_batch(channel, key)
+        if not rows:
+            last = self.lasts.get(channel, 0)
+            return AppendResult(last + 1, last)
+        parts = _parts(await pieces_of(rows))
+        waiting = []
+        for number, part in enumerate(parts):
+            text = key if key is None or not number else f"{key} part {number}"
+            digest = None if text is None else key_digest(text)
+            waiting.append(_Waiting(channel, part, digest))
+        self._waiting.extend(waiting)
+        self._wake.set()
+        results = []
+        with anyio.move_on_after(WAIT_SECONDS):
+            for each in waiting:
+                await each.done.wait()
+        for each in waiting:
+            if each.result is None:
+                self._waiting = deque(w for w in self._waiting if w is not each)
+                reason = self.problem or "no answer in time"
+                each.finish(StoreError(f"the rows are not stored on all servers: {reason}"))
+            if isinstance(each.result, Exception):
+                raise each.result
+            assert each.result is not None
+            results.append(each.result)
+        return AppendResult(
+            results[0].first, results[-1].last, all(each.repeated for each in results)
+        )
+
+    async def wait_until_caught_up(self, seconds: float) -> None:
+        """Wait until the store had all that the log has, for so many seconds at most: viewers who
+        come from another server would find fewer rows than they have."""
+        with anyio.move_on_after(seconds):
+            await self._has_caught_up.wait()
+
+    async def answer(self, question: bytes) -> bytes:
+        """Answer another server that lacks rows."""
+        return await self._filler.answer(question)
+
+    # -- the task ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow the log, and write to it, until cancelled.
+
+        Raises:
+            ConfigError, UpstreamError: the store cannot be opened.
+        """
+        is_own = self.store.path is not None  # one in memory belongs to the data source
+        async with self.store if is_own else nullcontext():
+            await self._load()
+            self._node.listen(self.name, self._on_event)
+            try:
+                while True:
+                    await self._run_step()
+            finally:
+                for each in self._waiting:
+                    each.finish(StoreError("the store is closed"))
+                with anyio.move_on_after(1, shield=True):
+                    await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._node.stop_listening(self.name)
+            await self._node.engine.leave(self.name, self._node.name)
+        except EngineError as error:
+            log.info("a shared store has not left the cluster: %s", error)
+
+    async def _load(self) -> None:
+        stored = await self.store.read_meta(META)
+        kept = stored.pop(_RECOVERED, None)
+        self.chain = StoreChain(stored)
+        self.lasts = {each.channel: each.last for each in await self.store.channels()}
+        if kept is not None and not any(each.old_first for each in self._waiting):
+            found = msgspec.msgpack.decode(kept, type=list[RecoveredBatch])
+            self._wait_again(found)
+
+    async def _run_step(self) -> None:
+        try:
+            await self._step()
+            self.problem = ""
+        except (EngineError, StoreError, UnreadableMessage) as error:
+            await self._failed(str(error), error)
+        except BaseException as caught:
+            failure = contained(caught)
+            if failure is None:
+                raise
+            log.error("a shared store has failed; it is tried again", exc_info=failure)
+            await self._failed(describe(failure), failure)
+
+    async def _failed(self, reason: str, error: Exception) -> None:
+        if not self.problem:
+            log.warning("rows are not shared with other servers at the moment: %s", reason)
+        self.problem = reason
+        self._must_link = True
+        if isinstance(error, StoreError):
+            for each in self._waiting:
+                if each.old_first is None:
+                    each.finish(StoreError(reason))
+            self._forget_finished()
+        await self._load()
+        await anyio.sleep(_RETRY)
+
+    async def _step(self) -> None:
+        if self._must_link:
+            await self._link()
+        elif self._must_read or self._events:
+            await self._advance()
+        if self._must_link or self._must_read or self._events:
+            return
+        if self._waiting:
+            await self._write()
+            return
+        self.problem = ""
+        self._has_caught_up.set()
+        with anyio.move_on_after(_CHECK) as timeout:
+            await self._wake.wait()
+        self._wake = anyio.Event()
+        if timeout.cancelled_caught:
+            self._must_read = True
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Reconnected):
+            self._must_link = True
+            self._events.clear()
+        elif isinstance(event, Appended):
+            known = self._events[-1].id if self._events else self._seen
+            if event.entry.id <= known:
+                return
+            if event.entry.previous == known and len(self._events) < _PAGE:
+                self._events.append(event.entry)
+            else:
+                self._must_read = True
+        self._wake.set()
+
+    # -- following the log ---------------------------------------------------------------------
+
+    async def _advance(self) -> None:
+        """Apply the entries after those that were seen."""
+        while self._events:
+            entries = list(self._events)
+            self._events.clear()
+            await self._apply(self._decoded(entries))
+        while self._must_read:
+            page = await self._node.engine.read(self.name, self._seen, _PAGE)
+            if page.truncated or page.last < self._seen:
+                self._must_link = True
+            if self._must_link:
+                return
+            self._must_read = len(page.entries) == _PAGE
+            await self._apply(self._decoded(page.entries))
+
+    def _decoded(self, entries: Sequence[Entry]) -> list[_Read]:
+        """Raises UnreadableMessage."""
+        return [_Read(entry, self._codec.decode(entry.payload)) for entry in entries]
+
+    async def _apply(self, entries: Sequence[_Read]) -> None:
+        """Store what follows the last entry of the chain; others are void, or known."""
+        batches: list[ReplicaBatch] = []
+        meta: dict[str, bytes | None] = {}
+        applied: list[bytes] = []
+        chain = self.chain.copy()
+        for entry, content in entries:
+            if content.after == chain.tag and not chain.knows(content.tag):
+                batches += content.replica_batches()
+                meta |= chain.add(content, entry.id)
+                applied.append(content.tag)
+        if applied:
+            await self._store(chain, batches, meta)
+        if entries:
+            self._seen = max(self._seen, entries[-1].entry.id)
+        for tag in applied:
+            await self._finish(self._attempts.pop(tag, []))
+
+    async def _store(
+        self, chain: StoreChain, batches: Sequence[ReplicaBatch], meta: dict[str, bytes | None]
+    ) -> None:
+        """Store batches with the chain that they lead to. Other servers may ask for both: they
+        change together."""
+        epoch = "" if chain.epoch == self.chain.epoch else chain.epoch
+        missing = await self.store.replicate(batches, meta, epoch=epoch)
+        self.chain = chain
+        for batch in batches:
+            self.lasts[batch.channel] = max(self.lasts.get(batch.channel, 0), batch.last)
+        if missing:
+            chain.missing += missing
+            await self.store.replicate([], chain.end())
+            log.error("%d rows were pushed while this server was away; it lacks them", missing)
+
+    async def _finish(self, stored: list[tuple[_Waiting, ReplicaBatch]]) -> None:
+        """An entry of this server is in the log and in the store."""
+        for each, batch in stored:
+            each.finish(AppendResult(batch.first, batch.last))
+        if stored:
+            await self._forget_recovered(any(each.old_first for each, _ in stored))
+            self._forget_finished()
+
+    async def _forget_recovered(self, some_are_stored: bool) -> None:
+        left = any(each.old_first and each.result is None for each in self._waiting)
+        if some_are_stored and not left:
+            await self.store.replicate([], {_RECOVERED: None})
+
+    def _forget_finished(self) -> None:
+        self._waiting = deque(each for each in self._waiting if each.result is None)
+
+    # -- writing to the log --------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Write the first batches that wait as one entry."""
+        group, known = await self._group()
+        epoch = self.chain.epoch or os.urandom(6).hex()
+        lasts: dict[str, int] = {}
+        batches: list[ReplicaBatch] = []
+        now = now_ms()
+        for each in group:
+            first = lasts.get(each.channel, self.lasts.get(each.channel, 0)) + 1
+            batches.append(ReplicaBatch(each.channel, first, each.pieces, each.key, now))
+            lasts[each.channel] = batches[-1].last
+        pairs = list(zip(group, batches, strict=True))
+        has_moved = any(each.old_first not in (None, batch.first) for each, batch in pairs)
+        if has_moved or any(each.has_moved for each in known):
+            epoch = os.urandom(6).hex()  # viewers have seen other cursors of these rows
+        if not batches and epoch == self.chain.epoch:
+            return
+        tag = new_tag()
+        entry = StoreEntry.of(tag, self.chain.tag, epoch, batches)
+        self._attempts[tag] = pairs
+        while len(self._attempts) > _ATTEMPTS:
+            del self._attempts[next(iter(self._attempts))]
+        await self._take(entry, group)
+
+    async def _group(self) -> tuple[list[_Waiting], list[_Waiting]]:
+        """The batches for one entry; and those whose keys are known, which are done."""
+        group: list[_Waiting] = []
+        size = 0
+        keys: set[tuple[str, bytes]] = set()
+        for each in self._waiting:
+            if group and size + each.size > self._group_bytes:
+                break
+            if each.key is not None and (each.channel, each.key) in keys:
+                continue  # known when the first one is stored
+            if each.key is not None:
+                keys.add((each.channel, each.key))
+            group.append(each)
+            size += each.size
+        found = await self.store.find_keys(list(keys)) if keys else {}
+        repeated = [e for e in group if e.key is not None and (e.channel, e.key) in found]
+        for each in repeated:
+            assert each.key is not None
+            each.finish(AppendResult(*found[each.channel, each.key], repeated=True))
+        if repeated:
+            await self._forget_recovered(any(each.old_first for each in repeated))
+            self._forget_finished()
+        return [each for each in group if each.result is None], repeated
+
+    async def _take(self, content: StoreEntry, group: list[_Waiting]) -> None:
+        payload = self._codec.encode(content)
+        try:
+            taken = await self._node.engine.take(self.name, SHARED_OWNER, payload)
+        except EntryTooLarge as error:
+            if len(group) > 1:
+                self._group_bytes = 1
+                return
+            group[0].finish(ValueError(f"a row is too large for the cluster: {error}"))
+            self._forget_finished()
+            return
+        self._group_bytes = GROUP_BYTES
+        if not taken.taken:
+            raise EngineError(f"{self.name} belongs to the node {taken.node}")
+        if taken.last == self._seen and not self._must_link:
+            self._events.clear()
+            entry = Entry(EntryId(taken.term, 0), taken.last, payload)
+            await self._apply([_Read(entry, content)])
+        else:
+            self._must_read = True
+
+    # -- comparing the store with the log ------------------------------------------------------
+
+    async def _link(self) -> None:
+        """Find the place of the store in the log, after a start, a lost connection, or lost
+        entries."""
+        await self._node.engine.enter(self.name, self._node.name)
+        self._must_link = self._must_read = False
+        self._events.clear()
+        self._seen = START
+        try:
+            if not await self._link_by_id():
+                await self._link_by_tags()
+        except BaseException:
+            self._must_link = True
+            raise
+
+    async def _link_by_id(self) -> bool:
+        """Whether the last entry of the store is where it was."""
+        chain = self.chain
+        if chain.id == START:
+            return False
+        before = EntryId(chain.id.term - 1, 1 << 40)
+        page = await self._node.engine.read(self.name, before, _PAGE)
+        if not page.entries or page.entries[0].id != chain.id:
+            return False
+        entries = self._decoded(page.entries)
+        if entries[0].content.tag != chain.tag:
+            return False
+        self._must_read = len(entries) == _PAGE
+        await self._apply(entries)
+        return True
+
+    async def _link_by_tags(self) -> None:
+        entries = await self._read_all()
+        chain = self.chain
+        if not entries:
+            await self._begin_log()
+            return
+        tags = [content.tag for _, content in entries]
+        if chain.tag in tags:
+            await self._apply_all(entries[tags.index(chain.tag) :])
+            return
+        successor = _successor(entries, chain.tag)
+        if successor is not None:
+            await self._apply_all(entries[successor:])
+            return
+        known = [number for number, tag in enumerate(tags) if chain.knows(tag)]
+        if known:
+            await self._rebase(tags[known[-1]], entries[known[-1] :])
+            return
+        for number, (_, content) in enumerate(entries):
+            if chain.tag != NO_TAG and chain.knows(content.after):
+                await self._rebase(content.after, entries[number:])
+                return
+        if await self._filler.fill():
+            self._must_link = True
+            return
+        await self._skip_to(entries)
+
+    async def _read_all(self) -> list[_Read]:
+        found: list[_Read] = []
+        after = START
+        while True:
+            page = await self._node.engine.read(self.name, after, _PAGE)
+            found += self._decoded(page.entries)
+            if len(page.entries) < _PAGE:
+                return found
+            after = page.entries[-1].id
+
+    async def _apply_all(self, entries: Sequence[_Read]) -> None:
+        for start in range(0, len(entries), _PAGE):
+            await self._apply(entries[start : start + _PAGE])
+        self._must_read = True
+
+    async def _begin_log(self) -> None:
+        """The log is empty: new, or lost. What other servers have is fetched first."""
+        if self.chain.tag == NO_TAG:
+            self._must_link = await self._filler.fill()
+            return
+        entry = StoreEntry(new_tag(), self.chain.tag, self.chain.epoch, [])
+        await self._node.engine.take(self.name, SHARED_OWNER, self._codec.encode(entry))
+        self._must_link = True
+
+    async def _rebase(self, tag: bytes, entries: Sequence[_Read]) -> None:
+        """The log does not have the last entries of the store, and may have others instead: apply
+        these, and write the rows again."""
+        await self.rewind(tag)
+        await self._apply_all(entries)
+
+    async def rewind(self, tag: bytes) -> None:
+        """Go back to an entry; the rows after it are written to the log again."""
+        links = self.chain.after(tag)
+        found = await recovered_batches(self.store, links, self.lasts)
+        rows = sum(piece.rows for each in found for piece in each.pieces)
+        log.warning("the cluster has lost %d rows of this server; they are shared again", rows)
+        kept = [each for each in self._waiting if each.old_first is not None]
+        again = [RecoveredBatch(e.channel, e.old_first or 0, e.pieces, e.key) for e in kept]
+        chain = self.chain.copy()
+        lasts = chain.rewind(tag)
+        meta = {**chain.end(), _RECOVERED: msgspec.msgpack.encode(again + found)}
+        await self.store.replicate([], meta, rewind=lasts)
+        self.chain = chain
+        self.lasts |= lasts
+        self._wait_again(found)
+
+    def _wait_again(self, found: Sequence[RecoveredBatch]) -> None:
+        """Batches of this server that the others do not have come first."""
+        again = [_Waiting(each.channel, each.pieces, each.key, each.first) for each in found]
+        self._waiting = deque([*again, *self._waiting])
+
+    async def _skip_to(self, entries: Sequence[_Read]) -> None:
+        """No other server has what is missing: go on with what is in the log."""
+        children = {content.after for _, content in entries}
+        start = next((n for n, (_, content) in enumerate(entries) if content.tag in children), 0)
+        content = entries[start].content
+        self.chain.adopt(content.after, START, self.chain.epoch, [])
+        await self._apply_all(entries[start:])
+
+
+def _successor(entries: Sequence[_Read], tag: bytes) -> int | None:
+    """Where the log goes on after an entry that it does not have any more; None: not in it. The
+    first entry that names it counts, unless that was removed, too: others have no successors."""
+    children = {content.after for _, content in entries}
+    found = next((n for n, (_, content) in enumerate(entries) if content.after == tag), None)
+    if found is None or entries[found].content.tag in children:
+        return found
+    rest = entries[found + 1 :]
+    return None if any(content.tag in children for _, content in rest) else found
+
+
+def _parts(pieces: list[Piece]) -> list[list[Piece]]:
+    """The pieces of one entry each."""
+    parts: list[list[Piece]] = [[]]
+    size = 0
+    for piece in pieces:
+        if parts[-1] and size + len(piece.data) > GROUP_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(piece)
+        size += len(piece.data)
+    return parts

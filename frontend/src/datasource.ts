@@ -14,6 +14,7 @@ import { type Observable, from, merge, of } from "rxjs";
 
 import { withAlias } from "./alias";
 import { type Backend, runExactQuery } from "./exact/query";
+import { keepArrays } from "./keptArrays";
 import { endsNow } from "./range";
 import { placeholderOf, withRefIds } from "./responses";
 import type { StreamQuery, StreamSettings } from "./types";
@@ -64,7 +65,7 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
       // a request id for each: Grafana cancels a request with the same id
       const own = { ...request, requestId: `${request.requestId}-${target.refId}`, targets: [target] };
       const answer = isExact(target)
-        ? runExactQuery(backend, own, target)
+        ? runExactQuery(backend, own, this.applyTemplateVariables(target, request.scopedVars), this.uid)
         : withRefIds(super.query(own), [target.refId]);
       return target.alias
         ? withAlias(answer, getTemplateSrv().replace(target.alias, request.scopedVars))
@@ -76,7 +77,7 @@ export class StreamDataSource extends DataSourceWithBackend<StreamQuery, StreamS
       answers.push(withRefIds(answer, others.map(({ refId }) => refId)));
     }
     const placeholders = answers.length > 1 ? targets.map(placeholderOf) : [];
-    return answers.length > 0 ? merge(from(placeholders), ...answers) : of({ data: [] });
+    return answers.length > 0 ? merge(from(placeholders), ...answers).pipe(keepArrays) : of({ data: [] });
   }
 }
 

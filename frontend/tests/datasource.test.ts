@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { DataSourceWithBackend, config, setGrafanaLiveSrv, setTemplateSrv } from "@grafana/runtime";
 import { StreamDataSource } from "../src/datasource";
+import { KEEP, REFRESH } from "../src/exact/query";
 
 const SETTINGS: any = { id: 1, uid: "u", name: "n", type: "t", meta: {}, jsonData: {} };
 const CURSOR = { channel: "ds/u/x/log/a", epoch: "e", last: 3 };
@@ -166,6 +167,78 @@ test("frames without a cursor are returned with those that are followed; without
   const fixed = run(request([{ exact: true }]));
   await vi.advanceTimersByTimeAsync(0);
   expect([fixed.packets[0].state, fixed.subscription.closed]).toEqual(["Done", true]);
+});
+
+/** Empties a packet's arrays, as Grafana 13.1 and later do with frames that they no longer draw. */
+const empty = ({ data }: any) => data.forEach(({ fields }: any) => fields.forEach((field: any) => (field.values.length = 0)));
+
+const drawn = ({ packets }: any) => packets.map(({ key, data: [{ fields }] }: any) => [key, fields[1].values]);
+
+test("a panel that comes back draws its rows and asks nothing, also if Grafana has emptied its frames", async () => {
+  answer = { data: [frame(CURSOR), frame()] };
+  const before = run(request([{ exact: true, file: "kept" }]));
+  await vi.advanceTimersByTimeAsync(0);
+  before.subscription.unsubscribe();
+  before.packets.forEach(empty);
+  for (const away of [REFRESH, 20_000, KEEP - 1]) {
+    await vi.advanceTimersByTimeAsync(away);
+    const after = run(request([{ exact: true, file: "kept" }]));
+    expect(after.packets).toEqual([]); // Grafana would subscribe twice
+    await vi.advanceTimersByTimeAsync(0);
+    expect(drawn(after).sort()).toEqual([["query-A-0", [1, 2, 3]], ["query-A-fixed", [1, 2, 3]]]);
+    after.subscription.unsubscribe();
+    after.packets.forEach(empty);
+  }
+  expect(asked.length).toBe(1);
+  expect(before.packets.length).toBe(2); // nothing is drawn while it is away
+});
+
+test.each([
+  ["that is refreshed", REFRESH - 1, {}],
+  ["that comes back later", KEEP, {}],
+  ["with another query", 1_000, { file: "other" }],
+])("a panel %s loads its history again", async (_, away, changed) => {
+  const query = { exact: true, file: `away ${away}` };
+  const before = run(request([query]));
+  await vi.advanceTimersByTimeAsync(0);
+  before.subscription.unsubscribe();
+  await vi.advanceTimersByTimeAsync(away);
+  const after = run(request([{ ...query, ...changed }]));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(asked.length).toBe(2);
+  after.subscription.unsubscribe();
+});
+
+test("another value of a variable loads the history again", async () => {
+  const given = request([{ exact: true, file: "$x" }]);
+  for (const value of ["one", "two"]) {
+    setTemplateSrv({ getVariables: () => [], replace: (text = "") => text.replace("$x", value) });
+    run(given).subscription.unsubscribe();
+    await vi.advanceTimersByTimeAsync(1_000);
+  }
+  expect(asked.length).toBe(2);
+});
+
+test.each([{ exact: true }, { exact: true, alias: "a" }, {}, { alias: "a" }])(
+  "Grafana does not empty the arrays of the frames of %o",
+  async (query) => {
+    answer = { data: [frame(CURSOR), frame()] };
+    const { packets, subscription } = run(request([query], { maxDataPoints: 3 }));
+    await vi.advanceTimersByTimeAsync(0);
+    const frames = packets.flatMap(({ data }) => data);
+    expect(frames.length).toBeGreaterThan(1);
+    expect(frames.filter((each) => !Object.hasOwn(each, "appendRow"))).toEqual([]);
+    subscription.unsubscribe();
+  }
+);
+
+test("a method of frames of older versions stays", () => {
+  class Mutable {
+    fields = [];
+    appendRow() {}
+  }
+  answer = { data: [new Mutable()] };
+  expect(run(request([{}])).packets[0].data[0].appendRow).toBeTypeOf("function");
 });
 
 test("an error ends the query; an empty answer counts as unreachable and is requested again", async () => {

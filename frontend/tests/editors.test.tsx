@@ -310,11 +310,39 @@ describe("without a schema", () => {
   });
 });
 
+/** The schema, with streams that are exact by default or not. */
+function withStreams(exact: Record<string, boolean>): PluginSchema {
+  const [source] = KINDS.sources;
+  const queries = source!.queries!.map((spec) => ({ ...spec, exact: exact[spec.name] }));
+  return { ...KINDS, sources: [{ ...source!, queries }] };
+}
+
 describe("the query editor", () => {
   test("a new query follows the first stream without required fields", async () => {
     const { saved, run } = await openQuery();
     await waitFor(() => expect(saved().queryType).toBe("alive"));
     expect(run).toHaveBeenCalledTimes(1);
+  });
+
+  test.each([
+    [true, { exact: true }],
+    [false, { exact: false }],
+  ])("a new query of a stream is exact if its rows have cursors: %s", async (exact, expected) => {
+    serve(withStreams({ topic: false, alive: exact }));
+    const { saved } = await openQuery();
+    await waitFor(() => expect(saved()).toMatchObject({ queryType: "alive", ...expected }));
+  });
+
+  test.each([
+    ["of the first stream's default", { exact: false }, { exact: true }],
+    ["that was chosen", { exact: true }, { exact: true }],
+    ["of a query that was saved without one", {}, {}],
+  ])("another stream has its own default instead of a join %s", async (_, join, expected) => {
+    serve(withStreams({ topic: false, alive: true }));
+    const { saved, user } = await openQuery({ queryType: "topic", ...join });
+    await user.selectOptions(input("Stream"), "alive");
+    const { exact } = saved();
+    expect({ ...(exact === undefined ? {} : { exact }) }).toEqual(expected);
   });
 
   test("opening a saved query does not change it", async () => {

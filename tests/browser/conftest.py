@@ -55,7 +55,12 @@ def nothing_left() -> None:
 @pytest.fixture(scope="session")
 def page() -> Path:
     """The page with the packages of a version of Grafana, built by `scripts/browser VERSION`."""
-    found = HERE / "page/dist" / VERSION
+    return built(VERSION)
+
+
+def built(name: str) -> Path:
+    """The folder of a page; its name is a version of Grafana's packages."""
+    found = HERE / "page/dist" / name
     require("browser", (found / "page.js").exists(), "the test page is not built: scripts/browser")
     return found
 
@@ -70,6 +75,18 @@ async def browser() -> AsyncIterator[Any]:
         found = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield found
         await found.close()
+
+
+SCENES = ("13.2.3", "13.2.3-scenes-9")
+"""Pages with dashboards of @grafana/scenes, of two versions of that package."""
+
+
+@pytest.fixture(params=SCENES)
+def open_scenes(host_binary: Path, browser: Any, tmp_path: Path, request: Any) -> Any:  # noqa: F811
+    """Open a stage whose page has dashboards of @grafana/scenes."""
+    from .stage import open_stage
+
+    return partial(open_stage, host_binary, built(request.param), browser, folder=tmp_path)
 
 
 @pytest.fixture

@@ -37,6 +37,15 @@ class Counting(DataSource[Nonce]):
             yield {"log": log, "n": n, "level": _level()}
             await asyncio.sleep(0.05)
 
+    @stream("ticks/{name}/{ms}")
+    async def ticks(self, name: str, ms: int) -> Rows[Count]:
+        """A row after each so many milliseconds; none after 350 if the name is "quiet"."""
+        log = self._name()
+        for n in range(1, 351 if name == "quiet" else 1 << 30):
+            yield Count(log, n, _level())
+            await asyncio.sleep(ms / 1000)
+        await asyncio.Event().wait()
+
     def _name(self) -> str:
         Counting.starts += 1
         return f"{os.getpid()}.{Counting.starts}"

@@ -3,16 +3,27 @@
 import re
 from datetime import date
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 import pytest
 
-from aiostream_ds import DataSource, Query, Secret, Settings, query, secret, stream
+from aiostream_ds import (
+    Cursor,
+    DataSource,
+    HistoryRange,
+    Query,
+    Secret,
+    Settings,
+    query,
+    secret,
+    stream,
+)
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.forms import VERSION, describe, static
 from aiostream_ds.sources.builtin_plugin import SOURCES
+from aiostream_ds.stores import Retention
 from tests.kinds import Kinds
 
 
@@ -156,6 +167,36 @@ def test_a_stream_has_its_pattern_its_own_fields_and_its_suggestions():
     assert topic["schema"]["properties"]["hz"]["title"] == "Rate"
 
 
+def test_new_queries_are_exact_unless_the_rows_of_a_history_have_no_cursor():
+    class Source(DataSource):
+        @stream("live")
+        async def live(self):
+            yield {}
+
+        @stream("stored", store=Retention())
+        async def stored(self):
+            yield {}
+
+        @stream("numbered", cursor="id")
+        async def numbered(self, after: Cursor):
+            yield {"id": 1}
+
+        @numbered.history
+        async def numbered_rows(self, history_range: HistoryRange) -> list[Any]:
+            return []
+
+        @stream("timed")
+        async def timed(self):
+            yield {}
+
+        @timed.history
+        async def timed_rows(self, history_range: HistoryRange) -> list[Any]:
+            return []
+
+    exact = {name: query["exact"] for name, query in queries(Source).items()}
+    assert exact == {"live": True, "stored": True, "numbered": True, "timed": False}
+
+
 def test_the_names_in_the_document_are_the_json_names():
     class Source(DataSource):
         @stream("at/{some_place:any}")
@@ -205,7 +246,7 @@ def test_an_unknown_built_file_is_an_error_that_lists_the_known_ones():
 
 
 def test_the_built_module_is_small():
-    assert static("module.js").stat().st_size <= 45 * 1024
+    assert static("module.js").stat().st_size <= 48 * 1024
 
 
 class Sides(Enum):

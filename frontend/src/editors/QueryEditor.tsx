@@ -41,12 +41,12 @@ const widgets: Widgets = {
 };
 
 const JOINS = [
+  { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
   {
     value: false,
     label: "Stock",
-    description: "Grafana's default: rows may be missing or duplicated where live rows join the history",
+    description: "Grafana's own buffer, one for all panels: less memory, but rows are lost where live rows begin and in outages",
   },
-  { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
 ];
 
 const STATIC = "Grafana evaluates the panel's expression, and with it this query, once for each refresh";
@@ -95,7 +95,7 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
           source={source}
           query={query}
           prefix={prefix}
-          onChange={(queryType) => set({ queryType })}
+          onChange={(queryType) => set({ queryType, ...joinOf(query, spec, findQuery(source, queryType)) })}
         />
         <InlineField
           label="With Streaming"
@@ -152,6 +152,12 @@ function QueryForm({ schema, ...props }: Props & { schema: PluginSchema }) {
       ) : null}
     </div>
   );
+}
+
+/** The default of the next stream, if the query has that of its present one. A query that was saved without
+ * the key is stock. */
+function joinOf(query: StreamQuery, spec: QuerySpec | undefined, next: QuerySpec | undefined): Partial<StreamQuery> {
+  return "exact" in query && query.exact === !!spec?.exact ? { exact: !!next?.exact } : {};
 }
 
 /** Whether the panel has an expression, which answers its queries in place of their data sources. */
@@ -246,7 +252,7 @@ function useFirstStream(source: Source | undefined, { query, onChange, onRunQuer
     const ready = queries.find(({ schema }) => !schema.required?.length);
     const first = ready ?? queries[0];
     if (first && query.queryType === undefined && Object.keys(streamFields(query)).length === 0) {
-      onChange({ ...query, queryType: first.name });
+      onChange({ exact: !!first.exact, ...query, queryType: first.name });
       if (ready) {
         onRunQuery();
       }

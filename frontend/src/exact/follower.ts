@@ -148,6 +148,11 @@ export class Follower<F> {
     this.#update({ status });
   }
 
+  /** Draw at once: the panel has come back. */
+  redraw(): void {
+    this.#throttle.request(true);
+  }
+
   becameVisible(): void {
     this.#throttle.drawPending();
     this.#pollAt = now();

@@ -16,6 +16,10 @@ export function historyOf(frame: DataFrame, cursor: Cursor): History<DataFrame> 
   return { frame, columns: frame.fields.map((field) => columnOf(field.values)), time, cursor };
 }
 
+/** A frame with arrays of its own. */
+export const copyOf = (frame: DataFrame): DataFrame =>
+  frameOf({ frame, columns: frame.fields.map((field) => columnOf(field.values)), notices: [] });
+
 /** Whether the fields of two frames have the same names, types and labels. */
 export function sameColumns(frame: DataFrame, other: DataFrame): boolean {
   const describe = ({ fields }: DataFrame) => JSON.stringify(fields.map(({ name, type, labels }) => [name, type, labels ?? {}]));
@@ -46,7 +50,7 @@ function annotationsOf(refId: string | undefined, annotations: Annotation[]): Da
   });
 }
 
-function frameOf({ frame, columns, notices }: Drawing<DataFrame>): DataFrame {
+function frameOf({ frame, columns, notices }: Omit<Drawing<DataFrame>, "annotations">): DataFrame {
   const all: QueryResultMetaNotice[] = [...(frame.meta?.notices ?? []), ...notices];
   return toDataFrame({
     name: frame.name,

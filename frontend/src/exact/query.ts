@@ -1,4 +1,10 @@
-/** One exact query of a panel: it loads the history, then follows each frame until the panel leaves. */
+/**
+ * One exact query of a panel: it loads the history, then follows each frame until the panel leaves.
+ *
+ * When it leaves, the followers go on for a while without drawing. A panel that comes back, as when a
+ * viewer switches to another tab of a dashboard and back, draws their rows and asks nothing. A refresh
+ * leaves and comes back at once: it loads the history again.
+ */
 
 import { type DataFrame, type DataQueryRequest, type DataQueryResponse, LoadingState } from "@grafana/data";
 import { Observable, type Subscriber, firstValueFrom } from "rxjs";
@@ -7,10 +13,10 @@ import { currentRange } from "../range";
 import { keyOf, messageOf } from "../responses";
 import type { StreamQuery } from "../types";
 import { Failure, Follower, type History } from "./follower";
-import { cursorOf, framesOf, historyOf, sameColumns } from "./frames";
+import { copyOf, cursorOf, framesOf, historyOf, sameColumns } from "./frames";
 import { subscriptions } from "./live";
 import { type Cursor, type Page, isPacket } from "./packets";
-import { Backoff, Sleeper } from "./timing";
+import { Backoff, Sleeper, now } from "./timing";
 
 type Request = DataQueryRequest<StreamQuery>;
 
@@ -22,39 +28,63 @@ export interface Backend {
 
 const UNREACHABLE = "Grafana cannot be reached";
 const DEFAULT_POINTS = 1_000; // the backend's default for a panel without maxDataPoints
+export const KEEP = 30_000; // ms that a query goes on after its panel has left
+export const REFRESH = 300; // ms: a panel that comes back sooner is refreshed
 
+/** The queries whose panels have left, and when, by what identifies them. */
+const parked = new Map<string, { query: ExactQuery; at: number }>();
+
+/** `target` is the query with its variables replaced; `uid` is the data source's. */
 export function runExactQuery(
   backend: Backend,
   request: Request,
-  target: StreamQuery
+  target: StreamQuery,
+  uid: string
 ): Observable<DataQueryResponse> {
+  const { range, timezone, maxDataPoints, panelId } = request;
+  const identity = JSON.stringify([uid, panelId, target, range.raw, timezone, maxDataPoints]);
   return new Observable((subscriber) => {
-    const query = new ExactQuery(backend, request, target, subscriber);
-    void query.open();
-    return () => query.close();
+    const query = takeParked(identity) ?? new ExactQuery(backend, request, target);
+    query.attach(subscriber);
+    return () => query.park(identity);
   });
+}
+
+/** A query that has gone on while its panel was away. */
+function takeParked(identity: string): ExactQuery | undefined {
+  const found = parked.get(identity);
+  if (found) {
+    found.query.unpark();
+    if (now() - found.at >= REFRESH) {
+      return found.query;
+    }
+    found.query.close();
+  }
+  return undefined;
 }
 
 class ExactQuery {
   readonly #backend: Backend;
   readonly #request: Request;
   readonly #target: StreamQuery;
-  readonly #subscriber: Subscriber<DataQueryResponse>;
+  #subscriber?: Subscriber<DataQueryResponse>; // undefined while the panel is away
   readonly #followers: Array<Follower<DataFrame>> = [];
+  #fixed: DataFrame[] = []; // frames that are not followed
   readonly #pause = new Sleeper();
   #closed = false;
   #loads = 0;
+  #identity = ""; // while it is parked
+  #timer?: ReturnType<typeof setTimeout>;
 
-  constructor(backend: Backend, request: Request, target: StreamQuery, subscriber: Subscriber<DataQueryResponse>) {
+  constructor(backend: Backend, request: Request, target: StreamQuery) {
     this.#backend = backend;
     this.#request = request;
     this.#target = target;
-    this.#subscriber = subscriber;
     document.addEventListener("visibilitychange", this.#onVisibilityChange);
   }
 
   /** Load the history, with retries. Shows each error; a permanent one ends the query. */
-  async open(): Promise<void> {
+  async #open(): Promise<void> {
     const backoff = new Backoff(1_000, 30_000);
     while (!this.#closed) {
       try {
@@ -63,14 +93,44 @@ class ExactQuery {
       } catch (error) {
         this.#showError(error);
         if (error instanceof Failure && error.permanent) {
-          return this.#subscriber.complete();
+          return this.#subscriber?.complete();
         }
       }
       await this.#pause.sleep(backoff.next());
     }
   }
 
+  /** Send the frames to a panel; one that has come back gets the rows that are there. */
+  attach(subscriber: Subscriber<DataQueryResponse>): void {
+    this.#subscriber = subscriber;
+    if (this.#followers.length > 0) {
+      // not at once: Grafana's `runRequest` subscribes again after a frame during the first subscription
+      queueMicrotask(() => this.#subscriber === subscriber && this.#drawAll());
+    } else {
+      void this.#open();
+    }
+  }
+
+  /** The panel has left. */
+  park(identity: string): void {
+    this.#subscriber = undefined;
+    parked.get(identity)?.query.close();
+    if (this.#followers.length > 0) {
+      this.#timer = setTimeout(() => this.close(), KEEP);
+      this.#identity = identity;
+      parked.set(identity, { query: this, at: now() });
+    } else {
+      this.close();
+    }
+  }
+
+  unpark(): void {
+    clearTimeout(this.#timer);
+    parked.delete(this.#identity);
+  }
+
   close(): void {
+    this.unpark();
     this.#closed = true;
     document.removeEventListener("visibilitychange", this.#onVisibilityChange);
     this.#pause.wake();
@@ -78,20 +138,31 @@ class ExactQuery {
   }
 
   #begin(frames: DataFrame[]): void {
-    const { refId } = this.#target;
-    const fixed = frames.filter((frame) => !cursorOf(frame));
     const followed = frames.filter(cursorOf);
-    if (fixed.length > 0 || !followed.length) {
-      const [key, state] =
-        followed.length
-          ? [keyOf(refId, "fixed"), LoadingState.Streaming]
-          : [keyOf(refId, 0), LoadingState.Done];
-      this.#subscriber.next({ data: fixed, key, state });
-    }
+    this.#fixed = frames.filter((frame) => !cursorOf(frame)).map(copyOf);
     if (!followed.length) {
-      this.#subscriber.complete();
+      this.#emit(this.#fixed, keyOf(this.#target.refId, 0), LoadingState.Done);
+      this.#subscriber?.complete();
+    } else {
+      this.#emitFixed();
     }
     followed.forEach((frame, index) => this.#follow(frame, index));
+  }
+
+  #drawAll(): void {
+    this.#emitFixed();
+    this.#followers.forEach((follower) => follower.redraw());
+  }
+
+  /** Copies, because Grafana empties the arrays of frames that it no longer draws. */
+  #emitFixed(): void {
+    if (this.#fixed.length > 0) {
+      this.#emit(this.#fixed.map(copyOf), keyOf(this.#target.refId, "fixed"));
+    }
+  }
+
+  #emit(data: DataFrame[], key: string, state = LoadingState.Streaming): void {
+    this.#subscriber?.next({ data, key, state });
   }
 
   #follow(first: DataFrame, index: number): void {
@@ -109,12 +180,10 @@ class ExactQuery {
       sameColumns,
       from: () => currentRange(this.#request).from.valueOf(),
       limit: this.#request.maxDataPoints ?? DEFAULT_POINTS,
-      hidden: () => document.hidden,
+      hidden: () => document.hidden || !this.#subscriber,
       key: this.#request.panelId + key,
     };
-    const follower = new Follower(loader, subscriptions, (drawing) => {
-      this.#subscriber.next({ data: framesOf(drawing), key, state: LoadingState.Streaming });
-    });
+    const follower = new Follower(loader, subscriptions, (drawing) => this.#emit(framesOf(drawing), key));
     this.#followers.push(follower);
     follower.run(historyOf(first, cursorOf(first)!)).catch((error) => this.#showError(error, key));
   }
@@ -152,9 +221,8 @@ class ExactQuery {
   /** Shown under the key of the first frame, which replaces it later. */
   #showError(error: unknown, key = keyOf(this.#target.refId, 0)): void {
     const { refId } = this.#target;
-    this.#subscriber.next({ data: [], key, state: LoadingState.Error, error: { message: messageOf(error), refId } });
+    this.#subscriber?.next({ data: [], key, state: LoadingState.Error, error: { message: messageOf(error), refId } });
   }
-
   readonly #onVisibilityChange = (): void => this.#followers.forEach((follower) => follower.becameVisible());
 }
 

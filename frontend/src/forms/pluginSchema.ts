@@ -44,6 +44,8 @@ export interface QuerySpec {
   schema: JsonSchema;
   /** Fields with a suggest hook. */
   suggest?: string[];
+  /** Whether a new query is exact; saved ones stay as they are. */
+  exact?: boolean;
 }
 
 /** One data source class of the plugin. */

@@ -57,7 +57,8 @@ def describe(catalog: Catalog) -> dict[str, Any]:
               {"name": "net", "kind": "stream", "help": "…", "pattern": "net/{nic:any}",
                "fields": {"nic": "any"},      each path field's property and kind
                "schema": {…},                 JSON Schema of the query's own fields
-               "suggest": ["nic"]}]}]}        the properties with suggestions
+               "suggest": ["nic"],            the properties with suggestions
+               "exact": true}]}]}             whether a new query is exact
 
     A source with a missing package has only its `name` and an `error`. Raises TypeError for a
     "module:Class" string that does not name a DataSource class.
@@ -114,7 +115,18 @@ def _stream(source: type[DataSource[Any]], stream: StreamPlan) -> dict[str, Any]
         },
         "schema": _query_schema(stream.query_type),
         "suggest": [names[field] for field in stream.suggest],
+        "exact": _is_exact_by_default(stream),
     }
+
+
+def _is_exact_by_default(stream: StreamPlan) -> bool:
+    """Whether new queries of the stream are exact.
+
+    The rows of a history hook without a cursor have no number, so that an exact panel would begin
+    with the rows of its log and show a notice.
+    """
+    options = stream.options
+    return options.cursor is not None or options.store is not None or stream.history is None
 
 
 def _query_schema(kind: type[Query]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-// Bundles the page in place of Grafana: `node build.mjs VERSION OUT`, with the packages of one version
-// of Grafana. The packages that it provides to the module are real, except @grafana/ui, which the
-// frontend's stub replaces.
+// Bundles the page in place of Grafana: `node build.mjs VERSION OUT [SCENES]`, with the packages of one
+// version of Grafana, and with the package SCENES of dashboards instead of @grafana/scenes. The packages
+// that it provides to the module are real, except @grafana/ui, which the frontend's stub replaces.
 // amd.js is loaded last: packages that find `define` would register themselves as AMD modules.
 import { build } from "../../../frontend/node_modules/esbuild/lib/main.js";
 import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -10,9 +10,13 @@ import { fileURLToPath } from "node:url";
 const here = dirname(fileURLToPath(import.meta.url));
 const modules = join(here, "versions", process.argv[2], "node_modules");
 const out = resolve(process.argv[3]);
+const scenes = join(modules, process.argv[4] ?? "@grafana/scenes");
 mkdirSync(out, { recursive: true });
 const alias = {
-  "@grafana/ui": join(here, "src/runtime-ui.ts"),
+  "@grafana/ui": join(here, "src/grafana-ui.ts"),
+  "@grafana/plugin-compat/datasources": join(here, "src/plugin-compat.ts"),
+  "#scene": join(here, existsSync(scenes) ? "src/scene.ts" : "src/nothing.ts"),
+  "@grafana/scenes": scenes,
   // imported by 9.4 and not used here
   fs: join(here, "src/nothing.ts"),
   "systemjs/dist/system.js": join(here, "src/nothing.ts"),

@@ -4,6 +4,7 @@
  *
  * - A subscriber of an open channel gets its state, with the last message that had a schema.
  * - The initial data is the message of a status event, again after each reconnect.
+ * - `forgetsKey`: frames of dashboards have no key that keeps their arrays.
  * - `cannotReopen`: a closed channel cannot be opened again in this tab, as in some builds of 9.4.
  */
 
@@ -15,7 +16,7 @@ import { DataStream } from "./streams";
 
 type Event = { type: string; state?: string; message?: any; error?: any };
 
-export const behaviour = { cannotReopen: false };
+export const behaviour = { cannotReopen: false, forgetsKey: false };
 
 let connection: Centrifuge | undefined;
 

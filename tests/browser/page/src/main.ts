@@ -6,6 +6,7 @@
 import * as data from "@grafana/data";
 import * as runtime from "@grafana/runtime";
 import * as ui from "../../../../frontend/stubs/grafana-ui";
+import * as scenes from "#scene"; // of @grafana/scenes, if this version has it
 import lodash from "lodash";
 import React from "react";
 import ReactDOM from "react-dom";
@@ -53,6 +54,7 @@ const panels = new Map<string, Panel>();
 const sources = new Map<string, any>();
 const edited = new Map<string, { value: any; runs: number }>();
 let plugin: any;
+let scene: any;
 
 const panelOf = (name: string): Panel => panels.get(name)!;
 
@@ -97,6 +99,11 @@ const stage = {
   /** All records since the last call. */
   records: (name: string) => panelOf(name).records.splice(0),
   health: (uid: string) => sourceOf(uid).testDatasource().catch((error: any) => ({ status: "error", message: error.message })),
+  /** A dashboard of @grafana/scenes; `scene` calls one of its methods. */
+  openScene: (raw: any, parts: any[]) => void (scene = new (scenes as any).Scene(raw, parts, sourceOf)),
+  scene: (name: string, ...given: any[]) => scene[name](...given),
+  sceneRows: (key: string) => scene.records.get(key).at(-1)?.rows ?? 0,
+  sceneRecords: (key: string) => scene.records.get(key).splice(0),
   withoutRawStreams: () => delete liveSrv.getStream,
   /** Render the config or query editor as Grafana does: changes become its new props. */
   edit(kind: "ConfigEditor" | "QueryEditor", value: any) {

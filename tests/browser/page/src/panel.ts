@@ -1,12 +1,12 @@
-/**
- * A panel: it runs queries, keeps packets by their keys as Grafana's query runner does, draws them, and
- * records every frame. Rows have the number `n` within their `log`; a record stores the runs of
- * consecutive numbers, so that it covers every row.
- */
+/** A panel: it runs queries, keeps packets by their keys as Grafana's query runner does, draws them, and
+ * records every frame. */
 
 import { type DataFrame, rangeUtil } from "@grafana/data";
 import type { Observable, Subscription } from "rxjs";
 import uPlot from "uplot";
+
+import { type Record, column, recordOf, valuesOf } from "./records";
+import { isAnnotations } from "./requests";
 
 export interface Options {
   targets: any[];
@@ -14,26 +14,6 @@ export interface Options {
   points?: number;
   requestId?: string;
   draw?: string;
-}
-
-interface Run {
-  log: string;
-  first: number;
-  last: number;
-}
-
-export interface Record {
-  at: number;
-  from: number;
-  state: string;
-  error?: string;
-  notices: string[];
-  frames: number;
-  rows: number;
-  names: string[];
-  titles: string[];
-  runs: Run[];
-  annotations: string[];
 }
 
 let requests = 0;
@@ -110,19 +90,7 @@ export class Panel {
     const frames = all.filter((frame) => !isAnnotations(frame));
     const annotations = all.filter(isAnnotations);
     const failed = packets.find((each) => each.error);
-    this.latest = {
-      at: Date.now(),
-      from: rangeUtil.convertRawToRange(this.options.raw, "browser").from.valueOf(),
-      state: failed ? "Error" : (packet.state ?? "Done"),
-      error: failed?.error.message,
-      notices: frames.flatMap((frame) => (frame.meta?.notices ?? []).map(({ severity, text }) => `${severity}: ${text}`)),
-      frames: frames.length,
-      rows: frames.reduce((sum, frame) => sum + frame.length, 0),
-      names: frames.flatMap((frame) => frame.fields.map(({ name }) => name)),
-      titles: frames.flatMap((frame) => frame.fields.map(({ config }) => config.displayNameFromDS ?? "")),
-      runs: frames.flatMap(runsOf),
-      annotations: annotations.flatMap((frame) => column(frame, "text")),
-    };
+    this.latest = recordOf(frames, annotations, this.options.raw, failed ? "Error" : (packet.state ?? "Done"), failed?.error);
     this.records.push(this.latest);
     this.draw(frames, annotations);
   }
@@ -156,15 +124,6 @@ export class Panel {
   }
 }
 
-/** Grafana separates such frames from the others, and charts draw them as annotations. */
-function isAnnotations(frame: DataFrame): boolean {
-  return frame.meta?.dataTopic === "annotations";
-}
-
-function column(frame: DataFrame, name: string): any[] {
-  return valuesOf(frame.fields.find((field) => field.name === name));
-}
-
 function isCloneable(value: unknown): boolean {
   try {
     structuredClone(value);
@@ -172,28 +131,4 @@ function isCloneable(value: unknown): boolean {
   } catch {
     return false;
   }
-}
-
-function valuesOf(field: any): any[] {
-  return Array.isArray(field.values) ? field.values : field.values.toArray();
-}
-
-function runsOf(frame: DataFrame): Run[] {
-  const n = frame.fields.find(({ name }) => name === "n");
-  const log = frame.fields.find(({ name }) => name === "log");
-  if (!n || !log) {
-    return [];
-  }
-  const numbers = valuesOf(n);
-  const logs = valuesOf(log);
-  const found: Run[] = [];
-  numbers.forEach((number, row) => {
-    const run = found[found.length - 1];
-    if (run && run.log === logs[row] && number === run.last + 1) {
-      run.last = number;
-    } else {
-      found.push({ log: logs[row], first: number, last: number });
-    }
-  });
-  return found;
 }

@@ -8,20 +8,20 @@ import pytest_asyncio
 from aiostream_ds._cluster.cluster_settings import cluster_access, cluster_settings
 from aiostream_ds._cluster.engine import NODES, Entry, EntryId
 from aiostream_ds.cli import main
-from tests.servers.redis import Redis
+from tests.servers import Nats, Redis
 
 
-@pytest.fixture
-def redis(monkeypatch):
-    with Redis() as server:
+@pytest.fixture(params=[Redis, Nats])
+def server(request, monkeypatch):
+    with request.param() as server:
         monkeypatch.setenv("GF_PLUGIN_CLUSTER_URL", server.url)
         yield server
 
 
 @pytest_asyncio.fixture
-async def term(redis: Redis) -> int:
+async def term(server: Redis | Nats) -> int:
     """Two nodes follow a channel, which the first one owns in this term."""
-    settings = cluster_settings({"GF_PLUGIN_CLUSTER_URL": redis.url})
+    settings = cluster_settings({"GF_PLUGIN_CLUSTER_URL": server.url})
     engine = cluster_access(settings).engine
     await engine.open()
     for node in ("one", "two"):
@@ -36,14 +36,16 @@ async def term(redis: Redis) -> int:
 
 
 @pytest.mark.slow
-def test_nodes_and_channels_are_printed(term, capsys):
+def test_nodes_and_channels_are_printed(server, term, capsys):
+    size = 8 if isinstance(server, Redis) else None  # NATS does not tell it
     assert main(["cluster", "status"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "2 nodes",
         "  one: owns 1, has viewers of 1",
         "  two: owns 0, has viewers of 1",
         "1 channels",
-        f"  rows: owner one, term {term}, viewers on 2 nodes, 2 messages, 8 bytes",
+        f"  rows: owner one, term {term}, viewers on 2 nodes, 2 messages"
+        + (", 8 bytes" if size else ""),
     ]
     assert main(["cluster", "status", "--json"]) == 0
     (channel,) = json.loads(capsys.readouterr().out)["channels"]
@@ -53,10 +55,19 @@ def test_nodes_and_channels_are_printed(term, capsys):
         "term": term,
         "subscribed": ["one", "two"],
         "entries": 2,
-        "size": 8,
+        "size": size,
     }
-    assert main(["cluster", "status", "--name", "another"]) == 0
+    url = server.url if isinstance(server, Redis) else server.admin_url
+    assert main(["cluster", "status", "--url", url, "--name", "another"]) == 0
     assert capsys.readouterr().out.splitlines() == ["0 nodes", "0 channels"]
+
+
+@pytest.mark.slow
+def test_looking_at_a_cluster_changes_no_stream_of_nats(monkeypatch, capsys):
+    with Nats() as server:
+        assert main(["cluster", "status", "--url", server.url]) == 0
+        assert capsys.readouterr().out.splitlines() == ["0 nodes", "0 channels"]
+        assert server.stream_names() == []
 
 
 def test_without_an_address_the_option_is_named(monkeypatch, capsys):

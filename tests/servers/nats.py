@@ -124,6 +124,10 @@ class Nats(Server):
         for stream in self.STREAMS:
             self.call(f"$JS.API.STREAM.PURGE.{stream}", payload)
 
+    def stream_names(self) -> list[str]:
+        """The names of all streams."""
+        return self.call("$JS.API.STREAM.NAMES").get("streams") or []
+
     def delete_streams(self) -> None:
         """Remove all streams of the engine."""
         for stream in self.STREAMS:

@@ -36,7 +36,9 @@ class ClusterOverview(NamedTuple):
 class HasOverview(Protocol):
     """An engine, as far as an overview needs it."""
 
-    async def open(self) -> None: ...
+    async def open_to_look(self) -> None:
+        """Connect, and change nothing at the server. Raises ConfigError and EngineError."""
+
     async def aclose(self) -> None: ...
 
     async def overview(self) -> ClusterOverview:

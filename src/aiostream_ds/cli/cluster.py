@@ -53,7 +53,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 async def _read(engine: HasOverview) -> ClusterOverview:
     try:
-        await engine.open()
+        await engine.open_to_look()
         return await engine.overview()
     except EngineError as error:
         raise CommandError(f"the cluster cannot be reached: {error}") from error

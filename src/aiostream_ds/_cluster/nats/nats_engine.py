@@ -66,6 +66,7 @@ class NatsEngine:
         self._sweep = Sweep(self._jetstream, self._subjects, settings.idle)
         self._sweeping: asyncio.Task[None] | None = None
         self._watched: dict[str, int] = {}
+        self._is_looking = False
 
     async def open(self) -> None:
         """See `Engine`. After an error it may be called again."""
@@ -76,6 +77,11 @@ class NatsEngine:
             await self._client.aclose()
             raise
         self._sweeping = asyncio.create_task(self._sweep.run(), name="nats sweep")
+
+    async def open_to_look(self) -> None:
+        """See `HasOverview`: the streams are neither made nor changed."""
+        self._is_looking = True
+        await self._client.open()
 
     async def aclose(self) -> None:
         """See `Engine`. A second call does nothing."""
@@ -89,6 +95,8 @@ class NatsEngine:
 
     async def _restore(self) -> None:
         """After a reconnection."""
+        if self._is_looking:
+            return
         await self._client.flush()  # an error if the server refuses a subscription
         await self._streams.ensure()
         await self._streams.reach_leader()

@@ -16,7 +16,10 @@ from aiostream_ds._cluster.nats.nats_protocol import (
     parse_headers,
 )
 
-__all__ = ["JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
+__all__ = ["NO_STREAM", "JetStream", "JetStreamError", "NotExpected", "StoredMessage"]
+
+NO_STREAM = 10_059
+"""The number of the error for a stream that does not exist."""
 
 _NOT_FOUND = 10_037
 _WRONG_SEQUENCES = (10_071, 10_164)  # of one server, of a cluster
@@ -206,6 +209,16 @@ class JetStream:
         subjects, _ = await self.subjects(stream, filter)
         found = await asyncio.gather(*(self.last(stream, each) for each in subjects))
         return [each for each in found if each is not None]
+
+    async def has_stream(self, stream: str) -> bool:
+        """Whether there is a stream of this name."""
+        try:
+            await self.call("STREAM.INFO", stream)
+        except JetStreamError as error:
+            if error.number == NO_STREAM:
+                return False
+            raise
+        return True
 
     async def time(self, stream: str) -> float:
         """Seconds of the server's clock."""

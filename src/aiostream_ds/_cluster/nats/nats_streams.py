@@ -12,6 +12,7 @@ from aiostream_ds._cluster.nats.nats_client import NatsClient
 from aiostream_ds._cluster.nats.nats_connection import MissingPermission
 from aiostream_ds._cluster.nats.nats_entries import SENT_HEADERS
 from aiostream_ds._cluster.nats.nats_jetstream import (
+    NO_STREAM,
     JetStream,
     JetStreamError,
     NotExpected,
@@ -26,7 +27,6 @@ __all__ = ["Streams"]
 _OLDEST = (2, 11)
 """The first version with the time to live of a message, and with batches of direct gets."""
 
-_NO_STREAM = 10_059
 _IN_USE = 10_058  # with another configuration
 _REPAIR_INTERVAL = 0.5  # seconds
 _ATTEMPTS = 5
@@ -163,7 +163,7 @@ class Streams:
         try:
             found = await self._jetstream.call("STREAM.INFO", name)
         except JetStreamError as error:
-            if error.number != _NO_STREAM:
+            if error.number != NO_STREAM:
                 raise
             found = await self._jetstream.call("STREAM.CREATE", name, **wanted)
         present = found["config"]

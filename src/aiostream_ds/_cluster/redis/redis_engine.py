@@ -140,6 +140,10 @@ class RedisEngine:
             if not self._servers.is_fixed:
                 self._start(self._refresh())
 
+    async def open_to_look(self) -> None:
+        """See `HasOverview`: the check of rights leaves nothing behind."""
+        await self.open()
+
     async def aclose(self) -> None:
         """Close the connections, and end `events`."""
         self._is_closed = self._calls.is_closed = True

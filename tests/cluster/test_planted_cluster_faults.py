@@ -20,6 +20,10 @@ from tests.cluster.test_histories import SCENARIOS
 HISTORIES = 25
 NAMES = {
     "follower": "aiostream_ds._cluster.follower",
+    "participation": "aiostream_ds._cluster.participation",
+    "owned_log": "aiostream_ds._cluster.owned_log",
+    "upstream_run": "aiostream_ds._cluster.upstream_run",
+    "following": "aiostream_ds._cluster.following",
     "member": "aiostream_ds._cluster.member",
     "node": "aiostream_ds._cluster.node",
     "engine": "tests.cluster.model_engine",
@@ -62,7 +66,7 @@ FAULTS: dict[str, tuple[Edits, str]] = {
         "numbered",
     ),
     "a new owner begins now": (
-        (("member:ChannelMember._own", "await self._resume()", "None"),),
+        (("owned_log:OwnedLog.open", "await self._resume()", "None"),),
         "numbered",
     ),
     "a channel is not given up": (
@@ -80,7 +84,7 @@ FAULTS: dict[str, tuple[Edits, str]] = {
         "numbered",
     ),
     "an upstream goes on without a viewer": (
-        (("member:ChannelMember._supervise", "await self._others_subscribe()", "True"),),
+        (("upstream_run:UpstreamRun._owns_on", "await channel.others_subscribe()", "True"),),
         "short",
     ),
 }

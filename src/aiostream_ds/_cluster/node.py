@@ -191,7 +191,7 @@ class ClusterNode:
                 if (ended := self._giving_up.get(channel)) is not None:
                     await ended.wait()  # it would take from the member what that gets
                 self._left.pop(channel, None)
-                await member.run(self._given_up.pop(channel, None))
+                await member.join_in(self._given_up.pop(channel, None))
         finally:
             del self._members[channel], self._scopes[channel]
             if not self._members:

@@ -141,7 +141,7 @@ class RedisEngine:
                 self._start(self._refresh())
 
     async def open_to_look(self) -> None:
-        """See `HasOverview`: the check of rights leaves nothing behind."""
+        """See `HasOverview`: the keys of the check of rights end at once."""
         await self.open()
 
     async def aclose(self) -> None:

@@ -1,0 +1,58 @@
+"""When a node compares its place in a log with the end of the log: after silence, ever later."""
+
+import anyio
+
+from aiostream_ds._cluster.engine import EntryId
+from aiostream_ds._cluster.node_options import NodeOptions
+
+__all__ = ["PositionCheck"]
+
+
+class PositionCheck:
+    """The times of the checks of one channel. Does nothing by itself.
+
+    Args:
+        position: the last entry that was read.
+    """
+
+    def __init__(self, options: NodeOptions, position: EntryId) -> None:
+        self._options = options
+        self._interval = options.check
+        self._at = 0.0
+        self._checked = position
+
+    def restart(self, position: EntryId) -> None:
+        """Begin with the shortest interval."""
+        self._interval = self._options.check
+        self._at = anyio.current_time() + self._spread()
+        self._checked = position
+
+    def now(self) -> None:
+        """The next check is due at once."""
+        self._interval = self._options.check
+        self._at = 0.0
+
+    def after(self, seconds: float) -> None:
+        """The next check is due then."""
+        self._at = anyio.current_time() + seconds
+
+    @property
+    def delay(self) -> float:
+        """Seconds until it is due; negative: it is."""
+        return self._at - anyio.current_time()
+
+    def is_due(self, position: EntryId) -> bool:
+        """Whether to check now; the next one comes later then. Not if entries arrive: these name
+        the ones before."""
+        if self.delay > 0:
+            return False
+        if self._checked != position:
+            self.restart(position)
+            return False
+        self._interval = min(2 * self._interval, self._options.longest_check)
+        self._at = anyio.current_time() + self._spread()
+        return True
+
+    def _spread(self) -> float:
+        """Channels that were joined at one time are not all checked at one time."""
+        return self._interval * (0.8 + 0.4 * self._options.random.random())

@@ -11,9 +11,10 @@ from aiostream_ds import Cursor, DataSource, Field, FieldType, Frame, Row, strea
 from aiostream_ds._channels.policy import PACKET_BYTES, ROW_BYTES
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
 from aiostream_ds._encoding.cursor_kinds import cursor_kind
+from aiostream_ds._encoding.packet_size import encode_rows
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.status_column import StatusEncoder
-from aiostream_ds._frames.packet import CursorRange
+from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 from aiostream_ds._telemetry import Counters
 from aiostream_ds.testing import serve_in_memory
 
@@ -72,6 +73,33 @@ def test_rows_of_one_list_without_a_time_have_one_time():
     packets = RowEncoder().encode([[{"text": "x" * 100, "n": n} for n in range(10_000)]])
     times = [t for packet in packets for t in msgspec.json.decode(packet.data)["values"][0]]
     assert len(packets) > 1 and len(set(times)) == 1
+
+
+@pytest.mark.parametrize("rows", [1_001, 10_000, ROWS])
+def test_each_row_is_encoded_about_once(rows):
+    encoded = []
+
+    def encode(start, stop):
+        encoded.append(stop - start)
+        return Packet(Schema(b"", ""), b"x" * 87 * (stop - start), stop - start)
+
+    packets = encode_rows(rows, encode)
+    assert sum(packet.rows for packet in packets) == rows
+    assert sum(encoded) - rows <= 64
+
+
+def test_after_small_rows_large_ones_are_tried_in_few_packets_that_do_not_fit():
+    sizes = [5] * 20_000 + [3_000] * 500 + [5] * 20_000
+    tried = []
+
+    def encode(start, stop):
+        tried.append(stop - start)
+        return Packet(Schema(b"", ""), b"x" * sum(sizes[start:stop]), stop - start)
+
+    packets = encode_rows(len(sizes), encode)
+    assert max(len(packet.data) for packet in packets) <= PACKET_BYTES
+    assert sum(packet.rows for packet in packets) == len(sizes)
+    assert len(packets) <= 30 and len(tried) - len(packets) <= 8
 
 
 def test_rows_that_differ_in_size_are_cut_until_each_packet_fits():

@@ -1,4 +1,7 @@
-"""Rows that are too large for one packet are sent in several."""
+"""Rows that are too large for one packet are sent in several.
+
+Rows are encoded once: the size of a row is measured with a few rows, then with each packet.
+"""
 
 from collections.abc import Callable
 
@@ -10,8 +13,11 @@ from aiostream_ds._frames.packet import Packet
 
 __all__ = ["encode_rows"]
 
-_MANY = 10 * BATCH_ROWS
-"""Rows from which a part is encoded first, to find the size of a row."""
+_SAMPLE_ROWS = 64
+"""Rows that are encoded first, of more than BATCH_ROWS, to find the size of a row."""
+
+_GROWTH = 2
+"""A packet has at most this many times the rows of the one before: the next may be larger."""
 
 
 def encode_rows(rows: int, encode: Callable[[int, int], Packet]) -> list[Packet]:
@@ -19,26 +25,33 @@ def encode_rows(rows: int, encode: Callable[[int, int], Packet]) -> list[Packet]
 
     `encode(start, stop)` encodes a part of the rows. Raises FrameError for a row above ROW_BYTES.
     """
-    if rows > _MANY:
-        return _as_parts(_cut(rows, len(encode(0, BATCH_ROWS).data) * rows // BATCH_ROWS, encode))
-    packet = encode(0, rows)
-    if len(packet.data) <= PACKET_BYTES or rows == 1:
-        return [_checked(packet)]
-    return _as_parts(_cut(rows, len(packet.data), encode))
+    if rows <= BATCH_ROWS:
+        packet = encode(0, rows)
+        if len(packet.data) <= PACKET_BYTES or rows == 1:
+            return [_checked(packet)]
+        return _cut(rows, _rows_that_fit(packet), encode)
+    return _cut(rows, _rows_that_fit(encode(0, _SAMPLE_ROWS)), encode)
 
 
-def _cut(rows: int, size: int, encode: Callable[[int, int], Packet]) -> list[Packet]:
-    """`size` is that of all rows in one packet, about."""
+def _cut(rows: int, count: int, encode: Callable[[int, int], Packet]) -> list[Packet]:
+    """Packets of about `count` rows, which changes with the size of the rows."""
     found: list[Packet] = []
-    # a little less than what fits on average: rows differ in size
-    step = max(1, rows * PACKET_BYTES * 7 // (8 * size))
-    for start in range(0, rows, step):
-        part = encode(start, min(start + step, rows))
-        if len(part.data) > PACKET_BYTES and part.rows > 1:
-            found += _cut(part.rows, len(part.data), _from(start, encode))
+    start = 0
+    while start < rows:
+        part = encode(start, min(start + count, rows))
+        if len(part.data) <= PACKET_BYTES or part.rows == 1:
+            found.append(replace(_checked(part), continues=True) if start else _checked(part))
+            start += part.rows
+            count = min(_rows_that_fit(part), _GROWTH * count)
         else:
-            found.append(_checked(part))
+            count = _rows_that_fit(part)
     return found
+
+
+def _rows_that_fit(packet: Packet) -> int:
+    """How many rows like those of a packet a packet may have: a little less than what fits on
+    average, because rows differ in size."""
+    return max(1, packet.rows * PACKET_BYTES * 7 // (8 * len(packet.data)))
 
 
 def _checked(packet: Packet) -> Packet:
@@ -48,11 +61,3 @@ def _checked(packet: Packet) -> Packet:
             " Grafana disconnects each browser for which it would be queued"
         )
     return packet
-
-
-def _from(first: int, encode: Callable[[int, int], Packet]) -> Callable[[int, int], Packet]:
-    return lambda start, stop: encode(first + start, first + stop)
-
-
-def _as_parts(packets: list[Packet]) -> list[Packet]:
-    return [packets[0], *(replace(each, continues=True) for each in packets[1:])]

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from aiostream_ds import Field, FieldConfig, FieldType, Frame, Row
+from aiostream_ds._encoding.row_columns import row_columns
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._encoding.row_layout import row_columns
 from aiostream_ds._frames import json
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

@@ -14,13 +14,15 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from aiostream_ds._encoding.blocks import Block, to_list
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.rows import CURSOR_LIMIT, Columns, Cursor, HistoryPage, HistoryRange
+
+if TYPE_CHECKING:
+    from aiostream_ds._encoding.blocks import Block
 
 __all__ = ["BEGINNING", "CursorKind", "cursor_kind"]
 
@@ -65,7 +67,7 @@ class CursorKind:
             return value
         return _to_int(self.columns[0], value)
 
-    def of_block(self, block: Block) -> list[int]:
+    def of_block(self, block: "Block") -> list[int]:
         """The cursors of the rows of a block.
 
         Raises:
@@ -160,7 +162,7 @@ class CursorPair(CursorKind):
     def of_value(self, value: Any) -> int:
         return self._pack(*value)
 
-    def of_block(self, block: Block) -> list[int]:
+    def of_block(self, block: "Block") -> list[int]:
         first, second = (_column(block, name) for name in self.columns)
         return [self._pack(*pair) for pair in zip(first, second, strict=True)]
 
@@ -242,7 +244,7 @@ class CursorText(CursorPair):
             raise TypeError(f"cursor {self.label} must be {_AN_ID}, got {short_repr(value)}")
         return numbers[0] * CURSOR_LIMIT + numbers[1]
 
-    def of_block(self, block: Block) -> list[int]:
+    def of_block(self, block: "Block") -> list[int]:
         return list(map(self.of_value, _column(block, self.columns[0])))
 
     def of_last(self, names: Sequence[str], values: Sequence[Sequence[Any]]) -> int:
@@ -276,7 +278,7 @@ def cursor_kind(columns: str | tuple[str, str], *, is_text: bool = False) -> Cur
     return CursorText(columns) if is_text else CursorKind(columns)
 
 
-def _column(block: Block, name: str) -> list[Any]:
+def _column(block: "Block", name: str) -> list[Any]:
     if isinstance(block, Columns):
         names = block.kind.__struct_fields__
         values = block.values[names.index(name)] if name in names else None
@@ -284,6 +286,8 @@ def _column(block: Block, name: str) -> list[Any]:
         values = next((field.values for field in block.fields if field.name == name), None)
     if values is None:
         raise TypeError(f"rows must have a column {name!r}, the cursor, got {block!r}")
+    from aiostream_ds._encoding.blocks import to_list  # a block has it imported
+
     return to_list(values)
 
 

@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import Any, TypedDict
 
 from aiostream_ds._channels.status import Status
+from aiostream_ds._encoding.row_columns import TIME, row_columns
 from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._encoding.row_kinds import declared_fields, flatten, not_a_row, row_kind
-from aiostream_ds._encoding.row_layout import TIME, row_columns
 from aiostream_ds._encoding.table_rows import frame_rows
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns

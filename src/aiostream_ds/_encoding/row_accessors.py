@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from aiostream_ds._channels.policy import RowOrder
 from aiostream_ds._encoding.blocks import Block, take_block, to_list
+from aiostream_ds._encoding.row_columns import TIME, row_columns
 from aiostream_ds._encoding.row_kinds import declared_names, row_kind
-from aiostream_ds._encoding.row_layout import TIME, row_columns
 from aiostream_ds._encoding.values import with_text_keys
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.scalars import BUILTIN_TYPES, conversion, to_builtin

@@ -11,6 +11,7 @@ from aiostream_ds._channels.status import Status, status_packet
 from aiostream_ds._encoding.field_names import disambiguate_fields
 from aiostream_ds._encoding.hidden_columns import hide_fields
 from aiostream_ds._encoding.packet_size import encode_rows
+from aiostream_ds._encoding.row_columns import TIME
 from aiostream_ds._encoding.row_kinds import (
     flatten,
     is_typed_dict,
@@ -19,14 +20,7 @@ from aiostream_ds._encoding.row_kinds import (
     row_kind,
     rows_of_history,
 )
-from aiostream_ds._encoding.row_layout import (
-    TIME,
-    FrameLayout,
-    Misfit,
-    RowLayout,
-    now,
-    row_layout,
-)
+from aiostream_ds._encoding.row_layout import FrameLayout, Misfit, RowLayout, now, row_layout
 from aiostream_ds._encoding.schema_inference import SchemaInference
 from aiostream_ds._encoding.table_rows import history_rows, is_table, live_rows
 from aiostream_ds._encoding.time_check import TimeCheck
@@ -56,6 +50,8 @@ _DROPPED = {
     "series": "rows of series beyond the limit are left out",
 }
 """The text of a history's notice about values that the policy has dropped, by reason."""
+
+_NO_COLUMNS: frozenset[str] = frozenset()
 
 _SMALL_BLOCK = 16  # rows up to which the overhead of a block exceeds the cost of its values
 
@@ -105,7 +101,7 @@ class RowEncoder:
     ) -> None:
         self._counters = counters
         self.has_column_conflict = False  # reported
-        self._common = frozenset(common)
+        self._common = frozenset(common) or _NO_COLUMNS  # one object for all
         self._inference = SchemaInference(policy, common)
         self._row_layouts: dict[type, RowLayout] = {}
         self._time_check = TimeCheck()

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import SchemaPolicy
 from aiostream_ds._encoding.hidden_columns import hidden_config
-from aiostream_ds._encoding.row_layout import TIME, RowColumn, RowLayout, row_columns
+from aiostream_ds._encoding.row_columns import TIME, RowColumn, row_columns
+from aiostream_ds._encoding.row_layout import RowLayout
 from aiostream_ds._encoding.series import Series
 from aiostream_ds._encoding.values import VALUE_ERRORS, is_valid, to_builtin, widen, with_text_keys
 from aiostream_ds._frames import json
@@ -26,8 +27,10 @@ __all__ = ["SchemaInference"]
 
 log = get_logger(__name__)
 
+_ONLY_TIME = frozenset({TIME})  # one object for all channels
 _UNKNOWN = RowColumn(None)
 _ONLY_NONE = {type(None)}
+_NOTHING: frozenset[str] = frozenset()
 
 
 class SchemaInference:
@@ -48,9 +51,9 @@ class SchemaInference:
 
     def __init__(self, policy: SchemaPolicy, common: Collection[str] = ()) -> None:
         self._policy = policy
-        self._common = frozenset({TIME, *common})
+        self._common = _ONLY_TIME.union(common) if common else _ONLY_TIME
         self._series = Series(policy, self._common) if policy.labels else None
-        self._warned: set[str] = set()  # what was logged: each once
+        self._warned: frozenset[str] = _NOTHING  # what was logged: each once
         self.layout: RowLayout | None = None
         self.dropped: dict[str, int] = {}
 
@@ -289,7 +292,7 @@ class SchemaInference:
     def _warn(self, about: str, message: str, *arguments: object) -> None:
         """Log what is left out, once."""
         if about not in self._warned:
-            self._warned.add(about)
+            self._warned |= {about}
             log.warning(message, *arguments)
 
     def _free_columns(self, columns: Mapping[str, RowColumn]) -> int:

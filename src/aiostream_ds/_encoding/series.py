@@ -26,8 +26,9 @@ from msgspec.structs import replace
 
 from aiostream_ds._channels.policy import Conflict, SchemaPolicy
 from aiostream_ds._encoding.field_names import full_name, legend, with_display_name
+from aiostream_ds._encoding.row_columns import TIME, RowColumn, row_columns
 from aiostream_ds._encoding.row_kinds import row_kind
-from aiostream_ds._encoding.row_layout import TIME, RowColumn, row_columns, row_layout
+from aiostream_ds._encoding.row_layout import row_layout
 from aiostream_ds._encoding.table_rows import frame_rows, is_table, live_rows
 from aiostream_ds._encoding.values import VALUE_ERRORS, to_text, with_text_keys
 from aiostream_ds._frames.columns import FLOATS, RANGES

@@ -14,8 +14,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from aiostream_ds._channels.status import StatusPacket
+from aiostream_ds._encoding.row_columns import TIME
 from aiostream_ds._encoding.row_encoder import RowEncoder
-from aiostream_ds._encoding.row_layout import TIME
 from aiostream_ds._frames import json
 from aiostream_ds._frames.cursor import extends
 from aiostream_ds._frames.frame import Field, FieldType, Frame

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from aiostream_ds._encoding.blocks import to_list
-from aiostream_ds._encoding.row_layout import TIME
+from aiostream_ds._encoding.row_columns import TIME
 from aiostream_ds._frames.dataframes import is_table
 from aiostream_ds._frames.frame import Field, FieldType, Frame
 from aiostream_ds._frames.times import EPOCH

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiostream_ds._channels.policy import Conflict
-from aiostream_ds._encoding.row_layout import NUMBERS, TIME, TYPES
+from aiostream_ds._encoding.row_columns import NUMBERS, TIME, TYPES
 from aiostream_ds._frames import scalars
 from aiostream_ds._frames.frame import Field, FieldType, check_data
 from aiostream_ds._short_repr import short_repr

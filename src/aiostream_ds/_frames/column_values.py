@@ -1,9 +1,11 @@
-"""Values of a field as an author gives them: lists, and columns of numpy and other libraries."""
+"""Values of a field as an author gives them: lists, and columns of numpy and other libraries.
+
+What reads pyarrow is imported with its first column: importing it takes long.
+"""
 
 from typing import Any
 
 from aiostream_ds._frames import columns
-from aiostream_ds._frames.arrow_columns import import_array, read_arrow
 from aiostream_ds._frames.columns import Column, FieldType, FrameError, is_arrow
 from aiostream_ds._frames.pandas_columns import is_pandas_column, unpack
 
@@ -30,6 +32,8 @@ def to_native(name: str, values: Any) -> Any:
     if is_pandas_column(kind):
         return unpack(name, values)
     if hasattr(kind, "__arrow_c_stream__") or hasattr(kind, "__arrow_c_array__"):
+        from aiostream_ds._frames.arrow_columns import import_array
+
         return import_array(name, values)
     return values
 
@@ -43,6 +47,8 @@ def read_column(name: str, values: Any, wanted: FieldType | None, nanos: Any = N
     values = to_native(name, values)
     if not is_arrow(values):
         return columns.read(name, values, wanted, nanos)
+    from aiostream_ds._frames.arrow_columns import read_arrow
+
     column = read_arrow(name, values)
     if wanted is None or wanted is column.type:
         return columns.with_nanos(name, column, nanos)

@@ -4,7 +4,6 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any, Protocol
 
-from aiostream_ds._frames.arrow_columns import import_table
 from aiostream_ds._frames.columns import FrameError
 from aiostream_ds._frames.pandas_columns import is_pandas_table, pandas_columns
 from aiostream_ds._short_repr import short_repr
@@ -90,7 +89,12 @@ def table_columns(table: Any) -> list[tuple[str, Any]]:
             f"{hint(table) or '; Frame.from_rows and Frame.from_columns take lists and dicts'}"
         )
     is_pandas = is_pandas_table(type(table))
-    columns = pandas_columns(table) if is_pandas else import_table(table)
+    if is_pandas:
+        columns = pandas_columns(table)
+    else:
+        from aiostream_ds._frames.arrow_columns import import_table  # with pyarrow, when needed
+
+        columns = import_table(table)
     counts = Counter(name for name, _ in columns)
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:

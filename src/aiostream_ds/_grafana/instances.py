@@ -27,7 +27,6 @@ from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._cluster.channel_names import ChannelIdentity
 from aiostream_ds._declared_errors import declaring, table_of
-from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._frames.cursor import short_hash
 from aiostream_ds._grafana.catalog import Catalog
 from aiostream_ds._grafana.conversion import plugin_context
@@ -36,7 +35,7 @@ from aiostream_ds._grafana.unknown_settings import log_unknown_settings
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._routing.plan import StreamPlan
-from aiostream_ds._streams.supervisor import BugDelays
+from aiostream_ds._streams.bug_delays import BugDelays
 from aiostream_ds._telemetry import Counters, use_counters
 from aiostream_ds.datasource import (
     DataSource,
@@ -50,6 +49,7 @@ from aiostream_ds.models import PluginContext
 from aiostream_ds.settings import Secret, decode_settings
 
 if TYPE_CHECKING:
+    from aiostream_ds._encoding.row_encoder import RowEncoder
     from aiostream_ds._grafana.quota import QuotaUsage
     from aiostream_ds.access import Quota
 
@@ -172,11 +172,14 @@ class Instance:
             stream.options.allow or stream.principal or stream.subscribe for stream in streams
         )
 
-    def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> RowEncoder:
+    def encoder(self, stream: StreamPlan, path: str, counters: Counters) -> "RowEncoder":
         """The encoder of a path's rows. Its history and its runs share one, so all have the same
         columns."""
         encoder = self._encoders.get(path)
         if encoder is None:
+            # imported when needed: a health check has no rows
+            from aiostream_ds._encoding.row_encoder import RowEncoder
+
             options = stream.options
             common = () if stream.cursor is None else stream.cursor.columns
             make: Callable[..., RowEncoder] = RowEncoder

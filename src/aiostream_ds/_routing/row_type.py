@@ -8,8 +8,8 @@ from typing import Any, Union, get_args, get_origin
 from aiostream_ds._annotations import base_type
 from aiostream_ds._channels.status import Status
 from aiostream_ds._encoding.cursor_kinds import CursorKind
+from aiostream_ds._encoding.row_columns import row_columns
 from aiostream_ds._encoding.row_kinds import KINDS, declared_fields, declared_names, row_kind
-from aiostream_ds._encoding.row_layout import row_columns
 from aiostream_ds._frames.frame import FieldType, Frame
 from aiostream_ds.rows import Columns, Cursor, Row
 

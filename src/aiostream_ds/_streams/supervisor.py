@@ -9,8 +9,8 @@ anything else      a bug: logged with its traceback; subscribers get the error a
 Viewers see the first two as the channel's status.
 """
 
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from logging import DEBUG, ERROR, WARNING
 from math import inf
 from typing import Any
@@ -24,6 +24,7 @@ from aiostream_ds._channels.policy import HEALTHY_AFTER, Retry
 from aiostream_ds._channels.status import Status
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._run_scope import RunScope
+from aiostream_ds._streams.bug_delays import BUG_RETRY, BugDelays
 from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.producer import Encode, MakeProducer, ReadInThread, drive
 from aiostream_ds._telemetry import Counters, use_counters
@@ -31,40 +32,9 @@ from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.decorators import StreamOptions
 from aiostream_ds.errors import PluginError, unwrap
 
-__all__ = ["BUG_RETRY", "BugDelays", "supervise"]
+__all__ = ["supervise"]
 
 log = get_logger(__name__)
-
-BUG_RETRY = Retry(min_delay=0.5, max_delay=30.0)
-"""The back-off after a bug. Grafana itself restarts a stream at once if it ran for over 100 ms."""
-
-_REMEMBERED = 1_000
-"""Maximum number of channels whose failures are remembered; the oldest is forgotten first."""
-
-
-class BugDelays:
-    """The delays of the next runs of channels whose last runs ended with a bug."""
-
-    __slots__ = ("_failures",)
-
-    def __init__(self) -> None:
-        self._failures: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._failures
-
-    def failed(self, key: Hashable, now: float, *, healthy: bool) -> None:
-        """A run failed. One that was healthy before resets the delay."""
-        count = self._failures.pop(key, (0, 0.0))[0]
-        count = 1 if healthy else count + 1
-        self._failures[key] = count, now + BUG_RETRY.delay(count)
-        while len(self._failures) > _REMEMBERED:
-            self._failures.popitem(last=False)
-
-    def pending(self, key: Hashable, now: float) -> float:
-        """Seconds for which a run that starts now has to wait."""
-        found = self._failures.get(key)
-        return max(0.0, found[1] - now) if found is not None else 0.0
 
 
 def supervise(
@@ -97,40 +67,51 @@ def supervise(
         declare: returns the error to handle in place of the method's; see `declared_errors`.
     """
 
-    async def supervised(channel: Channel) -> None:
-        scope = RunScope(channel)
-        scope.enter()
-        use_counters(counters)
-        run = _Run(channel, key, options.retry, delays, counters, declare)
-        await run.wait_after_bug()
-        drive_once = drive(
-            open_rows,
-            encode,
-            order=options.order,
-            counters=counters,
-            filler=filler,
-            read_in_thread=read_in_thread,
-            make_producer=make_producer,
-            stamps=options.cursor is None,  # a history, which cursors need, has times
-            **_batch_limits(options),
-        )
-        while True:
-            run.begin()
-            try:
-                if prepare is not None:
-                    await prepare(channel)
-                await drive_once(channel)
-                return
-            except BaseException as error:
-                wait = run.handle(error)
-                if wait is None:
-                    raise
-            finally:
-                run.end()
-                await scope.aclose()
-            await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
+    drive_once = drive(
+        open_rows,
+        encode,
+        order=options.order,
+        counters=counters,
+        filler=filler,
+        read_in_thread=read_in_thread,
+        make_producer=make_producer,
+        stamps=options.cursor is None,  # a history, which cursors need, has times
+        **_batch_limits(options),
+    )
+    # not a closure: thousands of channels have one, and each cell of a closure is an object
+    return partial(_supervised, drive_once, key, options.retry, delays, counters, prepare, declare)
 
-    return supervised
+
+async def _supervised(
+    drive_once: Runner,
+    key: ChannelKey,
+    retry: Retry,
+    delays: BugDelays,
+    counters: Counters,
+    prepare: Callable[[Channel], Awaitable[None]] | None,
+    declare: Callable[[Exception], Exception],
+    channel: Channel,
+) -> None:
+    scope = RunScope(channel)
+    scope.enter()
+    use_counters(counters)
+    run = _Run(channel, key, retry, delays, counters, declare)
+    await run.wait_after_bug()
+    while True:
+        run.begin()
+        try:
+            if prepare is not None:
+                await prepare(channel)
+            await drive_once(channel)
+            return
+        except BaseException as error:
+            wait = run.handle(error)
+            if wait is None:
+                raise
+        finally:
+            run.end()
+            await scope.aclose()
+        await (anyio.sleep_forever() if wait == inf else anyio.sleep(wait))
 
 
 def _batch_limits(options: StreamOptions) -> dict[str, int]:

@@ -19,7 +19,6 @@ from typing import (
 from aiostream_ds._annotations import signature
 from aiostream_ds._author_threads import runs_in_thread, threads_of
 from aiostream_ds._channels.status import Status
-from aiostream_ds._encoding.yielded import reader
 from aiostream_ds._frames.dataframes import Table
 from aiostream_ds._frames.frame import Frame
 from aiostream_ds._paths import Pattern
@@ -64,6 +63,8 @@ def _iterated_in_thread(run: Callable[..., Any]) -> Callable[..., AsyncIterator[
     """A method that is a `def`, as one that returns an async iterator."""
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        from aiostream_ds._encoding.yielded import reader  # not needed before the first stream
+
         return threads_of(self).iterate(
             run.__name__, partial(run, self, *args, **kwargs), reader=reader, status=_waiting_status
         )

@@ -36,7 +36,7 @@ class RunScope:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.followed: dict[Any, Any] = {}
-        self._open: WeakSet[Closable] = WeakSet()
+        self._open: WeakSet[Closable] | None = None  # few runs open something
 
     def enter(self) -> None:
         """Make this the scope of the running task, and of the tasks that it starts."""
@@ -44,6 +44,8 @@ class RunScope:
 
     def add(self, resource: Closable) -> None:
         """Close `resource` when the current run ends."""
+        if self._open is None:
+            self._open = WeakSet()
         self._open.add(resource)
 
     async def aclose(self) -> None:

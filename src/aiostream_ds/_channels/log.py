@@ -6,7 +6,6 @@
 """
 
 import os
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from itertools import chain, count
 from math import inf
@@ -108,6 +107,7 @@ class MemoryLog:
         "_replay",
         "_rows",
         "_size",
+        "_start",
         "epoch",
         "generation",
         "last",
@@ -118,7 +118,8 @@ class MemoryLog:
         self.generation = generation
         self.last = 0
         self._replay = replay
-        self._batches: deque[Sequence[Packet]] = deque()
+        self._batches: list[Sequence[Packet]] = []  # a deque takes 760 bytes for one packet
+        self._start = 0  # the index of the first batch that is not forgotten
         self._checkpoints: list[tuple[float, int]] = []  # once a second: time and last cursor
         self._newest = self._next_checkpoint = -inf
         self._rows = self._size = 0
@@ -141,7 +142,7 @@ class MemoryLog:
         self._rows += rows
         self._size += size + _OVERHEAD * len(packets)
         while self._rows > replay.rows or self._size > replay.bytes:
-            if len(self._batches) == 1:
+            if len(self._batches) - self._start == 1:
                 break
             self._forget()
         self._newest = now
@@ -175,14 +176,19 @@ class MemoryLog:
         checkpoints = self._checkpoints
         while checkpoints and (checkpoints[0][0] < oldest or checkpoints[0][1] < self.first):
             _, last = checkpoints.pop(0)
-            while self._batches and self.first <= last:
+            while self._rows and self.first <= last:
                 self._forget()
         if self._newest < oldest:  # also what was appended after the last checkpoint
-            while self._batches:
+            while self._start < len(self._batches):
                 self._forget()
 
     def _forget(self) -> None:
-        batch = self._batches.popleft()
+        batch = self._batches[self._start]
+        self._batches[self._start] = ()
+        self._start += 1
+        if 2 * self._start >= len(self._batches):
+            del self._batches[: self._start]
+            self._start = 0
         for packet in batch:
             self._rows -= packet.rows
             self._size -= len(packet.data) + _OVERHEAD
@@ -212,17 +218,20 @@ class LogStore:
         replay: Replay,
         generation: int,
         make_log: LogFactory | None = None,
+        *,
+        is_used: bool = False,
     ) -> Log:
         """The log of a channel; a new one when there is none, or when the settings are newer.
 
-        A new log is dropped after `Log.keep` seconds unless `retain` is called.
+        A new log is dropped after `Log.keep` seconds, unless a stream uses it.
         """
         found = self._logs.get(key)
         if found is None or self.generation(key) < generation:
             make_log = make_log or self._make_log
             found = self._logs[key] = make_log(key, replay, generation)
             self._generations[key] = found.generation
-            self.release(key)
+            if not is_used:
+                self.release(key)
         return found
 
     def generation(self, key: ChannelKey) -> int:

@@ -171,11 +171,14 @@ class ChannelRegistry:
     ) -> Log:
         """The log of a channel, made when there is none, by `make_log` or that of the registry.
         From then on emitted packets are kept."""
-        found = self._logs.get(key, replay, generation, make_log)
         channel = self._open.get(key)
+        is_used = channel is not None and channel.generation == generation
+        found = self._logs.get(key, replay, generation, make_log, is_used=is_used)
         if channel is not None and channel.generation == self._logs.generation(key):
             channel.log = found
             self._logs.retain(key)
+        elif is_used:  # it was made for another generation
+            self._logs.release(key)
         return found
 
     def keep_logs(self, instance: Hashable, before: int, generation: int) -> None:

@@ -79,7 +79,7 @@ class Subscription:
             It must not emit.
         exact: whether the subscriber follows the exact channel. Then it also gets packets without
             rows, which have only cursors, and `wait` returns when the channel's status changes.
-        queue: the queued packets; the channel reads it to find demand.
+        queue: the queued packets, oldest first; the channel reads it to find demand.
         stalled: whether the subscription was ended because the subscriber took nothing for too
             long.
         waiting_since: when the first packet in the queue was put there, by the loop's clock.
@@ -132,7 +132,7 @@ class Subscription:
         self.waiting_since = 0.0
         self._channel: SubscriptionOwner | None = channel
         self._buffer = buffer
-        self.queue: deque[Packet] = deque()
+        self.queue: Sequence[Packet] = ()  # a deque only while packets are queued: it is large
         self._queued_rows = self._queued_bytes = 0
         self._memory = memory
         self._reserved_bytes = memory.free
@@ -180,7 +180,7 @@ class Subscription:
         self._sent_packets += len(queue)
         self._sent_rows += self._queued_rows
         self._sent_bytes += self._queued_bytes
-        queue.clear()
+        self.queue = ()
         self._held_bytes = self._queued_bytes
         self._queued_rows = self._queued_bytes = 0
         self._release()
@@ -294,11 +294,11 @@ class Subscription:
 
     def put(self, packets: Sequence[Packet], rows: int, size: int, now: float) -> None:
         """Queue packets; `rows` and `size` are their sums. The caller calls `wake` afterwards."""
-        queue, buffer = self.queue, self._buffer
-        older = len(queue)
+        buffer = self._buffer
+        older = len(self.queue)
         if not older:
             self.waiting_since = now
-        queue.extend(packets)
+        self._packets().extend(packets)
         self._queued_rows += rows
         self._queued_bytes += size
         if self._queued_bytes + self._held_bytes > self._reserved_bytes:
@@ -314,7 +314,7 @@ class Subscription:
         """Queue a packet without rows. It replaces one at the end of the queue, so that what has no
         rows and bytes cannot grow. The caller calls `wake` afterwards."""
         if self.queue and not self.queue[-1].rows:
-            self.queue[-1] = packet
+            self._packets()[-1] = packet
             self.evict_if_stalled()
         else:
             self.put((packet,), 0, 0, now)
@@ -471,13 +471,25 @@ class Subscription:
         if rows and self._channel is not None:
             self._channel.rows_dropped(rows, count)
 
+    def _packets(self) -> deque[Packet]:
+        """The queue as a deque, which is made if there is none."""
+        queue = self.queue
+        if not isinstance(queue, deque):
+            self.queue = queue = deque()
+        return queue
+
     def _discard(self, count: int) -> int:
         """Remove the oldest packets. Returns their rows."""
+        if not count:
+            return 0
+        packets = self._packets()
         rows = size = 0
         for _ in range(count):
-            packet = self.queue.popleft()
+            packet = packets.popleft()
             rows += packet.rows
             size += len(packet.data)
+        if not packets:
+            self.queue = ()
         self._queued_rows -= rows
         self._queued_bytes -= size
         self._dropped_packets += count

@@ -5,24 +5,27 @@ method misses: those of an outage, and those that were written before its first 
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
 
 from aiostream_ds._author_threads import threads_of
 from aiostream_ds._channels.channel import Channel, Runner
-from aiostream_ds._channels.policy import Policy
+from aiostream_ds._channels.policy import Policy, Replay
 from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._declared_errors import table_of
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
+from aiostream_ds._encoding.cursor_kinds import CursorKind
+from aiostream_ds._encoding.row_encoder import RowEncoder
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.replay import REPLAY_ROWS, RowReplay, shared_streams
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._streams.gap_filling import GapFiller
 from aiostream_ds._streams.supervisor import supervise
 from aiostream_ds._telemetry import Counters
+from aiostream_ds.datasource import DataSource
 from aiostream_ds.rows import Cursor
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def join(
     policy = options.policy
     shared = shared_streams(request)
     if options.cursor is None and request.stream.history is None:
-        policy = replace(policy, replay=options.replay)
+        policy = _with_replay(policy, options.replay)
     if shared is None:
         if options.share == "cluster":
             _report_not_shared(request)
@@ -70,6 +73,12 @@ def join(
     if request.exact and options.cursor is None:
         replay.log(request)  # from now on the channel has a log
     return subscription
+
+
+@lru_cache(maxsize=1024)
+def _with_replay(policy: Policy, bounds: Replay | None) -> Policy:
+    """One object for all channels of a stream."""
+    return replace(policy, replay=bounds)
 
 
 def _report_not_shared(request: ChannelRequest) -> None:
@@ -118,9 +127,6 @@ def _runner(
     method: Callable[..., AsyncGenerator[Any, None]] = getattr(instance.source, request.stream.name)
     row_encoder = replay.row_encoder(request)
 
-    def read_in_thread(read: Callable[[Any], Any], table: Any) -> Awaitable[Any]:
-        return threads_of(instance.source).call(request.stream.name, partial(read, table))
-
     run = partial(
         supervise,
         key=request.key,
@@ -128,18 +134,37 @@ def _runner(
         counters=counters,
         options=options,
         declare=table_of(type(instance.source)).find,
-        read_in_thread=read_in_thread,
+        read_in_thread=partial(_read_in_thread, instance.source, request.stream.name),
     )
-
-    async def attach_status_column(channel: Channel) -> None:
-        if options.status_column is not None:
-            row_encoder.attach(channel)
-
     kind = request.stream.cursor
     if kind is None:
-        prepare = None if options.status_column is None else attach_status_column
-        return run(lambda: method(**arguments), row_encoder.encode, prepare=prepare)
+        prepare = None if options.status_column is None else partial(_attach, row_encoder)
+        return run(partial(method, **arguments), row_encoder.encode, prepare=prepare)
+    return _cursor_runner(registry, replay, request, counters, kind, run)
 
+
+async def _attach(row_encoder: RowEncoder, channel: Channel) -> None:
+    row_encoder.attach(channel)
+
+
+def _read_in_thread(
+    source: DataSource[Any], name: str, read: Callable[[Any], Any], table: Any
+) -> Awaitable[Any]:
+    return threads_of(source).call(name, partial(read, table))
+
+
+def _cursor_runner(
+    registry: ChannelRegistry,
+    replay: RowReplay,
+    request: ChannelRequest,
+    counters: Counters,
+    kind: CursorKind,
+    run: Callable[..., Runner],
+) -> Runner:
+    """The runner of a stream with a cursor. Apart, because each channel has the closures here."""
+    instance, options, arguments = request.instance, request.stream.options, request.arguments
+    method: Callable[..., AsyncGenerator[Any, None]] = getattr(instance.source, request.stream.name)
+    row_encoder = replay.row_encoder(request)
     encoder = CursorEncoder(row_encoder, kind, counters)
     recorder = None
     if options.store is not None:
@@ -158,7 +183,8 @@ def _runner(
 
     async def find_cursor(channel: Channel) -> None:
         """Make the encoder's cursor known, and emit rows that were missed since it was."""
-        await attach_status_column(channel)
+        if options.status_column is not None:
+            row_encoder.attach(channel)
         # the last cursor of the code that a reload has replaced, or in the log of a cluster
         cursors = registry.resume_points.pop(request.key, None)
         resumed = encoder.has_begun or cursors is not None

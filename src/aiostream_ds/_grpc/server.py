@@ -9,6 +9,7 @@ Each call is cancelled at most once and always gets a status, unless the host ha
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from grpclib.config import Configuration
@@ -112,12 +113,8 @@ class _ConnectionCalls:
         task = self._loop.create_task(self._run(stream, head))
         self._cancellable[stream] = task
         self._server.tasks.add(task)
-
-        def done(task: "asyncio.Task[None]") -> None:
-            self._done(stream, task)
-
         # a callback: a task that is cancelled before its first step never runs a `finally`
-        task.add_done_callback(done)
+        task.add_done_callback(partial(self._done, stream))
 
     def _done(self, stream: Http2Stream, task: "asyncio.Task[None]") -> None:
         self._cancellable.pop(stream, None)

@@ -12,6 +12,7 @@ import math
 import time
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiostream_ds._channels.channel import Channel, Runner
@@ -100,17 +101,29 @@ def drive(
     if order is not None and not passes_all_rows(order):
         sorter = Sorter(order, counters if counters is not None else Counters())
 
-    def run(channel: Channel) -> Awaitable[None]:
-        make = _Producer if make_producer is None else make_producer
-        producer = make(channel, encode, rows, batch_bytes, filler)
-        if sorter is not None:
-            producer = _SortingProducer(channel, encode, rows, batch_bytes, sorter)
-        producer.stamps = [] if stamps else None
-        producer.read_in_thread = read_in_thread
-        channel.on_demand = producer.flush
-        return _observe_waits(producer.read(open_rows()), producer.author_waits)
+    make = make_producer or _Producer
+    if sorter is not None:
+        make = partial(_SortingProducer, sorter)
+    # not a closure: thousands of channels have one, and each cell of a closure is an object
+    return partial(_run, open_rows, make, encode, rows, batch_bytes, filler, stamps, read_in_thread)
 
-    return run
+
+def _run(
+    open_rows: Callable[[], AsyncGenerator[Any, None]],
+    make: "MakeProducer",
+    encode: Encode,
+    rows: int,
+    batch_bytes: int,
+    filler: "GapFiller | None",
+    stamps: bool,
+    read_in_thread: ReadInThread,
+    channel: Channel,
+) -> Awaitable[None]:
+    producer = make(channel, encode, rows, batch_bytes, filler)
+    producer.stamps = [] if stamps else None
+    producer.read_in_thread = read_in_thread
+    channel.on_demand = producer.flush
+    return _observe_waits(producer.read(open_rows()), producer.author_waits)
 
 
 def _is_stray_cancellation() -> bool:
@@ -388,7 +401,13 @@ class _SortingProducer(_Producer):
     __slots__ = ("_loop", "_rows_before", "_sorter", "_timer", "_yields")
 
     def __init__(
-        self, channel: Channel, encode: Encode, rows: int, batch_bytes: int, sorter: "Sorter"
+        self,
+        sorter: "Sorter",
+        channel: Channel,
+        encode: Encode,
+        rows: int,
+        batch_bytes: int,
+        filler: "GapFiller | None" = None,
     ) -> None:
         super().__init__(channel, encode, rows, batch_bytes)
         self._small = -1  # each packet is measured

@@ -30,9 +30,11 @@ TYPED_VALUES = st.sampled_from(list(VALUES)).flatmap(
 def test_a_row_is_written_as_columns_of_length_one(drawn):
     types = [kind for kind, _ in drawn]
     row = [values[0] for _, values in drawn]
-    written = CommonCaseWriter(types).row(row)
-    if written is not None:
-        assert written == CommonCaseWriter(types).data([[value] for value in row])
+    for nullable in ((), range(len(types))):
+        written = CommonCaseWriter(types, nullable=nullable).row(row)
+        if written is not None:
+            columns_of_one = [[value] for value in row]
+            assert written == CommonCaseWriter(types, nullable=nullable).data(columns_of_one)
 
 
 @given(st.lists(TYPED_VALUES, min_size=1, max_size=3))
@@ -40,14 +42,15 @@ def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn):
     rows = min(len(values) for _, values in drawn)
     types = [kind for kind, _ in drawn]
     cut = [values[:rows] for _, values in drawn]
-    written = CommonCaseWriter(types).data(cut)
-    if written is not None:
-        fields = [
-            Field(f"c{n}", values, kind, nullable=True)
-            for n, (kind, values) in enumerate(zip(types, cut, strict=True))
-        ]
-        assert written == json.data(fields)
-        assert orjson.loads(written)
+    for nullable in ((), range(len(types))):
+        written = CommonCaseWriter(types, nullable=nullable).data(cut)
+        if written is not None:
+            fields = [
+                Field(f"c{n}", values, kind, nullable=True)
+                for n, (kind, values) in enumerate(zip(types, cut, strict=True))
+            ]
+            assert written == json.data(fields)
+            assert orjson.loads(written)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,42 @@ def test_the_fast_path_writes_the_bytes_of_the_general_path(drawn):
 )
 def test_the_common_case_takes_the_fast_path(kind, values):
     assert CommonCaseWriter([kind]).data([values]) is not None
+
+
+@pytest.mark.parametrize(
+    "kind, values",
+    [
+        (FieldType.FLOAT64, [1.5, None]),
+        (FieldType.INT64, [None, 2**63 - 1]),
+        (FieldType.STRING, ["nothing", None]),
+        (FieldType.BOOL, [None, True]),
+        (FieldType.BOOL, [None, None]),
+        (FieldType.TIME, [None]),
+    ],
+)
+def test_columns_with_missing_values_take_the_fast_path_only_if_they_may_have_some(kind, values):
+    nullable = CommonCaseWriter([kind], nullable=[0])
+    written = json.data([Field("c", values, kind, nullable=True)])
+    assert nullable.data([values]) == written and CommonCaseWriter([kind]).data([values]) is None
+    assert nullable.row((None,)) == b'{"values":[[null]]}'
+    assert CommonCaseWriter([kind]).row((None,)) is None
+
+
+@pytest.mark.parametrize(
+    "kind, values",
+    [
+        (FieldType.FLOAT64, [None, float("nan")]),
+        (FieldType.FLOAT64, [None, float("inf")]),
+        (FieldType.FLOAT64, [None, 1]),
+        (FieldType.INT64, [None, 2**63]),
+        (FieldType.INT64, [None, True]),
+        (FieldType.STRING, [None, "null"]),
+        (FieldType.STRING, [None, "\ud800"]),
+        (FieldType.TIME, [None, 5]),
+    ],
+)
+def test_missing_values_beside_uncommon_ones_are_left_to_the_general_path(kind, values):
+    assert CommonCaseWriter([kind], nullable=[0]).data([values]) is None
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,6 @@ _ACCEPTED: dict[FieldType | None, frozenset[type]] = {
 }
 _ONLY_NONE = frozenset({type(None)})
 _NO_CONVERSION = BUILTIN_TYPES | {type(None), tuple}
-_MAX_SPARSE_ROWS = 16  # with more rows, the second attempt costs more than it saves
-_MAX_WRITERS = 256
 
 
 class Misfit(Exception):
@@ -90,8 +88,6 @@ class RowLayout:
         "_has_row_writer",
         "_names",
         "_read_attributes",
-        "_required",
-        "_sparse_writers",
         "_time_index",
         "_types",
         "_writer",
@@ -135,10 +131,10 @@ class RowLayout:
         other = any(c.type is FieldType.TIME and name != TIME for name, c in columns.items())
         self._has_row_writer = row is not None or not other
         self._types = [FieldType.TIME, *types] if self.is_stamped else types
-        self._writer = CommonCaseWriter(self._types, int(self.is_stamped))
-        required = (not column.nullable for column in columns.values())
-        self._required = {n for n, each in enumerate(required, int(self.is_stamped)) if each}
-        self._sparse_writers: dict[tuple[int, ...], CommonCaseWriter] = {}
+        nullable = [n for n, column in enumerate(columns.values()) if column.nullable]
+        shift = int(self.is_stamped)
+        may_be_none = {n + shift for n in nullable if n != self._time_index}
+        self._writer = CommonCaseWriter(self._types, shift, may_be_none)
         # Declared types: Field refuses values that do not fit.
         self._accepted = None if row else [_accepted(*each) for each in columns.items()]
 
@@ -190,24 +186,18 @@ class RowLayout:
         if not self._fits(values):
             raise Misfit
         converted = [_to_builtins(column) for column in values]
+        times = self.times(converted)
+        if self.needs_stamps and times.__class__ is list and None in times:
+            pairs = zip(times, stamps, strict=True)
+            converted[self._time_index or 0] = [
+                stamp if time is None else time for time, stamp in pairs
+            ]
         if any(map(is_not, converted, values)):
             values = converted
             data = self._writer.data([stamps, *values] if self.is_stamped else values)
             if data is not None:
                 return data
-        index = self._time_index
-        times = self.times(values)
-        if (
-            index is not None
-            and times.__class__ is list
-            and None in times
-            and index not in self._required
-        ):
-            pairs = zip(times, stamps, strict=True)
-            times = [stamp if time is None else time for time, stamp in pairs]
-            values = [*values[:index], times, *values[index + 1 :]]
-        columns = [stamps, *values] if self.is_stamped else values
-        return self._sparse_data(columns, rows) or json.data(self.fields(values, rows, stamps))
+        return json.data(self.fields(values, rows, stamps))
 
     def _fits(self, values: Sequence[Any]) -> bool:
         """Whether values of dicts have the types of their columns, which decides about declared
@@ -219,24 +209,6 @@ class RowLayout:
     def times(self, values: Sequence[Any]) -> Any:
         """The values of the column `time`; none, if the rows have no such column."""
         return () if self._time_index is None else values[self._time_index]
-
-    def _sparse_data(self, columns: list[list[Any]], rows: int) -> bytes | None:
-        """The packet data if each column has only values or only None: a row of one of many series.
-        None: not that case."""
-        if rows > _MAX_SPARSE_ROWS:
-            return None
-        kinds = [set(map(type, column)) for column in columns]
-        indexes = tuple(index for index, found in enumerate(kinds) if found != _ONLY_NONE)
-        if len(indexes) == len(columns) or not self._required.issubset(indexes):
-            return None
-        writer = self._sparse_writers.get(indexes)
-        if writer is None:
-            if len(self._sparse_writers) >= _MAX_WRITERS:
-                self._sparse_writers.clear()
-            writer = CommonCaseWriter([self._types[index] for index in indexes])
-            self._sparse_writers[indexes] = writer
-        body = writer.data([columns[index] for index in indexes])
-        return None if body is None else _spread(body, indexes, [None] * rows, len(columns))
 
     def empty(self) -> Frame:
         """A frame of these columns without rows."""
@@ -291,18 +263,6 @@ def _values_getter(
         get_all: Callable[[Any], tuple[Any, ...]] = getter(*columns)
         return get_all
     return lambda row: tuple(get(row) for get in getters)
-
-
-def _spread(body: bytes, indexes: Sequence[int], nothing: list[None], count: int) -> bytes:
-    """Insert empty columns between the columns of a packet's data."""
-    found = msgspec.json.decode(body)
-    for key, empty in (("values", nothing), ("nanos", None)):
-        if key in found:
-            columns: list[Any] = [empty] * count
-            for index, column in zip(indexes, found[key], strict=True):
-                columns[index] = column
-            found[key] = columns
-    return msgspec.json.encode(found)
 
 
 def _accepted(name: str, column: RowColumn) -> frozenset[type]:

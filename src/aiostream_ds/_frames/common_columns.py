@@ -1,10 +1,11 @@
-"""The fast path for the common case: every value has exactly the column's type and none is None.
+"""The fast path for the common case: every value has exactly the column's type, or is None where
+the writer is told that it may be.
 
 Functions here return None for any other input; columns.py and json/encoder.py then handle it and
 raise the errors. tests/frames/test_common_columns.py holds both paths to the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from math import inf
@@ -49,6 +50,7 @@ _LIST_TYPES = {
 _MAX_STRINGS = 1_000
 _MAX_FORMATS = 256  # a column of times may hold datetimes or ints
 _N = ord("n")
+_NONE = type(None)
 
 
 def only_type(values: Sequence[Any]) -> type | None:
@@ -114,18 +116,23 @@ class _RowFormat(NamedTuple):
     """Indexes of datetimes."""
     limits: tuple[tuple[int, float, float], ...]
     """Indexes of integers, and their range."""
+    nulls: int
+    """The number of values that are None."""
     numbers_only: bool
 
 
 class CommonCaseWriter:
     """Writes the data of columns of these types, in the common case. The first `checked` columns
-    have valid numbers."""
+    have valid numbers. Those with an index in `nullable` may have None."""
 
-    __slots__ = ("_cases", "_checked", "_formats", "_numbers_only", "_types")
+    __slots__ = ("_cases", "_checked", "_formats", "_nullable", "_numbers_only", "_types")
 
-    def __init__(self, types: Sequence[FieldType], checked: int = 0) -> None:
+    def __init__(
+        self, types: Sequence[FieldType], checked: int = 0, nullable: Collection[int] = ()
+    ) -> None:
         self._types = list(types)
         self._checked = checked
+        self._nullable = frozenset(nullable)
         self._cases = [_COMMON_CASES.get(each, _NO_COMMON_CASE) for each in types]
         self._numbers_only = _NO_COMMON_CASE not in self._cases
         self._formats: dict[tuple[type, ...], _RowFormat] = {}
@@ -142,9 +149,9 @@ class CommonCaseWriter:
             if kind is not exact or (kind is int and not low <= value <= high):
                 break
         else:
-            return _write(columns, nanos)
-        converted = self._read(columns, nanos)
-        return None if converted is None else _write(converted, nanos)
+            return _write(columns, nanos, 0)
+        found = self._read(columns, nanos)
+        return None if found is None else _write(found[0], nanos, found[1])
 
     def many(self, tables: Sequence[Sequence[Any]]) -> list[bytes] | None:
         """The same for many small tables that consist of numbers and have several columns."""
@@ -170,7 +177,7 @@ class CommonCaseWriter:
             row_format = self._find_format(kinds)
             if row_format is None:
                 return None
-        times, limits, numbers_only = row_format
+        times, limits, nulls, numbers_only = row_format
         cells: Sequence[Any] = values
         nanos: list[Any] = []
         if times:
@@ -190,7 +197,7 @@ class CommonCaseWriter:
             if not low <= cells[index] <= high:
                 return None
         if not numbers_only:
-            return _write([(cell,) for cell in cells], nanos)
+            return _write([(cell,) for cell in cells], nanos, nulls)
         body = orjson.dumps(cells)
         if _N in body:
             return None  # NaN and infinities are written as null
@@ -206,21 +213,28 @@ class CommonCaseWriter:
         for index, (kind, case, wanted) in enumerate(
             zip(kinds, self._cases, self._types, strict=True)
         ):
+            if kind is _NONE and index in self._nullable:
+                continue
             if kind is datetime and wanted is FieldType.TIME:
                 times.append(index)
             elif kind is not case.exact and (kind is not str or wanted is not FieldType.STRING):
                 return None
             if kind is int:
                 limits.append((index, case.low, case.high))
-        row_format = _RowFormat(tuple(times), tuple(limits), str not in kinds and bool not in kinds)
+        numbers_only = {str, bool, _NONE}.isdisjoint(kinds)
+        row_format = _RowFormat(tuple(times), tuple(limits), kinds.count(_NONE), numbers_only)
         if len(self._formats) >= _MAX_FORMATS:
             self._formats.clear()
         self._formats[kinds] = row_format
         return row_format
 
-    def _read(self, columns: Sequence[Any], nanos: list[list[int] | None]) -> list[Any] | None:
-        """The columns with datetimes as milliseconds; adds the rest of each time to `nanos`."""
+    def _read(
+        self, columns: Sequence[Any], nanos: list[list[int] | None]
+    ) -> tuple[list[Any], int] | None:
+        """The columns with datetimes as milliseconds, and the number of None in them; adds the rest
+        of each time to `nanos`."""
         converted: list[Any] = [*columns[: self._checked]]
+        nulls = 0
         columns_to_read = zip(columns, self._cases, self._types, strict=True)
         for values, case, wanted in islice(columns_to_read, self._checked, None):
             found: Any = values
@@ -232,11 +246,20 @@ class CommonCaseWriter:
                 converted.append(values)
                 continue
             kind = only_type(values)
+            if (kind is None or kind is _NONE) and len(converted) in self._nullable:
+                present = [value for value in values if value is not None]
+                nulls += len(values) - len(present)
+                if not present:
+                    converted.append(values)
+                    continue
+                kind = only_type(present) if wanted is not FieldType.TIME else None
+            else:
+                present = values
             if kind is None:
                 return None
             if kind is case.exact:
                 # orjson refuses integers below 64 bits, and takes unsigned ones
-                if case.exact is int and max(values) > case.high:
+                if case.exact is int and max(present) > case.high:
                     return None
                 if wanted is FieldType.TIME and min(values) < case.low:
                     return None
@@ -251,16 +274,19 @@ class CommonCaseWriter:
             elif kind is not str or wanted is not FieldType.STRING:
                 return None
             converted.append(found)
-        return converted
+        return converted, nulls
 
 
-def _write(columns: Sequence[Any], nanos: Sequence[Any]) -> bytes | None:
+def _write(columns: Sequence[Any], nanos: Sequence[Any], nulls: int) -> bytes | None:
+    """The JSON of columns that have `nulls` times None."""
     try:
         body = orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
         return None  # a str that UTF-8 cannot encode
-    if _N in body and b"null" in body:  # searching for an int is fastest
-        return None  # NaN and infinities are written as null
+    # NaN and infinities are written as null, too: there are none if each null is one of a None.
+    # Searching for an int is fastest.
+    if _N in body and body.count(b"null") != nulls:
+        return None
     # The formatting copies orjson's result, which holds far more memory than its bytes need.
     if nanos:
         return b'{"values":%b,"nanos":%b}' % (body, orjson.dumps(nanos))

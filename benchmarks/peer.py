@@ -3,6 +3,8 @@
 burst/<shape>/<n>[/all|/<id>]  n frames of rows x fields as fast as possible, then the end
 tick/<hz>[/<i>]   one row every 1/hz s: time, and the ns at which it was made
 rows/<n>          single rows as fast as possible: time, n = 0, 1, 2 …
+mixed/<n>         single rows of eight columns: time, n, and six of several types, two nullable
+messages/<n>      the same rows, from JSON messages that are parsed to dicts
 columns/<n>       the same n rows as numpy columns, 5,000 in a frame
 fan/<hz>/<rows>   one channel of frames of rows x 5 fields
 wait/<id>         one row, then nothing until cancelled
@@ -20,6 +22,7 @@ from typing import Any
 
 import anyio
 import numpy as np
+import orjson
 
 from aiostream_ds import (
     Buffer,
@@ -45,6 +48,21 @@ START_MS = 1_700_000_000_000
 COLUMN_ROWS = 5000
 LOSSLESS = Buffer(full="block")  # a slow subscriber blocks the author: no row may be lost
 EPOCH = datetime.fromtimestamp(START_MS / 1000, UTC)
+MIXED = [  # what follows time and n; as in go/peer/mixed.go
+    (
+        f"host-{k % 50}",
+        SINGLE[k] if k % 7 else None,
+        k % 2 == 0,
+        None if k % 3 else f"note {k % 50}",
+        k * 7 % 1000,
+        SINGLE[k + 1],
+    )
+    for k in range(1050)
+]
+MESSAGES = [
+    orjson.dumps(dict(zip(("host", "v1", "ok", "note", "size", "v2"), each, strict=True)))[1:]
+    for each in MIXED
+]
 
 
 class Two(Row):
@@ -66,6 +84,17 @@ class Tick(Row):
 class Count(Row):
     time: datetime
     n: int
+
+
+class Mixed(Row):
+    time: datetime
+    n: int
+    host: str
+    v1: float | None
+    ok: bool
+    note: str | None
+    size: int
+    v2: float
 
 
 class Size(Query):
@@ -164,6 +193,19 @@ class Peer(DataSource):
         for k in range(n):
             yield Count(time=moment, n=k)
             moment += step
+
+    @stream("mixed/{n:int}", buffer=LOSSLESS)
+    async def mixed(self, n: int) -> Rows:
+        moment, step = EPOCH, timedelta(milliseconds=1)
+        for k in range(n):
+            yield Mixed(moment, k, *MIXED[k % 1050])
+            moment += step
+
+    @stream("messages/{n:int}", buffer=LOSSLESS)
+    async def messages(self, n: int) -> Rows:
+        for k in range(n):
+            message = b'{"time":%d,"n":%d,%b' % (START_MS + k, k, MESSAGES[k % 1050])
+            yield orjson.loads(message)
 
     @stream("columns/{n:int}", buffer=LOSSLESS)
     async def columns(self, n: int) -> Rows:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .figures import OURS
+from .figures import OURS, WORKLOADS
 from .machine import Interpreter, output
 
 __all__ = ["BUILD", "PEERS", "ROOT", "Bench", "Program"]
@@ -19,7 +19,7 @@ __all__ = ["BUILD", "PEERS", "ROOT", "Bench", "Program"]
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 BUILD = ROOT / "build" / "bench"
-PEERS = ("go", "go-json", "rust", "grpc.aio")
+PEERS = ("go", "go-batch", "go-json", "rust", "grpc.aio")
 """The other servers."""
 
 ISOLATED = "-IBXutf8"  # as a packaged executable starts its interpreter
@@ -34,17 +34,21 @@ MODULES = (
     "google.golang.org/grpc",
 )
 
+_OTHERS = frozenset(WORKLOADS) - {"mixed", "messages"}  # of the peers in Rust and on grpc.aio
+
 # Go module → its name in the results.
 _NAMES = {MODULES[0]: "plugin SDK for Go", MODULES[1]: "go-plugin", MODULES[2]: "grpc-go"}
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A measured server: its command, and factors that shorten its slow workloads."""
+    """A measured server: its command, factors that shorten its slow workloads, and which workloads
+    it has (None: all)."""
 
     name: str
     command: tuple[str, ...]
     scales: dict[str, float] = field(default_factory=dict)
+    workloads: frozenset[str] | None = None
 
 
 class Bench:
@@ -70,6 +74,9 @@ class Bench:
         self._package()
         self._add(OURS, str(BENCHMARKS / "peer"))
         os.environ["AIOSTREAM_DS_PYTHON"] = str(self.python)  # for benchmarks/peer
+        if "go-batch" in peers:
+            merged = frozenset({"rows", "mixed", "messages"})
+            self._add("go-batch", str(BUILD / "bin" / "plugin-batch"), workloads=merged)
         if "go-json" in peers:
             self._add("go-json", str(BUILD / "bin" / "plugin-json"))
         for name, make in (("rust", self._rust), ("grpc.aio", self._grpc_aio)):
@@ -110,8 +117,14 @@ class Bench:
             return (self.packaged,)
         return self.programs[name].command
 
-    def _add(self, name: str, *command: str, **scales: float) -> None:
-        self.programs[name] = Program(name, command, scales)
+    def _add(
+        self,
+        name: str,
+        *command: str,
+        scales: dict[str, float] | None = None,
+        workloads: frozenset[str] | None = None,
+    ) -> None:
+        self.programs[name] = Program(name, command, scales or {}, workloads)
 
     def _go(self) -> None:
         if not shutil.which("go"):
@@ -153,7 +166,7 @@ class Bench:
         manifest = BUILD / "rust" / "Cargo.toml"
         command = ("cargo", "build", "--release", "--quiet", "--manifest-path", manifest)
         _run(*command, environ={**os.environ, "CARGO_TARGET_DIR": str(target)})
-        self._add("rust", str(target / "release" / "plugin-rust"))
+        self._add("rust", str(target / "release" / "plugin-rust"), workloads=_OTHERS)
 
     def _grpc_aio(self) -> None:
         out = BUILD / "grpcaio"
@@ -164,7 +177,9 @@ class Bench:
         launch += f"runpy.run_path({str(out / 'plugin.py')!r}, run_name='__main__')"
         # Fewer packets for slow workloads: rates are compared.
         scales = {"b1x2": 0.05, "b1x2s8": 0.1, "b100x5": 0.3, "b100x5s8": 0.3, "rows": 0.02}
-        self._add("grpc.aio", str(self.python), ISOLATED, "-c", launch, **scales)
+        self._add(
+            "grpc.aio", str(self.python), ISOLATED, "-c", launch, scales=scales, workloads=_OTHERS
+        )
 
 
 def _run(*command: object, environ: dict[str, str] | None = None) -> None:

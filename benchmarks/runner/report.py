@@ -11,16 +11,16 @@ from .ratios import MAX_MISSED, Measurement, Outcome, outcome, spread
 
 __all__ = ["Run", "number", "table", "write"]
 
-COLUMNS = (OURS, "go-json", "rust", "grpc.aio")
+COLUMNS = (OURS, "go-batch", "go-json", "rust", "grpc.aio")
 
 LEGEND = (
     "Go is the reference: a plugin on the SDK for Go that sends frames with `SendFrame`. The "
     "other columns are ratios to it: the median of the ratios of the rounds, with minimum and "
     "maximum in brackets. A ratio above 1 is good if more is better (↑), below 1 if less is "
-    "better (↓). *ours* is `benchmarks/peer`, a class on the public API; *go-json* is a Go "
-    "plugin that writes its JSON by hand and sends bytes; *rust* is the SDK for Rust, "
-    "*grpc.aio* Google's gRPC for Python with orjson. The client counts every packet and row; "
-    "a measurement with missing data does not count.\n"
+    "better (↓). *ours* is `benchmarks/peer`, a class on the public API; *go-batch* is a Go plugin "
+    "that merges queued rows into one frame; *go-json* writes its JSON by hand and sends bytes; "
+    "*rust* is the SDK for Rust, *grpc.aio* Google's gRPC for Python with orjson. The client "
+    "counts every packet and row; a measurement with missing data does not count.\n"
 )
 
 

@@ -63,11 +63,20 @@ def rounds(
     for number in range(count):
         for index, workload in enumerate(workloads):
             start = (number + index) % len(names)
-            order = [(name, workload) for name in names[start:] + names[:start]]
+            order = [
+                (name, workload)
+                for name in names[start:] + names[:start]
+                if _has(bench, name, workload)
+            ]
             if workload == "cold":
                 order.insert(number % (len(order) + 1), ("python", "bare"))
             for name, run in order:
                 yield _measured(bench, name, run, scale, number, f"{number + 1}/{count}")
+
+
+def _has(bench: Bench, name: str, workload: str) -> bool:
+    workloads = bench.programs[name].workloads
+    return workloads is None or workload in workloads
 
 
 def _measured(

@@ -52,6 +52,8 @@ var workloads = map[string]workload{
 	"b1x2s8":   func(s *server, x float64) result { return s.burst("1x2", times(40_000, x), 8) },
 	"b100x5s8": func(s *server, x float64) result { return s.burst("100x5", times(2000, x), 8) },
 	"rows":     func(s *server, x float64) result { return s.rows("rows", times(1_000_000, x)) },
+	"mixed":    func(s *server, x float64) result { return s.rows("mixed", times(300_000, x)) },
+	"messages": func(s *server, x float64) result { return s.rows("messages", times(300_000, x)) },
 	"columns":  func(s *server, x float64) result { return s.rows("columns", times(10_000_000, x)) },
 	"fan1000":  func(s *server, x float64) result { return s.fan(1000, seconds(5, x)) },
 	"mix":      func(s *server, x float64) result { return s.mix(seconds(12, x)) },
@@ -64,6 +66,7 @@ var workloads = map[string]workload{
 	"q1m":      func(s *server, x float64) result { return s.bigQuery(1_000_000, times(5, x)) },
 	"m1000":    func(s *server, x float64) result { return s.mass(1000) },
 	"m10000":   func(s *server, x float64) result { return s.mass(10_000) },
+	"herd":     func(s *server, x float64) result { return s.herd(times(5000, min(1, x))) },
 	"cancel":   func(s *server, x float64) result { return s.cancels("wait/%d", times(100, x)) },
 	"cancelburst": func(s *server, x float64) result {
 		return s.cancels("burst/1x2/100000000/%d", times(20, x))

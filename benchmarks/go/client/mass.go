@@ -31,12 +31,13 @@ func (c *crowd) fail(err error) {
 	}
 }
 
-// gather opens n channels and returns when each has received a packet, or after openTimeout.
-func (s *server) gather(n int, hz float64, name string) (*crowd, error) {
+// gather opens n channels and returns when each has received a packet, or after openTimeout. At most
+// most of them wait for their first packets.
+func (s *server) gather(n, most int, hz float64, name string) (*crowd, error) {
 	ctx, cancel := context.WithTimeout(background, 3*openTimeout)
 	c := &crowd{cancel: cancel}
 	end := time.After(openTimeout)
-	opening, first := make(chan struct{}, maxOpening), make(chan struct{}, n)
+	opening, first := make(chan struct{}, most), make(chan struct{}, n)
 	late := fmt.Errorf("expected all streams within %v, got a timeout", openTimeout)
 	for i := range n {
 		select {
@@ -107,7 +108,7 @@ func probe(minimum int, end <-chan struct{}, call func(context.Context) error) (
 // mass opens n channels with one packet in ten seconds, with health checks meanwhile and afterwards.
 func (s *server) mass(n int) result {
 	r := result{"n": n}
-	if alone, err := s.gather(1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
+	if alone, err := s.gather(1, 1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
 		return r.fail("%v", err)
 	}
 	before, _ := s.memory()
@@ -117,7 +118,7 @@ func (s *server) mass(n int) result {
 	opened := make(chan struct{})
 	probing.Go(func() { meanwhile, openingErr = probe(1, opened, s.health) })
 	cpu, started := s.cpu(), time.Now()
-	c, err := s.gather(n, 0.1, "")
+	c, err := s.gather(n, maxOpening, 0.1, "")
 	r["open_s"], r["open_cpu_s"] = time.Since(started).Seconds(), s.cpu()-cpu
 	close(opened)
 	probing.Wait()
@@ -145,6 +146,35 @@ func (s *server) mass(n int) result {
 	return r
 }
 
+// herd opens n channels at once, as after a restart of Grafana, with health checks meanwhile.
+func (s *server) herd(n int) result {
+	r := result{"n": n}
+	if alone, err := s.gather(1, 1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
+		return r.fail("%v", err)
+	}
+	var meanwhile durations
+	var probeErr error
+	var probing sync.WaitGroup
+	opened := make(chan struct{})
+	probing.Go(func() { meanwhile, probeErr = probe(1, opened, s.health) })
+	cpu, started := s.cpu(), time.Now()
+	c, err := s.gather(n, n, 0.1, "")
+	r["all_s"], r["all_cpu_s"] = time.Since(started).Seconds(), s.cpu()-cpu
+	close(opened)
+	probing.Wait()
+	r["checks"], r["check_p50_ms"], r["check_max_ms"] = len(meanwhile), meanwhile.at(.5), meanwhile.at(1)
+	left := c.leave(s)
+	for _, failed := range []error{err, c.failed, probeErr, left} {
+		if failed != nil {
+			r.fail("%v", failed)
+		}
+	}
+	if c.opened.Load() != int64(n) {
+		r.fail("expected %d open channels, got %d", n, c.opened.Load())
+	}
+	return r
+}
+
 // growth measures the cost of a packet and of opening a channel at n channels: 500 packets a second in
 // total for any n, for at least one period, and a thousand opens.
 func (s *server) growth(n int, duration time.Duration) result {
@@ -152,21 +182,21 @@ func (s *server) growth(n int, duration time.Duration) result {
 	r := result{"n": n}
 	hz := total / float64(n)
 	duration = max(duration, time.Duration(float64(time.Second)/hz))
-	if alone, err := s.gather(1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
+	if alone, err := s.gather(1, 1, 0.1, "warm"); err != nil || alone.leave(s) != nil {
 		return r.fail("%v", err)
 	}
 	var opening float64
 	rounds := max(1, 1000/n)
 	for i := range rounds {
 		cpu := s.cpu()
-		c, err := s.gather(n, 0.01, fmt.Sprintf("r%d-", i))
+		c, err := s.gather(n, maxOpening, 0.01, fmt.Sprintf("r%d-", i))
 		opening += s.cpu() - cpu
 		if left := c.leave(s); err != nil || left != nil {
 			return r.fail("%v, %v", err, left)
 		}
 	}
 	r["open_us"] = opening / float64(rounds*n) * 1e6
-	c, err := s.gather(n, hz, "")
+	c, err := s.gather(n, maxOpening, hz, "")
 	if err != nil {
 		return r.fail("%v", err)
 	}

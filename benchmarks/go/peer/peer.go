@@ -56,6 +56,8 @@ type Encoder interface {
 	Tick(now time.Time, schema bool) error
 	// Rows sends n rows (time, n = 0, 1, 2 …) that are made one by one.
 	Rows(n int) error
+	// Mixed sends n rows of several types, made one by one, or read from JSON messages.
+	Mixed(n int, messages bool) error
 	// Columns sends rows from..from+rows of the same table, made as columns.
 	Columns(from, rows int, schema bool) error
 }
@@ -134,6 +136,8 @@ func (p *peer) RunStream(ctx context.Context, req *backend.RunStreamRequest, sen
 		return burst(encoder, number(parts[2]), number(rows), number(fields))
 	case parts[0] == "rows" && len(parts) == 2:
 		return encoder.Rows(number(parts[1]))
+	case (parts[0] == "mixed" || parts[0] == "messages") && len(parts) == 2:
+		return encoder.Mixed(number(parts[1]), parts[0] == "messages")
 	case parts[0] == "columns" && len(parts) == 2:
 		n := number(parts[1])
 		for k := 0; k < n; k += ColumnRows {

@@ -11,8 +11,6 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
 )
 
-const maxRows = 1000 // of a merged packet
-
 type packets struct {
 	sender *backend.StreamSender
 	buffer []byte
@@ -62,36 +60,76 @@ func (p *packets) Tick(now time.Time, schema bool) error {
 	return p.close(strconv.AppendInt(append(out, `],[`...), now.UnixNano(), 10))
 }
 
-// Rows are made in one goroutine and sent in another, so that queued rows can be merged.
 func (p *packets) Rows(n int) error {
 	type row struct{ ms, n int64 }
-	made, stop := make(chan row, maxRows), make(chan struct{})
-	defer close(stop)
-	go func() {
-		defer close(made)
-		for k := range int64(n) {
-			select {
-			case made <- row{peer.StartMS + k, k}:
-			case <-stop:
-				return
+	at := func(k int) (row, error) { return row{peer.StartMS + int64(k), int64(k)}, nil }
+	return peer.Merge(n, at, func(rows []row, schema bool) error {
+		out := p.open(schema, "rows", "number", "int64", "n")
+		out = appendColumn(out, rows, func(out []byte, row row) []byte { return strconv.AppendInt(out, row.ms, 10) })
+		out = append(out, `],[`...)
+		out = appendColumn(out, rows, func(out []byte, row row) []byte { return strconv.AppendInt(out, row.n, 10) })
+		return p.close(out)
+	})
+}
+
+const mixedSchema = `{"schema":{"name":"mixed","fields":[` +
+	`{"name":"time","type":"time","typeInfo":{"frame":"time.Time"}},` +
+	`{"name":"n","type":"number","typeInfo":{"frame":"int64"}},` +
+	`{"name":"host","type":"string","typeInfo":{"frame":"string"}},` +
+	`{"name":"v1","type":"number","typeInfo":{"frame":"float64","nullable":true}},` +
+	`{"name":"ok","type":"boolean","typeInfo":{"frame":"bool"}},` +
+	`{"name":"note","type":"string","typeInfo":{"frame":"string","nullable":true}},` +
+	`{"name":"size","type":"number","typeInfo":{"frame":"int64"}},` +
+	`{"name":"v2","type":"number","typeInfo":{"frame":"float64"}}]},`
+
+// mixedColumns write one value each. strconv.AppendQuote is right for these texts, which are ASCII.
+var mixedColumns = []func([]byte, peer.MixedRow) []byte{
+	func(out []byte, row peer.MixedRow) []byte { return strconv.AppendInt(out, row.Time, 10) },
+	func(out []byte, row peer.MixedRow) []byte { return strconv.AppendInt(out, row.N, 10) },
+	func(out []byte, row peer.MixedRow) []byte { return strconv.AppendQuote(out, row.Host) },
+	func(out []byte, row peer.MixedRow) []byte {
+		if row.V1 == nil {
+			return append(out, "null"...)
+		}
+		return strconv.AppendFloat(out, *row.V1, 'f', -1, 64)
+	},
+	func(out []byte, row peer.MixedRow) []byte { return strconv.AppendBool(out, row.OK) },
+	func(out []byte, row peer.MixedRow) []byte {
+		if row.Note == nil {
+			return append(out, "null"...)
+		}
+		return strconv.AppendQuote(out, *row.Note)
+	},
+	func(out []byte, row peer.MixedRow) []byte { return strconv.AppendInt(out, row.Size, 10) },
+	func(out []byte, row peer.MixedRow) []byte { return strconv.AppendFloat(out, row.V2, 'f', -1, 64) },
+}
+
+func (p *packets) Mixed(n int, messages bool) error {
+	at := func(k int) (peer.MixedRow, error) { return peer.MixedAt(k, messages) }
+	return peer.Merge(n, at, func(rows []peer.MixedRow, schema bool) error {
+		out := append(p.buffer[:0], '{')
+		if schema {
+			out = append(p.buffer[:0], mixedSchema...)
+		}
+		out = append(out, `"data":{"values":[[`...)
+		for i, write := range mixedColumns {
+			if i > 0 {
+				out = append(out, `],[`...)
 			}
+			out = appendColumn(out, rows, write)
 		}
-	}()
-	schema, counts := true, []byte(nil)
-	for first := range made {
-		out := strconv.AppendInt(p.open(schema, "rows", "number", "int64", "n"), first.ms, 10)
-		counts = strconv.AppendInt(counts[:0], first.n, 10)
-		for range min(len(made), maxRows-1) {
-			next := <-made
-			out = strconv.AppendInt(append(out, ','), next.ms, 10)
-			counts = strconv.AppendInt(append(counts, ','), next.n, 10)
+		return p.close(out)
+	})
+}
+
+func appendColumn[Row any](out []byte, rows []Row, write func([]byte, Row) []byte) []byte {
+	for i, row := range rows {
+		if i > 0 {
+			out = append(out, ',')
 		}
-		if err := p.close(append(append(out, `],[`...), counts...)); err != nil {
-			return err
-		}
-		schema = false
+		out = write(out, row)
 	}
-	return nil
+	return out
 }
 
 func (p *packets) Columns(from, rows int, schema bool) error {

@@ -14,5 +14,10 @@ export default defineConfig({
       lodash: stub("lodash.ts"),
     },
   },
-  test: { environment: "jsdom", include: ["tests/**/*.test.{ts,tsx}"], setupFiles: ["tests/setup.ts"] },
+  test: {
+    environment: "jsdom",
+    include: ["tests/**/*.test.{ts,tsx}"],
+    setupFiles: ["tests/setup.ts"],
+    testTimeout: 30_000, // typing into forms takes seconds on a busy machine
+  },
 });

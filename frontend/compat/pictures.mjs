@@ -32,7 +32,7 @@ await withBrowser(
         editor: "query",
         mode,
         settings: SETTINGS,
-        query: { queryType: "topic", site: "berlin", hz: 5, alias: "${site}" },
+        query: { queryType: "topic", site: "berlin", hz: 5, exact: true, alias: "${site}" },
       });
       await query.setViewportSize({ width: 1000, height: 260 });
       await query.getByLabel("Sensor").focus();

@@ -209,6 +209,19 @@ test.each([
   after.subscription.unsubscribe();
 });
 
+test("a panel whose range changes keeps the rows that its history no longer has", async () => {
+  const query = [{ exact: true, file: "range" }];
+  const before = run(request(query));
+  await vi.advanceTimersByTimeAsync(0);
+  before.subscription.unsubscribe();
+  answer = { data: [{ ...frame({ ...CURSOR, epoch: "after a restart" }), length: 1 }] };
+  answer.data[0].fields.forEach((field: any) => (field.values = [3]));
+  const after = run(request(query, { range: { from: 0, to: 1, raw: { from: "now-30s", to: "now" } } }));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(drawn(after)).toEqual([["query-A-0", [1, 2, 3]]]);
+  after.subscription.unsubscribe();
+});
+
 test("another value of a variable loads the history again", async () => {
   const given = request([{ exact: true, file: "$x" }]);
   for (const value of ["one", "two"]) {

@@ -193,7 +193,7 @@ async def test_a_data_source_is_configured_and_followed_through_the_forms(open_s
         await tab.call("edit", "QueryEditor", {"refId": "A"})
         await tab.page.get_by_label("File").fill("lo")
         await tab.page.get_by_role("option", name="log", exact=True).click()  # a suggestion
-        await tab.page.get_by_label("Exact").check()
+        assert await tab.page.get_by_label("Exact").is_checked()  # the default of a new query
         await tab.page.get_by_label("With streaming").uncheck()
         await tab.page.get_by_label("With streaming").check()
         edited = await tab.call("edited", "QueryEditor")

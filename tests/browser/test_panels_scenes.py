@@ -7,6 +7,7 @@ other panels, or Grafana's own buffer of live rows, have the same arrays.
 import anyio
 import pytest
 
+from .conftest import VERSION
 from .counting import counting
 from .scenes import NONE_LOST, Dashboard, Drawn, judge, numbers_of, ticks
 
@@ -69,6 +70,7 @@ async def test_no_drawn_row_is_lost_when_a_dashboard_is_used(open_scenes, exact)
         assert not dashboard.tab.errors, dashboard.tab.errors
 
 
+@pytest.mark.skipif(VERSION == "13.0.2", reason="Grafana empties arrays from 13.1 on")
 async def test_stock_panels_lose_rows_without_the_key_and_the_judge_finds_them(open_scenes):
     """Shows that the judge finds errors, and that Grafana still empties arrays."""
     async with open_scenes(plugin=PLUGIN) as stage:

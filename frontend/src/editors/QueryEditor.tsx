@@ -41,12 +41,12 @@ const widgets: Widgets = {
 };
 
 const JOINS = [
-  { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
   {
     value: false,
     label: "Stock",
     description: "Grafana's own buffer, one for all panels: less memory, but rows are lost where live rows begin and in outages",
   },
+  { value: true, label: "Exact", description: "No row is missing or duplicated, even after an outage" },
 ];
 
 const STATIC = "Grafana evaluates the panel's expression, and with it this query, once for each refresh";

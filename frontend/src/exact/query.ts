@@ -42,25 +42,28 @@ export function runExactQuery(
   uid: string
 ): Observable<DataQueryResponse> {
   const { range, timezone, maxDataPoints, panelId } = request;
-  const identity = JSON.stringify([uid, panelId, target, range.raw, timezone, maxDataPoints]);
+  const place = JSON.stringify([uid, panelId, target.refId]);
+  const identity = place + JSON.stringify([target, range.raw, timezone, maxDataPoints]);
   return new Observable((subscriber) => {
-    const query = takeParked(identity) ?? new ExactQuery(backend, request, target);
+    const query = takeParked(place, identity) ?? new ExactQuery(backend, request, target);
     query.attach(subscriber);
     return () => query.park(identity);
   });
 }
 
-/** A query that has gone on while its panel was away. */
-function takeParked(identity: string): ExactQuery | undefined {
-  const found = parked.get(identity);
-  if (found) {
-    found.query.unpark();
-    if (now() - found.at >= REFRESH) {
-      return found.query;
+/**
+ * A query that has gone on while its panel was away. Those that have left just now are refreshed, or have
+ * another range: they end, and the new query begins with their rows.
+ */
+function takeParked(place: string, identity: string): ExactQuery | undefined {
+  for (const [key, { query, at }] of parked) {
+    if (key.startsWith(place) && now() - at < REFRESH) {
+      query.close();
     }
-    found.query.close();
   }
-  return undefined;
+  const found = parked.get(identity)?.query;
+  found?.unpark();
+  return found;
 }
 
 class ExactQuery {

@@ -36,7 +36,11 @@ await build({
   jsx: "transform",
   nodePaths: [modules],
   alias: { ...alias, react: join(modules, "react"), "react-dom": join(modules, "react-dom") },
-  define: { "process.env.NODE_ENV": '"production"', global: "window" },
+  define: {
+    "process.env.NODE_ENV": '"production"',
+    "process.env.GRAFANA": JSON.stringify(process.argv[2]),
+    global: "window",
+  },
   logLevel: "error",
 });
 cpSync(join(modules, "systemjs/dist/system.min.js"), join(out, "system.js"));

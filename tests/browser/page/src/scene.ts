@@ -29,6 +29,7 @@ export interface Part {
 
 const EXPRESSIONS = { type: "__expr__", uid: "__expr__", name: "Expression", id: -100 };
 const SHARED = { type: "datasource", uid: "-- Dashboard --" };
+const EMPTIES_ARRAYS = !process.env.GRAFANA!.startsWith("13.0.");
 const HEIGHT = 200; // px of a panel
 
 /** Pixels above the first panel: with more than the window has, all panels are off screen. */
@@ -115,8 +116,8 @@ export class Scene {
     const datasource = shares ? SHARED : { type: "stream", uid };
     const queries = shares ? [{ refId: "A", datasource, panel: shares }] : targets.map((target) => ({ datasource, ...target }));
     const runner = new SceneQueryRunner({ datasource, queries, maxDataPoints: points });
-    // Grafana 13.1 and later set the last option for each panel of a dashboard
-    const emptied = { _UNSAFE_clearPreviousFieldValues: true } as object;
+    // Grafana 13.1 and later set this option for each panel of a dashboard
+    const emptied = { _UNSAFE_clearPreviousFieldValues: EMPTIES_ARRAYS } as object;
     return new VizPanel({ key, title: key, pluginId: "recorder", $data: new SceneDataTransformer({ $data: runner, transformations }), ...emptied });
   }
 

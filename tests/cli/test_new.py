@@ -40,6 +40,7 @@ def test_a_project_has_all_files(here, reads):
         "test_garden_weather.py",
         "pyproject.toml",
         "README.md",
+        "AGENTS.md",
         ".gitignore",
         ".github/workflows/tests.yml",
     }
@@ -219,6 +220,7 @@ def test_the_printed_commands_work_where_aiostream_ds_was_installed_from(
 
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
     monkeypatch.setattr(cli_new, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli_new, "which", lambda name: f"/usr/bin/{name}")
     new("weather", "code")
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[-3:] == ["cd weather", command, "aiostream-ds dev weather.py"]
@@ -226,3 +228,27 @@ def test_the_printed_commands_work_where_aiostream_ds_was_installed_from(
     monkeypatch.setattr(cli_new, "find_spec", lambda name: name)
     new("rain", "code")
     assert "pip" not in capsys.readouterr().out  # the console is there
+
+
+def test_without_an_active_environment_the_commands_name_its_programs(
+    here, capsys, monkeypatch, tmp_path
+):
+    programs = tmp_path / "my venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "aiostream-ds").touch()
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setattr(cli_new, "which", lambda name: None)
+    monkeypatch.setattr(cli_new, "find_spec", lambda name: None)
+    new("weather", "code")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == f"'{programs}/aiostream-ds' dev weather.py"
+    assert lines[-2].startswith(f"'{programs}/python' -m pip install ")
+
+
+def test_packages_that_only_tests_need_are_named_after_the_commands(here, capsys, monkeypatch):
+    monkeypatch.setattr(cli_new, "find_spec", lambda name: name if "pytest" not in name else None)
+    monkeypatch.setattr(cli_new, "which", lambda name: f"/usr/bin/{name}")
+    new("weather", "code")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-3:-1] == ["aiostream-ds dev weather.py", ""]
+    assert lines[-1].startswith("Its tests need further packages: pip install ")

@@ -4,10 +4,12 @@ import argparse
 import keyword
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import NamedTuple
 
 from aiostream_ds._installation import install_command
@@ -84,18 +86,37 @@ def run(parsed: argparse.Namespace) -> int:
             path.write_text(text, "utf-8")
     except OSError as error:
         raise CommandError(f"{name!r} cannot be made: {error.strerror}") from None
-    module = "_".join(words)
-    print(f"Created {name}/: {module}.py, its test, pyproject.toml, README and CI.\n")
+    module, kind = "_".join(words), KINDS[reads]
+    print(f"Created {name}/: {module}.py, its test, pyproject.toml, README, AGENTS.md and CI.\n")
     print(f"  cd {name}")
-    client = KINDS[reads].client
-    if any(find_spec(package) is None for package in (*_NEEDED, *filter(None, [client]))):
-        print(f"  {_install_command(KINDS[reads])}")
-    print(f"  aiostream-ds dev {module}.py")
+    program, install = "aiostream-ds", _install_command(kind)
+    environment = _inactive_environment()
+    if environment is not None:
+        program = shlex.quote(str(environment / program))
+        install = f"{shlex.quote(sys.executable)} -m {install}"
+    console_missing = _missing(*_CONSOLE, *filter(None, [kind.client]))
+    if console_missing:
+        print(f"  {install}")
+    print(f"  {program} dev {module}.py")
+    if not console_missing and _missing(*_TESTING):
+        print(f"\nIts tests need further packages: {install}")
     return 0
 
 
-_NEEDED = ("starlette", "uvicorn", "watchfiles", "pytest", "pytest_asyncio")
-"""Packages of the extras console and testing."""
+_CONSOLE = ("starlette", "uvicorn", "watchfiles")
+_TESTING = ("pytest", "pytest_asyncio")
+"""Packages of the extras of these names."""
+
+
+def _missing(*packages: str) -> bool:
+    return any(find_spec(package) is None for package in packages)
+
+
+def _inactive_environment() -> Path | None:
+    """The folder of this program, if a shell does not find it; otherwise None."""
+    folder = Path(sys.executable).parent
+    found = which("aiostream-ds") is None and (folder / "aiostream-ds").is_file()
+    return folder if found else None
 
 
 def _install_command(kind: Kind) -> str:

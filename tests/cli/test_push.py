@@ -380,7 +380,7 @@ def test_a_refusal_ends_the_command(server):
 def test_rows_that_the_server_refuses_are_an_error(server):
     server.refuse = lambda row: "too low" if row["value"] < 0 else ""
     status, _, error = push("a", lines="1\n-1\n")
-    assert status == 1 and "too low" in error and "1 rows taken, 1 refused" in error
+    assert status == 1 and "too low" in error and "1 row taken, 1 refused" in error
 
 
 @pytest.mark.slow

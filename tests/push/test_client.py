@@ -388,8 +388,8 @@ def test_a_flush_has_a_limit_and_loses_nothing(server):
     push.close()
 
 
-def run_program(code, server, **environment):
-    code = f"from aiostream_ds.push import Push\n{code}"
+def run_program(code, server, *, imports="from aiostream_ds.push import Push", **environment):
+    code = f"{imports}\n{code}"
     env = {**os.environ, "AIOSTREAM_DS_PUSH_URL": server.url, **environment}
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=20
@@ -428,11 +428,31 @@ if child:
 
 
 @pytest.mark.slow
-def test_the_import_loads_neither_pyarrow_nor_grpc(server):
-    code = "import sys; Push(path='a').send({'n': 1}); print(*sys.modules)"
-    done = run_program(code, server)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert loaded.isdisjoint({"pyarrow", "grpclib", "h2", "numpy", "pandas", "betterproto2"})
+def test_a_device_needs_only_three_small_packages(server):
+    code = """
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        allowed = {*sys.stdlib_module_names, 'aiostream_ds', 'msgspec', 'orjson', 'urllib3'}
+        if name.partition('.')[0] not in allowed:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Missing())
+from aiostream_ds.push import Push
+with Push(path='a') as push:
+    push.send({'n': 1})
+"""
+    done = run_program(code, server, imports="import sys")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(server) == [1]
+
+
+@pytest.mark.slow
+def test_the_import_loads_a_part_of_the_package():
+    code = "import sys, aiostream_ds.push; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = [name for name in done.stdout.split() if name.startswith("aiostream_ds.")]
+    assert len(own) < 40, own
+    layers = {name.split(".")[1] for name in own}
+    assert layers.isdisjoint({"datasource", "decorators", "settings", "_routing", "_grafana"})
 
 
 def test_no_thread_is_started_without_rows_and_none_is_left_after_the_end(server):

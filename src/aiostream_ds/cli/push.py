@@ -349,17 +349,22 @@ def _is_pipe(descriptor: int) -> bool:
 
 def _summary(push: "Push", bad: int) -> str:
     counts = push.counts
-    parts = [f"{counts.taken:,} rows taken"]
+    parts = [_counted(counts.taken, "row") + " taken"]
     for number, text in (
-        (counts.waiting, "wait"),
+        (counts.waiting, "not answered yet"),
         (counts.refused, "refused"),
         (counts.dropped, "dropped"),
-        (bad, "lines left out"),
     ):
         if number:
             parts.append(f"{number:,} {text}")
+    if bad:
+        parts.append(_counted(bad, "line") + " left out")
     text = ", ".join(parts)
     return f"{text}; {counts.last_error}" if counts.last_error else text
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _seconds(text: str) -> float:

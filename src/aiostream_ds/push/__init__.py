@@ -3,8 +3,8 @@
     with Push(path="lab/run-1") as push:
         push.send({"loss": 0.1})
 
-`AsyncPush` is the same for asyncio. Needs the extra `push`. Loads neither pyarrow nor gRPC; pyarrow
-only when a table is sent.
+`AsyncPush` is the same for asyncio. Needs msgspec, orjson and urllib3, and imports nothing else;
+pyarrow only when a table is sent.
 """
 
 from aiostream_ds.push.clients import AsyncPush, Push

@@ -412,7 +412,12 @@ class Delivery:
             self._last_error = reason
             rows = self._rows_without_answer()
         self._warn(
-            "retry", "%s: %s; trying again in %.1f s, %d rows wait", url, reason, seconds, rows
+            "retry",
+            "%s: %s; trying again in %.1f s, rows that wait: %d",
+            url,
+            reason,
+            seconds,
+            rows,
         )
 
     def _reject(self, error: PushRejected) -> None:

@@ -1,6 +1,6 @@
 """A record of a message as a row: its time, its columns and their names, its labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -110,11 +110,7 @@ class RowMaker:
         for name in shape.labels:
             found = _label(name, record[name])
             row[own_name(name, row) if name in row else name] = found
-        for name in shape.columns:
-            value = record[name]
-            if type(value) is int:
-                value = _float(name, value)
-            row[own_name(name, row) if name in row else name] = value
+        _add_columns(row, record, shape.columns)
         self.left_out += shape.left_out
         if len(row) == reserved:
             raise BadRecord("expected at least one value, got none")
@@ -122,6 +118,8 @@ class RowMaker:
 
     def limit_texts(self, row: dict[str, Any]) -> None:
         """Leave out values beyond `TEXT_LIMIT`: a row must not exceed what is sent."""
+        if _SMALL.issuperset(map(type, row.values())):  # many times faster than the loop
+            return
         size = 0
         for name, value in row.items():
             if isinstance(value, str):
@@ -133,6 +131,31 @@ class RowMaker:
             if size > TEXT_LIMIT:
                 row[name] = None
                 self.left_out += 1
+
+
+_SMALL = frozenset({float, int, bool, type(None)})
+"""Types whose values have a few bytes."""
+
+
+def _add_columns(row: dict[str, Any], record: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Add values to a row, integers as floats. Raises BadRecord."""
+    if row.keys().isdisjoint(columns):  # few calls for many columns
+        values: Iterable[Any] = [*map(record.__getitem__, columns)]
+        kinds = {*map(type, values)}
+        try:
+            if kinds == {int}:
+                values = [*map(float, values)]
+            elif int in kinds:
+                values = [float(value) if type(value) is int else value for value in values]
+            row.update(zip(columns, values, strict=True))
+            return
+        except OverflowError:
+            pass  # found below, with its name
+    for name in columns:
+        value = record[name]
+        if type(value) is int:
+            value = _float(name, value)
+        row[own_name(name, row) if name in row else name] = value
 
 
 def _json_size(value: Any) -> int:

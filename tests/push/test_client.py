@@ -432,8 +432,8 @@ def test_a_device_needs_only_three_small_packages(server):
     code = """
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        allowed = {*sys.stdlib_module_names, 'aiostream_ds', 'msgspec', 'orjson', 'urllib3'}
-        if name.partition('.')[0] not in allowed:
+        present = {*sys.stdlib_module_names, 'aiostream_ds', 'msgspec', 'orjson', 'urllib3'}
+        if name.partition('.')[0] not in present:
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Missing())
 from aiostream_ds.push import Push

@@ -16,6 +16,8 @@ from aiostream_ds._frames import arrow
 frame = Frame(Field("n", [1, 2]), Field("s", ["a", None]), Field("x", [0.5, None]))
 again = arrow.decode(arrow.encode(frame))
 assert [list(field.values) for field in again.fields] == [[1, 2], ["a", None], [0.5, None]], again
+texts = Frame(Field("s", ["a"] * 100_000))
+assert len(arrow.decode(arrow.encode(texts)).fields[0].values) == 100_000
 """
 
 _IMPORTS = """

@@ -233,14 +233,15 @@ def _many_strings(field: Field) -> "pa.Array | None":
     ):
         return None
     import pyarrow as pa
-    import pyarrow.compute
 
     try:
+        import pyarrow.compute  # packages do not have it
+
         joined = "\0".join(values)
         if len(joined) >= 1 << 29:  # an array holds 2 GiB, and a character takes up to 4 bytes
             return None
         array = pa.compute.split_pattern(pa.array([joined], pa.string()), "\0").values
-    except (TypeError, UnicodeEncodeError):
+    except (ImportError, TypeError, UnicodeEncodeError):
         return None
     return array if len(array) == len(values) else None  # else a string contains a zero
 

@@ -5,6 +5,7 @@ expand (compressed buffers, columns that share or repeat values) is refused.
 """
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiostream_ds.sources.decoding.bad_record import BadRecord, shown
@@ -144,12 +145,11 @@ def _check_type(name: str, kind: Any, depth: int = 8) -> None:
 def _text_size(column: Any) -> int:
     """The bytes of the texts of a dictionary's rows: they may be many times those of the body."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if not pa.types.is_dictionary(column.type) or not _is_text(column.dictionary.type):
         return 0
-    lengths = pc.binary_length(column.dictionary)
-    return pc.sum(lengths.take(column.indices)).as_py() or 0
+    sizes = [len((text or "").encode()) for text in column.dictionary.to_pylist()]
+    return sum(sizes[index] for index in column.indices.to_pylist() if index is not None)
 
 
 def _is_text(kind: Any) -> bool:
@@ -158,18 +158,44 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+_EPOCH = datetime(1970, 1, 1)
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
 def _values(column: Any) -> list[Any]:
-    """The values of a column; times as ISO 8601, which has no unit."""
+    """The values of a column; times as ISO 8601, which has no unit.
+
+    Packages have no pyarrow.compute, with its casts.
+    """
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
+        texts = _values(column.dictionary)
+        return [None if i is None else texts[i] for i in column.indices.to_pylist()]
     if pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.string())
-    elif pa.types.is_date(kind):
-        column = column.cast(pa.string())
-    elif pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
+        unit = _PER_SECOND[kind.unit]
+        return [None if n is None else _iso(n * 1000 // unit) for n in _integers(column)]
     found: list[Any] = column.to_pylist()
+    if pa.types.is_date(kind):
+        return [None if day is None else day.isoformat() for day in found]
+    if pa.types.is_decimal(kind):
+        return [None if number is None else float(number) for number in found]
     return found
+
+
+def _integers(column: Any) -> list[int | None]:
+    import pyarrow as pa
+
+    found: list[int | None] = column.view(pa.int64()).to_pylist()
+    return found
+
+
+def _iso(milliseconds: int) -> str:
+    try:
+        time = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        raise BadRecord(
+            f"expected times of the years 1 to 9999, got {milliseconds} ms since 1970"
+        ) from None
+    return time.isoformat(" ", "milliseconds") + "Z"

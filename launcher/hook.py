@@ -1,12 +1,8 @@
-"""The build hook for hatch: adds to a wheel the launchers for every platform, built where Go is
-installed, and the files of the built-in plugin. Users of the wheel do not need Go.
-
-If AIOSTREAM_DS_REQUIRE contains `go`, a build without Go fails.
+"""The build hook for hatch: adds the files of the built-in plugin to a wheel, and the sources of
+the launchers, which `aiostream-ds package` builds where Go is installed. The distribution
+aiostream-ds-launchers has them built (pyproject.toml in this folder).
 """
 
-import importlib.util
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ PACKAGE = "aiostream_ds/packaging"
 
 BUILTIN = {
     "plugin.json": "plugin.json",
-    "builtin/plugin-readme.md": "plugin-readme.md",
+    "README.md": "README.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "LICENSE": "LICENSE",
     "builtin/img/logo.svg": "img/logo.svg",
@@ -25,7 +21,7 @@ BUILTIN = {
 """Path in the repository → path below `packaging/builtin` in the wheel."""
 
 
-class Launchers(BuildHookInterface):
+class BuiltinFiles(BuildHookInterface):
     """Adds the files; an editable installation finds them in the checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -35,20 +31,6 @@ class Launchers(BuildHookInterface):
         include = build_data["force_include"]
         for source, target in BUILTIN.items():
             include[str(root / source)] = f"{PACKAGE}/builtin/{target}"
-        if shutil.which("go") is None:
-            if "go" in os.environ.get("AIOSTREAM_DS_REQUIRE", "").split(","):
-                raise RuntimeError("expected go on PATH to build the launchers; install Go")
-            self.app.display_warning(
-                "Go is not installed: this wheel has no launchers and cannot package plugins"
-            )
-            return
-        for path in _load_builder(root).build(root / "build/launchers"):
-            include[str(path)] = f"{PACKAGE}/launchers/{path.name}"
-
-
-def _load_builder(root: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("launchers", root / "launcher/build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        for path in (*(root / "launcher").glob("*.go"), root / "launcher/go.mod"):
+            include[str(path)] = f"{PACKAGE}/launcher/{path.name}"
+        include[str(root / "launcher/build.py")] = f"{PACKAGE}/launcher/build.py"

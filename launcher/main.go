@@ -32,6 +32,16 @@ func main() {
 	if err != nil {
 		fail("the package is incomplete: %v; unpack it again", err)
 	}
+	if len(os.Args) > 1 && os.Args[1] == installed {
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "install" {
+		if err := conf.install(here, os.Args[2:], executable); err != nil {
+			fmt.Fprintf(os.Stderr, "%s install: %v\n", filepath.Base(executable), err)
+			os.Exit(1)
+		}
+		return
+	}
 	// arguments are a command line (`… doctor`), for this machine
 	if len(os.Args) == 1 {
 		if remote := conf.remote(here); remote.address != "" {

@@ -220,7 +220,7 @@ def test_a_library_that_nobody_installed_has_the_name_of_its_file(tmp_path: Path
     path = tmp_path / "libmine.so.1"
     path.touch()
     assert owner_of(path) is None
-    assert system_packages([path, path]) == [SystemPackage("libmine.so.1")]
+    assert system_packages([path, path], owner_of) == [SystemPackage("libmine.so.1")]
 
 
 # -- known faults ----------------------------------------------------------------------------------

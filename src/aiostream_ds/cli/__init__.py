@@ -23,6 +23,7 @@ _COMMANDS = {
     "record": "write the live packets of a path to a file",
     "cluster": "show the servers and channels of a cluster",
     "package": "make a folder and a zip that Grafana loads",
+    "deploy": "print configuration that brings a package into Grafana",
     "check": "check a class or a package for errors",
     "doctor": "find out why a plugin does not start",
     "run": "run the plugin process that Grafana starts",

@@ -67,6 +67,24 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder with your own module.js and what it loads",
     )
+    add(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="linux/amd64 or linux/arm64; default: this machine's; may be repeated",
+    )
+    add(
+        "--oci",
+        type=Path,
+        metavar="FILE.tar",
+        help="also write a container image: an OCI layout, which docker, podman and skopeo load",
+    )
+    add(
+        "--small",
+        action="store_true",
+        help="leave out docstrings, and modules of the standard library that nothing mentions",
+    )
     add("--whole-arrow", action="store_true", help="package all of pyarrow (Parquet, datasets, …)")
     add("--no-zip", action="store_true", help="make only the folder")
     add("--quiet", action="store_true", help="print only warnings and the result")
@@ -90,6 +108,9 @@ def run(parsed: argparse.Namespace) -> int:
         address=parsed.address,
         tls=parsed.tls,
         ca=parsed.tls_ca,
+        platforms=tuple(parsed.platform),
+        small=parsed.small,
+        image=parsed.oci,
     )
     progress = Progress(quiet=parsed.quiet)
     try:
@@ -102,6 +123,6 @@ def run(parsed: argparse.Namespace) -> int:
             "use a private network, or --tls"
         )
     print(built.folder)
-    if built.zip is not None:
-        print(built.zip)
+    for path in (*built.zips, *([built.image] if built.image else [])):
+        print(path)
     return 0

@@ -8,6 +8,7 @@ import msgspec
 
 from aiostream_ds._grafana.catalog import Target
 from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.packaging.launchers import PLATFORMS
 
 __all__ = ["RUNTIMES", "BuildConfig"]
 
@@ -30,6 +31,9 @@ class BuildConfig(msgspec.Struct, frozen=True, kw_only=True):
         frontend: A folder with the author's own module.js.
         address, tls, ca: For the runtime `address`; `ca` is a PEM file.
         zip: Also write a zip.
+        platforms: For the runtime `bundled`, and for images; empty: this machine's.
+        small: Leave out what is probably not used.
+        image: The archive to write with a container image.
     """
 
     target: Target
@@ -46,6 +50,9 @@ class BuildConfig(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool = False
     ca: Path | None = None
     zip: bool = True
+    platforms: tuple[str, ...] = ()
+    small: bool = False
+    image: Path | None = None
 
     def validated(self) -> "BuildConfig":
         """Return the configuration itself.
@@ -63,6 +70,7 @@ class BuildConfig(msgspec.Struct, frozen=True, kw_only=True):
             host, _, port = self.address.rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
                 raise PackagingError(f"address must be HOST:PORT, got {self.address!r}")
+        self._check_platforms()
         for path in (*self.include, *([self.ca] if self.ca else [])):
             if not path.exists():
                 raise PackagingError(f"expected an existing file or folder, got {str(path)!r}")
@@ -76,3 +84,15 @@ class BuildConfig(msgspec.Struct, frozen=True, kw_only=True):
                     "Grafana loads no other format"
                 )
         return self
+
+    def _check_platforms(self) -> None:
+        wrong = [one for one in self.platforms if one not in PLATFORMS]
+        if wrong:
+            raise PackagingError(f"platform must be {', '.join(PLATFORMS)}, got {wrong[0]!r}")
+        if self.platforms and self.runtime != "bundled" and self.image is None:
+            raise PackagingError(
+                f"--platform needs --runtime bundled or --oci, got {self.runtime!r}, whose "
+                "packages are for all platforms"
+            )
+        if len(set(self.platforms)) != len(self.platforms):
+            raise PackagingError(f"platforms must differ, got {', '.join(self.platforms)}")

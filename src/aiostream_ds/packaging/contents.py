@@ -2,7 +2,6 @@
 libraries, and warnings of old versions.
 """
 
-import platform
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +15,10 @@ from aiostream_ds.packaging.linked_libraries import (
     find_linked,
     python_libraries,
 )
-from aiostream_ds.packaging.python_runtime import Runtime, interpreter_path
+from aiostream_ds.packaging.python_files import PythonFiles
+from aiostream_ds.packaging.python_runtime import Runtime
 from aiostream_ds.packaging.sbom import Sbom
-from aiostream_ds.packaging.system_packages import SystemPackage, owner_of, system_packages
+from aiostream_ds.packaging.system_packages import SystemPackage, system_packages
 
 __all__ = ["describe_contents"]
 
@@ -27,6 +27,7 @@ def describe_contents(
     sbom: Sbom,
     root: Path,
     runtime: Runtime,
+    python: PythonFiles,
     packages: Iterable[Package],
     libraries: Iterable[Path],
 ) -> list[str]:
@@ -39,22 +40,22 @@ def describe_contents(
         PackagingError: The packaged Python does not run.
     """
     of_python = python_libraries(root, runtime)
-    owner = owner_of(interpreter_path())
-    python = sbom.add_python(platform.python_version(), owner)
+    owner = python.owner_of(python.program)
+    component = sbom.add_python(python.version, owner)
     for library in of_python.linked:
-        sbom.add_library(library, python)
+        sbom.add_library(library, component)
     for package in packages:
         _describe_package(sbom, root / "py", package, of_python)
     unmaintained = {library.name: library.version for library in of_python.linked}
-    for one in system_packages(libraries):
+    for one in system_packages(libraries, python.owner_of):
         if one.version:
             sbom.add_system_package(one)
             _copy_licenses(one, root / "licenses")
         elif not one.name.startswith("libpython"):  # nobody installed it: built here, like Python
             library = of_python.shared.get(one.name, Library(one.name))
-            sbom.add_library(library, python)
+            sbom.add_library(library, component)
             unmaintained[library.name] = library.version
-    return list(find_faults("" if owner else platform.python_version(), unmaintained))
+    return list(find_faults("" if owner else python.version, unmaintained))
 
 
 def _describe_package(sbom: Sbom, py: Path, package: Package, of_python: PythonLibraries) -> None:

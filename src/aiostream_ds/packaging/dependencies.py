@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from aiostream_ds.packaging.findings import PackagingError
 
-__all__ = ["Package", "distributions_of", "resolve"]
+__all__ = ["Package", "distributions_of", "package_of", "resolve"]
 
 _METADATA = ("METADATA", "entry_points.txt", "LICENSE", "LICENCE", "COPYING", "NOTICE", "AUTHORS")
 """How the names of the needed files in a `.dist-info` folder start. Libraries look up entry points
@@ -45,8 +45,10 @@ class Package(NamedTuple):
     files: dict[str, Path]
 
 
-def resolve(wanted: Iterable[str]) -> list[Package]:
+def resolve(wanted: Iterable[str], processor: str = "") -> list[Package]:
     """The packages for these requirements (which may have extras) and their dependencies, sorted.
+
+    `processor` is the kernel's name of that of another machine; "" for this one.
 
     Raises:
         PackagingError: One is not installed, or its version does not match.
@@ -54,6 +56,7 @@ def resolve(wanted: Iterable[str]) -> list[Package]:
     installed: dict[str, metadata.Distribution] = {}
     seen: set[tuple[str, str]] = set()
     queue = [(_parse(text), "") for text in wanted]
+    environment = {"platform_machine": processor} if processor else {}
     while queue:
         requirement, required_by = queue.pop()
         name = canonicalize_name(requirement.name)
@@ -66,9 +69,9 @@ def resolve(wanted: Iterable[str]) -> list[Package]:
             seen.add((name, extra))
             for text in installed[name].requires or ():
                 inner = _parse(text)
-                if inner.marker is None or inner.marker.evaluate({"extra": extra}):
+                if inner.marker is None or inner.marker.evaluate(environment | {"extra": extra}):
                     queue.append((inner, name))
-    return [_package(name, installed[name]) for name in sorted(installed)]
+    return [package_of(installed[name]) for name in sorted(installed)]
 
 
 def _parse(text: str) -> Requirement:
@@ -113,7 +116,9 @@ def distributions_of(modules: Iterable[str]) -> set[str]:
     return {name for module in modules for name in by_module.get(module, ())}
 
 
-def _package(name: str, distribution: metadata.Distribution) -> Package:
+def package_of(distribution: metadata.Distribution) -> Package:
+    """The package that a distribution is."""
+    name = canonicalize_name(distribution.metadata["Name"])
     about = distribution.metadata
     license = (about.get_all("License-Expression") or about.get_all("License") or [""])[0]
     classified = [

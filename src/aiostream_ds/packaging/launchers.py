@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from aiostream_ds.packaging.cache import cache_folder
 from aiostream_ds.packaging.findings import PackagingError
 
 __all__ = [
@@ -31,7 +33,7 @@ PLATFORMS = (
 )
 """The platforms of launchers. Only linux/amd64 is tested; the others are cross-compiled."""
 
-_PREBUILT = Path(__file__).parent / "launchers"
+_DISTRIBUTION, _PREBUILT = "aiostream-ds", "aiostream-ds-launchers"
 _CHECKOUT = Path(__file__).parents[3]
 
 
@@ -44,22 +46,52 @@ def launcher(system: str, *, bridge: bool = False) -> Path:
     if system not in PLATFORMS:
         raise PackagingError(f"platform must be {', '.join(PLATFORMS)}, got {system!r}")
     name = f"{'bridge' if bridge else 'launch'}_{system.replace('/', '_')}"
-    prebuilt = _PREBUILT / name
-    if prebuilt.is_file():
+    prebuilt = _prebuilt(name)
+    if prebuilt is not None:
         return prebuilt
-    builder = _CHECKOUT / "launcher/build.py"
-    if not builder.is_file() or shutil.which("go") is None:
+    sources, folder = _sources_and_folder()
+    if shutil.which("go") is None:
         raise PackagingError(
-            f"this installation has no launcher for {system}; install a wheel of aiostream-ds that "
-            "has one, or use a checkout with go on PATH"
+            f"this installation has no launcher for {system}; use pip install "
+            f"{_PREBUILT}=={version(_DISTRIBUTION)}, or install Go, which builds it"
         )
-    folder = _CHECKOUT / "build/launchers"
     done = subprocess.run(
-        [sys.executable, builder, folder, name], capture_output=True, text=True, check=False
+        [sys.executable, "-B", sources / "build.py", folder, name],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise PackagingError(f"the launcher for {system} cannot be built: {done.stderr.strip()}")
     return folder / name
+
+
+def _prebuilt(name: str) -> Path | None:
+    """The launcher of the distribution with all of them, if that is installed.
+
+    Raises:
+        PackagingError: It is of another version.
+    """
+    try:
+        installed = version(_PREBUILT)
+        from aiostream_ds_launchers import FOLDER
+    except (PackageNotFoundError, ImportError):
+        return None
+    if installed != version(_DISTRIBUTION):
+        raise PackagingError(
+            f"{_PREBUILT} must be version {version(_DISTRIBUTION)}, got {installed}; use pip "
+            f"install {_PREBUILT}=={version(_DISTRIBUTION)}"
+        )
+    path: Path = FOLDER / name
+    return path if path.is_file() else None
+
+
+def _sources_and_folder() -> tuple[Path, Path]:
+    """The folder of the launchers' sources, and where they are built: for a wheel in the user's
+    cache."""
+    if (_CHECKOUT / "launcher/build.py").is_file():
+        return _CHECKOUT / "launcher", _CHECKOUT / "build/launchers"
+    return Path(__file__).parent / "launcher", cache_folder("launchers")
 
 
 def current_platform() -> str:
@@ -88,10 +120,14 @@ import sys
 HERE = __file__.rpartition("/")[0] or "."
 '''
 
+_FLAGS = ("-I", "-S", "-B", "-E", "-s", "-X", "-W", "-O", "-c", "-m")
+"""Options of Python with which modules such as multiprocessing start it."""
+
 _BUNDLED = """\
 # The standard library first, which most imports are from. It is not zipped.
 sys.path[:] = [path for path in sys.path if not path.endswith(".zip")]
 sys.path += [HERE + "/app", HERE + "/py"]
+sys.executable = HERE + "/{executable}"  # child processes also need this file
 
 from _frozen_importlib_external import (
     SourceFileLoader,
@@ -102,8 +138,17 @@ from _imp import _fix_co_filename
 from marshal import loads
 
 
+def read():
+    with open(HERE + "/start.bin", "rb") as file:
+        return loads(file.read())
+
+
 def code(loader, name):
-    result = loads(modules.pop(name)[2])
+    package, path, data = modules[name]
+    if data is None:  # imported once more
+        data = read()[name][2]
+    modules[name] = package, path, None
+    result = loads(data)
     _fix_co_filename(result, loader.path)
     return result
 
@@ -119,7 +164,7 @@ class Sourceless(SourcelessFileLoader):
 
 
 class Preloaded:
-    # Finds the modules in start.bin, each once; sys.path has the others.
+    # Finds the modules in start.bin; sys.path has the others.
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -134,13 +179,42 @@ class Preloaded:
         )
 
 
-modules = {}
 try:
-    with open(HERE + "/start.bin", "rb") as file:
-        modules = loads(file.read())
-except OSError:
-    pass
+    modules = read()
+except (OSError, EOFError, ValueError, TypeError) as error:
+    sys.stderr.write(
+        '{{"@level": "error", "@module": "start", "@message": "the package is incomplete: '
+        'start.bin cannot be read (%s); unpack it again"}}\\n' % type(error).__name__
+    )
+    sys.exit(1)
 sys.meta_path.insert(-1, Preloaded)  # before the finder for sys.path
+
+
+def run_as_python(words):
+    # `-c CODE`, `-m MODULE` or a file, as for `python`: sys.executable is the launcher
+    import runpy
+
+    while words[0] in ("-X", "-W"):
+        del words[:2]
+    kind = words[0]
+    if kind in ("-c", "-m"):
+        sys.argv[:] = [kind, *words[2:]]
+        if kind == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(words[1], "<string>", "exec"), {{"__name__": "__main__"}})
+    elif kind.endswith(".py"):
+        sys.argv[:] = words
+        runpy.run_path(kind, run_name="__main__")
+    else:
+        run_as_python(words[1:])
+
+
+if sys.argv[1:] and (sys.argv[1].endswith(".py") or sys.argv[1][:2] in {flags}):
+    del __file__  # multiprocessing would run this file in its children
+    gc.enable()
+    run_as_python(sys.argv[1:])
+    sys.exit()
 """
 
 _HOST = """\
@@ -193,9 +267,14 @@ main()
 """
 
 
-def start_file(runtime: str, target: tuple[str, str] | None) -> str:
-    """The text of start.py; `target` is a module and a class, or None for the built-in plugin."""
-    paths = _BUNDLED if runtime == "bundled" else _HOST
+def start_file(runtime: str, target: tuple[str, str] | None, executable: str) -> str:
+    """The text of start.py.
+
+    `target` is a module and a class, or None for the built-in plugin; `executable` is the name of
+    the launcher.
+    """
+    bundled = _BUNDLED.format(executable=executable, flags=_FLAGS)
+    paths = bundled if runtime == "bundled" else _HOST
     end = _BUILTIN if target is None else _CLASS.format(module=target[0], name=target[1])
     return _HEAD + paths + _COMMAND + end
 

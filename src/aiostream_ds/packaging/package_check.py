@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from aiostream_ds.packaging.archive import EXECUTABLE
+from aiostream_ds.packaging.costs import describe_costs, describe_large
 from aiostream_ds.packaging.elf import is_elf, read_elf
 from aiostream_ds.packaging.findings import Finding, Level, PackagingError, megabytes
 from aiostream_ds.packaging.manifest import ID, VERSION, read_manifest
@@ -60,8 +61,15 @@ def check_folder(folder: Path, *, root_url: str = "") -> Iterator[Finding]:
     yield from _report("executables", executables, "mode 0755, for the right machines")
     yield from _report("files", _check_files(folder), "regular, with names that can be signed")
     yield from _check_signature(folder, root_url)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    yield Finding(Level.OK, "size", f"{megabytes(size)} unpacked")
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    total = megabytes(sum(sizes.values()))
+    yield Finding(Level.OK, "size", f"{total} unpacked: {describe_costs(sizes)}")
+    for text, cure in describe_large(folder, sizes):
+        yield Finding(Level.OK, "size", text, cure)
 
 
 def _report(subject: str, problems: Problems, ok: str) -> Iterator[Finding]:

@@ -26,15 +26,21 @@ DISTRIBUTION = "aiostream-ds"
 
 _UNUSED = tuple(
     f"aiostream_ds/{folder}/"
-    for folder in ("console", "static", "packaging/builtin", "packaging/launchers")
+    for folder in ("console", "static", "packaging/builtin", "packaging/launcher")
 )
 """What a running plugin does not use of this distribution."""
 
 
 def required_packages(
-    config: BuildConfig, project: Project | None, imports: Imports | None, progress: Progress
+    config: BuildConfig,
+    project: Project | None,
+    imports: Imports | None,
+    processor: str,
+    progress: Progress,
 ) -> list[Package]:
     """The packages that the plugin needs; without a project those of the built-in plugin.
+
+    `processor` is that of another machine, as for `resolve`.
 
     Raises:
         PackagingError: One is not installed, or its version does not match.
@@ -46,7 +52,7 @@ def required_packages(
         wanted += project.requires
         wanted += [str(text) for text in project.table.get("with", ())]
         wanted += sorted(distributions_of(imports.packages))
-    return resolve(wanted)
+    return resolve(wanted, processor)
 
 
 def _requirements_of_sources(progress: Progress) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Copies the running interpreter into a package: the program, the standard library, the shared
+"""Copies an interpreter into a package: the program, the standard library, the shared
 libraries that they need, and the libc. Linux only.
 
 The loader in the package starts it (`ld-linux… --library-path rt/lib rt/bin/python3.x`), so it uses
@@ -9,15 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from aiostream_ds.packaging.elf import read_elf
 from aiostream_ds.packaging.findings import PackagingError
+from aiostream_ds.packaging.python_files import PythonFiles
 
-__all__ = ["Runtime", "copy_libraries", "copy_runtime", "interpreter_path", "run_python"]
+__all__ = ["Runtime", "copy_libraries", "copy_runtime", "run_python"]
 
 _EXCLUDED_FOLDERS = set(
     """
@@ -44,48 +44,28 @@ _MISSING = re.compile(r"^\s*(\S+) => not found$", re.M)
 
 
 class Runtime(NamedTuple):
-    """Paths of the runtime, relative to the package."""
+    """Paths of the runtime, relative to the package; `emulator` is a program of this machine."""
 
     loader: str
     loader_flags: str
     interpreter: str
     libraries: str
     library: str
+    emulator: str = ""
 
 
-def interpreter_path() -> Path:
-    """The running interpreter, also in a virtual environment."""
-    return Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
-
-
-def copy_runtime(root: Path) -> Runtime:
-    """Copy the interpreter and the standard library into `root/rt`.
-
-    Raises:
-        PackagingError: This interpreter cannot be copied.
-    """
-    if not sys.platform.startswith("linux"):
-        raise PackagingError(
-            f"a package with its own Python must be made on Linux, got {sys.platform}; "
-            "use --runtime host or --address"
-        )
-    program = interpreter_path()
-    loader = Path(read_elf(program).interpreter)
-    if not loader.is_file():
-        raise PackagingError(
-            f"expected a dynamically linked Python, got {program}; use --runtime host or --address"
-        )
-    standard = Path(sysconfig.get_path("stdlib"))
-    version = standard.name
+def copy_runtime(root: Path, python: PythonFiles) -> Runtime:
+    """Copy the interpreter and the standard library into `root/rt`."""
+    version = python.standard.name
     interpreter = root / "rt/bin" / version
     library = root / "rt" / sys.platlibdir / version
     interpreter.parent.mkdir(parents=True)
     (root / "rt/lib").mkdir(exist_ok=True)
-    shutil.copyfile(program, interpreter)
-    shutil.copytree(standard, library, ignore=_ignored)
-    compiled = Path(sysconfig.get_config_var("DESTSHARED") or standard / "lib-dynload")
-    if not (library / "lib-dynload").is_dir() and compiled.is_dir():
-        shutil.copytree(compiled, library / "lib-dynload", ignore=_ignored)
+    shutil.copyfile(python.program, interpreter)
+    shutil.copytree(python.standard, library, ignore=_ignored)
+    if not (library / "lib-dynload").is_dir() and python.compiled.is_dir():
+        shutil.copytree(python.compiled, library / "lib-dynload", ignore=_ignored)
+    loader = python.loader
     shutil.copyfile(loader.resolve(), root / "rt/lib" / loader.name)
     return Runtime(
         loader=f"rt/lib/{loader.name}",
@@ -93,6 +73,7 @@ def copy_runtime(root: Path) -> Runtime:
         interpreter=f"rt/bin/{version}",
         libraries="rt/lib",
         library=library.relative_to(root).as_posix(),
+        emulator=python.emulator,
     )
 
 
@@ -108,7 +89,9 @@ def _ignored(folder: str, names: list[str]) -> list[str]:
     ]
 
 
-def copy_libraries(root: Path, runtime: Runtime, originals: Iterable[Path]) -> list[Path]:
+def copy_libraries(
+    root: Path, runtime: Runtime, python: PythonFiles, originals: Iterable[Path]
+) -> list[Path]:
     """Copy every shared library that the interpreter, its modules and `originals` need; returns
     their original paths.
 
@@ -118,16 +101,14 @@ def copy_libraries(root: Path, runtime: Runtime, originals: Iterable[Path]) -> l
     Raises:
         PackagingError: A library that a package needs is missing.
     """
-    program = interpreter_path()
-    loader = Path(read_elf(program).interpreter)
     packages = [path.resolve() for path in originals]
     included = {path.name for path in packages}
     found: dict[str, Path] = {}
-    for path in (program, *packages):
-        _resolve(loader, path, found, included)
+    for path in (python.program, *packages):
+        _resolve(python, path, found, included)
     for module in sorted((root / runtime.library / "lib-dynload").glob("*.so")):
         try:
-            _resolve(loader, module, found, included)
+            _resolve(python, module, found, included)
         except PackagingError:
             module.unlink()
     libc = next((p for n, p in found.items() if n.startswith("libc.")), None)
@@ -141,21 +122,54 @@ def copy_libraries(root: Path, runtime: Runtime, originals: Iterable[Path]) -> l
     return [found[name] for name in sorted(found)]
 
 
-def _resolve(loader: Path, path: Path, found: dict[str, Path], included: set[str]) -> None:
-    """Add to `found` what the loader would load for `path`."""
-    done = subprocess.run(
-        [loader, "--list", path], capture_output=True, text=True, check=False, errors="replace"
-    )
-    listed = _LISTED.findall(done.stdout)
-    missing = [name for name in _MISSING.findall(done.stdout) if name not in included]
+def _resolve(python: PythonFiles, path: Path, found: dict[str, Path], included: set[str]) -> None:
+    """Add to `found` the libraries that would be loaded for `path`."""
+    search = _search if python.library_folders else _ask_loader
+    listed, missing = search(python, path, included)
     if missing:
         raise PackagingError(
             f"{path} needs {', '.join(missing)}; install the library that is missing"
         )
-    for name, target in listed:
-        base = name.rpartition("/")[2]
-        if base not in included and base != loader.name and target.startswith("/"):
-            found.setdefault(base, Path(target))
+    for name, target in listed.items():
+        if name not in included and name != python.loader.name:
+            found.setdefault(name, target)
+
+
+_Listed = tuple[dict[str, Path], list[str]]
+
+
+def _ask_loader(python: PythonFiles, path: Path, included: set[str]) -> _Listed:
+    """What this machine's loader loads for `path`, and what it does not find."""
+    done = subprocess.run(
+        [python.loader, "--list", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        errors="replace",
+    )
+    listed = {
+        name.rpartition("/")[2]: Path(target)
+        for name, target in _LISTED.findall(done.stdout)
+        if target.startswith("/")
+    }
+    return listed, [name for name in _MISSING.findall(done.stdout) if name not in included]
+
+
+def _search(python: PythonFiles, path: Path, included: set[str]) -> _Listed:
+    """The same for files of another machine: the loader's search is repeated in its folders."""
+    listed: dict[str, Path] = {}
+    missing, queue = [], [path]
+    while queue:
+        for name in read_elf(queue.pop()).needed:
+            if name in listed or name in included or name == python.loader.name:
+                continue
+            folders = [folder for folder in python.library_folders if (folder / name).is_file()]
+            if not folders:
+                missing.append(name)
+                continue
+            listed[name] = folders[0] / name
+            queue.append(listed[name])
+    return listed, missing
 
 
 def run_python(root: Path, runtime: Runtime, code: str, *arguments: str) -> str:
@@ -165,12 +179,14 @@ def run_python(root: Path, runtime: Runtime, code: str, *arguments: str) -> str:
         PackagingError: It failed; the message has the end of its output.
     """
     command = [
+        *([runtime.emulator] if runtime.emulator else []),
         str(root / runtime.loader),
         *runtime.loader_flags.split(),
         "--library-path",
         str(root / runtime.libraries),
         str(root / runtime.interpreter),
         *("-I", "-S", "-B", "-X", "utf8"),
+        *([str(root / "start.py")] if (root / "start.bin").is_file() else []),
         *("-c", code, str(root), *arguments),
     ]
     (root / runtime.loader).chmod(0o755)

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -37,9 +37,14 @@ class SystemPackage(msgspec.Struct, frozen=True, order=True):
         return "-".join(filter(None, (self.distribution, release.get("VERSION_ID", ""))))
 
 
-def system_packages(libraries: Iterable[Path]) -> list[SystemPackage]:
-    """The packages that installed these libraries; an unknown library has its own name."""
-    return sorted({owner_of(path) or SystemPackage(path.name) for path in libraries})
+def system_packages(
+    libraries: Iterable[Path], owner: Callable[[Path], "SystemPackage | None"]
+) -> list[SystemPackage]:
+    """The packages that installed these libraries; an unknown library has its own name.
+
+    `owner` is `owner_of`, or finds the packages of another machine.
+    """
+    return sorted({owner(path) or SystemPackage(path.name) for path in libraries})
 
 
 def owner_of(path: Path) -> SystemPackage | None:

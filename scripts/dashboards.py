@@ -306,6 +306,7 @@ def mqtt() -> Json:
             (12, 10),
             query("topics", exact=False, topic="${topic}"),
             **NEWEST,
+            **newest_first(),
         ),
     )
 
@@ -469,7 +470,7 @@ def messages(source: str, description: str, name: str) -> Json:
                 "dedupStrategy": "none",
             },
         ),
-        panel("table", "Rows of the last 10 s", (12, 10), stock, **NEWEST),
+        panel("table", "Rows of the last 10 s", (12, 10), stock, **NEWEST, **newest_first()),
     )
 
 

@@ -137,6 +137,15 @@ def test_the_plugin_offers_each_dashboard_for_import():
     assert len(offered) == len(PROVISIONED)
 
 
+@EACH
+def test_a_table_of_rows_has_the_newest_at_its_top_with_milliseconds(model):
+    for panel in model["panels"]:
+        if panel["type"] == "table" and "last 10 s" in panel["title"]:
+            assert panel["options"]["sortBy"] == [{"displayName": "time", "desc": True}]
+            (time,) = panel["fieldConfig"]["overrides"]
+            assert time["properties"][0] == {"id": "unit", "value": "time:HH:mm:ss.SSS"}
+
+
 @pytest.mark.parametrize(
     "page", ["docs/configure.md", "docs/sources.md", "builtin/plugin-readme.md"]
 )

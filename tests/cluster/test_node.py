@@ -94,6 +94,19 @@ async def nodes() -> AsyncIterator[Nodes]:
         await asyncio.gather(*made.tasks, return_exceptions=True)
 
 
+async def test_a_node_gives_up_what_the_engine_has_as_its_own_long_after_it_has_left():
+    async with nodes() as made:
+        first, second = await made.node(), await made.node()
+        _, task = await made.run(first)
+        task.cancel()
+        await asyncio.sleep(600)
+        made.server.channels["c"].node = first.name  # the resignation is lost
+        b, _ = await made.run(second)
+        assert b.roles[-1] is Role.FOLLOWER
+        await asyncio.sleep(3)
+        assert b.roles[-1] is Role.OWNER
+
+
 async def test_the_first_node_owns_a_channel_and_all_receive_its_messages():
     async with nodes() as made:
         (a, _), (b, _) = await made.run(await made.node()), await made.run(await made.node())

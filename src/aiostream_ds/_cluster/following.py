@@ -18,6 +18,7 @@ async def follow(channel: Participation) -> None:
     follower = channel.follower
     channel.has_followed = True
     channel.check.restart(follower.position)
+    channel.begin_to_doubt()
     while not channel.is_away:
         channel.seen_term = follower.term
         channel.set_role(Role.FOLLOWER, follower.owner)
@@ -51,4 +52,9 @@ async def _take_if_free(channel: Participation) -> bool:
         if follower.term != term:  # another node was faster
             channel.is_owner_gone = False
             return False
-    return await channel.take_on()
+    is_silent = not channel.is_owner_gone
+    if await channel.take_on():
+        return True
+    if is_silent:
+        await channel.ask_owner()
+    return False

@@ -50,6 +50,7 @@ class ChannelMember(Participation):
         if self.has_joined and self.role is not Role.LOCAL:
             self.follower.reconnected()
             self.check.now()
+            self.begin_to_doubt()
             self.wake()
 
     def check_owner(self, alive: frozenset[str]) -> None:

@@ -1,5 +1,6 @@
 """A process of the cluster: its lease, its channels, and their events."""
 
+import re
 from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
@@ -13,6 +14,7 @@ from aiostream_ds._cluster.entries import EntryCodec, TermStart
 from aiostream_ds._cluster.lease import Lease
 from aiostream_ds._cluster.member import ChannelMember, give_up
 from aiostream_ds._cluster.node_options import NodeCounters, NodeOptions
+from aiostream_ds._cluster.participation import doubts_of
 from aiostream_ds._cluster.sharing import Role, Sink, UpstreamSource
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import ConfigError
@@ -29,6 +31,7 @@ _PER_NODE = 0.001  # seconds for each node of the cluster, between two questions
 _AT_ONCE = 16  # channels that are given up at a time
 _REMEMBER = 60.0  # seconds for which a resignation is repeated when the engine was away
 _FULL_CHECK = 4  # each so many questions all channels are compared, not only when a node has died
+_NAME = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9_.-]*")  # of a channel
 
 
 class ChannelState(NamedTuple):
@@ -108,6 +111,7 @@ class ClusterNode:
         self._all_left = anyio.Event()
         self._is_open = self._is_closing = False
         self._group: TaskGroup | None = None
+        self.listen(doubts_of(name), self._doubted)
 
     async def __aenter__(self) -> Self:
         """Open the engine, and get a lease.
@@ -328,6 +332,16 @@ class ClusterNode:
     def _notify_lease(self) -> None:
         self._lease_changed.set()
         self._lease_changed = anyio.Event()
+
+    def _doubted(self, event: Event) -> None:
+        """Another node asks whether this one owns a channel, as the engine has it."""
+        if not isinstance(event, Sent):
+            return
+        channel = event.payload.decode("ascii", "replace")
+        is_known = channel in self._members or channel in self._given_up
+        if not is_known and _NAME.fullmatch(channel):
+            self.give_up_later(channel)
+            self._may_give_up.set()
 
     async def _give_up_rest(self) -> None:
         """Give up what was left while the engine was away. A task of its own: it must not delay

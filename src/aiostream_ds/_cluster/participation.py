@@ -15,13 +15,15 @@ from aiostream_ds._cluster.position_check import PositionCheck
 from aiostream_ds._cluster.sharing import Incoming, Role, Sink, UpstreamSource
 from aiostream_ds._cluster.source_reading import read_gap
 
-__all__ = ["RETRY", "EngineAway", "MemberNode", "Participation"]
+__all__ = ["RETRY", "EngineAway", "MemberNode", "Participation", "doubts_of"]
 
 RETRY = 0.05
 """Seconds before a call is repeated; doubled each time."""
 
 _LONGEST_RETRY = 0.5
 _JOIN_RATE = 5_000  # channels that a node joins or takes in a second
+
+_DOUBTS = 2  # questions to an owner that is silent
 
 _Result = TypeVar("_Result")
 _Args = TypeVarTuple("_Args")
@@ -56,6 +58,12 @@ class MemberNode(Protocol):
     def channel_count(self) -> int: ...
 
 
+def doubts_of(node: str) -> str:
+    """Where a node is asked whether it owns a channel: an engine that has lost writes may have it
+    as the owner again, long after it has given the channel up."""
+    return f"_doubts.{node}"
+
+
 class EngineAway(Exception):
     """The engine does not answer for this channel: run an upstream on this node."""
 
@@ -88,6 +96,7 @@ class Participation:
         self.start = b""
         self.pending: bytes | None = None
         self.away = ""
+        self._doubts = 0
         self.log_lock = anyio.Lock(fast_acquire=True)
         self.is_done = self.is_owner_gone = False
         self.has_joined = self.has_followed = self.has_delivered_local = False
@@ -160,6 +169,18 @@ class Participation:
         if ownership.taken:
             self.follower.event(Entry(EntryId(self.term, 0), ownership.last, self.start))
         return ownership.taken
+
+    def begin_to_doubt(self) -> None:
+        """The owner may not know that it is one."""
+        self._doubts = _DOUBTS
+
+    async def ask_owner(self) -> None:
+        """Send the owner of a channel without messages the question whether it is one: it gives up
+        what it does not run."""
+        owner = self.follower.owner
+        if self._doubts and self.follower.request is None and owner in self.node.alive:
+            self._doubts -= 1
+            await self.ask(self.engine.send, doubts_of(owner), self.name.encode())
 
     async def catch_up(self) -> None:
         """Read what the follower needs."""

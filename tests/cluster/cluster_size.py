@@ -27,34 +27,35 @@ from tests.cluster.model_engine import ModelEngine, ModelServer
 SIZES = ((3, 100), (10, 1_000), (100, 10_000), (1_000, 100_000))
 """Nodes and channels."""
 
-PLAYED = 50  # channels
+PLAYED = 50  # channels with messages, and as many without
 SERVERS = 3  # with viewers of a channel
-SETTLED = 25.0  # seconds until intervals have grown
-MEASURED = 12.0  # seconds
+SETTLED = 14.0  # seconds until intervals have grown
+MEASURED = 6.0  # seconds
 LATENCY = (0.0005, 0.004)  # seconds of one way
 PICTURE = Path(__file__).parents[2] / "docs" / "cluster-size.svg"
 
 
 class Counts(NamedTuple):
-    """Calls of the engine in a second."""
+    """Calls of the engine in a second: of nodes, and of all channels if they are silent, or have
+    one message a second."""
 
     nodes: float
-    channels: float
+    silent: float
+    busy: float
 
 
 class Found(NamedTuple):
     """One size.
 
     Attributes:
-        silent, busy: with channels without messages, and with one message a second.
+        calls: while nothing happens.
         peak: calls of silent channels in the busiest second after the death of an owner.
         takeover: seconds until all channels of that node had owners.
     """
 
     nodes: int
     channels: int
-    silent: Counts
-    busy: Counts
+    calls: Counts
     peak: float
     takeover: float
 
@@ -64,13 +65,15 @@ class CountingServer(ModelServer):
 
     def __init__(self) -> None:
         super().__init__(entries=20)
-        self.of_nodes = self.of_channels = 0
+        self.of_nodes = self.of_silent = self.of_busy = 0
 
     def count(self, name: str, channel: object) -> None:
         if name in ("renew", "release") or channel == NODES:
             self.of_nodes += 1
+        elif str(channel).startswith("busy"):
+            self.of_busy += 1
         else:
-            self.of_channels += 1
+            self.of_silent += 1
 
 
 class CountingEngine(ModelEngine):
@@ -109,23 +112,26 @@ class Viewers:
 class Cluster:
     """The nodes, and the channels that are played."""
 
-    def __init__(self, nodes: int, channels: int, interval: float) -> None:
+    def __init__(self, nodes: int, channels: int) -> None:
         self.loop = FrozenLoop()
         self.random = random.Random(nodes)
         self.server = CountingServer()
-        self.interval = interval
         self.nodes, self.channels = nodes, channels
         self.factor = channels / PLAYED
         self.engines: list[CountingEngine] = []
         self.members: list[SizedNode] = []
-        self.viewers: dict[tuple[int, int], Viewers] = {}
+        self.viewers: dict[tuple[str, int], Viewers] = {}
         self.tasks: list[asyncio.Task[Any]] = []
         self.ends = asyncio.Event()
 
-    async def source(self, resume: Incoming | None) -> AsyncGenerator[Outgoing, None]:
+    async def silence(self, resume: Incoming | None) -> AsyncGenerator[Outgoing, None]:
+        await asyncio.sleep(1e9)
+        yield Outgoing(b"row")
+
+    async def rows(self, resume: Incoming | None) -> AsyncGenerator[Outgoing, None]:
         cursor = 0 if resume is None or resume.cursors is None else resume.cursors.last
         while True:
-            await asyncio.sleep(self.interval * self.random.uniform(0.9, 1.1))
+            await asyncio.sleep(self.random.uniform(0.9, 1.1))
             yield Outgoing(b"row", b"schema", CursorRange("e", cursor, cursor + 1))
             cursor += 1
 
@@ -147,25 +153,28 @@ class Cluster:
             await self.ends.wait()
 
     def view(self) -> None:
-        for channel in range(PLAYED):
+        names = [f"{kind}{number}" for number in range(PLAYED) for kind in ("busy", "silent")]
+        for name in names:
+            source = self.rows if name.startswith("busy") else self.silence
             for number in self.random.sample(range(self.nodes), min(SERVERS, self.nodes)):
-                viewers = self.viewers[channel, number] = Viewers()
+                viewers = self.viewers[name, number] = Viewers()
                 node = self.members[number]
-                work = node.run_channel(f"c{channel}", self.source, viewers)
+                work = node.run_channel(name, source, viewers)
                 self.tasks.append(self.loop.task_of(node.name, work))
 
     async def measure(self, seconds: float) -> Counts:
         server = self.server
-        nodes, channels = server.of_nodes, server.of_channels
+        nodes, silent, busy = server.of_nodes, server.of_silent, server.of_busy
         await asyncio.sleep(seconds)
         return Counts(
             (server.of_nodes - nodes) / seconds,
-            (server.of_channels - channels) * self.factor / seconds,
+            (server.of_silent - silent) * self.factor / seconds,
+            (server.of_busy - busy) * self.factor / seconds,
         )
 
     async def kill_an_owner(self) -> tuple[float, float]:
         """The calls of the busiest second, and the seconds until each channel has an owner."""
-        owned: dict[int, list[int]] = {}
+        owned: dict[int, list[str]] = {}
         for (channel, number), viewers in self.viewers.items():
             if viewers.role_now is Role.OWNER:
                 owned.setdefault(number, []).append(channel)
@@ -175,17 +184,17 @@ class Cluster:
         engine.disconnect(again=False)
         self.loop.stop_node(f"n{victim}")
         died = self.loop.time()
-        waiting, peaks, before = set(owned[victim]), [0.0], self.server.of_channels
+        waiting, peaks, before = set(owned[victim]), [0.0], self.server.of_silent
         ends, second, found = died + 4.0, died + 1.0, 0.0
         while self.loop.time() < ends:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
             for (channel, number), viewers in self.viewers.items():
                 if number != victim and viewers.role_now is Role.OWNER and channel in waiting:
                     waiting.discard(channel)
                     found = self.loop.time() - died
             if self.loop.time() >= second:
-                peaks.append((self.server.of_channels - before) * self.factor)
-                before, second = self.server.of_channels, second + 1.0
+                peaks.append((self.server.of_silent - before) * self.factor)
+                before, second = self.server.of_silent, second + 1.0
         assert not waiting, f"no owner of {waiting}"
         self.loop.continue_node(f"n{victim}")
         return max(peaks), found
@@ -205,16 +214,13 @@ class Cluster:
 
 def measure(nodes: int, channels: int) -> Found:
     """Play one size."""
-    results = []
-    for interval in (1e6, 1.0):
-        cluster = Cluster(nodes, channels, interval)
-        try:
-            results.append(cluster.loop.run_until_complete(cluster.play()))
-        finally:
-            cluster.loop.settle()
-            cluster.loop.close()
-    (silent, peak, takeover), (busy, _, _) = results
-    return Found(nodes, channels, silent, busy, peak, takeover)
+    cluster = Cluster(nodes, channels)
+    try:
+        calls, peak, takeover = cluster.loop.run_until_complete(cluster.play())
+        cluster.loop.settle()
+    finally:
+        cluster.loop.close()
+    return Found(nodes, channels, calls, peak, takeover)
 
 
 def main() -> None:
@@ -246,9 +252,9 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 60, 46, 400, 220
 def picture(found: Sequence[Found]) -> str:
     """Calls a second and channel, by the number of channels."""
     lines = {
-        "silent": [each.silent.channels / each.channels for each in found],
-        "busy": [each.busy.channels / each.channels for each in found],
-        "nodes": [each.silent.nodes / each.channels for each in found],
+        "silent": [each.calls.silent / each.channels for each in found],
+        "busy": [each.calls.busy / each.channels for each in found],
+        "nodes": [each.calls.nodes / each.channels for each in found],
     }
     names = {
         "silent": "channels without messages",

@@ -65,7 +65,8 @@ func (c conf) install(here string, arguments []string, executable string) error 
 }
 
 func tryStart(program string) error {
-	process, err := os.StartProcess(program, []string{program, installed}, &os.ProcAttr{})
+	files := []*os.File{os.Stdin, os.Stdout, os.Stderr} // without them Go needs /dev/null
+	process, err := os.StartProcess(program, []string{program, installed}, &os.ProcAttr{Files: files})
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func tryStart(program string) error {
 // copyAll copies the names in contents only: in a container the package is the root folder, next to
 // those of the system.
 func (c conf) copyAll(here, to string) error {
-	if err := os.Mkdir(to, 0o755); err != nil {
+	if err := makeFolder(to); err != nil {
 		return err
 	}
 	for _, name := range strings.Split(c["contents"], "/") {
@@ -100,16 +101,20 @@ func (c conf) copyAll(here, to string) error {
 	return nil
 }
 
+func makeFolder(path string) error {
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755) // whatever the umask is
+}
+
 func copyOne(from, to string, entry fs.DirEntry) error {
 	info, err := entry.Info()
 	if err != nil {
 		return err
 	}
 	if entry.IsDir() {
-		if err := os.Mkdir(to, 0o755); err != nil {
-			return err
-		}
-		return os.Chmod(to, 0o755) // whatever the umask is
+		return makeFolder(to)
 	}
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("expected a regular file, got %s", from)

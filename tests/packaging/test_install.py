@@ -16,18 +16,18 @@ pytestmark = [pytest.mark.package, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def remote(package: Package, author: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small package, for a plugin that runs elsewhere."""
-    out = tmp_path_factory.mktemp("remote")
-    words = (author, "-o", out, "--id", "acme-plant-datasource", "--address", "plugin:10000")
-    package(*words, "--no-zip")
+def packaged(package: Package, author: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small package, for the machine's Python."""
+    out = tmp_path_factory.mktemp("packaged")
+    words = (author, "-o", out, "--id", "acme-plant-datasource", "--runtime", "host")
+    package(*words, "--no-zip", "--include", author.parent / "data")
     return out / "acme-plant-datasource"
 
 
 @pytest.fixture
-def source(remote: Path, tmp_path: Path) -> Path:
+def source(packaged: Path, tmp_path: Path) -> Path:
     """A copy of it."""
-    return Path(shutil.copytree(remote, tmp_path / "source"))
+    return Path(shutil.copytree(packaged, tmp_path / "source"))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ _ALWAYS = {
 }
 """What Python itself, start.py or binaries import."""
 
+_BINARY_WORD = re.compile(rb"\0([A-Za-z_]\w{1,40})(?=\0)")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -43,8 +44,7 @@ def remove_unused_modules(root: Path, runtime: Runtime) -> int:
     for folder in (root / "app", root / "py"):
         queue += _mentioned(folder.rglob("*.py"))
         for path in folder.rglob("*.so*"):  # binaries import by the names of modules
-            data = path.read_bytes()
-            queue += [name for name in modules if b"\0" + name.encode() + b"\0" in data]
+            queue += {word.decode() for word in _BINARY_WORD.findall(path.read_bytes())}
     while queue:
         name = queue.pop()
         if name in reached or name not in modules:

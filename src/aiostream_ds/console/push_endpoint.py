@@ -74,6 +74,9 @@ class _PushEndpoint:
 
 async def _read(request: Request) -> bytes | None:
     """The body; None if it is too long. Raises ClientDisconnect."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > BODY_LIMIT:
+        return None
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

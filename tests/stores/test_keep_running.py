@@ -1,5 +1,6 @@
 """Streams with `keep_running` are recorded while nobody looks."""
 
+import json
 from typing import Any, ClassVar
 
 import anyio
@@ -7,6 +8,7 @@ import pytest
 
 from aiostream_ds import DataSource, Retention, Rows, Settings, stream
 from aiostream_ds._grafana import kept_streams
+from aiostream_ds.stores import SqliteStore
 from aiostream_ds.testing import serve_in_memory
 from tests.waiting import until
 
@@ -137,3 +139,24 @@ async def test_of_too_many_kept_streams_the_first_one_ends(tmp_path, monkeypatch
 def test_keep_running_is_a_number_of_seconds_of_a_stream_with_a_store(options, error):
     with pytest.raises(TypeError, match=error):
         stream(**options)(Kept.kept.run)
+
+
+async def test_what_changes_while_a_note_is_written_is_in_the_last_one(tmp_path, monkeypatch):
+    async with serve_in_memory(Kept, settings={"directory": str(tmp_path)}) as grafana:
+        source = await grafana.data_source(Kept)
+        (instance,) = grafana.plugin.instances._current.values()
+        write, has_begun = source.row_store.write_note, anyio.Event()
+
+        async def write_slowly(name: str, value: str) -> None:
+            has_begun.set()
+            await anyio.sleep(0.2)
+            await write(name, value)
+
+        monkeypatch.setattr(source.row_store, "write_note", write_slowly)
+        instance.kept.watched("kept/a")
+        await has_begun.wait()
+        instance.kept.watched("kept/b")
+    (path,) = tmp_path.glob("*.sqlite")
+    async with SqliteStore(tmp_path, name=path.stem) as store:
+        note = json.loads(await store.note("kept streams") or "{}")
+    assert note == {"kept/a": 0.0, "kept/b": 0.0}

@@ -24,7 +24,7 @@ from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channe
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import NotFound, PluginError
-from aiostream_ds.stores import SqliteStore
+from aiostream_ds.stores import SqliteStore, StoreError
 
 __all__ = ["KEPT_STREAMS", "KeptStreams"]
 
@@ -41,6 +41,7 @@ KEPT_STREAMS: Annotated[
 _NOTE = "kept streams"
 _WATCHED = 0.0
 _OPENING_CHECK = 0.1  # seconds
+_LAST_WRITE = 1.0  # seconds
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(dict[str, float]).decode
@@ -68,6 +69,7 @@ class KeptStreams:
         try:
             await self._run()
         finally:
+            await self._write_rest()
             lingering, key = self._registry.lingering, self._instance.key
             if self._instance.is_retired and lingering.get(key) == self._linger:
                 del lingering[key]
@@ -82,6 +84,16 @@ class KeptStreams:
             while True:
                 await self._write()
                 await self._changed.wait()
+
+    async def _write_rest(self) -> None:
+        """Write what has changed since the last note."""
+        if not self._changed.is_set():
+            return
+        try:
+            with anyio.move_on_after(_LAST_WRITE, shield=True):
+                await self._write()
+        except StoreError as error:
+            log.warning("the note of kept streams was not written: %s", error)
 
     def _to_resume(self, kept: dict[str, float]) -> list[tuple[str, float]]:
         """The paths of the note whose time is not over, and that time; the last one first."""

@@ -76,9 +76,9 @@ def answer_of(connection: socket.socket) -> tuple[int, bytes]:
 
 def peak_memory() -> int:
     """The largest peak of the processes that this one has started."""
-    peaks = [0]
-    for process in psutil.Process().children(recursive=True):
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                peaks.append(int(line.split()[1]) << 10)
-    return max(peaks)
+    return max(map(_peak_of, psutil.Process().children(recursive=True)), default=0)
+
+
+def _peak_of(process: psutil.Process) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10

@@ -187,7 +187,8 @@ class ModelServer:
             self._journal.append(lambda: members.add(node))
 
     def members(self, channel: str) -> frozenset[str]:
-        return frozenset(filter(self.is_alive, self._channel(channel).members))
+        now, leases = self.time(), self.leases
+        return frozenset(n for n in self._channel(channel).members if leases.get(n, 0.0) > now)
 
     def _channel(self, channel: str) -> _Channel:
         if channel not in self.channels:

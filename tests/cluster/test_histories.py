@@ -38,6 +38,10 @@ def test_a_channel_whose_owners_die_one_after_the_other_has_an_owner_after_the_l
     History(800598, SCENARIOS["from now"]).run()
 
 
+def test_rows_that_were_received_before_their_schema_was_lost_are_not_missing():
+    assert History(5000013, SCENARIOS["short log"]).run().resets == 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60 + HISTORIES * 2)
 @pytest.mark.parametrize("name", SCENARIOS)

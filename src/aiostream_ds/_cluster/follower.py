@@ -466,7 +466,8 @@ class LogFollower:
         elif not message.payload:
             self.ended = True
         elif self._schema is _GONE:
-            self._reset("the schema of a message is gone")
+            if _rows_after(self._cursors, Incoming(b"", None, message.cursors)) is not None:
+                self._reset("the schema of a message is gone")
         else:
             self._deliver_new(message.payload, message.cursors)
 

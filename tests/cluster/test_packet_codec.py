@@ -6,6 +6,13 @@ from hypothesis import strategies as st
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._cluster.channel_names import ChannelIdentity, channel_name
+from aiostream_ds._cluster.entries import (
+    NO_MESSAGE,
+    BadEntry,
+    ChannelMessage,
+    EntryCodec,
+    MessageId,
+)
 from aiostream_ds._cluster.message_cipher import Cipher, UnreadableMessage
 from aiostream_ds._cluster.packet_codec import NO_SCHEMA, PacketCodec, SharedMessage
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
@@ -177,3 +184,30 @@ def test_a_name_has_readable_parts_unless_the_messages_are_encrypted():
         "my-datasource.uid.sensors-kitchen."
     )
     assert "kitchen" not in channel_name(IDENTITY, "sensors/kitchen", is_readable=False)
+
+
+entries = st.builds(
+    ChannelMessage,
+    st.builds(MessageId, st.integers(0, (1 << 63) - 1), st.integers(0, 1 << 40)),
+    st.builds(MessageId, st.integers(0, (1 << 63) - 1), st.integers(0, 1 << 40)),
+    st.integers(0, 1 << 50),
+    st.integers(0, 1 << 56),
+    st.none() | st.binary(max_size=20),
+    st.none() | cursors,
+    st.binary(max_size=20),
+)
+
+
+@given(entries)
+def test_an_entry_is_read_as_it_was_written_also_with_cursors_beyond_64_bits(entry):
+    codec = EntryCodec()
+    assert codec.decode(codec.encode(entry)) == entry
+
+
+def test_an_entry_whose_cursor_is_no_number_is_a_bad_entry():
+    codec = EntryCodec()
+    written = codec.encode(
+        ChannelMessage(NO_MESSAGE, NO_MESSAGE, 0, 0, None, CursorRange("", 0, 1 << 90), b"")
+    )
+    with pytest.raises(BadEntry, match="cannot be read"):
+        codec.decode(written.replace(str(1 << 90).encode(), b"x" * len(str(1 << 90))))

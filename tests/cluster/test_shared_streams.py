@@ -45,6 +45,12 @@ class Line(Row):
     n: int
 
 
+class Pair(Row):
+    time: int
+    ms: int
+    seq: int
+
+
 class Upstream:
     """A log of rows, and who reads it. `changed` is set at each change."""
 
@@ -114,6 +120,16 @@ class Shared(DataSource[Where]):
     async def dicts_of(self, history_range: HistoryRange):
         rows = history_range.select(upstream.rows, "n")
         return [{"a": "text", "n": row.n, "time": row.time, "b": row.n / 2} for row in rows]
+
+    @stream("pairs", cursor=("ms", "seq"), share="cluster")
+    async def pairs(self, after: Cursor[tuple[int, int]]) -> Rows[Pair]:
+        async for line in upstream.after("pairs", max(after.value[1], 0)):
+            yield Pair(line.time, START, line.n)
+
+    @pairs.history
+    async def pairs_of(self, history_range: HistoryRange[tuple[int, int]]):
+        rows = [Pair(line.time, START, line.n) for line in upstream.rows]
+        return history_range.select(rows, cursor=("ms", "seq"))
 
     @stream("private/{name}", share="cluster")
     async def private(self, name: str):
@@ -218,6 +234,17 @@ async def test_viewers_of_all_servers_share_one_run_and_get_each_row_once():
         await wait_for(lambda: all(len(viewer.rows) == 15 for viewer in viewers))
         assert all(numbers(viewer) == list(range(1, 16)) for viewer in viewers)
         assert upstream.runs == {"live/a": 1}
+
+
+async def test_a_cursor_of_two_columns_is_shared_although_it_has_more_than_64_bits():
+    async with cluster(2) as (servers, _):
+        viewers = [await server.follow("pairs") for server in servers]
+        await wait_for(lambda: upstream.running["pairs"] == 1)
+        await anyio.sleep(3)
+        upstream.write(5)
+        await wait_for(lambda: all(len(viewer.rows) == 5 for viewer in viewers))
+        assert [[row["seq"] for row in viewer.rows] for viewer in viewers] == [[1, 2, 3, 4, 5]] * 2
+        assert upstream.runs == {"pairs": 1}
 
 
 async def test_many_channels_have_one_run_each():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from aiostream_ds._cluster.wire_cursors import WireCursors, from_wire, to_wire
 from aiostream_ds._frames.packet import CursorRange
 
 __all__ = [
@@ -44,7 +45,7 @@ class TermStart(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
     node: str
 
 
-class ChannelMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+class ChannelMessage(msgspec.Struct, frozen=True, gc=False):
     """A message of the upstream. Without a payload: the source has ended.
 
     Attributes:
@@ -64,6 +65,18 @@ class ChannelMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag
     payload: bytes
 
 
+class _WireMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+    """A `ChannelMessage` in an entry."""
+
+    id: MessageId
+    before: MessageId
+    time: int
+    schema: int
+    schema_body: bytes | None
+    cursors: WireCursors | None
+    payload: bytes
+
+
 class BadEntry(Exception):
     """An entry that this version cannot read."""
 
@@ -80,15 +93,21 @@ class EntryCodec:
 
     def __init__(self) -> None:
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(TermStart | ChannelMessage).decode
+        self._decode = msgspec.msgpack.Decoder(TermStart | _WireMessage).decode
 
     def encode(self, content: TermStart | ChannelMessage) -> bytes:
-        return self._encode(content)
+        if isinstance(content, TermStart):
+            return self._encode(content)
+        fields = (content.id, content.before, content.time, content.schema, content.schema_body)
+        return self._encode(_WireMessage(*fields, to_wire(content.cursors), content.payload))
 
     def decode(self, payload: bytes) -> TermStart | ChannelMessage:
         """Raises BadEntry."""
         try:
-            content: TermStart | ChannelMessage = self._decode(payload)
+            found: TermStart | _WireMessage = self._decode(payload)
+            if isinstance(found, TermStart):
+                return found
+            fields = (found.id, found.before, found.time, found.schema, found.schema_body)
+            return ChannelMessage(*fields, from_wire(found.cursors), found.payload)
         except ValueError as error:  # also msgspec's
             raise BadEntry(f"an entry of the log cannot be read: {error}") from error
-        return content

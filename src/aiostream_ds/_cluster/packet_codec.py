@@ -14,6 +14,7 @@ import msgspec
 
 from aiostream_ds._channels.status import Severity, Status
 from aiostream_ds._cluster.message_cipher import Cipher, UnreadableMessage
+from aiostream_ds._cluster.wire_cursors import WireCursors, from_wire, to_wire
 from aiostream_ds._frames.packet import CursorRange, Packet, Schema
 
 __all__ = ["NO_SCHEMA", "PacketCodec", "SharedMessage"]
@@ -22,7 +23,6 @@ NO_SCHEMA = Schema(b"", "")
 """Of packets without rows, before the first row."""
 
 _CLEAR, _ENCRYPTED = b"\x01", b"\x02"
-_INT64 = 1 << 63
 
 
 class SharedMessage(msgspec.Struct, frozen=True):
@@ -43,16 +43,10 @@ class SharedMessage(msgspec.Struct, frozen=True):
     sent_ms: int = 0
 
 
-class _Cursors(msgspec.Struct, array_like=True, frozen=True):
-    epoch: str
-    prev: int | str  # a text beyond 64 bits: a pair of numbers
-    last: int | str
-
-
 class _Packet(msgspec.Struct, array_like=True, frozen=True):
     data: bytes
     rows: int
-    cursors: _Cursors | None
+    cursors: WireCursors | None
     continues: bool
 
 
@@ -68,7 +62,7 @@ class _Schema(msgspec.Struct, array_like=True, frozen=True):
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
     packets: list[_Packet]
-    cursors: _Cursors | None
+    cursors: WireCursors | None
     status: _Status | None
     missing: bool
     has_ended: bool
@@ -92,13 +86,13 @@ class PacketCodec:
     def encode(self, message: SharedMessage) -> bytes:
         """The payload of a message, without the schema of its packets."""
         packets = [
-            _Packet(packet.data, packet.rows, _to_wire(packet.cursors), packet.continues)
+            _Packet(packet.data, packet.rows, to_wire(packet.cursors), packet.continues)
             for packet in message.packets
         ]
         status = message.status
         found = _Message(
             packets,
-            _to_wire(message.cursors),
+            to_wire(message.cursors),
             None if status is None else _Status(status.severity, status.text),
             message.missing,
             message.has_ended,
@@ -162,32 +156,15 @@ class PacketCodec:
 
 def _message_of(found: _Message, schema: Schema) -> SharedMessage:
     packets = [
-        Packet(schema, each.data, each.rows, _from_wire(each.cursors), each.continues)
+        Packet(schema, each.data, each.rows, from_wire(each.cursors), each.continues)
         for each in found.packets
     ]
     status = found.status
     return SharedMessage(
         packets,
-        _from_wire(found.cursors),
+        from_wire(found.cursors),
         None if status is None else Status(status.severity, status.text),
         found.missing,
         found.has_ended,
         found.sent_ms,
     )
-
-
-def _to_wire(cursors: CursorRange | None) -> _Cursors | None:
-    if cursors is None:
-        return None
-    epoch, prev, last = cursors
-    return _Cursors(epoch, _number_to_wire(prev), _number_to_wire(last))
-
-
-def _number_to_wire(value: int) -> int | str:
-    return value if -_INT64 <= value < _INT64 else str(value)
-
-
-def _from_wire(cursors: _Cursors | None) -> CursorRange | None:
-    if cursors is None:
-        return None
-    return CursorRange(cursors.epoch, int(cursors.prev), int(cursors.last))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,14 +69,15 @@ COLUMNS = (
     Column("Explore", ()),
 )
 
-Results = dict[str, dict[str, Any]]
+Results = dict[str, Any]
+"""By version: the date of the run, and for each test whether it has passed."""
 
 _TEXT = """# Compatibility
 
 The plugin works in Grafana 9.4 to 13. This table is written by `scripts/compatibility` from tests
 in Chromium that have run with the packages of each version, with a real plugin process: *n of m*
 passed. *Not run* means that no such test has run with that version, not that something does not
-work there.
+work there. The tests depend on time: one that failed on a busy machine may have been run again.
 
 {table}
 
@@ -91,37 +93,30 @@ work there.
 """
 
 
-def run(version: str) -> dict[str, Any]:
-    """Run all tests of the table with one version; returns the counts of each column."""
+def run(version: str, only: Sequence[str] = ()) -> dict[str, bool]:
+    """Run the tests of the table, or some of them, with one version; returns which have passed."""
+    names = [test for column in COLUMNS for test in column.tests]
+    if version not in DASHBOARDS:
+        names = [name for name in names if not name.endswith("_scenes.py")]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        names = [f"tests/browser/{test}" for column in COLUMNS for test in column.tests]
-        if version not in DASHBOARDS:
-            names = [name for name in names if not name.endswith("_scenes.py")]
+        paths = [f"tests/browser/{name}" for name in only or names]
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={report}", *names],
+            [sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={report}", *paths],
             cwd=ROOT,
             env={**os.environ, "AIOSTREAM_DS_GRAFANA": version},
             timeout=TIMEOUT,
         )
         cases = list(ElementTree.parse(report).iter("testcase"))
-    counts: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat()}
-    for column in COLUMNS:
-        ran = [case for case in cases if _is_of(case, column) and case.find("skipped") is None]
-        if ran:
-            bad = [case for case in ran if case.find("failure") is not None or _is_error(case)]
-            counts[column.title] = [len(ran) - len(bad), len(ran)]
-    return counts
+    return {_name(case): _passed(case) for case in cases if case.find("skipped") is None}
 
 
-def _is_of(case: ElementTree.Element, column: Column) -> bool:
-    file = case.attrib["classname"].rpartition(".")[2] + ".py"
-    name = case.attrib["name"].partition("[")[0]
-    return file in column.tests or f"{file}::{name}" in column.tests
+def _name(case: ElementTree.Element) -> str:
+    return f"{case.attrib['classname'].rpartition('.')[2]}.py::{case.attrib['name']}"
 
 
-def _is_error(case: ElementTree.Element) -> bool:
-    return case.find("error") is not None
+def _passed(case: ElementTree.Element) -> bool:
+    return case.find("failure") is None and case.find("error") is None
 
 
 def render(results: Results) -> str:
@@ -130,31 +125,48 @@ def render(results: Results) -> str:
     lines = [f"| Grafana | {' | '.join(titles)} | Run on |"]
     lines.append(f"| --- |{' --- |' * (len(titles) + 1)}")
     for version in VERSIONS:
-        found = results.get(version, {})
-        cells = [_cell(found.get(title)) for title in titles]
-        lines.append(f"| {version} | {' | '.join(cells)} | {found.get('date', 'not run')} |")
+        found = results.get(version, {"date": "not run", "tests": {}})
+        cells = [_cell(column, found["tests"]) for column in COLUMNS]
+        lines.append(f"| {version} | {' | '.join(cells)} | {found['date']} |")
     return _TEXT.format(table="\n".join(lines))
 
 
-def _cell(counts: list[int] | None) -> str:
-    return "not run" if counts is None else f"{counts[0]} of {counts[1]}"
+def _cell(column: Column, tests: Mapping[str, bool]) -> str:
+    passed = [
+        result
+        for name, result in tests.items()
+        if name.partition("[")[0] in column.tests or name.partition("::")[0] in column.tests
+    ]
+    return f"{sum(passed)} of {len(passed)}" if passed else "not run"
+
+
+def _read() -> Results:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # type: ignore[no-any-return]
+
+
+def _record(version: str, only_failed: bool) -> None:
+    before = _read().get(version, {"tests": {}})["tests"] if only_failed else {}
+    found = run(version, [name for name, passed in before.items() if not passed])
+    results = _read()  # again: others may have run meanwhile
+    date = datetime.now(UTC).date().isoformat()
+    results[version] = {"date": date, "tests": {**before, **found}}
+    RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
 
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status."""
-    results: Results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if arguments == ["--check"]:
-        if PAGE.read_text() != render(results):
+        if PAGE.read_text() != render(_read()):
             print("docs/compatibility.md is stale: run scripts/compatibility", file=sys.stderr)
             return 1
         return 0
-    for version in arguments:
+    only_failed = arguments[:1] == ["--failed"]
+    for version in arguments[only_failed:]:
         if version not in VERSIONS:
             print(f"expected one of {', '.join(VERSIONS)}, got {version!r}", file=sys.stderr)
             return 2
-        results[version] = run(version)
-        RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    PAGE.write_text(render(results))
+        _record(version, only_failed)
+    PAGE.write_text(render(_read()))
     return 0
 
 

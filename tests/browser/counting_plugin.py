@@ -5,7 +5,7 @@ import os
 import time
 from math import sin
 
-from aiostream_ds import DataSource, Row, Rows, Settings, serve, stream
+from aiostream_ds import DataSource, Replay, Row, Rows, Settings, serve, stream
 
 
 class Count(Row):
@@ -37,7 +37,7 @@ class Counting(DataSource[Nonce]):
             yield {"log": log, "n": n, "level": _level()}
             await asyncio.sleep(0.05)
 
-    @stream("ticks/{name}/{ms}")
+    @stream("ticks/{name}/{ms}", replay=Replay(rows=100_000))
     async def ticks(self, name: str, ms: int) -> Rows[Count]:
         """A row after each so many milliseconds; none after 350 if the name is "quiet"."""
         log = self._name()

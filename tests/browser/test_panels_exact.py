@@ -12,6 +12,7 @@ import pytest
 from tests.exact.upstream import PAIRS
 
 from .conftest import stock
+from .stage import TIMEOUT
 
 pytestmark = [
     pytest.mark.browser,
@@ -39,9 +40,10 @@ async def two_panels(stage):
 async def finish(stage, case, log=0):
     """Wait until every row is drawn, then check all frames."""
     await stage.caught_up(log)
-    await anyio.sleep(0.3)
-    tally = await stage.verdict()
-    assert tally.exact and tally.drawings > 10
+    with anyio.fail_after(TIMEOUT):
+        while (tally := await stage.verdict()).drawings <= 10:
+            await anyio.sleep(0.3)
+    assert tally.exact
     calls = sum("replay/rows" in call for call in stage.server.wire.calls)
     print(f"\n{case}: {tally}, rows fetched {calls} times, {sorted(stage.notices) or 'no notice'}")
 

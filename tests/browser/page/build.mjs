@@ -17,9 +17,11 @@ const alias = {
   "@grafana/plugin-compat/datasources": join(here, "src/plugin-compat.ts"),
   "#scene": join(here, existsSync(scenes) ? "src/scene.ts" : "src/nothing.ts"),
   "@grafana/scenes": scenes,
-  // imported by 9.4 and not used here
+  // imported by 9.4 or 10.4 and not used here
   fs: join(here, "src/nothing.ts"),
   "systemjs/dist/system.js": join(here, "src/nothing.ts"),
+  "systemjs/dist/system": join(here, "src/nothing.ts"),
+  "systemjs/dist/extras/amd": join(here, "src/nothing.ts"),
 };
 if (!existsSync(join(modules, "@locker"))) {
   alias["@locker/near-membrane-dom"] = join(here, "src/nothing.ts"); // 9.4 has no sandbox

@@ -1,6 +1,7 @@
 """A host that exchanges HTTP/2 frames with the server in memory, without a socket."""
 
 import asyncio
+import itertools
 import struct
 
 import h2.config
@@ -14,6 +15,14 @@ from aiostream_ds._grpc.server import Server
 from aiostream_ds._pb import pluginv2 as pb
 
 IDLE_ITERATIONS = 10  # of the event loop without a write, after which `settle` returns
+
+
+def split_frames(data):
+    """One by one: h2 applies a new MAX_FRAME_SIZE to what it receives after the acknowledgement."""
+    while data:
+        size = 9 + int.from_bytes(data[:3], "big")
+        yield data[:size]
+        data = data[size:]
 
 
 class MemoryTransport(asyncio.Transport):
@@ -44,7 +53,7 @@ class MemoryHost:
         self.methods = {"/run": method}
         self.server = Server({"": lambda: self.methods})
         self.transport = MemoryTransport()
-        self.protocol = self.server._protocol_factory()
+        self.protocol = self.server.new_connection()
         self.protocol.connection_made(self.transport)
         config = h2.config.H2Configuration(  # malformed requests are sent, too
             validate_outbound_headers=False, normalize_outbound_headers=False
@@ -87,7 +96,7 @@ class MemoryHost:
     def read(self):
         """Process what the server has written. True when there was anything."""
         data, self.transport.written = bytes(self.transport.written), bytearray()
-        for event in self.h2.receive_data(data) if data else ():
+        for event in itertools.chain.from_iterable(map(self.h2.receive_data, split_frames(data))):
             self.events.append(event)
             if isinstance(event, h2.events.DataReceived):
                 self.frames.append((event.stream_id, len(event.data)))

@@ -80,7 +80,7 @@ async def test_a_call_that_is_reset_while_it_waits_never_begins(tmp_path):
         await until(lambda: not host.server.tasks)
         assert runs.begun < COUNT
         (connection,) = host.server.connections
-        assert not connection.handler._waiting
+        assert not connection.calls._waiting
 
 
 async def test_calls_that_wait_when_the_server_closes_get_their_status(tmp_path):

@@ -289,8 +289,7 @@ async def test_300_open_streams_do_not_block_other_calls(tmp_path):
         await host.call()
         (connection,) = host.server.connections
         assert not host.server.tasks
-        assert not connection.processor.streams
-        assert not connection.connection._connection.streams
+        assert not connection.connection.streams
     assert wait.cancellations == [1] * 300
 
 
@@ -663,7 +662,7 @@ async def test_tcp_nodelay_is_set():
 
     server = Server({"": lambda: {"/echo": ECHO}})
     await server.start("127.0.0.1", 0)
-    port = server._server.sockets[0].getsockname()[1]
+    port = server.sockets[0].getsockname()[1]
     channel = Channel("127.0.0.1", port, codec=Codec())
     await UnaryUnaryMethod(channel, "/echo", Request, Reply)(Request())
     (connection,) = server.connections

@@ -1,18 +1,17 @@
 """Request and response headers, compared with hpack itself."""
 
-import inspect
-
 import pytest
 from hpack import Decoder, Encoder, HeaderTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiostream_ds._http2.headers import (
-    CachingDecoder,
+    HeaderDecoder,
     encode_headers,
     parse_request_head,
-    with_table_size,
 )
+from aiostream_ds._http2.protocol_errors import Http2Error
+from aiostream_ds._http2.wire import ErrorCode
 
 names = st.sampled_from(["grpc-status", "grpc-message", "content-type", "x", "y" * 200])
 values = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300)
@@ -43,40 +42,41 @@ headers = st.sampled_from([*CALL, (b"grpc-timeout", b"1S"), (b"a", b"1"), (b"a",
 
 
 @given(st.lists(st.lists(headers, min_size=1, max_size=6), max_size=30), st.integers(0, 200))
-def test_the_caching_decoder_decodes_what_hpacks_decodes(blocks, table):
+def test_requests_are_parsed_as_hpack_decodes_them(blocks, table):
     """Small tables evict entries; sensitive values never enter them."""
-    encoder, expected, caching = Encoder(), Decoder(), CachingDecoder()
+    encoder, expected, decoder = Encoder(), Decoder(), HeaderDecoder()
     for number, block in enumerate(blocks):
         if number == len(blocks) // 2:
             encoder.header_table_size = table
         data = encoder.encode([(*header, header[0] == b"a") for header in block])
-        assert caching.decode(data, raw=True) == expected.decode(data, raw=True)
+        assert decoder.request(data) == parse_request_head(expected.decode(data, raw=True))
 
 
 def test_a_block_of_indexed_fields_is_decoded_once():
-    encoder, decoder = Encoder(), CachingDecoder()
-    first = decoder.decode(encoder.encode(CALL), raw=True)
-    again = encoder.encode(CALL)
-    assert decoder.decode(again, raw=True) is decoder.decode(again, raw=True) is not first
+    encoder, decoder = Encoder(), HeaderDecoder()
+    block = [*CALL, *[(b"long", b"x" * 2_100)] * 2]  # too large for the cache of parsed heads
+    first = decoder.request(encoder.encode(block))
+    again = encoder.encode(block)
+    assert decoder.request(again) is decoder.request(again) is not first
 
 
-def test_the_cache_is_cleared_when_the_dynamic_table_may_have_changed():
-    encoder, decoder = Encoder(), CachingDecoder()
-    decoder.decode(encoder.encode([(b"a", b"1")]), raw=True)
-    assert decoder.decode(b"\xbe", raw=True) == [(b"a", b"1")]
-    decoder.decode(encoder.encode([(b"a", b"2")]), raw=True)
-    assert decoder.decode(b"\xbe", raw=True) == [(b"a", b"2")]
+@pytest.mark.parametrize("changed_by", ["request", "trailers"])
+def test_the_cache_is_cleared_when_the_dynamic_table_may_have_changed(changed_by):
+    encoder, decoder = Encoder(), HeaderDecoder()
+    change = getattr(decoder, changed_by)
+    for value in (b"1", b"2"):
+        change(encoder.encode([(b"a", value)]))
+        assert decoder.request(b"\xbe").metadata == {"a": value.decode()}
 
 
-def test_a_table_size_update_precedes_the_next_block_once():
-    encoder, decoder = Encoder(), Decoder()
-    block = encode_headers([("a", "1")])
-    assert with_table_size(encoder, block) is block
-    encoder.header_table_size = 0
-    first = with_table_size(encoder, block)
-    assert first != block and decoder.decode(first) == [("a", "1")]
-    assert decoder.header_table_size == 0
-    assert with_table_size(encoder, block) is block
+@pytest.mark.parametrize(
+    "block", [b"\xff", b"\x80", b"\xc6\xff\xff\x01", b"\0\x05ab", b"\x3f\xe2\x1f"]
+)
+def test_a_block_that_cannot_be_decoded_is_a_compression_error(block):
+    for decode in (HeaderDecoder().request, HeaderDecoder().trailers):
+        with pytest.raises(Http2Error, match="cannot decode a header block") as caught:
+            decode(block)
+        assert caught.value.code == ErrorCode.COMPRESSION_ERROR
 
 
 def test_the_parsed_head_of_a_call():
@@ -98,13 +98,4 @@ def test_equal_headers_share_one_parsed_head_unless_they_are_large():
 def test_a_malformed_head_has_an_error():
     assert ":method, :scheme and :path once each" in (
         parse_request_head([HeaderTuple(b":method", b"POST")]).error or ""
-    )
-
-
-def test_hpack_sends_a_table_size_update_when_resized_is_set():
-    source = inspect.getsource(Encoder.encode)
-    assert "self.header_table.resized" in source
-    assert (
-        "self.header_table.resized = False" in inspect.getsource(Encoder._encode_table_size_change)
-        or "self.header_table.resized = False" in source
     )

@@ -14,9 +14,9 @@ from h2.settings import SettingCodes
 
 from aiostream_ds._frames.packet import Packet, Schema
 from aiostream_ds._grafana.packet_delivery import packet_message, send_packets
+from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 from aiostream_ds._http2.headers import find_malformation
-from aiostream_ds._http2.stream import StreamClosedError
-from aiostream_ds._http2.write_buffer import FLUSH_BYTES
+from aiostream_ds._http2.protocol_errors import StreamClosedError
 from tests.grafana.memory import FakeSubscription, MemoryHost
 
 SCHEMA = Schema(b"{}", "1")
@@ -188,7 +188,7 @@ async def test_the_bytes_written_for_a_host_that_never_reads_are_bounded():
     host = MemoryHost(run, initial_window_size=LARGE)  # so large that windows do not limit
     host.h2.increment_flow_control_window(LARGE - 65_535)
     host.request()
-    protocol = host.server._protocol_factory()
+    protocol = host.server.new_connection()
     ours, theirs = socket_pair()
     transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
     protocol.data_received(host.h2.data_to_send())
@@ -271,7 +271,7 @@ async def test_a_reset_cancels_its_call_once_and_nothing_is_sent_after_it(act):
     assert (run.begun, run.cancelled) == (1, [1])
     assert host.frames == before
     assert (host.goaway, host.server.tasks) == (None, set())
-    assert not host.protocol.h2.streams
+    assert not host.protocol.connection.streams
 
 
 async def test_a_call_that_suppresses_its_cancellation_cannot_write():
@@ -386,14 +386,14 @@ async def test_a_reset_of_an_ended_stream_has_no_effect():
 
 
 async def test_late_frames_of_a_forgotten_stream_have_no_effect(monkeypatch):
-    monkeypatch.setattr("aiostream_ds._http2.connection._H2.MAX_CLOSED_STREAMS", 4)
+    monkeypatch.setattr("aiostream_ds._http2.connection.CLOSED_STREAMS", 4)
     host = MemoryHost(sends(10))
     first = host.request()
     for _ in range(8):
         host.request()
     await host.settle()
-    (connection,) = host.server.connections
-    assert first not in connection.h2._closed_streams and len(connection.h2._closed_streams) == 4
+    closed = host.protocol.connection.closed
+    assert first not in closed and len(closed) == 4
     tail = first.to_bytes(4, "big")
     host.deliver(b"\0\0\x04\x03\0" + tail + b"\0\0\0\x08")  # RST_STREAM
     host.deliver(b"\0\0\x04\x08\0" + tail + b"\0\0\1\0")  # WINDOW_UPDATE
@@ -510,8 +510,7 @@ async def test_a_malformed_request_is_reset_and_the_next_one_answered(caplog):
     await host.settle()
     assert host.resets == {broken: ErrorCodes.PROTOCOL_ERROR}
     assert host.ended == {whole: "0"}
-    assert not host.protocol.h2.streams
-    assert not host.protocol.processor.streams
+    assert not host.protocol.connection.streams
     assert not caplog.records
 
 
@@ -520,4 +519,4 @@ async def test_a_malformed_request_that_was_reset_in_the_same_read_is_forgotten(
     host.h2.reset_stream(host.request(headers=[("connection", "close")], message=None))
     await host.settle()
     assert (host.resets, host.goaway) == ({}, None)
-    assert not host.protocol.h2.streams
+    assert not host.protocol.connection.streams

@@ -27,7 +27,8 @@ UNNEEDED = """
     aiostream_ds._pb.pluginv2.data aiostream_ds._pb.pluginv2.resource
     aiostream_ds._pb.grpc.health.v1 aiostream_ds._process.server_tls
     aiostream_ds._grafana.services.resource_service aiostream_ds.testing argparse
-    betterproto2.grpclib cryptography dateutil doctest email grpclib.client http
+    betterproto2.grpclib cryptography dateutil doctest email grpclib.client grpclib.protocol
+    grpclib.server h2 http hyperframe
     importlib.metadata importlib.resources logging.config multiprocessing
     numpy prometheus_client psutil pyarrow pytest shutil sqlite3
     tempfile unittest xml zipfile zoneinfo
@@ -133,7 +134,7 @@ async def test_the_first_query_imports_pyarrow(tmp_path):
 
 SNAPSHOT = """
 import gc, logging, signal, sys, threading, warnings
-import anyio, asyncio, betterproto2, grpclib.server, h2.connection, hpack, json, msgspec, orjson
+import anyio, asyncio, betterproto2, grpclib.server, hpack, json, msgspec, orjson
 
 def snapshot():
     found = {}
@@ -179,7 +180,7 @@ def test_importing_the_package_changes_nothing_outside_it():
 def test_importing_the_package_imports_neither_the_server_nor_importlib_metadata():
     code = (
         "import sys, aiostream_ds\n"
-        "names = {'betterproto2', 'grpclib', 'h2', 'importlib.metadata'}\n"
+        "names = {'betterproto2', 'grpclib', 'hpack', 'importlib.metadata'}\n"
         "print(sorted(names & sys.modules.keys()))"
     )
     assert run(code, check=True).stdout == "[]\n"
@@ -258,10 +259,7 @@ def test_the_supported_versions_are_those_of_pyproject_and_fit_the_installed_one
         ("betterproto2", "0.11.0"),
         ("grpclib", "0.4.8"),
         ("grpclib", "0.5.0"),
-        ("h2", "4.2.9"),
-        ("h2", "4.5.0"),
-        ("hpack", "5.0.0b1"),
-        ("hpack", "unknown"),
+        ("grpclib", "unknown"),
     ],
 )
 def test_a_version_that_is_not_a_tested_one_is_refused(monkeypatch, package, version):
@@ -271,7 +269,7 @@ def test_a_version_that_is_not_a_tested_one_is_refused(monkeypatch, package, ver
 
 
 @pytest.mark.parametrize(
-    ("package", "version"), [("h2", "4.4.1"), ("h2", "4.4.9"), ("hpack", "4.2")]
+    ("package", "version"), [("grpclib", "0.4.9"), ("grpclib", "0.4.12"), ("betterproto2", "0.10")]
 )
 def test_a_patch_of_a_tested_version_is_accepted(monkeypatch, package, version):
     monkeypatch.setattr(f"{package}.__version__", version)
@@ -279,14 +277,14 @@ def test_a_patch_of_a_tested_version_is_accepted(monkeypatch, package, version):
 
 
 START = """
-import h2
-h2.__version__ = "5.1.0"
+import grpclib
+grpclib.__version__ = "1.1.0"
 import aiostream_ds
 aiostream_ds.serve(aiostream_ds.DataSource)
 """
 REASON = (
-    "the plugin cannot start: the version of h2 must be at least 4.4.1 and below 4.5, got 5.1.0; "
-    "run: pip install 'h2>=4.4.1,<4.5'"
+    "the plugin cannot start: the version of grpclib must be at least 0.4.9 and below 0.5, got "
+    "1.1.0; run: pip install 'grpclib>=0.4.9,<0.5'"
 )
 
 

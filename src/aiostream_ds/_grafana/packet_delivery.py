@@ -15,7 +15,7 @@ from aiostream_ds._channels.subscription import Subscription
 from aiostream_ds._frames.packet import Packet, Schema, render
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.framing import bytes_header, message_prefix
-from aiostream_ds._http2.write_buffer import FLUSH_BYTES
+from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 
 __all__ = ["packet_message", "send_packets", "stream_packet", "write"]
 

@@ -2,4 +2,4 @@
 
 from aiostream_ds._dependencies import check_dependencies
 
-check_dependencies()  # before a module is imported that uses private parts of these packages
+check_dependencies()  # before a module is imported that depends on their versions

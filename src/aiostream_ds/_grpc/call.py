@@ -8,10 +8,10 @@ from grpclib.encoding.base import CodecBase
 from grpclib.metadata import encode_grpc_message
 
 from aiostream_ds._grpc.framing import message_prefix
+from aiostream_ds._grpc.http2_stream import CallStream
 from aiostream_ds._grpc.methods import Method
+from aiostream_ds._grpc.write_buffer import FLUSH_BYTES
 from aiostream_ds._http2.headers import RequestHead, encode_headers
-from aiostream_ds._http2.stream import Http2Stream
-from aiostream_ds._http2.write_buffer import FLUSH_BYTES
 from aiostream_ds._redaction import redact_start
 
 __all__ = ["Call", "Codec", "GRPCError", "Status"]
@@ -77,7 +77,7 @@ class Call:
     )
 
     def __init__(
-        self, stream: Http2Stream, head: RequestHead, method: Method, options: CallOptions
+        self, stream: CallStream, head: RequestHead, method: Method, options: CallOptions
     ) -> None:
         self.stream = stream
         self._options = options

@@ -1,6 +1,7 @@
 """The gRPC server: one asyncio task for each call of the host.
 
-grpclib's server listens (0.4.9; tests/grpc/test_grpclib_internals.py checks what is relied on).
+Its interface is that of grpclib's server, which is not imported: that one brings h2, and takes its
+HTTP/2 connection from private methods only.
 Each call is cancelled at most once and always gets a status, unless the host has reset its stream.
 
     accepted ──▶ running ──▶ finished     status and message in the trailers
@@ -8,21 +9,20 @@ Each call is cancelled at most once and always gets a status, unless the host ha
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
-from grpclib.config import Configuration
 from grpclib.metadata import decode_timeout
-from grpclib.server import Server as _GrpclibServer
 
 from aiostream_ds._author_code import cancel, describe
 from aiostream_ds._grpc.call import Call, Codec, GRPCError, Status
+from aiostream_ds._grpc.http2_protocol import Http2Protocol
+from aiostream_ds._grpc.http2_stream import CallStream, StreamClosedError
 from aiostream_ds._grpc.methods import MethodTable, Services, bidi_stream
-from aiostream_ds._http2.connection import Http2Protocol
 from aiostream_ds._http2.headers import RequestHead
-from aiostream_ds._http2.stream import Http2Stream, StreamClosedError
 from aiostream_ds._loggers import get_logger
 
 __all__ = ["CLOSE_TIMEOUT", "RECEIVE_LIMIT", "Server"]
@@ -61,41 +61,67 @@ async def _unimplemented(_: None, call: Call) -> None:
 _UNIMPLEMENTED = bidi_stream(_unimplemented, _Undecoded, bytes)
 
 
-class Server(_GrpclibServer):
+class Server:
     """Serves the methods of `services`. Create it in a running event loop.
 
-    `start` is grpclib's. `close` cancels each running call once, with the status UNAVAILABLE;
-    `wait_closed` closes the connections, too. `on_rate_limited` is called when a connection is
-    closed because its host exceeded a rate limit.
+    `close` cancels each running call once, with the status UNAVAILABLE; `wait_closed` closes the
+    connections, too. `on_rate_limited` is called when a connection is closed because its host
+    exceeded a rate limit.
     """
 
     on_rate_limited: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, services: Services, *, receive_limit: int = RECEIVE_LIMIT) -> None:
-        # no keepalive: a local socket without traffic is not a lost connection
-        super().__init__((), codec=Codec(), config=Configuration(_keepalive_time=None))
         self.table = MethodTable(services)
         self.receive_limit = receive_limit
-        self.codec = self._codec
+        self.codec = Codec()
         self.tasks: set[asyncio.Task[None]] = set()
         self.connections: set[Http2Protocol] = set()
+        self._listening: asyncio.Server | None = None
 
-    def _protocol_factory(self) -> Http2Protocol:
-        return Http2Protocol(_ConnectionCalls(self), self._config, self.connections)
+    async def start(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        *,
+        path: str | None = None,
+        sock: socket.socket | None = None,
+        ssl: Any = None,
+    ) -> None:
+        """Listen at a TCP address, at the path of a UNIX socket, or on a bound socket. `ssl` is the
+        context of a server that uses TLS.
+
+        Raises RuntimeError when the server was started before, and OSError when it cannot listen.
+        """
+        if self._listening is not None:
+            raise RuntimeError("the server is started already; create another one")
+        loop = asyncio.get_running_loop()
+        if path is not None:
+            self._listening = await loop.create_unix_server(self.new_connection, path, ssl=ssl)
+        elif sock is not None:
+            self._listening = await loop.create_server(self.new_connection, sock=sock, ssl=ssl)
+        else:
+            self._listening = await loop.create_server(self.new_connection, host, port, ssl=ssl)
+
+    def new_connection(self) -> Http2Protocol:
+        """The asyncio protocol of a connection that is about to be made."""
+        return Http2Protocol(_ConnectionCalls(self), self.connections)
 
     @property
     def sockets(self) -> Sequence[Any]:
         """The listening sockets; empty before `start` and after `close`."""
-        return getattr(self._server, "sockets", ())
+        return () if self._listening is None else self._listening.sockets
 
     def close(self) -> None:
         """Stop listening and cancel every call. Does not wait.
 
         Raises RuntimeError when the server was not started.
         """
-        super().close()
+        if self._listening is None:
+            raise RuntimeError("the server must be started before it is closed")
+        self._listening.close()
         for connection in self.connections:
-            connection.handler.close()
+            connection.calls.close()
 
     async def wait_closed(self) -> None:
         """Wait for the cancelled calls, without a limit, then close the connections."""
@@ -103,11 +129,11 @@ class Server(_GrpclibServer):
             await asyncio.wait(self.tasks)
         connections = tuple(self.connections)
         for connection in connections:
-            connection.write_buffer.end()
+            connection.end()
         if connections:
             await asyncio.wait([c.lost for c in connections], timeout=CLOSE_TIMEOUT)
         for connection in connections:
-            connection.write_buffer.abort()
+            connection.abort()
 
 
 class _ConnectionCalls:
@@ -116,12 +142,12 @@ class _ConnectionCalls:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._cancellable: dict[Http2Stream, asyncio.Task[None]] = {}
-        self._waiting: dict[Http2Stream, RequestHead] = {}  # oldest first
+        self._cancellable: dict[CallStream, asyncio.Task[None]] = {}
+        self._waiting: dict[CallStream, RequestHead] = {}  # oldest first
         self._closing = False
         self.rate_limited = server.on_rate_limited
 
-    def accept(self, stream: Http2Stream, head: RequestHead) -> None:
+    def accept(self, stream: CallStream, head: RequestHead) -> None:
         if head.path not in PACED or self._closing:
             return self._begin(stream, head)
         if not self._waiting:
@@ -134,14 +160,14 @@ class _ConnectionCalls:
         if self._waiting:
             self._loop.call_soon(self._begin_some)
 
-    def _begin(self, stream: Http2Stream, head: RequestHead) -> None:
+    def _begin(self, stream: CallStream, head: RequestHead) -> None:
         task = self._loop.create_task(self._run(stream, head))
         self._cancellable[stream] = task
         self._server.tasks.add(task)
         # a callback: a task that is cancelled before its first step never runs a `finally`
         task.add_done_callback(partial(self._done, stream, head))
 
-    def _done(self, stream: Http2Stream, head: RequestHead, task: "asyncio.Task[None]") -> None:
+    def _done(self, stream: CallStream, head: RequestHead, task: "asyncio.Task[None]") -> None:
         self._cancellable.pop(stream, None)
         self._server.tasks.discard(task)
         if task.cancelled() and stream.can_respond:  # before its first step, or it had responded
@@ -157,7 +183,7 @@ class _ConnectionCalls:
         if error is not None:
             log.error("a call failed unexpectedly", exc_info=error)
 
-    def cancel(self, stream: Http2Stream) -> None:
+    def cancel(self, stream: CallStream) -> None:
         if self._waiting.pop(stream, None) is not None:
             return stream.forget()
         task = self._cancellable.pop(stream, None)
@@ -171,7 +197,7 @@ class _ConnectionCalls:
         while self._waiting:  # not cancelled: each begins, and ends with its status
             self._begin_some()
 
-    async def _run(self, stream: Http2Stream, head: RequestHead) -> None:
+    async def _run(self, stream: CallStream, head: RequestHead) -> None:
         if head.method != "POST":
             return stream.write_status("405")
         if head.content_type not in ("application/grpc", "application/grpc+proto"):

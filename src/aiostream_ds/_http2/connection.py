@@ -1,262 +1,550 @@
-"""One HTTP/2 connection of the host: grpclib's protocol on top of h2.
+"""The server's side of one HTTP/2 connection (RFC 9113), without I/O.
 
-h2 reads all frames but the most frequent ones and keeps the stream states. Unlike grpclib's own
-protocol: no limit of 100 streams, O(1) work for each stream, HEADERS and DATA frames encoded here,
-one system call for everything that is written in one iteration of the event loop; malformed
-requests are reset, frames are rate-limited, unknown frames are ignored.
+    bytes ──▶ FrameReader ──▶ Http2Connection.receive ──▶ events
+              frames           states, windows, limits
 
-Only this package relies on private parts of h2 4.4, hpack 4 and `grpclib.protocol` (0.4.9);
-tests/grpc/test_grpclib_internals.py fails when an upgrade moves them.
+    bytes ◀── Http2Connection.write ◀── Http2Stream.write_headers, write_nowait, …
+
+`receive` never raises for what a host sends: an error of a stream resets it, an error of the
+connection sends GOAWAY and is the last event. Not here: server push, which is never used, and
+priorities, which are read and ignored (5.3.2).
 """
 
-import asyncio
-from typing import Any, Protocol, cast
+from collections.abc import Callable
 
-from grpclib.config import Configuration
-from grpclib.protocol import AbstractHandler, EventsProcessor, H2Protocol
-from h2.config import H2Configuration
-from h2.connection import ConnectionState
-from h2.errors import ErrorCodes
-from h2.events import (
+from aiostream_ds._http2 import rate_limits
+from aiostream_ds._http2.frame_reader import FrameReader, check_priority, unpadded
+from aiostream_ds._http2.headers import HEADER_LIST_LIMIT, HeaderDecoder
+from aiostream_ds._http2.host_settings import read_settings
+from aiostream_ds._http2.http2_events import (
+    ConnectionEnded,
     DataReceived,
     Event,
-    RemoteSettingsChanged,
     RequestReceived,
-    StreamEnded,
     StreamReset,
-    WindowUpdated,
+    WindowOpened,
 )
-from h2.exceptions import (
-    DenialOfServiceError,
-    ProtocolError,
-    StreamClosedError,
-    StreamIDTooLowError,
+from aiostream_ds._http2.protocol_errors import Http2Error, StreamClosedError
+from aiostream_ds._http2.stream_states import REACTIONS, Reaction, StreamState
+from aiostream_ds._http2.wire import (
+    ACK,
+    DATA,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    LARGEST_WINDOW,
+    PING,
+    PREFACE,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ErrorCode,
+    Setting,
+    frame,
+    header_frames,
+    settings_frame,
+    window_update,
 )
-from h2.settings import SettingCodes
 
-from aiostream_ds._http2.control_frames import read_control_frames
-from aiostream_ds._http2.headers import CachingDecoder, RequestHead, parse_request_head
-from aiostream_ds._http2.rate_limits import RateLimitedConnection
-from aiostream_ds._http2.stream import Http2Connection, Http2Stream
-from aiostream_ds._http2.write_buffer import WriteBuffer
-from aiostream_ds._loggers import get_logger
-
-__all__ = ["Http2Protocol", "RequestHandler"]
+__all__ = ["PREFACE", "Http2Connection", "Http2Stream"]
 
 CLOSED_STREAMS = 4_096
-"""Closed streams that a connection remembers, for frames that arrive late. h2 remembers 65,536:
-about 10 MB after as many calls."""
+"""Closed streams that a connection remembers, for frames that arrive late. Frames of older ones are
+treated as those of a stream that was never opened."""
 
 STREAMS_LIMIT = 2**31 - 1
 """SETTINGS_MAX_CONCURRENT_STREAMS: no limit, as every RunStream call holds a stream open."""
 
-log = get_logger(__name__)
+RECEIVE_WINDOW = 4 * 1024 * 1024
+"""Bytes that a host may send on a stream, and on all streams of a connection together, before they
+are read. The windows are opened again once half of them was read."""
+
+_HALF_WINDOW = RECEIVE_WINDOW // 2
+_CLOSED_WINDOW = -(2**62)  # of a closed stream: no data fits, whatever the host adds
+_DEFAULT_TABLE_SIZE = 4_096  # SETTINGS_HEADER_TABLE_SIZE
+_NO_TABLE = b"\x20"  # a dynamic table size update to 0 (RFC 7541, 6.3)
+
+_OPEN, _HALF_CLOSED = StreamState.OPEN, StreamState.HALF_CLOSED
 
 
-class RequestHandler(Protocol):
-    """Answers the requests of a connection."""
+class Http2Stream:
+    """One stream of a connection: what may be sent on it, and what was received.
 
-    def accept(self, stream: "Http2Stream", head: RequestHead) -> None:
-        """A request has arrived; its body may follow."""
-
-    def cancel(self, stream: "Http2Stream") -> None:
-        """The stream was reset: nothing more can be sent on it."""
-
-    def close(self) -> None:
-        """The connection is closed."""
-
-    def rate_limited(self) -> None:
-        """The host has exceeded a rate limit; the connection is about to be closed."""
-
-
-class Http2Protocol(H2Protocol):
-    """One connection of the host, as an asyncio protocol. asyncio sets TCP_NODELAY on it.
-
-    It is in `connections` from `connection_made` to `connection_lost`, which completes `lost`.
+    `window` is how many bytes of DATA the host accepts; it may be negative (6.9.2). `answered` is
+    True once response headers were sent.
     """
 
-    connection: Http2Connection
-    h2: "_H2"
-    write_buffer: WriteBuffer
-    lost: "asyncio.Future[None]"
+    __slots__ = (
+        "_acknowledged",
+        "_frame_tail",
+        "_missing_body",
+        "_receive_window",
+        "answered",
+        "connection",
+        "number",
+        "state",
+        "window",
+    )
 
-    def __init__(
-        self, calls: RequestHandler, config: Configuration, connections: "set[Http2Protocol]"
-    ) -> None:
-        h2_config = H2Configuration(
-            client_side=False,
-            header_encoding=None,
-            validate_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_inbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        super().__init__(cast("AbstractHandler", calls), config, h2_config)
-        self.calls = calls
-        self._connections = connections
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio. Sends the SETTINGS."""
-        self.h2 = h2 = _H2(self.h2_config)
-        # before the preface: then it is in the first SETTINGS frame, and h2 enforces it
-        h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS_LIMIT
-        h2.local_settings.acknowledge()
-        h2.initiate_connection()
-        initial = h2.local_settings.initial_window_size
-        h2.increment_flow_control_window(self.config.http2_connection_window_size - initial)
-        h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size})
-        self.lost = asyncio.get_running_loop().create_future()
-        self.write_buffer = WriteBuffer(cast("asyncio.Transport", transport))
-        self.connection = Http2Connection(h2, self.write_buffer, self.config)
-        self.processor = _Events(self.calls, self.connection, h2)
-        self._connections.add(self)
-        self.connection.flush()
-
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio. An error of the protocol closes this connection only."""
-        if not hasattr(self.processor, "processors"):  # closed; TLS may still deliver data
-            return
-        try:
-            done = read_control_frames(self.h2, self.connection, data)
-            if done == len(data):
-                return
-            for event in self.connection.feed(data[done:]):
-                self.processor.process(event)
-        except DenialOfServiceError as error:
-            log.warning("closed a connection whose host exceeded a rate limit: %s", error)
-            self.calls.rate_limited()
-            self._close("Rate limit", error.error_code)
-        except ProtocolError as error:
-            log.debug("closed a connection after an HTTP/2 protocol error: %s", error)
-            self._close("Protocol error", error.error_code)
-        except Exception:
-            log.exception("closed a connection after an unexpected error")
-            self._close("Internal error", ErrorCodes.INTERNAL_ERROR)
-        else:
-            self.connection.flush()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by asyncio. Cancels every call of the connection."""
-        self.write_buffer.writable = False
-        super().connection_lost(exc)
-        self._connections.discard(self)
-        self.lost.set_result(None)
-
-    def pause_writing(self) -> None:
-        """Called by asyncio when the transport's buffer is above its high-water level."""
-        super().pause_writing()
-        self.h2.limits.paused = True
-        self.write_buffer.writable = False
-
-    def resume_writing(self) -> None:
-        """Called by asyncio when the transport's buffer is below its low-water level."""
-        super().resume_writing()
-        self.h2.limits.paused = False
-        self.write_buffer.writable = not self.write_buffer.is_closing()
-
-    def _close(self, reason: str, code: ErrorCodes) -> None:
-        if self.h2.state_machine.state is not ConnectionState.CLOSED:  # else h2 has sent GOAWAY
-            self.h2.close_connection(code)
-        self.connection.flush()
-        self.processor.close(reason)
-
-
-class _FailedFrame:
-    """Passes the error of a frame that has failed already to h2's own error handling."""
-
-    def __init__(self, error: ProtocolError) -> None:
-        self.error = error
-
-    def fail(self) -> Any:
-        raise self.error
-
-
-class _H2(RateLimitedConnection):
-    """h2 without its loop over all streams at each request (see `Http2Stream.forget`), and without
-    its debug string of each frame."""
-
-    MAX_CLOSED_STREAMS = CLOSED_STREAMS
-
-    def __init__(self, config: H2Configuration) -> None:
-        super().__init__(config)
-        self.decoder = CachingDecoder()
-        self.decoder.max_header_list_size = self.DEFAULT_MAX_HEADER_LIST_SIZE
-        self._frame_dispatch_table[cast("Any", _FailedFrame)] = _FailedFrame.fail
+    def __init__(self, connection: "Http2Connection", number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.state = _OPEN
+        self.window = connection.initial_window
+        self.answered = False
+        self._frame_tail = b"\0\0" + number.to_bytes(4, "big")  # type DATA, no flags, identifier
+        self._receive_window = RECEIVE_WINDOW
+        self._acknowledged = 0  # bytes that were read and not added to the window yet
+        self._missing_body: int | None = None  # bytes until `content-length`, if that is given
 
     @property
-    def open_inbound_streams(self) -> int:
-        return len(self.streams)
+    def is_open(self) -> bool:
+        """Whether a response, or more of it, can be sent."""
+        return self.state is _OPEN or self.state is _HALF_CLOSED
 
-    def _receive_frame(self, frame: Any) -> list[Event]:
-        try:
-            frames, events = self._frame_dispatch_table[frame.__class__](frame)
-        except (StreamClosedError, StreamIDTooLowError) as error:
-            return super()._receive_frame(cast("Any", _FailedFrame(error)))
-        if frames:
-            self._prepare_for_sending(frames)
-        return cast("list[Event]", events)
-
-
-class _Events(EventsProcessor):
-    """Dispatches h2's events to the streams."""
-
-    connection: Http2Connection
-
-    def __init__(self, calls: RequestHandler, connection: Http2Connection, h2: _H2) -> None:
-        super().__init__(cast("AbstractHandler", calls), connection)
-        self.calls = calls
-        self.h2 = h2
-
-    def close(self, reason: str = "Connection closed") -> None:
-        super().close(reason)
-        self.connection.wake_blocked()
-
-    def process(self, event: Event) -> None:
-        # grpclib raises for an event that it does not know; RFC 9113 requires to ignore unknown
-        # frames. `processors` is deleted when an earlier event has closed the connection.
-        processor = getattr(self, "processors", {}).get(type(event))
-        if processor is not None:
-            processor(event)
-
-    def process_request_received(self, event: RequestReceived) -> None:
-        head = parse_request_head(event.headers)
-        stream = Http2Stream(self.connection, self.h2, event.stream_id)
-        if head.error is None:
-            self.connection.streams[event.stream_id] = stream
-            self.calls.accept(stream, head)
-            return
-        log.debug("reset a malformed request: %s", head.error)
-        if stream.can_respond:
-            self.h2.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
-            self.h2.limits.count_error_reset()
-        stream.forget()
-
-    def process_data_received(self, event: DataReceived) -> None:
-        size = event.flow_controlled_length or 0
-        stream = self.connection.streams.get(event.stream_id)
-        if stream is None:
-            self.connection.ack(event.stream_id, size)
-        elif size:
-            stream.feed(event.data or b"", size)
-
-    def process_stream_ended(self, event: StreamEnded) -> None:
-        stream = self.connection.streams.get(event.stream_id)
-        if stream is not None:
-            stream.feed_end()
-
-    def process_stream_reset(self, event: StreamReset) -> None:
-        stream = self.connection.streams.get(event.stream_id)
-        if stream is not None:
-            self.calls.cancel(stream)
-        if not event.remote_reset:  # by h2, for what the host sent
-            self.h2.limits.count_error_reset()
-
-    def process_window_updated(self, event: WindowUpdated) -> None:
-        if event.stream_id:
-            self.connection.wake(event.stream_id)
+    def write_nowait(self, data: bytes) -> bool:
+        """Write all of `data` as DATA frames. Write nothing and return False when it would have to
+        wait for a window or for the transport, or when the stream is closed."""
+        connection = self.connection
+        size = len(data)
+        if size > self.window or size > connection.window or not connection.writable:
+            return False
+        self.window -= size
+        connection.window -= size
+        if size <= connection.frame_size:
+            connection.write(b"%b%b%b" % (size.to_bytes(3, "big"), self._frame_tail, data))
         else:
-            self.connection.wake_blocked()
+            connection.write(self._data_frames(memoryview(data)))
+        return True
 
-    def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
-        if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
-            self.connection.wake_blocked()
+    def write_part(self, data: memoryview, limit: int) -> int:
+        """Write the beginning of `data` that fits the windows, and at most `limit` bytes, as DATA
+        frames. Returns its size, 0 for closed windows.
+
+        Raises StreamClosedError when the stream is closed.
+        """
+        if not self.is_open:
+            raise StreamClosedError(self.number)
+        connection = self.connection
+        size = min(len(data), limit, self.window, connection.window)
+        if size <= 0:
+            return 0
+        self.window -= size
+        connection.window -= size
+        connection.write(self._data_frames(data[:size]))
+        return size
+
+    def _data_frames(self, view: memoryview) -> bytes:
+        limit, tail = self.connection.frame_size, self._frame_tail
+        parts: list[bytes | memoryview] = []
+        for start in range(0, len(view), limit):
+            part = view[start : start + limit]
+            parts += (len(part).to_bytes(3, "big") + tail, part)
+        return b"".join(parts)
+
+    def write_headers(self, block: bytes, *, end: bool) -> None:
+        """Write a header block made by `encode_headers`. Never waits. `end` ends the stream, and
+        resets it when the host may still be sending (8.1).
+
+        Raises StreamClosedError when the stream is closed.
+        """
+        if not self.is_open:
+            raise StreamClosedError(self.number)
+        connection = self.connection
+        self.answered = True
+        block = connection.take_table_update() + block
+        connection.write(header_frames(self.number, block, connection.frame_size, end=end))
+        if not end:
+            return
+        if self.state is _OPEN:
+            connection.reset(self, ErrorCode.NO_ERROR)
+        else:
+            connection.close_stream(self, StreamState.ENDED)
+
+    def write_response(self, headers: bytes, data: bytes, trailers: bytes) -> bool:
+        """Write a whole response at once: header blocks made by `encode_headers`, and the DATA
+        between them. Write nothing and return False when it would have to wait, when the data needs
+        more than one frame, or when the stream is not in the common state.
+        """
+        connection = self.connection
+        size, limit = len(data), connection.frame_size
+        if (
+            self.state is not _HALF_CLOSED
+            or size > limit
+            or size > self.window
+            or size > connection.window
+            or not connection.writable
+        ):
+            return False
+        connection.window -= size
+        self.answered = True
+        frames = (
+            header_frames(self.number, connection.take_table_update() + headers, limit, end=False),
+            size.to_bytes(3, "big"),
+            self._frame_tail,
+            data,
+            header_frames(self.number, trailers, limit, end=True),
+        )
+        connection.write(b"".join(frames))
+        connection.close_stream(self, StreamState.ENDED)
+        return True
+
+    def reset(self, code: ErrorCode) -> None:
+        """End the stream with RST_STREAM, if it is open."""
+        if self.is_open:
+            self.connection.reset(self, code)
+
+
+class Http2Connection:
+    """The states, windows and limits of one connection.
+
+    `write` is called with bytes for the host. `streams` has the open ones, `blocked` those that
+    wait for a window: add a stream that waits, `WindowOpened` is the answer. `window` is how
+    many bytes of DATA the host accepts on all streams together, `frame_size` the largest payload of
+    a frame. `writable` is False while the transport takes no more bytes, and once nothing can be
+    sent.
+
+    Not thread-safe.
+    """
+
+    stream_type: type[Http2Stream] = Http2Stream
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+        self.writable = True
+        self.ended = False  # nothing is read any more
+        self.streams: dict[int, Http2Stream] = {}
+        self.blocked: dict[Http2Stream, None] = {}
+        self.window = self.initial_window = DEFAULT_WINDOW
+        self.frame_size = DEFAULT_FRAME_SIZE
+        self.highest = 0  # of all stream identifiers so far
+        self.limits = rate_limits.RateLimits()
+        self.closed: dict[int, StreamState] = {}  # how the newest of the closed streams were closed
+        self._reader = FrameReader()
+        self._decoder = HeaderDecoder()
+        self._receive_window = RECEIVE_WINDOW
+        self._acknowledged = 0
+        self._table_update: bytes | None = None  # None: the host has not limited the table
+
+    def start(self) -> None:
+        """Write the server's preface: its settings and the connection's window (3.4, 6.9.2)."""
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: STREAMS_LIMIT,
+            Setting.INITIAL_WINDOW_SIZE: RECEIVE_WINDOW,
+            Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_LIMIT,
+        }
+        self.write(settings_frame(settings) + window_update(0, RECEIVE_WINDOW - DEFAULT_WINDOW))
+
+    # Receiving
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What the host has done with these bytes. After `ConnectionEnded` nothing more is read.
+
+        After an error that is the only event: whatever else these bytes began is over, too.
+        """
+        events: list[Event] = []
+        if self.ended:
+            return events
+        self.limits.begin_read(self.highest)
+        try:
+            for kind, flags, number, payload in self._reader.read(data):
+                _HANDLERS[kind](self, flags, number, payload, events)
+                if self.ended:
+                    break
+        except Http2Error as error:
+            self.fail(error.code)
+            return [ConnectionEnded(error.code, str(error), False)]
+        return events
+
+    def fail(self, code: ErrorCode) -> None:
+        """Write GOAWAY; nothing is read or sent after it (5.4.1)."""
+        if not self.ended:
+            payload = self.highest.to_bytes(4, "big") + code.to_bytes(4, "big")
+            self.write(frame(GOAWAY, 0, 0, payload))
+            self.stop()
+
+    def stop(self) -> None:
+        """The connection is over: close all streams, and read nothing more."""
+        self.ended, self.writable = True, False
+        for stream in self.streams.values():
+            stream.state, stream.window = StreamState.RESET, _CLOSED_WINDOW
+        self.streams.clear()
+
+    def pause(self) -> None:
+        """The host reads too slowly: `writable` is False until `resume`, and replies to the host
+        stay counted against its limits."""
+        self.writable, self.limits.paused = False, True
+
+    def resume(self) -> None:
+        """The host has read what was written."""
+        self.writable, self.limits.paused = not self.ended, False
+
+    def _data(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.1 and 6.9.1."""
+        size, end = len(payload), bool(flags & END_STREAM)
+        data = unpadded(flags, payload)
+        if not data and not end:
+            self.limits.count_control()
+        if size > self._receive_window:
+            raise Http2Error(
+                ErrorCode.FLOW_CONTROL_ERROR,
+                f"DATA must fit the connection's window of {self._receive_window} bytes, "
+                f"got {size}",
+            )
+        self._receive_window -= size
+        stream = self.streams.get(number)
+        if stream is None or stream.state is not _OPEN:
+            self._acknowledge_connection(size)
+            self._react(DATA, number, events)
+            return
+        if size > stream._receive_window:
+            raise Http2Error(
+                ErrorCode.FLOW_CONTROL_ERROR,
+                f"DATA must fit the window of {stream._receive_window} bytes of stream {number}, "
+                f"got {size}",
+            )
+        stream._receive_window -= size
+        if stream._missing_body is not None:
+            stream._missing_body -= len(data)
+            if stream._missing_body < 0 or (end and stream._missing_body):  # 8.1.1
+                self._acknowledge_connection(size)
+                self._reset_for_error(stream, ErrorCode.PROTOCOL_ERROR, events)
+                return
+        if end:
+            stream.state = _HALF_CLOSED
+        if size or end:
+            events.append(DataReceived(stream, data, size, end))
+
+    def _headers(self, flags: int, number: int, block: bytes, events: list[Event]) -> None:
+        """6.2: a request, or its trailers."""
+        if not number & 1:
+            raise Http2Error(
+                ErrorCode.PROTOCOL_ERROR, f"an even number is not a client's stream: {number}"
+            )
+        end = bool(flags & END_STREAM)
+        stream = self.streams.get(number)
+        if stream is not None and stream.state is _OPEN:
+            self._trailers(stream, block, end, events)
+            return
+        head = self._decoder.request(block)  # always: the block may change the dynamic table
+        if number <= self.highest:
+            self._react(HEADERS, number, events)
+            return
+        self.highest = number
+        error = head.error
+        if error is None and end and head.content_length:
+            error = "content-length without a body"
+        if error is not None or len(self.streams) >= STREAMS_LIMIT:  # 5.1.2
+            self._remember(number, StreamState.RESET)
+            refused = ErrorCode.REFUSED_STREAM if error is None else ErrorCode.PROTOCOL_ERROR
+            self._write_reset(number, refused)
+            self.limits.count_error_reset()
+            return
+        stream = self.stream_type(self, number)
+        self.streams[number] = stream
+        if end:
+            stream.state = _HALF_CLOSED
+        elif head.content_length is not None:
+            stream._missing_body = head.content_length
+        events.append(RequestReceived(stream, head, end))
+
+    def _trailers(self, stream: Http2Stream, block: bytes, end: bool, events: list[Event]) -> None:
+        """8.1: trailers end the request; their values are not used."""
+        if self._decoder.trailers(block) is not None or not end or stream._missing_body:
+            self._reset_for_error(stream, ErrorCode.PROTOCOL_ERROR, events)
+            return
+        stream.state = _HALF_CLOSED
+        events.append(DataReceived(stream, b"", 0, True))
+
+    def _priority(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.3: allowed in every state, without effect."""
+        check_priority(number, payload)
+
+    def _rst_stream(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.4."""
+        stream = self.streams.get(number)
+        if stream is None:
+            self._react(RST_STREAM, number, events)
+            return
+        if not stream.answered:
+            self.limits.count_reset(number)
+        self.close_stream(stream, StreamState.RESET_BY_HOST)
+        events.append(StreamReset(stream, int.from_bytes(payload, "big")))
+
+    def _settings(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.5: they apply at once and are acknowledged."""
+        self.limits.count_settings()
+        if flags & ACK:
+            return
+        settings = read_settings(payload)
+        window = settings.get(Setting.INITIAL_WINDOW_SIZE)
+        if window is not None:
+            self._change_windows(window - self.initial_window, events)
+            self.initial_window = window
+        self.frame_size = settings.get(Setting.MAX_FRAME_SIZE, self.frame_size)
+        table = settings.get(Setting.HEADER_TABLE_SIZE, _DEFAULT_TABLE_SIZE)
+        if table < _DEFAULT_TABLE_SIZE and self._table_update is None:
+            self._table_update = _NO_TABLE
+        self.write(frame(SETTINGS, ACK, 0, b""))
+
+    def _change_windows(self, change: int, events: list[Event]) -> None:
+        """6.9.2: a new initial window changes those of all open streams."""
+        for stream in self.streams.values():
+            stream.window += change
+            if stream.window > LARGEST_WINDOW:
+                raise Http2Error(
+                    ErrorCode.FLOW_CONTROL_ERROR,
+                    f"a window must have at most {LARGEST_WINDOW} bytes, got {stream.window}",
+                )
+        if change > 0:
+            self._unblock_all(events)
+
+    def _ping(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.7."""
+        self.limits.count_control()
+        if not flags & ACK:
+            self.write(frame(PING, ACK, 0, payload))
+
+    def _goaway(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.8: a host that sends it wants no more answers."""
+        code = int.from_bytes(payload[4:8], "big")
+        self.stop()
+        events.append(ConnectionEnded(code, "the host has sent GOAWAY", True))
+
+    def _window_update(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+        """6.9."""
+        size = int.from_bytes(payload, "big") & LARGEST_WINDOW
+        if not number:
+            window = self.window + size
+            if not size or window > LARGEST_WINDOW:
+                raise _wrong_increment(size, window)
+            self.window = window
+            if self.blocked:
+                self._unblock_all(events)
+            return
+        stream = self.streams.get(number)
+        if stream is None:
+            if not size:
+                raise _wrong_increment(size, 0)
+            self._react(WINDOW_UPDATE, number, events)
+            return
+        window = stream.window + size
+        if not size or window > LARGEST_WINDOW:
+            self._reset_for_error(stream, _wrong_increment(size, window).code, events)
+            return
+        stream.window = window
+        if stream in self.blocked:
+            del self.blocked[stream]
+            events.append(WindowOpened(stream))
+
+    def _unblock_all(self, events: list[Event]) -> None:
+        blocked, self.blocked = self.blocked, {}
+        events.extend(map(WindowOpened, blocked))
+
+    def _react(self, kind: int, number: int, events: list[Event]) -> None:
+        """A frame that is not the common case, by the table of states."""
+        reaction = REACTIONS[kind][self.state_of(number)]
+        if reaction is Reaction.RESET_STREAM:
+            stream = self.streams.get(number)
+            if stream is None:
+                self._write_reset(number, ErrorCode.STREAM_CLOSED)
+                self.limits.count_error_reset()
+            else:
+                self._reset_for_error(stream, ErrorCode.STREAM_CLOSED, events)
+        elif isinstance(reaction.value, ErrorCode):
+            state = self.state_of(number).value
+            raise Http2Error(
+                reaction.value, f"stream {number} is {state}, got frame type {kind} on it"
+            )
+
+    def state_of(self, number: int) -> StreamState:
+        """The state of any stream (5.1)."""
+        stream = self.streams.get(number)
+        if stream is not None:
+            return stream.state
+        if number > self.highest or not number & 1:  # the server opens none
+            return StreamState.IDLE
+        return self.closed.get(number, StreamState.SKIPPED)
+
+    def acknowledge(self, stream: Http2Stream, size: int) -> None:
+        """`size` bytes of a stream's DATA were read: open the windows again (6.9). Half a window
+        at a time, as most requests are small."""
+        self._acknowledge_connection(size)
+        if stream.state is _OPEN:
+            stream._acknowledged += size
+            if stream._acknowledged >= _HALF_WINDOW:
+                self.write(window_update(stream.number, stream._acknowledged))
+                stream._receive_window += stream._acknowledged
+                stream._acknowledged = 0
+
+    def _acknowledge_connection(self, size: int) -> None:
+        self._acknowledged += size
+        if self._acknowledged >= _HALF_WINDOW and not self.ended:
+            self.write(window_update(0, self._acknowledged))
+            self._receive_window += self._acknowledged
+            self._acknowledged = 0
+
+    # Closing streams and sending
+
+    def take_table_update(self) -> bytes:
+        """What has to be before the next header block: the confirmation that the host has made its
+        dynamic table smaller (RFC 7541, 4.2). Nothing is ever added to that table."""
+        update = self._table_update
+        if not update:
+            return b""
+        self._table_update = b""
+        return update
+
+    def reset(self, stream: Http2Stream, code: ErrorCode) -> None:
+        """End an open stream with RST_STREAM."""
+        self._write_reset(stream.number, code)
+        self.close_stream(stream, StreamState.RESET)
+
+    def _write_reset(self, number: int, code: ErrorCode) -> None:
+        self.write(frame(RST_STREAM, 0, number, code.to_bytes(4, "big")))
+
+    def _reset_for_error(self, stream: Http2Stream, code: ErrorCode, events: list[Event]) -> None:
+        """A stream error (5.4.2)."""
+        self.reset(stream, code)
+        events.append(StreamReset(stream, code))
+        self.limits.count_error_reset()
+
+    def close_stream(self, stream: Http2Stream, state: StreamState) -> None:
+        """Forget an open stream, except for how it was closed."""
+        stream.state, stream.window = state, _CLOSED_WINDOW
+        del self.streams[stream.number]
+        if self.blocked:
+            self.blocked.pop(stream, None)
+        self._remember(stream.number, state)
+
+    def _remember(self, number: int, state: StreamState) -> None:
+        closed = self.closed
+        closed[number] = state
+        if len(closed) > CLOSED_STREAMS:
+            del closed[next(iter(closed))]
+
+
+# for each frame type that a client may send
+_HANDLERS = {
+    DATA: Http2Connection._data,
+    HEADERS: Http2Connection._headers,
+    PRIORITY: Http2Connection._priority,
+    RST_STREAM: Http2Connection._rst_stream,
+    SETTINGS: Http2Connection._settings,
+    PING: Http2Connection._ping,
+    GOAWAY: Http2Connection._goaway,
+    WINDOW_UPDATE: Http2Connection._window_update,
+}
+
+
+def _wrong_increment(size: int, window: int) -> Http2Error:
+    """6.9 and 6.9.1."""
+    if not size:
+        return Http2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE must not be 0")
+    return Http2Error(
+        ErrorCode.FLOW_CONTROL_ERROR,
+        f"a window must have at most {LARGEST_WINDOW} bytes, got {window}",
+    )

@@ -2,23 +2,30 @@
 
 Requests: a host sends the same headers in the same few bytes, so the parsed result is cached.
 Responses: without a dynamic table the headers of a response are the same bytes each time.
-Relies on private parts of hpack 4; tests/http2/test_headers.py checks them.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from hpack import Decoder, Encoder
+from hpack import Decoder, HPACKError, OversizedHeaderListError
+
+from aiostream_ds._http2.protocol_errors import Http2Error, RateLimitExceeded
+from aiostream_ds._http2.wire import ErrorCode
 
 __all__ = [
-    "CachingDecoder",
+    "HEADER_LIST_LIMIT",
+    "HeaderDecoder",
     "RequestHead",
     "encode_headers",
     "find_malformation",
+    "find_malformed_trailers",
     "parse_request_head",
-    "with_table_size",
 ]
+
+HEADER_LIST_LIMIT = 64 * 1024
+"""Bytes of the headers of one request, as SETTINGS_MAX_HEADER_LIST_SIZE counts them. A longer list
+ends the connection."""
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -27,6 +34,7 @@ _CACHE_SIZE, _CACHE_ITEM_BYTES = 256, 4 * 1024
 
 _NOT_METADATA = frozenset({"content-type", "te", "user-agent"})
 _PSEUDO_HEADERS = frozenset({":method", ":scheme", ":path"})
+_FORBIDDEN_IN_VALUES = frozenset("\0\r\n")
 _CONNECTION_HEADERS = frozenset(
     {"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"}
 )
@@ -40,6 +48,7 @@ class RequestHead(NamedTuple):
     content_type: str
     timeout: str | None
     metadata: Mapping[str, str]
+    content_length: int | None
     error: str | None
 
 
@@ -61,26 +70,45 @@ def _parse_request_head(headers: RawHeaders) -> RequestHead:
         if not name.startswith((":", "grpc-")) and name not in _NOT_METADATA:
             previous = metadata.get(name)
             metadata[name] = value if previous is None else f"{previous},{value}"
+    error = find_malformation(decoded)
+    length = None if error else fields.get("content-length")
     return RequestHead(
         fields.get(":method", ""),
         fields.get(":path", ""),
         fields.get("content-type", ""),
         fields.get("grpc-timeout"),
         metadata,
-        find_malformation(decoded),
+        None if length is None else int(length),
+        error,
     )
 
 
 def find_malformation(headers: Iterable[tuple[str, str]]) -> str | None:
     """Why a request with these headers is malformed (RFC 9113, 8.2 and 8.3), or None."""
     names = []
+    lengths = set()
     for name, value in headers:
         names.append(name)
         if name == "te" and value != "trailers":
             return f"te must be 'trailers', got {value!r}"
+        if name == "content-length":
+            lengths.add(value)
         if not value and name == ":path":
             return ":path must not be empty"
+        if not value.isprintable() and not _FORBIDDEN_IN_VALUES.isdisjoint(value):
+            return f"header values must not contain NUL, CR or LF, got {value!r} for {name!r}"
+    if lengths and (len(lengths) > 1 or not _is_number(*lengths)):
+        return f"content-length must be one number, got {sorted(lengths)}"
     return _find_malformed_name(tuple(names))
+
+
+def find_malformed_trailers(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Why these trailers make their request malformed (RFC 9113, 8.1), or None."""
+    return _find_malformed_field(tuple(name.decode("latin-1") for name, _ in headers))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 @lru_cache(maxsize=64)  # a host has few sets of names; an entry may have 64 KiB
@@ -90,7 +118,13 @@ def _find_malformed_name(names: tuple[str, ...]) -> str | None:
         return f"expected :method, :scheme and :path once each, got {pseudo!r}"
     if tuple(pseudo) != names[: len(pseudo)]:
         return f"expected pseudo-headers before all other headers, got {list(names)!r}"
+    return _find_malformed_field(names[len(pseudo) :])
+
+
+def _find_malformed_field(names: tuple[str, ...]) -> str | None:
     for name in names:
+        if name[:1] == ":":
+            return f"trailers have no pseudo-headers, got {name!r}"
         if not name or name != name.lower() or not name.isascii() or not name.isprintable():
             return f"header names must be lower-case ASCII, got {name!r}"
         if " " in name:
@@ -100,30 +134,48 @@ def _find_malformed_name(names: tuple[str, ...]) -> str | None:
     return None
 
 
-class CachingDecoder(Decoder):
-    """hpack's decoder, which decodes a header block of nothing but indexed fields once.
+class HeaderDecoder:
+    """Decodes the header blocks of one connection (RFC 7541).
 
-    Such a block has the same meaning as long as the dynamic table is the same, and only other
-    blocks change the table.
+    A request's block of nothing but indexed fields is decoded and parsed once: it has the same
+    meaning as long as the dynamic table is the same, and only other blocks change the table.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._cache: dict[bytes, Any] = {}
+    __slots__ = ("_decoder", "_heads")
 
-    def decode(self, data: bytes, raw: bool = False) -> Any:
-        """The block's headers; the same list for the same block. Raises what hpack raises."""
-        block = bytes(data)
-        found = self._cache.get(block)
-        if found is None:
-            found = super().decode(block, raw)
+    def __init__(self) -> None:
+        self._decoder = Decoder(max_header_list_size=HEADER_LIST_LIMIT)
+        self._heads: dict[bytes, RequestHead] = {}
+
+    def request(self, block: bytes) -> RequestHead:
+        """The parsed headers of a request; the same object for the same block.
+
+        Raises Http2Error COMPRESSION_ERROR, and RateLimitExceeded above `HEADER_LIST_LIMIT`.
+        """
+        head = self._heads.get(block)
+        if head is None:
+            head = parse_request_head(self._decode(block))
             if block and min(block) >= 0x80:
-                if len(self._cache) >= _CACHE_SIZE:
-                    self._cache.clear()
-                self._cache[block] = found
-            else:
-                self._cache.clear()
-        return found
+                if len(self._heads) >= _CACHE_SIZE:
+                    self._heads.clear()
+                self._heads[block] = head
+        return head
+
+    def trailers(self, block: bytes) -> str | None:
+        """Why the trailers are malformed, or None. Raises what `request` raises."""
+        return find_malformed_trailers(self._decode(block))
+
+    def _decode(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
+        if block and min(block) < 0x80:
+            self._heads.clear()
+        try:
+            return self._decoder.decode(block, raw=True)
+        except OversizedHeaderListError as error:
+            raise RateLimitExceeded(f"oversized header block: {error}") from error
+        except HPACKError as error:
+            raise Http2Error(
+                ErrorCode.COMPRESSION_ERROR, f"cannot decode a header block: {error}"
+            ) from error
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> bytes:
@@ -146,10 +198,3 @@ def _encode_string(text: str) -> bytes:
         rest >>= 7
     prefix.append(rest)
     return bytes(prefix) + data
-
-
-def with_table_size(encoder: Encoder, block: bytes) -> bytes:
-    """The block, after the dynamic table size update (RFC 7541, 6.3) if one is pending."""
-    if encoder.header_table.resized:
-        return encoder.encode(()) + block
-    return block

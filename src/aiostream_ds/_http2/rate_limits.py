@@ -1,29 +1,23 @@
 """Rate limits on frames that cost the server more than they cost the host.
 
-Exceeding a limit raises DenialOfServiceError, which h2 turns into GOAWAY ENHANCE_YOUR_CALM. Every
-check is O(1), and the clock is read once per received chunk. Frames of normal use are not limited:
-WINDOW_UPDATE, and RST_STREAM of streams that have an answer or are older than `RESET_GRACE`.
-Relies on private parts of h2; tests/http2/test_rate_limits.py checks them.
+Exceeding a limit ends the connection with GOAWAY ENHANCE_YOUR_CALM. Every check is O(1), and the
+clock is read once per received chunk. Frames of normal use are not limited: WINDOW_UPDATE, which
+has no answer, and RST_STREAM of streams that have an answer or are older than `RESET_GRACE`.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import Event
-from h2.exceptions import DenialOfServiceError
-from h2.frame_buffer import FrameBuffer
+from aiostream_ds._http2.protocol_errors import RateLimitExceeded
 
-__all__ = ["RateLimitedConnection", "RateLimits"]
+__all__ = ["RateLimits"]
 
 RATE_LIMIT_PERIOD = 10.0
 """Seconds in which a limit may be used up once. After an idle period a burst may use it twice."""
 
 RESET_LIMIT = 10_000
 """Streams in a period that the host opens and resets without an answer within `RESET_GRACE`, and
-requests that the server resets because they are malformed."""
+streams that the server resets because of what the host has sent."""
 
 RESET_GRACE = 1.0
 """Seconds after which a stream without an answer may be reset without being counted."""
@@ -56,12 +50,12 @@ class _Limit:
             return
         now = self._clock()
         if not renew or now - self._period_start < RATE_LIMIT_PERIOD:
-            raise DenialOfServiceError(f"more than {self._limit:,} {self._what}")
+            raise RateLimitExceeded(f"more than {self._limit:,} {self._what}")
         self._period_start, self._remaining = now, self._limit - 1
 
 
 class RateLimits:
-    """The limits of one connection. Each `count_` method raises DenialOfServiceError when its limit
+    """The limits of one connection. Each `count_` method raises RateLimitExceeded when its limit
     is exceeded.
 
     `paused` is True while writing is paused because the host reads too slowly.
@@ -115,45 +109,3 @@ class RateLimits:
     def count_settings(self) -> None:
         """A SETTINGS frame."""
         self._settings.count()
-
-
-class RateLimitedConnection(H2Connection):
-    """An h2 connection that is closed when its host exceeds a rate limit."""
-
-    def __init__(self, config: H2Configuration) -> None:
-        super().__init__(config)  # looks up the methods below by name
-        self.limits = RateLimits()
-        self.incoming_buffer = _LimitedFrameBuffer(server=True)
-
-    def receive_data(self, data: Any) -> list[Event]:
-        """Raises DenialOfServiceError, and other ProtocolErrors, with a GOAWAY ready to send."""
-        self.limits.begin_read(self.highest_inbound_stream_id)
-        return super().receive_data(data)
-
-    def _receive_rst_stream_frame(self, frame: Any) -> Any:
-        stream = self.streams.get(frame.stream_id)
-        if stream is not None and not stream.state_machine.headers_sent:
-            self.limits.count_reset(frame.stream_id)
-        return super()._receive_rst_stream_frame(frame)
-
-    def _receive_ping_frame(self, frame: Any) -> Any:
-        self.limits.count_control()
-        return super()._receive_ping_frame(frame)
-
-    def _receive_data_frame(self, frame: Any) -> Any:
-        if not frame.data and "END_STREAM" not in frame.flags:
-            self.limits.count_control()
-        return super()._receive_data_frame(frame)
-
-    def _receive_settings_frame(self, frame: Any) -> Any:
-        self.limits.count_settings()
-        return super()._receive_settings_frame(frame)
-
-
-class _LimitedFrameBuffer(FrameBuffer):
-    def _update_header_buffer(self, f: Any) -> Any:
-        if len(self._headers_buffer) > CONTINUATION_LIMIT:  # the HEADERS frame is in it, too
-            raise DenialOfServiceError(
-                f"more than {CONTINUATION_LIMIT} CONTINUATION frames of one request"
-            )
-        return super()._update_header_buffer(f)

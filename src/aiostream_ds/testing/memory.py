@@ -65,7 +65,7 @@ class _MemoryChannel(Channel):
 
     async def _create_connection(self) -> Any:
         loop = asyncio.get_running_loop()
-        client, server = self._protocol_factory(), self._memory_server._protocol_factory()
+        client, server = self._protocol_factory(), self._memory_server.new_connection()
         to_server, to_client = _Pipe(loop), _Pipe(loop)
         to_server.reader, to_client.reader = server, client
         to_server.back, to_client.back = to_client, to_server

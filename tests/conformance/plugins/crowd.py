@@ -71,7 +71,7 @@ class Crowd(DataSource):
     async def counts(self) -> dict[str, Any]:
         gc.collect()
         kept = Counter(type(each).__name__ for each in gc.get_objects())
-        names = "Subscription", "Channel", "Call", "Http2Stream", "_Queue", "Task"
+        names = "Subscription", "Channel", "Call", "CallStream", "_Queue", "Task"
         return {
             "opened": self.upstream.opened,
             "subscribed": sorted(self.upstream.subscribed.values()),

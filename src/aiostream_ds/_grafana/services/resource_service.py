@@ -10,7 +10,7 @@ from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.services.base import Service
 from aiostream_ds._grpc.call import Call
 from aiostream_ds._grpc.methods import Method, server_stream
-from aiostream_ds._http2.stream import StreamClosedError
+from aiostream_ds._http2.protocol_errors import StreamClosedError
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds.errors import ConfigError
 from aiostream_ds.models import User

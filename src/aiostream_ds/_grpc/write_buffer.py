@@ -17,20 +17,17 @@ iteration, the first one waits for few others."""
 
 
 class WriteBuffer:
-    """The transport as grpclib sees it. Buffers writes until the end of the current iteration of
-    the event loop, `FLUSH_BYTES` or `FLUSH_CHUNKS`.
+    """Buffers writes to a transport until the end of the current iteration of
+    the event loop, `FLUSH_BYTES` or `FLUSH_CHUNKS`."""
 
-    `writable` is False while the transport has paused writing, and once the buffer is closed.
-    """
-
-    __slots__ = ("_chunks", "_ended", "_flush_scheduled", "_size", "_transport", "writable")
+    __slots__ = ("_chunks", "_ended", "_flush_scheduled", "_loop", "_size", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._chunks: list[bytes] = []
         self._size = 0
         self._flush_scheduled = self._ended = False
-        self.writable = True
+        self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes) -> None:
         """Buffer `data`; flush when the buffer is full."""
@@ -41,7 +38,7 @@ class WriteBuffer:
             self.flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._scheduled_flush)
+            self._loop.call_soon(self._scheduled_flush)
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
@@ -64,17 +61,15 @@ class WriteBuffer:
                 self._transport.write_eof()
             else:  # TLS
                 self._transport.close()
-        self._ended, self.writable = True, False
+        self._ended = True
 
     def close(self) -> None:
         """Flush, and close the transport once its bytes are sent."""
         self.flush()
-        self.writable = False
         self._transport.close()
 
     def abort(self) -> None:
         """Close the transport at once; unsent bytes are lost."""
-        self.writable = False
         self._transport.abort()
 
     def is_closing(self) -> bool:

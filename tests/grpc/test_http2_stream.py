@@ -1,0 +1,309 @@
+"""The encoding of messages, the write buffer, and one connection on the event loop."""
+
+import asyncio
+import struct
+
+import h2.connection
+import h2.events
+import h2.settings
+import pytest
+
+from aiostream_ds._frames.packet import Packet, Schema, render
+from aiostream_ds._grafana.packet_delivery import packet_message
+from aiostream_ds._grpc.call import Codec
+from aiostream_ds._grpc.http2_stream import CallStream, StreamClosedError
+from aiostream_ds._grpc.methods import bidi_stream
+from aiostream_ds._grpc.server import Server
+from aiostream_ds._grpc.write_buffer import FLUSH_BYTES, FLUSH_CHUNKS
+from aiostream_ds._http2 import connection as http2
+from aiostream_ds._http2.stream_states import StreamState
+from aiostream_ds._pb import pluginv2 as pb
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schema", [None, Schema(b'{"fields":[]}', "1")], ids=["data", "both"])
+@pytest.mark.parametrize("size", [1, 118, 119, 127, 128, 16_374, 16_384, 70_000, 2_097_152])
+def test_an_encoded_packet_is_the_same_as_betterproto2s(size, schema):
+    packet = Packet(Schema(b"{}", "0"), b"x" * size, 1)
+    payload = render(schema, packet)
+    body = bytes(pb.StreamPacket(data=payload))
+    assert packet_message(schema, packet) == b"\0" + struct.pack(">I", len(body)) + body
+
+
+def test_the_codec_decodes_what_it_encodes():
+    codec = Codec()
+    message = pb.PublishStreamResponse(data=b"abc")
+    data = codec.encode(message, pb.PublishStreamResponse)
+    assert codec.decode(data, pb.PublishStreamResponse) == message
+
+
+def test_the_codec_passes_bytes_through():
+    assert Codec().encode(b"encoded", pb.StreamPacket) == b"encoded"
+
+
+@pytest.mark.parametrize("reply", [None, "text", pb.StreamPacket()])
+def test_the_codec_refuses_a_response_of_the_wrong_type(reply):
+    with pytest.raises(TypeError, match="must be bytes or PublishStreamResponse"):
+        Codec().encode(reply, pb.PublishStreamResponse)
+
+
+# -- one connection in memory --------------------------------------------------------------------
+
+
+class FakeTransport(asyncio.Transport):
+    def __init__(self):
+        super().__init__()
+        self.written = []
+        self.closed = False
+
+    def write(self, data):
+        self.written.append(bytes(data))
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    abort = close
+
+
+def connect(transport, methods=None):
+    server = Server({"": lambda: methods or {}})
+    protocol = server.new_connection()
+    protocol.connection_made(transport)
+    protocol.write_buffer.flush()
+    return server, protocol
+
+
+def client():
+    peer = h2.connection.H2Connection()
+    peer.initiate_connection()
+    return peer
+
+
+def request(peer, number, path="/none"):
+    headers = [
+        (":method", "POST"),
+        (":path", path),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    peer.send_headers(number, headers)
+
+
+async def test_the_first_settings_frame_removes_the_limit_of_100_streams():
+    transport = FakeTransport()
+    connect(transport)
+    events = client().receive_data(b"".join(transport.written))
+    changed = [e for e in events if isinstance(e, h2.events.RemoteSettingsChanged)]
+    code = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
+    assert changed[0].changed_settings[code].new_value == http2.STREAMS_LIMIT == 2**31 - 1
+
+
+async def test_writes_of_one_iteration_are_written_together():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    for _ in range(FLUSH_CHUNKS - 1):
+        protocol.write_buffer.write(b"abc")
+    assert transport.written == []
+    await asyncio.sleep(0)
+    assert transport.written == [b"abc" * (FLUSH_CHUNKS - 1)]
+
+
+async def test_the_buffer_is_flushed_after_flush_chunks():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    for _ in range(FLUSH_CHUNKS):
+        protocol.write_buffer.write(b"abc")
+    assert transport.written == [b"abc" * FLUSH_CHUNKS]
+
+
+async def test_the_buffer_is_flushed_after_flush_bytes():
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    transport.written.clear()
+    protocol.write_buffer.write(b"x" * FLUSH_BYTES)
+    assert len(transport.written) == 1
+
+
+async def test_data_frames_are_subtracted_from_both_windows():
+    got_headers = asyncio.Event()
+
+    async def run(_, call):
+        await call.send(b"x" * 40_000)  # three frames
+        got_headers.set()
+        await asyncio.Event().wait()
+
+    transport = FakeTransport()
+    table = {"/s": bidi_stream(run, pb.StreamPacket, pb.StreamPacket)}
+    server, protocol = connect(transport, table)
+    peer = client()
+    request(peer, 1, "/s")
+    protocol.data_received(peer.data_to_send())
+    await got_headers.wait()
+    protocol.write_buffer.flush()
+    events = peer.receive_data(b"".join(transport.written))
+    received = [e for e in events if isinstance(e, h2.events.DataReceived)]
+    assert [len(e.data) for e in received] == [16_384, 16_384, 40_005 - 2 * 16_384]
+    connection = protocol.connection
+    assert connection.window == connection.streams[1].window == 65_535 - 40_005
+    protocol.connection_lost(None)
+    await asyncio.wait(server.tasks)
+
+
+async def test_ended_streams_are_removed():
+    transport = FakeTransport()
+    server, protocol = connect(transport)
+    peer = client()
+    for number in range(1, 41, 2):
+        request(peer, number)
+    protocol.data_received(peer.data_to_send())
+    connection = protocol.connection
+    assert len(connection.streams) == 20
+    await asyncio.wait(server.tasks)
+    await asyncio.sleep(0)
+    assert len(connection.streams) == 0
+    assert connection.state_of(1) is StreamState.RESET  # answered before the end of its request
+
+
+async def test_a_call_that_is_reset_in_the_same_read_never_runs_and_is_removed():
+    called = []
+    transport = FakeTransport()
+
+    async def run(_, call):
+        called.append(call)
+
+    table = {"/s": bidi_stream(run, pb.StreamPacket, pb.StreamPacket)}
+    server, protocol = connect(transport, table)
+    peer = client()
+    request(peer, 1, "/s")
+    peer.reset_stream(1)
+    protocol.data_received(peer.data_to_send())
+    await asyncio.wait(server.tasks)
+    await asyncio.sleep(0)
+    assert not called
+    assert not server.tasks
+    assert len(protocol.connection.streams) == 0
+
+
+async def test_a_call_that_is_cancelled_before_its_first_step_resets_its_stream():
+    transport = FakeTransport()
+    server, protocol = connect(transport)
+    peer = client()
+    request(peer, 1)
+    protocol.data_received(peer.data_to_send())
+    (task,) = server.tasks
+    task.cancel()
+    await asyncio.wait(server.tasks)
+    await asyncio.sleep(0)
+    assert protocol.connection.state_of(1) is StreamState.RESET
+
+
+# -- one stream ----------------------------------------------------------------------------------
+
+
+def open_stream(number=1):
+    """A transport, its protocol and a stream that no call uses."""
+
+    class Unanswered:
+        accept = cancel = staticmethod(lambda *_: None)
+        close = staticmethod(lambda: None)
+
+    transport = FakeTransport()
+    _, protocol = connect(transport)
+    protocol.calls = Unanswered()
+    peer = client()
+    request(peer, number)
+    protocol.data_received(peer.data_to_send())
+    stream = protocol.connection.streams[number]
+    assert isinstance(stream, CallStream)
+    return protocol, stream, peer
+
+
+async def started(coroutine):
+    task = asyncio.ensure_future(coroutine)
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+async def test_a_window_update_of_the_connection_wakes_waiting_streams_only():
+    protocol, stream, peer = open_stream()
+    protocol.connection.window = 0
+    writing = await started(stream.write(b"abc"))
+    assert list(protocol.connection.blocked) == [stream]
+    peer.increment_flow_control_window(1000)
+    protocol.data_received(peer.data_to_send())
+    await writing
+    assert not protocol.connection.blocked and protocol.connection.window == 997
+
+
+@pytest.mark.parametrize("lost", ["reset", "connection_lost", "close", "abort"])
+async def test_a_write_that_waits_ends_when_the_stream_or_the_connection_does(lost):
+    protocol, stream, peer = open_stream()
+    protocol.connection.window = 0
+    writers = [await started(stream.write(b"abc")) for _ in range(2)]
+    if lost == "reset":
+        peer.reset_stream(1)
+        protocol.data_received(peer.data_to_send())
+    elif lost == "connection_lost":
+        protocol.connection_lost(None)
+    else:
+        getattr(protocol, lost)()
+        protocol.connection_lost(None)
+    for writer in writers:
+        with pytest.raises(StreamClosedError, match="stream 1 is closed"):
+            await writer
+    assert not protocol.connection.blocked and not stream.write_nowait(b"")
+
+
+async def test_a_write_that_waits_for_the_transport_ends_with_the_connection():
+    protocol, stream, _ = open_stream()
+    protocol.pause_writing()
+    writing = await started(stream.write(b"abc"))
+    protocol.connection_lost(None)
+    with pytest.raises(StreamClosedError):
+        await writing
+
+
+async def test_nothing_is_written_without_waiting_after_the_write_side_was_closed():
+    protocol, stream, _ = open_stream()
+    protocol.pause_writing()
+    protocol.write_buffer.close()
+    protocol.resume_writing()
+    assert not stream.write_nowait(b"abc") and not stream.can_respond
+
+
+async def test_read_waits_for_all_bytes_and_acknowledges_them_as_they_arrive(monkeypatch):
+    _, stream, _ = open_stream()
+    acknowledged = []
+    monkeypatch.setattr(stream.connection, "acknowledge", lambda _, size: acknowledged.append(size))
+    reading = await started(stream.read(5))
+    stream.feed(b"ab", 2, ended=False)
+    await asyncio.sleep(0)
+    assert not reading.done()
+    stream.feed(b"cdefg", 9, ended=False)  # two bytes more than requested, and padding
+    assert await reading == b"abcde" and sum(acknowledged) == 11
+    assert await stream.read(2) == b"fg" and sum(acknowledged) == 11
+
+
+async def test_read_returns_fewer_bytes_at_the_end_of_the_stream():
+    _, stream, _ = open_stream()
+    stream.feed(b"abc", 3, ended=False)
+    stream.feed(b"", 0, ended=True)
+    assert await stream.read(5) == b"abc" and await stream.read(1) == b""
+
+
+async def test_a_forgotten_stream_gives_the_connection_its_unread_bytes():
+    protocol, stream, peer = open_stream()
+    peer.send_data(1, bytes(3_000))
+    protocol.data_received(peer.data_to_send())
+    before = protocol.connection._acknowledged
+    stream.forget()
+    assert protocol.connection._acknowledged - before == 3_000

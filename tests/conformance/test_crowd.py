@@ -118,7 +118,7 @@ async def test_ten_thousand_joins_leak_nothing_and_start_each_stream_once(host: 
     for name in ("Subscription", "Channel", "_Queue"):
         assert after["kept"][name] == 0, name
     assert after["kept"]["Call"] <= empty["kept"]["Call"]
-    assert after["kept"]["CallStream"] <= empty["kept"]["Http2Stream"]
+    assert after["kept"]["CallStream"] <= empty["kept"]["CallStream"]
     kept = after["objects"] - empty["objects"]
     print(f"{late - early:,} bytes more after 8,000 more joins, {kept} more objects at the end")
     # the caches of fifty paths, and modules that the first row and join have imported

@@ -31,7 +31,9 @@ PLATFORMS = (
     "darwin/arm64",
     "windows/amd64",
 )
-"""The platforms of launchers. Only linux/amd64 is tested; the others are cross-compiled."""
+"""The platforms of launchers. linux/amd64 is tested, linux/arm64 under qemu; the others are
+cross-compiled.
+"""
 
 _DISTRIBUTION, _PREBUILT = "aiostream-ds", "aiostream-ds-launchers"
 _CHECKOUT = Path(__file__).parents[3]

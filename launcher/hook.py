@@ -12,7 +12,7 @@ PACKAGE = "aiostream_ds/packaging"
 
 BUILTIN = {
     "plugin.json": "plugin.json",
-    "README.md": "README.md",
+    "builtin/plugin-readme.md": "plugin-readme.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "LICENSE": "LICENSE",
     "builtin/img/logo.svg": "img/logo.svg",

@@ -37,7 +37,7 @@ async def term(server: Redis | Nats) -> int:
 
 @pytest.mark.slow
 def test_nodes_and_channels_are_printed(server, term, capsys):
-    size = 8 if isinstance(server, Redis) else None  # NATS does not tell it
+    size = 8 if isinstance(server, Redis) else None  # NATS does not report it
     assert main(["cluster", "status"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "2 nodes",

@@ -104,7 +104,7 @@ def test_columns_with_missing_values_take_the_fast_path_only_if_they_may_have_so
         (FieldType.TIME, [None, 5]),
     ],
 )
-def test_missing_values_beside_uncommon_ones_are_left_to_the_general_path(kind, values):
+def test_missing_values_next_to_uncommon_ones_are_left_to_the_general_path(kind, values):
     assert CommonCaseWriter([kind], nullable=[0]).data([values]) is None
 
 

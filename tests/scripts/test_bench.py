@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from benchmarks.runner import growth, report, rounds
 from benchmarks.runner.figures import FIGURES, OURS, WORKLOADS, Figure
+from benchmarks.runner.programs import Program
 from benchmarks.runner.ratios import Measurement, outcome, spread
 
 MORE = Figure("b1x2", "pps", "packets/s", "packets", True, 1.3, 1.6)
@@ -81,11 +82,11 @@ def test_without_a_measurement_there_is_no_outcome():
 
 
 def test_the_table_shows_reached_targets_and_invalid_measurements():
-    seen = measured("b1x2", go=rates(100, 100), ours=rates(140, 150))
+    seen = measured("b1x2", go=rates(100, 100), ours=rates(240, 250))
     seen += measured("rows", go=[{"rps": 100.0}], ours=[{"error": "expected row 6, got 7"}])
     lines = [*report.table(report.Run(seen, {}, {}, {}))]
     (packets,) = (line for line in lines if line.startswith("| `b1x2`"))
-    assert "1.45 (1.4–1.5)" in packets and packets.endswith("| must |")
+    assert "2.45 (2.4–2.5)" in packets and packets.endswith("| must |")
     (rows,) = (line for line in lines if line.startswith("| `rows`"))
     assert "**does not count**" in rows and rows.endswith("| **no** |")
     assert len({line.count("|") for line in lines}) == 1
@@ -104,7 +105,8 @@ def test_written_results_contain_the_table_and_the_errors(tmp_path):
 def test_an_invalid_measurement_is_repeated_once_and_reported(monkeypatch, tmp_path):
     answers = iter([{"error": "lost"}, {"pps": 1.0}, {"error": "lost"}, {"error": "gone"}])
     monkeypatch.setattr(rounds, "measure", lambda *_: next(answers))
-    bench: Any = SimpleNamespace(programs={"go": None, OURS: None})
+    programs = {name: Program(name, ()) for name in ("go", OURS)}
+    bench: Any = SimpleNamespace(programs=programs)
     seen = [*rounds.rounds(bench, ["b1x2"], 1, 1.0)]
     assert [(m.error, m.first) for m in seen] == [("", "lost"), ("gone", "lost")]
     page = report.write(report.Run(seen, {}, {}, {}), tmp_path).read_text("utf-8")

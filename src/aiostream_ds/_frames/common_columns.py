@@ -1,5 +1,5 @@
 """The fast path for the common case: every value has exactly the column's type, or is None where
-the writer is told that it may be.
+the caller allows it.
 
 Functions here return None for any other input; columns.py and json/encoder.py then handle it and
 raise the errors. tests/frames/test_common_columns.py holds both paths to the same bytes.

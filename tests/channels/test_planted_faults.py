@@ -169,7 +169,7 @@ FAULTS = {
         "received.append((schema if self._schema is None else None, packet))\ncurrent = schema",
     ),
     "the newest packets are dropped": fault(
-        "subscription:Subscription._discard", "self.queue.popleft()", "self.queue.pop()"
+        "subscription:Subscription._discard", "packets.popleft()", "packets.pop()"
     ),
     "a queue has no bound": fault(
         "subscription:Subscription.put",
@@ -184,7 +184,7 @@ FAULTS = {
                     'older and (buffer.full == "latest" or self._is_over_bounds())',
                     'self._is_over_bounds() or (older and buffer.full == "latest")',
                 ),
-                ("self._handle_overflow(older)", "self._handle_overflow(len(queue) - 1)"),
+                ("self._handle_overflow(older)", "self._handle_overflow(len(self.queue) - 1)"),
             ),
         ),
         producer.test_all_packets_of_one_batch_reach_a_subscriber_that_keeps_up,

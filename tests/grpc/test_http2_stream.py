@@ -228,7 +228,8 @@ def open_stream(number=1):
 
 async def started(coroutine):
     task = asyncio.ensure_future(coroutine)
-    await asyncio.sleep(0)
+    for _ in range(2):  # a write yields once before it waits for a window
+        await asyncio.sleep(0)
     assert not task.done()
     return task
 
@@ -289,8 +290,22 @@ async def test_read_waits_for_all_bytes_and_acknowledges_them_as_they_arrive(mon
     await asyncio.sleep(0)
     assert not reading.done()
     stream.feed(b"cdefg", 9, ended=False)  # two bytes more than requested, and padding
-    assert await reading == b"abcde" and sum(acknowledged) == 11
+    assert await reading == b"abcde" and sum(acknowledged) == 9
     assert await stream.read(2) == b"fg" and sum(acknowledged) == 11
+
+
+async def test_a_stream_stores_at_most_a_window_however_slow_its_reader_is():
+    protocol, stream, peer = open_stream()
+    frame, read = bytes(16_000), 0
+    while read < 2 * http2.RECEIVE_WINDOW:
+        peer.receive_data(b"".join(protocol.write_buffer._transport.written))
+        protocol.write_buffer._transport.written.clear()
+        while peer.local_flow_control_window(1) >= len(frame):
+            peer.send_data(1, frame)
+            protocol.data_received(peer.data_to_send())
+        assert len(stream._data) <= http2.RECEIVE_WINDOW
+        read += len(await stream.read(100_000))
+        protocol.write_buffer.flush()
 
 
 async def test_read_returns_fewer_bytes_at_the_end_of_the_stream():

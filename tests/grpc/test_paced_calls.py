@@ -4,8 +4,9 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 
 from aiostream_ds._grpc.call import GRPCError, Status
-from aiostream_ds._grpc.methods import server_stream
+from aiostream_ds._grpc.methods import MethodTable, server_stream
 from aiostream_ds._grpc.server import CALLS_AT_ONCE, Server
+from tests.grafana.memory import MemoryHost
 from tests.grpc.test_server import ECHO, Host, Reply, Request
 from tests.waiting import until
 
@@ -81,6 +82,25 @@ async def test_a_call_that_is_reset_while_it_waits_never_begins(tmp_path):
         assert runs.begun < COUNT
         (connection,) = host.server.connections
         assert not connection.calls._waiting
+
+
+async def test_calls_that_are_reset_at_once_do_not_make_more_calls_begin_in_an_iteration():
+    runs = Runs()
+    host = MemoryHost(runs.run)
+    host.methods[RUN] = host.methods["/run"]
+    host.server.table = MethodTable({"pluginv2.Stream": lambda: host.methods})
+    for _ in range(20):
+        host.h2.reset_stream(host.request(RUN))
+    for _ in range(COUNT):
+        host.request(RUN)
+    host.deliver()
+    begun = 0
+    while begun < COUNT:
+        await asyncio.sleep(0)
+        assert len(host.server.tasks) <= begun + CALLS_AT_ONCE
+        begun = len(host.server.tasks)
+    await until(lambda: runs.begun == COUNT)
+    await host.leave()
 
 
 async def test_calls_that_wait_when_the_server_closes_get_their_status(tmp_path):

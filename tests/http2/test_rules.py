@@ -440,6 +440,25 @@ async def test_two_streams_at_full_speed_alternate_after_at_most_two_flushes():
     await host.leave()
 
 
+@pytest.mark.parametrize("increment", [16_384, 10_000, 7, 40_000])
+@pytest.mark.parametrize("size", [40_000, 5_000, 1_000])
+async def test_streams_that_wait_for_the_connections_window_use_it_in_turn(size, increment):
+    async def run(request, call):
+        while True:
+            await call.write(b"x" * size)
+
+    host = MemoryHost(run, initial_window_size=LARGE)
+    numbers = [host.request() for _ in range(3)]
+    await host.settle()
+    before = [host.received(number) for number in numbers]
+    for _ in range(30):
+        host.h2.increment_flow_control_window(increment)
+        await host.settle()
+    used = [host.received(number) - more for number, more in zip(numbers, before, strict=True)]
+    assert used == [10 * increment] * 3
+    await host.leave()
+
+
 async def test_a_ping_is_answered_while_a_stream_is_at_full_speed():
     async def run(request, call):
         while True:

@@ -32,9 +32,8 @@ class CallStream(Http2Stream):
     async def read(self, size: int) -> bytes:
         """The next `size` bytes; fewer when the host has ended the stream."""
         while len(self._data or b"") < size and not self._ended:
-            self._acknowledge()
+            self._acknowledge(self._unread)  # all: `size` may be larger than the window
             await self.wait()
-        self._acknowledge()
         stored = self._data
         if stored is None:
             return b""
@@ -43,6 +42,8 @@ class CallStream(Http2Stream):
             self._data = None
         else:
             del stored[:size]
+        # what is left stays in the window: a slow reader would store whatever the host sends
+        self._acknowledge(self._unread - len(self._data or b""))
         return data
 
     def feed(self, data: bytes, size: int, *, ended: bool) -> None:
@@ -56,9 +57,9 @@ class CallStream(Http2Stream):
         self._ended = ended
         self.wake()
 
-    def _acknowledge(self) -> None:
-        size, self._unread = self._unread, 0
-        if size:
+    def _acknowledge(self, size: int) -> None:
+        if size > 0:
+            self._unread -= size
             self.connection.acknowledge(self, size)
 
     async def wait(self) -> None:
@@ -83,21 +84,27 @@ class CallStream(Http2Stream):
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write `data` as DATA frames; wait for the flow-control windows. Yields to the event loop
-        every `FLUSH_BYTES` bytes, so that other tasks run and a cancellation arrives.
+        every `FLUSH_BYTES` bytes, so that other tasks run and a cancellation arrives, and before it
+        waits for a window, so that the streams of a connection use it in turn.
 
         Raises StreamClosedError when the host has reset the stream or the connection is lost.
         """
         rest = memoryview(data)
+        has_yielded = False  # since it last wrote
         while rest:
             await self.connection.write_ready.wait()
             if self.connection.write_buffer.is_closing():
                 raise StreamClosedError(self.number)
             size = self.write_part(rest, FLUSH_BYTES)
             rest = rest[size:]
-            if not size:
-                await self._wait_for_window()
-            elif size == FLUSH_BYTES:
+            if size == FLUSH_BYTES or not (size or has_yielded):
+                # those that were woken with it are before it in `blocked`, if they got nothing
                 await asyncio.sleep(0)
+                has_yielded = True
+            elif size:
+                has_yielded = False
+            else:
+                await self._wait_for_window()
 
     async def _wait_for_window(self) -> None:
         """Wait until a window may be open, or the stream is closed."""
@@ -122,7 +129,7 @@ class CallStream(Http2Stream):
         """The call has ended: reset the stream if it is open, and release what was not read."""
         self.reset(ErrorCode.CANCEL)
         self._data = None
-        self._acknowledge()
+        self._acknowledge(self._unread)
 
 
 class HostConnection(Http2Connection):

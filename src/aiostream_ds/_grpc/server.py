@@ -144,21 +144,27 @@ class _ConnectionCalls:
         self._loop = asyncio.get_running_loop()
         self._cancellable: dict[CallStream, asyncio.Task[None]] = {}
         self._waiting: dict[CallStream, RequestHead] = {}  # oldest first
-        self._closing = False
+        self._closing = self._begins_soon = False
         self.rate_limited = server.on_rate_limited
 
     def accept(self, stream: CallStream, head: RequestHead) -> None:
         if head.path not in PACED or self._closing:
             return self._begin(stream, head)
-        if not self._waiting:
-            self._loop.call_soon(self._begin_some)
         self._waiting[stream] = head
+        self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        """Begin some of `_waiting` in the next iteration, whoever else asks for it."""
+        if not self._begins_soon:
+            self._begins_soon = True
+            self._loop.call_soon(self._begin_some)
 
     def _begin_some(self) -> None:
+        self._begins_soon = False
         for stream in tuple(islice(self._waiting, CALLS_AT_ONCE)):
             self._begin(stream, self._waiting.pop(stream))
         if self._waiting:
-            self._loop.call_soon(self._begin_some)
+            self._begin_soon()
 
     def _begin(self, stream: CallStream, head: RequestHead) -> None:
         task = self._loop.create_task(self._run(stream, head))

@@ -420,7 +420,15 @@ def push() -> Json:
             maxDataPoints=FIVE_MINUTES,
             **lines(),
         ),
-        panel("stat", "Newest values", (8, 10), rows, **NEWEST, **newest(**neutral())),
+        panel(
+            "stat",
+            "Newest values",
+            (8, 10),
+            rows,
+            transformations=without("cursor"),
+            **NEWEST,
+            **newest(**neutral()),
+        ),
         panel(
             "table",
             "Rows of the last 10 s",
@@ -480,8 +488,9 @@ def only(*fields: str) -> list[Json]:
 
 
 def without(*fields: str) -> list[Json]:
-    """Removes these fields, for tables only: charts do not draw cursors, and a panel with this
-    transformation has no notices of a frame without fields, such as that a file is missing."""
+    """Removes these fields, for tables and panels of single values: charts do not draw cursors, and
+    a panel with this transformation has no notices of a frame without fields, such as that a file
+    is missing."""
     return [{"id": "filterFieldsByName", "options": {"exclude": {"names": list(fields)}}}]
 
 

@@ -137,6 +137,14 @@ def test_the_plugin_offers_each_dashboard_for_import():
     assert len(offered) == len(PROVISIONED)
 
 
+def test_the_newest_values_of_the_dashboard_of_push_are_without_the_cursor():
+    for path, model in MODELS.items():
+        for panel in model["panels"] if "push" in str(path) else ():
+            if panel["type"] == "stat":
+                (each,) = panel["transformations"]
+                assert each["options"]["exclude"]["names"] == ["cursor"]
+
+
 @EACH
 def test_a_table_of_rows_has_the_newest_at_its_top_with_milliseconds(model):
     for panel in model["panels"]:

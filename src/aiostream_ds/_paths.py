@@ -35,6 +35,7 @@ __all__ = [
     "KINDS",
     "NULL",
     "PATH_LIMIT",
+    "SAFE",
     "Nullable",
     "PathKind",
     "Pattern",
@@ -53,7 +54,9 @@ KINDS: "dict[str, PathKind]" = {}
 NULL = "-"
 """The segment for None, in a field that may be None."""
 
-_SAFE = "letters, digits and the characters _ - = ."
+SAFE = "letters, digits and the characters _ - = ."
+"""What a segment of a path consists of."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-=.]+")
 _UID = re.compile(r"[A-Za-z0-9_\-.]+")
 _INT = re.compile(r"0|-?[1-9][0-9]*")
@@ -114,7 +117,7 @@ class Segment(PathKind):
         if not isinstance(value, str):
             raise BadQuery(f"must be a string, got {value!r}")
         if not _is_segment(value):
-            raise BadQuery(f"must be of {_SAFE}, and not '', '.' or '..', got {value!r}")
+            raise BadQuery(f"must be of {SAFE}, and not '', '.' or '..', got {value!r}")
 
     def format(self, value: object) -> str:
         self.check(value)
@@ -292,7 +295,7 @@ class Rest(PathKind):
             raise BadQuery(f"must be a string, got {value!r}")
         if self.match(value) is None:
             raise BadQuery(
-                f"must be segments of {_SAFE} with single slashes between them, and no segment"
+                f"must be segments of {SAFE} with single slashes between them, and no segment"
                 f" '', '.' or '..', got {value!r}"
             )
 
@@ -399,7 +402,7 @@ class Pattern:
             if "{" not in part and "}" not in part:
                 if not _is_segment(part):
                     raise ValueError(
-                        f"each segment must be of {_SAFE}, and not '', '.' or '..', "
+                        f"each segment must be of {SAFE}, and not '', '.' or '..', "
                         f"got {part!r} in {text!r}"
                     )
                 yield _Part(part, None)

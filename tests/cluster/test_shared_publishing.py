@@ -5,11 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
 import anyio
+import msgspec
 import pytest
 from grpclib import GRPCError
 
 from aiostream_ds import BadQuery, DataSource, PermissionDenied, User, stream
 from aiostream_ds._cluster.message_cipher import Cipher
+from aiostream_ds._grafana.shared_publishing import PUBLISH_KIND
 from aiostream_ds.testing import Grafana, Refused, Viewer, serve_in_memory
 from tests.cluster.cluster_access import access
 from tests.cluster.model_engine import ModelServer
@@ -179,3 +181,16 @@ async def test_an_owner_that_is_gone_is_an_error_and_its_successor_publishes():
         await others[0].publish("chat/lobby", "heard")
         kept = [viewer for viewer, each in zip(viewers, grafanas, strict=True) if each in others]
         assert await texts(kept, 1) == [["heard"]] * 2
+
+
+async def test_an_owner_does_not_publish_to_another_path_than_that_of_the_channel():
+    async with servers(number=2) as grafanas:
+        await followed(grafanas)
+        owner, other = (each.plugin.shared for each in grafanas)
+        (name,) = owner.node.channels()
+        if owner.node.channels()[name].owner != owner.node.name:
+            owner, other = other, owner
+        request = msgspec.msgpack.encode((name, "chat/secret", b'"x"', None))
+        with pytest.raises(PermissionDenied, match="'chat/secret' is not the path"):
+            await other.requests.request(owner.node.name, PUBLISH_KIND, request, 2)
+        assert calls == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import anyio
 import pytest
 
 from aiostream_ds.sources.push import Pushed
+from aiostream_ds.stores import Retention
 from aiostream_ds.testing import Grafana, serve_in_memory
 from tests.cluster.cluster_access import access
 from tests.cluster.model_engine import ModelServer
@@ -29,9 +31,9 @@ class Servers:
         self._tasks: dict[int, tuple[asyncio.Event, asyncio.Task[None]]] = {}
         self._number = 0
 
-    async def start(self, place: int, *, in_memory: bool = False) -> Grafana:
+    async def start(self, place: int, *, in_memory: bool = False, **more: Any) -> Grafana:
         self._number += 1
-        settings = {"share": True}
+        settings = {"share": True, **more}
         if not in_memory:
             settings["directory"] = str(self.folder / str(place))
         opened, stop = asyncio.Event(), asyncio.Event()
@@ -203,6 +205,104 @@ async def test_what_no_other_server_has_is_reported(tmp_path):
         assert "this server lacks 24 rows that were pushed while it was away" in message
         rows, _ = await stored(grafana)
         assert rows == [(1, 0), *((n + 1, n) for n in range(25, 30))]
+
+
+async def test_a_server_that_is_filled_from_one_that_lacks_rows_has_the_same_rows(tmp_path):
+    engine = ModelServer(entries=5)
+    async with servers(tmp_path, number=2, engine=engine) as found:
+        await push(found.all[0], "a", 0)
+        await agree(found.all, 1)
+        await found.stop(1)
+        for number in range(1, 30):
+            await push(found.all[0], "a", number)
+        await found.stop(0)
+        first, second = await found.start(1), await found.start(2)
+        await push(first, "a", 30)
+        with anyio.fail_after(20):
+            while await stored(first) != await stored(second):
+                await anyio.sleep(0.05)
+        rows, _ = await stored(second)
+        assert rows == [(1, 0), *((n + 1, n) for n in range(25, 31))]
+        for grafana in (first, second):
+            assert "this server lacks 24 rows" in (await grafana.health())[1]
+
+
+async def test_a_channel_whose_rows_were_all_removed_goes_on_at_a_server_that_is_filled(tmp_path):
+    engine = ModelServer(entries=5)
+    async with servers(tmp_path, number=1, engine=engine, keepDays=1) as found:
+        for number in range(3):
+            await push(found.all[0], "old", number)
+        for number in range(10):
+            await push(found.all[0], "a", number)
+        source = await found.all[0].data_source(Pushed)
+        source._store.retain("old", Retention(seconds=0.001))
+        with anyio.fail_after(20):
+            while (await stored(found.all[0], "old"))[0]:
+                await push(found.all[0], "a", 0)
+                await anyio.sleep(0.05)
+        await found.start(1)
+        await push(found.open[1], "old", 3)
+        with anyio.fail_after(20):
+            while (await stored(found.open[1], "old"))[0] != [(4, 3)]:
+                await anyio.sleep(0.05)
+        assert "lacks" not in (await found.open[1].health())[1]
+
+
+async def test_a_key_is_not_that_of_a_part_of_another_batch(tmp_path):
+    async with servers(tmp_path, number=1) as found:
+        rows = [{"time": TIME + n, "n": n, "text": f"{n:100}"} for n in range(15_000)]
+        await push_body(found.all[0], "a", json.dumps(rows).encode(), key="large")
+        answer = await push(found.all[0], "a", 15_000, key="large part 1")
+        assert answer == {"taken": 1, "refused": [], "last": 15_001}
+
+
+async def test_another_directory_does_not_end_what_the_server_has_of_the_cluster(tmp_path):
+    engine = ModelServer()
+    async with servers(tmp_path, number=2, engine=engine) as found:
+        await push(found.all[0], "a", 0)
+        await agree(found.all, 1)
+        engine.is_up = False
+        engine.disconnect_all()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(push, found.all[1], "a", 1)  # keeps the first store open
+            await anyio.sleep(0.2)
+            await found.all[1].change_settings({"share": True, "directory": f"{tmp_path}/other"})
+            await found.all[1].health()
+            assert len(found.all[1].plugin.shared.stores._running) == 2
+            engine.is_up = True
+        with anyio.fail_after(20):
+            while len(found.all[1].plugin.shared.stores._running) > 1:
+                await anyio.sleep(0.05)
+        await agree(found.all, 2)
+        (channel,) = (each for name, each in engine.channels.items() if "rows" in name)
+        assert channel.members == {"node1", "node2"}
+        (watchers,) = (each for name, each in engine.watchers.items() if "rows" in name)
+        assert len(watchers) == 2
+
+
+async def test_rows_that_wait_for_the_engine_have_a_bound(tmp_path):
+    engine = ModelServer()
+    async with servers(tmp_path, number=1, engine=engine) as found:
+        engine.is_up = False
+        engine.disconnect_all()
+        texts = [os.urandom(400).hex() for _ in range(1_000)]
+        body = json.dumps([{"n": 1, "text": text} for text in texts]).encode()
+        reasons = []
+
+        async def send() -> None:
+            while True:
+                answer = await found.all[0].resource("push/a", method="POST", body=body)
+                assert answer.status == 503 and "Retry-After" in answer.headers, answer
+                if b"decoding" not in answer.body:
+                    break
+                await anyio.sleep(0.05)
+            reasons.append(json.loads(answer.body)["message"])
+            tasks.cancel_scope.cancel()  # the first answer is that of one beyond the bound
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(150):
+                tasks.start_soon(send)
+        assert reasons and all("too many rows wait to be stored" in each for each in reasons)
 
 
 async def test_without_the_engine_a_push_is_refused_for_now_and_later_taken(tmp_path):

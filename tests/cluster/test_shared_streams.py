@@ -752,3 +752,25 @@ async def test_streams_go_on_without_the_cluster_when_the_node_fails(caplog):
         assert not engine.connections and not engine.is_alive("node")
     (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
     assert record.exc_info and "has failed" in record.getMessage()
+
+
+class FailingEngine(ModelEngine):
+    """Its client has a bug."""
+
+    async def append(self, *arguments: object) -> None:
+        raise ZeroDivisionError("a bug of the client")
+
+
+async def test_what_ends_a_shared_stream_is_in_the_log_and_counted(caplog):
+    def make_access() -> ClusterAccess:
+        times = NodeOptions(clock=asyncio.get_running_loop().time)
+        return ClusterAccess(FailingEngine(ModelServer(), seed=1), "node1", None, times)
+
+    async with serve_in_memory(Shared, cluster=make_access) as grafana:
+        await grafana.follow("live/a")
+        await anyio.sleep(5)
+        metrics = await grafana.metrics()
+    found = [each for each in caplog.records if each.message == "a shared stream has failed"]
+    assert found and found[0].path == "live/a"
+    assert "a bug of the client" in str(found[0].exc_info[1])
+    assert metrics['aiostream_ds_stream_errors_total{kind="bug"}'] >= len(found) - 1 > 0

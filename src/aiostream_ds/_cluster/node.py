@@ -220,12 +220,19 @@ class ClusterNode:
         self._unwatched.add(channel)
         self._must_watch.set()
 
-    async def stop_listening(self, channel: str) -> None:
-        """Call it no more."""
-        self._listeners.pop(channel, None)
+    async def stop_listening(self, channel: str, on_event: Callable[[Event], None]) -> bool:
+        """Call it no more. False: another function listens to the channel."""
+        if self._listeners.get(channel) != on_event:
+            return channel not in self._listeners
+        del self._listeners[channel]
         self._unwatched.discard(channel)
         if self._is_open:
             await self.engine.unwatch(channel)
+        if channel not in self._listeners:
+            return True
+        self._unwatched.add(channel)  # it began meanwhile
+        self._must_watch.set()
+        return False
 
     @property
     def state(self) -> NodeState:

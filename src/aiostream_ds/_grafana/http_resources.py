@@ -11,6 +11,7 @@ from aiostream_ds._author_threads import call_method, runs_in_thread, threads_of
 from aiostream_ds._declared_errors import declaring
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grpc.call import Call
+from aiostream_ds._paths import SAFE
 from aiostream_ds._pb import pluginv2 as pb
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds.errors import BadQuery, NotFound
@@ -34,10 +35,7 @@ async def answer(
     path = message.path.strip("/")
     found = source._ds_plan.resource(message.method, path)
     if found is None:
-        routes = ", ".join(f"{r.http_method} {r.pattern.text}" for r in source._ds_plan.resources)
-        raise NotFound(
-            f"expected one of the resources {routes or '(none)'}, got {message.method} {path!r}"
-        )
+        raise NotFound(f"{_expected(source)}, got {message.method} {short_repr(path)}")
     plan, arguments = found
     if plan.wants_request:
         arguments["request"] = Request(
@@ -57,6 +55,18 @@ async def answer(
         await _stream(source, parts, call)
     else:
         await call.send(_response(result))
+
+
+def _expected(source: Any) -> str:
+    """The resources that there are, and what their fields may be."""
+    resources = source._ds_plan.resources
+    routes = ", ".join(f"{each.http_method} {each.pattern.text}" for each in resources)
+    found = f"expected one of the resources {routes or '(none)'}"
+    if any("{" in each.pattern.text for each in resources):
+        found += f"; what stands for a field is of {SAFE}"
+    if any(":rest" in each.pattern.text for each in resources):
+        found += "; for one with :rest, segments of these with single slashes between them"
+    return found
 
 
 def _iterate(source: Any, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:

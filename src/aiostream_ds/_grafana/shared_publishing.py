@@ -15,7 +15,7 @@ from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._grafana.channel_request import ChannelRequest, resolve_channel
 from aiostream_ds._grafana.instances import Instance
 from aiostream_ds._grafana.publish_hooks import call_publish_hook
-from aiostream_ds.errors import BadQuery, UpstreamError
+from aiostream_ds.errors import BadQuery, PermissionDenied, UpstreamError
 from aiostream_ds.models import User
 
 __all__ = ["PUBLISH_KIND", "PublishHandler", "publish_shared"]
@@ -136,6 +136,8 @@ class PublishHandler:
         instance = self._shared.instance_of(publication.channel)
         if instance is None or known is None or known.owner != self._shared.node.name:
             return _encode(_Published(False, owner="" if known is None else known.owner))
+        if self._shared.name(instance, publication.path) != publication.channel:
+            raise PermissionDenied(f"{publication.path!r} is not the path of the channel")
         channel = resolve_channel(instance, publication.path)
         data = await call_publish_hook(channel, publication.data, publication.user)
         return _encode(_Published(True, data))

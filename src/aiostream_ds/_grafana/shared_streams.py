@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from aiostream_ds._author_code import contained, describe
 from aiostream_ds._channels.channel import Channel, Runner
-from aiostream_ds._channels.exceptions import ShuttingDown, Superseded
+from aiostream_ds._channels.exceptions import ChannelError, ShuttingDown, Superseded
 from aiostream_ds._channels.log import Log
 from aiostream_ds._channels.observer import ChannelKey
 from aiostream_ds._channels.policy import Policy, Replay
@@ -181,7 +181,8 @@ class SharedStreams:
             found.cancel()
             await found.wait_until_closed()
         channel = SharedChannel(stream, self.inner, PacketCodec(name, self._cipher), self._counters)
-        session = self._sessions[name] = _Session(self.node, name, instance, channel, stream)
+        session = _Session(self.node, name, instance, channel, stream, self._counters)
+        self._sessions[name] = session
         self._tasks.start_soon(self._run, name, session)
         return session
 
@@ -243,8 +244,11 @@ class _Session:
         instance: Instance,
         channel: SharedChannel,
         stream: SharedStream,
+        counters: Counters,
     ) -> None:
         self.instance = instance
+        self._path = stream.key.path
+        self._counters = counters
         self.row_log = stream.row_log
         self._node = node
         self._name = name
@@ -292,8 +296,19 @@ class _Session:
                     tasks.cancel_scope.cancel()
         except* Exception as group:
             self._error = _first(group)
+            self._report(self._error)
         finally:
             self._closed.set()
+
+    def _report(self, error: Exception) -> None:
+        """Log what the author's stream has not raised itself: that is logged where it runs."""
+        extra = {"path": self._path}
+        if isinstance(error, ChannelError):
+            self._counters.count_error("transient")
+            log.warning("a shared stream has ended: %s", describe(error), extra=extra)
+            return
+        self._counters.count_error("bug")
+        log.error("a shared stream has failed", exc_info=error, extra=extra)
 
     async def _take_part(self) -> None:
         if self.row_log is not None:

@@ -17,7 +17,7 @@ from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._grafana.store_chain import StoreChain, StoreLink
 from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntryCodec
-from aiostream_ds._grafana.store_recovery import stored_pieces
+from aiostream_ds._grafana.store_recovery import stored_run
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.errors import NotFound, PluginError
 from aiostream_ds.stores import StoreError
@@ -62,10 +62,12 @@ class _State(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Rows(msgspec.Struct, array_like=True, frozen=True):
-    """Rows from `first` on, which is later than what was asked for if older ones were removed."""
+    """Rows with consecutive cursors from `first` on, which is later than what was asked for if the
+    store does not have it: rows before `oldest` were removed, later ones it lacks, too."""
 
     first: int
     pieces: list[Piece]
+    oldest: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -149,21 +151,28 @@ class StoreFiller:
                 " remove the file on all others and restart them"
             )
         log.info("a shared store is filled from the server %s", node)
+        missing = 0
         for channel, last in state.lasts.items():
-            await self._get_channel(node, channel, last)
+            missing += await self._get_channel(node, channel, last)
         chain = replica.chain.copy()
+        chain.missing += missing
         chain.adopt(state.tag, state.id, state.epoch, state.links)
         await replica.store.replicate(
             [], {**chain.stored_links(), **chain.end()}, epoch=state.epoch
         )
         replica.chain = chain
+        if missing:
+            log.error("the server %s lacks %d rows, and so does this one", node, missing)
 
-    async def _get_channel(self, node: str, channel: str, last: int) -> None:
+    async def _get_channel(self, node: str, channel: str, last: int) -> int:
+        """Returns how many rows the other one lacks."""
         replica = self._replica
+        missing = 0
         question = _Question(replica.name, [], channel, upto=last)
         while (after := replica.lasts.get(channel, 0)) < last:
             asked = msgspec.structs.replace(question, after=after)
             found = _decode_rows(await self._ask(node, asked))
+            missing += max(found.first - max(after + 1, found.oldest), 0)
             batch = ReplicaBatch(channel, found.first, found.pieces, None, 0)
             await replica.store.replicate([batch], {})
             replica.lasts[channel] = batch.last
@@ -172,7 +181,7 @@ class StoreFiller:
             asked = msgspec.structs.replace(question, after=number, keys=True)
             keys = _decode_keys(await self._ask(node, asked))
             if not keys:
-                return
+                return missing
             number = keys[-1].number
             await replica.store.replicate(
                 [],
@@ -203,13 +212,10 @@ class StoreFiller:
         return _State(chain.tag, chain.epoch, chain.id, links, dict(lasts), common)
 
     async def _rows(self, question: _Question) -> _Rows:
-        store, channel = self._replica.store, question.channel
-        page = await store.rows_after(channel, question.after, 0)
-        first = max(question.after + 1, page.first)
-        last = min(first + _ROWS - 1, question.upto)
-        if first > question.upto:  # all were removed
-            return _Rows(question.upto + 1, [])
-        pieces = await stored_pieces(store, channel, first, last)
+        store = self._replica.store
+        first, pieces, oldest = await stored_run(
+            store, question.channel, question.after, question.upto, _ROWS
+        )
         while len(pieces) > 1 and sum(len(piece.data) for piece in pieces) > _BYTES:
             pieces.pop()
-        return _Rows(first, pieces)
+        return _Rows(first, pieces, oldest)

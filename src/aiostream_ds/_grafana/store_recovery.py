@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,7 +12,7 @@ from aiostream_ds.stores.channel_tables import now_ms
 from aiostream_ds.stores.row_blocks import Piece, split_rows
 from aiostream_ds.stores.sqlite_store import SqliteStore
 
-__all__ = ["RecoveredBatch", "recovered_batches", "stored_pieces"]
+__all__ = ["RecoveredBatch", "StoredRun", "recovered_batches", "stored_run"]
 
 _KEYS = 5_000  # keys that are read at once
 
@@ -51,10 +51,10 @@ async def _of_entry(
         key = keys.get(first)
         next_key = min((start for start in keys if start > first), default=last + 1)
         end = min(next_key - 1, last) if key is None else key.last
-        pieces = await stored_pieces(store, channel, first, end)
+        run = await stored_run(store, channel, first - 1, end, end - first + 1)
         name = _key_of(tag, channel, first) if key is None else key.key
-        if pieces:
-            found.append(RecoveredBatch(channel, first, pieces, name))
+        if run.pieces:
+            found.append(RecoveredBatch(channel, run.first, run.pieces, name))
         first = end + 1
     return found
 
@@ -74,9 +74,29 @@ async def _keys_from(store: SqliteStore, channel: str, first: int) -> list[Any]:
     return found
 
 
-async def stored_pieces(store: SqliteStore, channel: str, first: int, last: int) -> list[Piece]:
-    """The rows from `first` to `last` that the store has, as they are stored."""
-    page = await store.rows_after(channel, first - 1, last - first + 1, last)
-    for row in page.rows:
-        del row[CURSOR_COLUMN]
-    return split_rows(page.rows, now_ms())
+class StoredRun(NamedTuple):
+    """Rows with consecutive cursors, as they are stored.
+
+    Attributes:
+        first: the cursor of the first one; that after `upto` if there are none.
+        pieces: the rows.
+        oldest: the first cursor that the store still has: older rows were removed.
+    """
+
+    first: int
+    pieces: list[Piece]
+    oldest: int
+
+
+async def stored_run(
+    store: SqliteStore, channel: str, after: int, upto: int, limit: int
+) -> StoredRun:
+    """The first rows with after < cursor <= upto, up to the first cursor that has no row: the store
+    may lack rows that were pushed while its server was away. Raises StoreError."""
+    page = await store.rows_after(channel, after, limit, upto)
+    cursors = [row.pop(CURSOR_COLUMN) for row in page.rows]
+    if not cursors:
+        return StoredRun(upto + 1, [], page.first)
+    first = cursors[0]
+    count = sum(cursor == number for number, cursor in enumerate(cursors, first))
+    return StoredRun(first, split_rows(page.rows[:count], now_ms()), page.first)

@@ -43,7 +43,7 @@ from aiostream_ds.stores.row_blocks import Piece
 from aiostream_ds.stores.sqlite_store import SqliteStore, check_batch, key_digest, pieces_of
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch
 
-__all__ = ["GROUP_BYTES", "WAIT_SECONDS", "StoreReplica"]
+__all__ = ["GROUP_BYTES", "WAITING_BYTES", "WAIT_SECONDS", "StoreReplica"]
 
 log = get_logger(__name__)
 
@@ -52,6 +52,9 @@ WAIT_SECONDS = 8.0
 
 GROUP_BYTES = 384 << 10
 """Bytes of rows, before they are deflated, that are one entry."""
+
+WAITING_BYTES = 32 << 20
+"""Bytes of rows that wait from which on further ones are refused for now."""
 
 SHARED_OWNER = "stores"
 """The name under which all servers take the channel: it never has a lease."""
@@ -156,10 +159,12 @@ class StoreReplica:
             last = self.lasts.get(channel, 0)
             return AppendResult(last + 1, last)
         parts = _parts(await pieces_of(rows))
+        if sum(each.size for each in self._waiting) > WAITING_BYTES:
+            reason = self.problem or "the cluster is slower than they arrive"
+            raise StoreError(f"too many rows wait to be stored on all servers: {reason}")
         waiting = []
         for number, part in enumerate(parts):
-            text = key if key is None or not number else f"{key} part {number}"
-            digest = None if text is None else key_digest(text)
+            digest = None if key is None else key_digest(key, number)
             waiting.append(_Waiting(channel, part, digest))
         self._waiting.extend(waiting)
         self._wake.set()
@@ -213,8 +218,9 @@ class StoreReplica:
 
     async def _leave(self) -> None:
         try:
-            await self._node.stop_listening(self.name)
-            await self._node.engine.leave(self.name, self._node.name)
+            # with other settings, another store of this name may have begun
+            if await self._node.stop_listening(self.name, self._on_event):
+                await self._node.engine.leave(self.name, self._node.name)
         except EngineError as error:
             log.info("a shared store has not left the cluster: %s", error)
 

@@ -493,9 +493,10 @@ async def pieces_of(rows: Sequence[Mapping[str, Any]]) -> list[Piece]:
     return await run_in_thread(split_rows, [*rows], now_ms())
 
 
-def key_digest(key: str) -> bytes:
-    """A key as it is stored."""
-    return blake2b(key.encode(), digest_size=16).digest()
+def key_digest(key: str, part: int = 0) -> bytes:
+    """A key as it is stored; of a part of a batch that is stored in several: that of no other key,
+    whatever its text."""
+    return blake2b(key.encode(), digest_size=16, salt=part.to_bytes(4, "big")).digest()
 
 
 def _is_valid(text: str) -> bool:

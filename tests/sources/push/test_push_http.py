@@ -73,6 +73,16 @@ async def test_one_curl_without_a_content_type_is_a_row():
         assert await values(grafana, "lab/run-1") == [21.0]
 
 
+@pytest.mark.parametrize("path", ["push", "push/", "push/a b", "push/ä", "push/a//b", "push/.."])
+async def test_a_path_that_rows_cannot_have_is_not_found_and_the_answer_names_the_rule(path):
+    async with serve_in_memory(Pushed) as grafana:
+        response = await grafana.resource(path, method="POST", body=b"{}")
+        assert response.status == 404
+        assert "letters, digits and the characters _ - = ." in message(response)
+        assert "single slashes between them" in message(response)
+        assert f"got POST {path.strip('/')!r}" in message(response)
+
+
 async def test_the_answer_names_the_rows_that_were_not_taken():
     async with serve_in_memory(Pushed) as grafana:
         response = await post(grafana, "a", [{"v": 1}, {"v": 2, "time": "soon"}, {"v": 3}])

@@ -252,18 +252,29 @@ async def test_headers_over_64_kib_close_the_connection(clock, caplog):
 async def test_pings_are_limited(clock, caplog, monkeypatch):
     monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
     host = await connected_host(clock)
-    host.deliver(PING * 50)
+    host.deliver(PING * (rate_limits.UNCOUNTED_PINGS + 50))
     await host.settle()
     assert not host.transport.closed
-    host.deliver(PING)
+    host.deliver(PING * (rate_limits.UNCOUNTED_PINGS + 1))
     assert_closed(host, caplog)
+
+
+async def test_a_host_that_waits_for_each_answer_may_ping_as_often_as_it_can(
+    clock, caplog, monkeypatch
+):
+    monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
+    host = await connected_host(clock)
+    for _ in range(200):
+        host.deliver(PING * 2)  # of two kinds: one measures the connection, one keeps it alive
+        await host.settle()
+    await assert_open(host, caplog)
 
 
 async def test_the_ping_limit_is_renewed_each_period(clock, caplog, monkeypatch):
     monkeypatch.setattr(rate_limits, "CONTROL_LIMIT", 50)
     host = await connected_host(clock)
     for _ in range(5):
-        host.deliver(PING * 50)
+        host.deliver(PING * (rate_limits.UNCOUNTED_PINGS + 50))
         clock.now += RATE_LIMIT_PERIOD
     await assert_open(host, caplog)
 

@@ -404,7 +404,7 @@ class Http2Connection:
 
     def _ping(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
         """6.7."""
-        self.limits.count_control()
+        self.limits.count_ping()
         if not flags & ACK:
             self.write(frame(PING, ACK, 0, payload))
 

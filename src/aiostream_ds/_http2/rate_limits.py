@@ -2,7 +2,8 @@
 
 Exceeding a limit ends the connection with GOAWAY ENHANCE_YOUR_CALM. Every check is O(1), and the
 clock is read once per received chunk. Frames of normal use are not limited: WINDOW_UPDATE, which
-has no answer, and RST_STREAM of streams that have an answer or are older than `RESET_GRACE`.
+has no answer, RST_STREAM of streams that have an answer or are older than `RESET_GRACE`, and PING
+that waits for the answer of the last one.
 """
 
 import time
@@ -25,6 +26,11 @@ RESET_GRACE = 1.0
 CONTROL_LIMIT = 100_000
 """PING and empty DATA frames in a period. The limit is not renewed while the host does not read the
 replies."""
+
+UNCOUNTED_PINGS = 2
+"""PING frames of each received chunk that are not counted while the host reads. To measure the
+connection, grpc-go sends one as soon as the last is answered: thousands in a second while a stream
+is at full speed. Another one keeps the connection alive."""
 
 SETTINGS_LIMIT = 100
 """SETTINGS frames in a period; each may change the window of every open stream."""
@@ -69,6 +75,7 @@ class RateLimits:
         "_past_grace",
         "_resets",
         "_settings",
+        "_uncounted_pings",
         "paused",
     )
 
@@ -80,11 +87,13 @@ class RateLimits:
         self._past_grace = 0  # streams up to this identifier are older than RESET_GRACE
         self._newest = 0  # the highest identifier when `_next_grace` was set
         self._next_grace = clock() + RESET_GRACE
+        self._uncounted_pings = 0
         self.paused = False
 
     def begin_read(self, highest: int) -> None:
         """Call before received bytes are processed. `highest` is the highest stream identifier
         so far."""
+        self._uncounted_pings = UNCOUNTED_PINGS
         now = self._clock()
         if now >= self._next_grace:
             # nothing received for a whole RESET_GRACE: every stream is older than that
@@ -102,8 +111,15 @@ class RateLimits:
         """The server has reset a stream because of what the host sent on it."""
         self._resets.count()
 
+    def count_ping(self) -> None:
+        """A PING."""
+        if self._uncounted_pings and not self.paused:
+            self._uncounted_pings -= 1
+        else:
+            self.count_control()
+
     def count_control(self) -> None:
-        """A PING, or an empty DATA frame that does not end its stream."""
+        """An empty DATA frame that does not end its stream, or a PING that is counted."""
         self._control.count(renew=not self.paused)
 
     def count_settings(self) -> None:

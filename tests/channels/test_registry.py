@@ -1293,3 +1293,15 @@ async def test_a_registry_makes_logs_with_its_factory(parts):
     log = registry.open_log(KEY, Replay(), 3)
     assert made == [(KEY, 3)] and (log.epoch, log.last) == ("durable", 1)
     await registry.aclose()
+
+
+async def test_a_log_whose_stream_appends_is_kept_when_it_is_opened_for_the_settings_before(parts):
+    registry = parts.registry.ChannelRegistry()
+    replay = Replay(keep=5)
+    subscription = registry.join(KEY, parts.stream(rows(1)), Policy(replay=replay), 3)
+    assert await first(subscription) == [1]
+    registry.keep_logs("instance", 3, 4)  # the settings are opened again and are the same
+    log = registry.open_log(KEY, replay, 3)
+    await asyncio.sleep(6)
+    assert registry.has_log(KEY) and registry.open_log(KEY, replay, 3) is log
+    await registry.aclose()

@@ -177,7 +177,8 @@ class ChannelRegistry:
         if channel is not None and channel.generation == self._logs.generation(key):
             channel.log = found
             self._logs.retain(key)
-        elif is_used:  # it was made for another generation
+        elif channel is not None and is_used and channel.log is not found:
+            # it was made for another generation, and the stream does not append to it
             self._logs.release(key)
         return found
 

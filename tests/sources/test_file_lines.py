@@ -2,7 +2,7 @@
 
 import base64
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aiostream_ds.sources.decoding.row_settings import RowSettings
 from aiostream_ds.sources.file import text_lines
 from aiostream_ds.sources.file.file_source import File
-from aiostream_ds.sources.file.log_file import LogFile, Text, oldest_rows
+from aiostream_ds.sources.file.log_file import ForwardReader, LogFile, Text, oldest_rows
 from aiostream_ds.testing import serve_in_memory
 
 WIDE = {"start": datetime(2000, 1, 1, tzinfo=UTC), "end": datetime(2100, 1, 1, tzinfo=UTC)}
@@ -138,6 +138,75 @@ async def test_lines_are_followed_through_the_filter(tmp_path):
                     file.write("fine\nERROR\n")
                 await anyio.sleep(0.05)
         assert {row["body"] for row in viewer.rows} == {"ERROR"}
+
+
+@pytest.mark.slow
+async def test_rotated_files_that_begin_with_the_same_line_are_followed_row_by_row(tmp_path):
+    path = tmp_path / "plain.txt"
+    path.write_text("start\nb0\nb1\n")
+    async with serve_in_memory(File, settings={"directory": str(tmp_path)}) as grafana:
+        frame = await query(grafana, file="plain.txt", exact=True)
+        viewer = await grafana.follow("x/lines/-/plain.txt", frame=frame)
+        filtered = await grafana.follow("lines/Yw/plain.txt")  # "c"
+        await anyio.sleep(0.5)
+        wanted = []
+        for number in range(3):
+            path.rename(tmp_path / f"plain.txt.{number}")
+            path.write_text(f"start\nc{number}\nd{number}\n")
+            wanted += ["start", f"c{number}", f"d{number}"]
+            with anyio.fail_after(10):
+                while len(viewer.rows) < len(wanted) or len(filtered.rows) <= number:
+                    await anyio.sleep(0.05)
+        assert [row["body"] for row in viewer.rows] == wanted
+        assert [row["body"] for row in filtered.rows] == ["c0", "c1", "c2"]
+        source = await grafana.data_source(File)
+        assert list(source._truncations.values()) == [3]  # both have the same epochs
+
+
+def test_a_line_that_comes_later_without_any_time_has_that_of_its_write(tmp_path):
+    path = tmp_path / "plain.txt"
+    path.write_text("one\n")
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    with LogFile(str(path), RowSettings(), format=Text(), max_line=1000) as log:
+        forward = ForwardReader(log, log.start(), 0)
+        found = forward.read().rows
+        with path.open("a") as file:
+            file.write("two\n")
+        os.utime(path, (1_700_000_060, 1_700_000_060))
+        found += forward.read().rows
+    assert [row["time"] for row in found] == [1_700_000_000_000, 1_700_000_060_000]
+
+
+def test_the_time_of_an_earlier_line_counts_for_64_kib_from_wherever_the_file_is_read(tmp_path):
+    path = tmp_path / "app.log"
+    path.write_text("2026-11-29 10:00:00 INFO x\n" + "no time\n" * 20_000)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    with LogFile(str(path), RowSettings(), format=Text(), max_line=1000) as log:
+        rows, _ = oldest_rows(log, log.start(), 0, None, 30_000)
+    written = ms(2026, 11, 29, 10)
+    assert [row["time"] for row in rows if row["offset"] <= text_lines.LOOK_BACK] == (
+        [written] * sum(row["offset"] <= text_lines.LOOK_BACK for row in rows)
+    )
+    assert rows[-1]["time"] == 1_700_000_000_000
+    for after in (rows[n]["offset"] for n in range(8_185, 8_195)):
+        assert read_all(path, after=after)[0] == next(r for r in rows if r["offset"] > after)
+
+
+@pytest.mark.slow
+async def test_a_filter_finds_lines_that_are_far_apart_in_a_range_that_ends_earlier(tmp_path):
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    with (tmp_path / "app.log").open("w") as file:
+        for number in range(24_000):  # 24 MB
+            moment = start + timedelta(minutes=number)
+            word = "needle" if number in (7_000, 17_500, 23_000) else "hay"
+            file.write(f"{moment:%Y-%m-%d %H:%M:%S} {word} {'x' * 975}\n")
+    async with serve_in_memory(File, settings={"directory": str(tmp_path)}) as grafana:
+        span = {"start": start, "end": start + timedelta(minutes=18_000)}
+        fields = {"queryType": "lines", "file": "app.log", "contains": "needle"}
+        (frame,) = await grafana.query(fields, **span)
+    assert list(frame.fields[0].values) == [
+        ms(2026, 11, 1) + number * 60_000 for number in (7_000, 17_500)
+    ]
 
 
 async def test_a_file_outside_the_directory_has_no_lines(tmp_path):

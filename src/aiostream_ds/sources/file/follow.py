@@ -29,6 +29,9 @@ class Batch(NamedTuple):
     more: bool = False
 
 
+_COMPARED = 1 << 16
+"""Bytes by which a copy of a file is told from another one that begins with the same row."""
+
 _NOTHING = Batch([], [])
 _AGAIN = Batch([], [], more=True)
 
@@ -46,11 +49,21 @@ class FileFollower:
         open_log: opens the file at the path. Raises FileNotFoundError.
         after: the cursor to continue after. With None or another epoch, reading starts at the
             beginning of the file.
-        truncations: by path, how often the file was truncated and then began as before. Offsets
-            then restart although the file's hash is unchanged.
+        truncations: by path, how often the file was truncated, or replaced, and then began as
+            before. Offsets then restart although the file's hash is unchanged. Several followers of
+            the path count each time once.
     """
 
-    __slots__ = ("_after", "_truncations", "_forward", "_next", "_open_log", "_path", "_reported")
+    __slots__ = (
+        "_after",
+        "_counted",
+        "_forward",
+        "_next",
+        "_open_log",
+        "_path",
+        "_reported",
+        "_truncations",
+    )
 
     def __init__(
         self,
@@ -63,6 +76,7 @@ class FileFollower:
         self._open_log = open_log
         self._after = after
         self._truncations = truncations
+        self._counted = 0  # truncations of the path before the file that is read
         self._forward: ForwardReader | None = None
         self._next: LogFile | None = None
         self._reported = 0  # the offset up to which lines before the first row were reported
@@ -128,7 +142,8 @@ class FileFollower:
             log.close()
             return Batch([], skipped)
         self._reported = 0
-        after, name = self._after, epoch_name(start.epoch, self._truncations.get(self._path, 0))
+        self._counted = self._truncations.get(self._path, 0)
+        after, name = self._after, epoch_name(start.epoch, self._counted)
         same = after is not None and after.epoch == name
         if after is not None and same:
             if log.size() >= after.value and log.is_boundary(max(0, after.value)):
@@ -139,9 +154,13 @@ class FileFollower:
         return Batch([], skipped, begins=Cursor(name, 0), more=True)
 
     def _count_truncation(self) -> int:
-        """Count a truncation after which the file began as before. Returns the new count."""
-        self._truncations[self._path] = truncations = self._truncations.get(self._path, 0) + 1
-        return truncations
+        """Count a truncation after which the file began as before, unless another follower has done
+        so. Returns the new count."""
+        count = self._truncations.get(self._path, 0)
+        if count == self._counted:
+            count = self._truncations[self._path] = count + 1
+        self._counted = count
+        return count
 
     def _successor(self, log: LogFile) -> LogFile | None:
         """The file at the path if it is another one and has a row: then the old one is complete."""
@@ -166,10 +185,21 @@ class FileFollower:
         rest = forward.log.size() - forward.offset
         lost = [SkippedLine(forward.offset + rest, "no newline at the end")] if rest else []
         self._after = Cursor(self._epoch_name(forward), forward.offset)
+        start = other.start()
+        if start is not None and start.epoch == forward.start.epoch:
+            if not _is_copy(forward.log, other, forward.offset):
+                self._count_truncation()  # such as text whose first line has no time
         self._next = None
         self.close()
         batch = self._adopt(other)
         return batch._replace(skipped=[*lost, *batch.skipped], more=True)
 
     def _epoch_name(self, forward: ForwardReader) -> str:
-        return epoch_name(forward.start.epoch, self._truncations.get(self._path, 0))
+        return epoch_name(forward.start.epoch, self._counted)
+
+
+def _is_copy(old: LogFile, other: LogFile, offset: int) -> bool:
+    """Whether another file has the same bytes before an offset, as far as they are compared."""
+    begin = max(0, offset - _COMPARED)
+    size = offset - begin
+    return other.size() >= offset and other.read(size, begin) == old.read(size, begin)

@@ -404,7 +404,10 @@ def _blocks(
 
 
 def _later(log: LogFile, start: FileStart, begin: int, end: int, last: int) -> int:
-    """An offset near the first row later than `last`, by binary search."""
+    """An offset near the first row later than `last`, by binary search: by all lines, since those
+    that a filter leaves may be far apart."""
+    if isinstance(start.reader, TextReader):
+        start = start._replace(reader=start.reader.of_all_lines())
     low, high = begin, end
     while high - low > BLOCK:
         middle = log.line_start((low + high) // 2)

@@ -58,14 +58,26 @@ class TextReader:
         contains: only lines that contain this are rows, whatever the case.
     """
 
-    __slots__ = ("_contains", "_end", "_json", "_source", "_time", "left_out", "replaced")
+    __slots__ = (
+        "_contains",
+        "_end",
+        "_json",
+        "_known",
+        "_settings",
+        "_source",
+        "_time",
+        "left_out",
+        "replaced",
+    )
 
     def __init__(self, settings: RowSettings, source: Source, contains: str = "") -> None:
+        self._settings = settings
         self._json = Ndjson(settings)
         self._source = source
         self._contains = contains.casefold()
-        # the end of the line that was read last, and its time
-        self._end = -1
+        self._end = -1  # of the line that was read last
+        # the last line with a time of its own before that end, by its beginning; and that time
+        self._known: int | None = None
         self._time = 0
         self.replaced = self.left_out = 0
 
@@ -73,28 +85,43 @@ class TextReader:
         """See `LineReader`."""
         start = end - len(line) - 1
         text, is_replaced = _decoded(line)
-        self._time = self._time_of(line, text, start)
+        time = self._time_of(line, text, start)
         self._end = end
         if not text or self._contains not in text.casefold():
             return None
         self.replaced += is_replaced
-        return {"time": self._time, "offset": end, "body": text}
+        return {"time": time, "offset": end, "body": text}
+
+    def of_all_lines(self) -> "TextReader":
+        """A reader of the same lines without a filter."""
+        return TextReader(self._settings, self._source)
 
     def _time_of(self, line: bytes, text: str, start: int) -> int:
         own = self._own_time(line, text)
         if own is not None:
+            self._known, self._time = start, own
             return own
-        if start == 0:
+        if start != self._end:
+            self._look_back(start)
+        known = self._known
+        if known is None or (known <= start - LOOK_BACK and start > LOOK_BACK):
             return self._source.modified()
-        return self._time if start == self._end else self._look_back(start)
+        return self._time
 
-    def _look_back(self, start: int) -> int:
+    def _look_back(self, start: int) -> None:
+        """Find the last line before this one that has a time of its own."""
+        self._known = None
         begin = max(0, start - LOOK_BACK)
-        for line in reversed(self._source.read(start - begin, begin).split(b"\n")):
+        data = self._source.read(start - begin, begin)
+        # the first line is whole only at the beginning of the file
+        first = data.find(b"\n") + 1 if begin else 0
+        at = start
+        for line in reversed(data[first:].split(b"\n")[:-1]):
+            at -= len(line) + 1
             own = self._own_time(line, _decoded(line)[0])
             if own is not None:
-                return own
-        return self._source.modified()
+                self._known, self._time = at, own
+                return
 
     def _own_time(self, line: bytes, text: str) -> int | None:
         if text.startswith("{"):

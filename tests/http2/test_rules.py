@@ -511,6 +511,7 @@ def test_well_formed_headers(headers):
         ([*WHOLE, ("Upper", "x")], "'Upper'"),
         ([*WHOLE, ("ümlaut", "x")], "'ümlaut'"),
         ([*WHOLE, ("a b", "x")], "must not contain spaces"),
+        ([*WHOLE, ("a:b", "x")], "spaces or colons"),
         ([*WHOLE, ("a\n", "x")], "lower-case ASCII"),
         ([*WHOLE, ("", "x")], "''"),
         ([*WHOLE, ("connection", "close")], "'connection'"),

@@ -127,8 +127,8 @@ def _find_malformed_field(names: tuple[str, ...]) -> str | None:
             return f"trailers have no pseudo-headers, got {name!r}"
         if not name or name != name.lower() or not name.isascii() or not name.isprintable():
             return f"header names must be lower-case ASCII, got {name!r}"
-        if " " in name:
-            return f"header names must not contain spaces, got {name!r}"
+        if " " in name or ":" in name:  # 8.2.1
+            return f"header names must not contain spaces or colons, got {name!r}"
         if name in _CONNECTION_HEADERS:
             return f"HTTP/2 has no connection-specific headers, got {name!r}"
     return None

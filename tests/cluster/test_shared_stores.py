@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from aiostream_ds._grafana import store_chain
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores import Retention
 from aiostream_ds.testing import Grafana, serve_in_memory
@@ -278,6 +279,30 @@ async def test_another_directory_does_not_end_what_the_server_has_of_the_cluster
         assert channel.members == {"node1", "node2"}
         (watchers,) = (each for name, each in engine.watchers.items() if "rows" in name)
         assert len(watchers) == 2
+
+
+async def test_a_store_with_the_cursors_of_other_rows_is_not_mixed_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_chain, "LINKS", 3)  # it remembers less than it has
+    engine = ModelServer()
+    async with servers(tmp_path, number=1, engine=engine) as found:
+        for number in range(8):
+            await push(found.open[0], "a", number)
+        await found.stop(0)
+        engine.restart(keep=False)
+        await found.start(1)
+        for number in range(100, 105):
+            await push(found.open[1], "a", number)
+        await found.stop(1)
+        grafana = await found.start(0)
+        with anyio.fail_after(10):
+            while "not those of the other servers" not in (await grafana.health())[1]:
+                await anyio.sleep(0.05)
+        answer = await grafana.resource("push/a", method="POST", body=b'[{"n": 1}]')
+        assert answer.status == 503 and b"give this server another directory" in answer.body
+        await found.start(1)
+        await push(found.open[1], "a", 105)
+        assert [n for _, n in (await stored(found.open[1]))[0]] == list(range(100, 106))
+        assert [n for _, n in (await stored(grafana))[0]] == list(range(8))
 
 
 async def test_rows_that_wait_for_the_engine_have_a_bound(tmp_path):

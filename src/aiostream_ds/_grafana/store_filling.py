@@ -26,7 +26,7 @@ from aiostream_ds.stores.sqlite_reader import StoredKey
 from aiostream_ds.stores.sqlite_store import SqliteStore
 from aiostream_ds.stores.sqlite_writer import ReplicaBatch, ReplicaKey
 
-__all__ = ["FILL_KIND", "StoreFiller"]
+__all__ = ["FILL_KIND", "StoreFiller", "other_history"]
 
 log = get_logger(__name__)
 
@@ -145,11 +145,7 @@ class StoreFiller:
         if state.common is not None and state.common != chain.tag:
             await replica.rewind(state.common)
         elif state.common is None and chain.tag != NO_TAG and chain.epoch != state.epoch:
-            raise StoreError(
-                f"the rows in {replica.store.path or 'memory'} are not those of the other servers,"
-                " which have begun again without them; give this server another directory, or"
-                " remove the file on all others and restart them"
-            )
+            raise other_history(replica.store)
         log.info("a shared store is filled from the server %s", node)
         missing = 0
         for channel, last in state.lasts.items():
@@ -219,3 +215,12 @@ class StoreFiller:
         while len(pieces) > 1 and sum(len(piece.data) for piece in pieces) > _BYTES:
             pieces.pop()
         return _Rows(first, pieces, oldest)
+
+
+def other_history(store: SqliteStore) -> StoreError:
+    """The error of a store whose rows have the cursors of other rows."""
+    return StoreError(
+        f"the rows in {store.path or 'memory'} are not those of the other servers, which have begun"
+        " again without them; give this server another directory, or remove the file on all others"
+        " and restart them"
+    )

@@ -34,7 +34,7 @@ from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._grafana.store_chain import META, StoreChain
 from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntry, StoreEntryCodec, new_tag
-from aiostream_ds._grafana.store_filling import StoreFiller
+from aiostream_ds._grafana.store_filling import StoreFiller, other_history
 from aiostream_ds._grafana.store_recovery import RecoveredBatch, recovered_batches
 from aiostream_ds._loggers import get_logger
 from aiostream_ds.stores import AppendResult, StoreError
@@ -547,8 +547,15 @@ class StoreReplica:
         children = {content.after for _, content in entries}
         start = next((n for n, (_, content) in enumerate(entries) if content.tag in children), 0)
         content = entries[start].content
+        if content.epoch != self.chain.epoch and self._overlaps(entries[start:]):
+            raise other_history(self.store)
         self.chain.adopt(content.after, START, self.chain.epoch, [])
         await self._apply_all(entries[start:])
+
+    def _overlaps(self, entries: Sequence[_Read]) -> bool:
+        """Whether the store has rows with the cursors that these entries give."""
+        batches = (each for _, content in entries for each in content.replica_batches())
+        return any(each.first <= self.lasts.get(each.channel, 0) for each in batches)
 
 
 def _successor(entries: Sequence[_Read], tag: bytes) -> int | None:

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 _COMPARED = 1 << 16
-"""Bytes by which a copy of a file is told from another one that begins with the same row."""
+"""Bytes that are compared: a copy of the file, or another one that begins with the same row."""
 
 _NOTHING = Batch([], [])
 _AGAIN = Batch([], [], more=True)

@@ -239,7 +239,7 @@ def dashboard() -> Json:
 
 
 FILES = {
-    OUT.with_name("metrics") / "plugin.json": json.dumps(dashboard(), indent=2, ensure_ascii=False)
+    OUT.with_name("metrics") / "process.json": json.dumps(dashboard(), indent=2, ensure_ascii=False)
     + "\n"
 }
 

@@ -62,7 +62,7 @@ def script() -> ModuleType:
     return module
 
 
-METRICS = load(PROVISIONING / "dashboards" / "metrics" / "plugin.json")
+METRICS = load(PROVISIONING / "dashboards" / "metrics" / "process.json")
 _METRIC = re.compile(r"\baiostream_ds_\w+")
 
 
@@ -181,6 +181,13 @@ def test_every_variable_that_is_used_exists_and_every_one_is_used(model):
     used = set(_VARIABLE.findall(json.dumps(model)))
     assert used <= variables(model).keys() | inputs
     assert variables(model).keys() <= used
+
+
+def test_no_provisioned_file_has_the_name_by_which_grafana_finds_plugins():
+    """Grafana looks for `plugin.json` in all folders of a plugin and warns of others."""
+    files = {path.name for path in PROVISIONING.rglob("*") if path.is_file()}
+    assert "process.json" in files
+    assert "plugin.json" not in files
 
 
 @pytest.mark.parametrize("model", [*MODELS.values(), METRICS], ids=[*MODELS, "metrics"])

@@ -269,7 +269,7 @@ def test_python_without_the_packages_of_a_plugin_with_runtime_host(
     config.write_text(
         config.read_text().replace(f"python = {sys.executable}", f"python = {bare}/bin/python")
     )
-    assert_cause(doctor("--start"), "python", "lacks the package 'msgspec'")
+    assert_cause(doctor("--start"), "python", "lacks the package 'betterproto2'")
 
 
 def test_incomplete_a_file_of_the_package_is_missing(doctor: Doctor, folder: Path) -> None:

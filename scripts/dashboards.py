@@ -182,7 +182,7 @@ def demo() -> Json:
             maxDataPoints=FIVE_MINUTES,
             **lines(),
         ),
-        panel("stat", "Newest value", (6, 6), walk, **NEWEST, **newest(**neutral())),
+        panel("stat", "Newest value", (6, 6), walk, maxDataPoints=500, **newest(**neutral())),
         panel("table", "Rows of the last 10 s", (8, 6), walk, **NEWEST, **newest_first()),
         text(
             (10, 6),
@@ -261,7 +261,7 @@ def file() -> Json:
             "logs",
             "Lines of the last 10 s",
             (12, 11),
-            rows,
+            query("lines", file="${file}"),
             **NEWEST,
             options={
                 "showTime": True,
@@ -299,7 +299,7 @@ def mqtt() -> Json:
             maxDataPoints=FIVE_MINUTES,
             **lines(),
         ),
-        panel("stat", "Newest values", (12, 10), topics, **NEWEST, **newest(**neutral())),
+        panel("stat", "Newest values", (12, 10), topics, maxDataPoints=500, **newest(**neutral())),
         panel(
             "table",
             "Messages of the last 10 s",
@@ -426,7 +426,7 @@ def push() -> Json:
             (8, 10),
             rows,
             transformations=without("cursor"),
-            **NEWEST,
+            maxDataPoints=500,
             **newest(**neutral()),
         ),
         panel(

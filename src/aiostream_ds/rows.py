@@ -69,8 +69,9 @@ class LogLine(Row):
 
     A field `severity` has one of Grafana's levels (critical, error, warning, info, debug, trace);
     without it, Grafana looks for the level in the line. A field `labels` identifies the origin of
-    the line. Grafana shows other fields with each line. The names are those of Grafana's log-lines
-    frames.
+    the line. A field `id`, a str, identifies the line: without it, the opened details of a line
+    move to another one when lines leave the panel. Grafana shows other fields with each line. The
+    names are those of Grafana's log-lines frames.
     """
 
     timestamp: datetime

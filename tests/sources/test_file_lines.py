@@ -113,7 +113,7 @@ async def test_the_history_of_lines_is_a_frame_of_log_lines(tmp_path):
     (tmp_path / "app.log").write_text("2026-11-29 10:00:00 one\n2026-11-29 10:00:01 two\n")
     async with serve_in_memory(File, settings={"directory": str(tmp_path)}) as grafana:
         frame = await query(grafana, file="app.log")
-        assert [field.name for field in frame.fields] == ["timestamp", "body", "offset"]
+        assert [field.name for field in frame.fields] == ["timestamp", "body", "id", "offset"]
         assert frame.meta.preferred_visualisation_type == "logs"
         assert (frame.meta.type, frame.meta.type_version) == ("log-lines", (0, 0))
         assert frame.meta.channel.endswith("/lines/-/app.log")
@@ -235,3 +235,15 @@ async def test_health_fails_without_rows_only_if_a_file_should_have_some(
     async with serve_in_memory(File, settings=options) as grafana:
         is_ok, message = await grafana.health()
         assert (is_ok, "query type `lines`" in message) == (ok, ok)
+
+
+async def test_a_line_has_the_same_id_before_and_after_a_rotation(tmp_path):
+    path = tmp_path / "app.log"
+    path.write_text("2026-11-29 10:00:00 one\n2026-11-29 10:00:01 two\n")
+    async with serve_in_memory(File, settings={"directory": str(tmp_path)}) as grafana:
+        before = list((await query(grafana, file="app.log")).fields[2].values)
+        path.rename(tmp_path / "app.log.1")
+        path.write_text("2026-11-29 10:00:02 three\n")
+        after = list((await query(grafana, file="app.log")).fields[2].values)
+    assert after[:2] == before
+    assert len(set(after)) == 3

@@ -154,7 +154,7 @@ class _ConnectionCalls:
         self._begin_soon()
 
     def _begin_soon(self) -> None:
-        """Begin some of `_waiting` in the next iteration, whoever else asks for it."""
+        """Begin some of `_waiting` in the next iteration, once for all that ask for it."""
         if not self._begins_soon:
             self._begins_soon = True
             self._loop.call_soon(self._begin_some)

@@ -92,6 +92,8 @@ LineFilter = Annotated[
 class FileLine(LogLine):
     """One line of a file."""
 
+    id: str
+    """Its time and the end of the line."""
     offset: int
     """The end of the line, in bytes."""
 
@@ -437,7 +439,8 @@ def _base_name(file: str) -> str:
 
 def _line(row: Row) -> FileLine:
     """A row of text, as `TextReader` reads it."""
-    return FileLine(EPOCH + timedelta(milliseconds=row["time"]), row["body"], row["offset"])
+    time = EPOCH + timedelta(milliseconds=row["time"])
+    return FileLine(time, row["body"], row["id"], row["offset"])
 
 
 class _NoRowsStatus:

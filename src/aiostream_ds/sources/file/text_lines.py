@@ -50,7 +50,7 @@ class Source(Protocol):
 
 
 class TextReader:
-    """A `LineReader` of text: the columns `time` (Unix ms), `offset` and `body`.
+    """A `LineReader` of text: the columns `time` (Unix ms), `offset`, `body` and `id`.
 
     Args:
         settings: how times are read in lines that are JSON objects.
@@ -90,7 +90,8 @@ class TextReader:
         if not text or self._contains not in text.casefold():
             return None
         self.replaced += is_replaced
-        return {"time": time, "offset": end, "body": text}
+        # a rotated file's rows lose their offset: the id keeps it
+        return {"time": time, "offset": end, "body": text, "id": f"{time}-{end}"}
 
     def of_all_lines(self) -> "TextReader":
         """A reader of the same lines without a filter."""

@@ -307,7 +307,8 @@ async def test_a_store_with_the_cursors_of_other_rows_is_not_mixed_with_them(tmp
 
 async def test_rows_that_wait_for_the_engine_have_a_bound(tmp_path):
     engine = ModelServer()
-    async with servers(tmp_path, number=1, engine=engine) as found:
+    fast = {"bytesPerSecond": 1_000_000_000, "rowsPerSecond": 1_000_000_000}  # of a fast machine
+    async with servers(tmp_path, number=1, engine=engine, **fast) as found:
         engine.is_up = False
         engine.disconnect_all()
         texts = [os.urandom(400).hex() for _ in range(1_000)]

@@ -26,7 +26,8 @@ QUERY_TYPES = [
     (source, query_type)
     for source, target in SOURCES.items()
     if source not in WITH_SERVERS
-    for query_type in load(target)._ds_plan.streams
+    for query_type, stream in load(target)._ds_plan.streams.items()
+    if stream.panel != "logs"
 ]
 LIVE_ONLY = {  # sources without a history, and their settings
     "recorded": {},
@@ -104,6 +105,12 @@ async def test_each_query_type_of_each_source_can_be_alerted_on(
             await anyio.sleep(0.05)
             frames = await ask(grafana, query)
     check(frames)
+
+
+async def test_lines_of_text_cannot_be_alerted_on(settings):
+    async with serve_in_memory(load(SOURCES["file"]), settings=settings) as grafana:
+        with pytest.raises(QueryFailed, match="a time and a column of numbers, got timestamp"):
+            await ask(grafana, {"queryType": "lines", "file": "a.ndjson"})
 
 
 async def test_an_alert_on_a_file_has_its_numbers_by_name(settings):

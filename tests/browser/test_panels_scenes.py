@@ -72,13 +72,21 @@ async def test_no_drawn_row_is_lost_when_a_dashboard_is_used(open_scenes, exact)
 
 @pytest.mark.skipif(VERSION == "13.0.2", reason="Grafana empties arrays from 13.1 on")
 async def test_stock_panels_lose_rows_without_the_key_and_the_judge_finds_them(open_scenes):
-    """Shows that the judge finds errors, and that Grafana still empties arrays."""
+    """Shows that the judge finds errors, and that Grafana still empties arrays.
+
+    Which arrays are emptied depends on when they are drawn: three dashboards are tried.
+    """
+    lost = 0
     async with open_scenes(plugin=PLUGIN) as stage:
-        dashboard = Dashboard(await stage.tab())
-        await dashboard.tab.call("setBehaviour", "forgetsKey", True)
-        found = await run_five_cases(dashboard, exact=False)
-        print(f"\nwithout the key: {found}")
-        assert found["repointed"].missing > 0 and found["filtered"].missing > 0
+        for _ in range(3):
+            dashboard = Dashboard(await stage.tab())
+            await dashboard.tab.call("setBehaviour", "forgetsKey", True)
+            found = await run_five_cases(dashboard, exact=False)
+            print(f"\nwithout the key: {found}")
+            lost += found["repointed"].missing + found["filtered"].missing
+            if lost:
+                break
+    assert lost > 0
 
 
 async def test_panels_that_share_the_rows_of_an_exact_panel_are_never_blank(open_scenes):
@@ -92,11 +100,19 @@ async def test_panels_that_share_the_rows_of_an_exact_panel_are_never_blank(open
         await dashboard.open(*parts)
         for ms in rates:
             await dashboard.until(f"s{ms}", 30)
-        await anyio.sleep(2)
         for part in parts:
-            records = await dashboard.records(part["key"])
+            records = await drawn_often(dashboard, part["key"])
             assert judge(records) == NONE_LOST, part["key"]
-            assert len([each for each in records if each["runs"]]) > 10
+
+
+async def drawn_often(dashboard, key):
+    """The drawings of a panel, when it has been drawn more than ten times."""
+    records = await dashboard.records(key)
+    with anyio.fail_after(60):
+        while len([each for each in records if each["runs"]]) <= 10:
+            await anyio.sleep(0.2)
+            records += await dashboard.records(key)  # those since the last call
+    return records
 
 
 async def test_a_quiet_exact_panel_stays_drawn_when_its_sharer_shows_another_panel(open_scenes):

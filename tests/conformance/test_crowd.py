@@ -71,11 +71,15 @@ async def all_have_joined(host: Host) -> None:
 async def emptied(host: Host, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The counts once the last stream and its calls have ended, or after ten seconds.
 
-    Calls end a moment after their streams: then there are as many tasks and files as `before`.
+    Calls end a moment after their streams: then there are as many tasks and files as `before`, and
+    not more calls.
     """
     for _ in range(100):
         found = await counts(host)
-        as_before = before is None or all(found[what] == before[what] for what in ("tasks", "fds"))
+        as_before = before is None or (
+            all(found[what] == before[what] for what in ("tasks", "fds"))
+            and found["kept"]["Call"] <= before["kept"]["Call"]
+        )
         if not found["running"] and not found["kept"]["Channel"] and as_before:
             return found
         await asyncio.sleep(0.1)

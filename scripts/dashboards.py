@@ -30,6 +30,16 @@ FIVE_MINUTES = 15_000
 NEWEST: Json = {"timeFrom": "10s", "hideTimeOverride": True, "maxDataPoints": 500}
 """A panel that redraws every row on each update: a few seconds are enough, and fast."""
 
+LOG_OPTIONS: Json = {
+    "showTime": True,
+    "showLabels": False,
+    "wrapLogMessage": True,
+    "enableLogDetails": True,
+    "sortOrder": "Descending",
+    "dedupStrategy": "none",
+}
+"""A logs panel with the newest line at its top."""
+
 DATA_SOURCE = {"type": PLUGIN_ID, "uid": "${datasource}"}
 OUT = ROOT / "builtin" / "provisioning" / "dashboards" / "aiostream"
 
@@ -263,14 +273,7 @@ def file() -> Json:
             (12, 11),
             query("lines", file="${file}"),
             **NEWEST,
-            options={
-                "showTime": True,
-                "showLabels": False,
-                "wrapLogMessage": True,
-                "enableLogDetails": True,
-                "sortOrder": "Descending",
-                "dedupStrategy": "none",
-            },
+            options=LOG_OPTIONS,
         ),
         panel(
             "table",
@@ -469,14 +472,7 @@ def messages(source: str, description: str, name: str) -> Json:
             (12, 10),
             rows,
             **NEWEST,
-            options={
-                "showTime": True,
-                "showLabels": False,
-                "wrapLogMessage": True,
-                "enableLogDetails": True,
-                "sortOrder": "Descending",
-                "dedupStrategy": "none",
-            },
+            options=LOG_OPTIONS,
         ),
         panel("table", "Rows of the last 10 s", (12, 10), stock, **NEWEST, **newest_first()),
     )

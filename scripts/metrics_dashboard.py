@@ -8,7 +8,18 @@ import json
 import sys
 from typing import Any
 
-from dashboards import OUT, SCHEMA_VERSION, Json, laid_out, lines, neutral, newest, steps, write
+from dashboards import (
+    OUT,
+    SCHEMA_VERSION,
+    Json,
+    laid_out,
+    lines,
+    neutral,
+    newest,
+    panel,
+    steps,
+    write,
+)
 
 PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -39,16 +50,7 @@ def metrics_panel(
         {"refId": letter, "datasource": PROMETHEUS, "expr": each, "legendFormat": legend}
         for letter, (legend, each) in zip("ABCDEFGH", expressions.items(), strict=False)
     ]
-    return {
-        "type": kind,
-        "title": title,
-        "datasource": PROMETHEUS,
-        "gridPos": {"w": size[0], "h": size[1]},
-        "targets": targets,
-        "fieldConfig": {"defaults": {}, "overrides": []},
-        "options": {},
-        **rest,
-    }
+    return panel(kind, title, size, datasource=PROMETHEUS, targets=targets, **rest)
 
 
 def stat(title: str, expression: str, look: Json) -> Json:

@@ -190,15 +190,20 @@ async def test_a_server_beyond_the_log_is_filled_from_another_one(tmp_path, in_m
         await agree(found.all, 16, "a")
 
 
+async def stop_with_rows_missing(found: Servers) -> None:
+    """Stop both servers, the second one 29 rows before the first: more than the engine keeps."""
+    await push(found.all[0], "a", 0)
+    await agree(found.all, 1)
+    await found.stop(1)
+    for number in range(1, 30):
+        await push(found.all[0], "a", number)
+    await found.stop(0)
+
+
 async def test_what_no_other_server_has_is_reported(tmp_path):
     engine = ModelServer(entries=5)
     async with servers(tmp_path, number=2, engine=engine) as found:
-        await push(found.all[0], "a", 0)
-        await agree(found.all, 1)
-        await found.stop(1)
-        for number in range(1, 30):
-            await push(found.all[0], "a", number)
-        await found.stop(0)
+        await stop_with_rows_missing(found)
         grafana = await found.start(1)
         with anyio.fail_after(20):
             while "lacks" not in (message := (await grafana.health())[1]):
@@ -211,12 +216,7 @@ async def test_what_no_other_server_has_is_reported(tmp_path):
 async def test_a_server_that_is_filled_from_one_that_lacks_rows_has_the_same_rows(tmp_path):
     engine = ModelServer(entries=5)
     async with servers(tmp_path, number=2, engine=engine) as found:
-        await push(found.all[0], "a", 0)
-        await agree(found.all, 1)
-        await found.stop(1)
-        for number in range(1, 30):
-            await push(found.all[0], "a", number)
-        await found.stop(0)
+        await stop_with_rows_missing(found)
         first, second = await found.start(1), await found.start(2)
         await push(first, "a", 30)
         with anyio.fail_after(20):

@@ -71,6 +71,7 @@ def module(request):
     del sys.modules[module.__name__]
 
 
+@pytest.mark.slow
 @pytest.mark.virtual
 @pytest.mark.parametrize(
     "page", pages_with("python"), ids=[page.name for page in pages_with("python")]
@@ -185,6 +186,7 @@ def behaviour() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_documentation_are_fresh():
     assert behaviour().main(["--check"]) == 0
 
@@ -204,6 +206,7 @@ def test_a_stale_table_is_reported_and_can_be_written_again(tmp_path, capsys):
     assert page.read_text("utf-8") == fresh
 
 
+@pytest.mark.slow
 def test_every_number_of_the_code_stands_in_the_documentation():
     script = behaviour()
     text = (ROOT / "docs" / "behaviour.md").read_text("utf-8")

@@ -62,6 +62,7 @@ def test_classes_are_found_inside_of_unions_and_generics():
     assert {kind.__name__ for kind in mentioned(hints["thresholds"])} == {"Thresholds"}
 
 
+@pytest.mark.slow
 def test_lazy_names_are_imported_on_first_use():
     code = "import sys, aiostream_ds as a; n = set(sys.modules); [getattr(a, x) for x in a._LAZY]"
     assert run_python(code + "; print(*sorted(set(a._LAZY.values()) & n))") == []

@@ -183,6 +183,7 @@ def test_threads_may_create_drop_and_use_secrets_at_once():
     assert not errors
 
 
+@pytest.mark.slow
 def test_the_costs_do_not_depend_on_the_number_of_secrets():
     text = "the broker closed the connection of a client that had sent no packet for a while. " * 5
 

@@ -370,6 +370,7 @@ async def test_a_fault_fails_its_own_call_and_is_logged_once_with_file_and_line(
         assert threading.active_count() < 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, what, act", FAULTS, ids=IDS)
 async def test_a_stream_that_fails_at_once_is_restarted_with_growing_delays(
     kind, what, act, monkeypatch

@@ -1214,7 +1214,7 @@ async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(par
             with anyio.move_on_after(0.1):
                 await anyio.sleep(1)
             try:
-                async with asyncio.timeout(0.1):
+                with anyio.fail_after(0.1):
                     await asyncio.sleep(1)
             except TimeoutError:
                 log.append("timeout")
@@ -1229,6 +1229,31 @@ async def test_scopes_and_task_groups_work_in_finally_after_the_cancellation(par
     subscription.leave()
     await asyncio.sleep(4)
     assert log == ["timeout", "end"] and registry.running == 0
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11, 3),
+    reason="before Python 3.11.3 asyncio.timeout does not end in a task that was cancelled before",
+)
+async def test_a_timeout_of_asyncio_works_in_finally_after_the_cancellation(parts):
+    registry, log = parts.registry.ChannelRegistry(close_timeout=5), []
+
+    async def generator():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            try:
+                async with asyncio.timeout(0.1):
+                    await asyncio.sleep(1)
+            except TimeoutError:
+                log.append("timeout")
+
+    subscription = registry.join(KEY, parts.stream(generator))
+    await first(subscription)
+    subscription.leave()
+    await asyncio.sleep(1)
+    assert log == ["timeout"] and registry.running == 0
 
 
 def test_the_states_are_those_of_the_diagram():

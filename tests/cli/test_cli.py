@@ -467,6 +467,7 @@ class One(DataSource[Broker]):
 """
 
 
+@pytest.mark.slow
 def test_check_names_the_settings_that_it_needs_instead_of_failing(capsys, here):
     (here / "checked_file.py").write_text(CHECKED)
     assert main(["check", "checked_file.py"]) == 0

@@ -35,6 +35,7 @@ def test_the_folder_is_a_plugin_with_the_files_name(plugins, file):
     assert os.access(executable, os.X_OK)
 
 
+@pytest.mark.slow
 def test_what_grafana_starts_runs_the_file(plugins, file):
     directory = make_dev_folder(file, plugins)
     (executable,) = directory.glob("gpx_*_amd64")

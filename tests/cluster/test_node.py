@@ -94,6 +94,7 @@ async def nodes() -> AsyncIterator[Nodes]:
         await asyncio.gather(*made.tasks, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_a_node_gives_up_what_the_engine_has_as_its_own_long_after_it_has_left():
     async with nodes() as made:
         first, second = await made.node(), await made.node()
@@ -356,6 +357,7 @@ async def test_a_node_ends_while_a_viewer_waits_until_its_channel_is_given_up():
         assert not recorder.opened
 
 
+@pytest.mark.slow
 async def test_a_lease_is_renewed_while_many_channels_are_given_up():
     async with nodes() as made:
         node = await made.node()

@@ -137,6 +137,7 @@ def test_a_planted_fault_breaks_an_invariant(name):
         play(parts, SCENARIOS[scenario])
 
 
+@pytest.mark.slow
 def test_each_fault_can_be_planted():
     for edits, _ in FAULTS.values():
         trees(edits)

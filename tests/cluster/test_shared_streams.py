@@ -247,6 +247,7 @@ async def test_a_cursor_of_two_columns_is_shared_although_it_has_more_than_64_bi
         assert upstream.runs == {"pairs": 1}
 
 
+@pytest.mark.slow
 async def test_many_channels_have_one_run_each():
     async with cluster(3) as (servers, _):
         for server in servers:
@@ -297,6 +298,7 @@ async def test_the_last_viewer_of_the_last_server_ends_the_run():
         assert not any(server.plugin.shared.inner.channels for server in servers)
 
 
+@pytest.mark.slow
 async def test_a_killed_owner_is_replaced_without_a_missing_or_doubled_row():
     async with cluster(3) as (servers, _):
         viewers = [await exact_viewer(server, "lines/a", "lines", name="a") for server in servers]
@@ -675,6 +677,7 @@ async def test_a_change_of_settings_moves_the_viewers_to_another_channel():
         assert [numbers(viewer) for viewer in viewers] == [[1, 2], [1, 2]]
 
 
+@pytest.mark.slow
 async def test_the_rows_of_a_slow_engine_are_sent_together():
     async with cluster(2) as (servers, engine):
         viewers = [await server.follow("live/a") for server in servers]

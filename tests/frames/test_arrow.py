@@ -356,6 +356,7 @@ def test_an_array_of_strings_must_have_the_type_string() -> None:
         arrow.encode(Frame(Field("t", pa.array(["a"]), FieldType.INT64)))
 
 
+@pytest.mark.slow
 def test_pyarrow_and_numpy_are_not_imported_before_they_are_needed() -> None:
     script = (
         "import sys; from aiostream_ds._frames import arrow, json; from aiostream_ds._frames.frame "

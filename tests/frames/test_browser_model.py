@@ -394,6 +394,7 @@ PROFILE = settings(
 BUFFER_ROWS = st.sampled_from([5, 10_000])
 
 
+@pytest.mark.slow
 @PROFILE
 @given(
     script=scripts(dicts(mismatched=False, labels=False) | readings() | blocks()),

@@ -18,6 +18,7 @@ def test_any_frame_survives_a_round_trip_through_arrow(frame: Frame) -> None:
     assert same(arrow.decode(arrow.encode(frame)), frame)
 
 
+@pytest.mark.slow
 @given(frames())
 def test_any_frame_survives_a_round_trip_through_json(frame: Frame) -> None:
     assert same(json.decode(json.encode(frame)), frame)
@@ -43,6 +44,7 @@ def test_schema_and_data_are_the_two_parts_of_a_payload(frame: Frame) -> None:
     assert packet.rows == frame.rows
 
 
+@pytest.mark.slow
 @given(frames())
 def test_entities_name_exactly_the_values_that_json_cannot_represent(frame: Frame) -> None:
     data = orjson.loads(json.data(frame.fields))
@@ -70,6 +72,7 @@ def test_a_time_is_milliseconds_rounded_down_and_the_remaining_nanoseconds(
     assert field.nanos == (below if any(below) else None)
 
 
+@pytest.mark.slow
 @given(frames())
 def test_fingerprints_do_not_depend_on_the_order_of_label_keys(
     frame: Frame,

@@ -286,6 +286,7 @@ async def test_rows_that_are_no_longer_stored_are_a_visible_gap(broker, caplog):
     assert "rows are missing: they are no longer stored" in caplog.messages
 
 
+@pytest.mark.slow
 async def test_a_history_that_fails_at_the_first_row_interrupts_the_stream(broker):
     class Failing(Source):
         fails = 2

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import msgspec
+import pytest
 
 from aiostream_ds import Cursor, DataSource, HistoryRange, Rows, SchemaPolicy, UpstreamError, stream
 from aiostream_ds._encoding.cursor_encoder import CursorEncoder
@@ -134,6 +135,7 @@ async def test_live_rows_of_series_continue_the_history():
         assert message["data"]["values"] == [[now], [4], [4.0], [3.0]]
 
 
+@pytest.mark.slow
 async def test_an_outage_of_a_stream_with_series_is_filled():
     class Interrupted(Hosts):
         runs = 0

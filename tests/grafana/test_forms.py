@@ -42,6 +42,7 @@ def test_one_class_is_one_source_without_a_selecting_setting():
     assert document["sources"][0]["help"] == "Messages of a broker."
 
 
+@pytest.mark.slow
 def test_several_classes_are_selected_by_a_setting():
     document = describe(Catalog(SOURCES, by="source"))
     assert document["sourceSetting"] == "source"

@@ -125,6 +125,7 @@ async def test_a_hanging_upstream_connection_is_closed_after_the_last_viewer():
         assert kind.upstream.open == 0
 
 
+@pytest.mark.slow
 async def test_rows_of_a_flood_are_received_or_counted_as_dropped():
     kind = source(Burst(50_000))
     async with serve_in_memory(kind) as grafana:

@@ -71,6 +71,7 @@ async def seen(path, seconds):
         return len(viewer.packets), [row["n"] for row in viewer.rows], await grafana.metrics()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "least", "most"),
     [("plain", 990, 1010), ("flushed", 19, 22), ("capped", 39, 42), ("both", 9, 12)],
@@ -120,6 +121,7 @@ async def test_a_new_subscriber_gets_later_rows_but_not_queued_ones():
         assert first.rows[0]["n"] == 0 and cursor >= 20
 
 
+@pytest.mark.slow
 async def test_rows_that_wait_for_one_packet_have_the_times_at_which_they_were_yielded(monkeypatch):
     class Waits(DataSource):
         @stream("dicts", flush=0.5)

@@ -117,6 +117,7 @@ def test_the_operator_preinstalls_a_url() -> None:
     assert plugins["preinstall_sync"] == PREINSTALL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "origin", [{"image": IMAGE}, {"url": URL}, {"folder": FOLDER}], ids=["image", "url", "folder"]
 )
@@ -181,6 +182,7 @@ def test_what_does_not_fit_is_named(kind: str, origin: Origin, message: str) -> 
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_command_prints_it_for_a_folder(tmp_path: Path, kind: str) -> None:
     (tmp_path / "plugin.json").write_text(json.dumps(MANIFEST | {"type": "datasource"}))

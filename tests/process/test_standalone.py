@@ -186,6 +186,7 @@ def test_the_process_that_grafana_has_started_ends_with_the_standalone_one(folde
         other.kill()
 
 
+@pytest.mark.slow
 def test_a_port_alone_is_served_on_all_interfaces(tmp_path):
     # as Go and Docker read it; the warning about an open network is then true
     file = tmp_path / "lamps.py"

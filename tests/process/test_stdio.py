@@ -25,6 +25,7 @@ def test_lines_do_not_depend_on_the_chunks(chunks, lines):
     assert list(_split_lines(iter(chunks))) == lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size", [LINE_LIMIT - 1, LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT, 1_000_000]
 )

@@ -38,6 +38,7 @@ def test_errors_and_warnings_are_found_and_other_calls_are_not(messages):
     ]
 
 
+@pytest.mark.slow
 def test_the_index_has_messages_of_each_group(messages):
     found = list(messages.messages())
     groups = {messages.group_of(message.file) for message in found}

@@ -452,6 +452,7 @@ def test_a_row_has_at_most_so_much_text():
     assert row["a"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "payload, bad",
     [

@@ -729,6 +729,7 @@ NO_ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NO_ROWS)
 async def test_a_file_whose_lines_are_not_rows_is_reported_by_health_query_and_status(
     tmp_path, name

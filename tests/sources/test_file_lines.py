@@ -177,6 +177,7 @@ def test_a_line_that_comes_later_without_any_time_has_that_of_its_write(tmp_path
     assert [row["time"] for row in found] == [1_700_000_000_000, 1_700_000_060_000]
 
 
+@pytest.mark.slow
 def test_the_time_of_an_earlier_line_counts_for_64_kib_from_wherever_the_file_is_read(tmp_path):
     path = tmp_path / "app.log"
     path.write_text("2026-11-29 10:00:00 INFO x\n" + "no time\n" * 20_000)

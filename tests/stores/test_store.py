@@ -335,6 +335,7 @@ async def test_a_store_whose_opening_is_cancelled_is_closed(tmp_path, monkeypatc
     assert not is_open(tmp_path)
 
 
+@pytest.mark.slow
 async def test_a_store_whose_opening_is_cancelled_at_any_moment_is_closed(tmp_path):
     for turns in range(30):
         task = asyncio.create_task(SqliteStore(tmp_path).__aenter__())

@@ -227,6 +227,7 @@ async def test_keys_of_a_channel_without_further_rows_are_forgotten(tmp_path, mo
     database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["bytes", "total_bytes"])
 async def test_keys_count_as_bytes_and_are_forgotten_with_their_rows(tmp_path, bound):
     async with SqliteStore(tmp_path, retention=Retention(**{bound: 100_000})) as store:

@@ -23,6 +23,7 @@ LAYERS = (
     {"_cluster", "models", "rows"},
     {"_background_tasks", "_subscriber_queue"},
     {"access", "stores", "upstream", "operators"},
+    {"_store_replication"},
     {"_encoding"},
     {"decorators", "broadcast", "push"},
     {"_routing", "_streams"},

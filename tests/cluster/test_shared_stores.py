@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aiostream_ds._grafana import store_chain
+from aiostream_ds._store_replication import store_chain
 from aiostream_ds.sources.push import Pushed
 from aiostream_ds.stores import Retention
 from aiostream_ds.testing import Grafana, serve_in_memory

@@ -13,8 +13,8 @@ from aiostream_ds._cluster.message_cipher import Cipher
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
 from aiostream_ds._grafana.instances import InstanceKey
-from aiostream_ds._grafana.store_filling import FILL_KIND
-from aiostream_ds._grafana.store_replica import StoreReplica
+from aiostream_ds._store_replication.store_filling import FILL_KIND
+from aiostream_ds._store_replication.store_replica import StoreReplica
 from aiostream_ds.errors import NotFound
 from aiostream_ds.rows import Cursor
 from aiostream_ds.stores import (

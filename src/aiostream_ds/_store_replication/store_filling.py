@@ -15,10 +15,10 @@ import msgspec
 from aiostream_ds._cluster.engine import EngineError, EntryId
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
-from aiostream_ds._grafana.store_chain import StoreChain, StoreLink
-from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntryCodec
-from aiostream_ds._grafana.store_recovery import stored_run
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._store_replication.store_chain import StoreChain, StoreLink
+from aiostream_ds._store_replication.store_entries import NO_TAG, StoreEntryCodec
+from aiostream_ds._store_replication.store_recovery import stored_run
 from aiostream_ds.errors import NotFound, PluginError
 from aiostream_ds.stores import StoreError
 from aiostream_ds.stores.row_blocks import Piece

@@ -32,11 +32,16 @@ from aiostream_ds._cluster.engine import (
 from aiostream_ds._cluster.message_cipher import Cipher, UnreadableMessage
 from aiostream_ds._cluster.node import ClusterNode
 from aiostream_ds._cluster.node_requests import NodeRequests
-from aiostream_ds._grafana.store_chain import META, StoreChain
-from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntry, StoreEntryCodec, new_tag
-from aiostream_ds._grafana.store_filling import StoreFiller, other_history
-from aiostream_ds._grafana.store_recovery import RecoveredBatch, recovered_batches
 from aiostream_ds._loggers import get_logger
+from aiostream_ds._store_replication.store_chain import META, StoreChain
+from aiostream_ds._store_replication.store_entries import (
+    NO_TAG,
+    StoreEntry,
+    StoreEntryCodec,
+    new_tag,
+)
+from aiostream_ds._store_replication.store_filling import StoreFiller, other_history
+from aiostream_ds._store_replication.store_recovery import RecoveredBatch, recovered_batches
 from aiostream_ds.stores import AppendResult, StoreError
 from aiostream_ds.stores.channel_tables import now_ms
 from aiostream_ds.stores.row_blocks import Piece

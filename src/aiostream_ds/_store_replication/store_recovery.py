@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiostream_ds._grafana.store_chain import StoreLink
+from aiostream_ds._store_replication.store_chain import StoreLink
 from aiostream_ds.stores import CURSOR_COLUMN
 from aiostream_ds.stores.channel_tables import now_ms
 from aiostream_ds.stores.row_blocks import Piece, split_rows

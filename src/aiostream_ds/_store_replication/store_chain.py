@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from aiostream_ds._cluster.engine import START, EntryId
-from aiostream_ds._grafana.store_entries import NO_TAG, StoreEntry
+from aiostream_ds._store_replication.store_entries import NO_TAG, StoreEntry
 
 __all__ = ["META", "StoreChain", "StoreLink"]
 

@@ -4,11 +4,9 @@ from msgspec.structs import replace
 
 from aiostream_ds._frames.config import FrameMeta
 from aiostream_ds._frames.frame import FieldType, Frame
+from aiostream_ds.decorators.stream_options import LOGS
 
-__all__ = ["LOGS", "add_panel"]
-
-LOGS = "logs"
-"""The panel of log lines."""
+__all__ = ["add_panel"]
 
 _TYPES = {
     "flamegraph": "flamegraph",

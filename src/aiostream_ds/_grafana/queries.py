@@ -28,7 +28,7 @@ from aiostream_ds._grafana.alerting import alert_frames, is_for_alerting, is_ser
 from aiostream_ds._grafana.authorization import authorize, quota_error
 from aiostream_ds._grafana.channel_request import ChannelRequest
 from aiostream_ds._grafana.instances import Instance
-from aiostream_ds._grafana.panel_hints import LOGS, add_panel
+from aiostream_ds._grafana.panel_hints import add_panel
 from aiostream_ds._grafana.query_fields import decode_query
 from aiostream_ds._grafana.range_reading import HISTORY_LIMIT, LIVE_FACTOR
 from aiostream_ds._grafana.replay import (
@@ -44,6 +44,7 @@ from aiostream_ds._routing.plan import StreamPlan
 from aiostream_ds._short_repr import short_repr
 from aiostream_ds._thread_limits import run_in_thread
 from aiostream_ds.decorators import LiveChannel
+from aiostream_ds.decorators.stream_options import LOGS
 from aiostream_ds.errors import BadQuery
 from aiostream_ds.models import PluginContext, Query, User
 from aiostream_ds.rows import Columns, HistoryRange
@@ -73,7 +74,7 @@ _FROM_EXPRESSION = "http_x-grafana-from-expr"
 _PANEL = "http_x-panel-plugin-id"
 """The header with the kind of a panel; Grafana 9.4 does not send it."""
 
-_LISTS = ("logs", "table")
+_LISTS = (LOGS, "table")
 """Kinds of panels that show the newest rows, not a line."""
 
 _ANNOTATIONS = "Anno"

@@ -12,6 +12,7 @@ from aiostream_ds._encoding.cursor_kinds import CursorKind
 from aiostream_ds._paths import Pattern
 from aiostream_ds._routing.suggest_hooks import SuggestPlan
 from aiostream_ds.decorators import StreamOptions
+from aiostream_ds.decorators.stream_options import LOGS
 from aiostream_ds.errors import BadQuery, NotFound, PermissionDenied
 from aiostream_ds.models import Query, User
 from aiostream_ds.rows import LogLine
@@ -117,7 +118,7 @@ class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
         """The id of the panel that suits the rows, or an empty string."""
         if self.options.panel or self.row is None:
             return self.options.panel
-        return "logs" if issubclass(self.row, LogLine) else ""
+        return LOGS if issubclass(self.row, LogLine) else ""
 
     def arguments(self, path: str) -> dict[str, Any] | None:
         """The arguments of the stream method for `path`; None if it is a path of another stream.

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from aiostream_ds.access import Allow
     from aiostream_ds.stores import Retention
 
-__all__ = ["Share", "StreamKeywords", "StreamOptions"]
+__all__ = ["LOGS", "Share", "StreamKeywords", "StreamOptions"]
+
+LOGS = "logs"
+"""The panel of log lines."""
 
 _PANEL = re.compile(r"[A-Za-z0-9-]+")
 

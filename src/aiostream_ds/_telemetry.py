@@ -17,14 +17,17 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from aiostream_ds._loggers import add_handler, remove_handler, set_level
 from aiostream_ds._redaction import redact, redact_end, redact_start
 
 __all__ = [
     "Counters",
+    "DropReason",
+    "ErrorKind",
     "JsonLines",
+    "PushOutcome",
     "TextLines",
     "author_traceback",
     "configure",
@@ -46,6 +49,30 @@ _LEVELS = {
     "CRITICAL": "error",
 }
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+DropReason = Literal[
+    "late",
+    "duplicate",
+    "columns",
+    "conflict",
+    "series",
+    "upstream",
+    "broadcast",
+    "message",
+    "value",
+    "store",
+    "cluster",
+]
+"""What is left out: rows that are "late" or "duplicate", values beyond the limit of "columns" or in
+"conflict" with their column, rows of a "series" beyond the limit, messages of an "upstream", rows
+of a "broadcast"; by a source, each "message" that is not a row and each "value" of a row; rows that
+a "store" did not take, and messages that the server of a "cluster" did not take."""
+
+ErrorKind = Literal["transient", "permanent", "bug"]
+
+PushOutcome = Literal["accepted", "repeated", "rejected"]
+""""repeated": stored before."""
 
 
 class Counters:
@@ -92,30 +119,27 @@ class Counters:
         self.lifespans_stuck = self.memory_exhausted = 0
         self.task_failures = self.tasks_stuck = 0
         self.thread_waits = self.threads_abandoned = 0
-        self.stream_errors: dict[str, int] = {}
-        self.dropped: dict[str, int] = {}
-        self.pushed: dict[str, int] = {}
+        self.stream_errors: dict[ErrorKind, int] = {}
+        self.dropped: dict[DropReason, int] = {}
+        self.pushed: dict[PushOutcome, int] = {}
         self.push_refusals: dict[int, int] = {}
         self.requests: dict[tuple[str, str], int] = {}
         self._durations: dict[str, tuple[list[int], float]] = {}
 
-    def count_error(self, kind: str) -> None:
-        """One failed run of a stream; kind is "transient", "permanent" or "bug"."""
+    def count_error(self, kind: ErrorKind) -> None:
+        """One failed run of a stream."""
         self.stream_errors[kind] = self.stream_errors.get(kind, 0) + 1
 
     def count_rate_limited(self) -> None:
         """One connection that was closed because its host exceeded a rate limit."""
         self.rate_limited += 1
 
-    def count_dropped(self, reason: str, count: int = 1) -> None:
-        """What a stream dropped by its policies: rows that are "late" or "duplicate", values beyond
-        the limit of "columns" or in "conflict" with their column, messages of an "upstream", rows
-        of a "broadcast"; by a source, each "message" that is not a row and each "value" of a row
-        that is left out."""
+    def count_dropped(self, reason: DropReason, count: int = 1) -> None:
+        """What was left out: see `DropReason`."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
-    def count_pushed(self, outcome: str, rows: int) -> None:
-        """Rows that were pushed: "accepted", "repeated" (stored before), or "rejected"."""
+    def count_pushed(self, outcome: PushOutcome, rows: int) -> None:
+        """Rows that were pushed."""
         if rows:
             self.pushed[outcome] = self.pushed.get(outcome, 0) + rows
 

@@ -1,6 +1,7 @@
 """CollectMetrics: counters, and gauges of the running streams."""
 
 from contextlib import suppress
+from typing import get_args
 
 import anyio
 import pytest
@@ -8,6 +9,8 @@ from grpclib import GRPCError
 
 from aiostream_ds import Buffer, DataSource, NotFound, Query, UpstreamError, query, stream
 from aiostream_ds._frames.frame import Frame
+from aiostream_ds._grafana.metrics import Gauges, exposition
+from aiostream_ds._telemetry import Counters, DropReason
 from aiostream_ds.testing import QueryFailed, serve_in_memory
 from tests.grafana.calls import run_stream
 
@@ -116,3 +119,12 @@ async def test_there_are_metrics_of_the_process():
         metrics = await grafana.metrics()
     assert any(name.startswith("python_info{") for name in metrics)
     assert metrics["process_resident_memory_bytes"] > 0
+
+
+def test_everything_that_can_be_left_out_is_counted_in_the_metrics():
+    counters = Counters()
+    for number, reason in enumerate(get_args(DropReason)):
+        counters.count_dropped(reason, 100 + number)
+    text = exposition(Gauges(0, 0, {}, 0, 0), counters).decode()
+    for number, reason in enumerate(get_args(DropReason)):
+        assert f'aiostream_ds_dropped_total{{reason="{reason}"}} {100 + number}.0' in text

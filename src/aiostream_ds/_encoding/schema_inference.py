@@ -22,6 +22,7 @@ from aiostream_ds._frames.packet import Schema
 from aiostream_ds._frames.times import TIME_RANGE
 from aiostream_ds._loggers import get_logger
 from aiostream_ds._short_repr import short_repr
+from aiostream_ds._telemetry import DropReason
 
 __all__ = ["SchemaInference"]
 
@@ -55,7 +56,7 @@ class SchemaInference:
         self._series = Series(policy, self._common) if policy.labels else None
         self._warned: frozenset[str] = _NOTHING  # what was logged: each once
         self.layout: RowLayout | None = None
-        self.dropped: dict[str, int] = {}
+        self.dropped: dict[DropReason, int] = {}
 
     @property
     def has_series(self) -> bool:
@@ -179,7 +180,7 @@ class SchemaInference:
         """
         columns = dict(self.layout.columns) if self.layout is not None else {}
         self._remove_forgotten(columns)
-        dropped = {"columns": 0, "conflict": 0}
+        dropped: dict[DropReason, int] = {"columns": 0, "conflict": 0}
         for index, row in enumerate(rows):
             if not row.keys() <= columns.keys():
                 rows[index] = row = with_text_keys(row)
@@ -223,12 +224,12 @@ class SchemaInference:
             self.layout = RowLayout(columns)
         return self.layout, [table[name] for name in columns], len(rows)
 
-    def _drop(self, reason: str, count: int) -> None:
+    def _drop(self, reason: DropReason, count: int) -> None:
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def _add_columns(
-        self, columns: dict[str, RowColumn], row: Mapping[str, Any], dropped: dict[str, int]
+        self, columns: dict[str, RowColumn], row: Mapping[str, Any], dropped: dict[DropReason, int]
     ) -> None:
         """Add a column for each new key of a row, up to the limit."""
         free = self._free_columns(columns)

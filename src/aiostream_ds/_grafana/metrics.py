@@ -11,7 +11,7 @@ from aiostream_ds._channels.registry import ChannelRegistry
 from aiostream_ds._channels.status import Cause
 from aiostream_ds._cluster.node import NodeState
 from aiostream_ds._cluster.sharing import Role
-from aiostream_ds._telemetry import Counters
+from aiostream_ds._telemetry import Counters, DropReason, ErrorKind, PushOutcome
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from aiostream_ds._grafana.shared_streams import SharedStreams
 
 __all__ = ["ClusterGauges", "Gauges", "exposition"]
-
-
-_DROP_REASONS = (
-    "late",
-    "duplicate",
-    "columns",
-    "conflict",
-    "series",
-    "upstream",
-    "broadcast",
-    "message",
-    "value",
-    "cluster",
-)
 
 
 class ClusterGauges(NamedTuple):
@@ -107,6 +93,14 @@ def exposition(gauges: Gauges, counters: Counters) -> bytes:
     return generate_latest(found)
 
 
+_Labelled = Mapping[tuple[str, ...], int]  # the values of the labels → the number
+
+
+def _each(kinds: Any, values: Mapping[Any, int]) -> _Labelled:
+    """A number for each text of a Literal: one that has not occurred is 0, and can be queried."""
+    return {(kind,): values.get(kind, 0) for kind in get_args(kinds)}
+
+
 def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     from prometheus_client.core import (
         CounterMetricFamily,
@@ -120,20 +114,27 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
     def gauge(name: str, text: str, value: int) -> Any:
         return GaugeMetricFamily(f"aiostream_ds_{name}", text, value=value)
 
+    def labelled(
+        family: Any, name: str, text: str, labels: tuple[str, ...], values: _Labelled
+    ) -> Any:
+        metric = family(f"aiostream_ds_{name}", text, labels=labels)
+        for label, value in values.items():
+            metric.add_metric(label, value)
+        return metric
+
     yield gauge("streams_running", "Running streams: one for each channel.", gauges.running)
     yield gauge(
         "subscriptions",
         "RunStream calls, and streams that follow another one.",
         gauges.subscriptions,
     )
-    degraded = GaugeMetricFamily(
-        "aiostream_ds_streams_degraded",
+    yield labelled(
+        GaugeMetricFamily,
+        "streams_degraded",
         "Running streams with a degraded status, by its cause.",
-        labels=["status"],
+        ("status",),
+        _each(Cause, gauges.degraded),
     )
-    for cause in get_args(Cause):
-        degraded.add_metric([cause], gauges.degraded.get(cause, 0))
-    yield degraded
     yield gauge(
         "queue_bytes",
         "Bytes reserved for the queues of slow subscribers, beyond 16 KiB of each.",
@@ -185,38 +186,41 @@ def _families(gauges: Gauges, counters: Counters) -> "Iterator[Metric]":
         "Cancelled `def` methods that did not end in time.",
         counters.threads_abandoned,
     )
-    errors = CounterMetricFamily(
-        "aiostream_ds_stream_errors", "Failed runs of stream methods.", labels=["kind"]
+    yield labelled(
+        CounterMetricFamily,
+        "stream_errors",
+        "Failed runs of stream methods.",
+        ("kind",),
+        _each(ErrorKind, counters.stream_errors),
     )
-    for kind in ("transient", "permanent", "bug"):
-        errors.add_metric([kind], counters.stream_errors.get(kind, 0))
-    yield errors
-    dropped = CounterMetricFamily(
-        "aiostream_ds_dropped",
+    yield labelled(
+        CounterMetricFamily,
+        "dropped",
         "Rows and values left out by a stream's rules, by reason.",
-        labels=["reason"],
+        ("reason",),
+        _each(DropReason, counters.dropped),
     )
-    for reason in _DROP_REASONS:
-        dropped.add_metric([reason], counters.dropped.get(reason, 0))
-    yield dropped
-    pushed = CounterMetricFamily(
-        "aiostream_ds_pushed_rows", "Rows that were pushed, by outcome.", labels=["outcome"]
+    yield labelled(
+        CounterMetricFamily,
+        "pushed_rows",
+        "Rows that were pushed, by outcome.",
+        ("outcome",),
+        _each(PushOutcome, counters.pushed),
     )
-    for outcome in ("accepted", "repeated", "rejected"):
-        pushed.add_metric([outcome], counters.pushed.get(outcome, 0))
-    yield pushed
-    push_refusals = CounterMetricFamily(
-        "aiostream_ds_push_refusals", "Pushes refused as a whole, by status.", labels=["status"]
+    yield labelled(
+        CounterMetricFamily,
+        "push_refusals",
+        "Pushes refused as a whole, by status.",
+        ("status",),
+        {(str(status),): count for status, count in tuple(counters.push_refusals.items())},
     )
-    for status_code, count in tuple(counters.push_refusals.items()):
-        push_refusals.add_metric([str(status_code)], count)
-    yield push_refusals
-    requests = CounterMetricFamily(
-        "aiostream_ds_requests", "Calls from Grafana.", labels=["endpoint", "status"]
+    yield labelled(
+        CounterMetricFamily,
+        "requests",
+        "Calls from Grafana.",
+        ("endpoint", "status"),
+        dict(tuple(counters.requests.items())),
     )
-    for (endpoint, status), count in tuple(counters.requests.items()):
-        requests.add_metric([endpoint, status], count)
-    yield requests
     durations = HistogramMetricFamily(
         "aiostream_ds_request_duration_seconds",
         "Duration of calls from Grafana.",

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from aiostream_ds._channels.status import Status
 from aiostream_ds._frames.config import Notice
-from aiostream_ds._telemetry import current_counters
+from aiostream_ds._telemetry import DropReason, current_counters
 from aiostream_ds.errors import ConfigError, NotFound, PluginError, copy_error
 from aiostream_ds.rows import HistoryPage, HistoryRange
 from aiostream_ds.sources.postgres.column_sql import SourceColumn, quoted
@@ -323,10 +323,11 @@ class TableReader:
             read = statements.rows(records)
         else:
             read = await anyio.to_thread.run_sync(statements.rows, records, limiter=self._threads)
-        for name, number in (("message", read.no_time), ("value", read.too_long)):
+        left_out: dict[DropReason, int] = {"message": read.no_time, "value": read.too_long}
+        for reason, number in left_out.items():
             if number:
-                self.left_out[name] += number
-                self._counters.count_dropped(name, number)
+                self.left_out[reason] += number
+                self._counters.count_dropped(reason, number)
         return _Read(read.rows, read.last, len(records) >= limit, read)
 
     def _notices(self, state: TableState, read: RowsRead) -> tuple[Notice, ...]:
